@@ -1,0 +1,1 @@
+"""The decision, pure: no socket, clock, torch or global. numpy only."""

@@ -1,0 +1,89 @@
+"""What does each decision cost, before any condition of the moment is applied?
+
+A ``CostTable`` joins a DecisionSpace with what a profile measured. Times are those of the profiled machine at
+slowdown 1; a controller scales them with the slowdown it observes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from controller.records import Floats, Ints
+from controller.space import DecisionSpace
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """Measured costs of the rows of ``space``; every array is (C,) float64."""
+
+    space: DecisionSpace
+    accuracy: Floats  # expected score on the validation split
+    head_s: Floats  # device: resize, head segment, encoding (and the exit head when device-only)
+    payload_bytes: Floats  # mean over the validation split; 0 when device-only
+    payload_std_bytes: Floats
+    mec_s: Floats  # MEC: decoding, tail segment and exit head; 0 when device-only
+
+    def __len__(self) -> int:
+        return len(self.space)
+
+    def take(self, rows: Ints) -> CostTable:
+        """The table of a smaller space."""
+        return CostTable(
+            self.space.take(rows),
+            self.accuracy[rows],
+            self.head_s[rows],
+            self.payload_bytes[rows],
+            self.payload_std_bytes[rows],
+            self.mec_s[rows],
+        )
+
+    @cached_property
+    def local_frontier(self) -> Ints:
+        """Device-only rows that no other device-only row beats in both time and accuracy, fastest first."""
+        rows = np.flatnonzero(self.space.device_only)
+        rows = rows[np.lexsort((-self.accuracy[rows], self.head_s[rows]))]
+        best, kept = -np.inf, []
+        for row in rows:
+            if self.accuracy[row] > best:
+                best = self.accuracy[row]
+                kept.append(int(row))
+        return np.array(kept, dtype=np.int64)
+
+    def undominated(self, limit: int = 48) -> Ints:
+        """Rows worth choosing from, in table order, at most ``limit``.
+
+        A row is dominated when another is at least as accurate, as quick on the device, as small on the uplink
+        and as quick on the MEC (within the tolerances below, which are finer than what a profile can resolve).
+        When more than ``limit`` survive, the row whose nearest neighbour is closest goes first.
+        """
+        cost = np.stack([1.0 - self.accuracy, self.head_s, self.payload_bytes, self.mec_s], axis=1)
+        tolerance = np.array([0.001, 0.05 * np.median(self.head_s), 8.0, 0.05 * np.median(self.mec_s)])
+        kept = _undominated(cost, tolerance)
+        return np.sort(_thin_out(kept, cost[kept], limit, np.isin(kept, self.local_frontier)))
+
+
+def _undominated(cost: Floats, tolerance: Floats) -> Ints:
+    """Greedy filter: walk from the cheapest sum of ranks, keep what no kept row dominates within tolerance."""
+    ranks = cost.argsort(axis=0).argsort(axis=0).sum(axis=1)
+    kept: list[int] = []
+    for row in np.argsort(ranks, kind="stable"):
+        if not any(np.all(cost[other] <= cost[row] + tolerance) for other in kept):
+            kept.append(int(row))
+    return np.array(kept, dtype=np.int64)
+
+
+def _thin_out(rows: Ints, cost: Floats, limit: int, protected: np.ndarray) -> Ints:
+    """Drop rows with the closest neighbour (in ranks of log cost) until ``limit`` are left."""
+    place = cost.argsort(axis=0).argsort(axis=0) / max(len(rows) - 1, 1)
+    alive = np.ones(len(rows), dtype=bool)
+    while alive.sum() > limit and (alive & ~protected).any():
+        index = np.flatnonzero(alive)
+        gap = np.abs(place[index, None] - place[None, index]).sum(axis=2)
+        np.fill_diagonal(gap, np.inf)
+        nearest = gap.min(axis=1)
+        nearest[protected[index]] = np.inf
+        alive[index[nearest.argmin()]] = False
+    return rows[alive]

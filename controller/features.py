@@ -1,0 +1,286 @@
+"""What does the policy see? Context of the moment, and features of every candidate decision.
+
+The policy scores candidates with weights that all of them share, so the same policy file serves another model set,
+another deadline and another device. For that every feature is relative: times to the deadline, bandwidths on a log
+scale, accuracy to the best of the table. The schema (names in order, and the scales) has a digest; a policy that was
+trained on another one is refused.
+
+One row must cost microseconds (it runs in the device's loop), thousands of rows must be cheap too (the twin), so the
+code counts array operations: what only depends on the table is prepared once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import namedtuple
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.costs import CostTable
+from controller.records import UPLINK_HISTORY, SystemState
+from controller.uplink import FLOOR_BPS
+from controller.utility import Utility
+
+Float32s = NDArray[np.float32]
+
+#: Bandwidth estimates under which each candidate's slack is shown, from hopeful to careful.
+BANDWIDTHS = ("last", "mean4", "mean8", "low8", "least8")
+
+CONTEXT_FEATURES = (
+    "log_last_bps",  # newest uplink sample, log10 around 1 Mbit/s
+    "log_mean8_bps",  # harmonic mean of the history
+    "log_least8_bps",
+    "spread",  # log ratio of the mean over the least
+    "trend",  # log ratio of the newest over the mean
+    "sample_age",  # of the newest uplink sample, in deadlines
+    "backlog",  # time the uplink needs for own bytes under the mean, in deadlines
+    "in_flight",
+    "queued_frames",
+    "frame_age",  # in deadlines
+    "log_slowdown",  # of the device
+    "log_mec_slowdown",
+    "mec_queue",  # in deadlines
+    "mec_age",  # since the last reply, in seconds
+    "rtt",  # in deadlines
+    "log_deadline",  # log10 around 100 ms
+    "interval",  # between frames, in deadlines
+    "on_time",
+    "fallback",
+    "link_up",
+)
+
+CANDIDATE_FEATURES = (
+    "accuracy",  # below the best of the table, in tenths
+    "sent",  # 1 when the MEC is asked
+    "head",  # device time in deadlines
+    "occupancy",  # device time in frame intervals: what it makes later frames wait
+    "transmit",  # under the mean, in deadlines
+    "link_occupancy",  # transmission in frame intervals
+    "mec",  # queue, tail and round trip, in deadlines
+    "energy",  # its cost in utility, in tenths
+    *(f"slack_{name}" for name in BANDWIDTHS),  # left of the deadline, in deadlines
+    "greedy",  # utility promised if the least bandwidth held, in tenths below the best accuracy
+)
+
+_DIGEST_INPUT = f"v1|{CONTEXT_FEATURES}|{CANDIDATE_FEATURES}|{UPLINK_HISTORY}"
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSchema:
+    """Names of the features in order, and a digest over them and their scales."""
+
+    context: tuple[str, ...] = CONTEXT_FEATURES
+    candidate: tuple[str, ...] = CANDIDATE_FEATURES
+    low: float = -4.0  # every feature is clipped to [low, high]
+    high: float = 4.0
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(_DIGEST_INPUT.encode()).hexdigest()
+
+
+FEATURE_SCHEMA = FeatureSchema()
+
+_HEAD = CANDIDATE_FEATURES.index("head")
+_SLACK = CANDIDATE_FEATURES.index(f"slack_{BANDWIDTHS[0]}")
+_LEAST = CANDIDATE_FEATURES.index("slack_least8")
+_ENERGY = CANDIDATE_FEATURES.index("energy")
+_GREEDY = CANDIDATE_FEATURES.index("greedy")
+#: A promise with less slack than this (in deadlines) is not believed by the "greedy" feature.
+_GREEDY_MARGIN = 0.05
+
+#: Every candidate feature but "greedy" is linear in these columns of the table; the state gives the coefficients.
+_BASIS = ("one", "accuracy", "sent", "head", "mec", "bits")
+
+Number = Any  # float on the device's path, (B,) array on the twin's: the formulas below are the same
+
+
+class _Scalars:
+    """Arithmetic for one row: plain floats are twenty times quicker than arrays of length one."""
+
+    log10 = staticmethod(math.log10)
+    maximum = staticmethod(max)
+
+    @staticmethod
+    def two_least(values: list[Number]) -> tuple[Number, Number]:
+        ranked = sorted(values)
+        return ranked[0], ranked[1]
+
+    @staticmethod
+    def row(state: SystemState) -> _Row:
+        return _RowTuple._make([column.tolist()[0] for column in _columns(state)])
+
+
+class _Arrays:
+    """The same arithmetic for a batch."""
+
+    log10 = staticmethod(np.log10)
+    maximum = staticmethod(np.maximum)
+
+    @staticmethod
+    def two_least(values: list[Number]) -> tuple[Number, Number]:
+        ranked = np.partition(np.stack(values), 1, axis=0)
+        return ranked[0], ranked[1]
+
+    @staticmethod
+    def row(state: SystemState) -> _Row:
+        row = _RowTuple._make(_columns(state))
+        return row._replace(uplink_bps=state.uplink_bps.T)
+
+
+_Kind = type[_Scalars] | type[_Arrays]
+_FIELDS = [f.name for f in fields(SystemState) if f.name != "true_latency_s"]
+_RowTuple: Any = namedtuple("_RowTuple", _FIELDS)  # type: ignore[misc]
+_columns = attrgetter(*_FIELDS)
+_Row = Any  # a _RowTuple; the type checker cannot see names that come from a list
+
+
+class Features:
+    """Turns a SystemState into the policy's observation for one table of candidates."""
+
+    def __init__(self, costs: CostTable, utility: Utility) -> None:
+        self.costs = costs
+        weight = utility.energy_weight_per_j * 10.0
+        self._compute_cost = utility.compute_power_w * weight
+        self._radio_cost = utility.radio_power_w * weight
+        self._sent = (~costs.space.device_only).astype(np.float32)
+        self._accuracy = ((costs.accuracy - costs.accuracy.max()) * 10.0).astype(np.float32)
+        self._missed = np.float32(-10.0 * costs.accuracy.max())
+        ones = np.ones(len(costs))
+        basis = (
+            ones,
+            self._accuracy,
+            self._sent,
+            costs.head_s,
+            costs.mec_s,
+            costs.payload_bytes * 8.0,
+        )
+        self._basis = np.stack(basis, axis=1).astype(np.float32)
+        self._one_row = np.zeros((1, len(_BASIS), len(CANDIDATE_FEATURES)), np.float32)
+
+    def of(self, state: SystemState) -> tuple[Float32s, Float32s]:
+        """Context (B, D) and candidates (B, C, F), float32, clipped to the schema's bounds."""
+        batch, width = state.batch, len(CONTEXT_FEATURES)
+        kind: _Kind = _Scalars if batch == 1 else _Arrays
+        row = kind.row(state)
+        bandwidths = _bandwidths(kind, row)
+        # One buffer for both, so that one call clips them.
+        out = np.empty((batch, width + len(self._sent) * len(CANDIDATE_FEATURES)), np.float32)
+        context, candidates = (
+            out[:, :width],
+            out[:, width:].reshape(batch, -1, len(CANDIDATE_FEATURES)),
+        )
+        _pack(_context(kind, row, bandwidths), context)
+        self._fill(candidates, row, bandwidths)
+        out.clip(FEATURE_SCHEMA.low, FEATURE_SCHEMA.high, out=out)
+        return context, candidates
+
+    def _fill(self, out: Float32s, row: _Row, bandwidths: list[Number]) -> None:
+        """Write the features of every candidate into ``out`` (B, C, F)."""
+        entries = self._coefficients(row, bandwidths)
+        backlog = row.uplink_backlog_bytes * 8.0 / bandwidths[2] / row.deadline_s
+        if len(out) == 1:
+            coefficients, any_backlog = self._one_row, backlog > 0
+            coefficients.reshape(-1)[_ENTRIES_FLAT] = entries
+        else:
+            coefficients = np.zeros((len(out), len(_BASIS), len(CANDIDATE_FEATURES)), np.float32)
+            for (basis, feature), value in zip(_ENTRIES, entries, strict=True):
+                coefficients[:, basis, feature] = value
+            backlog, any_backlog = backlog[:, None], backlog.any()
+        np.matmul(self._basis, coefficients, out=out)
+        if any_backlog:
+            # What the head does not hide of the wait for own bytes, in deadlines, under the mean bandwidth.
+            blocked = np.maximum(backlog - out[:, :, _HEAD], 0.0)
+            blocked *= self._sent
+            out[:, :, _SLACK:_GREEDY] -= blocked[:, :, None]
+        promise = np.where(out[:, :, _LEAST] > _GREEDY_MARGIN, self._accuracy, self._missed)
+        np.subtract(promise, out[:, :, _ENERGY], out=out[:, :, _GREEDY])
+
+    def _coefficients(self, s: _Row, bandwidths: list[Number]) -> list[Number]:
+        """What multiplies the basis, in the order of _ENTRIES."""
+        per_deadline, per_interval = 1.0 / s.deadline_s, 1.0 / s.frame_interval_s
+        per_bit = 1.0 / bandwidths[2]
+        head, mec = s.device_slowdown * per_deadline, s.mec_slowdown * per_deadline
+        wait = (s.mec_queue_s + s.rtt_s) * per_deadline
+        left = 1.0 - s.frame_age_s * per_deadline
+        entries = [
+            1.0,
+            1.0,
+            head,
+            s.device_slowdown * per_interval,
+            per_bit * per_deadline,
+            per_bit * per_interval,
+        ]
+        entries += [mec, wait, s.device_slowdown * self._compute_cost, per_bit * self._radio_cost]
+        for bandwidth in bandwidths:
+            entries += (left, -head, -mec, -wait, -per_deadline / bandwidth)
+        return entries
+
+
+def _entry(basis: str, feature: str) -> tuple[int, int]:
+    return _BASIS.index(basis), CANDIDATE_FEATURES.index(feature)
+
+
+_ENTRIES = [
+    _entry("accuracy", "accuracy"),
+    _entry("sent", "sent"),
+    _entry("head", "head"),
+    _entry("head", "occupancy"),
+    _entry("bits", "transmit"),
+    _entry("bits", "link_occupancy"),
+    _entry("mec", "mec"),
+    _entry("sent", "mec"),
+    _entry("head", "energy"),
+    _entry("bits", "energy"),
+    *(_entry(b, f"slack_{q}") for q in BANDWIDTHS for b in ("one", "head", "mec", "sent", "bits")),
+]
+_ENTRIES_FLAT = np.array([basis * len(CANDIDATE_FEATURES) + feature for basis, feature in _ENTRIES])
+
+
+def _bandwidths(kind: _Kind, s: _Row) -> list[Number]:
+    """The estimates named in BANDWIDTHS: newest, harmonic means of 4 and 8, second least and least of 8."""
+    bps = [kind.maximum(value, FLOOR_BPS) for value in s.uplink_bps]
+    inverse = [1.0 / value for value in bps]
+    least, low = kind.two_least(bps)
+    return [bps[0], 4.0 / sum(inverse[:4]), UPLINK_HISTORY / sum(inverse), low, least]
+
+
+def _context(kind: _Kind, s: _Row, bandwidths: list[Number]) -> list[Number]:
+    last, mean, least = (kind.log10(bandwidths[i]) - 6.0 for i in (0, 2, 4))
+    per_deadline = 1.0 / s.deadline_s
+    return [
+        last,
+        mean,
+        least,
+        mean - least,
+        last - mean,
+        s.uplink_age_s * per_deadline,
+        s.uplink_backlog_bytes * 8.0 / bandwidths[2] * per_deadline,
+        s.in_flight,
+        s.queued_frames,
+        s.frame_age_s * per_deadline,
+        kind.log10(s.device_slowdown),
+        kind.log10(s.mec_slowdown),
+        s.mec_queue_s * per_deadline,
+        s.mec_age_s,
+        s.rtt_s * per_deadline,
+        kind.log10(s.deadline_s) + 1.0,
+        s.frame_interval_s * per_deadline,
+        s.on_time_frac,
+        s.fallback_frac,
+        s.link_up,
+    ]
+
+
+def _pack(columns: list[Number], out: Float32s) -> None:
+    """Write n numbers, or n arrays (B,), into ``out`` (B, n)."""
+    if len(out) == 1:
+        out[0] = columns
+        return
+    for i, column in enumerate(columns):
+        out[:, i] = column

@@ -1,0 +1,107 @@
+"""What is observed, what is decided, what happened: the records that flow through mecpilot.
+
+``SystemState -> Decision -> Outcome``, forward only. Records are frozen. A ``SystemState`` is a batch: each
+field has a leading dimension, B environments in the twin, one in the daemon.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
+Bools = NDArray[np.bool_]
+
+#: How many uplink samples a SystemState carries, newest first.
+UPLINK_HISTORY = 8
+
+
+class Status(enum.StrEnum):
+    """How one frame ended; exactly one per frame."""
+
+    OK = "ok"  # answered before the deadline as decided
+    LATE = "late"  # answered after the deadline, or never
+    FALLBACK = "fallback"  # answered before the deadline by a local exit, because the MEC did not
+    FILTERED = "filtered"  # skipped by the input filter
+    CACHED = "cached"  # answered from the edge cache
+    DROPPED = "dropped"  # never started: the bounded queue was full
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How one inference runs. ``partition_point`` stages run on the device, the rest on the MEC."""
+
+    model: str
+    resolution_px: int
+    exit_branch: int
+    partition_point: int
+    payload: str  # codec of what crosses the uplink; "none" when the device answers alone
+
+
+@dataclass(frozen=True, slots=True)
+class BreakdownMs:
+    """Where the latency of one frame went, in milliseconds."""
+
+    wait: float = 0.0  # capture until the decision starts
+    decide: float = 0.0
+    head: float = 0.0  # resize, head segment and encoding on the device
+    uplink: float = 0.0  # backlog, transmission and half the round trip
+    queue: float = 0.0  # at the MEC
+    tail: float = 0.0  # decoding and tail segment on the MEC
+    downlink: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What happened to one frame: the only source of every metric, one JSON line in the outcome log."""
+
+    frame: int
+    source_index: int  # test image or video frame
+    status: Status
+    latency_ms: float  # capture to answer
+    deadline_ms: float
+    payload_bytes: int
+    energy_j: float  # modelled, see controller.utility
+    utility: float
+    decision: Decision | None  # None when the frame was dropped before any decision
+    breakdown_ms: BreakdownMs
+    prediction: Any
+    truth: Any
+    score: float  # quality of the answer in [0, 1], whether or not it was in time
+
+
+@dataclass(frozen=True, slots=True)
+class SystemState:
+    """What a controller sees before it decides one frame. Every array is (B,) unless said otherwise.
+
+    Nothing here needs knowledge of the future, except ``true_latency_s`` which only the twin can fill and
+    only the ``hindsight`` controller reads.
+    """
+
+    deadline_s: Floats  # from capture
+    frame_interval_s: Floats
+    frame_age_s: Floats  # time since capture
+    uplink_bps: Floats  # (B, UPLINK_HISTORY) newest first; missing samples repeat the oldest
+    uplink_sample_count: Ints  # samples seen so far
+    uplink_age_s: Floats  # since the newest sample
+    uplink_backlog_bytes: Floats  # own payload handed to the link and not yet answered or delivered
+    rtt_s: Floats  # smallest round trip without payload
+    device_slowdown: Floats  # measured / profiled device time, smoothed
+    queued_frames: Ints  # frames waiting behind this one
+    in_flight: Ints  # frames that wait for the MEC
+    mec_queue_s: Floats  # reported by the last reply
+    mec_slowdown: Floats  # measured / profiled MEC time, smoothed
+    mec_age_s: Floats  # since the last reply
+    link_up: Bools  # the MEC answered lately
+    on_time_frac: Floats  # smoothed over the last outcomes
+    fallback_frac: Floats  # smoothed over the last outcomes
+    true_latency_s: Floats | None = None  # (B, C) latency each candidate would have; the twin only
+
+    @property
+    def batch(self) -> int:
+        return int(self.deadline_s.shape[0])

@@ -1,0 +1,105 @@
+"""Under which conditions does a device run? One record for twin, live backend and daemon.
+
+A ``Scenario`` is one concrete episode; a ``ScenarioRange`` is the family that episodes are drawn from, so that one
+policy learns to serve all of it. Loads wander around their mean; ``load_series`` makes the same series from the
+same seed wherever it is called.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from controller.errors import UsageError
+from controller.records import Floats
+from controller.utility import Utility
+
+#: Loads change once a second.
+LOAD_STEP_S = 1.0
+_MAX_LOAD_FRAC = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One episode."""
+
+    fps: float = 10.0
+    deadline_s: float = 0.1  # capture to answer
+    device_slowdown: float = 50.0  # device time / profiled time: what emulates a weak device
+    mec_slowdown: float = 4.0  # MEC time / profiled time: the MEC gives this device a share of a core
+    device_load_frac: float = 0.0  # mean share of the device that other tasks take
+    mec_load_frac: float = 0.0  # mean utilisation of the MEC by other devices
+    rtt_s: float = 0.01  # round trip without payload
+    trace_index: int = 0  # into the bank of traces
+    trace_start_s: float = 0.0
+    uplink_share_frac: float = 1.0  # of the trace's bandwidth: sensors share a cell
+    frames: int = 300
+    first_sample: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioRange:
+    """Bounds that episodes are drawn from: log-uniform for ratios and times, uniform for loads."""
+
+    fps: tuple[float, float] = (5.0, 15.0)
+    deadline_s: tuple[float, float] = (0.03, 0.25)
+    device_slowdown: tuple[float, float] = (20.0, 200.0)
+    mec_slowdown: tuple[float, float] = (2.0, 8.0)
+    device_load_frac: tuple[float, float] = (0.0, 0.5)
+    mec_load_frac: tuple[float, float] = (0.0, 0.9)
+    rtt_s: tuple[float, float] = (0.002, 0.02)
+    uplink_share_frac: tuple[float, float] = (0.01, 0.2)
+    frames: int = 300
+    queue_limit: int = 2  # frames that may wait; the oldest is dropped when one more arrives
+    max_in_flight: int = 4  # requests that may wait for the MEC at a time
+    utility: Utility = field(default_factory=Utility)
+
+    def __post_init__(self) -> None:
+        for name in _LOG_UNIFORM + _UNIFORM:
+            low, high = getattr(self, name)
+            if not 0 <= low <= high or (name in _LOG_UNIFORM and low == 0):
+                raise UsageError(f"scenario range {name}: got [{low}, {high}]; expected 0 < low <= high")
+
+    def sample(self, rng: np.random.Generator, durations_s: Floats, samples: int) -> Scenario:
+        """Draw one episode on traces of the given durations, over a split of ``samples`` samples."""
+        ratios = {n: float(np.exp(rng.uniform(*np.log(getattr(self, n))))) for n in _LOG_UNIFORM}
+        loads = {n: float(rng.uniform(*getattr(self, n))) for n in _UNIFORM}
+        trace = int(rng.integers(len(durations_s)))
+        return Scenario(
+            **ratios,
+            **loads,
+            trace_index=trace,
+            trace_start_s=float(rng.uniform(0.0, durations_s[trace])),
+            frames=self.frames,
+            first_sample=int(rng.integers(samples)),
+            seed=int(rng.integers(2**31)),
+        )
+
+
+_LOG_UNIFORM = (
+    "fps",
+    "deadline_s",
+    "device_slowdown",
+    "mec_slowdown",
+    "rtt_s",
+    "uplink_share_frac",
+)
+_UNIFORM = ("device_load_frac", "mec_load_frac")
+
+
+def load_series(mean_frac: float, steps: int, seed: int) -> Floats:
+    """(steps,) share taken by others at each second: a mean-reverting walk around ``mean_frac``.
+
+    Ornstein-Uhlenbeck with a relaxation of ten seconds and a standard deviation of a third of the mean, clipped
+    to [0, 0.95]. A mean of 0 gives zeros.
+    """
+    noise = np.random.default_rng(seed).standard_normal(steps)
+    deviation = np.empty(steps)
+    level = noise[0] if steps else 0.0
+    keep, kick = np.exp(-LOAD_STEP_S / 10.0), np.sqrt(1 - np.exp(-2 * LOAD_STEP_S / 10.0))
+    for step in range(steps):
+        deviation[step] = level
+        level = keep * level + kick * noise[(step + 1) % steps]
+    return np.clip(mean_frac * (1 + deviation / 3), 0.0, _MAX_LOAD_FRAC)

@@ -1,0 +1,42 @@
+"""How are measurements turned into the estimates of a SystemState?
+
+Pure formulas shared by the twin (batched) and the device (one row), so that both observe alike.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from controller.records import Floats
+
+#: Smoothing of measured / profiled device and MEC time: half of an old value is forgotten in three samples.
+SLOWDOWN_ALPHA = 0.2
+#: Smoothing of the on-time and fallback fractions: about the last ten frames.
+OUTCOME_ALPHA = 0.1
+#: A transfer cannot be timed more finely than this through a socket and a scheduler.
+MIN_TRANSFER_S = 1e-4
+#: A fallback keeps this much more than its predicted time, and this much besides.
+FALLBACK_MARGIN = 1.15
+FALLBACK_SLACK_S = 0.002
+#: A request is given up this many deadlines after capture.
+GIVE_UP_DEADLINES = 2.0
+
+
+def smooth(old: Floats, sample: Floats, alpha: float) -> Floats:
+    """Exponentially weighted mean."""
+    return old + alpha * (sample - old)
+
+
+def uplink_sample_bps(payload_bytes: Floats, elapsed_s: Floats, mec_s: Floats, rtt_s: Floats) -> Floats:
+    """Bandwidth that one reply reveals: bits over the time that neither the MEC nor the bare round trip took.
+
+    ``elapsed_s`` counts from when the payload began to cross (its own hand-over to the link or the end of the
+    payload before it, whichever is later) until its reply.
+    """
+    transfer = np.maximum(elapsed_s - mec_s - rtt_s, MIN_TRANSFER_S)
+    return np.asarray(payload_bytes * 8.0 / transfer)
+
+
+def fallback_reserve_s(fastest_local_s: Floats) -> Floats:
+    """How long before the deadline a fallback must start, given the fastest local answer's predicted time."""
+    return np.asarray(FALLBACK_MARGIN * fastest_local_s + FALLBACK_SLACK_S)

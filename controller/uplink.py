@@ -1,0 +1,94 @@
+"""When does a payload that starts at time t finish crossing the uplink?
+
+A trace is a piecewise constant bandwidth. Its running integral says how many bits can have crossed by t; a
+transfer finishes where the integral has grown by its size. The twin, the user-space shaper and the hindsight
+controller all call this one function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from controller.errors import UsageError
+from controller.records import Floats, Ints
+
+#: A dead link still trickles, so that the integral is strictly increasing and every transfer ends.
+FLOOR_BPS = 1_000.0
+
+
+@dataclass(frozen=True)
+class Trace:
+    """``uplink_bps[i]`` holds from ``t_s[i]`` to ``t_s[i + 1]``; the last value lasts ``last_step_s``."""
+
+    name: str
+    t_s: Floats  # (n,) from 0, strictly increasing
+    uplink_bps: Floats  # (n,)
+    last_step_s: float
+
+    def __post_init__(self) -> None:
+        if self.t_s.ndim != 1 or self.t_s.shape != self.uplink_bps.shape or not len(self.t_s):
+            raise UsageError(f"trace {self.name}: expected as many times as values, and at least one")
+        if not (np.isfinite(self.t_s).all() and np.isfinite(self.uplink_bps).all()):
+            raise UsageError(f"trace {self.name}: a value is not finite; expected numbers")
+        if (np.diff(self.t_s) <= 0).any() or self.t_s[0] != 0 or (self.uplink_bps < 0).any():
+            raise UsageError(f"trace {self.name}: expected times from 0, strictly increasing, and Mbit/s >= 0")
+        if not self.last_step_s > 0:
+            raise UsageError(f"trace {self.name}: the last step lasts {self.last_step_s} s; expected more than 0")
+
+    @property
+    def duration_s(self) -> float:
+        return float(self.t_s[-1] + self.last_step_s)
+
+
+class TraceBank:
+    """Several traces end to end, so that one vectorised look-up serves a batch of different traces.
+
+    A trace repeats from its beginning when time runs past its end.
+    """
+
+    def __init__(self, traces: Sequence[Trace]) -> None:
+        if not traces:
+            raise UsageError("no trace was given; expected at least one")
+        self.traces = tuple(traces)
+        steps = [np.append(np.diff(trace.t_s), trace.last_step_s) for trace in traces]
+        bits = [np.maximum(t.uplink_bps, FLOOR_BPS) * step for t, step in zip(traces, steps, strict=True)]
+        self._edge_t = np.concatenate([[0.0], np.cumsum(np.concatenate(steps))])
+        self._edge_bits = np.concatenate([[0.0], np.cumsum(np.concatenate(bits))])
+        ends = np.cumsum([len(step) for step in steps])
+        first = np.concatenate([[0], ends[:-1]])
+        self._start_t, self._start_bits = self._edge_t[first], self._edge_bits[first]
+        self.total_bits = self._edge_bits[ends] - self._start_bits
+        self.duration_s = self._edge_t[ends] - self._start_t
+        self._last_edge = len(self._edge_t) - 2
+
+    def __len__(self) -> int:
+        return len(self.traces)
+
+    def rate_bps(self, trace: Ints, t_s: Floats) -> Floats:
+        """Bandwidth of the given traces at the given times."""
+        edge = self._edge_at(self._edge_t, self._start_t[trace] + np.mod(t_s, self.duration_s[trace]))
+        bits = self._edge_bits[edge + 1] - self._edge_bits[edge]
+        return np.asarray(bits / (self._edge_t[edge + 1] - self._edge_t[edge]))
+
+    def finish_s(self, trace: Ints, start_s: Floats, bits: Floats) -> Floats:
+        """Time at which ``bits`` that start at ``start_s`` have crossed. Shapes broadcast together."""
+        duration, total = self.duration_s[trace], self.total_bits[trace]
+        base_t, base_bits = self._start_t[trace], self._start_bits[trace]
+        laps = np.floor(start_s / duration)
+        offset = self._interpolate(self._edge_t, self._edge_bits, base_t + (start_s - laps * duration))
+        target = offset - base_bits + bits
+        more = np.floor(target / total)
+        end = self._interpolate(self._edge_bits, self._edge_t, base_bits + (target - more * total))
+        return np.asarray((laps + more) * duration + (end - base_t))
+
+    def _edge_at(self, edges: Floats, value: Floats) -> Ints:
+        edge = np.searchsorted(edges, value, side="right") - 1
+        return np.clip(edge, 0, self._last_edge)
+
+    def _interpolate(self, x: Floats, y: Floats, value: Floats) -> Floats:
+        edge = self._edge_at(x, value)
+        slope = (y[edge + 1] - y[edge]) / (x[edge + 1] - x[edge])
+        return np.asarray(y[edge] + (value - x[edge]) * slope)
