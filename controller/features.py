@@ -130,7 +130,7 @@ class _Arrays:
     @staticmethod
     def row(state: SystemState) -> _Row:
         row = _RowTuple._make(_columns(state))
-        return row._replace(uplink_bps=state.uplink_bps.T)
+        return row._replace(uplink_bps=state.uplink_bps.T)  # type: ignore[call-arg]
 
 
 _Kind = type[_Scalars] | type[_Arrays]

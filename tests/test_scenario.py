@@ -1,0 +1,45 @@
+"""Scenarios and the objective: ranges hold, loads repeat, utility is the published formula."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from controller.errors import UsageError
+from controller.scenario import ScenarioRange, load_series
+from controller.utility import Utility
+
+
+def test_sampled_episodes_stay_within_the_range() -> None:
+    family, rng = ScenarioRange(), np.random.default_rng(0)
+    for _ in range(200):
+        scenario = family.sample(rng, np.array([30.0, 600.0]), samples=100)
+        assert family.deadline_s[0] <= scenario.deadline_s <= family.deadline_s[1]
+        assert family.mec_load_frac[0] <= scenario.mec_load_frac <= family.mec_load_frac[1]
+        assert scenario.trace_start_s < [30.0, 600.0][scenario.trace_index]
+        assert scenario.first_sample < 100
+
+
+def test_a_reversed_range_is_refused_by_name() -> None:
+    with pytest.raises(UsageError, match="deadline_s"):
+        ScenarioRange(deadline_s=(0.2, 0.1))
+
+
+def test_a_load_series_repeats_for_its_seed_and_wanders_around_its_mean() -> None:
+    series = load_series(0.5, 20_000, seed=3)
+    np.testing.assert_array_equal(series, load_series(0.5, 20_000, seed=3))
+    assert abs(series.mean() - 0.5) < 0.03
+    assert 0.12 < series.std() < 0.2
+    assert series.min() >= 0.0
+    assert series.max() <= 0.95
+    assert not load_series(0.0, 10, seed=3).any()
+
+
+def test_utility_is_score_in_time_minus_energy_and_drops() -> None:
+    utility = Utility(energy_weight_per_j=0.1, drop_penalty=0.5, compute_power_w=2.0, radio_power_w=1.0)
+    energy = utility.energy_j(np.array([0.5, 0.5, 0.0]), np.array([0.0, 1.0, 0.0]))
+    np.testing.assert_allclose(energy, [1.0, 2.0, 0.0])
+    worth = utility.of(
+        np.array([0.9, 0.9, 0.0]), np.array([True, False, False]), energy, np.array([False, False, True])
+    )
+    np.testing.assert_allclose(worth, [0.8, -0.2, -0.5])
