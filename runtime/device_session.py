@@ -1,0 +1,297 @@
+"""What does the device believe about its MEC, and what should it say next? Events in, actions out, no I/O.
+
+Theory of operation. The device knows its link by what it hears. It says hello until it is welcomed (WAITING), then
+counts the link as UP. While it is up it pings every ``HEARTBEAT_S``. When something it sent has been followed by
+silence for ``SILENCE_S``, the link is DOWN: everything in flight is lost, and hello is said again at every
+heartbeat. Silence is counted from the first message since the peer was last heard, not from the clock, so a device
+that was itself asleep does not blame the MEC. Any legal message brings a DOWN link back UP. A MEC with another bundle
+REFUSED us; we ask again, seldom, because it may be redeployed.
+
+The table says which message is legal in which state. It cannot say these things: a reply must belong to a request that
+is still open (a smaller id is merely late or twice; an id never issued is a lie), must have the shape that was asked
+for, and cannot have spent more time on the MEC than passed here. A peer that breaks a rule costs the request it named,
+never the session.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from controller.errors import RemoteProtocolError
+from runtime import wire
+from runtime.wire import Buffer
+
+HEARTBEAT_S = 0.25
+SILENCE_S = 3 * HEARTBEAT_S
+REFUSED_RETRY_S = 2.0
+#: Two clocks that both measure durations may still differ by scheduling.
+_TIME_SLACK_MS = 2.0
+
+
+class LinkState(enum.Enum):
+    WAITING = "waiting"
+    UP = "up"
+    DOWN = "down"
+    REFUSED = "refused"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Transmit:
+    """Hand this to the link."""
+
+    message: wire.AnyMessage
+    buffer: Buffer = b""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanged:
+    """The link is now up, or is not, and why."""
+
+    state: LinkState
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A good reply to an open request."""
+
+    reply: wire.InferReply
+    outputs: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """These requests will not be answered."""
+
+    request_ids: tuple[int, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Echoed:
+    """A ping of this many bytes came back after this long."""
+
+    padding_bytes: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PeerFault:
+    """The MEC broke the protocol; to be counted."""
+
+    error: RemoteProtocolError
+
+
+Action = Transmit | LinkChanged | Answered | Unanswered | Echoed | PeerFault
+Actions = list[Action]
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A request that was sent and not answered."""
+
+    sent_s: float
+    output_shape: tuple[int, ...]
+
+
+class DeviceSession:
+    """One device's conversation with one MEC. Owns request ids, the open requests and the link's state."""
+
+    def __init__(self, device: str, bundle_digest: str) -> None:
+        self.state = LinkState.WAITING
+        self.mec_slowdown = 1.0
+        self.faults = 0
+        self.stale_replies = 0
+        self._hello = wire.Hello(device, bundle_digest)
+        self._digest = bundle_digest
+        self._instance = ""
+        self._open: dict[int, _Open] = {}  # in the order of sending
+        self._pings: dict[int, tuple[float, int]] = {}  # id -> sent at, padding
+        self._last_id = 0
+        self._unheard_since_s: float | None = None
+        self._next_tick_s = -math.inf
+
+    # What the device does -----------------------------------------------------------------------------------
+
+    def request(self, request: wire.InferRequest, output_shape: tuple[int, ...], now_s: float) -> None:
+        """Note that a request with an id from ``next_id`` is being sent."""
+        self._open[request.request_id] = _Open(now_s, output_shape)
+        self._spoke(now_s)
+
+    def next_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+    def probe(self, padding_bytes: int, now_s: float) -> Actions:
+        """Ping with padding: its echo tells what the uplink carries."""
+        ping_id = self.next_id()
+        self._pings[ping_id] = (now_s, padding_bytes)
+        self._spoke(now_s)
+        return [Transmit(wire.Ping(ping_id), bytes(padding_bytes))]
+
+    def unsendable(self, now_s: float) -> Actions:
+        """The transport has no connection."""
+        return self._down("no connection", now_s) if self.state is LinkState.UP else []
+
+    def close(self) -> Actions:
+        """Say good-bye; may be called twice."""
+        leaving = self.state is LinkState.UP
+        self.state = LinkState.CLOSED
+        return [Transmit(wire.Bye())] if leaving else []
+
+    # What time does -----------------------------------------------------------------------------------------
+
+    @property
+    def next_tick_s(self) -> float:
+        """When ``tick`` has something to do."""
+        return self._next_tick_s
+
+    def tick(self, now_s: float) -> Actions:
+        """Hello, ping, or notice the silence. Call it after everything received was handed in."""
+        if now_s < self._next_tick_s or self.state is LinkState.CLOSED:
+            return []
+        silent = self._unheard_since_s is not None and now_s - self._unheard_since_s > SILENCE_S
+        if self.state is LinkState.UP and silent:
+            return self._down(f"nothing heard for {SILENCE_S} s", now_s)
+        if self.state is LinkState.UP:
+            self._next_tick_s = now_s + HEARTBEAT_S
+            return self.probe(0, now_s)
+        self._next_tick_s = now_s + (REFUSED_RETRY_S if self.state is LinkState.REFUSED else HEARTBEAT_S)
+        return [Transmit(self._hello)]
+
+    # What the MEC does --------------------------------------------------------------------------------------
+
+    def receive(self, message: wire.AnyMessage, buffer: Buffer, now_s: float) -> Actions:
+        """Take in one decoded message."""
+        handler = _TABLE.get((self.state, type(message)))
+        if handler is None:
+            return self._fault(f"got {type(message).__name__} while {self.state.value}; expected another message")
+        self._unheard_since_s = None
+        heard_again = self.state is LinkState.DOWN and isinstance(message, wire.InferReply | wire.Pong)
+        back = self._up("heard again", now_s) if heard_again else []
+        return back + handler(self, message, buffer, now_s)
+
+    def malformed(self, error: RemoteProtocolError) -> Actions:
+        """Bytes arrived that are no message."""
+        self.faults += 1
+        return [PeerFault(error)]
+
+    def _welcome(self, message: wire.Welcome, _: Buffer, now_s: float) -> Actions:
+        if message.bundle_digest != self._digest:
+            return self._refused(f"the MEC's bundle is {message.bundle_digest}", now_s)
+        restarted = self._instance not in ("", message.instance)
+        lost = self._lose_open("the MEC restarted") if restarted else []
+        self._instance, self.mec_slowdown = message.instance, message.mec_slowdown
+        return lost + ([] if self.state is LinkState.UP else self._up("welcomed", now_s))
+
+    def _reply(self, message: wire.InferReply, buffer: Buffer, now_s: float) -> Actions:
+        request_id = message.request_id
+        if request_id > self._last_id:
+            return self._fault(f"got a reply to request {request_id}; expected one of at most {self._last_id}")
+        sent = self._open.pop(request_id, None)
+        if sent is None:
+            self.stale_replies += 1
+            return []
+        elapsed_ms = (now_s - sent.sent_s) * 1e3
+        if message.shape != sent.output_shape:
+            lie = f"got outputs of shape {message.shape}; expected {sent.output_shape}"
+        elif message.queue_ms + message.mec_ms > elapsed_ms + _TIME_SLACK_MS:
+            lie = f"got {message.queue_ms:.1f} + {message.mec_ms:.1f} ms; expected at most {elapsed_ms:.1f}"
+        else:
+            return [Answered(message, buffer)]
+        return [*self._fault(lie), Unanswered((request_id,), lie)]
+
+    def _reject(self, message: wire.Reject, _: Buffer, now_s: float) -> Actions:
+        if message.reason is wire.RejectReason.DIGEST:
+            return self._refused(message.text, now_s)
+        if message.reason is wire.RejectReason.NO_SESSION:
+            return self._forgotten(message.text, now_s)
+        if self._open.pop(message.request_id, None) is None:
+            self.stale_replies += 1
+            return []
+        return [Unanswered((message.request_id,), f"{message.reason}: {message.text}")]
+
+    def _pong(self, message: wire.Pong, _: Buffer, now_s: float) -> Actions:
+        sent = self._pings.pop(message.ping_id, None)
+        if sent is None:
+            self.stale_replies += 1
+            return []
+        for older in [ping for ping in self._pings if ping < message.ping_id]:
+            del self._pings[older]  # order is kept on one connection, so these were lost
+        return [Echoed(sent[1], now_s - sent[0])]
+
+    def _bye(self, _message: wire.Bye, _: Buffer, now_s: float) -> Actions:
+        return self._down("the MEC said good-bye", now_s)
+
+    def _nothing(self, _message: wire.AnyMessage, _: Buffer, _now_s: float) -> Actions:
+        return []
+
+    # Changes of state ---------------------------------------------------------------------------------------
+
+    def _up(self, why: str, now_s: float) -> Actions:
+        self.state = LinkState.UP
+        self._next_tick_s = now_s
+        return [LinkChanged(self.state, why)]
+
+    def _down(self, why: str, now_s: float) -> Actions:
+        self.state = LinkState.DOWN
+        self._next_tick_s = now_s
+        self._pings.clear()
+        return [LinkChanged(self.state, why), *self._lose_open(why)]
+
+    def _refused(self, why: str, now_s: float) -> Actions:
+        known = self.state is LinkState.REFUSED
+        self.state = LinkState.REFUSED
+        self._next_tick_s = now_s + REFUSED_RETRY_S
+        return ([] if known else [LinkChanged(self.state, why)]) + self._lose_open(why)
+
+    def _forgotten(self, why: str, now_s: float) -> Actions:
+        if self.state is LinkState.WAITING:
+            return []
+        self.state = LinkState.WAITING
+        self._next_tick_s = now_s
+        return [LinkChanged(self.state, why), *self._lose_open(why)]
+
+    def _lose_open(self, why: str) -> Actions:
+        lost = tuple(self._open)
+        self._open.clear()
+        return [Unanswered(lost, why)] if lost else []
+
+    def _fault(self, text: str) -> Actions:
+        return self.malformed(RemoteProtocolError(text))
+
+    def _spoke(self, now_s: float) -> None:
+        if self._unheard_since_s is None:
+            self._unheard_since_s = now_s
+
+    def check(self) -> None:
+        """Assert what must hold between any two events (tests call this)."""
+        assert not self._open or self.state is LinkState.UP
+        assert all(1 <= request_id <= self._last_id for request_id in self._open)
+
+
+_S = DeviceSession
+_TABLE: dict[tuple[LinkState, type], Callable[..., Actions]] = {
+    (LinkState.WAITING, wire.Welcome): _S._welcome,
+    (LinkState.WAITING, wire.Reject): _S._reject,
+    (LinkState.WAITING, wire.InferReply): _S._reply,
+    (LinkState.WAITING, wire.Pong): _S._pong,
+    (LinkState.WAITING, wire.Bye): _S._nothing,
+    (LinkState.UP, wire.Welcome): _S._welcome,
+    (LinkState.UP, wire.InferReply): _S._reply,
+    (LinkState.UP, wire.Reject): _S._reject,
+    (LinkState.UP, wire.Pong): _S._pong,
+    (LinkState.UP, wire.Bye): _S._bye,
+    (LinkState.DOWN, wire.Welcome): _S._welcome,
+    (LinkState.DOWN, wire.InferReply): _S._reply,
+    (LinkState.DOWN, wire.Reject): _S._reject,
+    (LinkState.DOWN, wire.Pong): _S._pong,
+    (LinkState.DOWN, wire.Bye): _S._nothing,
+    (LinkState.REFUSED, wire.Welcome): _S._welcome,
+    (LinkState.REFUSED, wire.Reject): _S._reject,
+    (LinkState.REFUSED, wire.Bye): _S._nothing,
+}

@@ -1,0 +1,330 @@
+"""The two session machines: what is legal when, what gets lost, and that no frame's request is left open."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.errors import RemoteProtocolError
+from runtime import wire
+from runtime.device_session import (
+    HEARTBEAT_S,
+    REFUSED_RETRY_S,
+    SILENCE_S,
+    Answered,
+    DeviceSession,
+    Echoed,
+    LinkChanged,
+    LinkState,
+    PeerFault,
+    Transmit,
+    Unanswered,
+)
+from runtime.mec_session import FORGET_S, MAX_GUESTS, Admit, MecSession, SendTo
+
+DIGEST = "d1" * 32
+WELCOME = wire.Welcome("mec-1", DIGEST, 4.0)
+OUTPUTS = (1, 10)
+
+
+def request_of(request_id: int) -> wire.InferRequest:
+    return wire.InferRequest(request_id, request_id, "alexnet", 28, 4, 0, "u8", (1, 1, 28, 28), 100.0)
+
+
+def reply_to(request_id: int, **fields: object) -> wire.InferReply:
+    values = {"shape": OUTPUTS, "queue_ms": 0.0, "mec_ms": 1.0, "queue_depth": 0, "load_frac": 0.0} | fields
+    return wire.InferReply(request_id, **values)  # type: ignore[arg-type]
+
+
+def session_that_is_up() -> DeviceSession:
+    session = DeviceSession("camera", DIGEST)
+    assert session.tick(0.0) == [Transmit(wire.Hello("camera", DIGEST))]
+    assert session.receive(WELCOME, b"", 0.0) == [LinkChanged(LinkState.UP, "welcomed")]
+    return session
+
+
+def with_open_request(now_s: float = 0.0) -> tuple[DeviceSession, int]:
+    session = session_that_is_up()
+    request_id = session.next_id()
+    session.request(request_of(request_id), OUTPUTS, now_s)
+    return session, request_id
+
+
+class TestDevice:
+    def test_says_hello_at_every_heartbeat_until_welcomed(self) -> None:
+        session = DeviceSession("camera", DIGEST)
+        hellos = [session.tick(step * HEARTBEAT_S / 2) for step in range(6)]
+        assert [len(actions) for actions in hellos] == [1, 0, 1, 0, 1, 0]
+
+    def test_learns_the_mecs_slowdown_from_its_welcome(self) -> None:
+        assert session_that_is_up().mec_slowdown == 4.0
+
+    def test_takes_replies_in_any_order(self) -> None:
+        session, first = with_open_request()
+        second = session.next_id()
+        session.request(request_of(second), OUTPUTS, 0.0)
+        for request_id in (second, first):
+            reply = reply_to(request_id)
+            assert session.receive(reply, bytes(40), 0.1) == [Answered(reply, bytes(40))]
+
+    def test_ignores_a_second_reply_and_counts_it(self) -> None:
+        session, request_id = with_open_request()
+        session.receive(reply_to(request_id), bytes(40), 0.1)
+        assert session.receive(reply_to(request_id), bytes(40), 0.1) == []
+        assert (session.stale_replies, session.faults) == (1, 0)
+
+    @pytest.mark.parametrize(
+        ("lie", "blamed"),
+        [
+            ({"shape": (1, 9)}, True),
+            ({"queue_ms": 90.0, "mec_ms": 90.0}, True),
+            ({"request_id": 77}, False),
+        ],
+        ids=["shape", "time", "id"],
+    )
+    def test_a_lie_is_a_counted_fault_that_costs_only_its_request(
+        self, lie: dict[str, object], blamed: bool
+    ) -> None:
+        session, request_id = with_open_request()
+        fields = {"request_id": request_id} | lie
+        actions = session.receive(reply_to(fields.pop("request_id"), **fields), bytes(40), 0.1)  # type: ignore[arg-type]
+        assert isinstance(actions[0], PeerFault) and isinstance(actions[0].error, RemoteProtocolError)
+        assert [a.request_ids for a in actions[1:] if isinstance(a, Unanswered)] == [(request_id,)] * blamed
+        assert session.faults == 1 and session.state is LinkState.UP
+        session.check()
+
+    def test_silence_after_a_message_takes_the_link_down_and_loses_what_was_open(self) -> None:
+        session, request_id = with_open_request(now_s=1.0)
+        session.tick(1.0)
+        assert session.tick(1.0 + SILENCE_S)[0] == Transmit(wire.Ping(3), b"")
+        down, lost = session.tick(1.0 + SILENCE_S + HEARTBEAT_S)
+        assert isinstance(down, LinkChanged) and down.state is LinkState.DOWN
+        assert isinstance(lost, Unanswered) and lost.request_ids == (request_id,)
+        session.check()
+
+    def test_its_own_long_sleep_does_not_blame_the_mec(self) -> None:
+        session = session_that_is_up()
+        ping = session.tick(0.0)[0]
+        assert isinstance(ping, Transmit) and isinstance(ping.message, wire.Ping)
+        session.receive(wire.Pong(ping.message.ping_id, 0), b"", 60.0)  # lay in the socket all the time
+        assert isinstance(session.tick(60.0)[0], Transmit) and session.state is LinkState.UP
+
+    @pytest.mark.parametrize("message", [WELCOME, wire.Pong(1, 0), reply_to(1)], ids=lambda m: type(m).__name__)
+    def test_anything_heard_brings_a_silent_link_back_up(self, message: wire.AnyMessage) -> None:
+        session, _ = with_open_request()
+        session.tick(0.0)
+        session.tick(SILENCE_S + 0.01)
+        assert session.state is LinkState.DOWN
+        actions = session.receive(message, bytes(40), 9.0)
+        assert isinstance(actions[0], LinkChanged) and session.state is LinkState.UP
+
+    def test_no_connection_takes_the_link_down_once(self) -> None:
+        session, request_id = with_open_request()
+        assert [type(action) for action in session.unsendable(0.1)] == [LinkChanged, Unanswered]
+        assert session.unsendable(0.1) == []
+
+    def test_a_restarted_mec_loses_what_the_old_one_had(self) -> None:
+        session, request_id = with_open_request()
+        assert session.receive(wire.Welcome("mec-2", DIGEST, 2.0), b"", 0.5) == [
+            Unanswered((request_id,), "the MEC restarted")
+        ]
+        assert session.mec_slowdown == 2.0
+
+    def test_a_mec_that_forgot_us_is_greeted_again_at_once(self) -> None:
+        session, request_id = with_open_request()
+        reject = wire.Reject(request_id, wire.RejectReason.NO_SESSION, "say hello first")
+        changed, lost = session.receive(reject, b"", 0.5)
+        assert isinstance(changed, LinkChanged) and changed.state is LinkState.WAITING
+        assert isinstance(lost, Unanswered) and lost.request_ids == (request_id,)
+        assert session.tick(0.5) == [Transmit(wire.Hello("camera", DIGEST))]
+
+    @pytest.mark.parametrize("reason", [r for r in wire.RejectReason if r not in ("digest", "no_session")])
+    def test_a_rejection_ends_its_request(self, reason: wire.RejectReason) -> None:
+        session, request_id = with_open_request()
+        (action,) = session.receive(wire.Reject(request_id, reason, "no"), b"", 0.5)
+        assert isinstance(action, Unanswered) and action.request_ids == (request_id,)
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            wire.Welcome("mec-1", "other", 1.0),
+            wire.Reject(0, wire.RejectReason.DIGEST, "got bundle d1; the MEC's is other"),
+        ],
+        ids=["welcome", "reject"],
+    )
+    def test_another_bundle_is_refused_and_asked_for_again_seldom(self, message: wire.AnyMessage) -> None:
+        session = DeviceSession("camera", DIGEST)
+        session.tick(0.0)
+        (changed,) = session.receive(message, b"", 0.0)
+        assert isinstance(changed, LinkChanged) and "other" in changed.why
+        assert session.tick(HEARTBEAT_S) == []
+        assert len(session.tick(REFUSED_RETRY_S)) == 1
+        assert session.receive(message, b"", REFUSED_RETRY_S) == []  # said once
+        session.receive(WELCOME, b"", 3.0)
+        assert session.state is LinkState.UP
+
+    @pytest.mark.parametrize("message", [wire.Hello("x", DIGEST), request_of(1), wire.Ping(1)])
+    def test_a_message_that_only_devices_send_is_a_fault_and_changes_nothing(
+        self, message: wire.AnyMessage
+    ) -> None:
+        session, _ = with_open_request()
+        (fault,) = session.receive(message, b"x", 0.1)
+        assert isinstance(fault, PeerFault) and session.state is LinkState.UP
+        session.check()
+
+    def test_a_probe_measures_its_echo(self) -> None:
+        session = session_that_is_up()
+        (sent,) = session.probe(1000, 2.0)
+        assert isinstance(sent, Transmit) and len(sent.buffer) == 1000
+        assert isinstance(sent.message, wire.Ping)
+        assert session.receive(wire.Pong(sent.message.ping_id, 0), b"", 2.5) == [Echoed(1000, 0.5)]
+
+    def test_closing_twice_says_bye_once(self) -> None:
+        session = session_that_is_up()
+        assert session.close() == [Transmit(wire.Bye())]
+        assert session.close() == [] and session.tick(99.0) == []
+
+
+class TestMec:
+    def mec(self) -> MecSession:
+        session = MecSession("mec-1", DIGEST, 4.0)
+        assert session.receive(b"a", wire.Hello("camera", DIGEST), b"", 0, 0.0) == [SendTo(b"a", WELCOME)]
+        return session
+
+    def test_admits_a_guests_request_with_its_arrival(self) -> None:
+        assert self.mec().receive(b"a", request_of(1), b"x", 0, 3.0) == [Admit(b"a", request_of(1), b"x", 3.0)]
+
+    @pytest.mark.parametrize("message", [request_of(5), wire.Ping(5)])
+    def test_tells_a_stranger_to_say_hello(self, message: wire.AnyMessage) -> None:
+        (sent,) = self.mec().receive(b"b", message, b"x", 0, 0.0)
+        assert isinstance(sent, SendTo) and sent.peer == b"b"
+        assert isinstance(sent.message, wire.Reject) and sent.message.reason is wire.RejectReason.NO_SESSION
+
+    def test_rejects_another_bundle_with_both_digests(self) -> None:
+        (sent,) = self.mec().receive(b"b", wire.Hello("x", "other"), b"", 0, 0.0)
+        assert isinstance(sent, SendTo) and isinstance(sent.message, wire.Reject)
+        assert "other" in sent.message.text and DIGEST in sent.message.text
+
+    def test_reports_the_queue_in_its_pong(self) -> None:
+        assert self.mec().receive(b"a", wire.Ping(4), b"", 7, 0.0) == [SendTo(b"a", wire.Pong(4, 7))]
+
+    @pytest.mark.parametrize("message", [WELCOME, reply_to(1), wire.Pong(1, 0)])
+    def test_counts_what_only_a_mec_sends_and_tells_only_guests(self, message: wire.AnyMessage) -> None:
+        session = self.mec()
+        assert session.receive(b"stranger", message, b"", 0, 0.0) == []
+        assert len(session.receive(b"a", message, b"", 0, 0.0)) == 1
+        assert session.faults == 2
+
+    def test_a_guest_that_says_bye_or_is_silent_is_a_stranger_again(self) -> None:
+        session = self.mec()
+        session.receive(b"b", wire.Hello("x", DIGEST), b"", 0, 0.0)
+        session.receive(b"b", wire.Bye(), b"", 0, 0.0)
+        assert session.guests == (b"a",)
+        session.forget_silent(FORGET_S + 1)
+        assert session.guests == ()
+
+    def test_the_longest_silent_guest_leaves_when_there_are_too_many(self) -> None:
+        session = MecSession("mec-1", DIGEST, 1.0)
+        for number in range(MAX_GUESTS):
+            session.receive(b"%d" % number, wire.Hello("x", DIGEST), b"", 0, number)
+        session.receive(b"0", wire.Ping(1), b"", 0, 5000.0)
+        session.receive(b"new", wire.Hello("x", DIGEST), b"", 0, 5001.0)
+        assert b"0" in session.guests and b"1" not in session.guests and len(session.guests) == MAX_GUESTS
+
+    def test_says_bye_to_each_guest_once(self) -> None:
+        session = self.mec()
+        assert session.close() == [SendTo(b"a", wire.Bye())]
+        assert session.close() == []
+
+
+@dataclass
+class LossyPair:
+    """A device and a MEC over a link that loses, repeats, delays and garbles; the MEC may restart."""
+
+    rng: random.Random
+    now_s: float = 0.0
+    device: DeviceSession = field(default_factory=lambda: DeviceSession("camera", DIGEST))
+    mec: MecSession = field(default_factory=lambda: MecSession("mec-0", DIGEST, 1.0))
+    restarts: int = 0
+    to_mec: list[list[bytes]] = field(default_factory=list)
+    to_device: list[list[bytes]] = field(default_factory=list)
+    ended: dict[int, int] = field(default_factory=dict)  # request -> times it ended
+    asked: set[int] = field(default_factory=set)
+
+    def carry(self, line: list[list[bytes]], message: wire.AnyMessage, buffer: wire.Buffer, loss: float) -> None:
+        parts = [bytes(part) for part in wire.encode(message, buffer)]
+        copies = self.rng.choices([0, 1, 2], [loss, 1 - 1.2 * loss, 0.2 * loss])[0]
+        for _ in range(copies):
+            if self.rng.random() < loss / 4:
+                parts[0] = parts[0][: self.rng.randrange(len(parts[0]))]
+            line.insert(self.rng.randint(max(0, len(line) - 2), len(line)), parts)
+
+    def act(self, actions: list, loss: float) -> None:
+        for action in actions:
+            match action:
+                case Transmit():
+                    self.carry(self.to_mec, action.message, action.buffer, loss)
+                case Answered():
+                    self.end(action.reply.request_id)
+                case Unanswered():
+                    for request_id in action.request_ids:
+                        self.end(request_id)
+        self.device.check()
+
+    def end(self, request_id: int) -> None:
+        self.ended[request_id] = self.ended.get(request_id, 0) + 1
+
+    def step(self, loss: float) -> None:
+        self.now_s += self.rng.uniform(0.0, 0.1)
+        if self.rng.random() < loss / 10:
+            self.restarts += 1
+            self.mec = MecSession(f"mec-{self.restarts}", DIGEST, 1.0)
+        if self.device.state is LinkState.UP and self.rng.random() < 0.5:
+            request_id = self.device.next_id()
+            self.asked.add(request_id)
+            self.device.request(request_of(request_id), OUTPUTS, self.now_s)
+            self.carry(self.to_mec, request_of(request_id), b"x", loss)
+        self.deliver_to_mec(loss)
+        self.deliver_to_device(loss)
+        self.act(self.device.tick(self.now_s), loss)
+
+    def deliver_to_mec(self, loss: float) -> None:
+        while self.to_mec:
+            try:
+                message, buffer = wire.decode(self.to_mec.pop(0))
+            except RemoteProtocolError as error:
+                actions = self.mec.malformed(b"p", error)
+            else:
+                actions = self.mec.receive(b"p", message, buffer, 0, self.now_s)
+            for action in actions:
+                if isinstance(action, Admit):
+                    reply = reply_to(action.request.request_id, mec_ms=0.0)
+                    self.carry(self.to_device, reply, bytes(40), loss)
+                else:
+                    self.carry(self.to_device, action.message, b"", loss)
+
+    def deliver_to_device(self, loss: float) -> None:
+        while self.to_device:
+            try:
+                message, buffer = wire.decode(self.to_device.pop(0))
+            except RemoteProtocolError as error:
+                self.act(self.device.malformed(error), loss)
+            else:
+                self.act(self.device.receive(message, buffer, self.now_s), loss)
+
+
+@given(st.integers(0, 2**32), st.floats(0.0, 0.8))
+def test_over_any_lossy_link_each_request_ends_at_most_once_and_the_link_recovers(seed: int, loss: float) -> None:
+    pair = LossyPair(random.Random(seed))
+    for _ in range(60):
+        pair.step(loss)
+    for _ in range(60):
+        pair.step(0.0)
+    assert pair.device.state is LinkState.UP
+    assert all(times == 1 for times in pair.ended.values()) and set(pair.ended) <= pair.asked
+    last = max(pair.asked)
+    assert pair.ended.get(last) or last in pair.device._open
