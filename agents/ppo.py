@@ -1,0 +1,77 @@
+"""Which PPO? stable-baselines3's, with the candidate policy and the hyper-parameters in one record.
+
+Found on the twin of garments (`benchmarks/bench_learning.py` repeats the search's last step): what matters is a short
+horizon (a decision is felt for about a second, through queue and backlog), large minibatches, a learning rate that
+falls to zero, and an exploration that dies out, because the policy is deployed without any.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv
+
+from agents.policy import GREEDY_WEIGHT, CandidatePolicy
+from controller.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class PpoConfig:
+    """Hyper-parameters of PPO; their meaning is stable-baselines3's."""
+
+    rollout_steps: int = 64  # per environment between two updates
+    minibatch: int = 1024
+    epochs: int = 5
+    learning_rate: float = 2e-3  # at the start; falls linearly to zero
+    gamma: float = 0.95  # per frame
+    gae_lambda: float = 0.9
+    clip_frac: float = 0.2
+    entropy: float = 0.0
+    value_weight: float = 0.5
+    target_kl: float = 0.05
+    max_grad_norm: float = 5.0
+    greedy_weight: float = GREEDY_WEIGHT  # logits per tenth of promised utility at the start
+
+    def __post_init__(self) -> None:
+        for name in ("rollout_steps", "minibatch", "epochs", "learning_rate", "value_weight", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"PPO {name}: got {getattr(self, name)}; expected more than 0")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"PPO {name}: got {getattr(self, name)}; expected 0 to 1")
+
+
+def make_ppo(env: VecEnv, config: PpoConfig, seed: int, log_dir: Path | None = None, **policy: Any) -> PPO:
+    """A fresh learner on the CPU; ``policy`` goes to CandidatePolicy."""
+    return PPO(
+        CandidatePolicy,
+        env,
+        learning_rate=Falling(config.learning_rate),
+        n_steps=config.rollout_steps,
+        batch_size=config.minibatch,
+        n_epochs=config.epochs,
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
+        clip_range=config.clip_frac,
+        ent_coef=config.entropy,
+        vf_coef=config.value_weight,
+        max_grad_norm=config.max_grad_norm,
+        target_kl=config.target_kl,
+        tensorboard_log=None if log_dir is None else str(log_dir),
+        policy_kwargs={"greedy_weight": config.greedy_weight, **policy},
+        seed=seed,
+        device="cpu",
+    )
+
+
+@dataclass(frozen=True)
+class Falling:
+    """A learning rate that falls linearly to zero; a class, so that a saved learner can name it."""
+
+    start: float
+
+    def __call__(self, progress_remaining: float) -> float:
+        return self.start * progress_remaining
