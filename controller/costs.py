@@ -25,6 +25,14 @@ class CostTable:
     payload_bytes: Floats  # mean over the validation split; 0 when device-only
     payload_std_bytes: Floats
     mec_s: Floats  # MEC: decoding, tail segment and exit head; 0 when device-only
+    #: What one request of another device costs the MEC (load generator and twin alike): the full offload of the
+    #: heaviest model, mean over its rows. Derived here, and kept by ``take``, so that a choice of candidates
+    #: does not change the neighbours.
+    neighbour_mec_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.neighbour_mec_s:
+            object.__setattr__(self, "neighbour_mec_s", _heaviest_full_offload_s(self.space, self.mec_s))
 
     def __len__(self) -> int:
         return len(self.space)
@@ -38,6 +46,7 @@ class CostTable:
             self.payload_bytes[rows],
             self.payload_std_bytes[rows],
             self.mec_s[rows],
+            self.neighbour_mec_s,
         )
 
     @cached_property
@@ -63,6 +72,13 @@ class CostTable:
         tolerance = np.array([0.001, 0.05 * np.median(self.head_s), 8.0, 0.05 * np.median(self.mec_s)])
         kept = _undominated(cost, tolerance)
         return np.sort(_thin_out(kept, cost[kept], limit, np.isin(kept, self.local_frontier)))
+
+
+def _heaviest_full_offload_s(space: DecisionSpace, mec_s: Floats) -> float:
+    """Largest mean over models of the MEC's time for a full offload; 0 when nothing can be offloaded whole."""
+    model = np.array([decision.model for decision in space.decisions])
+    models = np.unique(model[space.full_offload])
+    return max((float(mec_s[space.full_offload & (model == name)].mean()) for name in models), default=0.0)
 
 
 def _undominated(cost: Floats, tolerance: Floats) -> Ints:

@@ -7,7 +7,9 @@ same seed wherever it is called.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 
@@ -37,6 +39,18 @@ class Scenario:
     frames: int = 300
     first_sample: int = 0
     seed: int = 0
+
+    def device_load(self) -> Floats:
+        """Share of the device that other tasks take, at each second from the start; the last value goes on."""
+        return load_series(self.device_load_frac, self._seconds, 2 * self.seed)
+
+    def mec_load(self) -> Floats:
+        """Utilisation of the MEC by other devices, at each second from the start; the last value goes on."""
+        return load_series(self.mec_load_frac, self._seconds, 2 * self.seed + 1)
+
+    @property
+    def _seconds(self) -> int:
+        return math.ceil(self.frames / (self.fps or 1.0) / LOAD_STEP_S) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +109,10 @@ def load_series(mean_frac: float, steps: int, seed: int) -> Floats:
     Ornstein-Uhlenbeck with a relaxation of ten seconds and a standard deviation of a third of the mean, clipped
     to [0, 0.95]. A mean of 0 gives zeros.
     """
-    noise = np.random.default_rng(seed).standard_normal(steps)
-    deviation = np.empty(steps)
-    level = noise[0] if steps else 0.0
-    keep, kick = np.exp(-LOAD_STEP_S / 10.0), np.sqrt(1 - np.exp(-2 * LOAD_STEP_S / 10.0))
-    for step in range(steps):
-        deviation[step] = level
-        level = keep * level + kick * noise[(step + 1) % steps]
+    if mean_frac == 0:
+        return np.zeros(steps)
+    keep = math.exp(-LOAD_STEP_S / 10.0)
+    kick = math.sqrt(1 - keep**2)
+    noise = np.random.default_rng(seed).standard_normal(steps).tolist()
+    deviation = np.array(list(accumulate(noise, lambda level, draw: keep * level + kick * draw)))
     return np.clip(mean_frac * (1 + deviation / 3), 0.0, _MAX_LOAD_FRAC)

@@ -62,33 +62,33 @@ class TraceBank:
         self._start_t, self._start_bits = self._edge_t[first], self._edge_bits[first]
         self.total_bits = self._edge_bits[ends] - self._start_bits
         self.duration_s = self._edge_t[ends] - self._start_t
-        self._last_edge = len(self._edge_t) - 2
+        # What _interpolate needs of each direction: edges between steps, where each step starts, and its slope.
+        t, bits_at = self._edge_t, self._edge_bits
+        self._bits_of_t = (t[1:-1], t[:-1], bits_at[:-1], np.diff(bits_at) / np.diff(t))
+        self._t_of_bits = (bits_at[1:-1], bits_at[:-1], t[:-1], np.diff(t) / np.diff(bits_at))
 
     def __len__(self) -> int:
         return len(self.traces)
 
     def rate_bps(self, trace: Ints, t_s: Floats) -> Floats:
         """Bandwidth of the given traces at the given times."""
-        edge = self._edge_at(self._edge_t, self._start_t[trace] + np.mod(t_s, self.duration_s[trace]))
-        bits = self._edge_bits[edge + 1] - self._edge_bits[edge]
-        return np.asarray(bits / (self._edge_t[edge + 1] - self._edge_t[edge]))
+        inner, _, _, rate = self._bits_of_t
+        return np.asarray(rate[inner.searchsorted(self._start_t[trace] + np.mod(t_s, self.duration_s[trace]), "right")])
 
     def finish_s(self, trace: Ints, start_s: Floats, bits: Floats) -> Floats:
         """Time at which ``bits`` that start at ``start_s`` have crossed. Shapes broadcast together."""
         duration, total = self.duration_s[trace], self.total_bits[trace]
         base_t, base_bits = self._start_t[trace], self._start_bits[trace]
         laps = np.floor(start_s / duration)
-        offset = self._interpolate(self._edge_t, self._edge_bits, base_t + (start_s - laps * duration))
+        offset = _interpolate(self._bits_of_t, base_t + (start_s - laps * duration))
         target = offset - base_bits + bits
         more = np.floor(target / total)
-        end = self._interpolate(self._edge_bits, self._edge_t, base_bits + (target - more * total))
+        end = _interpolate(self._t_of_bits, base_bits + (target - more * total))
         return np.asarray((laps + more) * duration + (end - base_t))
 
-    def _edge_at(self, edges: Floats, value: Floats) -> Ints:
-        edge = np.searchsorted(edges, value, side="right") - 1
-        return np.clip(edge, 0, self._last_edge)
 
-    def _interpolate(self, x: Floats, y: Floats, value: Floats) -> Floats:
-        edge = self._edge_at(x, value)
-        slope = (y[edge + 1] - y[edge]) / (x[edge + 1] - x[edge])
-        return np.asarray(y[edge] + (value - x[edge]) * slope)
+def _interpolate(table: tuple[Floats, Floats, Floats, Floats], value: Floats) -> Floats:
+    """Piecewise linear map. Times are looked up once per frame and environment, so slopes are kept ready."""
+    inner, start, base, slope = table
+    step = inner.searchsorted(value, side="right")
+    return np.asarray(base[step] + (value - start[step]) * slope[step])
