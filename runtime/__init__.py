@@ -1,0 +1,1 @@
+"""Everything of mecpilot that has a socket, a process, a clock or weights."""

@@ -1,0 +1,1 @@
+"""Branchy models: stages, families, folding, description and training."""

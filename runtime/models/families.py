@@ -1,0 +1,144 @@
+"""Which network families are there, and how is each one built? One function per family, one table.
+
+All end in heads that pool adaptively, so one set of weights serves every resolution. Sizes are chosen so that
+the costs spread by more than an order of magnitude: a MobileNet's first exit costs thousandths of the last
+exit of the ResNet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from runtime.models.stages import BranchyModel, Residual
+
+CLASSES = 10
+
+
+def conv_norm(
+    inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1, *, relu: bool = True
+) -> nn.Sequential:
+    """Convolution, batch norm and (mostly) relu; "same" padding. The norm is folded away for inference."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs, momentum=0.03),
+    ]
+    return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
+
+
+def pooled_head(channels: int, pool: int, hidden: int, classes: int = CLASSES) -> nn.Sequential:
+    """Exit head: pool to pool x pool, then one hidden layer (none when hidden is 0)."""
+    features = channels * pool * pool
+    if hidden == 0:
+        return nn.Sequential(nn.AdaptiveAvgPool2d(pool), nn.Flatten(), nn.Linear(features, classes))
+    return nn.Sequential(
+        nn.AdaptiveAvgPool2d(pool),
+        nn.Flatten(),
+        nn.Linear(features, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, classes),
+    )
+
+
+def alexnet() -> BranchyModel:
+    """Five convolutions with five exits, after Edgent's branchy AlexNet (Li et al., 2019), for small images."""
+    stages = [
+        nn.Sequential(conv_norm(1, 24, 5), nn.MaxPool2d(3, 2, 1)),
+        nn.Sequential(conv_norm(24, 64, 5), nn.MaxPool2d(3, 2, 1)),
+        conv_norm(64, 96),
+        conv_norm(96, 96),
+        nn.Sequential(conv_norm(96, 64), nn.MaxPool2d(3, 2, 1)),
+    ]
+    exits = [
+        pooled_head(24, 4, 48),
+        pooled_head(64, 4, 64),
+        pooled_head(96, 3, 64),
+        pooled_head(96, 3, 64),
+        pooled_head(64, 3, 192),
+    ]
+    return BranchyModel(stages, exits, (1, 2, 3, 4, 5))
+
+
+def vgg() -> BranchyModel:
+    """Pairs of 3x3 convolutions and max pooling (Simonyan and Zisserman, 2015)."""
+    stages = [
+        conv_norm(1, 16),
+        nn.Sequential(conv_norm(16, 32), nn.MaxPool2d(2, ceil_mode=True)),
+        conv_norm(32, 64),
+        nn.Sequential(conv_norm(64, 64), nn.MaxPool2d(2, ceil_mode=True)),
+        conv_norm(64, 96),
+        nn.Sequential(conv_norm(96, 96), nn.MaxPool2d(2, ceil_mode=True)),
+        nn.Sequential(conv_norm(96, 128), conv_norm(128, 128)),
+    ]
+    exits = [
+        pooled_head(32, 4, 48),
+        pooled_head(64, 4, 64),
+        pooled_head(96, 3, 96),
+        pooled_head(128, 2, 128),
+    ]
+    return BranchyModel(stages, exits, (2, 4, 6, 7))
+
+
+def _basic_block(inputs: int, outputs: int, stride: int = 1) -> Residual:
+    main = nn.Sequential(conv_norm(inputs, outputs, 3, stride), conv_norm(outputs, outputs, relu=False))
+    same = stride == 1 and inputs == outputs
+    shortcut = nn.Identity() if same else conv_norm(inputs, outputs, 1, stride, relu=False)
+    return Residual(main, shortcut)
+
+
+def resnet() -> BranchyModel:
+    """Basic residual blocks (He et al., 2016); the most accurate and the dearest of the families."""
+    stages = [
+        conv_norm(1, 16),
+        _basic_block(16, 32),
+        _basic_block(32, 64, 2),
+        _basic_block(64, 64),
+        _basic_block(64, 96, 2),
+        _basic_block(96, 96),
+    ]
+    exits = [
+        pooled_head(16, 4, 48),
+        pooled_head(32, 4, 64),
+        pooled_head(64, 4, 64),
+        pooled_head(96, 1, 0),
+    ]
+    return BranchyModel(stages, exits, (1, 2, 4, 6))
+
+
+def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
+    """Depthwise 3x3 then pointwise 1x1; with a shortcut where the shapes allow one."""
+    main = nn.Sequential(conv_norm(inputs, inputs, 3, stride, groups=inputs), conv_norm(inputs, outputs, 1))
+    same = stride == 1 and inputs == outputs
+    return Residual(main, nn.Identity(), final_relu=False) if same else main
+
+
+def mobilenet() -> BranchyModel:
+    """Depthwise separable convolutions (Howard et al., 2017); the cheapest of the families."""
+    stages = [
+        conv_norm(1, 16, 3, 2),
+        nn.Sequential(_separable(16, 32), _separable(32, 32)),
+        nn.Sequential(_separable(32, 64, 2), _separable(64, 64)),
+        nn.Sequential(_separable(64, 64), _separable(64, 64)),
+        nn.Sequential(_separable(64, 128, 2), _separable(128, 128)),
+    ]
+    exits = [
+        pooled_head(16, 4, 32),
+        pooled_head(32, 4, 48),
+        pooled_head(64, 3, 64),
+        pooled_head(128, 2, 64),
+    ]
+    return BranchyModel(stages, exits, (1, 2, 3, 5))
+
+
+FAMILIES: dict[str, Callable[[], BranchyModel]] = {
+    "alexnet": alexnet,
+    "vgg": vgg,
+    "resnet": resnet,
+    "mobilenet": mobilenet,
+}
+
+
+def build(family_name: str) -> BranchyModel:
+    """A freshly initialised model of a family."""
+    return FAMILIES[family_name]()

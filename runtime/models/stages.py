@@ -1,0 +1,94 @@
+"""What is a branchy model, and how is it cut? A list of stages with exit heads beside it.
+
+A model with K stages has partition points k = 0..K: `head(x, k)` runs the first k stages (k = 0 hands the
+input through), `tail(z, k, e)` runs the rest up to exit branch e and that exit's own head. For exit e the legal
+points are 0..exit_after[e]; the last of them is device-only, where the exit head runs on the device too.
+
+Head, tail and whole all walk the same loop over the same modules, so on one machine
+`tail(head(x, k), k, e)` equals `whole(x, e)` bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+
+class BranchyModel(nn.Module):
+    """Stages in sequence, and exit heads that answer after some of them.
+
+    `exit_after[e]` is the number of stages that run before exit e (counted from 1); the last exit follows the
+    last stage. Inputs are float (batch, channels, h, w).
+    """
+
+    def __init__(self, stages: Sequence[nn.Module], exits: Sequence[nn.Module], exit_after: Sequence[int]) -> None:
+        super().__init__()
+        _check_layout(len(stages), len(exits), exit_after)
+        self.stages = nn.ModuleList(stages)
+        self.exits = nn.ModuleList(exits)
+        self.exit_after = tuple(exit_after)
+
+    def run_stages(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Run stages start..stop-1 (0-based)."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        for stage in self.stages[start:stop]:
+            x = stage(x)
+        return x
+
+    def head(self, x: Tensor, partition_point: int) -> Tensor:
+        """What the device runs: the first `partition_point` stages."""
+        return self.run_stages(x, 0, partition_point)
+
+    def tail(self, z: Tensor, partition_point: int, exit_branch: int) -> Tensor:
+        """What follows the cut: the remaining stages of this exit, then its head."""
+        z = self.run_stages(z, partition_point, self.exit_after[exit_branch])
+        output: Tensor = self.exits[exit_branch](z)
+        return output
+
+    def whole(self, x: Tensor, exit_branch: int) -> Tensor:
+        """The undivided model up to one exit."""
+        return self.tail(x, 0, exit_branch)
+
+    def all_exits(self, x: Tensor) -> list[Tensor]:
+        """Outputs of every exit in one pass, earliest first."""
+        outputs, done = [], 0
+        for stop, exit_head in zip(self.exit_after, self.exits, strict=True):
+            x = self.run_stages(x, done, stop)
+            outputs.append(exit_head(x))
+            done = stop
+        return outputs
+
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+def channels_last(model: AnyModule) -> AnyModule:
+    """The model with its kernels in channels-last order: the fastest for convolutions on a CPU."""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def _check_layout(n_stages: int, n_exits: int, exit_after: Sequence[int]) -> None:
+    increasing = all(a < b for a, b in pairwise(exit_after))
+    if len(exit_after) != n_exits or not increasing or exit_after[-1] != n_stages:
+        raise ValueError(
+            f"exit_after={tuple(exit_after)} must be {n_exits} increasing stage counts ending at {n_stages}"
+        )
+
+
+class Residual(nn.Module):
+    """relu(main(x) + shortcut(x)), or without the final relu (linear bottlenecks)."""
+
+    def __init__(self, main: nn.Module, shortcut: nn.Module, *, final_relu: bool = True) -> None:
+        super().__init__()
+        self.main = main
+        self.shortcut = shortcut
+        self.final = nn.ReLU() if final_relu else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.final(self.main(x) + self.shortcut(x))
+        return output

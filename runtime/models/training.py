@@ -1,0 +1,161 @@
+"""How are all exits of a branchy model trained at once? One generic loop; the workload brings the task.
+
+The loop owns optimiser, schedule, averaging of weights and logs. The task owns data, augmentation, loss and
+evaluation, so that a classifier and a detector are trained by the same code.
+
+Batch norm sees several resolutions in every step, whose statistics differ; inference has one set of running
+statistics for all. So the last part of the training freezes the running statistics and lets the weights adapt to
+them (as FixRes, Touvron et al., 2019, adapts to the test resolution): what is trained is then exactly what is
+folded into the convolutions.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from runtime.models.stages import BranchyModel, channels_last
+
+Scalars = dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Hyper-parameters of one model's training."""
+
+    epochs: int = 24
+    seed: int = 0
+    peak_rate: float = 4e-3  # AdamW's learning rate after warm-up; cosine to zero from there
+    weight_decay: float = 0.05
+    warmup_frac: float = 0.1  # of all steps
+    frozen_norm_frac: float = 0.2  # last part of the steps, with batch norm's statistics frozen
+    averaging_decay: float = 0.998  # exponential moving average of the weights, per step
+    threads: int = 1  # more spin-wait for one another on a busy machine; train models in parallel instead
+
+
+@dataclass(frozen=True)
+class Group:
+    """Samples of one resolution within a step."""
+
+    inputs: Tensor  # float (batch, channels, h, w)
+    targets: Any
+    weight: float  # share of the step's loss
+
+
+class TrainingTask(Protocol):
+    """What a workload brings to train its models."""
+
+    steps_per_epoch: int
+
+    def steps(self, epoch: int) -> Iterator[Sequence[Group]]:
+        """The groups of every step of one epoch; the same for the same epoch and seed."""
+        ...
+
+    def loss(self, outputs: list[Tensor], targets: Any) -> tuple[Tensor, Scalars]:
+        """Joint loss of all exits, and what to log of it."""
+        ...
+
+    def evaluate(self, model: BranchyModel) -> Scalars:
+        """Validation scores to log, for example `score/28px/exit0`."""
+        ...
+
+
+class Reporter(Protocol):
+    """Where progress goes: a progress bar and TensorBoard, or nowhere."""
+
+    def step(self, step: int, scalars: Scalars) -> None: ...
+
+    def epoch(self, epoch: int, scalars: Scalars) -> None: ...
+
+
+def train(
+    build: Callable[[], BranchyModel], task: TrainingTask, config: TrainingConfig, reporter: Reporter
+) -> BranchyModel:
+    """Train a new model; returns the averaged weights. Same seed and thread count, same result."""
+    torch.manual_seed(config.seed)
+    torch.set_num_threads(config.threads)
+    model = channels_last(build())
+    averaged = copy.deepcopy(model).requires_grad_(False)
+    optimizer = _optimizer(model, config)
+    total_steps = config.epochs * task.steps_per_epoch
+    frozen_from = round(total_steps * (1.0 - config.frozen_norm_frac))
+    step = 0
+    for epoch in range(config.epochs):
+        model.train()
+        for groups in task.steps(epoch):
+            if step >= frozen_from:
+                _freeze_norm(model)
+            rate = config.peak_rate * rate_factor(step, total_steps, config.warmup_frac)
+            scalars = _train_step(model, optimizer, groups, task, rate)
+            _average_into(averaged, model, _averaging_decay(step, config.averaging_decay))
+            reporter.step(step, scalars | {"rate": rate})
+            step += 1
+        averaged.eval()
+        reporter.epoch(epoch, task.evaluate(averaged))
+    return averaged
+
+
+def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """AdamW; norms and biases are not decayed."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.peak_rate)
+
+
+def rate_factor(step: int, total_steps: int, warmup_frac: float) -> float:
+    """Linear warm-up to 1, then half a cosine to 0."""
+    warmup = max(1, round(total_steps * warmup_frac))
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, total_steps - warmup)
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def _averaging_decay(step: int, decay: float) -> float:
+    """Shorter memory at first, so that the average forgets the initial weights."""
+    return min(decay, (1.0 + step) / (10.0 + step))
+
+
+def _train_step(
+    model: BranchyModel,
+    optimizer: torch.optim.Optimizer,
+    groups: Sequence[Group],
+    task: TrainingTask,
+    rate: float,
+) -> Scalars:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    logged: Scalars = {}
+    for part in groups:
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = model.all_exits(part.inputs)
+        loss, scalars = task.loss([output.float() for output in outputs], part.targets)
+        (part.weight * loss).backward()  # type: ignore[no-untyped-call]
+        logged |= {f"{name}/{part.inputs.shape[-1]}px": value for name, value in scalars.items()}
+    nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+    optimizer.step()
+    return logged
+
+
+def _freeze_norm(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+@torch.no_grad()
+def _average_into(averaged: nn.Module, model: nn.Module, decay: float) -> None:
+    mine, theirs = averaged.state_dict(), model.state_dict()
+    floats = [name for name, value in mine.items() if value.is_floating_point()]
+    torch._foreach_lerp_([mine[n] for n in floats], [theirs[n] for n in floats], 1.0 - decay)

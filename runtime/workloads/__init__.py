@@ -1,0 +1,1 @@
+"""Workloads: sources of frames with a truth and a score."""

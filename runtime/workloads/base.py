@@ -1,0 +1,85 @@
+"""What must a workload bring? Frames with a truth, and a score in [0, 1] for an answer.
+
+Everything else (models, bundles, profile, twin, daemon) is written against this contract and never asks which
+workload it serves. Predictions and truths are JSON-able values whose form only the workload knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.errors import unknown_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from runtime.models.stages import BranchyModel
+    from runtime.models.training import TrainingTask
+
+Image = NDArray[np.uint8]  # (h, w) grey or (h, w, 3) colour
+Images = NDArray[np.uint8]  # the same with a leading batch dimension
+Split = Literal["train", "validation", "test"]
+
+
+class Workload(Protocol):
+    """A source of frames with truth, and the meaning of a model's output."""
+
+    name: str
+    resolutions_px: tuple[int, ...]  # largest first
+    families: tuple[str, ...]  # what `mecpilot models train` trains, in this order
+    training_epochs: Mapping[str, int]  # per family
+    image_codecs: tuple[str, ...]  # payloads at cut 0, the default first
+    tensor_codecs: tuple[str, ...]  # payloads at later cuts, the default first
+
+    def sample_count(self, split: Split) -> int:
+        """Number of samples of a split."""
+        ...
+
+    def sample(self, index: int, split: Split = "test") -> tuple[Image, Any]:
+        """Frame and truth number `index` (modulo the number of samples)."""
+        ...
+
+    def resize(self, image: Image, px: int) -> Image:
+        """The frame (or a batch of them) at another resolution."""
+        ...
+
+    def to_input(self, images: Images) -> Tensor:
+        """u8 images with a leading batch dimension to float (batch, channels, h, w)."""
+        ...
+
+    def build(self, family: str) -> BranchyModel:
+        """A new model of a family, with outputs that `answer` understands."""
+        ...
+
+    def answers(self, outputs: NDArray[np.floating[Any]], px: int) -> list[Any]:
+        """Model outputs (batch, ...) at a resolution to JSON-able predictions."""
+        ...
+
+    def confidence(self, outputs: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
+        """(batch,) confidence in [0, 1] of each answer, after calibration with a temperature."""
+        ...
+
+    def score(self, prediction: Any, truth: Any) -> float:
+        """Quality of a prediction in [0, 1]."""
+        ...
+
+    def training_task(self, seed: int) -> TrainingTask:
+        """Data, augmentation, loss and evaluation for `mecpilot models train`."""
+        ...
+
+
+def get_workload(name: str, data_dir: Path | None = None) -> Workload:
+    """The workload of that name; its data is fetched when first needed."""
+    if name == "garments":
+        from runtime.workloads.garments import Garments
+
+        return Garments(data_dir)
+    raise unknown_name("workload", name, WORKLOADS)
+
+
+WORKLOADS = ("garments",)

@@ -1,0 +1,122 @@
+"""The garments workload: which piece of clothing is this? Fashion-MNIST, ten classes, 28 x 28 grey pixels.
+
+The 60,000 training images are split once, by a fixed permutation, into 55,000 to train on and 5,000 to validate
+on; the 10,000 test images are kept apart and never chosen on. `index` counts within a split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.data import FashionMnist, load_fashion_mnist
+from runtime.workloads.base import Image, Images, Split
+from runtime.workloads.resize import resize_area
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from runtime.models.stages import BranchyModel
+    from runtime.models.training import TrainingTask
+
+CLASS_NAMES = (
+    "t-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+VALIDATION_COUNT = 5_000
+SPLIT_SEED = 0  # not the training seed: the split is part of the workload, the same for every bundle
+PIXEL_MEAN = 0.286  # of the training images, in units of 255
+PIXEL_STD = 0.353
+
+
+class Garments:
+    """Owns the data set, read on first use."""
+
+    name: str = "garments"
+    resolutions_px: tuple[int, ...] = (28, 20, 14)
+    training_epochs: Mapping[str, int] = MappingProxyType({"resnet": 18, "vgg": 14, "alexnet": 16, "mobilenet": 18})
+    families: tuple[str, ...] = tuple(training_epochs)
+    image_codecs: tuple[str, ...] = ("raw", "png")
+    tensor_codecs: tuple[str, ...] = ("u8", "u4")
+
+    def __init__(self, data_dir: Path | None = None) -> None:
+        self._data_dir = data_dir
+
+    @cached_property
+    def _data(self) -> FashionMnist:
+        return load_fashion_mnist(self._data_dir)
+
+    @cached_property
+    def _train_rows(self) -> NDArray[np.int64]:
+        return np.random.default_rng(SPLIT_SEED).permutation(len(self._data.train_labels))
+
+    def frames(self, split: Split) -> tuple[Images, NDArray[np.uint8]]:
+        """Images (n, 28, 28) and labels (n,) of a split."""
+        data = self._data
+        if split == "test":
+            return data.test_images, data.test_labels
+        rows = self._train_rows
+        rows = rows[-VALIDATION_COUNT:] if split == "validation" else rows[:-VALIDATION_COUNT]
+        return data.train_images[rows], data.train_labels[rows]
+
+    @cached_property
+    def _cached_frames(self) -> dict[Split, tuple[Images, NDArray[np.uint8]]]:
+        return {}
+
+    def _split(self, split: Split) -> tuple[Images, NDArray[np.uint8]]:
+        if split not in self._cached_frames:
+            self._cached_frames[split] = self.frames(split)
+        return self._cached_frames[split]
+
+    def sample_count(self, split: Split) -> int:
+        return len(self._split(split)[1])
+
+    def sample(self, index: int, split: Split = "test") -> tuple[Image, int]:
+        images, labels = self._split(split)
+        row = index % len(labels)
+        return images[row], int(labels[row])
+
+    def resize(self, image: Image, px: int) -> Image:
+        return resize_area(image, px)
+
+    def to_input(self, images: Images) -> Tensor:
+        import torch
+
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1)
+        return pixels.float().mul_(1.0 / (255.0 * PIXEL_STD)).sub_(PIXEL_MEAN / PIXEL_STD)
+
+    def build(self, family: str) -> BranchyModel:
+        from runtime.models.families import build
+
+        return build(family)
+
+    def answers(self, outputs: NDArray[np.floating[Any]], px: int) -> list[int]:
+        return [int(label) for label in outputs.argmax(axis=1)]
+
+    def confidence(self, outputs: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
+        """Largest softmax probability."""
+        scaled = outputs.astype(np.float64) / temperature
+        odds = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        return np.asarray(1.0 / odds.sum(axis=1))
+
+    def score(self, prediction: int, truth: int) -> float:
+        return float(prediction == truth)
+
+    def training_task(self, seed: int) -> TrainingTask:
+        from runtime.workloads.garments_task import GarmentsTask
+
+        return GarmentsTask(self, seed)
