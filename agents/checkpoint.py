@@ -1,0 +1,72 @@
+"""How is a learner stored so that training can go on? One safetensors file: weights, Adam's moments and counters.
+
+Nothing is pickled, and nothing depends on the number of candidates: a run may go on with another decision space, or on
+the live backend.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from stable_baselines3 import PPO
+from torch import Tensor
+
+from controller.errors import FailureError, UsageError
+
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+def save_checkpoint(model: PPO, path: Path) -> None:
+    """Write the learner, whole or not at all."""
+    tensors = {f"policy/{name}": tensor for name, tensor in model.policy.state_dict().items()}
+    for name, state in _optimizer_state(model).items():
+        tensors |= {f"{moment}/{name}": state[moment] for moment in _MOMENTS if moment in state}
+    counters = {"steps": str(model.num_timesteps), "updates": str(model._n_updates)}
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, counters)
+        partial.replace(path)
+    except OSError as error:
+        raise FailureError(f"cannot write checkpoint {path}: {error.strerror}") from error
+
+
+def load_checkpoint(model: PPO, path: Path) -> None:
+    """Put a stored learner into a fresh one of the same architecture."""
+    tensors, counters = _read(path)
+    weights = _section(tensors, "policy")
+    try:
+        model.policy.load_state_dict(weights)
+        model.num_timesteps, model._n_updates = int(counters["steps"]), int(counters["updates"])
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise _refused(path, str(error).splitlines()[0]) from error
+    moments = {moment: _section(tensors, moment) for moment in _MOMENTS}
+    for name, parameter in model.policy.named_parameters():
+        if name in moments["step"]:
+            model.policy.optimizer.state[parameter] = {m: moments[m][name].clone() for m in _MOMENTS}
+
+
+def _optimizer_state(model: PPO) -> dict[str, dict[str, Any]]:
+    state = model.policy.optimizer.state
+    return {name: state[parameter] for name, parameter in model.policy.named_parameters() if parameter in state}
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise UsageError(f"there is no checkpoint {path}; `mecpilot train` makes one")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _refused(path, str(error)) from error
+
+
+def _section(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}/")}
+
+
+def _refused(path: Path, why: str) -> UsageError:
+    return UsageError(f"checkpoint {path}: {why}; expected one that this version's `mecpilot train` wrote; train again")

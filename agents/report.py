@@ -1,0 +1,164 @@
+"""What did an evaluation find? The comparison of controllers as JSON, as tables, and in one sentence.
+
+All figures come from the ``Frames`` of each controller over the same episodes. A controller that exists several times
+(a policy per training seed) is averaged over its copies; its intervals then cover both seeds and episodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from controller.metrics import Frames, Interval, bootstrap, gap_closed, latency_percentiles_ms, per_episode
+from controller.records import Floats
+
+#: What the learned policy is compared with: everything but itself and the bound.
+LEARNED, BOUND = "ppo", "hindsight"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Frames of every controller over the same episodes."""
+
+    workload: str
+    backend: str  # "twin" or "live"
+    traces: tuple[str, ...]  # where they came from
+    seeds: int
+    families: tuple[str, ...]  # of each episode's trace
+    runs: Mapping[str, tuple[Frames, ...]]  # several where there are several policies
+
+    @cached_property
+    def metrics(self) -> dict[str, dict[str, Floats]]:
+        """Per controller and metric (copies, episodes)."""
+        return {name: _stacked([per_episode(frames) for frames in copies]) for name, copies in self.runs.items()}
+
+    def utility(self, name: str) -> Floats:
+        """(copies, episodes)."""
+        return self.metrics[name]["utility"]
+
+    @property
+    def classical(self) -> list[str]:
+        """Controllers that neither learn nor know the future, the best first."""
+        others = [name for name in self.runs if name not in (LEARNED, BOUND)]
+        return sorted(others, key=lambda name: -float(self.utility(name).mean()))
+
+    def difference(self, name: str, reference: str) -> Interval:
+        """Paired difference of mean utility over the same episodes."""
+        return _interval(self.utility(name) - self.utility(reference))
+
+    @property
+    def gap(self) -> Interval | None:
+        """Share of the way from the best classical controller to hindsight that the learned policy goes."""
+        if LEARNED not in self.runs or BOUND not in self.runs or not self.classical:
+            return None
+        mean = {name: self.utility(name).mean(axis=0) for name in (LEARNED, self.classical[0], BOUND)}
+        return gap_closed(mean[LEARNED], mean[self.classical[0]], mean[BOUND])
+
+    def by_family(self) -> dict[str, dict[str, float]]:
+        """Mean utility per trace family and controller."""
+        of = np.array(self.families)
+        return {
+            family: {name: float(self.utility(name)[:, of == family].mean()) for name in self.runs}
+            for family in sorted(set(self.families))
+        }
+
+
+def _stacked(copies: list[dict[str, Floats]]) -> dict[str, Floats]:
+    return {metric: np.stack([copy[metric] for copy in copies]) for metric in copies[0]}
+
+
+def _interval(values: Floats) -> Interval:
+    """Mean over (copies, episodes), copies being a sample only when there are several."""
+    return bootstrap(values[0] if len(values) == 1 else values)
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """The contract's form, with paired differences, the gap and families beside it."""
+    report: dict[str, Any] = {
+        "workload": comparison.workload,
+        "backend": comparison.backend,
+        "traces": list(comparison.traces),
+        "seeds": comparison.seeds,
+        "episodes": len(comparison.families),
+        "controllers": {name: _summary(comparison, name) for name in comparison.runs},
+        "families": comparison.by_family(),
+    }
+    if LEARNED in comparison.runs:
+        others = [name for name in comparison.runs if name != LEARNED]
+        report["ppo_minus"] = {name: comparison.difference(LEARNED, name).as_json() for name in others}
+        report["ppo_per_policy"] = [float(mean) for mean in comparison.utility(LEARNED).mean(axis=1)]
+    if comparison.gap is not None:
+        report["gap_closed"] = {"reference": comparison.classical[0], **comparison.gap.as_json()}
+    return report
+
+
+def _summary(comparison: Comparison, name: str) -> dict[str, Any]:
+    metrics = comparison.metrics[name]
+    latency = [latency_percentiles_ms(frames) for frames in comparison.runs[name]]
+    summary: dict[str, Any] = {metric: _interval(values).as_json() for metric, values in metrics.items()}
+    summary["latency_ms"] = {at: float(np.mean([copy[at] for copy in latency])) for at in latency[0]}
+    return summary
+
+
+def ranking_table(comparison: Comparison, report: dict[str, Any]) -> Table:
+    """Controllers from the best utility to the least."""
+    table = Table(title=f"{comparison.workload}, {comparison.backend}: {len(comparison.families)} paired episodes")
+    table.add_column("controller")
+    for heading in ("utility [95 %]", "ppo minus it [95 %]", "deadline met", "accuracy", "goodput/s"):
+        table.add_column(heading, justify="right")
+    for heading in ("p50 ms", "p95 ms", "kB/frame"):
+        table.add_column(heading, justify="right")
+    found = report["controllers"]
+    for name in sorted(found, key=lambda name: -found[name]["utility"]["mean"]):
+        row, latency = found[name], found[name]["latency_ms"]
+        table.add_row(
+            name,
+            _bracketed(row["utility"]),
+            _bracketed(report.get("ppo_minus", {}).get(name), signed=True),
+            f"{100 * row['slo_attainment']['mean']:.2f} %",
+            f"{row['accuracy']['mean']:.4f}",
+            f"{row['goodput_fps']['mean']:.2f}",
+            f"{latency['p50']:.1f}",
+            f"{latency['p95']:.1f}",
+            f"{row['payload_kbytes']['mean']:.2f}",
+            style="bold" if name == LEARNED else None,
+        )
+    return table
+
+
+def family_table(comparison: Comparison) -> Table:
+    """Mean utility per family of traces."""
+    names = sorted(comparison.runs, key=lambda name: -float(comparison.utility(name).mean()))
+    table = Table("trace family", *names, title="mean utility per trace family")
+    for family, means in comparison.by_family().items():
+        best = max(value for name, value in means.items() if name != BOUND)
+        cells = [f"[bold]{means[n]:.4f}[/bold]" if means[n] == best else f"{means[n]:.4f}" for n in names]
+        table.add_row(family, *cells)
+    return table
+
+
+def verdict(comparison: Comparison) -> str:
+    """One sentence about the learned policy against its best opponent."""
+    if LEARNED not in comparison.runs or not comparison.classical:
+        return ""
+    best = comparison.classical[0]
+    gain = comparison.difference(LEARNED, best)
+    sure = "the interval excludes zero" if gain.excludes_zero else "the interval includes zero"
+    text = f"ppo minus {best} (best classical): {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], {sure}"
+    if comparison.gap is not None:
+        share = comparison.gap
+        text += f"; {100 * share.mean:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}] of its gap to hindsight"
+    return text
+
+
+def _bracketed(interval: dict[str, Any] | None, signed: bool = False) -> str:
+    if interval is None:
+        return ""
+    low, high = interval["ci95"]
+    form = "+.4f" if signed else ".4f"
+    return f"{interval['mean']:{form}} [{low:{form}}, {high:{form}}]"

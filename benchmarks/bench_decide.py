@@ -1,0 +1,126 @@
+"""How long does one decision take, features and policy, against stable-baselines3's own predict?
+
+``python -m benchmarks.bench_decide`` prints p50 and p99 in microseconds for all candidates of a workload, for 16 to 128
+of them, and for ``model.predict`` of an ``MlpPolicy`` with 16 inputs in the same process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3 import PPO
+
+from agents.policy import CandidatePolicy
+from controller.costs import CostTable
+from controller.features import FEATURE_SCHEMA, Features
+from controller.policy import FrozenPolicy
+from controller.records import UPLINK_HISTORY, SystemState
+from controller.utility import Utility
+from runtime.bundle import open_bundle
+from runtime.profile import candidates, load_costs
+
+CALLS = 20_000
+MLP_CALLS = 5_000
+
+
+class SixteenInputs(gymnasium.Env[np.ndarray, np.int64]):
+    """Only its spaces matter."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (16,), np.float32)
+    action_space = spaces.Discrete(48)
+
+
+def one_state(rng: np.random.Generator) -> SystemState:
+    """A moment with everything in motion: backlog, frames in flight, changing bandwidth."""
+
+    def number(value: float) -> np.ndarray:
+        return np.array([value])
+
+    return SystemState(
+        deadline_s=number(0.1),
+        frame_interval_s=number(0.1),
+        frame_age_s=number(0.004),
+        uplink_bps=rng.uniform(1e5, 5e6, (1, UPLINK_HISTORY)),
+        uplink_sample_count=np.array([100]),
+        uplink_age_s=number(0.05),
+        uplink_backlog_bytes=number(700.0),
+        rtt_s=number(0.01),
+        device_slowdown=number(60.0),
+        queued_frames=np.array([1]),
+        in_flight=np.array([1]),
+        mec_queue_s=number(0.003),
+        mec_slowdown=number(4.0),
+        mec_age_s=number(0.1),
+        link_up=np.array([True]),
+        on_time_frac=number(0.95),
+        fallback_frac=number(0.05),
+    )
+
+
+def fresh_policy(count: int) -> FrozenPolicy:
+    """Untrained weights: what they are does not change the time."""
+    box = {"context": (len(FEATURE_SCHEMA.context),), "candidates": (count, len(FEATURE_SCHEMA.candidate))}
+    space = spaces.Dict({name: spaces.Box(-4.0, 4.0, shape, np.float32) for name, shape in box.items()})
+    return CandidatePolicy(space, spaces.Discrete(count), lambda _: 1e-3).frozen()
+
+
+def timed_us(call: Callable[[], object], calls: int) -> dict[str, float]:
+    """Percentiles of single calls, after a warm-up."""
+    for _ in range(calls // 10):
+        call()
+    spent = np.empty(calls)
+    for i in range(calls):
+        begin = time.perf_counter_ns()
+        call()
+        spent[i] = time.perf_counter_ns() - begin
+    p50, p99 = np.percentile(spent, [50, 99]) / 1e3
+    return {"p50_us": float(p50), "p99_us": float(p99)}
+
+
+def time_decision(costs: CostTable) -> dict[str, float]:
+    """Features and policy over all rows of ``costs``."""
+    features, policy = Features(costs, Utility()), fresh_policy(len(costs))
+    state = one_state(np.random.default_rng(0))
+    return timed_us(lambda: policy.decide(*features.of(state)), CALLS)
+
+
+def time_mlp() -> dict[str, float]:
+    model = PPO("MlpPolicy", SixteenInputs(), device="cpu")
+    observation = np.zeros(16, np.float32)
+    return timed_us(lambda: model.predict(observation, deterministic=True), MLP_CALLS)
+
+
+def measure(workload: str) -> dict[str, dict[str, float]]:
+    costs = load_costs(open_bundle(workload))
+    chosen = candidates(costs)
+    figures = {f"{workload}, its {len(chosen)} candidates": time_decision(chosen)}
+    for count in (16, 48, 128):
+        if count <= len(costs):
+            figures[f"{count} candidates"] = time_decision(costs.take(np.arange(count)))
+    return figures | {"SB3 MlpPolicy, 16 inputs": time_mlp()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workload", default="garments")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    figures = measure(arguments.workload)
+    if arguments.json:
+        json.dump(figures, sys.stdout, indent=1)
+        return
+    for name, figure in figures.items():
+        print(f"{name:<32} p50 {figure['p50_us']:7.1f} us   p99 {figure['p99_us']:7.1f} us")
+
+
+if __name__ == "__main__":
+    main()
