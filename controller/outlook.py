@@ -1,0 +1,122 @@
+"""What would come of each candidate under a bandwidth estimate: in time or not, and worth how much?
+
+Latency is ``controller.latency.predict``; what this file adds is the device's own rule of the game. An answer of the
+MEC counts only while the frame still waits for it: when a reserve before the deadline begins, the device answers
+alone (the fallback), unless its head segment was still running then. Shapes: B rows, C candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from controller.costs import CostTable
+from controller.latency import predict
+from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
+from controller.telemetry import fallback_reserve_s
+from controller.utility import Utility
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Expectations per candidate; times count from capture unless said otherwise."""
+
+    head_s: Floats  # (B, C) device time of this frame
+    link_s: Floats  # (B, C) backlog and transmission after the head has ended; 0 when device-only
+    transmit_s: Floats  # (B, C) own payload only
+    total_s: Floats  # (B, C) capture to answer
+    due_s: Floats  # (B, C) when the answer must be there
+    fits: Bools  # (B, C)
+
+
+def outlook(costs: CostTable, state: SystemState, uplink_bps: Floats) -> Outlook:
+    """Expectations if the uplink kept ``uplink_bps`` (B,)."""
+    predicted = predict(costs, state, uplink_bps[:, None])
+    total, transmit = predicted.total_s[:, :, 0], predicted.transmit_s[:, :, 0]
+    due = due_s(costs, state, predicted.head_s)
+    link = total - state.frame_age_s[:, None] - predicted.head_s - mec_s(costs, state)
+    return Outlook(predicted.head_s, link, transmit, total, due, total <= due)
+
+
+def mec_s(costs: CostTable, state: SystemState) -> Floats:
+    """(B, C) queue, tail segment and round trip; 0 when device-only."""
+    wait = state.mec_queue_s + state.rtt_s
+    served = costs.mec_s * state.mec_slowdown[:, None] + wait[:, None]
+    return np.asarray(served * ~costs.space.device_only)
+
+
+def due_s(costs: CostTable, state: SystemState, head_s: Floats) -> Floats:
+    """(B, C) time from capture by which each candidate must have answered to count as decided."""
+    fallback_at = fallback_at_s(costs, state)
+    head_end = state.frame_age_s[:, None] + head_s
+    falls_back = ~costs.space.device_only & (head_end <= fallback_at[:, None])
+    return np.where(falls_back, fallback_at[:, None], state.deadline_s[:, None])
+
+
+def fallback_at_s(costs: CostTable, state: SystemState) -> Floats:
+    """(B,) time from capture at which a frame without an answer is answered locally."""
+    fastest = costs.head_s[costs.local_frontier[0]] * state.device_slowdown
+    return state.deadline_s - fallback_reserve_s(fastest)
+
+
+def expected_utility(costs: CostTable, state: SystemState, utility: Utility, seen: Outlook) -> Floats:
+    """(B, C) utility of this frame: the candidate's accuracy if it fits, otherwise the fallback's or nothing."""
+    fallback = costs.local_frontier[0]
+    falls_back = ~seen.fits & (seen.due_s < state.deadline_s[:, None])
+    busy = seen.head_s + falls_back * (costs.head_s[fallback] * state.device_slowdown)[:, None]
+    score = np.where(seen.fits, costs.accuracy, costs.accuracy[fallback] * falls_back)
+    return np.asarray(score - utility.energy_weight_per_j * utility.energy_j(busy, seen.transmit_s))
+
+
+def delay_frac(state: SystemState, seen: Outlook) -> Floats:
+    """(B, C) by how many frame intervals the device and the link would be late for the next frame."""
+    interval = state.frame_interval_s[:, None]
+    device = np.maximum(state.frame_age_s[:, None] + seen.head_s - interval, 0.0)
+    link = np.maximum(seen.link_s - interval, 0.0)
+    return np.asarray((device + link) / interval)
+
+
+def keeps_pace(state: SystemState, seen: Outlook) -> Bools:
+    """(B, C) candidates that could be chosen for every frame without a queue building up."""
+    interval = state.frame_interval_s[:, None]
+    return np.asarray((seen.head_s <= interval) & (seen.transmit_s <= interval))
+
+
+def first_true_or(fallback: Ints, flags: Bools) -> Ints:
+    """(B,) column of the first true flag of (B, C); ``fallback`` (B,) where there is none."""
+    first = flags.argmax(axis=1)
+    return np.where(flags[np.arange(len(flags)), first], first, fallback)
+
+
+def idle_state(
+    *,
+    deadline_s: Floats,
+    frame_interval_s: Floats,
+    device_slowdown: Floats,
+    mec_slowdown: Floats,
+    mec_wait_s: Floats,
+    uplink_bps: Floats,
+) -> SystemState:
+    """A state (B,) to plan with: the given conditions, nothing queued, nothing on the link. ``mec_wait_s`` is the
+    round trip with the MEC's queue; ``uplink_bps`` fills the history."""
+    none, no_frames = np.zeros(len(deadline_s)), np.zeros(len(deadline_s), dtype=np.int64)
+    return SystemState(
+        deadline_s=deadline_s,
+        frame_interval_s=frame_interval_s,
+        frame_age_s=none,
+        uplink_bps=np.repeat(uplink_bps[:, None], UPLINK_HISTORY, axis=1),
+        uplink_sample_count=no_frames,
+        uplink_age_s=none,
+        uplink_backlog_bytes=none,
+        rtt_s=mec_wait_s,
+        device_slowdown=device_slowdown,
+        queued_frames=no_frames,
+        in_flight=no_frames,
+        mec_queue_s=none,
+        mec_slowdown=mec_slowdown,
+        mec_age_s=none,
+        link_up=np.ones(len(deadline_s), dtype=np.bool_),
+        on_time_frac=none,
+        fallback_frac=none,
+    )

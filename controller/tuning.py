@@ -1,0 +1,86 @@
+"""Which tunables serve a classical controller best? A small grid, judged by the caller.
+
+The caller's ``evaluate`` runs a controller on the training traces and returns its mean utility, so this file knows no
+environment. Estimator and margin depend on each other and are searched together; the other tunables follow one after
+the other, each with the best values found before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import product
+from typing import Any
+
+from controller.base import Controller
+from controller.costs import CostTable
+from controller.registry import TUNABLE_KEYS, decision_tuning, default_tuning, make_controller
+from controller.utility import Utility
+
+Tuning = dict[str, Any]
+
+_ESTIMATES = (
+    ("last", 1),
+    ("harmonic", 2),
+    ("harmonic", 4),
+    ("harmonic", 8),
+    ("minimum", 4),
+    ("minimum", 8),
+    ("ewma", 3),
+    ("percentile", 8),
+)
+_MARGINS = (0.5, 0.65, 0.8, 0.9, 1.0)
+_STATIC_ROWS = 64  # more rows than this are thinned out first
+
+#: What is tried for each tunable, in this order.
+_GRID: dict[str, tuple[Any, ...]] = {
+    "margin": (0.35, *_MARGINS, 1.2),
+    "recovery_s": (3.0, 10.0, 30.0, None),
+    "keep_pace": (True, False),
+    "penalty": (0.0, 0.1, 0.2, 0.4, 0.8, 1.6),
+    "latency_weight": (1.0, 0.1, 0.01, 0.001),
+    "hazard": (0.005, 0.02, 0.1),
+    "threshold": (0.3, 0.5, 0.8),
+}
+
+
+def tune(
+    name: str,
+    costs: CostTable,
+    utility: Utility,
+    evaluate: Callable[[Controller], float],
+    *,
+    batch: int = 1,
+    base: Mapping[str, Any] | None = None,
+) -> tuple[Tuning, float]:
+    """The best tuning of the named controller, every tunable named, and its score.
+
+    ``base`` is where the search starts; it also holds what is not searched, such as the ``states`` of
+    ``edgent-dynamic`` (``controller.bandwidth_states.learn_states(bank).as_tuning()``). A controller
+    without tunables is evaluated once. ``evaluate`` must give every controller the same episodes.
+    """
+
+    def score(tuning: Tuning) -> float:
+        return evaluate(make_controller(name, costs, utility, tuning, batch=batch))
+
+    best: Tuning = default_tuning(name) | dict(base or {})
+    best_score = score(best)
+    for step in _steps(name, costs):
+        for change in step:
+            tuning = {**best, **change}
+            reached = score(tuning)
+            if reached > best_score:
+                best, best_score = tuning, reached
+    return best, best_score
+
+
+def _steps(name: str, costs: CostTable) -> Iterable[list[Tuning]]:
+    """Groups of changes; within a group each one is tried on the best tuning so far."""
+    keys = TUNABLE_KEYS[name]
+    if "decision" in keys:
+        rows = range(len(costs)) if len(costs) <= _STATIC_ROWS else costs.undominated(_STATIC_ROWS)
+        yield [decision_tuning(costs, int(row)) for row in rows]
+    if "kind" in keys:
+        yield [{"kind": k, "window": w, "margin": m} for (k, w), m in product(_ESTIMATES, _MARGINS)]
+    for key in _GRID:
+        if key in keys and not (key == "margin" and "kind" in keys):
+            yield [{key: value} for value in _GRID[key]]
