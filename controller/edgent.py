@@ -116,7 +116,7 @@ class EdgentDynamic:
         self._states = states
         self._tuning = tuning
         self._detector = ChangeDetector(states.prior, batch, tuning.hazard, tuning.threshold)
-        self._taken = np.full(batch, -1)  # -1: not even the probe at the start of the session
+        self._taken = np.zeros(batch, dtype=np.int64)
         self._log_bps = np.zeros(batch)
         self._spread = np.zeros(batch, dtype=np.int64)
         self._key = np.full((batch, len(_Key)), _UNKNOWN)
@@ -124,7 +124,7 @@ class EdgentDynamic:
 
     def reset(self, rows: Bools) -> None:
         self._detector.reset(rows)
-        self._taken[rows] = -1
+        self._taken[rows] = 0
         self._key[rows] = _UNKNOWN
 
     def decide(self, state: SystemState) -> Ints:
@@ -138,7 +138,8 @@ class EdgentDynamic:
 
     def _take_samples(self, state: SystemState) -> None:
         """Feed the detector what is new, oldest first; look the state up where it changed or is still young."""
-        new = np.clip(state.uplink_sample_count - self._taken, 0, UPLINK_HISTORY)
+        first = self._key[:, _Key.LEVEL] == _UNKNOWN  # the history is never empty: it holds at least a guess
+        new = np.clip(state.uplink_sample_count - self._taken, first, UPLINK_HISTORY)
         self._taken = np.array(state.uplink_sample_count)
         for back in range(int(new.max()), 0, -1):
             seen = new >= back
