@@ -19,7 +19,7 @@ from controller.utility import Utility
 
 #: Loads change once a second.
 LOAD_STEP_S = 1.0
-_MAX_LOAD_FRAC = 0.95
+MAX_LOAD_FRAC = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,4 +115,4 @@ def load_series(mean_frac: float, steps: int, seed: int) -> Floats:
     kick = math.sqrt(1 - keep**2)
     noise = np.random.default_rng(seed).standard_normal(steps).tolist()
     deviation = np.array(list(accumulate(noise, lambda level, draw: keep * level + kick * draw)))
-    return np.clip(mean_frac * (1 + deviation / 3), 0.0, _MAX_LOAD_FRAC)
+    return np.clip(mean_frac * (1 + deviation / 3), 0.0, MAX_LOAD_FRAC)

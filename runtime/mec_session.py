@@ -55,9 +55,7 @@ class MecSession:
     def guests(self) -> tuple[bytes, ...]:
         return tuple(self._heard_s)
 
-    def receive(
-        self, peer: bytes, message: wire.AnyMessage, buffer: Buffer, depth: int, now_s: float
-    ) -> Actions:
+    def receive(self, peer: bytes, message: wire.AnyMessage, buffer: Buffer, depth: int, now_s: float) -> Actions:
         """Take in one decoded message; ``depth`` is the length of the queue."""
         guest = peer in self._heard_s
         if guest:
@@ -95,9 +93,7 @@ class MecSession:
             del self._heard_s[next(iter(self._heard_s))]
         return [SendTo(peer, self._welcome)]
 
-    def _request(
-        self, peer: bytes, message: wire.InferRequest, buffer: Buffer, _d: int, now_s: float
-    ) -> Actions:
+    def _request(self, peer: bytes, message: wire.InferRequest, buffer: Buffer, _d: int, now_s: float) -> Actions:
         return [Admit(peer, message, buffer, now_s)]
 
     def _ping(self, peer: bytes, message: wire.Ping, _b: Buffer, depth: int, _n: float) -> Actions:
@@ -107,9 +103,7 @@ class MecSession:
         self._heard_s.pop(peer, None)
         return []
 
-    def _stranger(
-        self, peer: bytes, message: wire.InferRequest | wire.Ping, _b: Buffer, _d: int, _n: float
-    ) -> Actions:
+    def _stranger(self, peer: bytes, message: wire.InferRequest | wire.Ping, _b: Buffer, _d: int, _n: float) -> Actions:
         request_id = message.request_id if isinstance(message, wire.InferRequest) else 0
         return [SendTo(peer, wire.Reject(request_id, RejectReason.NO_SESSION, "say hello first"))]
 

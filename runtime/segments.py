@@ -64,14 +64,28 @@ class Segments:
         return Head(b"", _as_outputs(model.tail(z, cut, decision.exit_branch)))
 
     @torch.inference_mode()
-    def tail(self, payload: bytes | memoryview, decision: Decision) -> Outputs:
-        """The MEC's part of a decision; RemoteProtocolError when the payload is not what the decision says."""
+    def tail(
+        self,
+        payload: bytes | memoryview,
+        decision: Decision,
+        pause: Callable[[], None] | None = None,
+    ) -> Outputs:
+        """The MEC's part of a decision; RemoteProtocolError when the payload is not what the decision says.
+
+        ``pause`` is called before each stage: there the MEC stamps what has arrived.
+        """
         d = decision
         shape = self.bundle.payload_shape(d.model, d.resolution_px, d.partition_point)
         dtype = np.uint8 if d.partition_point == 0 else np.float32
         array = decode(d.payload, payload, shape, dtype)
         z = self._input_of(array) if d.partition_point == 0 else torch.from_numpy(array)[None]
-        return _as_outputs(self.bundle.model(d.model).tail(z, d.partition_point, d.exit_branch))
+        model = self.bundle.model(d.model)
+        stages_to_exit = model.exit_after[d.exit_branch]
+        for stage in range(d.partition_point, stages_to_exit):
+            if pause is not None:
+                pause()
+            z = model.run_stages(z, stage, stage + 1)
+        return _as_outputs(model.tail(z, stages_to_exit, d.exit_branch))
 
     def whole(self, image: Image, decision: Decision) -> Outputs:
         """Head and tail in one place, as if there were no network."""

@@ -1,8 +1,9 @@
 """How is an uplink replayed in user space? A first-in-first-out token bucket, filled by a trace.
 
 A payload is let go when the trace's integral says its last bit has crossed, plus half the round trip; what comes
-back is held for the other half. Messages without a buffer (hello, ping) weigh nothing next to payloads: they only
-travel. All of it lives in the device's loop, needs no root, and is the same arithmetic as the twin's.
+back is held for the other half. Messages without a buffer (hello, ping) weigh nothing next to payloads, but they
+wait behind them, as on one connection. All of it lives in the device's loop, needs no root, and is the same arithmetic
+as the twin's.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class ShapedLink:
 
     def send(self, message: wire.AnyMessage, buffer: Buffer) -> float | None:
         now_s = self._clock()
-        due_s, transmit_s = now_s, None
+        due_s, transmit_s = max(now_s, self._shaper.free_s), None
         if len(buffer):
             crossing = self._shaper.cross(len(buffer), now_s)
             due_s, transmit_s = crossing.finish_s, crossing.finish_s - crossing.start_s

@@ -43,11 +43,11 @@ class _Socket:
             (zmq.HANDSHAKE_IVL, 2000),
         ):
             self._socket.set(option, value)
-        self._descriptor = self._socket.get(zmq.FD)
+        self._descriptor = int(self._socket.get(zmq.FD))
 
     def wait(self, timeout_s: float) -> None:
         """Return when something may have arrived, or after the timeout."""
-        if timeout_s <= 0 or self._socket.get(zmq.EVENTS) & zmq.POLLIN:
+        if timeout_s <= 0 or self._readable():
             return
         select.select([self._descriptor], [], [], min(timeout_s, MAX_WAIT_S))
 
@@ -56,6 +56,9 @@ class _Socket:
         if not self._socket.closed:
             self._socket.close(linger=_CLOSE_LINGER_MS)
             self._context.term()
+
+    def _readable(self) -> bool:
+        return bool(int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN)
 
     def _send(self, parts: Sequence[Buffer]) -> bool:
         try:
@@ -71,7 +74,7 @@ class _Socket:
     def _receive(self) -> list[Parts]:
         """Every whole message that is there, at most ``_DRAIN_LIMIT``."""
         messages: list[Parts] = []
-        while len(messages) < _DRAIN_LIMIT and self._socket.get(zmq.EVENTS) & zmq.POLLIN:
+        while len(messages) < _DRAIN_LIMIT and self._readable():
             frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             messages.append([frame.buffer for frame in frames])
         return messages
@@ -111,11 +114,13 @@ class Router(_Socket):
                 text = f"cannot bind {endpoint}: the port is in use; stop what holds it, or bind another port"
                 raise FailureError(text) from None
             raise _bad_endpoint(endpoint, error) from None
+        where = self._socket.get(zmq.LAST_ENDPOINT)
+        self._endpoint = where.decode() if isinstance(where, bytes) else str(where)
 
     @property
     def endpoint(self) -> str:
         """Where it is really bound (a port chosen by the system included)."""
-        return str(self._socket.get(zmq.LAST_ENDPOINT), "ascii").rstrip("\0")
+        return self._endpoint
 
     def send(self, peer: bytes, parts: Sequence[Buffer]) -> bool:
         """Hand over a message; a peer that left or does not read loses it."""

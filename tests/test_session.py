@@ -86,9 +86,7 @@ class TestDevice:
         ],
         ids=["shape", "time", "id"],
     )
-    def test_a_lie_is_a_counted_fault_that_costs_only_its_request(
-        self, lie: dict[str, object], blamed: bool
-    ) -> None:
+    def test_a_lie_is_a_counted_fault_that_costs_only_its_request(self, lie: dict[str, object], blamed: bool) -> None:
         session, request_id = with_open_request()
         fields = {"request_id": request_id} | lie
         actions = session.receive(reply_to(fields.pop("request_id"), **fields), bytes(40), 0.1)  # type: ignore[arg-type]
@@ -168,9 +166,7 @@ class TestDevice:
         assert session.state is LinkState.UP
 
     @pytest.mark.parametrize("message", [wire.Hello("x", DIGEST), request_of(1), wire.Ping(1)])
-    def test_a_message_that_only_devices_send_is_a_fault_and_changes_nothing(
-        self, message: wire.AnyMessage
-    ) -> None:
+    def test_a_message_that_only_devices_send_is_a_fault_and_changes_nothing(self, message: wire.AnyMessage) -> None:
         session, _ = with_open_request()
         (fault,) = session.receive(message, b"x", 0.1)
         assert isinstance(fault, PeerFault) and session.state is LinkState.UP

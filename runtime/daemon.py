@@ -1,0 +1,68 @@
+"""How is a device put together, and how does a controller drive it to the end?"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+
+from controller.base import Controller
+from controller.costs import CostTable
+from controller.guard import best_local_row
+from controller.records import Outcome
+from controller.scenario import Scenario
+from controller.uplink import TraceBank
+from controller.utility import Utility
+from runtime.device import Device, Limits, Log
+from runtime.device_session import DeviceSession
+from runtime.link import DirectLink, Link
+from runtime.local_compute import LocalCompute
+from runtime.shaping import ShapedLink, Shaper
+from runtime.transport import Dealer
+
+
+def open_device(
+    endpoint: str,
+    compute: LocalCompute,
+    costs: CostTable,
+    scenario: Scenario,
+    utility: Utility,
+    bank: TraceBank | None = None,
+    limits: Limits | None = None,
+    *,
+    closed_loop: bool = False,
+    log: Log = lambda _: None,
+) -> Device:
+    """A device that talks to the MEC at ``endpoint``. With a bank its uplink replays the scenario's trace, share and
+    round trip; without, it is the network as it is. ``costs`` are the decisions that ``execute`` takes rows of."""
+    clock = time.perf_counter
+    link: Link = DirectLink(Dealer(endpoint), clock)
+    if bank is not None:
+        shaper = Shaper(bank, scenario.trace_index, scenario.trace_start_s, scenario.uplink_share_frac)
+        link = ShapedLink(link, shaper, scenario.rtt_s, clock)
+    return Device(
+        compute,
+        link,
+        DeviceSession(socket.gethostname()[:64] or "device", compute.bundle_digest),
+        costs,
+        scenario,
+        utility,
+        limits,
+        closed_loop=closed_loop,
+        clock=clock,
+        log=log,
+    )
+
+
+def drive(device: Device, controller: Controller, costs: CostTable, log: Log) -> Iterator[Outcome]:
+    """Decide and execute until the source has ended; every outcome as soon as it is known."""
+    while (state := device.next_decision()) is not None:
+        yield from device.take_outcomes()
+        try:
+            row = int(controller.decide(state)[0])
+        except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: the frame is answered all the same
+            log(f"controller {controller.name} failed: {type(error).__name__}: {error}; answering locally")
+            row = int(best_local_row(costs, state)[0])
+        device.execute(row)
+        yield from device.take_outcomes()
+    yield from device.take_outcomes()

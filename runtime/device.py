@@ -1,0 +1,434 @@
+"""What does a device do with each frame? The single-threaded loop from capture to exactly one Outcome.
+
+Theory of operation (docs/architecture.md has the timeline). One thread does everything; while it computes it polls
+between stages, while it is idle it waits on the socket. ``_poll`` is the only place where things happen to the device:
+arrivals, heartbeats, captures, and the timers of frames that wait for the MEC. A frame is in one of four places:
+waiting in the source, being decided, being computed, or in flight; it leaves through the ledger, once. A frame in
+flight holds a time by which it must fall back and one by which it is given up. A fallback runs inside ``_poll``, so it
+preempts the head that polled, and that head's end moves by the fallback's duration.
+
+A slow device is emulated: the computation is real, then the device idles (and polls) until the time that the cost
+table, the slowdown and the load of the moment say.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from controller import telemetry as formulas
+from controller.costs import CostTable
+from controller.records import Decision, Outcome, Status, SystemState
+from controller.scenario import LOAD_STEP_S, Scenario
+from controller.utility import Utility
+from runtime import wire
+from runtime.device_session import (
+    Actions,
+    Answered,
+    DeviceSession,
+    Echoed,
+    LinkChanged,
+    LinkState,
+    PeerFault,
+    Transmit,
+    Unanswered,
+)
+from runtime.frames import FrameSource
+from runtime.ledger import Answer, Job, Judge, Ledger
+from runtime.link import Arrival, Clock, Link, Malformed
+from runtime.telemetry import Sent, Telemetry
+
+#: Longest that a device waits for its MEC before the first frame, and for the echo of its probe.
+CONNECT_WAIT_S = 1.5
+PROBE_WAIT_S = 1.0
+#: Small enough for a slow uplink: a second at 8 kbit/s.
+PROBE_BYTES = 1024
+
+
+class Probe(enum.Enum):
+    """Where the probe of a link that came up stands."""
+
+    DUE = "due"
+    SENT = "sent"
+    DONE = "done"
+
+
+Pause = Callable[[], None]
+Log = Callable[[str], None]
+
+
+class Head(Protocol):
+    """What a head gives: a payload to send, or outputs (see ``runtime.segments.Head``)."""
+
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def outputs(self) -> Any: ...
+
+
+class Compute(Judge, Protocol):
+    """The device's own computation; ``runtime.local_compute`` is the real one."""
+
+    @property
+    def samples(self) -> int:
+        """Frames there are before the source repeats."""
+        ...
+
+    def head(self, source_index: int, decision: Decision, pause: Pause) -> Head: ...
+
+    def payload_shape(self, decision: Decision) -> tuple[int, ...]: ...
+
+    def output_shape(self, decision: Decision) -> tuple[int, ...]: ...
+
+
+@dataclass
+class Counts:
+    """What a device counts beside its outcomes."""
+
+    peer_faults: int = 0
+    link_downs: int = 0
+    refused: str = ""  # why the MEC does not serve us at all
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a device holds at a time."""
+
+    queue_limit: int = 2
+    max_in_flight: int = 4
+
+
+class Device:
+    """One device: frames in, decisions asked for, outcomes out."""
+
+    def __init__(
+        self,
+        compute: Compute,
+        link: Link,
+        session: DeviceSession,
+        costs: CostTable,
+        scenario: Scenario,
+        utility: Utility,
+        limits: Limits | None = None,
+        *,
+        closed_loop: bool = False,
+        clock: Clock = time.perf_counter,
+        log: Log = lambda _: None,
+    ) -> None:
+        self._compute, self._link, self._session = compute, link, session
+        self._costs, self._scenario, self._utility = costs, scenario, utility
+        self._clock, self._log = clock, log
+        self._limits = limits or Limits()
+        interval_s = 1.0 / scenario.fps
+        self._source = FrameSource(
+            scenario.frames, interval_s, scenario.first_sample, compute.samples, self._limits.queue_limit, closed_loop
+        )
+        self._interval_s = interval_s
+        self._load = scenario.device_load()
+        self._start_s: float | None = None
+        self.telemetry = Telemetry(costs, self._slowdown_at(0.0), clock())
+        self.counts = Counts()
+        self._deciding: Job | None = None
+        self._in_flight: dict[int, Job] = {}  # request id -> job
+        self._must_fall_back: list[Job] = []
+        self._falling_back = False
+        self._preempted_s = 0.0  # time given to fallbacks so far
+        self._probe = Probe.DONE  # nothing to probe yet
+        self._ledger = Ledger(compute, costs, utility, scenario.deadline_s, self.telemetry)
+
+    # The interface ------------------------------------------------------------------------------------------
+
+    def next_decision(self) -> SystemState | None:
+        """Block until a frame can be decided; None when the source has ended and every frame has its outcome."""
+        assert self._deciding is None, "execute() the last decision first"
+        if self._start_s is None:
+            self._start()
+        while True:
+            self._poll()
+            busy = len(self._in_flight)
+            if self._source.waiting and busy < self._limits.max_in_flight:
+                return self._take()
+            if not busy and self._source.exhausted:
+                return None
+            if not busy:
+                self._source.offer_answered(self._clock())
+            if not self._source.waiting or busy:
+                self._wait(math.inf)
+
+    def execute(self, row: int) -> None:
+        """Carry out the decision for the frame that ``next_decision`` announced."""
+        job, self._deciding = self._deciding, None
+        assert job is not None, "next_decision() first"
+        job.row = row
+        decided_s = self._clock()
+        job.decide_s = decided_s - job.frame.captured_s - job.wait_s
+        if self._costs.space.device_only[row]:
+            self._answer_locally(job, row, Status.OK)
+        elif self._session.state is LinkState.UP:
+            self._offload(job)
+        elif len(self._costs.local_frontier):
+            self._answer_locally(job, self._fallback_row(job), Status.FALLBACK)
+        else:
+            self._ledger.given_up(job, decided_s)
+
+    def take_outcomes(self) -> list[Outcome]:
+        """Outcomes since the last call."""
+        return self._ledger.take()
+
+    def stop(self) -> None:
+        """Capture nothing more; frames that were captured still get their outcome. Safe in a signal handler."""
+        self._source.stop()
+
+    def close(self) -> None:
+        """Give up what is left and leave; may be called twice."""
+        self.stop()
+        now_s = self._clock()
+        left = [*self._in_flight.values(), *self._must_fall_back, *([self._deciding] if self._deciding else [])]
+        self._in_flight, self._must_fall_back, self._deciding = {}, [], None
+        for job in left:
+            self._ledger.given_up(job, now_s)
+        while self._source.waiting:
+            self._ledger.dropped(self._source.waiting.popleft(), now_s)
+        self._act(self._session.close())
+        self._link.close()
+
+    # From decision to answer --------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Meet the MEC if it is there, then start the clock of the frames."""
+        limit_s = self._clock() + CONNECT_WAIT_S
+        while self._session.state is LinkState.WAITING and self._clock() < limit_s:
+            self._poll()
+            self._wait(limit_s)
+        limit_s = self._clock() + PROBE_WAIT_S
+        while self._probe is not Probe.DONE and self._clock() < limit_s:
+            self._poll()
+            self._wait(limit_s)
+        self._start_s = self._clock()
+        self._link.start(self._start_s)
+        self._source.start(self._start_s)
+
+    def _take(self) -> SystemState:
+        now_s = self._clock()
+        frame = self._source.waiting.popleft()
+        self._deciding = Job(frame, now_s - frame.captured_s)
+        return self.telemetry.state(
+            now_s,
+            deadline_s=self._scenario.deadline_s,
+            frame_interval_s=self._interval_s,
+            frame_age_s=now_s - frame.captured_s,
+            queued_frames=len(self._source.waiting),
+            in_flight=len(self._in_flight),
+            link_up=self._session.state is LinkState.UP,
+        )
+
+    def _answer_locally(self, job: Job, row: int, status: Status) -> None:
+        began_s = self._clock()
+        head = self._run(job, row)
+        now_s = self._clock()
+        self._ledger.answered(job, now_s, status, Answer(head.outputs, row), head_s=now_s - began_s)
+
+    def _offload(self, job: Job) -> None:
+        began_s = self._clock()
+        head = self._run(job, job.row)
+        now_s = self._clock()
+        job.head_s, job.sent_s, job.payload_bytes = now_s - began_s, now_s, len(head.payload)
+        self._set_timers(job, now_s)
+        if self._session.state is not LinkState.UP:
+            self._unanswered(job, now_s)
+            return
+        request_id = self._session.next_id()
+        request = self._request(request_id, job, now_s)
+        self._in_flight[request_id] = job
+        output_shape = self._compute.output_shape(self._costs.space.decisions[job.row])
+        self._session.request(request, output_shape, now_s)
+        self.telemetry.on_sent(request_id, Sent(now_s, job.payload_bytes, job.row))
+        job.transmit_s = self._link.send(request, head.payload)
+        self._poll()
+
+    def _request(self, request_id: int, job: Job, now_s: float) -> wire.InferRequest:
+        d = self._costs.space.decisions[job.row]
+        return wire.InferRequest(
+            request_id,
+            job.frame.index,
+            d.model,
+            d.resolution_px,
+            d.exit_branch,
+            d.partition_point,
+            d.payload,
+            self._compute.payload_shape(d),
+            max(job.give_up_s - now_s, 0.0) * 1e3,
+        )
+
+    def _set_timers(self, job: Job, now_s: float) -> None:
+        """When to fall back, or not at all when that moment has passed already."""
+        captured_s, deadline_s = job.frame.captured_s, self._scenario.deadline_s
+        frontier = self._costs.local_frontier
+        job.give_up_s = captured_s + formulas.GIVE_UP_DEADLINES * deadline_s
+        if not len(frontier):
+            return
+        fastest_s = self._costs.head_s[frontier[0]] * self.telemetry.device_slowdown
+        fall_back_s = captured_s + deadline_s - float(formulas.fallback_reserve_s(fastest_s))
+        if now_s <= fall_back_s:
+            job.fall_back_s = fall_back_s
+
+    def _fallback_row(self, job: Job) -> int:
+        """The most accurate local row that fits the remaining budget, else the fastest."""
+        frontier = self._costs.local_frontier
+        left_s = job.frame.captured_s + self._scenario.deadline_s - self._clock()
+        needed_s = formulas.FALLBACK_MARGIN * self._costs.head_s[frontier] * self.telemetry.device_slowdown
+        return int(frontier[max(int((needed_s <= left_s).sum()) - 1, 0)])
+
+    # Computing ----------------------------------------------------------------------------------------------
+
+    def _run(self, job: Job, row: int) -> Head:
+        """A head, for as long as the emulated device needs; time given to fallbacks does not count."""
+        began_s, preempted_s = self._clock(), self._preempted_s
+        head = self._compute.head(job.frame.source_index, self._costs.space.decisions[row], self._poll)
+        end_s = began_s + self._emulated_s(row, began_s)
+        while self._clock() < end_s + self._preempted_s - preempted_s:
+            self._wait(end_s + self._preempted_s - preempted_s)
+            self._poll()
+        took_s = self._clock() - began_s - (self._preempted_s - preempted_s)
+        job.busy_s += took_s
+        self.telemetry.on_head(row, took_s)
+        return head
+
+    def _emulated_s(self, row: int, now_s: float) -> float:
+        """How long the emulated device takes; 0 when the machine is used as it is."""
+        slowdown = self._slowdown_at(now_s - (self._start_s or now_s))
+        return float(self._costs.head_s[row]) * slowdown if slowdown > 1.0 else 0.0
+
+    def _slowdown_at(self, elapsed_s: float) -> float:
+        second = min(int(elapsed_s / LOAD_STEP_S), len(self._load) - 1)
+        return self._scenario.device_slowdown / (1.0 - float(self._load[second]))
+
+    # What happens to the device -----------------------------------------------------------------------------
+
+    def _wait(self, until_s: float) -> None:
+        """Idle until something may have happened."""
+        timers = [min(job.fall_back_s, job.give_up_s) for job in self._in_flight.values()]
+        if self._falling_back:
+            timers = []  # they are looked at when this fallback ends
+        self._link.wait(min(until_s, self._session.next_tick_s, self._source.next_capture_s, *timers))
+
+    def _poll(self) -> None:
+        for event in self._link.receive():
+            if isinstance(event, Arrival):
+                self._act(self._session.receive(event.message, event.buffer, event.at_s), event.at_s)
+            elif isinstance(event, Malformed):
+                self._act(self._session.malformed(event.error))
+            else:
+                self._act(self._session.unsendable(self._clock()))
+        now_s = self._clock()
+        if now_s >= self._session.next_tick_s:
+            self._act(self._session.tick(now_s))
+        if now_s >= self._source.next_capture_s and self._start_s is not None:
+            for frame in self._source.offer(now_s):
+                self._ledger.dropped(frame, now_s)
+        if self._in_flight or self._must_fall_back:
+            self._run_timers(now_s)
+
+    def _act(self, actions: Actions, at_s: float | None = None) -> None:
+        for action in actions:
+            match action:
+                case Transmit():
+                    self._link.send(action.message, action.buffer)
+                case Answered():
+                    self._answered(action, self._clock() if at_s is None else at_s)
+                case Unanswered():
+                    self._lost(action)
+                case Echoed():
+                    self._echoed(action)
+                case LinkChanged():
+                    self._link_changed(action)
+                case PeerFault():
+                    self.counts.peer_faults += 1
+                    self._log(f"the MEC broke the protocol: {action.error}")
+
+    def _answered(self, action: Answered, at_s: float) -> None:
+        reply = action.reply
+        self.telemetry.on_reply(reply, at_s)
+        job = self._in_flight.pop(reply.request_id, None)
+        if job is None:
+            return  # its frame fell back or was given up
+        now_s = self._clock()
+        mec_s = (reply.queue_ms + reply.mec_ms) / 1e3
+        downlink_s = min(self.telemetry.rtt_s / 2, max(now_s - job.sent_s - mec_s, 0.0))
+        uplink_s = max(now_s - job.sent_s - mec_s - downlink_s, 0.0)
+        if job.transmit_s is None:
+            job.transmit_s = max(uplink_s - downlink_s, 0.0)
+        self._ledger.answered(
+            job,
+            now_s,
+            Status.OK,
+            Answer(action.outputs, job.row),
+            head_s=job.head_s,
+            uplink_s=uplink_s,
+            queue_s=reply.queue_ms / 1e3,
+            tail_s=reply.mec_ms / 1e3,
+            downlink_s=downlink_s,
+        )
+
+    def _lost(self, action: Unanswered) -> None:
+        self.telemetry.on_unanswered(action.request_ids)
+        for request_id in action.request_ids:
+            if (job := self._in_flight.pop(request_id, None)) is not None:
+                self._unanswered(job, self._clock())
+
+    def _unanswered(self, job: Job, now_s: float) -> None:
+        """The MEC will not answer: fall back at once, unless the deadline has passed."""
+        if now_s < job.frame.captured_s + self._scenario.deadline_s and len(self._costs.local_frontier):
+            self._must_fall_back.append(job)
+        else:
+            self._ledger.given_up(job, now_s)
+
+    def _echoed(self, action: Echoed) -> None:
+        """The first bare echo of a link that came up calls for the probe: a sample needs the round trip."""
+        self.telemetry.on_echo(action.padding_bytes, action.elapsed_s, self._clock())
+        if action.padding_bytes:
+            self._probe = Probe.DONE
+        elif self._probe is Probe.DUE:
+            self._probe = Probe.SENT
+            self._act(self._session.probe(PROBE_BYTES, self._clock()))
+
+    def _link_changed(self, action: LinkChanged) -> None:
+        self._log(f"the link is {action.state.value}: {action.why}")
+        self.counts.refused = action.why if action.state is LinkState.REFUSED else ""
+        if action.state is LinkState.UP:
+            self.telemetry.mec_slowdown = self._session.mec_slowdown
+            self._probe = Probe.DUE
+        else:
+            self.counts.link_downs += 1
+            self._probe = Probe.DONE
+
+    def _run_timers(self, now_s: float) -> None:
+        for request_id, job in list(self._in_flight.items()):
+            if job.fall_back_s <= now_s:
+                del self._in_flight[request_id]
+                self._must_fall_back.append(job)
+            elif job.give_up_s <= now_s:
+                del self._in_flight[request_id]
+                self._ledger.given_up(job, now_s)
+        while self._must_fall_back and not self._falling_back:
+            self._fall_back(self._must_fall_back.pop(0))
+
+    def _fall_back(self, job: Job) -> None:
+        self._falling_back = True
+        began_s, row = self._clock(), self._fallback_row(job)
+        head = self._run(job, row)
+        now_s = self._clock()
+        self._falling_back = False
+        self._preempted_s += now_s - began_s
+        self._ledger.answered(
+            job,
+            now_s,
+            Status.FALLBACK,
+            Answer(head.outputs, row),
+            head_s=job.head_s + now_s - began_s,
+            uplink_s=began_s - job.sent_s,
+        )

@@ -1,0 +1,185 @@
+"""Who else uses the MEC? A process that plays the requests of other devices, for real.
+
+Poisson arrivals of one kind of request, the full offload of the heaviest model whose time is nearest to what the cost
+table says of neighbours, at the rate that loads the MEC as the scenario's series says, second by second:
+``rate = load / (profiled time x MEC slowdown)``. The twin's neighbours are the same process in numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from controller.costs import CostTable
+from controller.errors import FailureError, MecpilotError, RemoteProtocolError
+from controller.records import Decision, Floats
+from controller.scenario import LOAD_STEP_S, MAX_LOAD_FRAC, Scenario
+from runtime import wire
+from runtime.bundle import Bundle, open_bundle
+from runtime.codecs import encode
+from runtime.device_session import DeviceSession, LinkState, Transmit
+from runtime.profile import load_costs
+from runtime.transport import Dealer
+
+_READY = "ready"
+_READY_WAIT_S = 10.0
+_BUDGET_MS = 60_000.0
+
+
+def neighbour_row(costs: CostTable) -> int:
+    """The full offload that costs the MEC what the table says of a neighbour's request."""
+    rows = np.flatnonzero(costs.space.full_offload)
+    return int(rows[np.abs(costs.mec_s[rows] - costs.neighbour_mec_s).argmin()])
+
+
+class Neighbours:
+    """Owns a session with the MEC and when the next request is due."""
+
+    def __init__(
+        self, endpoint: str, bundle: Bundle, costs: CostTable, load: Floats, slowdown: float, seed: int
+    ) -> None:
+        row = neighbour_row(costs)
+        self._decision = costs.space.decisions[row]
+        self._service_s = float(costs.mec_s[row]) * max(slowdown, 1.0)
+        self._load = load
+        self._rng = np.random.default_rng(seed)
+        self._shape = bundle.payload_shape(self._decision.model, self._decision.resolution_px, 0)
+        image = self._rng.integers(0, 256, self._shape, dtype=np.uint8)
+        self._payload = encode(self._decision.payload, image)
+        self._dealer = Dealer(endpoint)
+        self._session = DeviceSession("neighbours", bundle.digest)
+        self._sent = 0
+
+    def connect(self) -> None:
+        """Be welcomed by the MEC, or fail."""
+        limit_s = time.perf_counter() + _READY_WAIT_S
+        while self._session.state is not LinkState.UP:
+            self._listen()
+            self._dealer.wait(0.05)
+            if time.perf_counter() > limit_s or self._session.state is LinkState.REFUSED:
+                raise FailureError("the neighbours were not welcomed by the MEC; is it running, with the same bundle?")
+
+    def play(self) -> int:
+        """Send until the series has ended; how many requests were sent.
+
+        Arrivals at the highest rate are thinned to the rate of their second, which is exact for a changing rate.
+        """
+        start_s = time.perf_counter()
+        end_s = start_s + len(self._load) * LOAD_STEP_S
+        due_s = start_s
+        while (now_s := time.perf_counter()) < end_s:
+            while due_s <= now_s:
+                if self._rng.random() * MAX_LOAD_FRAC < self._load_at(due_s - start_s):
+                    self._send()
+                due_s += self._rng.exponential(self._service_s / MAX_LOAD_FRAC)
+            self._listen()
+            self._dealer.wait(min(due_s, end_s) - time.perf_counter())
+        return self._sent
+
+    def close(self) -> None:
+        for action in self._session.close():
+            if isinstance(action, Transmit):
+                self._dealer.send(wire.encode(action.message))
+        self._dealer.close()
+
+    def _load_at(self, elapsed_s: float) -> float:
+        return float(self._load[min(int(elapsed_s / LOAD_STEP_S), len(self._load) - 1)])
+
+    def _send(self) -> None:
+        if self._session.state is not LinkState.UP:
+            return
+        d: Decision = self._decision
+        self._sent += 1
+        request = wire.InferRequest(
+            self._sent,
+            self._sent,
+            d.model,
+            d.resolution_px,
+            d.exit_branch,
+            0,
+            d.payload,
+            self._shape,
+            _BUDGET_MS,
+        )
+        self._dealer.send(wire.encode(request, self._payload))
+
+    def _listen(self) -> None:
+        """Keep the session; answers are not wanted."""
+        now_s = time.perf_counter()
+        actions = []
+        for parts in self._dealer.receive():
+            with contextlib.suppress(RemoteProtocolError):
+                message, buffer = wire.decode(parts)
+                if not isinstance(message, wire.InferReply):
+                    actions += self._session.receive(message, buffer, now_s)
+        for action in [*actions, *self._session.tick(now_s)]:
+            if isinstance(action, Transmit):
+                self._dealer.send(wire.encode(action.message, action.buffer))
+
+
+@contextlib.contextmanager
+def neighbours(endpoint: str, workload: str, scenario: Scenario, profile: Path | None = None) -> Iterator[None]:
+    """Other devices for the time of a block, as a process of their own; none when the scenario has no load."""
+    if scenario.mec_load_frac <= 0:
+        yield
+        return
+    options = {
+        "--mec": endpoint,
+        "--bundle": workload,
+        "--load": scenario.mec_load_frac,
+        "--slowdown": scenario.mec_slowdown,
+        "--frames": scenario.frames,
+        "--fps": scenario.fps,
+        "--seed": scenario.seed,
+    } | ({"--profile": profile} if profile else {})
+    arguments = [str(part) for pair in options.items() for part in pair]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "runtime.neighbours", *arguments], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        if process.stdout.readline().strip() != _READY:
+            raise FailureError("the load generator did not start; its message stands above")
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
+def main() -> int:
+    """``python -m runtime.neighbours``; prints "ready" when the MEC has welcomed it."""
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m runtime.neighbours")
+    parser.add_argument("--mec", required=True, help="endpoint of the MEC")
+    parser.add_argument("--bundle", required=True, help="workload or directory")
+    parser.add_argument("--profile", type=Path, help="profile file")
+    parser.add_argument("--load", type=float, required=True, help="mean utilisation, 0 to 1")
+    parser.add_argument("--slowdown", type=float, default=1.0, help="that of the MEC")
+    parser.add_argument("--frames", type=int, default=300, help="of the device's episode")
+    parser.add_argument("--fps", type=float, default=10.0, help="of the device's episode")
+    parser.add_argument("--seed", type=int, default=0, help="of the device's episode")
+    options = parser.parse_args()
+    scenario = Scenario(fps=options.fps, frames=options.frames, mec_load_frac=options.load, seed=options.seed)
+    try:
+        bundle = open_bundle(options.bundle)
+        costs = load_costs(bundle, options.profile)
+        others = Neighbours(options.mec, bundle, costs, scenario.mec_load(), options.slowdown, options.seed)
+        others.connect()
+    except MecpilotError as error:
+        print(f"mecpilot neighbours: {error}", file=sys.stderr)
+        return error.exit_code
+    print(_READY, flush=True)
+    others.play()
+    others.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""How did a run go? Counts and percentiles over the outcomes of one device, as a table and as JSON."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from controller.records import Outcome, Status
+
+_ON_TIME = (Status.OK, Status.FALLBACK)
+
+
+class RunSummary:
+    """Owns what is needed of each outcome, in order."""
+
+    def __init__(self) -> None:
+        self._status: Counter[Status] = Counter()
+        self._latency_ms: list[float] = []
+        self._score: list[float] = []
+        self._earned: list[float] = []
+        self._utility: list[float] = []
+        self._payload_bytes: list[float] = []
+        self._energy_j: list[float] = []
+        self._began_s = time.perf_counter()
+
+    def add(self, outcome: Outcome) -> None:
+        self._status[outcome.status] += 1
+        self._utility.append(outcome.utility)
+        self._payload_bytes.append(outcome.payload_bytes)
+        self._energy_j.append(outcome.energy_j)
+        self._earned.append(outcome.score if outcome.status in _ON_TIME else 0.0)
+        if outcome.prediction is not None:
+            self._latency_ms.append(outcome.latency_ms)
+            self._score.append(outcome.score)
+
+    @property
+    def frames(self) -> int:
+        return self._status.total()
+
+    def figures(self) -> dict[str, Any]:
+        """JSON-able; latency and accuracy are over answered frames, the rest over all."""
+        frames = max(self.frames, 1)
+        on_time = sum(self._status[status] for status in _ON_TIME)
+        p50, p95, p99 = np.percentile(self._latency_ms or [0.0], [50, 95, 99])
+        return {
+            "frames": self.frames,
+            "status": {status.value: self._status[status] for status in Status if self._status[status]},
+            "slo_attainment": on_time / frames,
+            "goodput_fps": sum(self._earned) / max(time.perf_counter() - self._began_s, 1e-9),
+            "accuracy": float(np.mean(self._score or [0.0])),
+            "utility": float(np.mean(self._utility or [0.0])),
+            "latency_ms": {"p50": float(p50), "p95": float(p95), "p99": float(p99)},
+            "payload_kbytes": float(np.mean(self._payload_bytes or [0.0])) / 1e3,
+            "energy_j": float(np.mean(self._energy_j or [0.0])),
+        }
+
+    def table(self, title: str) -> Table:
+        """The figures for people."""
+        figures = self.figures()
+        table = Table(title=title, title_justify="left", show_header=False)
+        latency = figures["latency_ms"]
+        rows = {
+            "frames": f"{figures['frames']}",
+            "status": ", ".join(f"{count} {name}" for name, count in figures["status"].items()),
+            "deadline met": f"{figures['slo_attainment']:.1%}",
+            "latency p50 / p95 / p99": " / ".join(f"{latency[p]:.1f}" for p in ("p50", "p95", "p99")) + " ms",
+            "accuracy of answers": f"{figures['accuracy']:.1%}",
+            "right answers on time": f"{figures['goodput_fps']:.2f} per second",
+            "payload per frame": f"{figures['payload_kbytes'] * 1e3:.0f} bytes",
+            "energy per frame": f"{figures['energy_j'] * 1e3:.1f} mJ (modelled)",
+            "utility per frame": f"{figures['utility']:.4f}",
+        }
+        for name, text in rows.items():
+            table.add_row(name, text)
+        return table
