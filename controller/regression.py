@@ -70,9 +70,7 @@ def _fit_kind(kind: str, samples: list[LayerSample]) -> LayerModel:
     return LayerModel(intercept, tuple(coefficients), len(samples))
 
 
-def predict_layers_s(
-    models: Mapping[str, LayerModel], layers: Iterable[tuple[str, Sequence[float]]]
-) -> float:
+def predict_layers_s(models: Mapping[str, LayerModel], layers: Iterable[tuple[str, Sequence[float]]]) -> float:
     """Sum over layers that run one after another, each given by kind and regressors."""
     total = 0.0
     for kind, regressors in layers:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from controller.errors import UsageError
 from controller.records import Floats
@@ -99,8 +100,8 @@ def _read_csv(path: Path, rows: Rows) -> Series:
 def _read_mahimahi(path: Path, rows: Rows) -> Series:
     expected = "a whole number of milliseconds, not below the line before"
     at_ms = _numbers(path, rows, None, 1, expected)[:, 0]
-    ordered = np.append(at_ms[0] >= 0, np.diff(at_ms) >= 0) & (at_ms == np.floor(at_ms))
-    _check(path, rows, ordered, expected)
+    _check(path, rows, np.append(at_ms[0] >= 0, np.diff(at_ms) >= 0), expected)
+    _check(path, rows, np.mod(at_ms, 1) == 0, expected)
     length_ms = at_ms[-1]
     if length_ms == 0:
         raise _malformed(path, *rows[-1], "a last line above 0, which is the length of the trace in milliseconds")
@@ -139,8 +140,8 @@ def _numbers(path: Path, rows: Rows, separator: str | None, columns: int, expect
     return values
 
 
-def _check(path: Path, rows: Rows, good: np.ndarray, expected: str) -> None:
-    if not good.all():
+def _check(path: Path, rows: Rows, good: ArrayLike, expected: str) -> None:
+    if not np.all(good):
         raise _malformed(path, *rows[int(np.argmin(good))], expected)
 
 

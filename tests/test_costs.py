@@ -13,9 +13,7 @@ from controller.space import NO_PAYLOAD, DecisionSpace
 SLACK = 1e-9
 
 
-def make_table(
-    accuracy: list[float], head: list[float], payload: list[float], mec: list[float]
-) -> CostTable:
+def make_table(accuracy: list[float], head: list[float], payload: list[float], mec: list[float]) -> CostTable:
     """One row per entry; a row that sends nothing is device-only."""
     decisions = tuple(
         Decision("m", 28, row, 2 if sent == 0 else 1, NO_PAYLOAD if sent == 0 else "u8")
