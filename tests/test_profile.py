@@ -132,7 +132,7 @@ def test_the_users_own_profile_goes_before_the_shipped_one(
 ) -> None:
     monkeypatch.setenv("MECPILOT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(profiles, "SHIPPED_DIR", tmp_path / "shipped")
-    with pytest.raises(UsageError, match="there is no profile .* `mecpilot profile --workload garments`"):
+    with pytest.raises(UsageError, match=r"there is no profile .* `mecpilot profile --workload garments`"):
         load_costs(bundle)
     write_profile(tmp_path / "shipped" / "garments.json", measured)
     np.testing.assert_array_equal(load_costs(bundle).head_s, cost_table(bundle, measured).head_s)
@@ -151,7 +151,7 @@ def test_a_profile_of_another_bundle_is_refused_with_the_way_out(
 ) -> None:
     path = tmp_path / "p.json"
     write_profile(path, msgspec.structs.replace(measured, bundle_digest="f" * 64))
-    with pytest.raises(UsageError, match="measured with bundle ffffffffffff.* run `mecpilot profile"):
+    with pytest.raises(UsageError, match=r"measured with bundle ffffffffffff.* run `mecpilot profile"):
         load_costs(bundle, path)
 
 
