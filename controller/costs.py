@@ -61,18 +61,6 @@ class CostTable:
                 kept.append(int(row))
         return np.array(kept, dtype=np.int64)
 
-    def undominated(self, limit: int = 48) -> Ints:
-        """Rows worth choosing from, in table order, at most ``limit``.
-
-        A row is dominated when another is at least as accurate, as quick on the device, as small on the uplink
-        and as quick on the MEC (within the tolerances below, which are finer than what a profile can resolve).
-        When more than ``limit`` survive, the row whose nearest neighbour is closest goes first.
-        """
-        cost = np.stack([1.0 - self.accuracy, self.head_s, self.payload_bytes, self.mec_s], axis=1)
-        tolerance = np.array([0.001, 0.05 * np.median(self.head_s), 8.0, 0.05 * np.median(self.mec_s)])
-        kept = _undominated(cost, tolerance)
-        return np.sort(_thin_out(kept, cost[kept], limit, np.isin(kept, self.local_frontier)))
-
 
 def _heaviest_full_offload_s(space: DecisionSpace, mec_s: Floats) -> float:
     """Largest mean over models of the MEC's time for a full offload; 0 when nothing can be offloaded whole."""

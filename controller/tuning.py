@@ -77,8 +77,7 @@ def _steps(name: str, costs: CostTable) -> Iterable[list[Tuning]]:
     """Groups of changes; within a group each one is tried on the best tuning so far."""
     keys = TUNABLE_KEYS[name]
     if "decision" in keys:
-        rows = range(len(costs)) if len(costs) <= _STATIC_ROWS else costs.undominated(_STATIC_ROWS)
-        yield [decision_tuning(costs, int(row)) for row in rows]
+        yield [decision_tuning(costs, row) for row in range(len(costs))]
     if "kind" in keys:
         yield [{"kind": k, "window": w, "margin": m} for (k, w), m in product(_ESTIMATES, _MARGINS)]
     for key in _GRID:

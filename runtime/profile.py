@@ -17,14 +17,14 @@ from controller.costs import CostTable
 from controller.errors import FailureError, UsageError
 from controller.records import Decision, Floats
 from controller.regression import LayerModel, PredictionError
+from controller.scenario import ScenarioRange
+from controller.shortlist import shortlist
 from controller.space import NO_PAYLOAD
 from runtime.bundle import Bundle
 from runtime.data import cache_dir
 
 FORMAT_VERSION = 1
 SHIPPED_DIR = Path(__file__).parent / "profiles"
-#: How many decisions controllers and the policy choose from.
-CANDIDATES = 64
 
 Side = Literal["device", "mec"]
 SIDES: tuple[Side, ...] = ("device", "mec")
@@ -112,7 +112,7 @@ def load_costs(bundle: Bundle, profile_path: Path | None = None, source: Source 
 
 def candidates(costs: CostTable) -> CostTable:
     """The decisions worth choosing from: what controllers and the policy see."""
-    return costs.take(costs.undominated(CANDIDATES))
+    return costs.take(shortlist(costs, ScenarioRange()))
 
 
 def cost_table(bundle: Bundle, profile: Profile, source: Source = "measured") -> CostTable:

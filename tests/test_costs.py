@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from synthetic import make_state
 
 from controller.costs import CostTable
+from controller.latency import predict
 from controller.records import Decision
+from controller.scenario import ScenarioRange
+from controller.shortlist import shortlist
 from controller.space import NO_PAYLOAD, DecisionSpace
-
-#: The tolerances that `undominated` documents: accuracy, device time, bytes and MEC time.
-SLACK = 1e-9
 
 
 def make_table(accuracy: list[float], head: list[float], payload: list[float], mec: list[float]) -> CostTable:
@@ -40,14 +41,6 @@ def random_table(seed: int, count: int = 300) -> CostTable:
     )
 
 
-def tolerances(table: CostTable) -> np.ndarray:
-    return np.array([0.001, 0.05 * np.median(table.head_s), 8.0, 0.05 * np.median(table.mec_s)])
-
-
-def costs_of(table: CostTable) -> np.ndarray:
-    return np.stack([1 - table.accuracy, table.head_s, table.payload_bytes, table.mec_s], axis=1)
-
-
 def test_the_local_frontier_is_device_only_fastest_first_and_ever_more_accurate() -> None:
     table = make_table(
         accuracy=[0.8, 0.9, 0.85, 0.9, 0.99],
@@ -72,51 +65,28 @@ def test_no_local_row_beats_a_row_of_the_frontier(seed: int) -> None:
         assert set(local[better]) == {row}
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("limit", [24, 32, 64])
-def test_undominated_respects_its_limit_and_the_order_of_the_table(seed: int, limit: int) -> None:
-    rows = random_table(seed).undominated(limit)
-    assert 1 <= len(rows) <= limit
-    assert (np.diff(rows) > 0).all()
+FAMILY = ScenarioRange()
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("limit", [24, 64])
-def test_undominated_keeps_the_local_frontier_up_to_the_tolerance(seed: int, limit: int) -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_a_shortlist_loses_next_to_nothing_of_the_best_utility(seed: int) -> None:
     table = random_table(seed)
-    rows, cost, slack = table.undominated(limit), costs_of(table), tolerances(table) + SLACK
-    local = rows[table.space.device_only[rows]]
-    for row in table.local_frontier:
-        assert (cost[local] <= cost[row] + slack).all(axis=1).any()
+    rows = shortlist(table, FAMILY, limit=48)
+    assert len(rows) <= 48
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    state = make_state(500, seed=seed, uplink_backlog_bytes=0.0)
+    total = predict(table, state, state.uplink_bps[:, :1])
+    energy = FAMILY.utility.energy_j(total.head_s, total.transmit_s[:, :, 0])
+    on_time = total.total_s[:, :, 0] <= state.deadline_s[:, None]
+    worth = FAMILY.utility.of(table.accuracy[None], on_time, energy, np.zeros((1, 1), bool))
+    assert worth[:, rows].max(axis=1).mean() > worth.max(axis=1).mean() - 0.005
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_no_kept_row_is_dominated_beyond_the_tolerance(seed: int) -> None:
-    table = random_table(seed)
-    rows, cost, slack = table.undominated(64), costs_of(table), tolerances(table)
-    for row in rows:
-        beaten_by_far = (cost + slack <= cost[row]).all(axis=1)
-        assert not beaten_by_far.any()
+def test_a_shortlist_keeps_the_fastest_local_answer_whatever_its_limit() -> None:
+    table = random_table(0)
+    assert shortlist(table, FAMILY, limit=1).tolist() == [table.local_frontier[0]]
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_every_row_left_out_without_a_limit_has_a_kept_row_at_least_as_good(seed: int) -> None:
-    table = random_table(seed)
-    rows, cost, slack = table.undominated(len(table)), costs_of(table), tolerances(table) + SLACK
-    for row in range(len(table)):
-        assert (cost[rows] <= cost[row] + slack).all(axis=1).any()
-
-
-def test_a_row_that_is_worse_in_everything_is_left_out() -> None:
-    table = make_table([0.9, 0.8, 0.7], [1e-3, 2e-3, 1e-4], [400, 900, 0], [1e-3, 3e-3, 0])
-    assert table.undominated().tolist() == [0, 2]
-
-
-def test_taking_rows_takes_them_in_every_column() -> None:
-    table = random_table(1)
-    rows = np.array([7, 3, 100])
-    taken = table.take(rows)
-    assert len(taken) == 3
-    assert taken.space.decisions == tuple(table.space.decisions[row] for row in rows)
-    for name in ("accuracy", "head_s", "payload_bytes", "payload_std_bytes", "mec_s"):
-        np.testing.assert_array_equal(getattr(taken, name), getattr(table, name)[rows])
+def test_a_row_that_is_never_best_is_not_on_the_shortlist() -> None:
+    table = make_table([0.9, 0.85, 0.9], [1e-3, 2e-3, 1e-4], [0, 0, 400], [0, 0, 1e-3])
+    assert shortlist(table, FAMILY).tolist() == [0, 2]
