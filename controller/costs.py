@@ -67,27 +67,3 @@ def _heaviest_full_offload_s(space: DecisionSpace, mec_s: Floats) -> float:
     model = np.array([decision.model for decision in space.decisions])
     models = np.unique(model[space.full_offload])
     return max((float(mec_s[space.full_offload & (model == name)].mean()) for name in models), default=0.0)
-
-
-def _undominated(cost: Floats, tolerance: Floats) -> Ints:
-    """Greedy filter: walk from the cheapest sum of ranks, keep what no kept row dominates within tolerance."""
-    ranks = cost.argsort(axis=0).argsort(axis=0).sum(axis=1)
-    kept: list[int] = []
-    for row in np.argsort(ranks, kind="stable"):
-        if not any(np.all(cost[other] <= cost[row] + tolerance) for other in kept):
-            kept.append(int(row))
-    return np.array(kept, dtype=np.int64)
-
-
-def _thin_out(rows: Ints, cost: Floats, limit: int, protected: np.ndarray) -> Ints:
-    """Drop rows with the closest neighbour (in ranks of log cost) until ``limit`` are left."""
-    place = cost.argsort(axis=0).argsort(axis=0) / max(len(rows) - 1, 1)
-    alive = np.ones(len(rows), dtype=bool)
-    while alive.sum() > limit and (alive & ~protected).any():
-        index = np.flatnonzero(alive)
-        gap = np.abs(place[index, None] - place[None, index]).sum(axis=2)
-        np.fill_diagonal(gap, np.inf)
-        nearest = gap.min(axis=1)
-        nearest[protected[index]] = np.inf
-        alive[index[nearest.argmin()]] = False
-    return rows[alive]
