@@ -151,7 +151,7 @@ def _body(data: bytes | memoryview, expected_bytes: int) -> bytes | memoryview:
     try:
         # The frame's own claim is checked first: zstandard allocates what the header claims.
         _check_size("compressed tensor payload", zstandard.frame_content_size(body), expected_bytes)
-        return _decompressor().decompress(body, max_output_size=expected_bytes)
+        return _decompressor().decompress(body, max_output_size=expected_bytes, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise RemoteProtocolError(f"a tensor payload that does not decompress: {error}") from None
 

@@ -33,11 +33,14 @@ class BranchyModel(nn.Module):
         self.exit_after = tuple(exit_after)
 
     def run_stages(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """Run stages start..stop-1 (0-based)."""
-        x = x.contiguous(memory_format=torch.channels_last)
+        """Run stages start..stop-1 (0-based).
+
+        Every stage gets its input in channels-last order, wherever the cut was and however the tensor came, so
+        that it always runs the same kernel.
+        """
         for stage in self.stages[start:stop]:
-            x = stage(x)
-        return x
+            x = stage(x.contiguous(memory_format=torch.channels_last))
+        return x.contiguous(memory_format=torch.channels_last)
 
     def head(self, x: Tensor, partition_point: int) -> Tensor:
         """What the device runs: the first `partition_point` stages."""

@@ -1,0 +1,146 @@
+"""Payloads come back as they were sent, within the codec's error, and hostile bytes are refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from controller.errors import RemoteProtocolError, UsageError
+from runtime.codecs import TENSOR_BITS, check_codec, decode, dequantise, encode, quantise
+
+SHAPES = [(1, 1, 1), (3, 5, 5), (16, 7, 7), (24, 14, 14)]
+
+
+def _tensor(shape: tuple[int, ...], seed: int = 0) -> NDArray[np.float32]:
+    values = np.random.default_rng(seed).normal(0, 3, shape).astype(np.float32)
+    return np.maximum(values, 0)  # as after a relu, with a dead channel
+
+
+def _image(px: int, seed: int = 0) -> NDArray[np.uint8]:
+    ramp = np.linspace(0, 200, px * px).reshape(px, px)
+    return (ramp + np.random.default_rng(seed).integers(0, 20, (px, px))).astype(np.uint8)
+
+
+@pytest.mark.parametrize("codec", ["raw", "png"])
+@pytest.mark.parametrize("shape", [(28, 28), (20, 20), (14, 14), (9, 17, 3)])
+def test_lossless_images_come_back_bit_for_bit(codec: str, shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    assert np.array_equal(decode(codec, encode(codec, image), shape, np.uint8), image)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (9, 17, 3)])
+def test_a_jpeg_comes_back_close_and_smaller_at_lower_quality(shape: tuple[int, ...]) -> None:
+    plain = _image(32)[: shape[0], : shape[1]]
+    image = np.stack([plain] * 3, axis=2) if len(shape) == 3 else plain
+    payload = encode("jpeg95", image)
+    error = np.abs(decode("jpeg95", payload, shape, np.uint8).astype(int) - image)
+    assert error.mean() < 12
+    assert len(encode("jpeg30", image)) < len(payload)
+
+
+@pytest.mark.parametrize("codec", TENSOR_BITS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_tensor_comes_back_within_half_a_quantisation_step(codec: str, shape: tuple[int, ...]) -> None:
+    tensor = _tensor(shape)
+    restored = decode(codec, encode(codec, tensor), shape, np.float32)
+    reach = np.ptp(tensor.reshape(shape[0], -1), axis=1) / ((1 << TENSOR_BITS[codec]) - 1)
+    # half a step, and what rounding the scales to float16 adds
+    allowed = 0.5 * reach + 2e-3 * np.abs(tensor).max() + 1e-6
+    assert np.all(np.abs(restored - tensor).reshape(shape[0], -1).max(axis=1) <= allowed)
+
+
+@pytest.mark.parametrize("codec", TENSOR_BITS)
+def test_what_the_batched_quantiser_says_is_what_the_wire_carries(codec: str) -> None:
+    batch = np.stack([_tensor((6, 5, 5), seed) for seed in range(4)])
+    batched = dequantise(quantise(batch, TENSOR_BITS[codec]))
+    for tensor, expected in zip(batch, batched, strict=True):
+        assert np.array_equal(decode(codec, encode(codec, tensor), tensor.shape, np.float32), expected)
+
+
+def test_constant_and_huge_channels_survive() -> None:
+    tensor = np.zeros((3, 4, 4), np.float32)
+    tensor[1], tensor[2, 0, 0] = 7.0, 1e9
+    restored = decode("u4", encode("u4", tensor), tensor.shape, np.float32)
+    assert np.array_equal(restored[:2], tensor[:2])
+    assert np.isfinite(restored).all()
+
+
+def test_a_sparse_tensor_is_compressed_and_noise_is_stored() -> None:
+    noise = np.random.default_rng(0).uniform(size=(16, 8, 8)).astype(np.float32)
+    assert encode("u8", np.zeros((16, 8, 8), np.float32))[0] == 1
+    assert encode("u8", noise)[0] == 0
+    assert len(encode("u8", noise)) == 1 + 16 * 4 + 16 * 64
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    payload=st.binary(max_size=400),
+    codec=st.sampled_from(["raw", "png", "jpeg75", "u8", "u4", "none", "zip"]),
+    shape=st.sampled_from([(14, 14), (3, 5, 5), (14, 14, 3)]),
+)
+def test_arbitrary_bytes_give_an_array_of_the_asked_shape_or_a_protocol_error(
+    payload: bytes, codec: str, shape: tuple[int, ...]
+) -> None:
+    dtype = np.dtype(np.float32 if codec in TENSOR_BITS else np.uint8)
+    try:
+        array = decode(codec, payload, shape, dtype)
+    except RemoteProtocolError as error:
+        message = str(error)
+        assert message == " ".join(message.split())
+    else:
+        assert array.shape == shape
+        assert array.dtype == dtype
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), codec=st.sampled_from(["png", "jpeg90", "u8", "u4"]))
+def test_damaged_payloads_give_an_array_of_the_asked_shape_or_a_protocol_error(data: st.DataObject, codec: str) -> None:
+    array = _tensor((4, 7, 7)) if codec in TENSOR_BITS else _image(28)
+    payload = bytearray(encode(codec, array))
+    for _ in range(data.draw(st.integers(1, 3))):
+        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    payload = payload[: data.draw(st.integers(0, len(payload)))] if data.draw(st.booleans()) else payload
+    try:
+        restored = decode(codec, bytes(payload), array.shape, array.dtype)
+    except RemoteProtocolError:
+        return
+    assert restored.shape == array.shape
+    assert np.isfinite(restored).all()
+
+
+@pytest.mark.parametrize("codec", ["raw", "png", "u8", "u4"])
+def test_every_truncation_and_a_trailing_byte_are_refused(codec: str) -> None:
+    array = _tensor((4, 5, 5)) if codec in TENSOR_BITS else _image(14)
+    payload = encode(codec, array)
+    endings = [payload[:cut] for cut in range(len(payload))]
+    if codec != "png":  # a decoder may ignore what follows a PNG's last chunk
+        endings.append(payload + b"\0")
+    if codec == "png":  # nor does it need the last chunk
+        endings = endings[:-16]
+    for damaged in endings:
+        with pytest.raises(RemoteProtocolError):
+            decode(codec, damaged, array.shape, array.dtype)
+
+
+def test_a_frame_that_claims_gigabytes_is_refused_before_it_is_decompressed() -> None:
+    bomb = b"\x01" + zstandard.ZstdCompressor().compress(bytes(300_000_000))
+    with pytest.raises(RemoteProtocolError, match="300000000 bytes; expected"):
+        decode("u8", bomb, (4, 5, 5), np.float32)
+
+
+@pytest.mark.parametrize("codec", ["png", "jpeg90"])
+def test_an_image_of_another_size_is_refused_before_it_is_decoded(codec: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=r"size \(28, 28\); expected \(14, 14\)"):
+        decode(codec, encode(codec, _image(28)), (14, 14), np.uint8)
+
+
+def test_an_unknown_codec_is_a_usage_error_that_names_the_known_ones() -> None:
+    for codec in ("raw", "png", "jpeg1", "jpeg100", "u8", "u4", "none"):
+        check_codec(codec)
+    for codec in ("jpeg0", "jpeg101", "u3", ""):
+        with pytest.raises(UsageError, match="expected raw, png"):
+            check_codec(codec)
