@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.costs import CostTable
-from controller.records import UPLINK_HISTORY, SystemState
+from controller.records import UPLINK_HISTORY, Floats, SystemState
 from controller.uplink import FLOOR_BPS
 from controller.utility import Utility
 
@@ -107,9 +107,12 @@ class _Scalars:
     maximum = staticmethod(max)
 
     @staticmethod
-    def two_least(values: list[Number]) -> tuple[Number, Number]:
-        ranked = sorted(values)
-        return ranked[0], ranked[1]
+    def bandwidths(uplink_bps: list[float]) -> list[Number]:
+        """The estimates named in BANDWIDTHS: newest, harmonic means of 4 and 8, second least and least of 8."""
+        bps = [max(value, FLOOR_BPS) for value in uplink_bps]
+        inverse = [1.0 / value for value in bps]
+        least, low = sorted(bps)[:2]
+        return [bps[0], 4.0 / sum(inverse[:4]), UPLINK_HISTORY / sum(inverse), low, least]
 
     @staticmethod
     def row(state: SystemState) -> _Row:
@@ -123,9 +126,13 @@ class _Arrays:
     maximum = staticmethod(np.maximum)
 
     @staticmethod
-    def two_least(values: list[Number]) -> tuple[Number, Number]:
-        ranked = np.partition(np.stack(values), 1, axis=0)
-        return ranked[0], ranked[1]
+    def bandwidths(uplink_bps: Floats) -> list[Number]:
+        """The same of (UPLINK_HISTORY, B)."""
+        bps = np.maximum(uplink_bps, FLOOR_BPS)
+        inverse = 1.0 / bps
+        ranked = np.partition(bps, 1, axis=0)
+        mean4, mean8 = 4.0 / np.add.reduce(inverse[:4]), UPLINK_HISTORY / np.add.reduce(inverse)
+        return [bps[0], mean4, mean8, ranked[1], ranked[0]]
 
     @staticmethod
     def row(state: SystemState) -> _Row:
@@ -162,13 +169,14 @@ class Features:
         )
         self._basis = np.stack(basis, axis=1).astype(np.float32)
         self._one_row = np.zeros((1, len(_BASIS), len(CANDIDATE_FEATURES)), np.float32)
+        self._wide = np.zeros((0, 0, 0), np.float32)  # (B, C, basis + 1), kept from call to call
 
     def of(self, state: SystemState) -> tuple[Float32s, Float32s]:
         """Context (B, D) and candidates (B, C, F), float32, clipped to the schema's bounds."""
         batch, width = state.batch, len(CONTEXT_FEATURES)
         kind: _Kind = _Scalars if batch == 1 else _Arrays
         row = kind.row(state)
-        bandwidths = _bandwidths(kind, row)
+        bandwidths = kind.bandwidths(row.uplink_bps)
         # One buffer for both, so that one call clips them.
         out = np.empty((batch, width + len(self._sent) * len(CANDIDATE_FEATURES)), np.float32)
         context, candidates = (
@@ -176,49 +184,61 @@ class Features:
             out[:, width:].reshape(batch, -1, len(CANDIDATE_FEATURES)),
         )
         _pack(_context(kind, row, bandwidths), context)
-        self._fill(candidates, row, bandwidths)
+        fill = self._fill_one if batch == 1 else self._fill_batch
+        fill(candidates, row, bandwidths)
         out.clip(FEATURE_SCHEMA.low, FEATURE_SCHEMA.high, out=out)
         return context, candidates
 
-    def _fill(self, out: Float32s, row: _Row, bandwidths: list[Number]) -> None:
-        """Write the features of every candidate into ``out`` (B, C, F)."""
-        entries = self._coefficients(row, bandwidths)
-        backlog = row.uplink_backlog_bytes * 8.0 / bandwidths[2] / row.deadline_s
-        if len(out) == 1:
-            coefficients, any_backlog = self._one_row, backlog > 0
-            coefficients.reshape(-1)[_ENTRIES_FLAT] = entries
-        else:
-            coefficients = np.zeros((len(out), len(_BASIS), len(CANDIDATE_FEATURES)), np.float32)
-            for (basis, feature), value in zip(_ENTRIES, entries, strict=True):
-                coefficients[:, basis, feature] = value
-            backlog, any_backlog = backlog[:, None], backlog.any()
+    def _fill_one(self, out: Float32s, row: _Row, bandwidths: list[Number]) -> None:
+        """Write the features of every candidate into ``out`` (1, C, F)."""
+        coefficients = self._one_row
+        coefficients.reshape(-1)[_ENTRIES_FLAT] = self._coefficients(row, bandwidths, 1.0)
         np.matmul(self._basis, coefficients, out=out)
-        if any_backlog:
-            # What the head does not hide of the wait for own bytes, in deadlines, under the mean bandwidth.
+        backlog = _backlog(row, bandwidths)
+        if backlog > 0:
             blocked = np.maximum(backlog - out[:, :, _HEAD], 0.0)
             blocked *= self._sent
             out[:, :, _SLACK:_GREEDY] -= blocked[:, :, None]
+        self._promise(out)
+
+    def _fill_batch(self, out: Float32s, row: _Row, bandwidths: list[Number]) -> None:
+        """The same for ``out`` (B, C, F); what is blocked goes through the product as one more column of the basis."""
+        entries = np.array(self._coefficients(row, bandwidths, np.ones(len(out))), np.float32)
+        coefficients = (entries.T @ _SCATTER).reshape(len(out), len(_BASIS) + 1, -1)
+        blocked = np.multiply.outer(-entries[_HEAD_ENTRY], self._basis[:, _BASIS.index("head")])
+        blocked += _backlog(row, bandwidths).astype(np.float32)[:, None]
+        np.maximum(blocked, 0.0, out=blocked)
+        if len(self._wide) != len(out):
+            self._wide = np.zeros((len(out), len(self._basis), len(_BASIS) + 1), np.float32)
+            self._wide[:, :, :-1] = self._basis
+        np.multiply(blocked, self._sent, out=self._wide[:, :, -1])
+        np.matmul(self._wide, coefficients, out=out)
+        self._promise(out)
+
+    def _promise(self, out: Float32s) -> None:
+        """Write the feature "greedy", which rests on the others."""
         promise = np.where(out[:, :, _LEAST] > _GREEDY_MARGIN, self._accuracy, self._missed)
         np.subtract(promise, out[:, :, _ENERGY], out=out[:, :, _GREEDY])
 
-    def _coefficients(self, s: _Row, bandwidths: list[Number]) -> list[Number]:
-        """What multiplies the basis, in the order of _ENTRIES."""
+    def _coefficients(self, s: _Row, bandwidths: list[Number], one: Number) -> list[Number]:
+        """What multiplies the basis, in the order of _ENTRIES; ``one`` is 1, or an array of them."""
         per_deadline, per_interval = 1.0 / s.deadline_s, 1.0 / s.frame_interval_s
         per_bit = 1.0 / bandwidths[2]
         head, mec = s.device_slowdown * per_deadline, s.mec_slowdown * per_deadline
         wait = (s.mec_queue_s + s.rtt_s) * per_deadline
         left = 1.0 - s.frame_age_s * per_deadline
         entries = [
-            1.0,
-            1.0,
+            one,
+            one,
             head,
             s.device_slowdown * per_interval,
             per_bit * per_deadline,
             per_bit * per_interval,
         ]
         entries += [mec, wait, s.device_slowdown * self._compute_cost, per_bit * self._radio_cost]
+        minus = (-head, -mec, -wait)
         for bandwidth in bandwidths:
-            entries += (left, -head, -mec, -wait, -per_deadline / bandwidth)
+            entries += (left, *minus, -per_deadline / bandwidth)
         return entries
 
 
@@ -240,14 +260,25 @@ _ENTRIES = [
     *(_entry(b, f"slack_{q}") for q in BANDWIDTHS for b in ("one", "head", "mec", "sent", "bits")),
 ]
 _ENTRIES_FLAT = np.array([basis * len(CANDIDATE_FEATURES) + feature for basis, feature in _ENTRIES])
+_HEAD_ENTRY = _ENTRIES.index(_entry("head", "head"))
 
 
-def _bandwidths(kind: _Kind, s: _Row) -> list[Number]:
-    """The estimates named in BANDWIDTHS: newest, harmonic means of 4 and 8, second least and least of 8."""
-    bps = [kind.maximum(value, FLOOR_BPS) for value in s.uplink_bps]
-    inverse = [1.0 / value for value in bps]
-    least, low = kind.two_least(bps)
-    return [bps[0], 4.0 / sum(inverse[:4]), UPLINK_HISTORY / sum(inverse), low, least]
+def _scatter() -> Float32s:
+    """(entries, (basis + 1) * F) that puts every entry in its place, and -1 where slack meets what is blocked."""
+    width = len(CANDIDATE_FEATURES)
+    scatter = np.zeros((len(_ENTRIES), (len(_BASIS) + 1) * width), np.float32)
+    scatter[np.arange(len(_ENTRIES)), _ENTRIES_FLAT] = 1.0
+    blocked = len(_BASIS) * width
+    scatter[0, blocked + _SLACK : blocked + _GREEDY] = -1.0  # the first entry is 1
+    return scatter
+
+
+_SCATTER = _scatter()
+
+
+def _backlog(s: _Row, bandwidths: list[Number]) -> Number:
+    """Time the uplink needs for own bytes under the mean, in deadlines. What the head does not hide of it blocks."""
+    return s.uplink_backlog_bytes * 8.0 / bandwidths[2] / s.deadline_s
 
 
 def _context(kind: _Kind, s: _Row, bandwidths: list[Number]) -> list[Number]:
@@ -260,7 +291,7 @@ def _context(kind: _Kind, s: _Row, bandwidths: list[Number]) -> list[Number]:
         mean - least,
         last - mean,
         s.uplink_age_s * per_deadline,
-        s.uplink_backlog_bytes * 8.0 / bandwidths[2] * per_deadline,
+        _backlog(s, bandwidths),
         s.in_flight,
         s.queued_frames,
         s.frame_age_s * per_deadline,
@@ -282,5 +313,4 @@ def _pack(columns: list[Number], out: Float32s) -> None:
     if len(out) == 1:
         out[0] = columns
         return
-    for i, column in enumerate(columns):
-        out[:, i] = column
+    out[...] = np.array(columns, np.float32).T

@@ -20,6 +20,9 @@ FALLBACK_MARGIN = 1.15
 FALLBACK_SLACK_S = 0.002
 #: A request is given up this many deadlines after capture.
 GIVE_UP_DEADLINES = 2.0
+#: With so many payloads on the uplink unanswered, offloads are answered locally as if the link were down: what
+#: is handed to a link cannot be taken back, and would only be delayed by more.
+MAX_UNANSWERED = 8
 
 
 def smooth(old: Floats, sample: Floats, alpha: float) -> Floats:
