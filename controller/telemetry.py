@@ -30,7 +30,9 @@ def smooth(old: Floats, sample: Floats, alpha: float) -> Floats:
     return old + alpha * (sample - old)
 
 
-def uplink_sample_bps(payload_bytes: Floats, elapsed_s: Floats, mec_s: Floats, rtt_s: Floats) -> Floats:
+def uplink_sample_bps(
+    payload_bytes: Floats | float, elapsed_s: Floats, mec_s: Floats | float, rtt_s: Floats | float
+) -> Floats:
     """Bandwidth that one reply reveals: bits over the time that neither the MEC nor the bare round trip took.
 
     ``elapsed_s`` counts from when the payload began to cross (its own hand-over to the link or the end of the

@@ -1,0 +1,137 @@
+"""When would a decision be answered, if it were taken now? Head, uplink, queue and tail of the frame at hand.
+
+The same arithmetic serves the decision that is taken, (B,), and the latency of every candidate, (B, C), which only
+the hindsight controller may see.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from controller.records import Floats, Ints
+from envs.conditions import NOISE_ROWS, Conditions
+from envs.mec_queue import LEVELS
+from envs.rules import Cost, Luck, Rules
+from envs.world import Last, Place, World, link_is_down
+
+#: Share of the MEC's time that others leave, by the level of their load.
+_FREE_FRAC = 1.0 - np.arange(LEVELS) / 100
+
+
+class Moment(NamedTuple):
+    """What decides how a flight goes. Each is (B,), or (B, 1) against candidates, unless said otherwise."""
+
+    now_s: Floats
+    device_pace: Floats  # device time / profiled time of this frame
+    mec_pace: Floats
+    payload_luck: Floats  # standard deviations from the mean payload
+    half_rtt_s: Floats
+    trace: Ints
+    trace_start_s: Floats
+    bits_per_byte: Floats
+    neighbour_s: Floats
+    neighbour_phase: Floats
+    first_level: Ints  # where the row's MEC loads start in the flat array of all
+    last: Floats  # (len(Last), B)
+    fallback_s: Floats  # (in flight, B) starts of fallbacks, infinite where there is none
+    fallback_busy_s: Floats  # (in flight, B) how long they take
+
+
+class Flight(NamedTuple):
+    """One decision followed to its reply, as if it were sent; of device-only rows ``end_s`` is the answer."""
+
+    head_s: Floats  # device time of the head segment alone
+    end_s: Floats  # when the head ends; fallbacks that preempt it included
+    payload_bytes: Floats
+    begin_s: Floats  # the payload starts to cross
+    crossed_s: Floats
+    arrival_s: Floats  # at the MEC
+    queue_s: Floats
+    tail_s: Floats
+    done_s: Floats
+    extra_s: Floats  # work at the MEC because of own requests, this one included
+    reply_s: Floats
+
+
+def moment_of(rules: Rules, conditions: Conditions, world: World) -> Moment:
+    """The moment of the next decision of each row."""
+    luck = rules.luck.take((conditions.noise_start + world.frame) & (NOISE_ROWS - 1), axis=1)
+    batch, seconds = conditions.mec_level.shape
+    first = np.arange(0, batch * seconds, seconds)
+    second = first + np.minimum(world.now_s.astype(np.int64), seconds - 1)
+    return Moment(
+        now_s=world.now_s,
+        device_pace=conditions.device_slowdown * conditions.device_pace.ravel().take(second) * luck[Luck.HEAD],
+        mec_pace=conditions.mec_slowdown * luck[Luck.MEC],
+        payload_luck=luck[Luck.PAYLOAD],
+        half_rtt_s=conditions.rtt_s * 0.5,
+        trace=conditions.trace,
+        trace_start_s=conditions.trace_start_s,
+        bits_per_byte=conditions.bits_per_byte,
+        neighbour_s=conditions.neighbour_s,
+        neighbour_phase=conditions.neighbour_phase,
+        first_level=first,
+        last=world.last,
+        fallback_s=world.places[Place.FALLBACK_S, :-1],
+        fallback_busy_s=world.places[Place.FALLBACK_BUSY_S, :-1],
+    )
+
+
+def against_candidates(moment: Moment) -> Moment:
+    """The moment with a last axis for candidates."""
+    return Moment._make(array[..., None] for array in moment)
+
+
+def fly(rules: Rules, conditions: Conditions, moment: Moment, rows: Ints) -> Flight:
+    """Follow the given rows of the cost table, (B,) or, against candidates, (C,)."""
+    m, cost = moment, rules.costs.take(rows, axis=1)
+    head = cost[Cost.HEAD_S] * m.device_pace
+    end = _preempted(m, m.now_s + head)
+    mean = cost[Cost.PAYLOAD_BYTES]
+    payload = np.maximum(mean + cost[Cost.PAYLOAD_STD_BYTES] * m.payload_luck, 0.5 * mean)
+    begin = np.maximum(end, m.last[Last.CROSSED_S])
+    bits = (payload + rules.header_bytes) * m.bits_per_byte
+    crossed = rules.bank.finish_s(m.trace, m.trace_start_s + begin, bits) - m.trace_start_s
+    arrival = crossed + m.half_rtt_s
+    tail = cost[Cost.MEC_S] * m.mec_pace
+    queue, extra = _wait_at_mec(rules, conditions, m, arrival)
+    done = arrival + queue + tail
+    reply = done + m.half_rtt_s + rules.overhead_s
+    return Flight(head, end, payload, begin, crossed, arrival, queue, tail, done, extra + tail, reply)
+
+
+def true_latency_s(rules: Rules, conditions: Conditions, world: World, moment: Moment) -> Floats:
+    """(B, C) capture to answer of every candidate, had it all the time it takes."""
+    flight = fly(rules, conditions, against_candidates(moment), np.arange(rules.costs.shape[1]))
+    reply = np.where(link_is_down(world, world.now_s)[:, None], np.inf, flight.reply_s)
+    return np.where(rules.offload, reply, flight.end_s) - world.capture_s[:, None]
+
+
+def _preempted(m: Moment, end_s: Floats) -> Floats:
+    """The end of a head that waits for every fallback that starts before it."""
+    undisturbed, pending = end_s, m.fallback_s >= m.now_s
+    while True:  # a head that ends later may meet one more fallback, so at most as often as there are places
+        met = pending & (m.fallback_s < end_s)
+        if not met.any():
+            return end_s
+        later = undisturbed + np.add.reduce(m.fallback_busy_s * met, axis=0)
+        if not (later > end_s).any():
+            return end_s
+        end_s = later
+
+
+def _wait_at_mec(rules: Rules, conditions: Conditions, m: Moment, arrival_s: Floats) -> tuple[Floats, Floats]:
+    """Wait behind others' and own work, and how much of it is there because of own requests.
+
+    Own work is done in the share of time that others leave free; with none of them that is exact.
+    """
+    seconds = conditions.mec_level.shape[1]
+    second = np.minimum(arrival_s.astype(np.int64), seconds - 1)
+    level = conditions.mec_level.ravel().take(m.first_level + second)
+    others = rules.queue.workload(level, m.neighbour_phase + arrival_s / m.neighbour_s) * m.neighbour_s
+    done = (arrival_s - m.last[Last.ARRIVAL_S]) * _FREE_FRAC.take(level)
+    own = np.maximum(m.last[Last.EXTRA_S] - done, 0.0)
+    wait = np.maximum(others + own, m.last[Last.DONE_S] - arrival_s)  # in order of arrival, come what may
+    return wait, wait - others

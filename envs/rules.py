@@ -1,0 +1,134 @@
+"""What is the same for every environment of a twin? Costs, traces, recorded scores, noise and limits, as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.costs import CostTable
+from controller.errors import UsageError
+from controller.records import Bools, Floats, Ints
+from controller.uplink import TraceBank
+from controller.utility import Utility
+from envs.conditions import NOISE_ROWS
+from envs.mec_queue import NeighbourQueue, neighbour_queue
+
+_NOISE_SEED = 1
+
+
+class RecordedScores(Protocol):
+    """What the twin needs of a bundle's recorded predictions."""
+
+    @property
+    def score(self) -> NDArray[np.float32]:
+        """(variants, samples) in [0, 1]"""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TwinCalibration:
+    """What only a comparison with the live backend can tell."""
+
+    head_noise_frac: float = 0.03  # standard deviation of log device time around the profiled time
+    mec_noise_frac: float = 0.05  # likewise of the MEC's time
+    overhead_s: float = 0.0005  # serialisation, sockets and wake-ups of one request and its reply
+    header_bytes: float = 0.0  # what occupies the uplink besides the payload
+
+
+class Cost(IntEnum):
+    """Rows of Rules.costs."""
+
+    HEAD_S = 0
+    PAYLOAD_BYTES = 1
+    PAYLOAD_STD_BYTES = 2
+    MEC_S = 3
+
+
+class Luck(IntEnum):
+    """Rows of Rules.luck: draws for (episode, frame), so that no choice changes the luck of a later frame."""
+
+    HEAD = 0  # factor of the head segment's time
+    FALLBACK = 1  # factor of the fallback's time
+    MEC = 2  # factor of the tail segment's time
+    PAYLOAD = 3  # standard deviations from the mean payload
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """C rows of the cost table, L of them on the local frontier; V variants of S samples were recorded."""
+
+    costs: Floats  # (len(Cost), C)
+    offload: Bools  # (C,)
+    accuracy: Floats  # (C,)
+    score_start: Ints  # (C,) where the row's variant starts in ``score``
+    score: NDArray[np.float32]  # (V * S,)
+    samples: int
+    frontier: Ints  # (L,) rows a fallback may take, fastest first
+    frontier_s: Floats  # (L,) their device time
+    luck: Floats  # (len(Luck), NOISE_ROWS)
+    bank: TraceBank
+    queue: NeighbourQueue
+    utility: Utility
+    overhead_s: float
+    header_bytes: float
+    queue_limit: int
+    max_in_flight: int
+    replayed: bool  # utility from the recorded score of each sample; otherwise from the expected accuracy
+
+
+def make_rules(
+    costs: CostTable,
+    bank: TraceBank,
+    recorded: RecordedScores,
+    utility: Utility,
+    calibration: TwinCalibration,
+    *,
+    queue_limit: int,
+    max_in_flight: int,
+    replayed: bool,
+) -> Rules:
+    """Check and lay out what a twin needs."""
+    space, frontier = costs.space, costs.local_frontier
+    variants, samples = recorded.score.shape
+    if not len(frontier):
+        raise UsageError("no decision runs on the device alone; expected at least one, for the fallback")
+    if space.variant.max() >= variants:
+        raise UsageError(
+            f"got recorded predictions of {variants} variants; expected {space.variant.max() + 1}: "
+            "take them and the decision space from one bundle"
+        )
+    columns = (costs.head_s, costs.payload_bytes, costs.payload_std_bytes, costs.mec_s)
+    return Rules(
+        costs=np.array(columns),
+        offload=~space.device_only,
+        accuracy=costs.accuracy,
+        score_start=space.variant * samples,
+        score=np.ascontiguousarray(recorded.score).ravel(),
+        samples=samples,
+        frontier=frontier,
+        frontier_s=costs.head_s[frontier],
+        luck=_draw_luck(calibration),
+        bank=bank,
+        queue=neighbour_queue(),
+        utility=utility,
+        overhead_s=calibration.overhead_s,
+        header_bytes=calibration.header_bytes,
+        queue_limit=queue_limit,
+        max_in_flight=max_in_flight,
+        replayed=replayed,
+    )
+
+
+def _draw_luck(calibration: TwinCalibration) -> Floats:
+    luck = np.random.default_rng(_NOISE_SEED).standard_normal((len(Luck), NOISE_ROWS))
+    for row, noise_frac in (
+        (Luck.HEAD, calibration.head_noise_frac),
+        (Luck.FALLBACK, calibration.head_noise_frac),
+        (Luck.MEC, calibration.mec_noise_frac),
+    ):
+        luck[row] = np.exp(noise_frac * luck[row])
+    return luck

@@ -1,0 +1,164 @@
+"""What is the state of each environment of a twin at its decision point?
+
+The twin's owner is ``envs.twin.Twin``; ``envs.transition`` makes the next World from one, and changes none in place.
+Fields marked ``rows_last`` have the batch as their last axis, so that one array operation runs along the batch for
+the handful of places or columns there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from controller.records import UPLINK_HISTORY, Floats, Ints, SystemState
+from controller.telemetry import MAX_UNANSWERED, uplink_sample_bps
+from envs.conditions import Conditions
+from envs.rules import Rules
+
+#: What the device sends for its first uplink sample whenever the link comes up (runtime.device.PROBE_BYTES).
+PROBE_BYTES = 1024
+#: Remembered uplink samples: those of the history, and those still to come; a power of two.
+SAMPLES_KEPT = 16
+assert SAMPLES_KEPT >= UPLINK_HISTORY + MAX_UNANSWERED
+_HISTORY = np.arange(1, UPLINK_HISTORY + 1)[:, None]
+
+
+class Last(IntEnum):
+    """Rows of World.last: the last request that was sent."""
+
+    CROSSED_S = 0  # when the uplink is free again
+    REPLY_S = 1
+    ARRIVAL_S = 2  # at the MEC
+    DONE_S = 3  # served by the MEC
+    EXTRA_S = 4  # work at the MEC that is there because of own requests, just after that arrival
+
+
+class Place(IntEnum):
+    """Rows of World.places: requests whose frame waits for the MEC, each in one of a few places."""
+
+    RELEASE_S = 0  # when the place is free: reply, fallback or give-up
+    FALLBACK_S = 1  # when its fallback starts; infinite without
+    FALLBACK_BUSY_S = 2  # how long it takes
+    SETTLE_S = 3  # when its outcome is known; infinite once it was counted
+    ONE = 4  # what is counted of an outcome: itself,
+    ON_TIME = 5  # whether it was on time,
+    FELL_BACK = 6  # and whether the device answered
+
+
+class Sample(IntEnum):
+    """Rows of World.samples: what a reply tells, or the echo of a probe, in the order in which they come."""
+
+    AT_S = 0
+    UPLINK_BPS = 1
+    SENT_BYTES = 2  # of this and all requests before it
+    REPLY_S = 3  # of the last request, which a probe is not
+    QUEUE_S = 4
+    MEC_SLOWDOWN = 5  # smoothed
+
+
+_EMPTY_PLACE = np.array([-np.inf, np.inf, 0.0, np.inf, 1.0, 0.0, 0.0])
+
+
+_ROWS_LAST = {"rows_last": True}
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that changes from step to step. Times are in seconds since the episode began; arrays are (B,)."""
+
+    now_s: Floats  # the decision point
+    frame: Ints  # to be decided
+    capture_s: Floats  # of that frame
+    queued: Ints  # frames that wait behind it
+    sent: Ints  # requests so far
+    told: Ints  # samples that were or will be told
+    heard: Ints  # of these, those that have come
+    sent_bytes: Floats
+    lost_bytes: Floats  # what had been sent when the link last went silent
+    down_from_s: Floats  # the link's last silence, or the next, which nobody knows of yet
+    down_until_s: Floats
+    fallback_end_s: Floats  # of the last fallback that was scheduled
+    device_slowdown: Floats  # estimate
+    mec_slowdown: Floats  # what the estimate will be once all that was sent is told
+    on_time_frac: Floats
+    fallback_frac: Floats
+    last: Floats = field(metadata=_ROWS_LAST)  # (len(Last), B)
+    places: Floats = field(
+        metadata=_ROWS_LAST
+    )  # (len(Place), in flight + 1, B); the extra one takes what is not kept
+    samples: Floats = field(metadata=_ROWS_LAST)  # (len(Sample), SAMPLES_KEPT + 1, B); likewise
+
+
+def new_world(rules: Rules, conditions: Conditions) -> World:
+    """The first decision point: frame 0 was just captured, and one probe has crossed the link."""
+    batch = len(conditions.deadline_s)
+    zeros, none = np.zeros(batch), np.zeros(batch, np.int64)
+    samples = np.zeros((len(Sample), SAMPLES_KEPT + 1, batch))
+    samples[Sample.UPLINK_BPS] = _first_sample_bps(rules, conditions)
+    samples[Sample.MEC_SLOWDOWN] = conditions.mec_slowdown
+    return World(
+        now_s=zeros,
+        frame=none,
+        capture_s=zeros,
+        queued=none,
+        sent=none,
+        told=none + UPLINK_HISTORY,
+        heard=none + UPLINK_HISTORY,
+        sent_bytes=zeros,
+        lost_bytes=zeros,
+        down_from_s=zeros,
+        down_until_s=zeros,
+        fallback_end_s=zeros,
+        device_slowdown=conditions.device_slowdown * conditions.device_pace[:, 0],
+        mec_slowdown=conditions.mec_slowdown,
+        on_time_frac=zeros + 1.0,
+        fallback_frac=zeros,
+        last=np.zeros((len(Last), batch)),
+        places=np.repeat(_EMPTY_PLACE, (rules.max_in_flight + 1) * batch).reshape(len(Place), -1, batch),
+        samples=samples,
+    )
+
+
+def _first_sample_bps(rules: Rules, conditions: Conditions) -> Floats:
+    bits = PROBE_BYTES * conditions.bits_per_byte
+    start = conditions.trace_start_s
+    took = rules.bank.finish_s(conditions.trace, start, bits) - start
+    return uplink_sample_bps(PROBE_BYTES, took, 0.0, 0.0)
+
+
+def link_is_down(world: World, at_s: Floats) -> Any:
+    """Where the session holds the link for down at the given times."""
+    return (at_s >= world.down_from_s) & (at_s < world.down_until_s)
+
+
+def observe(rules: Rules, conditions: Conditions, world: World, true_latency_s: Floats | None) -> SystemState:
+    """What the device knows at the decision point."""
+    now = world.now_s
+    batch = len(now)
+    known = world.samples.reshape(len(Sample), -1)
+    place = ((world.heard - _HISTORY) & (SAMPLES_KEPT - 1)) * batch + np.arange(batch)
+    newest = known.take(place[0], axis=1)
+    crossed = np.maximum(newest[Sample.SENT_BYTES], world.lost_bytes * (now >= world.down_from_s))
+    return SystemState(
+        deadline_s=conditions.deadline_s,
+        frame_interval_s=conditions.interval_s,
+        frame_age_s=now - world.capture_s,
+        uplink_bps=known[Sample.UPLINK_BPS].take(place).T,
+        uplink_sample_count=world.heard - (UPLINK_HISTORY - 1),
+        uplink_age_s=now - newest[Sample.AT_S],
+        uplink_backlog_bytes=world.sent_bytes - crossed,
+        rtt_s=conditions.rtt_s + rules.overhead_s,
+        device_slowdown=world.device_slowdown,
+        queued_frames=world.queued,
+        in_flight=np.add.reduce(world.places[Place.RELEASE_S, :-1] > now, axis=0),
+        mec_queue_s=newest[Sample.QUEUE_S],
+        mec_slowdown=newest[Sample.MEC_SLOWDOWN],
+        mec_age_s=now - newest[Sample.REPLY_S],
+        link_up=~link_is_down(world, now),
+        on_time_frac=world.on_time_frac,
+        fallback_frac=world.fallback_frac,
+        true_latency_s=true_latency_s,
+    )
