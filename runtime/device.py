@@ -201,13 +201,14 @@ class Device:
     def _start(self) -> None:
         """Meet the MEC if it is there, then start the clock of the frames."""
         limit_s = self._clock() + CONNECT_WAIT_S
+        self._poll()
         while self._session.state is LinkState.WAITING and self._clock() < limit_s:
-            self._poll()
             self._wait(limit_s)
+            self._poll()
         limit_s = self._clock() + PROBE_WAIT_S
         while self._probe is not Probe.DONE and self._clock() < limit_s:
-            self._poll()
             self._wait(limit_s)
+            self._poll()
         self._start_s = self._clock()
         self._link.start(self._start_s)
         self._source.start(self._start_s)
@@ -327,7 +328,7 @@ class Device:
         now_s = self._clock()
         if now_s >= self._session.next_tick_s:
             self._act(self._session.tick(now_s))
-        if now_s >= self._source.next_capture_s and self._start_s is not None:
+        if now_s >= self._source.next_capture_s:
             for frame in self._source.offer(now_s):
                 self._ledger.dropped(frame, now_s)
         if self._in_flight or self._must_fall_back:

@@ -3,9 +3,9 @@
 Theory of operation. The device knows its link by what it hears. It says hello until it is welcomed (WAITING), then
 counts the link as UP. While it is up it pings every ``HEARTBEAT_S``. When something it sent has been followed by
 silence for ``SILENCE_S``, the link is DOWN: everything in flight is lost, and hello is said again at every
-heartbeat. Silence is counted from the first message since the peer was last heard, not from the clock, so a device
-that was itself asleep does not blame the MEC. Any legal message brings a DOWN link back UP. A MEC with another bundle
-REFUSED us; we ask again, seldom, because it may be redeployed.
+heartbeat. Silence is counted from the first message since the peer was last heard, less the time by which ticks
+came late, so a device that was itself asleep does not blame the MEC. Any legal message brings a DOWN link back UP.
+A MEC with another bundle REFUSED us; we ask again, seldom, because it may be redeployed.
 
 The table says which message is legal in which state. It cannot say these things: a reply must belong to a request that
 is still open (a smaller id is merely late or twice; an id never issued is a lie), must have the shape that was asked
@@ -154,7 +154,7 @@ class DeviceSession:
         """Hello, ping, or notice the silence. Call it after everything received was handed in."""
         if now_s < self._next_tick_s or self.state is LinkState.CLOSED:
             return []
-        silent = self._unheard_since_s is not None and now_s - self._unheard_since_s > SILENCE_S
+        silent = self._silent_s(now_s) > SILENCE_S
         if self.state is LinkState.UP and silent:
             return self._down(f"nothing heard for {SILENCE_S} s", now_s)
         if self.state is LinkState.UP:
@@ -162,6 +162,14 @@ class DeviceSession:
             return self.probe(0, now_s)
         self._next_tick_s = now_s + (REFUSED_RETRY_S if self.state is LinkState.REFUSED else HEARTBEAT_S)
         return [Transmit(self._hello)]
+
+    def _silent_s(self, now_s: float) -> float:
+        """How long the MEC has owed us a word. The time by which this tick is late was our own sleep."""
+        if self._unheard_since_s is None:
+            return 0.0
+        asleep_from_s = max(self._next_tick_s, self._unheard_since_s)
+        self._unheard_since_s += max(now_s - asleep_from_s, 0.0)
+        return now_s - self._unheard_since_s
 
     # What the MEC does --------------------------------------------------------------------------------------
 

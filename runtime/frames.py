@@ -32,7 +32,7 @@ class FrameSource:
         self._samples = samples
         self._queue_limit = queue_limit
         self._closed_loop = closed_loop
-        self._start_s = 0.0
+        self._start_s = math.inf  # nothing is captured before start()
         self._next_index = 0
         self.waiting: deque[Frame] = deque()
 

@@ -61,6 +61,7 @@ class ShapedLink:
         self._order = itertools.count()
         self._up: list[tuple[float, int, wire.AnyMessage, Buffer]] = []
         self._down: list[tuple[float, int, Event]] = []
+        self.start(clock())  # until the frames start, the trace runs from here
 
     def start(self, origin_s: float) -> None:
         self._shaper.origin_s = origin_s

@@ -67,7 +67,9 @@ def test_a_payload_takes_its_bits_over_the_bandwidth_plus_the_round_trip() -> No
     assert link.send(wire.Ping(1), bytes(12_500)) == pytest.approx(0.1)
     at_s, event = first_event(link, inner)
     assert inner.sent[0][0] == pytest.approx(0.11)
-    assert at_s == pytest.approx(0.12) and isinstance(event, Arrival) and event.at_s == pytest.approx(0.12)
+    assert at_s == pytest.approx(0.12)
+    assert isinstance(event, Arrival)
+    assert event.at_s == pytest.approx(0.12)
 
 
 def test_a_payload_may_span_a_change_of_bandwidth() -> None:
@@ -111,7 +113,8 @@ def test_closing_lets_a_bye_out_but_no_payload() -> None:
     link.send(wire.Ping(1), bytes(1250))
     link.send(wire.Bye(), b"")
     link.close()
-    assert [message for _, message, _ in inner.sent] == [wire.Bye()] and inner.closed
+    assert [message for _, message, _ in inner.sent] == [wire.Bye()]
+    assert inner.closed
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.5), st.integers(1, 50_000)), min_size=1, max_size=20))

@@ -1,0 +1,228 @@
+"""A device in simulated time: computing moves the clock, the uplink is the real shaper, the MEC fails on demand."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from controller.costs import CostTable
+from controller.errors import RemoteProtocolError
+from controller.records import Decision, Outcome
+from controller.scenario import Scenario
+from controller.space import DecisionSpace
+from controller.uplink import Trace, TraceBank
+from controller.utility import Utility
+from runtime import wire
+from runtime.device import Device, Limits
+from runtime.device_session import DeviceSession
+from runtime.link import Arrival, Event, Malformed, NoConnection
+from runtime.shaping import ShapedLink, Shaper
+
+DIGEST = "d" * 64
+UPLINK_BPS = 1e6
+RTT_S = 0.01
+PAYLOAD_BYTES = 1250  # 10 ms at 1 Mbit/s
+
+#: Rows of the table.
+FAST, GOOD, OFFLOAD, SPLIT = range(4)
+
+
+def table() -> CostTable:
+    """Two local answers, a full offload and a split whose head takes long."""
+    decisions = (
+        Decision("net", 28, 0, 1, "none"),
+        Decision("net", 28, 1, 4, "none"),
+        Decision("net", 28, 1, 0, "raw"),
+        Decision("net", 28, 1, 3, "u8"),
+    )
+    return CostTable(
+        DecisionSpace(decisions, np.array([1, 4, 4, 4]), np.arange(4)),
+        accuracy=np.array([0.8, 0.9, 0.93, 0.92]),
+        head_s=np.array([0.005, 0.04, 0.001, 0.03]),
+        payload_bytes=np.array([0.0, 0.0, PAYLOAD_BYTES, PAYLOAD_BYTES]),
+        payload_std_bytes=np.zeros(4),
+        mec_s=np.array([0.0, 0.0, 0.004, 0.002]),
+    )
+
+
+class SimClock:
+    def __init__(self) -> None:
+        self.now_s = 100.0  # no one may rely on a start at 0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def advance(self, duration_s: float) -> None:
+        self.now_s += duration_s
+
+
+@dataclass(frozen=True)
+class SimHead:
+    payload: bytes
+    outputs: Any
+
+
+class SimCompute:
+    """Takes the table's time, in five steps with a pause before each, as stages do."""
+
+    STEPS = 5
+    samples = 1000
+
+    def __init__(self, costs: CostTable, clock: SimClock) -> None:
+        self._costs, self._clock = costs, clock
+        self.ran: list[tuple[float, int, int]] = []  # began, sample, row
+
+    def head(self, source_index: int, decision: Decision, pause: Callable[[], None]) -> SimHead:
+        row = self._costs.space.index(decision)
+        self.ran.append((self._clock(), source_index, row))
+        for _ in range(self.STEPS):
+            pause()
+            self._clock.advance(float(self._costs.head_s[row]) / self.STEPS)
+        if self._costs.space.device_only[row]:
+            return SimHead(b"", bytes([row] * 4))
+        return SimHead(bytes(int(self._costs.payload_bytes[row])), None)
+
+    def payload_shape(self, decision: Decision) -> tuple[int, ...]:
+        return (1000,)
+
+    def output_shape(self, decision: Decision) -> tuple[int, ...]:
+        return (1, 1)
+
+    def judge(self, source_index: int, outputs: Any, decision: Decision) -> tuple[Any, Any, float]:
+        return outputs[0], source_index, 1.0
+
+    def truth(self, source_index: int) -> Any:
+        return source_index
+
+
+@dataclass
+class SimMec:
+    """The far end of the socket: answers in order of arrival. Every fault is a switch."""
+
+    clock: SimClock
+    costs: CostTable
+    reachable: bool = True  # False: the connection is refused
+    hung: bool = False  # accepts and stays silent
+    slowdown: float = 1.0
+    reject: wire.RejectReason | None = None
+    spoil: Callable[[wire.InferReply], tuple[wire.AnyMessage, bytes] | bytes] | None = None
+    instance: int = 0
+    requests: list[wire.InferRequest] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._free_s = -math.inf
+        self._events: list[tuple[float, int, Event]] = []
+        self._order = itertools.count()
+
+    # The inner link that the ShapedLink wraps.
+
+    def start(self, origin_s: float) -> None: ...
+
+    def send(self, message: wire.AnyMessage, buffer: wire.Buffer) -> None:
+        if not self.reachable:
+            self._later(self.clock(), NoConnection())
+            return
+        if self.hung:
+            return
+        answer, at_s = self._answer(message)
+        if isinstance(answer, bytes):
+            self._later(at_s, Malformed(RemoteProtocolError("got garbage; expected a message")))
+        elif answer is not None:
+            self._later(at_s, Arrival(answer[0], answer[1], at_s))
+
+    def _answer(self, message: wire.AnyMessage) -> tuple[tuple[wire.AnyMessage, bytes] | bytes | None, float]:
+        now_s = self.clock()
+        match message:
+            case wire.Hello():
+                return (wire.Welcome(f"mec-{self.instance}", DIGEST, self.slowdown), b""), now_s
+            case wire.Ping():
+                return (wire.Pong(message.ping_id, 0), b""), now_s
+            case wire.InferRequest():
+                return self._infer(message, now_s)
+        return None, now_s
+
+    def _infer(self, r: wire.InferRequest, now_s: float) -> tuple[tuple[wire.AnyMessage, bytes] | bytes, float]:
+        self.requests.append(r)
+        if self.reject is not None:
+            return (wire.Reject(r.request_id, self.reject, "no"), b""), now_s
+        decision = Decision(r.model, r.resolution_px, r.exit_branch, r.partition_point, r.codec)
+        row = self.costs.space.index(decision)
+        began_s = max(now_s, self._free_s)
+        self._free_s = began_s + float(self.costs.mec_s[row]) * self.slowdown
+        queue_ms, mec_ms = (began_s - now_s) * 1e3, (self._free_s - began_s) * 1e3
+        reply = wire.InferReply(r.request_id, (1, 1), queue_ms, mec_ms, 0, 0.0)
+        answer = self.spoil(reply) if self.spoil else (reply, bytes([row] * 4))
+        return answer, self._free_s
+
+    def _later(self, at_s: float, event: Event) -> None:
+        heapq.heappush(self._events, (at_s, next(self._order), event))
+
+    def receive(self) -> list[Event]:
+        events = []
+        while self._events and self._events[0][0] <= self.clock():
+            events.append(heapq.heappop(self._events)[2])
+        return events
+
+    def wait(self, until_s: float) -> None:
+        if self._events:
+            until_s = min(until_s, self._events[0][0])
+        assert until_s < math.inf, "the device waits for something that will never happen"
+        self.clock.now_s = max(self.clock.now_s, until_s)
+
+    def close(self) -> None: ...
+
+
+class Simulation:
+    """A device with everything around it. ``decide`` gives the row of each frame."""
+
+    def __init__(
+        self,
+        *,
+        uplink_bps: list[float] | None = None,
+        rtt_s: float = RTT_S,
+        closed_loop: bool = False,
+        limits: Limits | None = None,
+        stretch: float = 1.0,
+        **scenario: Any,
+    ) -> None:
+        self.costs = table()
+        self.clock = SimClock()
+        self.compute = SimCompute(self.costs, self.clock)
+        self.mec = SimMec(self.clock, self.costs)
+        rates = np.array(uplink_bps or [UPLINK_BPS])
+        self.bank = TraceBank([Trace("sim", np.arange(len(rates), dtype=float), rates, 1.0)])
+        self.scenario = Scenario(**({"frames": 20, "device_slowdown": 1.0} | scenario))
+        link = ShapedLink(self.mec, Shaper(self.bank), rtt_s, self.clock)
+        self.device = Device(
+            self.compute,
+            link,
+            DeviceSession("sim", DIGEST),
+            self.costs,
+            self.scenario,
+            Utility(),
+            limits,
+            closed_loop=closed_loop,
+            clock=self.clock,
+        )
+
+    def run(self, decide: Callable[[int], int], between: Callable[[int], None] = lambda _: None) -> list[Outcome]:
+        """Serve every frame; ``between`` may change the world before decision number n. Outcomes by frame."""
+        outcomes: list[Outcome] = []
+        for number in itertools.count():
+            state = self.device.next_decision()
+            outcomes += self.device.take_outcomes()
+            if state is None:
+                break
+            between(number)
+            self.device.execute(decide(number))
+            outcomes += self.device.take_outcomes()
+        self.device.close()
+        outcomes += self.device.take_outcomes()
+        assert sorted(outcome.frame for outcome in outcomes) == list(range(len(outcomes)))
+        return sorted(outcomes, key=lambda outcome: outcome.frame)
