@@ -1,0 +1,253 @@
+"""What does mecpilot do, from nothing to a measured comparison? ``make demo``: profile, train, freeze, deploy, compare.
+
+Every step is a command that a user could type, and is printed before it runs. The comparison at the end is made of
+real processes: one MEC that also serves other devices, and one device per controller, over an uplink that replays a
+trace.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from rich.console import Console
+
+from agents.plots import Timeline, draw_comparison, draw_timeline
+from agents.report import Comparison, as_json, ranking_table
+from controller.errors import FailureError, MecpilotError
+from controller.metrics import Frames
+from controller.records import Decision, Outcome
+from controller.scenario import Scenario
+from controller.uplink import Trace, TraceBank
+from runtime.markov_traces import builtin_traces
+from runtime.neighbours import neighbours
+
+#: What is compared live.
+CONTROLLERS = ("device-only", "mec-only", "jpeg-offload", "neurosurgeon", "edgent", "greedy", "ppo")
+#: A weak camera on a shared cell, with a MEC that serves others too.
+SCENARIO = Scenario(
+    fps=15.0,
+    deadline_s=0.08,
+    device_slowdown=80.0,
+    mec_slowdown=4.0,
+    mec_load_frac=0.4,
+    rtt_s=0.008,
+    uplink_share_frac=0.03,
+    trace_start_s=30.0,
+    seed=1,
+)
+TRACE_FAMILY = "nyc_lte_up"
+_MEC_READY_S = 60.0
+_console = Console()
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the demo leaves what it made."""
+
+    root: Path
+
+    @property
+    def profile(self) -> Path:
+        return self.root / "profile.json"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "ppo"
+
+    @property
+    def policy(self) -> Path:
+        return self.root / "policy.safetensors"
+
+    @property
+    def twin(self) -> Path:
+        return self.root / "twin"
+
+    @property
+    def live(self) -> Path:
+        return self.root / "live"
+
+    @property
+    def trace(self) -> Path:
+        return self.live / "uplink.csv"
+
+    def outcomes(self, controller: str) -> Path:
+        return self.live / f"{controller}.jsonl"
+
+
+def run(places: Places, workload: str, steps: int, scenario: Scenario) -> None:
+    """All steps, one after the other."""
+    start_s = time.monotonic()
+    places.live.mkdir(parents=True, exist_ok=True)
+    on = ("--workload", workload, "--profile", places.profile)
+    _step("1. Profile this machine (Edgent, stage 1)")
+    _mecpilot("profile", "--workload", workload, "--quick", "--out", places.profile)
+    _step("2. Train a policy on the twin")
+    _mecpilot("train", *on, "--steps", steps, "--seed", 0, "--out", places.run)
+    _step("3. Freeze it into one file")
+    _mecpilot("export", places.run, "--out", places.policy)
+    _step("4. Compare controllers on the twin, on traces that were not trained on")
+    _mecpilot("evaluate", *on, "--policy", places.policy, "--out", places.twin)
+    _step(f"5. Deploy: a MEC, other devices, and one device per controller for {scenario.frames} frames, as processes")
+    trace = _write_trace(places.trace)
+    _deploy(places, workload, scenario)
+    _compare(places, workload, scenario, trace)
+    _say_where(places, time.monotonic() - start_s)
+
+
+def _deploy(places: Places, workload: str, scenario: Scenario) -> None:
+    with _mec(places, workload, scenario) as endpoint:
+        for name in CONTROLLERS:
+            with neighbours(endpoint, workload, scenario, places.profile):
+                _mecpilot("device", "--mec", endpoint, *_device_options(places, workload, scenario, name))
+
+
+def _device_options(places: Places, workload: str, s: Scenario, controller: str) -> list[object]:
+    options: dict[str, object] = {
+        "--workload": workload,
+        "--profile": places.profile,
+        "--controller": controller,
+        "--frames": s.frames,
+        "--fps": s.fps,
+        "--deadline-ms": s.deadline_s * 1e3,
+        "--slowdown": s.device_slowdown,
+        "--uplink": places.trace,
+        "--uplink-share": s.uplink_share_frac,
+        "--uplink-start-s": s.trace_start_s,
+        "--rtt-ms": s.rtt_s * 1e3,
+        "--seed": s.seed,
+        "--outcomes": places.outcomes(controller),
+    }
+    if controller == "ppo":
+        options["--policy"] = places.policy
+    return [part for pair in options.items() for part in pair]
+
+
+@contextmanager
+def _mec(places: Places, workload: str, scenario: Scenario) -> Iterator[str]:
+    """A MEC process for the time of a block; gives its endpoint."""
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "endpoint"
+        arguments = ["mec", "--bind", "tcp://127.0.0.1:*", "--workload", workload, "--profile", places.profile]
+        command = _command(*arguments, "--slowdown", scenario.mec_slowdown, "--ready-file", ready)
+        process = subprocess.Popen(command)
+        try:
+            yield _endpoint(process, ready)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _endpoint(process: subprocess.Popen[bytes], ready: Path) -> str:
+    limit_s = time.monotonic() + _MEC_READY_S
+    while not ready.exists():
+        if process.poll() is not None or time.monotonic() > limit_s:
+            raise FailureError("the MEC process did not start; its message stands above")
+        try:
+            process.wait(0.05)
+        except subprocess.TimeoutExpired:
+            continue
+    return ready.read_text().strip()
+
+
+def _write_trace(path: Path) -> Trace:
+    """A generated LTE uplink that no policy was trained on, as a file that the device replays."""
+    trace = next(t for t in builtin_traces("test").traces if t.name.startswith(TRACE_FAMILY))
+    rows = (f"{t:g},{bps / 1e6:.6f}" for t, bps in zip(trace.t_s, trace.uplink_bps, strict=True))
+    path.write_text("t_s,uplink_mbps\n" + "\n".join(rows) + "\n")
+    return trace
+
+
+def _compare(places: Places, workload: str, scenario: Scenario, trace: Trace) -> None:
+    outcomes = {name: _read(places.outcomes(name)) for name in CONTROLLERS}
+    runs = {name: (Frames.from_outcomes(o, 1.0 / scenario.fps),) for name, o in outcomes.items()}
+    comparison = Comparison(workload, "live", (str(places.trace),), 1, (TRACE_FAMILY,), runs)
+    report = as_json(comparison)
+    (places.live / "comparison.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
+    _console.print(ranking_table(comparison, report))
+    draw_comparison(report["controllers"], f"{workload}, live, {scenario.frames} frames", places.live / "compared.png")
+    for name in CONTROLLERS:
+        draw_timeline(_timeline(name, outcomes[name], scenario, trace), places.live / f"timeline_{name}.png")
+
+
+def _read(path: Path) -> list[Outcome]:
+    return [msgspec.json.decode(line, type=Outcome) for line in path.read_bytes().splitlines()]
+
+
+def _timeline(controller: str, outcomes: list[Outcome], s: Scenario, trace: Trace) -> Timeline:
+    captured_s = np.array([o.frame for o in outcomes]) / s.fps
+    rate = TraceBank([trace]).rate_bps(np.zeros(len(outcomes), dtype=int), s.trace_start_s + captured_s)
+    decisions: dict[Decision, int] = {}
+    row = [-1 if o.decision is None else decisions.setdefault(o.decision, len(decisions)) for o in outcomes]
+    frames = Frames.from_outcomes(outcomes, 1.0 / s.fps)
+    return Timeline(
+        controller=controller,
+        trace=trace.name,
+        t_s=captured_s,
+        uplink_mbps=rate * s.uplink_share_frac / 1e6,
+        deadline_ms=s.deadline_s * 1e3,
+        latency_ms=np.where(frames.dropped, np.inf, frames.latency_s) * 1e3,
+        on_time=frames.on_time,
+        row=np.array(row),
+        decisions=tuple(decisions),
+    )
+
+
+def _say_where(places: Places, elapsed_s: float) -> None:
+    _step(f"Done in {elapsed_s:.0f} s. What was made:")
+    _console.print(
+        f"  policy        {places.policy}\n"
+        f"  TensorBoard   {places.run / 'tensorboard'}   (tensorboard --logdir {places.run / 'tensorboard'})\n"
+        f"  profile       {places.profile}\n"
+        f"  twin          {places.twin}   tables and plots\n"
+        f"  outcome logs  {places.live}/*.jsonl   one line per frame\n"
+        f"  plots         {places.live}/compared.png, timeline_*.png",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _step(title: str) -> None:
+    _console.rule(f"[bold]{title}", align="left")
+
+
+def _command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "mecpilot", *map(str, arguments)]
+
+
+def _mecpilot(*arguments: object) -> None:
+    """Show a command, run it, and stop the demo when it fails."""
+    _console.print("$ mecpilot " + " ".join(map(str, arguments)), style="dim", highlight=False, soft_wrap=True)
+    done = subprocess.run(_command(*arguments), check=False)
+    if done.returncode:
+        raise FailureError(
+            f"`mecpilot {arguments[0]}` ended with exit code {done.returncode}; its message stands above"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m agents.demo")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for all that is made")
+    parser.add_argument("--workload", default="garments", help="what the camera sees")
+    parser.add_argument("--steps", type=int, default=300_000, help="environment steps of the training")
+    parser.add_argument("--frames", type=int, default=300, help="frames per controller in the live comparison")
+    options = parser.parse_args()
+    try:
+        run(Places(options.out), options.workload, options.steps, replace(SCENARIO, frames=options.frames))
+    except MecpilotError as error:
+        print(f"mecpilot demo: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

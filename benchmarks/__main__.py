@@ -1,0 +1,37 @@
+"""Which figures does mecpilot publish, and how does this machine do? Runs every benchmark, or those that are named.
+
+Each benchmark is a module of this package that prints its own table and can be run alone.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+#: name -> what its figures are about, the quick ones first.
+BENCHMARKS = {
+    "bench_decide": "one decision in numpy, against the predict() of an SB3 MlpPolicy",
+    "bench_twin": "environment steps per second of the twin",
+    "bench_overhead": "what the runtime adds to a full offload on loopback",
+    "bench_fidelity": "the twin against live processes, term by term",
+    "bench_learning": "PPO against every classical controller: five seeds, traces never trained on",
+}
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        print(f"unknown benchmark {unknown[0]!r}; expected some of: {', '.join(BENCHMARKS)}", file=sys.stderr)
+        return 2
+    failed = []
+    for name in names or BENCHMARKS:
+        print(f"\n== {name}: {BENCHMARKS[name]}\n$ python -m benchmarks.{name}", flush=True)
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
+            failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
