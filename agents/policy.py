@@ -76,7 +76,8 @@ class CandidateValue(nn.Module):
 
 
 class CandidatePolicy(MultiInputActorCriticPolicy):
-    """Actor-critic policy over observations {"context": (D,), "candidates": (C, F)} and C discrete actions.
+    """Actor-critic policy over observations {"context": (D,), "candidates": (C * F,) or (C, F)} and C discrete
+    actions.
 
     ``net_arch`` keeps its meaning of hidden layers: ``pi`` the two layers of the scorer, ``vf`` the projection and
     the width of the critic.
@@ -121,17 +122,22 @@ class CandidatePolicy(MultiInputActorCriticPolicy):
         """Categorical over the candidates."""
         assert isinstance(obs, dict)
         assert isinstance(self.action_dist, CategoricalDistribution)
-        return self.action_dist.proba_distribution(self.scorer(obs["context"], obs["candidates"]))
+        return self.action_dist.proba_distribution(self.scorer(obs["context"], _table(obs["candidates"])))
 
     def predict_values(self, obs: PyTorchObs) -> Tensor:
         """(B, 1) expected returns."""
         assert isinstance(obs, dict)
-        values: Tensor = self.critic(obs["context"], obs["candidates"])
+        values: Tensor = self.critic(obs["context"], _table(obs["candidates"]))
         return values
 
     def frozen(self) -> FrozenPolicy:
         """The actor as numpy arrays."""
         return FrozenPolicy(**{n: getattr(self.scorer, n).detach().cpu().numpy().copy() for n in TENSORS})
+
+
+def _table(candidates: Tensor) -> Tensor:
+    """(B, C, F), also of (B, C * F): stable-baselines3's checker asks for flat observations."""
+    return candidates.reshape(len(candidates), -1, len(FEATURE_SCHEMA.candidate))
 
 
 def _uniform(rows: int, columns: int, fan_in: int) -> nn.Parameter:

@@ -86,9 +86,7 @@ class World:
     on_time_frac: Floats
     fallback_frac: Floats
     last: Floats = field(metadata=_ROWS_LAST)  # (len(Last), B)
-    places: Floats = field(
-        metadata=_ROWS_LAST
-    )  # (len(Place), in flight + 1, B); the extra one takes what is not kept
+    places: Floats = field(metadata=_ROWS_LAST)  # (len(Place), in flight + 1, B); the extra one takes what is not kept
     samples: Floats = field(metadata=_ROWS_LAST)  # (len(Sample), SAMPLES_KEPT + 1, B); likewise
 
 
