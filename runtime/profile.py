@@ -1,7 +1,7 @@
 """What do the decisions of a bundle cost on this machine? The profile file, and the CostTable made from it.
 
 A profile has two sides. The device's holds the time of every head, the MEC's of every tail, and both the layer
-regressions of Edgent with their errors. It belongs to one bundle, by digest. Times are medians of the thread's own time.
+regressions of Edgent with their errors. It belongs to one bundle, by digest. Times are medians of CPU time, one thread.
 """
 
 from __future__ import annotations
