@@ -27,6 +27,7 @@ from controller.uplink import TraceBank
 from controller.utility import Utility
 from runtime.bundle import Bundle, open_bundle
 from runtime.outcome_log import OutcomeLog
+from runtime.processes import say_ready
 from runtime.profile import candidates, load_costs
 from runtime.summary import RunSummary
 from runtime.workloads.base import WORKLOADS, Workload, get_workload
@@ -66,8 +67,7 @@ def mec(
         session = MecSession(uuid.uuid4().hex, served.digest, slowdown)
         server = MecServer(router, session, segments, costs, slowdown=slowdown, queue_limit=queue_limit, log=log)
         log(f"ready at {router.endpoint}, bundle {served.digest[:12]}, slowdown {slowdown:g}")
-        if ready_file is not None:
-            _write_whole(ready_file, router.endpoint + "\n")
+        say_ready(ready_file, router.endpoint)
         server.serve(stop.asked)
     counts = server.counts
     log(

