@@ -12,12 +12,11 @@ from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.estimators import Estimator
 from controller.latency import predict
-from controller.outlook import first_true_or, keeps_pace, outlook
+from controller.outlook import keeps_pace, outlook
 from controller.records import Bools, Ints, SystemState
 
 #: Codecs that lose no more accuracy than this send the same thing, for a strategy that knows one network only.
 SAME_ACCURACY = 0.005
-RAW = "raw"  # the codec that does not compress
 
 
 class Memoryless:
@@ -39,24 +38,31 @@ class FixedRow(Memoryless):
 
 
 class MostAccurate(Memoryless):
-    """The most accurate of some rows that is predicted to be in time; if none is, the fastest of them.
+    """The most accurate configuration that some cut and codec can bring in time, by the quickest of them.
 
-    ``device-only`` over the device-only rows, ``jpeg-offload`` over the full offloads. With ``keep_pace`` a row must
-    also be quick enough to be chosen for every frame.
+    This is Algorithm 1 of Edgent (arXiv 1806.07840): configurations (a model at a resolution up to an exit) from the
+    most accurate to the least, each at its best partition point, and the first that meets the deadline wins; if none
+    does, the fastest row is taken. ``edgent`` searches all rows, ``jpeg-offload`` the full offloads (in the encoding
+    that is quickest under way), ``device-only`` the rows without the MEC. With ``keep_pace`` a row must also be quick
+    enough to be chosen for every frame.
     """
 
     def __init__(self, name: str, costs: CostTable, rows: Ints, estimator: Estimator, keep_pace: bool) -> None:
         self.name = name
         self._costs = costs
-        self._rows = by_accuracy(costs, rows)
         self._estimator = estimator
         self._keep_pace = keep_pace
+        self._rank = configuration_rank(costs)
+        self._allowed = np.isin(np.arange(len(costs)), rows)
 
     def decide(self, state: SystemState) -> Ints:
-        seen = outlook(self._costs, state, self._estimator.of(state))
-        good = seen.fits & keeps_pace(state, seen) if self._keep_pace else seen.fits
-        fastest = seen.total_s[:, self._rows].argmin(axis=1)
-        return np.asarray(self._rows[first_true_or(fastest, good[:, self._rows])])
+        seen = outlook(self._costs, state, self._estimator)
+        good = seen.fits & self._allowed
+        if self._keep_pace:
+            good &= keeps_pace(state, seen)
+        rank = np.where(good, self._rank, len(self._rank))
+        best = (rank == rank.min(axis=1, keepdims=True)) & self._allowed  # every allowed row, where none is good
+        return np.asarray(np.where(best, seen.total_s, np.inf).argmin(axis=1))
 
 
 class Neurosurgeon(Memoryless):
@@ -104,13 +110,6 @@ def full_offload_rows(costs: CostTable) -> Ints:
     return rows
 
 
-def compressed_offload_rows(costs: CostTable) -> Ints:
-    """Full offloads whose input is compressed; all full offloads where the table compresses none."""
-    rows = full_offload_rows(costs)
-    compressed = [row for row in rows if costs.space.decisions[row].payload != RAW]
-    return np.array(compressed, dtype=np.int64) if compressed else rows
-
-
 def raw_offload_row(costs: CostTable) -> int:
     """The most accurate network, wholly on the MEC, with the input as little compressed as the table knows."""
     rows = full_offload_rows(costs)
@@ -133,3 +132,19 @@ def same_network_rows(costs: CostTable, rows: Ints, like: int) -> Ints:
 
     same = np.array([network(row) == network(like) for row in rows], dtype=np.bool_)
     return np.asarray(rows[same & (costs.accuracy[rows] >= costs.accuracy[like] - SAME_ACCURACY)])
+
+
+def configuration_rank(costs: CostTable) -> Ints:
+    """(C,) 0 for the rows of the most accurate configuration, 1 for those of the next, and so on.
+
+    A codec that costs no more than SAME_ACCURACY does not make another configuration.
+    """
+    rank = np.empty(len(costs), dtype=np.int64)
+    left = by_accuracy(costs, np.arange(len(costs)))
+    count = 0
+    while len(left):
+        together = same_network_rows(costs, left, int(left[0]))
+        rank[together] = count
+        left = left[~np.isin(left, together)]
+        count += 1
+    return rank

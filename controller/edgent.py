@@ -1,10 +1,8 @@
-"""How does Edgent decide? (arXiv 1806.07840 and 1910.05316; here the device runs the front, as in all later work.)
+"""How does Edgent decide when the uplink changes? (arXiv 1910.05316; the device runs the front, as in all later work.)
 
-Static network, Algorithm 1: configurations from the most accurate to the least, for each the partition point with the
-least predicted latency, and the first one that meets the deadline wins. If none does, the fastest row is taken.
-
-Dynamic network: a configuration map, made from recorded traces, says which row has the highest reward in a bandwidth
-state. Online, Bayesian change-point detection on the uplink samples decides when the state has changed.
+A configuration map, made from recorded traces, says which row has the highest reward in a bandwidth state. Online,
+Bayesian change-point detection on the uplink samples decides when the state has changed. (For a static network there
+is Algorithm 1: ``controller.classical.MostAccurate`` over all rows.)
 
 What this version of the map adds, since deadlines and slowdowns differ between the devices that it serves:
 
@@ -26,49 +24,12 @@ import numpy as np
 
 from controller.bandwidth_states import BandwidthStates, level_index, level_log_bps
 from controller.changepoint import ChangeDetector
-from controller.classical import Memoryless, by_accuracy, same_network_rows
 from controller.costs import CostTable
-from controller.estimators import Estimator, recovery
+from controller.estimators import recovery
 from controller.latency import predict
-from controller.outlook import due_s, idle_state, keeps_pace, outlook
+from controller.outlook import due_s, idle_state, is_rescued
 from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
 from controller.uplink import FLOOR_BPS
-
-
-class Edgent(Memoryless):
-    """Algorithm 1. A configuration is a model at a resolution up to an exit, its partition point free."""
-
-    name = "edgent"
-
-    def __init__(self, costs: CostTable, estimator: Estimator, keep_pace: bool) -> None:
-        self._costs = costs
-        self._estimator = estimator
-        self._keep_pace = keep_pace
-        self._rank = configuration_rank(costs)
-
-    def decide(self, state: SystemState) -> Ints:
-        seen = outlook(self._costs, state, self._estimator.of(state))
-        good = seen.fits & keeps_pace(state, seen) if self._keep_pace else seen.fits
-        rank = np.where(good, self._rank, len(self._rank))
-        best = rank == rank.min(axis=1, keepdims=True)  # every row, where none is good
-        return np.asarray(np.where(best, seen.total_s, np.inf).argmin(axis=1))
-
-
-def configuration_rank(costs: CostTable) -> Ints:
-    """(C,) 0 for the rows of the most accurate configuration, 1 for those of the next, and so on.
-
-    A codec that costs no more than SAME_ACCURACY does not make another configuration.
-    """
-    rank = np.empty(len(costs), dtype=np.int64)
-    left = by_accuracy(costs, np.arange(len(costs)))
-    count = 0
-    while len(left):
-        together = same_network_rows(costs, left, int(left[0]))
-        rank[together] = count
-        left = left[~np.isin(left, together)]
-        count += 1
-    return rank
-
 
 #: Conditions are told apart in steps of this factor, waiting times only above _SMALL_S.
 _STEP = 1.05
@@ -96,6 +57,7 @@ class MapTuning:
 
     margin: float = 0.9  # factor on the bandwidths of a state
     recovery_s: float | None = 10.0  # as in Estimator
+    headroom_frac: float = 0.05  # as in Estimator
     hazard: float = 0.02  # probability of a change at each sample
     threshold: float = 0.5  # posterior probability of a change that counts as one
     latency_weight: float = 1.0  # of 1 / latency in the reward; 1 is the paper's
@@ -180,9 +142,9 @@ class EdgentDynamic:
             uplink_bps=uplink_bps[:, 0],
         )
         predicted = predict(self._costs, state, uplink_bps)
-        due = due_s(self._costs, state, predicted.head_s)
+        due = due_s(self._costs, state, is_rescued(self._costs, state, predicted.head_s))
         earned = np.exp(self._costs.accuracy)[:, None] + self._tuning.latency_weight / predicted.total_s
-        reward = (earned * (predicted.total_s <= due[:, :, None])).mean(axis=2)
+        reward = (earned * (predicted.total_s <= (1.0 - self._tuning.headroom_frac) * due[:, :, None])).mean(axis=2)
         if self._tuning.keep_pace:
             busy = np.maximum(predicted.head_s, predicted.transmit_s.mean(axis=2))
             reward *= busy <= state.frame_interval_s[:, None]

@@ -1,7 +1,7 @@
 """Which bandwidth should a controller count on, given the samples it has seen?
 
 Pure functions from a history (B, H), newest first, to one estimate per row (B,). An ``Estimator`` names one of them
-with its window and margin: that triple is what is tuned in every classical controller.
+with its window and its margins: that is what is tuned in every classical controller.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class Estimator:
     window: int = 4  # samples
     margin: float = 0.9  # factor on the estimate; below 1 is careful
     recovery_s: float | None = 10.0  # the estimate doubles with each such time without a new sample; None: never
+    headroom_frac: float = 0.05  # of the remaining budget that a prediction must leave free, for what the load may do
 
     def __post_init__(self) -> None:
         if not 1 <= self.window <= UPLINK_HISTORY:
@@ -84,6 +85,9 @@ class Estimator:
             raise UsageError(f"estimator margin: got {self.margin}; expected a factor above 0")
         if self.recovery_s is not None and not self.recovery_s > 0:
             raise UsageError(f"estimator recovery_s: got {self.recovery_s}; expected seconds above 0, or null")
+
+        if not 0 <= self.headroom_frac < 1:
+            raise UsageError(f"estimator headroom_frac: got {self.headroom_frac}; expected 0 or more, below 1")
 
     def of(self, state: SystemState) -> Floats:
         """(B,) bit/s. Bandwidth is only seen by sending, so without hope a controller that went local stays there."""

@@ -33,7 +33,7 @@ class Greedy(Memoryless):
         self._penalty = penalty
 
     def decide(self, state: SystemState) -> Ints:
-        seen = outlook(self._costs, state, self._estimator.of(state))
+        seen = outlook(self._costs, state, self._estimator)
         return np.asarray(value(self._costs, state, self._utility, seen, self._penalty).argmax(axis=1))
 
 
@@ -61,5 +61,5 @@ def typical_row(costs: CostTable, utility: Utility) -> int:
         mec_wait_s=everywhere(scenario.rtt_s),
         uplink_bps=_TYPICAL_BPS,
     )
-    seen = outlook(costs, state, _TYPICAL_BPS)
+    seen = outlook(costs, state, Estimator())
     return int(value(costs, state, utility, seen, DEFAULT_PENALTY).mean(axis=0).argmax())

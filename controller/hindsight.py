@@ -12,7 +12,7 @@ from controller.classical import Memoryless
 from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.greedy import value
-from controller.outlook import Outlook, due_s, mec_s
+from controller.outlook import Outlook, due_s, is_rescued, mec_s
 from controller.records import Floats, Ints, SystemState
 from controller.utility import Utility
 
@@ -39,16 +39,21 @@ def known_outcome(costs: CostTable, state: SystemState) -> Outlook:
     """The outlook without any estimate of the uplink. UsageError outside the twin."""
     if state.true_latency_s is None:
         raise UsageError("hindsight needs the future; it runs in the twin only, choose another controller here")
-    total = state.true_latency_s
+    total = state.true_latency_s  # infinite where the request would meet a dead link
     head = costs.head_s * _true_slowdown(costs, state)[:, None]
-    due = due_s(costs, state, head)
-    link = np.maximum(total - state.frame_age_s[:, None] - head - mec_s(costs, state), 0.0)
-    link *= ~costs.space.device_only
-    return Outlook(head, link, link, total, due, total <= due)
+    rescued = is_rescued(costs, state, head)
+    crosses = np.isfinite(total) & ~costs.space.device_only
+    left = np.where(crosses, total, 0.0) - state.frame_age_s[:, None] - head - mec_s(costs, state)
+    link = np.where(crosses, np.maximum(left, 0.0), 0.0)
+    return Outlook(head, link, link, total, total <= due_s(costs, state, rescued), rescued)
 
 
 def _true_slowdown(costs: CostTable, state: SystemState) -> Floats:
-    """(B,) device time / profiled time right now, which the latency of a device-only row gives away."""
+    """(B,) device time / profiled time right now, which the device-only rows give away.
+
+    The least of them: a fallback that preempts the head makes some of them look slower than the device is.
+    """
     assert state.true_latency_s is not None
-    row = costs.local_frontier[-1]
-    return np.asarray((state.true_latency_s[:, row] - state.frame_age_s) / costs.head_s[row])
+    rows = costs.local_frontier
+    busy = state.true_latency_s[:, rows] - state.frame_age_s[:, None]
+    return np.asarray((busy / costs.head_s[rows]).min(axis=1))

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from controller.costs import CostTable
+from controller.estimators import Estimator
 from controller.latency import predict
-from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
+from controller.records import UPLINK_HISTORY, Bools, Floats, SystemState
 from controller.telemetry import fallback_reserve_s
 from controller.utility import Utility
 
@@ -26,17 +27,20 @@ class Outlook:
     link_s: Floats  # (B, C) backlog and transmission after the head has ended; 0 when device-only
     transmit_s: Floats  # (B, C) own payload only
     total_s: Floats  # (B, C) capture to answer
-    due_s: Floats  # (B, C) when the answer must be there
-    fits: Bools  # (B, C)
+    fits: Bools  # (B, C) predicted to be in time
+    rescued: Bools  # (B, C) if it is not, the fallback answers
 
 
-def outlook(costs: CostTable, state: SystemState, uplink_bps: Floats) -> Outlook:
-    """Expectations if the uplink kept ``uplink_bps`` (B,)."""
-    predicted = predict(costs, state, uplink_bps[:, None])
+def outlook(costs: CostTable, state: SystemState, estimator: Estimator) -> Outlook:
+    """Expectations if the uplink kept the estimated bandwidth."""
+    predicted = predict(costs, state, estimator.of(state)[:, None])
     total, transmit = predicted.total_s[:, :, 0], predicted.transmit_s[:, :, 0]
-    due = due_s(costs, state, predicted.head_s)
-    link = total - state.frame_age_s[:, None] - predicted.head_s - mec_s(costs, state)
-    return Outlook(predicted.head_s, link, transmit, total, due, total <= due)
+    age = state.frame_age_s[:, None]
+    rescued = is_rescued(costs, state, predicted.head_s)
+    budget = due_s(costs, state, rescued) - age
+    link = total - age - predicted.head_s - mec_s(costs, state)
+    fits = total - age <= (1.0 - estimator.headroom_frac) * budget
+    return Outlook(predicted.head_s, link, transmit, total, fits, rescued)
 
 
 def mec_s(costs: CostTable, state: SystemState) -> Floats:
@@ -46,12 +50,15 @@ def mec_s(costs: CostTable, state: SystemState) -> Floats:
     return np.asarray(served * ~costs.space.device_only)
 
 
-def due_s(costs: CostTable, state: SystemState, head_s: Floats) -> Floats:
-    """(B, C) time from capture by which each candidate must have answered to count as decided."""
-    fallback_at = fallback_at_s(costs, state)
+def is_rescued(costs: CostTable, state: SystemState, head_s: Floats) -> Bools:
+    """(B, C) candidates whose head ends early enough for the fallback to step in."""
     head_end = state.frame_age_s[:, None] + head_s
-    falls_back = ~costs.space.device_only & (head_end <= fallback_at[:, None])
-    return np.where(falls_back, fallback_at[:, None], state.deadline_s[:, None])
+    return np.asarray(~costs.space.device_only & (head_end <= fallback_at_s(costs, state)[:, None]))
+
+
+def due_s(costs: CostTable, state: SystemState, rescued: Bools) -> Floats:
+    """(B, C) time from capture by which each candidate must have answered to count as decided."""
+    return np.where(rescued, fallback_at_s(costs, state)[:, None], state.deadline_s[:, None])
 
 
 def fallback_at_s(costs: CostTable, state: SystemState) -> Floats:
@@ -63,7 +70,7 @@ def fallback_at_s(costs: CostTable, state: SystemState) -> Floats:
 def expected_utility(costs: CostTable, state: SystemState, utility: Utility, seen: Outlook) -> Floats:
     """(B, C) utility of this frame: the candidate's accuracy if it fits, otherwise the fallback's or nothing."""
     fallback = costs.local_frontier[0]
-    falls_back = ~seen.fits & (seen.due_s < state.deadline_s[:, None])
+    falls_back = ~seen.fits & seen.rescued
     busy = seen.head_s + falls_back * (costs.head_s[fallback] * state.device_slowdown)[:, None]
     score = np.where(seen.fits, costs.accuracy, costs.accuracy[fallback] * falls_back)
     return np.asarray(score - utility.energy_weight_per_j * utility.energy_j(busy, seen.transmit_s))
@@ -81,12 +88,6 @@ def keeps_pace(state: SystemState, seen: Outlook) -> Bools:
     """(B, C) candidates that could be chosen for every frame without a queue building up."""
     interval = state.frame_interval_s[:, None]
     return np.asarray((seen.head_s <= interval) & (seen.transmit_s <= interval))
-
-
-def first_true_or(fallback: Ints, flags: Bools) -> Ints:
-    """(B,) column of the first true flag of (B, C); ``fallback`` (B,) where there is none."""
-    first = flags.argmax(axis=1)
-    return np.where(flags[np.arange(len(flags)), first], first, fallback)
 
 
 def idle_state(

@@ -2,8 +2,8 @@
 
 Tunables are JSON-able. Every key below is optional; a key that a controller does not know is an error.
 
-``kind window margin recovery_s``
-    The bandwidth estimate, see ``controller.estimators.Estimator``.
+``kind window margin recovery_s headroom_frac``
+    The bandwidth estimate and what to keep free, see ``controller.estimators.Estimator``.
 ``keep_pace``
     True: only what is quick enough to be chosen for every frame counts as fitting.
 ``penalty``
@@ -21,6 +21,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from controller.bandwidth_states import BandwidthStates, default_states
 from controller.base import Controller
 from controller.classical import (
@@ -29,12 +31,12 @@ from controller.classical import (
     MostAccurate,
     Neurosurgeon,
     Random,
-    compressed_offload_rows,
     device_only_rows,
+    full_offload_rows,
     raw_offload_row,
 )
 from controller.costs import CostTable
-from controller.edgent import Edgent, EdgentDynamic, MapTuning
+from controller.edgent import EdgentDynamic, MapTuning
 from controller.errors import UsageError, unknown_name
 from controller.estimators import Estimator, Kind
 from controller.features import Features
@@ -65,11 +67,11 @@ _MAP_KEYS = tuple(field.name for field in fields(MapTuning))
 #: The keys that each controller's tuning may have.
 TUNABLE_KEYS: dict[str, tuple[str, ...]] = {
     "ppo": (),
-    "device-only": ("keep_pace",),
+    "device-only": ("headroom_frac", "keep_pace"),
     "mec-only": (),
     "jpeg-offload": (*_ESTIMATOR_KEYS, "keep_pace"),
     "static-best": ("decision",),
-    "neurosurgeon": _ESTIMATOR_KEYS,
+    "neurosurgeon": ("kind", "window", "margin", "recovery_s"),
     "edgent": (*_ESTIMATOR_KEYS, "keep_pace"),
     "edgent-dynamic": (*_MAP_KEYS, "states"),
     "greedy": (*_ESTIMATOR_KEYS, "penalty"),
@@ -111,7 +113,7 @@ class Parts:
 
     @property
     def estimator(self) -> Estimator:
-        chosen = {key: self.tuning[key] for key in _ESTIMATOR_KEYS}
+        chosen = asdict(Estimator()) | {key: self.tuning[key] for key in _ESTIMATOR_KEYS if key in self.tuning}
         kinds = tuple(kind.value for kind in Kind)
         if chosen["kind"] not in kinds:
             raise unknown_name("estimator kind", str(chosen["kind"]), kinds)
@@ -158,14 +160,11 @@ def _ppo(parts: Parts) -> Controller:
     return Policy(parts.policy, Features(parts.costs, parts.utility))
 
 
-def _device_only(parts: Parts) -> Controller:
-    rows = device_only_rows(parts.costs)
-    return MostAccurate("device-only", parts.costs, rows, Estimator(), parts.keep_pace)
+def _most_accurate(name: str, rows_of: Callable[[CostTable], Ints]) -> Callable[[Parts], Controller]:
+    def make(parts: Parts) -> Controller:
+        return MostAccurate(name, parts.costs, rows_of(parts.costs), parts.estimator, parts.keep_pace)
 
-
-def _jpeg_offload(parts: Parts) -> Controller:
-    rows = compressed_offload_rows(parts.costs)
-    return MostAccurate("jpeg-offload", parts.costs, rows, parts.estimator, parts.keep_pace)
+    return make
 
 
 def _static_best(parts: Parts) -> Controller:
@@ -191,12 +190,12 @@ def _hindsight(parts: Parts) -> Controller:
 
 _MAKERS: dict[str, Callable[[Parts], Controller]] = {
     "ppo": _ppo,
-    "device-only": _device_only,
+    "device-only": _most_accurate("device-only", device_only_rows),
     "mec-only": lambda parts: FixedRow("mec-only", raw_offload_row(parts.costs)),
-    "jpeg-offload": _jpeg_offload,
+    "jpeg-offload": _most_accurate("jpeg-offload", full_offload_rows),
     "static-best": _static_best,
     "neurosurgeon": lambda parts: Neurosurgeon(parts.costs, parts.estimator),
-    "edgent": lambda parts: Edgent(parts.costs, parts.estimator, parts.keep_pace),
+    "edgent": _most_accurate("edgent", lambda costs: np.arange(len(costs))),
     "edgent-dynamic": _edgent_dynamic,
     "greedy": _greedy,
     "random": lambda parts: Random(parts.costs, parts.seed),

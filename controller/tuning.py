@@ -35,6 +35,7 @@ _STATIC_ROWS = 64  # more rows than this are thinned out first
 _GRID: dict[str, tuple[Any, ...]] = {
     "margin": (0.35, *_MARGINS, 1.2),
     "recovery_s": (3.0, 10.0, 30.0, None),
+    "headroom_frac": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3),
     "keep_pace": (True, False),
     "penalty": (0.0, 0.1, 0.2, 0.4, 0.8, 1.6),
     "latency_weight": (1.0, 0.1, 0.01, 0.001),
