@@ -233,7 +233,7 @@ def _take_place(conditions: Conditions, world: World, flight: Flight, answer: An
     flat[Place.FALLBACK_BUSY_S][place] = answer.fallback_busy_s
     flat[Place.SETTLE_S][place] = answer.settled_s
     flat[Place.ON_TIME][place] = answer.on_time
-    flat[Place.FELL_BACK][place] = answer.fell_back
+    flat[Place.FELL_BACK][place] = answer.fell_back & answer.on_time
     return places
 
 

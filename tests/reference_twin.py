@@ -1,0 +1,279 @@
+"""One environment of the twin, as plainly as possible: lists and floats, one event after another.
+
+Slow and obvious where ``envs`` is quick and vectorised; the two must tell the same story to the last digit. It takes
+from ``envs`` only what is luck (the noise of a frame, the path of the MEC's queue) and the names of the statuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from controller.costs import CostTable
+from controller.scenario import Scenario
+from controller.telemetry import FALLBACK_MARGIN, FALLBACK_SLACK_S, MAX_UNANSWERED
+from controller.uplink import TraceBank
+from controller.utility import Utility
+from envs.conditions import NOISE_ROWS, conditions_of
+from envs.mec_queue import neighbour_queue
+from envs.rules import TwinCalibration, _draw_luck
+
+PROBE_BYTES = 1024
+SILENCE_S = 0.875
+
+
+@dataclass
+class Told:
+    """A sample that comes at a time."""
+
+    at_s: float
+    bps: float
+    sent_bytes: float  # up to and including its request
+    queue_s: float | None = None  # None for a probe
+    mec_slowdown: float | None = None
+    reset_slowdown: float | None = None
+
+
+@dataclass
+class Pending:
+    """A request whose frame may wait for the MEC."""
+
+    release_s: float
+    settle_s: float
+    on_time: bool
+    fell_back: bool
+    counted: bool = False
+
+
+@dataclass
+class ReferenceTwin:
+    """Runs one scenario; ``seen`` collects what the device knows at each decision, ``done`` what became of it."""
+
+    costs: CostTable
+    bank: TraceBank
+    score: np.ndarray
+    scenario: Scenario
+    utility: Utility = field(default_factory=Utility)
+    calibration: TwinCalibration = field(default_factory=TwinCalibration)
+    queue_limit: int = 2
+    max_in_flight: int = 4
+
+    def __post_init__(self) -> None:
+        s = self.scenario
+        self.device_load, self.mec_load = s.device_load(), s.mec_load()
+        drawn = conditions_of([s], self.costs.neighbour_mec_s, len(self.mec_load))
+        self.noise_start, self.phase = int(drawn.noise_start[0]), float(drawn.neighbour_phase[0])
+        self.neighbour_s = self.costs.neighbour_mec_s * s.mec_slowdown
+        self.luck = _draw_luck(self.calibration)
+        self.interval_s = 1.0 / s.fps
+        self.now_s, self.frame = 0.0, 0
+        self.link_free_s = self.reply_s = self.arrival_s = self.done_s = self.extra_s = 0.0
+        self.down = (0.0, 0.0)
+        self.lost_bytes = self.sent_bytes = 0.0
+        self.fallbacks: list[tuple[float, float]] = []  # start, duration
+        self.pending: list[Pending] = []
+        self.told: list[Told] = []
+        self.device_slowdown = s.device_slowdown / (1 - self.device_load[0])
+        self.on_time_frac, self.fallback_frac = 1.0, 0.0
+        self.first_bps = PROBE_BYTES * 8 / self.crossing_s(0.0, PROBE_BYTES)
+
+    # The world ----------------------------------------------------------------------------------------------
+
+    def at(self, series: np.ndarray, time_s: float) -> float:
+        return float(series[min(int(time_s), len(series) - 1)])
+
+    def crossing_s(self, begin_s: float, size: float) -> float:
+        s = self.scenario
+        bits = np.array([size * 8.0 / s.uplink_share_frac])
+        begin = np.array([s.trace_start_s + begin_s])
+        return float(self.bank.finish_s(np.array([s.trace_index]), begin, bits)[0] - begin[0])
+
+    def luck_of(self, row: int) -> float:
+        return float(self.luck[row, (self.noise_start + self.frame) % NOISE_ROWS])
+
+    def device_s(self, row: int, time_s: float, luck: float) -> float:
+        load = self.at(self.device_load, time_s)
+        return float(self.costs.head_s[row]) * self.scenario.device_slowdown / (1 - load) * luck
+
+    def is_down(self, time_s: float) -> bool:
+        return self.down[0] <= time_s < self.down[1]
+
+    def unheard(self) -> int:
+        return sum(sample.at_s > self.now_s for sample in self.told)
+
+    def fallback_row(self, left_s: float, slowdown: float) -> int:
+        chosen = int(self.costs.local_frontier[0])
+        for row in self.costs.local_frontier:
+            if FALLBACK_MARGIN * self.costs.head_s[row] * slowdown <= left_s:
+                chosen = int(row)
+        return chosen
+
+    def wait_at_mec(self, arrival_s: float) -> tuple[float, float]:
+        level = min(round(self.at(self.mec_load, arrival_s) * 100), 95)
+        units = np.array([self.phase + arrival_s / self.neighbour_s])
+        others = float(neighbour_queue().workload(np.array([level]), units)[0]) * self.neighbour_s
+        own = max(self.extra_s - (arrival_s - self.arrival_s) * (1 - level / 100), 0.0)
+        return max(others + own, self.done_s - arrival_s), others
+
+    # One frame ----------------------------------------------------------------------------------------------
+
+    def run(self, decide: Callable[[int], int]) -> tuple[list[dict], list[dict]]:
+        seen, done = [], []
+        while self.frame < self.scenario.frames:
+            seen.append(self.observe())
+            done.append(self.step(decide(len(done))))
+        return seen, done
+
+    def step(self, decided: int) -> dict:
+        s, space = self.scenario, self.costs.space
+        capture_s = self.frame * self.interval_s
+        answer_by_s = capture_s + s.deadline_s
+        row, fell_back = decided, False
+        full = self.unheard() >= MAX_UNANSWERED
+        if not space.device_only[decided] and (self.is_down(self.now_s) or full):
+            row, fell_back = self.fallback_row(answer_by_s - self.now_s, self.device_slowdown), True
+        head_s = self.device_s(row, self.now_s, self.luck_of(0))
+        end_s = self.now_s + head_s
+        for start_s, busy_s in self.fallbacks:
+            if self.now_s <= start_s < end_s:
+                end_s += busy_s
+        pace = head_s / float(self.costs.head_s[row])
+        self.device_slowdown += 0.2 * (pace - self.device_slowdown)
+        busy_until_s, transmit_s, busy_s, sent, silent = end_s, 0.0, head_s, False, False
+        answered_s, answer_row = end_s, row
+        if not space.device_only[row]:
+            give_up_s = max(capture_s + 2 * s.deadline_s, end_s)
+            reserve_s = FALLBACK_MARGIN * self.costs.head_s[self.costs.local_frontier[0]] * self.device_slowdown
+            due_s = answer_by_s - (reserve_s + FALLBACK_SLACK_S)
+            sent = not self.is_down(end_s)
+            if sent:
+                answered_s, transmit_s = self.send(row, end_s)
+                falls_back = end_s <= due_s < answered_s
+            else:
+                answered_s, due_s, falls_back = np.inf, end_s, end_s < answer_by_s
+            if falls_back:
+                start_s = max(due_s, self.fallbacks[-1][0] + self.fallbacks[-1][1] if self.fallbacks else 0.0)
+                answer_row = self.fallback_row(answer_by_s - start_s, self.device_slowdown)
+                extra_s = self.device_s(answer_row, start_s, self.luck_of(1))
+                answered_s, busy_s, fell_back = start_s + extra_s, busy_s + extra_s, True
+                self.fallbacks.append((start_s, extra_s))
+                if not sent:
+                    busy_until_s = answered_s
+            elif answered_s > give_up_s:
+                answered_s, silent = give_up_s, True
+            if sent:
+                release_s = min(answered_s, start_s if falls_back else np.inf)
+                late = answered_s > answer_by_s
+                self.pending.append(Pending(release_s, answered_s, not late, fell_back and not late))
+        on_time = answered_s <= answer_by_s and not silent
+        sample_index = (s.first_sample + self.frame) % self.score.shape[1]
+        score = 0.0 if silent else float(self.score[space.variant[answer_row], sample_index])
+        energy_j = self.utility.energy_j(busy_s, transmit_s)
+        utility = (score if on_time else 0.0) - self.utility.energy_weight_per_j * energy_j
+        frame, dropped = self.frame, self.advance(busy_until_s)
+        self.count(None if sent else (on_time, on_time and fell_back), dropped)
+        return {
+            "frame": frame,
+            "status": ("fallback" if fell_back else "ok") if on_time else "late",
+            "latency_s": answered_s - capture_s,
+            "score": score,
+            "energy_j": energy_j,
+            "utility": utility,
+            "dropped": dropped,
+            "reward": utility - self.utility.drop_penalty * dropped,
+        }
+
+    def send(self, row: int, end_s: float) -> tuple[float, float]:
+        """Reply time and transmission time; what the reply tells is noted for later."""
+        s, c = self.scenario, self.costs
+        mean = float(c.payload_bytes[row])
+        payload = max(mean + float(c.payload_std_bytes[row]) * self.luck_of(3), mean / 2)
+        begin_s = max(end_s, self.link_free_s)
+        transmit_s = self.crossing_s(begin_s, payload + self.calibration.header_bytes)
+        arrival_s = begin_s + transmit_s + s.rtt_s / 2
+        queue_s, others_s = self.wait_at_mec(arrival_s)
+        pace = s.mec_slowdown * self.luck_of(2)
+        tail_s = float(c.mec_s[row]) * pace
+        done_s = arrival_s + queue_s + tail_s
+        reply_s = done_s + s.rtt_s / 2 + self.calibration.overhead_s
+        silent_from_s = max(end_s, self.reply_s)
+        breaks = reply_s - silent_from_s > SILENCE_S
+        lost = breaks or end_s < self.down[1]
+        self.sent_bytes += payload
+        self.link_free_s, self.reply_s = begin_s + transmit_s, reply_s
+        self.arrival_s, self.done_s, self.extra_s = arrival_s, done_s, queue_s - others_s + tail_s
+        sample = Told(reply_s, payload * 8 / max(transmit_s, 1e-4), self.sent_bytes, queue_s, pace)
+        if lost:
+            self.lost_bytes = self.sent_bytes
+        else:
+            self.told.append(sample)
+        if breaks:
+            from_s = silent_from_s + SILENCE_S
+            self.down = (self.down[0] if self.down[1] > from_s else from_s, reply_s)
+            begin_s = max(reply_s + s.rtt_s, self.link_free_s)
+            probe_s = self.crossing_s(begin_s, PROBE_BYTES)
+            self.link_free_s = begin_s + probe_s
+            echo_s = self.link_free_s + s.rtt_s + self.calibration.overhead_s
+            bps = PROBE_BYTES * 8 / max(probe_s, 1e-4)
+            self.told.append(Told(echo_s, bps, self.sent_bytes, reset_slowdown=s.mec_slowdown))
+        return reply_s, transmit_s
+
+    def advance(self, busy_until_s: float) -> int:
+        """Move to the next decision point; how many frames were dropped on the way."""
+        first = self.frame + 1
+        now_s = max(busy_until_s, first * self.interval_s)
+        if len(self.pending) >= self.max_in_flight:
+            now_s = max(now_s, self.pending[-self.max_in_flight].release_s)
+        for start_s, duration_s in self.fallbacks:
+            if start_s <= now_s:
+                now_s = max(now_s, start_s + duration_s)
+        frames = self.scenario.frames
+        captured = sum(number * self.interval_s <= now_s + 1e-9 * self.interval_s for number in range(frames))
+        waiting = list(range(first, captured))
+        dropped = max(len(waiting) - self.queue_limit, 0)
+        self.queued = max(len(waiting) - dropped - 1, 0)
+        self.now_s, self.frame = now_s, first + dropped
+        return dropped
+
+    def count(self, at_once: tuple[bool, bool] | None, dropped: int) -> None:
+        outcomes = [(p.on_time, p.fell_back) for p in self.pending if not p.counted and p.settle_s <= self.now_s]
+        for p in self.pending:
+            p.counted = p.counted or p.settle_s <= self.now_s
+        outcomes += [(False, False)] * dropped + ([at_once] if at_once else [])
+        if outcomes:
+            forget = 0.9 ** len(outcomes)
+            on_time, fell_back = np.mean(outcomes, axis=0)
+            self.on_time_frac = forget * self.on_time_frac + (1 - forget) * on_time
+            self.fallback_frac = forget * self.fallback_frac + (1 - forget) * fell_back
+
+    def observe(self) -> dict:
+        """What the device knows now."""
+        heard = [sample for sample in self.told if sample.at_s <= self.now_s]
+        replies = [sample for sample in heard if sample.queue_s is not None]
+        slowdown = self.scenario.mec_slowdown
+        for sample in heard:
+            if sample.mec_slowdown is not None:
+                slowdown += 0.2 * (sample.mec_slowdown - slowdown)
+            if sample.reset_slowdown is not None:
+                slowdown = sample.reset_slowdown
+        newest_first = [sample.bps for sample in reversed(heard)] + [self.first_bps] * 8
+        crossed = max(heard[-1].sent_bytes if heard else 0.0, self.lost_bytes if self.now_s >= self.down[0] else 0.0)
+        return {
+            "frame_age_s": self.now_s - self.frame * self.interval_s,
+            "uplink_bps": newest_first[:8],
+            "uplink_sample_count": len(heard) + 1,
+            "uplink_age_s": self.now_s - (heard[-1].at_s if heard else 0.0),
+            "uplink_backlog_bytes": self.sent_bytes - crossed,
+            "rtt_s": self.scenario.rtt_s + self.calibration.overhead_s,
+            "device_slowdown": self.device_slowdown,
+            "queued_frames": getattr(self, "queued", 0),
+            "in_flight": sum(p.release_s > self.now_s for p in self.pending),
+            "mec_queue_s": replies[-1].queue_s if replies else 0.0,
+            "mec_slowdown": slowdown,
+            "mec_age_s": self.now_s - (replies[-1].at_s if replies else 0.0),
+            "link_up": not self.is_down(self.now_s),
+            "on_time_frac": self.on_time_frac,
+            "fallback_frac": self.fallback_frac,
+        }
