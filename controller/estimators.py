@@ -72,11 +72,11 @@ _ESTIMATE: dict[Kind, Callable[[Floats, int], Floats]] = {
 class Estimator:
     """One way to estimate the uplink."""
 
-    kind: Kind = Kind.HARMONIC
-    window: int = 4  # samples
+    kind: Kind = Kind.EWMA
+    window: int = 3  # samples
     margin: float = 0.9  # factor on the estimate; below 1 is careful
     recovery_s: float | None = 10.0  # the estimate doubles with each such time without a new sample; None: never
-    headroom_frac: float = 0.05  # of the remaining budget that a prediction must leave free, for what the load may do
+    headroom_frac: float = 0.1  # of the remaining budget that a prediction must leave free, for what the load may do
 
     def __post_init__(self) -> None:
         if not 1 <= self.window <= UPLINK_HISTORY:

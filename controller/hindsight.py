@@ -16,8 +16,8 @@ from controller.outlook import Outlook, due_s, is_rescued, mec_s
 from controller.records import Floats, Ints, SystemState
 from controller.utility import Utility
 
-#: Utility lost per frame interval of delay, found on the built-in traces.
-DEFAULT_PENALTY = 0.4
+#: Utility lost per frame interval of delay. Tuned per episode it gains less than 0.0003 on the built-in traces.
+DEFAULT_PENALTY = 0.02
 
 
 class Hindsight(Memoryless):

@@ -83,7 +83,11 @@ TUNABLE_KEYS: dict[str, tuple[str, ...]] = {
 def default_tuning(name: str) -> dict[str, Any]:
     """What the named controller uses for each tunable that has a plain default."""
     known: dict[str, Any] = asdict(MapTuning()) if name == "edgent-dynamic" else asdict(Estimator())
-    known |= {"keep_pace": True, "penalty": HINDSIGHT_PENALTY if name == "hindsight" else DEFAULT_PENALTY}
+    known |= {
+        "kind": Estimator().kind.value,
+        "keep_pace": True,
+        "penalty": HINDSIGHT_PENALTY if name == "hindsight" else DEFAULT_PENALTY,
+    }
     return {key: known[key] for key in TUNABLE_KEYS[name] if key in known}
 
 

@@ -1,8 +1,8 @@
 """Which tunables serve a classical controller best? A small grid, judged by the caller.
 
 The caller's ``evaluate`` runs a controller on the training traces and returns its mean utility, so this file knows no
-environment. Estimator and margin depend on each other and are searched together; the other tunables follow one after
-the other, each with the best values found before it.
+environment. Estimator and margin depend on each other and are searched together; then the tunables follow one after
+the other, each with the best values found before it, in two rounds.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _ESTIMATES = (
 _MARGINS = (0.5, 0.65, 0.8, 0.9, 1.0)
 _STATIC_ROWS = 64  # more rows than this are thinned out first
 
-#: What is tried for each tunable, in this order.
+#: What is tried for each other tunable, in this order, twice.
 _GRID: dict[str, tuple[Any, ...]] = {
-    "margin": (0.35, *_MARGINS, 1.2),
-    "recovery_s": (3.0, 10.0, 30.0, None),
+    "latency_weight": (1.0, 0.1, 0.01, 0.001, 0.0),
     "headroom_frac": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3),
+    "margin": (0.35, 0.5, 0.65, 0.8, 0.9, 1.0, 1.2),
+    "recovery_s": (3.0, 10.0, 30.0, None),
     "keep_pace": (True, False),
-    "penalty": (0.0, 0.1, 0.2, 0.4, 0.8, 1.6),
-    "latency_weight": (1.0, 0.1, 0.01, 0.001),
+    "penalty": (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8),
     "hazard": (0.005, 0.02, 0.1),
     "threshold": (0.3, 0.5, 0.8),
 }
@@ -68,6 +68,8 @@ def tune(
     for step in _steps(name, costs):
         for change in step:
             tuning = {**best, **change}
+            if tuning == best:
+                continue
             reached = score(tuning)
             if reached > best_score:
                 best, best_score = tuning, reached
@@ -81,6 +83,6 @@ def _steps(name: str, costs: CostTable) -> Iterable[list[Tuning]]:
         yield [decision_tuning(costs, row) for row in range(len(costs))]
     if "kind" in keys:
         yield [{"kind": k, "window": w, "margin": m} for (k, w), m in product(_ESTIMATES, _MARGINS)]
-    for key in _GRID:
-        if key in keys and not (key == "margin" and "kind" in keys):
+    for key in 2 * list(_GRID):
+        if key in keys:
             yield [{key: value} for value in _GRID[key]]

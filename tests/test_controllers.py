@@ -200,6 +200,14 @@ def test_an_answer_after_the_fallback_has_begun_does_not_count():
     assert _row("jpeg-offload", _state(5e4, deadline_s=0.11), **PLAIN) == 4  # 96.2 <= 96.5
 
 
+def test_a_prediction_must_leave_headroom_for_a_load_that_grows():
+    """Row 2 takes 90 ms. What must stay free is a share of the budget that the frame has left, not of the deadline."""
+    assert _row("device-only", _state(), headroom_frac=0.05) == 2
+    assert _row("device-only", _state(), headroom_frac=0.15) == 1
+    assert _row("device-only", _state(frame_age_s=0.02, deadline_s=0.114), headroom_frac=0.04) == 2  # 90 <= 90.2
+    assert _row("device-only", _state(frame_age_s=0.02, deadline_s=0.113), headroom_frac=0.04) == 1  # 90 > 89.3
+
+
 def test_a_device_that_need_not_keep_pace_takes_the_slow_row():
     assert _row("device-only", _state(frame_interval_s=0.05), keep_pace=False, headroom_frac=0.0) == 2
 
@@ -238,7 +246,7 @@ def test_static_best_takes_the_tuned_row_and_no_other():
 
 
 def test_untuned_static_best_takes_a_row_that_is_in_time_on_a_typical_uplink():
-    assert _row("static-best", _state()) in (4, 5, 6)
+    assert _row("static-best", _state()) in (3, 4, 6)
 
 
 def test_random_takes_every_row():
@@ -392,13 +400,14 @@ def test_tuning_finds_the_best_fixed_row():
 @pytest.mark.parametrize("name", TUNED_BY_ESTIMATE)
 def test_tuning_finds_that_the_newest_samples_mislead(name):
     """Fast samples hide a slow link: whoever believes them sends what does not arrive. Careful kinds do not."""
+    plain = {key: value for key, value in PLAIN.items() if key in TUNABLE_KEYS[name]}
     state = _state([1e6, 1e6, 1e6, 1e4, 1e4, 1e4, 1e4, 1e4])
 
     def careful(controller: Controller) -> float:
         return float(COSTS.payload_bytes[controller.decide(state)[0]] < 500)
 
-    tuning, score = tune(name, COSTS, UTILITY, careful, base=PLAIN)
-    assert careful(_make(name, PLAIN)) == 0.0
+    tuning, score = tune(name, COSTS, UTILITY, careful, base=plain)
+    assert careful(_make(name, plain)) == 0.0
     assert score == 1.0
     assert tuning["kind"] in ("minimum", "harmonic", "percentile", "ewma")
     assert careful(_make(name, tuning)) == 1.0
