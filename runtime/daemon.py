@@ -15,7 +15,7 @@ from controller.uplink import TraceBank
 from controller.utility import Utility
 from runtime.device import Device, Limits, Log
 from runtime.device_session import DeviceSession
-from runtime.link import DirectLink, Link
+from runtime.link import Clock, DirectLink, Link
 from runtime.local_compute import LocalCompute
 from runtime.shaping import ShapedLink, Shaper
 from runtime.transport import Dealer
@@ -31,11 +31,11 @@ def open_device(
     limits: Limits | None = None,
     *,
     closed_loop: bool = False,
+    clock: Clock = time.perf_counter,
     log: Log = lambda _: None,
 ) -> Device:
     """A device that talks to the MEC at ``endpoint``. With a bank its uplink replays the scenario's trace, share and
     round trip; without, it is the network as it is. ``costs`` are the decisions that ``execute`` takes rows of."""
-    clock = time.perf_counter
     link: Link = DirectLink(Dealer(endpoint), clock)
     if bank is not None:
         shaper = Shaper(bank, scenario.trace_index, scenario.trace_start_s, scenario.uplink_share_frac)

@@ -1,0 +1,171 @@
+"""The real thing as a backend: a MEC process, other devices' requests, and this process as the device.
+
+Nothing is emulated but what the scenario says (slowdowns, uplink). The learner's own thinking is no part of the
+device: the device's clock stands between two steps, so that an update of the policy drops no frames.
+"""
+
+from __future__ import annotations
+
+import atexit
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from subprocess import Popen
+from typing import Any, Literal
+
+import torch
+
+from controller.costs import CostTable
+from controller.errors import FailureError
+from controller.records import Outcome, Status, SystemState
+from controller.scenario import Scenario, ScenarioRange
+from controller.uplink import TraceBank
+from envs.backend import Step
+from runtime.bundle import Bundle
+from runtime.daemon import open_device
+from runtime.device import Device, Limits
+from runtime.local_compute import LocalCompute
+from runtime.processes import RunningMec, running_mec, running_neighbours
+from runtime.workloads.base import get_workload
+
+
+class LiveBackend:
+    """Owns the processes: a MEC for as long as its slowdown fits, neighbours and device per episode."""
+
+    deterministic = False
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        costs: CostTable,
+        bank: TraceBank,
+        range: ScenarioRange,
+        split: Literal["validation", "test"] = "validation",
+        profile: Path | None = None,
+    ) -> None:
+        self.costs = costs
+        self._bundle, self._bank, self._range, self._profile = bundle, bank, range, profile
+        self._compute = LocalCompute(bundle, get_workload(bundle.workload), split)
+        self._mec: RunningMec | None = None
+        self._mec_slowdown = 0.0
+        self._mec_stack, self._episode_stack = ExitStack(), ExitStack()
+        self._device: Device | None = None
+        self._neighbours: Popen[bytes] | None = None
+        self._clock = _Stopwatch()
+        self._state: SystemState | None = None
+        self._warm = False
+        atexit.register(self.close)
+
+    def reset(self, scenario: Scenario) -> SystemState:
+        """Begin an episode, with a fresh MEC where the last one is dead or as slow as another scenario's."""
+        self._episode_stack.close()
+        self._warm_up()
+        mec = self._mec_for(scenario)
+        neighbours = running_neighbours(mec.endpoint, str(self._bundle.directory), scenario, self._profile)
+        self._neighbours = self._episode_stack.enter_context(neighbours)
+        self._device = open_device(
+            mec.endpoint,
+            self._compute,
+            self.costs,
+            scenario,
+            self._range.utility,
+            self._bank,
+            Limits(self._range.queue_limit, self._range.max_in_flight),
+            clock=self._clock,
+        )
+        self._episode_stack.callback(self._leave)
+        state = self._next_state(self._device)
+        assert state is not None, "an episode has at least one frame"
+        return state
+
+    def step(self, row: int) -> Step:
+        """Decide the frame at hand; the reward is the utility of all frames that ended since the last step."""
+        device, last = self._device, self._state
+        if device is None or last is None:
+            raise FailureError("the live backend has no episode under way; call reset() first")
+        self._check_processes()
+        with self._clock:
+            device.execute(row)
+        state = self._next_state(device)
+        outcomes = device.take_outcomes()
+        return Step(
+            state if state is not None else last,
+            float(sum(outcome.utility for outcome in outcomes)),
+            state is None,
+            _info(outcomes),
+        )
+
+    def close(self) -> None:
+        """Stop device, neighbours and MEC; may be called twice."""
+        self._episode_stack.close()
+        self._mec_stack.close()
+        self._mec = None
+
+    def _next_state(self, device: Device) -> SystemState | None:
+        with self._clock:
+            self._state = device.next_decision()
+        return self._state
+
+    def _mec_for(self, scenario: Scenario) -> RunningMec:
+        alive = self._mec is not None and self._mec.process.poll() is None
+        if self._mec is None or not alive or scenario.mec_slowdown != self._mec_slowdown:
+            self._mec_stack.close()
+            self._mec = None
+            options = ["--bundle", str(self._bundle.directory)]
+            options += ["--profile", str(self._profile)] if self._profile else []
+            slowdown = max(scenario.mec_slowdown, 1.0)
+            mec = running_mec(self._bundle.workload, slowdown=slowdown, options=tuple(options))
+            self._mec = self._mec_stack.enter_context(mec)
+            self._mec_slowdown = scenario.mec_slowdown
+        return self._mec
+
+    def _check_processes(self) -> None:
+        """A measurement without its MEC is none: say so rather than train on local answers."""
+        mec = None if self._mec is None else self._mec.process
+        for what, process in (("MEC", mec), ("load generator", self._neighbours)):
+            if process is not None and (code := process.poll()) not in (None, 0):
+                raise FailureError(f"the {what} process ended with exit code {code}; reset() starts another one")
+
+    def _leave(self) -> None:
+        if self._device is not None:
+            self._device.close()
+        self._device, self._neighbours = None, None
+
+    def _warm_up(self) -> None:
+        if not self._warm:
+            torch.set_num_threads(1)
+            self._compute.warm_up(self.costs.space.decisions)
+            self._warm = True
+
+
+class _Stopwatch:
+    """A clock that runs inside ``with`` blocks only. Owns how long it stood."""
+
+    def __init__(self) -> None:
+        self._stood_s = 0.0
+        self._stopped_at_s: float | None = time.perf_counter()
+
+    def __call__(self) -> float:
+        running = time.perf_counter() if self._stopped_at_s is None else self._stopped_at_s
+        return running - self._stood_s
+
+    def __enter__(self) -> None:
+        assert self._stopped_at_s is not None
+        self._stood_s += time.perf_counter() - self._stopped_at_s
+        self._stopped_at_s = None
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped_at_s = time.perf_counter()
+
+
+def _info(outcomes: list[Outcome]) -> dict[str, Any]:
+    """The raw terms of every frame that ended, and their sums."""
+    return {
+        "outcomes": [asdict(outcome) for outcome in outcomes],
+        "dropped": sum(outcome.status is Status.DROPPED for outcome in outcomes),
+        "on_time": sum(outcome.status in (Status.OK, Status.FALLBACK) for outcome in outcomes),
+        "energy_j": sum(outcome.energy_j for outcome in outcomes),
+        "payload_bytes": sum(outcome.payload_bytes for outcome in outcomes),
+        "utility": sum(outcome.utility for outcome in outcomes),
+    }
