@@ -57,8 +57,8 @@ class Scenario:
 class ScenarioRange:
     """Bounds that episodes are drawn from: log-uniform for ratios and times, uniform for loads."""
 
-    fps: tuple[float, float] = (5.0, 15.0)
-    deadline_s: tuple[float, float] = (0.03, 0.25)
+    fps: tuple[float, float] = (5.0, 30.0)
+    deadline_s: tuple[float, float] = (0.04, 0.3)
     device_slowdown: tuple[float, float] = (20.0, 200.0)
     mec_slowdown: tuple[float, float] = (2.0, 8.0)
     device_load_frac: tuple[float, float] = (0.0, 0.5)
