@@ -6,7 +6,8 @@ evaluation, so that a classifier and a detector are trained by the same code.
 Batch norm sees several resolutions in every step, whose statistics differ; inference has one set of running
 statistics for all. So the last part of the training freezes the running statistics and lets the weights adapt to
 them (as FixRes, Touvron et al., 2019, adapts to the test resolution): what is trained is then exactly what is
-folded into the convolutions.
+folded into the convolutions. A second, shorter cycle of the learning rate (as SGDR, Loshchilov and Hutter, 2017)
+starts from the averaged weights of the first, with the statistics frozen throughout: the polish.
 """
 
 from __future__ import annotations
@@ -29,14 +30,24 @@ Scalars = dict[str, float]
 class TrainingConfig:
     """Hyper-parameters of one model's training."""
 
-    epochs: int = 24
+    epochs: int = 18  # of the first cycle
+    polish_frac: float = 2 / 3  # epochs of the second cycle, of those of the first; 0 for none
     seed: int = 0
     peak_rate: float = 4e-3  # AdamW's learning rate after warm-up; cosine to zero from there
+    polish_rate_frac: float = 0.5  # the second cycle's peak rate, of the first one's
     weight_decay: float = 0.05
-    warmup_frac: float = 0.1  # of all steps
-    frozen_norm_frac: float = 0.2  # last part of the steps, with batch norm's statistics frozen
+    warmup_frac: float = 0.1  # of a cycle's steps
+    frozen_norm_frac: float = 0.2  # last part of the first cycle, with batch norm's statistics frozen
     averaging_decay: float = 0.998  # exponential moving average of the weights, per step
     threads: int = 1  # more spin-wait for one another on a busy machine; train models in parallel instead
+
+    @property
+    def polish_epochs(self) -> int:
+        return round(self.epochs * self.polish_frac)
+
+    @property
+    def total_epochs(self) -> int:
+        return self.epochs + self.polish_epochs
 
 
 @dataclass(frozen=True)
@@ -74,27 +85,47 @@ class Reporter(Protocol):
     def epoch(self, epoch: int, scalars: Scalars) -> None: ...
 
 
+@dataclass(frozen=True)
+class _Cycle:
+    """One rise and fall of the learning rate."""
+
+    epochs: range
+    peak_rate: float
+    frozen_from_frac: float  # share of the cycle's steps after which norms are frozen
+
+
 def train(
     build: Callable[[], BranchyModel], task: TrainingTask, config: TrainingConfig, reporter: Reporter
 ) -> BranchyModel:
-    """Train a new model; returns the averaged weights. Same seed and thread count, same result."""
+    """Train a new model; returns the averaged weights. Same seed, same result on the same kind of machine."""
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.threads)
-    model = channels_last(build())
+    first = _Cycle(range(config.epochs), config.peak_rate, 1.0 - config.frozen_norm_frac)
+    model = _run_cycle(channels_last(build()), task, config, first, reporter)
+    if config.polish_epochs == 0:
+        return model
+    polish_rate = config.peak_rate * config.polish_rate_frac
+    polish = _Cycle(range(config.epochs, config.total_epochs), polish_rate, 0.0)
+    return _run_cycle(model.requires_grad_(True), task, config, polish, reporter)
+
+
+def _run_cycle(
+    model: BranchyModel, task: TrainingTask, config: TrainingConfig, cycle: _Cycle, reporter: Reporter
+) -> BranchyModel:
+    """One cycle from the model's weights, with a fresh optimiser; returns the averaged weights."""
     averaged = copy.deepcopy(model).requires_grad_(False)
     optimizer = _optimizer(model, config)
-    total_steps = config.epochs * task.steps_per_epoch
-    frozen_from = round(total_steps * (1.0 - config.frozen_norm_frac))
+    total_steps = len(cycle.epochs) * task.steps_per_epoch
     step = 0
-    for epoch in range(config.epochs):
+    for epoch in cycle.epochs:
         model.train()
         for groups in task.steps(epoch):
-            if step >= frozen_from:
+            if step >= round(total_steps * cycle.frozen_from_frac):
                 _freeze_norm(model)
-            rate = config.peak_rate * rate_factor(step, total_steps, config.warmup_frac)
+            rate = cycle.peak_rate * rate_factor(step, total_steps, config.warmup_frac)
             scalars = _train_step(model, optimizer, groups, task, rate)
             _average_into(averaged, model, _averaging_decay(step, config.averaging_decay))
-            reporter.step(step, scalars | {"rate": rate})
+            reporter.step(cycle.epochs.start * task.steps_per_epoch + step, scalars | {"rate": rate})
             step += 1
         averaged.eval()
         reporter.epoch(epoch, task.evaluate(averaged))

@@ -130,7 +130,7 @@ def run_plan(plan: TrainingPlan, progress: Progress) -> Manifest:
 def _train_all(plan: TrainingPlan, progress: Progress) -> None:
     context = multiprocessing.get_context("spawn")  # a forked child of a process that ran torch may hang
     events = context.Queue()
-    bars = {f: progress.add_task(f"train {f}", total=plan.config(f).epochs) for f in plan.families}
+    bars = {f: progress.add_task(f"train {f}", total=plan.config(f).total_epochs) for f in plan.families}
     waiting = list(plan.families)
     running: dict[str, BaseProcess] = {}
     try:

@@ -50,6 +50,8 @@ class Garments:
     resolutions_px: tuple[int, ...] = (28, 20, 14)
     training_epochs: Mapping[str, int] = MappingProxyType({"resnet": 18, "vgg": 14, "alexnet": 16, "mobilenet": 18})
     families: tuple[str, ...] = tuple(training_epochs)
+    # No JPEG: on these images it is larger than PNG wherever it is as accurate. Validation, VGG's last exit, 28 px:
+    # PNG 511 bytes 93.7 %; JPEG quality 95 672 bytes 93.6 %, 85 515 bytes 93.1 %, 75 449 bytes 92.3 %.
     image_codecs: tuple[str, ...] = ("raw", "png")
     tensor_codecs: tuple[str, ...] = ("u8", "u4")
 
@@ -96,8 +98,8 @@ class Garments:
     def to_input(self, images: Images) -> Tensor:
         import torch
 
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1)
-        return pixels.float().mul_(1.0 / (255.0 * PIXEL_STD)).sub_(PIXEL_MEAN / PIXEL_STD)
+        pixels = torch.from_numpy(images.astype(np.float32)).unsqueeze(1)
+        return pixels.mul_(1.0 / (255.0 * PIXEL_STD)).sub_(PIXEL_MEAN / PIXEL_STD)
 
     def build(self, family: str) -> BranchyModel:
         from runtime.models.families import build
