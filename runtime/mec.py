@@ -29,6 +29,8 @@ QUEUE_LIMIT = 64
 #: Time over which the load is averaged.
 _LOAD_WINDOW_S = 1.0
 _FORGET_EVERY_S = 5.0
+#: A closed connection takes with it what its peer has not read yet, so the last words get this long.
+_LEAVE_S = 0.05
 
 
 @dataclass
@@ -79,6 +81,7 @@ class MecServer:
         while self._queue:
             self._serve_next()
         self._act(self._session.close())
+        self._idle_until(self._clock() + _LEAVE_S)
 
     # What arrives -------------------------------------------------------------------------------------------
 

@@ -41,10 +41,12 @@ def running_mec(
 
 
 @contextlib.contextmanager
-def running_neighbours(endpoint: str, bundle: str, scenario: Scenario, profile: Path | None = None) -> Iterator[None]:
+def running_neighbours(
+    endpoint: str, bundle: str, scenario: Scenario, profile: Path | None = None
+) -> Iterator[subprocess.Popen[bytes] | None]:
     """Other devices that load the MEC as the scenario says, for the time of a block; none when it says 0."""
     if scenario.mec_load_frac <= 0:
-        yield
+        yield None
         return
     options = {
         "--mec": endpoint,
@@ -56,8 +58,8 @@ def running_neighbours(endpoint: str, bundle: str, scenario: Scenario, profile: 
         "--seed": scenario.seed,
     } | ({"--profile": profile} if profile else {})
     command = [str(part) for pair in options.items() for part in pair]
-    with _child("the load generator", ("-m", "runtime.neighbours", *command), "--ready-file"):
-        yield
+    with _child("the load generator", ("-m", "runtime.neighbours", *command), "--ready-file") as (process, _):
+        yield process
 
 
 @contextlib.contextmanager

@@ -1,0 +1,82 @@
+"""Real device and MEC processes for tests: started by their command lines, read by their logs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+WORKLOAD = "garments"
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A device process that has ended."""
+
+    code: int
+    out: str
+    err: str
+    outcomes: list[dict[str, Any]]
+
+    @property
+    def statuses(self) -> Counter[str]:
+        return Counter(outcome["status"] for outcome in self.outcomes)
+
+    def check_no_frame_lost(self, frames: int | None = None) -> None:
+        """One outcome for each frame, and nothing that a user should not see."""
+        numbers = sorted(outcome["frame"] for outcome in self.outcomes)
+        assert numbers == list(range(len(numbers) if frames is None else frames))
+        assert "Traceback" not in self.err
+
+
+@dataclass
+class RunningDevice:
+    """A device process and the log that it writes."""
+
+    process: subprocess.Popen[str]
+    log: Path
+
+    def wait_for_outcomes(self, count: int, limit_s: float = 30.0) -> None:
+        """Return when the log has so many lines."""
+        end_s = time.monotonic() + limit_s
+        while not self.log.exists() or self.log.read_bytes().count(b"\n") < count:
+            assert self.process.poll() is None, "the device ended early"
+            assert time.monotonic() < end_s, "the device is too slow"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.01)
+
+    def finish(self) -> Finished:
+        out, err = self.process.communicate(timeout=40)
+        lines = self.log.read_text().splitlines() if self.log.is_file() else []
+        return Finished(self.process.returncode, out, err, [json.loads(line) for line in lines])
+
+
+@contextlib.contextmanager
+def device(endpoint: str, log: Path, **options: object) -> Iterator[RunningDevice]:
+    """``mecpilot device`` with options by name, underscores for dashes."""
+    command = [sys.executable, "-m", "mecpilot", "device", "--mec", endpoint, "--workload", WORKLOAD]
+    for name, value in ({"outcomes": log} | options).items():
+        text = json.dumps(value) if isinstance(value, dict) else str(value)
+        command += [f"--{name.replace('_', '-')}", text]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, cwd=ROOT
+    )
+    try:
+        yield RunningDevice(process, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def run_device(endpoint: str, log: Path, **options: object) -> Finished:
+    """A device from its start to its end."""
+    with device(endpoint, log, **options) as running:
+        return running.finish()

@@ -1,0 +1,257 @@
+"""What goes wrong in service costs no frame: dead, hung and hostile peers, full disks, and mistakes of the user."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+from live import WORKLOAD, device, run_device
+
+import mecpilot
+from controller.records import BreakdownMs, Outcome, Status
+from runtime import wire
+from runtime.bundle import Bundle, open_bundle
+from runtime.manifest import encode_manifest
+from runtime.outcome_log import OutcomeLog, outcome_line
+from runtime.processes import RunningMec, running_mec
+from runtime.profile import read_profile, shipped_path, write_profile
+
+#: Slow enough that a request is mostly being served, quick enough to keep up with 30 frames a second.
+SLOW = 12.0
+LIVE = {"decision": {}, "fps": 30, "deadline_ms": 400}
+
+
+@pytest.fixture(scope="module")
+def mec() -> Iterator[RunningMec]:
+    with running_mec(WORKLOAD) as running:
+        yield running
+
+
+class TestDeadAndHungMec:
+    def test_a_mec_killed_in_mid_request_costs_no_frame_and_its_successor_is_used(self, tmp_path: Path) -> None:
+        with running_mec(WORKLOAD, slowdown=SLOW) as first:
+            endpoint = first.endpoint
+            with device(endpoint, tmp_path / "log", frames=210, **LIVE) as running:
+                running.wait_for_outcomes(10)
+                first.process.send_signal(signal.SIGKILL)
+                first.process.wait()
+                with running_mec(WORKLOAD, bind=endpoint):
+                    done = running.finish()
+        assert done.code == 0
+        done.check_no_frame_lost(210)
+        assert done.statuses["fallback"] > 0
+        assert {outcome["status"] for outcome in done.outcomes[-10:]} == {"ok"}
+
+    def test_a_hung_mec_costs_no_frame_and_its_late_answers_change_nothing(self, tmp_path: Path) -> None:
+        with (
+            running_mec(WORKLOAD, slowdown=SLOW) as hung,
+            device(hung.endpoint, tmp_path / "log", frames=150, **LIVE) as running,
+        ):
+            running.wait_for_outcomes(20)
+            hung.process.send_signal(signal.SIGSTOP)
+            running.wait_for_outcomes(80)
+            hung.process.send_signal(signal.SIGCONT)
+            done = running.finish()
+        assert done.code == 0
+        done.check_no_frame_lost(150)
+        assert "nothing heard" in done.err
+        by_frame = sorted(done.outcomes, key=lambda outcome: outcome["frame"])
+        during = {outcome["status"] for outcome in by_frame[30:70]}
+        assert "fallback" in during
+        assert {outcome["status"] for outcome in by_frame[-10:]} == {"ok"}
+
+    def test_without_a_mec_the_device_answers_alone(self, tmp_path: Path) -> None:
+        done = run_device("tcp://127.0.0.1:9", tmp_path / "log", frames=40, fps=40, decision={})
+        assert (done.code, dict(done.statuses)) == (0, {"fallback": 40})
+        done.check_no_frame_lost(40)
+
+
+class Stranger:
+    """A peer of the MEC that may send anything."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._context = zmq.Context()
+        self.socket = self._context.socket(zmq.DEALER)
+        self.socket.set(zmq.LINGER, 0)
+        self.socket.set(zmq.RCVTIMEO, 5000)
+        self.socket.connect(endpoint)
+
+    def __enter__(self) -> Stranger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+        self._context.term()
+
+    def ask(self, message: wire.AnyMessage, buffer: bytes = b"") -> wire.AnyMessage:
+        self.socket.send_multipart(wire.encode(message, buffer))
+        return wire.decode(self.socket.recv_multipart())[0]
+
+
+GOOD = wire.InferRequest(7, 1, "alexnet", 28, 4, 0, "raw", (28, 28), 5000.0)
+
+
+class TestHostilePeers:
+    def greet(self, peer: Stranger, bundle: Bundle) -> None:
+        assert isinstance(peer.ask(wire.Hello("test", bundle.digest)), wire.Welcome)
+
+    def test_the_mec_survives_garbage_and_answers_the_next_good_request(self, mec: RunningMec) -> None:
+        bundle = open_bundle(WORKLOAD)
+        header, payload = wire.encode(GOOD, bytes(784))
+        with Stranger(mec.endpoint) as peer:
+            for parts in (
+                [b""], [b"garbage"], [header[:9], payload], [header], [header, payload, payload],
+                [os.urandom(3000), os.urandom(50_000)], [wire.PREAMBLE + b"\xc1"], [b"x"] * 40,
+            ):  # fmt: skip
+                peer.socket.send_multipart(parts)
+            self.greet(peer, bundle)
+            assert isinstance(peer.ask(GOOD, bytes(784)), wire.InferReply)
+
+    def test_an_oversized_message_costs_its_sender_the_connection_and_no_one_else(self, mec: RunningMec) -> None:
+        bundle = open_bundle(WORKLOAD)
+        with Stranger(mec.endpoint) as loud, Stranger(mec.endpoint) as quiet:
+            self.greet(quiet, bundle)
+            loud.socket.send_multipart([b"x", bytes(wire.MAX_PART_BYTES + 1)])
+            assert isinstance(quiet.ask(GOOD, bytes(784)), wire.InferReply)
+
+    def test_bytes_that_are_not_zeromq_are_ignored(self, mec: RunningMec) -> None:
+        host, port = mec.endpoint.removeprefix("tcp://").split(":")
+        with socket.create_connection((host, int(port))) as raw, Stranger(mec.endpoint) as peer:
+            raw.sendall(b"GET / HTTP/1.1\r\n\r\n" + os.urandom(4096))
+            self.greet(peer, open_bundle(WORKLOAD))
+
+    @pytest.mark.parametrize(
+        ("changes", "payload", "reason"),
+        [
+            ({"model": "nothing"}, bytes(784), wire.RejectReason.ILLEGAL),
+            ({"partition_point": 5, "codec": "none"}, b"x", wire.RejectReason.ILLEGAL),
+            ({"shape": (28, 29)}, bytes(784), wire.RejectReason.ILLEGAL),
+            ({}, bytes(783), wire.RejectReason.PAYLOAD),
+            ({"codec": "png"}, b"\x89PNG garbage", wire.RejectReason.PAYLOAD),
+            ({"remaining_budget_ms": 0.0}, bytes(784), wire.RejectReason.EXPIRED),
+        ],
+        ids=["model", "device-only", "shape", "short", "png", "budget"],
+    )
+    def test_an_impossible_request_is_rejected_with_its_reason(
+        self, changes: dict[str, object], payload: bytes, reason: str, mec: RunningMec
+    ) -> None:
+        with Stranger(mec.endpoint) as peer:
+            self.greet(peer, open_bundle(WORKLOAD))
+            answer = peer.ask(msgspec.structs.replace(GOOD, **changes), payload)
+            assert isinstance(answer, wire.Reject)
+            assert (answer.request_id, answer.reason) == (7, reason)
+            assert isinstance(peer.ask(GOOD, bytes(784)), wire.InferReply)
+
+    def test_a_full_queue_rejects_and_does_not_grow(self) -> None:
+        with (
+            running_mec(WORKLOAD, slowdown=SLOW, options=("--queue-limit", "4")) as slow,
+            Stranger(slow.endpoint) as peer,
+        ):
+            self.greet(peer, open_bundle(WORKLOAD))
+            for request_id in range(1, 21):
+                request = msgspec.structs.replace(GOOD, request_id=request_id)
+                peer.socket.send_multipart(wire.encode(request, bytes(784)))
+            answers = [wire.decode(peer.socket.recv_multipart())[0] for _ in range(20)]
+        busy = [a for a in answers if isinstance(a, wire.Reject) and a.reason is wire.RejectReason.BUSY]
+        assert 14 <= len(busy) <= 16
+        served = [a.request_id for a in answers if isinstance(a, wire.InferReply)]
+        assert served == sorted(served)
+
+
+def other_bundle(folder: Path) -> tuple[Path, Path, Bundle]:
+    """The shipped bundle with a remark in its manifest, hence another digest, and the profile that belongs to it."""
+    shipped = open_bundle(WORKLOAD)
+    shutil.copytree(shipped.directory, folder / "bundle")
+    training = shipped.manifest.training | {"remark": {"by": "test"}}
+    changed = msgspec.structs.replace(shipped.manifest, training=training)
+    (folder / "bundle" / "manifest.json").write_bytes(encode_manifest(changed))
+    bundle = open_bundle(folder / "bundle")
+    profile = msgspec.structs.replace(read_profile(shipped_path(WORKLOAD)), bundle_digest=bundle.digest)
+    write_profile(folder / "profile.json", profile)
+    return folder / "bundle", folder / "profile.json", bundle
+
+
+def test_another_bundle_is_told_with_both_digests_and_costs_no_frame(mec: RunningMec, tmp_path: Path) -> None:
+    directory, profile, bundle = other_bundle(tmp_path)
+    done = run_device(mec.endpoint, tmp_path / "log", bundle=directory, profile=profile, frames=30, fps=30, decision={})
+    assert (done.code, dict(done.statuses)) == (1, {"fallback": 30})
+    done.check_no_frame_lost(30)
+    (told,) = [line for line in done.err.splitlines() if "link is refused" in line]
+    assert bundle.digest in told
+    assert open_bundle(WORKLOAD).digest in told
+
+
+def an_outcome(frame: int) -> Outcome:
+    return Outcome(frame, frame, Status.OK, 1.0, 100.0, 784, 0.001, 1.0, None, BreakdownMs(), 3, 3, 1.0)
+
+
+class TestFullDisk:
+    def test_every_frame_is_answered_and_the_exit_code_tells(self, mec: RunningMec) -> None:
+        done = run_device(mec.endpoint, Path("/dev/full"), frames=20, fps=40, decision={}, json="-", deadline_ms=1000)
+        assert done.code == 1
+        assert json.loads(done.out)["status"] == {"ok": 20}
+        assert "20 outcomes could not be written" in done.err
+        assert done.err.count("No space left on device") == 1
+        assert "Traceback" not in done.err
+
+    @pytest.mark.root
+    @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tmpfs needs root")
+    def test_no_half_line_is_left_behind(self, tmp_path: Path) -> None:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "none", tmp_path], check=False).returncode:
+            pytest.skip("a tmpfs cannot be mounted here")
+        complaints: list[str] = []
+        try:
+            log = OutcomeLog(tmp_path / "log", complaints.append)
+            for frame in range(100):
+                log.write(an_outcome(frame))
+            log.close()
+            lines = (tmp_path / "log").read_bytes().splitlines(keepends=True)
+        finally:
+            subprocess.run(["umount", tmp_path], check=True)
+        assert lines == [outcome_line(an_outcome(frame)) for frame in range(len(lines))]
+        assert 10 < len(lines) < 100
+        assert log.lost == 100 - len(lines)
+        assert len(complaints) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--decision", "{"], "not JSON"),
+        (["--decision", "[]"], "JSON object"),
+        (["--decision", '{"speed": 3}'], "unknown decision field 'speed'"),
+        (["--decision", '{"model": "alexnet", "partition_point": 99}'], "expected partition_point among"),
+        (["--decision", "{}", "--controller", "edgent"], "expected one of them"),
+        (["--controller", "hindsight"], "only the twin"),
+        (["--controller", "ppo"], "--policy"),
+        (["--policy", "/nowhere/policy"], "/nowhere/policy"),
+        (["--uplink", "/nowhere/trace.csv"], "/nowhere/trace.csv"),
+        (["--outcomes", "/nowhere/log"], "/nowhere/log"),
+        (["--mec", "host"], "tcp://HOST:PORT"),
+        (["--fps", "-1"], "fps"),
+        (["--bundle", "/nowhere"], "/nowhere"),
+        (["--profile", "/nowhere/p.json"], "/nowhere/p.json"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    options: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert mecpilot.main(["device", "--workload", WORKLOAD, "--frames", "1", *options]) == 2
+    streams = capsys.readouterr()
+    assert (streams.out, streams.err.count("\n")) == ("", 1)
+    assert expected in streams.err
+
+
+def test_a_mec_that_cannot_bind_such_an_endpoint_says_what_one_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mecpilot.main(["mec", "--workload", WORKLOAD, "--bind", "http://here"]) == 2
+    assert "expected tcp://HOST:PORT" in capsys.readouterr().err

@@ -1,0 +1,183 @@
+"""Device and MEC as real processes on loopback: right answers, honest logs, orderly ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from live import WORKLOAD, Finished, device, run_device
+
+from controller.records import Decision
+from controller.scenario import Scenario
+from runtime.bundle import Bundle, open_bundle
+from runtime.processes import RunningMec, running_mec, running_neighbours
+from runtime.profile import load_costs
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def mec() -> Iterator[RunningMec]:
+    with running_mec(WORKLOAD) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return open_bundle(WORKLOAD)
+
+
+def answers_as_recorded(bundle: Bundle, finished: Finished) -> float:
+    """Share of answers that are those which the bundle recorded for the same sample and decision."""
+    label = bundle.recorded("test").label
+    assert label is not None
+    same = []
+    for outcome in finished.outcomes:
+        fields = {name: outcome["decision"][name] for name in Decision.__dataclass_fields__}
+        same.append(label[bundle.variant(Decision(**fields)), outcome["source_index"]] == outcome["prediction"])
+    return float(np.mean(same))
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        {"payload": "raw"},
+        {"payload": "png", "resolution_px": 14},
+        {"model": "alexnet", "partition_point": 2, "exit_branch": 3, "payload": "u8"},
+        {"model": "vgg", "partition_point": 3, "payload": "u4"},
+        {"model": "mobilenet", "payload": "none", "exit_branch": 0},
+    ],
+    ids=["raw", "png", "u8", "u4", "local"],
+)
+def test_what_the_network_answers_is_what_was_recorded(
+    decision: dict[str, object], mec: RunningMec, bundle: Bundle, tmp_path: Path
+) -> None:
+    done = run_device(mec.endpoint, tmp_path / "log", decision=decision, frames=60, fps=0, start=40, deadline_ms=2000)
+    done.check_no_frame_lost(60)
+    assert (done.code, dict(done.statuses)) == (0, {"ok": 60})
+    assert [outcome["source_index"] for outcome in done.outcomes] == list(range(40, 100))
+    assert answers_as_recorded(bundle, done) >= 0.98  # another machine may round the last bit otherwise
+    assert all(decision.items() <= outcome["decision"].items() for outcome in done.outcomes)
+
+
+def test_the_log_has_the_fields_of_the_contract(mec: RunningMec, tmp_path: Path) -> None:
+    done = run_device(mec.endpoint, tmp_path / "log", decision={}, frames=10, fps=50, deadline_ms=500)
+    outcome = done.outcomes[5]
+    assert {
+        "frame", "source_index", "status", "latency_ms", "deadline_ms", "payload_bytes", "utility",
+        "decision", "breakdown_ms", "prediction", "truth", "score",
+    } <= set(outcome)  # fmt: skip
+    assert set(outcome["decision"]) == {"model", "resolution_px", "exit_branch", "partition_point", "payload"}
+    terms = outcome["breakdown_ms"]
+    assert set(terms) == {"wait", "decide", "head", "uplink", "queue", "tail", "downlink"}
+    assert sum(terms.values()) == pytest.approx(outcome["latency_ms"], abs=0.5)
+    assert outcome["payload_bytes"] == 784
+    assert outcome["deadline_ms"] == 500
+    assert outcome["score"] == float(outcome["prediction"] == outcome["truth"])
+
+
+def test_results_go_to_stdout_and_logs_to_stderr(mec: RunningMec, tmp_path: Path) -> None:
+    done = run_device(mec.endpoint, tmp_path / "log", controller="edgent", frames=20, fps=50, json="-")
+    assert json.loads(done.out)["frames"] == 20
+    assert "the link is up" in done.err
+
+
+def test_the_shaped_uplink_takes_the_time_of_the_trace(mec: RunningMec, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("t_s,uplink_mbps\n0,2\n1,2\n")
+    done = run_device(
+        mec.endpoint, tmp_path / "log", decision={}, frames=40, fps=20, deadline_ms=400,
+        uplink=trace, uplink_share=0.25, rtt_ms=20,
+    )  # fmt: skip
+    terms = [outcome["breakdown_ms"] for outcome in done.outcomes]
+    assert np.median([t["uplink"] for t in terms]) == pytest.approx(784 * 8 / 0.5e3 + 10, rel=0.1)
+    assert np.median([t["downlink"] for t in terms]) == pytest.approx(10, rel=0.1)
+
+
+def test_slow_devices_and_mecs_are_emulated(tmp_path: Path, bundle: Bundle) -> None:
+    costs = load_costs(bundle)
+    decision = Decision("alexnet", 28, 4, 1, "u8")
+    row = costs.space.index(decision)
+    with running_mec(WORKLOAD, slowdown=20.0) as slow:
+        done = run_device(
+            slow.endpoint, tmp_path / "log", frames=30, fps=10, deadline_ms=1000, slowdown=60,
+            decision={name: getattr(decision, name) for name in Decision.__dataclass_fields__},
+        )  # fmt: skip
+    terms = [outcome["breakdown_ms"] for outcome in done.outcomes]
+    assert np.median([t["head"] for t in terms]) == pytest.approx(costs.head_s[row] * 60e3, rel=0.1)
+    assert np.median([t["tail"] for t in terms]) == pytest.approx(costs.mec_s[row] * 20e3, rel=0.1)
+
+
+def test_one_device_never_changes_anothers_answers(mec: RunningMec, bundle: Bundle, tmp_path: Path) -> None:
+    """Three at once, with other models, cuts and samples; each gets what it would get alone."""
+    mixed = [
+        {"decision": {"model": "vgg"}, "start": 0},
+        {"decision": {"model": "alexnet", "partition_point": 1, "exit_branch": 2, "payload": "u8"}, "start": 300},
+        {"decision": {"model": "mobilenet", "resolution_px": 14}, "start": 600},
+    ]
+    common = {"frames": 80, "fps": 50, "deadline_ms": 2000}
+    with (
+        device(mec.endpoint, tmp_path / "0", **mixed[0], **common) as first,
+        device(mec.endpoint, tmp_path / "1", **mixed[1], **common) as second,
+        device(mec.endpoint, tmp_path / "2", **mixed[2], **common) as third,
+    ):
+        for running in (first, second, third):
+            done = running.finish()
+            done.check_no_frame_lost(80)
+            answered = [outcome for outcome in done.outcomes if outcome["status"] in ("ok", "late")]
+            assert len(answered) > 40
+            assert answers_as_recorded(bundle, Finished(0, "", "", answered)) >= 0.98
+
+
+def test_sigterm_drains_the_device(mec: RunningMec, tmp_path: Path) -> None:
+    with device(mec.endpoint, tmp_path / "log", decision={}, frames=100_000, fps=50) as running:
+        running.wait_for_outcomes(10)
+        running.process.send_signal(signal.SIGTERM)
+        done = running.finish()
+    assert done.code == 0
+    done.check_no_frame_lost()
+    assert len(done.outcomes) >= 10
+    assert "frames" in done.out  # the summary is still printed
+
+
+def test_sigterm_drains_the_mec_and_the_device_goes_on(tmp_path: Path) -> None:
+    with (
+        running_mec(WORKLOAD, slowdown=20.0) as leaving,
+        device(leaving.endpoint, tmp_path / "log", decision={}, frames=60, fps=30, deadline_ms=300) as running,
+    ):
+        running.wait_for_outcomes(10)
+        leaving.process.send_signal(signal.SIGTERM)
+        done = running.finish()
+        assert leaving.process.wait(5) == 0
+    assert done.code == 0
+    done.check_no_frame_lost(60)
+    assert {outcome["status"] for outcome in done.outcomes[-10:]} == {"fallback"}
+    assert "the link is down" in done.err
+
+
+def test_neighbours_load_the_mec_as_the_scenario_says(bundle: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
+    scenario = Scenario(frames=40, fps=10.0, mec_load_frac=0.5, mec_slowdown=8.0, seed=4)
+    with running_mec(WORKLOAD, slowdown=8.0) as loaded:
+        with running_neighbours(loaded.endpoint, WORKLOAD, scenario) as others:
+            others.wait(20)
+        loaded.process.send_signal(signal.SIGTERM)
+        loaded.process.wait(5)
+    served = re.search(r"served (\d+)", capfd.readouterr().err)
+    assert served is not None
+    asked_s = float(scenario.mec_load().sum())
+    assert int(served[1]) * load_costs(bundle).neighbour_mec_s * 8.0 == pytest.approx(asked_s, rel=0.25)
+
+
+def test_a_port_in_use_is_told_in_one_line(mec: RunningMec) -> None:
+    command = ["-m", "mecpilot", "mec", "--bind", mec.endpoint, "--workload", WORKLOAD]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "port is in use" in done.stderr
