@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
-import signal
-import sys
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -20,12 +17,13 @@ from controller.classical import FixedRow
 from controller.costs import CostTable
 from controller.errors import UsageError, unknown_name
 from controller.guard import Guard
-from controller.records import Decision, Outcome
+from controller.records import Decision
 from controller.registry import CONTROLLER_NAMES, make_controller
 from controller.scenario import Scenario
 from controller.uplink import TraceBank
 from controller.utility import Utility
 from runtime.bundle import Bundle, open_bundle
+from runtime.console import log_as, print_summary, progress, stop_on_signal
 from runtime.outcome_log import OutcomeLog
 from runtime.processes import say_ready
 from runtime.profile import candidates, load_costs
@@ -56,7 +54,7 @@ def mec(
     from runtime.segments import Segments
     from runtime.transport import Router
 
-    log = _log_as("mec")
+    log = log_as("mec")
     served, work = _open(workload, bundle, None)
     costs = load_costs(served, profile)
     with stop_on_signal() as stop, closing(Router(bind)) as router:
@@ -109,7 +107,7 @@ def device(
     from runtime.local_compute import LocalCompute
 
     name = _controller_name(controller, policy, decision)
-    log = _log_as("device")
+    log = log_as("device")
     held, work = _open(workload, bundle, data)
     utility = Utility()
     table = load_costs(held, profile)
@@ -140,13 +138,13 @@ def device(
         stack.callback(unit.close)
         stop.then(unit.stop)
         summary = RunSummary()
-        advance = stack.enter_context(_progress(frames))
+        advance = stack.enter_context(progress(frames))
         for outcome in drive(unit, pilot, costs, log):
             summary.add(outcome)
             if journal:
                 journal.write(outcome)
             advance(outcome)
-    _print_summary(summary, f"{held.workload}: {pilot.name}, {mec}", json_out, name, unit.counts.__dict__)
+    print_summary(summary, f"{held.workload}: {pilot.name}, {mec}", json_out, name, unit.counts.__dict__)
     return _exit_code(journal, unit.counts.refused, log)
 
 
@@ -243,101 +241,6 @@ def warm_up_tails(segments: Any) -> None:
     for decision in bundle.space.decisions:
         image = np.zeros(bundle.payload_shape(decision.model, decision.resolution_px, 0), np.uint8)
         segments.whole(image, decision)
-
-
-class Stop:
-    """Whether an orderly end was asked for, and what to do then."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._then: Callable[[], None] = lambda: None
-
-    def asked(self) -> bool:
-        return self._asked
-
-    def then(self, callback: Callable[[], None]) -> None:
-        """Do this when asked; at once when that was before."""
-        self._then = callback
-        if self._asked:
-            callback()
-
-    def ask(self, number: int, _: FrameType | None) -> None:
-        """A signal handler; the next signal of this kind ends the process."""
-        self._asked = True
-        signal.signal(number, signal.SIG_DFL)
-        self._then()
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[Stop]:
-    """SIGTERM and Ctrl-C ask for an orderly end for the time of a block."""
-    stop = Stop()
-    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-# What people and scripts see ---------------------------------------------------------------------------------
-
-
-def _log_as(who: str) -> Callable[[str], None]:
-    def log(text: str) -> None:
-        print(f"mecpilot {who}: {text}", file=sys.stderr, flush=True)
-
-    return log
-
-
-def _progress(frames: int) -> AbstractContextManager[Callable[[Outcome], None]]:
-    """A bar on a terminal, silence elsewhere."""
-    if not sys.stderr.isatty():
-        return nullcontext(lambda _: None)
-    return _Bar(frames)
-
-
-class _Bar:
-    def __init__(self, frames: int) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        self._progress = Progress(console=Console(stderr=True), transient=True)
-        self._task = self._progress.add_task("frames", total=frames)
-
-    def __enter__(self) -> Callable[[Outcome], None]:
-        self._progress.start()
-        return self._advance
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def _advance(self, outcome: Outcome) -> None:
-        self._progress.update(self._task, advance=1, description=f"{outcome.status.value} {outcome.latency_ms:.0f} ms")
-
-
-def _print_summary(
-    summary: RunSummary, title: str, json_out: str | None, controller: str, counts: dict[str, Any]
-) -> None:
-    from rich.console import Console
-
-    text = json.dumps({"controller": controller, **summary.figures(), "link": counts}, indent=1)
-    if json_out == "-":
-        print(text)
-        return
-    Console().print(summary.table(title))
-    if json_out is not None:
-        _write_whole(Path(json_out), text + "\n")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Nobody reads half a file."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(text)
-        partial.replace(path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; expected a file in a directory that exists") from None
 
 
 def _exit_code(journal: OutcomeLog | None, refused: str, log: Callable[[str], None]) -> int:

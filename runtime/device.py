@@ -7,8 +7,7 @@ waiting in the source, being decided, being computed, or in flight; it leaves th
 flight holds a time by which it must fall back and one by which it is given up. A fallback runs inside ``_poll``, so it
 preempts the head that polled, and that head's end moves by the fallback's duration.
 
-A slow device is emulated: the computation is real, then the device idles (and polls) until the time that the cost
-table, the slowdown and the load of the moment say.
+A slow device is emulated: after the real computation it idles, and polls, for as long as ``runtime.pace`` says.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from controller import telemetry as formulas
 from controller.costs import CostTable
-from controller.records import Decision, Outcome, Status, SystemState
-from controller.scenario import LOAD_STEP_S, Scenario
+from controller.records import Outcome, Status, SystemState
+from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime import wire
+from runtime.compute import Compute, Head
 from runtime.device_session import (
     Actions,
     Answered,
@@ -38,8 +37,9 @@ from runtime.device_session import (
     Unanswered,
 )
 from runtime.frames import FrameSource
-from runtime.ledger import Answer, Job, Judge, Ledger
+from runtime.ledger import Answer, Job, Ledger
 from runtime.link import Arrival, Clock, Link, Malformed
+from runtime.pace import FallbackPlan, Pace
 from runtime.telemetry import Sent, Telemetry
 
 #: Longest that a device waits for its MEC before the first frame, and for the echo of its probe.
@@ -57,32 +57,7 @@ class Probe(enum.Enum):
     DONE = "done"
 
 
-Pause = Callable[[], None]
 Log = Callable[[str], None]
-
-
-class Head(Protocol):
-    """What a head gives: a payload to send, or outputs (see ``runtime.segments.Head``)."""
-
-    @property
-    def payload(self) -> bytes: ...
-    @property
-    def outputs(self) -> Any: ...
-
-
-class Compute(Judge, Protocol):
-    """The device's own computation; ``runtime.local_compute`` is the real one."""
-
-    @property
-    def samples(self) -> int:
-        """Frames there are before the source repeats."""
-        ...
-
-    def head(self, source_index: int, decision: Decision, pause: Pause) -> Head: ...
-
-    def payload_shape(self, decision: Decision) -> tuple[int, ...]: ...
-
-    def output_shape(self, decision: Decision) -> tuple[int, ...]: ...
 
 
 @dataclass
@@ -128,9 +103,9 @@ class Device:
             scenario.frames, interval_s, scenario.first_sample, compute.samples, self._limits.queue_limit, closed_loop
         )
         self._interval_s = interval_s
-        self._load = scenario.device_load()
+        self._pace, self._plan = Pace(costs, scenario), FallbackPlan(costs)
         self._start_s: float | None = None
-        self.telemetry = Telemetry(costs, self._slowdown_at(0.0), clock())
+        self.telemetry = Telemetry(costs, self._pace.slowdown_at(0.0), clock())
         self.counts = Counts()
         self._deciding: Job | None = None
         self._in_flight: dict[int, Job] = {}  # request id -> job
@@ -170,7 +145,7 @@ class Device:
             self._answer_locally(job, row, Status.OK)
         elif self._session.state is LinkState.UP:
             self._offload(job)
-        elif len(self._costs.local_frontier):
+        elif self._plan.possible:
             self._answer_locally(job, self._fallback_row(job), Status.FALLBACK)
         else:
             self._ledger.given_up(job, decided_s)
@@ -266,23 +241,16 @@ class Device:
         )
 
     def _set_timers(self, job: Job, now_s: float) -> None:
-        """When to fall back, or not at all when that moment has passed already."""
+        """When to fall back, or not at all when that moment has passed already; and when to give up."""
         captured_s, deadline_s = job.frame.captured_s, self._scenario.deadline_s
-        frontier = self._costs.local_frontier
         job.give_up_s = captured_s + formulas.GIVE_UP_DEADLINES * deadline_s
-        if not len(frontier):
-            return
-        fastest_s = self._costs.head_s[frontier[0]] * self.telemetry.device_slowdown
-        fall_back_s = captured_s + deadline_s - float(formulas.fallback_reserve_s(fastest_s))
+        fall_back_s = self._plan.latest_start_s(captured_s + deadline_s, self.telemetry.device_slowdown)
         if now_s <= fall_back_s:
             job.fall_back_s = fall_back_s
 
     def _fallback_row(self, job: Job) -> int:
-        """The most accurate local row that fits the remaining budget, else the fastest."""
-        frontier = self._costs.local_frontier
         left_s = job.frame.captured_s + self._scenario.deadline_s - self._clock()
-        needed_s = formulas.FALLBACK_MARGIN * self._costs.head_s[frontier] * self.telemetry.device_slowdown
-        return int(frontier[max(int((needed_s <= left_s).sum()) - 1, 0)])
+        return self._plan.row(left_s, self.telemetry.device_slowdown)
 
     # Computing ----------------------------------------------------------------------------------------------
 
@@ -290,7 +258,7 @@ class Device:
         """A head, for as long as the emulated device needs; time given to fallbacks does not count."""
         began_s, preempted_s = self._clock(), self._preempted_s
         head = self._compute.head(job.frame.source_index, self._costs.space.decisions[row], self._poll)
-        end_s = began_s + self._emulated_s(row, began_s)
+        end_s = began_s + self._pace.head_s(row, began_s - (self._start_s or began_s))
         while self._clock() < end_s + self._preempted_s - preempted_s:
             self._wait(end_s + self._preempted_s - preempted_s)
             self._poll()
@@ -298,15 +266,6 @@ class Device:
         job.busy_s += took_s
         self.telemetry.on_head(row, took_s)
         return head
-
-    def _emulated_s(self, row: int, now_s: float) -> float:
-        """How long the emulated device takes; 0 when the machine is used as it is."""
-        slowdown = self._slowdown_at(now_s - (self._start_s or now_s))
-        return float(self._costs.head_s[row]) * slowdown if slowdown > 1.0 else 0.0
-
-    def _slowdown_at(self, elapsed_s: float) -> float:
-        second = min(int(elapsed_s / LOAD_STEP_S), len(self._load) - 1)
-        return self._scenario.device_slowdown / (1.0 - float(self._load[second]))
 
     # What happens to the device -----------------------------------------------------------------------------
 
@@ -383,7 +342,7 @@ class Device:
 
     def _unanswered(self, job: Job, now_s: float) -> None:
         """The MEC will not answer: fall back at once, unless the deadline has passed."""
-        if now_s < job.frame.captured_s + self._scenario.deadline_s and len(self._costs.local_frontier):
+        if now_s < job.frame.captured_s + self._scenario.deadline_s and self._plan.possible:
             self._must_fall_back.append(job)
         else:
             self._ledger.given_up(job, now_s)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from controller.costs import CostTable
-from controller.records import BreakdownMs, Decision, Outcome, Status
+from controller.records import BreakdownMs, Outcome, Status
 from controller.utility import Utility
+from runtime.compute import Judge
 from runtime.frames import Frame
 from runtime.telemetry import Telemetry
 
@@ -38,16 +39,6 @@ class Answer:
 
     outputs: Any
     row: int
-
-
-class Judge(Protocol):
-    """Knows what outputs mean; part of ``runtime.device.Compute``."""
-
-    def judge(self, source_index: int, outputs: Any, decision: Decision) -> tuple[Any, Any, float]:
-        """Prediction, truth and score."""
-        ...
-
-    def truth(self, source_index: int) -> Any: ...
 
 
 class Ledger:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from controller.records import Decision
 from runtime.bundle import Bundle
+from runtime.compute import Pause
 from runtime.segments import Head, Segments
 from runtime.workloads.base import Split, Workload
 
 
 class LocalCompute:
-    """One bundle on one split of its workload; see ``runtime.device.Compute``."""
+    """One bundle on one split of its workload; see ``runtime.compute.Compute``."""
 
     def __init__(self, bundle: Bundle, workload: Workload, split: Split = "test") -> None:
         self._bundle, self._workload, self._split = bundle, workload, split
@@ -37,7 +37,7 @@ class LocalCompute:
             self._segments.head(image, decision)
             self.output_shape(decision)
 
-    def head(self, source_index: int, decision: Decision, pause: Callable[[], None]) -> Head:
+    def head(self, source_index: int, decision: Decision, pause: Pause) -> Head:
         image, _ = self._workload.sample(source_index, self._split)
         return self._segments.head(image, decision, pause)
 

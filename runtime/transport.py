@@ -19,6 +19,8 @@ from runtime.wire import MAX_PART_BYTES, Buffer
 Parts = list[Buffer]
 
 _COPY_BYTES = 64 << 10
+#: A peer's address, a header and a buffer.
+_MOST_PARTS = 3
 #: At most so many messages per drain, so that a flood cannot starve the work.
 _DRAIN_LIMIT = 64
 #: Longest wait, so that a signal's flag is seen.
@@ -72,11 +74,17 @@ class _Socket:
         return True
 
     def _receive(self) -> list[Parts]:
-        """Every whole message that is there, at most ``_DRAIN_LIMIT``."""
+        """Every message that is there, at most ``_DRAIN_LIMIT``; of one with too many parts, the first few."""
         messages: list[Parts] = []
         while len(messages) < _DRAIN_LIMIT and self._readable():
-            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            messages.append([frame.buffer for frame in frames])
+            parts: Parts = []
+            more = True
+            while more:  # the rest of a message is there when its first part is
+                frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+                more = frame.more
+                if len(parts) <= _MOST_PARTS:
+                    parts.append(frame.buffer)
+            messages.append(parts)
         return messages
 
 

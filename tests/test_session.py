@@ -282,9 +282,9 @@ class LossyPair:
     asked: set[int] = field(default_factory=set)
 
     def carry(self, line: list[list[bytes]], message: wire.AnyMessage, buffer: wire.Buffer, loss: float) -> None:
-        parts = [bytes(part) for part in wire.encode(message, buffer)]
         copies = self.rng.choices([0, 1, 2], [loss, 1 - 1.2 * loss, 0.2 * loss])[0]
         for _ in range(copies):
+            parts = [bytes(part) for part in wire.encode(message, buffer)]
             if self.rng.random() < loss / 4:
                 parts[0] = parts[0][: self.rng.randrange(len(parts[0]))]
             line.insert(self.rng.randint(max(0, len(line) - 2), len(line)), parts)

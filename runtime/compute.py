@@ -1,0 +1,45 @@
+"""What must a device be able to compute? Its heads, and what outputs mean; ``runtime.local_compute`` really does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from controller.records import Decision
+
+#: Called between stages; there the device polls, and may compute a fallback before it goes on.
+Pause = Callable[[], None]
+
+
+class Judge(Protocol):
+    """Knows what outputs mean."""
+
+    def judge(self, source_index: int, outputs: Any, decision: Decision) -> tuple[Any, Any, float]:
+        """Prediction, truth and score."""
+        ...
+
+    def truth(self, source_index: int) -> Any: ...
+
+
+class Head(Protocol):
+    """What a head gives: a payload to send, or outputs (see ``runtime.segments.Head``)."""
+
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def outputs(self) -> Any: ...
+
+
+class Compute(Judge, Protocol):
+    """The device's own computation; ``runtime.local_compute`` is the real one."""
+
+    @property
+    def samples(self) -> int:
+        """Frames there are before the source repeats."""
+        ...
+
+    def head(self, source_index: int, decision: Decision, pause: Pause) -> Head: ...
+
+    def payload_shape(self, decision: Decision) -> tuple[int, ...]: ...
+
+    def output_shape(self, decision: Decision) -> tuple[int, ...]: ...
