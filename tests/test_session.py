@@ -91,7 +91,7 @@ class TestDevice:
         ("lie", "blamed"),
         [
             ({"shape": (1, 9)}, True),
-            ({"queue_ms": 90.0, "mec_ms": 90.0}, True),
+            ({"queue_ms": 900.0, "mec_ms": 900.0}, True),
             ({"request_id": 77}, False),
         ],
         ids=["shape", "time", "id"],
