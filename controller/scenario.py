@@ -78,12 +78,13 @@ class ScenarioRange:
 
     def sample(self, rng: np.random.Generator, durations_s: Floats, samples: int) -> Scenario:
         """Draw one episode on traces of the given durations, over a split of ``samples`` samples."""
-        ratios = {n: float(np.exp(rng.uniform(*np.log(getattr(self, n))))) for n in _LOG_UNIFORM}
-        loads = {n: float(rng.uniform(*getattr(self, n))) for n in _UNIFORM}
+        drawn = {}
+        for name, share in zip(_LOG_UNIFORM + _UNIFORM, rng.random(_DRAWN).tolist(), strict=True):
+            low, high = getattr(self, name)
+            drawn[name] = low * (high / low) ** share if name in _LOG_UNIFORM else low + (high - low) * share
         trace = int(rng.integers(len(durations_s)))
         return Scenario(
-            **ratios,
-            **loads,
+            **drawn,
             trace_index=trace,
             trace_start_s=float(rng.uniform(0.0, durations_s[trace])),
             frames=self.frames,
@@ -101,6 +102,7 @@ _LOG_UNIFORM = (
     "uplink_share_frac",
 )
 _UNIFORM = ("device_load_frac", "mec_load_frac")
+_DRAWN = len(_LOG_UNIFORM + _UNIFORM)
 
 
 def load_series(mean_frac: float, steps: int, seed: int) -> Floats:
@@ -115,4 +117,4 @@ def load_series(mean_frac: float, steps: int, seed: int) -> Floats:
     kick = math.sqrt(1 - keep**2)
     noise = np.random.default_rng(seed).standard_normal(steps).tolist()
     deviation = np.array(list(accumulate(noise, lambda level, draw: keep * level + kick * draw)))
-    return np.clip(mean_frac * (1 + deviation / 3), 0.0, MAX_LOAD_FRAC)
+    return np.minimum(np.maximum(mean_frac * (1 + deviation / 3), 0.0), MAX_LOAD_FRAC)

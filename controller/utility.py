@@ -14,7 +14,7 @@ from typing import overload
 
 import numpy as np
 
-from controller.records import Bools, Floats
+from controller.records import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Utility:
         """Modelled energy of one frame above idle, in joules."""
         return self.compute_power_w * device_busy_s + self.radio_power_w * transmit_s
 
-    def of(self, score: Floats, on_time: Bools, energy_j: Floats, dropped: Bools | bool) -> Floats:
-        """Utility of each frame; arrays broadcast together."""
-        earned = np.where(on_time, score, 0.0)
-        return np.asarray(earned - self.energy_weight_per_j * energy_j - self.drop_penalty * np.asarray(dropped, float))
+    def of(self, score: Floats, on_time: Bools, energy_j: Floats, dropped: Bools | Ints) -> Floats:
+        """Utility of each frame, with the number of dropped ones (or whether it was itself); arrays broadcast."""
+        earned = score * on_time
+        return np.asarray(earned - self.energy_weight_per_j * energy_j - self.drop_penalty * dropped)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -86,14 +86,17 @@ def _to_length(series: Floats, length: int) -> Floats:
     return np.append(series[:length], np.full(max(length - len(series), 0), series[-1]))
 
 
-def with_rows(old: _Record, rows: Ints, new: _Record) -> _Record:
-    """``old`` with the given rows replaced by those of ``new``, which has just as many. Nothing is changed in place.
+def with_rows(old: _Record, rows: Ints, new: _Record, picked: slice) -> _Record:
+    """``old`` with the given rows replaced by the picked ones of ``new``. Nothing is changed in place.
 
     Rows are the last axis of fields that are marked ``rows_last``, otherwise the first.
     """
     changed = {}
     for field in fields(old):
         array = getattr(old, field.name).copy()
-        array[(..., rows) if field.metadata.get("rows_last") else rows] = getattr(new, field.name)
+        if field.metadata:
+            array[..., rows] = getattr(new, field.name)[..., picked]
+        else:
+            array[rows] = getattr(new, field.name)[picked]
         changed[field.name] = array
-    return replace(old, **changed)
+    return type(old)(**changed)

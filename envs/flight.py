@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from controller.records import Floats, Ints
+from controller.records import Bools, Floats, Ints
 from envs.conditions import NOISE_ROWS, Conditions
 from envs.mec_queue import LEVELS
 from envs.rules import Cost, Luck, Rules
@@ -24,6 +24,7 @@ class Moment(NamedTuple):
     """What decides how a flight goes. Each is (B,), or (B, 1) against candidates, unless said otherwise."""
 
     now_s: Floats
+    down: Bools  # the session holds the link for down
     device_pace: Floats  # device time / profiled time of this frame
     mec_pace: Floats
     payload_luck: Floats  # standard deviations from the mean payload
@@ -33,8 +34,9 @@ class Moment(NamedTuple):
     bits_per_byte: Floats
     neighbour_s: Floats
     neighbour_phase: Floats
-    first_level: Ints  # where the row's MEC loads start in the flat array of all
-    last: Floats  # (len(Last), B)
+    row: Ints  # 0, 1, ... B - 1
+    first_second: Ints  # where the row's loads start in the flat arrays of all
+    last: Floats  # (Last.COUNT, B)
     fallback_s: Floats  # (in flight, B) starts of fallbacks, infinite where there is none
     fallback_busy_s: Floats  # (in flight, B) how long they take
 
@@ -59,10 +61,12 @@ def moment_of(rules: Rules, conditions: Conditions, world: World) -> Moment:
     """The moment of the next decision of each row."""
     luck = rules.luck.take((conditions.noise_start + world.frame) & (NOISE_ROWS - 1), axis=1)
     batch, seconds = conditions.mec_level.shape
-    first = np.arange(0, batch * seconds, seconds)
+    row = np.arange(batch)
+    first = row * seconds
     second = first + np.minimum(world.now_s.astype(np.int64), seconds - 1)
     return Moment(
         now_s=world.now_s,
+        down=link_is_down(world, world.now_s),
         device_pace=conditions.device_slowdown * conditions.device_pace.ravel().take(second) * luck[Luck.HEAD],
         mec_pace=conditions.mec_slowdown * luck[Luck.MEC],
         payload_luck=luck[Luck.PAYLOAD],
@@ -72,7 +76,8 @@ def moment_of(rules: Rules, conditions: Conditions, world: World) -> Moment:
         bits_per_byte=conditions.bits_per_byte,
         neighbour_s=conditions.neighbour_s,
         neighbour_phase=conditions.neighbour_phase,
-        first_level=first,
+        row=row,
+        first_second=first,
         last=world.last,
         fallback_s=world.places[Place.FALLBACK_S, :-1],
         fallback_busy_s=world.places[Place.FALLBACK_BUSY_S, :-1],
@@ -105,7 +110,7 @@ def fly(rules: Rules, conditions: Conditions, moment: Moment, rows: Ints) -> Fli
 def true_latency_s(rules: Rules, conditions: Conditions, world: World, moment: Moment) -> Floats:
     """(B, C) capture to answer of every candidate, had it all the time it takes."""
     flight = fly(rules, conditions, against_candidates(moment), np.arange(rules.costs.shape[1]))
-    reply = np.where(link_is_down(world, world.now_s)[:, None], np.inf, flight.reply_s)
+    reply = np.where(moment.down[:, None], np.inf, flight.reply_s)
     return np.where(rules.offload, reply, flight.end_s) - world.capture_s[:, None]
 
 
@@ -129,7 +134,7 @@ def _wait_at_mec(rules: Rules, conditions: Conditions, m: Moment, arrival_s: Flo
     """
     seconds = conditions.mec_level.shape[1]
     second = np.minimum(arrival_s.astype(np.int64), seconds - 1)
-    level = conditions.mec_level.ravel().take(m.first_level + second)
+    level = conditions.mec_level.ravel().take(m.first_second + second)
     others = rules.queue.workload(level, m.neighbour_phase + arrival_s / m.neighbour_s) * m.neighbour_s
     done = (arrival_s - m.last[Last.ARRIVAL_S]) * _FREE_FRAC.take(level)
     own = np.maximum(m.last[Last.EXTRA_S] - done, 0.0)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,29 +38,31 @@ class TwinCalibration:
     header_bytes: float = 0.0  # what occupies the uplink besides the payload
 
 
-class Cost(IntEnum):
+class Cost:
     """Rows of Rules.costs."""
 
-    HEAD_S = 0
-    PAYLOAD_BYTES = 1
-    PAYLOAD_STD_BYTES = 2
-    MEC_S = 3
+    HEAD_S: Final = 0
+    PAYLOAD_BYTES: Final = 1
+    PAYLOAD_STD_BYTES: Final = 2
+    MEC_S: Final = 3
+    COUNT: Final = 4
 
 
-class Luck(IntEnum):
+class Luck:
     """Rows of Rules.luck: draws for (episode, frame), so that no choice changes the luck of a later frame."""
 
-    HEAD = 0  # factor of the head segment's time
-    FALLBACK = 1  # factor of the fallback's time
-    MEC = 2  # factor of the tail segment's time
-    PAYLOAD = 3  # standard deviations from the mean payload
+    HEAD: Final = 0  # factor of the head segment's time
+    FALLBACK: Final = 1  # factor of the fallback's time
+    MEC: Final = 2  # factor of the tail segment's time
+    PAYLOAD: Final = 3  # standard deviations from the mean payload
+    COUNT: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """C rows of the cost table, L of them on the local frontier; V variants of S samples were recorded."""
 
-    costs: Floats  # (len(Cost), C)
+    costs: Floats  # (Cost.COUNT, C)
     offload: Bools  # (C,)
     accuracy: Floats  # (C,)
     score_start: Ints  # (C,) where the row's variant starts in ``score``
@@ -69,7 +70,7 @@ class Rules:
     samples: int
     frontier: Ints  # (L,) rows a fallback may take, fastest first
     frontier_s: Floats  # (L,) their device time
-    luck: Floats  # (len(Luck), NOISE_ROWS)
+    luck: Floats  # (Luck.COUNT, NOISE_ROWS)
     bank: TraceBank
     queue: NeighbourQueue
     utility: Utility
@@ -124,7 +125,7 @@ def make_rules(
 
 
 def _draw_luck(calibration: TwinCalibration) -> Floats:
-    luck = np.random.default_rng(_NOISE_SEED).standard_normal((len(Luck), NOISE_ROWS))
+    luck = np.random.default_rng(_NOISE_SEED).standard_normal((Luck.COUNT, NOISE_ROWS))
     for row, noise_frac in (
         (Luck.HEAD, calibration.head_noise_frac),
         (Luck.FALLBACK, calibration.head_noise_frac),

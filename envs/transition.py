@@ -74,43 +74,60 @@ class _Link(NamedTuple):
     down_from_s: Floats
     down_until_s: Floats
     mec_slowdown: Floats
-    last: Floats  # (len(Last), B)
-    samples: Floats  # (len(Sample), SAMPLES_KEPT + 1, B)
+    last: Floats  # (Last.COUNT, B)
+    samples: Floats  # (Sample.COUNT, SAMPLES_KEPT + 1, B)
 
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """What became of each row's decision, in raw terms; every array is (B,)."""
+    """What became of each row's decision, in raw terms; every array is (B,). What few ask for is made when asked."""
 
     frame: Ints
-    sample: Ints  # column of the recorded scores
     row: Ints  # of the cost table, as decided
-    status: Ints  # index into STATUSES
-    latency_s: Floats  # capture to answer; the give-up time when none came
     energy_j: Floats
-    utility: Floats  # of this frame
     dropped: Ints  # frames dropped before the next decision
     reward: Floats  # utility of this frame and of the dropped ones
     done: Bools  # this was the episode's last decision
-    wait_s: Floats  # capture to decision
+    decided_s: Floats  # since the episode began
+    capture_s: Floats
+    first_sample: Ints
     flight: Flight
     answer: Answer
     rules: Rules
+
+    @property
+    def status(self) -> Ints:
+        """Index into STATUSES."""
+        return np.asarray(_STATUS_OF.take(self.answer.on_time + 2 * self.answer.fell_back))
 
     @property
     def on_time(self) -> Bools:
         return self.answer.on_time
 
     @property
+    def latency_s(self) -> Floats:
+        """Capture to answer; the give-up time when none came."""
+        return np.asarray(self.answer.settled_s - self.capture_s)
+
+    @property
+    def sample(self) -> Ints:
+        """Column of the recorded scores."""
+        return np.asarray((self.first_sample + self.frame) % self.rules.samples)
+
+    @property
     def score(self) -> Floats:
         """Recorded score of the answer that was given; 0 without."""
-        found = self.rules.score.take(self.rules.score_start.take(self.answer.row) + self.sample)
-        return np.asarray(found * ~self.answer.silent)
+        return np.asarray(_recorded_score(self.rules, self.answer, self.sample) * ~self.answer.silent)
 
     @property
     def accuracy(self) -> Floats:
         """Expected score of the answer that was given; 0 without."""
         return np.asarray(self.rules.accuracy.take(self.answer.row) * ~self.answer.silent)
+
+    @property
+    def utility(self) -> Floats:
+        """Of this frame alone."""
+        return np.asarray(self.reward + self.rules.utility.drop_penalty * self.dropped)
 
     @property
     def payload_bytes(self) -> Floats:
@@ -119,15 +136,18 @@ class StepRecord:
     def breakdown_s(self) -> dict[str, Floats]:
         """Terms of the latency as decided, also where a fallback answered; named as in BreakdownMs."""
         f, sent = self.flight, self.answer.sent
-        half_rtt = f.arrival_s - f.crossed_s
         return {
-            "wait": self.wait_s,
-            "head": f.end_s - (self.answer.settled_s - self.latency_s) - self.wait_s,
+            "wait": self.decided_s - self.capture_s,
+            "head": f.end_s - self.decided_s,
             "uplink": (f.arrival_s - f.end_s) * sent,
             "queue": f.queue_s * sent,
             "tail": f.tail_s * sent,
-            "downlink": half_rtt * sent,
+            "downlink": (f.reply_s - f.done_s) * sent,
         }
+
+
+def _recorded_score(rules: Rules, answer: Answer, sample: Ints) -> Any:
+    return rules.score.take(rules.score_start.take(answer.row) + sample)
 
 
 def transition(
@@ -135,13 +155,13 @@ def transition(
 ) -> tuple[World, StepRecord]:
     """Take ``rows`` (B,) of the cost table at the present decision points."""
     answer_by = world.capture_s + conditions.deadline_s
-    taken = _taken(rules, world, rows, answer_by)
+    taken = _taken(rules, world, moment, rows, answer_by)
     flight = fly(rules, conditions, moment, taken)
     slowdown = smooth(world.device_slowdown, moment.device_pace, SLOWDOWN_ALPHA)
-    answer = _answer(rules, conditions, world, flight, slowdown, taken, rows, answer_by)
-    places = _take_place(conditions, world, flight, answer)
+    answer = _answer(rules, conditions, world, moment, flight, slowdown, taken, rows, answer_by)
+    places = _take_place(world, moment, answer)
     link = _send(rules, conditions, world, moment, flight, answer)
-    following = _advance(rules, conditions, world, places, link.sent, flight, answer)
+    following = _advance(rules, conditions, world, moment, places, link.sent, flight, answer)
     on_time_frac, fallback_frac = _count_outcomes(world, places, answer, following)
     after = World(
         now_s=following.now_s,
@@ -159,10 +179,10 @@ def transition(
     return after, _record(rules, conditions, world, flight, answer, following, rows)
 
 
-def _taken(rules: Rules, world: World, rows: Ints, answer_by: Floats) -> Ints:
+def _taken(rules: Rules, world: World, moment: Moment, rows: Ints, answer_by: Floats) -> Ints:
     """The rows that are carried out: a local one where an offload was decided and the link cannot take it."""
     full = world.told - world.heard >= MAX_UNANSWERED
-    refused = (link_is_down(world, world.now_s) | full) & rules.offload.take(rows)
+    refused = (moment.down | full) & rules.offload.take(rows)
     if not refused.any():
         return rows
     choice = _fallback_choice(rules, answer_by - world.now_s, world.device_slowdown)
@@ -179,6 +199,7 @@ def _answer(
     rules: Rules,
     conditions: Conditions,
     world: World,
+    moment: Moment,
     flight: Flight,
     slowdown: Floats,
     taken: Ints,
@@ -198,7 +219,7 @@ def _answer(
         given[unsent] = np.inf
     start = np.maximum(due, world.fallback_end_s)
     choice = _fallback_choice(rules, answer_by - start, slowdown)
-    busy = rules.frontier_s.take(choice) * _fallback_pace(rules, conditions, world, start) * falls_back
+    busy = rules.frontier_s.take(choice) * _fallback_pace(rules, conditions, world, moment, start) * falls_back
     given = np.where(falls_back, start + busy, given)
     give_up = np.maximum(world.capture_s + GIVE_UP_DEADLINES * conditions.deadline_s, end)
     silent = (given > give_up) & (given > end) & ~falls_back
@@ -214,20 +235,20 @@ def _answer(
     )
 
 
-def _fallback_pace(rules: Rules, conditions: Conditions, world: World, start_s: Floats) -> Floats:
+def _fallback_pace(rules: Rules, conditions: Conditions, world: World, moment: Moment, start_s: Floats) -> Floats:
     """Device time / profiled time of this frame's fallback."""
-    batch, seconds = conditions.device_pace.shape
-    second = np.minimum(start_s.astype(np.int64), seconds - 1) + np.arange(0, batch * seconds, seconds)
+    last = conditions.device_pace.shape[1] - 1
+    second = moment.first_second + np.minimum(start_s.astype(np.int64), last)
     luck = rules.luck[Luck.FALLBACK].take((conditions.noise_start + world.frame) & (NOISE_ROWS - 1))
     return np.asarray(conditions.device_slowdown * conditions.device_pace.ravel().take(second) * luck)
 
 
-def _take_place(conditions: Conditions, world: World, flight: Flight, answer: Answer) -> Floats:
+def _take_place(world: World, moment: Moment, answer: Answer) -> Floats:
     """The places in flight after this frame took one, if it was sent; requests take them in turn."""
     in_flight, batch = world.places.shape[1] - 1, world.places.shape[2]
-    place = np.where(answer.sent, world.sent % in_flight, in_flight) * batch + np.arange(batch)
+    place = np.where(answer.sent, world.sent % in_flight, in_flight) * batch + moment.row
     places = world.places.copy()
-    flat = places.reshape(len(Place), -1)
+    flat = places.reshape(Place.COUNT, -1)
     flat[Place.RELEASE_S][place] = np.minimum(answer.settled_s, answer.fallback_s)
     flat[Place.FALLBACK_S][place] = answer.fallback_s
     flat[Place.FALLBACK_BUSY_S][place] = answer.fallback_busy_s
@@ -250,9 +271,9 @@ def _send(rules: Rules, conditions: Conditions, world: World, moment: Moment, fl
         sent=world.sent + sent,
         told=world.told,
         sent_bytes=world.sent_bytes + flight.payload_bytes * sent,
-        lost_bytes=world.lost_bytes,
-        down_from_s=world.down_from_s,
-        down_until_s=world.down_until_s,
+        lost_bytes=world.lost_bytes.copy(),
+        down_from_s=world.down_from_s.copy(),
+        down_until_s=world.down_until_s.copy(),
         mec_slowdown=world.mec_slowdown,
         last=np.where(sent, request, world.last),
         samples=world.samples.copy(),
@@ -264,14 +285,16 @@ def _send(rules: Rules, conditions: Conditions, world: World, moment: Moment, fl
     breaks = sent & (flight.reply_s - silent_from > SILENCE_S)
     lost = breaks | (sent & (flight.end_s < world.down_until_s))  # or handed over before a silence still to come
     if not lost.any():
-        return _tell(link, sent, *told)
-    link = _tell(link, sent & ~lost, *told)
-    link = link._replace(lost_bytes=np.where(lost, link.sent_bytes, link.lost_bytes))
-    return _go_silent(rules, conditions, link, breaks, silent_from + SILENCE_S)
+        return _tell(link, moment.row, sent, *told)
+    link = _tell(link, moment.row, sent & ~lost, *told)
+    link.lost_bytes[lost] = link.sent_bytes[lost]
+    _go_silent(rules, conditions, link, np.flatnonzero(breaks), silent_from + SILENCE_S)
+    return link
 
 
 def _tell(
     link: _Link,
+    row: Ints,
     where: Bools,
     payload_bytes: Any,
     crossing_s: Floats,
@@ -285,9 +308,8 @@ def _tell(
     The device knows when a payload began to cross, when its reply came and what of that was the MEC's time and the
     bare round trip, so it can tell how long the crossing took.
     """
-    batch = len(where)
-    place = np.where(where, link.told & (SAMPLES_KEPT - 1), SAMPLES_KEPT) * batch + np.arange(batch)
-    flat = link.samples.reshape(len(Sample), -1)
+    place = np.where(where, link.told & (SAMPLES_KEPT - 1), SAMPLES_KEPT) * len(row) + row
+    flat = link.samples.reshape(Sample.COUNT, -1)
     flat[Sample.AT_S][place] = at_s
     flat[Sample.UPLINK_BPS][place] = uplink_sample_bps(payload_bytes, crossing_s, 0.0, 0.0)
     flat[Sample.SENT_BYTES][place] = link.sent_bytes
@@ -297,32 +319,36 @@ def _tell(
     return link._replace(told=link.told + where, mec_slowdown=np.where(where, mec_slowdown, link.mec_slowdown))
 
 
-def _go_silent(rules: Rules, conditions: Conditions, link: _Link, breaks: Bools, down_from_s: Floats) -> _Link:
-    """The link is down until the reply that broke it comes; then a probe tells what the uplink carries."""
-    up = link.last[Last.REPLY_S]
-    joins = link.down_until_s > down_from_s  # the silence before
-    rtt, start = conditions.rtt_s, conditions.trace_start_s
-    begin = np.maximum(up + rtt, link.last[Last.CROSSED_S])
-    bits = PROBE_BYTES * conditions.bits_per_byte
-    crossed = rules.bank.finish_s(conditions.trace, start + begin, bits) - start
-    batch = len(breaks)
-    newest = ((link.told - 1) & (SAMPLES_KEPT - 1)) * batch + np.arange(batch)
-    reply, queue = (link.samples[row].ravel().take(newest) for row in (Sample.REPLY_S, Sample.QUEUE_S))
-    echo = crossed + rtt + rules.overhead_s
-    link = _tell(link, breaks, PROBE_BYTES, crossed - begin, echo, reply, queue, conditions.mec_slowdown)
-    last = link.last.copy()
-    last[Last.CROSSED_S] = np.where(breaks, crossed, last[Last.CROSSED_S])
-    return link._replace(
-        down_from_s=np.where(breaks & ~joins, down_from_s, link.down_from_s),
-        down_until_s=np.where(breaks, up, link.down_until_s),
-        last=last,
-    )
+def _go_silent(rules: Rules, conditions: Conditions, link: _Link, rows: Ints, down_from_s: Floats) -> None:
+    """In these rows the link is down until the reply that broke it comes; then a probe tells what the uplink carries.
+
+    ``link`` is this step's own, and changed in place.
+    """
+    batch, rtt, start = len(link.told), conditions.rtt_s[rows], conditions.trace_start_s[rows]
+    up, from_s = link.last[Last.REPLY_S, rows], down_from_s[rows]
+    joins = link.down_until_s[rows] > from_s  # the silence before
+    link.down_from_s[rows] = np.where(joins, link.down_from_s[rows], from_s)
+    link.down_until_s[rows] = up
+    begin = np.maximum(up + rtt, link.last[Last.CROSSED_S, rows])
+    bits = PROBE_BYTES * conditions.bits_per_byte[rows]
+    crossed = rules.bank.finish_s(conditions.trace[rows], start + begin, bits) - start
+    link.last[Last.CROSSED_S, rows] = crossed
+    flat, told = link.samples.reshape(Sample.COUNT, -1), link.told[rows]
+    newest = ((told - 1) & (SAMPLES_KEPT - 1)) * batch + rows
+    place = (told & (SAMPLES_KEPT - 1)) * batch + rows
+    flat[:, place] = flat[:, newest]  # the MEC itself tells nothing new, but
+    flat[Sample.AT_S][place] = crossed + rtt + rules.overhead_s
+    flat[Sample.UPLINK_BPS][place] = uplink_sample_bps(PROBE_BYTES, crossed - begin, 0.0, 0.0)
+    flat[Sample.SENT_BYTES][place] = link.sent_bytes[rows]
+    flat[Sample.MEC_SLOWDOWN][place] = link.mec_slowdown[rows] = conditions.mec_slowdown[rows]
+    link.told[rows] = told + 1
 
 
 def _advance(
     rules: Rules,
     conditions: Conditions,
     world: World,
+    moment: Moment,
     places: Floats,
     sent: Ints,
     flight: Flight,
@@ -330,7 +356,7 @@ def _advance(
 ) -> _Next:
     """The next moment at which the device is free, may send and has a frame."""
     in_flight, batch = places.shape[1] - 1, places.shape[2]
-    oldest = places[Place.RELEASE_S].ravel().take((sent % in_flight) * batch + np.arange(batch))
+    oldest = places[Place.RELEASE_S].ravel().take((sent % in_flight) * batch + moment.row)
     first = world.frame + 1
     now = np.maximum(np.maximum(flight.end_s, oldest), first * conditions.interval_s)
     starts = places[Place.FALLBACK_S, :-1]
@@ -361,7 +387,7 @@ def _count_outcomes(world: World, places: Floats, answer: Answer, following: _Ne
     count = count + at_once + following.dropped
     on_time = on_time + (at_once & answer.on_time)
     fell_back = fell_back + (at_once & answer.on_time & answer.fell_back)
-    settle[known] = np.inf
+    np.copyto(settle, np.inf, where=known)
     new = (1.0 - _FORGET**count) / np.maximum(count, 1.0)
     return (
         world.on_time_frac + new * (on_time - count * world.on_time_frac),
@@ -378,26 +404,23 @@ def _record(
     following: _Next,
     rows: Ints,
 ) -> StepRecord:
-    sample = (conditions.first_sample + world.frame) % rules.samples
     if rules.replayed:
-        quality: Any = rules.score.take(rules.score_start.take(answer.row) + sample)
+        sample = (conditions.first_sample + world.frame) % rules.samples
+        quality: Any = _recorded_score(rules, answer, sample)
     else:
         quality = rules.accuracy.take(answer.row)
     transmit = (flight.crossed_s - flight.begin_s) * answer.sent
     energy = rules.utility.energy_j(flight.head_s + answer.fallback_busy_s, transmit)
-    utility = rules.utility.of(quality, answer.on_time, energy, False)
     return StepRecord(
         frame=world.frame,
-        sample=sample,
         row=rows,
-        status=_STATUS_OF.take(answer.on_time + 2 * answer.fell_back),
-        latency_s=answer.settled_s - world.capture_s,
         energy_j=energy,
-        utility=utility,
         dropped=following.dropped,
-        reward=utility - rules.utility.drop_penalty * following.dropped,
+        reward=rules.utility.of(quality, answer.on_time, energy, following.dropped),
         done=following.frame >= conditions.frames,
-        wait_s=world.now_s - world.capture_s,
+        decided_s=world.now_s,
+        capture_s=world.capture_s,
+        first_sample=conditions.first_sample,
         flight=flight,
         answer=answer,
         rules=rules,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,18 @@ from envs.world import World, new_world, observe
 
 Reward = Literal["replayed", "expected"]
 DEFAULT_CALIBRATION = TwinCalibration()
+
+
+#: Episodes that are drawn at a time.
+STOCK = 64
+
+
+class _Begun(NamedTuple):
+    """Episodes at their first decision point."""
+
+    scenarios: Sequence[Scenario]
+    conditions: Conditions
+    world: World
 
 
 class Twin:
@@ -66,6 +78,8 @@ class Twin:
             max_in_flight=range.max_in_flight,
             replayed=reward == "replayed",
         )
+        self._stock: _Begun | None = None
+        self._used = 0  # of the stock
         self._conditions: Conditions
         self._world: World
         self._moment: Moment
@@ -73,26 +87,24 @@ class Twin:
     def seed(self, seed: int) -> None:
         """Draw the scenarios to come from this seed."""
         self._rng = np.random.default_rng(seed)
+        self._stock = None
 
     def reset(self, rows: Bools | None = None, scenarios: Sequence[Scenario] | None = None) -> SystemState:
         """Begin an episode in the given rows (B,) (all of them by default), with the given scenarios or drawn ones."""
-        chosen = np.flatnonzero(rows) if rows is not None else np.arange(self.batch)
-        if scenarios is None:
-            scenarios = [self._draw() for _ in chosen]
-        if len(scenarios) != len(chosen):
+        chosen = np.arange(self.batch) if rows is None else np.flatnonzero(rows)
+        if scenarios is not None and len(scenarios) != len(chosen):
             raise UsageError(f"got {len(scenarios)} scenarios; expected one for each of {len(chosen)} rows")
         if rows is None:
-            self.scenarios = list(scenarios)
-            seconds = max(self._seconds_of_range(), load_steps(scenarios))
-            self._conditions = conditions_of(scenarios, self.costs.neighbour_mec_s, seconds)
-            self._world = new_world(self._rules, self._conditions)
-        elif len(chosen):
-            for row, scenario in zip(chosen, scenarios, strict=True):
-                self.scenarios[row] = scenario
-            seconds = self._conditions.mec_level.shape[1]
-            fresh = conditions_of(scenarios, self.costs.neighbour_mec_s, seconds)
-            self._conditions = with_rows(self._conditions, chosen, fresh)
-            self._world = with_rows(self._world, chosen, new_world(self._rules, fresh))
+            first = scenarios if scenarios is not None else [self._draw() for _ in chosen]
+            seconds = max(self._seconds_of_range(), load_steps(first))
+            begun = self._begin(first, seconds)
+            self.scenarios, self._conditions, self._world = list(first), begun.conditions, begun.world
+            self._stock = None
+        elif scenarios is not None:
+            self._replace(chosen, self._begin(scenarios, self._seconds), slice(0, len(chosen)))
+        else:
+            for part in np.array_split(chosen, -(-len(chosen) // STOCK) or 1):
+                self._replace(part, *self._from_stock(len(part)))
         return self._observe()
 
     def step(self, rows: Ints) -> tuple[SystemState, StepRecord]:
@@ -109,10 +121,32 @@ class Twin:
         known = None
         if self.oracle:
             known = true_latency_s(self._rules, self._conditions, self._world, self._moment)
-        return observe(self._rules, self._conditions, self._world, known)
+        return observe(self._rules, self._conditions, self._world, self._moment.down, known)
+
+    def _begin(self, scenarios: Sequence[Scenario], seconds: int) -> _Begun:
+        conditions = conditions_of(scenarios, self.costs.neighbour_mec_s, seconds)
+        return _Begun(scenarios, conditions, new_world(self._rules, conditions))
+
+    def _from_stock(self, count: int) -> tuple[_Begun, slice]:
+        """So many episodes of those drawn beforehand: drawing one by one costs several times as much."""
+        if self._stock is None or self._used + count > STOCK:
+            self._stock, self._used = self._begin([self._draw() for _ in range(STOCK)], self._seconds), 0
+        picked = slice(self._used, self._used + count)
+        self._used += count
+        return self._stock, picked
+
+    def _replace(self, rows: Ints, begun: _Begun, picked: slice) -> None:
+        for row, scenario in zip(rows, begun.scenarios[picked], strict=True):
+            self.scenarios[row] = scenario
+        self._conditions = with_rows(self._conditions, rows, begun.conditions, picked)
+        self._world = with_rows(self._world, rows, begun.world, picked)
 
     def _draw(self) -> Scenario:
         return self.range.sample(self._rng, self._rules.bank.duration_s, self._rules.samples)
+
+    @property
+    def _seconds(self) -> int:
+        return int(self._conditions.mec_level.shape[1])
 
     def _seconds_of_range(self) -> int:
         return math.ceil(self.range.frames / self.range.fps[0] / LOAD_STEP_S) + 1

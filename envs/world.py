@@ -8,12 +8,12 @@ the handful of places or columns there are.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
 import numpy as np
 
-from controller.records import UPLINK_HISTORY, Floats, Ints, SystemState
+from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
 from controller.telemetry import MAX_UNANSWERED, uplink_sample_bps
 from envs.conditions import Conditions
 from envs.rules import Rules
@@ -23,40 +23,42 @@ PROBE_BYTES = 1024
 #: Remembered uplink samples: those of the history, and those still to come; a power of two.
 SAMPLES_KEPT = 16
 assert SAMPLES_KEPT >= UPLINK_HISTORY + MAX_UNANSWERED
-_HISTORY = np.arange(1, UPLINK_HISTORY + 1)[:, None]
 
 
-class Last(IntEnum):
+class Last:
     """Rows of World.last: the last request that was sent."""
 
-    CROSSED_S = 0  # when the uplink is free again
-    REPLY_S = 1
-    ARRIVAL_S = 2  # at the MEC
-    DONE_S = 3  # served by the MEC
-    EXTRA_S = 4  # work at the MEC that is there because of own requests, just after that arrival
+    CROSSED_S: Final = 0  # when the uplink is free again
+    REPLY_S: Final = 1
+    ARRIVAL_S: Final = 2  # at the MEC
+    DONE_S: Final = 3  # served by the MEC
+    EXTRA_S: Final = 4  # work at the MEC that is there because of own requests, just after that arrival
+    COUNT: Final = 5
 
 
-class Place(IntEnum):
+class Place:
     """Rows of World.places: requests whose frame waits for the MEC, each in one of a few places."""
 
-    RELEASE_S = 0  # when the place is free: reply, fallback or give-up
-    FALLBACK_S = 1  # when its fallback starts; infinite without
-    FALLBACK_BUSY_S = 2  # how long it takes
-    SETTLE_S = 3  # when its outcome is known; infinite once it was counted
-    ONE = 4  # what is counted of an outcome: itself,
-    ON_TIME = 5  # whether it was on time,
-    FELL_BACK = 6  # and whether the device answered
+    RELEASE_S: Final = 0  # when the place is free: reply, fallback or give-up
+    FALLBACK_S: Final = 1  # when its fallback starts; infinite without
+    FALLBACK_BUSY_S: Final = 2  # how long it takes
+    SETTLE_S: Final = 3  # when its outcome is known; infinite once it was counted
+    ONE: Final = 4  # what is counted of an outcome: itself,
+    ON_TIME: Final = 5  # whether it was on time,
+    FELL_BACK: Final = 6  # and whether the device answered
+    COUNT: Final = 7
 
 
-class Sample(IntEnum):
+class Sample:
     """Rows of World.samples: what a reply tells, or the echo of a probe, in the order in which they come."""
 
-    AT_S = 0
-    UPLINK_BPS = 1
-    SENT_BYTES = 2  # of this and all requests before it
-    REPLY_S = 3  # of the last request, which a probe is not
-    QUEUE_S = 4
-    MEC_SLOWDOWN = 5  # smoothed
+    AT_S: Final = 0
+    UPLINK_BPS: Final = 1
+    SENT_BYTES: Final = 2  # of this and all requests before it
+    REPLY_S: Final = 3  # of the last request, which a probe is not
+    QUEUE_S: Final = 4
+    MEC_SLOWDOWN: Final = 5  # smoothed
+    COUNT: Final = 6
 
 
 _EMPTY_PLACE = np.array([-np.inf, np.inf, 0.0, np.inf, 1.0, 0.0, 0.0])
@@ -85,16 +87,16 @@ class World:
     mec_slowdown: Floats  # what the estimate will be once all that was sent is told
     on_time_frac: Floats
     fallback_frac: Floats
-    last: Floats = field(metadata=_ROWS_LAST)  # (len(Last), B)
-    places: Floats = field(metadata=_ROWS_LAST)  # (len(Place), in flight + 1, B); the extra one takes what is not kept
-    samples: Floats = field(metadata=_ROWS_LAST)  # (len(Sample), SAMPLES_KEPT + 1, B); likewise
+    last: Floats = field(metadata=_ROWS_LAST)  # (Last.COUNT, B)
+    places: Floats = field(metadata=_ROWS_LAST)  # (Place.COUNT, in flight + 1, B); the extra one takes what is not kept
+    samples: Floats = field(metadata=_ROWS_LAST)  # (Sample.COUNT, SAMPLES_KEPT + 1, B); likewise
 
 
 def new_world(rules: Rules, conditions: Conditions) -> World:
     """The first decision point: frame 0 was just captured, and one probe has crossed the link."""
     batch = len(conditions.deadline_s)
     zeros, none = np.zeros(batch), np.zeros(batch, np.int64)
-    samples = np.zeros((len(Sample), SAMPLES_KEPT + 1, batch))
+    samples = np.zeros((Sample.COUNT, SAMPLES_KEPT + 1, batch))
     samples[Sample.UPLINK_BPS] = _first_sample_bps(rules, conditions)
     samples[Sample.MEC_SLOWDOWN] = conditions.mec_slowdown
     return World(
@@ -114,8 +116,8 @@ def new_world(rules: Rules, conditions: Conditions) -> World:
         mec_slowdown=conditions.mec_slowdown,
         on_time_frac=zeros + 1.0,
         fallback_frac=zeros,
-        last=np.zeros((len(Last), batch)),
-        places=np.repeat(_EMPTY_PLACE, (rules.max_in_flight + 1) * batch).reshape(len(Place), -1, batch),
+        last=np.zeros((Last.COUNT, batch)),
+        places=np.repeat(_EMPTY_PLACE, (rules.max_in_flight + 1) * batch).reshape(Place.COUNT, -1, batch),
         samples=samples,
     )
 
@@ -132,12 +134,14 @@ def link_is_down(world: World, at_s: Floats) -> Any:
     return (at_s >= world.down_from_s) & (at_s < world.down_until_s)
 
 
-def observe(rules: Rules, conditions: Conditions, world: World, true_latency_s: Floats | None) -> SystemState:
-    """What the device knows at the decision point."""
-    now = world.now_s
-    batch = len(now)
-    known = world.samples.reshape(len(Sample), -1)
-    place = ((world.heard - _HISTORY) & (SAMPLES_KEPT - 1)) * batch + np.arange(batch)
+def observe(
+    rules: Rules, conditions: Conditions, world: World, down: Bools, true_latency_s: Floats | None
+) -> SystemState:
+    """What the device knows at the decision point; ``down`` is ``link_is_down`` there."""
+    now, batch = world.now_s, len(world.now_s)
+    known = world.samples.reshape(Sample.COUNT, -1)
+    place = _history_places(batch).take(world.heard & (SAMPLES_KEPT - 1), axis=1)
+    place += np.arange(batch)
     newest = known.take(place[0], axis=1)
     crossed = np.maximum(newest[Sample.SENT_BYTES], world.lost_bytes * (now >= world.down_from_s))
     return SystemState(
@@ -155,8 +159,15 @@ def observe(rules: Rules, conditions: Conditions, world: World, true_latency_s: 
         mec_queue_s=newest[Sample.QUEUE_S],
         mec_slowdown=newest[Sample.MEC_SLOWDOWN],
         mec_age_s=now - newest[Sample.REPLY_S],
-        link_up=~link_is_down(world, now),
+        link_up=~down,
         on_time_frac=world.on_time_frac,
         fallback_frac=world.fallback_frac,
         true_latency_s=true_latency_s,
     )
+
+
+@cache
+def _history_places(batch: int) -> Ints:
+    """(UPLINK_HISTORY, SAMPLES_KEPT) where the newest samples stand, newest first, when so many were heard."""
+    newest_first = np.arange(SAMPLES_KEPT) - np.arange(1, UPLINK_HISTORY + 1)[:, None]
+    return np.asarray(newest_first % SAMPLES_KEPT * batch)

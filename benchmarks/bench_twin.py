@@ -1,0 +1,97 @@
+"""How many environment steps does the twin make per second, alone, with the policy's features, and as SB3 sees it?
+
+``python -m benchmarks.bench_twin [--json FILE]``. One process, one thread, random decisions on the candidates of
+garments, scenarios of the default range on the built-in training traces, resets included. The figure is that of the
+median of equal slices of the run; the best slice stands beside it, for machines that do other things meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from controller.features import Features
+from controller.scenario import ScenarioRange
+from envs.twin import Twin
+from envs.vec_env import TwinVecEnv
+from runtime.bundle import open_bundle
+from runtime.markov_traces import builtin_traces
+from runtime.profile import candidates, load_costs
+
+SLICES = 15
+#: At 64 environments, with features.
+TARGET_STEPS_PER_S = 200_000
+
+
+def make_twin(batch: int) -> Twin:
+    bundle = open_bundle("garments")
+    costs = candidates(load_costs(bundle))
+    return Twin(costs, builtin_traces("train"), bundle.recorded("validation"), ScenarioRange(), batch, seed=1)
+
+
+def steps_of(batch: int, what: str) -> Callable[[np.ndarray], None]:
+    """One step of every environment, resets included."""
+    twin = make_twin(batch)
+    if what == "sb3":
+        vec = TwinVecEnv(twin)
+        vec.reset()
+        return lambda rows: vec.step(rows)  # type: ignore[return-value]
+    features = Features(twin.costs, twin.range.utility)
+    state = twin.reset()
+
+    def step(rows: np.ndarray) -> None:
+        nonlocal state
+        state, record = twin.step(rows)
+        if record.done.any():
+            state = twin.reset(record.done)
+        if what == "features":
+            features.of(state)
+
+    return step
+
+
+def steps_per_s(batch: int, what: str, seconds: float) -> tuple[float, float]:
+    """Median and best of the slices."""
+    step = steps_of(batch, what)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, len(make_twin(1).costs), (64, batch))
+    for i in range(200):  # until episodes end at different times
+        step(rows[i % 64])
+    rates = []
+    for _ in range(SLICES):
+        count, began, until = 0, time.perf_counter(), time.perf_counter() + seconds / SLICES
+        while (now := time.perf_counter()) < until:
+            step(rows[count % 64])
+            count += 1
+        rates.append(count * batch / (now - began))
+    return float(np.median(rates)), max(rates)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each figure")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    print(f"{'environments':>12}  {'what':<24}{'steps/s':>10}{'best slice':>12}")
+    names = {"twin": "twin", "features": "twin and features", "sb3": "TwinVecEnv.step"}
+    figures = {}
+    for batch in (64, 1024):
+        for what, name in names.items():
+            median, best = steps_per_s(batch, what, options.seconds)
+            figures[f"{what}_{batch}"] = {"median": median, "best": best}
+            print(f"{batch:>12}  {name:<24}{median:>10,.0f}{best:>12,.0f}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
+    reached = figures["features_64"]["best"] >= TARGET_STEPS_PER_S
+    print(f"target: {TARGET_STEPS_PER_S:,} at 64 environments with features: {'reached' if reached else 'missed'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
