@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,18 +12,12 @@ from controller.records import Floats, Ints
 from controller.scenario import Scenario
 from envs.mec_queue import LEVELS, PATH_UNITS
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-    _Record = TypeVar("_Record", bound=DataclassInstance)
-
 #: Rows of the noise table; frame i of an episode uses row (start + i) modulo this.
 NOISE_ROWS = 1 << 16
 _HASH = 0x9E37_79B1  # spreads neighbouring seeds over the tables (Knuth's multiplicative hash)
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
+class Conditions(NamedTuple):
     """One scenario per row; every array is (B,) unless said otherwise."""
 
     interval_s: Floats  # between captures
@@ -84,19 +77,3 @@ def load_steps(scenarios: Sequence[Scenario]) -> int:
 def _to_length(series: Floats, length: int) -> Floats:
     """Cut, or go on with the last value."""
     return np.append(series[:length], np.full(max(length - len(series), 0), series[-1]))
-
-
-def with_rows(old: _Record, rows: Ints, new: _Record, picked: slice) -> _Record:
-    """``old`` with the given rows replaced by the picked ones of ``new``. Nothing is changed in place.
-
-    Rows are the last axis of fields that are marked ``rows_last``, otherwise the first.
-    """
-    changed = {}
-    for field in fields(old):
-        array = getattr(old, field.name).copy()
-        if field.metadata:
-            array[..., rows] = getattr(new, field.name)[..., picked]
-        else:
-            array[rows] = getattr(new, field.name)[picked]
-        changed[field.name] = array
-    return type(old)(**changed)

@@ -25,7 +25,8 @@ class Moment(NamedTuple):
 
     now_s: Floats
     down: Bools  # the session holds the link for down
-    device_pace: Floats  # device time / profiled time of this frame
+    device_pace: Floats  # device time / profiled time of this frame's head
+    fallback_pace: Floats  # and of its fallback, under the same load
     mec_pace: Floats
     payload_luck: Floats  # standard deviations from the mean payload
     half_rtt_s: Floats
@@ -64,10 +65,12 @@ def moment_of(rules: Rules, conditions: Conditions, world: World) -> Moment:
     row = np.arange(batch)
     first = row * seconds
     second = first + np.minimum(world.now_s.astype(np.int64), seconds - 1)
+    pace = conditions.device_slowdown * conditions.device_pace.ravel().take(second)
     return Moment(
         now_s=world.now_s,
         down=link_is_down(world, world.now_s),
-        device_pace=conditions.device_slowdown * conditions.device_pace.ravel().take(second) * luck[Luck.HEAD],
+        device_pace=pace * luck[Luck.HEAD],
+        fallback_pace=pace * luck[Luck.FALLBACK],
         mec_pace=conditions.mec_slowdown * luck[Luck.MEC],
         payload_luck=luck[Luck.PAYLOAD],
         half_rtt_s=conditions.rtt_s * 0.5,

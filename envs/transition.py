@@ -3,18 +3,15 @@
 The timeline is that of docs/architecture.md. Everything about a frame is settled at its decision point, because what
 it depends on has been settled before: the uplink and the MEC serve in order, fallbacks run in order, and what others
 do does not depend on this device. What the device *knows* comes later, when a reply or an outcome arrives.
-
-Where that costs little, what is rare is computed only when it happens in one of the rows: a link that goes silent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from controller.records import Bools, Floats, Ints, Status
+from controller.records import Floats, Ints
 from controller.telemetry import (
     FALLBACK_MARGIN,
     GIVE_UP_DEADLINES,
@@ -23,35 +20,19 @@ from controller.telemetry import (
     SLOWDOWN_ALPHA,
     fallback_reserve_s,
     smooth,
-    uplink_sample_bps,
 )
-from envs.conditions import NOISE_ROWS, Conditions
+from envs.conditions import Conditions
 from envs.flight import Flight, Moment, fly
-from envs.rules import Luck, Rules
-from envs.world import PROBE_BYTES, SAMPLES_KEPT, Last, Place, Sample, World, link_is_down
+from envs.record import STATUSES, Answer, StepRecord, recorded_score
+from envs.rules import Rules
+from envs.uplink_state import send
+from envs.world import Place, Sample, World, link_is_down
 
-#: The session takes the link for down after 0.75 s without a word from the MEC, which it checks every 0.25 s.
-SILENCE_S = 0.875
-#: Codes of StepRecord.status.
-STATUSES = tuple(Status)
-_OK, _LATE, _FALLBACK = (STATUSES.index(s) for s in (Status.OK, Status.LATE, Status.FALLBACK))
-_STATUS_OF = np.array([_LATE, _OK, _LATE, _FALLBACK])  # by on time + 2 * answered by a fallback
+__all__ = ["STATUSES", "StepRecord", "transition"]
+
 #: Captures are at multiples of the interval; rounding must not hide one.
 _TICK = 1e-9
 _FORGET = 1.0 - OUTCOME_ALPHA
-
-
-class Answer(NamedTuple):
-    """How a frame ends. A fallback that is not used has no duration."""
-
-    row: Ints  # whose answer it is
-    sent: Bools  # the MEC was asked
-    settled_s: Floats  # when the outcome is known
-    on_time: Bools
-    silent: Bools  # no answer came
-    fell_back: Bools  # the device answered in the MEC's place
-    fallback_s: Floats  # when a fallback after the head starts; infinite without
-    fallback_busy_s: Floats
 
 
 class _Next(NamedTuple):
@@ -64,92 +45,6 @@ class _Next(NamedTuple):
     dropped: Ints
 
 
-class _Link(NamedTuple):
-    """What is new on the link: who was sent, what replies will tell, and when it is silent."""
-
-    sent: Ints
-    told: Ints
-    sent_bytes: Floats
-    lost_bytes: Floats
-    down_from_s: Floats
-    down_until_s: Floats
-    mec_slowdown: Floats
-    last: Floats  # (Last.COUNT, B)
-    samples: Floats  # (Sample.COUNT, SAMPLES_KEPT + 1, B)
-
-
-@dataclass(frozen=True, slots=True)
-class StepRecord:
-    """What became of each row's decision, in raw terms; every array is (B,). What few ask for is made when asked."""
-
-    frame: Ints
-    row: Ints  # of the cost table, as decided
-    energy_j: Floats
-    dropped: Ints  # frames dropped before the next decision
-    reward: Floats  # utility of this frame and of the dropped ones
-    done: Bools  # this was the episode's last decision
-    decided_s: Floats  # since the episode began
-    capture_s: Floats
-    first_sample: Ints
-    flight: Flight
-    answer: Answer
-    rules: Rules
-
-    @property
-    def status(self) -> Ints:
-        """Index into STATUSES."""
-        return np.asarray(_STATUS_OF.take(self.answer.on_time + 2 * self.answer.fell_back))
-
-    @property
-    def on_time(self) -> Bools:
-        return self.answer.on_time
-
-    @property
-    def latency_s(self) -> Floats:
-        """Capture to answer; the give-up time when none came."""
-        return np.asarray(self.answer.settled_s - self.capture_s)
-
-    @property
-    def sample(self) -> Ints:
-        """Column of the recorded scores."""
-        return np.asarray((self.first_sample + self.frame) % self.rules.samples)
-
-    @property
-    def score(self) -> Floats:
-        """Recorded score of the answer that was given; 0 without."""
-        return np.asarray(_recorded_score(self.rules, self.answer, self.sample) * ~self.answer.silent)
-
-    @property
-    def accuracy(self) -> Floats:
-        """Expected score of the answer that was given; 0 without."""
-        return np.asarray(self.rules.accuracy.take(self.answer.row) * ~self.answer.silent)
-
-    @property
-    def utility(self) -> Floats:
-        """Of this frame alone."""
-        return np.asarray(self.reward + self.rules.utility.drop_penalty * self.dropped)
-
-    @property
-    def payload_bytes(self) -> Floats:
-        return np.asarray(self.flight.payload_bytes * self.answer.sent)
-
-    def breakdown_s(self) -> dict[str, Floats]:
-        """Terms of the latency as decided, also where a fallback answered; named as in BreakdownMs."""
-        f, sent = self.flight, self.answer.sent
-        return {
-            "wait": self.decided_s - self.capture_s,
-            "head": f.end_s - self.decided_s,
-            "uplink": (f.arrival_s - f.end_s) * sent,
-            "queue": f.queue_s * sent,
-            "tail": f.tail_s * sent,
-            "downlink": (f.reply_s - f.done_s) * sent,
-        }
-
-
-def _recorded_score(rules: Rules, answer: Answer, sample: Ints) -> Any:
-    return rules.score.take(rules.score_start.take(answer.row) + sample)
-
-
 def transition(
     rules: Rules, conditions: Conditions, world: World, moment: Moment, rows: Ints
 ) -> tuple[World, StepRecord]:
@@ -160,21 +55,22 @@ def transition(
     slowdown = smooth(world.device_slowdown, moment.device_pace, SLOWDOWN_ALPHA)
     answer = _answer(rules, conditions, world, moment, flight, slowdown, taken, rows, answer_by)
     places = _take_place(world, moment, answer)
-    link = _send(rules, conditions, world, moment, flight, answer)
-    following = _advance(rules, conditions, world, moment, places, link.sent, flight, answer)
+    uplink = send(rules, conditions, world, moment, flight, answer.sent)
+    following = _advance(rules, conditions, world, moment, places, uplink.sent, flight, answer)
     on_time_frac, fallback_frac = _count_outcomes(world, places, answer, following)
+    unheard = (uplink.samples[Sample.AT_S, :-1] > following.now_s).astype(np.float64)
     after = World(
         now_s=following.now_s,
         frame=following.frame,
         capture_s=following.capture_s,
         queued=following.queued,
-        heard=link.told - np.add.reduce(link.samples[Sample.AT_S, :-1] > following.now_s, axis=0),
+        heard=uplink.told - (np.ones(len(unheard)) @ unheard).astype(np.int64),
         fallback_end_s=np.maximum(world.fallback_end_s, answer.settled_s * answer.fell_back),
         device_slowdown=slowdown,
         on_time_frac=on_time_frac,
         fallback_frac=fallback_frac,
         places=places,
-        **link._asdict(),
+        **uplink._asdict(),
     )
     return after, _record(rules, conditions, world, flight, answer, following, rows)
 
@@ -219,10 +115,10 @@ def _answer(
         given[unsent] = np.inf
     start = np.maximum(due, world.fallback_end_s)
     choice = _fallback_choice(rules, answer_by - start, slowdown)
-    busy = rules.frontier_s.take(choice) * _fallback_pace(rules, conditions, world, moment, start) * falls_back
+    busy = rules.frontier_s.take(choice) * moment.fallback_pace * falls_back
     given = np.where(falls_back, start + busy, given)
     give_up = np.maximum(world.capture_s + GIVE_UP_DEADLINES * conditions.deadline_s, end)
-    silent = (given > give_up) & (given > end) & ~falls_back
+    silent = (given > give_up) & ~falls_back
     return Answer(
         row=np.where(falls_back, rules.frontier.take(choice), taken),
         sent=sent,
@@ -233,14 +129,6 @@ def _answer(
         fallback_s=np.where(falls_back, start, np.inf),
         fallback_busy_s=busy,
     )
-
-
-def _fallback_pace(rules: Rules, conditions: Conditions, world: World, moment: Moment, start_s: Floats) -> Floats:
-    """Device time / profiled time of this frame's fallback."""
-    last = conditions.device_pace.shape[1] - 1
-    second = moment.first_second + np.minimum(start_s.astype(np.int64), last)
-    luck = rules.luck[Luck.FALLBACK].take((conditions.noise_start + world.frame) & (NOISE_ROWS - 1))
-    return np.asarray(conditions.device_slowdown * conditions.device_pace.ravel().take(second) * luck)
 
 
 def _take_place(world: World, moment: Moment, answer: Answer) -> Floats:
@@ -256,92 +144,6 @@ def _take_place(world: World, moment: Moment, answer: Answer) -> Floats:
     flat[Place.ON_TIME][place] = answer.on_time
     flat[Place.FELL_BACK][place] = answer.fell_back & answer.on_time
     return places
-
-
-def _send(rules: Rules, conditions: Conditions, world: World, moment: Moment, flight: Flight, answer: Answer) -> _Link:
-    """Hand the payload to the link and note what its reply will tell, unless the link goes silent before."""
-    sent = answer.sent
-    request = np.empty_like(world.last)
-    request[Last.CROSSED_S] = flight.crossed_s
-    request[Last.REPLY_S] = flight.reply_s
-    request[Last.ARRIVAL_S] = flight.arrival_s
-    request[Last.DONE_S] = flight.done_s
-    request[Last.EXTRA_S] = flight.extra_s
-    link = _Link(
-        sent=world.sent + sent,
-        told=world.told,
-        sent_bytes=world.sent_bytes + flight.payload_bytes * sent,
-        lost_bytes=world.lost_bytes.copy(),
-        down_from_s=world.down_from_s.copy(),
-        down_until_s=world.down_until_s.copy(),
-        mec_slowdown=world.mec_slowdown,
-        last=np.where(sent, request, world.last),
-        samples=world.samples.copy(),
-    )
-    slowdown = smooth(world.mec_slowdown, moment.mec_pace, SLOWDOWN_ALPHA)
-    crossing = flight.crossed_s - flight.begin_s
-    told = (flight.payload_bytes, crossing, flight.reply_s, flight.reply_s, flight.queue_s, slowdown)
-    silent_from = np.maximum(flight.end_s, world.last[Last.REPLY_S])
-    breaks = sent & (flight.reply_s - silent_from > SILENCE_S)
-    lost = breaks | (sent & (flight.end_s < world.down_until_s))  # or handed over before a silence still to come
-    if not lost.any():
-        return _tell(link, moment.row, sent, *told)
-    link = _tell(link, moment.row, sent & ~lost, *told)
-    link.lost_bytes[lost] = link.sent_bytes[lost]
-    _go_silent(rules, conditions, link, np.flatnonzero(breaks), silent_from + SILENCE_S)
-    return link
-
-
-def _tell(
-    link: _Link,
-    row: Ints,
-    where: Bools,
-    payload_bytes: Any,
-    crossing_s: Floats,
-    at_s: Floats,
-    reply_s: Floats,
-    queue_s: Floats,
-    mec_slowdown: Floats,
-) -> _Link:
-    """Add a sample in the given rows; ``link.samples`` is this step's own copy.
-
-    The device knows when a payload began to cross, when its reply came and what of that was the MEC's time and the
-    bare round trip, so it can tell how long the crossing took.
-    """
-    place = np.where(where, link.told & (SAMPLES_KEPT - 1), SAMPLES_KEPT) * len(row) + row
-    flat = link.samples.reshape(Sample.COUNT, -1)
-    flat[Sample.AT_S][place] = at_s
-    flat[Sample.UPLINK_BPS][place] = uplink_sample_bps(payload_bytes, crossing_s, 0.0, 0.0)
-    flat[Sample.SENT_BYTES][place] = link.sent_bytes
-    flat[Sample.REPLY_S][place] = reply_s
-    flat[Sample.QUEUE_S][place] = queue_s
-    flat[Sample.MEC_SLOWDOWN][place] = mec_slowdown
-    return link._replace(told=link.told + where, mec_slowdown=np.where(where, mec_slowdown, link.mec_slowdown))
-
-
-def _go_silent(rules: Rules, conditions: Conditions, link: _Link, rows: Ints, down_from_s: Floats) -> None:
-    """In these rows the link is down until the reply that broke it comes; then a probe tells what the uplink carries.
-
-    ``link`` is this step's own, and changed in place.
-    """
-    batch, rtt, start = len(link.told), conditions.rtt_s[rows], conditions.trace_start_s[rows]
-    up, from_s = link.last[Last.REPLY_S, rows], down_from_s[rows]
-    joins = link.down_until_s[rows] > from_s  # the silence before
-    link.down_from_s[rows] = np.where(joins, link.down_from_s[rows], from_s)
-    link.down_until_s[rows] = up
-    begin = np.maximum(up + rtt, link.last[Last.CROSSED_S, rows])
-    bits = PROBE_BYTES * conditions.bits_per_byte[rows]
-    crossed = rules.bank.finish_s(conditions.trace[rows], start + begin, bits) - start
-    link.last[Last.CROSSED_S, rows] = crossed
-    flat, told = link.samples.reshape(Sample.COUNT, -1), link.told[rows]
-    newest = ((told - 1) & (SAMPLES_KEPT - 1)) * batch + rows
-    place = (told & (SAMPLES_KEPT - 1)) * batch + rows
-    flat[:, place] = flat[:, newest]  # the MEC itself tells nothing new, but
-    flat[Sample.AT_S][place] = crossed + rtt + rules.overhead_s
-    flat[Sample.UPLINK_BPS][place] = uplink_sample_bps(PROBE_BYTES, crossed - begin, 0.0, 0.0)
-    flat[Sample.SENT_BYTES][place] = link.sent_bytes[rows]
-    flat[Sample.MEC_SLOWDOWN][place] = link.mec_slowdown[rows] = conditions.mec_slowdown[rows]
-    link.told[rows] = told + 1
 
 
 def _advance(
@@ -361,7 +163,7 @@ def _advance(
     now = np.maximum(np.maximum(flight.end_s, oldest), first * conditions.interval_s)
     starts = places[Place.FALLBACK_S, :-1]
     ends = starts + places[Place.FALLBACK_BUSY_S, :-1]
-    at_once = answer.fell_back & ~answer.sent
+    at_once = (answer.fallback_busy_s > 0) & ~answer.sent
     if at_once.any():  # the link went down under the head, and its fallback has no place
         now = np.maximum(now, answer.settled_s * at_once)
     while True:  # fallbacks that start while the device idles; each may let it meet one more
@@ -382,16 +184,16 @@ def _count_outcomes(world: World, places: Floats, answer: Answer, following: _Ne
     """
     settle = places[Place.SETTLE_S, :-1]
     known = settle <= following.now_s
-    count, on_time, fell_back = np.add.reduce(places[Place.ONE :, :-1] * known, axis=1)
     at_once = ~answer.sent
-    count = count + at_once + following.dropped
-    on_time = on_time + (at_once & answer.on_time)
-    fell_back = fell_back + (at_once & answer.on_time & answer.fell_back)
+    count = sum(known.view(np.int8), at_once + following.dropped)
+    on_time = sum(places[Place.ON_TIME, :-1] * known, at_once & answer.on_time)
+    fell_back = sum(places[Place.FELL_BACK, :-1] * known, at_once & answer.on_time & answer.fell_back)
     np.copyto(settle, np.inf, where=known)
-    new = (1.0 - _FORGET**count) / np.maximum(count, 1.0)
+    forgotten = _FORGET**count
+    new = (1.0 - forgotten) / np.maximum(count, 1)
     return (
-        world.on_time_frac + new * (on_time - count * world.on_time_frac),
-        world.fallback_frac + new * (fell_back - count * world.fallback_frac),
+        forgotten * world.on_time_frac + new * on_time,
+        forgotten * world.fallback_frac + new * fell_back,
     )
 
 
@@ -406,7 +208,7 @@ def _record(
 ) -> StepRecord:
     if rules.replayed:
         sample = (conditions.first_sample + world.frame) % rules.samples
-        quality: Any = _recorded_score(rules, answer, sample)
+        quality: Any = recorded_score(rules, answer, sample)
     else:
         quality = rules.accuracy.take(answer.row)
     transmit = (flight.crossed_s - flight.begin_s) * answer.sent

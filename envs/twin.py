@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from controller.errors import UsageError
 from controller.records import Bools, Ints, SystemState
 from controller.scenario import LOAD_STEP_S, Scenario, ScenarioRange
 from controller.uplink import TraceBank
-from envs.conditions import Conditions, conditions_of, load_steps, with_rows
+from envs.conditions import Conditions, conditions_of, load_steps
 from envs.flight import Moment, moment_of, true_latency_s
 from envs.rules import RecordedScores, TwinCalibration, make_rules
 from envs.transition import StepRecord, transition
@@ -138,8 +138,12 @@ class Twin:
     def _replace(self, rows: Ints, begun: _Begun, picked: slice) -> None:
         for row, scenario in zip(rows, begun.scenarios[picked], strict=True):
             self.scenarios[row] = scenario
-        self._conditions = with_rows(self._conditions, rows, begun.conditions, picked)
-        self._world = with_rows(self._world, rows, begun.world, picked)
+        changed = [
+            _with_rows(*pair, (rows,), (picked,)) for pair in zip(self._conditions, begun.conditions, strict=True)
+        ]
+        self._conditions = Conditions._make(changed)
+        changed = [_with_rows(*pair, (..., rows), (..., picked)) for pair in zip(self._world, begun.world, strict=True)]
+        self._world = World._make(changed)
 
     def _draw(self) -> Scenario:
         return self.range.sample(self._rng, self._rules.bank.duration_s, self._rules.samples)
@@ -150,3 +154,10 @@ class Twin:
 
     def _seconds_of_range(self) -> int:
         return math.ceil(self.range.frames / self.range.fps[0] / LOAD_STEP_S) + 1
+
+
+def _with_rows(old: np.ndarray, new: np.ndarray, at: tuple[Any, ...], picked: tuple[Any, ...]) -> np.ndarray:
+    """A copy of ``old`` with what is picked of ``new`` in place of some rows."""
+    changed = old.copy()
+    changed[at] = new[picked]
+    return changed

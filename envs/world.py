@@ -1,15 +1,14 @@
 """What is the state of each environment of a twin at its decision point?
 
 The twin's owner is ``envs.twin.Twin``; ``envs.transition`` makes the next World from one, and changes none in place.
-Fields marked ``rows_last`` have the batch as their last axis, so that one array operation runs along the batch for
-the handful of places or columns there are.
+Where a field has more axes than the batch, the batch is the last one, so that one array operation runs along the batch
+for the handful of places or columns there are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -43,10 +42,9 @@ class Place:
     FALLBACK_S: Final = 1  # when its fallback starts; infinite without
     FALLBACK_BUSY_S: Final = 2  # how long it takes
     SETTLE_S: Final = 3  # when its outcome is known; infinite once it was counted
-    ONE: Final = 4  # what is counted of an outcome: itself,
-    ON_TIME: Final = 5  # whether it was on time,
-    FELL_BACK: Final = 6  # and whether the device answered
-    COUNT: Final = 7
+    ON_TIME: Final = 4
+    FELL_BACK: Final = 5  # and that on time
+    COUNT: Final = 6
 
 
 class Sample:
@@ -61,14 +59,10 @@ class Sample:
     COUNT: Final = 6
 
 
-_EMPTY_PLACE = np.array([-np.inf, np.inf, 0.0, np.inf, 1.0, 0.0, 0.0])
+_EMPTY_PLACE = np.array([-np.inf, np.inf, 0.0, np.inf, 0.0, 0.0])
 
 
-_ROWS_LAST = {"rows_last": True}
-
-
-@dataclass(frozen=True, slots=True)
-class World:
+class World(NamedTuple):
     """Everything that changes from step to step. Times are in seconds since the episode began; arrays are (B,)."""
 
     now_s: Floats  # the decision point
@@ -87,9 +81,9 @@ class World:
     mec_slowdown: Floats  # what the estimate will be once all that was sent is told
     on_time_frac: Floats
     fallback_frac: Floats
-    last: Floats = field(metadata=_ROWS_LAST)  # (Last.COUNT, B)
-    places: Floats = field(metadata=_ROWS_LAST)  # (Place.COUNT, in flight + 1, B); the extra one takes what is not kept
-    samples: Floats = field(metadata=_ROWS_LAST)  # (Sample.COUNT, SAMPLES_KEPT + 1, B); likewise
+    last: Floats  # (Last.COUNT, B)
+    places: Floats  # (Place.COUNT, in flight + 1, B); the extra one takes what is not kept
+    samples: Floats  # (Sample.COUNT, SAMPLES_KEPT + 1, B); likewise
 
 
 def new_world(rules: Rules, conditions: Conditions) -> World:
@@ -155,7 +149,7 @@ def observe(
         rtt_s=conditions.rtt_s + rules.overhead_s,
         device_slowdown=world.device_slowdown,
         queued_frames=world.queued,
-        in_flight=np.add.reduce(world.places[Place.RELEASE_S, :-1] > now, axis=0),
+        in_flight=np.asarray(sum((world.places[Place.RELEASE_S, :-1] > now).view(np.int8))),
         mec_queue_s=newest[Sample.QUEUE_S],
         mec_slowdown=newest[Sample.MEC_SLOWDOWN],
         mec_age_s=now - newest[Sample.REPLY_S],

@@ -156,7 +156,7 @@ class ReferenceTwin:
             if falls_back:
                 start_s = max(due_s, self.fallbacks[-1][0] + self.fallbacks[-1][1] if self.fallbacks else 0.0)
                 answer_row = self.fallback_row(answer_by_s - start_s, self.device_slowdown)
-                extra_s = self.device_s(answer_row, start_s, self.luck_of(1))
+                extra_s = self.device_s(answer_row, self.now_s, self.luck_of(1))
                 answered_s, busy_s, fell_back = start_s + extra_s, busy_s + extra_s, True
                 self.fallbacks.append((start_s, extra_s))
                 if not sent:
