@@ -16,8 +16,8 @@ from typing import Any
 COMMANDS = {
     "models": ("runtime.models.commands", "app", "list, train and show the models of a bundle"),
     "profile": ("runtime.profile_commands", "profile", "measure segments here, fit regressions"),
-    "train": ("agents.commands", "train", "train a PPO policy on the twin (or --live)"),
-    "export": ("agents.commands", "export", "freeze a trained policy into one file"),
+    "train": ("agents.train_commands", "train", "train a PPO policy on the twin (or --live)"),
+    "export": ("agents.train_commands", "export", "freeze a trained policy into one file"),
     "tune": ("agents.commands", "tune", "tune every classical controller on training traces"),
     "evaluate": ("agents.commands", "evaluate", "compare controllers on the twin or --live"),
     "mec": ("runtime.commands", "mec", "serve tail segments"),

@@ -15,6 +15,7 @@ from stable_baselines3 import PPO
 from torch import Tensor
 
 from controller.errors import FailureError, UsageError
+from controller.policy import FrozenPolicy
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -37,16 +38,25 @@ def save_checkpoint(model: PPO, path: Path) -> None:
 def load_checkpoint(model: PPO, path: Path) -> None:
     """Put a stored learner into a fresh one of the same architecture."""
     tensors, counters = _read(path)
-    weights = _section(tensors, "policy")
+    weights = _section(tensors, "policy/")
     try:
         model.policy.load_state_dict(weights)
         model.num_timesteps, model._n_updates = int(counters["steps"]), int(counters["updates"])
     except (RuntimeError, KeyError, ValueError) as error:
         raise _refused(path, str(error).splitlines()[0]) from error
-    moments = {moment: _section(tensors, moment) for moment in _MOMENTS}
+    moments = {moment: _section(tensors, f"{moment}/") for moment in _MOMENTS}
     for name, parameter in model.policy.named_parameters():
         if name in moments["step"]:
             model.policy.optimizer.state[parameter] = {m: moments[m][name].clone() for m in _MOMENTS}
+
+
+def load_actor(path: Path) -> FrozenPolicy:
+    """Only what decides, as numpy arrays."""
+    weights = _section(_read(path)[0], "policy/scorer.")
+    try:
+        return FrozenPolicy(**{name: tensor.numpy() for name, tensor in weights.items()})
+    except (TypeError, ValueError) as error:
+        raise _refused(path, str(error)) from error
 
 
 def _optimizer_state(model: PPO) -> dict[str, dict[str, Any]]:
@@ -65,7 +75,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _section(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}/")}
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _refused(path: Path, why: str) -> UsageError:

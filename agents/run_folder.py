@@ -33,7 +33,7 @@ class TrainingConfig:
     seed: int
     traces: tuple[str, ...] = ()  # files and folders; empty: the built-in training traces
     environments: int = 64
-    threads: int = 2  # of torch, for the updates
+    threads: int = 1  # of torch: the networks are so small that a second thread costs more than it brings
     ppo: PpoConfig = field(default_factory=PpoConfig)
     scenario: ScenarioRange = field(default_factory=ScenarioRange)
 

@@ -1,0 +1,16 @@
+"""How does a run become a policy file? Its last checkpoint's actor, with the run's configuration and figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agents.checkpoint import load_actor
+from agents.run_folder import RunFolder
+from runtime.policy_file import PolicyManifest, save_policy
+
+
+def export(folder: RunFolder, out: Path) -> PolicyManifest:
+    """Freeze the last checkpoint of a run into one file."""
+    config = folder.config()
+    policy = load_actor(folder.latest_checkpoint())
+    return save_policy(out, policy, config.workload, folder.description(), folder.held_out())

@@ -1,0 +1,135 @@
+"""How do controllers play the same episodes? Paired scenarios, and one pass over them in the twin.
+
+All episodes of a comparison run side by side as the rows of one twin. Scenarios are drawn once, and the twin's luck
+belongs to (episode, frame), so whatever differs between two controllers is what they decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from agents.world import World
+from controller.base import Controller
+from controller.metrics import Frames
+from controller.records import Bools, Floats, Ints, Status
+from controller.scenario import Scenario
+from controller.telemetry import GIVE_UP_DEADLINES
+from controller.uplink import TraceBank
+from envs.transition import STATUSES, StepRecord
+from envs.twin import Reward, Twin
+
+Progress = Callable[[int], None]  # told how many frames were decided since the last call
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What happened to every frame; ``frames`` first lists the decided frames in order of decision, then the dropped."""
+
+    frames: Frames
+    frame: Ints  # (N,) number within the episode; -1 for dropped frames
+    row: Ints  # (N,) of the cost table; -1 for dropped frames
+
+
+def paired_scenarios(world: World, seeds: Sequence[int]) -> list[Scenario]:
+    """One scenario per seed and trace, seeds in the outer order."""
+    return [_scenario(world, seed, trace) for seed in seeds for trace in range(len(world.bank))]
+
+
+def scenarios_on(world: World, count: int, seed: int) -> list[Scenario]:
+    """``count`` scenarios that take the traces in turn."""
+    return [_scenario(world, seed + i // len(world.bank), i % len(world.bank)) for i in range(count)]
+
+
+def _scenario(world: World, seed: int, trace: int) -> Scenario:
+    """Depends on the seed and the trace's place, not on how many others there are."""
+    rng = np.random.default_rng([seed, trace])
+    drawn = world.range.sample(rng, world.bank.duration_s[trace : trace + 1], world.recorded.score.shape[1])
+    return replace(drawn, trace_index=trace)
+
+
+def make_twin(world: World, batch: int, seed: int = 0, reward: Reward = "replayed", oracle: bool = False) -> Twin:
+    """A twin of the world."""
+    return Twin(world.costs, world.bank, world.recorded, world.range, batch, seed, reward=reward, oracle=oracle)
+
+
+def play(
+    world: World,
+    controller: Controller,
+    scenarios: Sequence[Scenario],
+    *,
+    reward: Reward = "replayed",
+    oracle: bool = False,
+    progress: Progress | None = None,
+) -> Episodes:
+    """Run every scenario to its end under one controller made for ``len(scenarios)`` rows."""
+    twin = make_twin(world, len(scenarios), reward=reward, oracle=oracle)
+    state = twin.reset(scenarios=scenarios)
+    controller.reset(np.ones(len(scenarios), bool))
+    alive = np.ones(len(scenarios), bool)
+    records: list[tuple[Bools, StepRecord]] = []
+    while alive.any():
+        state, record = twin.step(controller.decide(state))
+        records.append((alive, record))
+        if progress is not None:
+            progress(int(alive.sum()))
+        alive = alive & ~record.done
+    return _episodes(records, scenarios, world)
+
+
+def _episodes(records: list[tuple[Bools, StepRecord]], scenarios: Sequence[Scenario], world: World) -> Episodes:
+    alive = np.stack([mask for mask, _ in records])  # (steps, episodes)
+
+    def column(name: str) -> np.ndarray:
+        return np.stack([getattr(record, name) for _, record in records])[alive]
+
+    episode = np.broadcast_to(np.arange(len(scenarios)), alive.shape)[alive]
+    deadline = np.array([scenario.deadline_s for scenario in scenarios])[episode]
+    interval = np.array([1.0 / scenario.fps for scenario in scenarios])
+    status, latency = column("status"), column("latency_s")
+    late, fallback = (status == STATUSES.index(s) for s in (Status.LATE, Status.FALLBACK))
+    # The twin reports a frame that was given up with the time of giving up.
+    unanswered = late & (latency >= GIVE_UP_DEADLINES * deadline * (1 - 1e-9))
+    lost = np.repeat(episode, column("dropped"))
+    decided = Frames(
+        episode=episode,
+        utility=column("utility"),
+        score=column("score"),
+        on_time=~late,
+        dropped=np.zeros(len(episode), bool),
+        fallback=fallback,
+        latency_s=np.where(unanswered, np.inf, latency),
+        payload_bytes=column("payload_bytes"),
+        energy_j=column("energy_j"),
+        frame_interval_s=interval[episode],
+    )
+    frames = _concatenated(decided, _dropped(lost, interval[lost], world.range.utility.drop_penalty))
+    none = np.full(len(lost), -1)
+    return Episodes(frames, np.append(column("frame"), none), np.append(column("row"), none))
+
+
+def _dropped(episode: Ints, interval_s: Floats, penalty: float) -> Frames:
+    nothing = np.zeros(len(episode))
+    return Frames(
+        episode=episode,
+        utility=nothing - penalty,
+        score=nothing,
+        on_time=nothing > 0,
+        dropped=nothing == 0,
+        fallback=nothing > 0,
+        latency_s=nothing + np.inf,
+        payload_bytes=nothing,
+        energy_j=nothing,
+        frame_interval_s=interval_s,
+    )
+
+
+def _concatenated(first: Frames, second: Frames) -> Frames:
+    return Frames(**{n: np.append(getattr(first, n), getattr(second, n)) for n in Frames.__dataclass_fields__})
+
+
+def on_trace(bank: TraceBank, scenario: Scenario) -> str:
+    """Name of the scenario's trace."""
+    return bank.traces[scenario.trace_index].name
