@@ -143,7 +143,7 @@ class Device:
         job.decide_s = decided_s - job.frame.captured_s - job.wait_s
         if self._costs.space.device_only[row]:
             self._answer_locally(job, row, Status.OK)
-        elif self._session.state is LinkState.UP:
+        elif self._session.state is LinkState.UP and self.telemetry.unanswered < formulas.MAX_UNANSWERED:
             self._offload(job)
         elif self._plan.possible:
             self._answer_locally(job, self._fallback_row(job), Status.FALLBACK)

@@ -95,6 +95,11 @@ class Telemetry:
         return self._uplink_bps[0] if self._uplink_bps else FLOOR_BPS
 
     @property
+    def unanswered(self) -> int:
+        """Own payloads not yet heard of, whatever became of their frames."""
+        return len(self._crossing)
+
+    @property
     def backlog_bytes(self) -> int:
         """Own payloads not yet known to have crossed."""
         return sum(sent.payload_bytes for sent in self._crossing.values())

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from simulated import FAST, GOOD, OFFLOAD, PAYLOAD_BYTES, RTT_S, SPLIT, UPLINK_BPS, Simulation
 
 from controller.records import Outcome, Status
-from controller.telemetry import FALLBACK_MARGIN, FALLBACK_SLACK_S
+from controller.telemetry import FALLBACK_MARGIN, FALLBACK_SLACK_S, MAX_UNANSWERED
 from runtime import wire
 from runtime.device import Limits
 
@@ -70,6 +70,13 @@ class TestTimeline:
         seen = []
         sim.run(lambda _: OFFLOAD, lambda _: seen.append(len(sim.device._in_flight)))
         assert max(seen) == 2  # and the one that is decided
+
+    def test_a_hopeless_uplink_is_handed_no_more_than_it_may_hold(self) -> None:
+        sim = Simulation(uplink_bps=[2e4], fps=20.0, frames=60)  # half a second for each payload
+        seen: list[int] = []
+        outcomes = sim.run(lambda _: OFFLOAD, lambda _: seen.append(sim.device.telemetry.unanswered))
+        assert max(seen) == MAX_UNANSWERED
+        assert statuses(outcomes) == {Status.FALLBACK: 60}
 
     def test_payloads_queue_on_the_uplink(self) -> None:
         outcomes = Simulation(uplink_bps=[0.25e6], fps=30.0, frames=4, deadline_s=0.5).run(lambda _: OFFLOAD)
