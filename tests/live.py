@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -44,10 +45,18 @@ class RunningDevice:
     process: subprocess.Popen[str]
     log: Path
 
+    def outcomes_so_far(self) -> int:
+        return self.log.read_bytes().count(b"\n") if self.log.exists() else 0
+
+    def stop(self) -> Finished:
+        """Ask for an orderly end and wait for it."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.finish()
+
     def wait_for_outcomes(self, count: int, limit_s: float = 30.0) -> None:
         """Return when the log has so many lines."""
         end_s = time.monotonic() + limit_s
-        while not self.log.exists() or self.log.read_bytes().count(b"\n") < count:
+        while self.outcomes_so_far() < count:
             assert self.process.poll() is None, "the device ended early"
             assert time.monotonic() < end_s, "the device is too slow"
             with contextlib.suppress(subprocess.TimeoutExpired):

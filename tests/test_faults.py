@@ -27,6 +27,7 @@ from runtime.profile import read_profile, shipped_path, write_profile
 
 #: Slow enough that a request is mostly being served, quick enough to keep up with 30 frames a second.
 SLOW = 12.0
+FOREVER = 1_000_000
 LIVE = {"decision": {}, "fps": 30, "deadline_ms": 400}
 
 
@@ -38,36 +39,40 @@ def mec() -> Iterator[RunningMec]:
 
 class TestDeadAndHungMec:
     def test_a_mec_killed_in_mid_request_costs_no_frame_and_its_successor_is_used(self, tmp_path: Path) -> None:
-        with running_mec(WORKLOAD, slowdown=SLOW) as first:
-            endpoint = first.endpoint
-            with device(endpoint, tmp_path / "log", frames=210, **LIVE) as running:
-                running.wait_for_outcomes(10)
-                first.process.send_signal(signal.SIGKILL)
-                first.process.wait()
-                with running_mec(WORKLOAD, bind=endpoint):
-                    done = running.finish()
+        with (
+            running_mec(WORKLOAD, slowdown=SLOW) as first,
+            device(first.endpoint, tmp_path / "log", frames=FOREVER, **LIVE) as running,
+        ):
+            running.wait_for_outcomes(10)
+            first.process.send_signal(signal.SIGKILL)
+            first.process.wait()
+            alone = running.outcomes_so_far()
+            with running_mec(WORKLOAD, bind=first.endpoint):
+                back = running.outcomes_so_far()
+                running.wait_for_outcomes(back + 60)
+                done = running.stop()
         assert done.code == 0
-        done.check_no_frame_lost(210)
-        assert done.statuses["fallback"] > 0
-        assert {outcome["status"] for outcome in done.outcomes[-10:]} == {"ok"}
+        done.check_no_frame_lost()
+        assert "fallback" in {outcome["status"] for outcome in done.outcomes[alone:back]}
+        assert "ok" in {outcome["status"] for outcome in done.outcomes[-20:]}
 
     def test_a_hung_mec_costs_no_frame_and_its_late_answers_change_nothing(self, tmp_path: Path) -> None:
         with (
             running_mec(WORKLOAD, slowdown=SLOW) as hung,
-            device(hung.endpoint, tmp_path / "log", frames=150, **LIVE) as running,
+            device(hung.endpoint, tmp_path / "log", frames=FOREVER, **LIVE) as running,
         ):
             running.wait_for_outcomes(20)
             hung.process.send_signal(signal.SIGSTOP)
-            running.wait_for_outcomes(80)
+            alone = running.outcomes_so_far()
+            running.wait_for_outcomes(alone + 50)
             hung.process.send_signal(signal.SIGCONT)
-            done = running.finish()
+            running.wait_for_outcomes(alone + 120)
+            done = running.stop()
         assert done.code == 0
-        done.check_no_frame_lost(150)
+        done.check_no_frame_lost()
         assert "nothing heard" in done.err
-        by_frame = sorted(done.outcomes, key=lambda outcome: outcome["frame"])
-        during = {outcome["status"] for outcome in by_frame[30:70]}
-        assert "fallback" in during
-        assert {outcome["status"] for outcome in by_frame[-10:]} == {"ok"}
+        assert "fallback" in {outcome["status"] for outcome in done.outcomes[alone : alone + 50]}
+        assert "ok" in {outcome["status"] for outcome in done.outcomes[-20:]}
 
     def test_without_a_mec_the_device_answers_alone(self, tmp_path: Path) -> None:
         done = run_device("tcp://127.0.0.1:9", tmp_path / "log", frames=40, fps=40, decision={})

@@ -96,9 +96,10 @@ def test_the_shaped_uplink_takes_the_time_of_the_trace(mec: RunningMec, tmp_path
         mec.endpoint, tmp_path / "log", decision={}, frames=40, fps=20, deadline_ms=400,
         uplink=trace, uplink_share=0.25, rtt_ms=20,
     )  # fmt: skip
+    # A busy machine adds to times, and nothing may take away from them: the quickest frame shows the link.
     terms = [outcome["breakdown_ms"] for outcome in done.outcomes]
-    assert np.median([t["uplink"] for t in terms]) == pytest.approx(784 * 8 / 0.5e3 + 10, rel=0.1)
-    assert np.median([t["downlink"] for t in terms]) == pytest.approx(10, rel=0.1)
+    assert min(t["uplink"] for t in terms) == pytest.approx(784 * 8 / 0.5e3 + 10, rel=0.1)
+    assert min(t["downlink"] for t in terms) == pytest.approx(10, rel=0.1)
 
 
 def test_slow_devices_and_mecs_are_emulated(tmp_path: Path, bundle: Bundle) -> None:
@@ -107,12 +108,12 @@ def test_slow_devices_and_mecs_are_emulated(tmp_path: Path, bundle: Bundle) -> N
     row = costs.space.index(decision)
     with running_mec(WORKLOAD, slowdown=20.0) as slow:
         done = run_device(
-            slow.endpoint, tmp_path / "log", frames=30, fps=10, deadline_ms=1000, slowdown=60,
+            slow.endpoint, tmp_path / "log", frames=20, fps=10, deadline_ms=1000, slowdown=60,
             decision={name: getattr(decision, name) for name in Decision.__dataclass_fields__},
         )  # fmt: skip
     terms = [outcome["breakdown_ms"] for outcome in done.outcomes]
-    assert np.median([t["head"] for t in terms]) == pytest.approx(costs.head_s[row] * 60e3, rel=0.1)
-    assert np.median([t["tail"] for t in terms]) == pytest.approx(costs.mec_s[row] * 20e3, rel=0.1)
+    assert min(t["head"] for t in terms) == pytest.approx(costs.head_s[row] * 60e3, rel=0.1)
+    assert min(t["tail"] for t in terms) == pytest.approx(costs.mec_s[row] * 20e3, rel=0.1)
 
 
 def test_one_device_never_changes_anothers_answers(mec: RunningMec, bundle: Bundle, tmp_path: Path) -> None:
@@ -139,8 +140,7 @@ def test_one_device_never_changes_anothers_answers(mec: RunningMec, bundle: Bund
 def test_sigterm_drains_the_device(mec: RunningMec, tmp_path: Path) -> None:
     with device(mec.endpoint, tmp_path / "log", decision={}, frames=100_000, fps=50) as running:
         running.wait_for_outcomes(10)
-        running.process.send_signal(signal.SIGTERM)
-        done = running.finish()
+        done = running.stop()
     assert done.code == 0
     done.check_no_frame_lost()
     assert len(done.outcomes) >= 10
@@ -149,15 +149,16 @@ def test_sigterm_drains_the_device(mec: RunningMec, tmp_path: Path) -> None:
 
 def test_sigterm_drains_the_mec_and_the_device_goes_on(tmp_path: Path) -> None:
     with (
-        running_mec(WORKLOAD, slowdown=20.0) as leaving,
-        device(leaving.endpoint, tmp_path / "log", decision={}, frames=60, fps=30, deadline_ms=300) as running,
+        running_mec(WORKLOAD, slowdown=12.0) as leaving,
+        device(leaving.endpoint, tmp_path / "log", decision={}, frames=1_000_000, fps=30, deadline_ms=300) as running,
     ):
         running.wait_for_outcomes(10)
         leaving.process.send_signal(signal.SIGTERM)
-        done = running.finish()
-        assert leaving.process.wait(5) == 0
+        assert leaving.process.wait(10) == 0
+        running.wait_for_outcomes(running.outcomes_so_far() + 30)
+        done = running.stop()
     assert done.code == 0
-    done.check_no_frame_lost(60)
+    done.check_no_frame_lost()
     assert {outcome["status"] for outcome in done.outcomes[-10:]} == {"fallback"}
     assert "the link is down" in done.err
 
