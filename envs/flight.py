@@ -102,11 +102,11 @@ def fly(rules: Rules, conditions: Conditions, moment: Moment, rows: Ints) -> Fli
     begin = np.maximum(end, m.last[Last.CROSSED_S])
     bits = (payload + rules.header_bytes) * m.bits_per_byte
     crossed = rules.bank.finish_s(m.trace, m.trace_start_s + begin, bits) - m.trace_start_s
-    arrival = crossed + m.half_rtt_s
+    arrival = crossed + (m.half_rtt_s + rules.overhead_s)
     tail = cost[Cost.MEC_S] * m.mec_pace
     queue, extra = _wait_at_mec(rules, conditions, m, arrival)
     done = arrival + queue + tail
-    reply = done + m.half_rtt_s + rules.overhead_s
+    reply = done + m.half_rtt_s
     return Flight(head, end, payload, begin, crossed, arrival, queue, tail, done, extra + tail, reply)
 
 

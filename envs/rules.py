@@ -34,7 +34,7 @@ class TwinCalibration:
 
     head_noise_frac: float = 0.03  # standard deviation of log device time around the profiled time
     mec_noise_frac: float = 0.05  # likewise of the MEC's time
-    overhead_s: float = 0.0005  # serialisation, sockets and wake-ups of one request and its reply
+    overhead_s: float = 0.0008  # serialisation, sockets and wake-ups of one request; most of it before it is served
     header_bytes: float = 0.0  # what occupies the uplink besides the payload
 
 

@@ -192,12 +192,12 @@ class ReferenceTwin:
         payload = max(mean + float(c.payload_std_bytes[row]) * self.luck_of(3), mean / 2)
         begin_s = max(end_s, self.link_free_s)
         transmit_s = self.crossing_s(begin_s, payload + self.calibration.header_bytes)
-        arrival_s = begin_s + transmit_s + s.rtt_s / 2
+        arrival_s = begin_s + transmit_s + s.rtt_s / 2 + self.calibration.overhead_s
         queue_s, others_s = self.wait_at_mec(arrival_s)
         pace = s.mec_slowdown * self.luck_of(2)
         tail_s = float(c.mec_s[row]) * pace
         done_s = arrival_s + queue_s + tail_s
-        reply_s = done_s + s.rtt_s / 2 + self.calibration.overhead_s
+        reply_s = done_s + s.rtt_s / 2
         silent_from_s = max(end_s, self.reply_s)
         breaks = reply_s - silent_from_s > SILENCE_S
         lost = breaks or end_s < self.down[1]

@@ -1,0 +1,210 @@
+"""How well does the twin tell what real processes do? The same scenarios and decisions on both, term by term.
+
+``python -m benchmarks.bench_fidelity [--frames 150] [--json FILE]``. Every controller plays every scenario live (a MEC
+process, neighbours that load it, this process as the device, the uplink replayed in user space) and decides there.
+The twin then takes the same decision for the same frame, which compares the emulation alone. For the ranking each
+controller also plays the twin on its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from controller.base import Controller
+from controller.records import Decision, Status, SystemState
+from controller.registry import make_controller
+from controller.scenario import Scenario, ScenarioRange
+from envs.live import LiveBackend
+from envs.record import STATUSES
+from envs.twin import Twin
+from runtime.bundle import open_bundle
+from runtime.markov_traces import builtin_traces
+from runtime.profile import candidates, load_costs
+
+TERMS = ("wait", "head", "uplink", "queue", "tail", "downlink")
+CONTROLLERS = ("device-only", "mec-only", "neurosurgeon", "edgent", "greedy")
+#: An easy link with an idle MEC, a narrow one, and a busy MEC with a busy device.
+SCENARIOS = (
+    Scenario(fps=10.0, deadline_s=0.15, device_slowdown=40.0, mec_slowdown=4.0, uplink_share_frac=0.1, trace_index=0),
+    Scenario(fps=15.0, deadline_s=0.1, device_slowdown=80.0, mec_slowdown=4.0, uplink_share_frac=0.015, trace_index=3),
+    Scenario(
+        fps=10.0,
+        deadline_s=0.12,
+        device_slowdown=60.0,
+        mec_slowdown=4.0,
+        device_load_frac=0.3,
+        mec_load_frac=0.6,
+        uplink_share_frac=0.06,
+        trace_index=7,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Played:
+    """What became of every frame that was decided; arrays over frames."""
+
+    frame: np.ndarray
+    row: np.ndarray
+    on_time: np.ndarray
+    latency_ms: np.ndarray
+    terms_ms: dict[str, np.ndarray]
+    answered_as_decided: np.ndarray
+    utility: float  # mean over all frames, dropped ones included
+
+
+def play_live(backend: LiveBackend, scenario: Scenario, controller: Controller) -> Played:
+    """One scenario with real processes."""
+    state, done = backend.reset(scenario), False
+    controller.reset(np.ones(1, bool))
+    outcomes: list[dict[str, Any]] = []
+    while not done:
+        step = backend.step(int(controller.decide(state)[0]))
+        state, done = step.state, step.done
+        outcomes += step.info["outcomes"]
+    decided = sorted((o for o in outcomes if o["decision"] is not None), key=lambda o: int(o["frame"]))
+    space = backend.costs.space
+    return Played(
+        frame=np.array([o["frame"] for o in decided]),
+        row=np.array([space.index(Decision(**o["decision"])) for o in decided]),
+        on_time=np.array([o["status"] in (Status.OK, Status.FALLBACK) for o in decided]),
+        latency_ms=np.array([o["latency_ms"] for o in decided]),
+        terms_ms={term: np.array([o["breakdown_ms"][term] for o in decided]) for term in TERMS},
+        answered_as_decided=np.array([o["status"] is Status.OK for o in decided]),
+        utility=float(np.mean([o["utility"] for o in outcomes])),
+    )
+
+
+def play_twin(twin: Twin, scenario: Scenario, decide: Callable[[SystemState, int], int]) -> Played:
+    """The same in the twin; ``decide`` gets the state and the number of the frame."""
+    state, records = twin.reset(scenarios=[scenario]), []
+    frame, done = 0, False
+    while not done:
+        state, record = twin.step(np.array([decide(state, frame)]))
+        records.append(record)
+        frame += 1 + int(record.dropped[0])
+        done = bool(record.done[0])
+    terms = [record.breakdown_s() for record in records]
+    return Played(
+        frame=np.array([int(r.frame[0]) for r in records]),
+        row=np.array([int(r.row[0]) for r in records]),
+        on_time=np.array([bool(r.on_time[0]) for r in records]),
+        latency_ms=np.array([1e3 * float(r.latency_s[0]) for r in records]),
+        terms_ms={term: np.array([1e3 * float(t[term][0]) for t in terms]) for term in TERMS},
+        answered_as_decided=np.array([STATUSES[r.status[0]].value == "ok" for r in records]),
+        utility=float(np.sum([r.reward[0] for r in records]) / scenario.frames),
+    )
+
+
+def compare(live: Played, twin: Played) -> dict[str, Any]:
+    """Medians over the frames that both decided and answered as decided."""
+    frames, at_live, at_twin = np.intersect1d(live.frame, twin.frame, return_indices=True)
+    both = live.answered_as_decided[at_live] & twin.answered_as_decided[at_twin]
+    at_live, at_twin = at_live[both], at_twin[both]
+    offloaded = live.terms_ms["uplink"][at_live] > 0
+    medians: dict[str, Any] = {}
+    for term in ("total", *TERMS):
+        one = live.latency_ms if term == "total" else live.terms_ms[term]
+        other = twin.latency_ms if term == "total" else twin.terms_ms[term]
+        some = np.ones(len(at_live), bool) if term in ("total", "wait", "head") else offloaded
+        if some.any():
+            medians[term] = [float(np.median(one[at_live][some])), float(np.median(other[at_twin][some]))]
+    return {
+        "frames": len(frames),
+        "compared": int(both.sum()),
+        "median_ms": medians,
+        "slo": [float(live.on_time.mean()), float(twin.on_time.mean())],
+    }
+
+
+def run(frames: int, names: list[str]) -> dict[str, dict[str, Any]]:
+    """Results by scenario and controller."""
+    bundle = open_bundle("garments")
+    costs, bank, range_ = candidates(load_costs(bundle)), builtin_traces("test"), ScenarioRange()
+    twin = Twin(costs, bank, bundle.recorded("test"), range_)
+    backend = LiveBackend(bundle, costs, bank, range_, "test")
+
+    def controller(name: str) -> Controller:
+        return make_controller(name, costs, range_.utility, None, 0, None, 1)
+
+    results: dict[str, dict[str, Any]] = {}
+    try:
+        for number, base in enumerate(SCENARIOS):
+            scenario = replace(base, frames=frames, trace_start_s=20.0, seed=number)
+            for name in names:
+                live = play_live(backend, scenario, controller(name))
+                same = play_twin(twin, scenario, _decisions_of(live))
+                alone = controller(name)
+                own = play_twin(twin, scenario, lambda state, _, alone=alone: int(alone.decide(state)[0]))  # type: ignore[misc]
+                result = compare(live, same) | {"utility": [live.utility, own.utility]}
+                results[f"{number} {name}"] = result
+                show(f"{number} {name}", result)
+    finally:
+        backend.close()
+    return results
+
+
+def _decisions_of(live: Played) -> Callable[[SystemState, int], int]:
+    """The decision that was taken live for a frame, or for the last one before it that was not dropped."""
+
+    def decide(_: SystemState, frame: int) -> int:
+        return int(live.row[max(int(np.searchsorted(live.frame, frame, side="right")) - 1, 0)])
+
+    return decide
+
+
+def show(name: str, result: dict[str, Any]) -> None:
+    pairs = [result["median_ms"].get(term, (np.nan, np.nan)) for term in ("total", *TERMS)]
+    cells = "".join(f"{live:6.1f}/{twin:<6.1f}" for live, twin in pairs)
+    slo, utility = result["slo"], result["utility"]
+    print(f"{name:<15}{cells} {slo[0]:5.3f}/{slo[1]:<6.3f}{utility[0]:6.3f}/{utility[1]:<6.3f}", flush=True)
+
+
+def verdict(results: dict[str, dict[str, Any]]) -> list[str]:
+    """The targets: median total within 10 %, SLO attainment within 3 points, controllers ranked alike."""
+    totals = np.array([r["median_ms"]["total"] for r in results.values() if "total" in r["median_ms"]])
+    slo = np.array([r["slo"] for r in results.values()])
+    off = np.abs(totals[:, 1] / totals[:, 0] - 1)
+    gap = np.abs(slo[:, 1] - slo[:, 0])
+    swapped = [pair for pair in combinations(results, 2) if _swapped(results, *pair)]
+    return [
+        f"median total: off by {np.median(off):.1%} in the median, {off.max():.1%} at most (target 10 %)",
+        f"SLO attainment: off by {100 * gap.max():.1f} points at most (target 3)",
+        f"ranking: {'equal' if not swapped else f'differs in {swapped}'}",
+    ]
+
+
+def _swapped(results: dict[str, dict[str, Any]], one: str, other: str) -> bool:
+    """Whether two controllers on one scenario change places, by more than a hundredth of utility."""
+    if one.split()[0] != other.split()[0]:
+        return False
+    live, twin = np.subtract(results[one]["utility"], results[other]["utility"])
+    return bool(live * twin < 0 and min(abs(live), abs(twin)) > 0.01)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=150, help="per controller and scenario")
+    parser.add_argument("--controllers", default=",".join(CONTROLLERS), help="names, separated by commas")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    terms = "".join(f"{term:^13}" for term in ("total", *TERMS))
+    print(f"{'live/twin':<15}{terms}     SLO       utility   (medians in ms)")
+    results = run(options.frames, options.controllers.split(","))
+    print("\n".join(verdict(results)))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
