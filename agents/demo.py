@@ -29,7 +29,7 @@ from controller.records import Decision, Outcome
 from controller.scenario import Scenario
 from controller.uplink import Trace, TraceBank
 from runtime.markov_traces import builtin_traces
-from runtime.neighbours import neighbours
+from runtime.processes import running_neighbours
 
 #: What is compared live.
 CONTROLLERS = ("device-only", "mec-only", "jpeg-offload", "neurosurgeon", "edgent", "greedy", "ppo")
@@ -107,7 +107,7 @@ def run(places: Places, workload: str, steps: int, scenario: Scenario) -> None:
 def _deploy(places: Places, workload: str, scenario: Scenario) -> None:
     with _mec(places, workload, scenario) as endpoint:
         for name in CONTROLLERS:
-            with neighbours(endpoint, workload, scenario, places.profile):
+            with running_neighbours(endpoint, workload, scenario, places.profile):
                 _mecpilot("device", "--mec", endpoint, *_device_options(places, workload, scenario, name))
 
 

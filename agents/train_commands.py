@@ -21,7 +21,7 @@ def train(
     traces: Annotated[list[Path] | None, typer.Option(help="Trace files or folders; default: built-in.")] = None,
     scenario: Annotated[Path | None, typer.Option(help="JSON file that overrides fields of the range.")] = None,
     profile: Annotated[Path | None, typer.Option(help="Profile file; default: this machine's, else shipped.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Of torch, for the updates.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="Of torch, for the updates.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     live: Annotated[
         bool, typer.Option("--live", help="Go on with real processes, in real time; implies --resume.")
