@@ -25,7 +25,7 @@ GIVE_UP_DEADLINES = 2.0
 MAX_UNANSWERED = 8
 
 
-def smooth(old: Floats, sample: Floats, alpha: float) -> Floats:
+def smooth(old: Floats, sample: Floats, alpha: float | Floats) -> Floats:
     """Exponentially weighted mean."""
     return old + alpha * (sample - old)
 

@@ -6,6 +6,7 @@ the hindsight controller may see.
 
 from __future__ import annotations
 
+from functools import cache, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -14,10 +15,11 @@ from controller.records import Bools, Floats, Ints
 from envs.conditions import NOISE_ROWS, Conditions
 from envs.mec_queue import LEVELS
 from envs.rules import Cost, Luck, Rules
-from envs.world import Last, Place, World, link_is_down
+from envs.world import ZERO, Last, Place, World, filled, link_is_down, row_numbers
 
 #: Share of the MEC's time that others leave, by the level of their load.
 _FREE_FRAC = 1.0 - np.arange(LEVELS) / 100
+_HALF, _NOISE_MASK = np.array(0.5), np.array(NOISE_ROWS - 1)
 
 
 class Moment(NamedTuple):
@@ -36,6 +38,9 @@ class Moment(NamedTuple):
     neighbour_s: Floats
     neighbour_phase: Floats
     row: Ints  # 0, 1, ... B - 1
+    batch: Ints  # B, ()
+    places: Ints  # in flight, ()
+    never_s: Floats  # infinite
     first_second: Ints  # where the row's loads start in the flat arrays of all
     last: Floats  # (Last.COUNT, B)
     fallback_s: Floats  # (in flight, B) starts of fallbacks, infinite where there is none
@@ -60,11 +65,10 @@ class Flight(NamedTuple):
 
 def moment_of(rules: Rules, conditions: Conditions, world: World) -> Moment:
     """The moment of the next decision of each row."""
-    luck = rules.luck.take((conditions.noise_start + world.frame) & (NOISE_ROWS - 1), axis=1)
+    luck = rules.luck.take((conditions.noise_start + world.frame) & _NOISE_MASK, axis=1)
     batch, seconds = conditions.mec_level.shape
-    row = np.arange(batch)
-    first = row * seconds
-    second = first + np.minimum(world.now_s.astype(np.int64), seconds - 1)
+    first = first_places(batch, seconds)
+    second = first + np.minimum(world.now_s.astype(np.int64), np.array(seconds - 1))
     pace = conditions.device_slowdown * conditions.device_pace.ravel().take(second)
     return Moment(
         now_s=world.now_s,
@@ -73,18 +77,27 @@ def moment_of(rules: Rules, conditions: Conditions, world: World) -> Moment:
         fallback_pace=pace * luck[Luck.FALLBACK],
         mec_pace=conditions.mec_slowdown * luck[Luck.MEC],
         payload_luck=luck[Luck.PAYLOAD],
-        half_rtt_s=conditions.rtt_s * 0.5,
+        half_rtt_s=conditions.rtt_s * _HALF,
         trace=conditions.trace,
         trace_start_s=conditions.trace_start_s,
         bits_per_byte=conditions.bits_per_byte,
         neighbour_s=conditions.neighbour_s,
         neighbour_phase=conditions.neighbour_phase,
-        row=row,
+        row=row_numbers(batch),
+        batch=np.array(batch),
+        places=np.array(world.places.shape[1] - 1),
+        never_s=filled(batch, np.inf),
         first_second=first,
         last=world.last,
         fallback_s=world.places[Place.FALLBACK_S, :-1],
         fallback_busy_s=world.places[Place.FALLBACK_BUSY_S, :-1],
     )
+
+
+@cache
+def first_places(batch: int, seconds: int) -> Ints:
+    """Where each row starts in a flat (batch, seconds) array; not to be changed."""
+    return np.arange(batch) * seconds
 
 
 def against_candidates(moment: Moment) -> Moment:
@@ -98,7 +111,7 @@ def fly(rules: Rules, conditions: Conditions, moment: Moment, rows: Ints) -> Fli
     head = cost[Cost.HEAD_S] * m.device_pace
     end = _preempted(m, m.now_s + head)
     mean = cost[Cost.PAYLOAD_BYTES]
-    payload = np.maximum(mean + cost[Cost.PAYLOAD_STD_BYTES] * m.payload_luck, 0.5 * mean)
+    payload = np.maximum(mean + cost[Cost.PAYLOAD_STD_BYTES] * m.payload_luck, _HALF * mean)
     begin = np.maximum(end, m.last[Last.CROSSED_S])
     bits = (payload + rules.header_bytes) * m.bits_per_byte
     crossed = rules.bank.finish_s(m.trace, m.trace_start_s + begin, bits) - m.trace_start_s
@@ -122,10 +135,10 @@ def _preempted(m: Moment, end_s: Floats) -> Floats:
     undisturbed, pending = end_s, m.fallback_s >= m.now_s
     while True:  # a head that ends later may meet one more fallback, so at most as often as there are places
         met = pending & (m.fallback_s < end_s)
-        if not met.any():
+        if not np.count_nonzero(met):
             return end_s
-        later = undisturbed + np.add.reduce(m.fallback_busy_s * met, axis=0)
-        if not (later > end_s).any():
+        later = undisturbed + reduce(np.add, m.fallback_busy_s * met)
+        if not np.count_nonzero(later > end_s):
             return end_s
         end_s = later
 
@@ -136,10 +149,10 @@ def _wait_at_mec(rules: Rules, conditions: Conditions, m: Moment, arrival_s: Flo
     Own work is done in the share of time that others leave free; with none of them that is exact.
     """
     seconds = conditions.mec_level.shape[1]
-    second = np.minimum(arrival_s.astype(np.int64), seconds - 1)
+    second = np.minimum(arrival_s.astype(np.int64), np.array(seconds - 1))
     level = conditions.mec_level.ravel().take(m.first_second + second)
     others = rules.queue.workload(level, m.neighbour_phase + arrival_s / m.neighbour_s) * m.neighbour_s
     done = (arrival_s - m.last[Last.ARRIVAL_S]) * _FREE_FRAC.take(level)
-    own = np.maximum(m.last[Last.EXTRA_S] - done, 0.0)
+    own = np.maximum(m.last[Last.EXTRA_S] - done, ZERO)
     wait = np.maximum(others + own, m.last[Last.DONE_S] - arrival_s)  # in order of arrival, come what may
     return wait, wait - others

@@ -28,6 +28,7 @@ from controller.records import Floats, Ints
 LEVELS = 96
 #: Service times that a path lasts before it repeats; a power of two.
 PATH_UNITS = 1 << 14
+_PATH_UNITS, _PATH_MASK = np.array(PATH_UNITS), np.array(PATH_UNITS - 1)
 _PATH_SEED = 5  # the mean wait is within 6 % of Pollaczek-Khinchine at every load of the ladder (tested)
 
 
@@ -41,7 +42,7 @@ class NeighbourQueue:
     def workload(self, level: Ints, units: Floats) -> Floats:
         """Workload at the given times (service times, from 0). Shapes broadcast together."""
         whole = units.astype(np.int64)
-        row = self.table.take(level * PATH_UNITS + (whole & (PATH_UNITS - 1)), axis=0)
+        row = self.table.take(level * _PATH_UNITS + (whole & _PATH_MASK), axis=0)
         return np.asarray(row[..., 0] + (units - whole) * row[..., 1])
 
 

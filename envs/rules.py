@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,23 +60,27 @@ class Luck:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """C rows of the cost table, L of them on the local frontier; V variants of S samples were recorded."""
+    """C rows of the cost table, L of them on the local frontier; V variants of S samples were recorded.
+
+    Single numbers are arrays without axes: numpy takes these into an operation without converting them.
+    """
 
     costs: Floats  # (Cost.COUNT, C)
     offload: Bools  # (C,)
     accuracy: Floats  # (C,)
     score_start: Ints  # (C,) where the row's variant starts in ``score``
     score: NDArray[np.float32]  # (V * S,)
-    samples: int
+    samples: Ints  # () S
     frontier: Ints  # (L,) rows a fallback may take, fastest first
     frontier_s: Floats  # (L,) their device time
+    fastest_s: Floats  # () the first of these
     luck: Floats  # (Luck.COUNT, NOISE_ROWS)
     bank: TraceBank
     queue: NeighbourQueue
     utility: Utility
-    overhead_s: float
-    header_bytes: float
-    queue_limit: int
+    overhead_s: Floats  # ()
+    header_bytes: Floats  # ()
+    queue_limit: Ints  # ()
     max_in_flight: int
     replayed: bool  # utility from the recorded score of each sample; otherwise from the expected accuracy
 
@@ -109,19 +113,26 @@ def make_rules(
         accuracy=costs.accuracy,
         score_start=space.variant * samples,
         score=np.ascontiguousarray(recorded.score).ravel(),
-        samples=samples,
+        samples=np.array(samples),
         frontier=frontier,
         frontier_s=costs.head_s[frontier],
+        fastest_s=np.array(costs.head_s[frontier[0]]),
         luck=_draw_luck(calibration),
         bank=bank,
         queue=neighbour_queue(),
-        utility=utility,
-        overhead_s=calibration.overhead_s,
-        header_bytes=calibration.header_bytes,
-        queue_limit=queue_limit,
+        utility=_without_axes(utility),
+        overhead_s=np.array(calibration.overhead_s),
+        header_bytes=np.array(calibration.header_bytes),
+        queue_limit=np.array(queue_limit),
         max_in_flight=max_in_flight,
         replayed=replayed,
     )
+
+
+def _without_axes(utility: Utility) -> Utility:
+    """The same weights as arrays without axes, which numpy takes into an operation without converting them."""
+    weights: Any = {field.name: np.array(getattr(utility, field.name)) for field in fields(utility)}
+    return Utility(**weights)
 
 
 def _draw_luck(calibration: TwinCalibration) -> Floats:

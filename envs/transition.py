@@ -7,6 +7,7 @@ do does not depend on this device. What the device *knows* comes later, when a r
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,13 +27,16 @@ from envs.flight import Flight, Moment, fly
 from envs.record import STATUSES, Answer, StepRecord, recorded_score
 from envs.rules import Rules
 from envs.uplink_state import send
-from envs.world import Place, Sample, World, link_is_down
+from envs.world import ONE, ZERO, Place, Sample, World, count_rows, filled, link_is_down, select
 
 __all__ = ["STATUSES", "StepRecord", "transition"]
 
 #: Captures are at multiples of the interval; rounding must not hide one.
-_TICK = 1e-9
-_FORGET = 1.0 - OUTCOME_ALPHA
+_TICK = np.array(1e-9)
+_FORGET = np.array(1.0 - OUTCOME_ALPHA)
+_SURE, _NONE = np.array(1.0), np.array(0)
+_GIVE_UP = np.array(GIVE_UP_DEADLINES)
+_ALPHA, _MARGIN, _FULL = np.array(SLOWDOWN_ALPHA), np.array(FALLBACK_MARGIN), np.array(MAX_UNANSWERED)
 
 
 class _Next(NamedTuple):
@@ -52,7 +56,7 @@ def transition(
     answer_by = world.capture_s + conditions.deadline_s
     taken = _taken(rules, world, moment, rows, answer_by)
     flight = fly(rules, conditions, moment, taken)
-    slowdown = smooth(world.device_slowdown, moment.device_pace, SLOWDOWN_ALPHA)
+    slowdown = smooth(world.device_slowdown, moment.device_pace, _ALPHA)
     answer = _answer(rules, conditions, world, moment, flight, slowdown, taken, rows, answer_by)
     places = _take_place(world, moment, answer)
     uplink = send(rules, conditions, world, moment, flight, answer.sent)
@@ -77,18 +81,18 @@ def transition(
 
 def _taken(rules: Rules, world: World, moment: Moment, rows: Ints, answer_by: Floats) -> Ints:
     """The rows that are carried out: a local one where an offload was decided and the link cannot take it."""
-    full = world.told - world.heard >= MAX_UNANSWERED
+    full = world.told - world.heard >= _FULL
     refused = (moment.down | full) & rules.offload.take(rows)
-    if not refused.any():
+    if not np.count_nonzero(refused):
         return rows
     choice = _fallback_choice(rules, answer_by - world.now_s, world.device_slowdown)
-    return np.where(refused, rules.frontier.take(choice), rows)
+    return np.asarray(select(refused, rules.frontier.take(choice), rows))
 
 
 def _fallback_choice(rules: Rules, left_s: Floats, slowdown: Floats) -> Ints:
     """The most accurate row of the frontier that fits what is left of the deadline, else the fastest."""
-    fits = rules.frontier_s.searchsorted(left_s / (slowdown * FALLBACK_MARGIN), side="right")
-    return np.maximum(fits - 1, 0)
+    fits = rules.frontier_s.searchsorted(left_s / (slowdown * _MARGIN), side="right")
+    return np.asarray(np.maximum(fits - ONE, _NONE))
 
 
 def _answer(
@@ -105,28 +109,28 @@ def _answer(
     """The first of: the local answer, the reply, the fallback; or silence."""
     end, reply = flight.end_s, flight.reply_s
     sent = rules.offload.take(taken)
-    due = answer_by - fallback_reserve_s(rules.frontier_s[0] * slowdown)
+    due = answer_by - fallback_reserve_s(rules.fastest_s * slowdown)
     falls_back = sent & (end <= due) & (reply > due)
-    given = np.where(sent, reply, end)
-    if (unsent := sent & link_is_down(world, end)).any():
+    given = select(sent, reply, end)
+    if np.count_nonzero(unsent := sent & link_is_down(world, end)):
         sent = sent & ~unsent
-        due = np.where(unsent, end, due)
+        due = select(unsent, end, due)
         falls_back = (falls_back & sent) | (unsent & (end < answer_by))
         given[unsent] = np.inf
     start = np.maximum(due, world.fallback_end_s)
     choice = _fallback_choice(rules, answer_by - start, slowdown)
     busy = rules.frontier_s.take(choice) * moment.fallback_pace * falls_back
-    given = np.where(falls_back, start + busy, given)
-    give_up = np.maximum(world.capture_s + GIVE_UP_DEADLINES * conditions.deadline_s, end)
+    np.copyto(given, start + busy, where=falls_back)
+    give_up = np.maximum(world.capture_s + _GIVE_UP * conditions.deadline_s, end)
     silent = (given > give_up) & ~falls_back
     return Answer(
-        row=np.where(falls_back, rules.frontier.take(choice), taken),
+        row=select(falls_back, rules.frontier.take(choice), taken),
         sent=sent,
-        settled_s=np.where(silent, give_up, given),
+        settled_s=select(silent, give_up, given),
         on_time=given <= answer_by,
         silent=silent,
         fell_back=falls_back | (taken != rows),
-        fallback_s=np.where(falls_back, start, np.inf),
+        fallback_s=select(falls_back, start, moment.never_s),
         fallback_busy_s=busy,
     )
 
@@ -134,7 +138,7 @@ def _answer(
 def _take_place(world: World, moment: Moment, answer: Answer) -> Floats:
     """The places in flight after this frame took one, if it was sent; requests take them in turn."""
     in_flight, batch = world.places.shape[1] - 1, world.places.shape[2]
-    place = np.where(answer.sent, world.sent % in_flight, in_flight) * batch + moment.row
+    place = select(answer.sent, world.sent % moment.places, filled(batch, in_flight)) * moment.batch + moment.row
     places = world.places.copy()
     flat = places.reshape(Place.COUNT, -1)
     flat[Place.RELEASE_S][place] = np.minimum(answer.settled_s, answer.fallback_s)
@@ -157,23 +161,22 @@ def _advance(
     answer: Answer,
 ) -> _Next:
     """The next moment at which the device is free, may send and has a frame."""
-    in_flight, batch = places.shape[1] - 1, places.shape[2]
-    oldest = places[Place.RELEASE_S].ravel().take((sent % in_flight) * batch + moment.row)
-    first = world.frame + 1
+    oldest = places[Place.RELEASE_S].ravel().take((sent % moment.places) * moment.batch + moment.row)
+    first = world.frame + ONE
     now = np.maximum(np.maximum(flight.end_s, oldest), first * conditions.interval_s)
     starts = places[Place.FALLBACK_S, :-1]
     ends = starts + places[Place.FALLBACK_BUSY_S, :-1]
-    at_once = (answer.fallback_busy_s > 0) & ~answer.sent
-    if at_once.any():  # the link went down under the head, and its fallback has no place
+    at_once = (answer.fallback_busy_s > ZERO) & ~answer.sent
+    if np.count_nonzero(at_once):  # the link went down under the head, and its fallback has no place
         now = np.maximum(now, answer.settled_s * at_once)
     while True:  # fallbacks that start while the device idles; each may let it meet one more
         running = (starts <= now) & (ends > now)
-        if not running.any():
+        if not np.count_nonzero(running):
             break
         now = np.maximum(now, np.maximum.reduce(np.where(running, ends, 0.0), axis=0))
-    captured = np.minimum((now / conditions.interval_s + _TICK).astype(np.int64) + 1, conditions.frames)
+    captured = np.minimum((now / conditions.interval_s + _TICK).astype(np.int64) + ONE, conditions.frames)
     frame = np.maximum(first, captured - rules.queue_limit)
-    queued = np.maximum(captured - frame - 1, 0)
+    queued = np.maximum(captured - frame - ONE, _NONE)
     return _Next(now, frame, frame * conditions.interval_s, queued, frame - first)
 
 
@@ -185,12 +188,12 @@ def _count_outcomes(world: World, places: Floats, answer: Answer, following: _Ne
     settle = places[Place.SETTLE_S, :-1]
     known = settle <= following.now_s
     at_once = ~answer.sent
-    count = sum(known.view(np.int8), at_once + following.dropped)
-    on_time = sum(places[Place.ON_TIME, :-1] * known, at_once & answer.on_time)
-    fell_back = sum(places[Place.FELL_BACK, :-1] * known, at_once & answer.on_time & answer.fell_back)
+    count = count_rows(known) + at_once + following.dropped
+    on_time = reduce(np.add, places[Place.ON_TIME, :-1] * known, at_once & answer.on_time)
+    fell_back = reduce(np.add, places[Place.FELL_BACK, :-1] * known, at_once & answer.on_time & answer.fell_back)
     np.copyto(settle, np.inf, where=known)
     forgotten = _FORGET**count
-    new = (1.0 - forgotten) / np.maximum(count, 1)
+    new = (_SURE - forgotten) / np.maximum(count, ONE)
     return (
         forgotten * world.on_time_frac + new * on_time,
         forgotten * world.fallback_frac + new * fell_back,

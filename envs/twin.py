@@ -146,7 +146,7 @@ class Twin:
         self._world = World._make(changed)
 
     def _draw(self) -> Scenario:
-        return self.range.sample(self._rng, self._rules.bank.duration_s, self._rules.samples)
+        return self.range.sample(self._rng, self._rules.bank.duration_s, int(self._rules.samples))
 
     @property
     def _seconds(self) -> int:

@@ -16,10 +16,12 @@ from controller.telemetry import SLOWDOWN_ALPHA, smooth, uplink_sample_bps
 from envs.conditions import Conditions
 from envs.flight import Flight, Moment
 from envs.rules import Rules
-from envs.world import PROBE_BYTES, SAMPLES_KEPT, Last, Sample, World
+from envs.world import PROBE_BYTES, SAMPLES_KEPT, ZERO, Last, Sample, World, filled, select
 
 #: The session takes the link for down after 0.75 s without a word from the MEC, which it checks every 0.25 s.
 SILENCE_S = 0.875
+_SILENCE_S, _ALPHA = np.array(SILENCE_S), np.array(SLOWDOWN_ALPHA)
+_SAMPLE_MASK = np.array(SAMPLES_KEPT - 1)
 
 
 class UplinkState(NamedTuple):
@@ -41,9 +43,9 @@ def send(
 ) -> UplinkState:
     """Hand the payload to the link and note what its reply will tell, unless the link goes silent before."""
     silent_from = np.maximum(flight.end_s, world.last[Last.REPLY_S])
-    breaks = sent & (flight.reply_s - silent_from > SILENCE_S)
+    breaks = sent & (flight.reply_s - silent_from > _SILENCE_S)
     lost = breaks | (sent & (flight.end_s < world.down_until_s))  # or handed over before a silence still to come
-    silence = lost.any()
+    silence = np.count_nonzero(lost)
     told = sent & ~lost if silence else sent
     request = np.empty_like(world.last)
     request[Last.CROSSED_S] = flight.crossed_s
@@ -51,7 +53,7 @@ def send(
     request[Last.ARRIVAL_S] = flight.arrival_s
     request[Last.DONE_S] = flight.done_s
     request[Last.EXTRA_S] = flight.extra_s
-    slowdown = smooth(world.mec_slowdown, moment.mec_pace, SLOWDOWN_ALPHA)
+    slowdown = smooth(world.mec_slowdown, moment.mec_pace, _ALPHA)
     sent_bytes = world.sent_bytes + flight.payload_bytes * sent
     state = UplinkState(
         sent=world.sent + sent,
@@ -60,11 +62,11 @@ def send(
         lost_bytes=world.lost_bytes,
         down_from_s=world.down_from_s,
         down_until_s=world.down_until_s,
-        mec_slowdown=np.where(told, slowdown, world.mec_slowdown),
+        mec_slowdown=select(told, slowdown, world.mec_slowdown),
         last=np.where(sent, request, world.last),
         samples=_with_sample(world, moment, flight, told, sent_bytes, slowdown),
     )
-    return _go_silent(rules, conditions, state, lost, breaks, silent_from + SILENCE_S) if silence else state
+    return _go_silent(rules, conditions, state, lost, breaks, silent_from + _SILENCE_S) if silence else state
 
 
 def _with_sample(
@@ -76,11 +78,12 @@ def _with_sample(
     bare round trip, so it can tell how long the crossing took.
     """
     samples = world.samples.copy()
-    place = np.where(told, world.told & (SAMPLES_KEPT - 1), SAMPLES_KEPT) * len(told) + moment.row
+    batch = len(told)
+    place = select(told, world.told & _SAMPLE_MASK, filled(batch, SAMPLES_KEPT)) * moment.batch + moment.row
     flat = samples.reshape(Sample.COUNT, -1)
     flat[Sample.AT_S][place] = flight.reply_s
     crossing = flight.crossed_s - flight.begin_s
-    flat[Sample.UPLINK_BPS][place] = uplink_sample_bps(flight.payload_bytes, crossing, 0.0, 0.0)
+    flat[Sample.UPLINK_BPS][place] = uplink_sample_bps(flight.payload_bytes, crossing, ZERO, ZERO)
     flat[Sample.SENT_BYTES][place] = sent_bytes
     flat[Sample.REPLY_S][place] = flight.reply_s
     flat[Sample.QUEUE_S][place] = flight.queue_s
@@ -108,11 +111,11 @@ def _go_silent(
     crossed = rules.bank.finish_s(conditions.trace[rows], start + begin, bits) - start
     state.last[Last.CROSSED_S, rows] = crossed
     flat, told = state.samples.reshape(Sample.COUNT, -1), state.told[rows]
-    newest = ((told - 1) & (SAMPLES_KEPT - 1)) * batch + rows
-    place = (told & (SAMPLES_KEPT - 1)) * batch + rows
+    newest = ((told - 1) & _SAMPLE_MASK) * batch + rows
+    place = (told & _SAMPLE_MASK) * batch + rows
     flat[:, place] = flat[:, newest]  # of the MEC's queue the probe tells nothing
     flat[Sample.AT_S][place] = crossed + rtt + rules.overhead_s
-    flat[Sample.UPLINK_BPS][place] = uplink_sample_bps(PROBE_BYTES, crossed - begin, 0.0, 0.0)
+    flat[Sample.UPLINK_BPS][place] = uplink_sample_bps(PROBE_BYTES, crossed - begin, ZERO, ZERO)
     flat[Sample.SENT_BYTES][place] = state.sent_bytes[rows]
     flat[Sample.MEC_SLOWDOWN][place] = state.mec_slowdown[rows] = conditions.mec_slowdown[rows]
     state.told[rows] = told + 1

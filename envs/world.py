@@ -7,7 +7,7 @@ for the handful of places or columns there are.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, reduce
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -59,6 +59,10 @@ class Sample:
     COUNT: Final = 6
 
 
+#: numpy takes a number into an operation in 0.4 us, an array without axes in none.
+ZERO, ONE = np.array(0.0), np.array(1)
+_SAMPLE_MASK = np.array(SAMPLES_KEPT - 1)
+_BEFORE_REAL = np.array(UPLINK_HISTORY - 1)
 _EMPTY_PLACE = np.array([-np.inf, np.inf, 0.0, np.inf, 0.0, 0.0])
 
 
@@ -120,7 +124,19 @@ def _first_sample_bps(rules: Rules, conditions: Conditions) -> Floats:
     bits = PROBE_BYTES * conditions.bits_per_byte
     start = conditions.trace_start_s
     took = rules.bank.finish_s(conditions.trace, start, bits) - start
-    return uplink_sample_bps(PROBE_BYTES, took, 0.0, 0.0)
+    return uplink_sample_bps(PROBE_BYTES, took, ZERO, ZERO)
+
+
+def count_rows(mask: Bools) -> Ints:
+    """(B,) how many of a handful of rows are true, in half the time of a reduction."""
+    return reduce(np.add, mask.view(np.int8))
+
+
+def select(mask: Bools, new: Any, old: Any) -> Any:
+    """``np.where(mask, new, old)`` for an array ``old``, in half the time when there are a few dozen rows."""
+    chosen = old.copy()
+    np.copyto(chosen, new, where=mask)
+    return chosen
 
 
 def link_is_down(world: World, at_s: Floats) -> Any:
@@ -134,8 +150,8 @@ def observe(
     """What the device knows at the decision point; ``down`` is ``link_is_down`` there."""
     now, batch = world.now_s, len(world.now_s)
     known = world.samples.reshape(Sample.COUNT, -1)
-    place = _history_places(batch).take(world.heard & (SAMPLES_KEPT - 1), axis=1)
-    place += np.arange(batch)
+    place = _history_places(batch).take(world.heard & _SAMPLE_MASK, axis=1)
+    place += row_numbers(batch)
     newest = known.take(place[0], axis=1)
     crossed = np.maximum(newest[Sample.SENT_BYTES], world.lost_bytes * (now >= world.down_from_s))
     return SystemState(
@@ -143,13 +159,13 @@ def observe(
         frame_interval_s=conditions.interval_s,
         frame_age_s=now - world.capture_s,
         uplink_bps=known[Sample.UPLINK_BPS].take(place).T,
-        uplink_sample_count=world.heard - (UPLINK_HISTORY - 1),
+        uplink_sample_count=world.heard - _BEFORE_REAL,
         uplink_age_s=now - newest[Sample.AT_S],
         uplink_backlog_bytes=world.sent_bytes - crossed,
         rtt_s=conditions.rtt_s + rules.overhead_s,
         device_slowdown=world.device_slowdown,
         queued_frames=world.queued,
-        in_flight=np.asarray(sum((world.places[Place.RELEASE_S, :-1] > now).view(np.int8))),
+        in_flight=count_rows(world.places[Place.RELEASE_S, :-1] > now),
         mec_queue_s=newest[Sample.QUEUE_S],
         mec_slowdown=newest[Sample.MEC_SLOWDOWN],
         mec_age_s=now - newest[Sample.REPLY_S],
@@ -158,6 +174,18 @@ def observe(
         fallback_frac=world.fallback_frac,
         true_latency_s=true_latency_s,
     )
+
+
+@cache
+def row_numbers(batch: int) -> Ints:
+    """0, 1, ... batch - 1; not to be changed."""
+    return np.arange(batch)
+
+
+@cache
+def filled(batch: int, value: float) -> Any:
+    """An array of one value; not to be changed."""
+    return np.full(batch, value)
 
 
 @cache
