@@ -68,6 +68,13 @@ class Comparison:
         }
 
 
+def typical_episode(comparison: Comparison) -> int:
+    """The episode on which the best classical controller does as well as it does in the median."""
+    name = comparison.classical[0] if comparison.classical else next(iter(comparison.runs))
+    utility = comparison.utility(name).mean(axis=0)
+    return int(np.argsort(utility, kind="stable")[len(utility) // 2])
+
+
 def _stacked(copies: list[dict[str, Floats]]) -> dict[str, Floats]:
     return {metric: np.stack([copy[metric] for copy in copies]) for metric in copies[0]}
 

@@ -26,7 +26,7 @@ Progress = Callable[[int], None]  # told how many frames were decided since the 
 
 @dataclass(frozen=True)
 class Episodes:
-    """What happened to every frame; ``frames`` first lists the decided frames in order of decision, then the dropped."""
+    """What happened to every frame: first the decided ones in order of decision, then the dropped ones."""
 
     frames: Frames
     frame: Ints  # (N,) number within the episode; -1 for dropped frames

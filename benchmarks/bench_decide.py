@@ -20,10 +20,11 @@ from stable_baselines3 import PPO
 
 from agents.policy import CandidatePolicy
 from controller.costs import CostTable
-from controller.features import FEATURE_SCHEMA, Features
+from controller.features import Features
 from controller.policy import FrozenPolicy
 from controller.records import UPLINK_HISTORY, SystemState
 from controller.utility import Utility
+from envs.env import observation_space
 from runtime.bundle import open_bundle
 from runtime.profile import candidates, load_costs
 
@@ -67,9 +68,7 @@ def one_state(rng: np.random.Generator) -> SystemState:
 
 def fresh_policy(count: int) -> FrozenPolicy:
     """Untrained weights: what they are does not change the time."""
-    box = {"context": (len(FEATURE_SCHEMA.context),), "candidates": (count, len(FEATURE_SCHEMA.candidate))}
-    space = spaces.Dict({name: spaces.Box(-4.0, 4.0, shape, np.float32) for name, shape in box.items()})
-    return CandidatePolicy(space, spaces.Discrete(count), lambda _: 1e-3).frozen()
+    return CandidatePolicy(observation_space(count), spaces.Discrete(count), lambda _: 1e-3).frozen()
 
 
 def timed_us(call: Callable[[], object], calls: int) -> dict[str, float]:

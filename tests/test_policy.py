@@ -9,17 +9,9 @@ from gymnasium import spaces
 
 from agents.policy import CandidatePolicy
 from controller.features import FEATURE_SCHEMA
+from envs.env import observation_space
 
 CANDIDATES = 24
-
-
-def observation_space(candidates: int = CANDIDATES) -> spaces.Dict:
-    low, high = FEATURE_SCHEMA.low, FEATURE_SCHEMA.high
-    shapes = {
-        "context": (len(FEATURE_SCHEMA.context),),
-        "candidates": (candidates, len(FEATURE_SCHEMA.candidate)),
-    }
-    return spaces.Dict({name: spaces.Box(low, high, shape, np.float32) for name, shape in shapes.items()})
 
 
 def make_policy(seed: int = 0, candidates: int = CANDIDATES) -> CandidatePolicy:
@@ -36,8 +28,13 @@ def stir(policy: CandidatePolicy) -> None:
 
 def observations(count: int, seed: int = 1) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    space = observation_space()
+    space = observation_space(CANDIDATES)
     return {n: rng.uniform(-2, 2, (count, *space[n].shape)).astype(np.float32) for n in ("context", "candidates")}
+
+
+def parts(obs: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """What the numpy policy takes: candidates with one row each."""
+    return obs["context"], obs["candidates"].reshape(-1, CANDIDATES, len(FEATURE_SCHEMA.candidate))
 
 
 def test_frozen_policy_equals_deterministic_action_of_sb3_on_a_thousand_observations() -> None:
@@ -45,22 +42,22 @@ def test_frozen_policy_equals_deterministic_action_of_sb3_on_a_thousand_observat
     stir(policy)
     obs = observations(1000)
     expected, _ = policy.predict(obs, deterministic=True)
-    np.testing.assert_array_equal(policy.frozen().decide(obs["context"], obs["candidates"]), expected)
+    np.testing.assert_array_equal(policy.frozen().decide(*parts(obs)), expected)
 
 
 def test_one_observation_is_decided_as_within_a_batch() -> None:
     policy = make_policy()
     stir(policy)
     obs, frozen = observations(50), policy.frozen()
-    single = [int(frozen.decide(c[None], f[None])[0]) for c, f in zip(obs["context"], obs["candidates"], strict=True)]
-    np.testing.assert_array_equal(single, frozen.decide(obs["context"], obs["candidates"]))
+    single = [int(frozen.decide(c[None], f[None])[0]) for c, f in zip(*parts(obs), strict=True)]
+    np.testing.assert_array_equal(single, frozen.decide(*parts(obs)))
 
 
 def test_an_untrained_policy_follows_the_greedy_feature() -> None:
     policy = make_policy()
     obs = observations(200)
-    greedy = obs["candidates"][:, :, FEATURE_SCHEMA.candidate.index("greedy")]
-    chosen = policy.frozen().decide(obs["context"], obs["candidates"])
+    greedy = parts(obs)[1][:, :, FEATURE_SCHEMA.candidate.index("greedy")]
+    chosen = policy.frozen().decide(*parts(obs))
     best = greedy.max(axis=1)
     assert np.all(greedy[np.arange(200), chosen] >= best - 0.1)
 
@@ -70,8 +67,9 @@ def test_scores_do_not_depend_on_the_order_or_number_of_candidates() -> None:
     stir(policy)
     obs, frozen = observations(20), policy.frozen()
     order = np.random.default_rng(2).permutation(CANDIDATES)[:10]
-    every = frozen.scores(obs["context"], obs["candidates"])
-    some = frozen.scores(obs["context"], np.ascontiguousarray(obs["candidates"][:, order]))
+    context, candidates = parts(obs)
+    every = frozen.scores(context, candidates)
+    some = frozen.scores(context, np.ascontiguousarray(candidates[:, order]))
     np.testing.assert_allclose(some, every[:, order], rtol=1e-4, atol=1e-4)
 
 

@@ -9,11 +9,12 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from controller.costs import CostTable
-from controller.features import FEATURE_SCHEMA, Features
+from controller.features import Features
 from controller.latency import predict
 from controller.records import UPLINK_HISTORY, Decision, Floats, SystemState
 from controller.space import NO_PAYLOAD, DecisionSpace
 from controller.utility import Utility
+from envs.env import observation_space
 
 #: Without energy the optimum is plainly "the most accurate row that is in time".
 NO_ENERGY = Utility(energy_weight_per_j=0.0)
@@ -74,18 +75,12 @@ class ToyEnv(VecEnv):
         self.features = Features(self.costs, NO_ENERGY)
         self._rng = np.random.default_rng(seed)
         self._actions = np.zeros(batch, np.int64)
-        low, high = FEATURE_SCHEMA.low, FEATURE_SCHEMA.high
-        shapes = {
-            "context": (len(FEATURE_SCHEMA.context),),
-            "candidates": (len(self.costs), len(FEATURE_SCHEMA.candidate)),
-        }
-        space = spaces.Dict({name: spaces.Box(low, high, shape, np.float32) for name, shape in shapes.items()})
-        super().__init__(batch, space, spaces.Discrete(len(self.costs)))
+        super().__init__(batch, observation_space(len(self.costs)), spaces.Discrete(len(self.costs)))
 
     def _observe(self) -> dict[str, np.ndarray]:
         self.state = toy_states(self._rng, self.num_envs)
         context, candidates = self.features.of(self.state)
-        return {"context": context, "candidates": candidates}
+        return {"context": context, "candidates": candidates.reshape(len(candidates), -1)}
 
     def reset(self) -> dict[str, np.ndarray]:
         return self._observe()

@@ -1,0 +1,158 @@
+"""How good is each controller? All of them on the same scenarios, in the twin or with real processes.
+
+The twin plays every trace with every seed; what differs between two controllers is only what they decide. With real
+processes each seed is one scenario on one trace, because an episode takes as long as it lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.report import BOUND, LEARNED, Comparison
+from agents.rollout import paired_scenarios, play, scenarios_on
+from agents.world import World, family
+from controller.base import Controller
+from controller.errors import UsageError, unknown_name
+from controller.metrics import Frames
+from controller.policy import FrozenPolicy
+from controller.records import Outcome
+from controller.registry import CONTROLLER_NAMES, make_controller
+from controller.scenario import Scenario
+from runtime.tuning_file import tuning_of
+
+#: Episodes that run side by side in the twin.
+SIDE_BY_SIDE = 512
+Progress = Callable[[int], None]  # told how many episodes have ended since the last call
+
+
+@dataclass(frozen=True)
+class Entrants:
+    """Who competes, and how each is made."""
+
+    names: tuple[str, ...]
+    policies: Sequence[FrozenPolicy] = ()  # copies of ppo, one per training seed
+    tunings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """How many passes over the scenarios there will be."""
+        return sum(len(self.policies) if name == LEARNED else 1 for name in self.names)
+
+    def make(self, name: str, world: World, batch: int, seed: int = 0) -> list[Controller]:
+        """The copies of one controller."""
+        policies: Sequence[FrozenPolicy | None] = self.policies if name == LEARNED else [None]
+        tuning = tuning_of(name, self.tunings, world.costs)
+        utility = world.range.utility
+        return [make_controller(name, world.costs, utility, tuning, seed, policy, batch) for policy in policies]
+
+
+def chosen_names(controllers: str | None, has_policy: bool, live: bool) -> tuple[str, ...]:
+    """The controllers of a comma-separated list; by default all that can run here."""
+    possible = [name for name in CONTROLLER_NAMES if not (live and name == BOUND)]
+    if controllers is None:
+        return tuple(name for name in possible if has_policy or name != LEARNED)
+    names = tuple(dict.fromkeys(name.strip() for name in controllers.split(",") if name.strip()))
+    for name in names:
+        if name not in CONTROLLER_NAMES:
+            raise unknown_name("controller", name, CONTROLLER_NAMES)
+        if name not in possible:
+            raise UsageError(f"{name} knows the future and runs in the twin only; drop it or drop --live")
+    if not names:
+        raise UsageError(f"no controller was named; expected some of: {', '.join(possible)}")
+    if has_policy != (LEARNED in names):
+        what = "ppo without --policy FILE" if LEARNED in names else "--policy without ppo among --controllers"
+        raise UsageError(f"got {what}; give both or neither (`mecpilot export` writes policy files)")
+    return names
+
+
+def compare_in_twin(
+    world: World, entrants: Entrants, sources: Sequence[str], seeds: int, progress: Progress = lambda _: None
+) -> Comparison:
+    """Every entrant on every trace with every seed."""
+    scenarios = paired_scenarios(world, range(seeds))
+    runs = {}
+    for name in entrants.names:
+        copies = len(entrants.make(name, world, batch=1))
+        runs[name] = tuple(_played(world, entrants, name, copy, scenarios, progress) for copy in range(copies))
+    families = tuple(family(world.bank.traces[scenario.trace_index]) for scenario in scenarios)
+    return Comparison(world.workload, "twin", tuple(sources), seeds, families, runs)
+
+
+def _played(
+    world: World, entrants: Entrants, name: str, copy: int, scenarios: Sequence[Scenario], progress: Progress
+) -> Frames:
+    parts = []
+    for first in range(0, len(scenarios), SIDE_BY_SIDE):
+        group = scenarios[first : first + SIDE_BY_SIDE]
+        controller = entrants.make(name, world, len(group), seed=first)[copy]
+        frames = play(world, controller, group, oracle=name == BOUND).frames
+        parts.append(renumbered(frames, first))
+        progress(len(group))
+    return joined(parts)
+
+
+def compare_live(
+    world: World,
+    entrants: Entrants,
+    sources: Sequence[str],
+    seeds: int,
+    profile: Path | None = None,
+    progress: Progress = lambda _: None,
+) -> tuple[Comparison, dict[str, list[list[Outcome]]], list[Scenario]]:
+    """Every entrant on one scenario per seed with real processes; also the outcomes, per controller and episode.
+
+    Of several policies only the first one plays: a real episode takes as long as it lasts.
+    """
+    from envs.live import LiveBackend
+
+    scenarios = scenarios_on(world, seeds, seed=0)
+    backend = LiveBackend(world.bundle, world.costs, world.bank, world.range, "test", profile)
+    outcomes: dict[str, list[list[Outcome]]] = {name: [] for name in entrants.names}
+    try:
+        for scenario in scenarios:  # controllers in the inner loop: a slow minute of the machine hits all alike
+            for name in entrants.names:
+                controller = entrants.make(name, world, batch=1)[0]
+                outcomes[name].append(_live_episode(backend, controller, scenario))
+                progress(1)
+    finally:
+        backend.close()
+    runs = {name: (_frames_of(episodes, scenarios),) for name, episodes in outcomes.items()}
+    families = tuple(family(world.bank.traces[scenario.trace_index]) for scenario in scenarios)
+    return Comparison(world.workload, "live", tuple(sources), seeds, families, runs), outcomes, scenarios
+
+
+def _live_episode(backend: Any, controller: Controller, scenario: Scenario) -> list[Outcome]:
+    state, done = backend.reset(scenario), False
+    controller.reset(np.ones(1, bool))
+    outcomes: list[Outcome] = []
+    while not done:
+        step = backend.step(int(controller.decide(state)[0]))
+        state, done = step.state, step.done
+        outcomes += [Outcome(**plain) for plain in step.info["outcomes"]]
+    return sorted(outcomes, key=lambda outcome: outcome.frame)
+
+
+def _frames_of(episodes: Sequence[list[Outcome]], scenarios: Sequence[Scenario]) -> Frames:
+    return joined(
+        [
+            Frames.from_outcomes(outcomes, 1.0 / scenario.fps, episode)
+            for episode, (outcomes, scenario) in enumerate(zip(episodes, scenarios, strict=True))
+        ]
+    )
+
+
+def renumbered(frames: Frames, first: int) -> Frames:
+    """The same frames with episodes counted from ``first``."""
+    columns = {name: getattr(frames, name) for name in Frames.__dataclass_fields__}
+    return Frames(**{**columns, "episode": frames.episode + first})
+
+
+def joined(parts: Sequence[Frames]) -> Frames:
+    """All frames of several tables."""
+    names = Frames.__dataclass_fields__
+    return Frames(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
