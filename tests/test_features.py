@@ -12,6 +12,7 @@ from controller.features import CANDIDATE_FEATURES, CONTEXT_FEATURES, FEATURE_SC
 from controller.latency import predict
 from controller.policy import FrozenPolicy
 from controller.records import SystemState
+from controller.telemetry import fallback_reserve_s
 from controller.utility import Utility
 
 
@@ -42,11 +43,13 @@ def test_a_batch_gives_the_rows_that_single_states_give() -> None:
         np.testing.assert_allclose(one_candidates[0], candidates[row], rtol=1e-5, atol=1e-5)
 
 
-def test_slack_agrees_with_the_latency_model_when_the_uplink_is_idle() -> None:
+def test_slack_is_what_the_latency_model_leaves_until_the_deadline_or_the_fallback() -> None:
     costs, state = make_costs(), make_state(40, uplink_backlog_bytes=0.0)
     _, candidates = Features(costs, Utility()).of(state)
     total = predict(costs, state, state.uplink_bps[:, :1]).total_s[:, :, 0]
-    expected = np.clip(1 - total / state.deadline_s[:, None], FEATURE_SCHEMA.low, FEATURE_SCHEMA.high)
+    reserve = fallback_reserve_s(costs.head_s[costs.local_frontier[0]] * state.device_slowdown)
+    due = state.deadline_s[:, None] - reserve[:, None] * ~costs.space.device_only
+    expected = np.clip((due - total) / state.deadline_s[:, None], FEATURE_SCHEMA.low, FEATURE_SCHEMA.high)
     slack = candidates[:, :, CANDIDATE_FEATURES.index("slack_last")]
     np.testing.assert_allclose(slack, expected, rtol=1e-4, atol=1e-4)
 
