@@ -137,7 +137,7 @@ def _preempted(m: Moment, end_s: Floats) -> Floats:
         met = pending & (m.fallback_s < end_s)
         if not np.count_nonzero(met):
             return end_s
-        later = undisturbed + reduce(np.add, m.fallback_busy_s * met)
+        later = undisturbed + reduce(np.add, m.fallback_busy_s * met.astype(np.float64))
         if not np.count_nonzero(later > end_s):
             return end_s
         end_s = later

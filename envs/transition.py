@@ -27,7 +27,7 @@ from envs.flight import Flight, Moment, fly
 from envs.record import STATUSES, Answer, StepRecord, recorded_score
 from envs.rules import Rules
 from envs.uplink_state import send
-from envs.world import ONE, ZERO, Place, Sample, World, count_rows, filled, link_is_down, select
+from envs.world import ONE, ZERO, Place, Sample, World, filled, link_is_down, select
 
 __all__ = ["STATUSES", "StepRecord", "transition"]
 
@@ -173,7 +173,7 @@ def _advance(
         running = (starts <= now) & (ends > now)
         if not np.count_nonzero(running):
             break
-        now = np.maximum(now, np.maximum.reduce(np.where(running, ends, 0.0), axis=0))
+        now = reduce(np.maximum, select(running, ends, filled(len(now), 0.0, len(ends))), now)
     captured = np.minimum((now / conditions.interval_s + _TICK).astype(np.int64) + ONE, conditions.frames)
     frame = np.maximum(first, captured - rules.queue_limit)
     queued = np.maximum(captured - frame - ONE, _NONE)
@@ -187,13 +187,14 @@ def _count_outcomes(world: World, places: Floats, answer: Answer, following: _Ne
     """
     settle = places[Place.SETTLE_S, :-1]
     known = settle <= following.now_s
-    at_once = ~answer.sent
-    count = count_rows(known) + at_once + following.dropped
-    on_time = reduce(np.add, places[Place.ON_TIME, :-1] * known, at_once & answer.on_time)
-    fell_back = reduce(np.add, places[Place.FELL_BACK, :-1] * known, at_once & answer.on_time & answer.fell_back)
+    counted, at_once = known.astype(np.float64), (~answer.sent).astype(np.float64)
+    on_time, fell_back = at_once * answer.on_time, at_once * (answer.on_time & answer.fell_back)
+    count = reduce(np.add, counted, at_once + following.dropped)
+    on_time = reduce(np.add, places[Place.ON_TIME, :-1] * counted, on_time)
+    fell_back = reduce(np.add, places[Place.FELL_BACK, :-1] * counted, fell_back)
     np.copyto(settle, np.inf, where=known)
     forgotten = _FORGET**count
-    new = (_SURE - forgotten) / np.maximum(count, ONE)
+    new = (_SURE - forgotten) / np.maximum(count, _SURE)
     return (
         forgotten * world.on_time_frac + new * on_time,
         forgotten * world.fallback_frac + new * fell_back,

@@ -16,10 +16,12 @@ from controller.telemetry import SLOWDOWN_ALPHA, smooth, uplink_sample_bps
 from envs.conditions import Conditions
 from envs.flight import Flight, Moment
 from envs.rules import Rules
-from envs.world import PROBE_BYTES, SAMPLES_KEPT, ZERO, Last, Sample, World, filled, select
+from envs.world import SAMPLES_KEPT, ZERO, Last, Sample, World, filled, select
+from runtime import device_session
+from runtime.device import PROBE_BYTES
 
-#: The session takes the link for down after 0.75 s without a word from the MEC, which it checks every 0.25 s.
-SILENCE_S = 0.875
+#: After so long a silence the session takes the link for down; it looks with every heartbeat.
+SILENCE_S = device_session.SILENCE_S + device_session.HEARTBEAT_S / 2
 _SILENCE_S, _ALPHA = np.array(SILENCE_S), np.array(SLOWDOWN_ALPHA)
 _SAMPLE_MASK = np.array(SAMPLES_KEPT - 1)
 

@@ -16,9 +16,8 @@ from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
 from controller.telemetry import MAX_UNANSWERED, uplink_sample_bps
 from envs.conditions import Conditions
 from envs.rules import Rules
+from runtime.device import PROBE_BYTES
 
-#: What the device sends for its first uplink sample whenever the link comes up (runtime.device.PROBE_BYTES).
-PROBE_BYTES = 1024
 #: Remembered uplink samples: those of the history, and those still to come; a power of two.
 SAMPLES_KEPT = 16
 assert SAMPLES_KEPT >= UPLINK_HISTORY + MAX_UNANSWERED
@@ -183,9 +182,9 @@ def row_numbers(batch: int) -> Ints:
 
 
 @cache
-def filled(batch: int, value: float) -> Any:
-    """An array of one value; not to be changed."""
-    return np.full(batch, value)
+def filled(batch: int, value: float, rows: int | None = None) -> Any:
+    """(B,) or (rows, B) of one value; not to be changed."""
+    return np.full(batch if rows is None else (rows, batch), value)
 
 
 @cache
