@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Traces = Annotated[list[Path] | None, typer.Option(help="Trace files or folders; may be repeated. Default: built-in.")]
 ScenarioFile = Annotated[Path | None, typer.Option(help="JSON file that overrides fields of the scenario range.")]
 ProfileFile = Annotated[Path | None, typer.Option(help="Profile file; default: this machine's, else shipped.")]
+#: A narrower terminal wraps the tables rather than cutting figures off.
+TABLE_COLUMNS = 136
 BUILTIN_TEST, BUILTIN_TRAIN = "built-in test traces", "built-in training traces"
 
 
@@ -127,7 +129,7 @@ def _write_json(report: dict[str, Any], json: str | None, out: Path | None) -> N
 def _show(comparison: Comparison, report: dict[str, Any]) -> None:
     from agents.report import family_table, ranking_table, verdict
 
-    console = Console()
+    console = Console(width=max(Console().width, TABLE_COLUMNS))
     console.print(ranking_table(comparison, report))
     if len(comparison.by_family()) > 1:
         console.print(family_table(comparison))

@@ -104,7 +104,8 @@ def draw_comparison(controllers: Mapping[str, Any], title: str, path: Path) -> N
         met = 100 * controllers[name]["slo_attainment"]["mean"]
         axis.annotate(f"{utility['mean']:.4f}, {met:.1f} % in time", (high, height), (6, -3), "data", "offset points")
     axis.set_yticks(range(len(names)), names)
-    axis.margins(x=0.25, y=0.08)
+    left, right = axis.get_xlim()
+    axis.set_xlim(left, right + 0.3 * (right - left))  # room for the last annotation
     axis.set_xlabel("utility per frame, 95 % interval")
     axis.set_title(title)
     _save(figure, path)
