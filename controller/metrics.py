@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
 
@@ -133,13 +134,12 @@ def bootstrap(values: Floats, seed: int = 0, resamples: int = RESAMPLES) -> Inte
     values = np.asarray(values, dtype=float)
     if values.ndim not in (1, 2) or not values.size:
         raise UsageError(f"bootstrap: got values of shape {values.shape}; expected (episodes,) or (seeds, episodes)")
-    rng = np.random.default_rng(seed)
     mean = float(values.mean())
     if values.ndim == 2:
-        seeds, episodes = (_weights(rng, n, resamples) for n in values.shape)
+        seeds, episodes = (_weights(seed, axis, count, resamples) for axis, count in enumerate(values.shape))
         means = ((seeds @ values) * episodes).sum(axis=1)
         return Interval(mean, *_quantiles(means, _TAILS))
-    means = _weights(rng, len(values), resamples) @ values
+    means = _weights(seed, 0, len(values), resamples) @ values
     return Interval(mean, *_quantiles(means, _bca_levels(values, means)))
 
 
@@ -156,7 +156,7 @@ def gap_closed(values: Floats, reference: Floats, hindsight: Floats, seed: int =
     A ratio of means, so its interval is the percentile interval of the resampled ratio.
     """
     gained, gap = np.asarray(values) - reference, np.asarray(hindsight) - reference
-    weights = _weights(np.random.default_rng(seed), len(gained), RESAMPLES)
+    weights = _weights(seed, 0, len(gained), RESAMPLES)
     ratio = (weights @ gained) / (weights @ gap)
     return Interval(float(gained.mean() / gap.mean()), *_quantiles(ratio, _TAILS))
 
@@ -164,9 +164,13 @@ def gap_closed(values: Floats, reference: Floats, hindsight: Floats, seed: int =
 _TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 
 
-def _weights(rng: np.random.Generator, count: int, resamples: int) -> Floats:
+@lru_cache(maxsize=3)  # one report asks hundreds of times for the same few, and drawing them is all the work
+def _weights(seed: int, axis: int, count: int, resamples: int) -> Floats:
     """(resamples, count) share that each value has in each resample: drawing with replacement, counted."""
-    return rng.multinomial(count, np.full(count, 1.0 / count), size=resamples) / count
+    rng = np.random.default_rng((seed, axis))
+    weights = rng.multinomial(count, np.full(count, 1.0 / count), size=resamples) / count
+    weights.flags.writeable = False
+    return np.asarray(weights)
 
 
 def _bca_levels(values: Floats, means: Floats) -> tuple[float, float]:

@@ -60,8 +60,13 @@ def tune(
     without tunables is evaluated once. ``evaluate`` must give every controller the same episodes.
     """
 
+    known: dict[str, float] = {}  # the second round meets many tunings again
+
     def score(tuning: Tuning) -> float:
-        return evaluate(make_controller(name, costs, utility, tuning, batch=batch))
+        key = repr(sorted(tuning.items()))
+        if key not in known:
+            known[key] = evaluate(make_controller(name, costs, utility, tuning, batch=batch))
+        return known[key]
 
     best: Tuning = default_tuning(name) | dict(base or {})
     best_score = score(best)
@@ -74,6 +79,11 @@ def tune(
             if reached > best_score:
                 best, best_score = tuning, reached
     return best, best_score
+
+
+def most_tries(name: str, costs: CostTable) -> int:
+    """How often ``tune`` evaluates at most."""
+    return 1 + sum(map(len, _steps(name, costs)))
 
 
 def _steps(name: str, costs: CostTable) -> Iterable[list[Tuning]]:
