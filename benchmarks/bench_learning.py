@@ -1,0 +1,139 @@
+"""Does PPO beat every classical controller on traces that nothing was trained on?
+
+``python -m benchmarks.bench_learning`` tunes every classical controller on the training traces, trains one policy per
+seed on the same traces, and compares all on held-out ones: paired scenarios, 95 % bootstrap intervals over policies and
+episodes, share of the gap to hindsight that is closed.
+
+Without ``--traces`` the built-in generator gives both kinds of traces, and the test kind has families that the training
+kind lacks. With ``--traces DIR`` (folders of families, as in many collections) the files are split: the families named
+by ``--hold-out`` are only evaluated on, and of every other family each third file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from agents.evaluation import Entrants, compare_in_twin
+from agents.plots import draw_comparison
+from agents.report import LEARNED, as_json, family_table, ranking_table, verdict
+from agents.run_folder import RunFolder, TrainingConfig
+from agents.training import Options, train
+from agents.tuning import TUNABLE, tune_controllers
+from agents.world import World, family, open_world, traces_of
+from controller.policy import FrozenPolicy
+from controller.registry import CONTROLLER_NAMES
+from controller.uplink import Trace, TraceBank
+from runtime.policy_file import load_policy
+from runtime.traces import load_traces
+from runtime.tuning_file import TuningFile, save_tunings
+
+#: Families of the shared collection that are only evaluated on: a moving 5G link, a 3G network, a satellite.
+HELD_OUT_FAMILIES = ("vz_mmwave_up", "norway3g", "starlink_up")
+#: Of the other families, one file of so many is only evaluated on.
+HELD_OUT_SHARE = 3
+#: Files of one family on either side at most: a large collection of one kind of link must not drown the others.
+MOST_PER_FAMILY = 16
+
+
+def split_files(directory: Path, held_out: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """Files to learn from and files to be evaluated on."""
+    learn, judge = [], []
+    for path in sorted(directory.rglob("*.csv")):
+        only_judge = path.parent.name.removesuffix("_100ms") in held_out
+        digest = hashlib.sha256(_same_ride(path).encode()).digest()[0]
+        (judge if only_judge or digest % HELD_OUT_SHARE == 0 else learn).append(path)
+    return _balanced(learn), _balanced(judge)
+
+
+def _balanced(paths: Sequence[Path]) -> list[Path]:
+    """At most MOST_PER_FAMILY of each folder, spread over it."""
+    folders = sorted({path.parent for path in paths})
+    return [path for folder in folders for path in _spread([p for p in paths if p.parent == folder])]
+
+
+def _spread(paths: Sequence[Path]) -> list[Path]:
+    count = min(len(paths), MOST_PER_FAMILY)
+    return [paths[i * len(paths) // count] for i in range(count)]
+
+
+def _same_ride(path: Path) -> str:
+    """A ride that was sampled at two rates is one ride: both files go to the same side."""
+    return path.parent.name.removesuffix("_100ms") + "/" + path.stem.removesuffix("_100ms")
+
+
+def train_policies(
+    world: World, learn: Sequence[Path], seeds: int, steps: int, folder: Path, console: Console
+) -> list[FrozenPolicy]:
+    """One policy per seed, each trained by the same code as ``mecpilot train``."""
+    from agents.export import export
+
+    policies = []
+    for seed in range(seeds):
+        begin_s = time.monotonic()
+        run = RunFolder(folder / f"seed{seed}")
+        config = TrainingConfig(world.workload, steps, seed, tuple(map(str, learn)), scenario=world.range)
+        train(config, run, Options())
+        export(run, run.root / "policy.safetensors")
+        policies.append(load_policy(run.root / "policy.safetensors")[0])
+        console.print(f"seed {seed}: {steps} steps in {time.monotonic() - begin_s:.0f} s, held out {run.held_out()}")
+    return policies
+
+
+def tuned(world: World, sources: Sequence[str], folder: Path, console: Console) -> TuningFile:
+    """Every classical controller at its best on the training traces."""
+    begin_s = time.monotonic()
+    found = tune_controllers(world, TUNABLE, sources)
+    save_tunings(folder / "tuning.json", found)
+    console.print(f"tuned {len(found.controllers)} controllers in {time.monotonic() - begin_s:.0f} s")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workload", default="garments")
+    parser.add_argument("--traces", type=Path, help="folder of families of traces; default: the built-in generator")
+    parser.add_argument("--hold-out", nargs="*", default=HELD_OUT_FAMILIES, help="families that are only evaluated on")
+    parser.add_argument("--policies", type=int, default=5, help="training seeds")
+    parser.add_argument("--steps", type=int, default=300_000)
+    parser.add_argument("--seeds", type=int, default=10, help="scenarios per held-out trace")
+    parser.add_argument("--out", type=Path, default=Path("runs/learning"))
+    options = parser.parse_args()
+    console = Console(width=136)
+    learn, judge = split_files(options.traces, options.hold_out) if options.traces else ([], [])
+    training = open_world(options.workload, traces_of(learn, "train"), "validation")
+    testing = open_world(options.workload, load_traces(judge) if judge else traces_of([], "test"), "test")
+    sources = [str(options.traces or "built-in generator")]
+    _tell_split(console, training.bank, testing.bank)
+    tunings = tuned(training, sources, options.out, console)
+    policies = train_policies(training, learn, options.policies, options.steps, options.out, console)
+    entrants = Entrants(CONTROLLER_NAMES, policies, tunings.controllers)
+    comparison = compare_in_twin(testing, entrants, sources, options.seeds)
+    report = as_json(comparison)
+    (options.out / "evaluation.json").write_text(json.dumps(report, indent=1))
+    draw_comparison(report["controllers"], f"{options.workload}, {sources[0]}", options.out / "compared.png")
+    console.print(ranking_table(comparison, report))
+    console.print(family_table(comparison))
+    console.print("utility per policy:", ", ".join(f"{mean:.4f}" for mean in report["ppo_per_policy"]))
+    console.print(verdict(comparison), soft_wrap=True)
+    best = comparison.difference(LEARNED, comparison.classical[0])
+    sys.exit(0 if best.low > 0 else 1)
+
+
+def _tell_split(console: Console, learn: TraceBank, judge: TraceBank) -> None:
+    def kinds(traces: Sequence[Trace]) -> set[str]:
+        return {family(trace) for trace in traces}
+
+    new = sorted(kinds(judge.traces) - kinds(learn.traces))
+    console.print(f"{len(learn)} traces to learn from, {len(judge)} to be evaluated on; new families: {', '.join(new)}")
+
+
+if __name__ == "__main__":
+    main()
