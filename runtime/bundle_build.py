@@ -58,6 +58,18 @@ class TrainedModel:
 
 
 @dataclass(frozen=True)
+class MeasuredModel:
+    """A model's part of the bundle; rows of `variants` and of every table belong together."""
+
+    info: ModelInfo
+    variants: tuple[VariantInfo, ...]
+    base_rows: tuple[int, ...]  # row of each variant's exact variant, counted within this model
+    payloads: tuple[PayloadInfo, ...]
+    training: dict[str, Any]
+    tables: dict[str, Recorded]  # per split
+
+
+@dataclass(frozen=True)
 class SplitData:
     """Frames of one split at every resolution, and their truths."""
 
@@ -65,27 +77,80 @@ class SplitData:
     truths: list[Any]
 
 
-def write_bundle(
+def write_bundle(directory: Path, workload: Workload, measured: Sequence[MeasuredModel]) -> Manifest:
+    """Write recorded predictions and manifest beside the weights."""
+    recorded = {}
+    base_rows: list[int] = []
+    for model in measured:
+        offset = len(base_rows)
+        base_rows += [offset + row for row in model.base_rows]
+    for split in RECORDED_SPLITS:
+        path = directory / f"recorded_{split}.safetensors"
+        save_recorded(path, _concatenate([model.tables[split] for model in measured]), base_rows)
+        recorded[str(split)] = _file_info(path)
+    frame = workload.sample(0)[0]
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        workload=workload.name,
+        resolutions_px=workload.resolutions_px,
+        input_shapes={px: workload.resize(frame, px).shape for px in workload.resolutions_px},
+        image_codecs=workload.image_codecs,
+        tensor_codecs=workload.tensor_codecs,
+        sample_counts={split: table.score.shape[1] for split, table in measured[0].tables.items()},
+        models=tuple(model.info for model in measured),
+        variants=tuple(variant for model in measured for variant in model.variants),
+        payloads=tuple(payload for model in measured for payload in model.payloads),
+        recorded=recorded,
+        training={model.info.name: model.training for model in measured},
+    )
+    (directory / MANIFEST_FILE).write_bytes(encode_manifest(manifest))
+    return manifest
+
+
+def measure_model(
     directory: Path,
     workload: Workload,
-    models: Sequence[TrainedModel],
+    trained: TrainedModel,
     max_samples: int | None = None,
     advance: Callable[[str], None] = lambda _: None,
-) -> Manifest:
-    """Measure the models in `directory` and write recorded predictions and manifest beside them.
+) -> MeasuredModel:
+    """Measure one model whose weights are in `directory`.
 
-    `max_samples` limits each split (a quick look); `advance` is told what was measured after each step.
+    `max_samples` limits each split (a quick look); `advance` is told what comes next, `measurement_steps` times.
     """
     data = {split: _read_split(workload, split, max_samples) for split in RECORDED_SPLITS}
-    builder = _Builder(directory, workload, data, advance)
-    for trained in models:
-        builder.add(trained)
-    return builder.finish()
+    path = directory / trained.file_name
+    model = load_for_inference(path, workload.name, trained.family, trained.exit_after)
+    outputs: dict[Split, dict[int, dict[Key, Outputs]]] = {split: {} for split in data}
+    payloads: list[PayloadInfo] = []
+    for px in workload.resolutions_px:
+        for split in data:
+            advance(f"{px} px, {split}")
+            outputs[split][px] = run_variants(model, workload, data[split].images[px])
+        advance(f"{px} px, payloads")
+        payloads += measure_payloads(trained.name, model, workload, data["validation"].images[px], px)
+    truths = data["validation"].truths
+    temperatures = [
+        _calibrate(workload, {px: by_key[e, 0, EXACT] for px, by_key in outputs["validation"].items()}, truths)
+        for e in range(len(trained.exit_after))
+    ]
+    rows = _Rows(trained.name, workload, {split: part.truths for split, part in data.items()}, temperatures)
+    for px in workload.resolutions_px:
+        rows.add(px, {split: outputs[split][px] for split in outputs})
+    examples = {px: workload.to_input(images[:1]) for px, images in data["validation"].images.items()}
+    return MeasuredModel(
+        info=_describe(trained, model, _file_info(path), examples, temperatures),
+        variants=tuple(rows.variants),
+        base_rows=tuple(rows.base_rows),
+        payloads=tuple(payloads),
+        training=trained.training,
+        tables={str(split): _stack(answers) for split, answers in rows.answers.items()},
+    )
 
 
-def measurement_steps(workload: Workload, models: int) -> int:
-    """How often `write_bundle` calls `advance`."""
-    return models * len(workload.resolutions_px) * (len(RECORDED_SPLITS) + 1)
+def measurement_steps(workload: Workload) -> int:
+    """How often `measure_model` calls `advance`."""
+    return len(workload.resolutions_px) * (len(RECORDED_SPLITS) + 1)
 
 
 def _read_split(workload: Workload, split: Split, max_samples: int | None) -> SplitData:
@@ -96,122 +161,74 @@ def _read_split(workload: Workload, split: Split, max_samples: int | None) -> Sp
     return SplitData(images, [truth for _, truth in samples])
 
 
-class _Builder:
-    """Owns the rows gathered so far."""
+def _calibrate(workload: Workload, exact: dict[int, Outputs], truths: Sequence[Any]) -> float:
+    """Temperature of one exit with the smallest log loss of confidence against score, over all resolutions."""
+    scores = np.concatenate([_answers(workload, out, px, truths, 1.0).score for px, out in exact.items()])
+
+    def log_loss(temperature: float) -> float:
+        confidence = [workload.confidence(out, temperature) for out in exact.values()]
+        p = np.clip(np.concatenate(confidence), 1e-6, 1 - 1e-6)
+        return float(-(scores * np.log(p) + (1 - scores) * np.log(1 - p)).mean())
+
+    return round(float(min(_TEMPERATURES, key=log_loss)), 4)
+
+
+class _Rows:
+    """Variants of one model in order, and their answers on every split."""
 
     def __init__(
-        self,
-        directory: Path,
-        workload: Workload,
-        data: dict[Split, SplitData],
-        advance: Callable[[str], None],
+        self, name: str, workload: Workload, truths: dict[Split, list[Any]], temperatures: Sequence[float]
     ) -> None:
-        self._directory = directory
+        self._name = name
         self._workload = workload
-        self._data = data
-        self._advance = advance
-        self._models: list[ModelInfo] = []
-        self._variants: list[VariantInfo] = []
-        self._payloads: list[PayloadInfo] = []
-        self._training: dict[str, dict[str, Any]] = {}
-        self._base_rows: list[int] = []
-        self._tables: dict[Split, list[_Answers]] = {split: [] for split in data}
+        self._truths = truths
+        self._temperatures = temperatures
+        self.variants: list[VariantInfo] = []
+        self.base_rows: list[int] = []
+        self.answers: dict[Split, list[_Answers]] = {split: [] for split in truths}
 
-    def add(self, trained: TrainedModel) -> None:
-        """Measure one model."""
-        path = self._directory / trained.file_name
-        model = load_for_inference(path, self._workload.name, trained.family, trained.exit_after)
-        outputs: dict[Split, dict[int, dict[Key, Outputs]]] = {split: {} for split in self._data}
-        for px in self._workload.resolutions_px:
-            for split, data in self._data.items():
-                outputs[split][px] = run_variants(model, self._workload, data.images[px])
-                self._advance(f"{trained.name} {px} px: {split}")
-            images = self._data["validation"].images[px]
-            self._payloads += measure_payloads(trained.name, model, self._workload, images, px)
-            self._advance(f"{trained.name} {px} px: payloads")
-        temperatures = [
-            self._calibrate(outputs["validation"], exit_branch) for exit_branch in range(len(trained.exit_after))
-        ]
-        self._models.append(self._describe(trained, model, temperatures))
-        self._training[trained.name] = trained.training
-        for px in self._workload.resolutions_px:
-            self._record(trained.name, px, {s: outputs[s][px] for s in outputs}, temperatures)
-
-    def _calibrate(self, outputs: dict[int, dict[Key, Outputs]], exit_branch: int) -> float:
-        """Temperature with the smallest log loss of confidence against score, over all resolutions."""
-        truths = self._data["validation"].truths
-        exact = {px: by_key[exit_branch, 0, EXACT] for px, by_key in outputs.items()}
-        scores = np.concatenate([_score(self._workload, out, px, truths) for px, out in exact.items()])
-
-        def log_loss(temperature: float) -> float:
-            confidence = [self._workload.confidence(out, temperature) for out in exact.values()]
-            p = np.clip(np.concatenate(confidence), 1e-6, 1 - 1e-6)
-            return float(-(scores * np.log(p) + (1 - scores) * np.log(1 - p)).mean())
-
-        return round(float(min(_TEMPERATURES, key=log_loss)), 4)
-
-    def _record(
-        self, name: str, px: int, outputs: dict[Split, dict[Key, Outputs]], temperatures: Sequence[float]
-    ) -> None:
+    def add(self, px: int, outputs: dict[Split, dict[Key, Outputs]]) -> None:
+        """All variants of one resolution: by exit, the exact one first."""
         for key in sorted(outputs["validation"], key=lambda k: (k[0], k[2] != EXACT, k[1], k[2])):
             exit_branch, cut, codec = key
+            temperature = self._temperatures[exit_branch]
             for split, by_key in outputs.items():
-                truths, temperature = self._data[split].truths, temperatures[exit_branch]
-                answers = _answers(self._workload, by_key[key], px, truths, temperature)
-                self._tables[split].append(answers)
+                truths = self._truths[split]
+                self.answers[split].append(_answers(self._workload, by_key[key], px, truths, temperature))
             if codec == EXACT:
-                base_row = len(self._variants)
-            self._base_rows.append(base_row)
-            exact = self._tables["validation"][base_row].predictions
-            lossy = self._tables["validation"][-1].predictions
-            agreement = float(np.mean([a == b for a, b in zip(exact, lossy, strict=True)]))
-            accuracy = {str(s): round(float(t[-1].score.mean()), 6) for s, t in self._tables.items()}
-            self._variants.append(VariantInfo(name, px, exit_branch, cut, codec, accuracy, round(agreement, 6)))
+                base_row = len(self.variants)
+            self.base_rows.append(base_row)
+            accuracy = {str(split): round(float(rows[-1].score.mean()), 6) for split, rows in self.answers.items()}
+            agreement = round(self._agreement(base_row), 6)
+            self.variants.append(VariantInfo(self._name, px, exit_branch, cut, codec, accuracy, agreement))
 
-    def _describe(self, trained: TrainedModel, model: BranchyModel, temperatures: Sequence[float]) -> ModelInfo:
-        layers = {
-            px: describe_layers(model, self._workload.to_input(data[:1]))
-            for px, data in self._data["validation"].images.items()
-        }
-        stages = tuple(
-            StageInfo(
-                {px: sum(layer.macs for layer in of.stages[i]) for px, of in layers.items()},
-                {px: of.stage_shapes[i] for px, of in layers.items()},
-            )
-            for i in range(len(model.stages))
-        )
-        exits = tuple(
-            ExitInfo(after, {px: sum(layer.macs for layer in of.exits[e]) for px, of in layers.items()}, t)
-            for e, (after, t) in enumerate(zip(model.exit_after, temperatures, strict=True))
-        )
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        file = _file_info(self._directory / trained.file_name)
-        return ModelInfo(trained.name, trained.family, file, parameters, stages, exits)
+    def _agreement(self, base_row: int) -> float:
+        rows = self.answers["validation"]
+        pairs = zip(rows[base_row].predictions, rows[-1].predictions, strict=True)
+        return float(np.mean([exact == lossy for exact, lossy in pairs]))
 
-    def finish(self) -> Manifest:
-        """Write the recorded predictions and the manifest."""
-        recorded = {}
-        for split, rows in self._tables.items():
-            path = self._directory / f"recorded_{split}.safetensors"
-            save_recorded(path, _stack(rows), self._base_rows)
-            recorded[str(split)] = _file_info(path)
-        validation = self._data["validation"].images
-        manifest = Manifest(
-            format_version=FORMAT_VERSION,
-            workload=self._workload.name,
-            resolutions_px=self._workload.resolutions_px,
-            input_shapes={px: images.shape[1:] for px, images in validation.items()},
-            image_codecs=self._workload.image_codecs,
-            tensor_codecs=self._workload.tensor_codecs,
-            sample_counts={str(split): len(data.truths) for split, data in self._data.items()},
-            models=tuple(self._models),
-            variants=tuple(self._variants),
-            payloads=tuple(self._payloads),
-            recorded=recorded,
-            training=self._training,
+
+def _describe(
+    trained: TrainedModel,
+    model: BranchyModel,
+    file: FileInfo,
+    examples: dict[int, torch.Tensor],
+    temperatures: Sequence[float],
+) -> ModelInfo:
+    layers = {px: describe_layers(model, example) for px, example in examples.items()}
+    stages = tuple(
+        StageInfo(
+            {px: sum(layer.macs for layer in of.stages[i]) for px, of in layers.items()},
+            {px: of.stage_shapes[i] for px, of in layers.items()},
         )
-        (self._directory / MANIFEST_FILE).write_bytes(encode_manifest(manifest))
-        return manifest
+        for i in range(len(model.stages))
+    )
+    exits = tuple(
+        ExitInfo(after, {px: sum(layer.macs for layer in of.exits[e]) for px, of in layers.items()}, temperature)
+        for e, (after, temperature) in enumerate(zip(model.exit_after, temperatures, strict=True))
+    )
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return ModelInfo(trained.name, trained.family, file, parameters, stages, exits)
 
 
 @torch.inference_mode()
@@ -282,15 +299,20 @@ def _answers(workload: Workload, outputs: Outputs, px: int, truths: Sequence[Any
     return _Answers(predictions, np.array(score, np.float32), confidence.astype(np.float32))
 
 
-def _score(workload: Workload, outputs: Outputs, px: int, truths: Sequence[Any]) -> NDArray[np.float32]:
-    return _answers(workload, outputs, px, truths, 1.0).score
-
-
 def _stack(rows: Sequence[_Answers]) -> Recorded:
     label = None
     if isinstance(rows[0].predictions[0], int):
         label = np.array([row.predictions for row in rows], np.uint8)
     return Recorded(np.stack([row.score for row in rows]), np.stack([row.confidence for row in rows]), label)
+
+
+def _concatenate(tables: Sequence[Recorded]) -> Recorded:
+    labels = [table.label for table in tables if table.label is not None]
+    return Recorded(
+        np.concatenate([table.score for table in tables]),
+        np.concatenate([table.confidence for table in tables]),
+        np.concatenate(labels) if labels else None,
+    )
 
 
 def _file_info(path: Path) -> FileInfo:

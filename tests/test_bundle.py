@@ -17,7 +17,7 @@ import mecpilot
 from controller.errors import FailureError, UsageError
 from controller.records import Decision
 from runtime.bundle import SHIPPED_DIR, Bundle, open_bundle
-from runtime.bundle_build import TrainedModel, run_variants, write_bundle
+from runtime.bundle_build import TrainedModel, measure_model, measurement_steps, run_variants, write_bundle
 from runtime.codecs import TENSOR_BITS, decode, encode
 from runtime.data import FashionMnist
 from runtime.manifest import EXACT, MANIFEST_FILE
@@ -280,11 +280,12 @@ def test_a_written_bundle_opens_and_repeats_what_was_measured(tmp_path: Path, mo
     save_weights(model, tmp_path / "m.safetensors")
     steps: list[str] = []
     trained = TrainedModel("small", "mobilenet", "m.safetensors", model.exit_after, {"epochs": 0})
-    written = write_bundle(tmp_path, workload, [trained], max_samples=25, advance=steps.append)
+    measured = measure_model(tmp_path, workload, trained, max_samples=25, advance=steps.append)
+    written = write_bundle(tmp_path, workload, [measured])
     opened = Bundle(tmp_path)
     assert opened.manifest == written
     assert opened.manifest.sample_counts == {"validation": 25, "test": 25}
-    assert len(steps) == 3 * 3
+    assert len(steps) == measurement_steps(workload)
     images = workload.resize(np.stack([workload.sample(i, "validation")[0] for i in range(25)]), 14)
     exact = run_variants(opened.model("small"), workload, images)[3, 0, EXACT]
     row = opened.variant(Decision("small", 14, 3, 0, "png"))
@@ -293,17 +294,19 @@ def test_a_written_bundle_opens_and_repeats_what_was_measured(tmp_path: Path, mo
     assert label[row].tolist() == exact.argmax(axis=1).tolist()
 
 
-def test_a_family_is_trained_logged_and_saved_by_its_process_body(
+def test_a_family_is_trained_logged_measured_and_saved_by_its_process_body(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _synthetic_garments(monkeypatch)
     torch.set_num_threads(1)
-    plan = TrainingPlan("garments", tmp_path, ("mobilenet",), epochs=1)
+    plan = TrainingPlan("garments", tmp_path, ("mobilenet",), epochs=1, max_samples=10)
     events: queue.Queue[Any] = queue.Queue()
-    training_run._train_family(plan, "mobilenet", events)
+    training_run._train_and_measure(plan, "mobilenet", events)
     reported = [events.get_nowait() for _ in range(events.qsize())]
-    assert reported[-1].epochs_done == 1
-    assert "accuracy/14px/exit3" in reported[-1].scalars
+    epochs = [event for event in reported if event.scores]
+    assert [event.done for event in epochs] == list(range(1, plan.config("mobilenet").total_epochs + 1))
+    assert "accuracy/14px/exit3" in epochs[-1].scores
+    assert reported[-1].measured.info.name == "mobilenet"
     assert (tmp_path / "mobilenet.safetensors").is_file()
     assert list((tmp_path / "logs" / "mobilenet").glob("events.out.tfevents.*"))
 
@@ -313,7 +316,7 @@ def test_a_training_that_fails_reports_why(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(training_run, "train", lambda *_: 1 // 0)
     events: queue.Queue[Any] = queue.Queue()
     with pytest.raises(SystemExit):
-        training_run._train_family(TrainingPlan("garments", tmp_path, ("vgg",)), "vgg", events)
+        training_run._train_and_measure(TrainingPlan("garments", tmp_path, ("vgg",)), "vgg", events)
     assert "ZeroDivisionError" in events.get_nowait().error
 
 

@@ -1,4 +1,4 @@
-"""How does `mecpilot models train` run? Families in parallel processes, then one bundle of all of them.
+"""How does `mecpilot models train` run? Each family trains and is measured in its own process; then one bundle.
 
 A model's training is single-threaded (threads that wait for one another waste a busy machine), so families are
 trained side by side, as many at a time as there are jobs. The result of a family depends only on its configuration and
@@ -7,6 +7,7 @@ seed, not on what runs beside it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import queue
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from controller.errors import FailureError
-from runtime.bundle_build import TrainedModel, measurement_steps, write_bundle
+from runtime.bundle_build import MeasuredModel, TrainedModel, measure_model, measurement_steps, write_bundle
 from runtime.manifest import Manifest
 from runtime.models.training import Scalars, TrainingConfig, train
 from runtime.models.weights import save_weights
@@ -59,8 +60,10 @@ class _Event:
     """What a training process tells its parent."""
 
     family: str
-    epochs_done: float
-    scalars: Scalars
+    done: float = 0.0  # epochs, then measurement steps on top
+    doing: str = "train"
+    scores: Scalars | None = None  # after an epoch
+    measured: MeasuredModel | None = None  # at the end
     error: str | None = None
 
 
@@ -79,16 +82,16 @@ class _ProcessReporter:
         if step % LOG_EVERY_STEPS == 0:
             for name, value in scalars.items():
                 self.writer.add_scalar(name, value, step)
-            self._events.put(_Event(self._family, step / self._steps_per_epoch, {}))
+            self._events.put(_Event(self._family, step / self._steps_per_epoch))
 
     def epoch(self, epoch: int, scalars: Scalars) -> None:
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, (epoch + 1) * self._steps_per_epoch)
-        self._events.put(_Event(self._family, epoch + 1, scalars))
+        self._events.put(_Event(self._family, epoch + 1, scores=scalars))
 
 
-def _train_family(plan: TrainingPlan, family: str, events: Any) -> None:
-    """Body of one training process."""
+def _train_and_measure(plan: TrainingPlan, family: str, events: Any) -> None:
+    """Body of one family's process."""
     try:
         workload = get_workload(plan.workload, plan.data_dir)
         task = workload.training_task(plan.seed)
@@ -97,73 +100,77 @@ def _train_family(plan: TrainingPlan, family: str, events: Any) -> None:
         reporter.writer.add_text("configuration", json.dumps(asdict(config)))
         model = train(lambda: workload.build(family), task, config, reporter)
         reporter.writer.close()
-        save_weights(model, plan.out / f"{family}.safetensors")
+        file_name = f"{family}.safetensors"
+        save_weights(model, plan.out / file_name)
+        trained = TrainedModel(family, family, file_name, model.exit_after, asdict(config))
+        steps = itertools.count(config.total_epochs)
+
+        def advance(what: str) -> None:
+            events.put(_Event(family, next(steps), f"measure at {what}"))
+
+        measured = measure_model(plan.out, workload, trained, plan.max_samples, advance)
+        events.put(_Event(family, next(steps), "done", measured=measured))
     except Exception as error:  # noqa: BLE001 - the process's outermost frame: its parent reports and stops
-        events.put(_Event(family, 0.0, {}, f"{type(error).__name__}: {error}"))
+        events.put(_Event(family, error=f"{type(error).__name__}: {error}"))
         raise SystemExit(1) from None
 
 
 def run_plan(plan: TrainingPlan, progress: Progress) -> Manifest:
-    """Train every family, measure them, and write the bundle into `plan.out`."""
+    """Train and measure every family, and write the bundle into `plan.out`."""
     plan.out.mkdir(parents=True, exist_ok=True)
     workload = get_workload(plan.workload, plan.data_dir)
     workload.sample_count("train")  # fetches the data once, before the processes start
-    _train_all(plan, progress)
-    models = [
-        TrainedModel(
-            name=family,
-            family=family,
-            file_name=f"{family}.safetensors",
-            exit_after=workload.build(family).exit_after,
-            training=asdict(plan.config(family)),
-        )
-        for family in plan.families
-    ]
-    bar = progress.add_task("measure", total=measurement_steps(workload, len(models)))
-
-    def advance(what: str) -> None:
-        progress.update(bar, advance=1, description=f"measure {what}")
-
-    return write_bundle(plan.out, workload, models, plan.max_samples, advance)
-
-
-def _train_all(plan: TrainingPlan, progress: Progress) -> None:
+    board = _Board(plan, progress, measurement_steps(workload))
     context = multiprocessing.get_context("spawn")  # a forked child of a process that ran torch may hang
     events = context.Queue()
-    bars = {f: progress.add_task(f"train {f}", total=plan.config(f).total_epochs) for f in plan.families}
     waiting = list(plan.families)
     running: dict[str, BaseProcess] = {}
     try:
-        while waiting or running:
+        while len(board.measured) < len(plan.families):
             while waiting and len(running) < plan.jobs:
                 family = waiting.pop(0)
-                running[family] = context.Process(target=_train_family, args=(plan, family, events))
+                running[family] = context.Process(target=_train_and_measure, args=(plan, family, events))
                 running[family].start()
-            _show(events, bars, progress)
-            for family in [f for f, process in running.items() if process.exitcode is not None]:
-                _show(events, bars, progress)
-                if running.pop(family).exitcode != 0:
+            ended = [family for family, process in running.items() if process.exitcode is not None]
+            board.follow(events)
+            for family in ended:  # whatever they reported has been read by now
+                if family not in board.measured:
                     raise FailureError(f"training of {family} ended before it was done")
+                del running[family]
     finally:
         _stop(list(running.values()))
+    return write_bundle(plan.out, workload, [board.measured[family] for family in plan.families])
 
 
-def _show(events: Any, bars: dict[str, Any], progress: Progress) -> None:
-    """Show what has been reported; wait a little when nothing was."""
-    deadline_s = time.monotonic() + _POLL_S
-    while (left_s := deadline_s - time.monotonic()) > 0:
-        try:
-            event: _Event = events.get(timeout=left_s)
-        except queue.Empty:
-            return
+class _Board:
+    """What is known of each family: a progress bar, and in the end its measurements."""
+
+    def __init__(self, plan: TrainingPlan, progress: Progress, measurement_steps: int) -> None:
+        self._progress = progress
+        self._bars = {
+            family: progress.add_task(family, total=plan.config(family).total_epochs + measurement_steps)
+            for family in plan.families
+        }
+        self.measured: dict[str, MeasuredModel] = {}
+
+    def follow(self, events: Any) -> None:
+        """Take in what has been reported; wait a little when nothing was."""
+        deadline_s = time.monotonic() + _POLL_S
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            try:
+                self._take(events.get(timeout=left_s))
+            except queue.Empty:
+                return
+
+    def _take(self, event: _Event) -> None:
         if event.error is not None:
             raise FailureError(f"training of {event.family} failed: {event.error}")
-        label = f"train {event.family}"
-        if event.scalars:
-            label += f" (best exit {max(event.scalars.values()):.2%})"
-            progress.update(bars[event.family], completed=event.epochs_done, description=label)
-        else:
-            progress.update(bars[event.family], completed=event.epochs_done)
+        if event.measured is not None:
+            self.measured[event.family] = event.measured
+        label = f"{event.family}: {event.doing}"
+        if event.scores:
+            label += f" (best exit {max(event.scores.values()):.2%})"
+        self._progress.update(self._bars[event.family], completed=event.done, description=label)
 
 
 def _stop(processes: Sequence[BaseProcess]) -> None:
