@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from agents.report import BOUND, LEARNED, Comparison
-from agents.rollout import paired_scenarios, play, scenarios_on
+from agents.rollout import paired_scenarios, play, spread_scenarios
 from agents.world import World, family
 from controller.base import Controller
 from controller.errors import UsageError, unknown_name
@@ -23,11 +24,16 @@ from controller.policy import FrozenPolicy
 from controller.records import Outcome
 from controller.registry import CONTROLLER_NAMES, make_controller
 from controller.scenario import Scenario
+from envs.backend import Backend
 from runtime.tuning_file import tuning_of
 
 #: Episodes that run side by side in the twin.
 SIDE_BY_SIDE = 512
-Progress = Callable[[int], None]  # told how many episodes have ended since the last call
+#: Unless the user says how many: episodes of a comparison in the twin, and the most scenarios on one trace.
+EPISODES, MOST_SEEDS = 512, 8
+#: The same with real processes, where an episode takes as long as it lasts.
+LIVE_SCENARIOS = 3
+Progress = Callable[[int], None]  # told how many frames have ended since the last call
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,14 @@ class Entrants:
     policies: Sequence[FrozenPolicy] = ()  # copies of ppo, one per training seed
     tunings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    def copies(self, name: str) -> int:
+        """How often a controller plays each scenario."""
+        return len(self.policies) if name == LEARNED else 1
+
     @property
     def total(self) -> int:
         """How many passes over the scenarios there will be."""
-        return sum(len(self.policies) if name == LEARNED else 1 for name in self.names)
+        return sum(map(self.copies, self.names))
 
     def make(self, name: str, world: World, batch: int, seed: int = 0) -> list[Controller]:
         """The copies of one controller."""
@@ -70,17 +80,25 @@ def chosen_names(controllers: str | None, has_policy: bool, live: bool) -> tuple
     return names
 
 
+def default_seeds(traces: int) -> int:
+    """Scenarios per trace that keep a comparison in the twin below a minute, whatever the number of traces."""
+    return max(1, min(MOST_SEEDS, EPISODES // traces))
+
+
 def compare_in_twin(
     world: World, entrants: Entrants, sources: Sequence[str], seeds: int, progress: Progress = lambda _: None
 ) -> Comparison:
     """Every entrant on every trace with every seed."""
     scenarios = paired_scenarios(world, range(seeds))
-    runs = {}
-    for name in entrants.names:
-        copies = len(entrants.make(name, world, batch=1))
-        runs[name] = tuple(_played(world, entrants, name, copy, scenarios, progress) for copy in range(copies))
-    families = tuple(family(world.bank.traces[scenario.trace_index]) for scenario in scenarios)
-    return Comparison(world.workload, "twin", tuple(sources), seeds, families, runs)
+    runs = {
+        name: tuple(_played(world, entrants, name, copy, scenarios, progress) for copy in range(entrants.copies(name)))
+        for name in entrants.names
+    }
+    return Comparison(world.workload, "twin", tuple(sources), seeds, _families(world, scenarios), runs)
+
+
+def _families(world: World, scenarios: Sequence[Scenario]) -> tuple[str, ...]:
+    return tuple(family(world.bank.traces[scenario.trace_index]) for scenario in scenarios)
 
 
 def _played(
@@ -90,50 +108,58 @@ def _played(
     for first in range(0, len(scenarios), SIDE_BY_SIDE):
         group = scenarios[first : first + SIDE_BY_SIDE]
         controller = entrants.make(name, world, len(group), seed=first)[copy]
-        frames = play(world, controller, group, oracle=name == BOUND).frames
+        frames = play(world, controller, group, oracle=name == BOUND, progress=progress).frames
+        progress(int(frames.dropped.sum()))  # the frames that nobody decided
         parts.append(renumbered(frames, first))
-        progress(len(group))
     return joined(parts)
+
+
+@dataclass(frozen=True)
+class LiveEpisodes:
+    """What happened with real processes, by controller, copy and scenario."""
+
+    scenarios: Sequence[Scenario]
+    outcomes: Mapping[str, Sequence[Sequence[list[Outcome]]]]
 
 
 def compare_live(
     world: World,
     entrants: Entrants,
     sources: Sequence[str],
-    seeds: int,
+    count: int,
     profile: Path | None = None,
     progress: Progress = lambda _: None,
-) -> tuple[Comparison, dict[str, list[list[Outcome]]], list[Scenario]]:
-    """Every entrant on one scenario per seed with real processes; also the outcomes, per controller and episode.
-
-    Of several policies only the first one plays: a real episode takes as long as it lasts.
-    """
+) -> tuple[Comparison, LiveEpisodes]:
+    """Every entrant on ``count`` scenarios with real processes."""
     from envs.live import LiveBackend
 
-    scenarios = scenarios_on(world, seeds, seed=0)
+    scenarios = spread_scenarios(world, count)
+    outcomes: dict[str, list[list[list[Outcome]]]] = {
+        n: [[] for _ in range(entrants.copies(n))] for n in entrants.names
+    }
     backend = LiveBackend(world.bundle, world.costs, world.bank, world.range, "test", profile)
-    outcomes: dict[str, list[list[Outcome]]] = {name: [] for name in entrants.names}
     try:
         for scenario in scenarios:  # controllers in the inner loop: a slow minute of the machine hits all alike
             for name in entrants.names:
-                controller = entrants.make(name, world, batch=1)[0]
-                outcomes[name].append(_live_episode(backend, controller, scenario))
-                progress(1)
+                for controller, episodes in zip(entrants.make(name, world, batch=1), outcomes[name], strict=True):
+                    episodes.append(_live_episode(backend, controller, scenario, progress))
     finally:
         backend.close()
-    runs = {name: (_frames_of(episodes, scenarios),) for name, episodes in outcomes.items()}
-    families = tuple(family(world.bank.traces[scenario.trace_index]) for scenario in scenarios)
-    return Comparison(world.workload, "live", tuple(sources), seeds, families, runs), outcomes, scenarios
+    runs = {n: tuple(_frames_of(episodes, scenarios) for episodes in copies) for n, copies in outcomes.items()}
+    comparison = Comparison(world.workload, "live", tuple(sources), count, _families(world, scenarios), runs)
+    return comparison, LiveEpisodes(scenarios, outcomes)
 
 
-def _live_episode(backend: Any, controller: Controller, scenario: Scenario) -> list[Outcome]:
+def _live_episode(backend: Backend, controller: Controller, scenario: Scenario, progress: Progress) -> list[Outcome]:
     state, done = backend.reset(scenario), False
     controller.reset(np.ones(1, bool))
     outcomes: list[Outcome] = []
     while not done:
         step = backend.step(int(controller.decide(state)[0]))
         state, done = step.state, step.done
-        outcomes += [Outcome(**plain) for plain in step.info["outcomes"]]
+        ended = msgspec.convert(step.info["outcomes"], list[Outcome])
+        outcomes += ended
+        progress(len(ended))
     return sorted(outcomes, key=lambda outcome: outcome.frame)
 
 

@@ -19,6 +19,8 @@ from controller.records import Floats
 
 #: What the learned policy is compared with: everything but itself and the bound.
 LEARNED, BOUND = "ppo", "hindsight"
+#: One of so many episodes is harder than the one that is shown as hard.
+HARD_SHARE = 20
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,11 @@ class Comparison:
         }
 
 
-def typical_episode(comparison: Comparison) -> int:
-    """The episode on which the best classical controller does as well as it does in the median."""
+def telling_episodes(comparison: Comparison) -> dict[str, int]:
+    """Numbers of two episodes worth a look: the best classical controller does as in the median there, and badly."""
     name = comparison.classical[0] if comparison.classical else next(iter(comparison.runs))
-    utility = comparison.utility(name).mean(axis=0)
-    return int(np.argsort(utility, kind="stable")[len(utility) // 2])
+    ranked = np.argsort(comparison.utility(name).mean(axis=0), kind="stable")
+    return {"typical": int(ranked[len(ranked) // 2]), "hard": int(ranked[len(ranked) // HARD_SHARE])}
 
 
 def _stacked(copies: list[dict[str, Floats]]) -> dict[str, Floats]:

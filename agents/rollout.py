@@ -38,6 +38,12 @@ def paired_scenarios(world: World, seeds: Sequence[int]) -> list[Scenario]:
     return [_scenario(world, seed, trace) for seed in seeds for trace in range(len(world.bank))]
 
 
+def spread_scenarios(world: World, count: int) -> list[Scenario]:
+    """``count`` of the paired scenarios, on traces that are spread over the bank."""
+    paired = paired_scenarios(world, range(-(-count // len(world.bank))))
+    return [paired[i * len(paired) // count] for i in range(count)]
+
+
 def scenarios_on(world: World, count: int, seed: int) -> list[Scenario]:
     """``count`` scenarios that take the traces in turn."""
     return [_scenario(world, seed + i // len(world.bank), i % len(world.bank)) for i in range(count)]

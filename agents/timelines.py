@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from agents.evaluation import Entrants, LiveEpisodes
 from agents.plots import Timeline
-from agents.rollout import play
+from agents.report import BOUND, Comparison
+from agents.rollout import paired_scenarios, play
 from agents.world import World
 from controller.base import Controller
 from controller.metrics import Frames
@@ -16,20 +18,35 @@ from controller.scenario import Scenario
 from controller.uplink import Trace, TraceBank
 
 
+def timeline(
+    world: World, entrants: Entrants, comparison: Comparison, name: str, episode: int, live: LiveEpisodes | None = None
+) -> Timeline:
+    """One episode of one controller (its first copy): what was seen live, or played again in the twin."""
+    if live is not None:
+        scenario = live.scenarios[episode]
+        trace = world.bank.traces[scenario.trace_index]
+        return of_outcomes(name, live.outcomes[name][0][episode], scenario, trace)
+    scenario = paired_scenarios(world, range(comparison.seeds))[episode]
+    return of_twin(world, entrants.make(name, world, batch=1)[0], scenario, oracle=name == BOUND)
+
+
 def of_twin(world: World, controller: Controller, scenario: Scenario, oracle: bool = False) -> Timeline:
-    """Play one scenario in the twin; frames that were dropped have no place in the timeline."""
+    """Play one scenario in the twin."""
     episodes = play(world, controller, [scenario], oracle=oracle)
-    decided = episodes.row >= 0
-    frames, captured_s = episodes.frames, episodes.frame[decided] / scenario.fps
+    frames, number = episodes.frames, episodes.frame.copy()
+    number[frames.dropped] = np.setdiff1d(np.arange(scenario.frames), number)
+    order = np.argsort(number)
+    captured_s = number[order] / scenario.fps
+    trace = world.bank.traces[scenario.trace_index]
     return Timeline(
         controller=controller.name,
-        trace=world.bank.traces[scenario.trace_index].name,
+        trace=trace.name,
         t_s=captured_s,
-        uplink_mbps=_uplink_mbps(world.bank.traces[scenario.trace_index], scenario, captured_s),
+        uplink_mbps=_uplink_mbps(trace, scenario, captured_s),
         deadline_ms=scenario.deadline_s * 1e3,
-        latency_ms=frames.latency_s[decided] * 1e3,
-        on_time=frames.on_time[decided],
-        row=episodes.row[decided],
+        latency_ms=frames.latency_s[order] * 1e3,
+        on_time=frames.on_time[order],
+        row=episodes.row[order],
         decisions=world.costs.space.decisions,
     )
 
@@ -38,7 +55,7 @@ def of_outcomes(controller: str, outcomes: Sequence[Outcome], scenario: Scenario
     """From the outcomes of a live episode."""
     captured_s = np.array([outcome.frame for outcome in outcomes]) / scenario.fps
     decisions: dict[Decision, int] = {}
-    row = [-1 if o.decision is None else decisions.setdefault(_decision(o), len(decisions)) for o in outcomes]
+    row = [-1 if o.decision is None else decisions.setdefault(o.decision, len(decisions)) for o in outcomes]
     frames = Frames.from_outcomes(outcomes, 1.0 / scenario.fps)
     return Timeline(
         controller=controller,
@@ -51,12 +68,6 @@ def of_outcomes(controller: str, outcomes: Sequence[Outcome], scenario: Scenario
         row=np.array(row),
         decisions=tuple(decisions),
     )
-
-
-def _decision(outcome: Outcome) -> Decision:
-    """The decision of an outcome that may have come as plain values."""
-    decision = outcome.decision
-    return Decision(**decision) if isinstance(decision, dict) else decision  # type: ignore[return-value]
 
 
 def _uplink_mbps(trace: Trace, scenario: Scenario, at_s: Floats) -> Floats:

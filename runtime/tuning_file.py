@@ -1,7 +1,7 @@
 """Where do the tunables of the classical controllers come from? A JSON file that `mecpilot tune` writes.
 
-One is shipped per workload, tuned on the built-in training traces. It only holds plain values: what they mean and
-which are legal is known to ``controller.registry``.
+One is shipped per workload, tuned on the built-in training traces. Names and types are checked when the file is read;
+what a value means is known to ``controller.registry``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from typing import Any
 import msgspec
 
 from controller.costs import CostTable
-from controller.errors import FailureError, UsageError
+from controller.errors import FailureError, UsageError, unknown_name
 from controller.records import Decision
+from controller.registry import CONTROLLER_NAMES, TUNABLE_KEYS
 
 SHIPPED_DIR = Path(__file__).parent / "profiles"
+
+Tunings = dict[str, dict[str, Any]]
 
 
 class TuningFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,8 +28,26 @@ class TuningFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workload: str
     traces: tuple[str, ...]  # what it was tuned on
     episodes: int
-    utility: dict[str, float]  # mean that each controller reached there
-    controllers: dict[str, dict[str, Any]]  # tunables by controller
+    default_utility: dict[str, float]  # mean that each controller reached there untuned
+    utility: dict[str, float]  # and with these tunables
+    controllers: Tunings
+
+
+class _Tunables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Types of the tunables that ``controller.registry`` describes; which controller knows which stands there."""
+
+    kind: str = ""
+    window: int = 1
+    margin: float = 1.0
+    recovery_s: float | None = None
+    headroom_frac: float = 0.0
+    keep_pace: bool = True
+    penalty: float = 0.0
+    hazard: float = 0.0
+    threshold: float = 0.0
+    latency_weight: float = 0.0
+    states: dict[str, Any] | None = None
+    decision: Decision | None = None
 
 
 def shipped_path(workload: str) -> Path:
@@ -34,27 +55,40 @@ def shipped_path(workload: str) -> Path:
     return SHIPPED_DIR / f"{workload}_tuning.json"
 
 
-def load_tunings(workload: str, path: Path | None = None) -> dict[str, dict[str, Any]]:
+def load_tunings(workload: str, path: Path | None = None) -> Tunings:
     """Tunables by controller: of the given file, else of the shipped one, else none (then defaults hold)."""
     if path is None and not shipped_path(workload).is_file():
         return {}
     chosen = path or shipped_path(workload)
     try:
         found = msgspec.json.decode(chosen.read_bytes(), type=TuningFile)
+        for name, tuning in found.controllers.items():
+            _check(name, tuning)
     except OSError as error:
         raise UsageError(f"tuning file {chosen}: {error.strerror}; `mecpilot tune --out FILE` makes one") from None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, UsageError) as error:
         raise UsageError(f"tuning file {chosen}: {error}; expected what `mecpilot tune --out FILE` writes") from None
     if found.workload != workload:
         raise UsageError(f"tuning file {chosen} is for {found.workload!r}; expected one for {workload!r}")
     return found.controllers
 
 
+def _check(name: str, tuning: dict[str, Any]) -> None:
+    if name not in CONTROLLER_NAMES:
+        raise unknown_name("controller", name, CONTROLLER_NAMES)
+    for key in tuning:
+        if key not in TUNABLE_KEYS[name]:
+            raise unknown_name(f"tunable of {name}", key, TUNABLE_KEYS[name])
+    msgspec.convert(tuning, _Tunables)
+
+
 def save_tunings(path: Path, tunings: TuningFile) -> None:
-    """Write the file, indented for people and diffs."""
+    """Write the file, whole or not at all, indented for people and diffs."""
+    partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(tunings), indent=1) + b"\n")
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(tunings), indent=1) + b"\n")
+        partial.replace(path)
     except OSError as error:
         raise FailureError(f"cannot write tuning file {path}: {error.strerror}; choose another --out") from error
 
