@@ -56,10 +56,11 @@ def test_one_observation_is_decided_as_within_a_batch() -> None:
 def test_an_untrained_policy_follows_the_greedy_feature() -> None:
     policy = make_policy()
     obs = observations(200)
-    greedy = parts(obs)[1][:, :, FEATURE_SCHEMA.candidate.index("greedy")]
-    chosen = policy.frozen().decide(*parts(obs))
-    best = greedy.max(axis=1)
-    assert np.all(greedy[np.arange(200), chosen] >= best - 0.1)
+    frozen = policy.frozen()
+    assert np.count_nonzero(frozen.linear) == 1
+    promise = parts(obs)[1][:, :, frozen.linear.argmax()]
+    chosen = frozen.decide(*parts(obs))
+    assert np.all(promise[np.arange(200), chosen] >= promise.max(axis=1) - 0.1)
 
 
 def test_scores_do_not_depend_on_the_order_or_number_of_candidates() -> None:
