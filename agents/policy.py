@@ -27,8 +27,8 @@ GREEDY_WEIGHT = 10.0
 #: The value network's output is multiplied by this, so that returns of a few utilities need no large weights.
 VALUE_SCALE = 10.0
 
-#: The greedy rule's value under each bandwidth estimate; their mean is its value on an uncertain uplink.
-PROMISES = [i for i, name in enumerate(FEATURE_SCHEMA.candidate) if name.startswith("promise_")]
+#: The feature that is the greedy rule's value under the estimate that serves that rule best.
+_GREEDY_RULE = FEATURE_SCHEMA.candidate.index("promise_hopeful")
 
 TENSORS = ("from_context", "from_candidate", "bias", "hidden", "hidden_bias", "out", "linear")
 
@@ -47,7 +47,7 @@ class CandidateScorer(nn.Module):
         # Near zero: training starts from the linear term alone.
         self.out = nn.Parameter(0.01 * torch.randn(deeper))
         start = torch.zeros(candidate)
-        start[PROMISES] = greedy_weight / len(PROMISES)
+        start[_GREEDY_RULE] = greedy_weight
         self.linear = nn.Parameter(start)
 
     def forward(self, context: Tensor, candidates: Tensor) -> Tensor:

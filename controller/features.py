@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.costs import CostTable
-from controller.records import UPLINK_HISTORY, Floats, SystemState
+from controller.records import UPLINK_HISTORY, SystemState
 from controller.telemetry import FALLBACK_MARGIN, FALLBACK_SLACK_S
 from controller.uplink import FLOOR_BPS
 from controller.utility import Utility
@@ -30,7 +30,13 @@ from controller.utility import Utility
 Float32s = NDArray[np.float32]
 
 #: Bandwidth estimates under which each candidate's slack is shown, from hopeful to careful.
-BANDWIDTHS = ("last", "mean4", "mean8", "least8")
+BANDWIDTHS = ("last", "hopeful", "mean8", "least8")
+#: "hopeful" weighs each sample half as much as the next newer one, and doubles with so many seconds without a sample:
+#: bandwidth is only seen by sending, so a device that gave up on the uplink must come to try it again.
+_RECOVERY_S = 3.0
+_MOST_DOUBLINGS = 10.0
+_HALVES = [0.5 ** (i + 1) for i in range(UPLINK_HISTORY)]
+_HALVES[-1] *= 2  # so that they sum to one
 
 CONTEXT_FEATURES = (
     "log_last_bps",  # newest uplink sample, log10 around 1 Mbit/s
@@ -68,7 +74,7 @@ CANDIDATE_FEATURES = (
     *(f"promise_{name}" for name in BANDWIDTHS),  # the greedy rule's value, in tenths below the best accuracy
 )
 
-_DIGEST_INPUT = f"v2|{CONTEXT_FEATURES}|{CANDIDATE_FEATURES}|{UPLINK_HISTORY}"
+_DIGEST_INPUT = f"v3|{CONTEXT_FEATURES}|{CANDIDATE_FEATURES}|{UPLINK_HISTORY}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,7 @@ Number = Any  # float on the device's path, (B,) array on the twin's: the formul
 
 
 #: For the batched path: numpy takes a number into an operation in 0.4 us, an array without axes in none.
-_ONE, _FOUR, _EIGHT, _FLOOR = (np.array(float(value)) for value in (1, 4, UPLINK_HISTORY, FLOOR_BPS))
+_ONE, _EIGHT, _FLOOR = (np.array(float(value)) for value in (1, UPLINK_HISTORY, FLOOR_BPS))
 
 
 class _Scalars:
@@ -116,11 +122,12 @@ class _Scalars:
     maximum = staticmethod(max)
 
     @staticmethod
-    def bandwidths(uplink_bps: list[float]) -> list[Number]:
-        """The estimates named in BANDWIDTHS: newest, harmonic means of 4 and 8, least of 8."""
-        bps = [max(value, FLOOR_BPS) for value in uplink_bps]
-        inverse = [1.0 / value for value in bps]
-        return [bps[0], 4.0 / sum(inverse[:4]), UPLINK_HISTORY / sum(inverse), min(bps)]
+    def bandwidths(row: _Row) -> list[Number]:
+        """The estimates named in BANDWIDTHS: newest, raised by hope, harmonic mean of 8, least of 8."""
+        bps = [max(value, FLOOR_BPS) for value in row.uplink_bps]
+        recent = sum([half * value for half, value in zip(_HALVES, bps, strict=True)])
+        hope = 2.0 ** min(row.uplink_age_s / _RECOVERY_S, _MOST_DOUBLINGS)
+        return [bps[0], recent * hope, UPLINK_HISTORY / sum([1.0 / value for value in bps]), min(bps)]
 
     @staticmethod
     def row(state: SystemState) -> _Row:
@@ -134,12 +141,11 @@ class _Arrays:
     maximum = staticmethod(np.maximum)
 
     @staticmethod
-    def bandwidths(uplink_bps: Floats) -> list[Number]:
-        """The same of (UPLINK_HISTORY, B)."""
-        bps = np.maximum(uplink_bps, _FLOOR)
-        inverse = _ONE / bps
-        mean4, mean8 = _FOUR / np.add.reduce(inverse[:4]), _EIGHT / np.add.reduce(inverse)
-        return [bps[0], mean4, mean8, np.minimum.reduce(bps)]
+    def bandwidths(row: _Row) -> list[Number]:
+        """The same, with the history as (UPLINK_HISTORY, B)."""
+        bps = np.maximum(row.uplink_bps, _FLOOR)
+        hope = np.exp2(np.minimum(row.uplink_age_s / _RECOVERY_S, _MOST_DOUBLINGS))
+        return [bps[0], _HALVES @ bps * hope, _EIGHT / np.add.reduce(_ONE / bps), np.minimum.reduce(bps)]
 
     @staticmethod
     def row(state: SystemState) -> _Row:
@@ -188,7 +194,7 @@ class Features:
         batch, width = state.batch, len(CONTEXT_FEATURES)
         kind: _Kind = _Scalars if batch == 1 else _Arrays
         row = kind.row(state)
-        bandwidths = kind.bandwidths(row.uplink_bps)
+        bandwidths = kind.bandwidths(row)
         # One buffer for both, so that one call clips them.
         out = np.empty((batch, width + len(self._sent) * len(CANDIDATE_FEATURES)), np.float32)
         context, candidates = (
