@@ -28,6 +28,7 @@ from runtime.outcome_log import OutcomeLog
 from runtime.processes import say_ready
 from runtime.profile import candidates, load_costs
 from runtime.summary import RunSummary
+from runtime.tuning_file import Tunings, load_tunings, tuning_of
 from runtime.workloads.base import WORKLOADS, Workload, get_workload
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
@@ -82,6 +83,7 @@ def device(
         str | None, typer.Option(help="Who decides; default: ppo with --policy, else edgent.")
     ] = None,
     policy: Annotated[Path | None, typer.Option(help="Policy file, for ppo.")] = None,
+    tuning: Annotated[Path | None, typer.Option(help="File of `mecpilot tune`; default: the shipped one.")] = None,
     decision: Annotated[
         str | None, typer.Option(help="Pin one decision, e.g. '{\"partition_point\": 2}'; fields not named default.")
     ] = None,
@@ -111,7 +113,7 @@ def device(
     held, work = _open(workload, bundle, data)
     utility = Utility()
     table = load_costs(held, profile)
-    costs, pilot = _pilot(name, table, utility, policy, decision, seed)
+    costs, pilot = _pilot(name, table, utility, policy, decision, load_tunings(workload, tuning), seed)
     scenario = Scenario(
         fps=fps or 1e3 / deadline_ms,
         deadline_s=deadline_ms / 1e3,
@@ -187,7 +189,13 @@ def _controller_name(controller: str | None, policy: Path | None, decision: str 
 
 
 def _pilot(
-    name: str, table: CostTable, utility: Utility, policy: Path | None, decision: str | None, seed: int
+    name: str,
+    table: CostTable,
+    utility: Utility,
+    policy: Path | None,
+    decision: str | None,
+    tunings: Tunings,
+    seed: int,
 ) -> tuple[CostTable, Controller]:
     """The decisions to choose from, and who chooses."""
     if decision is not None:
@@ -198,7 +206,8 @@ def _pilot(
 
         frozen, _ = load_policy(policy)
     costs = candidates(table)
-    return costs, Guard(make_controller(name, costs, utility, seed=seed, policy=frozen), costs)
+    tuning = tuning_of(name, tunings, costs)
+    return costs, Guard(make_controller(name, costs, utility, tuning, seed, frozen), costs)
 
 
 def _rows_in_use(costs: CostTable, pilot: Controller) -> list[int]:
