@@ -62,9 +62,9 @@ def evaluate(
     else:
         comparison, episodes = _compare_in_twin(world, entrants, sources, seeds), None
     report = as_json(comparison)
-    _write_json(report, json, out)
     if json != "-":
         _show(comparison, report)
+    _write_json(report, json, out)
     if out is not None:
         _draw(world, entrants, comparison, report, episodes, out)
 
@@ -173,13 +173,11 @@ def tune(
             bar.update(task, description=f"tuning {name:<14}", completed=done)
 
         found = tune_controllers(world, names, sources, episodes or EPISODES, tell)
-    save_tunings(out, found)
-    if json is not None:
-        _write_json(msgspec.to_builtins(found), json, None)
     if json != "-":
-        console = Console(width=max(Console().width, TABLE_COLUMNS))
-        console.print(tuning_table(found))
-        console.print(f"written to {out}; use it with --tuning {out}", highlight=False, soft_wrap=True)
+        Console(width=max(Console().width, TABLE_COLUMNS)).print(tuning_table(found))
+    _write_json(msgspec.to_builtins(found), json, None)
+    save_tunings(out, found)
+    Console(stderr=True).print(f"written to {out}; use it with --tuning {out}", highlight=False, soft_wrap=True)
 
 
 def _bar() -> Progress:

@@ -18,16 +18,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
-import numpy as np
 from rich.console import Console
 
-from agents.plots import Timeline, draw_comparison, draw_timeline
+from agents.plots import draw_comparison, draw_timeline
 from agents.report import Comparison, as_json, ranking_table
+from agents.timelines import of_outcomes
 from controller.errors import FailureError, MecpilotError
 from controller.metrics import Frames
-from controller.records import Decision, Outcome
+from controller.records import Outcome
 from controller.scenario import Scenario
-from controller.uplink import Trace, TraceBank
+from controller.uplink import Trace
 from runtime.markov_traces import builtin_traces
 from runtime.processes import running_neighbours
 
@@ -176,30 +176,11 @@ def _compare(places: Places, workload: str, scenario: Scenario, trace: Trace) ->
     _console.print(ranking_table(comparison, report))
     draw_comparison(report["controllers"], f"{workload}, live, {scenario.frames} frames", places.live / "compared.png")
     for name in CONTROLLERS:
-        draw_timeline(_timeline(name, outcomes[name], scenario, trace), places.live / f"timeline_{name}.png")
+        draw_timeline(of_outcomes(name, outcomes[name], scenario, trace), places.live / f"timeline_{name}.png")
 
 
 def _read(path: Path) -> list[Outcome]:
     return [msgspec.json.decode(line, type=Outcome) for line in path.read_bytes().splitlines()]
-
-
-def _timeline(controller: str, outcomes: list[Outcome], s: Scenario, trace: Trace) -> Timeline:
-    captured_s = np.array([o.frame for o in outcomes]) / s.fps
-    rate = TraceBank([trace]).rate_bps(np.zeros(len(outcomes), dtype=int), s.trace_start_s + captured_s)
-    decisions: dict[Decision, int] = {}
-    row = [-1 if o.decision is None else decisions.setdefault(o.decision, len(decisions)) for o in outcomes]
-    frames = Frames.from_outcomes(outcomes, 1.0 / s.fps)
-    return Timeline(
-        controller=controller,
-        trace=trace.name,
-        t_s=captured_s,
-        uplink_mbps=rate * s.uplink_share_frac / 1e6,
-        deadline_ms=s.deadline_s * 1e3,
-        latency_ms=np.where(frames.dropped, np.inf, frames.latency_s) * 1e3,
-        on_time=frames.on_time,
-        row=np.array(row),
-        decisions=tuple(decisions),
-    )
 
 
 def _say_where(places: Places, elapsed_s: float) -> None:

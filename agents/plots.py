@@ -34,6 +34,7 @@ class Timeline:
     deadline_ms: float
     latency_ms: Floats  # not finite where there was no answer
     on_time: Bools
+    fallback: Bools  # answered by the local fallback
     row: Ints  # of ``decisions``; -1 for a dropped frame
     decisions: tuple[Decision, ...]
 
@@ -54,10 +55,15 @@ def label(decision: Decision) -> str:
 
 def draw_timeline(timeline: Timeline, path: Path) -> None:
     """Bandwidth, decisions, and latency against the deadline of one episode."""
+    from matplotlib.ticker import NullFormatter
+
     figure, axes = _figure(3, (11, 8), [1, 2, 2])
     top, middle, bottom = axes
     top.step(timeline.t_s, timeline.uplink_mbps, where="post", color="tab:gray", linewidth=1)
     top.set_yscale("log")
+    top.yaxis.set_major_formatter("{x:g}")
+    one_decade = timeline.uplink_mbps.max() < 10 * timeline.uplink_mbps.min()
+    top.yaxis.set_minor_formatter("{x:g}" if one_decade else NullFormatter())
     top.set_ylabel("uplink Mbit/s")
     top.set_title(f"{timeline.controller} on {timeline.trace}")
     _draw_decisions(middle, timeline)
@@ -73,13 +79,19 @@ def _draw_decisions(axis: Any, timeline: Timeline) -> None:
     for where, colour in _COLOURS.items():
         mine = np.array([row >= 0 and side(timeline.decisions[row]) == where for row in timeline.row])
         axis.scatter(timeline.t_s[mine], height[mine], s=7, color=colour, label=where)
-    axis.set_yticks(range(len(named) + 1), ["others", *(label(timeline.decisions[row]) for row in named)], fontsize=7)
-    axis.legend(loc="upper right", fontsize=7)
+    names = {height: label(timeline.decisions[row]) for row, height in place.items()}
+    if len(rows) > len(named):
+        names[0] = "others"
+    axis.set_yticks(list(names), list(names.values()), fontsize=7)
+    axis.margins(y=0.15)
+    _legend(axis)
 
 
 def _draw_latency(axis: Any, timeline: Timeline) -> None:
     known = np.isfinite(timeline.latency_ms)
-    for mine, colour, name in ((timeline.on_time, "tab:green", "on time"), (~timeline.on_time, "tab:red", "late")):
+    as_decided = timeline.on_time & ~timeline.fallback
+    kinds = ((as_decided, "tab:green", "on time"), (timeline.fallback, "tab:olive", "fallback"))
+    for mine, colour, name in (*kinds, (~timeline.on_time, "tab:red", "late")):
         axis.scatter(timeline.t_s[known & mine], timeline.latency_ms[known & mine], s=7, color=colour, label=name)
     lost = timeline.t_s[~known]
     axis.scatter(lost, np.full(len(lost), 2 * timeline.deadline_ms), s=14, marker="x", color="black", label="no answer")
@@ -87,7 +99,12 @@ def _draw_latency(axis: Any, timeline: Timeline) -> None:
     axis.set_ylim(0, 2.2 * timeline.deadline_ms)
     axis.set_ylabel("latency ms")
     axis.set_xlabel("s")
-    axis.legend(loc="upper right", fontsize=7)
+    _legend(axis)
+
+
+def _legend(axis: Any) -> None:
+    """Beside the axis, where it covers nothing."""
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7)
 
 
 def draw_comparison(controllers: Mapping[str, Any], title: str, path: Path) -> None:

@@ -46,6 +46,7 @@ def of_twin(world: World, controller: Controller, scenario: Scenario, oracle: bo
         deadline_ms=scenario.deadline_s * 1e3,
         latency_ms=frames.latency_s[order] * 1e3,
         on_time=frames.on_time[order],
+        fallback=frames.fallback[order],
         row=episodes.row[order],
         decisions=world.costs.space.decisions,
     )
@@ -65,6 +66,7 @@ def of_outcomes(controller: str, outcomes: Sequence[Outcome], scenario: Scenario
         deadline_ms=scenario.deadline_s * 1e3,
         latency_ms=np.where(frames.dropped, np.inf, frames.latency_s) * 1e3,
         on_time=frames.on_time,
+        fallback=frames.fallback,
         row=np.array(row),
         decisions=tuple(decisions),
     )
