@@ -23,7 +23,7 @@ from runtime.tuning_file import TuningFile
 
 EPISODES = 192  # two on each built-in training trace
 #: Seed of the scenarios, apart from those of any evaluation.
-_SEED = 50_000
+SEED = 50_000
 #: Hindsight is tuned too, or it would be less than the bound that it stands for.
 TUNABLE = tuple(name for name in CONTROLLER_NAMES if name != LEARNED and TUNABLE_KEYS[name])
 
@@ -43,7 +43,7 @@ def tune_controllers(
     progress: Progress = lambda name, done: None,
 ) -> TuningFile:
     """The best tunables of each named controller over ``episodes`` scenarios on the world's traces."""
-    scenarios = scenarios_on(world, episodes, _SEED)
+    scenarios = scenarios_on(world, episodes, SEED)
     utility = world.range.utility
     untuned: dict[str, float] = {}
     reached: dict[str, float] = {}
