@@ -1,0 +1,219 @@
+"""Controllers are compared on the same episodes, in one form of report, in the twin as with real processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_policy_file import random_policy
+
+import mecpilot
+from agents import evaluation
+from agents.evaluation import Entrants, chosen_names, compare_in_twin, compare_live, default_seeds
+from agents.report import Comparison, as_json, telling_episodes
+from agents.rollout import paired_scenarios, spread_scenarios
+from agents.timelines import of_outcomes, of_twin
+from agents.world import World, open_world
+from controller.metrics import Frames, Interval
+from controller.registry import CONTROLLER_NAMES
+from controller.scenario import ScenarioRange
+from controller.uplink import Trace, TraceBank
+from runtime.markov_traces import builtin_traces
+from runtime.policy_file import save_policy
+
+FRAMES = 25
+PER_CONTROLLER = {"utility", "slo_attainment", "accuracy", "goodput_fps", "latency_ms", "payload_kbytes"}
+#: A camera too quick for its device, so that some frames are dropped.
+BUSY = ScenarioRange(fps=(25.0, 30.0), device_slowdown=(150.0, 200.0), frames=FRAMES)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    few = TraceBank(builtin_traces("test").traces[::8])
+    return open_world("garments", few, "test", BUSY)
+
+
+@pytest.fixture
+def policy_file(tmp_path: Path) -> Path:
+    save_policy(tmp_path / "p.safetensors", random_policy(), "garments", {}, {})
+    return tmp_path / "p.safetensors"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of ``mecpilot evaluate`` on small episodes."""
+    code = mecpilot.main(["evaluate", "--seeds", "1", "--frames", str(FRAMES), *map(str, arguments)])
+    streams = capsys.readouterr()
+    return code, streams.out, streams.err
+
+
+def check_interval(value: dict[str, Any]) -> None:
+    low, high = value["ci95"]
+    assert low <= value["mean"] <= high
+
+
+def test_the_report_has_the_form_of_the_contract(capsys: pytest.CaptureFixture[str], policy_file: Path) -> None:
+    names = ["ppo", "edgent", "random", "hindsight"]
+    code, out, _ = run(capsys, "--controllers", ",".join(names), "--policy", policy_file, "--json", "-")
+    report = json.loads(out)
+    assert code == 0
+    assert (report["workload"], report["backend"], report["seeds"]) == ("garments", "twin", 1)
+    assert report["traces"] == ["built-in test traces"]
+    assert list(report["controllers"]) == names
+    for found in report["controllers"].values():
+        assert found.keys() >= PER_CONTROLLER
+        assert set(found["latency_ms"]) == {"p50", "p95", "p99"}
+        for metric in PER_CONTROLLER - {"latency_ms"}:
+            check_interval(found[metric])
+    for difference in report["ppo_minus"].values():
+        check_interval(difference)
+    check_interval(report["gap_closed"])
+
+
+def test_table_report_and_plots_are_left_where_asked(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, policy_file: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("--controllers", "edgent,ppo", "--policy", policy_file, "--out", out, "--json", tmp_path / "r.json")
+    code, shown, _ = run(capsys, *arguments)
+    assert code == 0
+    assert "ppo minus edgent (best classical)" in shown
+    assert json.loads((tmp_path / "r.json").read_text()) == json.loads((out / "evaluation.json").read_text())
+    pictures = {f"timeline_{kind}_{name}.png" for kind in ("typical", "hard") for name in ("edgent", "ppo")}
+    assert {path.name for path in out.glob("*.png")} == pictures | {"compared.png"}
+
+
+def frames_of(world: World, *names: str, seeds: int = 2) -> dict[str, Frames]:
+    found = compare_in_twin(world, Entrants(names), ["few"], seeds)
+    return {name: copies[0] for name, copies in found.runs.items()}
+
+
+def assert_same(one: Frames, other: Frames) -> None:
+    for name in Frames.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_a_controller_differs_from_itself_by_exactly_nothing(world: World) -> None:
+    entrants = Entrants(("edgent-dynamic",))
+    first, second = (compare_in_twin(world, entrants, ["few"], 2) for _ in range(2))
+    runs = {"ppo": first.runs["edgent-dynamic"], "edgent-dynamic": second.runs["edgent-dynamic"]}
+    both = Comparison("garments", "twin", ("few",), 2, first.families, runs)
+    assert both.difference("ppo", "edgent-dynamic") == Interval(0.0, 0.0, 0.0)
+
+
+def test_what_a_controller_meets_depends_on_nobody_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = frames_of(world, "edgent")["edgent"]
+    assert_same(alone, frames_of(world, "random", "edgent")["edgent"])
+    monkeypatch.setattr(evaluation, "SIDE_BY_SIDE", 4)
+    in_groups = frames_of(world, "edgent")["edgent"]
+    order = [np.lexsort((f.latency_s, f.utility, f.episode)) for f in (alone, in_groups)]
+    for name in ("episode", "utility", "latency_s"):
+        np.testing.assert_array_equal(getattr(alone, name)[order[0]], getattr(in_groups, name)[order[1]])
+
+
+def test_every_frame_counts_once_also_the_dropped_ones(world: World) -> None:
+    told: list[int] = []
+    comparison = compare_in_twin(world, Entrants(("mec-only", "device-only")), ["few"], 2, told.append)
+    for (frames,) in comparison.runs.values():
+        assert np.bincount(frames.episode).tolist() == [FRAMES] * 2 * len(world.bank)
+    assert any(frames.dropped.any() for (frames,) in comparison.runs.values())
+    assert sum(told) == 2 * FRAMES * 2 * len(world.bank)
+
+
+def test_several_policies_are_copies_of_one_controller(world: World) -> None:
+    entrants = Entrants(("ppo", "edgent"), [random_policy(0), random_policy(1)])
+    report = as_json(compare_in_twin(world, entrants, ["few"], 1))
+    per_policy = report["ppo_per_policy"]
+    assert len(set(per_policy)) == 2
+    assert report["controllers"]["ppo"]["utility"]["mean"] == pytest.approx(np.mean(per_policy))
+
+
+def test_by_default_all_that_can_run_are_compared() -> None:
+    assert chosen_names(None, has_policy=True, live=False) == CONTROLLER_NAMES
+    assert set(CONTROLLER_NAMES) - set(chosen_names(None, has_policy=False, live=True)) == {"ppo", "hindsight"}
+    assert chosen_names(" edgent, random,edgent", has_policy=False, live=False) == ("edgent", "random")
+
+
+def test_many_traces_get_few_scenarios_each() -> None:
+    assert [default_seeds(traces) for traces in (1, 64, 300, 5000)] == [8, 8, 1, 1]
+
+
+def test_few_scenarios_are_spread_over_the_traces_and_are_those_of_the_twin(world: World) -> None:
+    three = spread_scenarios(world, 3)
+    assert len({scenario.trace_index // (len(world.bank) // 3) for scenario in three}) == 3
+    assert all(scenario in paired_scenarios(world, [0]) for scenario in three)
+    assert len(spread_scenarios(world, 2 * len(world.bank) + 1)) == 2 * len(world.bank) + 1
+
+
+def test_a_timeline_shows_every_frame(world: World) -> None:
+    comparison = compare_in_twin(world, Entrants(("mec-only",)), ["few"], 1)
+    frames = comparison.runs["mec-only"][0]
+    episode = int(np.bincount(frames.episode, weights=frames.dropped).argmax())
+    scenario = paired_scenarios(world, [0])[episode]
+    timeline = of_twin(world, Entrants(("mec-only",)).make("mec-only", world, 1)[0], scenario)
+    np.testing.assert_allclose(timeline.t_s, np.arange(FRAMES) / scenario.fps)
+    assert (timeline.row < 0).sum() == frames.dropped[frames.episode == episode].sum() > 0
+    assert set(telling_episodes(comparison)) == {"typical", "hard"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--controllers", "magic"], "unknown controller 'magic'; expected one of"),
+        (["--controllers", ","], "no controller was named"),
+        (["--controllers", "ppo"], "ppo without --policy FILE"),
+        (["--controllers", "edgent", "--policy", "x"], "--policy without ppo"),
+        (["--controllers", "hindsight", "--live"], "hindsight knows the future and runs in the twin only"),
+        (["--policy", "bad.txt"], "not a safetensors file"),
+        (["--scenario", "bad.json"], "unknown field 'fsp'; expected some of: fps"),
+        (["--scenario", "bad.txt"], "expected a JSON object of ScenarioRange fields"),
+        (["--tuning", "bad.txt"], "expected what `mecpilot tune --out FILE` writes"),
+        (["--traces", "bad.txt"], "expected the CSV header"),
+        (["--traces", "nowhere"], "expected a readable trace file"),
+        (["--workload", "zebras"], "'zebras'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "bad.txt").write_text("nonsense\n")
+    (tmp_path / "bad.json").write_text('{"fsp": 10}')
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert expected in err
+
+
+def test_real_processes_give_the_same_report() -> None:
+    """Episodes of less than a second, on an idle MEC and a flat link."""
+    quick = ScenarioRange(
+        fps=(30.0, 30.0),
+        deadline_s=(0.1, 0.2),
+        device_slowdown=(5.0, 10.0),
+        mec_slowdown=(2.0, 2.0),
+        mec_load_frac=(0.0, 0.0),
+        uplink_share_frac=(1.0, 1.0),
+        frames=20,
+    )
+    bank = TraceBank([Trace("flat/one", np.zeros(1), np.array([20e6]), 1.0)])
+    world = open_world("garments", bank, "test", quick)
+    told: list[int] = []
+    comparison, episodes = compare_live(world, Entrants(("edgent", "mec-only")), ["flat"], 1, progress=told.append)
+    report = as_json(comparison)
+    assert report["backend"] == "live"
+    assert all(found.keys() >= PER_CONTROLLER for found in report["controllers"].values())
+    assert sum(told) == 2 * 20
+    for name, copies in episodes.outcomes.items():
+        (outcomes,) = copies[0]
+        assert [outcome.frame for outcome in outcomes] == list(range(20))
+        timeline = of_outcomes(name, outcomes, episodes.scenarios[0], bank.traces[0])
+        assert timeline.row.min() >= 0
+        assert timeline.uplink_mbps == pytest.approx(20.0)
