@@ -123,7 +123,7 @@ class EdgentDynamic:
         key[:, _Key.INTERVAL] = _steps(state.frame_interval_s)
         key[:, _Key.SLOWDOWN] = _steps(state.device_slowdown)
         key[:, _Key.MEC_SLOWDOWN] = _steps(state.mec_slowdown)
-        key[:, _Key.MEC_WAIT] = _steps(state.mec_queue_s + state.rtt_s)
+        key[:, _Key.MEC_WAIT] = _steps(state.mec_queue_mean_s + state.rtt_s)
         return key
 
     def entries(self, key: Ints) -> Ints:

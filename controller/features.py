@@ -52,6 +52,7 @@ CONTEXT_FEATURES = (
     "log_slowdown",  # of the device
     "log_mec_slowdown",
     "mec_queue",  # in deadlines
+    "mec_queue_mean",  # in deadlines
     "mec_age",  # since the last reply, in seconds
     "rtt",  # in deadlines
     "log_deadline",  # log10 around 100 ms
@@ -74,7 +75,7 @@ CANDIDATE_FEATURES = (
     *(f"promise_{name}" for name in BANDWIDTHS),  # the greedy rule's value, in tenths below the best accuracy
 )
 
-_DIGEST_INPUT = f"v3|{CONTEXT_FEATURES}|{CANDIDATE_FEATURES}|{UPLINK_HISTORY}"
+_DIGEST_INPUT = f"v4|{CONTEXT_FEATURES}|{CANDIDATE_FEATURES}|{UPLINK_HISTORY}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +249,7 @@ class Features:
         per_deadline, per_interval = one / s.deadline_s, one / s.frame_interval_s
         per_bit = one / bandwidths[_MEAN]
         head, mec = s.device_slowdown * per_deadline, s.mec_slowdown * per_deadline
-        wait = (s.mec_queue_s + s.rtt_s) * per_deadline
+        wait = (s.mec_queue_mean_s + s.rtt_s) * per_deadline
         left = one - s.frame_age_s * per_deadline
         reserve = FALLBACK_MARGIN * self._fastest_s * s.device_slowdown + FALLBACK_SLACK_S
         entries = [
@@ -331,6 +332,7 @@ def _context(kind: _Kind, s: _Row, bandwidths: list[Number]) -> list[Number]:
         kind.log10(s.device_slowdown),
         kind.log10(s.mec_slowdown),
         s.mec_queue_s * per_deadline,
+        s.mec_queue_mean_s * per_deadline,
         s.mec_age_s,
         s.rtt_s * per_deadline,
         kind.log10(s.deadline_s) + 1.0,

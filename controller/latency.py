@@ -31,7 +31,7 @@ def predict(costs: CostTable, state: SystemState, uplink_bps: Floats) -> Predict
     per_bit = 1.0 / np.maximum(uplink_bps, FLOOR_BPS)
     head = costs.head_s * state.device_slowdown[:, None]
     sent = ~costs.space.device_only
-    mec = state.mec_queue_s[:, None] + costs.mec_s * state.mec_slowdown[:, None] + state.rtt_s[:, None]
+    mec = state.mec_queue_mean_s[:, None] + costs.mec_s * state.mec_slowdown[:, None] + state.rtt_s[:, None]
     fixed = state.frame_age_s[:, None] + head + mec * sent
     transmit = (costs.payload_bytes * 8.0)[:, None] * per_bit[:, None, :]
     backlog = (state.uplink_backlog_bytes * 8.0)[:, None] * per_bit

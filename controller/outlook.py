@@ -45,7 +45,7 @@ def outlook(costs: CostTable, state: SystemState, estimator: Estimator) -> Outlo
 
 def mec_s(costs: CostTable, state: SystemState) -> Floats:
     """(B, C) queue, tail segment and round trip; 0 when device-only."""
-    wait = state.mec_queue_s + state.rtt_s
+    wait = state.mec_queue_mean_s + state.rtt_s
     served = costs.mec_s * state.mec_slowdown[:, None] + wait[:, None]
     return np.asarray(served * ~costs.space.device_only)
 
@@ -115,6 +115,7 @@ def idle_state(
         queued_frames=no_frames,
         in_flight=no_frames,
         mec_queue_s=none,
+        mec_queue_mean_s=none,
         mec_slowdown=mec_slowdown,
         mec_age_s=none,
         link_up=np.ones(len(deadline_s), dtype=np.bool_),

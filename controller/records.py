@@ -95,6 +95,7 @@ class SystemState:
     queued_frames: Ints  # frames waiting behind this one
     in_flight: Ints  # frames that wait for the MEC
     mec_queue_s: Floats  # reported by the last reply
+    mec_queue_mean_s: Floats  # over the last UPLINK_HISTORY replies
     mec_slowdown: Floats  # measured / profiled MEC time, smoothed
     mec_age_s: Floats  # since the last reply
     link_up: Bools  # the MEC answered lately

@@ -56,6 +56,7 @@ def _conditions(family: ScenarioRange) -> SystemState:
         return np.asarray(np.exp(rng.uniform(low, high, _CONDITIONS)))
 
     deadline = log_uniform(family.deadline_s)
+    queue = deadline * rng.uniform(0.0, 0.3, _CONDITIONS) * rng.integers(0, 2, _CONDITIONS)
     device_load = rng.uniform(*family.device_load_frac, _CONDITIONS)
     return SystemState(
         deadline_s=deadline,
@@ -69,7 +70,8 @@ def _conditions(family: ScenarioRange) -> SystemState:
         device_slowdown=log_uniform(family.device_slowdown) / (1.0 - device_load),
         queued_frames=counts,
         in_flight=counts,
-        mec_queue_s=deadline * rng.uniform(0.0, 0.3, _CONDITIONS) * rng.integers(0, 2, _CONDITIONS),
+        mec_queue_s=queue,
+        mec_queue_mean_s=queue,
         mec_slowdown=log_uniform(family.mec_slowdown),
         mec_age_s=zeros,
         link_up=np.ones(_CONDITIONS, dtype=np.bool_),

@@ -62,6 +62,7 @@ class Sample:
 ZERO, ONE = np.array(0.0), np.array(1)
 _SAMPLE_MASK = np.array(SAMPLES_KEPT - 1)
 _BEFORE_REAL = np.array(UPLINK_HISTORY - 1)
+_MEAN_OF_HISTORY = np.array(1.0 / UPLINK_HISTORY)
 _EMPTY_PLACE = np.array([-np.inf, np.inf, 0.0, np.inf, 0.0, 0.0])
 
 
@@ -166,6 +167,7 @@ def observe(
         queued_frames=world.queued,
         in_flight=count_rows(world.places[Place.RELEASE_S, :-1] > now),
         mec_queue_s=newest[Sample.QUEUE_S],
+        mec_queue_mean_s=np.add.reduce(known[Sample.QUEUE_S].take(place)) * _MEAN_OF_HISTORY,
         mec_slowdown=newest[Sample.MEC_SLOWDOWN],
         mec_age_s=now - newest[Sample.REPLY_S],
         link_up=~down,

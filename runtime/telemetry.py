@@ -43,7 +43,7 @@ class Telemetry:
         self._samples = 0
         self._sample_s = now_s
         self._reply_s = now_s
-        self._mec_queue_s = 0.0
+        self._mec_queue_s: deque[float] = deque([0.0] * UPLINK_HISTORY, UPLINK_HISTORY)
         self._on_time_frac = 1.0
         self._fallback_frac = 0.0
         self._crossing: dict[int, Sent] = {}  # request -> payload, in the order of sending
@@ -59,7 +59,8 @@ class Telemetry:
             return
         mec_s = (reply.queue_ms + reply.mec_ms) / 1e3
         self._sample_uplink(sent, mec_s, now_s)
-        self._mec_queue_s, self._reply_s = reply.queue_ms / 1e3, now_s
+        self._mec_queue_s.append(reply.queue_ms / 1e3)
+        self._reply_s = now_s
         profiled_s = self._costs.mec_s[sent.row]
         if profiled_s > 0:
             self.mec_slowdown = _smooth(self.mec_slowdown, reply.mec_ms / 1e3 / profiled_s)
@@ -130,7 +131,8 @@ class Telemetry:
             device_slowdown=np.array([self.device_slowdown]),
             queued_frames=np.array([queued_frames]),
             in_flight=np.array([in_flight]),
-            mec_queue_s=np.array([self._mec_queue_s]),
+            mec_queue_s=np.array([self._mec_queue_s[-1]]),
+            mec_queue_mean_s=np.array([sum(self._mec_queue_s) / UPLINK_HISTORY]),
             mec_slowdown=np.array([self.mec_slowdown]),
             mec_age_s=np.array([now_s - self._reply_s]),
             link_up=np.array([link_up]),

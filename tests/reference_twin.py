@@ -258,6 +258,9 @@ class ReferenceTwin:
                 slowdown += 0.2 * (sample.mec_slowdown - slowdown)
             if sample.reset_slowdown is not None:
                 slowdown = sample.reset_slowdown
+        queues = [0.0] * 8
+        for sample in heard:  # a probe tells nothing of the queue: the last value stands
+            queues.append(queues[-1] if sample.queue_s is None else sample.queue_s)
         newest_first = [sample.bps for sample in reversed(heard)] + [self.first_bps] * 8
         crossed = max(heard[-1].sent_bytes if heard else 0.0, self.lost_bytes if self.now_s >= self.down[0] else 0.0)
         return {
@@ -271,6 +274,7 @@ class ReferenceTwin:
             "queued_frames": getattr(self, "queued", 0),
             "in_flight": sum(p.release_s > self.now_s for p in self.pending),
             "mec_queue_s": replies[-1].queue_s if replies else 0.0,
+            "mec_queue_mean_s": sum(queues[-8:]) / 8,
             "mec_slowdown": slowdown,
             "mec_age_s": self.now_s - (replies[-1].at_s if replies else 0.0),
             "link_up": not self.is_down(self.now_s),

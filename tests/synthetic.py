@@ -48,6 +48,7 @@ def make_state(batch: int = 1, seed: int = 0, **fixed: float) -> SystemState:
         "queued_frames": rng.integers(0, 3, batch),
         "in_flight": rng.integers(0, 4, batch),
         "mec_queue_s": uniform(0.0, 0.01),
+        "mec_queue_mean_s": uniform(0.0, 0.01),
         "mec_slowdown": uniform(1, 8),
         "mec_age_s": uniform(0.0, 1.0),
         "link_up": np.ones(batch, dtype=bool),

@@ -83,6 +83,7 @@ def _state(uplink_bps: float | list[float] = 1e6, **changed: Any) -> SystemState
         "queued_frames": 0,
         "in_flight": 0,
         "mec_queue_s": 0.0,
+        "mec_queue_mean_s": 0.0,
         "mec_slowdown": 2.0,
         "mec_age_s": 0.0,
         "link_up": True,
@@ -186,7 +187,7 @@ def test_impossible_estimators_are_refused(wrong):
         ("edgent", _state(uplink_backlog_bytes=1e4), 2),  # 80 ms until the link is free
         ("greedy", _state(), 3),  # energy: 1 ms of device and 6.3 ms of radio against 2 ms and 4 ms
         ("greedy", _state(5e4), 5),  # 40 ms of device and 32 ms of radio are cheaper than row 2's 90 ms of device
-        ("greedy", _state(mec_queue_s=0.2), 2),
+        ("greedy", _state(mec_queue_mean_s=0.2), 2),
     ],
 )
 def test_decisions(name, state, expected):

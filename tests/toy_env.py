@@ -53,6 +53,7 @@ def toy_states(rng: np.random.Generator, batch: int) -> SystemState:
         queued_frames=np.zeros(batch, np.int64),
         in_flight=np.zeros(batch, np.int64),
         mec_queue_s=zero,
+        mec_queue_mean_s=zero,
         mec_slowdown=one,
         mec_age_s=zero,
         link_up=np.ones(batch, bool),
