@@ -76,7 +76,7 @@ class _ProcessReporter:
         self._family = family
         self._steps_per_epoch = steps_per_epoch
         self._events = events
-        self.writer = SummaryWriter(str(logs / family))
+        self.writer = SummaryWriter(str(logs / family), purge_step=0)  # hides an earlier run into this directory
 
     def step(self, step: int, scalars: Scalars) -> None:
         if step % LOG_EVERY_STEPS == 0:

@@ -57,6 +57,7 @@ class Garments:
 
     def __init__(self, data_dir: Path | None = None) -> None:
         self._data_dir = data_dir
+        self._splits: dict[Split, tuple[Images, NDArray[np.uint8]]] = {}
 
     @cached_property
     def _data(self) -> FashionMnist:
@@ -75,14 +76,10 @@ class Garments:
         rows = rows[-VALIDATION_COUNT:] if split == "validation" else rows[:-VALIDATION_COUNT]
         return data.train_images[rows], data.train_labels[rows]
 
-    @cached_property
-    def _cached_frames(self) -> dict[Split, tuple[Images, NDArray[np.uint8]]]:
-        return {}
-
     def _split(self, split: Split) -> tuple[Images, NDArray[np.uint8]]:
-        if split not in self._cached_frames:
-            self._cached_frames[split] = self.frames(split)
-        return self._cached_frames[split]
+        if split not in self._splits:
+            self._splits[split] = self.frames(split)
+        return self._splits[split]
 
     def sample_count(self, split: Split) -> int:
         return len(self._split(split)[1])
