@@ -24,8 +24,6 @@ Traces = Annotated[list[Path] | None, typer.Option(help="Trace files or folders;
 ScenarioFile = Annotated[Path | None, typer.Option(help="JSON file that overrides fields of the scenario range.")]
 Frames = Annotated[int | None, typer.Option(min=1, help="Frames per episode; default: as the scenario range says.")]
 ProfileFile = Annotated[Path | None, typer.Option(help="Profile file; default: this machine's, else shipped.")]
-#: A narrower terminal wraps the tables rather than cutting figures off.
-TABLE_COLUMNS = 136
 BUILTIN_TEST, BUILTIN_TRAIN = "built-in test traces", "built-in training traces"
 
 
@@ -111,9 +109,9 @@ def _write_json(report: dict[str, Any], json: str | None, out: Path | None) -> N
 
 
 def _show(comparison: Comparison, report: dict[str, Any]) -> None:
-    from agents.report import family_table, ranking_table, verdict
+    from agents.report import family_table, ranking_table, table_console, verdict
 
-    console = Console(width=max(Console().width, TABLE_COLUMNS))
+    console = table_console()
     console.print(ranking_table(comparison, report))
     if len(comparison.by_family()) > 1:
         console.print(family_table(comparison))
@@ -156,6 +154,7 @@ def tune(
     json: Annotated[str | None, typer.Option(help="Write the same as JSON to this file too, or - for stdout.")] = None,
 ) -> None:
     """Tune every classical controller on training traces in the twin."""
+    from agents.report import table_console
     from agents.tuning import EPISODES, TUNABLE, tries, tune_controllers, tuning_table
     from agents.world import open_world, traces_of
     from runtime.tuning_file import save_tunings
@@ -174,7 +173,7 @@ def tune(
 
         found = tune_controllers(world, names, sources, episodes or EPISODES, tell)
     if json != "-":
-        Console(width=max(Console().width, TABLE_COLUMNS)).print(tuning_table(found))
+        table_console().print(tuning_table(found))
     _write_json(msgspec.to_builtins(found), json, None)
     save_tunings(out, found)
     Console(stderr=True).print(f"written to {out}; use it with --tuning {out}", highlight=False, soft_wrap=True)

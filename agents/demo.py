@@ -18,10 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 
 from agents.plots import draw_comparison, draw_timeline
-from agents.report import Comparison, as_json, ranking_table
+from agents.report import Comparison, as_json, ranking_table, table_console
 from agents.timelines import of_outcomes
 from controller.errors import FailureError, MecpilotError
 from controller.metrics import Frames
@@ -37,17 +36,17 @@ CONTROLLERS = ("device-only", "mec-only", "jpeg-offload", "neurosurgeon", "edgen
 SCENARIO = Scenario(
     fps=15.0,
     deadline_s=0.08,
-    device_slowdown=80.0,
+    device_slowdown=120.0,
     mec_slowdown=4.0,
     mec_load_frac=0.4,
     rtt_s=0.008,
-    uplink_share_frac=0.03,
+    uplink_share_frac=0.06,
     trace_start_s=30.0,
     seed=1,
 )
 TRACE_FAMILY = "nyc_lte_up"
 _MEC_READY_S = 60.0
-_console = Console()
+_console = table_console()
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 
 from controller.metrics import Frames, Interval, bootstrap, gap_closed, latency_percentiles_ms, per_episode
 from controller.records import Floats
 
+#: A narrower terminal wraps the tables rather than cutting figures off.
+TABLE_COLUMNS = 136
 #: What the learned policy is compared with: everything but itself and the bound.
 LEARNED, BOUND = "ppo", "hindsight"
 #: One of so many episodes is harder than the one that is shown as hard.
@@ -114,6 +117,11 @@ def _summary(comparison: Comparison, name: str) -> dict[str, Any]:
     return summary
 
 
+def table_console() -> Console:
+    """Where tables are printed: wide enough for all columns, also into a pipe."""
+    return Console(width=max(Console().width, TABLE_COLUMNS))
+
+
 def ranking_table(comparison: Comparison, report: dict[str, Any]) -> Table:
     """Controllers from the best utility to the least."""
     table = Table(title=f"{comparison.workload}, {comparison.backend}: {len(comparison.families)} paired episodes")
@@ -170,4 +178,6 @@ def _bracketed(interval: dict[str, Any] | None, signed: bool = False) -> str:
         return ""
     low, high = interval["ci95"]
     form = "+.4f" if signed else ".4f"
+    if low == high == interval["mean"]:  # a single episode has no interval
+        return f"{low:{form}}"
     return f"{interval['mean']:{form}} [{low:{form}}, {high:{form}}]"
