@@ -23,7 +23,7 @@ from controller.policy import FrozenPolicy
 #: Hidden units of the actor. The numpy decision costs 28 us for 48 candidates at this size.
 HIDDEN, DEEPER = 24, 16
 #: Logits per tenth of promised utility that training starts from: the greedy rule, softened enough to explore.
-GREEDY_WEIGHT = 10.0
+GREEDY_WEIGHT = 20.0
 #: The value network's output is multiplied by this, so that returns of a few utilities need no large weights.
 VALUE_SCALE = 10.0
 

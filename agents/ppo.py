@@ -1,8 +1,8 @@
 """Which PPO? stable-baselines3's, with the candidate policy and the hyper-parameters in one record.
 
-Found on the twin of garments (`benchmarks/bench_learning.py` repeats the search's last step): what matters is a short
-horizon (a decision is felt for about a second, through queue and backlog), large minibatches, a learning rate that
-falls to zero, and an exploration that dies out, because the policy is deployed without any.
+Found on the twin of garments (`benchmarks/bench_learning.py` repeats the search's last step). PPO refines what
+`agents.warm_start` has fitted, so steps are small, minibatches large, and exploration slight: the policy is deployed
+without any, and one that relies on its sampling noise to try the uplink again forgets to do so when it is gone.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class PpoConfig:
     """Hyper-parameters of PPO; their meaning is stable-baselines3's."""
 
     rollout_steps: int = 64  # per environment between two updates
-    minibatch: int = 1024
-    epochs: int = 5
-    learning_rate: float = 2e-3  # at the start; falls linearly to zero
-    gamma: float = 0.95  # per frame
-    gae_lambda: float = 0.9
+    minibatch: int = 2048
+    epochs: int = 4
+    learning_rate: float = 1e-3  # before the warm start's share of the steps; falls linearly to zero
+    gamma: float = 0.98  # per frame
+    gae_lambda: float = 0.95
     clip_frac: float = 0.2
     entropy: float = 0.0
     value_weight: float = 0.5
-    target_kl: float = 0.05
+    target_kl: float = 0.02
     max_grad_norm: float = 5.0
     greedy_weight: float = GREEDY_WEIGHT  # logits per tenth of promised utility at the start
 

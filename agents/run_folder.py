@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from agents.ppo import PpoConfig
+from agents.warm_start import WarmStartConfig
 from controller.errors import FailureError, UsageError
 from controller.scenario import ScenarioRange
 
@@ -34,6 +35,7 @@ class TrainingConfig:
     traces: tuple[str, ...] = ()  # files and folders; empty: the built-in training traces
     environments: int = 64
     threads: int = 1  # of torch: the networks are so small that a second thread costs more than it brings
+    warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     ppo: PpoConfig = field(default_factory=PpoConfig)
     scenario: ScenarioRange = field(default_factory=ScenarioRange)
 

@@ -1,4 +1,4 @@
-"""How is a policy trained? PPO on the vectorised twin, or continued on the live backend; everything into a run folder.
+"""How is a policy trained? A warm start and PPO on the vectorised twin, or PPO on the live backend; into a run folder.
 
 The twin rewards with expected accuracy (the table's) instead of the 0/1 score of each replayed sample: the same mean
 with far less noise. What the policy is worth is always told on replayed scores (`mecpilot evaluate`).
@@ -23,6 +23,7 @@ from agents.checkpoint import load_checkpoint
 from agents.ppo import PpoConfig, make_ppo
 from agents.rollout import make_twin
 from agents.run_folder import RunFolder, TrainingConfig
+from agents.warm_start import warm_start
 from agents.world import World, hold_out, open_world, traces_of
 from envs.env import make_env
 from envs.vec_env import TwinVecEnv
@@ -55,17 +56,23 @@ def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
     learn, judge = (world.on(traces) for traces in hold_out(bank))
     environment = _live(learn, config, options) if options.live else _twin(learn, config)
     try:
-        return _learn(config, folder, options, environment, judge)
+        return _learn(config, folder, options, environment, learn, judge)
     finally:
         environment.close()
 
 
-def _learn(config: TrainingConfig, folder: RunFolder, options: Options, environment: VecEnv, judge: World) -> PPO:
+def _learn(
+    config: TrainingConfig, folder: RunFolder, options: Options, environment: VecEnv, learn: World, judge: World
+) -> PPO:
     model = make_ppo(environment, _ppo(config, options), config.seed)
     if options.resume:
         load_checkpoint(model, folder.latest_checkpoint())
+        steps = config.steps
+    else:
+        warm_start(model, learn, config.warm_start, config.steps, options.progress)
+        steps = max(config.steps - model.num_timesteps, 0)
     model.set_logger(configure(str(folder.tensorboard), ["tensorboard"]))
-    every = max(config.steps // _LOOKS, 1)
+    every = max(steps // _LOOKS, 1)
     callbacks: list[BaseCallback] = [
         Told(options.progress),
         Described(msgspec.json.format(msgspec.json.encode(folder.description())).decode()),
@@ -74,7 +81,7 @@ def _learn(config: TrainingConfig, folder: RunFolder, options: Options, environm
     ]
     if isinstance(environment, TwinVecEnv):
         callbacks.append(TwinMetrics(environment))
-    model.learn(config.steps, callbacks, log_interval=1, reset_num_timesteps=not options.resume)
+    model.learn(steps, callbacks, log_interval=1, reset_num_timesteps=False)
     return model
 
 

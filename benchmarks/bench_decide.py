@@ -58,6 +58,7 @@ def one_state(rng: np.random.Generator) -> SystemState:
         queued_frames=np.array([1]),
         in_flight=np.array([1]),
         mec_queue_s=number(0.003),
+        mec_queue_mean_s=number(0.003),
         mec_slowdown=number(4.0),
         mec_age_s=number(0.1),
         link_up=np.array([True]),

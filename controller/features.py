@@ -45,6 +45,7 @@ CONTEXT_FEATURES = (
     "spread",  # log ratio of the mean over the least
     "trend",  # log ratio of the newest over the mean
     "sample_age",  # of the newest uplink sample, in deadlines
+    "log_sample_age",  # log10 of it in seconds, around 1 s: whether to try the uplink again is decided by seconds
     "backlog",  # time the uplink needs for own bytes under the mean, in deadlines
     "in_flight",
     "queued_frames",
@@ -75,7 +76,7 @@ CANDIDATE_FEATURES = (
     *(f"promise_{name}" for name in BANDWIDTHS),  # the greedy rule's value, in tenths below the best accuracy
 )
 
-_DIGEST_INPUT = f"v4|{CONTEXT_FEATURES}|{CANDIDATE_FEATURES}|{UPLINK_HISTORY}"
+_DIGEST_INPUT = f"v5|{CONTEXT_FEATURES}|{CANDIDATE_FEATURES}|{UPLINK_HISTORY}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,8 @@ _MEAN = BANDWIDTHS.index("mean8")
 _HEADROOM_FRAC = 0.1
 #: ... and pays this much utility for each frame interval by which it delays the next frames.
 _DELAY_PENALTY = 0.1
+#: Keeps the logarithm of a sample's age finite.
+_LEAST_AGE_S = 0.01
 
 #: Every candidate feature but the promises is linear in these columns of the table; the state gives the coefficients.
 _BASIS = ("one", "accuracy", "sent", "head", "mec", "bits")
@@ -325,6 +328,7 @@ def _context(kind: _Kind, s: _Row, bandwidths: list[Number]) -> list[Number]:
         mean - least,
         last - mean,
         s.uplink_age_s * per_deadline,
+        kind.log10(s.uplink_age_s + _LEAST_AGE_S),
         _backlog(s, bandwidths),
         s.in_flight,
         s.queued_frames,

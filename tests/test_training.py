@@ -1,7 +1,8 @@
-"""PPO finds a known optimum in seconds, and the same seed gives the same training."""
+"""PPO comes close to a known optimum in seconds, the warm start teaches what pays, and a seed repeats a training."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,22 @@ import torch
 from toy_env import ToyEnv, rewards, toy_states
 
 from agents.checkpoint import load_checkpoint, save_checkpoint
+from agents.pilot import pilot_of
 from agents.policy import CandidatePolicy
 from agents.ppo import PpoConfig, make_ppo
+from agents.rollout import make_twin, play, scenarios_on
+from agents.warm_start import WarmStartConfig, warm_start, worth
+from agents.world import World, open_world
+from controller.base import Controller
 from controller.errors import UsageError
+from controller.registry import make_controller
+from controller.scenario import ScenarioRange
+from envs.vec_env import TwinVecEnv
+from runtime.markov_traces import builtin_traces
 
+#: Of the optimum. The toy pays up to the deadline itself, while the features see it as the device does: less the
+#: fallback's reserve, and promises less a tenth. Whoever follows them loses a hundredth near the boundary.
+CLOSE_FRAC = 0.98
 #: From noise instead of the greedy rule: otherwise there would be nothing to learn.
 FROM_NOISE = PpoConfig(rollout_steps=32, minibatch=256, learning_rate=5e-3, gamma=0.0, greedy_weight=0.0)
 
@@ -26,15 +39,15 @@ def share_of_optimum(policy: CandidatePolicy, env: ToyEnv) -> float:
     return float(earned[np.arange(2000), chosen].sum() / earned.max(axis=1).sum())
 
 
-def test_ppo_finds_the_known_optimum_of_a_toy() -> None:
+def test_ppo_comes_close_to_the_known_optimum_of_a_toy() -> None:
     torch.set_num_threads(1)
     env = ToyEnv(batch=32, seed=0)
-    model = make_ppo(env, FROM_NOISE, seed=0)
+    model = make_ppo(env, FROM_NOISE, seed=1)  # the noise of seed 0 happens to be close from the start
     before = share_of_optimum(model.policy, env)
     model.learn(12_000)
     after = share_of_optimum(model.policy, env)
-    assert before < 0.97
-    assert after > 0.99
+    assert before < 0.9
+    assert after > CLOSE_FRAC
 
 
 def test_the_greedy_start_is_already_good_on_the_toy() -> None:
@@ -69,14 +82,57 @@ def test_a_checkpoint_carries_weights_moments_and_counters(tmp_path: Path) -> No
 
 def test_a_resumed_training_goes_on_learning(tmp_path: Path) -> None:
     env = ToyEnv(batch=32, seed=0)
-    first = make_ppo(env, FROM_NOISE, seed=0)
+    first = make_ppo(env, FROM_NOISE, seed=1)
     first.learn(1_024)
     save_checkpoint(first, tmp_path / "c.safetensors")
-    second = make_ppo(env, FROM_NOISE, seed=0)
+    second = make_ppo(env, FROM_NOISE, seed=1)
     load_checkpoint(second, tmp_path / "c.safetensors")
     second.learn(12_000 - second.num_timesteps, reset_num_timesteps=False)
     assert second.num_timesteps >= 12_000
-    assert share_of_optimum(second.policy, env) > 0.99
+    assert share_of_optimum(second.policy, env) > CLOSE_FRAC
+
+
+def small_world() -> World:
+    return open_world("garments", builtin_traces("train", 0), "validation", ScenarioRange(frames=60))
+
+
+def test_the_warm_start_closes_most_of_the_gap_to_hindsight() -> None:
+    torch.set_num_threads(1)
+    world, config = small_world(), replace(PpoConfig(), greedy_weight=0.0)
+    model = make_ppo(TwinVecEnv(make_twin(world, 32, 0, reward="expected")), config, seed=1)
+    scenarios = scenarios_on(world, 64, seed=5)
+
+    def utility(pilot: Controller) -> float:
+        return float(play(world, pilot, scenarios, reward="expected", oracle=True).frames.utility.mean())
+
+    bound = utility(make_controller("hindsight", world.costs, world.range.utility, batch=len(scenarios)))
+    before, told = utility(pilot_of(model, world, len(scenarios))), list[int]()
+    warm_start(model, world, WarmStartConfig(steps_frac=0.8), 16_000, told.append)
+    after = utility(pilot_of(model, world, len(scenarios)))
+    assert bound - after < 0.5 * (bound - before)
+    assert model.num_timesteps == told[-1] == 12_800
+
+
+def test_the_worth_of_sending_grows_with_the_age_of_the_last_sample() -> None:
+    world = small_world()
+    state = make_twin(world, 8, 0, oracle=True).reset()
+    config = WarmStartConfig(knowledge_bonus=0.1, knowledge_age_s=4.0)
+    fresh, stale = (
+        worth(world.costs, replace(state, uplink_age_s=np.full(8, age)), world.range.utility, config)
+        for age in (0.0, 2.0)
+    )
+    sent = ~world.costs.space.device_only
+    np.testing.assert_allclose((stale - fresh)[:, sent], 0.05)
+    np.testing.assert_array_equal(stale[:, ~sent], fresh[:, ~sent])
+
+
+def test_a_warm_start_of_too_few_steps_changes_nothing() -> None:
+    world = small_world()
+    model = make_ppo(TwinVecEnv(make_twin(world, 32, 0, reward="expected")), PpoConfig(), seed=0)
+    before = model.policy.frozen().linear
+    warm_start(model, world, WarmStartConfig(), 100)
+    np.testing.assert_array_equal(model.policy.frozen().linear, before)
+    assert model.num_timesteps == 0
 
 
 def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
