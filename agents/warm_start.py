@@ -42,16 +42,16 @@ Progress = Callable[[int], None]
 class WarmStartConfig:
     """How the scorer and the critic are fitted before PPO."""
 
-    steps_frac: float = 0.8  # of all environment steps of a training; 0 for no warm start
-    rounds: int = 5
-    kept_rounds: int = 4  # the newest, that each fit uses: the first ones met the states of a worse policy
+    steps_frac: float = 0.85  # of all environment steps of a training; 0 for no warm start
+    rounds: int = 6
+    kept_rounds: int = 5  # the newest, that each fit uses: the first ones met the states of a worse policy
     device_penalty: float = 0.1  # utility per frame interval by which the device is late for the next frame
     link_penalty: float = 0.01  # the same for the link; it costs the next frames their offload, not their answer
     most_link_intervals: float = 10.0  # that are charged: after a failed transfer the device decides otherwise
     knowledge_bonus: float = 0.1  # utility of sending ``knowledge_age_s`` after the last sample, or later
     knowledge_age_s: float = 6.0
     epochs: int = 6  # per round
-    minibatch: int = 2048
+    minibatch: int = 1024
     learning_rate: float = 5e-3  # at the start of each round; falls linearly to zero
     entropy: float = 3e-4  # keeps the softmax wide enough for PPO to try alternatives
 
