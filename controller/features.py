@@ -190,7 +190,8 @@ class Features:
             costs.payload_bytes * 8.0,
         )
         self._basis = np.stack(basis, axis=1).astype(np.float32)
-        self._one_row = np.zeros((1, len(_BASIS), len(CANDIDATE_FEATURES)), np.float32)
+        self._one_row = np.zeros((len(_BASIS), len(CANDIDATE_FEATURES)), np.float32)
+        self._one_row_flat = self._one_row.reshape(-1)
         self._wide = np.zeros((0, 0, 0), np.float32)  # (B, C, basis + 1), kept from call to call
 
     def of(self, state: SystemState) -> tuple[Float32s, Float32s]:
@@ -213,15 +214,15 @@ class Features:
 
     def _fill_one(self, out: Float32s, row: _Row, bandwidths: list[Number]) -> None:
         """Write the features of every candidate into ``out`` (1, C, F)."""
-        coefficients = self._one_row
-        coefficients.reshape(-1)[_ENTRIES_FLAT] = self._coefficients(row, bandwidths, 1.0)
-        np.matmul(self._basis, coefficients, out=out)
+        table = out[0]
+        self._one_row_flat[_ENTRIES_FLAT] = self._coefficients(row, bandwidths, 1.0)
+        self._basis.dot(self._one_row, out=table)
         backlog = _backlog(row, bandwidths)
         if backlog > 0:
-            blocked = np.maximum(backlog - out[:, :, _HEAD], 0.0)
+            blocked = np.maximum(backlog - table[:, _HEAD], 0.0)
             blocked *= self._sent
-            out[:, :, _SLACK:_PROMISE] -= blocked[:, :, None]
-        self._promise(out, _HEADROOM_FRAC * (1.0 - row.frame_age_s / row.deadline_s))
+            table[:, _SLACK:_PROMISE] -= blocked[:, None]
+        self._promise(table, _HEADROOM_FRAC * (1.0 - row.frame_age_s / row.deadline_s))
 
     def _fill_batch(self, out: Float32s, row: _Row, bandwidths: list[Number]) -> None:
         """The same for ``out`` (B, C, F); what is blocked goes through the product as one more column of the basis."""
@@ -239,13 +240,13 @@ class Features:
         self._promise(out, headroom.astype(np.float32)[:, None, None])
 
     def _promise(self, out: Float32s, headroom: Number) -> None:
-        """Write the promises, which rest on the other features."""
-        charge = np.maximum(out[:, :, _OCCUPANCY], 0.0)
-        charge += np.maximum(out[:, :, _LINK_OCCUPANCY], 0.0)
+        """Write the promises, which rest on the other features, into ``out`` (C, F) or (B, C, F)."""
+        charge = np.maximum(out[..., _OCCUPANCY], 0.0)
+        charge += np.maximum(out[..., _LINK_OCCUPANCY], 0.0)
         charge *= 10.0 * _DELAY_PENALTY
-        charge += out[:, :, _ENERGY]
-        promise = np.where(out[:, :, _SLACK:_PROMISE] > headroom, self._kept, self._missed)
-        np.subtract(promise, charge[:, :, None], out=out[:, :, _PROMISE:])
+        charge += out[..., _ENERGY]
+        promise = np.where(out[..., _SLACK:_PROMISE] > headroom, self._kept, self._missed)
+        np.subtract(promise, charge[..., None], out=out[..., _PROMISE:])
 
     def _coefficients(self, s: _Row, bandwidths: list[Number], one: Number) -> list[Number]:
         """What multiplies the basis, in the order of _ENTRIES; ``one`` is 1, or an array of them."""
