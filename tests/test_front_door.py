@@ -35,7 +35,7 @@ def test_the_runtime_never_loads_the_training_stack(module: str) -> None:
     [
         (["fly"], "unknown command 'fly'"),
         (["device", "--wings", "2"], "No such option: --wings"),
-        (["models", "show", "zebras"], "unknown workload 'zebras'"),
+        (["models", "show", "zebras"], "unknown bundle 'zebras'"),
         (["device", "--workload", "zebras"], "unknown workload 'zebras'"),
         (["device", "--workload", "garments", "--controller", "magic"], "unknown controller 'magic'"),
     ],
