@@ -10,10 +10,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +25,7 @@ from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.uplink import Trace
 from runtime.markov_traces import builtin_traces
-from runtime.processes import running_neighbours
+from runtime.processes import running_mec, running_neighbours
 
 #: What is compared live.
 CONTROLLERS = ("device-only", "mec-only", "jpeg-offload", "neurosurgeon", "edgent", "greedy", "ppo")
@@ -45,7 +42,6 @@ SCENARIO = Scenario(
     seed=1,
 )
 TRACE_FAMILY = "nyc_lte_up"
-_MEC_READY_S = 60.0
 _console = table_console()
 
 
@@ -104,10 +100,11 @@ def run(places: Places, workload: str, steps: int, scenario: Scenario) -> None:
 
 
 def _deploy(places: Places, workload: str, scenario: Scenario) -> None:
-    with _mec(places, workload, scenario) as endpoint:
+    profile = ("--profile", str(places.profile))
+    with running_mec(workload, slowdown=scenario.mec_slowdown, options=profile) as mec:
         for name in CONTROLLERS:
-            with running_neighbours(endpoint, workload, scenario, places.profile):
-                _mecpilot("device", "--mec", endpoint, *_device_options(places, workload, scenario, name))
+            with running_neighbours(mec.endpoint, workload, scenario, places.profile):
+                _mecpilot("device", "--mec", mec.endpoint, *_device_options(places, workload, scenario, name))
 
 
 def _device_options(places: Places, workload: str, s: Scenario, controller: str) -> list[object]:
@@ -129,33 +126,6 @@ def _device_options(places: Places, workload: str, s: Scenario, controller: str)
     if controller == "ppo":
         options["--policy"] = places.policy
     return [part for pair in options.items() for part in pair]
-
-
-@contextmanager
-def _mec(places: Places, workload: str, scenario: Scenario) -> Iterator[str]:
-    """A MEC process for the time of a block; gives its endpoint."""
-    with tempfile.TemporaryDirectory() as folder:
-        ready = Path(folder) / "endpoint"
-        arguments = ["mec", "--bind", "tcp://127.0.0.1:*", "--workload", workload, "--profile", places.profile]
-        command = _command(*arguments, "--slowdown", scenario.mec_slowdown, "--ready-file", ready)
-        process = subprocess.Popen(command)
-        try:
-            yield _endpoint(process, ready)
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _endpoint(process: subprocess.Popen[bytes], ready: Path) -> str:
-    limit_s = time.monotonic() + _MEC_READY_S
-    while not ready.exists():
-        if process.poll() is not None or time.monotonic() > limit_s:
-            raise FailureError("the MEC process did not start; its message stands above")
-        try:
-            process.wait(0.05)
-        except subprocess.TimeoutExpired:
-            continue
-    return ready.read_text().strip()
 
 
 def _write_trace(path: Path) -> Trace:

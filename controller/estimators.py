@@ -14,8 +14,8 @@ import numpy as np
 
 from controller.errors import UsageError
 from controller.records import UPLINK_HISTORY, Floats, SystemState
+from controller.uplink import FLOOR_BPS
 
-_FLOOR_BPS = 1_000.0  # as in controller.uplink: keeps the harmonic mean finite
 _LOW_PERCENTILE = 25.0
 #: An estimate is never raised by more than this, however old the newest sample is.
 _MAX_RECOVERY = 1_000.0
@@ -38,7 +38,7 @@ def last(history_bps: Floats, window: int) -> Floats:
 
 def harmonic_mean(history_bps: Floats, window: int) -> Floats:
     """Mean of the time per bit: a slow sample weighs as long as it lasted."""
-    per_bit = 1.0 / np.maximum(history_bps[:, :window], _FLOOR_BPS)
+    per_bit = 1.0 / np.maximum(history_bps[:, :window], FLOOR_BPS)
     return np.asarray(1.0 / per_bit.mean(axis=1))
 
 
