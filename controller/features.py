@@ -200,16 +200,14 @@ class Features:
         kind: _Kind = _Scalars if batch == 1 else _Arrays
         row = kind.row(state)
         bandwidths = kind.bandwidths(row)
-        # One buffer for both, so that one call clips them.
-        out = np.empty((batch, width + len(self._sent) * len(CANDIDATE_FEATURES)), np.float32)
-        context, candidates = (
-            out[:, :width],
-            out[:, width:].reshape(batch, -1, len(CANDIDATE_FEATURES)),
-        )
+        # One buffer for both, so that one call clips them; each part is contiguous.
+        flat = np.empty(batch * (width + len(self._sent) * len(CANDIDATE_FEATURES)), np.float32)
+        context = flat[: batch * width].reshape(batch, width)
+        candidates = flat[batch * width :].reshape(batch, -1, len(CANDIDATE_FEATURES))
         _pack(_context(kind, row, bandwidths), context)
         fill = self._fill_one if batch == 1 else self._fill_batch
         fill(candidates, row, bandwidths)
-        out.clip(FEATURE_SCHEMA.low, FEATURE_SCHEMA.high, out=out)
+        flat.clip(FEATURE_SCHEMA.low, FEATURE_SCHEMA.high, out=flat)
         return context, candidates
 
     def _fill_one(self, out: Float32s, row: _Row, bandwidths: list[Number]) -> None:
@@ -222,7 +220,7 @@ class Features:
             blocked = np.maximum(backlog - table[:, _HEAD], 0.0)
             blocked *= self._sent
             table[:, _SLACK:_PROMISE] -= blocked[:, None]
-        self._promise(table, _HEADROOM_FRAC * (1.0 - row.frame_age_s / row.deadline_s))
+        self._promise_one(table, _HEADROOM_FRAC * (1.0 - row.frame_age_s / row.deadline_s))
 
     def _fill_batch(self, out: Float32s, row: _Row, bandwidths: list[Number]) -> None:
         """The same for ``out`` (B, C, F); what is blocked goes through the product as one more column of the basis."""
@@ -237,16 +235,20 @@ class Features:
         np.multiply(blocked, self._sent, out=self._wide[:, :, -1])
         np.matmul(self._wide, coefficients, out=out)
         headroom = _HEADROOM_FRAC * (1.0 - row.frame_age_s / row.deadline_s)
-        self._promise(out, headroom.astype(np.float32)[:, None, None])
+        self._promise_batch(out, headroom.astype(np.float32)[:, None])
 
-    def _promise(self, out: Float32s, headroom: Number) -> None:
-        """Write the promises, which rest on the other features, into ``out`` (C, F) or (B, C, F)."""
-        charge = np.maximum(out[..., _OCCUPANCY], 0.0)
-        charge += np.maximum(out[..., _LINK_OCCUPANCY], 0.0)
-        charge *= 10.0 * _DELAY_PENALTY
-        charge += out[..., _ENERGY]
-        promise = np.where(out[..., _SLACK:_PROMISE] > headroom, self._kept, self._missed)
-        np.subtract(promise, charge[..., None], out=out[..., _PROMISE:])
+    def _promise_one(self, table: Float32s, headroom: float) -> None:
+        """Write the promises, which rest on the other features, into ``table`` (C, F)."""
+        promise = np.where(table[:, _SLACK:_PROMISE] > headroom, self._kept, self._missed)
+        np.subtract(promise, _charge(table)[:, None], out=table[:, _PROMISE:])
+
+    def _promise_batch(self, out: Float32s, headroom: Float32s) -> None:
+        """The same for ``out`` (B, C, F), estimate by estimate: an innermost loop over four would cost more."""
+        charge = _charge(out)
+        kept, missed = self._kept[:, 0] - charge, self._missed[:, 0] - charge
+        for estimate in range(len(BANDWIDTHS)):
+            on_time = out[..., _SLACK + estimate] > headroom
+            out[..., _PROMISE + estimate] = np.where(on_time, kept, missed)
 
     def _coefficients(self, s: _Row, bandwidths: list[Number], one: Number) -> list[Number]:
         """What multiplies the basis, in the order of _ENTRIES; ``one`` is 1, or an array of them."""
@@ -312,6 +314,15 @@ def _scatter() -> Float32s:
 
 
 _SCATTER = _scatter()
+
+
+def _charge(features: Float32s) -> Float32s:
+    """What each candidate of (..., C, F) costs in tenths of utility: energy, and the frames it delays."""
+    charge: Float32s = np.maximum(features[..., _OCCUPANCY], 0.0)
+    charge += np.maximum(features[..., _LINK_OCCUPANCY], 0.0)
+    charge *= 10.0 * _DELAY_PENALTY
+    charge += features[..., _ENERGY]
+    return charge
 
 
 def _backlog(s: _Row, bandwidths: list[Number]) -> Number:
