@@ -19,25 +19,17 @@ from controller.errors import UsageError, unknown_name
 from controller.guard import Guard
 from controller.records import Decision
 from controller.registry import CONTROLLER_NAMES, make_controller
-from controller.scenario import Scenario
 from controller.uplink import TraceBank
 from controller.utility import Utility
 from runtime.bundle import Bundle, open_bundle
 from runtime.console import log_as, print_summary, progress, stop_on_signal
+from runtime.device_options import DEFAULT_ENDPOINT, BundleDir, DeviceOptions, ProfileFile, WorkloadName, takes
 from runtime.outcome_log import OutcomeLog
 from runtime.processes import say_ready
 from runtime.profile import candidates, load_costs
 from runtime.summary import RunSummary
-from runtime.tuning_file import Tunings, load_tunings, tuning_of
+from runtime.tuning_file import load_tunings, tuning_of
 from runtime.workloads.base import WORKLOADS, Workload, get_workload
-
-DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
-
-WorkloadName = Annotated[str, typer.Option("--workload", help=f"One of: {', '.join(WORKLOADS)}.")]
-BundleDir = Annotated[Path | None, typer.Option("--bundle", help="Directory of a bundle; default: the shipped one.")]
-ProfileFile = Annotated[
-    Path | None, typer.Option("--profile", help="Profile file; default: this machine's, else shipped.")
-]
 
 
 def mec(
@@ -76,77 +68,42 @@ def mec(
     return 0
 
 
-def device(
-    mec: Annotated[str, typer.Option("--mec", help="Endpoint of the MEC.")] = DEFAULT_ENDPOINT,
-    workload: WorkloadName = WORKLOADS[0],
-    controller: Annotated[
-        str | None, typer.Option(help="Who decides; default: ppo with --policy, else edgent.")
-    ] = None,
-    policy: Annotated[Path | None, typer.Option(help="Policy file, for ppo.")] = None,
-    tuning: Annotated[Path | None, typer.Option(help="File of `mecpilot tune`; default: the shipped one.")] = None,
-    decision: Annotated[
-        str | None, typer.Option(help="Pin one decision, e.g. '{\"partition_point\": 2}'; fields not named default.")
-    ] = None,
-    frames: Annotated[int, typer.Option(min=1, help="How many frames to capture.")] = 300,
-    fps: Annotated[float, typer.Option(min=0.0, help="Frames per second; 0: as fast as they are answered.")] = 10.0,
-    deadline_ms: Annotated[float, typer.Option(min=0.001, help="From capture to answer.")] = 100.0,
-    slowdown: Annotated[float, typer.Option(min=1.0, help="Emulate a device this many times slower.")] = 1.0,
-    device_load: Annotated[float, typer.Option(min=0.0, max=0.95, help="Mean share taken by other tasks.")] = 0.0,
-    uplink: Annotated[Path | None, typer.Option(help="Trace that shapes the uplink; default: not shaped.")] = None,
-    uplink_share: Annotated[float, typer.Option(min=1e-6, max=1.0, help="Share of the trace's bandwidth.")] = 1.0,
-    uplink_start_s: Annotated[float, typer.Option(min=0.0, help="Where in the trace to begin.")] = 0.0,
-    rtt_ms: Annotated[float, typer.Option(min=0.0, help="Round trip of the shaped link.")] = 10.0,
-    start: Annotated[int, typer.Option(min=0, help="First sample: test image or video frame.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    outcomes: Annotated[Path | None, typer.Option(help="JSONL file, one line per frame.")] = None,
-    json_out: Annotated[str | None, typer.Option("--json", help="Summary as JSON: a file, or - for stdout.")] = None,
-    bundle: BundleDir = None,
-    profile: ProfileFile = None,
-    data: Annotated[Path | None, typer.Option(help="Directory with the workload's data.")] = None,
-) -> int:
+@takes(DeviceOptions)
+def device(options: DeviceOptions) -> int:
     """Answer frames, deciding each one."""
     from runtime.daemon import drive, open_device
     from runtime.local_compute import LocalCompute
 
-    name = _controller_name(controller, policy, decision)
+    name = _controller_name(options.controller, options.policy, options.decision)
     log = log_as("device")
-    held, work = _open(workload, bundle, data)
+    held, work = _open(options.workload, options.bundle, options.data)
     utility = Utility()
-    table = load_costs(held, profile)
-    costs, pilot = _pilot(name, table, utility, policy, decision, load_tunings(workload, tuning), seed)
-    scenario = Scenario(
-        fps=fps or 1e3 / deadline_ms,
-        deadline_s=deadline_ms / 1e3,
-        device_slowdown=slowdown,
-        device_load_frac=device_load,
-        rtt_s=rtt_ms / 1e3,
-        trace_start_s=uplink_start_s,
-        uplink_share_frac=uplink_share,
-        frames=frames,
-        first_sample=start,
-        seed=seed,
-    )
-    bank = _trace_bank(uplink)
+    costs, pilot = _pilot(name, load_costs(held, options.profile), utility, options)
+    bank = _trace_bank(options.uplink)
     compute = LocalCompute(held, work)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signal())
-        journal = OutcomeLog(outcomes, log) if outcomes else None
+        journal = OutcomeLog(options.outcomes, log) if options.outcomes else None
         if journal:
             stack.callback(journal.close)
         _settle()
         compute.warm_up(tuple(costs.space.decisions[row] for row in _rows_in_use(costs, pilot)))
         gc.freeze()
-        unit = open_device(mec, compute, costs, scenario, utility, bank, closed_loop=fps == 0, log=log)
+        closed_loop = options.fps == 0
+        unit = open_device(
+            options.mec, compute, costs, options.scenario(), utility, bank, closed_loop=closed_loop, log=log
+        )
         stack.callback(unit.close)
         stop.then(unit.stop)
         summary = RunSummary()
-        advance = stack.enter_context(progress(frames))
+        advance = stack.enter_context(progress(options.frames))
         for outcome in drive(unit, pilot, costs, log):
             summary.add(outcome)
             if journal:
                 journal.write(outcome)
             advance(outcome)
-    print_summary(summary, f"{held.workload}: {pilot.name}, {mec}", json_out, name, unit.counts.__dict__)
+    title = f"{held.workload}: {pilot.name}, {options.mec}"
+    print_summary(summary, title, options.json_out, name, unit.counts.__dict__)
     return _exit_code(journal, unit.counts.refused, log)
 
 
@@ -188,26 +145,19 @@ def _controller_name(controller: str | None, policy: Path | None, decision: str 
     return name
 
 
-def _pilot(
-    name: str,
-    table: CostTable,
-    utility: Utility,
-    policy: Path | None,
-    decision: str | None,
-    tunings: Tunings,
-    seed: int,
-) -> tuple[CostTable, Controller]:
+def _pilot(name: str, table: CostTable, utility: Utility, options: DeviceOptions) -> tuple[CostTable, Controller]:
     """The decisions to choose from, and who chooses."""
-    if decision is not None:
-        return table, FixedRow("pinned", pinned_row(table, decision))
+    tunings = load_tunings(options.workload, options.tuning)
+    if options.decision is not None:
+        return table, FixedRow("pinned", pinned_row(table, options.decision))
     frozen = None
-    if policy is not None:
+    if options.policy is not None:
         from runtime.policy_file import load_policy
 
-        frozen, _ = load_policy(policy)
+        frozen, _ = load_policy(options.policy)
     costs = candidates(table)
     tuning = tuning_of(name, tunings, costs)
-    return costs, Guard(make_controller(name, costs, utility, tuning, seed, frozen), costs)
+    return costs, Guard(make_controller(name, costs, utility, tuning, options.seed, frozen), costs)
 
 
 def _rows_in_use(costs: CostTable, pilot: Controller) -> list[int]:
