@@ -61,8 +61,8 @@ class Frames:
         status = np.array([o.status.value for o in outcomes], dtype=object)
         return cls(
             episode=np.full(len(outcomes), episode),
-            utility=np.array([o.utility for o in outcomes]),
-            score=np.array([o.score for o in outcomes]),
+            utility=np.array([o.utility for o in outcomes], dtype=float),  # NaN where no truth is known
+            score=np.array([o.score for o in outcomes], dtype=float),
             on_time=np.isin(status, [s.value for s in _ON_TIME]),
             dropped=status == Status.DROPPED.value,
             fallback=status == Status.FALLBACK.value,

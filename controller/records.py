@@ -67,12 +67,12 @@ class Outcome:
     deadline_ms: float
     payload_bytes: int
     energy_j: float  # modelled, see controller.utility
-    utility: float
+    utility: float | None  # None where no truth is known
     decision: Decision | None  # None when the frame was dropped before any decision
     breakdown_ms: BreakdownMs
     prediction: Any
-    truth: Any
-    score: float  # quality of the answer in [0, 1], whether or not it was in time
+    truth: Any  # None where it is not known: frames that are not the workload's own samples
+    score: float | None  # quality of the answer in [0, 1], whether or not it was in time; None without a truth
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ class LiveBackend:
         outcomes = device.take_outcomes()
         return Step(
             state if state is not None else last,
-            float(sum(outcome.utility for outcome in outcomes)),
+            _utility(outcomes),
             state is None,
             _info(outcomes),
         )
@@ -167,5 +167,9 @@ def _info(outcomes: list[Outcome]) -> dict[str, Any]:
         "on_time": sum(outcome.status in (Status.OK, Status.FALLBACK) for outcome in outcomes),
         "energy_j": sum(outcome.energy_j for outcome in outcomes),
         "payload_bytes": sum(outcome.payload_bytes for outcome in outcomes),
-        "utility": sum(outcome.utility for outcome in outcomes),
+        "utility": _utility(outcomes),
     }
+
+
+def _utility(outcomes: list[Outcome]) -> float:
+    return sum(outcome.utility or 0.0 for outcome in outcomes)  # the workload's own samples all have a truth

@@ -14,11 +14,13 @@ Pause = Callable[[], None]
 class Judge(Protocol):
     """Knows what outputs mean."""
 
-    def judge(self, source_index: int, outputs: Any, decision: Decision) -> tuple[Any, Any, float]:
-        """Prediction, truth and score."""
+    def judge(self, source_index: int, outputs: Any, decision: Decision) -> tuple[Any, Any, float | None]:
+        """Prediction, truth and score; no score where there is no truth."""
         ...
 
-    def truth(self, source_index: int) -> Any: ...
+    def truth(self, source_index: int) -> Any:
+        """None where it is not known."""
+        ...
 
 
 class Head(Protocol):

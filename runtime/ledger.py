@@ -81,24 +81,29 @@ class Ledger:
         """No answer came and none is worth computing."""
         waited_s = 0.0 if math.isnan(job.sent_s) else now_s - job.sent_s
         breakdown = _breakdown(job, job.head_s, waited_s)
-        self._add(job, now_s, Status.LATE, breakdown, None, self._judge.truth(job.frame.source_index), 0.0)
+        self._add(job, now_s, Status.LATE, breakdown, *self._unanswered(job.frame))
 
     def dropped(self, frame: Frame, now_s: float) -> None:
         """The queue was full."""
         job = Job(frame, now_s - frame.captured_s)
+        self._add(job, now_s, Status.DROPPED, _breakdown(job, 0.0), *self._unanswered(frame))
+
+    def _unanswered(self, frame: Frame) -> tuple[None, Any, float | None]:
+        """Prediction, truth and score of a frame without an answer."""
         truth = self._judge.truth(frame.source_index)
-        self._add(job, now_s, Status.DROPPED, _breakdown(job, 0.0), None, truth, 0.0)
+        return None, truth, None if truth is None else 0.0
 
     def _add(
-        self, job: Job, now_s: float, status: Status, breakdown: BreakdownMs, prediction: Any, truth: Any, score: float
+        self,
+        job: Job,
+        now_s: float,
+        status: Status,
+        breakdown: BreakdownMs,
+        prediction: Any,
+        truth: Any,
+        score: float | None,
     ) -> None:
         energy_j = self._utility.energy_j(job.busy_s, self._transmit_s(job))
-        utility = self._utility.of(
-            np.array([score]),
-            np.array([status in (Status.OK, Status.FALLBACK)]),
-            np.array([energy_j]),
-            np.array([status is Status.DROPPED]),
-        )
         self._telemetry.on_outcome(status)
         self._outcomes.append(
             Outcome(
@@ -109,14 +114,23 @@ class Ledger:
                 deadline_ms=round(self._deadline_s * 1e3, 3),
                 payload_bytes=job.payload_bytes,
                 energy_j=round(energy_j, 6),
-                utility=round(float(utility[0]), 6),
+                utility=None if score is None else self._worth(status, score, energy_j),
                 decision=None if job.row < 0 else self._costs.space.decisions[job.row],
                 breakdown_ms=breakdown,
                 prediction=prediction,
                 truth=truth,
-                score=float(score),
+                score=None if score is None else float(score),
             )
         )
+
+    def _worth(self, status: Status, score: float, energy_j: float) -> float:
+        utility = self._utility.of(
+            np.array([score]),
+            np.array([status in (Status.OK, Status.FALLBACK)]),
+            np.array([energy_j]),
+            np.array([status is Status.DROPPED]),
+        )
+        return round(float(utility[0]), 6)
 
     def _transmit_s(self, job: Job) -> float:
         """Time on the uplink; where no reply told it, what the last sample of the bandwidth says."""

@@ -31,21 +31,23 @@ class RunSummary:
     def add(self, outcome: Outcome) -> None:
         self._began_s = min(self._began_s, time.perf_counter() - outcome.latency_ms / 1e3)
         self._status[outcome.status] += 1
-        self._utility.append(outcome.utility)
         self._payload_bytes.append(outcome.payload_bytes)
         self._energy_j.append(outcome.energy_j)
-        self._earned.append(outcome.score if outcome.status in _ON_TIME else 0.0)
         if outcome.prediction is not None:
             self._latency_ms.append(outcome.latency_ms)
-            self._score.append(outcome.score)
+        if outcome.utility is not None and outcome.score is not None:
+            self._utility.append(outcome.utility)
+            self._earned.append(outcome.score if outcome.status in _ON_TIME else 0.0)
+            if outcome.prediction is not None:
+                self._score.append(outcome.score)
 
     @property
     def frames(self) -> int:
         return self._status.total()
 
     def figures(self) -> dict[str, Any]:
-        """JSON-able; latency and accuracy are over answered frames, the rest over all."""
-        frames = max(self.frames, 1)
+        """JSON-able; latency and accuracy are over answered frames, the rest over all. None: no truth is known."""
+        frames, judged = max(self.frames, 1), bool(self._utility) or not self.frames
         lasted_s = time.perf_counter() - min(self._began_s, time.perf_counter() - 1e-3)
         on_time = sum(self._status[status] for status in _ON_TIME)
         p50, p95, p99 = np.percentile(self._latency_ms or [0.0], [50, 95, 99])
@@ -53,9 +55,9 @@ class RunSummary:
             "frames": self.frames,
             "status": {status.value: self._status[status] for status in Status if self._status[status]},
             "slo_attainment": on_time / frames,
-            "goodput_fps": sum(self._earned) / lasted_s,
-            "accuracy": float(np.mean(self._score or [0.0])),
-            "utility": float(np.mean(self._utility or [0.0])),
+            "goodput_fps": sum(self._earned) / lasted_s if judged else None,
+            "accuracy": float(np.mean(self._score or [0.0])) if judged else None,
+            "utility": float(np.mean(self._utility or [0.0])) if judged else None,
             "latency_ms": {"p50": float(p50), "p95": float(p95), "p99": float(p99)},
             "payload_kbytes": float(np.mean(self._payload_bytes or [0.0])) / 1e3,
             "energy_j": float(np.mean(self._energy_j or [0.0])),
@@ -71,12 +73,16 @@ class RunSummary:
             "status": ", ".join(f"{count} {name}" for name, count in figures["status"].items()),
             "deadline met": f"{figures['slo_attainment']:.1%}",
             "latency p50 / p95 / p99": " / ".join(f"{latency[p]:.1f}" for p in ("p50", "p95", "p99")) + " ms",
-            "accuracy of answers": f"{figures['accuracy']:.1%}",
-            "right answers on time": f"{figures['goodput_fps']:.2f} per second",
+            "accuracy of answers": _known(figures["accuracy"], "{:.1%}"),
+            "right answers on time": _known(figures["goodput_fps"], "{:.2f} per second"),
             "payload per frame": f"{figures['payload_kbytes'] * 1e3:.0f} bytes",
             "energy per frame": f"{figures['energy_j'] * 1e3:.1f} mJ (modelled)",
-            "utility per frame": f"{figures['utility']:.4f}",
+            "utility per frame": _known(figures["utility"], "{:.4f}"),
         }
         for name, text in rows.items():
             table.add_row(name, text)
         return table
+
+
+def _known(figure: float | None, form: str) -> str:
+    return "not known: these frames have no truth" if figure is None else form.format(figure)
