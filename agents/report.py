@@ -165,8 +165,11 @@ def verdict(comparison: Comparison) -> str:
         return ""
     best = comparison.classical[0]
     gain = comparison.difference(LEARNED, best)
+    text = f"ppo minus {best} (best classical): {gain.mean:+.4f}"
+    if gain.low == gain.high:  # a single episode has no interval
+        return f"{text} in a single episode, which tells nothing of others; --seeds asks for more"
     sure = "the interval excludes zero" if gain.excludes_zero else "the interval includes zero"
-    text = f"ppo minus {best} (best classical): {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], {sure}"
+    text += f" [{gain.low:+.4f}, {gain.high:+.4f}], {sure}"
     if comparison.gap is not None:
         share = comparison.gap
         text += f"; {100 * share.mean:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}] of its gap to hindsight"
