@@ -20,6 +20,8 @@ from controller.utility import Utility
 #: Loads change once a second.
 LOAD_STEP_S = 1.0
 MAX_LOAD_FRAC = 0.95
+#: Loads of a longer episode stay what they were after a day.
+MAX_LOAD_STEPS = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Scenario:
 
     @property
     def _seconds(self) -> int:
-        return math.ceil(self.frames / (self.fps or 1.0) / LOAD_STEP_S) + 1
+        return min(math.ceil(self.frames / (self.fps or 1.0) / LOAD_STEP_S) + 1, MAX_LOAD_STEPS)
 
 
 @dataclass(frozen=True, slots=True)

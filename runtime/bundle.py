@@ -140,6 +140,11 @@ class Bundle:
             return self.manifest.input_shapes[resolution_px]
         return self.info(model).stages[partition_point - 1].shape[resolution_px]
 
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of the workload's frame: (h, w) grey or (h, w, 3) colour."""
+        return self.manifest.input_shapes[max(self.manifest.input_shapes)]
+
     def recorded(self, split: str) -> Recorded:
         """Recorded predictions of "validation" or "test"."""
         if split not in self.manifest.recorded:

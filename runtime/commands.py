@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +30,9 @@ from runtime.profile import candidates, load_costs
 from runtime.summary import RunSummary
 from runtime.tuning_file import load_tunings, tuning_of
 from runtime.workloads.base import WORKLOADS, Workload, get_workload
+
+if TYPE_CHECKING:
+    from runtime.sources import Source
 
 
 def mec(
@@ -80,8 +83,9 @@ def device(options: DeviceOptions) -> int:
     utility = Utility()
     costs, pilot = _pilot(name, load_costs(held, options.profile), utility, options)
     bank = _trace_bank(options.uplink)
-    compute = LocalCompute(held, work)
     with ExitStack() as stack:
+        source = stack.enter_context(closing(_source(options, held, work)))
+        compute = LocalCompute(held, work, source=source)
         stop = stack.enter_context(stop_on_signal())
         journal = OutcomeLog(options.outcomes, log) if options.outcomes else None
         if journal:
@@ -89,22 +93,21 @@ def device(options: DeviceOptions) -> int:
         _settle()
         compute.warm_up(tuple(costs.space.decisions[row] for row in _rows_in_use(costs, pilot)))
         gc.freeze()
-        closed_loop = options.fps == 0
-        unit = open_device(
-            options.mec, compute, costs, options.scenario(), utility, bank, closed_loop=closed_loop, log=log
-        )
+        loop: dict[str, Any] = {"closed_loop": options.fps == 0, "feed": source.feed, "log": log}
+        unit = open_device(options.mec, compute, costs, options.scenario(), utility, bank, **loop)
         stack.callback(unit.close)
         stop.then(unit.stop)
         summary = RunSummary()
-        advance = stack.enter_context(progress(options.frames))
+        advance = stack.enter_context(progress(options.frames_ahead))
         for outcome in drive(unit, pilot, costs, log):
             summary.add(outcome)
             if journal:
                 journal.write(outcome)
+            source.release(outcome.source_index)
             advance(outcome)
     title = f"{held.workload}: {pilot.name}, {options.mec}"
     print_summary(summary, title, options.json_out, name, unit.counts.__dict__)
-    return _exit_code(journal, unit.counts.refused, log)
+    return _exit_code(journal, unit.counts.refused, _trouble(source, summary, options, stop.asked()), log)
 
 
 # Building blocks -------------------------------------------------------------------------------------------
@@ -202,8 +205,30 @@ def warm_up_tails(segments: Any) -> None:
         segments.whole(image, decision)
 
 
-def _exit_code(journal: OutcomeLog | None, refused: str, log: Callable[[str], None]) -> int:
+def _source(options: DeviceOptions, bundle: Bundle, work: Workload) -> Source:
+    from runtime.sources import Samples, open_source
+
+    if options.source is None:
+        return Samples(work)
+    return open_source(options.source, bundle.frame_shape, options.start)
+
+
+def _trouble(source: Source, summary: RunSummary, options: DeviceOptions, stopped: bool) -> str:
+    """How the source ended before it should have, or nothing."""
+    if source.failure:
+        return source.failure
+    missing = summary.frames < (options.frames or 1)
+    if options.source is None or stopped or not missing:
+        return ""
+    asked = f"{options.frames} were asked for with --frames" if options.frames else "expected at least one"
+    return f"source {source.name} ended after {summary.frames} frames; {asked}"
+
+
+def _exit_code(journal: OutcomeLog | None, refused: str, trouble: str, log: Callable[[str], None]) -> int:
     """Frames were answered whatever happened; what else failed is told here."""
+    if trouble:
+        log(trouble)
+        return 1
     if journal and journal.lost:
         log(f"{journal.lost} outcomes could not be written")
         return 1

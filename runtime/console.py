@@ -23,15 +23,15 @@ def log_as(who: str) -> Callable[[str], None]:
     return log
 
 
-def progress(frames: int) -> AbstractContextManager[Callable[[Outcome], None]]:
-    """A bar on a terminal, silence elsewhere."""
+def progress(frames: int | None) -> AbstractContextManager[Callable[[Outcome], None]]:
+    """A bar on a terminal, silence elsewhere; None frames when nobody knows how many there will be."""
     if not sys.stderr.isatty():
         return nullcontext(lambda _: None)
     return _Bar(frames)
 
 
 class _Bar:
-    def __init__(self, frames: int) -> None:
+    def __init__(self, frames: int | None) -> None:
         from rich.console import Console
         from rich.progress import Progress
 

@@ -15,6 +15,7 @@ from controller.uplink import TraceBank
 from controller.utility import Utility
 from runtime.device import Device, Limits, Log
 from runtime.device_session import DeviceSession
+from runtime.frames import Feed
 from runtime.link import Clock, DirectLink, Link
 from runtime.local_compute import LocalCompute
 from runtime.shaping import ShapedLink, Shaper
@@ -31,6 +32,7 @@ def open_device(
     limits: Limits | None = None,
     *,
     closed_loop: bool = False,
+    feed: Feed | None = None,
     clock: Clock = time.perf_counter,
     log: Log = lambda _: None,
 ) -> Device:
@@ -49,6 +51,7 @@ def open_device(
         utility,
         limits,
         closed_loop=closed_loop,
+        feed=feed,
         clock=clock,
         log=log,
     )

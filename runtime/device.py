@@ -36,7 +36,7 @@ from runtime.device_session import (
     Transmit,
     Unanswered,
 )
-from runtime.frames import FrameSource
+from runtime.frames import Feed, FrameSource
 from runtime.ledger import Answer, Job, Ledger
 from runtime.link import Arrival, Clock, Link, Malformed
 from runtime.pace import FallbackPlan, Pace
@@ -91,6 +91,7 @@ class Device:
         limits: Limits | None = None,
         *,
         closed_loop: bool = False,
+        feed: Feed | None = None,
         clock: Clock = time.perf_counter,
         log: Log = lambda _: None,
     ) -> None:
@@ -100,7 +101,13 @@ class Device:
         self._limits = limits or Limits()
         interval_s = 1.0 / scenario.fps
         self._source = FrameSource(
-            scenario.frames, interval_s, scenario.first_sample, compute.samples, self._limits.queue_limit, closed_loop
+            scenario.frames,
+            interval_s,
+            scenario.first_sample,
+            compute.samples,
+            self._limits.queue_limit,
+            closed_loop,
+            feed,
         )
         self._interval_s = interval_s
         self._pace, self._plan = Pace(costs, scenario), FallbackPlan(costs)

@@ -14,6 +14,8 @@ from controller.scenario import Scenario
 from runtime.workloads.base import WORKLOADS
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
+DEFAULT_FRAMES = 300
+UNLIMITED_FRAMES = 1_000_000_000  # a source ends before, or is stopped: three years at ten frames per second
 
 WorkloadName = Annotated[str, typer.Option("--workload", help=f"One of: {', '.join(WORKLOADS)}.")]
 BundleDir = Annotated[Path | None, typer.Option("--bundle", help="Directory of a bundle; default: the shipped one.")]
@@ -60,7 +62,13 @@ class DeviceOptions:
     decision: Annotated[
         str | None, typer.Option(help="Pin one decision, e.g. '{\"partition_point\": 2}'; fields not named default.")
     ] = None
-    frames: Annotated[int, typer.Option(min=1, help="How many frames to capture.")] = 300
+    source: Annotated[
+        str | None,
+        typer.Option(help="Video file, folder of images, camera index or URL; default: the workload's samples."),
+    ] = None
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames to capture; default: 300 samples, or the whole --source.")
+    ] = None
     fps: Annotated[float, typer.Option(min=0.0, help="Frames per second; 0: as fast as they are answered.")] = 10.0
     deadline_ms: Annotated[float, typer.Option(min=0.001, help="From capture to answer.")] = 100.0
     slowdown: Annotated[float, typer.Option(min=1.0, help="Emulate a device this many times slower.")] = 1.0
@@ -87,7 +95,12 @@ class DeviceOptions:
             rtt_s=self.rtt_ms / 1e3,
             trace_start_s=self.uplink_start_s,
             uplink_share_frac=self.uplink_share,
-            frames=self.frames,
+            frames=self.frames_ahead or UNLIMITED_FRAMES,
             first_sample=self.start,
             seed=self.seed,
         )
+
+    @property
+    def frames_ahead(self) -> int | None:
+        """How many frames there will be, where that is known."""
+        return self.frames or (DEFAULT_FRAMES if self.source is None else None)
