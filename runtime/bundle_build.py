@@ -8,7 +8,7 @@ are fitted on the validation split.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,10 @@ from runtime.models.describe import describe_layers
 from runtime.models.stages import BranchyModel
 from runtime.models.weights import load_for_inference
 from runtime.recorded import Recorded, save_recorded
-from runtime.workloads.base import Images, Split, Workload
+from runtime.workloads.base import Image, Images, Split, Workload
 
 RECORDED_SPLITS: tuple[Split, ...] = ("validation", "test")
-BATCH = 250
+BATCH_PIXELS = 200_000  # how much is in memory at once: 255 small garments, or one large photograph
 LOSSLESS_IMAGE_CODECS = ("raw", "png")
 _TEMPERATURES = np.geomspace(0.25, 4.0, 81)
 
@@ -71,10 +71,23 @@ class MeasuredModel:
 
 @dataclass(frozen=True)
 class SplitData:
-    """Frames of one split at every resolution, and their truths."""
+    """The first frames of one split; they are read as they are needed, since all of them may not fit into memory."""
 
-    images: dict[int, Images]
-    truths: list[Any]
+    workload: Workload
+    split: Split
+    count: int
+
+    def truths(self) -> list[Any]:
+        return [self.workload.sample(index, self.split)[1] for index in range(self.count)]
+
+    def batches(self, px: int) -> Iterator[Images]:
+        """All frames at one resolution, a few at a time."""
+        batch: list[Image] = []
+        for index in range(self.count):
+            batch.append(self.workload.resize(self.workload.sample(index, self.split)[0], px))
+            if index + 1 == self.count or (len(batch) + 1) * _pixels(batch[0]) > BATCH_PIXELS:
+                yield np.stack(batch)
+                batch = []
 
 
 def write_bundle(directory: Path, workload: Workload, measured: Sequence[MeasuredModel]) -> Manifest:
@@ -118,7 +131,8 @@ def measure_model(
 
     `max_samples` limits each split (a quick look); `advance` is told what comes next, `measurement_steps` times.
     """
-    data = {split: _read_split(workload, split, max_samples) for split in RECORDED_SPLITS}
+    data = {split: _first_frames(workload, split, max_samples) for split in RECORDED_SPLITS}
+    truths = {split: part.truths() for split, part in data.items()}
     path = directory / trained.file_name
     model = load_for_inference(path, workload.name, trained.family, trained.exit_after)
     outputs: dict[Split, dict[int, dict[Key, Outputs]]] = {split: {} for split in data}
@@ -126,18 +140,19 @@ def measure_model(
     for px in workload.resolutions_px:
         for split in data:
             advance(f"{px} px, {split}")
-            outputs[split][px] = run_variants(model, workload, data[split].images[px])
+            outputs[split][px] = run_variants(model, workload, data[split].batches(px))
         advance(f"{px} px, payloads")
-        payloads += measure_payloads(trained.name, model, workload, data["validation"].images[px], px)
-    truths = data["validation"].truths
+        payloads += measure_payloads(trained.name, model, workload, data["validation"].batches(px), px)
     temperatures = [
-        _calibrate(workload, {px: by_key[e, 0, EXACT] for px, by_key in outputs["validation"].items()}, truths)
+        _calibrate(
+            workload, {px: by_key[e, 0, EXACT] for px, by_key in outputs["validation"].items()}, truths["validation"]
+        )
         for e in range(len(trained.exit_after))
     ]
-    rows = _Rows(trained.name, workload, {split: part.truths for split, part in data.items()}, temperatures)
+    rows = _Rows(trained.name, workload, truths, temperatures)
     for px in workload.resolutions_px:
         rows.add(px, {split: outputs[split][px] for split in outputs})
-    examples = {px: workload.to_input(images[:1]) for px, images in data["validation"].images.items()}
+    examples = {px: workload.to_input(next(data["validation"].batches(px))[:1]) for px in workload.resolutions_px}
     return MeasuredModel(
         info=_describe(trained, model, _file_info(path), examples, temperatures),
         variants=tuple(rows.variants),
@@ -153,12 +168,13 @@ def measurement_steps(workload: Workload) -> int:
     return len(workload.resolutions_px) * (len(RECORDED_SPLITS) + 1)
 
 
-def _read_split(workload: Workload, split: Split, max_samples: int | None) -> SplitData:
+def _first_frames(workload: Workload, split: Split, max_samples: int | None) -> SplitData:
     count = workload.sample_count(split)
-    samples = [workload.sample(index, split) for index in range(min(count, max_samples or count))]
-    frames = np.stack([image for image, _ in samples])
-    images = {px: workload.resize(frames, px) for px in workload.resolutions_px}
-    return SplitData(images, [truth for _, truth in samples])
+    return SplitData(workload, split, min(count, max_samples or count))
+
+
+def _pixels(image: Image) -> int:
+    return int(image.shape[0] * image.shape[1])
 
 
 def _calibrate(workload: Workload, exact: dict[int, Outputs], truths: Sequence[Any]) -> float:
@@ -205,7 +221,7 @@ class _Rows:
     def _agreement(self, base_row: int) -> float:
         rows = self.answers["validation"]
         pairs = zip(rows[base_row].predictions, rows[-1].predictions, strict=True)
-        return float(np.mean([exact == lossy for exact, lossy in pairs]))
+        return float(np.mean([self._workload.score(lossy, exact) for exact, lossy in pairs]))
 
 
 def _describe(
@@ -232,11 +248,10 @@ def _describe(
 
 
 @torch.inference_mode()
-def run_variants(model: BranchyModel, workload: Workload, images: Images) -> dict[Key, Outputs]:
+def run_variants(model: BranchyModel, workload: Workload, batches: Iterable[Images]) -> dict[Key, Outputs]:
     """Outputs of every exit on u8 images (n, h, w[, 3]): exact, and after every lossy payload at every cut."""
     parts: dict[Key, list[Outputs]] = {}
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
+    for batch in batches:
         z = workload.to_input(batch)
         for exit_branch, output in enumerate(model.all_exits(z)):
             parts.setdefault((exit_branch, 0, EXACT), []).append(output.numpy())
@@ -267,20 +282,27 @@ def _through_image_codec(codec: str, images: Images) -> Images:
 
 
 @torch.inference_mode()
-def measure_payloads(name: str, model: BranchyModel, workload: Workload, images: Images, px: int) -> list[PayloadInfo]:
+def measure_payloads(
+    name: str, model: BranchyModel, workload: Workload, batches: Iterable[Images], px: int
+) -> list[PayloadInfo]:
     """Encoded bytes of every cut and codec, mean and standard deviation over the images."""
-    rows = [_payload_row(name, px, 0, codec, images) for codec in workload.image_codecs]
-    z = workload.to_input(images)
-    for cut in range(1, len(model.stages)):
-        stage_outputs = [model.run_stages(z[i : i + BATCH], cut - 1, cut) for i in range(0, len(z), BATCH)]
-        z = torch.cat(stage_outputs)
-        rows += [_payload_row(name, px, cut, codec, z.numpy()) for codec in workload.tensor_codecs]
-    return rows
+    sizes: dict[tuple[int, str], list[int]] = {}
 
+    def add(cut: int, codec: str, arrays: NDArray[Any]) -> None:
+        sizes.setdefault((cut, codec), []).extend(len(encode(codec, array)) for array in arrays)
 
-def _payload_row(name: str, px: int, cut: int, codec: str, arrays: NDArray[Any]) -> PayloadInfo:
-    sizes = np.array([len(encode(codec, array)) for array in arrays])
-    return PayloadInfo(name, px, cut, codec, round(float(sizes.mean()), 2), round(float(sizes.std()), 2))
+    for batch in batches:
+        for codec in workload.image_codecs:
+            add(0, codec, batch)
+        z = workload.to_input(batch)
+        for cut in range(1, len(model.stages)):
+            z = model.run_stages(z, cut - 1, cut)
+            for codec in workload.tensor_codecs:
+                add(cut, codec, z.numpy())
+    return [
+        PayloadInfo(name, px, cut, codec, round(float(np.mean(found)), 2), round(float(np.std(found)), 2))
+        for (cut, codec), found in sizes.items()
+    ]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from controller.records import Decision
 from controller.space import NO_PAYLOAD
 from runtime.codecs import decode, encode
 from runtime.models.describe import LayerInfo, describe_layers
+from runtime.models.detector_parts import Peaks
 from runtime.models.stages import Residual
 from runtime.segments import Segments
 from runtime.workloads.base import Image
@@ -29,7 +30,18 @@ PartKey = tuple[str | int, ...]
 Call = Callable[[], Any]
 
 #: The modules that `describe_layers` lists; all others compute nothing of their own.
-_LISTED = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.ReLU, nn.BatchNorm2d, Residual)
+_LISTED = (
+    nn.Conv2d,
+    nn.Linear,
+    nn.MaxPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.ReLU,
+    nn.BatchNorm2d,
+    nn.Upsample,
+    nn.PixelShuffle,
+    Residual,
+    Peaks,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -287,7 +287,7 @@ def test_a_written_bundle_opens_and_repeats_what_was_measured(tmp_path: Path, mo
     assert opened.manifest.sample_counts == {"validation": 25, "test": 25}
     assert len(steps) == measurement_steps(workload)
     images = workload.resize(np.stack([workload.sample(i, "validation")[0] for i in range(25)]), 14)
-    exact = run_variants(opened.model("small"), workload, images)[3, 0, EXACT]
+    exact = run_variants(opened.model("small"), workload, [images])[3, 0, EXACT]
     row = opened.variant(Decision("small", 14, 3, 0, "png"))
     label = opened.recorded("validation").label
     assert label is not None

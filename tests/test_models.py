@@ -180,6 +180,9 @@ class _Brightness:
             for i, output in enumerate(outputs)
         }
 
+    def finish(self, model: BranchyModel) -> None:
+        pass
+
 
 def _tiny() -> BranchyModel:
     def stage(inputs: int) -> nn.Module:

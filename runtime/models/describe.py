@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from runtime.models.detector_parts import Peaks
 from runtime.models.stages import BranchyModel, Residual
 
 
@@ -22,7 +23,7 @@ from runtime.models.stages import BranchyModel, Residual
 class LayerInfo:
     """One layer as a latency model sees it. Sizes are in elements, for a batch of one."""
 
-    kind: str  # conv, depthwise, norm, relu, pool, fc or add
+    kind: str  # conv, depthwise, norm, relu, pool, fc, add, resize or peaks
     regressors: tuple[float, ...]  # of Edgent's table, for this kind
     macs: int
     input_size: int
@@ -87,7 +88,9 @@ def _layer_info(layer: nn.Module, x: Tensor, output: Tensor) -> LayerInfo | None
         return LayerInfo("fc", (float(sizes[0]), float(sizes[1])), layer.weight.numel(), *sizes)
     if isinstance(layer, nn.MaxPool2d | nn.AdaptiveAvgPool2d):
         return LayerInfo("pool", (float(sizes[0]), float(sizes[1])), 0, *sizes)
-    for kind, types in (("relu", nn.ReLU), ("norm", nn.BatchNorm2d), ("add", Residual)):
+    if isinstance(layer, nn.Upsample | nn.PixelShuffle):
+        return LayerInfo("resize", (float(sizes[0]), float(sizes[1])), 0, *sizes)
+    for kind, types in (("relu", nn.ReLU), ("norm", nn.BatchNorm2d), ("add", Residual), ("peaks", Peaks)):
         if isinstance(layer, types):
             return LayerInfo(kind, (float(sizes[0]),), 0, *sizes)
     return None

@@ -76,6 +76,10 @@ class TrainingTask(Protocol):
         """Validation scores to log, for example `score/28px/exit0`."""
         ...
 
+    def finish(self, model: BranchyModel) -> None:
+        """Set what is chosen on validation samples and stored with the weights, such as operating thresholds."""
+        ...
+
 
 class Reporter(Protocol):
     """Where progress goes: a progress bar and TensorBoard, or nowhere."""

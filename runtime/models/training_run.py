@@ -100,6 +100,7 @@ def _train_and_measure(plan: TrainingPlan, family: str, events: Any) -> None:
         reporter.writer.add_text("configuration", json.dumps(asdict(config)))
         model = train(lambda: workload.build(family), task, config, reporter)
         reporter.writer.close()
+        task.finish(model)
         file_name = f"{family}.safetensors"
         save_weights(model, plan.out / file_name)
         trained = TrainedModel(family, family, file_name, model.exit_after, asdict(config))

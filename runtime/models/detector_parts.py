@@ -1,0 +1,112 @@
+"""Which modules make a detector of a branchy model? Its answer as a map's peaks, and cuts trained for few bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MAP_STRIDE = 4  # input pixels per cell of an exit's map
+VALUES = 5  # per cell: objectness logit, then log distances to the box's left, top, right and bottom, in cells
+PEAKS = 32  # candidates per frame
+NO_PEAK = -30.0  # logit of a cell that is no peak
+LOG_DISTANCES = (-4.0, 6.0)  # limits of what a cell may say
+U1_THRESHOLD_FRAC = 0.35  # of a channel's maximum: one-bit levels are 1 above it, as in the codec
+TRAINED_BITS = (1, 1, 2, 4)  # of quantised training samples, drawn from evenly
+
+
+class Peaks(nn.Module):
+    """Map (batch, 5, h, w) to candidates (batch, PEAKS, 5) in evaluation mode: left, top, right, bottom, logit.
+
+    Sides are fractions of the input's width and height. Logits are given relative to the operating threshold of the
+    exit at this input width, so that a candidate counts from logit 0 on.
+    """
+
+    threshold: Tensor
+
+    def __init__(self, widths_px: tuple[int, ...]) -> None:
+        super().__init__()
+        self.widths_px = widths_px
+        self.register_buffer("threshold", torch.zeros(len(widths_px)))
+
+    def forward(self, cells: Tensor) -> Tensor:
+        if self.training:
+            return cells
+        cells = cells.float()
+        height, width = cells.shape[-2:]
+        logit = cells[:, 0]
+        peak = logit == F.max_pool2d(logit[:, None], 3, 1, 1)[:, 0]
+        best, at = torch.where(peak, logit, NO_PEAK).flatten(1).topk(PEAKS)
+        distances = cells[:, 1:].flatten(2).gather(2, at[:, None].expand(-1, 4, -1)).clamp(*LOG_DISTANCES).exp()
+        x, y = at % width + 0.5, at // width + 0.5
+        left, top, right, bottom = distances.unbind(1)
+        sides = ((x - left) / width, (y - top) / height, (x + right) / width, (y + bottom) / height)
+        return torch.stack((*sides, best - self._threshold(width * MAP_STRIDE)), 2)
+
+    def _threshold(self, width_px: int) -> Tensor:
+        nearest = min(range(len(self.widths_px)), key=lambda i: abs(self.widths_px[i] - width_px))
+        return self.threshold[nearest]
+
+
+class Cut(nn.Module):
+    """What training does to a tensor at a cut; nothing in evaluation mode."""
+
+    def __init__(self, quantised_frac: float, sparsity_weight: float = 0.0) -> None:
+        super().__init__()
+        self.quantised_frac = quantised_frac
+        self.sparsity_weight = sparsity_weight
+
+    def forward(self, z: Tensor) -> Tensor:
+        if not self.training:
+            return z
+        if self.sparsity_weight > 0:
+            z = _Pressed.apply(z, self.sparsity_weight)  # type: ignore[no-untyped-call]
+        draw = torch.rand(len(z)).tolist()
+        rows = [self._maybe_quantised(z[i : i + 1], draw[i]) for i in range(len(z))]
+        return torch.cat(rows)
+
+    def _maybe_quantised(self, z: Tensor, draw: float) -> Tensor:
+        if draw >= self.quantised_frac:
+            return z
+        bits = TRAINED_BITS[int(draw / self.quantised_frac * len(TRAINED_BITS))]
+        rounded = rounded_to_bits(z.detach(), bits)
+        return z + (rounded - z.detach())  # the gradient passes straight through (Bengio et al., 2013)
+
+
+@torch.no_grad()
+def rounded_to_bits(z: Tensor, bits: int) -> Tensor:
+    """What arrives of (batch, channels, h, w) after the payload codec of so many bits."""
+    flat = z.float().flatten(2)
+    high = flat.amax(2, keepdim=True)
+    if bits == 1:
+        above = (flat > U1_THRESHOLD_FRAC * high).float()
+        below = 1.0 - above
+        mean_above = (flat * above).sum(2, keepdim=True) / above.sum(2, keepdim=True).clamp(min=1.0)
+        mean_below = (flat * below).sum(2, keepdim=True) / below.sum(2, keepdim=True).clamp(min=1.0)
+        rounded = torch.where(above > 0, mean_above, mean_below)
+    else:
+        low = flat.amin(2, keepdim=True)
+        step = ((high - low) / ((1 << bits) - 1)).clamp(min=1e-8)
+        rounded = low + step * ((flat - low) / step).round()
+    return rounded.reshape(z.shape).to(z.dtype)
+
+
+class _Pressed(torch.autograd.Function):
+    """Identity whose gradient also lowers the mean L1/L2 ratio of the channels."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, weight: float) -> Tensor:
+        ctx.save_for_backward(z)
+        ctx.weight = weight
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (z,) = ctx.saved_tensors
+        with torch.enable_grad():
+            x = z.detach().float().requires_grad_(True)
+            ratio = x.mean((2, 3)) / (x.square().mean((2, 3)) + 1e-6).sqrt()
+            (pressure,) = torch.autograd.grad(ratio.mean(), x)
+        return gradient + (ctx.weight * pressure).to(gradient.dtype), None

@@ -1,0 +1,65 @@
+"""What do a detector's candidates mean? Boxes in pixels of the original frame, after non-maximum suppression.
+
+Candidates are what an exit gives for a frame (`detector_parts.Peaks`): left, top, right, bottom as fractions of the
+frame, and a logit relative to the operating threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+
+NMS_IOU = 0.5
+
+
+def iou_matrix(a: Floats, b: Floats) -> Floats:
+    """(n, m) intersection over union of boxes (n, 4) and (m, 4): left, top, right, bottom."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.clip(high - low, 0.0, None).prod(axis=2)
+    areas = [(box[:, 2:] - box[:, :2]).prod(axis=1) for box in (a, b)]
+    union = areas[0][:, None] + areas[1][None, :] - shared
+    return np.asarray(shared / np.maximum(union, 1e-9))
+
+
+def kept_candidates(candidates: Floats, width: int, height: int, least_logit: float = 0.0) -> Floats:
+    """Rows (n, 5) left, top, right, bottom in pixels and logit, best first, none covering a better one."""
+    likely = candidates[candidates[:, 4] >= least_logit].astype(np.float64)
+    likely = likely[np.argsort(-likely[:, 4], kind="stable")]
+    likely[:, :4] = np.clip(likely[:, :4], 0.0, 1.0) * (width, height, width, height)
+    overlap = iou_matrix(likely[:, :4], likely[:, :4]) > NMS_IOU
+    kept: list[int] = []
+    for row in range(len(likely)):
+        if not overlap[row, kept].any():
+            kept.append(row)
+    return np.asarray(likely[kept])
+
+
+def hits(boxes: Floats, truth: Floats, least_iou: float) -> NDArray[np.bool_]:
+    """Which boxes (best first) find a person that no better one has found; boxes are left, top, right, bottom."""
+    found = np.zeros(len(boxes), bool)
+    free = np.ones(len(truth), bool)
+    overlap = iou_matrix(boxes, truth)
+    for row in range(len(boxes)):
+        gain = np.where(free, overlap[row], 0.0)
+        if len(truth) and gain.max() >= least_iou:
+            found[row] = True
+            free[gain.argmax()] = False
+    return found
+
+
+def best_threshold(logits: Sequence[Floats], found: Sequence[NDArray[np.bool_]], people: int) -> tuple[float, float]:
+    """The logit threshold with the greatest F1 over many frames, and that F1."""
+    every, right = np.concatenate(logits), np.concatenate(found)
+    order = np.argsort(-every, kind="stable")
+    if len(order) == 0 or people == 0:
+        return 0.0, 0.0
+    f1 = 2.0 * np.cumsum(right[order]) / (np.arange(1, len(order) + 1) + people)
+    at = int(f1.argmax())
+    following = every[order[at + 1]] if at + 1 < len(order) else every[order[at]] - 1.0
+    return float((every[order[at]] + following) / 2.0), float(f1[at])
