@@ -33,15 +33,15 @@ class Size:
     stem: tuple[int, ...]  # channels: to a quarter of the input, to an eighth, then residuals of the same width
     bottleneck: int  # channels that cross the cut worth sending
     trunk: int  # channels after the bottleneck
-    blocks: tuple[tuple[int, ...], ...]  # per stage after the bottleneck: inner channels of its hourglass, () for none
+    blocks: tuple[tuple[int, ...], ...]  # per stage after the bottleneck: channels at 1/16, at 1/32; () for none
     exit_after: tuple[int, ...]
     head: int  # hidden channels of an exit head
 
 
 SIZES = {
-    "nano": Size((16, 32), 8, 32, ((), (48, 48), (48, 48)), (2, 3, 4), 16),
-    "small": Size((24, 48, 48), 8, 48, ((), (64, 64), (64, 64, 64)), (2, 3, 4), 24),
-    "medium": Size((24, 64, 64), 8, 64, ((96, 96), (96, 96, 96), (96, 96, 96)), (2, 3, 4), 32),
+    "nano": Size((16, 32), 8, 32, ((), (48,), (48, 64)), (2, 3, 4), 16),
+    "small": Size((24, 48, 48), 8, 48, ((), (64, 80), (64, 80)), (2, 3, 4), 24),
+    "medium": Size((24, 64, 64), 8, 64, ((96,), (96, 128), (96, 128)), (2, 3, 4), 32),
 }
 
 
@@ -71,11 +71,11 @@ def _stem(channels: tuple[int, ...], bottleneck: int) -> nn.Sequential:
 
 
 def _hourglass(channels: int, inner: tuple[int, ...]) -> Residual:
-    """A residual whose main path works at half of the resolution."""
-    first, *more = inner
-    layers: list[nn.Module] = [conv_norm(channels, first, 3, 2)]
-    layers += [conv_norm(before, width) for before, width in zip(inner, more, strict=False)]
-    layers += [conv_norm(inner[-1], channels, 1, relu=False), nn.Upsample(scale_factor=2)]
+    """A residual whose main path works at half of the resolution, and holds another such residual if there is more."""
+    width, *more = inner
+    layers: list[nn.Module] = [conv_norm(channels, width, 3, 2)]
+    layers += [_hourglass(width, tuple(more))] if more else []
+    layers += [conv_norm(width, width), conv_norm(width, channels, 1, relu=False), nn.Upsample(scale_factor=2)]
     return Residual(nn.Sequential(*layers), nn.Identity())
 
 

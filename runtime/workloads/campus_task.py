@@ -41,7 +41,7 @@ CENTRE_SPREAD = 0.12  # standard deviation of the Gaussian, of the box's sides
 BOX_CELLS = 0.5  # cells whose Gaussian is above this learn the box
 BOX_WEIGHT = 1.0
 EXIT_WEIGHTS = 0.6  # of every exit but the last, whose weight is 1
-EVALUATED_EVERY = 2  # validation frames looked at after an epoch
+EVALUATED_EVERY = 4  # validation frames looked at after an epoch
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class CampusTask:
         self._held_out = np.stack([frame for frame, _ in held_out])
         self._held_out_boxes = [_as_array(truth) for _, truth in held_out]
         background = np.median(np.stack(self._frames[::BACKGROUND_STEP]), axis=0).astype(np.uint8)
-        self._people = [
+        self.people = [
             person
             for frame, boxes in zip(self._frames, self._boxes, strict=True)
             for person in cut_out(frame, boxes, background)
@@ -91,7 +91,7 @@ class CampusTask:
         row = int(rng.integers(len(self._frames)))
         frame, boxes = self._frames[row].copy(), self._boxes[row]
         for _ in range(rng.choice(PASTED)):
-            boxes = paste(frame, boxes, self._people[int(rng.integers(len(self._people)))], rng)
+            boxes = paste(frame, boxes, self.people[int(rng.integers(len(self.people)))], rng)
         scale *= rng.uniform(*ZOOM)
         image, boxes = view(frame, boxes, scale, width, height, rng)
         if rng.random() < 0.5:
