@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import zstandard
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from controller.errors import RemoteProtocolError, UsageError
 from runtime.codecs import TENSOR_BITS, check_codec, decode, dequantise, encode, quantise
+from runtime.codecs.tensor import THRESHOLD_FRAC, pack, unpack
 
 SHAPES = [(1, 1, 1), (3, 5, 5), (16, 7, 7), (24, 14, 14)]
 
@@ -32,17 +34,26 @@ def test_lossless_images_come_back_bit_for_bit(codec: str, shape: tuple[int, ...
     assert np.array_equal(decode(codec, encode(codec, image), shape, np.uint8), image)
 
 
+@pytest.mark.parametrize("family", ["jpeg", "webp"])
 @pytest.mark.parametrize("shape", [(28, 28), (9, 17, 3)])
-def test_a_jpeg_comes_back_close_and_smaller_at_lower_quality(shape: tuple[int, ...]) -> None:
+def test_a_lossy_image_comes_back_close_and_smaller_at_lower_quality(family: str, shape: tuple[int, ...]) -> None:
     plain = _image(32)[: shape[0], : shape[1]]
     image = np.stack([plain] * 3, axis=2) if len(shape) == 3 else plain
-    payload = encode("jpeg95", image)
-    error = np.abs(decode("jpeg95", payload, shape, np.uint8).astype(int) - image)
+    payload = encode(f"{family}95", image)
+    error = np.abs(decode(f"{family}95", payload, shape, np.uint8).astype(int) - image)
     assert error.mean() < 12
-    assert len(encode("jpeg30", image)) < len(payload)
+    assert len(encode(f"{family}30", image)) < len(payload)
 
 
-@pytest.mark.parametrize("codec", TENSOR_BITS)
+def test_colours_keep_their_order() -> None:
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[..., 0], image[..., 2] = 200, 50
+    for codec in ("raw", "png", "jpeg90", "webp90"):
+        mean = decode(codec, encode(codec, image), image.shape, np.uint8).mean(axis=(0, 1))
+        assert np.allclose(mean, [200, 0, 50], atol=6), codec
+
+
+@pytest.mark.parametrize("codec", ["u8", "u4", "u2"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_tensor_comes_back_within_half_a_quantisation_step(codec: str, shape: tuple[int, ...]) -> None:
     tensor = _tensor(shape)
@@ -51,6 +62,25 @@ def test_a_tensor_comes_back_within_half_a_quantisation_step(codec: str, shape: 
     # half a step, and what rounding the scales to float16 adds
     allowed = 0.5 * reach + 2e-3 * np.abs(tensor).max() + 1e-6
     assert np.all(np.abs(restored - tensor).reshape(shape[0], -1).max(axis=1) <= allowed)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_one_bit_divides_a_channel_at_its_threshold_into_two_means(shape: tuple[int, ...]) -> None:
+    tensor = _tensor(shape)
+    restored = decode("u1", encode("u1", tensor), shape, np.float32)
+    for channel, got in zip(tensor, restored, strict=True):
+        above = channel > channel.min() + THRESHOLD_FRAC * np.ptp(channel)
+        assert np.allclose(got[~above], channel[~above].mean(), rtol=2e-3, atol=1e-6)
+        assert np.allclose(got[above], channel[above].mean() if above.any() else 0, rtol=2e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@given(data=st.binary(min_size=1, max_size=40))
+def test_packing_comes_back_and_takes_no_more_bytes_than_it_must(bits: int, data: bytes) -> None:
+    levels = np.frombuffer(data, np.uint8) & np.uint8((1 << bits) - 1)
+    packed = pack(levels, bits)
+    assert len(packed) == (levels.size * bits + 7) // 8
+    assert np.array_equal(unpack(np.frombuffer(packed, np.uint8), levels.size, bits), levels)
 
 
 @pytest.mark.parametrize("codec", TENSOR_BITS)
@@ -64,9 +94,10 @@ def test_what_the_batched_quantiser_says_is_what_the_wire_carries(codec: str) ->
 def test_constant_and_huge_channels_survive() -> None:
     tensor = np.zeros((3, 4, 4), np.float32)
     tensor[1], tensor[2, 0, 0] = 7.0, 1e9
-    restored = decode("u4", encode("u4", tensor), tensor.shape, np.float32)
-    assert np.array_equal(restored[:2], tensor[:2])
-    assert np.isfinite(restored).all()
+    for codec in TENSOR_BITS:
+        restored = decode(codec, encode(codec, tensor), tensor.shape, np.float32)
+        assert np.array_equal(restored[:2], tensor[:2])
+        assert np.isfinite(restored).all()
 
 
 def test_a_sparse_tensor_is_compressed_and_noise_is_stored() -> None:
@@ -79,7 +110,7 @@ def test_a_sparse_tensor_is_compressed_and_noise_is_stored() -> None:
 @settings(max_examples=200, deadline=None)
 @given(
     payload=st.binary(max_size=400),
-    codec=st.sampled_from(["raw", "png", "jpeg75", "u8", "u4", "none", "zip"]),
+    codec=st.sampled_from(["raw", "png", "jpeg75", "webp75", *TENSOR_BITS, "none", "zip"]),
     shape=st.sampled_from([(14, 14), (3, 5, 5), (14, 14, 3)]),
 )
 def test_arbitrary_bytes_give_an_array_of_the_asked_shape_or_a_protocol_error(
@@ -97,7 +128,7 @@ def test_arbitrary_bytes_give_an_array_of_the_asked_shape_or_a_protocol_error(
 
 
 @settings(max_examples=150, deadline=None)
-@given(data=st.data(), codec=st.sampled_from(["png", "jpeg90", "u8", "u4"]))
+@given(data=st.data(), codec=st.sampled_from(["png", "jpeg90", "webp90", *TENSOR_BITS]))
 def test_damaged_payloads_give_an_array_of_the_asked_shape_or_a_protocol_error(data: st.DataObject, codec: str) -> None:
     array = _tensor((4, 7, 7)) if codec in TENSOR_BITS else _image(28)
     payload = bytearray(encode(codec, array))
@@ -112,7 +143,7 @@ def test_damaged_payloads_give_an_array_of_the_asked_shape_or_a_protocol_error(d
     assert np.isfinite(restored).all()
 
 
-@pytest.mark.parametrize("codec", ["raw", "png", "u8", "u4"])
+@pytest.mark.parametrize("codec", ["raw", "png", *TENSOR_BITS])
 def test_every_truncation_and_a_trailing_byte_are_refused(codec: str) -> None:
     array = _tensor((4, 5, 5)) if codec in TENSOR_BITS else _image(14)
     payload = encode(codec, array)
@@ -132,15 +163,24 @@ def test_a_frame_that_claims_gigabytes_is_refused_before_it_is_decompressed() ->
         decode("u8", bomb, (4, 5, 5), np.float32)
 
 
-@pytest.mark.parametrize("codec", ["png", "jpeg90"])
+@pytest.mark.parametrize("codec", ["png", "jpeg90", "webp90"])
 def test_an_image_of_another_size_is_refused_before_it_is_decoded(codec: str) -> None:
     with pytest.raises(RemoteProtocolError, match=r"size \(28, 28\); expected \(14, 14\)"):
         decode(codec, encode(codec, _image(28)), (14, 14), np.uint8)
 
 
+@pytest.mark.parametrize("quality", [95, 101])  # above 100 the encoder makes the lossless form
+def test_a_webp_that_is_not_a_simple_lossy_image_is_refused(quality: int) -> None:
+    data = bytearray(cv2.imencode(".webp", _image(28), [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes())
+    if quality <= 100:
+        data[12:16] = b"VP8X"
+    with pytest.raises(RemoteProtocolError, match="lossy key frame"):
+        decode("webp90", bytes(data), (28, 28), np.uint8)
+
+
 def test_an_unknown_codec_is_a_usage_error_that_names_the_known_ones() -> None:
-    for codec in ("raw", "png", "jpeg1", "jpeg100", "u8", "u4", "none"):
+    for codec in ("raw", "png", "jpeg1", "jpeg100", "webp1", "webp100", *TENSOR_BITS, "none"):
         check_codec(codec)
-    for codec in ("jpeg0", "jpeg101", "u3", ""):
+    for codec in ("jpeg0", "jpeg101", "webp", "webp101", "u3", ""):
         with pytest.raises(UsageError, match="expected raw, png"):
             check_codec(codec)

@@ -1,0 +1,167 @@
+"""How does a float tensor become a few bits per value? Affine quantisation per channel, packed and entropy-coded.
+
+    flag (1 byte: 0 stored, 1 zstd) | low (float16 x channels) | step (float16 x channels) | packed levels
+
+    value = low + step * level
+
+With 8, 4 and 2 bits, low is the channel's minimum and step its range over the number of intervals. One bit says
+whether a value lies above a threshold: low is the mean of the values below, low + step the mean of those above.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from controller.errors import RemoteProtocolError
+
+TENSOR_BITS = {"u8": 8, "u4": 4, "u2": 2, "u1": 1}
+THRESHOLD_FRAC = 0.35  # of a channel's range: where one bit divides it
+ZSTD_LEVEL = 1
+_STORED, _ZSTD = 0, 1
+_FLOAT16_MAX = 65504.0
+#: zstandard's contexts are not safe to share between threads.
+_contexts = threading.local()
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """Levels and per-channel scales of a batch of tensors."""
+
+    levels: NDArray[np.uint8]  # (batch, channels, h, w)
+    low: NDArray[np.float16]  # (batch, channels)
+    step: NDArray[np.float16]  # (batch, channels)
+
+
+def quantise(tensors: NDArray[np.float32], bits: int) -> Quantised:
+    """Affine quantisation of (batch, channels, h, w), a scale for each sample and channel."""
+    flat = tensors.reshape(*tensors.shape[:2], -1)
+    levels, low, step = _binary(flat) if bits == 1 else _uniform(flat, bits)
+    return Quantised(levels.reshape(tensors.shape), low, step)
+
+
+def _uniform(
+    flat: NDArray[np.float32], bits: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.float16]]:
+    top_level = (1 << bits) - 1
+    low = _to_float16(flat.min(axis=2))
+    step = _to_float16((flat.max(axis=2) - low.astype(np.float32)) / top_level)
+    divisor = np.where(step > 0, step, np.float16(1)).astype(np.float32)
+    levels = (flat - low.astype(np.float32)[..., None]) / divisor[..., None]
+    return np.clip(np.rint(levels), 0, top_level).astype(np.uint8), low, step
+
+
+def _binary(flat: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.float16]]:
+    least, most = flat.min(axis=2), flat.max(axis=2)
+    above = flat > (least + np.float32(THRESHOLD_FRAC) * (most - least))[..., None]
+    count = above.sum(axis=2)
+    sum_above = np.where(above, flat, 0).sum(axis=2, dtype=np.float64)
+    # At least the minimum is below; nothing is above in a constant channel.
+    mean_below = (flat.sum(axis=2, dtype=np.float64) - sum_above) / np.maximum(flat.shape[2] - count, 1)
+    mean_above = np.where(count > 0, sum_above / np.maximum(count, 1), mean_below)
+    low = _to_float16(mean_below)
+    return above.view(np.uint8), low, _to_float16(mean_above - low.astype(np.float32))
+
+
+def _to_float16(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
+    limited: NDArray[np.floating[Any]] = np.clip(values, -_FLOAT16_MAX, _FLOAT16_MAX)
+    return limited.astype(np.float16)
+
+
+def dequantise(quantised: Quantised) -> NDArray[np.float32]:
+    """The values the receiver computes with, float32 (batch, channels, h, w)."""
+    low = quantised.low.astype(np.float32)[..., None, None]
+    step = quantised.step.astype(np.float32)[..., None, None]
+    return low + step * quantised.levels.astype(np.float32)
+
+
+def encode_tensor(tensor: NDArray[Any], bits: int) -> bytes:
+    """Payload of a float tensor (channels, h, w)."""
+    quantised = quantise(tensor[None].astype(np.float32, copy=False), bits)
+    scales = quantised.low.tobytes() + quantised.step.tobytes()
+    body = scales + pack(quantised.levels.reshape(-1), bits)
+    packed = _compressor().compress(body)
+    if len(packed) < len(body):
+        return bytes([_ZSTD]) + packed
+    return bytes([_STORED]) + body
+
+
+def decode_tensor(data: bytes | memoryview, shape: tuple[int, ...], bits: int) -> NDArray[np.float32]:
+    """The tensor of that shape; RemoteProtocolError when the bytes are not that."""
+    if len(shape) != 3:
+        raise RemoteProtocolError(f"a tensor payload of shape {shape}; expected (channels, h, w)")
+    channels, count = shape[0], math.prod(shape)
+    body = _body(data, 4 * channels + (count * bits + 7) // 8)
+    low = np.frombuffer(body, "<f2", channels)
+    step = np.frombuffer(body, "<f2", channels, 2 * channels)
+    if not (np.isfinite(low).all() and np.isfinite(step).all()):
+        raise RemoteProtocolError("a tensor payload whose scales are not finite; expected finite float16 scales")
+    levels = unpack(np.frombuffer(body, np.uint8, offset=4 * channels), count, bits)
+    batch = dequantise(Quantised(levels.reshape(1, *shape), low[None], step[None]))
+    return batch.reshape(shape)
+
+
+def pack(levels: NDArray[np.uint8], bits: int) -> bytes:
+    """Levels of 1, 2, 4 or 8 bits, the first in the highest bits of a byte; zeros fill the last byte."""
+    if bits == 8:
+        return levels.tobytes()
+    if bits == 1:
+        return np.packbits(levels).tobytes()
+    per_byte = 8 // bits
+    rows = np.pad(levels, (0, -levels.size % per_byte)).reshape(-1, per_byte)
+    packed = np.zeros(len(rows), np.uint8)
+    for column in range(per_byte):
+        packed |= rows[:, column] << np.uint8(8 - bits * (column + 1))
+    return packed.tobytes()
+
+
+def unpack(packed: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.uint8]:
+    """The first `count` levels of what `pack` made."""
+    if bits == 8:
+        return packed[:count]
+    if bits == 1:
+        return np.unpackbits(packed, count=count)
+    shifts = np.arange(8 - bits, -1, -bits, dtype=np.uint8)
+    return (packed[:, None] >> shifts & np.uint8((1 << bits) - 1)).reshape(-1)[:count]
+
+
+def _body(data: bytes | memoryview, expected_bytes: int) -> bytes | memoryview:
+    """What follows the flag, decompressed, of exactly the expected size."""
+    if len(data) == 0 or data[0] not in (_STORED, _ZSTD):
+        raise RemoteProtocolError("a tensor payload without a known leading flag; expected 0 or 1")
+    body = memoryview(data)[1:]
+    if data[0] == _STORED:
+        check_size("stored tensor payload", len(body), expected_bytes)
+        return body
+    try:
+        # The frame's own claim is checked first: zstandard allocates what the header claims.
+        check_size("compressed tensor payload", zstandard.frame_content_size(body), expected_bytes)
+        return _decompressor().decompress(body, max_output_size=expected_bytes, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise RemoteProtocolError(f"a tensor payload that does not decompress: {error}") from None
+
+
+def check_size(what: str, got_bytes: int, expected_bytes: int) -> None:
+    """RemoteProtocolError unless both are equal."""
+    if got_bytes != expected_bytes:
+        raise RemoteProtocolError(f"{what} of {got_bytes} bytes; expected {expected_bytes}")
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    if not hasattr(_contexts, "compressor"):
+        _contexts.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+    compressor: zstandard.ZstdCompressor = _contexts.compressor
+    return compressor
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    if not hasattr(_contexts, "decompressor"):
+        _contexts.decompressor = zstandard.ZstdDecompressor()
+    decompressor: zstandard.ZstdDecompressor = _contexts.decompressor
+    return decompressor
