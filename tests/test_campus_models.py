@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from runtime.models.detector_parts import MAP_STRIDE, PEAKS, Cut, Peaks, rounded_to_bits
+from runtime.models.detector_parts import PEAKS, Cut, Peaks, rounded_to_bits
 from runtime.models.inference import fold_for_inference
 from runtime.models.training import TrainingConfig, train
 from runtime.workloads.campus_boxes import best_threshold, hits, kept_candidates
@@ -57,7 +57,7 @@ def test_training_rounds_to_as_many_values_as_the_bits_allow(bits: int) -> None:
     rounded = rounded_to_bits(z, bits)
     for sample in range(2):
         for channel in range(3):
-            assert len(rounded[sample, channel].unique()) <= 1 << bits
+            assert len(np.unique(rounded[sample, channel].numpy())) <= 1 << bits
     assert rounded.mean() == pytest.approx(z.mean().item(), abs=0.1)
 
 
@@ -94,7 +94,8 @@ def test_each_person_is_found_once_and_the_threshold_maximises_f1() -> None:
     assert found.tolist() == [True, False, True, False]
     assert not hits(boxes, np.zeros((0, 4)), 0.4).any()
     threshold, f1 = best_threshold([np.array([3.0, 2.0, 1.0, 0.0])], [found], len(truth))
-    assert (threshold, f1) == (0.5, pytest.approx(0.8))
+    assert threshold == pytest.approx(1.0)
+    assert f1 == pytest.approx(0.8)
 
 
 def test_the_loss_is_least_where_the_map_says_what_the_boxes_are() -> None:
@@ -169,7 +170,7 @@ def test_steps_repeat_for_the_same_epoch_and_boxes_lie_in_the_crop(task: CampusT
     boxes = np.concatenate(first[0].targets)
     assert (boxes[:, 2:] > boxes[:, :2]).all()
     assert boxes.min() >= 0
-    assert (boxes[:, 2] <= 128).all() and (boxes[:, 3] <= 96).all()
+    assert (boxes[:, 2:] <= (128, 96)).all()
 
 
 def test_a_pasted_person_adds_one_box_unless_somebody_would_vanish(task: CampusTask) -> None:
@@ -183,4 +184,4 @@ def test_a_pasted_person_adds_one_box_unless_somebody_would_vanish(task: CampusT
         counts = [*counts, len(boxes)]
     assert counts[0] == 1
     assert 8 <= counts[-1] < 60
-    assert MAP_STRIDE == 4 and (frame != 150).any()
+    assert (frame != 150).any()
