@@ -223,7 +223,7 @@ def test_shipped_weights_measured_anew_agree_with_the_recorded_test_answers(
         assert abs((answers == truths).mean() - recorded.score[row, :count].mean()) <= 0.002
 
 
-@pytest.mark.parametrize("codec", TENSOR_BITS)
+@pytest.mark.parametrize("codec", Garments.tensor_codecs)
 def test_a_live_lossy_cut_answers_as_recorded(bundle: Bundle, real_garments: Garments, codec: str) -> None:
     """One by one through the real codec, as device and MEC do."""
     recorded = bundle.recorded("test")
