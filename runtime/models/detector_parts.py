@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from runtime.codecs.tensor import THRESHOLD_FRAC
+
 MAP_STRIDE = 4  # input pixels per cell of an exit's map
 VALUES = 5  # per cell: objectness logit, then log distances to the box's left, top, right and bottom, in cells
 PEAKS = 32  # candidates per frame
 NO_PEAK = -30.0  # logit of a cell that is no peak
 LOG_DISTANCES = (-4.0, 6.0)  # limits of what a cell may say
-U1_THRESHOLD_FRAC = 0.35  # of a channel's maximum: one-bit levels are 1 above it, as in the codec
 TRAINED_BITS = (1, 1, 2, 4)  # of quantised training samples, drawn from evenly
 
 
@@ -79,15 +80,14 @@ class Cut(nn.Module):
 def rounded_to_bits(z: Tensor, bits: int) -> Tensor:
     """What arrives of (batch, channels, h, w) after the payload codec of so many bits."""
     flat = z.float().flatten(2)
-    high = flat.amax(2, keepdim=True)
+    low, high = flat.amin(2, keepdim=True), flat.amax(2, keepdim=True)
     if bits == 1:
-        above = (flat > U1_THRESHOLD_FRAC * high).float()
+        above = (flat > low + THRESHOLD_FRAC * (high - low)).float()
         below = 1.0 - above
         mean_above = (flat * above).sum(2, keepdim=True) / above.sum(2, keepdim=True).clamp(min=1.0)
         mean_below = (flat * below).sum(2, keepdim=True) / below.sum(2, keepdim=True).clamp(min=1.0)
         rounded = torch.where(above > 0, mean_above, mean_below)
     else:
-        low = flat.amin(2, keepdim=True)
         step = ((high - low) / ((1 << bits) - 1)).clamp(min=1e-8)
         rounded = low + step * ((flat - low) / step).round()
     return rounded.reshape(z.shape).to(z.dtype)

@@ -37,6 +37,7 @@ JPEG_QUALITY = (5, 60)
 PASTED = (0, 0, 1, 2, 3)  # people per crop, drawn from evenly
 BACKGROUND_STEP = 8  # every so many frames make the median
 FOREGROUND_DIFFERENCE = 25  # of a pixel's strongest channel from the median
+GROUP_ASPECT = 0.65  # a box wider than this share of its height holds several people: nothing is learned inside
 CENTRE_SPREAD = 0.12  # standard deviation of the Gaussian, of the box's sides
 BOX_CELLS = 0.5  # cells whose Gaussian is above this learn the box
 BOX_WEIGHT = 1.0
@@ -239,16 +240,23 @@ class Wanted:
     heat: Tensor  # (batch, h, w) in [0, 1], 1 at a centre
     sides: Tensor  # (batch, 4, h, w) distances to the box's sides, in cells
     weight: Tensor  # (batch, h, w) of the box loss
+    care: Tensor  # (batch, h, w) of the heat loss: 0 in groups
 
     @staticmethod
     def of(targets: Sequence[Floats], width: int, height: int) -> Wanted:
         heat = np.zeros((len(targets), height, width), np.float32)
         sides = np.ones((len(targets), 4, height, width), np.float32)
+        care = np.ones_like(heat)
         for row, boxes in enumerate(targets):
             for box in boxes / MAP_STRIDE:
-                _draw(heat[row], sides[row], box)
+                if box[2] - box[0] <= GROUP_ASPECT * (box[3] - box[1]):
+                    _draw(heat[row], sides[row], box)
+                else:
+                    left, top, right, bottom = box.astype(int)
+                    care[row, top : bottom + 1, left : right + 1] = 0.0
+        care = np.maximum(care, heat > BOX_CELLS).astype(np.float32)
         weight = np.where(heat > BOX_CELLS, heat, 0.0).astype(np.float32)
-        return Wanted(torch.from_numpy(heat), torch.from_numpy(sides), torch.from_numpy(weight))
+        return Wanted(*(torch.from_numpy(values) for values in (heat, sides, weight, care)))
 
 
 def _draw(heat: Floats, sides: Floats, box: Floats) -> None:
@@ -278,7 +286,7 @@ def exit_loss(output: Tensor, wanted: Wanted) -> tuple[Tensor, Tensor]:
     right = -((1 - probability) ** 2) * probability.log()
     wrong = -((1 - wanted.heat) ** 4) * probability**2 * (1 - probability).log()
     people = centre.sum().clamp(min=1)
-    heat = torch.where(centre, right, wrong).sum() / people
+    heat = (wanted.care * torch.where(centre, right, wrong)).sum() / people
     near = wanted.weight > 0
     got = output[:, 1:].clamp(*LOG_DISTANCES).exp().movedim(1, -1)[near]
     want = wanted.sides.movedim(1, -1)[near]
