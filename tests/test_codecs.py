@@ -100,6 +100,66 @@ def test_constant_and_huge_channels_survive() -> None:
         assert np.isfinite(restored).all()
 
 
+def _blobs(shape: tuple[int, int, int], seed: int = 0) -> NDArray[np.float32]:
+    """A few bright rectangles at the same places of all channels, as a detector's bottleneck has them."""
+    rng = np.random.default_rng(seed)
+    tensor = np.zeros(shape, np.float32)
+    for y, x in rng.integers(0, (shape[1] - 4, shape[2] - 3), (4, 2)):
+        tensor[:, y : y + 4, x : x + 3] += rng.uniform(0, 3, (shape[0], 1, 1)).astype(np.float32)
+    return tensor
+
+
+@pytest.mark.parametrize("codec", ["u2", "u1"])
+@pytest.mark.parametrize("shape", [(8, 24, 32), (9, 17, 21), (24, 36, 48)])
+def test_sparse_low_bit_levels_are_coded_as_planes_and_smaller_than_zstd(
+    codec: str, shape: tuple[int, int, int]
+) -> None:
+    tensor, bits = _blobs(shape), TENSOR_BITS[codec]
+    quantised = quantise(tensor[None], bits)
+    payload = encode(codec, tensor)
+    assert payload[0] == 2
+    assert np.array_equal(decode(codec, payload, shape, np.float32), dequantise(quantised)[0])
+    assert len(payload) - 4 * shape[0] < len(zstandard.compress(pack(quantised.levels.reshape(-1), bits)))
+
+
+def test_noise_of_low_bits_comes_back_too() -> None:
+    noise = np.random.default_rng(0).uniform(size=(11, 20, 30)).astype(np.float32)
+    for codec in ("u2", "u1"):
+        payload = encode(codec, noise)
+        assert len(payload) <= 1 + 4 * 11 + (noise.size * TENSOR_BITS[codec] + 7) // 8
+        expected = dequantise(quantise(noise[None], TENSOR_BITS[codec]))[0]
+        assert np.array_equal(decode(codec, payload, noise.shape, np.float32), expected)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), codec=st.sampled_from(["u2", "u1"]))
+def test_damaged_planes_give_a_tensor_of_the_asked_shape_or_a_protocol_error(data: st.DataObject, codec: str) -> None:
+    tensor = _blobs((8, 24, 32))
+    payload = bytearray(encode(codec, tensor))
+    for _ in range(data.draw(st.integers(1, 4))):
+        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    payload = payload[: data.draw(st.integers(0, len(payload)))] if data.draw(st.booleans()) else payload
+    try:
+        restored = decode(codec, bytes(payload), tensor.shape, np.float32)
+    except RemoteProtocolError:
+        return
+    assert restored.shape == tensor.shape
+    assert np.isfinite(restored).all()
+
+
+def test_planes_of_another_size_or_without_scales_are_refused_before_they_are_decoded() -> None:
+    payload = encode("u1", _blobs((8, 24, 32)))
+    with pytest.raises(RemoteProtocolError, match=r"size \(24, 32\); expected \(16, 48\)"):
+        decode("u1", payload, (8, 16, 48), np.float32)
+    with pytest.raises(RemoteProtocolError, match="expected 32 of scales"):
+        decode("u1", payload[:20], (8, 24, 32), np.float32)
+    with pytest.raises(RemoteProtocolError, match="leading flag"):
+        decode("u4", payload, (8, 24, 32), np.float32)
+    for cut in range(33, len(payload)):
+        with pytest.raises(RemoteProtocolError):
+            decode("u1", payload[:cut], (8, 24, 32), np.float32)
+
+
 def test_a_sparse_tensor_is_compressed_and_noise_is_stored() -> None:
     noise = np.random.default_rng(0).uniform(size=(16, 8, 8)).astype(np.float32)
     assert encode("u8", np.zeros((16, 8, 8), np.float32))[0] == 1

@@ -1,8 +1,10 @@
 """How does a float tensor become a few bits per value? Affine quantisation per channel, packed and entropy-coded.
 
-    flag (1 byte: 0 stored, 1 zstd) | low (float16 x channels) | step (float16 x channels) | packed levels
-
+    flag (1 byte) | low (float16 x channels) | step (float16 x channels) | levels
     value = low + step * level
+
+The flag says how the rest is coded: 0 stored, the levels packed; 1 the same through zstd; 2 the scales stored, the
+levels coded as planes (`runtime.codecs.planes`), which is what sparse levels of one or two bits mostly are.
 
 With 8, 4 and 2 bits, low is the channel's minimum and step its range over the number of intervals. One bit says
 whether a value lies above a threshold: low is the mean of the values below, low + step the mean of those above.
@@ -20,11 +22,13 @@ import zstandard
 from numpy.typing import NDArray
 
 from controller.errors import RemoteProtocolError
+from runtime.codecs.planes import decode_planes, encode_planes
 
 TENSOR_BITS = {"u8": 8, "u4": 4, "u2": 2, "u1": 1}
 THRESHOLD_FRAC = 0.35  # of a channel's range: where one bit divides it
 ZSTD_LEVEL = 1
-_STORED, _ZSTD = 0, 1
+PLANE_BITS = (1, 2)  # with more, the lower planes are noise, and zstd is as good and faster
+_STORED, _ZSTD, _PLANES = 0, 1, 2
 _FLOAT16_MAX = 65504.0
 #: zstandard's contexts are not safe to share between threads.
 _contexts = threading.local()
@@ -85,11 +89,14 @@ def encode_tensor(tensor: NDArray[Any], bits: int) -> bytes:
     """Payload of a float tensor (channels, h, w)."""
     quantised = quantise(tensor[None].astype(np.float32, copy=False), bits)
     scales = quantised.low.tobytes() + quantised.step.tobytes()
-    body = scales + pack(quantised.levels.reshape(-1), bits)
-    packed = _compressor().compress(body)
-    if len(packed) < len(body):
-        return bytes([_ZSTD]) + packed
-    return bytes([_STORED]) + body
+    levels = quantised.levels[0]
+    coders = {_STORED: scales + pack(levels.reshape(-1), bits)}
+    if bits not in PLANE_BITS:
+        coders[_ZSTD] = _compressor().compress(coders[_STORED])
+    elif (planes := encode_planes(levels, bits)) is not None:
+        coders[_PLANES] = scales + planes
+    flag = min(coders, key=lambda coder: len(coders[coder]))
+    return bytes([flag]) + coders[flag]
 
 
 def decode_tensor(data: bytes | memoryview, shape: tuple[int, ...], bits: int) -> NDArray[np.float32]:
@@ -97,14 +104,25 @@ def decode_tensor(data: bytes | memoryview, shape: tuple[int, ...], bits: int) -
     if len(shape) != 3:
         raise RemoteProtocolError(f"a tensor payload of shape {shape}; expected (channels, h, w)")
     channels, count = shape[0], math.prod(shape)
-    body = _body(data, 4 * channels + (count * bits + 7) // 8)
-    low = np.frombuffer(body, "<f2", channels)
-    step = np.frombuffer(body, "<f2", channels, 2 * channels)
-    if not (np.isfinite(low).all() and np.isfinite(step).all()):
+    if len(data) and data[0] == _PLANES and bits in PLANE_BITS:
+        body: bytes | memoryview = memoryview(data)[1:]
+        scales = _scales(body, channels)
+        levels = decode_planes(bytes(body[4 * channels :]), shape, bits)
+    else:
+        body = _body(data, 4 * channels + (count * bits + 7) // 8)
+        scales = _scales(body, channels)
+        levels = unpack(np.frombuffer(body, np.uint8, offset=4 * channels), count, bits)
+    return dequantise(Quantised(levels.reshape(1, *shape), *scales)).reshape(shape)
+
+
+def _scales(body: bytes | memoryview, channels: int) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+    """Low and step (1, channels) at the start of a body."""
+    if len(body) < 4 * channels:
+        raise RemoteProtocolError(f"a tensor payload of {len(body)} bytes; expected {4 * channels} of scales and more")
+    scales = np.frombuffer(body, "<f2", 2 * channels).reshape(2, 1, channels)
+    if not np.isfinite(scales).all():
         raise RemoteProtocolError("a tensor payload whose scales are not finite; expected finite float16 scales")
-    levels = unpack(np.frombuffer(body, np.uint8, offset=4 * channels), count, bits)
-    batch = dequantise(Quantised(levels.reshape(1, *shape), low[None], step[None]))
-    return batch.reshape(shape)
+    return scales[0], scales[1]
 
 
 def pack(levels: NDArray[np.uint8], bits: int) -> bytes:
@@ -134,7 +152,7 @@ def unpack(packed: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.uint8
 def _body(data: bytes | memoryview, expected_bytes: int) -> bytes | memoryview:
     """What follows the flag, decompressed, of exactly the expected size."""
     if len(data) == 0 or data[0] not in (_STORED, _ZSTD):
-        raise RemoteProtocolError("a tensor payload without a known leading flag; expected 0 or 1")
+        raise RemoteProtocolError("a tensor payload without a known leading flag; expected 0 to 2")
     body = memoryview(data)[1:]
     if data[0] == _STORED:
         check_size("stored tensor payload", len(body), expected_bytes)
