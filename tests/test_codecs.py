@@ -122,6 +122,14 @@ def test_sparse_low_bit_levels_are_coded_as_planes_and_smaller_than_zstd(
     assert len(payload) - 4 * shape[0] < len(zstandard.compress(pack(quantised.levels.reshape(-1), bits)))
 
 
+def test_an_empty_scene_takes_little_more_than_its_scales() -> None:
+    tensor = np.zeros((8, 72, 96), np.float32)
+    for codec in ("u2", "u1"):
+        payload = encode(codec, tensor)
+        assert len(payload) < 60
+        assert np.array_equal(decode(codec, payload, tensor.shape, np.float32), tensor)
+
+
 def test_noise_of_low_bits_comes_back_too() -> None:
     noise = np.random.default_rng(0).uniform(size=(11, 20, 30)).astype(np.float32)
     for codec in ("u2", "u1"):

@@ -19,6 +19,7 @@ _MAX_SIDE_PX = 16383  # of a WebP
 _LOSSLESS_QUALITY = 101
 _SIGNATURE, _HEADER_BYTES = 0x2F, 5
 _CONTAINER_BYTES = 20  # RIFF header, chunk name and chunk size
+_MIN_FILE_BYTES = 32
 
 
 def encode_planes(levels: NDArray[np.uint8], bits: int) -> bytes | None:
@@ -56,7 +57,8 @@ def decode_planes(data: bytes, shape: tuple[int, ...], bits: int) -> NDArray[np.
 
 def _in_container(data: bytes) -> bytes:
     chunk = b"VP8L" + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
-    return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
+    # OpenCV refuses a shorter buffer, and what follows the file is not read.
+    return (b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk).ljust(_MIN_FILE_BYTES, b"\0")
 
 
 def _to_image(levels: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
