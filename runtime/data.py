@@ -1,36 +1,33 @@
-"""Where does Fashion-MNIST come from? Four ways, tried in order, each checked by SHA-256.
+"""Where do Fashion-MNIST and the campus video come from? Five ways, tried in order, each checked by SHA-256.
 
-1. a directory the user names, 2. the system's copy of the Debian package `dataset-fashion-mnist`, 3. that package
-downloaded and unpacked into the user's cache (nothing is installed system-wide), 4. the upstream repository over
-HTTPS. A copy fetched once stays in the cache. The digests are of the *decompressed* files, because Debian
-recompresses them: the .gz files differ between the sources while their content is the same.
+1. a directory the user names, 2. the system's copy of a Debian package, 3. the user's cache, 4. that package
+downloaded and unpacked into the cache (nothing is installed system-wide), 5. the upstream repository over HTTPS.
+Fashion-MNIST's digests are of the *decompressed* files, because Debian recompresses them: the .gz files differ
+between the sources while their content is the same.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import os
-import shutil
-import subprocess
-import tempfile
-import urllib.request
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.errors import FailureError
+from runtime.fetch import Way, cache_dir, first_that_works, from_debian_package, from_urls, keep
 
 IMAGE_PX = 28
 SYSTEM_DIR = Path("/usr/share/datasets/fashion-mnist")
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 UPSTREAM_URL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
-DOWNLOAD_TIMEOUT_S = 20.0
-APT_TIMEOUT_S = 120.0
+
+VIDEO_NAME = "vtest.avi"
+VIDEO_SHA256 = "45cddc9490be69345cbdab64ca583be65987e864ca408038e648db99e10516cf"
+VIDEO_DIR = Path("/usr/share/doc/opencv-doc/examples/data")
+VIDEO_PACKAGE = "opencv-doc"
+VIDEO_URL = "https://raw.githubusercontent.com/opencv/opencv/4.x/samples/data/"
 
 
 @dataclass(frozen=True)
@@ -81,13 +78,6 @@ class FashionMnist:
     test_labels: NDArray[np.uint8]
 
 
-def cache_dir() -> Path:
-    """The user's cache: $MECPILOT_CACHE, else $XDG_CACHE_HOME/mecpilot, else ~/.cache/mecpilot."""
-    if chosen := os.environ.get("MECPILOT_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mecpilot"
-
-
 def load_fashion_mnist(data_dir: Path | None = None) -> FashionMnist:
     """The data set from the first source that works; FailureError names every source tried."""
     contents = _first_source_that_works(data_dir)
@@ -104,7 +94,7 @@ def _body(key: str, raw: bytes) -> NDArray[np.uint8]:
 
 def _first_source_that_works(data_dir: Path | None) -> dict[str, bytes]:
     cached = cache_dir() / "fashion-mnist"
-    sources: list[tuple[str, Callable[[], Path]]] = [
+    ways: list[Way] = [
         (f"system directory {SYSTEM_DIR}", lambda: SYSTEM_DIR),
         (f"cache {cached}", lambda: cached),
         (f"Debian package {DEBIAN_PACKAGE}", lambda: _fetch_debian_package(cached)),
@@ -112,24 +102,9 @@ def _first_source_that_works(data_dir: Path | None) -> dict[str, bytes]:
     ]
     if data_dir is not None:
         chosen = data_dir
-        sources.insert(0, (f"given directory {chosen}", lambda: chosen))
-    failures = []
-    for label, locate in sources:
-        try:
-            return read_verified(locate())
-        except (OSError, EOFError, zlib.error, ValueError, subprocess.SubprocessError) as error:
-            failures.append(f"{label}: {_one_line(error)}")
-    raise FailureError(
-        "Fashion-MNIST could not be obtained; give a directory that holds its four idx files with --data. Tried: "
-        + "; ".join(failures)
-    )
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, subprocess.CalledProcessError):
-        detail = (error.stderr or b"").decode(errors="replace").strip().splitlines()
-        return f"{error.cmd[0]} exited with {error.returncode}: {detail[-1] if detail else 'no message'}"
-    return " ".join(str(error).split()) or type(error).__name__
+        ways.insert(0, (f"given directory {chosen}", lambda: chosen))
+    failure = "Fashion-MNIST could not be obtained; give a directory that holds its four idx files with --data."
+    return first_that_works(failure, ways, read_verified)
 
 
 def read_verified(directory: Path) -> dict[str, bytes]:
@@ -152,52 +127,60 @@ def _read_file(directory: Path, spec: IdxFile) -> bytes:
 
 
 def _fetch_debian_package(target: Path) -> Path:
-    """`apt-get download` + `dpkg-deb -x` in a temporary directory, then the four files into the cache."""
-    for tool in ("apt-get", "dpkg-deb"):
-        if shutil.which(tool) is None:
-            raise FileNotFoundError(f"{tool} is not installed")
-    with tempfile.TemporaryDirectory(prefix="mecpilot-") as work:
-        try:
-            _run(["apt-get", "download", DEBIAN_PACKAGE], work)
-        except subprocess.CalledProcessError:
-            # A machine whose package lists were never fetched; as a plain user this may be forbidden.
-            _run(["apt-get", "update", "-q"], work)
-            _run(["apt-get", "download", DEBIAN_PACKAGE], work)
-        (package,) = Path(work).glob("*.deb")
-        _run(["dpkg-deb", "-x", str(package), "unpacked"], work)
-        unpacked = Path(work) / "unpacked" / SYSTEM_DIR.relative_to("/")
-        read_verified(unpacked)
-        return _keep(unpacked, target)
-
-
-def _run(command: list[str], cwd: str) -> None:
-    subprocess.run(
-        command,
-        cwd=cwd,
-        check=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        timeout=APT_TIMEOUT_S,
-    )
+    return from_debian_package(DEBIAN_PACKAGE, lambda root: _keep_verified(root / SYSTEM_DIR.relative_to("/"), target))
 
 
 def _fetch_upstream(target: Path) -> Path:
-    with tempfile.TemporaryDirectory(prefix="mecpilot-") as work:
-        for spec in FILES.values():
-            url = f"{UPSTREAM_URL}{spec.name}.gz"
-            with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_S) as reply:
-                (Path(work) / f"{spec.name}.gz").write_bytes(reply.read())
-        read_verified(Path(work))
-        return _keep(Path(work), target)
+    return from_urls(UPSTREAM_URL, _packed_names(), lambda work: _keep_verified(work, target))
 
 
-def _keep(source: Path, target: Path) -> Path:
-    """Copy the four files into the cache, each appearing under its name only when it is complete."""
-    target.mkdir(parents=True, exist_ok=True)
-    for spec in FILES.values():
-        name = f"{spec.name}.gz"
-        partial = target / f".{name}.{os.getpid()}"
-        shutil.copyfile(source / name, partial)
-        os.replace(partial, target / name)
-    return target
+def _keep_verified(source: Path, target: Path) -> Path:
+    read_verified(source)
+    return keep(source, target, _packed_names())
+
+
+def _packed_names() -> list[str]:
+    return [f"{spec.name}.gz" for spec in FILES.values()]
+
+
+def find_campus_video(data_dir: Path | None = None) -> Path:
+    """The campus video from the first source that works, verified; FailureError names every source tried."""
+    cached = cache_dir() / "campus"
+    ways: list[Way] = [
+        (f"system directory {VIDEO_DIR}", lambda: VIDEO_DIR),
+        (f"cache {cached}", lambda: cached),
+        (f"Debian package {VIDEO_PACKAGE}", lambda: _unpack_video(cached)),
+        (f"upstream {VIDEO_URL}", lambda: _download_video(cached)),
+    ]
+    if data_dir is not None:
+        chosen = data_dir
+        ways.insert(0, (f"given directory {chosen}", lambda: chosen))
+    failure = f"the campus video could not be obtained; give a directory that holds {VIDEO_NAME} with --data."
+    return first_that_works(failure, ways, verified_video)
+
+
+def verified_video(directory: Path) -> Path:
+    """The video in that directory; ValueError when it is not the published file."""
+    if not directory.is_dir():
+        raise FileNotFoundError("no such directory")
+    path = directory / VIDEO_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{VIDEO_NAME} is missing")
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != VIDEO_SHA256:
+        raise ValueError(f"{VIDEO_NAME} has sha256 {digest[:12]}..., expected {VIDEO_SHA256[:12]}...")
+    return path
+
+
+def _unpack_video(target: Path) -> Path:
+    return from_debian_package(VIDEO_PACKAGE, lambda root: _keep_video(root / VIDEO_DIR.relative_to("/"), target))
+
+
+def _download_video(target: Path) -> Path:
+    return from_urls(VIDEO_URL, [VIDEO_NAME], lambda work: _keep_video(work, target))
+
+
+def _keep_video(source: Path, target: Path) -> Path:
+    verified_video(source)
+    return keep(source, target, [VIDEO_NAME])

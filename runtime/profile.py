@@ -21,7 +21,7 @@ from controller.scenario import ScenarioRange
 from controller.shortlist import shortlist
 from controller.space import NO_PAYLOAD
 from runtime.bundle import Bundle
-from runtime.data import cache_dir
+from runtime.fetch import cache_dir
 
 FORMAT_VERSION = 1
 SHIPPED_DIR = Path(__file__).parent / "profiles"

@@ -12,7 +12,8 @@ import pytest
 
 from controller.errors import FailureError
 from runtime import data
-from runtime.data import FILES, IdxFile, cache_dir, load_fashion_mnist
+from runtime.data import FILES, IdxFile, load_fashion_mnist
+from runtime.fetch import cache_dir
 from runtime.workloads.resize import area_overlaps, resize_area
 
 

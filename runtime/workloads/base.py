@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.errors import unknown_name
+from controller.scenario import ScenarioRange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +36,8 @@ class Workload(Protocol):
     training_epochs: Mapping[str, int]  # per family
     image_codecs: tuple[str, ...]  # payloads at cut 0, the default first
     tensor_codecs: tuple[str, ...]  # payloads at later cuts, the default first
+    frame_intervals: tuple[int, ...]  # every so many frames are run, of a stream whose answers outlive their frame
+    fps: float  # native frame rate; 0 where samples are no stream
 
     def sample_count(self, split: Split) -> int:
         """Number of samples of a split."""
@@ -42,6 +45,14 @@ class Workload(Protocol):
 
     def sample(self, index: int, split: Split = "test") -> tuple[Image, Any]:
         """Frame and truth number `index` (modulo the number of samples)."""
+        ...
+
+    def source_index(self, index: int, split: Split = "test") -> int:
+        """Number of a sample in its source (image of the split, frame of the video)."""
+        ...
+
+    def scenario_range(self) -> ScenarioRange:
+        """Conditions under which this workload is interesting: what episodes are drawn from unless told otherwise."""
         ...
 
     def resize(self, image: Image, px: int) -> Image:
@@ -79,7 +90,11 @@ def get_workload(name: str, data_dir: Path | None = None) -> Workload:
         from runtime.workloads.garments import Garments
 
         return Garments(data_dir)
+    if name == "campus":
+        from runtime.workloads.campus import Campus
+
+        return Campus(data_dir)
     raise unknown_name("workload", name, WORKLOADS)
 
 
-WORKLOADS = ("garments",)
+WORKLOADS = ("garments", "campus")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.scenario import ScenarioRange
 from runtime.data import FashionMnist, load_fashion_mnist
 from runtime.workloads.base import Image, Images, Split
 from runtime.workloads.resize import resize_area
@@ -54,6 +55,8 @@ class Garments:
     # PNG 511 bytes 93.7 %; JPEG quality 95 672 bytes 93.6 %, 85 515 bytes 93.1 %, 75 449 bytes 92.3 %.
     image_codecs: tuple[str, ...] = ("raw", "png")
     tensor_codecs: tuple[str, ...] = ("u8", "u4")
+    frame_intervals: tuple[int, ...] = (1,)
+    fps: float = 0.0
 
     def __init__(self, data_dir: Path | None = None) -> None:
         self._data_dir = data_dir
@@ -88,6 +91,12 @@ class Garments:
         images, labels = self._split(split)
         row = index % len(labels)
         return images[row], int(labels[row])
+
+    def source_index(self, index: int, split: Split = "test") -> int:
+        return index % self.sample_count(split)
+
+    def scenario_range(self) -> ScenarioRange:
+        return ScenarioRange()
 
     def resize(self, image: Image, px: int) -> Image:
         return resize_area(image, px)

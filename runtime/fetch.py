@@ -1,0 +1,99 @@
+"""How is a published data set obtained? Several ways in order, each verified; one message when none works.
+
+Ways are a label and something that gives a path. What a way gives is read and verified by the data set's own reader;
+the first that passes wins. Nothing is ever installed system-wide: Debian packages are unpacked into a temporary
+directory, and what is kept goes into the user's cache.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from controller.errors import FailureError
+
+T = TypeVar("T")
+Way = tuple[str, Callable[[], Path]]
+
+DOWNLOAD_TIMEOUT_S = 20.0
+APT_TIMEOUT_S = 120.0
+
+
+def cache_dir() -> Path:
+    """The user's cache: $MECPILOT_CACHE, else $XDG_CACHE_HOME/mecpilot, else ~/.cache/mecpilot."""
+    if chosen := os.environ.get("MECPILOT_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mecpilot"
+
+
+def first_that_works(failure: str, ways: Sequence[Way], read: Callable[[Path], T]) -> T:
+    """What `read` makes of the first path it accepts; FailureError with `failure` and every way tried otherwise."""
+    tried = []
+    for label, locate in ways:
+        try:
+            return read(locate())
+        except (OSError, EOFError, zlib.error, ValueError, subprocess.SubprocessError) as error:
+            tried.append(f"{label}: {_one_line(error)}")
+    raise FailureError(f"{failure} Tried: " + "; ".join(tried))
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        detail = (error.stderr or b"").decode(errors="replace").strip().splitlines()
+        return f"{error.cmd[0]} exited with {error.returncode}: {detail[-1] if detail else 'no message'}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def from_debian_package(package: str, take: Callable[[Path], Path]) -> Path:
+    """`apt-get download` + `dpkg-deb -x` in a temporary directory; `take` gets the unpacked root."""
+    for tool in ("apt-get", "dpkg-deb"):
+        if shutil.which(tool) is None:
+            raise FileNotFoundError(f"{tool} is not installed")
+    with tempfile.TemporaryDirectory(prefix="mecpilot-") as work:
+        try:
+            _run(["apt-get", "download", package], work)
+        except subprocess.CalledProcessError:
+            # A machine whose package lists were never fetched; as a plain user this may be forbidden.
+            _run(["apt-get", "update", "-q"], work)
+            _run(["apt-get", "download", package], work)
+        (archive,) = Path(work).glob("*.deb")
+        _run(["dpkg-deb", "-x", str(archive), "unpacked"], work)
+        return take(Path(work) / "unpacked")
+
+
+def _run(command: list[str], cwd: str) -> None:
+    subprocess.run(
+        command,
+        cwd=cwd,
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=APT_TIMEOUT_S,
+    )
+
+
+def from_urls(base: str, names: Iterable[str], take: Callable[[Path], Path]) -> Path:
+    """Download every `base + name` into a temporary directory, which `take` gets."""
+    with tempfile.TemporaryDirectory(prefix="mecpilot-") as work:
+        for name in names:
+            with urllib.request.urlopen(f"{base}{name}", timeout=DOWNLOAD_TIMEOUT_S) as reply:
+                (Path(work) / name).write_bytes(reply.read())
+        return take(Path(work))
+
+
+def keep(source: Path, target: Path, names: Iterable[str]) -> Path:
+    """Copy files into a directory of the cache, each appearing under its name only when it is complete."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        partial = target / f".{name}.{os.getpid()}"
+        shutil.copyfile(source / name, partial)
+        os.replace(partial, target / name)
+    return target
