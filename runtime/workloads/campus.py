@@ -79,7 +79,8 @@ class Campus:
     def video_frame(self, number: int) -> Image:
         """A frame by its number in the video."""
         split = next(split for split, numbers in SPLITS.items() if number in numbers)
-        return self.frames(split)[number - SPLITS[split].start]
+        image: Image = self.frames(split)[number - SPLITS[split].start]
+        return image
 
     def sample_count(self, split: Split) -> int:
         return len(SPLITS[split])
@@ -131,7 +132,8 @@ class Campus:
         claimed = 1.0 / (1.0 + np.exp(-logits))
         kept = logits >= 0.0
         right, everyone = (claimed * kept).sum(axis=1), kept.sum(axis=1) + claimed.sum(axis=1)
-        return np.where(kept.any(axis=1), 2.0 * right / np.maximum(everyone, 1e-9), 1.0 - claimed.max(axis=1))
+        expected = 2.0 * right / np.maximum(everyone, 1e-9)
+        return np.asarray(np.where(kept.any(axis=1), expected, 1.0 - claimed.max(axis=1)))
 
     def score(self, prediction: Boxes, truth: Boxes) -> float:
         return count_matches(prediction, truth).f1

@@ -40,7 +40,10 @@ SHADOW_CHROMA = 0.025  # largest change of a pixel's share of red, green, blue
 TAPE_BOTTOM_PX = 275  # the barrier tape flutters above this row ...
 TAPE_HEIGHT_PX = 7  # ... and is thinner than this
 SIGN = (410, 448, 200, 246)  # left, right, top, bottom of the sign that hides people
+POLE = (422, 440, 30, 392)  # the same of the lamp post: who stands behind it is cut in two
 WIDTH_FRAC = 0.4  # a walking person's usual width, of the height
+WIDE_FRAC = 0.68  # a component wider than this is a group
+RESIDUAL_FRAC = 0.45  # of a person's height that must stick out to be another person
 HEIGHTS = (0.5, 1.45)  # a component's height that may be a person, of what is expected there
 LEAST_AREA_FRAC = 0.12  # of the expected height squared
 
@@ -70,14 +73,17 @@ def background(frames: Images) -> Image:
 
 def foreground(frame: Image, empty: Image) -> Mask:
     """255 where somebody is."""
-    now, then = cv2.GaussianBlur(frame, (3, 3), 0), cv2.GaussianBlur(empty, (3, 3), 0)
+    now, then = (np.asarray(cv2.GaussianBlur(image, (3, 3), 0), np.uint8) for image in (frame, empty))
     difference = cv2.absdiff(now, then).max(axis=2)
     mask = difference > DIFFERENCE
-    mask &= (difference > SHADOW_DIFFERENCE) | ~_shadow(now[..., :], then)
+    mask &= (difference > SHADOW_DIFFERENCE) | ~_shadow(now, then)
     found = mask.astype(np.uint8) * 255
     upright = np.ones((TAPE_HEIGHT_PX, 1), np.uint8)
     found[:TAPE_BOTTOM_PX] = cv2.morphologyEx(found[:TAPE_BOTTOM_PX], cv2.MORPH_OPEN, upright)
     found = np.asarray(cv2.medianBlur(found, 3), np.uint8)
+    left, right, top, bottom = POLE
+    around = found[top:bottom, left - 12 : right + 12]
+    found[top:bottom, left - 12 : right + 12] = cv2.morphologyEx(around, cv2.MORPH_CLOSE, np.ones((1, 15), np.uint8))
     return np.asarray(cv2.morphologyEx(found, cv2.MORPH_CLOSE, np.ones((9, 5), np.uint8)), np.uint8)
 
 
@@ -156,9 +162,9 @@ def people_in(frame: Image, empty: Image, heights: Heights) -> Iterator[Box]:
     """Boxes of one frame, each component split at its heads."""
     for box, part in joined(components(foreground(frame, empty)), heights):
         expected = heights.of(box[3])
-        at_side = box[0] <= 2 or box[2] >= frame.shape[1] - 2
+        hidden = box[0] <= 2 or box[2] >= frame.shape[1] - 2 or (box[0] < SIGN[1] and box[2] > SIGN[0])
         area = float(part[int(box[1]) : int(box[3]), int(box[0]) : int(box[2])].sum())
-        if box[3] - box[1] < HEIGHTS[0] * expected or area < (0.3 if at_side else 1.0) * LEAST_AREA_FRAC * expected**2:
+        if box[3] - box[1] < HEIGHTS[0] * expected or area < (0.3 if hidden else 1.0) * LEAST_AREA_FRAC * expected**2:
             continue
         yield from split(box, part, heights)
 
@@ -169,7 +175,7 @@ def split(box: Box, part: Mask, heights: Heights) -> Iterator[Box]:
     body = part[top:bottom, left:right]
     heads = _heads(body, top, heights)
     if len(heads) < 2:
-        yield box
+        yield from _split_by_residual(box, body, heads, heights)
         return
     columns = np.arange(body.shape[1])
     owner = np.abs(columns[:, None] - np.array([x for x, _ in heads])[None]).argmin(axis=1)
@@ -180,7 +186,7 @@ def split(box: Box, part: Mask, heights: Heights) -> Iterator[Box]:
         mine[:, (owner != number) | (np.abs(columns - x) > reach)] = 0
         mine[: max(y - 2, 0)] = 0
         mine[int(y + 1.12 * height) :] = 0
-        rows, cols = mine.any(axis=1).nonzero()[0], mine.any(axis=0).nonzero()[0]
+        rows, cols = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
         if len(rows) and rows[-1] - rows[0] > 0.5 * height:
             feet = max(rows[-1] + 1.0, y + 0.9 * height)
             half = 0.15 * height  # no body is narrower, whoever stands before it
@@ -189,9 +195,47 @@ def split(box: Box, part: Mask, heights: Heights) -> Iterator[Box]:
             )
 
 
+def _split_by_residual(box: Box, body: Mask, heads: list[tuple[int, int]], heights: Heights) -> Iterator[Box]:
+    """One head stands out; when a person below it leaves much unexplained, that is another, told by the feet."""
+    left, top, _, bottom = box
+    height = heights.below(top)
+    wide, tall = box[2] - left > WIDE_FRAC * heights.of(bottom), bottom - top > 1.2 * height
+    if not heads or not (wide or tall):
+        yield box
+        return
+    x = heads[0][0]
+    half = WIDTH_FRAC / 2 * height
+    rest = body.copy()
+    rest[: int(1.03 * height), max(int(x - half), 0) : int(x + half) + 1] = 0
+    rest = np.asarray(cv2.morphologyEx(rest, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)), np.uint8)
+    others = [
+        other for stat in cv2.connectedComponentsWithStats(rest)[2][1:] if (other := _by_feet(stat, box, heights))
+    ]
+    if not others:
+        yield box
+        return
+    yield np.array([max(left + x - half, left), top, min(left + x + half, box[2]), min(top + height, bottom)])
+    for other in others:
+        yield np.array(other)
+
+
+def _by_feet(stat: NDArray[Any], box: Box, heights: Heights) -> tuple[float, float, float, float] | None:
+    """The person whose lower part a residual is, within the group's box."""
+    x, y, w, h = (float(value) for value in stat[:4])
+    feet = box[1] + y + h
+    expected = heights.of(feet)
+    residual_is_feet = h > RESIDUAL_FRAC * expected or feet >= box[3] - 3 and feet - box[1] > 1.2 * expected
+    if not residual_is_feet or h < 0.2 * expected or w < 0.12 * expected:
+        return None
+    seen_top = box[1] + y
+    top = seen_top if h > 0.8 * expected else max(feet - expected, box[1])
+    middle, half = box[0] + x + w / 2, max(w / 2, 0.17 * expected)
+    return max(middle - half, box[0]), top, min(middle + half, box[2]), feet
+
+
 def _heads(body: Mask, top: int, heights: Heights) -> list[tuple[int, int]]:
     """(column, row) of the peaks of a silhouette's upper edge that stand out and are apart from higher ones."""
-    rows, width = body.shape
+    rows = len(body)
     edge = np.where(body.any(axis=0), body.argmax(axis=0), rows).astype(np.float64)
     height = heights.below(top)
     apart = max(int(0.26 * height), 6)

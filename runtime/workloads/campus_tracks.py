@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-LONGEST_GAP = 15  # frames that a person may be hidden
+LONGEST_GAP = 20  # frames that a person may be hidden
 SHORTEST_TRACK = 6  # seen frames
 LEAST_OVERLAP = 0.12  # IoU of a box with where its track is expected
 OUTLIER_FRAC = 0.15  # a height so far from the track's own is not believed
 NEIGHBOURHOOD = 12  # frames to each side that tell a track's own size
+DOUBLE_IOU = 0.55  # two people hide each other so much only for a moment
 SMOOTHED_OVER = 1.2  # standard deviation in frames
 
 
@@ -36,13 +37,14 @@ class Track:
             return self.boxes[-1]
         feet = [(self.boxes[i][[0, 2]].mean(), self.boxes[i][1]) for i in (ago, -1)]
         dx, dy = ((b - a) / elapsed * (frame - self.frames[-1]) for a, b in zip(*feet, strict=True))
-        return self.boxes[-1] + (dx, dy, dx, dy)
+        return np.asarray(self.boxes[-1] + (dx, dy, dx, dy))
 
 
 def link(found: list[Floats], height_at: Callable[[float], float]) -> list[Track]:
     """Tracks without gaps, of all boxes per frame."""
     tracks = [track for track in _linked(found) if len(track.frames) >= SHORTEST_TRACK]
-    return [_smoothed(_filled(_sized(track))) for track in tracks if _is_person(track, height_at)]
+    whole = [_filled(_sized(track)) for track in tracks if _is_person(track, height_at)]
+    return [_smoothed(track) for track in whole if not any(_shadows(track, other) for other in whole)]
 
 
 def _linked(found: list[Floats]) -> list[Track]:
@@ -63,6 +65,17 @@ def _linked(found: list[Floats]) -> list[Track]:
                     taken.add(column)
         open_tracks += [Track([number], [box]) for column, box in enumerate(boxes) if column not in taken]
     return closed + open_tracks
+
+
+def _shadows(track: Track, other: Track) -> bool:
+    """Whether a track is the double of a longer one: the same boxes for most of its time."""
+    if len(track.frames) >= len(other.frames):
+        return False
+    boxes = dict(zip(other.frames, other.boxes, strict=True))
+    pairs = [(box, boxes[n]) for n, box in zip(track.frames, track.boxes, strict=True) if n in boxes]
+    if len(pairs) < 0.7 * len(track.frames):
+        return False
+    return bool(np.median([_iou(a[None], b[None])[0, 0] for a, b in pairs]) > DOUBLE_IOU)
 
 
 def _iou(a: Floats, b: Floats) -> Floats:
@@ -117,7 +130,7 @@ def _smoothed(track: Track) -> Track:
     there = (rows >= 0) & (rows < len(boxes))
     # A window cut at an end would pull the box inwards along its motion; mirror the window's reach instead.
     there &= there[:, ::-1]
-    share = there * weights
+    share = np.where(there, weights, 0.0)
     share /= share.sum(axis=1, keepdims=True)
     smooth = np.einsum("nk,nks->ns", share, boxes[np.clip(rows, 0, len(boxes) - 1)])
     return Track(track.frames, list(smooth))
