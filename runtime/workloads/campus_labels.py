@@ -224,7 +224,7 @@ def _by_feet(stat: NDArray[Any], box: Box, heights: Heights) -> tuple[float, flo
     x, y, w, h = (float(value) for value in stat[:4])
     feet = box[1] + y + h
     expected = heights.of(feet)
-    residual_is_feet = h > RESIDUAL_FRAC * expected or feet >= box[3] - 3 and feet - box[1] > 1.2 * expected
+    residual_is_feet = h > RESIDUAL_FRAC * expected or (feet >= box[3] - 3 and feet - box[1] > 1.2 * expected)
     if not residual_is_feet or h < 0.2 * expected or w < 0.12 * expected:
         return None
     seen_top = box[1] + y
