@@ -22,6 +22,10 @@ class Judge(Protocol):
         """None where it is not known."""
         ...
 
+    def source_index(self, index: int) -> int:
+        """Number of a sample in its source: test image, frame of the video."""
+        ...
+
 
 class Head(Protocol):
     """What a head gives: a payload to send, or outputs (see ``runtime.segments.Head``)."""

@@ -18,6 +18,8 @@ from runtime.workloads.base import Image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 EXPECTED = "a video file, a folder of images, a camera index, or a URL such as rtsp://HOST/STREAM"
+# What goes wrong is told by the errors raised here; the library below OpenCV can be quieted in no other way.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 #: Longest that a camera may take to open, and to give its next picture.
 CAMERA_WAIT_S = 5.0
 
@@ -91,10 +93,7 @@ class Camera:
 
 def open_footage(text: str) -> Footage:
     """What the user named; FailureError in one line when there is nothing that can be read."""
-    cv2.utils.logging.setLogLevel(
-        cv2.utils.logging.LOG_LEVEL_SILENT
-    )  # what goes wrong is told by the errors raised here
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # the only way to quiet the library below OpenCV
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     path = Path(text)
     if path.is_dir():
         return ImageFolder(path)

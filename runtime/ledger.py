@@ -108,7 +108,7 @@ class Ledger:
         self._outcomes.append(
             Outcome(
                 frame=job.frame.index,
-                source_index=job.frame.source_index,
+                source_index=self._judge.source_index(job.frame.source_index),
                 status=status,
                 latency_ms=round((now_s - job.frame.captured_s) * 1e3, 3),
                 deadline_ms=round(self._deadline_s * 1e3, 3),

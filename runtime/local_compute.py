@@ -62,3 +62,6 @@ class LocalCompute:
 
     def truth(self, source_index: int) -> Any:
         return self._source.truth(source_index)
+
+    def source_index(self, index: int) -> int:
+        return self._source.source_index(index)

@@ -67,8 +67,12 @@ class Source(Protocol):
         """The frame has its outcome."""
         ...
 
+    def source_index(self, index: int) -> int:
+        """Its number for people: test image, frame of the video."""
+        ...
+
     def replay(self, indices: Sequence[int]) -> Iterator[Image]:
-        """Pictures of a run that is over once more, by ascending numbers."""
+        """Pictures of a run that is over once more, by their numbers for people; those of footage ascend."""
         ...
 
     def close(self) -> None: ...
@@ -94,11 +98,15 @@ class Samples:
     def truth(self, index: int) -> Any:
         return self._workload.sample(index, self._split)[1]
 
+    def source_index(self, index: int) -> int:
+        return self._workload.source_index(index, self._split)
+
     def release(self, index: int) -> None:
         """Nothing is kept."""
 
     def replay(self, indices: Sequence[int]) -> Iterator[Image]:
-        return map(self.picture, indices)
+        samples = {self._workload.source_index(i, self._split): i for i in range(self.count)}
+        return (self.picture(samples[index]) for index in indices)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -205,12 +213,14 @@ class FootageSource:
         """Nobody knows it."""
         return None
 
+    def source_index(self, index: int) -> int:
+        return index
+
     def release(self, index: int) -> None:
         self._held.pop(index, None)
 
     def replay(self, indices: Sequence[int]) -> Iterator[Image]:
-        self.close()
-        self._thread.join(STALL_S)
+        self._stop()
         if self._spool is None and self._footage.live:
             raise FailureError(f"pictures of {self.name} have passed and were not kept")
         places = [self._kept[index] if self._spool else index - self._first for index in indices]
@@ -223,10 +233,16 @@ class FootageSource:
                 return
 
     def close(self) -> None:
-        """Stop reading; may be called twice. What was kept goes with the process."""
+        """Stop reading and forget what was kept; may be called twice."""
+        self._stop()
+        if self._spool:
+            self._spool.close()
+
+    def _stop(self) -> None:
         with self._condition:
             self._over = True
             self._condition.notify()
+        self._thread.join(STALL_S)  # a thread that reads while the interpreter goes would abort the process
 
     # The thread ----------------------------------------------------------------------------------------------
 
@@ -303,3 +319,7 @@ class _Spool:
     def images(self) -> Iterator[Image]:
         self._writer.release()
         return VideoFile(Path(self._path)).images(0)
+
+    def close(self) -> None:
+        self._writer.release()
+        self._directory.cleanup()

@@ -100,6 +100,9 @@ class SimCompute:
     def truth(self, source_index: int) -> Any:
         return source_index
 
+    def source_index(self, index: int) -> int:
+        return index
+
 
 @dataclass
 class SimMec:

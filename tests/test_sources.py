@@ -1,0 +1,304 @@
+"""Frames from elsewhere: files, folders and streams, read by a thread that never holds up the device."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from live import run_device
+
+import mecpilot
+from controller.errors import FailureError
+from runtime.footage import letterbox
+from runtime.frames import FrameSource
+from runtime.processes import RunningMec, running_mec
+from runtime.sources import FootageSource, open_source
+from runtime.workloads.base import Image
+
+SHAPE = (24, 32, 3)
+NOWHERE = "tcp://127.0.0.1:9"  # nobody listens there: the device answers alone
+
+
+def picture(number: int) -> Image:
+    """A grey that tells its number, also after lossy coding."""
+    return np.full(SHAPE, number * 10, np.uint8)
+
+
+def number_of(image: Image) -> int:
+    return round(float(image.mean()) / 10)
+
+
+def write_video(path: Path, frames: int) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, SHAPE[1::-1])
+    for number in range(frames):
+        writer.write(picture(number))
+    writer.release()
+    return path
+
+
+def write_folder(path: Path, frames: int) -> Path:
+    path.mkdir()
+    for number in range(frames):
+        cv2.imwrite(str(path / f"{number:03}.png"), picture(number))
+    return path
+
+
+@pytest.fixture(params=["video", "folder"])
+def recording(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Twelve pictures."""
+    return write_video(tmp_path / "v.avi", 12) if request.param == "video" else write_folder(tmp_path / "v", 12)
+
+
+def wait_until_ready(source: FootageSource, count: int) -> None:
+    """Until the thread has read so many pictures that nobody took."""
+    end_s = time.perf_counter() + 10
+    while len(source._ready) < count and time.perf_counter() < end_s:
+        source._thread.join(0.005)
+    assert len(source._ready) >= count
+
+
+def captured(source: FootageSource, frames: int, fps: float, closed_loop: bool = False) -> Iterator[tuple[float, int]]:
+    """Time and picture of every frame, as the device's loop finds them."""
+    queue = FrameSource(frames, 1 / fps, source._first, source.count, 50, closed_loop, source.feed)
+    queue.start(time.perf_counter())
+    end_s = time.perf_counter() + 20
+    while not queue.exhausted:
+        now_s = time.perf_counter()
+        assert now_s < end_s
+        queue.offer(now_s)
+        queue.offer_answered(now_s)
+        while queue.waiting:
+            frame = queue.waiting.popleft()
+            yield frame.captured_s, number_of(source.picture(frame.source_index))
+            source.release(frame.source_index)
+        time.sleep(max(min(queue.next_capture_s - time.perf_counter(), 0.01), 0))
+
+
+def test_a_recording_gives_its_pictures_in_order_on_the_clock_of_the_frames(recording: Path) -> None:
+    source = open_source(str(recording), SHAPE)
+    wait_until_ready(source, 8)
+    times, numbers = zip(*captured(source, 100, fps=200), strict=True)
+    assert numbers == tuple(range(12))
+    assert np.diff(times) == pytest.approx(1 / 200, abs=0.02)
+    assert (source.ended, source.failure, len(source._held)) == (True, "", 0)
+
+
+def test_a_recording_can_begin_later_and_be_asked_for_fewer_frames(recording: Path) -> None:
+    source = open_source(str(recording), SHAPE, first=5)
+    assert [number for _, number in captured(source, 4, fps=500)] == [5, 6, 7, 8]
+    source.close()
+
+
+def test_a_closed_loop_takes_one_picture_at_a_time(recording: Path) -> None:
+    source = open_source(str(recording), SHAPE)
+    assert [number for _, number in captured(source, 100, fps=10, closed_loop=True)] == list(range(12))
+
+
+def test_a_recording_is_read_only_a_few_pictures_ahead(recording: Path) -> None:
+    source = open_source(str(recording), SHAPE)
+    wait_until_ready(source, 8)
+    assert len(source._ready) == 8
+    source.close()
+    assert not source._thread.is_alive()
+
+
+def test_pictures_of_a_recording_can_be_seen_again(recording: Path) -> None:
+    source = open_source(str(recording), SHAPE, first=2)
+    list(captured(source, 6, fps=500))
+    assert [number_of(image) for image in source.replay([3, 5, 5, 7])] == [3, 5, 5, 7]
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "bars"),
+    [
+        ((30, 40, 3), (24, 32, 3), None),
+        ((48, 32, 3), (24, 32, 3), np.s_[:, :8]),
+        ((10, 40, 3), (28, 28), np.s_[:10]),
+        ((5, 5, 3), (28, 28), None),
+    ],
+)
+def test_letterboxing_keeps_the_shape_of_things(
+    size: tuple[int, ...], shape: tuple[int, ...], bars: tuple[slice, ...] | None
+) -> None:
+    framed = letterbox(np.full(size, 200, np.uint8), shape)
+    assert framed.shape == shape
+    if bars is None:
+        assert (framed == 200).all()
+    else:
+        assert (framed[bars] == 0).all()
+        assert (framed == 200).any()
+
+
+# A camera is a stream over a real socket --------------------------------------------------------------------
+
+
+class _Stream(BaseHTTPRequestHandler):
+    """Motion JPEG: pictures as the server's plan has them, then silence or the end."""
+
+    server: _Server
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=picture")
+        self.end_headers()
+        try:
+            for number in range(self.server.pictures):
+                data = cv2.imencode(".jpg", picture(number % 25))[1].tobytes()
+                self.wfile.write(b"--picture\r\nContent-Type: image/jpeg\r\n")
+                self.wfile.write(f"Content-Length: {len(data)}\r\n\r\n".encode() + data + b"\r\n")
+                if self.server.over.wait(self.server.interval_s):
+                    return
+            if self.server.stall:
+                self.server.over.wait(30)
+        except OSError:
+            pass  # the device has left
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, pictures: int, fps: float, stall: bool) -> None:
+        super().__init__(("127.0.0.1", 0), _Stream)
+        self.pictures, self.interval_s, self.stall = pictures, 1 / fps, stall
+        self.over = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/stream.mjpg"
+
+
+@pytest.fixture
+def camera(request: pytest.FixtureRequest) -> Iterator[_Server]:
+    server = _Server(**request.param)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.over.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("camera", [{"pictures": 1000, "fps": 100, "stall": False}], indirect=True)
+def test_of_a_faster_camera_only_the_frames_that_are_due_are_taken(camera: _Server) -> None:
+    source = open_source(camera.url, SHAPE)
+    times = [at_s for at_s, _ in captured(source, 12, fps=20)]
+    source.close()
+    assert np.diff(times).mean() == pytest.approx(0.05, rel=0.25)
+    assert np.diff(times).min() > 0.02
+
+
+@pytest.mark.parametrize("camera", [{"pictures": 30, "fps": 50, "stall": False}], indirect=True)
+def test_a_camera_that_ends_says_so(camera: _Server) -> None:
+    source = open_source(camera.url, SHAPE)
+    frames = list(captured(source, 1000, fps=1000))
+    assert 10 < len(frames) <= 30
+    assert "gives no more pictures" in source.failure
+
+
+@pytest.mark.parametrize("camera", [{"pictures": 1000, "fps": 100, "stall": False}], indirect=True)
+def test_pictures_of_a_camera_can_be_seen_again_when_they_were_kept(camera: _Server) -> None:
+    source = open_source(camera.url, SHAPE, keep=True)
+    seen = [number for _, number in captured(source, 8, fps=50)]
+    assert [number_of(image) for image in source.replay(list(range(8)))] == seen
+    source.close()
+
+
+@pytest.mark.parametrize("camera", [{"pictures": 20, "fps": 100, "stall": True}], indirect=True)
+def test_a_stalled_camera_never_blocks_and_is_given_up(camera: _Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.sources.STALL_S", 0.3)
+    source = open_source(camera.url, SHAPE)
+    began_s = time.perf_counter()
+    list(captured(source, 1000, fps=100))
+    assert time.perf_counter() - began_s < 3
+    assert "gave no picture for 0.3 s" in source.failure
+
+
+# The command ------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_assumed_about_frames_without_a_truth(tmp_path: Path) -> None:
+    """No MEC either: every frame of the video is answered alone."""
+    video = write_video(tmp_path / "v.avi", 12)
+    done = run_device(NOWHERE, tmp_path / "log", source=video, fps=25, controller="device-only", json="-")
+    done.check_no_frame_lost(12)
+    assert done.code == 0, done.err
+    assert {o["score"] for o in done.outcomes} == {o["utility"] for o in done.outcomes} == {None}
+    assert {o["truth"] for o in done.outcomes} == {None}
+    assert all(isinstance(o["prediction"], int) for o in done.outcomes if o["status"] != "dropped")
+    assert [o["source_index"] for o in sorted(done.outcomes, key=lambda o: o["frame"])] == list(range(12))
+    assert '"accuracy": null' in done.out
+
+
+def test_a_source_that_ends_early_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "v", 5)
+    done = run_device(NOWHERE, tmp_path / "log", source=folder, fps=50, frames=9, controller="device-only")
+    done.check_no_frame_lost(5)
+    assert done.code == 1
+    assert f"source {folder} ended after 5 frames; 9 were asked for" in done.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("camera", [{"pictures": 1000, "fps": 30, "stall": False}], indirect=True)
+def test_a_stream_is_served_over_the_mec(camera: _Server, tmp_path: Path) -> None:
+    with running_mec("garments") as mec:
+        served = _served(mec, camera, tmp_path)
+    assert served > 15
+
+
+def _served(mec: RunningMec, camera: _Server, tmp_path: Path) -> int:
+    done = run_device(
+        mec.endpoint, tmp_path / "log", source=camera.url, frames=20, fps=15, decision={}, deadline_ms=300
+    )
+    done.check_no_frame_lost(20)
+    assert done.code == 0, done.err
+    return done.statuses["ok"]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("nowhere.mp4", "no such file or folder; expected a video file"),
+        ("text.txt", "cannot be opened; expected a video file"),
+        ("empty", "holds no images; expected a folder"),
+        ("77", "camera 77 cannot be opened"),
+        ("rtsp://127.0.0.1:9/stream", "rtsp://127.0.0.1:9/stream cannot be opened"),
+    ],
+)
+def test_a_source_that_cannot_be_opened_is_one_line_and_exit_code_1(
+    source: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("no video")
+    (tmp_path / "empty").mkdir()
+    assert mecpilot.main(["device", "--source", source]) == 1
+    streams = capfd.readouterr()
+    assert streams.out == ""
+    assert streams.err.count("\n") == 1
+    assert expected in streams.err
+
+
+def test_a_damaged_image_ends_its_source(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "v", 3)
+    (folder / "001.png").write_bytes(b"no image")
+    source = open_source(str(folder), SHAPE)
+    assert [number for _, number in captured(source, 10, fps=500)] == [0]
+    assert "001.png cannot be read as an image" in source.failure
+
+
+def test_a_live_source_has_no_later_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    class _Live:
+        name, live = "camera 0", True
+
+    monkeypatch.setattr("runtime.sources.open_footage", lambda _: _Live())
+    with pytest.raises(FailureError, match="got --start 3 with camera 0"):
+        open_source("0", SHAPE, first=3)
