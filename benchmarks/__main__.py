@@ -12,6 +12,7 @@ import sys
 BENCHMARKS = {
     "bench_decide": "one decision in numpy, against the predict() of an SB3 MlpPolicy",
     "bench_twin": "environment steps per second of the twin",
+    "bench_payloads": "bytes per frame against score: images, and tensors from inside the network",
     "bench_overhead": "what the runtime adds to a full offload on loopback",
     "bench_fidelity": "the twin against live processes, term by term",
     "bench_learning": "PPO against every classical controller: five seeds, traces never trained on",

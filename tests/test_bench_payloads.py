@@ -1,0 +1,57 @@
+"""The payload benchmark compares what it says: at equal score, the smallest of each kind."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.bench_payloads import comparison, family_of, frontier, smallest
+from benchmarks.payload_offers import Offer
+
+
+def _offer(cut: int, codec: str, mean_bytes: float, score: float) -> Offer:
+    scores = {"validation": score, "test": score - 0.02}
+    return Offer("nano", 384, 0, cut, codec, mean_bytes, 1.0, 0, scores)
+
+
+OFFERS = [
+    _offer(0, "raw", 90_000, 0.93),
+    _offer(0, "webp2", 3_000, 0.80),
+    _offer(0, "jpeg10", 4_000, 0.895),
+    _offer(0, "jpeg30", 9_000, 0.92),
+    _offer(1, "u8", 12_000, 0.93),
+    _offer(1, "u1", 400, 0.90),
+    _offer(2, "u1", 500, 0.85),
+]
+
+
+def test_the_frontier_holds_what_nothing_beats_in_bytes_and_score() -> None:
+    assert [offer.mean_bytes for offer in frontier(OFFERS, "validation")] == [400, 4_000 + 5_000, 12_000]
+
+
+def test_the_smallest_payload_that_reaches_a_score() -> None:
+    found = smallest(OFFERS, "validation", 0.895)
+    assert found is not None
+    assert found.mean_bytes == 400
+    assert smallest(OFFERS, "validation", 0.99) is None
+
+
+def test_at_equal_score_the_image_may_be_worse_by_a_hundredth_and_lossless_images_do_not_count() -> None:
+    rows = comparison(OFFERS, "validation")
+    assert rows[0]["level"] == pytest.approx(0.93)
+    assert (rows[0]["tensor"].codec, rows[0]["image"].codec) == ("u8", "jpeg30")
+    equal = next(row for row in rows if row["level"] <= 0.9 + 1e-9)
+    assert (equal["tensor"].codec, equal["image"].codec) == ("u1", "jpeg10")
+    assert equal["ratio"] == pytest.approx(0.1)
+
+
+def test_the_levels_are_those_of_the_split_that_is_asked_for() -> None:
+    assert comparison(OFFERS, "test")[0]["level"] == pytest.approx(0.91)
+
+
+def test_without_tensors_or_images_there_is_no_comparison() -> None:
+    assert comparison(OFFERS[:4], "test") == []
+    assert comparison(OFFERS[4:], "test") == []
+
+
+def test_a_codecs_family_is_its_name_without_the_quality() -> None:
+    assert [family_of(codec) for codec in ("jpeg75", "webp2", "png", "u1")] == ["jpeg", "webp", "png", "u1"]
