@@ -17,7 +17,7 @@ from controller.classical import FixedRow
 from controller.costs import CostTable
 from controller.errors import UsageError, unknown_name
 from controller.guard import Guard
-from controller.records import Decision
+from controller.records import Decision, Outcome
 from controller.registry import CONTROLLER_NAMES, make_controller
 from controller.uplink import TraceBank
 from controller.utility import Utility
@@ -77,8 +77,7 @@ def device(options: DeviceOptions) -> int:
     from runtime.daemon import drive, open_device
     from runtime.local_compute import LocalCompute
 
-    name = _controller_name(options.controller, options.policy, options.decision)
-    log = log_as("device")
+    name, log = _checked(options), log_as("device")
     held, work = _open(options.workload, options.bundle, options.data)
     utility = Utility()
     costs, pilot = _pilot(name, load_costs(held, options.profile), utility, options)
@@ -97,16 +96,21 @@ def device(options: DeviceOptions) -> int:
         unit = open_device(options.mec, compute, costs, options.scenario(), utility, bank, **loop)
         stack.callback(unit.close)
         stop.then(unit.stop)
-        summary = RunSummary()
+        summary, seen = RunSummary(), list[Outcome]()
         advance = stack.enter_context(progress(options.frames_ahead))
         for outcome in drive(unit, pilot, costs, log):
             summary.add(outcome)
             if journal:
                 journal.write(outcome)
             source.release(outcome.source_index)
+            if options.video:
+                seen.append(outcome)
             advance(outcome)
-    title = f"{held.workload}: {pilot.name}, {options.mec}"
-    print_summary(summary, title, options.json_out, name, unit.counts.__dict__)
+        unit.close()
+        title = f"{held.workload}: {pilot.name}, {options.mec}"
+        print_summary(summary, title, options.json_out, name, unit.counts.__dict__)
+        if options.video:
+            _write_pictures(options.video, seen, source, work, options.scenario().fps)
     return _exit_code(journal, unit.counts.refused, _trouble(source, summary, options, stop.asked()), log)
 
 
@@ -131,6 +135,15 @@ def pinned_row(costs: CostTable, decision: str) -> int:
     if not isinstance(wanted, dict):
         raise UsageError(f'--decision {decision!r}; expected a JSON object such as {{"partition_point": 2}}')
     return costs.space.pin(wanted, default_decision(costs))
+
+
+def _checked(options: DeviceOptions) -> str:
+    """Name of the controller, once nothing is left to complain about."""
+    if options.video is not None:
+        from runtime.pictures import check_picture_path
+
+        check_picture_path(options.video, "--video")
+    return _controller_name(options.controller, options.policy, options.decision)
 
 
 def _controller_name(controller: str | None, policy: Path | None, decision: str | None) -> str:
@@ -210,7 +223,13 @@ def _source(options: DeviceOptions, bundle: Bundle, work: Workload) -> Source:
 
     if options.source is None:
         return Samples(work)
-    return open_source(options.source, bundle.frame_shape, options.start)
+    return open_source(options.source, bundle.frame_shape, options.start, keep=options.video is not None)
+
+
+def _write_pictures(path: Path, seen: list[Outcome], source: Source, work: Workload, fps: float) -> None:
+    from runtime.pictures import write_pictures
+
+    write_pictures(path, seen, source.replay, work.draw, fps)
 
 
 def _trouble(source: Source, summary: RunSummary, options: DeviceOptions, stopped: bool) -> str:

@@ -80,6 +80,9 @@ class DeviceOptions:
     start: Annotated[int, typer.Option(min=0, help="First sample: test image or video frame.")] = 0
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0
     outcomes: Annotated[Path | None, typer.Option(help="JSONL file, one line per frame.")] = None
+    video: Annotated[
+        Path | None, typer.Option(help="Write what it looked like: .mp4 .avi .webm, or a strip of frames as .png.")
+    ] = None
     json_out: Annotated[str | None, typer.Option("--json", help="Summary as JSON: a file, or - for stdout.")] = None
     bundle: BundleDir = None
     profile: ProfileFile = None

@@ -79,6 +79,10 @@ class Workload(Protocol):
         """Quality of a prediction in [0, 1]."""
         ...
 
+    def draw(self, image: Image, prediction: Any) -> Image:
+        """The frame in colour, large enough to be looked at, with the prediction on it; None draws the frame alone."""
+        ...
+
     def training_task(self, seed: int) -> TrainingTask:
         """Data, augmentation, loss and evaluation for `mecpilot models train`."""
         ...

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from controller.errors import FailureError
 from controller.scenario import ScenarioRange
 from runtime.data import find_campus_video
+from runtime.ink import draw_boxes
 from runtime.workloads.base import Image, Images, Split
 from runtime.workloads.boxes import Boxes, count_matches
 from runtime.workloads.campus_boxes import kept_candidates
@@ -46,7 +47,7 @@ class Campus:
 
     name: str = "campus"
     resolutions_px: tuple[int, ...] = (768, 512, 384, 256)  # widths; heights are three quarters of them
-    training_epochs: Mapping[str, int] = MappingProxyType({"nano": 24, "small": 18, "medium": 14})
+    training_epochs: Mapping[str, int] = MappingProxyType({"medium": 10, "small": 10, "nano": 10})
     families: tuple[str, ...] = tuple(training_epochs)
     image_codecs: tuple[str, ...] = ("raw", "png", "jpeg75", "jpeg30", "jpeg10", "jpeg5", "webp50", "webp10", "webp2")
     tensor_codecs: tuple[str, ...] = ("u8", "u4", "u2", "u1")
@@ -137,6 +138,10 @@ class Campus:
 
     def score(self, prediction: Boxes, truth: Boxes) -> float:
         return count_matches(prediction, truth).f1
+
+    def draw(self, image: Image, prediction: Boxes | None) -> Image:
+        """A box around each person."""
+        return draw_boxes(image, prediction or ())
 
     def training_task(self, seed: int) -> TrainingTask:
         from runtime.workloads.campus_task import CampusTask

@@ -12,11 +12,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from controller.scenario import ScenarioRange
 from runtime.data import FashionMnist, load_fashion_mnist
+from runtime.ink import tag
 from runtime.workloads.base import Image, Images, Split
 from runtime.workloads.resize import resize_area
 
@@ -123,6 +125,14 @@ class Garments:
 
     def score(self, prediction: int, truth: int) -> float:
         return float(prediction == truth)
+
+    def draw(self, image: Image, prediction: int | None) -> Image:
+        """Ten times as large, the name of the class below it."""
+        large = cv2.resize(image, None, fx=10, fy=10, interpolation=cv2.INTER_NEAREST)
+        drawn = np.asarray(cv2.cvtColor(large, cv2.COLOR_GRAY2BGR), np.uint8)
+        if prediction is not None:
+            tag(drawn, CLASS_NAMES[prediction], (10, drawn.shape[0] - 12), 0.6)
+        return drawn
 
     def training_task(self, seed: int) -> TrainingTask:
         from runtime.workloads.garments_task import GarmentsTask

@@ -1,0 +1,180 @@
+"""What did a run look like? Frames with their answers, decisions and latencies, as a strip or as a video.
+
+A workload draws its own predictions (``Workload.draw``); everything around them is the same for all: a panel is a
+frame over a caption with the status, the latency against the deadline, and the decision. OpenCV alone is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from controller.errors import FailureError, UsageError
+from controller.records import Decision, Outcome
+from runtime.ink import FAINT, GREY, INK, Colour, blank, text_width, write
+from runtime.workloads.base import Image
+
+Draw = Callable[[Image, Any], Image]  # see Workload.draw
+
+STATUS_COLOURS: dict[str, Colour] = {
+    "ok": (80, 175, 76),
+    "skipped": (200, 150, 60),
+    "cached": (200, 150, 60),
+    "filtered": (200, 150, 60),
+    "fallback": (30, 160, 240),
+    "late": (60, 60, 225),
+    "dropped": GREY,
+}
+PANEL_WIDTH_PX = 480
+CAPTION_HEIGHT_PX = 78
+MARGIN_PX = 10
+#: Latency bars end at so many deadlines.
+BAR_DEADLINES = 1.5
+STRIP_PANELS = 6
+STRIP_COLUMNS = 3
+#: OpenCV's codec of each kind of file; .webm plays in browsers, the others cost least to write.
+VIDEO_CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
+PICTURE_SUFFIXES = (*VIDEO_CODECS, ".png")
+
+
+def check_picture_path(path: Path, option: str) -> None:
+    """UsageError unless a file of that name can be written."""
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise UsageError(f"{option} {path}; expected a name that ends in one of: {' '.join(PICTURE_SUFFIXES)}")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{option} {path}; expected a file in a folder that exists")
+
+
+# One frame --------------------------------------------------------------------------------------------------
+
+
+def panel(image: Image, outcome: Outcome, draw: Draw, width_px: int = PANEL_WIDTH_PX) -> Image:
+    """A frame with its answer, over what was decided and how it went."""
+    return np.vstack((scaled(draw(image, outcome.prediction), width_px), _caption(outcome, width_px)))
+
+
+def scaled(image: Image, width_px: int) -> Image:
+    """The same at another width."""
+    scale = width_px / image.shape[1]
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, (width_px, round(image.shape[0] * scale)), interpolation=how), np.uint8)
+
+
+def _caption(outcome: Outcome, width_px: int) -> Image:
+    caption = blank(CAPTION_HEIGHT_PX, width_px)
+    status = outcome.status.value
+    colour = STATUS_COLOURS.get(status, GREY)
+    cv2.rectangle(caption, (0, 0), (width_px, 3), colour, -1)
+    right = _chip(caption, status, colour)
+    write(caption, f"frame {outcome.source_index}", (right + 10, 27), 0.5)
+    write(caption, _latency(outcome), (width_px - MARGIN_PX, 27), 0.5, align="right")
+    _latency_bar(caption, outcome, colour)
+    write(caption, decision_text(outcome.decision), (MARGIN_PX, 67), 0.5, FAINT)
+    score = "" if outcome.score is None or outcome.prediction is None else f"score {outcome.score:.2f}"
+    write(caption, score, (width_px - MARGIN_PX, 67), 0.5, align="right")
+    return caption
+
+
+def _chip(caption: Image, text: str, colour: Colour) -> int:
+    """The status on its colour; where it ends."""
+    right = MARGIN_PX + text_width(text, 0.5) + 16
+    cv2.rectangle(caption, (MARGIN_PX, 11), (right, 33), colour, -1)
+    write(caption, text, (MARGIN_PX + 8, 27), 0.5, (255, 255, 255))
+    return right
+
+
+def _latency(outcome: Outcome) -> str:
+    if outcome.prediction is None:
+        return f"no answer, deadline {outcome.deadline_ms:.0f} ms"
+    return f"{outcome.latency_ms:.0f} of {outcome.deadline_ms:.0f} ms"
+
+
+def _latency_bar(caption: Image, outcome: Outcome, colour: Colour) -> None:
+    """Latency as a length, the deadline as a tick."""
+    left, right = MARGIN_PX, caption.shape[1] - MARGIN_PX
+    span_px = (right - left) / BAR_DEADLINES
+    cv2.rectangle(caption, (left, 42), (right, 48), (70, 66, 62), -1)
+    if outcome.prediction is not None:
+        share = min(outcome.latency_ms / outcome.deadline_ms, BAR_DEADLINES)
+        cv2.rectangle(caption, (left, 42), (left + round(share * span_px), 48), colour, -1)
+    tick = left + round(span_px)
+    cv2.rectangle(caption, (tick - 1, 38), (tick, 52), INK, -1)
+
+
+def decision_text(decision: Decision | None) -> str:
+    """A decision in the fewest words."""
+    if decision is None:
+        return "not decided"
+    d, interval = decision, getattr(decision, "frame_interval", 1)
+    where = "device only" if d.payload == "none" else f"cut {d.partition_point}, {d.payload}"
+    every = f", every {interval}" if interval > 1 else ""
+    return f"{d.model}, {d.resolution_px} px, exit {d.exit_branch}, {where}{every}"
+
+
+# Many frames ------------------------------------------------------------------------------------------------
+
+
+def write_pictures(
+    path: Path, outcomes: Sequence[Outcome], replay: Callable[[Sequence[int]], Iterator[Image]], draw: Draw, fps: float
+) -> None:
+    """A strip (.png) or a video of a run, its pictures taken from ``replay`` (``Source.replay``)."""
+    ordered = sorted(outcomes, key=lambda outcome: outcome.frame)
+    if path.suffix.lower() == ".png":
+        ordered = _spread(ordered, STRIP_PANELS)
+    images = replay([outcome.source_index for outcome in ordered])
+    panels = (panel(image, outcome, draw) for image, outcome in zip(images, ordered, strict=False))
+    if path.suffix.lower() == ".png":
+        write_png(path, grid(list(panels), STRIP_COLUMNS))
+    else:
+        write_video(path, panels, fps)
+
+
+def _spread(outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
+    """So many, evenly over the run."""
+    if len(outcomes) <= count:
+        return list(outcomes)
+    return [outcomes[(2 * i + 1) * len(outcomes) // (2 * count)] for i in range(count)]
+
+
+def grid(panels: Sequence[Image], columns: int) -> Image:
+    """Panels of one size in rows, with gaps between them."""
+    if not panels:
+        raise FailureError("there is no frame to draw")
+    height, width = panels[0].shape[:2]
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    sheet = blank(rows * (height + MARGIN_PX) + MARGIN_PX, columns * (width + MARGIN_PX) + MARGIN_PX, (255, 255, 255))
+    for place, image in enumerate(panels):
+        top = MARGIN_PX + place // columns * (height + MARGIN_PX)
+        left = MARGIN_PX + place % columns * (width + MARGIN_PX)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def write_png(path: Path, image: Image) -> None:
+    try:
+        path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    except OSError as error:
+        raise FailureError(f"cannot write {path}: {error.strerror}") from None
+
+
+def write_video(path: Path, panels: Iterable[Image], fps: float) -> None:
+    """Panels of one size as a video."""
+    writer = None
+    try:
+        for image in panels:
+            if writer is None:
+                codec = cv2.VideoWriter.fourcc(*VIDEO_CODECS[path.suffix.lower()])
+                writer = cv2.VideoWriter(str(path), codec, fps, image.shape[1::-1])
+                if not writer.isOpened():
+                    raise FailureError(f"cannot write {path}: OpenCV cannot write this kind of video here")
+            writer.write(image)
+    finally:
+        if writer is not None:
+            writer.release()
+    if writer is None:
+        raise FailureError("there is no frame to draw")
