@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 Floats = NDArray[np.floating[Any]]
 
 STEPS_PER_EPOCH = 100
-CROPS = {768: (384, 288, 4), 512: (384, 288, 4), 384: (384, 288, 4), 256: (256, 192, 6)}  # width, height, count
+CROPS = {768: (384, 288, 6), 512: (384, 288, 4), 384: (384, 288, 4), 256: (256, 192, 6)}  # width, height, count
 ZOOM = (0.85, 1.3)  # of people, relative to the resolution's own size
 JPEG_FRAC = 0.15  # of the crops, so that no codec is at a disadvantage
 JPEG_QUALITY = (5, 60)
 PASTED = (0, 0, 1, 2, 3)  # people per crop, drawn from evenly
 BACKGROUND_STEP = 8  # every so many frames make the median
 FOREGROUND_DIFFERENCE = 25  # of a pixel's strongest channel from the median
-GROUP_ASPECT = 0.65  # a box wider than this share of its height holds several people: nothing is learned inside
+GROUP_ASPECT = 0.6  # a box wider than this share of its height holds several people: nothing is learned inside
 CENTRE_SPREAD = 0.12  # standard deviation of the Gaussian, of the box's sides
 BOX_CELLS = 0.5  # cells whose Gaussian is above this learn the box
 BOX_WEIGHT = 1.0
