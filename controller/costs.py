@@ -2,6 +2,9 @@
 
 A ``CostTable`` joins a DecisionSpace with what a profile measured. Times are those of the profiled machine at
 slowdown 1; a controller scales them with the slowdown it observes.
+
+A row with a frame interval of n answers n frames: its own with what it computes, the n - 1 after it with the newest
+answer there is at their capture. So rows are compared by what they are worth, cost and occupy *per frame*.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from controller.space import DecisionSpace
 
 @dataclass(frozen=True)
 class CostTable:
-    """Measured costs of the rows of ``space``; every array is (C,) float64."""
+    """Measured costs of the rows of ``space``; every array is (C,) float64 unless said otherwise."""
 
     space: DecisionSpace
     accuracy: Floats  # expected score on the validation split
@@ -29,6 +32,9 @@ class CostTable:
     #: heaviest model, mean over its rows. Derived here, and kept by ``take``, so that a choice of candidates
     #: does not change the neighbours.
     neighbour_mec_s: float = 0.0
+    #: (C, lags) expected score of an answer for the frame that comes so many frames later, lags 1, 2, ...; beyond the
+    #: last one it stays. None where samples are no stream: then every interval is 1.
+    lagged_accuracy: Floats | None = None
 
     def __post_init__(self) -> None:
         if not self.neighbour_mec_s:
@@ -47,7 +53,53 @@ class CostTable:
             self.payload_std_bytes[rows],
             self.mec_s[rows],
             self.neighbour_mec_s,
+            None if self.lagged_accuracy is None else self.lagged_accuracy[rows],
         )
+
+    @cached_property
+    def interval(self) -> Floats:
+        """Frames that a row answers, as numbers to calculate with."""
+        return self.space.frame_interval.astype(float)
+
+    @cached_property
+    def longest_interval(self) -> int:
+        """1 where every frame has its own decision."""
+        return int(self.space.frame_interval.max())
+
+    def accuracy_at(self, lag: int) -> Floats:
+        """Expected score of the row's answer for the frame that comes ``lag`` frames later."""
+        if lag == 0 or self.lagged_accuracy is None:
+            return self.accuracy
+        return np.asarray(self.lagged_accuracy[:, min(lag, self.lagged_accuracy.shape[1]) - 1])
+
+    @cached_property
+    def skipped_score(self) -> Floats:
+        """Sum of the expected scores of the frames that are not run, if the answer is out before the first of them."""
+        lags = range(1, self.longest_interval)
+        scores = [self.accuracy_at(lag) * (lag < self.interval) for lag in lags]
+        return np.asarray(sum(scores, np.zeros(len(self))))
+
+    @cached_property
+    def stale_losses(self) -> tuple[Floats, ...]:
+        """What of ``skipped_score`` is lost when the answer comes after the capture of the first, second, ... of them:
+        that frame then has the answer before, which is older by one interval."""
+        lags = range(1, self.longest_interval)
+        return tuple(
+            np.where(lag < self.interval, self.accuracy_at(lag) - self._accuracy_before(lag), 0.0) for lag in lags
+        )
+
+    @cached_property
+    def worth(self) -> Floats:
+        """Expected score per frame over the interval, when every answer comes before the next frame."""
+        return (self.accuracy + self.skipped_score) / self.interval
+
+    def _accuracy_before(self, lag: int) -> Floats:
+        """Expected score, so many frames after a decision, of the answer to the decision before it."""
+        found = self.accuracy.copy()
+        for interval in np.unique(self.space.frame_interval).tolist():
+            rows = self.space.frame_interval == interval
+            found[rows] = self.accuracy_at(lag + interval)[rows]
+        return found
 
     @cached_property
     def local_frontier(self) -> Ints:

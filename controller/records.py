@@ -30,6 +30,7 @@ class Status(enum.StrEnum):
     FILTERED = "filtered"  # skipped by the input filter
     CACHED = "cached"  # answered from the edge cache
     DROPPED = "dropped"  # never started: the bounded queue was full
+    SKIPPED = "skipped"  # not run, as decided for an earlier frame: answered at once with the newest answer there was
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Decision:
     exit_branch: int
     partition_point: int
     payload: str  # codec of what crosses the uplink; "none" when the device answers alone
+    frame_interval: int = 1  # the next so many frames less one are not run
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Outcome:
     payload_bytes: int
     energy_j: float  # modelled, see controller.utility
     utility: float | None  # None where no truth is known
-    decision: Decision | None  # None when the frame was dropped before any decision
+    decision: Decision | None  # None when nothing was decided for this frame: dropped or skipped
     breakdown_ms: BreakdownMs
     prediction: Any
     truth: Any  # None where it is not known: frames that are not the workload's own samples

@@ -47,6 +47,11 @@ class DecisionSpace:
         return np.array([d.payload == NO_PAYLOAD for d in self.decisions])
 
     @cached_property
+    def frame_interval(self) -> Ints:
+        """(C,) frames from one decision to the next."""
+        return np.array([d.frame_interval for d in self.decisions], dtype=np.int64)
+
+    @cached_property
     def full_offload(self) -> Bools:
         """(C,) rows that send the (compressed) input itself."""
         return np.array([d.partition_point == 0 for d in self.decisions]) & ~self.device_only
@@ -54,10 +59,7 @@ class DecisionSpace:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the rows in their order."""
-        rows = "\n".join(
-            f"{d.model},{d.resolution_px},{d.exit_branch},{d.partition_point},{d.payload}" for d in self.decisions
-        )
-        return hashlib.sha256(rows.encode()).hexdigest()
+        return hashlib.sha256("\n".join(map(_digest_line, self.decisions)).encode()).hexdigest()
 
     @cached_property
     def _row_of(self) -> dict[Decision, int]:
@@ -88,7 +90,8 @@ class DecisionSpace:
 
         Fields that were not named give way where they must: the deepest exit of another model has another
         number, and a device-only cut has no payload. Among the legal rows that match what was named, the one
-        that shares most unnamed fields with the default wins, then the deepest exit, then the smallest cut.
+        that shares most unnamed fields with the default wins, then the deepest exit, the smallest cut, the most
+        frames.
         """
         known = [field.name for field in fields(Decision)]
         for name in wanted:
@@ -99,10 +102,10 @@ class DecisionSpace:
             raise UsageError(f"no legal decision has {self._nearest_miss(wanted)}")
         free = [name for name in known if name not in wanted]
 
-        def closeness(row: int) -> tuple[int, int, int]:
+        def closeness(row: int) -> tuple[int, int, int, int]:
             d = self.decisions[row]
             same = sum(getattr(d, name) == getattr(default, name) for name in free)
-            return same, d.exit_branch, -d.partition_point
+            return same, d.exit_branch, -d.partition_point, -d.frame_interval
 
         return max(rows, key=closeness)
 
@@ -118,3 +121,9 @@ class DecisionSpace:
                 context = ", ".join(f"{n}={v!r}" for n, v in named.items())
                 return f"{context}; expected {name} among {legal}"
         return f"{wanted}"
+
+
+def _digest_line(d: Decision) -> str:
+    """One row; an interval of one frame goes without saying."""
+    line = f"{d.model},{d.resolution_px},{d.exit_branch},{d.partition_point},{d.payload}"
+    return line if d.frame_interval == 1 else f"{line},{d.frame_interval}"

@@ -96,7 +96,7 @@ class Bundle:
 
     @cached_property
     def space(self) -> DecisionSpace:
-        """Every legal decision: model, resolution, exit, cut 0..stages to that exit, and codec."""
+        """Every legal decision: model, resolution, exit, cut 0..stages to that exit, codec, and frame interval."""
         decisions, stages, variants = [], [], []
         for decision, stages_to_exit in self._legal_decisions():
             decisions.append(decision)
@@ -110,7 +110,8 @@ class Bundle:
                 for exit_branch, after in enumerate(model.exit_after):
                     for cut in range(after + 1):
                         for codec in self._codecs(cut, after):
-                            yield Decision(model.name, px, exit_branch, cut, codec), after
+                            for interval in self.manifest.frame_intervals:
+                                yield Decision(model.name, px, exit_branch, cut, codec, interval), after
 
     def _codecs(self, cut: int, stages_to_exit: int) -> tuple[str, ...]:
         if cut == stages_to_exit:

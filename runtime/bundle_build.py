@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from runtime.manifest import (
 from runtime.models.describe import describe_layers
 from runtime.models.stages import BranchyModel
 from runtime.models.weights import load_for_inference
-from runtime.recorded import Recorded, save_recorded
+from runtime.recorded import MAX_LAG, Recorded, save_recorded
 from runtime.workloads.base import Image, Images, Split, Workload
 
 RECORDED_SPLITS: tuple[Split, ...] = ("validation", "test")
@@ -115,6 +115,7 @@ def write_bundle(directory: Path, workload: Workload, measured: Sequence[Measure
         payloads=tuple(payload for model in measured for payload in model.payloads),
         recorded=recorded,
         training={model.info.name: model.training for model in measured},
+        frame_intervals=workload.frame_intervals,
     )
     (directory / MANIFEST_FILE).write_bytes(encode_manifest(manifest))
     return manifest
@@ -210,7 +211,9 @@ class _Rows:
             temperature = self._temperatures[exit_branch]
             for split, by_key in outputs.items():
                 truths = self._truths[split]
-                self.answers[split].append(_answers(self._workload, by_key[key], px, truths, temperature))
+                answers = _answers(self._workload, by_key[key], px, truths, temperature)
+                lagged = lagged_scores(self._workload, answers.predictions, truths)
+                self.answers[split].append(replace(answers, lagged=lagged))
             if codec == EXACT:
                 base_row = len(self.variants)
             self.base_rows.append(base_row)
@@ -312,6 +315,7 @@ class _Answers:
     predictions: list[Any]
     score: NDArray[np.float32]
     confidence: NDArray[np.float32]
+    lagged: NDArray[np.float32] | None = None  # (lags, samples), see `Recorded.lagged`
 
 
 def _answers(workload: Workload, outputs: Outputs, px: int, truths: Sequence[Any], temperature: float) -> _Answers:
@@ -321,19 +325,36 @@ def _answers(workload: Workload, outputs: Outputs, px: int, truths: Sequence[Any
     return _Answers(predictions, np.array(score, np.float32), confidence.astype(np.float32))
 
 
+def lagged_scores(workload: Workload, predictions: Sequence[Any], truths: Sequence[Any]) -> NDArray[np.float32] | None:
+    """(lags, samples) score of each answer against the truth of the samples after its own; None without a stream."""
+    if workload.frame_intervals == (1,):
+        return None
+    later = [[*truths[lag % len(truths) :], *truths[: lag % len(truths)]] for lag in range(1, MAX_LAG + 1)]
+    score = [[workload.score(got, truth) for got, truth in zip(predictions, row, strict=True)] for row in later]
+    return np.array(score, np.float32)
+
+
 def _stack(rows: Sequence[_Answers]) -> Recorded:
     label = None
     if isinstance(rows[0].predictions[0], int):
         label = np.array([row.predictions for row in rows], np.uint8)
-    return Recorded(np.stack([row.score for row in rows]), np.stack([row.confidence for row in rows]), label)
+    lagged = [row.lagged for row in rows if row.lagged is not None]
+    return Recorded(
+        np.stack([row.score for row in rows]),
+        np.stack([row.confidence for row in rows]),
+        label,
+        np.stack(lagged, axis=1) if lagged else None,
+    )
 
 
 def _concatenate(tables: Sequence[Recorded]) -> Recorded:
     labels = [table.label for table in tables if table.label is not None]
+    lagged = [table.lagged for table in tables if table.lagged is not None]
     return Recorded(
         np.concatenate([table.score for table in tables]),
         np.concatenate([table.confidence for table in tables]),
         np.concatenate(labels) if labels else None,
+        np.concatenate(lagged, axis=1) if lagged else None,
     )
 
 

@@ -83,8 +83,8 @@ class PayloadInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     std_bytes: float
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything about a bundle but weights and predictions."""
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Everything about a bundle but weights and predictions; defaults are left out, so old digests stay."""
 
     format_version: int
     workload: str
@@ -98,6 +98,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     payloads: tuple[PayloadInfo, ...]
     recorded: dict[str, FileInfo]  # per split
     training: dict[str, dict[str, Any]]  # configuration per model
+    frame_intervals: tuple[int, ...] = (1,)  # as the workload allows; beyond 1 there are lagged scores
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

@@ -132,7 +132,18 @@ def cost_table(bundle: Bundle, profile: Profile, source: Source = "measured") ->
         np.array([payload.mean_bytes for payload in payloads]),
         np.array([payload.std_bytes for payload in payloads]),
         mec_s,
+        lagged_accuracy=_lagged_accuracy(bundle),
     )
+
+
+def _lagged_accuracy(bundle: Bundle) -> Floats | None:
+    """(C, lags) mean over the validation split; None for a bundle whose samples are no stream."""
+    if bundle.manifest.frame_intervals == (1,):
+        return None
+    lagged = bundle.recorded("validation").lagged
+    if lagged is None:
+        raise FailureError(f"{bundle.directory} has frame intervals but no lagged scores; train it anew")
+    return np.asarray(lagged.mean(axis=2, dtype=float).T[bundle.space.variant])
 
 
 def _times(profile: Profile, side: Side, keys: list[SegmentKey], source: Source) -> Floats:

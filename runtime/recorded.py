@@ -1,8 +1,10 @@
 """What did every variant answer on every sample? The table that the twin replays instead of assuming accuracy.
 
 A recorded file holds one row per variant of the manifest, in its order, and one column per sample of one split:
-score, confidence (in 255ths) and, where answers are class labels, the label. On disk a lossy variant's row is the
-difference to its exact variant's row, and the whole is compressed with zstd: lossy answers hardly differ.
+score, confidence (in 255ths) and, where answers are class labels, the label. Where samples are consecutive frames it
+also holds what an answer is worth later: its score against the truth of the frame so many frames on (in 255ths). On
+disk a lossy variant's row is the difference to its exact variant's row, and the whole is compressed with zstd: lossy
+answers hardly differ.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from controller.errors import FailureError
 
 _ZSTD_LEVEL = 19
 _MAX_TABLE_BYTES = 1 << 30
+#: Frames for which an answer is followed: beyond a second of video at 10 frames/s it is as good as the last one says.
+MAX_LAG = 10
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,15 @@ class Recorded:
     score: NDArray[np.float32]  # (variants, samples) in [0, 1]
     confidence: NDArray[np.float32]  # (variants, samples) in [0, 1]
     label: NDArray[np.uint8] | None  # (variants, samples) where answers are class labels
+    #: (lags, variants, samples): score of the answer to sample s against the truth of sample s + 1, s + 2, ... (the
+    #: last sample is followed by the first); None where samples are no stream.
+    lagged: NDArray[np.float32] | None = None
+
+    def lagged_score(self, lag: int) -> NDArray[np.float32]:
+        """(variants, samples) score against the truth so many samples later; beyond the last lag it stays."""
+        if lag == 0 or self.lagged is None:
+            return self.score
+        return np.asarray(self.lagged[min(lag, len(self.lagged)) - 1])
 
 
 def save_recorded(path: Path, recorded: Recorded, base_rows: Sequence[int]) -> None:
@@ -41,6 +54,9 @@ def save_recorded(path: Path, recorded: Recorded, base_rows: Sequence[int]) -> N
     }
     if recorded.label is not None:
         tables["label"] = recorded.label
+    if recorded.lagged is not None:
+        by_variant = np.rint(recorded.lagged * 255).astype(np.uint8).swapaxes(0, 1)
+        tables["lagged"] = np.ascontiguousarray(by_variant).reshape(len(by_variant), -1)
     base = np.asarray(base_rows)
     packed = {name: _pack(table, base) for name, table in tables.items()}
     shape = np.array(recorded.score.shape, np.int64)
@@ -66,12 +82,17 @@ def load_recorded(path: Path, variants: int, samples: int) -> Recorded:
         label = None
         if "label" in stored:
             label = _unpack(stored["label"], base, samples, np.dtype(np.uint8))
+        lagged = None
+        if "lagged" in stored:
+            table = _unpack(stored["lagged"], base, MAX_LAG * samples, np.dtype(np.uint8))
+            lagged = table.reshape(variants, MAX_LAG, samples).swapaxes(0, 1)
     except (OSError, SafetensorError, KeyError, ValueError, IndexError, zstandard.ZstdError) as error:
         raise FailureError(f"{path} is not a table of recorded predictions: {error}") from None
     return Recorded(
         (score / np.float32(65535)).astype(np.float32),
         (confidence / np.float32(255)).astype(np.float32),
         label,
+        None if lagged is None else (lagged / np.float32(255)).astype(np.float32),
     )
 
 
