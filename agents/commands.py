@@ -127,10 +127,11 @@ def _draw(
     live: LiveEpisodes | None,
     out: Path,
 ) -> None:
-    """The comparison, and what every controller does on one typical and one hard episode."""
+    """The comparison, and what every controller does on one typical and one hard episode; live, also as pictures."""
     from agents.plots import draw_comparison, draw_timeline
     from agents.report import telling_episodes
     from agents.timelines import timeline
+    from runtime.pictures import draw_strip
 
     draw_comparison(report["controllers"], f"{world.workload}, {comparison.backend}", out / "compared.png")
     episodes = telling_episodes(comparison)
@@ -139,6 +140,8 @@ def _draw(
             for kind, episode in episodes.items():
                 shown = timeline(world, entrants, comparison, name, episode, live)
                 draw_timeline(shown, out / f"timeline_{kind}_{name}.png")
+                if live is not None:
+                    draw_strip(world.workload, live.outcomes[name][0][episode], out / f"strip_{kind}_{name}.png")
     Console(stderr=True).print(f"plots and evaluation.json are in {out}", highlight=False, soft_wrap=True)
 
 

@@ -81,7 +81,7 @@ class DeviceOptions:
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0
     outcomes: Annotated[Path | None, typer.Option(help="JSONL file, one line per frame.")] = None
     video: Annotated[
-        Path | None, typer.Option(help="Write what it looked like: .mp4 .avi .webm, or a strip of frames as .png.")
+        Path | None, typer.Option(help="Write what it looked like: .mp4 or .avi, or a strip of frames as .png.")
     ] = None
     json_out: Annotated[str | None, typer.Option("--json", help="Summary as JSON: a file, or - for stdout.")] = None
     bundle: BundleDir = None

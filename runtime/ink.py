@@ -20,7 +20,6 @@ PAPER: Colour = (32, 30, 28)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-
 def blank(height_px: int, width_px: int, colour: Colour = PAPER) -> Picture:
     return np.full((height_px, width_px, 3), colour, np.uint8)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from controller.errors import FailureError, UsageError
 from controller.records import Decision, Outcome
-from runtime.ink import FAINT, GREY, INK, Colour, blank, text_width, write
+from runtime.ink import FAINT, GREY, INK, WHITE, Colour, blank, text_width, write
 from runtime.workloads.base import Image
 
 Draw = Callable[[Image, Any], Image]  # see Workload.draw
@@ -30,14 +30,16 @@ STATUS_COLOURS: dict[str, Colour] = {
     "dropped": GREY,
 }
 PANEL_WIDTH_PX = 480
-CAPTION_HEIGHT_PX = 78
+TEXT = 0.58  # size of letters; still legible at half the size of the picture
+TROUGH: Colour = (70, 66, 62)
+CAPTION_HEIGHT_PX = 86
 MARGIN_PX = 10
 #: Latency bars end at so many deadlines.
 BAR_DEADLINES = 1.5
 STRIP_PANELS = 6
 STRIP_COLUMNS = 3
-#: OpenCV's codec of each kind of file; .webm plays in browsers, the others cost least to write.
-VIDEO_CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
+#: OpenCV's codec of each kind of file: those that its own builds can write everywhere.
+VIDEO_CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 PICTURE_SUFFIXES = (*VIDEO_CODECS, ".png")
 
 
@@ -70,20 +72,20 @@ def _caption(outcome: Outcome, width_px: int) -> Image:
     colour = STATUS_COLOURS.get(status, GREY)
     cv2.rectangle(caption, (0, 0), (width_px, 3), colour, -1)
     right = _chip(caption, status, colour)
-    write(caption, f"frame {outcome.source_index}", (right + 10, 27), 0.5)
-    write(caption, _latency(outcome), (width_px - MARGIN_PX, 27), 0.5, align="right")
+    write(caption, f"frame {outcome.source_index}", (right + 10, 29), TEXT)
+    write(caption, _latency(outcome), (width_px - MARGIN_PX, 29), TEXT, align="right")
     _latency_bar(caption, outcome, colour)
-    write(caption, decision_text(outcome.decision), (MARGIN_PX, 67), 0.5, FAINT)
+    write(caption, decision_text(outcome.decision), (MARGIN_PX, 75), TEXT, FAINT)
     score = "" if outcome.score is None or outcome.prediction is None else f"score {outcome.score:.2f}"
-    write(caption, score, (width_px - MARGIN_PX, 67), 0.5, align="right")
+    write(caption, score, (width_px - MARGIN_PX, 75), TEXT, align="right")
     return caption
 
 
 def _chip(caption: Image, text: str, colour: Colour) -> int:
     """The status on its colour; where it ends."""
-    right = MARGIN_PX + text_width(text, 0.5) + 16
-    cv2.rectangle(caption, (MARGIN_PX, 11), (right, 33), colour, -1)
-    write(caption, text, (MARGIN_PX + 8, 27), 0.5, (255, 255, 255))
+    right = MARGIN_PX + text_width(text, TEXT) + 16
+    cv2.rectangle(caption, (MARGIN_PX, 11), (right, 36), colour, -1)
+    write(caption, text, (MARGIN_PX + 8, 29), TEXT, WHITE)
     return right
 
 
@@ -97,12 +99,12 @@ def _latency_bar(caption: Image, outcome: Outcome, colour: Colour) -> None:
     """Latency as a length, the deadline as a tick."""
     left, right = MARGIN_PX, caption.shape[1] - MARGIN_PX
     span_px = (right - left) / BAR_DEADLINES
-    cv2.rectangle(caption, (left, 42), (right, 48), (70, 66, 62), -1)
+    cv2.rectangle(caption, (left, 45), (right, 52), TROUGH, -1)
     if outcome.prediction is not None:
         share = min(outcome.latency_ms / outcome.deadline_ms, BAR_DEADLINES)
-        cv2.rectangle(caption, (left, 42), (left + round(share * span_px), 48), colour, -1)
+        cv2.rectangle(caption, (left, 45), (left + round(share * span_px), 52), colour, -1)
     tick = left + round(span_px)
-    cv2.rectangle(caption, (tick - 1, 38), (tick, 52), INK, -1)
+    cv2.rectangle(caption, (tick - 1, 41), (tick, 56), INK, -1)
 
 
 def decision_text(decision: Decision | None) -> str:
@@ -133,6 +135,15 @@ def write_pictures(
         write_video(path, panels, fps)
 
 
+def draw_strip(workload: str, outcomes: Sequence[Outcome], path: Path) -> None:
+    """A run over a workload's own test samples as a strip."""
+    from runtime.sources import Samples
+    from runtime.workloads.base import get_workload
+
+    work = get_workload(workload)
+    write_pictures(path, outcomes, Samples(work).replay, work.draw, 0.0)
+
+
 def _spread(outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
     """So many, evenly over the run."""
     if len(outcomes) <= count:
@@ -147,7 +158,7 @@ def grid(panels: Sequence[Image], columns: int) -> Image:
     height, width = panels[0].shape[:2]
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
-    sheet = blank(rows * (height + MARGIN_PX) + MARGIN_PX, columns * (width + MARGIN_PX) + MARGIN_PX, (255, 255, 255))
+    sheet = blank(rows * (height + MARGIN_PX) + MARGIN_PX, columns * (width + MARGIN_PX) + MARGIN_PX, WHITE)
     for place, image in enumerate(panels):
         top = MARGIN_PX + place // columns * (height + MARGIN_PX)
         left = MARGIN_PX + place % columns * (width + MARGIN_PX)

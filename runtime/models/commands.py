@@ -57,13 +57,39 @@ def _summary(bundle: Bundle) -> dict[str, Any]:
 
 
 @app.command()
-def show(bundle: BundleArgument = "garments", json: JsonOption = None) -> None:
-    """Stages, exits, accuracy per resolution and exit, and payloads of a bundle."""
+def show(
+    bundle: BundleArgument = "garments",
+    json: JsonOption = None,
+    draw: Annotated[
+        int | None, typer.Option(min=0, help="Draw what every exit answers for this test image or video frame.")
+    ] = None,
+    resolution_px: Annotated[int | None, typer.Option(help="To draw at; default: the largest.")] = None,
+    out: Annotated[Path, typer.Option(help="Picture to draw, a .png.")] = Path("exits.png"),
+) -> None:
+    """Stages, exits, accuracy per resolution and exit, and payloads of a bundle; or one frame, drawn."""
     opened = open_bundle(bundle)
+    if draw is not None:
+        _draw_exits(opened, draw, resolution_px, out)
+        return
     tables = [_accuracy_table(opened, split) for split in opened.manifest.recorded]
     tables += [_cost_table(opened), _payload_table(opened)]
     document = msgspec.to_builtins(opened.manifest, str_keys=True) | {"digest": opened.digest}
     _emit(document, tables, json)
+
+
+def _draw_exits(bundle: Bundle, frame: int, resolution_px: int | None, out: Path) -> None:
+    from runtime.exit_sheet import exit_sheet
+    from runtime.pictures import write_png
+    from runtime.workloads.base import get_workload
+
+    known = bundle.manifest.resolutions_px
+    px = max(known) if resolution_px is None else resolution_px
+    if px not in known:
+        raise UsageError(f"--resolution-px {px}; expected one of: {', '.join(map(str, known))}")
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out}; expected a name that ends in .png")
+    write_png(out, exit_sheet(bundle, get_workload(bundle.workload), frame, px))
+    print(out)
 
 
 def _accuracy_table(bundle: Bundle, split: str) -> Table:
