@@ -59,7 +59,7 @@ class MostAccurate(Memoryless):
         seen = outlook(self._costs, state, self._estimator)
         good = seen.fits & self._allowed
         if self._keep_pace:
-            good &= keeps_pace(state, seen)
+            good &= keeps_pace(self._costs, state, seen)
         rank = np.where(good, self._rank, len(self._rank))
         best = (rank == rank.min(axis=1, keepdims=True)) & self._allowed  # every allowed row, where none is good
         return np.asarray(np.where(best, seen.total_s, np.inf).argmin(axis=1))
@@ -94,8 +94,11 @@ class Random(Memoryless):
 
 
 def by_accuracy(costs: CostTable, rows: Ints) -> Ints:
-    """The rows from the most accurate to the least; among equals the smaller payload first, then the shorter head."""
-    return np.asarray(rows[np.lexsort((costs.head_s[rows], costs.payload_bytes[rows], -costs.accuracy[rows]))])
+    """The rows from the most accurate to the least; among equals the smaller payload first, then the shorter head.
+
+    Accuracy is per frame that a row answers, wherever there are frames that are not run.
+    """
+    return np.asarray(rows[np.lexsort((costs.head_s[rows], costs.payload_bytes[rows], -costs.worth[rows]))])
 
 
 def device_only_rows(costs: CostTable) -> Ints:
@@ -124,14 +127,15 @@ def full_network_rows(costs: CostTable) -> Ints:
 
 
 def same_network_rows(costs: CostTable, rows: Ints, like: int) -> Ints:
-    """Of ``rows``, those with the model, resolution and exit of row ``like`` that are (nearly) as accurate."""
+    """Of ``rows``, those with the model, resolution, exit and frame interval of row ``like`` that are (nearly) as
+    accurate."""
 
-    def network(row: int) -> tuple[str, int, int]:
+    def network(row: int) -> tuple[str, int, int, int]:
         decision = costs.space.decisions[row]
-        return decision.model, decision.resolution_px, decision.exit_branch
+        return decision.model, decision.resolution_px, decision.exit_branch, decision.frame_interval
 
     same = np.array([network(row) == network(like) for row in rows], dtype=np.bool_)
-    return np.asarray(rows[same & (costs.accuracy[rows] >= costs.accuracy[like] - SAME_ACCURACY)])
+    return np.asarray(rows[same & (costs.worth[rows] >= costs.worth[like] - SAME_ACCURACY)])
 
 
 def configuration_rank(costs: CostTable) -> Ints:

@@ -145,11 +145,11 @@ class EdgentDynamic:
         )
         predicted = predict(self._costs, state, uplink_bps)
         due = due_s(self._costs, state, is_rescued(self._costs, state, predicted.head_s))
-        earned = np.exp(self._costs.accuracy)[:, None] + self._tuning.latency_weight / predicted.total_s
+        earned = np.exp(self._costs.worth)[:, None] + self._tuning.latency_weight / predicted.total_s
         reward = (earned * (predicted.total_s <= (1.0 - self._tuning.headroom_frac) * due[:, :, None])).mean(axis=2)
         if self._tuning.keep_pace:
             busy = np.maximum(predicted.head_s, predicted.transmit_s.mean(axis=2))
-            reward *= busy <= state.frame_interval_s[:, None]
+            reward *= busy <= state.frame_interval_s[:, None] * self._costs.interval
         quickest = predicted.total_s.mean(axis=2).argmin(axis=1)
         return np.asarray(np.where(reward.any(axis=1), reward.argmax(axis=1), quickest))
 

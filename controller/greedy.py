@@ -1,7 +1,7 @@
 """Which row promises the most utility for this frame, and what does it cost the next ones?
 
-``greedy`` believes one bandwidth estimate. Its value of a row is the expected utility of the frame minus a penalty for
-each frame interval by which the device or the link would be late for the next frame. The penalty is tuned; without
+``greedy`` believes one bandwidth estimate. Its value of a row is the expected utility per frame minus a penalty for
+each frame interval by which the device or the link would be late for the next decision. The penalty is tuned; without
 it a slow head that just meets its own deadline makes the frames behind it wait and be dropped.
 """
 
@@ -40,7 +40,7 @@ class Greedy(Memoryless):
 
 def value(costs: CostTable, state: SystemState, utility: Utility, seen: Outlook, penalty: float) -> Floats:
     """(B, C) what each candidate is worth, its cost to the next frames included."""
-    return expected_utility(costs, state, utility, seen) - penalty * delay_frac(state, seen)
+    return expected_utility(costs, state, utility, seen) - penalty * delay_frac(costs, state, seen)
 
 
 #: Conditions that stand for "anything": half-decades around 1 Mbit/s, devices around that of the default scenario.

@@ -30,8 +30,23 @@ class Guard:
 
 
 def best_local_row(costs: CostTable, state: SystemState) -> Ints:
-    """(B,) the most accurate device-only row predicted to be in time, or the fastest when none is."""
+    """(B,) the most accurate device-only row predicted to be in time, or the fastest when none is.
+
+    Where there are frame intervals: the one worth most per frame that is also done before the next decision.
+    """
+    if costs.longest_interval > 1:
+        return _most_worth(costs, state)
     frontier = costs.local_frontier  # slower and more accurate from one to the next
     end_s = state.frame_age_s[:, None] + costs.head_s[frontier] * state.device_slowdown[:, None]
     fitting = (end_s <= state.deadline_s[:, None]).sum(axis=1)
     return np.asarray(frontier[np.maximum(fitting - 1, 0)])
+
+
+def _most_worth(costs: CostTable, state: SystemState) -> Ints:
+    rows = np.flatnonzero(costs.space.device_only)
+    end_s = state.frame_age_s[:, None] + costs.head_s[rows] * state.device_slowdown[:, None]
+    in_time = end_s <= state.deadline_s[:, None]
+    kept_up = end_s <= state.frame_interval_s[:, None] * costs.interval[rows]
+    value = costs.worth[rows] * in_time + 1.0 * (in_time & kept_up)  # in time first of all, then at pace, then worth
+    quickest = rows[np.lexsort((-costs.interval[rows], costs.head_s[rows]))[0]]
+    return np.asarray(np.where(in_time.any(axis=1), rows[value.argmax(axis=1)], quickest))

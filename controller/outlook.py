@@ -19,6 +19,10 @@ from controller.telemetry import fallback_reserve_s
 from controller.utility import Utility
 
 
+#: Keeps a ratio of scores finite.
+_LEAST_SCORE = 1e-3
+
+
 @dataclass(frozen=True, slots=True)
 class Outlook:
     """Expectations per candidate; times count from capture unless said otherwise."""
@@ -68,25 +72,44 @@ def fallback_at_s(costs: CostTable, state: SystemState) -> Floats:
 
 
 def expected_utility(costs: CostTable, state: SystemState, utility: Utility, seen: Outlook) -> Floats:
-    """(B, C) utility of this frame: the candidate's accuracy if it fits, otherwise the fallback's or nothing."""
+    """(B, C) utility per frame that the decision answers.
+
+    Its own frame earns the candidate's accuracy if it fits, otherwise the fallback's or nothing.
+    """
     fallback = costs.local_frontier[0]
     falls_back = ~seen.fits & seen.rescued
     busy = seen.head_s + falls_back * (costs.head_s[fallback] * state.device_slowdown)[:, None]
     score = np.where(seen.fits, costs.accuracy, costs.accuracy[fallback] * falls_back)
-    return np.asarray(score - utility.energy_weight_per_j * utility.energy_j(busy, seen.transmit_s))
+    earned = score - utility.energy_weight_per_j * utility.energy_j(busy, seen.transmit_s)
+    if costs.longest_interval == 1:
+        return np.asarray(earned)
+    answer_s = np.where(falls_back, state.deadline_s[:, None], seen.total_s)
+    skipped = skipped_score(costs, state, answer_s)
+    skipped *= np.where(falls_back, costs.accuracy[fallback] / np.maximum(costs.accuracy, _LEAST_SCORE), 1.0)
+    return np.asarray((earned + skipped) / costs.interval)
 
 
-def delay_frac(state: SystemState, seen: Outlook) -> Floats:
-    """(B, C) by how many frame intervals the device and the link would be late for the next frame."""
-    interval = state.frame_interval_s[:, None]
+def skipped_score(costs: CostTable, state: SystemState, answer_s: Floats) -> Floats:
+    """(B, C) expected scores, in all, of the frames that are not run, when the answer comes ``answer_s`` (B, C) after
+    capture: those captured before that have the answer before, of a decision taken to be like this one."""
+    answer_frames = answer_s / state.frame_interval_s[:, None]
+    score = np.broadcast_to(costs.skipped_score, answer_s.shape).copy()
+    for place, loss in enumerate(costs.stale_losses, start=1):
+        score -= loss * (answer_frames > place)
+    return score
+
+
+def delay_frac(costs: CostTable, state: SystemState, seen: Outlook) -> Floats:
+    """(B, C) by how many frames the device and the link would be late for the next decision, per frame until then."""
+    interval = state.frame_interval_s[:, None] * costs.interval
     device = np.maximum(state.frame_age_s[:, None] + seen.head_s - interval, 0.0)
     link = np.maximum(seen.link_s - interval, 0.0)
     return np.asarray((device + link) / interval)
 
 
-def keeps_pace(state: SystemState, seen: Outlook) -> Bools:
-    """(B, C) candidates that could be chosen for every frame without a queue building up."""
-    interval = state.frame_interval_s[:, None]
+def keeps_pace(costs: CostTable, state: SystemState, seen: Outlook) -> Bools:
+    """(B, C) candidates that could be chosen at every decision without a queue building up."""
+    interval = state.frame_interval_s[:, None] * costs.interval
     return np.asarray((seen.head_s <= interval) & (seen.transmit_s <= interval))
 
 

@@ -3,6 +3,10 @@
 Hundreds of decisions are legal, and most are never the best one. The shortlist is the small set that loses least: over
 many random conditions of a scenario range, rows are added one by one, each time the row that raises the mean of the
 best utility most (greedy maximum coverage, within 1 - 1/e of the best set of that size: Nemhauser et al., 1978).
+
+Where decisions have frame intervals, utility is per frame, and a row that cannot keep the pace of its interval earns
+it only for the share of decisions that the device or the link can serve; without that no longer interval would ever
+be worth choosing. Rows that another one beats in everything are left out beforehand.
 """
 
 from __future__ import annotations
@@ -11,7 +15,8 @@ import numpy as np
 
 from controller.costs import CostTable
 from controller.latency import predict
-from controller.records import UPLINK_HISTORY, Floats, Ints, SystemState
+from controller.outlook import skipped_score
+from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
 from controller.scenario import ScenarioRange
 
 #: Conditions to try, and the seed that makes them the same everywhere.
@@ -19,12 +24,24 @@ _CONDITIONS = 2000
 _SEED = 20_260_000
 #: Bandwidths tried, log-uniform: from a link that is as good as dead to one that costs nothing.
 _UPLINK_BPS = (1e4, 3e7)
+#: How many rows are chosen, without and with frame intervals.
+LIMIT, LIMIT_OF_INTERVALS = 48, 64
 #: A row that adds less mean utility than this cannot be told from the ones already there.
 _LEAST_GAIN = 1e-5
 
 
-def shortlist(costs: CostTable, family: ScenarioRange, limit: int = 48) -> Ints:
-    """At most ``limit`` rows of the table, in table order. The fastest device-only row is always among them."""
+def shortlist(costs: CostTable, family: ScenarioRange, limit: int | None = None) -> Ints:
+    """At most ``limit`` rows of the table, in table order; by default 48, or 64 where there are frame intervals.
+
+    The fastest device-only row is always among them.
+    """
+    if costs.longest_interval == 1:
+        return _covering(costs, family, limit or LIMIT)
+    kept = np.flatnonzero(~_beaten(costs))
+    return np.asarray(kept[_covering(costs.take(kept), family, limit or LIMIT_OF_INTERVALS)])
+
+
+def _covering(costs: CostTable, family: ScenarioRange, limit: int) -> Ints:
     utility = _utilities(costs, family)
     chosen = [int(row) for row in costs.local_frontier[:1]]
     best = utility[:, chosen].max(axis=1, initial=-np.inf)
@@ -44,7 +61,27 @@ def _utilities(costs: CostTable, family: ScenarioRange) -> Floats:
     prediction = predict(costs, state, state.uplink_bps[:, :1])
     energy = family.utility.energy_j(prediction.head_s, prediction.transmit_s[:, :, 0])
     on_time = prediction.total_s[:, :, 0] <= state.deadline_s[:, None]
-    return family.utility.of(costs.accuracy[None], on_time, energy, np.zeros((1, 1), bool))
+    own = family.utility.of(costs.accuracy[None], on_time, energy, np.zeros((1, 1), bool))
+    if costs.longest_interval == 1:
+        return own
+    per_frame = (own + skipped_score(costs, state, prediction.total_s[:, :, 0])) / costs.interval
+    busy = np.maximum(prediction.head_s, prediction.transmit_s[:, :, 0]) / state.frame_interval_s[:, None]
+    served = np.minimum(costs.interval / np.maximum(busy, 1e-9), 1.0)
+    return np.asarray(served * per_frame - (1.0 - served) * family.utility.drop_penalty)
+
+
+def _beaten(costs: CostTable) -> Bools:
+    """(C,) rows that another one of the same interval beats in accuracy, times and bytes, or equals and precedes."""
+    columns = np.stack((-costs.accuracy, costs.head_s, costs.payload_bytes, costs.mec_s), axis=1)
+    beaten = np.zeros(len(costs), dtype=np.bool_)
+    for interval in np.unique(costs.space.frame_interval):
+        rows = np.flatnonzero(costs.space.frame_interval == interval)
+        for row in rows:
+            others = rows[rows != row]
+            as_good = (columns[others] <= columns[row]).all(axis=1)
+            better = (columns[others] < columns[row]).any(axis=1) | (others < row)
+            beaten[row] = (as_good & better).any()
+    return beaten
 
 
 def _conditions(family: ScenarioRange) -> SystemState:

@@ -16,7 +16,8 @@ def test_lagged_scores_survive_the_file(tmp_path):
     recorded = stream_recorded()
     save_recorded(tmp_path / "table.safetensors", recorded, [0, 1, 1, 1])
     loaded = load_recorded(tmp_path / "table.safetensors", *recorded.score.shape)
-    assert loaded.lagged is not None and loaded.lagged.shape == (MAX_LAG, *recorded.score.shape)
+    assert loaded.lagged is not None
+    assert loaded.lagged.shape == (MAX_LAG, *recorded.score.shape)
     np.testing.assert_allclose(loaded.lagged, recorded.lagged, atol=1e-6)
     np.testing.assert_array_equal(loaded.lagged_score(3), loaded.lagged[2])
 
@@ -29,9 +30,11 @@ def test_an_answer_older_than_the_last_lag_keeps_that_ones_score():
 def test_garments_has_no_lags_and_one_interval():
     bundle = open_bundle("garments")
     recorded = bundle.recorded("validation")
-    assert recorded.lagged is None and recorded.lagged_score(4) is recorded.score
+    assert recorded.lagged is None
+    assert recorded.lagged_score(4) is recorded.score
     costs = load_costs(bundle)
-    assert bundle.space.column("frame_interval") == (1,) and costs.longest_interval == 1
+    assert bundle.space.column("frame_interval") == (1,)
+    assert costs.longest_interval == 1
     np.testing.assert_array_equal(costs.worth, costs.accuracy)
 
 
