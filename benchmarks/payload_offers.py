@@ -60,13 +60,13 @@ class Offer:
 
 
 def recorded_offers(bundle: Bundle) -> list[Offer]:
-    """Everything that the bundle offers over the uplink."""
+    """Everything that the bundle offers over the uplink; how often frames are run makes no other payload."""
     scores = {split: bundle.recorded(split).score.mean(axis=1) for split in SPLITS}
     offers = []
     for decision in bundle.space.decisions:
         row = bundle.variant(decision)
         payload = bundle.payload(decision)
-        if payload.mean_bytes > 0:
+        if payload.mean_bytes > 0 and decision.frame_interval == 1:
             score = {str(split): float(mean[row]) for split, mean in scores.items()}
             where = (decision.model, decision.resolution_px, decision.exit_branch)
             offers.append(_offer(bundle, where, decision.partition_point, decision.payload, payload.mean_bytes, score))

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from benchmarks.bench_payloads import comparison, family_of, frontier, smallest
-from benchmarks.payload_offers import Offer
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import payload_offers
+from benchmarks.bench_payloads import comparison, draw, family_of, frontier, offers_table, smallest
+from benchmarks.payload_offers import Offer, live_offers, recorded_offers
+from controller.errors import FailureError
+from runtime.bundle import open_bundle
+from runtime.codecs import encode
+from runtime.workloads.base import get_workload
 
 
 def _offer(cut: int, codec: str, mean_bytes: float, score: float) -> Offer:
@@ -55,3 +64,31 @@ def test_without_tensors_or_images_there_is_no_comparison() -> None:
 
 def test_a_codecs_family_is_its_name_without_the_quality() -> None:
     assert [family_of(codec) for codec in ("jpeg75", "webp2", "png", "u1")] == ["jpeg", "webp", "png", "u1"]
+
+
+def test_recorded_offers_are_the_payloads_of_the_bundle() -> None:
+    bundle = open_bundle("garments")
+    offers = recorded_offers(bundle)
+    assert {offer.codec for offer in offers} == {*bundle.manifest.image_codecs, *bundle.manifest.tensor_codecs}
+    raw = next(offer for offer in offers if offer.codec == "raw" and offer.resolution_px == 28)
+    assert (raw.mean_bytes, raw.bits_per_element, raw.device_macs) == (784, 8.0, 0)
+    exact = next(v for v in bundle.manifest.variants if (v.model, v.resolution_px, v.exit_branch) == (raw.model, 28, 0))
+    assert raw.score == pytest.approx(exact.accuracy, abs=1e-4)
+
+
+def test_a_quality_that_the_bundle_lacks_is_run_on_its_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    workload, bundle = get_workload("garments"), open_bundle("garments")
+    try:
+        frames = [workload.sample(index, "validation")[0] for index in (0, 4999)]
+    except FailureError as error:
+        pytest.skip(str(error))
+    monkeypatch.setattr(payload_offers, "QUALITY_CODECS", ("webp90",))
+    offers = live_offers(bundle, workload, 2)
+    exits = sum(len(model.exit_after) for model in bundle.manifest.models)
+    assert len(offers) == exits * len(bundle.manifest.resolutions_px)
+    sizes = {offer.mean_bytes for offer in offers if offer.resolution_px == 28}
+    assert sizes == {np.mean([len(encode("webp90", frame)) for frame in frames])}
+    draw(offers, "test", "some", tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 5000
+    assert offers_table(offers, "all").row_count == len(offers)
