@@ -24,7 +24,16 @@ def test_the_decision_core_loads_numpy_and_nothing_heavy() -> None:
     assert not loaded & {"torch", "zmq", "gymnasium", "stable_baselines3", "scipy", "cv2", "runtime"}
 
 
-@pytest.mark.parametrize("module", ["runtime.commands", "runtime.profile_commands", "runtime.models.commands"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "runtime.commands",
+        "runtime.profile_commands",
+        "runtime.models.commands",
+        "runtime.sources",
+        "runtime.exit_sheet",
+    ],
+)
 def test_the_runtime_never_loads_the_training_stack(module: str) -> None:
     loaded = modules_after(f"import {module}")
     assert not loaded & {"stable_baselines3", "gymnasium", "tensorboard", "matplotlib", "agents", "envs"}

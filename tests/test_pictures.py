@@ -50,7 +50,7 @@ def bar_px(picture: Image, status: Status) -> int:
     return int((np.abs(row - STATUS_COLOURS[status]).sum(axis=1) == 0).sum())
 
 
-def test_every_status_has_a_colour_of_its_own_place() -> None:
+def test_every_status_has_a_colour() -> None:
     assert {status.value for status in Status} <= set(STATUS_COLOURS)
 
 
@@ -98,12 +98,12 @@ def test_a_strip_shows_frames_from_all_over_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".avi", ".mp4"])
 def test_a_video_has_every_frame_in_order(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"v{suffix}"
-    write_pictures(path, [outcome(frame=number) for number in (2, 0, 1, 3)], replay, draw, 10)
+    write_pictures(path, [outcome(frame=number) for number in (40, 0, 20, 60)], replay, draw, 10)
     capture = cv2.VideoCapture(str(path))
     means = []
     while (read := capture.read())[0]:
         means.append(float(read[1][100:200, 100:200].mean()))
-    assert means == pytest.approx([7, 8, 9, 10], abs=2.5)
+    assert means == pytest.approx([7, 27, 47, 67], abs=5)
     assert capture.get(cv2.CAP_PROP_FPS) == 10
 
 
@@ -142,7 +142,6 @@ def test_garments_are_drawn_with_the_name_of_the_class() -> None:
 def test_a_device_leaves_a_video_of_its_run(tmp_path: Path) -> None:
     done = run_device(NOWHERE, tmp_path / "log", frames=8, fps=25, controller="device-only", video=tmp_path / "v.avi")
     assert done.code == 0, done.err
-    assert "matplotlib" not in done.err
     assert cv2.VideoCapture(str(tmp_path / "v.avi")).get(cv2.CAP_PROP_FRAME_COUNT) == 8
 
 
