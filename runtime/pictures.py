@@ -75,7 +75,9 @@ def _caption(outcome: Outcome, width_px: int) -> Image:
     write(caption, f"frame {outcome.source_index}", (right + 10, 29), TEXT)
     write(caption, _latency(outcome), (width_px - MARGIN_PX, 29), TEXT, align="right")
     _latency_bar(caption, outcome, colour)
-    write(caption, decision_text(outcome.decision), (MARGIN_PX, 75), TEXT, FAINT)
+    skipped = outcome.status.value == "skipped"
+    text = "not run: the last answer stands" if skipped else decision_text(outcome.decision)
+    write(caption, text, (MARGIN_PX, 75), TEXT, FAINT)
     score = "" if outcome.score is None or outcome.prediction is None else f"score {outcome.score:.2f}"
     write(caption, score, (width_px - MARGIN_PX, 75), TEXT, align="right")
     return caption
