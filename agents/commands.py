@@ -53,7 +53,7 @@ def evaluate(
     names = chosen_names(controllers, bool(policy), live)
     policies = [load_policy(path)[0] for path in policy or ()]
     entrants = Entrants(names, policies, load_tunings(workload, tuning))
-    world = open_world(workload, traces_of(traces or [], "test"), "test", _range(scenario, frames), profile)
+    world = open_world(workload, traces_of(traces or [], "test"), "test", _range(workload, scenario, frames), profile)
     sources = [str(path) for path in traces or ()] or [BUILTIN_TEST]
     if live:
         comparison, episodes = _compare_live(world, entrants, sources, seeds, profile)
@@ -67,10 +67,10 @@ def evaluate(
         _draw(world, entrants, comparison, report, episodes, out)
 
 
-def _range(scenario: Path | None, frames: int | None) -> ScenarioRange:
+def _range(workload: str, scenario: Path | None, frames: int | None) -> ScenarioRange:
     from agents.world import scenario_range
 
-    chosen = scenario_range(scenario)
+    chosen = scenario_range(workload, scenario)
     return chosen if frames is None else replace(chosen, frames=frames)
 
 
@@ -166,7 +166,8 @@ def tune(
     for name in names:
         if name not in TUNABLE:
             raise unknown_name("controller with tunables", name, TUNABLE)
-    world = open_world(workload, traces_of(traces or [], "train"), "validation", _range(scenario, frames), profile)
+    range_ = _range(workload, scenario, frames)
+    world = open_world(workload, traces_of(traces or [], "train"), "validation", range_, profile)
     sources = [str(path) for path in traces or ()] or [BUILTIN_TRAIN]
     with _bar() as bar:
         task = bar.add_task("tuning", total=tries(world, names))

@@ -40,7 +40,8 @@ def train(
         config = replace(folder.config(), steps=steps)
     else:
         sources = tuple(str(path) for path in traces or ())
-        config = TrainingConfig(workload, steps, seed, sources, threads=threads, scenario=scenario_range(scenario))
+        range_ = scenario_range(workload, scenario)
+        config = TrainingConfig(workload, steps, seed, sources, threads=threads, scenario=range_)
     console = Console(stderr=True)
     with _bar(console) as bar:
         task = bar.add_task("training live" if live else "training", total=steps)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from runtime.markov_traces import builtin_traces
 from runtime.profile import candidates, load_costs
 from runtime.recorded import Recorded
 from runtime.traces import load_traces
+from runtime.workloads.base import get_workload
 
 BUILTIN = "builtin"
 #: One of so many training traces judges the training instead.
@@ -54,8 +55,8 @@ def open_world(
 ) -> World:
     """Recorded predictions of ``split``: "validation" for learning, "test" for evaluation."""
     bundle = open_bundle(workload)
-    costs = candidates(load_costs(bundle, profile))
-    return World(bundle, costs, bundle.recorded(split), traces, range_ or ScenarioRange())
+    costs = candidates(load_costs(bundle, profile), bundle.usual_range)
+    return World(bundle, costs, bundle.recorded(split), traces, range_ or bundle.usual_range)
 
 
 def traces_of(sources: Sequence[Path], split: str, seed: int = 0) -> TraceBank:
@@ -87,26 +88,26 @@ def _share_of(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % VALIDATION_SHARE
 
 
-def scenario_range(path: Path | None) -> ScenarioRange:
-    """The default range, with the fields that a JSON file overrides. An unknown field is an error."""
-    return ScenarioRange() if path is None else range_from(_read_object(path), str(path))
+def scenario_range(workload: str, path: Path | None) -> ScenarioRange:
+    """The workload's usual range, with the fields that a JSON file overrides. An unknown field is an error."""
+    usual = get_workload(workload).scenario_range()
+    return usual if path is None else range_from(_read_object(path), str(path), usual)
 
 
-def range_from(overrides: dict[str, Any], source: str) -> ScenarioRange:
-    """A ScenarioRange from plain values; bounds are [low, high], or one number for both."""
+def range_from(overrides: dict[str, Any], source: str, usual: ScenarioRange) -> ScenarioRange:
+    """The usual range with plain values in place of some; bounds are [low, high], or one number for both."""
     known = [field.name for field in fields(ScenarioRange)]
     _check_names(overrides, known, source)
-    if isinstance(overrides.get("utility"), dict):
-        _check_names(overrides["utility"], [field.name for field in fields(Utility)], f"{source}: utility")
-    pairs = [name for name in known if isinstance(getattr(_DEFAULT, name), tuple)]
+    values = asdict(usual) | overrides
+    if isinstance(weights := overrides.get("utility"), dict):
+        _check_names(weights, [field.name for field in fields(Utility)], f"{source}: utility")
+        values["utility"] = asdict(usual.utility) | weights
+    pairs = [name for name in known if isinstance(getattr(usual, name), tuple)]
     single = {n: [v, v] for n, v in overrides.items() if n in pairs and isinstance(v, int | float)}
     try:
-        return msgspec.convert({**overrides, **single}, ScenarioRange)
+        return msgspec.convert(values | single, ScenarioRange)
     except msgspec.ValidationError as error:
         raise UsageError(f"{source}: {error}; expected bounds [low, high], one number for both, or weights") from None
-
-
-_DEFAULT = ScenarioRange()
 
 
 def _check_names(values: dict[str, Any], known: list[str], source: str) -> None:

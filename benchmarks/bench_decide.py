@@ -99,8 +99,9 @@ def time_mlp() -> dict[str, float]:
 
 
 def measure(workload: str) -> dict[str, dict[str, float]]:
-    costs = load_costs(open_bundle(workload))
-    chosen = candidates(costs)
+    bundle = open_bundle(workload)
+    costs = load_costs(bundle)
+    chosen = candidates(costs, bundle.usual_range)
     figures = {f"{workload}, its {len(chosen)} candidates": time_decision(chosen)}
     for count in (16, 48, 128):
         if count <= len(costs):

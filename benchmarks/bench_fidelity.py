@@ -22,7 +22,7 @@ import numpy as np
 from controller.base import Controller
 from controller.records import Decision, Status, SystemState
 from controller.registry import make_controller
-from controller.scenario import Scenario, ScenarioRange
+from controller.scenario import Scenario
 from envs.live import LiveBackend
 from envs.record import STATUSES
 from envs.twin import Twin
@@ -129,7 +129,7 @@ def compare(live: Played, twin: Played) -> dict[str, Any]:
 def run(frames: int, names: list[str]) -> dict[str, dict[str, Any]]:
     """Results by scenario and controller."""
     bundle = open_bundle("garments")
-    costs, bank, range_ = candidates(load_costs(bundle)), builtin_traces("test"), ScenarioRange()
+    costs, bank, range_ = candidates(load_costs(bundle), bundle.usual_range), builtin_traces("test"), bundle.usual_range
     twin = Twin(costs, bank, bundle.recorded("test"), range_)
     backend = LiveBackend(bundle, costs, bank, range_, "test")
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from controller.features import Features
-from controller.scenario import ScenarioRange
 from envs.twin import Twin
 from envs.vec_env import TwinVecEnv
 from runtime.bundle import open_bundle
@@ -32,8 +31,8 @@ TARGET_STEPS_PER_S = 200_000
 
 def make_twin(batch: int) -> Twin:
     bundle = open_bundle("garments")
-    costs = candidates(load_costs(bundle))
-    return Twin(costs, builtin_traces("train"), bundle.recorded("validation"), ScenarioRange(), batch, seed=1)
+    costs = candidates(load_costs(bundle), bundle.usual_range)
+    return Twin(costs, builtin_traces("train"), bundle.recorded("validation"), bundle.usual_range, batch, seed=1)
 
 
 def steps_of(batch: int, what: str) -> Callable[[np.ndarray], None]:

@@ -154,7 +154,7 @@ def make_env(
     from runtime.profile import candidates, load_costs
 
     bundle = open_bundle(workload)
-    costs, range = candidates(load_costs(bundle, profile)), range or ScenarioRange()
+    costs, range = candidates(load_costs(bundle, profile), bundle.usual_range), range or bundle.usual_range
     bank, recorded = _bank(traces), bundle.recorded(split)
     samples = recorded.score.shape[1]
     if backend == "twin":

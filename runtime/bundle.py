@@ -16,6 +16,7 @@ import numpy as np
 
 from controller.errors import FailureError, UsageError, unknown_name
 from controller.records import Decision
+from controller.scenario import ScenarioRange
 from controller.space import NO_PAYLOAD, DecisionSpace
 from runtime.manifest import (
     EXACT,
@@ -29,6 +30,7 @@ from runtime.manifest import (
     manifest_digest,
 )
 from runtime.recorded import Recorded, load_recorded
+from runtime.workloads.base import get_workload
 
 if TYPE_CHECKING:
     from runtime.models.stages import BranchyModel
@@ -71,6 +73,11 @@ class Bundle:
     @property
     def workload(self) -> str:
         return self.manifest.workload
+
+    @cached_property
+    def usual_range(self) -> ScenarioRange:
+        """The conditions that the workload is usually run under."""
+        return get_workload(self.workload).scenario_range()
 
     @property
     def model_names(self) -> tuple[str, ...]:

@@ -171,7 +171,7 @@ def _pilot(name: str, table: CostTable, utility: Utility, options: DeviceOptions
         from runtime.policy_file import load_policy
 
         frozen, _ = load_policy(options.policy)
-    costs = candidates(table)
+    costs = candidates(table, get_workload(options.workload).scenario_range())
     tuning = tuning_of(name, tunings, costs)
     return costs, Guard(make_controller(name, costs, utility, tuning, options.seed, frozen), costs)
 

@@ -110,9 +110,9 @@ def load_costs(bundle: Bundle, profile_path: Path | None = None, source: Source 
     return cost_table(bundle, read_profile(path, bundle), source)
 
 
-def candidates(costs: CostTable) -> CostTable:
-    """The decisions worth choosing from: what controllers and the policy see."""
-    return costs.take(shortlist(costs, ScenarioRange()))
+def candidates(costs: CostTable, usual: ScenarioRange) -> CostTable:
+    """The decisions worth choosing from under a workload's usual conditions: what controllers and the policy see."""
+    return costs.take(shortlist(costs, usual))
 
 
 def cost_table(bundle: Bundle, profile: Profile, source: Source = "measured") -> CostTable:

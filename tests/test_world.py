@@ -12,16 +12,17 @@ from agents.world import families, family, hold_out, range_from, scenario_range,
 from controller.errors import UsageError
 from controller.scenario import ScenarioRange
 from runtime.markov_traces import builtin_traces
+from runtime.workloads.garments import Garments
 
 
-def test_without_a_file_the_default_range_holds() -> None:
-    assert scenario_range(None) == ScenarioRange()
+def test_without_a_file_the_usual_range_of_the_workload_holds() -> None:
+    assert scenario_range("garments", None) == Garments().scenario_range()
 
 
 def test_a_scenario_file_overrides_only_what_it_names(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     path.write_text(json.dumps({"fps": 10, "deadline_s": [0.05, 0.1], "utility": {"drop_penalty": 0.3}, "frames": 50}))
-    found = scenario_range(path)
+    found = scenario_range("garments", path)
     assert found.fps == (10, 10)
     assert found.deadline_s == (0.05, 0.1)
     assert found.frames == 50
@@ -44,7 +45,7 @@ def test_a_scenario_file_overrides_only_what_it_names(tmp_path: Path) -> None:
 )
 def test_what_is_no_field_or_no_bound_is_refused_by_name(overrides: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageError, match=named):
-        range_from(overrides, "s.json")
+        range_from(overrides, "s.json", ScenarioRange())
 
 
 @pytest.mark.parametrize("content", ["", "[1, 2]", "{", "nonsense"])
@@ -52,12 +53,12 @@ def test_a_file_that_is_no_json_object_is_refused(tmp_path: Path, content: str) 
     path = tmp_path / "s.json"
     path.write_text(content)
     with pytest.raises(UsageError, match="JSON object"):
-        scenario_range(path)
+        scenario_range("garments", path)
 
 
 def test_a_missing_scenario_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.json"):
-        scenario_range(tmp_path / "none.json")
+        scenario_range("garments", tmp_path / "none.json")
 
 
 def test_no_trace_both_teaches_and_judges_a_training() -> None:
