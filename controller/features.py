@@ -64,19 +64,20 @@ CONTEXT_FEATURES = (
 )
 
 CANDIDATE_FEATURES = (
-    "accuracy",  # below the best of the table, in tenths
+    "accuracy",  # per frame that is answered, those that are not run included; below the best of the table, in tenths
+    "interval",  # frames until the next decision that are not run, halved
     "sent",  # 1 when the MEC is asked
     "head",  # device time in deadlines
-    "occupancy",  # frame intervals by which the device will be late for the next frame; negative: idle before it
+    "occupancy",  # frame intervals by which the device will be late for the next decision; negative: idle before it
     "link_occupancy",  # the same for the uplink, under the mean
     "transmit",  # under the mean, in deadlines
     "mec",  # queue, tail and round trip, in deadlines
-    "energy",  # its cost in utility, in tenths
+    "energy",  # its cost in utility per frame, in tenths
     *(f"slack_{name}" for name in BANDWIDTHS),  # in deadlines; until the fallback would step in when the MEC is asked
     *(f"promise_{name}" for name in BANDWIDTHS),  # the greedy rule's value, in tenths below the best accuracy
 )
 
-_DIGEST_INPUT = f"v5|{CONTEXT_FEATURES}|{CANDIDATE_FEATURES}|{UPLINK_HISTORY}"
+_DIGEST_INPUT = f"v6|{CONTEXT_FEATURES}|{CANDIDATE_FEATURES}|{UPLINK_HISTORY}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ class FeatureSchema:
 
 FEATURE_SCHEMA = FeatureSchema()
 
+_INTERVAL = CANDIDATE_FEATURES.index("interval")
 _HEAD = CANDIDATE_FEATURES.index("head")
 _SLACK = CANDIDATE_FEATURES.index(f"slack_{BANDWIDTHS[0]}")
 _OCCUPANCY = CANDIDATE_FEATURES.index("occupancy")
@@ -173,13 +175,14 @@ class Features:
         self._compute_cost = utility.compute_power_w * weight
         self._radio_cost = utility.radio_power_w * weight
         self._sent = (~costs.space.device_only).astype(np.float32)
-        self._accuracy = ((costs.accuracy - costs.accuracy.max()) * 10.0).astype(np.float32)
+        self._accuracy = ((costs.worth - costs.worth.max()) * 10.0).astype(np.float32)
         fastest = costs.local_frontier[:1]
         self._fastest_s = float(costs.head_s[fastest].sum())  # 0 when nothing can be answered locally
         fallback = float(costs.accuracy[fastest].sum())
         rescue = np.where(costs.space.device_only, 0.0, fallback) - costs.accuracy.max()
         self._kept = self._accuracy[:, None]  # score of a promise that is kept, and of one that is not
         self._missed = (rescue * 10.0).astype(np.float32)[:, None]
+        self._ageing = _Ageing(costs, fallback) if costs.longest_interval > 1 else None
         ones = np.ones(len(costs))
         basis = (
             ones,
@@ -220,7 +223,10 @@ class Features:
             blocked = np.maximum(backlog - table[:, _HEAD], 0.0)
             blocked *= self._sent
             table[:, _SLACK:_PROMISE] -= blocked[:, None]
-        self._promise_one(table, _HEADROOM_FRAC * (1.0 - row.frame_age_s / row.deadline_s))
+        if self._ageing is not None:
+            self._ageing.finish(out, row, self._reserve_s(row))
+        else:
+            self._promise_one(table, _HEADROOM_FRAC * (1.0 - row.frame_age_s / row.deadline_s))
 
     def _fill_batch(self, out: Float32s, row: _Row, bandwidths: list[Number]) -> None:
         """The same for ``out`` (B, C, F); what is blocked goes through the product as one more column of the basis."""
@@ -234,6 +240,9 @@ class Features:
             self._wide[:, :, :-1] = self._basis
         np.multiply(blocked, self._sent, out=self._wide[:, :, -1])
         np.matmul(self._wide, coefficients, out=out)
+        if self._ageing is not None:
+            self._ageing.finish(out, row, self._reserve_s(row))
+            return
         headroom = _HEADROOM_FRAC * (1.0 - row.frame_age_s / row.deadline_s)
         self._promise_batch(out, headroom.astype(np.float32)[:, None])
 
@@ -250,6 +259,10 @@ class Features:
             on_time = out[..., _SLACK + estimate] > headroom
             out[..., _PROMISE + estimate] = np.where(on_time, kept, missed)
 
+    def _reserve_s(self, row: _Row) -> Number:
+        """How long before the deadline a fallback begins."""
+        return FALLBACK_MARGIN * self._fastest_s * row.device_slowdown + FALLBACK_SLACK_S
+
     def _coefficients(self, s: _Row, bandwidths: list[Number], one: Number) -> list[Number]:
         """What multiplies the basis, in the order of _ENTRIES; ``one`` is 1, or an array of them."""
         per_deadline, per_interval = one / s.deadline_s, one / s.frame_interval_s
@@ -257,7 +270,7 @@ class Features:
         head, mec = s.device_slowdown * per_deadline, s.mec_slowdown * per_deadline
         wait = (s.mec_queue_mean_s + s.rtt_s) * per_deadline
         left = one - s.frame_age_s * per_deadline
-        reserve = FALLBACK_MARGIN * self._fastest_s * s.device_slowdown + FALLBACK_SLACK_S
+        reserve = self._reserve_s(s)
         entries = [
             one,
             one,
@@ -277,6 +290,57 @@ class Features:
         for bandwidth in bandwidths:
             entries += (left, *minus, -per_deadline / bandwidth)
         return entries
+
+
+class _Ageing:
+    """What frame intervals change in the features: a decision is compared per frame, and answers age.
+
+    Owns what only depends on the table, (C,) each.
+    """
+
+    def __init__(self, costs: CostTable, fallback: float) -> None:
+        def column(values: Any) -> Float32s:
+            return np.asarray(values, np.float32)
+
+        self._interval = column(costs.interval)
+        self._sent = column(~costs.space.device_only)
+        self._own = column(costs.accuracy)
+        self._skipped = column(costs.skipped_score)
+        self._losses = [column(loss) for loss in costs.stale_losses]
+        self._rescue = column(np.where(costs.space.device_only, 0.0, fallback))
+        # What a fallback leaves to the frames that are not run ages as the decision's own answer would.
+        self._rescue_share = column(np.where(costs.space.device_only, 1.0, fallback / np.maximum(costs.accuracy, 1e-3)))
+        self._best = float(costs.worth.max())
+
+    def finish(self, out: Float32s, row: _Row, reserve_s: Number) -> None:
+        """Count (B, C, F) per frame and write the promises, which rest on the other features."""
+        out[..., _INTERVAL] = (self._interval - 1.0) * 0.5
+        out[..., _OCCUPANCY] -= self._interval - 1.0
+        out[..., _LINK_OCCUPANCY] -= self._interval - 1.0
+        out[..., _ENERGY] /= self._interval
+        late = np.maximum(out[..., _OCCUPANCY], 0.0) + np.maximum(out[..., _LINK_OCCUPANCY], 0.0)
+        charge = 10.0 * _DELAY_PENALTY * late / self._interval + out[..., _ENERGY]
+        headroom = _rows(_HEADROOM_FRAC * (1.0 - row.frame_age_s / row.deadline_s))
+        reserve = _rows(reserve_s / row.deadline_s) * self._sent
+        frames = _rows(row.deadline_s / row.frame_interval_s)
+        for estimate in range(len(BANDWIDTHS)):
+            slack = out[..., _SLACK + estimate]
+            on_time = slack > headroom
+            answer = 1.0 - slack - reserve  # in deadlines
+            value = self._score(on_time, np.where(on_time | (self._sent == 0), answer, 1.0) * frames) / self._interval
+            out[..., _PROMISE + estimate] = 10.0 * (value - self._best) - charge
+
+    def _score(self, on_time: Any, answer_frames: Float32s) -> Float32s:
+        """(B, C) score of all frames of the decision, when the answer takes so many frame intervals."""
+        skipped = np.broadcast_to(self._skipped, answer_frames.shape).copy()
+        for place, loss in enumerate(self._losses, start=1):
+            skipped -= loss * (answer_frames > place)
+        return np.where(on_time, self._own + skipped, self._rescue + self._rescue_share * skipped)
+
+
+def _rows(value: Number) -> Float32s:
+    """A number, or numbers (B,), against candidates."""
+    return np.asarray(value, np.float32).reshape(-1, 1)
 
 
 def _entry(basis: str, feature: str) -> tuple[int, int]:

@@ -18,7 +18,6 @@ from controller.records import UPLINK_HISTORY, Bools, Floats, SystemState
 from controller.telemetry import fallback_reserve_s
 from controller.utility import Utility
 
-
 #: Keeps a ratio of scores finite.
 _LEAST_SCORE = 1e-3
 
