@@ -25,6 +25,7 @@ from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.uplink import Trace
 from runtime.markov_traces import builtin_traces
+from runtime.pictures import draw_strip
 from runtime.processes import running_mec, running_neighbours
 
 #: What is compared live.
@@ -146,6 +147,7 @@ def _compare(places: Places, workload: str, scenario: Scenario, trace: Trace) ->
     draw_comparison(report["controllers"], f"{workload}, live, {scenario.frames} frames", places.live / "compared.png")
     for name in CONTROLLERS:
         draw_timeline(of_outcomes(name, outcomes[name], scenario, trace), places.live / f"timeline_{name}.png")
+        draw_strip(workload, outcomes[name], places.live / f"strip_{name}.png")
 
 
 def _read(path: Path) -> list[Outcome]:
@@ -160,7 +162,7 @@ def _say_where(places: Places, elapsed_s: float) -> None:
         f"  profile       {places.profile}\n"
         f"  twin          {places.twin}   tables and plots\n"
         f"  outcome logs  {places.live}/*.jsonl   one line per frame\n"
-        f"  plots         {places.live}/compared.png, timeline_*.png",
+        f"  plots         {places.live}/compared.png, timeline_*.png, strip_*.png: frames with their answers",
         highlight=False,
         soft_wrap=True,
     )

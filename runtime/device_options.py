@@ -64,7 +64,9 @@ class DeviceOptions:
     ] = None
     source: Annotated[
         str | None,
-        typer.Option(help="Video file, folder of images, camera index or URL; default: the workload's samples."),
+        typer.Option(
+            help="Video file, image folder, camera index or URL, letterboxed; default: the workload's samples."
+        ),
     ] = None
     frames: Annotated[
         int | None, typer.Option(min=1, help="Frames to capture; default: 300 samples, or the whole --source.")
@@ -77,7 +79,9 @@ class DeviceOptions:
     uplink_share: Annotated[float, typer.Option(min=1e-6, max=1.0, help="Share of the trace's bandwidth.")] = 1.0
     uplink_start_s: Annotated[float, typer.Option(min=0.0, help="Where in the trace to begin.")] = 0.0
     rtt_ms: Annotated[float, typer.Option(min=0.0, help="Round trip of the shaped link.")] = 10.0
-    start: Annotated[int, typer.Option(min=0, help="First sample: test image or video frame.")] = 0
+    start: Annotated[
+        int | None, typer.Option(min=0, help="First test image or video frame; default: the first of the test part.")
+    ] = None
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0
     outcomes: Annotated[Path | None, typer.Option(help="JSONL file, one line per frame.")] = None
     video: Annotated[
@@ -99,7 +103,7 @@ class DeviceOptions:
             trace_start_s=self.uplink_start_s,
             uplink_share_frac=self.uplink_share,
             frames=self.frames_ahead or UNLIMITED_FRAMES,
-            first_sample=self.start,
+            first_sample=self.start or 0,
             seed=self.seed,
         )
 

@@ -35,6 +35,7 @@ class LocalCompute:
 
     def warm_up(self, decisions: tuple[Decision, ...]) -> None:
         """Run what may be decided once, so that no frame pays for a first run."""
+        self._source.prepare()
         for decision in decisions:
             self._segments.head(self._blank, decision)
             self.output_shape(decision)

@@ -29,7 +29,8 @@ STATUS_COLOURS: dict[str, Colour] = {
     "late": (60, 60, 225),
     "dropped": GREY,
 }
-PANEL_WIDTH_PX = 480
+PANEL_WIDTH_PX = 480  # of a strip
+VIDEO_WIDTH_PX = 640
 TEXT = 0.58  # size of letters; still legible at half the size of the picture
 TROUGH: Colour = (70, 66, 62)
 CAPTION_HEIGHT_PX = 86
@@ -127,11 +128,13 @@ def write_pictures(
 ) -> None:
     """A strip (.png) or a video of a run, its pictures taken from ``replay`` (``Source.replay``)."""
     ordered = sorted(outcomes, key=lambda outcome: outcome.frame)
-    if path.suffix.lower() == ".png":
+    is_strip = path.suffix.lower() == ".png"
+    if is_strip:
         ordered = _spread(ordered, STRIP_PANELS)
+    width_px = PANEL_WIDTH_PX if is_strip else VIDEO_WIDTH_PX
     images = replay([outcome.source_index for outcome in ordered])
-    panels = (panel(image, outcome, draw) for image, outcome in zip(images, ordered, strict=False))
-    if path.suffix.lower() == ".png":
+    panels = (panel(image, outcome, draw, width_px) for image, outcome in zip(images, ordered, strict=False))
+    if is_strip:
         write_png(path, grid(list(panels), STRIP_COLUMNS))
     else:
         write_video(path, panels, fps)

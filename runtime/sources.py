@@ -55,6 +55,10 @@ class Source(Protocol):
         """What tells when pictures come; None when every picture is there at any time."""
         ...
 
+    def prepare(self) -> None:
+        """Load what the first frame would have to wait for."""
+        ...
+
     def picture(self, index: int) -> Image:
         """A captured picture."""
         ...
@@ -91,6 +95,9 @@ class Samples:
     @property
     def count(self) -> int:
         return self._workload.sample_count(self._split)
+
+    def prepare(self) -> None:
+        self._workload.sample(0, self._split)
 
     def picture(self, index: int) -> Image:
         return self._workload.sample(index, self._split)[0]
@@ -205,6 +212,9 @@ class FootageSource:
             self._over = True
 
     # What the device's computation asks ----------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """The thread has begun to read."""
 
     def picture(self, index: int) -> Image:
         return self._held[index]
