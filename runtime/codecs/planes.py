@@ -1,79 +1,78 @@
-"""How small do one- and two-bit levels get? As the lossless WebP of an image whose bytes each hold eight channels.
+"""How small do one- and two-bit levels get? As bytes that each hold one bit of eight channels at one place.
 
-Where something stands in the picture, many channels say so at once, and their neighbours say the same: one byte holds
-one bit of eight channels at one place, the planes of higher channels and of lower bits follow below, and WebP's
-references into the rows above find the rest. On the bottleneck of a campus detector this takes 60 % of what zstd makes
-of the packed levels, in a quarter of a millisecond. Of a WebP file only what follows its container is sent.
+Where something stands in the picture many channels say so at once, so few different bytes occur, and what is near
+repeats. The bytes go down the picture two columns at a time (what is to be seen is taller than wide), the planes of
+higher bits first, through zstd. On the bottleneck of a campus detector this takes 60 to 70 % of what zstd makes of
+levels packed row by row, in 0.03 ms; a lossless WebP of the same bytes saves 3 % more and takes ten times as long, an
+order-2 context model (PPMd) 20 % more, but no decoder of it was found that bears hostile bytes.
 """
 
 from __future__ import annotations
 
-import struct
+import threading
 
 import numpy as np
+import zstandard
 from numpy.typing import NDArray
 
 from controller.errors import RemoteProtocolError
 
-_MAX_SIDE_PX = 16383  # of a WebP
-_LOSSLESS_QUALITY = 101
-_SIGNATURE, _HEADER_BYTES = 0x2F, 5
-_CONTAINER_BYTES = 20  # RIFF header, chunk name and chunk size
-_MIN_FILE_BYTES = 32
+_ZSTD_LEVEL = 9
+_FORMAT = zstandard.FORMAT_ZSTD1_MAGICLESS  # four bytes less
+_SHIFTS = np.arange(7, -1, -1, dtype=np.uint8)  # the first of eight channels is in the highest bit
+#: zstandard's contexts are not safe to share between threads.
+_contexts = threading.local()
 
 
-def encode_planes(levels: NDArray[np.uint8], bits: int) -> bytes | None:
-    """Levels (channels, h, w) as a lossless WebP image without its container; None when they do not fit into one."""
-    import cv2
-
-    image = _to_image(levels, bits)
-    if max(image.shape) > _MAX_SIDE_PX:
-        return None
-    done, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, _LOSSLESS_QUALITY])
-    size = int.from_bytes(data[_CONTAINER_BYTES - 4 : _CONTAINER_BYTES].tobytes(), "little")
-    return data[_CONTAINER_BYTES : _CONTAINER_BYTES + size].tobytes() if done else None
+def encode_planes(levels: NDArray[np.uint8], bits: int) -> bytes:
+    """Levels (channels, h, w) as one zstd frame without its magic number."""
+    if not hasattr(_contexts, "compressor"):
+        parameters = zstandard.ZstdCompressionParameters.from_level(_ZSTD_LEVEL, format=_FORMAT)
+        _contexts.compressor = zstandard.ZstdCompressor(compression_params=parameters)
+    compressed: bytes = _contexts.compressor.compress(to_planes(levels, bits).tobytes())
+    return compressed
 
 
-def decode_planes(data: bytes, shape: tuple[int, ...], bits: int) -> NDArray[np.uint8]:
+def decode_planes(data: bytes | memoryview, shape: tuple[int, ...], bits: int) -> NDArray[np.uint8]:
     """Levels of that shape (channels, h, w); RemoteProtocolError when the bytes are not that."""
-    import cv2
-
+    if not hasattr(_contexts, "decompressor"):
+        _contexts.decompressor = zstandard.ZstdDecompressor(format=_FORMAT)
     channels, h, w = shape
-    expected = (-(-channels // 8) * bits * h, w)
-    if len(data) < _HEADER_BYTES or data[0] != _SIGNATURE:
-        raise RemoteProtocolError("coded planes without the signature of a lossless WebP; expected it after the scales")
-    header = int.from_bytes(data[1:_HEADER_BYTES], "little")
-    size = ((header >> 14 & 0x3FFF) + 1, (header & 0x3FFF) + 1)
-    if size != expected:  # before the decoder allocates what the header claims
-        raise RemoteProtocolError(f"coded planes of size {size}; expected {expected}")
+    groups, pairs = -(-channels // 8), -(-w // 2)
+    expected_bytes = bits * groups * pairs * h * 2
     try:
-        image = cv2.imdecode(np.frombuffer(_in_container(data), np.uint8), cv2.IMREAD_GRAYSCALE)
-    except cv2.error as error:
-        raise RemoteProtocolError(f"coded planes that do not decode: {error.err}") from None
-    if image is None or image.shape != expected:
-        raise RemoteProtocolError("coded planes that do not decode to an image of the expected size")
-    return _from_image(np.asarray(image, np.uint8), shape, bits)
+        # The frame's own claim is checked first: zstandard allocates what the header claims.
+        claimed_bytes = zstandard.get_frame_parameters(data, format=_FORMAT).content_size
+        if claimed_bytes != expected_bytes:
+            raise RemoteProtocolError(f"coded planes of {claimed_bytes} bytes; expected {expected_bytes}")
+        body = _contexts.decompressor.decompress(data, max_output_size=expected_bytes, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise RemoteProtocolError(f"coded planes that do not decompress: {error}") from None
+    return from_planes(np.frombuffer(body, np.uint8).reshape(bits, groups, pairs, h, 2), shape)
 
 
-def _in_container(data: bytes) -> bytes:
-    chunk = b"VP8L" + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
-    # OpenCV refuses a shorter buffer, and what follows the file is not read.
-    return (b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk).ljust(_MIN_FILE_BYTES, b"\0")
+def to_planes(levels: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """(bits, channels / 8, w / 2, h, 2) of levels in Gray code, where neighbouring levels differ in one bit."""
+    channels, h, w = levels.shape
+    padded = np.zeros((-(-channels // 8) * 8, h, w + w % 2), np.uint8)
+    padded[:channels, :, :w] = levels ^ levels >> np.uint8(1) if bits > 1 else levels
+    grouped = padded.reshape(-1, 8, h, w + w % 2)
+    planes = np.zeros((bits, len(grouped), h, w + w % 2), np.uint8)
+    for plane, bit in zip(planes, range(bits - 1, -1, -1), strict=True):
+        for channel, shift in enumerate(_SHIFTS):
+            plane |= (grouped[:, channel] >> np.uint8(bit) & np.uint8(1)) << shift
+    return planes.reshape(bits, len(grouped), h, -1, 2).swapaxes(2, 3)
 
 
-def _to_image(levels: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """(bits x channels / 8 x h, w), the highest bit first. In Gray code neighbouring levels differ in one bit."""
-    gray = levels ^ levels >> np.uint8(1)
-    planes = [np.packbits(gray >> np.uint8(bit) & np.uint8(1), axis=0) for bit in range(bits - 1, -1, -1)]
-    return np.concatenate(planes).reshape(-1, levels.shape[2])
-
-
-def _from_image(image: NDArray[np.uint8], shape: tuple[int, ...], bits: int) -> NDArray[np.uint8]:
+def from_planes(planes: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The levels that `to_planes` was given."""
     channels, h, w = shape
-    planes = image.reshape(bits, -1, h, w)
-    plane = np.zeros(shape, np.uint8)
-    levels = np.zeros(shape, np.uint8)
-    for packed in planes:
-        plane ^= np.unpackbits(packed, axis=0, count=channels)
-        levels = levels << np.uint8(1) | plane
+    bits, groups = planes.shape[:2]
+    rows = planes.swapaxes(2, 3).reshape(bits, groups, 1, h, -1)
+    gray = (rows >> _SHIFTS[:, None, None] & np.uint8(1)).reshape(bits, 8 * groups, h, -1)[:, :channels, :, :w]
+    levels: NDArray[np.uint8] = gray[0]
+    bit = levels
+    for plane in gray[1:]:
+        bit = bit ^ plane
+        levels = levels << np.uint8(1) | bit
     return levels

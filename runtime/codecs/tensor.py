@@ -27,7 +27,7 @@ from runtime.codecs.planes import decode_planes, encode_planes
 TENSOR_BITS = {"u8": 8, "u4": 4, "u2": 2, "u1": 1}
 THRESHOLD_FRAC = 0.35  # of a channel's range: where one bit divides it
 ZSTD_LEVEL = 1
-PLANE_BITS = (1, 2)  # with more, the lower planes are noise, and zstd is as good and faster
+PLANE_BITS = (1, 2)  # the payloads of more bits keep the form in which their bundles were measured
 _STORED, _ZSTD, _PLANES = 0, 1, 2
 _FLOAT16_MAX = 65504.0
 #: zstandard's contexts are not safe to share between threads.
@@ -64,11 +64,11 @@ def _uniform(
 def _binary(flat: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.float16]]:
     least, most = flat.min(axis=2), flat.max(axis=2)
     above = flat > (least + np.float32(THRESHOLD_FRAC) * (most - least))[..., None]
-    count = above.sum(axis=2)
-    sum_above = np.where(above, flat, 0).sum(axis=2, dtype=np.float64)
+    count = np.count_nonzero(above, axis=2)
+    total, total_above = flat.sum(axis=2), (flat * above).sum(axis=2)
     # At least the minimum is below; nothing is above in a constant channel.
-    mean_below = (flat.sum(axis=2, dtype=np.float64) - sum_above) / np.maximum(flat.shape[2] - count, 1)
-    mean_above = np.where(count > 0, sum_above / np.maximum(count, 1), mean_below)
+    mean_below = (total - total_above) / np.maximum(flat.shape[2] - count, 1)
+    mean_above = np.where(count > 0, total_above / np.maximum(count, 1), mean_below)
     low = _to_float16(mean_below)
     return above.view(np.uint8), low, _to_float16(mean_above - low.astype(np.float32))
 
@@ -93,8 +93,8 @@ def encode_tensor(tensor: NDArray[Any], bits: int) -> bytes:
     coders = {_STORED: scales + pack(levels.reshape(-1), bits)}
     if bits not in PLANE_BITS:
         coders[_ZSTD] = _compressor().compress(coders[_STORED])
-    elif (planes := encode_planes(levels, bits)) is not None:
-        coders[_PLANES] = scales + planes
+    else:
+        coders[_PLANES] = scales + encode_planes(levels, bits)
     flag = min(coders, key=lambda coder: len(coders[coder]))
     return bytes([flag]) + coders[flag]
 
@@ -107,7 +107,7 @@ def decode_tensor(data: bytes | memoryview, shape: tuple[int, ...], bits: int) -
     if len(data) and data[0] == _PLANES and bits in PLANE_BITS:
         body: bytes | memoryview = memoryview(data)[1:]
         scales = _scales(body, channels)
-        levels = decode_planes(bytes(body[4 * channels :]), shape, bits)
+        levels = decode_planes(body[4 * channels :], shape, bits)
     else:
         body = _body(data, 4 * channels + (count * bits + 7) // 8)
         scales = _scales(body, channels)
