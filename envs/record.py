@@ -37,8 +37,10 @@ class StepRecord:
     frame: Ints
     row: Ints  # of the cost table, as decided
     energy_j: Floats
+    skipped: Ints  # frames after this one that are not run
+    skipped_score: Floats  # of the answers that these have, in all
     dropped: Ints  # frames dropped before the next decision
-    reward: Floats  # utility of this frame and of the dropped ones
+    reward: Floats  # utility of this frame, of the skipped and of the dropped ones
     done: Bools  # this was the episode's last decision
     decided_s: Floats  # since the episode began
     capture_s: Floats
@@ -79,7 +81,12 @@ class StepRecord:
     @property
     def utility(self) -> Floats:
         """Of this frame alone."""
-        return np.asarray(self.reward + self.rules.utility.drop_penalty * self.dropped)
+        return np.asarray(self.reward - self.skipped_score + self.rules.utility.drop_penalty * self.dropped)
+
+    @property
+    def frames(self) -> Ints:
+        """Frames that the reward counts."""
+        return np.asarray(1 + self.skipped + self.dropped)
 
     @property
     def payload_bytes(self) -> Floats:
@@ -101,3 +108,11 @@ class StepRecord:
 def recorded_score(rules: Rules, answer: Answer, sample: Ints) -> Any:
     """Score of the answering row's variant on the sample."""
     return rules.score.take(rules.score_start.take(answer.row) + sample)
+
+
+def aged_score(rules: Rules, row: Ints, sample: Ints, lag: Ints) -> Any:
+    """What the answer of ``row`` to ``sample`` scores for the frame that comes ``lag`` frames later."""
+    lag = np.minimum(lag, len(rules.aged_score) - 1)
+    if rules.replayed:
+        return rules.aged_score[lag, rules.score_start.take(row) + sample]
+    return rules.aged_accuracy[lag, row]

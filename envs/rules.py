@@ -27,6 +27,11 @@ class RecordedScores(Protocol):
         """(variants, samples) in [0, 1]"""
         ...
 
+    @property
+    def lagged(self) -> NDArray[np.float32] | None:
+        """(lags, variants, samples) against the truths 1, 2, ... samples later; asked for with frame intervals only"""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class TwinCalibration:
@@ -68,9 +73,15 @@ class Rules:
     costs: Floats  # (Cost.COUNT, C)
     offload: Bools  # (C,)
     accuracy: Floats  # (C,)
+    interval: Ints  # (C,) frames until the next decision
+    longest_interval: int
     score_start: Ints  # (C,) where the row's variant starts in ``score``
     score: NDArray[np.float32]  # (V * S,)
     samples: Ints  # () S
+    #: Scores by the age of the answer in frames, from 0 to the last lag: replayed (lags + 1, V * S) and expected
+    #: (lags + 1, C). One lag where nothing is ever skipped.
+    aged_score: NDArray[np.float32]
+    aged_accuracy: Floats
     frontier: Ints  # (L,) rows a fallback may take, fastest first
     frontier_s: Floats  # (L,) their device time
     fastest_s: Floats  # () the first of these
@@ -98,6 +109,7 @@ def make_rules(
 ) -> Rules:
     """Check and lay out what a twin needs."""
     space, frontier = costs.space, costs.local_frontier
+    score = np.ascontiguousarray(recorded.score).ravel()
     variants, samples = recorded.score.shape
     if not len(frontier):
         raise UsageError("no decision runs on the device alone; expected at least one, for the fallback")
@@ -111,9 +123,12 @@ def make_rules(
         costs=np.array(columns),
         offload=~space.device_only,
         accuracy=costs.accuracy,
+        interval=space.frame_interval,
+        longest_interval=costs.longest_interval,
         score_start=space.variant * samples,
-        score=np.ascontiguousarray(recorded.score).ravel(),
+        score=score,
         samples=np.array(samples),
+        **_aged(costs, recorded, score),
         frontier=frontier,
         frontier_s=costs.head_s[frontier],
         fastest_s=np.array(costs.head_s[frontier[0]]),
@@ -127,6 +142,19 @@ def make_rules(
         max_in_flight=max_in_flight,
         replayed=replayed,
     )
+
+
+def _aged(costs: CostTable, recorded: RecordedScores, score: NDArray[np.float32]) -> dict[str, Any]:
+    """The tables of ageing answers; UsageError when frames may be skipped and nothing says what that costs."""
+    if costs.longest_interval == 1:
+        return {"aged_score": score[None], "aged_accuracy": costs.accuracy[None]}
+    lagged = recorded.lagged
+    if lagged is None:
+        raise UsageError("decisions skip frames, but no lagged scores were recorded; take both from one bundle")
+    return {
+        "aged_score": np.concatenate((score[None], lagged.reshape(len(lagged), -1))),
+        "aged_accuracy": np.stack([costs.accuracy_at(lag) for lag in range(len(lagged) + 1)]),
+    }
 
 
 def _without_axes(utility: Utility) -> Utility:

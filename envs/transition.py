@@ -26,6 +26,7 @@ from envs.conditions import Conditions
 from envs.flight import Flight, Moment, fly
 from envs.record import STATUSES, Answer, StepRecord, recorded_score
 from envs.rules import Rules
+from envs.skips import Skipped, nothing_skipped, skip, with_answer
 from envs.uplink_state import send
 from envs.world import ONE, ZERO, Place, Sample, World, filled, link_is_down, select
 
@@ -60,7 +61,13 @@ def transition(
     answer = _answer(rules, conditions, world, moment, flight, slowdown, taken, rows, answer_by)
     places = _take_place(world, moment, answer)
     uplink = send(rules, conditions, world, moment, flight, answer.sent)
-    following = _advance(rules, conditions, world, moment, places, uplink.sent, flight, answer)
+    answers, skipped = world.answers, nothing_skipped(len(rows))
+    first = world.frame + ONE
+    if rules.longest_interval > 1:
+        first = world.frame + rules.interval.take(rows)
+        answers = with_answer(world, answer)
+        skipped = skip(rules, conditions, world, answers, first)
+    following = _advance(rules, conditions, moment, places, uplink.sent, flight, answer, first)
     on_time_frac, fallback_frac = _count_outcomes(world, places, answer, following)
     unheard = (uplink.samples[Sample.AT_S, :-1] > following.now_s).astype(np.float64)
     after = World(
@@ -74,9 +81,10 @@ def transition(
         on_time_frac=on_time_frac,
         fallback_frac=fallback_frac,
         places=places,
+        answers=answers,
         **uplink._asdict(),
     )
-    return after, _record(rules, conditions, world, flight, answer, following, rows)
+    return after, _record(rules, conditions, world, flight, answer, skipped, following, rows)
 
 
 def _taken(rules: Rules, world: World, moment: Moment, rows: Ints, answer_by: Floats) -> Ints:
@@ -153,16 +161,15 @@ def _take_place(world: World, moment: Moment, answer: Answer) -> Floats:
 def _advance(
     rules: Rules,
     conditions: Conditions,
-    world: World,
     moment: Moment,
     places: Floats,
     sent: Ints,
     flight: Flight,
     answer: Answer,
+    first: Ints,
 ) -> _Next:
-    """The next moment at which the device is free, may send and has a frame."""
+    """The next moment at which the device is free, may send and has a frame; ``first`` is the next one that is run."""
     oldest = places[Place.RELEASE_S].ravel().take((sent % moment.places) * moment.batch + moment.row)
-    first = world.frame + ONE
     now = np.maximum(np.maximum(flight.end_s, oldest), first * conditions.interval_s)
     starts = places[Place.FALLBACK_S, :-1]
     ends = starts + places[Place.FALLBACK_BUSY_S, :-1]
@@ -207,6 +214,7 @@ def _record(
     world: World,
     flight: Flight,
     answer: Answer,
+    skipped: Skipped,
     following: _Next,
     rows: Ints,
 ) -> StepRecord:
@@ -217,12 +225,17 @@ def _record(
         quality = rules.accuracy.take(answer.row)
     transmit = (flight.crossed_s - flight.begin_s) * answer.sent
     energy = rules.utility.energy_j(flight.head_s + answer.fallback_busy_s, transmit)
+    reward = rules.utility.of(quality, answer.on_time, energy, following.dropped)
+    if rules.longest_interval > 1:
+        reward += skipped.score
     return StepRecord(
         frame=world.frame,
         row=rows,
         energy_j=energy,
+        skipped=skipped.frames,
+        skipped_score=skipped.score,
         dropped=following.dropped,
-        reward=rules.utility.of(quality, answer.on_time, energy, following.dropped),
+        reward=reward,
         done=following.frame >= conditions.frames,
         decided_s=world.now_s,
         capture_s=world.capture_s,

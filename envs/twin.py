@@ -15,11 +15,12 @@ import numpy as np
 
 from controller.costs import CostTable
 from controller.errors import UsageError
-from controller.records import Bools, Ints, SystemState
+from controller.records import Bools, Floats, Ints, SystemState
 from controller.scenario import LOAD_STEP_S, Scenario, ScenarioRange
 from controller.uplink import TraceBank
 from envs.conditions import Conditions, conditions_of, load_steps
 from envs.flight import Moment, moment_of, true_latency_s
+from envs.record import aged_score
 from envs.rules import RecordedScores, TwinCalibration, make_rules
 from envs.transition import StepRecord, transition
 from envs.world import World, new_world, observe
@@ -115,6 +116,10 @@ class Twin:
         """
         self._world, record = transition(self._rules, self._conditions, self._world, self._moment, np.asarray(rows))
         return self._observe(), record
+
+    def aged_score(self, rows: Ints, samples: Ints, lags: Ints) -> Floats:
+        """What the answers of ``rows`` to ``samples`` score for the frames so many later, as the reward counts it."""
+        return np.asarray(aged_score(self._rules, rows, samples, lags))
 
     def _observe(self) -> SystemState:
         self._moment = moment_of(self._rules, self._conditions, self._world)

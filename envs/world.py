@@ -46,6 +46,15 @@ class Place:
     COUNT: Final = 6
 
 
+class Known:
+    """Rows of World.answers: the last answers, newest frame first; where frames are skipped only."""
+
+    OUT_S: Final = 0  # when it is there; infinite before the first ones
+    FRAME: Final = 1
+    ROW: Final = 2  # of the cost table, whose answer it is
+    COUNT: Final = 3
+
+
 class Sample:
     """Rows of World.samples: what a reply tells, or the echo of a probe, in the order in which they come."""
 
@@ -88,6 +97,7 @@ class World(NamedTuple):
     last: Floats  # (Last.COUNT, B)
     places: Floats  # (Place.COUNT, in flight + 1, B); the extra one takes what is not kept
     samples: Floats  # (Sample.COUNT, SAMPLES_KEPT + 1, B); likewise
+    answers: Floats  # (Known.COUNT, answers kept, B)
 
 
 def new_world(rules: Rules, conditions: Conditions) -> World:
@@ -117,7 +127,16 @@ def new_world(rules: Rules, conditions: Conditions) -> World:
         last=np.zeros((Last.COUNT, batch)),
         places=np.repeat(_EMPTY_PLACE, (rules.max_in_flight + 1) * batch).reshape(Place.COUNT, -1, batch),
         samples=samples,
+        answers=_no_answers(rules, batch),
     )
+
+
+def _no_answers(rules: Rules, batch: int) -> Floats:
+    # One for each request in flight and for each fallback that waits for another: the newest that is out is among them.
+    kept = 2 * rules.max_in_flight + 1 if rules.longest_interval > 1 else 0
+    answers = np.zeros((Known.COUNT, kept, batch))
+    answers[Known.OUT_S] = np.inf
+    return answers
 
 
 def _first_sample_bps(rules: Rules, conditions: Conditions) -> Floats:

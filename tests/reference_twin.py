@@ -59,6 +59,7 @@ class ReferenceTwin:
     calibration: TwinCalibration = field(default_factory=TwinCalibration)
     queue_limit: int = 2
     max_in_flight: int = 4
+    lagged: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0)))  # as in Recorded
 
     def __post_init__(self) -> None:
         s = self.scenario
@@ -74,6 +75,7 @@ class ReferenceTwin:
         self.lost_bytes = self.sent_bytes = 0.0
         self.fallbacks: list[tuple[float, float]] = []  # start, duration
         self.pending: list[Pending] = []
+        self.answers: list[tuple[float, int, int]] = []  # out at, frame, row whose answer it is
         self.told: list[Told] = []
         self.device_slowdown = s.device_slowdown / (1 - self.device_load[0])
         self.on_time_frac, self.fallback_frac = 1.0, 0.0
@@ -172,7 +174,11 @@ class ReferenceTwin:
         score = 0.0 if silent else float(self.score[space.variant[answer_row], sample_index])
         energy_j = self.utility.energy_j(busy_s, transmit_s)
         utility = (score if on_time else 0.0) - self.utility.energy_weight_per_j * energy_j
-        frame, dropped = self.frame, self.advance(busy_until_s)
+        if not silent:
+            self.answers.append((answered_s, self.frame, answer_row))
+        following = self.frame + space.decisions[decided].frame_interval
+        skipped_score = self.skip(min(following, s.frames))
+        frame, dropped = self.frame, self.advance(busy_until_s, following)
         self.count(None if sent else (on_time, on_time and fell_back), dropped)
         return {
             "frame": frame,
@@ -182,8 +188,22 @@ class ReferenceTwin:
             "energy_j": energy_j,
             "utility": utility,
             "dropped": dropped,
-            "reward": utility - self.utility.drop_penalty * dropped,
+            "skipped": min(following, s.frames) - frame - 1,
+            "skipped_score": skipped_score,
+            "reward": utility + skipped_score - self.utility.drop_penalty * dropped,
         }
+
+    def skip(self, following: int) -> float:
+        """Scores of the frames from the next one to ``following``: the newest answer out at their capture."""
+        total = 0.0
+        for frame in range(self.frame + 1, following):
+            out = [(source, row) for out_s, source, row in self.answers if out_s <= frame * self.interval_s]
+            if out:
+                source, row = max(out)
+                sample = (self.scenario.first_sample + source) % self.score.shape[1]
+                lag = min(frame - source, len(self.lagged))
+                total += float(self.lagged[lag - 1][self.costs.space.variant[row], sample])
+        return total
 
     def send(self, row: int, end_s: float) -> tuple[float, float]:
         """Reply time and transmission time; what the reply tells is noted for later."""
@@ -220,9 +240,8 @@ class ReferenceTwin:
             self.told.append(Told(echo_s, bps, self.sent_bytes, reset_slowdown=s.mec_slowdown))
         return reply_s, transmit_s
 
-    def advance(self, busy_until_s: float) -> int:
+    def advance(self, busy_until_s: float, first: int) -> int:
         """Move to the next decision point; how many frames were dropped on the way."""
-        first = self.frame + 1
         now_s = max(busy_until_s, first * self.interval_s)
         if len(self.pending) >= self.max_in_flight:
             now_s = max(now_s, self.pending[-self.max_in_flight].release_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from envs.twin import Twin
 from tests.reference_twin import ReferenceTwin
 from tests.simulated import SimCompute, Simulation
 from tests.simulated import table as device_table
+from tests.stream import stream_costs, stream_recorded
 
 QUIET = TwinCalibration(head_noise_frac=0.0, mec_noise_frac=0.0, overhead_s=0.0, header_bytes=0.0)
 SAMPLES = 50
@@ -67,7 +69,7 @@ def traces(count: int = 6, seed: int = 0, outages: bool = True) -> TraceBank:
 def recorded(costs: CostTable, seed: int = 0) -> SimpleNamespace:
     """A score for every variant and sample, in [0, 1] and all different."""
     score = np.random.default_rng(seed).random((len(costs), SAMPLES))
-    return SimpleNamespace(score=score.astype(np.float32))
+    return SimpleNamespace(score=score.astype(np.float32), lagged=None)
 
 
 def make_twin(batch: int = 8, seed: int = 0, **options: object) -> Twin:
@@ -88,12 +90,19 @@ class TestAgainstThePlainReference:
 
     @pytest.mark.parametrize("seed", range(6))
     def test_every_frame_and_every_state_agree(self, seed: int) -> None:
+        self.compare(table(seed=seed), recorded(table(seed=seed), seed), seed)
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_they_agree_where_frames_are_skipped(self, seed: int) -> None:
+        self.compare(stream_costs(), stream_recorded(), seed)
+
+    def compare(self, costs: CostTable, scores: Any, seed: int) -> None:
+        """Play random rows on random scenarios in both."""
         rng = np.random.default_rng(seed)
-        costs, bank = table(seed=seed), traces(seed=seed)
-        scores, range_ = recorded(costs, seed), self.WIDE
+        bank, range_ = traces(seed=seed), self.WIDE
         if seed % 2:
             range_ = dataclasses.replace(range_, queue_limit=1, max_in_flight=2)
-        scenarios = [range_.sample(rng, bank.duration_s, SAMPLES) for _ in range(16)]
+        scenarios = [range_.sample(rng, bank.duration_s, scores.score.shape[1]) for _ in range(16)]
         # Some rows only offload, so that links and places fill up; the others do anything.
         rows = rng.integers(0, len(costs), (60, 16))
         rows[:, ::2] = rng.choice(np.flatnonzero(~costs.space.device_only), (60, 8))
@@ -104,8 +113,10 @@ class TestAgainstThePlainReference:
             states.append(state)
             records.append(record)
         for column, scenario in enumerate(scenarios):
-            limits = {"queue_limit": range_.queue_limit, "max_in_flight": range_.max_in_flight}
-            reference = ReferenceTwin(costs, bank, scores.score, scenario, **limits)  # type: ignore[arg-type]
+            limits: dict[str, Any] = {"queue_limit": range_.queue_limit, "max_in_flight": range_.max_in_flight}
+            if scores.lagged is not None:
+                limits["lagged"] = scores.lagged
+            reference = ReferenceTwin(costs, bank, scores.score, scenario, **limits)
             seen, done = reference.run(lambda n, column=column: int(rows[n, column]))  # type: ignore[misc]
             for number, (known, outcome) in enumerate(zip(seen, done, strict=True)):
                 where = f"scenario {column}, decision {number}"
@@ -118,7 +129,7 @@ class TestAgainstThePlainReference:
                     got = np.asarray(getattr(record, name)[column])
                     np.testing.assert_allclose(got, value, rtol=1e-9, atol=1e-9, err_msg=f"{where}: {name}")
             assert record.done[column]
-            assert sum(o["dropped"] for o in done) + len(done) == scenario.frames
+            assert sum(o["dropped"] + o["skipped"] for o in done) + len(done) == scenario.frames
 
 
 class TestByHand:
