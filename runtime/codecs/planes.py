@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from controller.errors import RemoteProtocolError
 
 _ZSTD_LEVEL = 9
-_FORMAT = zstandard.FORMAT_ZSTD1_MAGICLESS  # four bytes less
+_MAGIC = b"\x28\xb5\x2f\xfd"  # starts every zstd frame, so it is not sent
 _SHIFTS = np.arange(7, -1, -1, dtype=np.uint8)  # the first of eight channels is in the highest bit
 #: zstandard's contexts are not safe to share between threads.
 _contexts = threading.local()
@@ -27,25 +27,25 @@ _contexts = threading.local()
 def encode_planes(levels: NDArray[np.uint8], bits: int) -> bytes:
     """Levels (channels, h, w) as one zstd frame without its magic number."""
     if not hasattr(_contexts, "compressor"):
-        parameters = zstandard.ZstdCompressionParameters.from_level(_ZSTD_LEVEL, format=_FORMAT)
-        _contexts.compressor = zstandard.ZstdCompressor(compression_params=parameters)
-    compressed: bytes = _contexts.compressor.compress(to_planes(levels, bits).tobytes())
-    return compressed
+        _contexts.compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
+    frame: bytes = _contexts.compressor.compress(to_planes(levels, bits).tobytes())
+    return frame[len(_MAGIC) :]
 
 
 def decode_planes(data: bytes | memoryview, shape: tuple[int, ...], bits: int) -> NDArray[np.uint8]:
     """Levels of that shape (channels, h, w); RemoteProtocolError when the bytes are not that."""
     if not hasattr(_contexts, "decompressor"):
-        _contexts.decompressor = zstandard.ZstdDecompressor(format=_FORMAT)
+        _contexts.decompressor = zstandard.ZstdDecompressor()
     channels, h, w = shape
     groups, pairs = -(-channels // 8), -(-w // 2)
     expected_bytes = bits * groups * pairs * h * 2
+    frame = _MAGIC + bytes(data)
     try:
         # The frame's own claim is checked first: zstandard allocates what the header claims.
-        claimed_bytes = zstandard.get_frame_parameters(data, format=_FORMAT).content_size
+        claimed_bytes = zstandard.frame_content_size(frame)
         if claimed_bytes != expected_bytes:
             raise RemoteProtocolError(f"coded planes of {claimed_bytes} bytes; expected {expected_bytes}")
-        body = _contexts.decompressor.decompress(data, max_output_size=expected_bytes, allow_extra_data=False)
+        body = _contexts.decompressor.decompress(frame, max_output_size=expected_bytes, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise RemoteProtocolError(f"coded planes that do not decompress: {error}") from None
     return from_planes(np.frombuffer(body, np.uint8).reshape(bits, groups, pairs, h, 2), shape)
