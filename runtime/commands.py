@@ -222,8 +222,8 @@ def _source(options: DeviceOptions, bundle: Bundle, work: Workload) -> Source:
     from runtime.sources import Samples, open_source
 
     if options.source is None:
-        return Samples(work)
-    return open_source(options.source, bundle.frame_shape, options.start, keep=options.video is not None)
+        return Samples(work, "test" if options.start is None else "all")
+    return open_source(options.source, bundle.frame_shape, options.start or 0, keep=options.video is not None)
 
 
 def _write_pictures(path: Path, seen: list[Outcome], source: Source, work: Workload, fps: float) -> None:

@@ -75,7 +75,8 @@ def test_the_log_has_the_fields_of_the_contract(mec: RunningMec, tmp_path: Path)
         "frame", "source_index", "status", "latency_ms", "deadline_ms", "payload_bytes", "utility",
         "decision", "breakdown_ms", "prediction", "truth", "score",
     } <= set(outcome)  # fmt: skip
-    assert set(outcome["decision"]) == {"model", "resolution_px", "exit_branch", "partition_point", "payload"}
+    decided = {"model", "resolution_px", "exit_branch", "partition_point", "payload", "frame_interval"}
+    assert set(outcome["decision"]) == decided
     terms = outcome["breakdown_ms"]
     assert set(terms) == {"wait", "decide", "head", "uplink", "queue", "tail", "downlink"}
     assert sum(terms.values()) == pytest.approx(outcome["latency_ms"], abs=0.5)

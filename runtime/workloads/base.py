@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Image = NDArray[np.uint8]  # (h, w) grey or (h, w, 3) colour
 Images = NDArray[np.uint8]  # the same with a leading batch dimension
-Split = Literal["train", "validation", "test"]
+Split = Literal["train", "validation", "test", "all"]  # all: whatever can be played, by its number in the source
 
 
 class Workload(Protocol):

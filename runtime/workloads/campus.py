@@ -36,7 +36,7 @@ WIDTH_PX = 768
 HEIGHT_PX = 576
 FRAMES = 795
 SPLITS: Mapping[Split, range] = MappingProxyType(
-    {"train": range(424), "validation": range(424, 530), "test": range(530, FRAMES)}
+    {"train": range(424), "validation": range(424, 530), "test": range(530, FRAMES), "all": range(FRAMES)}
 )
 PIXEL_MEAN = 128.0
 PIXEL_STD = 64.0

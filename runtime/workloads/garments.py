@@ -75,7 +75,7 @@ class Garments:
     def frames(self, split: Split) -> tuple[Images, NDArray[np.uint8]]:
         """Images (n, 28, 28) and labels (n,) of a split."""
         data = self._data
-        if split == "test":
+        if split in ("test", "all"):
             return data.test_images, data.test_labels
         rows = self._train_rows
         rows = rows[-VALIDATION_COUNT:] if split == "validation" else rows[:-VALIDATION_COUNT]
