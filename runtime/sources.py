@@ -88,8 +88,9 @@ class Samples:
     feed: Feed | None = None
     failure: str = ""
 
-    def __init__(self, workload: Workload, split: Split = "test") -> None:
-        self._workload, self._split = workload, split
+    def __init__(self, workload: Workload, split: Split = "test", played: range = range(1)) -> None:
+        """``played``: the samples that will be asked for, as far as that is known."""
+        self._workload, self._split, self._played = workload, split, played
         self.name = f"{workload.name}, {split} samples"
 
     @property
@@ -97,7 +98,8 @@ class Samples:
         return self._workload.sample_count(self._split)
 
     def prepare(self) -> None:
-        self._workload.sample(0, self._split)
+        for index in self._played[: self.count]:
+            self._workload.sample(index, self._split)
 
     def picture(self, index: int) -> Image:
         return self._workload.sample(index, self._split)[0]
