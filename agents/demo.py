@@ -27,21 +27,10 @@ from controller.uplink import Trace
 from runtime.markov_traces import builtin_traces
 from runtime.pictures import draw_strip
 from runtime.processes import running_mec, running_neighbours
+from runtime.workloads.base import get_workload
 
 #: What is compared live.
 CONTROLLERS = ("device-only", "mec-only", "jpeg-offload", "neurosurgeon", "edgent", "greedy", "ppo")
-#: A weak camera on a shared cell, with a MEC that serves others too.
-SCENARIO = Scenario(
-    fps=15.0,
-    deadline_s=0.08,
-    device_slowdown=120.0,
-    mec_slowdown=4.0,
-    mec_load_frac=0.4,
-    rtt_s=0.008,
-    uplink_share_frac=0.06,
-    trace_start_s=30.0,
-    seed=1,
-)
 TRACE_FAMILY = "nyc_lte_up"
 _console = table_console()
 
@@ -194,7 +183,8 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=300, help="frames per controller in the live comparison")
     options = parser.parse_args()
     try:
-        run(Places(options.out), options.workload, options.steps, replace(SCENARIO, frames=options.frames))
+        scenario = replace(get_workload(options.workload).telling_scenario(), frames=options.frames)
+        run(Places(options.out), options.workload, options.steps, scenario)
     except MecpilotError as error:
         print(f"mecpilot demo: {error}", file=sys.stderr)
         return error.exit_code

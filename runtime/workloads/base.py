@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.errors import unknown_name
-from controller.scenario import ScenarioRange
+from controller.scenario import Scenario, ScenarioRange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +53,10 @@ class Workload(Protocol):
 
     def scenario_range(self) -> ScenarioRange:
         """Conditions under which this workload is interesting: what episodes are drawn from unless told otherwise."""
+        ...
+
+    def telling_scenario(self) -> Scenario:
+        """One episode in which controllers differ, for demonstrations."""
         ...
 
     def resize(self, image: Image, px: int) -> Image:

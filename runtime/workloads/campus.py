@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.errors import FailureError
-from controller.scenario import ScenarioRange
+from controller.scenario import Scenario, ScenarioRange
 from runtime.data import find_campus_video
 from runtime.ink import draw_boxes
 from runtime.workloads.base import Image, Images, Split
@@ -103,6 +103,20 @@ class Campus:
             mec_slowdown=(1.0, 4.0),
             mec_load_frac=(0.0, 0.9),
             uplink_share_frac=(0.05, 0.4),
+        )
+
+    def telling_scenario(self) -> Scenario:
+        """A weak camera on a busy cell, with a MEC that serves others too."""
+        return Scenario(
+            fps=self.fps,
+            deadline_s=0.15,
+            device_slowdown=25.0,
+            mec_slowdown=2.0,
+            mec_load_frac=0.4,
+            rtt_s=0.01,
+            uplink_share_frac=0.1,
+            trace_start_s=30.0,
+            seed=1,
         )
 
     def resize(self, image: Image, px: int) -> Image:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.scenario import ScenarioRange
+from controller.scenario import Scenario, ScenarioRange
 from runtime.data import FashionMnist, load_fashion_mnist
 from runtime.ink import tag
 from runtime.workloads.base import Image, Images, Split
@@ -99,6 +99,20 @@ class Garments:
 
     def scenario_range(self) -> ScenarioRange:
         return ScenarioRange()
+
+    def telling_scenario(self) -> Scenario:
+        """A weak camera on a shared cell, with a MEC that serves others too."""
+        return Scenario(
+            fps=15.0,
+            deadline_s=0.08,
+            device_slowdown=120.0,
+            mec_slowdown=4.0,
+            mec_load_frac=0.4,
+            rtt_s=0.008,
+            uplink_share_frac=0.06,
+            trace_start_s=30.0,
+            seed=1,
+        )
 
     def resize(self, image: Image, px: int) -> Image:
         return resize_area(image, px)
