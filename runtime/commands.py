@@ -222,7 +222,9 @@ def _source(options: DeviceOptions, bundle: Bundle, work: Workload) -> Source:
     from runtime.sources import Samples, open_source
 
     if options.source is None:
-        return Samples(work, "test" if options.start is None else "all")
+        first = options.start or 0
+        played = range(first, first + (options.frames_ahead or 1))
+        return Samples(work, "test" if options.start is None else "all", played)
     return open_source(options.source, bundle.frame_shape, options.start or 0, keep=options.video is not None)
 
 
