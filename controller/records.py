@@ -33,6 +33,10 @@ class Status(enum.StrEnum):
     SKIPPED = "skipped"  # not run, as decided for an earlier frame: answered at once with the newest answer there was
 
 
+#: Endings that count as answered before the deadline.
+ON_TIME = frozenset({Status.OK, Status.FALLBACK, Status.SKIPPED})
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """How one inference runs. ``partition_point`` stages run on the device, the rest on the MEC."""

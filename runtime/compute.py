@@ -22,6 +22,10 @@ class Judge(Protocol):
         """None where it is not known."""
         ...
 
+    def score(self, prediction: Any, truth: Any) -> float:
+        """Quality of a prediction that was made for this frame or for an earlier one."""
+        ...
+
     def source_index(self, index: int) -> int:
         """Number of a sample in its source: test image, frame of the video."""
         ...

@@ -7,6 +7,9 @@ waiting in the source, being decided, being computed, or in flight; it leaves th
 flight holds a time by which it must fall back and one by which it is given up. A fallback runs inside ``_poll``, so it
 preempts the head that polled, and that head's end moves by the fallback's duration.
 
+A decision with a frame interval of n is for n frames: the n - 1 after the decided one never wait. Each is answered when
+it is captured, with the newest answer that was out by then.
+
 A slow device is emulated: after the real computation it idles, and polls, for as long as ``runtime.pace`` says.
 """
 
@@ -138,6 +141,7 @@ class Device:
                 return None
             if not busy:
                 self._source.offer_answered(self._clock())
+                self._answer_skipped()
             if not self._source.waiting or busy:
                 self._wait(math.inf)
 
@@ -146,6 +150,8 @@ class Device:
         job, self._deciding = self._deciding, None
         assert job is not None, "next_decision() first"
         job.row = row
+        self._source.skip_until(job.frame.index + self._costs.space.decisions[row].frame_interval)
+        self._answer_skipped()
         decided_s = self._clock()
         job.decide_s = decided_s - job.frame.captured_s - job.wait_s
         if self._costs.space.device_only[row]:
@@ -297,8 +303,13 @@ class Device:
         if now_s >= self._source.next_capture_s:
             for frame in self._source.offer(now_s):
                 self._ledger.dropped(frame, now_s)
+            self._answer_skipped()
         if self._in_flight or self._must_fall_back:
             self._run_timers(now_s)
+
+    def _answer_skipped(self) -> None:
+        for frame in self._source.take_skipped():
+            self._ledger.skipped(frame)
 
     def _act(self, actions: Actions, at_s: float | None = None) -> None:
         for action in actions:

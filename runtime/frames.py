@@ -2,7 +2,8 @@
 
 Frame i is captured at i / fps after the start and waits; when the queue is full the oldest waiting frame is
 dropped, for it has the least time left. A closed loop captures the next frame when the one before was answered.
-Pictures of other sources come when they come: a feed tells which have.
+Pictures of other sources come when they come: a feed tells which have. Frames that a decision skips are captured all
+the same, but never wait.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class FrameSource:
         self._feed = feed  # None: the workload's samples, which are there at any time
         self._start_s = math.inf  # nothing is captured before start()
         self._next_index = 0
+        self._skip_until = 0
+        self._skipped: list[Frame] = []
         self.waiting: deque[Frame] = deque()
 
     def start(self, now_s: float) -> None:
@@ -78,6 +81,17 @@ class FrameSource:
     def stop(self) -> None:
         """Capture nothing more; what waits is still served."""
         self._frames = self._next_index
+
+    def skip_until(self, index: int) -> None:
+        """Frames with a lower number than this are not for running, whether they wait or are still to come."""
+        self._skip_until = index
+        while self.waiting and self.waiting[0].index < index:
+            self._skipped.append(self.waiting.popleft())
+
+    def take_skipped(self) -> list[Frame]:
+        """Frames that were captured, or stopped waiting, to be skipped since the last call."""
+        taken, self._skipped = self._skipped, []
+        return taken
 
     @property
     def exhausted(self) -> bool:
@@ -119,12 +133,16 @@ class FrameSource:
         return captures
 
     def offer_answered(self, now_s: float) -> None:
-        """Everything captured so far was answered: a closed loop goes on."""
-        if self._closed_loop and not self.waiting and self._next_index < self._frames:
-            for captured_s in [now_s] if self._feed is None else self._fed(now_s, 1):
+        """Everything captured so far was answered: a closed loop goes on, to the next frame that is run."""
+        while self._closed_loop and not self.waiting and self._next_index < self._frames:
+            captures = [now_s] if self._feed is None else self._fed(now_s, 1)
+            for captured_s in captures:
                 self._capture(captured_s)
+            if not captures:
+                return
 
     def _capture(self, captured_s: float) -> None:
         sample = (self._first_sample + self._next_index) % self._samples
-        self.waiting.append(Frame(self._next_index, sample, captured_s))
+        frame = Frame(self._next_index, sample, captured_s)
+        (self._skipped if frame.index < self._skip_until else self.waiting).append(frame)
         self._next_index += 1

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from controller.costs import CostTable
-from controller.records import BreakdownMs, Outcome, Status
+from controller.records import ON_TIME, BreakdownMs, Outcome, Status
 from controller.utility import Utility
 from runtime.compute import Judge
 from runtime.frames import Frame
 from runtime.telemetry import Telemetry
+
+#: Answers that may be shown again; the newest that is out is always among so many.
+_ANSWERS_KEPT = 32
 
 
 @dataclass(slots=True)
@@ -51,6 +55,7 @@ class Ledger:
         self._deadline_s = deadline_s
         self._telemetry = telemetry
         self._outcomes: list[Outcome] = []
+        self._answers: deque[tuple[int, float, Any]] = deque(maxlen=_ANSWERS_KEPT)  # frame, when it was out, answer
 
     def take(self) -> list[Outcome]:
         """Outcomes since the last call."""
@@ -74,6 +79,7 @@ class Ledger:
         status = on_time if now_s - job.frame.captured_s <= self._deadline_s else Status.LATE
         source = job.frame.source_index
         judged = self._judge.judge(source, answer.outputs, self._costs.space.decisions[answer.row])
+        self._answers.append((job.frame.index, now_s, judged[0]))
         breakdown = _breakdown(job, head_s, uplink_s, queue_s, tail_s, downlink_s)
         self._add(job, now_s, status, breakdown, *judged)
 
@@ -87,6 +93,19 @@ class Ledger:
         """The queue was full."""
         job = Job(frame, now_s - frame.captured_s)
         self._add(job, now_s, Status.DROPPED, _breakdown(job, 0.0), *self._unanswered(frame))
+
+    def skipped(self, frame: Frame) -> None:
+        """Not run, as decided for an earlier frame: it has the newest answer that was out at its capture, if any."""
+        truth = self._judge.truth(frame.source_index)
+        prediction, known = self._newest_at(frame.captured_s)
+        score = None if truth is None else self._judge.score(prediction, truth) if known else 0.0
+        job = Job(frame, 0.0)
+        self._add(job, frame.captured_s, Status.SKIPPED, _breakdown(job, 0.0), prediction, truth, score)
+
+    def _newest_at(self, at_s: float) -> tuple[Any, bool]:
+        """The answer to the newest of the frames whose answer was out, and whether there was one."""
+        out = [(frame, prediction) for frame, out_s, prediction in self._answers if out_s <= at_s]
+        return max(out, key=lambda answer: answer[0])[1] if out else None, bool(out)
 
     def _unanswered(self, frame: Frame) -> tuple[None, Any, float | None]:
         """Prediction, truth and score of a frame without an answer."""
@@ -104,7 +123,8 @@ class Ledger:
         score: float | None,
     ) -> None:
         energy_j = self._utility.energy_j(job.busy_s, self._transmit_s(job))
-        self._telemetry.on_outcome(status)
+        if status is not Status.SKIPPED:  # tells nothing about what was decided
+            self._telemetry.on_outcome(status)
         self._outcomes.append(
             Outcome(
                 frame=job.frame.index,
@@ -126,7 +146,7 @@ class Ledger:
     def _worth(self, status: Status, score: float, energy_j: float) -> float:
         utility = self._utility.of(
             np.array([score]),
-            np.array([status in (Status.OK, Status.FALLBACK)]),
+            np.array([status in ON_TIME]),
             np.array([energy_j]),
             np.array([status is Status.DROPPED]),
         )

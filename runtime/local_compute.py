@@ -61,6 +61,9 @@ class LocalCompute:
         truth = self.truth(source_index)
         return prediction, truth, None if truth is None else self._workload.score(prediction, truth)
 
+    def score(self, prediction: Any, truth: Any) -> float:
+        return self._workload.score(prediction, truth)
+
     def truth(self, source_index: int) -> Any:
         return self._source.truth(source_index)
 

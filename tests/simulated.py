@@ -22,6 +22,7 @@ from runtime import wire
 from runtime.device import Device, Limits
 from runtime.device_session import DeviceSession
 from runtime.link import Arrival, Event, Malformed, NoConnection
+from runtime.recorded import Recorded
 from runtime.shaping import ShapedLink, Shaper
 
 DIGEST = "d" * 64
@@ -74,8 +75,11 @@ class SimCompute:
     STEPS = 5
     samples = 1000
 
-    def __init__(self, costs: CostTable, clock: SimClock) -> None:
+    def __init__(self, costs: CostTable, clock: SimClock, recorded: Recorded | None = None) -> None:
         self._costs, self._clock = costs, clock
+        self._recorded = recorded  # None: every answer is right
+        if recorded is not None:
+            self.samples = recorded.score.shape[1]
         self.ran: list[tuple[float, int, int]] = []  # began, sample, row
 
     def head(self, source_index: int, decision: Decision, pause: Callable[[], None]) -> SimHead:
@@ -95,7 +99,16 @@ class SimCompute:
         return (1, 1)
 
     def judge(self, source_index: int, outputs: Any, decision: Decision) -> tuple[Any, Any, float]:
-        return outputs[0], source_index, 1.0
+        if self._recorded is None:
+            return outputs[0], source_index, 1.0
+        prediction = [int(self._costs.space.variant[self._costs.space.index(decision)]), source_index]
+        return prediction, source_index, self.score(prediction, source_index)
+
+    def score(self, prediction: Any, truth: Any) -> float:
+        if self._recorded is None:
+            return 1.0
+        variant, sample = prediction
+        return float(self._recorded.lagged_score((truth - sample) % self.samples)[variant, sample])
 
     def truth(self, source_index: int) -> Any:
         return source_index
@@ -192,11 +205,13 @@ class Simulation:
         closed_loop: bool = False,
         limits: Limits | None = None,
         stretch: float = 1.0,
+        costs: CostTable | None = None,
+        recorded: Recorded | None = None,
         **scenario: Any,
     ) -> None:
-        self.costs = table()
+        self.costs = table() if costs is None else costs
         self.clock = SimClock()
-        self.compute = SimCompute(self.costs, self.clock)
+        self.compute = SimCompute(self.costs, self.clock, recorded)
         self.mec = SimMec(self.clock, self.costs)
         rates = np.array(uplink_bps or [UPLINK_BPS])
         self.bank = TraceBank([Trace("sim", np.arange(len(rates), dtype=float), rates, 1.0)])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
+from simulated import Simulation
 from stream import INTERVALS, stream_costs, stream_recorded
 from synthetic import make_state
 from test_features import row_of
@@ -12,7 +16,7 @@ from controller.estimators import Estimator, Kind
 from controller.features import CANDIDATE_FEATURES, Features
 from controller.greedy import Greedy
 from controller.outlook import expected_utility, outlook
-from controller.records import Decision
+from controller.records import Decision, Outcome, Status
 from controller.registry import make_controller
 from controller.scenario import ScenarioRange
 from controller.shortlist import shortlist
@@ -133,3 +137,45 @@ def test_the_shortlist_has_short_and_long_intervals_and_few_rows():
     rows = shortlist(costs, ScenarioRange(fps=(10, 10), deadline_s=(0.07, 0.4), device_slowdown=(5, 30)))
     assert len({costs.space.decisions[row].frame_interval for row in rows}) >= 3
     assert len(shortlist(costs, ScenarioRange(), limit=4)) == 4
+
+
+class TestDevice:
+    def run(self, row: int, **options: Any) -> list[Outcome]:
+        stream = stream_costs()
+        costs = dataclasses.replace(stream, head_s=10 * stream.head_s)
+        sim = Simulation(frames=12, fps=10.0, deadline_s=0.3, costs=costs, recorded=stream_recorded(), **options)
+        return sim.run(lambda _: row)
+
+    def test_two_of_three_frames_show_the_answer_before_them(self):
+        row = stream_costs().space.index(Decision("net", 384, 0, 2, "none", 3))
+        outcomes = self.run(row)
+        assert [o.status for o in outcomes[:4]] == [Status.OK, Status.SKIPPED, Status.SKIPPED, Status.OK]
+        shown = outcomes[2]
+        assert shown.prediction == outcomes[0].prediction
+        assert shown.truth == 2
+        assert shown.decision is None
+        assert shown.latency_ms == shown.energy_j == shown.payload_bytes == 0
+        assert shown.utility == pytest.approx(float(stream_recorded().lagged_score(2)[0, 0]), abs=1e-6)
+
+    def test_frames_before_the_first_answer_have_none(self):
+        row = stream_costs().space.index(Decision("net", 384, 1, 4, "none", 3))  # 100 ms, out just at a capture
+        first = self.run(row, device_slowdown=1.2)[1]
+        assert first.status is Status.SKIPPED
+        assert first.prediction is None
+        assert first.score == 0
+
+    def test_a_closed_loop_goes_on_over_skipped_frames(self):
+        row = stream_costs().space.index(Decision("net", 384, 0, 2, "none", 5))
+        outcomes = self.run(row, closed_loop=True)
+        assert [o.frame for o in outcomes if o.status is Status.OK] == [0, 5, 10]
+
+    def test_waiting_frames_are_skipped_too(self):
+        """Frame 0 takes 250 ms; frames 1 and 2 wait behind it, and the decision for 1 is also for 2 and 3."""
+        stream = stream_costs()
+        costs = dataclasses.replace(stream, head_s=25 * stream.head_s)
+        sim = Simulation(frames=8, fps=10.0, deadline_s=0.6, costs=costs, recorded=stream_recorded())
+        alone, three = (costs.space.index(Decision("net", 384, 1, 4, "none", n)) for n in (1, 3))
+        outcomes = sim.run(lambda n: three if n else alone)
+        assert [o.status.value for o in outcomes[:5]] == ["ok", "ok", "skipped", "skipped", "ok"]
+        assert outcomes[2].prediction is None  # captured at 200 ms, before anything was answered
+        assert outcomes[3].prediction == outcomes[0].prediction

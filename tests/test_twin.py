@@ -20,7 +20,7 @@ from envs.rules import TwinCalibration
 from envs.transition import STATUSES
 from envs.twin import Twin
 from tests.reference_twin import ReferenceTwin
-from tests.simulated import SimCompute, Simulation
+from tests.simulated import RTT_S, SimCompute, Simulation
 from tests.simulated import table as device_table
 from tests.stream import stream_costs, stream_recorded
 
@@ -339,23 +339,49 @@ class TestAgainstTheDevice:
         rates = np.exp(rng.normal(np.log(rng.choice([3e5, 1e6, 3e6])), 0.6, 20))
         rtt_s, fps, deadline_s = rng.choice([0.004, 0.01]), rng.uniform(5, 25), rng.uniform(0.05, 0.25)
         sim = Simulation(uplink_bps=list(rates), rtt_s=rtt_s, fps=fps, deadline_s=deadline_s, frames=80)
-        rows = rng.integers(0, 4, 80)
-        outcomes = sim.run(lambda n: int(rows[n]))
-
-        scenario = dataclasses.replace(sim.scenario, rtt_s=rtt_s, mec_slowdown=1.0)
         scores = SimpleNamespace(score=np.ones((4, 1000), np.float32))
+        self.compare(sim, scores, rng.integers(0, 4, 80), rtt_s)
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_skipped_frames_show_the_same_answers(self, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(SimCompute, "STEPS", 400)
+        rng = np.random.default_rng(seed)
+        stream, recorded = stream_costs(), stream_recorded()
+        costs = dataclasses.replace(stream, head_s=8 * stream.head_s, payload_std_bytes=np.zeros(len(stream)))
+        rates = list(np.exp(rng.normal(np.log(2e6), 0.6, 20)))
+        sim = Simulation(
+            uplink_bps=rates,
+            fps=rng.uniform(8, 25),
+            deadline_s=rng.uniform(0.1, 0.3),
+            frames=80,
+            costs=costs,
+            recorded=recorded,
+        )
+        skipped = self.compare(sim, recorded, rng.integers(0, len(costs), 80), RTT_S)
+        assert skipped > 20
+
+    def compare(self, sim: Simulation, scores: Any, rows: Any, rtt_s: float) -> int:
+        """Play the rows on both; how many frames were skipped."""
+        outcomes = sim.run(lambda n: int(rows[n]))
+        scenario = dataclasses.replace(sim.scenario, rtt_s=rtt_s, mec_slowdown=1.0)
         twin = Twin(sim.costs, sim.bank, scores, ScenarioRange(), calibration=QUIET)
         twin.reset(scenarios=[scenario])
         ended: dict[int, tuple[str, float, float]] = {}
+        shown, skipped = 0.0, [o for o in outcomes if o.status is Status.SKIPPED]
         for row in rows:
             _, r = twin.step(np.array([row]))
             ended[int(r.frame[0])] = (STATUSES[r.status[0]].value, 1e3 * r.latency_s[0], r.utility[0])
+            shown += float(r.skipped_score[0])
             if r.done[0]:
                 break
-        assert [o.frame for o in outcomes if o.status is not Status.DROPPED] == list(ended)
+        not_run = (Status.DROPPED, Status.SKIPPED)
+        assert [o.frame for o in outcomes if o.status not in not_run] == list(ended)
+        assert sum(o.score or 0.0 for o in skipped) == pytest.approx(shown, abs=1e-4)
+        assert sum(o.utility or 0.0 for o in skipped) == pytest.approx(shown, abs=1e-4)
         for outcome in outcomes:
             if outcome.frame in ended:
                 status, latency_ms, utility = ended[outcome.frame]
                 assert outcome.status.value == status
                 assert outcome.latency_ms == pytest.approx(latency_ms, abs=0.5)
                 assert outcome.utility == pytest.approx(utility, abs=1e-4)
+        return len(skipped)
