@@ -72,13 +72,14 @@ class TwinMetrics(BaseCallback):
         terms = {
             "decided": len(record.row),
             "dropped": dropped,
-            "on_time": record.on_time.sum(),
+            "skipped": record.skipped.sum(),
+            "on_time": record.on_time.sum() + record.skipped.sum(),
             "fallback": (record.status == _FALLBACK).sum(),
             "utility": record.reward.sum(),
-            "score": (record.accuracy * record.on_time).sum(),
+            "score": (record.accuracy * record.on_time + record.skipped_score).sum(),
             "energy_cost": utility.energy_weight_per_j * record.energy_j.sum(),
             "drop_cost": utility.drop_penalty * dropped,
-            "camera_s": (self._environment.state.frame_interval_s * (1 + record.dropped)).sum(),
+            "camera_s": (self._environment.state.frame_interval_s * record.frames).sum(),
         }
         for term, value in terms.items():
             self._sums[term] += float(value)
@@ -87,12 +88,13 @@ class TwinMetrics(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         sums, log = self._sums, self.logger.record
-        frames = sums["decided"] + sums["dropped"]
+        frames = sums["decided"] + sums["skipped"] + sums["dropped"]
         for term in ("utility", "score", "energy_cost", "drop_cost"):
             log(f"reward/{term}", sums[term] / frames)
         log("slo/attainment", sums["on_time"] / frames)
         log("slo/dropped", sums["dropped"] / frames)
         log("slo/fallback", sums["fallback"] / frames)
+        log("slo/skipped", sums["skipped"] / frames)
         log("goodput/fps", sums["on_time"] / sums["camera_s"])
         self._log_decisions()
         self._clear()
@@ -112,6 +114,7 @@ def _shares(decisions: tuple[Decision, ...], share: Floats) -> dict[str, float]:
         total[f"model={decision.model}"] += part
         total[f"resolution_px={decision.resolution_px}"] += part
         total[f"exit_branch={decision.exit_branch}"] += part
+        total[f"frame_interval={decision.frame_interval}"] += part
     return dict(total)
 
 

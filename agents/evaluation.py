@@ -24,8 +24,10 @@ from controller.policy import FrozenPolicy
 from controller.records import Outcome
 from controller.registry import CONTROLLER_NAMES, make_controller
 from controller.scenario import Scenario
+from controller.streaming import Score
 from envs.backend import Backend
 from runtime.tuning_file import tuning_of
+from runtime.workloads.base import get_workload, stream_score
 
 #: Episodes that run side by side in the twin.
 SIDE_BY_SIDE = 512
@@ -109,7 +111,7 @@ def _played(
         group = scenarios[first : first + SIDE_BY_SIDE]
         controller = entrants.make(name, world, len(group), seed=first)[copy]
         frames = play(world, controller, group, oracle=name == BOUND, progress=progress).frames
-        progress(int(frames.dropped.sum()))  # the frames that nobody decided
+        progress(int((frames.dropped | frames.skipped).sum()))  # the frames that nobody decided
         parts.append(renumbered(frames, first))
     return joined(parts)
 
@@ -145,7 +147,8 @@ def compare_live(
                     episodes.append(_live_episode(backend, controller, scenario, progress))
     finally:
         backend.close()
-    runs = {n: tuple(_frames_of(episodes, scenarios) for episodes in copies) for n, copies in outcomes.items()}
+    score = stream_score(get_workload(world.workload))
+    runs = {n: tuple(_frames_of(episodes, scenarios, score) for episodes in copies) for n, copies in outcomes.items()}
     comparison = Comparison(world.workload, "live", tuple(sources), count, _families(world, scenarios), runs)
     return comparison, LiveEpisodes(scenarios, outcomes)
 
@@ -163,10 +166,10 @@ def _live_episode(backend: Backend, controller: Controller, scenario: Scenario, 
     return sorted(outcomes, key=lambda outcome: outcome.frame)
 
 
-def _frames_of(episodes: Sequence[list[Outcome]], scenarios: Sequence[Scenario]) -> Frames:
+def _frames_of(episodes: Sequence[list[Outcome]], scenarios: Sequence[Scenario], score: Score | None = None) -> Frames:
     return joined(
         [
-            Frames.from_outcomes(outcomes, 1.0 / scenario.fps, episode)
+            Frames.from_outcomes(outcomes, 1.0 / scenario.fps, episode, score)
             for episode, (outcomes, scenario) in enumerate(zip(episodes, scenarios, strict=True))
         ]
     )

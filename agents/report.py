@@ -131,6 +131,9 @@ def ranking_table(comparison: Comparison, report: dict[str, Any]) -> Table:
     for heading in ("p50 ms", "p95 ms", "kB/frame"):
         table.add_column(heading, justify="right")
     found = report["controllers"]
+    stream = all("streaming_accuracy" in row for row in found.values())
+    if stream:
+        table.add_column("streaming [95 %]", justify="right")
     for name in sorted(found, key=lambda name: -found[name]["utility"]["mean"]):
         row, latency = found[name], found[name]["latency_ms"]
         table.add_row(
@@ -143,6 +146,7 @@ def ranking_table(comparison: Comparison, report: dict[str, Any]) -> Table:
             f"{latency['p50']:.1f}",
             f"{latency['p95']:.1f}",
             f"{row['payload_kbytes']['mean']:.2f}",
+            *([_bracketed(row["streaming_accuracy"])] if stream else []),
             style="bold" if name == LEARNED else None,
         )
     return table

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from controller.base import Controller
 from controller.metrics import Frames
 from controller.records import Bools, Floats, Ints, Status
 from controller.scenario import Scenario
+from controller.streaming import newest_answered
 from controller.telemetry import GIVE_UP_DEADLINES
 from controller.uplink import TraceBank
 from envs.transition import STATUSES, StepRecord
@@ -26,11 +28,11 @@ Progress = Callable[[int], None]  # told how many frames were decided since the 
 
 @dataclass(frozen=True)
 class Episodes:
-    """What happened to every frame: first the decided ones in order of decision, then the dropped ones."""
+    """What happened to every frame: first the decided ones in order of decision, then the others."""
 
     frames: Frames
-    frame: Ints  # (N,) number within the episode; -1 for dropped frames
-    row: Ints  # (N,) of the cost table; -1 for dropped frames
+    frame: Ints  # (N,) number within the episode
+    row: Ints  # (N,) of the cost table; -1 for dropped and skipped frames
 
 
 def paired_scenarios(world: World, seeds: Sequence[int]) -> list[Scenario]:
@@ -82,10 +84,12 @@ def play(
         if progress is not None:
             progress(int(alive.sum()))
         alive = alive & ~record.done
-    return _episodes(records, scenarios, world)
+    return _episodes(records, scenarios, world, twin)
 
 
-def _episodes(records: list[tuple[Bools, StepRecord]], scenarios: Sequence[Scenario], world: World) -> Episodes:
+def _episodes(
+    records: list[tuple[Bools, StepRecord]], scenarios: Sequence[Scenario], world: World, twin: Twin
+) -> Episodes:
     alive = np.stack([mask for mask, _ in records])  # (steps, episodes)
 
     def column(name: str) -> np.ndarray:
@@ -98,7 +102,15 @@ def _episodes(records: list[tuple[Bools, StepRecord]], scenarios: Sequence[Scena
     late, fallback = (status == STATUSES.index(s) for s in (Status.LATE, Status.FALLBACK))
     # The twin reports a frame that was given up with the time of giving up.
     unanswered = late & (latency >= GIVE_UP_DEADLINES * deadline * (1 - 1e-9))
-    lost = np.repeat(episode, column("dropped"))
+    frame, skipped = column("frame"), column("skipped")
+    lost, lost_frame = _following(episode, frame + 1 + skipped, column("dropped"))
+    passed, passed_frame = _following(episode, frame + 1, skipped)
+    seen = np.full((len(scenarios), max(scenario.frames for scenario in scenarios)), np.nan)
+    if world.recorded.lagged is not None:
+        came = column("answered")
+        out_frames = frame + latency / interval[episode]
+        answers = _Answers(*(a[came] for a in (episode, frame, out_frames, column("answer_row"))))
+        seen = _streaming(twin, scenarios, answers, seen.shape)
     decided = Frames(
         episode=episode,
         utility=column("utility"),
@@ -106,17 +118,68 @@ def _episodes(records: list[tuple[Bools, StepRecord]], scenarios: Sequence[Scena
         on_time=~late,
         dropped=np.zeros(len(episode), bool),
         fallback=fallback,
+        skipped=np.zeros(len(episode), bool),
         latency_s=np.where(unanswered, np.inf, latency),
         payload_bytes=column("payload_bytes"),
         energy_j=column("energy_j"),
         frame_interval_s=interval[episode],
+        streaming=seen[episode, frame],
     )
-    frames = _concatenated(decided, _dropped(lost, interval[lost], world.range.utility.drop_penalty))
-    none = np.full(len(lost), -1)
-    return Episodes(frames, np.append(column("frame"), none), np.append(column("row"), none))
+    dropped = _dropped(lost, interval[lost], world.range.utility.drop_penalty, seen[lost, lost_frame])
+    frames = _concatenated(
+        _concatenated(decided, dropped), _skipped(passed, interval[passed], seen[passed, passed_frame])
+    )
+    none = np.full(len(lost) + len(passed), -1)
+    return Episodes(frames, np.concatenate((frame, lost_frame, passed_frame)), np.append(column("row"), none))
 
 
-def _dropped(episode: Ints, interval_s: Floats, penalty: float) -> Frames:
+def _following(episode: Ints, first: Ints, count: Ints) -> tuple[Ints, Ints]:
+    """Episode and number of each frame of runs of ``count`` frames from ``first`` on."""
+    before = np.repeat(np.cumsum(count) - count, count)
+    return np.repeat(episode, count), np.repeat(first, count) + np.arange(count.sum()) - before
+
+
+class _Answers(NamedTuple):
+    """(N,) every answer that came."""
+
+    episode: Ints
+    frame: Ints
+    out_frames: Floats  # when, in frame intervals from the start of the episode
+    row: Ints  # whose it is
+
+
+def _streaming(twin: Twin, scenarios: Sequence[Scenario], answers: _Answers, shape: tuple[int, int]) -> Floats:
+    """(episodes, frames) score of the newest answer out at each capture, from the recorded answers at their age."""
+    newest = newest_answered(answers.episode, answers.frame, answers.out_frames, shape)
+    row_of = np.zeros(shape, np.int64)
+    row_of[answers.episode, answers.frame] = answers.row
+    known = np.maximum(newest, 0)
+    first_sample = np.array([scenario.first_sample for scenario in scenarios])[:, None]
+    sample = (first_sample + known) % twin.samples
+    score = twin.aged_score(np.take_along_axis(row_of, known, axis=1), sample, np.arange(shape[1]) - known)
+    return np.where(newest < 0, 0.0, score)
+
+
+def _skipped(episode: Ints, interval_s: Floats, seen: Floats) -> Frames:
+    """What was to be seen at their capture is their answer: in time, and for nothing."""
+    nothing = np.zeros(len(episode))
+    return Frames(
+        episode=episode,
+        utility=seen,
+        score=seen,
+        on_time=nothing == 0,
+        dropped=nothing > 0,
+        fallback=nothing > 0,
+        skipped=nothing == 0,
+        latency_s=nothing + np.inf,
+        payload_bytes=nothing,
+        energy_j=nothing,
+        frame_interval_s=interval_s,
+        streaming=seen,
+    )
+
+
+def _dropped(episode: Ints, interval_s: Floats, penalty: float, seen: Floats) -> Frames:
     nothing = np.zeros(len(episode))
     return Frames(
         episode=episode,
@@ -125,10 +188,12 @@ def _dropped(episode: Ints, interval_s: Floats, penalty: float) -> Frames:
         on_time=nothing > 0,
         dropped=nothing == 0,
         fallback=nothing > 0,
+        skipped=nothing > 0,
         latency_s=nothing + np.inf,
         payload_bytes=nothing,
         energy_j=nothing,
         frame_interval_s=interval_s,
+        streaming=seen,
     )
 
 

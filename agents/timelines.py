@@ -33,10 +33,8 @@ def timeline(
 def of_twin(world: World, controller: Controller, scenario: Scenario, oracle: bool = False) -> Timeline:
     """Play one scenario in the twin."""
     episodes = play(world, controller, [scenario], oracle=oracle)
-    frames, number = episodes.frames, episodes.frame.copy()
-    number[frames.dropped] = np.setdiff1d(np.arange(scenario.frames), number)
-    order = np.argsort(number)
-    captured_s = number[order] / scenario.fps
+    frames, order = episodes.frames, np.argsort(episodes.frame)
+    captured_s = episodes.frame[order] / scenario.fps
     trace = world.bank.traces[scenario.trace_index]
     return Timeline(
         controller=controller.name,

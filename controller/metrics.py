@@ -13,8 +13,10 @@ metric                meaning
 ``goodput_fps``       frames answered before the deadline per second of the episode
 ``dropped_frac``      share of frames that never started
 ``fallback_frac``     share of frames answered by the local fallback
+``skipped_frac``      share of frames that were not run, as decided for an earlier one; they are always in time
+``streaming_accuracy``  mean score of the newest answer out at each capture (``controller.streaming``); of streams only
 ``energy_j``          modelled energy per frame
-``latency_ms``        percentiles of capture to answer over all answered frames, late ones included
+``latency_ms``        percentiles of capture to answer over all frames run and answered, late ones included
 ``payload_kbytes``    mean bytes sent per frame, in units of 1000
 ====================  ==========================================================================================
 """
@@ -30,11 +32,11 @@ from typing import Any
 import numpy as np
 
 from controller.errors import UsageError
-from controller.records import Bools, Floats, Ints, Outcome, Status
+from controller.records import ON_TIME, Bools, Floats, Ints, Outcome, Status
+from controller.streaming import Score, streaming_scores
 
 RESAMPLES = 10_000
 LEVEL = 0.95
-_ON_TIME = (Status.OK, Status.FALLBACK)
 _PERCENTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0}
 
 
@@ -48,14 +50,21 @@ class Frames:
     on_time: Bools
     dropped: Bools
     fallback: Bools
-    latency_s: Floats  # not finite for a frame that was never answered
+    skipped: Bools
+    latency_s: Floats  # not finite for a frame that was not run or never answered
     payload_bytes: Floats
     energy_j: Floats
     frame_interval_s: Floats
+    streaming: Floats  # score of the newest answer that was out at the capture; NaN where frames are no stream
 
     @classmethod
-    def from_outcomes(cls, outcomes: Sequence[Outcome], frame_interval_s: float, episode: int = 0) -> Frames:
-        """The frames of one live run. A frame that was given up has no prediction and counts as not answered."""
+    def from_outcomes(
+        cls, outcomes: Sequence[Outcome], frame_interval_s: float, episode: int = 0, score: Score | None = None
+    ) -> Frames:
+        """The frames of one live run. A frame that was given up has no prediction and counts as not answered.
+
+        ``score`` compares a prediction with the truth of a later frame; None where samples are no stream.
+        """
         answered = np.array([o.prediction is not None for o in outcomes], dtype=np.bool_)
         latency = np.array([o.latency_ms for o in outcomes]) / 1e3
         status = np.array([o.status.value for o in outcomes], dtype=object)
@@ -63,13 +72,17 @@ class Frames:
             episode=np.full(len(outcomes), episode),
             utility=np.array([o.utility for o in outcomes], dtype=float),  # NaN where no truth is known
             score=np.array([o.score for o in outcomes], dtype=float),
-            on_time=np.isin(status, [s.value for s in _ON_TIME]),
+            on_time=np.isin(status, [s.value for s in ON_TIME]),
             dropped=status == Status.DROPPED.value,
             fallback=status == Status.FALLBACK.value,
-            latency_s=np.where(answered, latency, np.inf),
+            skipped=status == Status.SKIPPED.value,
+            latency_s=np.where(answered & (status != Status.SKIPPED.value), latency, np.inf),
             payload_bytes=np.array([o.payload_bytes for o in outcomes], dtype=float),
             energy_j=np.array([o.energy_j for o in outcomes]),
             frame_interval_s=np.full(len(outcomes), frame_interval_s),
+            streaming=np.full(len(outcomes), np.nan)
+            if score is None
+            else streaming_scores(outcomes, frame_interval_s, score),
         )
 
 
@@ -99,16 +112,20 @@ def per_episode(frames: Frames) -> dict[str, Floats]:
         return np.asarray(np.bincount(group, weights=values), dtype=float)
 
     answered = np.maximum(total(on_time), 1.0)  # an episode with no answer in time has accuracy 0
-    return {
+    metrics = {
         "utility": total(frames.utility) / count,
         "slo_attainment": total(on_time) / count,
         "accuracy": total(frames.score * on_time) / answered,
         "goodput_fps": total(on_time) / total(frames.frame_interval_s),
         "dropped_frac": total(frames.dropped) / count,
         "fallback_frac": total(frames.fallback) / count,
+        "skipped_frac": total(frames.skipped) / count,
         "energy_j": total(frames.energy_j) / count,
         "payload_kbytes": total(frames.payload_bytes) / count / 1e3,
     }
+    if np.isfinite(frames.streaming).all():
+        metrics["streaming_accuracy"] = total(frames.streaming) / count
+    return metrics
 
 
 def latency_percentiles_ms(frames: Frames) -> dict[str, float]:

@@ -59,6 +59,16 @@ class StepRecord:
         return self.answer.on_time
 
     @property
+    def answered(self) -> Bools:
+        """Whether any answer came, in time or late."""
+        return ~self.answer.silent
+
+    @property
+    def answer_row(self) -> Ints:
+        """Row whose answer it is: a fallback's is not the decided one."""
+        return self.answer.row
+
+    @property
     def latency_s(self) -> Floats:
         """Capture to answer; the give-up time when none came."""
         return np.asarray(self.answer.settled_s - self.capture_s)

@@ -117,6 +117,11 @@ class Twin:
         self._world, record = transition(self._rules, self._conditions, self._world, self._moment, np.asarray(rows))
         return self._observe(), record
 
+    @property
+    def samples(self) -> int:
+        """How many were recorded."""
+        return int(self._rules.samples)
+
     def aged_score(self, rows: Ints, samples: Ints, lags: Ints) -> Floats:
         """What the answers of ``rows`` to ``samples`` score for the frames so many later, as the reward counts it."""
         return np.asarray(aged_score(self._rules, rows, samples, lags))

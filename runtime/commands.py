@@ -19,6 +19,7 @@ from controller.errors import UsageError, unknown_name
 from controller.guard import Guard
 from controller.records import Decision, Outcome
 from controller.registry import CONTROLLER_NAMES, make_controller
+from controller.streaming import Stream
 from controller.uplink import TraceBank
 from controller.utility import Utility
 from runtime.bundle import Bundle, open_bundle
@@ -29,7 +30,7 @@ from runtime.processes import say_ready
 from runtime.profile import candidates, load_costs
 from runtime.summary import RunSummary
 from runtime.tuning_file import load_tunings, tuning_of
-from runtime.workloads.base import WORKLOADS, Workload, get_workload
+from runtime.workloads.base import WORKLOADS, Workload, get_workload, stream_score
 
 if TYPE_CHECKING:
     from runtime.sources import Source
@@ -96,7 +97,7 @@ def device(options: DeviceOptions) -> int:
         unit = open_device(options.mec, compute, costs, options.scenario(), utility, bank, **loop)
         stack.callback(unit.close)
         stop.then(unit.stop)
-        summary, seen = RunSummary(), list[Outcome]()
+        summary, seen = RunSummary(_stream(work, options)), list[Outcome]()
         advance = stack.enter_context(progress(options.frames_ahead))
         for outcome in drive(unit, pilot, costs, log):
             summary.add(outcome)
@@ -112,6 +113,12 @@ def device(options: DeviceOptions) -> int:
         if options.video:
             _write_pictures(options.video, seen, source, work, options.scenario().fps)
     return _exit_code(journal, unit.counts.refused, _trouble(source, summary, options, stop.asked()), log)
+
+
+def _stream(work: Workload, options: DeviceOptions) -> Stream | None:
+    """What judges streaming accuracy: for a workload of consecutive frames that are captured by the clock."""
+    score = stream_score(work)
+    return None if score is None or options.fps == 0 else Stream(1.0 / options.scenario().fps, score)
 
 
 # Building blocks -------------------------------------------------------------------------------------------

@@ -8,22 +8,31 @@ from typing import Any
 import numpy as np
 import pytest
 from simulated import Simulation
-from stream import INTERVALS, stream_costs, stream_recorded
+from stream import INTERVALS, SAMPLES, stream_costs, stream_recorded
 from synthetic import make_state
 from test_features import row_of
+from test_twin import traces
 
+from agents.rollout import play
+from agents.world import World
+from controller.classical import Memoryless
 from controller.estimators import Estimator, Kind
 from controller.features import CANDIDATE_FEATURES, Features
 from controller.greedy import Greedy
+from controller.metrics import Frames, per_episode
 from controller.outlook import expected_utility, outlook
-from controller.records import Decision, Outcome, Status
+from controller.records import BreakdownMs, Decision, Outcome, Status, SystemState
 from controller.registry import make_controller
-from controller.scenario import ScenarioRange
+from controller.scenario import Scenario, ScenarioRange
 from controller.shortlist import shortlist
+from controller.streaming import Stream, streaming_scores
 from controller.utility import Utility
+from envs.twin import Twin
 from runtime.bundle import open_bundle
 from runtime.profile import load_costs
 from runtime.recorded import MAX_LAG, load_recorded, save_recorded
+from runtime.summary import RunSummary
+from runtime.workloads.base import get_workload, stream_score
 
 
 def test_lagged_scores_survive_the_file(tmp_path):
@@ -179,3 +188,72 @@ class TestDevice:
         assert [o.status.value for o in outcomes[:5]] == ["ok", "ok", "skipped", "skipped", "ok"]
         assert outcomes[2].prediction is None  # captured at 200 ms, before anything was answered
         assert outcomes[3].prediction == outcomes[0].prediction
+
+
+class TestStreaming:
+    def scenarios(self, count: int) -> list[Scenario]:
+        rng = np.random.default_rng(3)
+        range_ = ScenarioRange(fps=(8, 25), deadline_s=(0.07, 0.4), device_slowdown=(5, 30), frames=60)
+        return [range_.sample(rng, traces().duration_s, SAMPLES) for _ in range(count)]
+
+    def world(self) -> World:
+        bundle: Any = None
+        return World(bundle, stream_costs(), stream_recorded(), traces(), ScenarioRange(frames=60))
+
+    def test_skipped_frames_earn_in_the_table_what_they_earned_in_the_twin(self):
+        world, scenarios = self.world(), self.scenarios(24)
+        random = make_controller("random", world.costs, Utility(), seed=1, batch=24)
+        episodes = play(world, random, scenarios)
+        assert len(episodes.frames.utility) == 24 * 60
+        assert sorted(episodes.frame.tolist()) == sorted([*range(60)] * 24)
+        twin = Twin(world.costs, world.bank, world.recorded, world.range, 24)
+        state, earned, alive = twin.reset(scenarios=scenarios), np.zeros(24), np.ones(24, bool)
+        random = make_controller("random", world.costs, Utility(), seed=1, batch=24)
+        while alive.any():
+            state, record = twin.step(random.decide(state))
+            earned += record.reward * alive
+            alive &= ~record.done
+        np.testing.assert_allclose(per_episode(episodes.frames)["utility"] * 60, earned, atol=1e-6)
+        assert episodes.frames.skipped.any()
+
+    def test_the_device_and_the_twin_tell_the_same_streaming_accuracy(self):
+        costs = dataclasses.replace(stream_costs(), payload_std_bytes=np.zeros(16))
+        costs = dataclasses.replace(costs, head_s=8 * costs.head_s)
+        recorded, rows = stream_recorded(), np.random.default_rng(0).integers(0, 16, 60)
+        sim = Simulation(fps=12.0, deadline_s=0.2, frames=60, costs=costs, recorded=recorded)
+        outcomes = sim.run(lambda n: int(rows[n]))
+        live = Frames.from_outcomes(outcomes, 1 / 12.0, score=sim.compute.score)
+        scenario = dataclasses.replace(sim.scenario, rtt_s=0.01, mec_slowdown=1.0)
+        world = World(None, costs, recorded, sim.bank, ScenarioRange())  # type: ignore[arg-type]
+        numbers = iter(rows)
+
+        class Scripted(Memoryless):
+            name = "scripted"
+
+            def decide(self, state: SystemState) -> np.ndarray:
+                return np.array([next(numbers)])
+
+        twin = play(world, Scripted(), [scenario]).frames
+        seen = [per_episode(frames)["streaming_accuracy"][0] for frames in (live, twin)]
+        assert seen[0] == pytest.approx(seen[1], abs=0.02)  # the twin's noise moves answers across a capture
+        summary = RunSummary(Stream(1 / 12.0, sim.compute.score))
+        for outcome in sorted(outcomes, key=lambda o: o.frame / 12.0 * 1e3 + o.latency_ms):
+            summary.add(outcome)
+        assert summary.figures()["streaming_accuracy"] == pytest.approx(seen[0])
+
+    def test_latency_costs_streaming_accuracy_even_within_the_deadline(self):
+        def outcome(frame: int, latency_ms: float) -> Outcome:
+            return Outcome(
+                frame, frame, Status.OK, latency_ms, 500.0, 0, 0.0, 1.0, None, BreakdownMs(), frame, frame, 1.0
+            )
+
+        def fading(prediction: int, truth: int) -> float:
+            return 1.0 - 0.1 * (truth - prediction)
+
+        quick = streaming_scores([outcome(i, 90.0) for i in range(10)], 0.1, fading)
+        slow = streaming_scores([outcome(i, 190.0) for i in range(10)], 0.1, fading)
+        np.testing.assert_allclose(quick, [0.0] + [0.9] * 9)
+        np.testing.assert_allclose(slow, [0.0, 0.0] + [0.8] * 8)
+
+    def test_garments_has_no_streaming_accuracy(self):
+        assert stream_score(get_workload("garments")) is None

@@ -20,10 +20,12 @@ def _frames() -> Frames:
         on_time=np.array([True, True, False, False, True, False]),
         dropped=np.array([False, False, False, True, False, False]),
         fallback=np.array([False, False, False, False, True, False]),
+        skipped=np.zeros(6, bool),
         latency_s=np.array([0.01, 0.03, 0.2, np.inf, 0.08, np.inf]),
         payload_bytes=np.array([1000.0, 0.0, 500.0, 0.0, 300.0, 200.0]),
         energy_j=np.array([0.1, 0.3, 0.1, 0.0, 0.2, 0.1]),
         frame_interval_s=np.full(6, 0.1),
+        streaming=np.full(6, np.nan),
     )
 
 

@@ -6,7 +6,7 @@ workload it serves. Predictions and truths are JSON-able values whose form only 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -90,6 +90,11 @@ class Workload(Protocol):
     def training_task(self, seed: int) -> TrainingTask:
         """Data, augmentation, loss and evaluation for `mecpilot models train`."""
         ...
+
+
+def stream_score(workload: Workload) -> Callable[[Any, Any], float] | None:
+    """How an answer is compared with the truth of a later frame; None where samples are no stream."""
+    return None if workload.frame_intervals == (1,) else workload.score
 
 
 def get_workload(name: str, data_dir: Path | None = None) -> Workload:

@@ -1,0 +1,70 @@
+"""What does a viewer see? Streaming accuracy: at each capture the newest answer that is out, against its truth.
+
+Latency then costs accuracy by itself: an answer that comes three frames late is compared with the truth three frames
+later (Li, Wang and Ramanan, "Towards Streaming Perception", ECCV 2020). It counts every frame of a stream, whether it
+was run, skipped or dropped; deadlines play no part.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from controller.records import Bools, Floats, Ints, Outcome, Status
+
+#: Quality of a prediction against a truth.
+Score = Callable[[Any, Any], float]
+#: The newest answer that is out is always among so many.
+_ANSWERS_KEPT = 32
+#: An answer that is out exactly at a capture counts; rounding must not hide one.
+_TICK = 1e-9
+
+
+class Stream:
+    """Scores each outcome's frame as a viewer sees it at its capture; fed in the order in which frames end.
+
+    Owns the last answers. Frame i is captured at i intervals, and an answer is out its latency after its capture.
+    """
+
+    def __init__(self, interval_s: float, score: Score) -> None:
+        self._interval_s, self._score = interval_s, score
+        self._answers: deque[tuple[int, float, Any]] = deque(maxlen=_ANSWERS_KEPT)  # frame, when it was out, answer
+
+    def add(self, outcome: Outcome) -> float | None:
+        """Score of what was to be seen when this frame was captured; 0 before the first answer, None without truth."""
+        seen = None if outcome.truth is None else self._seen(outcome.frame, outcome.truth)
+        if outcome.prediction is not None and outcome.status is not Status.SKIPPED:
+            out_s = outcome.frame * self._interval_s + outcome.latency_ms / 1e3
+            self._answers.append((outcome.frame, out_s, outcome.prediction))
+        return seen
+
+    def _seen(self, frame: int, truth: Any) -> float:
+        limit_s = (frame + _TICK) * self._interval_s
+        out = [(source, prediction) for source, out_s, prediction in self._answers if out_s <= limit_s]
+        return self._score(max(out, key=lambda answer: answer[0])[1], truth) if out else 0.0
+
+
+def streaming_scores(outcomes: Sequence[Outcome], interval_s: float, score: Score) -> Floats:
+    """(N,) what was to be seen at the capture of each outcome's frame; NaN where no truth is known."""
+    stream, seen = Stream(interval_s, score), np.full(len(outcomes), np.nan)
+    end_ms = [outcome.frame * interval_s * 1e3 + outcome.latency_ms for outcome in outcomes]
+    for place in sorted(range(len(outcomes)), key=lambda place: (end_ms[place], outcomes[place].frame)):
+        found = stream.add(outcomes[place])
+        seen[place] = np.nan if found is None else found
+    return seen
+
+
+def newest_answered(episode: Ints, frame: Ints, out_frames: Floats, shape: tuple[int, int]) -> Ints:
+    """(episodes, frames) number of the newest frame whose answer is out at each capture; -1 before the first.
+
+    ``episode``, ``frame`` and ``out_frames`` (N,) tell of each answer whose it is and when it is out, in frame
+    intervals from the start of the episode.
+    """
+    first = np.ceil(out_frames - _TICK)
+    counts: Bools = first < shape[1]
+    newest = np.full(shape, -1, dtype=np.int64)
+    np.maximum.at(newest, (episode[counts], first[counts].astype(np.int64)), frame[counts])
+    return np.asarray(np.maximum.accumulate(newest, axis=1))
