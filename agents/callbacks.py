@@ -10,9 +10,10 @@ metric                     meaning (over the frames since the last update unless
 ``slo/attainment``         share of all frames answered before the deadline
 ``slo/dropped``            share of all frames that never started
 ``slo/fallback``           share of all frames answered by the local fallback
+``slo/skipped``            share of all frames that were not run, as decided for an earlier one
 ``goodput/fps``            frames answered before the deadline per second of camera time
 ``decision/SIDE``          share of decisions that compute on the device, on the MEC, or split
-``decision/model=M`` ...   share of decisions per model, resolution and exit
+``decision/model=M`` ...   share of decisions per model, resolution, exit and frame interval
 ``decision/row``           histogram of the chosen rows of the candidate table
 ``held_out/...``           the frozen policy on traces that it does not learn from: utility, SLO attainment, goodput,
                            and ``gap_to_hindsight``, the utility that a controller which knows the future has more

@@ -15,6 +15,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from agents.policy import GREEDY_WEIGHT, CandidatePolicy
+from agents.semi_markov import SemiMarkovBuffer, last_step_of
 from controller.errors import UsageError
 
 
@@ -44,8 +45,19 @@ class PpoConfig:
                 raise UsageError(f"PPO {name}: got {getattr(self, name)}; expected 0 to 1")
 
 
-def make_ppo(env: VecEnv, config: PpoConfig, seed: int, log_dir: Path | None = None, **policy: Any) -> PPO:
-    """A fresh learner on the CPU; ``policy`` goes to CandidatePolicy."""
+def make_ppo(
+    env: VecEnv,
+    config: PpoConfig,
+    seed: int,
+    log_dir: Path | None = None,
+    *,
+    intervals: bool = False,
+    **policy: Any,
+) -> PPO:
+    """A fresh learner on the CPU; ``policy`` goes to CandidatePolicy.
+
+    With ``intervals`` decisions are for different numbers of frames, and time counts in frames.
+    """
     return PPO(
         CandidatePolicy,
         env,
@@ -61,6 +73,8 @@ def make_ppo(env: VecEnv, config: PpoConfig, seed: int, log_dir: Path | None = N
         max_grad_norm=config.max_grad_norm,
         target_kl=config.target_kl,
         tensorboard_log=None if log_dir is None else str(log_dir),
+        rollout_buffer_class=SemiMarkovBuffer if intervals else None,
+        rollout_buffer_kwargs={"last_step": last_step_of(env)} if intervals else None,
         policy_kwargs={"greedy_weight": config.greedy_weight, **policy},
         seed=seed,
         device="cpu",

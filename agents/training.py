@@ -64,7 +64,8 @@ def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
 def _learn(
     config: TrainingConfig, folder: RunFolder, options: Options, environment: VecEnv, learn: World, judge: World
 ) -> PPO:
-    model = make_ppo(environment, _ppo(config, options), config.seed)
+    intervals = learn.costs.longest_interval > 1
+    model = make_ppo(environment, _ppo(config, options), config.seed, intervals=intervals)
     if options.resume:
         load_checkpoint(model, folder.latest_checkpoint())
         steps = config.steps

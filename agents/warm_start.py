@@ -25,6 +25,7 @@ from torch import Tensor
 
 from agents.policy import CandidatePolicy
 from agents.rollout import make_twin
+from agents.semi_markov import discounted
 from agents.world import World
 from controller.costs import CostTable
 from controller.errors import UsageError
@@ -103,15 +104,18 @@ def warm_start(
 
 
 def worth(costs: CostTable, state: SystemState, utility: Utility, config: WarmStartConfig) -> Floats:
-    """(B, C) true utility of each candidate, less what it costs the next frames, plus what it lets them know."""
+    """(B, C) true utility of each candidate, less what it costs the next frames, plus what it lets them know.
+
+    All of it per frame that the candidate answers.
+    """
     known = known_outcome(costs, state)
     interval = state.frame_interval_s[:, None]
-    device = np.maximum((state.frame_age_s[:, None] + known.head_s) / interval - 1.0, 0.0)
-    link = np.clip(known.link_s / interval - 1.0, 0.0, config.most_link_intervals)
+    device = np.maximum((state.frame_age_s[:, None] + known.head_s) / interval - costs.interval, 0.0)
+    link = np.clip(known.link_s / interval - costs.interval, 0.0, config.most_link_intervals)
     unknown = np.minimum(state.uplink_age_s / config.knowledge_age_s, 1.0)[:, None] * ~costs.space.device_only
     own = expected_utility(costs, state, utility, known)
     charge = config.device_penalty * device + config.link_penalty * link
-    return np.asarray(own - charge + config.knowledge_bonus * unknown)
+    return np.asarray(own + (config.knowledge_bonus * unknown - charge) / costs.interval)
 
 
 def _play(
@@ -128,24 +132,27 @@ def _play(
         context, candidates = features.of(state)
         value = worth(twin.costs, state, twin.range.utility, config).astype(np.float32)
         state, record = twin.step(frozen.decide(context, candidates))
-        kept.append((context, candidates, value, record.reward, record.done))
+        frames = record.frames if twin.costs.longest_interval > 1 else np.ones_like(record.frames)
+        kept.append((context, candidates, value, record.reward, frames, record.done))
         if record.done.any():
             state = twin.reset(record.done)
         model.num_timesteps += twin.batch
         progress(model.num_timesteps)
-    context, candidates, value, reward, done = (np.stack(column) for column in zip(*kept, strict=True))
-    columns = (context, candidates, value, _gains(reward, done, model.gamma).astype(np.float32))
+    context, candidates, value, reward, frames, done = (np.stack(column) for column in zip(*kept, strict=True))
+    columns = (context, candidates, value, _gains(reward, frames, done, model.gamma).astype(np.float32))
     return state, Samples(*(torch.from_numpy(column.reshape(-1, *column.shape[2:])) for column in columns))
 
 
-def _gains(reward: np.ndarray, done: np.ndarray, gamma: float) -> np.ndarray:
-    """(steps, B) discounted sums; what follows the end of an episode or of the round is taken to be average."""
+def _gains(reward: np.ndarray, frames: np.ndarray, done: np.ndarray, gamma: float) -> np.ndarray:
+    """(steps, B) sums, discounted by the frames of each step; what follows the end of an episode or of the round is
+    taken to be average."""
     # Without discount the sum of an endless average would be infinite; the critic then learns the reward alone.
-    average = np.full(reward.shape[1], reward.mean() / (1 - gamma) if gamma < 1 else 0.0)
+    average = np.full(reward.shape[1], reward.sum() / frames.sum() / (1 - gamma) if gamma < 1 else 0.0)
     gain, following = np.zeros_like(reward), average
+    own, discount = discounted(reward, frames, gamma), gamma**frames
     for step in range(len(reward) - 1, -1, -1):
         following = np.where(done[step], average, following)
-        gain[step] = following = reward[step] + gamma * following
+        gain[step] = following = own[step] + discount[step] * following
     return gain
 
 

@@ -42,7 +42,7 @@ class MecpilotEnv(gymnasium.Env[Observation, np.int64]):
 
     A device must answer every frame of a camera before a deadline. Before each frame it decides how the inference
     runs: which model, at which resolution, up to which exit branch, how many stages on the device before the rest
-    is sent to the MEC, and with which payload codec. The uplink changes from second to second and is only seen by
+    is sent to the MEC, with which payload codec, and (of a stream) how many of the next frames are not run at all. The uplink changes from second to second and is only seen by
     sending, the MEC serves others too, frames that wait too long are dropped, and a frame whose answer does not come
     in time is answered by a local fallback. docs/architecture.md has the timeline of one frame.
 
@@ -62,7 +62,8 @@ class MecpilotEnv(gymnasium.Env[Observation, np.int64]):
 
     ## Rewards
 
-    The utility of the decided frame and of the frames dropped before the next decision (`controller.utility`):
+    The utility of the decided frame, of those that it skips and of those dropped before the next decision
+    (`controller.utility`):
     score if on time, minus weighted energy, minus a penalty per drop. With `reward="expected"` the table's accuracy
     stands in for the recorded score. Live, it is the utility of all frames whose outcome came since the last step.
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
+import torch
 from simulated import Simulation
+from stable_baselines3.common.buffers import DictRolloutBuffer
 from stream import INTERVALS, SAMPLES, stream_costs, stream_recorded
 from synthetic import make_state
 from test_features import row_of
 from test_twin import traces
 
-from agents.rollout import play
+from agents.ppo import PpoConfig, make_ppo
+from agents.rollout import make_twin, play
+from agents.semi_markov import SemiMarkovBuffer, discounted
+from agents.warm_start import WarmStartConfig, warm_start
 from agents.world import World
 from controller.classical import Memoryless
 from controller.estimators import Estimator, Kind
@@ -28,6 +34,7 @@ from controller.shortlist import shortlist
 from controller.streaming import Stream, streaming_scores
 from controller.utility import Utility
 from envs.twin import Twin
+from envs.vec_env import TwinVecEnv
 from runtime.bundle import open_bundle
 from runtime.profile import load_costs
 from runtime.recorded import MAX_LAG, load_recorded, save_recorded
@@ -257,3 +264,37 @@ class TestStreaming:
 
     def test_garments_has_no_streaming_accuracy(self):
         assert stream_score(get_workload("garments")) is None
+
+
+class TestLearning:
+    def test_a_constant_utility_is_worth_the_same_at_every_interval(self):
+        for frames in (1, 2, 3, 5):
+            step = float(discounted(np.array([0.7 * frames]), np.array([frames]), 0.98)[0])
+            assert step / (1 - 0.98**frames) == pytest.approx(0.7 / 0.02)
+
+    def test_the_buffer_is_stable_baselines_own_where_every_step_is_a_frame(self):
+        spaces = gymnasium.spaces.Dict({"x": gymnasium.spaces.Box(-1, 1, (1,))}), gymnasium.spaces.Discrete(2)
+        rng = np.random.default_rng(0)
+        reward, value = rng.normal(size=(6, 3)).astype(np.float32), rng.normal(size=(6, 3)).astype(np.float32)
+        start, done = rng.random((6, 3)) < 0.3, rng.random(3) < 0.5
+        numbers = iter(range(6))
+        last = lambda: (reward[next(numbers)], np.ones(3, np.int64))  # noqa: E731
+        options = {"device": "cpu", "gae_lambda": 0.9, "gamma": 0.97, "n_envs": 3}
+        plain = DictRolloutBuffer(6, *spaces, **options)
+        ours = SemiMarkovBuffer(6, *spaces, **options, last_step=last)
+        for step in range(6):
+            for buffer in (plain, ours):
+                rest = (start[step], torch.from_numpy(value[step]), torch.zeros(3))
+                buffer.add({"x": np.zeros((3, 1))}, np.zeros(3), reward[step], *rest)
+        for buffer in (plain, ours):
+            buffer.compute_returns_and_advantage(torch.ones(3), done)
+        np.testing.assert_allclose(ours.advantages, plain.advantages, rtol=1e-5, atol=1e-5)
+
+    def test_the_learner_trains_on_decisions_of_different_intervals(self):
+        world = TestStreaming().world()
+        env = TwinVecEnv(make_twin(world, 8, reward="expected"))
+        model = make_ppo(env, PpoConfig(rollout_steps=32, minibatch=64, epochs=1), 0, intervals=True)
+        warm_start(model, world, WarmStartConfig(rounds=2, epochs=1), 2000)
+        model.learn(512)
+        assert model.rollout_buffer.discounts.min() < 0.98**4  # long intervals were tried
+        assert np.isfinite(model.rollout_buffer.returns).all()
