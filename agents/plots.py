@@ -50,7 +50,8 @@ def label(decision: Decision) -> str:
     """Short name of a decision."""
     d = decision
     where = "" if d.payload == NO_PAYLOAD else f" cut {d.partition_point} {d.payload}"
-    return f"{d.model} {d.resolution_px}px exit {d.exit_branch}{where}"
+    every = "" if d.frame_interval == 1 else f" every {d.frame_interval}"
+    return f"{d.model} {d.resolution_px}px exit {d.exit_branch}{where}{every}"
 
 
 def draw_timeline(timeline: Timeline, path: Path) -> None:
@@ -93,7 +94,10 @@ def _draw_latency(axis: Any, timeline: Timeline) -> None:
     kinds = ((as_decided, "tab:green", "on time"), (timeline.fallback, "tab:olive", "fallback"))
     for mine, colour, name in (*kinds, (~timeline.on_time, "tab:red", "late")):
         axis.scatter(timeline.t_s[known & mine], timeline.latency_ms[known & mine], s=7, color=colour, label=name)
-    lost = timeline.t_s[~known]
+    skipped = timeline.t_s[~known & timeline.on_time]  # in time without a latency: the answer was there before
+    if len(skipped):
+        axis.scatter(skipped, np.zeros(len(skipped)), s=7, marker="|", color="tab:gray", label="skipped")
+    lost = timeline.t_s[~known & ~timeline.on_time]
     axis.scatter(lost, np.full(len(lost), 2 * timeline.deadline_ms), s=14, marker="x", color="black", label="no answer")
     axis.axhline(timeline.deadline_ms, color="black", linewidth=0.8, linestyle="--", label="deadline")
     axis.set_ylim(0, 2.2 * timeline.deadline_ms)

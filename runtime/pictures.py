@@ -114,9 +114,9 @@ def decision_text(decision: Decision | None) -> str:
     """A decision in the fewest words."""
     if decision is None:
         return "not decided"
-    d, interval = decision, getattr(decision, "frame_interval", 1)
+    d = decision
     where = "device only" if d.payload == "none" else f"cut {d.partition_point}, {d.payload}"
-    every = f", every {interval}" if interval > 1 else ""
+    every = f", every {d.frame_interval}" if d.frame_interval > 1 else ""
     return f"{d.model}, {d.resolution_px} px, exit {d.exit_branch}, {where}{every}"
 
 
