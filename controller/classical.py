@@ -12,11 +12,13 @@ from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.estimators import Estimator
 from controller.latency import predict
-from controller.outlook import keeps_pace, outlook
+from controller.outlook import delay_frac, keeps_pace, outlook
 from controller.records import Bools, Ints, SystemState
 
 #: Codecs that lose no more accuracy than this send the same thing, for a strategy that knows one network only.
 SAME_ACCURACY = 0.005
+#: Decides between equal latencies and nothing else.
+TIE_S = 1e-9
 
 
 class Memoryless:
@@ -62,7 +64,10 @@ class MostAccurate(Memoryless):
             good &= keeps_pace(self._costs, state, seen)
         rank = np.where(good, self._rank, len(self._rank))
         best = (rank == rank.min(axis=1, keepdims=True)) & self._allowed  # every allowed row, where none is good
-        return np.asarray(np.where(best, seen.total_s, np.inf).argmin(axis=1))
+        order = seen.total_s
+        if self._costs.longest_interval > 1:  # of rows that are equally quick, the one that others wait for least
+            order = order + TIE_S * delay_frac(self._costs, state, seen)
+        return np.asarray(np.where(best, order, np.inf).argmin(axis=1))
 
 
 class Neurosurgeon(Memoryless):

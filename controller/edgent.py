@@ -24,6 +24,7 @@ import numpy as np
 
 from controller.bandwidth_states import BandwidthStates, level_index, level_log_bps
 from controller.changepoint import ChangeDetector
+from controller.classical import TIE_S
 from controller.costs import CostTable
 from controller.estimators import recovery
 from controller.latency import predict
@@ -147,10 +148,14 @@ class EdgentDynamic:
         due = due_s(self._costs, state, is_rescued(self._costs, state, predicted.head_s))
         earned = np.exp(self._costs.worth)[:, None] + self._tuning.latency_weight / predicted.total_s
         reward = (earned * (predicted.total_s <= (1.0 - self._tuning.headroom_frac) * due[:, :, None])).mean(axis=2)
+        busy = np.maximum(predicted.head_s, predicted.transmit_s.mean(axis=2))
         if self._tuning.keep_pace:
-            busy = np.maximum(predicted.head_s, predicted.transmit_s.mean(axis=2))
             reward *= busy <= state.frame_interval_s[:, None] * self._costs.interval
-        quickest = predicted.total_s.mean(axis=2).argmin(axis=1)
+        order = predicted.total_s.mean(axis=2)
+        if self._costs.longest_interval > 1:  # of rows that are equally quick, the one that others wait for least
+            waits = np.maximum(busy / state.frame_interval_s[:, None] / self._costs.interval - 1.0, 0.0)
+            order = order + TIE_S * waits
+        quickest = order.argmin(axis=1)
         return np.asarray(np.where(reward.any(axis=1), reward.argmax(axis=1), quickest))
 
 

@@ -26,6 +26,8 @@ _SEED = 20_260_000
 _UPLINK_BPS = (1e4, 3e7)
 #: How many rows are chosen, without and with frame intervals.
 LIMIT, LIMIT_OF_INTERVALS = 48, 64
+#: Of these, for the rows of the device alone, and as many for full offloads.
+SHARE_OF_A_SIDE = 0.2
 #: A row that adds less mean utility than this cannot be told from the ones already there.
 _LEAST_GAIN = 1e-5
 
@@ -37,8 +39,16 @@ def shortlist(costs: CostTable, family: ScenarioRange, limit: int | None = None)
     """
     if costs.longest_interval == 1:
         return _covering(costs, family, limit or LIMIT)
+    limit = limit or LIMIT_OF_INTERVALS
     kept = np.flatnonzero(~_beaten(costs))
-    return np.asarray(kept[_covering(costs.take(kept), family, limit or LIMIT_OF_INTERVALS)])
+    sides = (costs.space.device_only[kept], costs.space.full_offload[kept])
+    chosen = set[int]()
+    for side in sides:  # strategies that know one side only shall choose from the best of it
+        rows = kept[side]
+        if len(rows):
+            chosen |= set(rows[_covering(costs.take(rows), family, int(limit * SHARE_OF_A_SIDE))].tolist())
+    rows = kept[_covering(costs.take(kept), family, max(limit - len(chosen), 1))]
+    return np.array(sorted(chosen | set(rows.tolist())), dtype=np.int64)
 
 
 def _covering(costs: CostTable, family: ScenarioRange, limit: int) -> Ints:
