@@ -132,7 +132,7 @@ def test_a_manifest_that_is_not_text_is_refused(copy: Path) -> None:
 
 
 def test_unknown_names_list_the_known_ones(bundle: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"unknown bundle .*expected one of: garments"):
+    with pytest.raises(UsageError, match=r"unknown bundle .*expected one of: campus, garments"):
         open_bundle(tmp_path)
     with pytest.raises(UsageError, match="unknown model 'lenet'; expected one of: resnet"):
         bundle.info("lenet")
@@ -329,7 +329,8 @@ def test_models_list_and_show_print_tables_and_the_same_facts_as_json(
     assert mecpilot.main(["models", "list"]) == 0
     assert "garments" in capsys.readouterr().out
     assert mecpilot.main(["models", "list", "--json", "-"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["digest"] == bundle.digest
+    listed = {found["workload"]: found["digest"] for found in json.loads(capsys.readouterr().out)}
+    assert listed["garments"] == bundle.digest
     target = tmp_path / "show.json"
     assert mecpilot.main(["models", "show", "garments", "--json", str(target)]) == 0
     shown = capsys.readouterr().out
