@@ -31,7 +31,7 @@ from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.features import Features
 from controller.hindsight import known_outcome
-from controller.outlook import expected_utility
+from controller.outlook import expected_streaming, expected_utility
 from controller.records import Floats, SystemState
 from controller.utility import Utility
 from envs.twin import Twin
@@ -46,9 +46,12 @@ class WarmStartConfig:
     steps_frac: float = 0.85  # of all environment steps of a training; 0 for no warm start
     rounds: int = 6
     kept_rounds: int = 5  # the newest, that each fit uses: the first ones met the states of a worse policy
-    device_penalty: float = 0.1  # utility per frame interval by which the device is late for the next frame
-    link_penalty: float = 0.01  # the same for the link; it costs the next frames their offload, not their answer
+    device_penalty: float = 0.4  # utility per frame interval by which the device is late for the next frame
+    link_penalty: float = 0.05  # the same for the link; it costs the next frames their offload, not their answer
     most_link_intervals: float = 10.0  # that are charged: after a failed transfer the device decides otherwise
+    #: What streaming accuracy weighs where samples are a stream: latency within the deadline costs nothing in utility,
+    #: but an answer that comes later is older when it is looked at.
+    streaming_weight: float = 0.3
     knowledge_bonus: float = 0.1  # utility of sending ``knowledge_age_s`` after the last sample, or later
     knowledge_age_s: float = 6.0
     epochs: int = 6  # per round
@@ -115,6 +118,8 @@ def worth(costs: CostTable, state: SystemState, utility: Utility, config: WarmSt
     unknown = np.minimum(state.uplink_age_s / config.knowledge_age_s, 1.0)[:, None] * ~costs.space.device_only
     own = expected_utility(costs, state, utility, known)
     charge = config.device_penalty * device + config.link_penalty * link
+    if costs.lagged_accuracy is not None:
+        own = own + config.streaming_weight * expected_streaming(costs, state, known)
     return np.asarray(own + (config.knowledge_bonus * unknown - charge) / costs.interval)
 
 

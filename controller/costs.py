@@ -89,6 +89,16 @@ class CostTable:
         )
 
     @cached_property
+    def streaming_worth(self) -> Floats:
+        """(lags, C) expected streaming accuracy when each answer is out at the capture so many frames on, 0, 1, ...:
+        the mean over the interval, until the next answer replaces it."""
+        last = 1 if self.lagged_accuracy is None else self.lagged_accuracy.shape[1] + 1
+        lags = range(last + self.longest_interval)
+        aged = np.stack([self.accuracy_at(lag) for lag in lags])
+        ahead = [aged[k : last + k] * (k < self.interval) for k in range(self.longest_interval)]
+        return np.asarray(sum(ahead) / self.interval)
+
+    @cached_property
     def worth(self) -> Floats:
         """Expected score per frame over the interval, when every answer comes before the next frame."""
         return (self.accuracy + self.skipped_score) / self.interval

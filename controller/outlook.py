@@ -15,7 +15,7 @@ from controller.costs import CostTable
 from controller.estimators import Estimator
 from controller.latency import predict
 from controller.records import UPLINK_HISTORY, Bools, Floats, SystemState
-from controller.telemetry import fallback_reserve_s
+from controller.telemetry import GIVE_UP_DEADLINES, fallback_reserve_s
 from controller.utility import Utility
 
 #: Keeps a ratio of scores finite.
@@ -96,6 +96,15 @@ def skipped_score(costs: CostTable, state: SystemState, answer_s: Floats) -> Flo
     for place, loss in enumerate(costs.stale_losses, start=1):
         score -= loss * (answer_frames > place)
     return score
+
+
+def expected_streaming(costs: CostTable, state: SystemState, seen: Outlook) -> Floats:
+    """(B, C) streaming accuracy if every frame were decided like this one; a fallback comes at the deadline."""
+    deadline = state.deadline_s[:, None]
+    answer_s = np.where(~seen.fits & seen.rescued, deadline, np.minimum(seen.total_s, GIVE_UP_DEADLINES * deadline))
+    table = costs.streaming_worth
+    lag = np.ceil(answer_s / state.frame_interval_s[:, None]).astype(np.int64).clip(1, None)
+    return np.asarray(table[np.minimum(lag, len(table) - 1), np.arange(len(costs))])
 
 
 def delay_frac(costs: CostTable, state: SystemState, seen: Outlook) -> Floats:
