@@ -51,7 +51,7 @@ class WarmStartConfig:
     most_link_intervals: float = 10.0  # that are charged: after a failed transfer the device decides otherwise
     #: What streaming accuracy weighs where samples are a stream: latency within the deadline costs nothing in utility,
     #: but an answer that comes later is older when it is looked at.
-    streaming_weight: float = 0.3
+    streaming_weight: float = 0.5
     knowledge_bonus: float = 0.1  # utility of sending ``knowledge_age_s`` after the last sample, or later
     knowledge_age_s: float = 6.0
     epochs: int = 6  # per round
