@@ -30,7 +30,7 @@ from runtime.processes import running_mec, running_neighbours
 from runtime.workloads.base import get_workload
 
 #: What is compared live.
-CONTROLLERS = ("device-only", "mec-only", "jpeg-offload", "neurosurgeon", "edgent", "greedy", "ppo")
+CONTROLLERS = ("device-only", "jpeg-offload", "neurosurgeon", "edgent", "greedy", "ppo")
 TRACE_FAMILY = "nyc_lte_up"
 _console = table_console()
 
@@ -178,7 +178,7 @@ def _mecpilot(*arguments: object) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m agents.demo")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for all that is made")
-    parser.add_argument("--workload", default="garments", help="what the camera sees")
+    parser.add_argument("--workload", default="campus", help="what the camera sees")
     parser.add_argument("--steps", type=int, default=300_000, help="environment steps of the training")
     parser.add_argument("--frames", type=int, default=300, help="frames per controller in the live comparison")
     options = parser.parse_args()
