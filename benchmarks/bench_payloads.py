@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.bench_payloads --workload W`` prints bytes per frame and bits per element against the score for
 the payloads of every model, cut, resolution and codec that nothing beats, JPEG and WebP of quality 2 to 90 beside
-them (``--all``: every payload there is). The verdict compares at equal score: the smallest split payload that reaches
-a level, over the smallest JPEG or WebP that comes within 0.01 of it, both free to choose model, resolution and exit.
+them (``--all``: every payload there is). The verdict compares at equal score: the smallest split payload that comes
+within 0.01 of a level, over the smallest JPEG or WebP that reaches it, both free to choose model, resolution and exit.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def comparison(offers: Sequence[Offer], split: str) -> list[dict[str, Any]]:
     images = [offer for offer in offers if offer.is_lossy_image]
     if not tensors or not images:
         return []
-    top = min(max(o.score[split] for o in tensors), max(o.score[split] for o in images) + EQUAL_SCORE)
+    top = min(max(o.score[split] for o in tensors) + EQUAL_SCORE, max(o.score[split] for o in images))
     rows = []
     for level in top - LEVEL_STEP * np.arange(LEVELS):
-        tensor, image = smallest(tensors, split, level), smallest(images, split, level - EQUAL_SCORE)
+        tensor, image = smallest(tensors, split, level - EQUAL_SCORE), smallest(images, split, level)
         if tensor is not None and image is not None:
             ratio = tensor.mean_bytes / image.mean_bytes
             rows.append({"level": float(level), "tensor": tensor, "image": image, "ratio": ratio})
