@@ -114,7 +114,7 @@ class Campus:
         return Scenario(
             fps=self.fps,
             deadline_s=0.15,
-            device_slowdown=150.0,
+            device_slowdown=60.0,
             mec_slowdown=2.0,
             mec_load_frac=0.4,
             rtt_s=0.01,
