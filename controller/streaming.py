@@ -23,28 +23,42 @@ _ANSWERS_KEPT = 32
 _TICK = 1e-9
 
 
+class Answers:
+    """Owns the last answers of a device, and knows which one a viewer sees."""
+
+    def __init__(self) -> None:
+        self._last: deque[tuple[int, float, Any]] = deque(maxlen=_ANSWERS_KEPT)  # frame, when it was out, answer
+
+    def add(self, frame: int, out_s: float, prediction: Any) -> None:
+        self._last.append((frame, out_s, prediction))
+
+    def newest_at(self, at_s: float) -> tuple[Any, bool]:
+        """The answer to the newest of the frames whose answer was out, and whether there was one."""
+        out = [(frame, prediction) for frame, out_s, prediction in self._last if out_s <= at_s]
+        return (max(out, key=lambda answer: answer[0])[1], True) if out else (None, False)
+
+
 class Stream:
     """Scores each outcome's frame as a viewer sees it at its capture; fed in the order in which frames end.
 
-    Owns the last answers. Frame i is captured at i intervals, and an answer is out its latency after its capture.
+    Frame i is captured at i intervals, and an answer is out its latency after its capture.
     """
 
     def __init__(self, interval_s: float, score: Score) -> None:
         self._interval_s, self._score = interval_s, score
-        self._answers: deque[tuple[int, float, Any]] = deque(maxlen=_ANSWERS_KEPT)  # frame, when it was out, answer
+        self._answers = Answers()
 
     def add(self, outcome: Outcome) -> float | None:
         """Score of what was to be seen when this frame was captured; 0 before the first answer, None without truth."""
         seen = None if outcome.truth is None else self._seen(outcome.frame, outcome.truth)
         if outcome.prediction is not None and outcome.status is not Status.SKIPPED:
             out_s = outcome.frame * self._interval_s + outcome.latency_ms / 1e3
-            self._answers.append((outcome.frame, out_s, outcome.prediction))
+            self._answers.add(outcome.frame, out_s, outcome.prediction)
         return seen
 
     def _seen(self, frame: int, truth: Any) -> float:
-        limit_s = (frame + _TICK) * self._interval_s
-        out = [(source, prediction) for source, out_s, prediction in self._answers if out_s <= limit_s]
-        return self._score(max(out, key=lambda answer: answer[0])[1], truth) if out else 0.0
+        prediction, known = self._answers.newest_at((frame + _TICK) * self._interval_s)
+        return self._score(prediction, truth) if known else 0.0
 
 
 def streaming_scores(outcomes: Sequence[Outcome], interval_s: float, score: Score) -> Floats:

@@ -35,7 +35,7 @@ from runtime.models.describe import describe_layers
 from runtime.models.stages import BranchyModel
 from runtime.models.weights import load_for_inference
 from runtime.recorded import MAX_LAG, Recorded, save_recorded
-from runtime.workloads.base import Image, Images, Split, Workload
+from runtime.workloads.base import Image, Images, Split, Workload, stream_score
 
 RECORDED_SPLITS: tuple[Split, ...] = ("validation", "test")
 BATCH_PIXELS = 200_000  # how much is in memory at once: 255 small garments, or one large photograph
@@ -327,11 +327,13 @@ def _answers(workload: Workload, outputs: Outputs, px: int, truths: Sequence[Any
 
 def lagged_scores(workload: Workload, predictions: Sequence[Any], truths: Sequence[Any]) -> NDArray[np.float32] | None:
     """(lags, samples) score of each answer against the truth of the samples after its own; None without a stream."""
-    if workload.frame_intervals == (1,):
+    score = stream_score(workload)
+    if score is None:
         return None
     later = [[*truths[lag % len(truths) :], *truths[: lag % len(truths)]] for lag in range(1, MAX_LAG + 1)]
-    score = [[workload.score(got, truth) for got, truth in zip(predictions, row, strict=True)] for row in later]
-    return np.array(score, np.float32)
+    return np.array(
+        [[score(got, truth) for got, truth in zip(predictions, row, strict=True)] for row in later], np.float32
+    )
 
 
 def _stack(rows: Sequence[_Answers]) -> Recorded:

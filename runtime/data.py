@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.fetch import Way, cache_dir, first_that_works, from_debian_package, from_urls, keep
+from runtime.fetch import cache_dir, first_that_works, ways_to
 
 IMAGE_PX = 28
 SYSTEM_DIR = Path("/usr/share/datasets/fashion-mnist")
@@ -93,16 +93,8 @@ def _body(key: str, raw: bytes) -> NDArray[np.uint8]:
 
 
 def _first_source_that_works(data_dir: Path | None) -> dict[str, bytes]:
-    cached = cache_dir() / "fashion-mnist"
-    ways: list[Way] = [
-        (f"system directory {SYSTEM_DIR}", lambda: SYSTEM_DIR),
-        (f"cache {cached}", lambda: cached),
-        (f"Debian package {DEBIAN_PACKAGE}", lambda: _fetch_debian_package(cached)),
-        (f"upstream {UPSTREAM_URL}", lambda: _fetch_upstream(cached)),
-    ]
-    if data_dir is not None:
-        chosen = data_dir
-        ways.insert(0, (f"given directory {chosen}", lambda: chosen))
+    cached, names = cache_dir() / "fashion-mnist", [f"{spec.name}.gz" for spec in FILES.values()]
+    ways = ways_to(data_dir, SYSTEM_DIR, cached, DEBIAN_PACKAGE, UPSTREAM_URL, names, read_verified)
     failure = "Fashion-MNIST could not be obtained; give a directory that holds its four idx files with --data."
     return first_that_works(failure, ways, read_verified)
 
@@ -126,35 +118,10 @@ def _read_file(directory: Path, spec: IdxFile) -> bytes:
     return raw
 
 
-def _fetch_debian_package(target: Path) -> Path:
-    return from_debian_package(DEBIAN_PACKAGE, lambda root: _keep_verified(root / SYSTEM_DIR.relative_to("/"), target))
-
-
-def _fetch_upstream(target: Path) -> Path:
-    return from_urls(UPSTREAM_URL, _packed_names(), lambda work: _keep_verified(work, target))
-
-
-def _keep_verified(source: Path, target: Path) -> Path:
-    read_verified(source)
-    return keep(source, target, _packed_names())
-
-
-def _packed_names() -> list[str]:
-    return [f"{spec.name}.gz" for spec in FILES.values()]
-
-
 def find_campus_video(data_dir: Path | None = None) -> Path:
     """The campus video from the first source that works, verified; FailureError names every source tried."""
     cached = cache_dir() / "campus"
-    ways: list[Way] = [
-        (f"system directory {VIDEO_DIR}", lambda: VIDEO_DIR),
-        (f"cache {cached}", lambda: cached),
-        (f"Debian package {VIDEO_PACKAGE}", lambda: _unpack_video(cached)),
-        (f"upstream {VIDEO_URL}", lambda: _download_video(cached)),
-    ]
-    if data_dir is not None:
-        chosen = data_dir
-        ways.insert(0, (f"given directory {chosen}", lambda: chosen))
+    ways = ways_to(data_dir, VIDEO_DIR, cached, VIDEO_PACKAGE, VIDEO_URL, [VIDEO_NAME], verified_video)
     failure = f"the campus video could not be obtained; give a directory that holds {VIDEO_NAME} with --data."
     return first_that_works(failure, ways, verified_video)
 
@@ -171,16 +138,3 @@ def verified_video(directory: Path) -> Path:
     if digest != VIDEO_SHA256:
         raise ValueError(f"{VIDEO_NAME} has sha256 {digest[:12]}..., expected {VIDEO_SHA256[:12]}...")
     return path
-
-
-def _unpack_video(target: Path) -> Path:
-    return from_debian_package(VIDEO_PACKAGE, lambda root: _keep_video(root / VIDEO_DIR.relative_to("/"), target))
-
-
-def _download_video(target: Path) -> Path:
-    return from_urls(VIDEO_URL, [VIDEO_NAME], lambda work: _keep_video(work, target))
-
-
-def _keep_video(source: Path, target: Path) -> Path:
-    verified_video(source)
-    return keep(source, target, [VIDEO_NAME])

@@ -97,3 +97,31 @@ def keep(source: Path, target: Path, names: Iterable[str]) -> Path:
         shutil.copyfile(source / name, partial)
         os.replace(partial, target / name)
     return target
+
+
+def ways_to(
+    given: Path | None,
+    system: Path,
+    cached: Path,
+    package: str,
+    url: str,
+    names: Sequence[str],
+    verify: Callable[[Path], object],
+) -> list[Way]:
+    """In this order: the directory that the user gives, the system's, the cache, the Debian package whose place is the
+    system's, upstream. What is fetched is verified and kept in the cache; ``names`` are its files."""
+
+    def kept(source: Path) -> Path:
+        verify(source)
+        return keep(source, cached, names)
+
+    ways: list[Way] = [
+        (f"system directory {system}", lambda: system),
+        (f"cache {cached}", lambda: cached),
+        (
+            f"Debian package {package}",
+            lambda: from_debian_package(package, lambda root: kept(root / system.relative_to("/"))),
+        ),
+        (f"upstream {url}", lambda: from_urls(url, names, kept)),
+    ]
+    return ways if given is None else [(f"given directory {given}", lambda: given), *ways]

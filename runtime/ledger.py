@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +10,11 @@ import numpy as np
 
 from controller.costs import CostTable
 from controller.records import ON_TIME, BreakdownMs, Outcome, Status
+from controller.streaming import Answers
 from controller.utility import Utility
 from runtime.compute import Judge
 from runtime.frames import Frame
 from runtime.telemetry import Telemetry
-
-#: Answers that may be shown again; the newest that is out is always among so many.
-_ANSWERS_KEPT = 32
 
 
 @dataclass(slots=True)
@@ -55,7 +52,7 @@ class Ledger:
         self._deadline_s = deadline_s
         self._telemetry = telemetry
         self._outcomes: list[Outcome] = []
-        self._answers: deque[tuple[int, float, Any]] = deque(maxlen=_ANSWERS_KEPT)  # frame, when it was out, answer
+        self._answers = Answers()  # that skipped frames show again
 
     def take(self) -> list[Outcome]:
         """Outcomes since the last call."""
@@ -79,7 +76,7 @@ class Ledger:
         status = on_time if now_s - job.frame.captured_s <= self._deadline_s else Status.LATE
         source = job.frame.source_index
         judged = self._judge.judge(source, answer.outputs, self._costs.space.decisions[answer.row])
-        self._answers.append((job.frame.index, now_s, judged[0]))
+        self._answers.add(job.frame.index, now_s, judged[0])
         breakdown = _breakdown(job, head_s, uplink_s, queue_s, tail_s, downlink_s)
         self._add(job, now_s, status, breakdown, *judged)
 
@@ -97,15 +94,10 @@ class Ledger:
     def skipped(self, frame: Frame) -> None:
         """Not run, as decided for an earlier frame: it has the newest answer that was out at its capture, if any."""
         truth = self._judge.truth(frame.source_index)
-        prediction, known = self._newest_at(frame.captured_s)
+        prediction, known = self._answers.newest_at(frame.captured_s)
         score = None if truth is None else self._judge.score(prediction, truth) if known else 0.0
         job = Job(frame, 0.0)
         self._add(job, frame.captured_s, Status.SKIPPED, _breakdown(job, 0.0), prediction, truth, score)
-
-    def _newest_at(self, at_s: float) -> tuple[Any, bool]:
-        """The answer to the newest of the frames whose answer was out, and whether there was one."""
-        out = [(frame, prediction) for frame, out_s, prediction in self._answers if out_s <= at_s]
-        return max(out, key=lambda answer: answer[0])[1] if out else None, bool(out)
 
     def _unanswered(self, frame: Frame) -> tuple[None, Any, float | None]:
         """Prediction, truth and score of a frame without an answer."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.workloads.campus_boxes import iou_matrix
+
 Floats = NDArray[np.float64]
 
 LONGEST_GAP = 20  # frames that a person may be hidden
@@ -57,7 +59,7 @@ def _linked(found: list[Floats]) -> list[Track]:
         open_tracks = [track for track in open_tracks if number - track.frames[-1] <= LONGEST_GAP]
         taken = set()
         if open_tracks and len(boxes):
-            overlap = _iou(np.array([track.expected(number) for track in open_tracks]), boxes)
+            overlap = iou_matrix(np.array([track.expected(number) for track in open_tracks]), boxes)
             for row, column in zip(*linear_sum_assignment(-overlap), strict=True):
                 if overlap[row, column] > LEAST_OVERLAP:
                     open_tracks[row].frames.append(number)
@@ -75,14 +77,7 @@ def _shadows(track: Track, other: Track) -> bool:
     pairs = [(box, boxes[n]) for n, box in zip(track.frames, track.boxes, strict=True) if n in boxes]
     if len(pairs) < 0.7 * len(track.frames):
         return False
-    return bool(np.median([_iou(a[None], b[None])[0, 0] for a, b in pairs]) > DOUBLE_IOU)
-
-
-def _iou(a: Floats, b: Floats) -> Floats:
-    size = np.clip(np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2]), 0, None)
-    shared = size.prod(axis=2)
-    area_a, area_b = ((box[:, 2:] - box[:, :2]).prod(axis=1) for box in (a, b))
-    return np.asarray(shared / (area_a[:, None] + area_b[None] - shared))
+    return bool(np.median([iou_matrix(a[None], b[None])[0, 0] for a, b in pairs]) > DOUBLE_IOU)
 
 
 def _is_person(track: Track, height_at: Callable[[float], float]) -> bool:
