@@ -8,13 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from controller.errors import UsageError
+from controller.neighbours import level_of, spread_seed, stream_start
 from controller.records import Floats, Ints
 from controller.scenario import Scenario
-from envs.mec_queue import LEVELS, PATH_UNITS
 
 #: Rows of the noise table; frame i of an episode uses row (start + i) modulo this.
 NOISE_ROWS = 1 << 16
-_HASH = 0x9E37_79B1  # spreads neighbouring seeds over the tables (Knuth's multiplicative hash)
 
 
 class Conditions(NamedTuple):
@@ -32,7 +31,7 @@ class Conditions(NamedTuple):
     first_sample: Ints
     noise_start: Ints  # row of the noise table that frame 0 uses
     neighbour_s: Floats  # service time of other devices' requests
-    neighbour_phase: Floats  # where on the path of the MEC's queue the episode starts, in service times
+    neighbour_start: Floats  # where on the stream of others' requests the episode starts, in service times
     device_pace: Floats  # (B, S) 1 / (1 - load of the device) at each second
     mec_level: Ints  # (B, S) load of the MEC in hundredths at each second
 
@@ -49,7 +48,6 @@ def conditions_of(scenarios: Sequence[Scenario], neighbour_mec_s: float, seconds
     neighbour = neighbour_mec_s * column["mec_slowdown"]
     if neighbour_mec_s <= 0:  # nothing can be offloaded whole, so nobody does
         neighbour, mec = np.ones_like(neighbour), np.zeros_like(mec)
-    spread = column["seed"].astype(np.int64) * _HASH
     return Conditions(
         interval_s=1.0 / column["fps"],
         deadline_s=column["deadline_s"],
@@ -61,11 +59,11 @@ def conditions_of(scenarios: Sequence[Scenario], neighbour_mec_s: float, seconds
         bits_per_byte=8.0 / column["uplink_share_frac"],
         frames=column["frames"],
         first_sample=column["first_sample"],
-        noise_start=spread & (NOISE_ROWS - 1),
+        noise_start=spread_seed(column["seed"]) & (NOISE_ROWS - 1),
         neighbour_s=neighbour,
-        neighbour_phase=((spread >> 16) & (PATH_UNITS - 1)).astype(np.float64),
+        neighbour_start=stream_start(column["seed"]),
         device_pace=1.0 / (1.0 - device),
-        mec_level=np.minimum(np.rint(mec * 100), LEVELS - 1).astype(np.int64),
+        mec_level=level_of(mec),
     )
 
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from controller.neighbours import LEVELS
 from controller.records import Bools, Floats, Ints
 from envs.conditions import NOISE_ROWS, Conditions
-from envs.mec_queue import LEVELS
 from envs.rules import Cost, Luck, Rules
 from envs.world import ZERO, Last, Place, World, filled, link_is_down, row_numbers
 
@@ -36,7 +36,7 @@ class Moment(NamedTuple):
     trace_start_s: Floats
     bits_per_byte: Floats
     neighbour_s: Floats
-    neighbour_phase: Floats
+    neighbour_start: Floats
     row: Ints  # 0, 1, ... B - 1
     batch: Ints  # B, ()
     places: Ints  # in flight, ()
@@ -82,7 +82,7 @@ def moment_of(rules: Rules, conditions: Conditions, world: World) -> Moment:
         trace_start_s=conditions.trace_start_s,
         bits_per_byte=conditions.bits_per_byte,
         neighbour_s=conditions.neighbour_s,
-        neighbour_phase=conditions.neighbour_phase,
+        neighbour_start=conditions.neighbour_start,
         row=row_numbers(batch),
         batch=np.array(batch),
         places=np.array(world.places.shape[1] - 1),
@@ -151,7 +151,7 @@ def _wait_at_mec(rules: Rules, conditions: Conditions, m: Moment, arrival_s: Flo
     seconds = conditions.mec_level.shape[1]
     second = np.minimum(arrival_s.astype(np.int64), np.array(seconds - 1))
     level = conditions.mec_level.ravel().take(m.first_second + second)
-    others = rules.queue.workload(level, m.neighbour_phase + arrival_s / m.neighbour_s) * m.neighbour_s
+    others = rules.queue.workload(level, m.neighbour_start + arrival_s / m.neighbour_s) * m.neighbour_s
     done = (arrival_s - m.last[Last.ARRIVAL_S]) * _FREE_FRAC.take(level)
     own = np.maximum(m.last[Last.EXTRA_S] - done, ZERO)
     wait = np.maximum(others + own, m.last[Last.DONE_S] - arrival_s)  # in order of arrival, come what may

@@ -1,8 +1,8 @@
 """Who else uses the MEC? A process that plays the requests of other devices, for real.
 
-Poisson arrivals of one kind of request, the full offload of the heaviest model whose time is nearest to what the cost
-table says of neighbours, at the rate that loads the MEC as the scenario's series says, second by second:
-``rate = load / (profiled time x MEC slowdown)``. The twin's neighbours are the same process in numbers.
+One kind of request, the full offload of the heaviest model whose time is nearest to what the cost table says of
+neighbours, at the times of ``controller.neighbours``: as many as load the MEC as the scenario's series says, second by
+second. The twin's neighbours are the same requests in numbers.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import numpy as np
 
 from controller.costs import CostTable
 from controller.errors import FailureError, MecpilotError, RemoteProtocolError
-from controller.records import Decision, Floats
-from controller.scenario import LOAD_STEP_S, MAX_LOAD_FRAC, Scenario
+from controller.neighbours import arrivals_from, level_of, stream_start
+from controller.records import Decision
+from controller.scenario import LOAD_STEP_S, Scenario
 from runtime import wire
 from runtime.bundle import Bundle, open_bundle
 from runtime.codecs import encode
@@ -40,16 +41,14 @@ def neighbour_row(costs: CostTable) -> int:
 class Neighbours:
     """Owns a session with the MEC and when the next request is due."""
 
-    def __init__(
-        self, endpoint: str, bundle: Bundle, costs: CostTable, load: Floats, slowdown: float, seed: int
-    ) -> None:
+    def __init__(self, endpoint: str, bundle: Bundle, costs: CostTable, scenario: Scenario) -> None:
         row = neighbour_row(costs)
         self._decision = costs.space.decisions[row]
-        self._service_s = float(costs.mec_s[row]) * max(slowdown, 1.0)
-        self._load = load
-        self._rng = np.random.default_rng(seed)
+        self._service_s = float(costs.mec_s[row]) * max(scenario.mec_slowdown, 1.0)
+        self._load_frac = level_of(scenario.mec_load()) / 100
+        self._start = float(stream_start(np.array(scenario.seed)))
         self._shape = bundle.payload_shape(self._decision.model, self._decision.resolution_px, 0)
-        image = self._rng.integers(0, 256, self._shape, dtype=np.uint8)
+        image = np.random.default_rng(scenario.seed).integers(0, 256, self._shape, dtype=np.uint8)
         self._payload = encode(self._decision.payload, image)
         self._dealer = Dealer(endpoint)
         self._session = DeviceSession("neighbours", bundle.digest)
@@ -65,20 +64,16 @@ class Neighbours:
                 raise FailureError("the neighbours were not welcomed by the MEC; is it running, with the same bundle?")
 
     def play(self) -> int:
-        """Send until the series has ended; how many requests were sent.
-
-        Arrivals at the highest rate are thinned to the rate of their second, which is exact for a changing rate.
-        """
+        """Send until the series has ended; how many requests were sent."""
         start_s = time.perf_counter()
-        end_s = start_s + len(self._load) * LOAD_STEP_S
-        due_s = start_s
-        while (now_s := time.perf_counter()) < end_s:
-            while due_s <= now_s:
-                if self._rng.random() * MAX_LOAD_FRAC < self._load_at(due_s - start_s):
-                    self._send()
-                due_s += self._rng.exponential(self._service_s / MAX_LOAD_FRAC)
-            self._listen()
-            self._dealer.wait(min(due_s, end_s) - time.perf_counter())
+        for units, needed_load in arrivals_from(self._start):
+            second = int(units * self._service_s / LOAD_STEP_S)
+            if second >= len(self._load_frac):
+                break
+            if needed_load < self._load_frac[second]:
+                self._listen_until(start_s + units * self._service_s)
+                self._send()
+        self._listen_until(start_s + len(self._load_frac) * LOAD_STEP_S)
         return self._sent
 
     def close(self) -> None:
@@ -87,8 +82,11 @@ class Neighbours:
                 self._dealer.send(wire.encode(action.message))
         self._dealer.close()
 
-    def _load_at(self, elapsed_s: float) -> float:
-        return float(self._load[min(int(elapsed_s / LOAD_STEP_S), len(self._load) - 1)])
+    def _listen_until(self, due_s: float) -> None:
+        self._listen()
+        while (left_s := due_s - time.perf_counter()) > 0:
+            self._dealer.wait(left_s)
+            self._listen()
 
     def _send(self) -> None:
         if self._session.state is not LinkState.UP:
@@ -135,11 +133,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the device's episode")
     parser.add_argument("--ready-file", type=Path, help="gets a line when requests begin")
     options = parser.parse_args()
-    scenario = Scenario(fps=options.fps, frames=options.frames, mec_load_frac=options.load, seed=options.seed)
+    scenario = Scenario(
+        fps=options.fps,
+        frames=options.frames,
+        mec_slowdown=options.slowdown,
+        mec_load_frac=options.load,
+        seed=options.seed,
+    )
     try:
         bundle = open_bundle(options.bundle)
         costs = load_costs(bundle, options.profile)
-        others = Neighbours(options.mec, bundle, costs, scenario.mec_load(), options.slowdown, options.seed)
+        others = Neighbours(options.mec, bundle, costs, scenario)
         others.connect()
     except MecpilotError as error:
         print(f"mecpilot neighbours: {error}", file=sys.stderr)

@@ -65,7 +65,7 @@ class ReferenceTwin:
         s = self.scenario
         self.device_load, self.mec_load = s.device_load(), s.mec_load()
         drawn = conditions_of([s], self.costs.neighbour_mec_s, len(self.mec_load))
-        self.noise_start, self.phase = int(drawn.noise_start[0]), float(drawn.neighbour_phase[0])
+        self.noise_start, self.phase = int(drawn.noise_start[0]), float(drawn.neighbour_start[0])
         self.neighbour_s = self.costs.neighbour_mec_s * s.mec_slowdown
         self.luck = _draw_luck(self.calibration)
         self.interval_s = 1.0 / s.fps

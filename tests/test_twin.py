@@ -11,11 +11,12 @@ import pytest
 
 from controller.costs import CostTable
 from controller.errors import UsageError
+from controller.neighbours import LEVELS, STREAM_UNITS
 from controller.records import Decision, Status
 from controller.scenario import Scenario, ScenarioRange
 from controller.space import DecisionSpace
 from controller.uplink import Trace, TraceBank
-from envs.mec_queue import LEVELS, PATH_UNITS, neighbour_queue
+from envs.mec_queue import neighbour_queue
 from envs.rules import TwinCalibration
 from envs.transition import STATUSES
 from envs.twin import Twin
@@ -299,7 +300,7 @@ class TestOracle:
 class TestMecQueue:
     @pytest.mark.parametrize("load", [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95])
     def test_the_mean_wait_is_pollaczek_khinchines(self, load: float) -> None:
-        units = np.arange(0.0, PATH_UNITS, 0.25)
+        units = np.arange(0.0, STREAM_UNITS, 0.25)
         level = np.full(len(units), round(load * 100))
         mean = neighbour_queue().workload(level, units).mean()
         assert mean == pytest.approx(load / (2 * (1 - load)), rel=0.06)
@@ -307,7 +308,7 @@ class TestMecQueue:
     def test_the_path_closes_without_a_jump_and_no_load_means_no_wait(self) -> None:
         queue = neighbour_queue()
         for level in range(0, LEVELS, 19):
-            ends = queue.workload(np.array([level, level]), np.array([PATH_UNITS - 1e-6, PATH_UNITS + 0.0]))
+            ends = queue.workload(np.array([level, level]), np.array([STREAM_UNITS - 1e-6, STREAM_UNITS + 0.0]))
             assert ends[0] == pytest.approx(ends[1], abs=1e-3)
         assert queue.workload(np.zeros(100, int), np.linspace(0, 1e5, 100)).max() == 0
 
