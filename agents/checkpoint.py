@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from stable_baselines3 import PPO
 from torch import Tensor
 
+from agents.policy import scorer_of
 from controller.errors import FailureError, UsageError
 from controller.policy import FrozenPolicy
 
@@ -54,9 +55,9 @@ def load_actor(path: Path) -> FrozenPolicy:
     """Only what decides, as numpy arrays."""
     weights = _section(_read(path)[0], "policy/scorer.")
     try:
-        return FrozenPolicy(**{name: tensor.numpy() for name, tensor in weights.items()})
-    except (TypeError, ValueError) as error:
-        raise _refused(path, str(error)) from error
+        return scorer_of(weights).frozen()
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise _refused(path, str(error).splitlines()[0]) from error
 
 
 def _optimizer_state(model: PPO) -> dict[str, dict[str, Any]]:

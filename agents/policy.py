@@ -24,17 +24,26 @@ from controller.policy import FrozenPolicy
 HIDDEN, DEEPER = 24, 16
 #: Logits per tenth of promised utility that training starts from: the greedy rule, softened enough to explore.
 GREEDY_WEIGHT = 20.0
+#: Scores are this many times what the last layer gives. What tells two good candidates apart is a hundredth of utility,
+#: the logits that decide between them differ by several; without it the last layer would grow for most of a fit.
+SCORE_SCALE = 20.0
 #: The value network's output is multiplied by this, so that returns of a few utilities need no large weights.
 VALUE_SCALE = 10.0
+
+#: Keeps a feature that never changes finite.
+_LEAST_SPREAD = 1e-3
 
 #: The feature that is the greedy rule's value under the estimate that serves that rule best.
 _GREEDY_RULE = FEATURE_SCHEMA.candidate.index("promise_hopeful")
 
-TENSORS = ("from_context", "from_candidate", "bias", "hidden", "hidden_bias", "out", "linear")
-
 
 class CandidateScorer(nn.Module):
-    """``out . relu(hidden relu(from_candidate f_c + from_context x + bias) + hidden_bias) + linear . f_c``."""
+    """``scale (out . relu(hidden relu(from_candidate f_c + from_context x + bias) + hidden_bias) + linear . f_c)``."""
+
+    context_mean: Tensor
+    context_scale: Tensor
+    candidate_mean: Tensor
+    candidate_scale: Tensor
 
     def __init__(self, hidden: int, deeper: int, greedy_weight: float) -> None:
         super().__init__()
@@ -47,15 +56,55 @@ class CandidateScorer(nn.Module):
         # Near zero: training starts from the linear term alone.
         self.out = nn.Parameter(0.01 * torch.randn(deeper))
         start = torch.zeros(candidate)
-        start[_GREEDY_RULE] = greedy_weight
+        start[_GREEDY_RULE] = greedy_weight / SCORE_SCALE
         self.linear = nn.Parameter(start)
+        # What the hidden layers see is centred and scaled; without, one fit in three ends in a worse optimum.
+        for name, width in (("context", context), ("candidate", candidate)):
+            self.register_buffer(f"{name}_mean", torch.zeros(width))
+            self.register_buffer(f"{name}_scale", torch.ones(width))
+
+    def standardise(self, context: Tensor, candidates: Tensor) -> None:
+        """Centre and scale by (N, D) and (N, C, F) from now on."""
+        for name, values in (("context", context), ("candidate", candidates.flatten(0, 1))):
+            getattr(self, f"{name}_mean").copy_(values.mean(dim=0))
+            getattr(self, f"{name}_scale").copy_(values.std(dim=0) + _LEAST_SPREAD)
 
     def forward(self, context: Tensor, candidates: Tensor) -> Tensor:
         """(B, C) scores from (B, D) and (B, C, F)."""
-        per_row = torch.addmm(self.bias, context, self.from_context)
-        hidden = torch.relu(candidates @ self.from_candidate + per_row[:, None])
+        from_context, from_candidate, bias = self._folded()
+        per_row = torch.addmm(bias, context, from_context)
+        hidden = torch.relu(candidates @ from_candidate + per_row[:, None])
         deeper = torch.relu(hidden @ self.hidden + self.hidden_bias)
-        return deeper @ self.out + candidates @ self.linear
+        return SCORE_SCALE * (deeper @ self.out + candidates @ self.linear)
+
+    def frozen(self) -> FrozenPolicy:
+        """The same scores with all scales folded into the weights, as numpy arrays."""
+        from_context, from_candidate, bias = self._folded()
+        tensors = {
+            "from_context": from_context,
+            "from_candidate": from_candidate,
+            "bias": bias,
+            "hidden": self.hidden,
+            "hidden_bias": self.hidden_bias,
+            "out": SCORE_SCALE * self.out,
+            "linear": SCORE_SCALE * self.linear,
+        }
+        return FrozenPolicy(**{name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()})
+
+    def _folded(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights of the first layer for features as they are."""
+        from_context = self.from_context / self.context_scale[:, None]
+        from_candidate = self.from_candidate / self.candidate_scale[:, None]
+        bias = self.bias - self.context_mean @ from_context - self.candidate_mean @ from_candidate
+        return from_context, from_candidate, bias
+
+
+def scorer_of(weights: dict[str, Tensor]) -> CandidateScorer:
+    """The scorer with the given state. KeyError or RuntimeError when it is not one of a scorer."""
+    hidden, deeper = weights["hidden"].shape
+    scorer = CandidateScorer(hidden, deeper, greedy_weight=0.0)
+    scorer.load_state_dict(weights)
+    return scorer
 
 
 class CandidateValue(nn.Module):
@@ -135,7 +184,7 @@ class CandidatePolicy(MultiInputActorCriticPolicy):
 
     def frozen(self) -> FrozenPolicy:
         """The actor as numpy arrays."""
-        return FrozenPolicy(**{n: getattr(self.scorer, n).detach().cpu().numpy().copy() for n in TENSORS})
+        return self.scorer.frozen()
 
 
 def _table(candidates: Tensor) -> Tensor:

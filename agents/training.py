@@ -70,7 +70,7 @@ def _learn(
         load_checkpoint(model, folder.latest_checkpoint())
         steps = config.steps
     else:
-        warm_start(model, learn, config.warm_start, config.steps, options.progress)
+        warm_start(model, [learn], config.warm_start, config.steps, options.progress)
         steps = max(config.steps - model.num_timesteps, 0)
     model.set_logger(configure(str(folder.tensorboard), ["tensorboard"]))
     every = max(steps // _LOOKS, 1)

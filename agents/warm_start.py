@@ -5,24 +5,29 @@ before any trial and error the scorer is fitted to maximise
 
     J = E_state [ sum_c softmax(score(state))_c * worth_c(state) ]
 
-where ``worth_c`` is the utility that candidate c really would have had. Its gradient has no exploration noise at all.
-What a frame does to the frames after it is charged by three terms: delay of the device, a link that stays occupied,
-and a bonus for sending when nothing was sent for long, because bandwidth is only seen by sending.
+where ``worth_c`` is what candidate c really would have brought. Its gradient has no exploration noise at all.
 
 It goes in rounds: the policy of one round decides (without exploration, as it will be deployed) which states the next
-is fitted on. At the end the critic is fitted to the returns of that behaviour, and PPO takes over.
+is fitted on. In the first rounds the worth is the true utility of the frame itself, and what that does to the frames
+after it is charged by three terms: delay of the device, a link that stays occupied, and a bonus for sending when
+nothing was sent for long, because bandwidth is only seen by sending. Such charges are a guess, and policies that please
+them alike differ in what they earn. So in the last rounds the twin plays out the most promising candidates of each
+state (``agents.branches``), and the worth is what they earned. The critic is fitted to the returns of the first rounds'
+behaviour, and at the end PPO takes over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from stable_baselines3 import PPO
 from torch import Tensor
 
+from agents.branches import branch_values
 from agents.policy import CandidatePolicy
 from agents.rollout import make_twin
 from agents.semi_markov import discounted
@@ -32,11 +37,32 @@ from controller.errors import UsageError
 from controller.features import Features
 from controller.hindsight import known_outcome
 from controller.outlook import expected_streaming, expected_utility
-from controller.records import Floats, SystemState
+from controller.policy import FrozenPolicy
+from controller.records import Floats, Ints, SystemState
 from controller.utility import Utility
-from envs.twin import Twin
 
 Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FitConfig:
+    """How a network is fitted to samples."""
+
+    epochs: int = 8
+    minibatch: int = 1024
+    learning_rate: float = 5e-3  # at the start; falls linearly to zero
+
+
+@dataclass(frozen=True, slots=True)
+class BranchConfig:
+    """The last rounds, in which the twin plays candidates out."""
+
+    rounds: int = 3  # 0 for none
+    kept_rounds: int = 3  # the newest, that each fit uses
+    every: int = 2  # decisions between two states that are branched from
+    candidates: int = 8  # that are played out: the most promising by their charges, and the policy's own
+    frames: int = 20  # that a branch lasts
+    fit: FitConfig = FitConfig(epochs=30, learning_rate=2e-3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,27 +70,33 @@ class WarmStartConfig:
     """How the scorer and the critic are fitted before PPO."""
 
     steps_frac: float = 0.85  # of all environment steps of a training; 0 for no warm start
-    rounds: int = 6
+    rounds: int = 5
     kept_rounds: int = 5  # the newest, that each fit uses: the first ones met the states of a worse policy
+    fit: FitConfig = FitConfig()
+    branches: BranchConfig = BranchConfig()
     device_penalty: float = 0.4  # utility per frame interval by which the device is late for the next frame
     link_penalty: float = 0.05  # the same for the link; it costs the next frames their offload, not their answer
     most_link_intervals: float = 10.0  # that are charged: after a failed transfer the device decides otherwise
     #: What streaming accuracy weighs where samples are a stream: latency within the deadline costs nothing in utility,
     #: but an answer that comes later is older when it is looked at.
-    streaming_weight: float = 0.5
+    streaming_weight: float = 0.8
     knowledge_bonus: float = 0.1  # utility of sending ``knowledge_age_s`` after the last sample, or later
     knowledge_age_s: float = 6.0
-    epochs: int = 6  # per round
-    minibatch: int = 1024
-    learning_rate: float = 5e-3  # at the start of each round; falls linearly to zero
-    entropy: float = 3e-4  # keeps the softmax wide enough for PPO to try alternatives
+    entropy: float = 3e-3  # keeps the softmax wide enough for PPO to try alternatives
 
     def __post_init__(self) -> None:
         if not 0 <= self.steps_frac < 1:
             raise UsageError(f"warm start steps_frac: got {self.steps_frac}; expected 0 or more, below 1")
-        for name in ("rounds", "kept_rounds", "epochs", "minibatch", "knowledge_age_s", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"warm start {name}: got {getattr(self, name)}; expected more than 0")
+        counted = {
+            "": (self, ("rounds", "kept_rounds", "knowledge_age_s")),
+            "branches ": (self.branches, ("kept_rounds", "every", "candidates", "frames")),
+            "fit ": (self.fit, ("epochs", "minibatch", "learning_rate")),
+            "branches fit ": (self.branches.fit, ("epochs", "minibatch", "learning_rate")),
+        }
+        for part, (record, names) in counted.items():
+            for name in names:
+                if not getattr(record, name) > 0:
+                    raise UsageError(f"warm start {part}{name}: got {getattr(record, name)}; expected more than 0")
 
 
 @dataclass(frozen=True)
@@ -84,26 +116,34 @@ class Samples:
 
 
 def warm_start(
-    model: PPO, world: World, config: WarmStartConfig, steps: int, progress: Progress = lambda _: None
+    model: PPO, worlds: Sequence[World], config: WarmStartConfig, steps: int, progress: Progress = lambda _: None
 ) -> None:
-    """Fit the actor, in rounds, and the critic with their share of ``steps``; the model counts what was used.
+    """Fit the model's scorer and critic with the first ``steps_frac`` of ``steps`` environment steps.
 
-    ``progress`` is told the steps done so far. A share too small for one step per round means no warm start.
+    Worlds of equally many candidates share the environments. ``progress`` is told the steps done so far. A share too
+    small for one step per round means no warm start.
     """
-    policy, seed = model.policy, model.seed or 0
+    policy, branches = model.policy, config.branches
     assert isinstance(policy, CandidatePolicy)
-    length = int(config.steps_frac * steps) // (config.rounds * model.n_envs)
+    length = int(config.steps_frac * steps) // ((config.rounds + branches.rounds) * model.n_envs)
     if length == 0:
         return
-    twin = make_twin(world, model.n_envs, seed, reward="expected", oracle=True)
-    shuffle = torch.Generator().manual_seed(seed)
-    state, kept = twin.reset(), list[Samples]()
+    shuffle = torch.Generator().manual_seed(model.seed or 0)
+    players = [_Player(model, world, model.n_envs // len(worlds), config, progress) for world in worlds]
+    loss = partial(_actor_loss, policy, config.entropy)
+    kept = list[Samples]()
     for _ in range(config.rounds):
-        state, samples = _play(policy, twin, state, config, length, model, progress)
+        samples = _joined([player.play(length, player.charged) for player in players])
+        if not kept:
+            policy.scorer.standardise(samples.context, samples.candidates)
         kept = [*kept, samples][-config.kept_rounds :]
-        together = _joined(kept)
-        _fit(policy.scorer, together, config, shuffle, lambda s: _actor_loss(policy, s, config.entropy))
-    _fit(policy.critic, together, config, shuffle, lambda s: _critic_loss(policy, s))
+        _fit(policy.scorer, _joined(kept), config.fit, shuffle, loss)
+    _fit(policy.critic, _joined(kept), config.fit, shuffle, partial(_critic_loss, policy))
+    kept = []
+    for _ in range(branches.rounds):
+        kept += [player.play(length, player.played_out, branches.every) for player in players]
+        kept = kept[-branches.kept_rounds * len(players) :]
+        _fit(policy.scorer, _joined(kept), branches.fit, shuffle, loss)
 
 
 def worth(costs: CostTable, state: SystemState, utility: Utility, config: WarmStartConfig) -> Floats:
@@ -123,29 +163,64 @@ def worth(costs: CostTable, state: SystemState, utility: Utility, config: WarmSt
     return np.asarray(own + (config.knowledge_bonus * unknown - charge) / costs.interval)
 
 
-def _play(
-    policy: CandidatePolicy,
-    twin: Twin,
-    state: SystemState,
-    config: WarmStartConfig,
-    length: int,
-    model: PPO,
-    progress: Progress,
-) -> tuple[SystemState, Samples]:
-    features, frozen, kept = Features(twin.costs, twin.range.utility), policy.frozen(), []
-    for _ in range(length):
-        context, candidates = features.of(state)
-        value = worth(twin.costs, state, twin.range.utility, config).astype(np.float32)
-        state, record = twin.step(frozen.decide(context, candidates))
-        frames = record.frames if twin.costs.longest_interval > 1 else np.ones_like(record.frames)
-        kept.append((context, candidates, value, record.reward, frames, record.done))
-        if record.done.any():
-            state = twin.reset(record.done)
-        model.num_timesteps += twin.batch
-        progress(model.num_timesteps)
-    context, candidates, value, reward, frames, done = (np.stack(column) for column in zip(*kept, strict=True))
-    columns = (context, candidates, value, _gains(reward, frames, done, model.gamma).astype(np.float32))
-    return state, Samples(*(torch.from_numpy(column.reshape(-1, *column.shape[2:])) for column in columns))
+class _Player:
+    """Lets the present policy decide in the twin, and tells what every candidate was worth. Owns the twin's state."""
+
+    def __init__(self, model: PPO, world: World, batch: int, config: WarmStartConfig, progress: Progress) -> None:
+        self._model, self._config, self._progress = model, config, progress
+        self._twin = make_twin(world, batch, model.seed or 0, reward="expected", oracle=True)
+        self._features = Features(world.costs, world.range.utility)
+        self._state = self._twin.reset()
+        self._frozen: FrozenPolicy
+        self._chosen: Ints
+
+    def play(self, length: int, worth_of: Callable[[], Floats], every: int = 1) -> Samples:
+        """``length`` decisions of each environment; samples of every so many of them, less those without a worth."""
+        assert isinstance(self._model.policy, CandidatePolicy)
+        twin, self._frozen = self._twin, self._model.policy.frozen()
+        kept, happened = [], []
+        for step in range(length):
+            context, candidates = self._features.of(self._state)
+            self._chosen = self._frozen.decide(context, candidates)
+            if step % every == 0:
+                kept.append((context, candidates, worth_of().astype(np.float32)))
+            self._state, record = twin.step(self._chosen)
+            frames = record.frames if twin.costs.longest_interval > 1 else np.ones_like(record.frames)
+            happened.append((record.reward, frames, record.done))
+            if record.done.any():
+                self._state = twin.reset(record.done)
+            self._model.num_timesteps += twin.batch
+            self._progress(self._model.num_timesteps)
+        reward, frames, done = (np.stack(column) for column in zip(*happened, strict=True))
+        gains = _gains(reward, frames, done, self._model.gamma)[::every]
+        columns = (*(np.stack(column) for column in zip(*kept, strict=True)), gains.astype(np.float32))
+        samples = Samples(*(torch.from_numpy(column.reshape(-1, *column.shape[2:])) for column in columns))
+        return samples.at(samples.worth.isfinite().all(dim=1))
+
+    def charged(self) -> Floats:
+        """(B, C) what each candidate is worth by its charges."""
+        return worth(self._twin.costs, self._state, self._twin.range.utility, self._config)
+
+    def played_out(self) -> Floats:
+        """(B, C) what each candidate is worth when the policy goes on from it; NaN where the episode ends too soon.
+
+        Most are not tried: they are taken to be as much worse than the policy's choice as their charges say, and
+        worse than all that were tried.
+        """
+        options, twin, chosen = self._config.branches, self._twin, self._chosen[:, None]
+        promised = self.charged()
+        ranked = promised.copy()
+        np.put_along_axis(ranked, chosen, np.inf, axis=1)
+        count = min(options.candidates, ranked.shape[1])
+        tried = np.argpartition(-ranked, count - 1, axis=1)[:, :count]
+        weight = self._config.streaming_weight
+        value = branch_values(twin, self._frozen, tried, options.frames, self._model.gamma, weight)
+        own = value[tried == chosen][:, None]
+        rest = own + promised - np.take_along_axis(promised, chosen, axis=1)
+        found = np.minimum(rest, value.min(axis=1, keepdims=True))
+        np.put_along_axis(found, tried, value, axis=1)
+        found[twin.frames_left < options.frames] = np.nan
+        return np.asarray(found)
 
 
 def _gains(reward: np.ndarray, frames: np.ndarray, done: np.ndarray, gamma: float) -> np.ndarray:
@@ -166,7 +241,7 @@ def _joined(parts: list[Samples]) -> Samples:
     return Samples(*(torch.cat([getattr(part, column) for part in parts]) for column in columns))
 
 
-def _actor_loss(policy: CandidatePolicy, samples: Samples, entropy: float) -> Tensor:
+def _actor_loss(policy: CandidatePolicy, entropy: float, samples: Samples) -> Tensor:
     log_share = torch.log_softmax(policy.scorer(samples.context, samples.candidates), dim=1)
     regret = samples.worth.amax(dim=1, keepdim=True) - samples.worth
     loss: Tensor = (log_share.exp() * (regret + entropy * log_share)).sum(dim=1).mean()
@@ -180,10 +255,12 @@ def _critic_loss(policy: CandidatePolicy, samples: Samples) -> Tensor:
 def _fit(
     module: torch.nn.Module,
     samples: Samples,
-    config: WarmStartConfig,
+    config: FitConfig,
     shuffle: torch.Generator,
     loss_of: Callable[[Samples], Tensor],
 ) -> None:
+    if not len(samples):  # episodes too short to play anything out
+        return
     optimizer = torch.optim.Adam(module.parameters(), lr=config.learning_rate)
     updates = config.epochs * -(-len(samples) // config.minibatch)
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1.0 / updates, updates)

@@ -14,7 +14,7 @@ import numpy as np
 from controller.costs import CostTable
 from controller.estimators import Estimator
 from controller.latency import predict
-from controller.records import UPLINK_HISTORY, Bools, Floats, SystemState
+from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
 from controller.telemetry import GIVE_UP_DEADLINES, fallback_reserve_s
 from controller.utility import Utility
 
@@ -102,9 +102,15 @@ def expected_streaming(costs: CostTable, state: SystemState, seen: Outlook) -> F
     """(B, C) streaming accuracy if every frame were decided like this one; a fallback comes at the deadline."""
     deadline = state.deadline_s[:, None]
     answer_s = np.where(~seen.fits & seen.rescued, deadline, np.minimum(seen.total_s, GIVE_UP_DEADLINES * deadline))
+    return streaming_at(costs, np.arange(len(costs)), answer_s / state.frame_interval_s[:, None])
+
+
+def streaming_at(costs: CostTable, rows: Ints, answer_frames: Floats) -> Floats:
+    """Streaming accuracy if every frame were decided like ``rows``, and answered so many frame intervals after capture;
+    the two are broadcast against each other."""
     table = costs.streaming_worth
-    lag = np.ceil(answer_s / state.frame_interval_s[:, None]).astype(np.int64).clip(1, None)
-    return np.asarray(table[np.minimum(lag, len(table) - 1), np.arange(len(costs))])
+    lag = np.ceil(answer_frames).astype(np.int64).clip(1, len(table) - 1)
+    return np.asarray(table[lag, rows])
 
 
 def delay_frac(costs: CostTable, state: SystemState, seen: Outlook) -> Floats:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -116,6 +117,24 @@ class Twin:
         """
         self._world, record = transition(self._rules, self._conditions, self._world, self._moment, np.asarray(rows))
         return self._observe(), record
+
+    def fork(self, rows: Ints) -> tuple[Twin, SystemState]:
+        """A twin of devices that go on from where ``rows`` (N,) of this one stand, and their present state.
+
+        A row that is named several times becomes several devices of equal luck. The fork knows no oracle and is not to
+        be reset: its devices play their episodes to the end.
+        """
+        fork = copy(self)
+        fork.batch, fork.oracle = len(rows), False
+        fork.scenarios = [self.scenarios[row] for row in rows]
+        fork._conditions = Conditions._make(column[rows] for column in self._conditions)
+        fork._world = World._make(column[..., rows] for column in self._world)
+        return fork, fork._observe()
+
+    @property
+    def frames_left(self) -> Ints:
+        """(B,) frames of each episode from the present decision point on."""
+        return np.asarray(self._conditions.frames - self._world.frame)
 
     @property
     def samples(self) -> int:

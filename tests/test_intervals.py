@@ -19,7 +19,7 @@ from test_twin import traces
 from agents.ppo import PpoConfig, make_ppo
 from agents.rollout import make_twin, play
 from agents.semi_markov import SemiMarkovBuffer, discounted
-from agents.warm_start import WarmStartConfig, warm_start
+from agents.warm_start import FitConfig, WarmStartConfig, warm_start
 from agents.world import World
 from controller.classical import Memoryless
 from controller.estimators import Estimator, Kind
@@ -294,7 +294,7 @@ class TestLearning:
         world = TestStreaming().world()
         env = TwinVecEnv(make_twin(world, 8, reward="expected"))
         model = make_ppo(env, PpoConfig(rollout_steps=32, minibatch=64, epochs=1), 0, intervals=True)
-        warm_start(model, world, WarmStartConfig(rounds=2, epochs=1), 2000)
+        warm_start(model, [world], WarmStartConfig(rounds=2, fit=FitConfig(epochs=1)), 2000)
         model.learn(512)
         assert model.rollout_buffer.discounts.min() < 0.98**4  # long intervals were tried
         assert np.isfinite(model.rollout_buffer.returns).all()

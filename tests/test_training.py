@@ -107,7 +107,7 @@ def test_the_warm_start_closes_most_of_the_gap_to_hindsight() -> None:
 
     bound = utility(make_controller("hindsight", world.costs, world.range.utility, batch=len(scenarios)))
     before, told = utility(pilot_of(model, world, len(scenarios))), list[int]()
-    warm_start(model, world, WarmStartConfig(steps_frac=0.8, rounds=5), 16_000, told.append)
+    warm_start(model, [world], WarmStartConfig(steps_frac=0.8, rounds=5), 16_000, told.append)
     after = utility(pilot_of(model, world, len(scenarios)))
     assert bound - after < 0.5 * (bound - before)
     assert model.num_timesteps == told[-1] == 12_800
@@ -130,7 +130,7 @@ def test_a_warm_start_of_too_few_steps_changes_nothing() -> None:
     world = small_world()
     model = make_ppo(TwinVecEnv(make_twin(world, 32, 0, reward="expected")), PpoConfig(), seed=0)
     before = model.policy.frozen().linear
-    warm_start(model, world, WarmStartConfig(), 100)
+    warm_start(model, [world], WarmStartConfig(), 100)
     np.testing.assert_array_equal(model.policy.frozen().linear, before)
     assert model.num_timesteps == 0
 
