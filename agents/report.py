@@ -6,7 +6,7 @@ All figures come from the ``Frames`` of each controller over the same episodes. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,12 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from controller.metrics import Frames, Interval, bootstrap, gap_closed, latency_percentiles_ms, per_episode
-from controller.records import Floats
+from controller.records import Bools, Floats
 
 #: A narrower terminal wraps the tables rather than cutting figures off.
 TABLE_COLUMNS = 136
 #: What the learned policy is compared with: everything but itself and the bound.
 LEARNED, BOUND = "ppo", "hindsight"
+#: Metrics by which controllers are ranked.
+UTILITY, STREAMING = "utility", "streaming_accuracy"
 #: One of so many episodes is harder than the one that is shown as hard.
 HARD_SHARE = 20
 
@@ -44,17 +46,31 @@ class Comparison:
 
     def utility(self, name: str) -> Floats:
         """(copies, episodes)."""
-        return self.metrics[name]["utility"]
+        return self.metrics[name][UTILITY]
 
     @property
     def classical(self) -> list[str]:
         """Controllers that neither learn nor know the future, the best first."""
-        others = [name for name in self.runs if name not in (LEARNED, BOUND)]
-        return sorted(others, key=lambda name: -float(self.utility(name).mean()))
+        return self.classical_by(UTILITY)
 
-    def difference(self, name: str, reference: str) -> Interval:
-        """Paired difference of mean utility over the same episodes."""
-        return _interval(self.utility(name) - self.utility(reference))
+    def classical_by(self, metric: str) -> list[str]:
+        """The same, by another metric."""
+        others = [name for name in self.runs if name not in (LEARNED, BOUND)]
+        return sorted(others, key=lambda name: -float(self.metrics[name][metric].mean()))
+
+    @cached_property
+    def is_stream(self) -> bool:
+        """Whether there is a streaming accuracy."""
+        return all(STREAMING in metrics for metrics in self.metrics.values())
+
+    def difference(self, name: str, reference: str, metric: str = UTILITY, episodes: Bools | None = None) -> Interval:
+        """Paired difference of a metric's mean over the same episodes, or over some of them."""
+        values = self.metrics[name][metric] - self.metrics[reference][metric]
+        return _interval(values if episodes is None else values[:, episodes])
+
+    def of_family(self, family: str) -> Bools:
+        """Which episodes were played on traces of the family."""
+        return np.asarray(np.array(self.families) == family)
 
     @property
     def gap(self) -> Interval | None:
@@ -66,9 +82,8 @@ class Comparison:
 
     def by_family(self) -> dict[str, dict[str, float]]:
         """Mean utility per trace family and controller."""
-        of = np.array(self.families)
         return {
-            family: {name: float(self.utility(name)[:, of == family].mean()) for name in self.runs}
+            family: {name: float(self.utility(name)[:, self.of_family(family)].mean()) for name in self.runs}
             for family in sorted(set(self.families))
         }
 
@@ -103,6 +118,10 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     if LEARNED in comparison.runs:
         others = [name for name in comparison.runs if name != LEARNED]
         report["ppo_minus"] = {name: comparison.difference(LEARNED, name).as_json() for name in others}
+        if comparison.is_stream:
+            report["ppo_minus_streaming"] = {
+                name: comparison.difference(LEARNED, name, STREAMING).as_json() for name in others
+            }
         report["ppo_per_policy"] = [float(mean) for mean in comparison.utility(LEARNED).mean(axis=1)]
     if comparison.gap is not None:
         report["gap_closed"] = {"reference": comparison.classical[0], **comparison.gap.as_json()}
@@ -130,10 +149,10 @@ def ranking_table(comparison: Comparison, report: dict[str, Any]) -> Table:
         table.add_column(heading, justify="right")
     for heading in ("p50 ms", "p95 ms", "kB/frame"):
         table.add_column(heading, justify="right")
-    found = report["controllers"]
-    stream = all("streaming_accuracy" in row for row in found.values())
+    found, stream = report["controllers"], comparison.is_stream
     if stream:
-        table.add_column("streaming [95 %]", justify="right")
+        table.add_column("streaming", justify="right")
+        table.add_column("ppo minus it [95 %]", justify="right")
     for name in sorted(found, key=lambda name: -found[name]["utility"]["mean"]):
         row, latency = found[name], found[name]["latency_ms"]
         table.add_row(
@@ -146,10 +165,15 @@ def ranking_table(comparison: Comparison, report: dict[str, Any]) -> Table:
             f"{latency['p50']:.1f}",
             f"{latency['p95']:.1f}",
             f"{row['payload_kbytes']['mean']:.2f}",
-            *([_bracketed(row["streaming_accuracy"])] if stream else []),
+            *(_streaming_cells(report, name) if stream else []),
             style="bold" if name == LEARNED else None,
         )
     return table
+
+
+def _streaming_cells(report: dict[str, Any], name: str) -> tuple[str, str]:
+    mean = report["controllers"][name][STREAMING]["mean"]
+    return f"{mean:.4f}", _bracketed(report.get("ppo_minus_streaming", {}).get(name), signed=True)
 
 
 def family_table(comparison: Comparison) -> Table:
@@ -163,21 +187,42 @@ def family_table(comparison: Comparison) -> Table:
     return table
 
 
+def margin_table(comparison: Comparison, references: Sequence[str]) -> Table:
+    """By how much the learned policy is above each reference, per family of traces."""
+    metrics = (UTILITY, STREAMING) if comparison.is_stream else (UTILITY,)
+    table = Table(title=f"{LEARNED} minus a reference per trace family [95 %]", title_justify="left")
+    table.add_column("trace family")
+    table.add_column("episodes", justify="right")
+    for metric in metrics:
+        for name in references:
+            table.add_column(f"{metric.split('_')[0]}: {name}", justify="right")
+    everywhere = np.ones(len(comparison.families), bool)
+    for family in [*sorted(set(comparison.families)), "all"]:
+        some = everywhere if family == "all" else comparison.of_family(family)
+        gains = [comparison.difference(LEARNED, name, metric, some) for metric in metrics for name in references]
+        table.add_row(family, str(some.sum()), *(_bracketed(gain.as_json(), signed=True) for gain in gains))
+    return table
+
+
 def verdict(comparison: Comparison) -> str:
-    """One sentence about the learned policy against its best opponent."""
+    """A sentence about the learned policy against its best opponent, and one by streaming accuracy if there is any."""
     if LEARNED not in comparison.runs or not comparison.classical:
         return ""
-    best = comparison.classical[0]
-    gain = comparison.difference(LEARNED, best)
+    text = _verdict_by(comparison, UTILITY)
+    if comparison.gap is not None and len(comparison.families) > 1:
+        share = comparison.gap
+        text += f"; {100 * share.mean:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}] of its gap to hindsight"
+    return f"{text}\nstreaming accuracy: {_verdict_by(comparison, STREAMING)}" if comparison.is_stream else text
+
+
+def _verdict_by(comparison: Comparison, metric: str) -> str:
+    best = comparison.classical_by(metric)[0]
+    gain = comparison.difference(LEARNED, best, metric)
     text = f"ppo minus {best} (best classical): {gain.mean:+.4f}"
     if gain.low == gain.high:  # a single episode has no interval
         return f"{text} in a single episode, which tells nothing of others; --seeds asks for more"
     sure = "the interval excludes zero" if gain.excludes_zero else "the interval includes zero"
-    text += f" [{gain.low:+.4f}, {gain.high:+.4f}], {sure}"
-    if comparison.gap is not None:
-        share = comparison.gap
-        text += f"; {100 * share.mean:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}] of its gap to hindsight"
-    return text
+    return f"{text} [{gain.low:+.4f}, {gain.high:+.4f}], {sure}"
 
 
 def _bracketed(interval: dict[str, Any] | None, signed: bool = False) -> str:

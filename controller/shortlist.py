@@ -40,7 +40,7 @@ def shortlist(costs: CostTable, family: ScenarioRange, limit: int | None = None)
     if costs.longest_interval == 1:
         return _covering(costs, family, limit or LIMIT)
     limit = limit or LIMIT_OF_INTERVALS
-    kept = np.flatnonzero(~_beaten(costs))
+    kept = np.flatnonzero(~beaten(costs))
     sides = (costs.space.device_only[kept], costs.space.full_offload[kept])
     chosen = set[int]()
     for side in sides:  # strategies that know one side only shall choose from the best of it
@@ -80,7 +80,7 @@ def _utilities(costs: CostTable, family: ScenarioRange) -> Floats:
     return np.asarray(served * per_frame - (1.0 - served) * family.utility.drop_penalty)
 
 
-def _beaten(costs: CostTable) -> Bools:
+def beaten(costs: CostTable) -> Bools:
     """(C,) rows that another one of the same interval beats in accuracy, times and bytes, or equals and precedes."""
     columns = np.stack((-costs.accuracy, costs.head_s, costs.payload_bytes, costs.mec_s), axis=1)
     beaten = np.zeros(len(costs), dtype=np.bool_)
