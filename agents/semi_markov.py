@@ -16,7 +16,7 @@ alike, undiscounted.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -40,10 +40,10 @@ def discounted(utility: Floats, frames: Ints, gamma: float) -> Floats:
 
 def last_step_of(env: VecEnv) -> LastStep:
     """Utility and frames of the environment's last step, as it counts them."""
-    if isinstance(env, TwinVecEnv):
-        return lambda: (env.record.reward, env.record.frames)
-    assert isinstance(env, DummyVecEnv), "expected the twin's or the live environment"
-    return lambda: (env.buf_rews.copy(), np.array([max(len(info["outcomes"]), 1) for info in env.buf_infos]))
+    if isinstance(env, DummyVecEnv):  # live
+        return lambda: (env.buf_rews.copy(), np.array([max(len(info["outcomes"]), 1) for info in env.buf_infos]))
+    twin = cast(TwinVecEnv, env)
+    return lambda: (twin.record.reward, twin.record.frames)
 
 
 class SemiMarkovBuffer(DictRolloutBuffer):
