@@ -16,7 +16,7 @@ metric                     meaning (over the frames since the last update unless
 ``decision/model=M`` ...   share of decisions per model, resolution, exit and frame interval
 ``decision/row``           histogram of the chosen rows of the candidate table
 ``held_out/...``           the frozen policy on traces that it does not learn from: utility, SLO attainment, goodput,
-                           and ``gap_to_hindsight``, the utility that a controller which knows the future has more
+                           and ``gap_to_hindsight``, the utility that the tuned ``hindsight`` has more
 =========================  ======================================================================================
 """
 
@@ -41,6 +41,7 @@ from controller.records import Decision, Floats, Status
 from controller.registry import make_controller
 from envs.record import STATUSES
 from envs.vec_env import TwinVecEnv
+from runtime.tuning_file import load_tunings, tuning_of
 
 HELD_OUT_EPISODES = 64
 #: Seed of the held-out scenarios: the same for every run, so that runs can be compared.
@@ -131,7 +132,8 @@ class HeldOut(BaseCallback):
 
     def _on_training_start(self) -> None:
         batch = len(self._scenarios)
-        hindsight = make_controller("hindsight", self._world.costs, self._world.range.utility, batch=batch)
+        tuning = tuning_of("hindsight", load_tunings(self._world.workload), self._world.costs)
+        hindsight = make_controller("hindsight", self._world.costs, self._world.range.utility, tuning, batch=batch)
         bound = play(self._world, hindsight, self._scenarios, reward="expected", oracle=True)
         self._bound = float(per_episode(bound.frames)["utility"].mean())
 

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from controller.errors import FailureError, unknown_name
+from controller.errors import FailureError, UsageError, unknown_name
 from controller.scenario import ScenarioRange
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ BUILTIN_TEST, BUILTIN_TRAIN = "built-in test traces", "built-in training traces"
 def evaluate(
     workload: Annotated[str, typer.Option(help="What the camera sees.")] = "garments",
     controllers: Annotated[str | None, typer.Option(help="Comma-separated; default: all that can run.")] = None,
-    policy: Annotated[list[Path] | None, typer.Option(help="Policy file of ppo; repeat for several seeds.")] = None,
+    policy: Annotated[
+        list[Path] | None, typer.Option(help="Policy file of ppo, repeated for several seeds; default: shipped.")
+    ] = None,
     traces: Traces = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Scenarios per trace (default: up to 8); with --live in all (default: 3).")
@@ -45,13 +47,16 @@ def evaluate(
 ) -> None:
     """Compare controllers on the same scenarios, on traces that nothing was trained on."""
     from agents.evaluation import Entrants, chosen_names
-    from agents.report import as_json
+    from agents.report import LEARNED, as_json
     from agents.world import open_world, traces_of
-    from runtime.policy_file import load_policy
+    from runtime.policy_file import load_policy, shipped_policy
     from runtime.tuning_file import load_tunings
 
-    names = chosen_names(controllers, bool(policy), live)
-    policies = [load_policy(path)[0] for path in policy or ()]
+    files = policy or [path for path in [shipped_policy(workload)] if path]
+    names = chosen_names(controllers, bool(files), live)
+    if policy and LEARNED not in names:
+        raise UsageError("got --policy without ppo among --controllers; give both or neither")
+    policies = [load_policy(path)[0] for path in files] if LEARNED in names else []
     entrants = Entrants(names, policies, load_tunings(workload, tuning))
     world = open_world(workload, traces_of(traces or [], "test"), "test", _range(workload, scenario, frames), profile)
     sources = [str(path) for path in traces or ()] or [BUILTIN_TEST]

@@ -76,9 +76,8 @@ def chosen_names(controllers: str | None, has_policy: bool, live: bool) -> tuple
             raise UsageError(f"{name} knows the future and runs in the twin only; drop it or drop --live")
     if not names:
         raise UsageError(f"no controller was named; expected some of: {', '.join(possible)}")
-    if has_policy != (LEARNED in names):
-        what = "ppo without --policy FILE" if LEARNED in names else "--policy without ppo among --controllers"
-        raise UsageError(f"got {what}; give both or neither (`mecpilot export` writes policy files)")
+    if LEARNED in names and not has_policy:
+        raise UsageError("got ppo without --policy FILE, and none is shipped (`mecpilot export` writes policy files)")
     return names
 
 
@@ -91,7 +90,18 @@ def compare_in_twin(
     world: World, entrants: Entrants, sources: Sequence[str], seeds: int, progress: Progress = lambda _: None
 ) -> Comparison:
     """Every entrant on every trace with every seed."""
-    scenarios = paired_scenarios(world, range(seeds))
+    return play_in_twin(world, entrants, sources, seeds, paired_scenarios(world, range(seeds)), progress)
+
+
+def play_in_twin(
+    world: World,
+    entrants: Entrants,
+    sources: Sequence[str],
+    seeds: int,
+    scenarios: Sequence[Scenario],
+    progress: Progress = lambda _: None,
+) -> Comparison:
+    """Every entrant on the given scenarios."""
     runs = {
         name: tuple(_played(world, entrants, name, copy, scenarios, progress) for copy in range(entrants.copies(name)))
         for name in entrants.names

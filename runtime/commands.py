@@ -26,6 +26,7 @@ from runtime.bundle import Bundle, open_bundle
 from runtime.console import log_as, print_summary, progress, stop_on_signal
 from runtime.device_options import DEFAULT_ENDPOINT, BundleDir, DeviceOptions, ProfileFile, WorkloadName, takes
 from runtime.outcome_log import OutcomeLog
+from runtime.policy_file import load_policy, shipped_policy
 from runtime.processes import say_ready
 from runtime.profile import candidates, load_costs
 from runtime.summary import RunSummary
@@ -158,7 +159,7 @@ def _controller_name(controller: str | None, policy: Path | None, decision: str 
         if controller is not None:
             raise UsageError(f"got --decision and --controller {controller}; expected one of them")
         return "pinned"
-    name = controller or ("ppo" if policy else "edgent")
+    name = controller or "ppo"
     if name not in CONTROLLER_NAMES:
         raise unknown_name("controller", name, CONTROLLER_NAMES)
     if name == "hindsight":
@@ -174,10 +175,8 @@ def _pilot(name: str, table: CostTable, utility: Utility, options: DeviceOptions
     if options.decision is not None:
         return table, FixedRow("pinned", pinned_row(table, options.decision))
     frozen = None
-    if options.policy is not None:
-        from runtime.policy_file import load_policy
-
-        frozen, _ = load_policy(options.policy)
+    if name == "ppo" and (path := options.policy or shipped_policy(options.workload)):
+        frozen, _ = load_policy(path)
     costs = candidates(table, get_workload(options.workload).scenario_range())
     tuning = tuning_of(name, tunings, costs)
     return costs, Guard(make_controller(name, costs, utility, tuning, options.seed, frozen), costs)

@@ -56,8 +56,8 @@ class DeviceOptions:
 
     mec: Annotated[str, typer.Option("--mec", help="Endpoint of the MEC.")] = DEFAULT_ENDPOINT
     workload: WorkloadName = WORKLOADS[0]
-    controller: Annotated[str | None, typer.Option(help="Who decides; default: ppo with --policy, else edgent.")] = None
-    policy: Annotated[Path | None, typer.Option(help="Policy file, for ppo.")] = None
+    controller: Annotated[str | None, typer.Option(help="Who decides; default: ppo.")] = None
+    policy: Annotated[Path | None, typer.Option(help="Policy file of ppo; default: the shipped one.")] = None
     tuning: Annotated[Path | None, typer.Option(help="File of `mecpilot tune`; default: the shipped one.")] = None
     decision: Annotated[
         str | None, typer.Option(help="Pin one decision, e.g. '{\"partition_point\": 2}'; fields not named default.")

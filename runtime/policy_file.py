@@ -23,6 +23,7 @@ from controller.policy import FrozenPolicy
 
 FORMAT = "mecpilot-policy"
 VERSION = 1
+SHIPPED_DIR = Path(__file__).parent / "policies"
 #: The policy is a few kilobytes; nothing larger is read.
 MAX_FILE_BYTES = 4 << 20
 
@@ -41,6 +42,12 @@ class PolicyManifest(msgspec.Struct, frozen=True):
     weights_sha256: str
     format: str = FORMAT
     version: int = VERSION
+
+
+def shipped_policy(workload: str) -> Path | None:
+    """The policy that comes with mecpilot for a workload, if there is one."""
+    path = SHIPPED_DIR / f"{workload}.safetensors"
+    return path if path.is_file() else None
 
 
 def save_policy(

@@ -110,11 +110,11 @@ class Campus:
         )
 
     def telling_scenario(self) -> Scenario:
-        """A weak camera on a busy cell, with a MEC that serves others too."""
+        """A camera too weak for every frame on a busy cell, with a MEC that serves others too."""
         return Scenario(
             fps=self.fps,
-            deadline_s=0.15,
-            device_slowdown=60.0,
+            deadline_s=0.2,
+            device_slowdown=120.0,
             mec_slowdown=2.0,
             mec_load_frac=0.4,
             rtt_s=0.01,

@@ -1,0 +1,106 @@
+"""Do controllers rank with real processes as they do in the twin? The same scenarios on both, a minute each.
+
+``python -m benchmarks.bench_live [--traces DIR] [--scenarios 5] [--frames 600]``. Scenarios are drawn like those of
+`mecpilot evaluate`, on held-out traces that are spread over all there are. Live there are a MEC process, other devices
+that load it, a device that really computes, and a shaped uplink; the machine should have nothing else to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from agents.evaluation import Entrants, compare_live, play_in_twin
+from agents.report import STREAMING, UTILITY, Comparison, as_json
+from agents.rollout import on_trace
+from agents.world import open_world, traces_of
+from runtime.policy_file import load_policy, shipped_policy
+from runtime.tuning_file import load_tunings
+
+CONTROLLERS = "ppo,greedy,edgent,edgent-dynamic,jpeg-offload,device-only"
+#: Controllers that are closer than this may change places.
+SAME = 0.01
+
+
+def ranking(comparison: Comparison, metric: str) -> dict[str, float]:
+    """Means by controller, the best first."""
+    means = {name: float(found[metric].mean()) for name, found in comparison.metrics.items()}
+    return dict(sorted(means.items(), key=lambda pair: -pair[1]))
+
+
+def swapped(live: Comparison, twin: Comparison, metric: str) -> list[str]:
+    """Pairs that rank differently, by more than SAME on both sides."""
+    one, other = ranking(live, metric), ranking(twin, metric)
+    pairs = [(a, b, one[a] - one[b], other[a] - other[b]) for a, b in combinations(one, 2)]
+    return [f"{a} and {b}" for a, b, x, y in pairs if x * y < 0 and min(abs(x), abs(y)) > SAME]
+
+
+def table(live: Comparison, twin: Comparison, episodes: list[str]) -> Table:
+    shown = Table(title=f"{live.workload}: {len(episodes)} episodes, live / twin")
+    shown.add_column("controller")
+    for heading in ("utility", "streaming", "deadline met, %", *episodes):
+        shown.add_column(heading, justify="right")
+    for name in ranking(live, UTILITY):
+        one, other = live.metrics[name], twin.metrics[name]
+        means = [f"{one[m].mean():.3f} / {other[m].mean():.3f}" for m in (UTILITY, STREAMING)]
+        met = f"{100 * one['slo_attainment'].mean():.1f} / {100 * other['slo_attainment'].mean():.1f}"
+        each = [f"{a:.3f} / {b:.3f}" for a, b in zip(one[UTILITY].mean(0), other[UTILITY].mean(0), strict=True)]
+        shown.add_row(name, *means, met, *each, style="bold" if name == "ppo" else None)
+    return shown
+
+
+def verdict(live: Comparison, twin: Comparison) -> list[str]:
+    lines = []
+    for metric in (UTILITY, STREAMING):
+        best = live.classical_by(metric)[0]
+        gain = live.difference("ppo", best, metric)
+        above = int((live.metrics["ppo"][metric].mean(0) > live.metrics[best][metric].mean(0)).sum())
+        others = swapped(live, twin, metric)
+        lines.append(
+            f"{metric}: live ppo minus {best} (best classical) {gain.mean:+.4f}, above it in {above} of "
+            f"{len(live.families)} episodes; ranking {'as in the twin' if not others else f'differs in {others}'}"
+        )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workload", default="campus")
+    parser.add_argument("--traces", type=Path, nargs="*", default=[], help="default: the built-in test traces")
+    parser.add_argument("--controllers", default=CONTROLLERS, help="names, separated by commas")
+    parser.add_argument("--policy", type=Path, help="policy file of ppo; default: the shipped one")
+    parser.add_argument("--scenarios", type=int, default=5)
+    parser.add_argument("--frames", type=int, default=600, help="per controller and scenario")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    world = open_world(options.workload, traces_of(options.traces, "test"), "test")
+    world = replace(world, range=replace(world.range, frames=options.frames))
+    path = options.policy or shipped_policy(options.workload)
+    names = tuple(options.controllers.split(","))
+    entrants = Entrants(names, [load_policy(path)[0]] if path else [], load_tunings(options.workload))
+    sources = [str(source) for source in options.traces] or ["built-in"]
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("live", total=entrants.total * options.scenarios * options.frames)
+        live, played = compare_live(
+            world, entrants, sources, options.scenarios, progress=lambda done: bar.advance(task, done)
+        )
+    twin = play_in_twin(world, entrants, sources, options.scenarios, played.scenarios)
+    console = Console(width=160)
+    episodes = [on_trace(world.bank, scenario).split("/")[0] for scenario in played.scenarios]
+    console.print(table(live, twin, episodes))
+    console.print("\n".join(verdict(live, twin)), highlight=False)
+    if options.json:
+        options.json.write_text(json.dumps({"live": as_json(live), "twin": as_json(twin)}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

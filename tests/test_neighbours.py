@@ -1,0 +1,49 @@
+"""Twin and processes meet the same requests of other devices."""
+
+from __future__ import annotations
+
+from itertools import islice, takewhile
+
+import numpy as np
+import pytest
+
+from controller.neighbours import LEVELS, STREAM_UNITS, arrivals, arrivals_from, level_of, stream_start
+from envs.mec_queue import neighbour_queue
+
+
+@pytest.mark.parametrize("load_frac", [0.1, 0.5, 0.9])
+def test_a_load_is_the_share_of_time_that_its_arrivals_need(load_frac: float) -> None:
+    assert (arrivals().needed_load < load_frac).mean() * len(arrivals().at) / STREAM_UNITS == pytest.approx(
+        load_frac, abs=1e-3
+    )
+
+
+def test_the_stream_goes_on_after_its_end() -> None:
+    start = STREAM_UNITS - 10.0
+    first = np.array(list(islice(arrivals_from(start), len(arrivals().at) + 50)))
+    assert (np.diff(first[:, 0]) >= 0).all()
+    np.testing.assert_allclose(first[len(arrivals().at) :, 0] - first[:50, 0], STREAM_UNITS)
+
+
+def test_seeds_begin_at_different_places() -> None:
+    starts = stream_start(np.arange(100))
+    assert len(set(starts.tolist())) == 100
+    assert (starts >= 0).all()
+    assert (starts < STREAM_UNITS).all()
+
+
+def test_loads_are_placed_on_the_ladder() -> None:
+    assert level_of(np.array([0.0, 0.304, 0.949, 2.0])).tolist() == [0, 30, 95, LEVELS - 1]
+
+
+def test_the_twins_queue_is_that_of_the_requests_which_processes_send() -> None:
+    start, level, until = float(stream_start(np.array(3))), 60, 600
+    sent = [at for at, needed in takewhile(lambda a: a[0] < until, arrivals_from(start)) if needed < level / 100]
+    at = np.arange(300.0, until)  # by then it is forgotten that the processes began with an idle MEC
+    waits, free = np.zeros(until), 0.0
+    for begin, end in zip(sent, [*sent[1:], float(until)], strict=True):
+        free = max(free, begin) + 1.0
+        inside = np.arange(np.ceil(begin), end).astype(int)
+        waits[inside[inside < until]] = np.maximum(free - inside[inside < until], 0.0)
+    expected = neighbour_queue().workload(np.array(level), start + at)
+    np.testing.assert_allclose(waits[at.astype(int)], expected, atol=1e-3)
