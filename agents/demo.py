@@ -93,7 +93,8 @@ def _deploy(places: Places, workload: str, scenario: Scenario) -> None:
     profile = ("--profile", str(places.profile))
     with running_mec(workload, slowdown=scenario.mec_slowdown, options=profile) as mec:
         for name in CONTROLLERS:
-            with running_neighbours(mec.endpoint, workload, scenario, places.profile):
+            with running_neighbours(mec.endpoint, workload, scenario, places.profile) as others:
+                others.begin()
                 _mecpilot("device", "--mec", mec.endpoint, *_device_options(places, workload, scenario, name))
 
 

@@ -149,7 +149,7 @@ def compare_live(
     outcomes: dict[str, list[list[list[Outcome]]]] = {
         n: [[] for _ in range(entrants.copies(n))] for n in entrants.names
     }
-    backend = LiveBackend(world.bundle, world.costs, world.bank, world.range, "test", profile)
+    backend = LiveBackend(world.bundle, world.costs, world.bank, world.range, "test", profile, learning=False)
     try:
         for scenario in scenarios:  # controllers in the inner loop: a slow minute of the machine hits all alike
             for name in entrants.names:

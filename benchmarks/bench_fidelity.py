@@ -147,7 +147,7 @@ def run(workload: str, frames: int, names: list[str]) -> dict[str, dict[str, Any
     bundle = open_bundle(workload)
     costs, bank, range_ = candidates(load_costs(bundle), bundle.usual_range), builtin_traces("test"), bundle.usual_range
     twin = Twin(costs, bank, bundle.recorded("test"), range_)
-    backend = LiveBackend(bundle, costs, bank, range_, "test")
+    backend = LiveBackend(bundle, costs, bank, range_, "test", learning=False)
 
     def controller(name: str) -> Controller:
         return make_controller(name, costs, range_.utility, None, 0, None, 1)

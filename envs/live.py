@@ -1,7 +1,7 @@
 """The real thing as a backend: a MEC process, other devices' requests, and this process as the device.
 
-Nothing is emulated but what the scenario says (slowdowns, uplink). The learner's own thinking is no part of the
-device: the device's clock stands between two steps, so that an update of the policy drops no frames.
+Nothing is emulated but what the scenario says (slowdowns, uplink). While a policy learns, its thinking is no part of
+the device: the clock stands between two steps, so that an update drops no frames. In a comparison it runs on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from subprocess import Popen
 from typing import Any, Literal
 
 import torch
@@ -26,7 +25,7 @@ from runtime.bundle import Bundle
 from runtime.daemon import open_device
 from runtime.device import Device, Limits
 from runtime.local_compute import LocalCompute
-from runtime.processes import RunningMec, running_mec, running_neighbours
+from runtime.processes import RunningMec, RunningNeighbours, running_mec, running_neighbours
 from runtime.workloads.base import get_workload
 
 
@@ -43,6 +42,8 @@ class LiveBackend:
         range: ScenarioRange,
         split: Literal["validation", "test"] = "validation",
         profile: Path | None = None,
+        *,
+        learning: bool = True,
     ) -> None:
         self.costs = costs
         self._bundle, self._bank, self._range, self._profile = bundle, bank, range, profile
@@ -51,8 +52,8 @@ class LiveBackend:
         self._mec_slowdown = 0.0
         self._mec_stack, self._episode_stack = ExitStack(), ExitStack()
         self._device: Device | None = None
-        self._neighbours: Popen[bytes] | None = None
-        self._clock = _Stopwatch()
+        self._neighbours = RunningNeighbours(None)
+        self._clock = _Stopwatch() if learning else _Clock()
         self._state: SystemState | None = None
         self._warm = False
         atexit.register(self.close)
@@ -77,6 +78,7 @@ class LiveBackend:
         self._episode_stack.callback(self._leave)
         state = self._next_state(self._device)
         assert state is not None, "an episode has at least one frame"
+        self._neighbours.begin()  # together with the first frame, as in the twin
         return state
 
     def step(self, row: int) -> Step:
@@ -123,14 +125,14 @@ class LiveBackend:
     def _check_processes(self) -> None:
         """A measurement without its MEC is none: say so rather than train on local answers."""
         mec = None if self._mec is None else self._mec.process
-        for what, process in (("MEC", mec), ("load generator", self._neighbours)):
+        for what, process in (("MEC", mec), ("load generator", self._neighbours.process)):
             if process is not None and (code := process.poll()) not in (None, 0):
                 raise FailureError(f"the {what} process ended with exit code {code}; reset() starts another one")
 
     def _leave(self) -> None:
         if self._device is not None:
             self._device.close()
-        self._device, self._neighbours = None, None
+        self._device, self._neighbours = None, RunningNeighbours(None)
 
     def _warm_up(self) -> None:
         if not self._warm:
@@ -139,7 +141,20 @@ class LiveBackend:
             self._warm = True
 
 
-class _Stopwatch:
+class _Clock:
+    """A clock that nothing stops."""
+
+    def __call__(self) -> float:
+        return time.perf_counter()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class _Stopwatch(_Clock):
     """A clock that runs inside ``with`` blocks only. Owns how long it stood."""
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import select
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,7 @@ from runtime.transport import Dealer
 
 _READY_WAIT_S = 10.0
 _BUDGET_MS = 60_000.0
+_LISTEN_EVERY_S = 0.1
 
 
 def neighbour_row(costs: CostTable) -> int:
@@ -62,6 +64,11 @@ class Neighbours:
             self._dealer.wait(0.05)
             if time.perf_counter() > limit_s or self._session.state is LinkState.REFUSED:
                 raise FailureError("the neighbours were not welcomed by the MEC; is it running, with the same bundle?")
+
+    def wait_for(self, descriptor: int) -> None:
+        """Keep the session until something comes through a pipe, or its other end is closed."""
+        while not select.select([descriptor], [], [], _LISTEN_EVERY_S)[0]:
+            self._listen()
 
     def play(self) -> int:
         """Send until the series has ended; how many requests were sent."""
@@ -121,7 +128,7 @@ class Neighbours:
 
 
 def main() -> int:
-    """``python -m runtime.neighbours``, ready when the MEC has welcomed it; see ``runtime.processes``."""
+    """``python -m runtime.neighbours``: ready when the MEC has welcomed it, begins when its stdin ends."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m runtime.neighbours")
     parser.add_argument("--mec", required=True, help="endpoint of the MEC")
     parser.add_argument("--bundle", required=True, help="workload or directory")
@@ -149,6 +156,7 @@ def main() -> int:
         print(f"mecpilot neighbours: {error}", file=sys.stderr)
         return error.exit_code
     say_ready(options.ready_file, "ready")
+    others.wait_for(sys.stdin.fileno())
     others.play()
     others.close()
     return 0

@@ -30,6 +30,18 @@ class RunningMec:
     process: subprocess.Popen[bytes]
 
 
+@dataclass(frozen=True)
+class RunningNeighbours:
+    """A load generator that the MEC has welcomed and that waits for the word; or nothing."""
+
+    process: subprocess.Popen[bytes] | None
+
+    def begin(self) -> None:
+        """Let the first second of the load begin; may be said twice."""
+        if self.process is not None and self.process.stdin is not None:
+            self.process.stdin.close()
+
+
 @contextlib.contextmanager
 def running_mec(
     workload: str, *, slowdown: float = 1.0, bind: str = "tcp://127.0.0.1:*", options: tuple[str, ...] = ()
@@ -43,10 +55,10 @@ def running_mec(
 @contextlib.contextmanager
 def running_neighbours(
     endpoint: str, bundle: str, scenario: Scenario, profile: Path | None = None
-) -> Iterator[subprocess.Popen[bytes] | None]:
-    """Other devices that load the MEC as the scenario says, for the time of a block; none when it says 0."""
+) -> Iterator[RunningNeighbours]:
+    """Other devices that load the MEC as the scenario says, from ``begin()`` to the end of a block; none at load 0."""
     if scenario.mec_load_frac <= 0:
-        yield None
+        yield RunningNeighbours(None)
         return
     options = {
         "--mec": endpoint,
@@ -59,7 +71,7 @@ def running_neighbours(
     } | ({"--profile": profile} if profile else {})
     command = [str(part) for pair in options.items() for part in pair]
     with _child("the load generator", ("-m", "runtime.neighbours", *command), "--ready-file") as (process, _):
-        yield process
+        yield RunningNeighbours(process)
 
 
 @contextlib.contextmanager
@@ -70,7 +82,7 @@ def _child(what: str, command: tuple[str, ...], ready_option: str) -> Iterator[t
         process = subprocess.Popen(
             [sys.executable, *command, ready_option, f"/dev/fd/{writing}"],
             pass_fds=(writing,),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
     except BaseException:
@@ -95,6 +107,8 @@ def _ready_line(what: str, reading: int) -> str:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
     process.terminate()
     try:
         process.wait(STOP_WAIT_S)

@@ -170,7 +170,9 @@ def test_neighbours_load_the_mec_as_the_scenario_says(bundle: Bundle, capfd: pyt
     scenario = Scenario(frames=40, fps=10.0, mec_load_frac=0.5, mec_slowdown=8.0, seed=4)
     with running_mec(WORKLOAD, slowdown=8.0) as loaded:
         with running_neighbours(loaded.endpoint, WORKLOAD, scenario) as others:
-            others.wait(20)
+            others.begin()
+            assert others.process is not None
+            others.process.wait(20)
         loaded.process.send_signal(signal.SIGTERM)
         loaded.process.wait(5)
     served = re.search(r"served (\d+)", capfd.readouterr().err)
