@@ -21,6 +21,7 @@ from controller.metrics import Frames, Interval
 from controller.registry import CONTROLLER_NAMES
 from controller.scenario import ScenarioRange
 from controller.uplink import Trace, TraceBank
+from runtime import policy_file as policy_file_module
 from runtime.markov_traces import builtin_traces
 from runtime.policy_file import save_policy
 
@@ -158,12 +159,26 @@ def test_a_timeline_shows_every_frame(world: World) -> None:
     assert set(telling_episodes(comparison)) == {"typical", "hard"}
 
 
+def test_without_a_policy_file_the_shipped_one_competes(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--controllers", "ppo", "--json", "-")
+    assert code == 0
+    assert list(json.loads(out)["controllers"]) == ["ppo"]
+
+
+def test_a_workload_without_a_shipped_policy_asks_for_a_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_file_module, "SHIPPED_DIR", tmp_path)
+    code, _, err = run(capsys, "--controllers", "ppo")
+    assert code == 2
+    assert "ppo without --policy FILE" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["--controllers", "magic"], "unknown controller 'magic'; expected one of"),
         (["--controllers", ","], "no controller was named"),
-        (["--controllers", "ppo"], "ppo without --policy FILE"),
         (["--controllers", "edgent", "--policy", "x"], "--policy without ppo"),
         (["--controllers", "hindsight", "--live"], "hindsight knows the future and runs in the twin only"),
         (["--policy", "bad.txt"], "not a safetensors file"),

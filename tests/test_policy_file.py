@@ -15,7 +15,8 @@ from safetensors.numpy import save_file
 from controller.errors import MecpilotError, UsageError
 from controller.features import FEATURE_SCHEMA
 from controller.policy import FrozenPolicy
-from runtime.policy_file import load_policy, save_policy
+from runtime.policy_file import load_policy, save_policy, shipped_policy
+from runtime.workloads.base import WORKLOADS
 
 TENSORS = [field.name for field in fields(FrozenPolicy)]
 
@@ -136,3 +137,13 @@ def test_reading_a_policy_loads_neither_torch_nor_stable_baselines3(path: Path) 
         "sys.exit(any(m in sys.modules for m in ('torch', 'stable_baselines3', 'gymnasium')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_the_shipped_policy_fits_the_feature_schema_and_says_how_it_was_trained(workload: str) -> None:
+    path = shipped_policy(workload)
+    assert path is not None
+    _, manifest = load_policy(path)
+    assert manifest.workload == workload == manifest.training["workload"]
+    assert manifest.training["traces"] == []
+    assert manifest.evaluation["utility"] > 0
