@@ -18,7 +18,7 @@ from live import WORKLOAD, device, run_device
 
 import mecpilot
 from controller.records import BreakdownMs, Outcome, Status
-from runtime import wire
+from runtime import policy_file, wire
 from runtime.bundle import Bundle, open_bundle
 from runtime.manifest import encode_manifest
 from runtime.outcome_log import OutcomeLog, outcome_line
@@ -237,7 +237,6 @@ class TestFullDisk:
         (["--decision", '{"model": "alexnet", "partition_point": 99}'], "expected partition_point among"),
         (["--decision", "{}", "--controller", "edgent"], "expected one of them"),
         (["--controller", "hindsight"], "only the twin"),
-        (["--controller", "ppo"], "--policy"),
         (["--policy", "/nowhere/policy"], "/nowhere/policy"),
         (["--uplink", "/nowhere/trace.csv"], "/nowhere/trace.csv"),
         (["--outcomes", "/nowhere/log"], "/nowhere/log"),
@@ -255,6 +254,16 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     streams = capsys.readouterr()
     assert (streams.out, streams.err.count("\n")) == ("", 1)
     assert expected in streams.err
+
+
+def test_ppo_asks_for_a_policy_where_none_is_shipped(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_file, "SHIPPED_DIR", tmp_path)
+    assert mecpilot.main(["device", "--workload", WORKLOAD, "--frames", "1", "--controller", "ppo"]) == 2
+    streams = capsys.readouterr()
+    assert (streams.out, streams.err.count("\n")) == ("", 1)
+    assert "--policy" in streams.err
 
 
 def test_a_mec_that_cannot_bind_such_an_endpoint_says_what_one_is(capsys: pytest.CaptureFixture[str]) -> None:
