@@ -24,6 +24,7 @@ from envs.flight import Moment, moment_of, true_latency_s
 from envs.record import aged_score
 from envs.rules import RecordedScores, TwinCalibration, make_rules
 from envs.transition import StepRecord, transition
+from envs.uplink_state import meet_mec
 from envs.world import World, new_world, observe
 
 Reward = Literal["replayed", "expected"]
@@ -154,7 +155,8 @@ class Twin:
 
     def _begin(self, scenarios: Sequence[Scenario], seconds: int) -> _Begun:
         conditions = conditions_of(scenarios, self.costs.neighbour_mec_s, seconds)
-        return _Begun(scenarios, conditions, new_world(self._rules, conditions))
+        world = meet_mec(self._rules, conditions, new_world(self._rules, conditions))
+        return _Begun(scenarios, conditions, world)
 
     def _from_stock(self, count: int) -> tuple[_Begun, slice]:
         """So many episodes of those drawn beforehand: drawing one by one costs several times as much."""

@@ -2,7 +2,7 @@
 
 Requests cross one after another, so their replies come in the order of sending, and what each will tell can be noted
 when it is sent, with the time from which on it is known. Silence is rare: it is computed only in the rows where a
-transmission lasts so long that the session takes the link for down.
+transmission, or the probe before the first frame, lasts so long that the session takes the link for down.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from controller.records import Bools, Floats, Ints
+from controller.records import UPLINK_HISTORY, Bools, Floats, Ints
 from controller.telemetry import SLOWDOWN_ALPHA, smooth, uplink_sample_bps
+from controller.uplink import FLOOR_BPS
 from envs.conditions import Conditions
 from envs.flight import Flight, Moment
 from envs.rules import Rules
@@ -24,6 +25,8 @@ from runtime.device import PROBE_BYTES
 SILENCE_S = device_session.SILENCE_S + device_session.HEARTBEAT_S / 2
 _SILENCE_S, _ALPHA = np.array(SILENCE_S), np.array(SLOWDOWN_ALPHA)
 _SAMPLE_MASK = np.array(SAMPLES_KEPT - 1)
+#: More probes than these, one after another, are not followed: longer than most episodes.
+_MOST_PROBES = 64
 
 
 class UplinkState(NamedTuple):
@@ -93,6 +96,32 @@ def _with_sample(
     return samples
 
 
+def meet_mec(rules: Rules, conditions: Conditions, world: World) -> World:
+    """The world after the first probe, which tells what the uplink carries.
+
+    Where it takes so long that the link counts as down, frames begin without a sample, and the probe is repeated. The
+    trace begins anew with the first frame, as it does for a device.
+    """
+    crossed = _crossed(rules, conditions, np.arange(len(world.now_s)), np.zeros_like(world.now_s))
+    samples = world.samples.copy()
+    samples[Sample.UPLINK_BPS] = uplink_sample_bps(PROBE_BYTES, crossed, ZERO, ZERO)
+    heard = crossed + conditions.rtt_s + rules.overhead_s - _SILENCE_S
+    rows = np.flatnonzero(heard > 0)
+    if not len(rows):
+        return world._replace(samples=samples)
+    begin, crossed = _probed(rules, conditions, rows, heard[rows])
+    samples[Sample.UPLINK_BPS, :, rows] = FLOOR_BPS
+    samples[Sample.AT_S, :, rows] = samples[Sample.REPLY_S, :, rows] = -SILENCE_S
+    _tell_probe(rules, conditions, samples, rows, UPLINK_HISTORY - 1, begin, crossed)
+    world = world._replace(
+        heard=world.heard.copy(), down_until_s=world.down_until_s.copy(), last=world.last.copy(), samples=samples
+    )
+    world.heard[rows] = UPLINK_HISTORY - 1
+    world.down_until_s[rows] = begin - conditions.rtt_s[rows]
+    world.last[Last.CROSSED_S, rows] = crossed
+    return world
+
+
 def _go_silent(
     rules: Rules, conditions: Conditions, state: UplinkState, lost: Bools, breaks: Bools, down_from_s: Floats
 ) -> UplinkState:
@@ -102,23 +131,58 @@ def _go_silent(
         down_from_s=state.down_from_s.copy(),
         down_until_s=state.down_until_s.copy(),
     )
-    batch, rows = len(breaks), np.flatnonzero(breaks)
-    rtt, start = conditions.rtt_s[rows], conditions.trace_start_s[rows]
-    up, from_s = state.last[Last.REPLY_S, rows], down_from_s[rows]
+    rows = np.flatnonzero(breaks)
+    from_s = down_from_s[rows]
     joins = state.down_until_s[rows] > from_s  # the silence before
+    begin, crossed = _probed(rules, conditions, rows, state.last[Last.REPLY_S, rows])
     state.down_from_s[rows] = np.where(joins, state.down_from_s[rows], from_s)
-    state.down_until_s[rows] = up
-    begin = np.maximum(up + rtt, state.last[Last.CROSSED_S, rows])
-    bits = PROBE_BYTES * conditions.bits_per_byte[rows]
-    crossed = rules.bank.finish_s(conditions.trace[rows], start + begin, bits) - start
+    state.down_until_s[rows] = begin - conditions.rtt_s[rows]
     state.last[Last.CROSSED_S, rows] = crossed
-    flat, told = state.samples.reshape(Sample.COUNT, -1), state.told[rows]
-    newest = ((told - 1) & _SAMPLE_MASK) * batch + rows
-    place = (told & _SAMPLE_MASK) * batch + rows
-    flat[:, place] = flat[:, newest]  # of the MEC's queue the probe tells nothing
-    flat[Sample.AT_S][place] = crossed + rtt + rules.overhead_s
-    flat[Sample.UPLINK_BPS][place] = uplink_sample_bps(PROBE_BYTES, crossed - begin, ZERO, ZERO)
-    flat[Sample.SENT_BYTES][place] = state.sent_bytes[rows]
-    flat[Sample.MEC_SLOWDOWN][place] = state.mec_slowdown[rows] = conditions.mec_slowdown[rows]
+    told = state.told[rows]
+    _tell_probe(rules, conditions, state.samples, rows, told, begin, crossed)
+    state.samples[Sample.SENT_BYTES, told & _SAMPLE_MASK, rows] = state.sent_bytes[rows]
+    state.mec_slowdown[rows] = conditions.mec_slowdown[rows]
     state.told[rows] = told + 1
     return state
+
+
+def _probed(rules: Rules, conditions: Conditions, rows: Ints, heard_s: Floats) -> tuple[Floats, Floats]:
+    """When the probe of a link that is heard again begins and has crossed.
+
+    It follows a bare ping. Where it silences the link itself the same happens again once its echo is heard; the session
+    has forgotten it by then, so it tells nothing.
+    """
+    rtt = conditions.rtt_s[rows]
+    begin = heard_s + rtt
+    crossed = _crossed(rules, conditions, rows, begin)
+    for _ in range(_MOST_PROBES):
+        echo = crossed + rtt + rules.overhead_s
+        silenced = echo - begin > _SILENCE_S
+        if not silenced.any():
+            break
+        begin = np.where(silenced, echo + rtt, begin)
+        crossed = _crossed(rules, conditions, rows, begin)
+    return begin, crossed
+
+
+def _crossed(rules: Rules, conditions: Conditions, rows: Ints, begin_s: Floats) -> Floats:
+    """When a probe that begins to cross at ``begin_s`` has done so."""
+    start, bits = conditions.trace_start_s[rows], PROBE_BYTES * conditions.bits_per_byte[rows]
+    return np.asarray(rules.bank.finish_s(conditions.trace[rows], start + begin_s, bits) - start)
+
+
+def _tell_probe(
+    rules: Rules,
+    conditions: Conditions,
+    samples: Floats,
+    rows: Ints,
+    told: Ints | int,
+    begin_s: Floats,
+    crossed_s: Floats,
+) -> None:
+    """Note in place what the echo will tell: of the MEC's queue nothing, so that stands as before."""
+    place = np.broadcast_to(np.asarray(told) & _SAMPLE_MASK, rows.shape)
+    samples[:, place, rows] = samples[:, (place - 1) & _SAMPLE_MASK, rows]
+    samples[Sample.AT_S, place, rows] = crossed_s + conditions.rtt_s[rows] + rules.overhead_s
+    samples[Sample.UPLINK_BPS, place, rows] = uplink_sample_bps(PROBE_BYTES, crossed_s - begin_s, ZERO, ZERO)
+    samples[Sample.MEC_SLOWDOWN, place, rows] = conditions.mec_slowdown[rows]

@@ -13,10 +13,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
-from controller.telemetry import MAX_UNANSWERED, uplink_sample_bps
+from controller.telemetry import MAX_UNANSWERED
 from envs.conditions import Conditions
 from envs.rules import Rules
-from runtime.device import PROBE_BYTES
 
 #: Remembered uplink samples: those of the history, and those still to come; a power of two.
 SAMPLES_KEPT = 16
@@ -101,11 +100,10 @@ class World(NamedTuple):
 
 
 def new_world(rules: Rules, conditions: Conditions) -> World:
-    """The first decision point: frame 0 was just captured, and one probe has crossed the link."""
+    """The first decision point: frame 0 was just captured. What the uplink carries is not known yet."""
     batch = len(conditions.deadline_s)
     zeros, none = np.zeros(batch), np.zeros(batch, np.int64)
     samples = np.zeros((Sample.COUNT, SAMPLES_KEPT + 1, batch))
-    samples[Sample.UPLINK_BPS] = _first_sample_bps(rules, conditions)
     samples[Sample.MEC_SLOWDOWN] = conditions.mec_slowdown
     return World(
         now_s=zeros,
@@ -137,13 +135,6 @@ def _no_answers(rules: Rules, batch: int) -> Floats:
     answers = np.zeros((Known.COUNT, kept, batch))
     answers[Known.OUT_S] = np.inf
     return answers
-
-
-def _first_sample_bps(rules: Rules, conditions: Conditions) -> Floats:
-    bits = PROBE_BYTES * conditions.bits_per_byte
-    start = conditions.trace_start_s
-    took = rules.bank.finish_s(conditions.trace, start, bits) - start
-    return uplink_sample_bps(PROBE_BYTES, took, ZERO, ZERO)
 
 
 def count_rows(mask: Bools) -> Ints:

@@ -79,7 +79,13 @@ class ReferenceTwin:
         self.told: list[Told] = []
         self.device_slowdown = s.device_slowdown / (1 - self.device_load[0])
         self.on_time_frac, self.fallback_frac = 1.0, 0.0
-        self.first_bps = PROBE_BYTES * 8 / self.crossing_s(0.0, PROBE_BYTES)
+        self.met_s = 0.0
+        first_s = self.crossing_s(0.0, PROBE_BYTES)
+        self.first_bps = PROBE_BYTES * 8 / max(first_s, 1e-4)
+        heard_s = first_s + s.rtt_s + self.calibration.overhead_s - SILENCE_S
+        if heard_s > 0:
+            self.met_s, self.first_bps = -SILENCE_S, 1000.0
+            self.down = (0.0, self.probe(heard_s))
 
     # The world ----------------------------------------------------------------------------------------------
 
@@ -91,6 +97,21 @@ class ReferenceTwin:
         bits = np.array([size * 8.0 / s.uplink_share_frac])
         begin = np.array([s.trace_start_s + begin_s])
         return float(self.bank.finish_s(np.array([s.trace_index]), begin, bits)[0] - begin[0])
+
+    def probe(self, heard_s: float) -> float:
+        """After a silence: probe until one is answered in time; until when the link is down."""
+        s = self.scenario
+        while True:
+            begin_s = heard_s + s.rtt_s
+            took_s = self.crossing_s(begin_s, PROBE_BYTES)
+            echo_s = begin_s + took_s + s.rtt_s + self.calibration.overhead_s
+            if echo_s - begin_s <= SILENCE_S:
+                break
+            heard_s = echo_s
+        self.link_free_s = begin_s + took_s
+        bps = PROBE_BYTES * 8 / max(took_s, 1e-4)
+        self.told.append(Told(echo_s, bps, self.sent_bytes, reset_slowdown=s.mec_slowdown))
+        return heard_s
 
     def luck_of(self, row: int) -> float:
         return float(self.luck[row, (self.noise_start + self.frame) % NOISE_ROWS])
@@ -231,13 +252,7 @@ class ReferenceTwin:
             self.told.append(sample)
         if breaks:
             from_s = silent_from_s + SILENCE_S
-            self.down = (self.down[0] if self.down[1] > from_s else from_s, reply_s)
-            begin_s = max(reply_s + s.rtt_s, self.link_free_s)
-            probe_s = self.crossing_s(begin_s, PROBE_BYTES)
-            self.link_free_s = begin_s + probe_s
-            echo_s = self.link_free_s + s.rtt_s + self.calibration.overhead_s
-            bps = PROBE_BYTES * 8 / max(probe_s, 1e-4)
-            self.told.append(Told(echo_s, bps, self.sent_bytes, reset_slowdown=s.mec_slowdown))
+            self.down = (self.down[0] if self.down[1] > from_s else from_s, self.probe(reply_s))
         return reply_s, transmit_s
 
     def advance(self, busy_until_s: float, first: int) -> int:
@@ -285,8 +300,8 @@ class ReferenceTwin:
         return {
             "frame_age_s": self.now_s - self.frame * self.interval_s,
             "uplink_bps": newest_first[:8],
-            "uplink_sample_count": len(heard) + 1,
-            "uplink_age_s": self.now_s - (heard[-1].at_s if heard else 0.0),
+            "uplink_sample_count": len(heard) + (self.met_s == 0.0),
+            "uplink_age_s": self.now_s - (heard[-1].at_s if heard else self.met_s),
             "uplink_backlog_bytes": self.sent_bytes - crossed,
             "rtt_s": self.scenario.rtt_s + self.calibration.overhead_s,
             "device_slowdown": self.device_slowdown,
@@ -295,7 +310,7 @@ class ReferenceTwin:
             "mec_queue_s": replies[-1].queue_s if replies else 0.0,
             "mec_queue_mean_s": sum(queues[-8:]) / 8,
             "mec_slowdown": slowdown,
-            "mec_age_s": self.now_s - (replies[-1].at_s if replies else 0.0),
+            "mec_age_s": self.now_s - (replies[-1].at_s if replies else self.met_s),
             "link_up": not self.is_down(self.now_s),
             "on_time_frac": self.on_time_frac,
             "fallback_frac": self.fallback_frac,

@@ -12,10 +12,10 @@ import pytest
 from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.neighbours import LEVELS, STREAM_UNITS
-from controller.records import Decision, Status
+from controller.records import Decision, Status, SystemState
 from controller.scenario import Scenario, ScenarioRange
 from controller.space import DecisionSpace
-from controller.uplink import Trace, TraceBank
+from controller.uplink import FLOOR_BPS, Trace, TraceBank
 from envs.mec_queue import neighbour_queue
 from envs.rules import TwinCalibration
 from envs.transition import STATUSES
@@ -360,6 +360,24 @@ class TestAgainstTheDevice:
         )
         skipped = self.compare(sim, recorded, rng.integers(0, len(costs), 80), RTT_S)
         assert skipped > 20
+
+    def test_in_an_outage_both_begin_without_a_sample_and_get_one_after_it(self) -> None:
+        rates = [5e3] * 2 + [1e6] * 20  # 1.64 s for a probe
+        sim = Simulation(uplink_bps=rates, fps=20.0, frames=100)
+        seen: list[SystemState] = []
+        while (state := sim.device.next_decision()) is not None:
+            seen.append(state)
+            sim.device.execute(0)
+        sim.device.close()
+        scores = SimpleNamespace(score=np.ones((4, 1000), np.float32))
+        twin = Twin(sim.costs, sim.bank, scores, ScenarioRange(), calibration=QUIET)
+        told = [twin.reset(scenarios=[dataclasses.replace(sim.scenario, rtt_s=RTT_S, mec_slowdown=1.0)])]
+        told += [twin.step(np.zeros(1, int))[0] for _ in seen[1:]]
+        first, expected = (int(np.argmax([s.uplink_sample_count[0] for s in states])) for states in (told, seen))
+        assert first > 0
+        assert abs(first - expected) <= 0.25 * 20  # the session looks with every heartbeat
+        assert told[0].uplink_bps[0, 0] == seen[0].uplink_bps[0, 0] == FLOOR_BPS
+        assert told[first].uplink_bps[0, 0] == pytest.approx(seen[expected].uplink_bps[0, 0], rel=0.1)
 
     def compare(self, sim: Simulation, scores: Any, rows: Any, rtt_s: float) -> int:
         """Play the rows on both; how many frames were skipped."""
