@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -102,6 +103,8 @@ def _complain(text: str, exit_code: int) -> int:
 
 def console() -> None:
     """Entry point of the console script."""
+    # An exception, so that every ``finally`` is run: processes that a command has started end with it.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main())
 
 

@@ -8,12 +8,13 @@ import signal
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from live import WORKLOAD, Finished, device, run_device
+from live import ROOT, WORKLOAD, Finished, device, run_device
 
 from controller.records import Decision
 from controller.scenario import Scenario
@@ -164,6 +165,30 @@ def test_sigterm_drains_the_mec_and_the_device_goes_on(tmp_path: Path) -> None:
     done.check_no_frame_lost()
     assert {outcome["status"] for outcome in done.outcomes[-10:]} == {"fallback"}
     assert "the link is down" in done.err
+
+
+def test_sigterm_ends_the_workers_of_a_training_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mecpilot", "models", "train", "--workload", WORKLOAD, "--out", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT) as training:
+        children = Path(f"/proc/{training.pid}/task/{training.pid}/children")
+        limit_s = time.monotonic() + 60
+        while len(workers := children.read_text().split()) < 2:  # the first one tracks resources
+            assert training.poll() is None
+            assert time.monotonic() < limit_s
+            time.sleep(0.05)
+        training.terminate()
+        assert training.wait(30) == 128 + signal.SIGTERM
+    while left := [worker for worker in workers if is_running(worker)]:
+        assert time.monotonic() < limit_s, f"{left} outlived the training"
+        time.sleep(0.05)
+
+
+def is_running(pid: str) -> bool:
+    """Not ended; nobody may have asked yet how it ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_neighbours_load_the_mec_as_the_scenario_says(bundle: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
