@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from agents.plots import draw_comparison, draw_timeline
 from agents.report import Comparison, as_json, ranking_table, table_console
@@ -24,9 +25,11 @@ from controller.metrics import Frames
 from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.uplink import Trace
+from runtime.bundle import open_bundle
 from runtime.markov_traces import builtin_traces
 from runtime.pictures import draw_strip
 from runtime.processes import running_mec, running_neighbours
+from runtime.profile import load_costs, shipped_path
 from runtime.workloads.base import get_workload
 
 #: What is compared live.
@@ -83,7 +86,7 @@ def run(places: Places, workload: str, steps: int, scenario: Scenario) -> None:
     _step("4. Compare controllers on the twin, on traces that were not trained on")
     _mecpilot("evaluate", *on, "--policy", places.policy, "--out", places.twin)
     _step(f"5. Deploy: a MEC, other devices, and one device per controller for {scenario.frames} frames, as processes")
-    trace = _write_trace(places.trace)
+    trace, scenario = _write_trace(places.trace), _same_device(scenario, workload, places.profile)
     _deploy(places, workload, scenario)
     _compare(places, workload, scenario, trace)
     _say_where(places, time.monotonic() - start_s)
@@ -96,6 +99,15 @@ def _deploy(places: Places, workload: str, scenario: Scenario) -> None:
             with running_neighbours(mec.endpoint, workload, scenario, places.profile) as others:
                 others.begin()
                 _mecpilot("device", "--mec", mec.endpoint, *_device_options(places, workload, scenario, name))
+
+
+def _same_device(scenario: Scenario, workload: str, profile: Path) -> Scenario:
+    """The scenario with a device that is as slow wherever the demo runs: its slowdown counts from the shipped profile,
+    while a device counts from this machine's."""
+    bundle = open_bundle(workload)
+    told_s, here_s = (load_costs(bundle, path).head_s for path in (shipped_path(workload), profile))
+    slowdown = scenario.device_slowdown * float(np.median(told_s / here_s))
+    return replace(scenario, device_slowdown=max(round(slowdown, 1), 1.0))
 
 
 def _device_options(places: Places, workload: str, s: Scenario, controller: str) -> list[object]:

@@ -56,7 +56,7 @@ class Workload(Protocol):
         ...
 
     def telling_scenario(self) -> Scenario:
-        """One episode in which controllers differ, for demonstrations."""
+        """One episode in which controllers differ, for demonstrations; slowdowns count from the shipped profile."""
         ...
 
     def resize(self, image: Image, px: int) -> Image:
