@@ -187,20 +187,27 @@ def family_table(comparison: Comparison) -> Table:
     return table
 
 
-def margin_table(comparison: Comparison, references: Sequence[str]) -> Table:
-    """By how much the learned policy is above each reference, per family of traces."""
+def margin_table(
+    comparison: Comparison,
+    references: Sequence[str],
+    what: str = "trace family",
+    groups: Mapping[str, Bools] | None = None,
+) -> Table:
+    """By how much the learned policy is above each reference, per group of episodes: by default, family of traces."""
     metrics = (UTILITY, STREAMING) if comparison.is_stream else (UTILITY,)
-    table = Table(title=f"{LEARNED} minus a reference per trace family [95 %]", title_justify="left")
-    table.add_column("trace family")
+    table = Table(title=f"{LEARNED} minus a reference per {what} [95 %]", title_justify="left")
+    table.add_column(what)
     table.add_column("episodes", justify="right")
     for metric in metrics:
         for name in references:
             table.add_column(f"{metric.split('_')[0]}: {name}", justify="right")
-    everywhere = np.ones(len(comparison.families), bool)
-    for family in [*sorted(set(comparison.families)), "all"]:
-        some = everywhere if family == "all" else comparison.of_family(family)
+    if groups is None:
+        groups = {family: comparison.of_family(family) for family in sorted(set(comparison.families))}
+    for group, some in (*groups.items(), ("all", np.ones(len(comparison.families), bool))):
+        if not some.any():
+            continue
         gains = [comparison.difference(LEARNED, name, metric, some) for metric in metrics for name in references]
-        table.add_row(family, str(some.sum()), *(_bracketed(gain.as_json(), signed=True) for gain in gains))
+        table.add_row(group, str(some.sum()), *(_bracketed(gain.as_json(), signed=True) for gain in gains))
     return table
 
 

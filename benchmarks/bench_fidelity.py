@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.machine_profile import machine_profile
 from controller.base import Controller
 from controller.records import Decision, Status, SystemState
 from controller.registry import make_controller
@@ -32,7 +32,6 @@ from runtime.bundle import open_bundle
 from runtime.markov_traces import builtin_traces
 from runtime.policy_file import load_policy, shipped_policy
 from runtime.profile import candidates, load_costs
-from runtime.profile_commands import profile as measure_profile
 from runtime.tuning_file import load_tunings
 
 TERMS = ("wait", "head", "uplink", "queue", "tail", "downlink")
@@ -235,10 +234,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--profile", type=Path, help="of this machine; default: measured now")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        profile = options.profile or Path(folder) / "profile.json"
-        if options.profile is None:
-            measure_profile(options.workload, out=profile)
+    with machine_profile(options.workload, options.profile) as profile:
         terms = "".join(f"{term:^13}" for term in ("total", *TERMS))
         print(f"{'live/twin':<15}{terms}     SLO       utility   (ms: medians; of the queue means)")
         results = run(options.workload, profile, options.frames, options.controllers.split(","))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import sys
 import time
@@ -20,7 +21,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
+from rich.table import Table
 
 from agents.best_offload import BEST_OFFLOAD, best_offload
 from agents.evaluation import Entrants, compare_in_twin
@@ -56,6 +59,8 @@ HELD_OUT_SHARE = 3
 MOST_PER_FAMILY = 16
 #: What is reported family by family.
 MARGINS = (BEST_OFFLOAD, "device-only")
+#: Device slowdowns between which results are told apart.
+SLOWDOWNS = (0.0, 30.0, 100.0, 200.0, np.inf)
 
 
 def split_files(directory: Path, held_out: Sequence[str]) -> tuple[list[Path], list[Path]]:
@@ -118,6 +123,18 @@ def _against_offload(world: World, comparison: Comparison) -> Comparison:
     return replace(comparison, runs={**runs, BEST_OFFLOAD: (best_offload(world, scenarios),)})
 
 
+def _by_slowdown(world: World, comparison: Comparison) -> Table:
+    """The policies against the best classical controllers, for devices of different speed."""
+    slowdown = np.array([scenario.device_slowdown for scenario in paired_scenarios(world, range(comparison.seeds))])
+    groups = {f"{a:g} to {b:g}": (slowdown >= a) & (slowdown < b) for a, b in itertools.pairwise(SLOWDOWNS)}
+    best = dict.fromkeys(comparison.classical_by(metric)[0] for metric in _metrics(comparison))
+    return margin_table(comparison, [*best, "device-only"], "device slowdown", groups)
+
+
+def _metrics(comparison: Comparison) -> tuple[str, ...]:
+    return (UTILITY, STREAMING) if comparison.is_stream else (UTILITY,)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workload", default="garments")
@@ -144,10 +161,10 @@ def main() -> None:
     console.print(ranking_table(comparison, report))
     console.print(family_table(comparison))
     console.print(margin_table(_against_offload(testing, comparison), MARGINS))
+    console.print(_by_slowdown(testing, comparison))
     console.print("utility per policy:", ", ".join(f"{mean:.4f}" for mean in report["ppo_per_policy"]))
     console.print(verdict(comparison), soft_wrap=True)
-    metrics = (UTILITY, STREAMING) if comparison.is_stream else (UTILITY,)
-    best = [comparison.difference(LEARNED, comparison.classical_by(metric)[0], metric) for metric in metrics]
+    best = [comparison.difference(LEARNED, comparison.classical_by(m)[0], m) for m in _metrics(comparison)]
     sys.exit(0 if all(gain.low > 0 for gain in best) else 1)
 
 

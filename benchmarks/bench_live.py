@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.bench_live [--traces DIR] [--scenarios 5] [--frames 600]``. Scenarios are drawn like those of
 `mecpilot evaluate`, on held-out traces that are spread over all there are. Live there are a MEC process, other devices
-that load it, a device that really computes, and a shaped uplink; the machine should have nothing else to do.
+that load it, a device that really computes, and a shaped uplink; the machine, which is profiled first, should have
+nothing else to do.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from agents.evaluation import Entrants, compare_live, play_in_twin
 from agents.report import STREAMING, UTILITY, Comparison, as_json
 from agents.rollout import on_trace
 from agents.world import open_world, traces_of
+from benchmarks.machine_profile import machine_profile
 from runtime.policy_file import load_policy, shipped_policy
 from runtime.tuning_file import load_tunings
 
@@ -71,18 +73,9 @@ def verdict(live: Comparison, twin: Comparison) -> list[str]:
     return lines
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workload", default="campus")
-    parser.add_argument("--traces", type=Path, nargs="*", default=[], help="default: the built-in test traces")
-    parser.add_argument("--controllers", default=CONTROLLERS, help="names, separated by commas")
-    parser.add_argument("--policy", type=Path, help="policy file of ppo; default: the shipped one")
-    parser.add_argument("--scenarios", type=int, default=5)
-    parser.add_argument("--frames", type=int, default=600, help="per controller and scenario")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    world = open_world(options.workload, traces_of(options.traces, "test"), "test")
+def compare(options: argparse.Namespace, profile: Path) -> None:
+    """Play, and print what was found."""
+    world = open_world(options.workload, traces_of(options.traces, "test"), "test", profile=profile)
     world = replace(world, range=replace(world.range, frames=options.frames))
     path = options.policy or shipped_policy(options.workload)
     names = tuple(options.controllers.split(","))
@@ -91,7 +84,7 @@ def main() -> None:
     with Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("live", total=entrants.total * options.scenarios * options.frames)
         live, played = compare_live(
-            world, entrants, sources, options.scenarios, progress=lambda done: bar.advance(task, done)
+            world, entrants, sources, options.scenarios, profile, lambda done: bar.advance(task, done)
         )
     twin = play_in_twin(world, entrants, sources, options.scenarios, played.scenarios)
     console = Console(width=160)
@@ -100,6 +93,22 @@ def main() -> None:
     console.print("\n".join(verdict(live, twin)), highlight=False)
     if options.json:
         options.json.write_text(json.dumps({"live": as_json(live), "twin": as_json(twin)}, indent=1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workload", default="campus")
+    parser.add_argument("--traces", type=Path, nargs="*", default=[], help="default: the built-in test traces")
+    parser.add_argument("--controllers", default=CONTROLLERS, help="names, separated by commas")
+    parser.add_argument("--policy", type=Path, help="policy file of ppo; default: the shipped one")
+    parser.add_argument("--scenarios", type=int, default=5)
+    parser.add_argument("--frames", type=int, default=600, help="per controller and scenario")
+    parser.add_argument("--profile", type=Path, help="of this machine; default: measured now")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with machine_profile(options.workload, options.profile) as profile:
+        compare(options, profile)
 
 
 if __name__ == "__main__":
