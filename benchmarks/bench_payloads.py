@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.bench_payloads --workload W`` prints bytes per frame and bits per element against the score for
 the payloads of every model, cut, resolution and codec that nothing beats, JPEG and WebP of quality 2 to 90 beside
-them (``--all``: every payload there is). The verdict compares at equal score: the smallest split payload that comes
-within 0.01 of a level, over the smallest JPEG or WebP that reaches it, both free to choose model, resolution and exit.
+them; ``--markdown FILE`` writes every payload there is (docs/payloads.md). The verdict compares at equal score: the
+smallest split payload that comes within 0.01 of a level, over the smallest JPEG or WebP that reaches it, both free to
+choose model, resolution and exit.
 """
 
 from __future__ import annotations
@@ -121,6 +122,36 @@ def draw(offers: Sequence[Offer], split: str, title: str, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def markdown(offers: Sequence[Offer], workload: str) -> str:
+    """Every payload: a table per model, a row per resolution, cut and codec, a column per exit."""
+    lines = [
+        f"# What an answer costs on the uplink: {workload}",
+        "",
+        f"`python -m benchmarks.bench_payloads --workload {workload} --markdown FILE`",
+        "",
+        "Bytes per frame and bits per element (of the image, or of the tensor) are means over the validation split,",
+        "scores are means over the test split, for every exit behind the cut. Cut 0 sends the image.",
+    ]
+    for model in dict.fromkeys(o.model for o in offers):
+        mine = [o for o in offers if o.model == model]
+        exits = sorted({o.exit_branch for o in mine})
+        lines += ["", f"## {model}", ""]
+        lines += ["| px | cut | codec | bytes | bits/element | " + " | ".join(f"exit {e}" for e in exits) + " |"]
+        lines += ["|---|---|---|---|---|" + "---|" * len(exits)]
+        rows: dict[tuple[int, int, str], list[Offer]] = {}
+        for o in sorted(mine, key=lambda o: (-o.resolution_px, o.partition_point, -o.mean_bytes)):
+            rows.setdefault((o.resolution_px, o.partition_point, o.codec), []).append(o)
+        for (px, cut, codec), found in rows.items():
+            score = {o.exit_branch: f"{o.score['test']:.3f}" for o in found}
+            cells = [
+                f"{found[0].mean_bytes:,.0f}",
+                f"{found[0].bits_per_element:.3f}",
+                *(score.get(e, "") for e in exits),
+            ]
+            lines.append(f"| {px} | {cut} | {codec} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def report(offers: Sequence[Offer], compared: dict[str, list[dict[str, Any]]], workload: str) -> dict[str, Any]:
     """Everything, for a program."""
     levels = {
@@ -137,7 +168,7 @@ def main() -> int:
     parser.add_argument("--workload", default="campus")
     parser.add_argument("--bundle", help="a bundle's directory; default: the one shipped for the workload")
     parser.add_argument("--frames", type=int, help="frames of each split that qualities not in the bundle are run on")
-    parser.add_argument("--all", action="store_true", help="print every payload, not only those that nothing beats")
+    parser.add_argument("--markdown", type=Path, help="file for a table of every payload, not only those unbeaten")
     parser.add_argument("--json", type=Path, help="file for everything")
     parser.add_argument("--plot", type=Path, help="default: runs/payloads/WORKLOAD.png")
     options = parser.parse_args()
@@ -147,8 +178,6 @@ def main() -> int:
     offers = recorded_offers(bundle)
     with progress.status("running image codecs") as status:
         offers += live_offers(bundle, workload, options.frames, status.update)
-    if options.all:
-        console.print(offers_table(offers, f"Every payload of {options.workload}"))
     for kind, is_split in (("split payloads", True), ("images", False)):
         best = frontier((o for o in offers if o.is_split == is_split), "validation")
         console.print(offers_table(best, f"Best {kind} of {options.workload}, chosen on validation"))
@@ -157,6 +186,8 @@ def main() -> int:
         console.print(comparison_table(rows, split))
     plot = options.plot or Path("runs/payloads") / f"{options.workload}.png"
     draw(offers, "test", f"{options.workload}: what an answer costs on the uplink", plot)
+    if options.markdown:
+        options.markdown.write_text(markdown(offers, options.workload))
     if options.json:
         options.json.write_text(json.dumps(report(offers, compared, options.workload), indent=1) + "\n")
     return verdict(compared["test"], console, plot)

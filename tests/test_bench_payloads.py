@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import payload_offers
-from benchmarks.bench_payloads import comparison, draw, family_of, frontier, offers_table, smallest
+from benchmarks.bench_payloads import comparison, draw, family_of, frontier, markdown, offers_table, smallest
 from benchmarks.payload_offers import Offer, live_offers, recorded_offers
 from controller.errors import FailureError
 from runtime.bundle import open_bundle
@@ -35,6 +36,14 @@ OFFERS = [
 
 def test_the_frontier_holds_what_nothing_beats_in_bytes_and_score() -> None:
     assert [offer.mean_bytes for offer in frontier(OFFERS, "validation")] == [400, 4_000 + 5_000, 12_000]
+
+
+def test_the_whole_table_has_a_row_per_payload_and_a_column_per_exit() -> None:
+    deeper = replace(OFFERS[4], exit_branch=2, score={"validation": 0.95, "test": 0.94})
+    lines = markdown([*OFFERS, deeper], "campus").splitlines()
+    assert "| px | cut | codec | bytes | bits/element | exit 0 | exit 2 |" in lines
+    assert "| 384 | 1 | u8 | 12,000 | 1.000 | 0.910 | 0.940 |" in lines
+    assert sum(line.startswith("| 384") for line in lines) == len(OFFERS)
 
 
 def test_the_smallest_payload_that_reaches_a_score() -> None:
