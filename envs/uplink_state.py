@@ -13,7 +13,6 @@ import numpy as np
 
 from controller.records import UPLINK_HISTORY, Bools, Floats, Ints
 from controller.telemetry import SLOWDOWN_ALPHA, smooth, uplink_sample_bps
-from controller.uplink import FLOOR_BPS
 from envs.conditions import Conditions
 from envs.flight import Flight, Moment
 from envs.rules import Rules
@@ -110,7 +109,8 @@ def meet_mec(rules: Rules, conditions: Conditions, world: World) -> World:
     if not len(rows):
         return world._replace(samples=samples)
     begin, crossed = _probed(rules, conditions, rows, heard[rows])
-    samples[Sample.UPLINK_BPS, :, rows] = FLOOR_BPS
+    # The history behind the first sample is that sample; until it comes, `observe` shows that there is none.
+    samples[Sample.UPLINK_BPS, :, rows] = uplink_sample_bps(PROBE_BYTES, crossed - begin, ZERO, ZERO)[:, None]
     samples[Sample.AT_S, :, rows] = samples[Sample.REPLY_S, :, rows] = -SILENCE_S
     _tell_probe(rules, conditions, samples, rows, UPLINK_HISTORY - 1, begin, crossed)
     world = world._replace(

@@ -14,6 +14,7 @@ import numpy as np
 
 from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
 from controller.telemetry import MAX_UNANSWERED
+from controller.uplink import FLOOR_BPS
 from envs.conditions import Conditions
 from envs.rules import Rules
 
@@ -164,11 +165,15 @@ def observe(
     place += row_numbers(batch)
     newest = known.take(place[0], axis=1)
     crossed = np.maximum(newest[Sample.SENT_BYTES], world.lost_bytes * (now >= world.down_from_s))
+    uplink_bps = known[Sample.UPLINK_BPS].take(place).T
+    unknown = world.heard < UPLINK_HISTORY
+    if np.count_nonzero(unknown):
+        uplink_bps[unknown] = FLOOR_BPS
     return SystemState(
         deadline_s=conditions.deadline_s,
         frame_interval_s=conditions.interval_s,
         frame_age_s=now - world.capture_s,
-        uplink_bps=known[Sample.UPLINK_BPS].take(place).T,
+        uplink_bps=uplink_bps,
         uplink_sample_count=world.heard - _BEFORE_REAL,
         uplink_age_s=now - newest[Sample.AT_S],
         uplink_backlog_bytes=world.sent_bytes - crossed,

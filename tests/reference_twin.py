@@ -295,7 +295,8 @@ class ReferenceTwin:
         queues = [0.0] * 8
         for sample in heard:  # a probe tells nothing of the queue: the last value stands
             queues.append(queues[-1] if sample.queue_s is None else sample.queue_s)
-        newest_first = [sample.bps for sample in reversed(heard)] + [self.first_bps] * 8
+        newest_first = [sample.bps for sample in reversed(heard)]
+        newest_first += [self.first_bps if self.met_s == 0.0 or not heard else heard[0].bps] * 8
         crossed = max(heard[-1].sent_bytes if heard else 0.0, self.lost_bytes if self.now_s >= self.down[0] else 0.0)
         return {
             "frame_age_s": self.now_s - self.frame * self.interval_s,

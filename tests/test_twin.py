@@ -376,8 +376,10 @@ class TestAgainstTheDevice:
         first, expected = (int(np.argmax([s.uplink_sample_count[0] for s in states])) for states in (told, seen))
         assert first > 0
         assert abs(first - expected) <= 0.25 * 20  # the session looks with every heartbeat
-        assert told[0].uplink_bps[0, 0] == seen[0].uplink_bps[0, 0] == FLOOR_BPS
-        assert told[first].uplink_bps[0, 0] == pytest.approx(seen[expected].uplink_bps[0, 0], rel=0.1)
+        for name in ("uplink_bps", "uplink_sample_count", "mec_queue_s", "mec_queue_mean_s", "mec_slowdown"):
+            for one, other in ((told[0], seen[0]), (told[first], seen[expected])):
+                np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=0.1, err_msg=name)
+        assert told[0].uplink_bps[0, 0] == FLOOR_BPS
 
     def compare(self, sim: Simulation, scores: Any, rows: Any, rtt_s: float) -> int:
         """Play the rows on both; how many frames were skipped."""
