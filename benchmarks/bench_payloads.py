@@ -122,15 +122,17 @@ def draw(offers: Sequence[Offer], split: str, title: str, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def markdown(offers: Sequence[Offer], workload: str) -> str:
-    """Every payload: a table per model, a row per resolution, cut and codec, a column per exit."""
+def markdown(offers: Sequence[Offer], workload: str, plot: str) -> str:
+    """Every payload: a table per model, a row per resolution, cut and codec, a column per exit; the plot above."""
     lines = [
         f"# What an answer costs on the uplink: {workload}",
         "",
-        f"`python -m benchmarks.bench_payloads --workload {workload} --markdown FILE`",
+        f"`python -m benchmarks.bench_payloads --workload {workload} --markdown FILE --plot {plot}`",
         "",
         "Bytes per frame and bits per element (of the image, or of the tensor) are means over the validation split,",
         "scores are means over the test split, for every exit behind the cut. Cut 0 sends the image.",
+        "",
+        f"![Bytes per frame against score]({plot})",
     ]
     for model in dict.fromkeys(o.model for o in offers):
         mine = [o for o in offers if o.model == model]
@@ -187,7 +189,7 @@ def main() -> int:
     plot = options.plot or Path("runs/payloads") / f"{options.workload}.png"
     draw(offers, "test", f"{options.workload}: what an answer costs on the uplink", plot)
     if options.markdown:
-        options.markdown.write_text(markdown(offers, options.workload))
+        options.markdown.write_text(markdown(offers, options.workload, plot.name))
     if options.json:
         options.json.write_text(json.dumps(report(offers, compared, options.workload), indent=1) + "\n")
     return verdict(compared["test"], console, plot)

@@ -40,7 +40,7 @@ def test_the_frontier_holds_what_nothing_beats_in_bytes_and_score() -> None:
 
 def test_the_whole_table_has_a_row_per_payload_and_a_column_per_exit() -> None:
     deeper = replace(OFFERS[4], exit_branch=2, score={"validation": 0.95, "test": 0.94})
-    lines = markdown([*OFFERS, deeper], "campus").splitlines()
+    lines = markdown([*OFFERS, deeper], "campus", "plot.png").splitlines()
     assert "| px | cut | codec | bytes | bits/element | exit 0 | exit 2 |" in lines
     assert "| 384 | 1 | u8 | 12,000 | 1.000 | 0.910 | 0.940 |" in lines
     assert sum(line.startswith("| 384") for line in lines) == len(OFFERS)
