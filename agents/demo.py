@@ -86,7 +86,7 @@ def run(places: Places, workload: str, steps: int, scenario: Scenario) -> None:
     _step("4. Compare controllers on the twin, on traces that were not trained on")
     _mecpilot("evaluate", *on, "--policy", places.policy, "--out", places.twin)
     _step(f"5. Deploy: a MEC, other devices, and one device per controller for {scenario.frames} frames, as processes")
-    trace, scenario = _write_trace(places.trace), _same_device(scenario, workload, places.profile)
+    trace, scenario = _write_trace(places.trace), same_device(scenario, workload, places.profile)
     _deploy(places, workload, scenario)
     _compare(places, workload, scenario, trace)
     _say_where(places, time.monotonic() - start_s)
@@ -101,7 +101,7 @@ def _deploy(places: Places, workload: str, scenario: Scenario) -> None:
                 _mecpilot("device", "--mec", mec.endpoint, *_device_options(places, workload, scenario, name))
 
 
-def _same_device(scenario: Scenario, workload: str, profile: Path) -> Scenario:
+def same_device(scenario: Scenario, workload: str, profile: Path) -> Scenario:
     """The scenario with a device that is as slow wherever the demo runs: its slowdown counts from the shipped profile,
     while a device counts from this machine's."""
     bundle = open_bundle(workload)

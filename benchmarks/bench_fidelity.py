@@ -32,7 +32,7 @@ from runtime.bundle import open_bundle
 from runtime.markov_traces import builtin_traces
 from runtime.policy_file import load_policy, shipped_policy
 from runtime.profile import candidates, load_costs
-from runtime.tuning_file import load_tunings
+from runtime.tuning_file import load_tunings, tuning_of
 
 TERMS = ("wait", "head", "uplink", "queue", "tail", "downlink")
 CONTROLLERS = ("device-only", "jpeg-offload", "edgent", "greedy", "ppo")
@@ -161,7 +161,7 @@ def run(workload: str, profile: Path, frames: int, names: list[str]) -> dict[str
     policy = load_policy(shipped)[0] if shipped else None
 
     def controller(name: str) -> Controller:
-        return make_controller(name, costs, range_.utility, tunings.get(name), 0, policy, 1)
+        return make_controller(name, costs, range_.utility, tuning_of(name, tunings, costs), 0, policy, 1)
 
     results: dict[str, dict[str, Any]] = {}
     try:
