@@ -109,10 +109,11 @@ def meet_mec(rules: Rules, conditions: Conditions, world: World) -> World:
     if not len(rows):
         return world._replace(samples=samples)
     begin, crossed = _probed(rules, conditions, rows, heard[rows])
-    # The history behind the first sample is that sample; until it comes, `observe` shows that there is none.
-    samples[Sample.UPLINK_BPS, :, rows] = uplink_sample_bps(PROBE_BYTES, crossed - begin, ZERO, ZERO)[:, None]
     samples[Sample.AT_S, :, rows] = samples[Sample.REPLY_S, :, rows] = -SILENCE_S
-    _tell_probe(rules, conditions, samples, rows, UPLINK_HISTORY - 1, begin, crossed)
+    first = np.full(len(rows), UPLINK_HISTORY - 1)
+    _tell_probe(rules, conditions, samples, rows, first, begin, crossed)
+    # The history behind the first sample is that sample; until it comes, `observe` shows that there is none.
+    samples[Sample.UPLINK_BPS, :, rows] = samples[Sample.UPLINK_BPS, first, rows][:, None]
     world = world._replace(
         heard=world.heard.copy(), down_until_s=world.down_until_s.copy(), last=world.last.copy(), samples=samples
     )
@@ -176,12 +177,12 @@ def _tell_probe(
     conditions: Conditions,
     samples: Floats,
     rows: Ints,
-    told: Ints | int,
+    told: Ints,
     begin_s: Floats,
     crossed_s: Floats,
 ) -> None:
     """Note in place what the echo will tell: of the MEC's queue nothing, so that stands as before."""
-    place = np.broadcast_to(np.asarray(told) & _SAMPLE_MASK, rows.shape)
+    place = told & _SAMPLE_MASK
     samples[:, place, rows] = samples[:, (place - 1) & _SAMPLE_MASK, rows]
     samples[Sample.AT_S, place, rows] = crossed_s + conditions.rtt_s[rows] + rules.overhead_s
     samples[Sample.UPLINK_BPS, place, rows] = uplink_sample_bps(PROBE_BYTES, crossed_s - begin_s, ZERO, ZERO)
