@@ -63,6 +63,11 @@ class Comparison:
         """Whether there is a streaming accuracy."""
         return all(STREAMING in metrics for metrics in self.metrics.values())
 
+    @property
+    def ranking_metrics(self) -> tuple[str, ...]:
+        """By which controllers are ranked here."""
+        return (UTILITY, STREAMING) if self.is_stream else (UTILITY,)
+
     def difference(self, name: str, reference: str, metric: str = UTILITY, episodes: Bools | None = None) -> Interval:
         """Paired difference of a metric's mean over the same episodes, or over some of them."""
         values = self.metrics[name][metric] - self.metrics[reference][metric]
@@ -194,7 +199,7 @@ def margin_table(
     groups: Mapping[str, Bools] | None = None,
 ) -> Table:
     """By how much the learned policy is above each reference, per group of episodes: by default, family of traces."""
-    metrics = (UTILITY, STREAMING) if comparison.is_stream else (UTILITY,)
+    metrics = comparison.ranking_metrics
     table = Table(title=f"{LEARNED} minus a reference per {what} [95 %]", title_justify="left")
     table.add_column(what)
     table.add_column("episodes", justify="right")

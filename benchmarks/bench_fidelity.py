@@ -20,19 +20,19 @@ from typing import Any
 
 import numpy as np
 
+from agents.evaluation import Entrants
+from agents.rollout import make_twin
+from agents.world import open_world
 from benchmarks.machine_profile import machine_profile
 from controller.base import Controller
 from controller.records import Decision, Status, SystemState
-from controller.registry import make_controller
 from controller.scenario import Scenario, ScenarioRange
 from envs.live import LiveBackend
 from envs.record import STATUSES
 from envs.twin import Twin
-from runtime.bundle import open_bundle
 from runtime.markov_traces import builtin_traces
 from runtime.policy_file import load_policy, shipped_policy
-from runtime.profile import candidates, load_costs
-from runtime.tuning_file import load_tunings, tuning_of
+from runtime.tuning_file import load_tunings
 
 TERMS = ("wait", "head", "uplink", "queue", "tail", "downlink")
 CONTROLLERS = ("device-only", "jpeg-offload", "edgent", "greedy", "ppo")
@@ -152,20 +152,18 @@ def compare(live: Played, twin: Played) -> dict[str, Any]:
 
 def run(workload: str, profile: Path, frames: int, names: list[str]) -> dict[str, dict[str, Any]]:
     """Results by scenario and controller."""
-    bundle = open_bundle(workload)
-    bank, range_ = builtin_traces("test"), bundle.usual_range
-    costs = candidates(load_costs(bundle, profile), range_)
-    twin = Twin(costs, bank, bundle.recorded("test"), range_)
-    backend = LiveBackend(bundle, costs, bank, range_, "test", profile, learning=False)
-    tunings, shipped = load_tunings(workload), shipped_policy(workload)
-    policy = load_policy(shipped)[0] if shipped else None
+    world = open_world(workload, builtin_traces("test"), "test", profile=profile)
+    shipped = shipped_policy(workload)
+    entrants = Entrants(tuple(names), [load_policy(shipped)[0]] if shipped else [], load_tunings(workload))
+    twin = make_twin(world, 1)
+    backend = LiveBackend(world.bundle, world.costs, world.bank, world.range, "test", profile, learning=False)
 
     def controller(name: str) -> Controller:
-        return make_controller(name, costs, range_.utility, tuning_of(name, tunings, costs), 0, policy, 1)
+        return entrants.make(name, world, 1)[0]
 
     results: dict[str, dict[str, Any]] = {}
     try:
-        for number, scenario in enumerate(scenarios_of(range_, frames)):
+        for number, scenario in enumerate(scenarios_of(world.range, frames)):
             for name in names:
                 live = play_live(backend, scenario, controller(name))
                 same = play_twin(twin, scenario, _decisions_of(live))

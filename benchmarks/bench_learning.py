@@ -30,8 +30,6 @@ from agents.evaluation import Entrants, compare_in_twin
 from agents.plots import draw_comparison
 from agents.report import (
     LEARNED,
-    STREAMING,
-    UTILITY,
     Comparison,
     as_json,
     family_table,
@@ -127,12 +125,8 @@ def _by_slowdown(world: World, comparison: Comparison) -> Table:
     """The policies against the best classical controllers, for devices of different speed."""
     slowdown = np.array([scenario.device_slowdown for scenario in paired_scenarios(world, range(comparison.seeds))])
     groups = {f"{a:g} to {b:g}": (slowdown >= a) & (slowdown < b) for a, b in itertools.pairwise(SLOWDOWNS)}
-    best = dict.fromkeys(comparison.classical_by(metric)[0] for metric in _metrics(comparison))
+    best = dict.fromkeys(comparison.classical_by(metric)[0] for metric in comparison.ranking_metrics)
     return margin_table(comparison, [*best, "device-only"], "device slowdown", groups)
-
-
-def _metrics(comparison: Comparison) -> tuple[str, ...]:
-    return (UTILITY, STREAMING) if comparison.is_stream else (UTILITY,)
 
 
 def main() -> None:
@@ -164,7 +158,7 @@ def main() -> None:
     console.print(_by_slowdown(testing, comparison))
     console.print("utility per policy:", ", ".join(f"{mean:.4f}" for mean in report["ppo_per_policy"]))
     console.print(verdict(comparison), soft_wrap=True)
-    best = [comparison.difference(LEARNED, comparison.classical_by(m)[0], m) for m in _metrics(comparison)]
+    best = [comparison.difference(LEARNED, comparison.classical_by(m)[0], m) for m in comparison.ranking_metrics]
     sys.exit(0 if all(gain.low > 0 for gain in best) else 1)
 
 
