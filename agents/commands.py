@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from controller.errors import FailureError, UsageError, unknown_name
+from controller.errors import FailureError, unknown_name
 from controller.scenario import ScenarioRange
 
 if TYPE_CHECKING:
@@ -46,18 +46,11 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Folder for the report and the plots.")] = None,
 ) -> None:
     """Compare controllers on the same scenarios, on traces that nothing was trained on."""
-    from agents.evaluation import Entrants, chosen_names
-    from agents.report import LEARNED, as_json
+    from agents.evaluation import entrants_of
+    from agents.report import as_json
     from agents.world import open_world, traces_of
-    from runtime.policy_file import load_policy, shipped_policy
-    from runtime.tuning_file import load_tunings
 
-    files = policy or [path for path in [shipped_policy(workload)] if path]
-    names = chosen_names(controllers, bool(files), live)
-    if policy and LEARNED not in names:
-        raise UsageError("got --policy without ppo among --controllers; give both or neither")
-    policies = [load_policy(path)[0] for path in files] if LEARNED in names else []
-    entrants = Entrants(names, policies, load_tunings(workload, tuning))
+    entrants = entrants_of(workload, controllers, policy or (), tuning, live=live)
     world = open_world(workload, traces_of(traces or [], "test"), "test", _range(workload, scenario, frames), profile)
     sources = [str(path) for path in traces or ()] or [BUILTIN_TEST]
     if live:

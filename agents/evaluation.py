@@ -26,7 +26,8 @@ from controller.registry import CONTROLLER_NAMES, make_controller
 from controller.scenario import Scenario
 from controller.streaming import Score
 from envs.backend import Backend
-from runtime.tuning_file import tuning_of
+from runtime.policy_file import load_policy, shipped_policy
+from runtime.tuning_file import load_tunings, tuning_of
 from runtime.workloads.base import get_workload, stream_score
 
 #: Episodes that run side by side in the twin.
@@ -79,6 +80,23 @@ def chosen_names(controllers: str | None, has_policy: bool, live: bool) -> tuple
     if LEARNED in names and not has_policy:
         raise UsageError("got ppo without --policy FILE, and none is shipped (`mecpilot export` writes policy files)")
     return names
+
+
+def entrants_of(
+    workload: str,
+    controllers: str | None,
+    policies: Sequence[Path] = (),
+    tuning: Path | None = None,
+    *,
+    live: bool = False,
+) -> Entrants:
+    """Named controllers, tuned, and ppo from policy files; by default all that can run, as they come with mecpilot."""
+    files = policies or [path for path in [shipped_policy(workload)] if path]
+    names = chosen_names(controllers, bool(files), live)
+    if policies and LEARNED not in names:
+        raise UsageError("got --policy without ppo among --controllers; give both or neither")
+    loaded = [load_policy(path)[0] for path in files] if LEARNED in names else []
+    return Entrants(names, loaded, load_tunings(workload, tuning))
 
 
 def default_seeds(traces: int) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.evaluation import Entrants
+from agents.evaluation import entrants_of
 from agents.rollout import make_twin
 from agents.world import open_world
 from benchmarks.machine_profile import machine_profile
@@ -31,11 +31,9 @@ from envs.live import LiveBackend
 from envs.record import STATUSES
 from envs.twin import Twin
 from runtime.markov_traces import builtin_traces
-from runtime.policy_file import load_policy, shipped_policy
-from runtime.tuning_file import load_tunings
 
 TERMS = ("wait", "head", "uplink", "queue", "tail", "downlink")
-CONTROLLERS = ("device-only", "jpeg-offload", "edgent", "greedy", "ppo")
+CONTROLLERS = "device-only,jpeg-offload,edgent,greedy,ppo"
 TRACES = (0, 3, 7)  # of the built-in test traces: one per scenario
 LEAST_MS = 1.0  # a shorter term cannot be told from the clock
 SAME_UTILITY = 0.01  # controllers that are closer than this may change places
@@ -150,11 +148,10 @@ def compare(live: Played, twin: Played) -> dict[str, Any]:
     }
 
 
-def run(workload: str, profile: Path, frames: int, names: list[str]) -> dict[str, dict[str, Any]]:
+def run(workload: str, profile: Path, frames: int, controllers: str) -> dict[str, dict[str, Any]]:
     """Results by scenario and controller."""
     world = open_world(workload, builtin_traces("test"), "test", profile=profile)
-    shipped = shipped_policy(workload)
-    entrants = Entrants(tuple(names), [load_policy(shipped)[0]] if shipped else [], load_tunings(workload))
+    entrants = entrants_of(workload, controllers, live=True)
     twin = make_twin(world, 1)
     backend = LiveBackend(world.bundle, world.costs, world.bank, world.range, "test", profile, learning=False)
 
@@ -164,7 +161,7 @@ def run(workload: str, profile: Path, frames: int, names: list[str]) -> dict[str
     results: dict[str, dict[str, Any]] = {}
     try:
         for number, scenario in enumerate(scenarios_of(world.range, frames)):
-            for name in names:
+            for name in entrants.names:
                 live = play_live(backend, scenario, controller(name))
                 same = play_twin(twin, scenario, _decisions_of(live))
                 alone = controller(name)
@@ -228,14 +225,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workload", default="campus")
     parser.add_argument("--frames", type=int, default=150, help="per controller and scenario")
-    parser.add_argument("--controllers", default=",".join(CONTROLLERS), help="names, separated by commas")
+    parser.add_argument("--controllers", default=CONTROLLERS, help="names, separated by commas")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--profile", type=Path, help="of this machine; default: measured now")
     options = parser.parse_args()
     with machine_profile(options.workload, options.profile) as profile:
         terms = "".join(f"{term:^13}" for term in ("total", *TERMS))
         print(f"{'live/twin':<15}{terms}     SLO       utility   (ms: medians; of the queue means)")
-        results = run(options.workload, profile, options.frames, options.controllers.split(","))
+        results = run(options.workload, profile, options.frames, options.controllers)
     print("\n".join(verdict(results)))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))

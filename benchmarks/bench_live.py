@@ -1,9 +1,9 @@
 """Do controllers rank with real processes as they do in the twin? The same scenarios on both, a minute each.
 
 ``python -m benchmarks.bench_live [--traces DIR] [--scenarios 5] [--frames 600]``. Scenarios are drawn like those of
-`mecpilot evaluate`, on held-out traces that are spread over all there are. Live there are a MEC process, other devices
-that load it, a device that really computes, and a shaped uplink; the machine, which is profiled first, should have
-nothing else to do.
+`mecpilot evaluate`, on held-out traces that are spread over all there are, but with a MEC at least ``MEC_SLOWDOWN``
+times slower than this machine. Live there are a MEC process, other devices that load it, a device that really computes,
+and a shaped uplink; the machine, which is profiled first, should have nothing else to do.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from agents.evaluation import Entrants, compare_live, play_in_twin
+from agents.evaluation import compare_live, entrants_of, play_in_twin
 from agents.report import STREAMING, UTILITY, Comparison, as_json
 from agents.rollout import on_trace
 from agents.world import open_world, traces_of
 from benchmarks.machine_profile import machine_profile
-from runtime.policy_file import load_policy, shipped_policy
-from runtime.tuning_file import load_tunings
 
 CONTROLLERS = "ppo,greedy,edgent,edgent-dynamic,jpeg-offload,device-only"
+#: No process can be made quicker than it is. A computation after a pause takes up to twice as long as in the profile,
+#: where one follows another, so only such a MEC and slower ones can be emulated under any load.
+MEC_SLOWDOWN = 2.0
 #: Controllers that are closer than this may change places.
 SAME = 0.01
 
@@ -76,10 +77,9 @@ def verdict(live: Comparison, twin: Comparison) -> list[str]:
 def compare(options: argparse.Namespace, profile: Path) -> None:
     """Play, and print what was found."""
     world = open_world(options.workload, traces_of(options.traces, "test"), "test", profile=profile)
-    world = replace(world, range=replace(world.range, frames=options.frames))
-    path = options.policy or shipped_policy(options.workload)
-    names = tuple(options.controllers.split(","))
-    entrants = Entrants(names, [load_policy(path)[0]] if path else [], load_tunings(options.workload))
+    slowdown = tuple(max(bound, MEC_SLOWDOWN) for bound in world.range.mec_slowdown)
+    world = replace(world, range=replace(world.range, frames=options.frames, mec_slowdown=slowdown))
+    entrants = entrants_of(options.workload, options.controllers, [options.policy] if options.policy else [], live=True)
     sources = [str(source) for source in options.traces] or ["built-in"]
     with Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("live", total=entrants.total * options.scenarios * options.frames)

@@ -33,6 +33,7 @@ from runtime.device_session import (
     Answered,
     DeviceSession,
     Echoed,
+    Expired,
     LinkChanged,
     LinkState,
     PeerFault,
@@ -319,7 +320,7 @@ class Device:
                 case Answered():
                     self._answered(action, self._clock() if at_s is None else at_s)
                 case Unanswered():
-                    self._lost(action)
+                    self._lost(action, self._clock() if at_s is None else at_s)
                 case Echoed():
                     self._echoed(action)
                 case LinkChanged():
@@ -352,7 +353,9 @@ class Device:
             downlink_s=downlink_s,
         )
 
-    def _lost(self, action: Unanswered) -> None:
+    def _lost(self, action: Unanswered, at_s: float) -> None:
+        if isinstance(action, Expired):
+            self.telemetry.on_expired(*action.request_ids, action.queue_s, at_s)
         self.telemetry.on_unanswered(action.request_ids)
         for request_id in action.request_ids:
             if (job := self._in_flight.pop(request_id, None)) is not None:

@@ -73,6 +73,13 @@ class Unanswered:
 
 
 @dataclass(frozen=True, slots=True)
+class Expired(Unanswered):
+    """One that waited in vain: how long tells of the MEC what a reply would have told."""
+
+    queue_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Echoed:
     """A ping of this many bytes came back after this long."""
 
@@ -97,6 +104,12 @@ class _Open:
 
     sent_s: float
     output_shape: tuple[int, ...]
+
+    def lie(self, claimed_ms: float, now_s: float) -> str:
+        """What is wrong with a MEC that says it had the request for so long; "" when it may be true."""
+        elapsed_ms = (now_s - self.sent_s) * 1e3
+        credible = claimed_ms <= elapsed_ms + _TIME_SLACK_MS
+        return "" if credible else f"got {claimed_ms:.1f} ms at the MEC; expected at most {elapsed_ms:.1f}"
 
 
 class DeviceSession:
@@ -205,24 +218,25 @@ class DeviceSession:
         if sent is None:
             self.stale_replies += 1
             return []
-        elapsed_ms = (now_s - sent.sent_s) * 1e3
+        lie = sent.lie(message.queue_ms + message.mec_ms, now_s)
         if message.shape != sent.output_shape:
             lie = f"got outputs of shape {message.shape}; expected {sent.output_shape}"
-        elif message.queue_ms + message.mec_ms > elapsed_ms + _TIME_SLACK_MS:
-            lie = f"got {message.queue_ms:.1f} + {message.mec_ms:.1f} ms; expected at most {elapsed_ms:.1f}"
-        else:
-            return [Answered(message, buffer)]
-        return [*self._fault(lie), Unanswered((request_id,), lie)]
+        return self._blamed(request_id, lie) if lie else [Answered(message, buffer)]
 
     def _reject(self, message: wire.Reject, _: Buffer, now_s: float) -> Actions:
         if message.reason is wire.RejectReason.DIGEST:
             return self._refused(message.text, now_s)
         if message.reason is wire.RejectReason.NO_SESSION:
             return self._forgotten(message.text, now_s)
-        if self._open.pop(message.request_id, None) is None:
+        sent = self._open.pop(message.request_id, None)
+        if sent is None:
             self.stale_replies += 1
             return []
-        return [Unanswered((message.request_id,), f"{message.reason}: {message.text}")]
+        if lie := sent.lie(message.queue_ms, now_s):
+            return self._blamed(message.request_id, lie)
+        which, why = (message.request_id,), f"{message.reason}: {message.text}"
+        expired = message.reason is wire.RejectReason.EXPIRED
+        return [Expired(which, why, message.queue_ms / 1e3) if expired else Unanswered(which, why)]
 
     def _pong(self, message: wire.Pong, _: Buffer, now_s: float) -> Actions:
         sent = self._pings.pop(message.ping_id, None)
@@ -272,6 +286,10 @@ class DeviceSession:
 
     def _fault(self, text: str) -> Actions:
         return self.malformed(RemoteProtocolError(text))
+
+    def _blamed(self, request_id: int, lie: str) -> Actions:
+        """A lie about a request is a fault, and no answer."""
+        return [*self._fault(lie), Unanswered((request_id,), lie)]
 
     def _spoke(self, now_s: float) -> None:
         if self._unheard_since_s is None:

@@ -117,7 +117,7 @@ class MecServer:
         began_s = self._clock()
         waited_s = began_s - job.arrived_s
         if waited_s * 1e3 > job.request.remaining_budget_ms:
-            self._reject(job, RejectReason.EXPIRED, f"waited {waited_s * 1e3:.0f} ms")
+            self._reject(job, RejectReason.EXPIRED, f"waited {waited_s * 1e3:.0f} ms", waited_s)
             return
         try:
             row = self._row(job.request)
@@ -165,9 +165,10 @@ class MecServer:
         )
         self._router.send(job.peer, wire.encode(reply, np.ascontiguousarray(outputs).data.cast("B")))
 
-    def _reject(self, job: Admit, reason: RejectReason, text: str) -> None:
+    def _reject(self, job: Admit, reason: RejectReason, text: str, waited_s: float = 0.0) -> None:
         self.counts.rejected += 1
-        self._router.send(job.peer, wire.encode(wire.Reject(job.request.request_id, reason, text[:500])))
+        reject = wire.Reject(job.request.request_id, reason, text[:500], waited_s * 1e3)
+        self._router.send(job.peer, wire.encode(reject))
 
     def _measure_load(self, busy_s: float, end_s: float) -> None:
         """Busy share, forgotten exponentially."""

@@ -54,16 +54,14 @@ class Telemetry:
 
     def on_reply(self, reply: InferReply, now_s: float) -> None:
         """Learn from a reply, whatever became of its frame."""
-        sent = self._cross(reply.request_id)
-        if sent is None:
-            return
-        mec_s = (reply.queue_ms + reply.mec_ms) / 1e3
-        self._sample_uplink(sent, mec_s, now_s)
-        self._mec_queue_s.append(reply.queue_ms / 1e3)
-        self._reply_s = now_s
-        profiled_s = self._costs.mec_s[sent.row]
-        if profiled_s > 0:
-            self.mec_slowdown = _smooth(self.mec_slowdown, reply.mec_ms / 1e3 / profiled_s)
+        tail_s = reply.mec_ms / 1e3
+        sent = self._heard(reply.request_id, reply.queue_ms / 1e3, tail_s, now_s)
+        if sent is not None and (profiled_s := self._costs.mec_s[sent.row]) > 0:
+            self.mec_slowdown = _smooth(self.mec_slowdown, tail_s / profiled_s)
+
+    def on_expired(self, request_id: int, queue_s: float, now_s: float) -> None:
+        """A request waited in vain. A device that does not learn from it goes on to ask an overloaded MEC."""
+        self._heard(request_id, queue_s, 0.0, now_s)
 
     def on_echo(self, padding_bytes: int, elapsed_s: float, now_s: float) -> None:
         """A bare ping bounds the round trip, a padded one samples the uplink."""
@@ -139,6 +137,15 @@ class Telemetry:
             on_time_frac=np.array([self._on_time_frac]),
             fallback_frac=np.array([self._fallback_frac]),
         )
+
+    def _heard(self, request_id: int, queue_s: float, tail_s: float, now_s: float) -> Sent | None:
+        """The MEC told what became of a payload; None when that was known."""
+        sent = self._cross(request_id)
+        if sent is not None:
+            self._sample_uplink(sent, queue_s + tail_s, now_s)
+            self._mec_queue_s.append(queue_s)
+            self._reply_s = now_s
+        return sent
 
     def _cross(self, request_id: int) -> Sent | None:
         """Payloads cross in order: with this one, those before it have crossed too."""

@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 
 from controller.errors import RemoteProtocolError
 
-VERSION = 1
+VERSION = 2
 PREAMBLE = b"MP" + bytes([VERSION])
 #: One part of a message; a 768x576 colour image is 1.3 MB.
 MAX_PART_BYTES = 4 << 20
@@ -104,6 +104,7 @@ class Reject(Message, frozen=True):
     request_id: Annotated[int, Meta(ge=0, lt=2**53)]
     reason: RejectReason
     text: Text
+    queue_ms: Milliseconds = 0.0  # of an expired request, from its arrival on: what a reply would have told
 
 
 class Ping(Message, frozen=True):

@@ -170,8 +170,11 @@ class SimMec:
         decision = Decision(r.model, r.resolution_px, r.exit_branch, r.partition_point, r.codec)
         row = self.costs.space.index(decision)
         began_s = max(now_s, self._free_s)
+        queue_ms = (began_s - now_s) * 1e3
+        if queue_ms > r.remaining_budget_ms:
+            return (wire.Reject(r.request_id, wire.RejectReason.EXPIRED, "too late", queue_ms), b""), began_s
         self._free_s = began_s + float(self.costs.mec_s[row]) * self.slowdown
-        queue_ms, mec_ms = (began_s - now_s) * 1e3, (self._free_s - began_s) * 1e3
+        mec_ms = (self._free_s - began_s) * 1e3
         reply = wire.InferReply(r.request_id, (1, 1), queue_ms, mec_ms, 0, 0.0)
         answer = self.spoil(reply) if self.spoil else (reply, bytes([row] * 4))
         return answer, self._free_s

@@ -227,6 +227,17 @@ class TestTelemetry:
         assert sim.device.telemetry.device_slowdown == pytest.approx(3.0, rel=0.01)
         assert sim.device.telemetry.mec_slowdown == pytest.approx(2.0, rel=0.01)
 
+    def test_a_request_that_expires_teaches_the_queue_and_the_bandwidth(self) -> None:
+        sim = Simulation(frames=20, fps=10.0, deadline_s=0.1)
+        sim.mec.slowdown = 100.0  # a tail takes the time of two answers, so the second request waits too long
+        sim.run(lambda number: FAST if number > 1 else OFFLOAD)
+        telemetry = sim.device.telemetry
+        assert len(sim.mec.requests) == 2
+        assert telemetry._samples == 3
+        assert telemetry._mec_queue_s[-1] == pytest.approx(0.3, rel=0.05)
+        assert telemetry.last_uplink_bps == pytest.approx(UPLINK_BPS, rel=0.02)
+        assert telemetry.mec_slowdown == pytest.approx(100.0)  # a request that never ran tells nothing of the pace
+
     def test_the_backlog_is_what_has_not_been_heard_of(self) -> None:
         sim = Simulation(uplink_bps=[8e6, *[0.1e6] * 9], fps=50.0, deadline_s=1.0, frames=1000)
         backlog = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from runtime.device_session import (
     Answered,
     DeviceSession,
     Echoed,
+    Expired,
     LinkChanged,
     LinkState,
     PeerFault,
@@ -165,6 +167,15 @@ class TestDevice:
         (action,) = session.receive(wire.Reject(request_id, reason, "no"), b"", 0.5)
         assert isinstance(action, Unanswered)
         assert action.request_ids == (request_id,)
+
+    def test_an_expired_request_tells_how_long_it_waited_unless_that_cannot_be(self) -> None:
+        session, request_id = with_open_request()
+        expired = wire.Reject(request_id, wire.RejectReason.EXPIRED, "too late", 400.0)
+        assert session.receive(expired, b"", 0.5) == [Expired((request_id,), "expired: too late", 0.4)]
+        session, request_id = with_open_request()
+        fault, blamed = session.receive(msgspec.structs.replace(expired, queue_ms=4e3), b"", 0.5)
+        assert isinstance(fault, PeerFault)
+        assert type(blamed) is Unanswered
 
     @pytest.mark.parametrize(
         "message",

@@ -127,8 +127,8 @@ def test_a_field_of_any_other_value_is_refused_or_legal(
 
 def test_another_version_is_named_in_the_error() -> None:
     header = wire.encode(wire.Bye())[0]
-    with pytest.raises(RemoteProtocolError, match="expected 4d5001"):
-        wire.decode([b"MP\x02" + bytes(header)[3:]])
+    with pytest.raises(RemoteProtocolError, match="expected 4d5002"):
+        wire.decode([b"MP\x01" + bytes(header)[3:]])
 
 
 @pytest.mark.parametrize("parts", [[], [b"", b"", b""], [wire.PREAMBLE + b"\x00" * wire.MAX_HEADER_BYTES]])
