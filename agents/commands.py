@@ -85,11 +85,13 @@ def _compare_live(
     world: World, entrants: Entrants, sources: Sequence[str], seeds: int | None, profile: Path | None
 ) -> tuple[Comparison, LiveEpisodes]:
     from agents.evaluation import LIVE_SCENARIOS, compare_live
+    from agents.rollout import spread_scenarios
 
     count = seeds or LIVE_SCENARIOS
     with _bar() as bar:
         task = bar.add_task("evaluating live", total=entrants.total * count * world.range.frames)
-        return compare_live(world, entrants, sources, count, profile, lambda done: bar.advance(task, done))
+        scenarios = spread_scenarios(world, count)
+        return compare_live(world, entrants, sources, scenarios, profile, lambda done: bar.advance(task, done))
 
 
 def _write_json(report: dict[str, Any], json: str | None, out: Path | None) -> None:

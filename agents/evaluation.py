@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from agents.report import BOUND, LEARNED, Comparison
-from agents.rollout import paired_scenarios, play, spread_scenarios
+from agents.rollout import paired_scenarios, play
 from agents.world import World, family
 from controller.base import Controller
 from controller.errors import UsageError, unknown_name
@@ -156,14 +156,13 @@ def compare_live(
     world: World,
     entrants: Entrants,
     sources: Sequence[str],
-    count: int,
+    scenarios: Sequence[Scenario],
     profile: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> tuple[Comparison, LiveEpisodes]:
-    """Every entrant on ``count`` scenarios with real processes."""
+    """Every entrant on the given scenarios with real processes."""
     from envs.live import LiveBackend
 
-    scenarios = spread_scenarios(world, count)
     outcomes: dict[str, list[list[list[Outcome]]]] = {
         n: [[] for _ in range(entrants.copies(n))] for n in entrants.names
     }
@@ -177,7 +176,7 @@ def compare_live(
         backend.close()
     score = stream_score(get_workload(world.workload))
     runs = {n: tuple(_frames_of(episodes, scenarios, score) for episodes in copies) for n, copies in outcomes.items()}
-    comparison = Comparison(world.workload, "live", tuple(sources), count, _families(world, scenarios), runs)
+    comparison = Comparison(world.workload, "live", tuple(sources), len(scenarios), _families(world, scenarios), runs)
     return comparison, LiveEpisodes(scenarios, outcomes)
 
 

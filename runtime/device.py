@@ -355,7 +355,8 @@ class Device:
 
     def _lost(self, action: Unanswered, at_s: float) -> None:
         if isinstance(action, Expired):
-            self.telemetry.on_expired(*action.request_ids, action.queue_s, at_s)
+            (request_id,) = action.request_ids
+            self.telemetry.on_expired(request_id, action.queue_s, at_s)
         self.telemetry.on_unanswered(action.request_ids)
         for request_id in action.request_ids:
             if (job := self._in_flight.pop(request_id, None)) is not None:

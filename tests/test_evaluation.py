@@ -221,7 +221,9 @@ def test_real_processes_give_the_same_report() -> None:
     bank = TraceBank([Trace("flat/one", np.zeros(1), np.array([20e6]), 1.0)])
     world = open_world("garments", bank, "test", quick)
     told: list[int] = []
-    comparison, episodes = compare_live(world, Entrants(("edgent", "mec-only")), ["flat"], 1, progress=told.append)
+    comparison, episodes = compare_live(
+        world, Entrants(("edgent", "mec-only")), ["flat"], spread_scenarios(world, 1), progress=told.append
+    )
     report = as_json(comparison)
     assert report["backend"] == "live"
     assert all(found.keys() >= PER_CONTROLLER for found in report["controllers"].values())
