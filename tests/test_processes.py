@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import re
 import signal
 import statistics
@@ -19,6 +20,7 @@ from live import ROOT, WORKLOAD, Finished, device, run_device
 from controller.records import Decision
 from controller.scenario import Scenario
 from runtime.bundle import Bundle, open_bundle
+from runtime.models import training_run
 from runtime.processes import RunningMec, running_mec, running_neighbours
 from runtime.profile import load_costs
 
@@ -181,6 +183,10 @@ def test_sigterm_ends_the_workers_of_a_training_too(tmp_path: Path) -> None:
     while left := [worker for worker in workers if is_running(worker)]:
         assert time.monotonic() < limit_s, f"{left} outlived the training"
         time.sleep(0.05)
+
+
+def test_stopping_passes_over_a_worker_that_a_signal_kept_from_starting() -> None:
+    training_run._stop([multiprocessing.get_context("spawn").Process(target=print)])
 
 
 def is_running(pid: str) -> bool:

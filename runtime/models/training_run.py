@@ -175,7 +175,8 @@ class _Board:
 
 
 def _stop(processes: Sequence[BaseProcess]) -> None:
-    for process in processes:
+    started = [process for process in processes if process.pid is not None]  # a signal may come while one starts
+    for process in started:
         process.terminate()
-    for process in processes:
+    for process in started:
         process.join()
