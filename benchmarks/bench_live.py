@@ -28,6 +28,7 @@ from agents.report import UTILITY, Comparison, as_json
 from agents.rollout import on_trace, paired_scenarios
 from agents.world import open_world, traces_of
 from benchmarks.machine_profile import machine_profile
+from controller.errors import UsageError
 from controller.scenario import Scenario
 
 CONTROLLERS = "ppo,greedy,edgent,edgent-dynamic,jpeg-offload,device-only"
@@ -63,6 +64,8 @@ def representative(twin: Comparison, scenarios: Sequence[Scenario], count: int) 
     rng = np.random.default_rng(0)
     sets = rng.integers(len(scenarios), size=(SETS, count))
     sets = sets[[len(set(row)) == count for row in trace[sets].tolist()]]
+    if not len(sets):
+        raise UsageError(f"got --scenarios {count} on {len(set(trace.tolist()))} traces; expected far fewer than that")
     off = np.square(played[:, sets].mean(axis=2) - played.mean(axis=1, keepdims=True)).sum(axis=0)
     return [scenarios[i] for i in sorted(sets[off.argmin()].tolist())]
 
