@@ -87,10 +87,9 @@ def _compare_live(
     from agents.evaluation import LIVE_SCENARIOS, compare_live
     from agents.rollout import spread_scenarios
 
-    count = seeds or LIVE_SCENARIOS
+    scenarios = spread_scenarios(world, seeds or LIVE_SCENARIOS)
     with _bar() as bar:
-        task = bar.add_task("evaluating live", total=entrants.total * count * world.range.frames)
-        scenarios = spread_scenarios(world, count)
+        task = bar.add_task("evaluating live", total=entrants.total * len(scenarios) * world.range.frames)
         return compare_live(world, entrants, sources, scenarios, profile, lambda done: bar.advance(task, done))
 
 

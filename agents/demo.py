@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from agents.plots import draw_comparison, draw_timeline
 from agents.report import Comparison, as_json, ranking_table, table_console
@@ -29,7 +28,7 @@ from runtime.bundle import open_bundle
 from runtime.markov_traces import builtin_traces
 from runtime.pictures import draw_strip
 from runtime.processes import running_mec, running_neighbours
-from runtime.profile import load_costs, shipped_path
+from runtime.profile import shipped_slowdown
 from runtime.workloads.base import get_workload
 
 #: What is compared live.
@@ -104,9 +103,7 @@ def _deploy(places: Places, workload: str, scenario: Scenario) -> None:
 def same_device(scenario: Scenario, workload: str, profile: Path) -> Scenario:
     """The scenario with a device that is as slow wherever the demo runs: its slowdown counts from the shipped profile,
     while a device counts from this machine's."""
-    bundle = open_bundle(workload)
-    told_s, here_s = (load_costs(bundle, path).head_s for path in (shipped_path(workload), profile))
-    slowdown = scenario.device_slowdown * float(np.median(told_s / here_s))
+    slowdown = scenario.device_slowdown * shipped_slowdown(open_bundle(workload), profile)
     return replace(scenario, device_slowdown=max(round(slowdown, 1), 1.0))
 
 

@@ -1,7 +1,8 @@
 """Do controllers rank with real processes as they do in the twin? The same scenarios on both, a minute each.
 
-``python -m benchmarks.bench_live [--traces DIR] [--scenarios 5] [--frames 600]``. The twin plays scenarios like those
-of `mecpilot evaluate`, but with a MEC at least ``MEC_SLOWDOWN`` times slower than this machine, on all held-out traces.
+``python -m benchmarks.bench_live [--traces DIR] [--scenarios 5] [--frames 600]``. The twin plays the scenarios of
+`mecpilot evaluate` on all held-out traces: devices as slow as there, whatever this machine is, but with a MEC at least
+``MEC_SLOWDOWN`` times slower than this machine.
 A minute of real time is too dear for so many, and a few of them taken blindly would tell another story than all, so
 those few are chosen on which together every controller fares as it does on all. Then they are played live, with a MEC
 process, other devices that load it, a device that really computes, and a shaped uplink; the machine, which is profiled
@@ -23,20 +24,21 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from agents.evaluation import compare_live, entrants_of, play_in_twin
+from agents.evaluation import compare_live, default_seeds, entrants_of, play_in_twin
 from agents.report import UTILITY, Comparison, as_json
 from agents.rollout import on_trace, paired_scenarios
-from agents.world import open_world, traces_of
+from agents.world import World, open_world, traces_of
 from benchmarks.machine_profile import machine_profile
 from controller.errors import UsageError
-from controller.scenario import Scenario
+from controller.scenario import Scenario, ScenarioRange
+from runtime.profile import shipped_slowdown
 
 CONTROLLERS = "ppo,greedy,edgent,edgent-dynamic,jpeg-offload,device-only"
 #: No process can be made quicker than it is. A computation after a pause takes up to twice as long as in the profile,
 #: where one follows another, so only such a MEC and slower ones can be emulated under any load.
 MEC_SLOWDOWN = 2.0
-#: Scenarios per trace in the twin, and sets of them that are looked at.
-SEEDS, SETS = 3, 100_000
+#: Sets of scenarios that are looked at.
+SETS = 100_000
 #: Controllers that are closer than this may change places.
 SAME = 0.01
 
@@ -98,15 +100,23 @@ def verdict(live: Comparison, twin: Comparison) -> list[str]:
     return lines
 
 
+def live_range(world: World, profile: Path, frames: int) -> ScenarioRange:
+    """The world's range with devices that are as slow as on the shipped profile, and a MEC that can be emulated."""
+    scale = shipped_slowdown(world.bundle, profile)
+    low, high = (max(scale * bound, 1.0) for bound in world.range.device_slowdown)
+    mec_low, mec_high = (max(bound, MEC_SLOWDOWN) for bound in world.range.mec_slowdown)
+    return replace(world.range, frames=frames, device_slowdown=(low, high), mec_slowdown=(mec_low, mec_high))
+
+
 def compare(options: argparse.Namespace, profile: Path) -> None:
     """Play, and print what was found."""
     world = open_world(options.workload, traces_of(options.traces, "test"), "test", profile=profile)
-    slowdown = tuple(max(bound, MEC_SLOWDOWN) for bound in world.range.mec_slowdown)
-    world = replace(world, range=replace(world.range, frames=options.frames, mec_slowdown=slowdown))
+    world = replace(world, range=live_range(world, profile, options.frames))
     entrants = entrants_of(options.workload, options.controllers, [options.policy] if options.policy else [], live=True)
     sources = [str(source) for source in options.traces] or ["built-in"]
-    drawn = paired_scenarios(world, range(SEEDS))
-    everywhere = play_in_twin(world, entrants, sources, SEEDS, drawn)
+    seeds = default_seeds(len(world.bank))
+    drawn = paired_scenarios(world, range(seeds))
+    everywhere = play_in_twin(world, entrants, sources, seeds, drawn)
     scenarios = representative(everywhere, drawn, options.scenarios)
     with Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("live", total=entrants.total * len(scenarios) * options.frames)

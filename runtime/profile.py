@@ -179,6 +179,16 @@ def _default_path(bundle: Bundle) -> Path:
     return shipped
 
 
+def shipped_slowdown(bundle: Bundle, path: Path) -> float:
+    """Head times of the shipped profile over those of the one at ``path``, in the median.
+
+    Slowdowns count from the machine's own profile, so a device of slowdown s on the machine of the shipped profile is
+    one of s times this here.
+    """
+    told_s, here_s = (load_costs(bundle, p).head_s for p in (shipped_path(bundle.workload), path))
+    return float(np.median(told_s / here_s))
+
+
 def read_profile(path: Path, bundle: Bundle | None = None) -> Profile:
     """The profile in a file; UsageError when it is none, or not of this bundle."""
     try:
