@@ -88,7 +88,13 @@ def _same_ride(path: Path) -> str:
 
 
 def train_policies(
-    world: World, learn: Sequence[Path], seeds: int, steps: int, folder: Path, console: Console
+    world: World,
+    learn: Sequence[Path],
+    seeds: int,
+    steps: int,
+    folder: Path,
+    console: Console,
+    profile: Path | None = None,
 ) -> list[FrozenPolicy]:
     """One policy per seed, each trained by the same code as ``mecpilot train``."""
     from agents.export import export
@@ -98,7 +104,7 @@ def train_policies(
         begin_s = time.monotonic()
         run = RunFolder(folder / f"seed{seed}")
         config = TrainingConfig(world.workload, steps, seed, tuple(map(str, learn)), scenario=world.range)
-        train(config, run, Options())
+        train(config, run, Options(profile))
         export(run, run.root / "policy.safetensors")
         policies.append(load_policy(run.root / "policy.safetensors")[0])
         console.print(f"seed {seed}: {steps} steps in {time.monotonic() - begin_s:.0f} s, held out {run.held_out()}")

@@ -1,12 +1,12 @@
 """Do controllers rank with real processes as they do in the twin? The same scenarios on both, a minute each.
 
-``python -m benchmarks.bench_live [--traces DIR] [--scenarios 5] [--frames 600]``. The twin plays the scenarios of
-`mecpilot evaluate` on all held-out traces: devices as slow as there, whatever this machine is, but with a MEC at least
-``MEC_SLOWDOWN`` times slower than this machine.
-A minute of real time is too dear for so many, and a few of them taken blindly would tell another story than all, so
-those few are chosen on which together every controller fares as it does on all. Then they are played live, with a MEC
-process, other devices that load it, a device that really computes, and a shaped uplink; the machine, which is profiled
-first, should have nothing else to do.
+``python -m benchmarks.bench_live [--traces DIR] [--scenarios 5] [--frames 600]`` does what an engineer would do on this
+machine, which should have nothing else to do: profile it, tune the classical controllers and train a policy on the
+training traces (or take them: ``--policy FILE --tuning FILE``), for devices as slow as everywhere, whatever the machine
+is, but for MECs at least ``MEC_SLOWDOWN`` times slower than it. The twin then plays the scenarios of `mecpilot
+evaluate` on all held-out traces. A minute of real time is too dear for so many, and a few of them taken blindly would
+tell another story than all, so those few are chosen on which together every controller fares as it does on all. These
+are played live, with a MEC process, other devices that load it, a device that really computes, and a shaped uplink.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from agents.evaluation import compare_live, default_seeds, entrants_of, play_in_twin
+from agents.evaluation import Entrants, chosen_names, compare_live, default_seeds, entrants_of, play_in_twin
 from agents.report import UTILITY, Comparison, as_json
 from agents.rollout import on_trace, paired_scenarios
 from agents.world import World, open_world, traces_of
+from benchmarks.bench_learning import train_policies, tuned
 from benchmarks.machine_profile import machine_profile
 from controller.errors import UsageError
+from controller.records import Floats, Ints
 from controller.scenario import Scenario, ScenarioRange
 from runtime.profile import shipped_slowdown
 
@@ -37,8 +39,9 @@ CONTROLLERS = "ppo,greedy,edgent,edgent-dynamic,jpeg-offload,device-only"
 #: No process can be made quicker than it is. A computation after a pause takes up to twice as long as in the profile,
 #: where one follows another, so only such a MEC and slower ones can be emulated under any load.
 MEC_SLOWDOWN = 2.0
-#: Sets of scenarios that are looked at.
-SETS = 100_000
+#: Random sets of scenarios that the search for the most representative one starts from.
+STARTS = 1000
+STEPS = 300_000
 #: Controllers that are closer than this may change places.
 SAME = 0.01
 
@@ -59,17 +62,33 @@ def swapped(live: Comparison, twin: Comparison, metric: str) -> list[str]:
 def representative(twin: Comparison, scenarios: Sequence[Scenario], count: int) -> list[Scenario]:
     """``count`` scenarios on different traces, whose means in the twin are nearest to those over all scenarios.
 
-    By all metrics of a ranking and all controllers; the best of many sets that are drawn at random.
+    By all metrics of a ranking and all controllers: a local search that exchanges one scenario at a time.
     """
     played = np.stack([found[metric].mean(0) for found in twin.metrics.values() for metric in twin.ranking_metrics])
     trace = np.array([scenario.trace_index for scenario in scenarios])
+    if count > len(np.unique(trace)):
+        raise UsageError(f"got --scenarios {count} on {len(np.unique(trace))} traces; expected at most one for each")
     rng = np.random.default_rng(0)
-    sets = rng.integers(len(scenarios), size=(SETS, count))
-    sets = sets[[len(set(row)) == count for row in trace[sets].tolist()]]
-    if not len(sets):
-        raise UsageError(f"got --scenarios {count} on {len(set(trace.tolist()))} traces; expected far fewer than that")
-    off = np.square(played[:, sets].mean(axis=2) - played.mean(axis=1, keepdims=True)).sum(axis=0)
-    return [scenarios[i] for i in sorted(sets[off.argmin()].tolist())]
+    found = [_nearest(played - played.mean(axis=1, keepdims=True), trace, count, rng) for _ in range(STARTS)]
+    return [scenarios[i] for i in sorted(min(found)[1])]
+
+
+def _nearest(off: Floats, trace: Ints, count: int, rng: np.random.Generator) -> tuple[float, list[int]]:
+    """From a random set, exchange as long as that brings the mean of ``off`` (metrics, scenarios) nearer to zero."""
+    apart = rng.permutation(len(trace))
+    chosen = apart[np.unique(trace[apart], return_index=True)[1]]
+    chosen = rng.permutation(chosen)[:count]
+    distance = np.inf
+    while True:
+        others = trace[chosen][:, None] == trace  # (count, scenarios) on whose trace a scenario is
+        taken = others.sum(axis=0) - others > 0
+        total = off[:, chosen].sum(axis=1)[:, None, None] - off[:, chosen, None] + off[:, None, :]
+        distances = np.where(taken, np.inf, np.square(total / count).sum(axis=0))
+        place, scenario = np.unravel_index(distances.argmin(), distances.shape)
+        if distances[place, scenario] >= distance:
+            return distance, chosen.tolist()
+        distance = float(distances[place, scenario])
+        chosen[place] = scenario
 
 
 def table(live: Comparison, twin: Comparison, episodes: list[str]) -> Table:
@@ -100,19 +119,34 @@ def verdict(live: Comparison, twin: Comparison) -> list[str]:
     return lines
 
 
-def live_range(world: World, profile: Path, frames: int) -> ScenarioRange:
+def live_range(world: World, profile: Path) -> ScenarioRange:
     """The world's range with devices that are as slow as on the shipped profile, and a MEC that can be emulated."""
     scale = shipped_slowdown(world.bundle, profile)
     low, high = (max(scale * bound, 1.0) for bound in world.range.device_slowdown)
     mec_low, mec_high = (max(bound, MEC_SLOWDOWN) for bound in world.range.mec_slowdown)
-    return replace(world.range, frames=frames, device_slowdown=(low, high), mec_slowdown=(mec_low, mec_high))
+    return replace(world.range, device_slowdown=(low, high), mec_slowdown=(mec_low, mec_high))
+
+
+def learned(options: argparse.Namespace, range_: ScenarioRange, profile: Path, console: Console) -> Entrants:
+    """Controllers tuned and a policy trained on the training traces, for devices and MECs of the range."""
+    bank = traces_of([], "train")
+    world = open_world(options.workload, bank, "validation", range_, profile)
+    names = chosen_names(options.controllers, has_policy=True, live=True)
+    tunings = tuned(world, ["built-in"], options.out, console)
+    policies = train_policies(world, [], 1, STEPS, options.out, console, profile)
+    return Entrants(names, policies, tunings.controllers)
 
 
 def compare(options: argparse.Namespace, profile: Path) -> None:
-    """Play, and print what was found."""
+    """Learn if need be, choose, play, and print what was found."""
+    console = Console(width=160)
     world = open_world(options.workload, traces_of(options.traces, "test"), "test", profile=profile)
-    world = replace(world, range=live_range(world, profile, options.frames))
-    entrants = entrants_of(options.workload, options.controllers, [options.policy] if options.policy else [], live=True)
+    range_ = live_range(world, profile)
+    world = replace(world, range=replace(range_, frames=options.frames))
+    if options.policy:
+        entrants = entrants_of(options.workload, options.controllers, [options.policy], options.tuning, live=True)
+    else:
+        entrants = learned(options, range_, profile, console)
     sources = [str(source) for source in options.traces] or ["built-in"]
     seeds = default_seeds(len(world.bank))
     drawn = paired_scenarios(world, range(seeds))
@@ -122,7 +156,6 @@ def compare(options: argparse.Namespace, profile: Path) -> None:
         task = bar.add_task("live", total=entrants.total * len(scenarios) * options.frames)
         live, _ = compare_live(world, entrants, sources, scenarios, profile, lambda done: bar.advance(task, done))
     twin = play_in_twin(world, entrants, sources, options.scenarios, scenarios)
-    console = Console(width=160)
     for metric in live.ranking_metrics:
         means = ", ".join(f"{name} {mean:.3f}" for name, mean in ranking(everywhere, metric).items())
         console.print(f"{metric} in the twin over {len(drawn)} episodes: {means}", highlight=False)
@@ -138,10 +171,14 @@ def main() -> None:
     parser.add_argument("--workload", default="campus")
     parser.add_argument("--traces", type=Path, nargs="*", default=[], help="default: the built-in test traces")
     parser.add_argument("--controllers", default=CONTROLLERS, help="names, separated by commas")
-    parser.add_argument("--policy", type=Path, help="policy file of ppo; default: the shipped one")
+    parser.add_argument(
+        "--policy", type=Path, help="policy file of ppo; default: tune and train for this machine first"
+    )
+    parser.add_argument("--tuning", type=Path, help="of the classical controllers beside --policy; default: shipped")
     parser.add_argument("--scenarios", type=int, default=5)
     parser.add_argument("--frames", type=int, default=600, help="per controller and scenario")
     parser.add_argument("--profile", type=Path, help="of this machine; default: measured now")
+    parser.add_argument("--out", type=Path, default=Path("runs/live"), help="folder of the tuning and the policy")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     torch.set_num_threads(1)
