@@ -22,6 +22,8 @@ LOAD_STEP_S = 1.0
 MAX_LOAD_FRAC = 0.95
 #: Loads of a longer episode stay what they were after a day.
 MAX_LOAD_STEPS = 86_400
+#: Standard deviation of a device's log time around the profiled time.
+HEAD_NOISE_FRAC = 0.03
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,14 @@ import numpy as np
 
 from controller.neighbours import LEVELS
 from controller.records import Bools, Floats, Ints
+from controller.telemetry import GIVE_UP_DEADLINES
 from envs.conditions import NOISE_ROWS, Conditions
 from envs.rules import Cost, Luck, Rules
 from envs.world import ZERO, Last, Place, World, filled, link_is_down, row_numbers
 
 #: Share of the MEC's time that others leave, by the level of their load.
 _FREE_FRAC = 1.0 - np.arange(LEVELS) / 100
+_GIVE_UP = np.array(GIVE_UP_DEADLINES)
 _HALF, _NOISE_MASK = np.array(0.5), np.array(NOISE_ROWS - 1)
 
 
@@ -26,6 +28,7 @@ class Moment(NamedTuple):
     """What decides how a flight goes. Each is (B,), or (B, 1) against candidates, unless said otherwise."""
 
     now_s: Floats
+    give_up_s: Floats  # when the device gives the frame up
     down: Bools  # the session holds the link for down
     device_pace: Floats  # device time / profiled time of this frame's head
     fallback_pace: Floats  # and of its fallback, under the same load
@@ -57,6 +60,7 @@ class Flight(NamedTuple):
     crossed_s: Floats
     arrival_s: Floats  # at the MEC
     queue_s: Floats
+    served: Bools  # by the MEC; otherwise the request expired there
     tail_s: Floats
     done_s: Floats
     extra_s: Floats  # work at the MEC because of own requests, this one included
@@ -72,6 +76,7 @@ def moment_of(rules: Rules, conditions: Conditions, world: World) -> Moment:
     pace = conditions.device_slowdown * conditions.device_pace.ravel().take(second)
     return Moment(
         now_s=world.now_s,
+        give_up_s=world.capture_s + _GIVE_UP * conditions.deadline_s,
         down=link_is_down(world, world.now_s),
         device_pace=pace * luck[Luck.HEAD],
         fallback_pace=pace * luck[Luck.FALLBACK],
@@ -109,18 +114,19 @@ def fly(rules: Rules, conditions: Conditions, moment: Moment, rows: Ints) -> Fli
     """Follow the given rows of the cost table, (B,) or, against candidates, (C,)."""
     m, cost = moment, rules.costs.take(rows, axis=1)
     head = cost[Cost.HEAD_S] * m.device_pace
-    end = _preempted(m, m.now_s + head)
+    end = _preempted(m, m.now_s + rules.decide_s + head)
     mean = cost[Cost.PAYLOAD_BYTES]
     payload = np.maximum(mean + cost[Cost.PAYLOAD_STD_BYTES] * m.payload_luck, _HALF * mean)
     begin = np.maximum(end, m.last[Last.CROSSED_S])
     bits = (payload + rules.header_bytes) * m.bits_per_byte
     crossed = rules.bank.finish_s(m.trace, m.trace_start_s + begin, bits) - m.trace_start_s
     arrival = crossed + (m.half_rtt_s + rules.overhead_s)
-    tail = cost[Cost.MEC_S] * m.mec_pace
     queue, extra = _wait_at_mec(rules, conditions, m, arrival)
+    served = queue <= np.maximum(m.give_up_s - end, ZERO)  # the budget that the request brings; else it expires
+    tail = cost[Cost.MEC_S] * m.mec_pace * served
     done = arrival + queue + tail
     reply = done + m.half_rtt_s
-    return Flight(head, end, payload, begin, crossed, arrival, queue, tail, done, extra + tail, reply)
+    return Flight(head, end, payload, begin, crossed, arrival, queue, served, tail, done, extra + tail, reply)
 
 
 def true_latency_s(rules: Rules, conditions: Conditions, world: World, moment: Moment) -> Floats:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.records import Bools, Floats, Ints
+from controller.scenario import HEAD_NOISE_FRAC
 from controller.uplink import TraceBank
 from controller.utility import Utility
 from envs.conditions import NOISE_ROWS
@@ -37,9 +38,10 @@ class RecordedScores(Protocol):
 class TwinCalibration:
     """What only a comparison with the live backend can tell."""
 
-    head_noise_frac: float = 0.03  # standard deviation of log device time around the profiled time
+    head_noise_frac: float = HEAD_NOISE_FRAC
     mec_noise_frac: float = 0.05  # likewise of the MEC's time
     overhead_s: float = 0.0008  # serialisation, sockets and wake-ups of one request; most of it before it is served
+    decide_s: float = 0.0015  # from the decision point to the begin of the head: waking up and deciding
     header_bytes: float = 0.0  # what occupies the uplink besides the payload
 
 
@@ -90,6 +92,7 @@ class Rules:
     queue: NeighbourQueue
     utility: Utility
     overhead_s: Floats  # ()
+    decide_s: Floats  # ()
     header_bytes: Floats  # ()
     queue_limit: Ints  # ()
     max_in_flight: int
@@ -137,6 +140,7 @@ def make_rules(
         queue=neighbour_queue(),
         utility=_without_axes(utility),
         overhead_s=np.array(calibration.overhead_s),
+        decide_s=np.array(calibration.decide_s),
         header_bytes=np.array(calibration.header_bytes),
         queue_limit=np.array(queue_limit),
         max_in_flight=max_in_flight,

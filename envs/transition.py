@@ -15,7 +15,6 @@ import numpy as np
 from controller.records import Floats, Ints
 from controller.telemetry import (
     FALLBACK_MARGIN,
-    GIVE_UP_DEADLINES,
     MAX_UNANSWERED,
     OUTCOME_ALPHA,
     SLOWDOWN_ALPHA,
@@ -36,7 +35,6 @@ __all__ = ["STATUSES", "StepRecord", "transition"]
 _TICK = np.array(1e-9)
 _FORGET = np.array(1.0 - OUTCOME_ALPHA)
 _SURE, _NONE = np.array(1.0), np.array(0)
-_GIVE_UP = np.array(GIVE_UP_DEADLINES)
 _ALPHA, _MARGIN, _FULL = np.array(SLOWDOWN_ALPHA), np.array(FALLBACK_MARGIN), np.array(MAX_UNANSWERED)
 
 
@@ -129,7 +127,7 @@ def _answer(
     choice = _fallback_choice(rules, answer_by - start, slowdown)
     busy = rules.frontier_s.take(choice) * moment.fallback_pace * falls_back
     np.copyto(given, start + busy, where=falls_back)
-    give_up = np.maximum(world.capture_s + _GIVE_UP * conditions.deadline_s, end)
+    give_up = np.maximum(moment.give_up_s, end)
     silent = (given > give_up) & ~falls_back
     return Answer(
         row=select(falls_back, rules.frontier.take(choice), taken),

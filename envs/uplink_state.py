@@ -57,7 +57,7 @@ def send(
     request[Last.ARRIVAL_S] = flight.arrival_s
     request[Last.DONE_S] = flight.done_s
     request[Last.EXTRA_S] = flight.extra_s
-    slowdown = smooth(world.mec_slowdown, moment.mec_pace, _ALPHA)
+    slowdown = select(flight.served, smooth(world.mec_slowdown, moment.mec_pace, _ALPHA), world.mec_slowdown)
     sent_bytes = world.sent_bytes + flight.payload_bytes * sent
     state = UplinkState(
         sent=world.sent + sent,

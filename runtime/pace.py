@@ -1,16 +1,19 @@
 """How long does the emulated device take, and when must it fall back to what?
 
 A weak device is emulated on a strong machine: the computation is real, then the device idles until the profiled time x
-slowdown / (1 - load of the moment) has passed. Its plans rest on what it has measured, never on the emulation.
+slowdown / (1 - load of the moment) has passed, and somewhat more or less, for no head takes as long as the last one.
+Its plans rest on what it has measured, never on the emulation.
 """
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from controller import telemetry as formulas
 from controller.costs import CostTable
-from controller.scenario import LOAD_STEP_S, Scenario
+from controller.scenario import HEAD_NOISE_FRAC, LOAD_STEP_S, Scenario
 
 
 class Pace:
@@ -20,6 +23,7 @@ class Pace:
         self._head_s = costs.head_s
         self._slowdown = scenario.device_slowdown
         self._load_frac = scenario.device_load()
+        self._luck = np.random.default_rng(scenario.seed)
 
     def slowdown_at(self, elapsed_s: float) -> float:
         """Device time / profiled time at a moment."""
@@ -27,9 +31,10 @@ class Pace:
         return self._slowdown / (1.0 - float(self._load_frac[second]))
 
     def head_s(self, row: int, elapsed_s: float) -> float:
-        """How long a head takes that starts at a moment; 0 when the machine is used as it is."""
+        """How long the next head takes, if it starts at a moment; 0 when the machine is used as it is."""
         slowdown = self.slowdown_at(elapsed_s)
-        return float(self._head_s[row]) * slowdown if slowdown > 1.0 else 0.0
+        varied = math.exp(HEAD_NOISE_FRAC * self._luck.standard_normal())
+        return float(self._head_s[row]) * slowdown * varied if slowdown > 1.0 else 0.0
 
 
 class FallbackPlan:

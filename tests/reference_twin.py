@@ -158,7 +158,7 @@ class ReferenceTwin:
         if not space.device_only[decided] and (self.is_down(self.now_s) or full):
             row, fell_back = self.fallback_row(answer_by_s - self.now_s, self.device_slowdown), True
         head_s = self.device_s(row, self.now_s, self.luck_of(0))
-        end_s = self.now_s + head_s
+        end_s = self.now_s + self.calibration.decide_s + head_s
         for start_s, busy_s in self.fallbacks:
             if self.now_s <= start_s < end_s:
                 end_s += busy_s
@@ -236,7 +236,8 @@ class ReferenceTwin:
         arrival_s = begin_s + transmit_s + s.rtt_s / 2 + self.calibration.overhead_s
         queue_s, others_s = self.wait_at_mec(arrival_s)
         pace = s.mec_slowdown * self.luck_of(2)
-        tail_s = float(c.mec_s[row]) * pace
+        served = queue_s <= max(self.frame * self.interval_s + 2 * s.deadline_s - end_s, 0.0)
+        tail_s = float(c.mec_s[row]) * pace if served else 0.0
         done_s = arrival_s + queue_s + tail_s
         reply_s = done_s + s.rtt_s / 2
         silent_from_s = max(end_s, self.reply_s)
@@ -245,7 +246,7 @@ class ReferenceTwin:
         self.sent_bytes += payload
         self.link_free_s, self.reply_s = begin_s + transmit_s, reply_s
         self.arrival_s, self.done_s, self.extra_s = arrival_s, done_s, queue_s - others_s + tail_s
-        sample = Told(reply_s, payload * 8 / max(transmit_s, 1e-4), self.sent_bytes, queue_s, pace)
+        sample = Told(reply_s, payload * 8 / max(transmit_s, 1e-4), self.sent_bytes, queue_s, pace if served else None)
         if lost:
             self.lost_bytes = self.sent_bytes
         else:

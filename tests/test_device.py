@@ -9,12 +9,14 @@ from collections import Counter
 from dataclasses import astuple
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import FAST, GOOD, OFFLOAD, PAYLOAD_BYTES, RTT_S, SPLIT, UPLINK_BPS, Simulation
 
 from controller.records import Outcome, Status
+from controller.scenario import HEAD_NOISE_FRAC
 from controller.telemetry import FALLBACK_MARGIN, FALLBACK_SLACK_S, MAX_UNANSWERED
 from runtime import wire
 from runtime.device import Limits
@@ -23,6 +25,8 @@ from runtime.device import Limits
 RESERVE_MS = (FALLBACK_MARGIN * 0.005 + FALLBACK_SLACK_S) * 1e3
 #: Head, transmission, round trip and tail of the full offload.
 OFFLOAD_MS = 1 + PAYLOAD_BYTES * 8e3 / UPLINK_BPS + RTT_S * 1e3 + 4
+#: An emulated head takes its time within so much.
+VARIES = 5 * HEAD_NOISE_FRAC
 
 
 def statuses(outcomes: list[Outcome]) -> Counter[Status]:
@@ -83,12 +87,13 @@ class TestTimeline:
         assert [round(o.breakdown_ms.uplink) for o in outcomes] == [45, 52, 58, 65]
 
     def test_a_slow_device_is_emulated_with_its_load(self) -> None:
-        (outcome,) = Simulation(device_slowdown=6.0, frames=1).run(lambda _: FAST)
-        assert outcome.breakdown_ms.head == pytest.approx(30.0, abs=0.01)
+        outcomes = Simulation(device_slowdown=6.0, frames=200).run(lambda _: FAST)
+        apart = np.log([outcome.breakdown_ms.head / 30.0 for outcome in outcomes])
+        assert (apart.mean(), apart.std()) == pytest.approx((0.0, HEAD_NOISE_FRAC), abs=0.01)
         sim = Simulation(device_slowdown=6.0, device_load_frac=0.5, frames=1, seed=3)
         load = float(sim.scenario.device_load()[0])
         (outcome,) = sim.run(lambda _: FAST)
-        assert outcome.breakdown_ms.head == pytest.approx(30.0 / (1 - load), abs=0.01)
+        assert outcome.breakdown_ms.head == pytest.approx(30.0 / (1 - load), rel=VARIES)
 
     def test_energy_is_device_time_and_transmission(self) -> None:
         outcome = Simulation().run(lambda _: OFFLOAD)[2]
@@ -160,7 +165,7 @@ class TestFallback:
         outcomes = sim.run(lambda n: (OFFLOAD, SPLIT)[n], lambda n: setattr(sim.mec, "hung", n == 0))
         assert outcomes[0].status is Status.FALLBACK
         head_ms, fallback_ms = 30 * 4, 5 * 4
-        assert outcomes[1].breakdown_ms.head == pytest.approx(head_ms + fallback_ms, abs=0.1)
+        assert outcomes[1].breakdown_ms.head == pytest.approx(head_ms + fallback_ms, rel=VARIES)
 
     def test_a_head_that_ends_too_late_for_a_fallback_waits_for_its_reply(self) -> None:
         (outcome,) = Simulation(frames=1, deadline_s=0.035).run(lambda _: SPLIT)
@@ -224,7 +229,7 @@ class TestTelemetry:
         sim = Simulation(frames=40, device_slowdown=3.0)
         sim.mec.slowdown = 2.0
         sim.run(lambda _: OFFLOAD)
-        assert sim.device.telemetry.device_slowdown == pytest.approx(3.0, rel=0.01)
+        assert sim.device.telemetry.device_slowdown == pytest.approx(3.0, rel=VARIES)
         assert sim.device.telemetry.mec_slowdown == pytest.approx(2.0, rel=0.01)
 
     def test_a_request_that_expires_teaches_the_queue_and_the_bandwidth(self) -> None:

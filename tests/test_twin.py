@@ -25,7 +25,7 @@ from tests.simulated import RTT_S, SimCompute, Simulation
 from tests.simulated import table as device_table
 from tests.stream import stream_costs, stream_recorded
 
-QUIET = TwinCalibration(head_noise_frac=0.0, mec_noise_frac=0.0, overhead_s=0.0, header_bytes=0.0)
+QUIET = TwinCalibration(head_noise_frac=0.0, mec_noise_frac=0.0, overhead_s=0.0, decide_s=0.0, header_bytes=0.0)
 SAMPLES = 50
 
 
