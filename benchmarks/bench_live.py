@@ -66,8 +66,6 @@ def representative(twin: Comparison, scenarios: Sequence[Scenario], count: int) 
     """
     played = np.stack([found[metric].mean(0) for found in twin.metrics.values() for metric in twin.ranking_metrics])
     trace = np.array([scenario.trace_index for scenario in scenarios])
-    if count > len(np.unique(trace)):
-        raise UsageError(f"got --scenarios {count} on {len(np.unique(trace))} traces; expected at most one for each")
     rng = np.random.default_rng(0)
     found = [_nearest(played - played.mean(axis=1, keepdims=True), trace, count, rng) for _ in range(STARTS)]
     return [scenarios[i] for i in sorted(min(found)[1])]
@@ -141,6 +139,10 @@ def compare(options: argparse.Namespace, profile: Path) -> None:
     """Learn if need be, choose, play, and print what was found."""
     console = Console(width=160)
     world = open_world(options.workload, traces_of(options.traces, "test"), "test", profile=profile)
+    if options.scenarios > len(world.bank):
+        raise UsageError(
+            f"got --scenarios {options.scenarios} on {len(world.bank)} traces; expected one for each at most"
+        )
     range_ = live_range(world, profile)
     world = replace(world, range=replace(range_, frames=options.frames))
     if options.policy:

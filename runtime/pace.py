@@ -33,8 +33,9 @@ class Pace:
     def head_s(self, row: int, elapsed_s: float) -> float:
         """How long the next head takes, if it starts at a moment; 0 when the machine is used as it is."""
         slowdown = self.slowdown_at(elapsed_s)
-        varied = math.exp(HEAD_NOISE_FRAC * self._luck.standard_normal())
-        return float(self._head_s[row]) * slowdown * varied if slowdown > 1.0 else 0.0
+        if slowdown <= 1.0:
+            return 0.0
+        return float(self._head_s[row]) * slowdown * math.exp(HEAD_NOISE_FRAC * self._luck.standard_normal())
 
 
 class FallbackPlan:
