@@ -33,7 +33,8 @@ class Moment(NamedTuple):
     device_pace: Floats  # device time / profiled time of this frame's head
     fallback_pace: Floats  # and of its fallback, under the same load
     mec_pace: Floats
-    payload_luck: Floats  # standard deviations from the mean payload
+    payload_sample: Ints  # whose payload it is
+    payload_luck: Floats  # standard deviations from it, where only the mean is known
     half_rtt_s: Floats
     trace: Ints
     trace_start_s: Floats
@@ -81,6 +82,7 @@ def moment_of(rules: Rules, conditions: Conditions, world: World) -> Moment:
         device_pace=pace * luck[Luck.HEAD],
         fallback_pace=pace * luck[Luck.FALLBACK],
         mec_pace=conditions.mec_slowdown * luck[Luck.MEC],
+        payload_sample=(conditions.first_sample + world.frame) % rules.payload_samples,
         payload_luck=luck[Luck.PAYLOAD],
         half_rtt_s=conditions.rtt_s * _HALF,
         trace=conditions.trace,
@@ -115,7 +117,7 @@ def fly(rules: Rules, conditions: Conditions, moment: Moment, rows: Ints) -> Fli
     m, cost = moment, rules.costs.take(rows, axis=1)
     head = cost[Cost.HEAD_S] * m.device_pace
     end = _preempted(m, m.now_s + rules.decide_s + head)
-    mean = cost[Cost.PAYLOAD_BYTES]
+    mean = rules.payload_bytes.take(rules.payload_start.take(rows) + m.payload_sample)
     payload = np.maximum(mean + cost[Cost.PAYLOAD_STD_BYTES] * m.payload_luck, _HALF * mean)
     begin = np.maximum(end, m.last[Last.CROSSED_S])
     bits = (payload + rules.header_bytes) * m.bits_per_byte

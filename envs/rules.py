@@ -16,11 +16,12 @@ from controller.uplink import TraceBank
 from controller.utility import Utility
 from envs.conditions import NOISE_ROWS
 from envs.mec_queue import NeighbourQueue, neighbour_queue
+from runtime.recorded import PayloadBytes, payload_key
 
 _NOISE_SEED = 1
 
 
-class RecordedScores(Protocol):
+class RecordedAnswers(Protocol):
     """What the twin needs of a bundle's recorded predictions."""
 
     @property
@@ -33,6 +34,11 @@ class RecordedScores(Protocol):
         """(lags, variants, samples) against the truths 1, 2, ... samples later; asked for with frame intervals only"""
         ...
 
+    @property
+    def payload_bytes(self) -> PayloadBytes | None:
+        """(samples,) of every payload, or None: then the cost table's mean and deviation stand for them"""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class TwinCalibration:
@@ -40,7 +46,7 @@ class TwinCalibration:
 
     head_noise_frac: float = HEAD_NOISE_FRAC
     mec_noise_frac: float = 0.05  # likewise of the MEC's time
-    overhead_s: float = 0.0008  # serialisation, sockets and wake-ups of one request; most of it before it is served
+    overhead_s: float = 0.0015  # serialisation, sockets and wake-ups of one request; most of it before it is served
     decide_s: float = 0.0015  # from the decision point to the begin of the head: waking up and deciding
     header_bytes: float = 0.0  # what occupies the uplink besides the payload
 
@@ -49,10 +55,9 @@ class Cost:
     """Rows of Rules.costs."""
 
     HEAD_S: Final = 0
-    PAYLOAD_BYTES: Final = 1
-    PAYLOAD_STD_BYTES: Final = 2
-    MEC_S: Final = 3
-    COUNT: Final = 4
+    PAYLOAD_STD_BYTES: Final = 1  # from the figure in Rules.payload_bytes
+    MEC_S: Final = 2
+    COUNT: Final = 3
 
 
 class Luck:
@@ -80,6 +85,9 @@ class Rules:
     score_start: Ints  # (C,) where the row's variant starts in ``score``
     score: NDArray[np.float32]  # (V * S,)
     samples: Ints  # () S
+    payload_start: Ints  # (C,) where the row's payloads start in ``payload_bytes``
+    payload_bytes: Floats  # (C * S,) as recorded, or (C,) means where every sample's were not
+    payload_samples: Ints  # () S or 1
     #: Scores by the age of the answer in frames, from 0 to the last lag: replayed (lags + 1, V * S) and expected
     #: (lags + 1, C). One lag where nothing is ever skipped.
     aged_score: NDArray[np.float32]
@@ -102,7 +110,7 @@ class Rules:
 def make_rules(
     costs: CostTable,
     bank: TraceBank,
-    recorded: RecordedScores,
+    recorded: RecordedAnswers,
     utility: Utility,
     calibration: TwinCalibration,
     *,
@@ -121,9 +129,10 @@ def make_rules(
             f"got recorded predictions of {variants} variants; expected {space.variant.max() + 1}: "
             "take them and the decision space from one bundle"
         )
-    columns = (costs.head_s, costs.payload_bytes, costs.payload_std_bytes, costs.mec_s)
+    payload_bytes, payload_std_bytes = _payloads(costs, recorded)
+    rows, payload_samples = payload_bytes.shape
     return Rules(
-        costs=np.array(columns),
+        costs=np.array((costs.head_s, payload_std_bytes, costs.mec_s)),
         offload=~space.device_only,
         accuracy=costs.accuracy,
         interval=space.frame_interval,
@@ -131,6 +140,9 @@ def make_rules(
         score_start=space.variant * samples,
         score=score,
         samples=np.array(samples),
+        payload_start=np.arange(rows) * payload_samples,
+        payload_bytes=payload_bytes.ravel(),
+        payload_samples=np.array(payload_samples),
         **_aged(costs, recorded, score),
         frontier=frontier,
         frontier_s=costs.head_s[frontier],
@@ -148,7 +160,17 @@ def make_rules(
     )
 
 
-def _aged(costs: CostTable, recorded: RecordedScores, score: NDArray[np.float32]) -> dict[str, Any]:
+def _payloads(costs: CostTable, recorded: RecordedAnswers) -> tuple[Floats, Floats]:
+    """Bytes of every row's payload (C, S) and no deviation (C,), or its mean (C, 1) and deviation."""
+    if recorded.payload_bytes is None:
+        return costs.payload_bytes[:, None], costs.payload_std_bytes
+    table = np.zeros((len(costs), recorded.score.shape[1]))
+    for row in np.flatnonzero(~costs.space.device_only):
+        table[row] = recorded.payload_bytes[payload_key(costs.space.decisions[row])]
+    return table, np.zeros(len(costs))
+
+
+def _aged(costs: CostTable, recorded: RecordedAnswers, score: NDArray[np.float32]) -> dict[str, Any]:
     """The tables of ageing answers; UsageError when frames may be skipped and nothing says what that costs."""
     if costs.longest_interval == 1:
         return {"aged_score": score[None], "aged_accuracy": costs.accuracy[None]}

@@ -22,7 +22,7 @@ from controller.uplink import TraceBank
 from envs.conditions import Conditions, conditions_of, load_steps
 from envs.flight import Moment, moment_of, true_latency_s
 from envs.record import aged_score
-from envs.rules import RecordedScores, TwinCalibration, make_rules
+from envs.rules import RecordedAnswers, TwinCalibration, make_rules
 from envs.transition import StepRecord, transition
 from envs.uplink_state import meet_mec
 from envs.world import World, new_world, observe
@@ -54,7 +54,7 @@ class Twin:
         self,
         costs: CostTable,
         bank: TraceBank,
-        recorded: RecordedScores,
+        recorded: RecordedAnswers,
         range: ScenarioRange,
         batch: int = 1,
         seed: int = 0,

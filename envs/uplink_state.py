@@ -118,7 +118,7 @@ def meet_mec(rules: Rules, conditions: Conditions, world: World) -> World:
         heard=world.heard.copy(), down_until_s=world.down_until_s.copy(), last=world.last.copy(), samples=samples
     )
     world.heard[rows] = UPLINK_HISTORY - 1
-    world.down_until_s[rows] = begin - conditions.rtt_s[rows]
+    world.down_until_s[rows] = _echoed(rules, conditions, rows, crossed)
     world.last[Last.CROSSED_S, rows] = crossed
     return world
 
@@ -126,7 +126,7 @@ def meet_mec(rules: Rules, conditions: Conditions, world: World) -> World:
 def _go_silent(
     rules: Rules, conditions: Conditions, state: UplinkState, lost: Bools, breaks: Bools, down_from_s: Floats
 ) -> UplinkState:
-    """Where it breaks, the link is down until that reply comes; then a probe tells what the uplink carries."""
+    """Where it breaks, the link is down until that reply and then the echo of a probe, which tells what it carries."""
     state = state._replace(
         lost_bytes=np.where(lost, state.sent_bytes, state.lost_bytes),
         down_from_s=state.down_from_s.copy(),
@@ -137,7 +137,7 @@ def _go_silent(
     joins = state.down_until_s[rows] > from_s  # the silence before
     begin, crossed = _probed(rules, conditions, rows, state.last[Last.REPLY_S, rows])
     state.down_from_s[rows] = np.where(joins, state.down_from_s[rows], from_s)
-    state.down_until_s[rows] = begin - conditions.rtt_s[rows]
+    state.down_until_s[rows] = _echoed(rules, conditions, rows, crossed)
     state.last[Last.CROSSED_S, rows] = crossed
     told = state.told[rows]
     _tell_probe(rules, conditions, state.samples, rows, told, begin, crossed)
@@ -157,7 +157,7 @@ def _probed(rules: Rules, conditions: Conditions, rows: Ints, heard_s: Floats) -
     begin = heard_s + rtt
     crossed = _crossed(rules, conditions, rows, begin)
     for _ in range(_MOST_PROBES):
-        echo = crossed + rtt + rules.overhead_s
+        echo = _echoed(rules, conditions, rows, crossed)
         silenced = echo - begin > _SILENCE_S
         if not silenced.any():
             break
@@ -172,6 +172,11 @@ def _crossed(rules: Rules, conditions: Conditions, rows: Ints, begin_s: Floats) 
     return np.asarray(rules.bank.finish_s(conditions.trace[rows], start + begin_s, bits) - start)
 
 
+def _echoed(rules: Rules, conditions: Conditions, rows: Ints, crossed_s: Floats) -> Floats:
+    """When the echo of a probe that has crossed is there."""
+    return np.asarray(crossed_s + conditions.rtt_s[rows] + rules.overhead_s)
+
+
 def _tell_probe(
     rules: Rules,
     conditions: Conditions,
@@ -184,6 +189,6 @@ def _tell_probe(
     """Note in place what the echo will tell: of the MEC's queue nothing, so that stands as before."""
     place = told & _SAMPLE_MASK
     samples[:, place, rows] = samples[:, (place - 1) & _SAMPLE_MASK, rows]
-    samples[Sample.AT_S, place, rows] = crossed_s + conditions.rtt_s[rows] + rules.overhead_s
+    samples[Sample.AT_S, place, rows] = _echoed(rules, conditions, rows, crossed_s)
     samples[Sample.UPLINK_BPS, place, rows] = uplink_sample_bps(PROBE_BYTES, crossed_s - begin_s, ZERO, ZERO)
     samples[Sample.MEC_SLOWDOWN, place, rows] = conditions.mec_slowdown[rows]

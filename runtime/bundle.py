@@ -29,7 +29,7 @@ from runtime.manifest import (
     decode_manifest,
     manifest_digest,
 )
-from runtime.recorded import Recorded, load_recorded
+from runtime.recorded import Recorded, load_recorded, payload_key
 from runtime.workloads.base import get_workload
 
 if TYPE_CHECKING:
@@ -137,10 +137,10 @@ class Bundle:
 
     def payload(self, decision: Decision) -> PayloadInfo:
         """Bytes on the uplink over the validation split; zero when the device answers alone."""
-        d = decision
-        if d.payload == NO_PAYLOAD:
-            return PayloadInfo(d.model, d.resolution_px, d.partition_point, NO_PAYLOAD, 0.0, 0.0)
-        return self._index.payloads[d.model, d.resolution_px, d.partition_point, d.payload]
+        key = payload_key(decision)
+        if decision.payload == NO_PAYLOAD:
+            return PayloadInfo(*key, 0.0, 0.0)
+        return self._index.payloads[key]
 
     def payload_shape(self, model: str, resolution_px: int, partition_point: int) -> tuple[int, ...]:
         """Shape of what crosses a cut: the u8 image (h, w[, 3]) at 0, else float32 (channels, h, w)."""
@@ -161,6 +161,7 @@ class Bundle:
             self.directory / self.manifest.recorded[split].name,
             len(self.manifest.variants),
             self.manifest.sample_counts[split],
+            tuple(self._index.payloads),
         )
 
 

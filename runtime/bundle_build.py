@@ -34,7 +34,7 @@ from runtime.manifest import (
 from runtime.models.describe import describe_layers
 from runtime.models.stages import BranchyModel
 from runtime.models.weights import load_for_inference
-from runtime.recorded import MAX_LAG, Recorded, save_recorded
+from runtime.recorded import MAX_LAG, PayloadKey, Recorded, save_recorded
 from runtime.workloads.base import Image, Images, Split, Workload, stream_score
 
 RECORDED_SPLITS: tuple[Split, ...] = ("validation", "test")
@@ -137,13 +137,17 @@ def measure_model(
     path = directory / trained.file_name
     model = load_for_inference(path, workload.name, trained.family, trained.exit_after)
     outputs: dict[Split, dict[int, dict[Key, Outputs]]] = {split: {} for split in data}
-    payloads: list[PayloadInfo] = []
+    # Every sample's payloads are kept where samples are a stream; otherwise their mean and spread say all.
+    stream = stream_score(workload) is not None
+    measured_splits: tuple[Split, ...] = RECORDED_SPLITS if stream else ("validation",)
+    payload_bytes: dict[Split, dict[PayloadKey, NDArray[np.int32]]] = {split: {} for split in measured_splits}
     for px in workload.resolutions_px:
         for split in data:
             advance(f"{px} px, {split}")
             outputs[split][px] = run_variants(model, workload, data[split].batches(px))
         advance(f"{px} px, payloads")
-        payloads += measure_payloads(trained.name, model, workload, data["validation"].batches(px), px)
+        for split in measured_splits:
+            payload_bytes[split] |= measure_payloads(trained.name, model, workload, data[split].batches(px), px)
     temperatures = [
         _calibrate(
             workload, {px: by_key[e, 0, EXACT] for px, by_key in outputs["validation"].items()}, truths["validation"]
@@ -158,9 +162,12 @@ def measure_model(
         info=_describe(trained, model, _file_info(path), examples, temperatures),
         variants=tuple(rows.variants),
         base_rows=tuple(rows.base_rows),
-        payloads=tuple(payloads),
+        payloads=tuple(_summary(key, found) for key, found in payload_bytes["validation"].items()),
         training=trained.training,
-        tables={str(split): _stack(answers) for split, answers in rows.answers.items()},
+        tables={
+            str(split): replace(_stack(answers), payload_bytes=payload_bytes[split] if stream else None)
+            for split, answers in rows.answers.items()
+        },
     )
 
 
@@ -287,8 +294,8 @@ def _through_image_codec(codec: str, images: Images) -> Images:
 @torch.inference_mode()
 def measure_payloads(
     name: str, model: BranchyModel, workload: Workload, batches: Iterable[Images], px: int
-) -> list[PayloadInfo]:
-    """Encoded bytes of every cut and codec, mean and standard deviation over the images."""
+) -> dict[PayloadKey, NDArray[np.int32]]:
+    """Encoded bytes of every cut and codec, for each of the images."""
     sizes: dict[tuple[int, str], list[int]] = {}
 
     def add(cut: int, codec: str, arrays: NDArray[Any]) -> None:
@@ -302,10 +309,11 @@ def measure_payloads(
             z = model.run_stages(z, cut - 1, cut)
             for codec in workload.tensor_codecs:
                 add(cut, codec, z.numpy())
-    return [
-        PayloadInfo(name, px, cut, codec, round(float(np.mean(found)), 2), round(float(np.std(found)), 2))
-        for (cut, codec), found in sizes.items()
-    ]
+    return {(name, px, cut, codec): np.array(found, np.int32) for (cut, codec), found in sizes.items()}
+
+
+def _summary(key: PayloadKey, found: NDArray[np.int32]) -> PayloadInfo:
+    return PayloadInfo(*key, round(float(np.mean(found)), 2), round(float(np.std(found)), 2))
 
 
 @dataclass(frozen=True)
@@ -352,11 +360,15 @@ def _stack(rows: Sequence[_Answers]) -> Recorded:
 def _concatenate(tables: Sequence[Recorded]) -> Recorded:
     labels = [table.label for table in tables if table.label is not None]
     lagged = [table.lagged for table in tables if table.lagged is not None]
+    payload_bytes: dict[PayloadKey, NDArray[np.int32]] = {}
+    for table in tables:
+        payload_bytes |= table.payload_bytes or {}
     return Recorded(
         np.concatenate([table.score for table in tables]),
         np.concatenate([table.confidence for table in tables]),
         np.concatenate(labels) if labels else None,
         np.concatenate(lagged, axis=1) if lagged else None,
+        payload_bytes or None,
     )
 
 

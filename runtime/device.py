@@ -15,7 +15,6 @@ A slow device is emulated: after the real computation it idles, and polls, for a
 
 from __future__ import annotations
 
-import enum
 import math
 import time
 from collections.abc import Callable
@@ -51,14 +50,6 @@ CONNECT_WAIT_S = 1.5
 PROBE_WAIT_S = 1.0
 #: Small enough for a slow uplink: a second at 8 kbit/s.
 PROBE_BYTES = 1024
-
-
-class Probe(enum.Enum):
-    """Where the probe of a link that came up stands."""
-
-    DUE = "due"
-    SENT = "sent"
-    DONE = "done"
 
 
 Log = Callable[[str], None]
@@ -123,7 +114,8 @@ class Device:
         self._must_fall_back: list[Job] = []
         self._falling_back = False
         self._preempted_s = 0.0  # time given to fallbacks so far
-        self._probe = Probe.DONE  # nothing to probe yet
+        self._probing = False  # does the link owe us what it carries?
+        self._probe_s = -math.inf  # when that was last asked
         self._ledger = Ledger(compute, costs, utility, scenario.deadline_s, self.telemetry)
 
     # The interface ------------------------------------------------------------------------------------------
@@ -157,7 +149,7 @@ class Device:
         job.decide_s = decided_s - job.frame.captured_s - job.wait_s
         if self._costs.space.device_only[row]:
             self._answer_locally(job, row, Status.OK)
-        elif self._session.state is LinkState.UP and self.telemetry.unanswered < formulas.MAX_UNANSWERED:
+        elif self._link_up and self.telemetry.unanswered < formulas.MAX_UNANSWERED:
             self._offload(job)
         elif self._plan.possible:
             self._answer_locally(job, self._fallback_row(job), Status.FALLBACK)
@@ -195,7 +187,7 @@ class Device:
             self._wait(limit_s)
             self._poll()
         limit_s = self._clock() + PROBE_WAIT_S
-        while self._probe is not Probe.DONE and self._clock() < limit_s:
+        while self._probing and self._clock() < limit_s:
             self._wait(limit_s)
             self._poll()
         self._start_s = self._clock()
@@ -213,8 +205,14 @@ class Device:
             frame_age_s=now_s - frame.captured_s,
             queued_frames=len(self._source.waiting),
             in_flight=len(self._in_flight),
-            link_up=self._session.state is LinkState.UP,
+            link_up=self._link_up,
         )
+
+    @property
+    def _link_up(self) -> bool:
+        """The link is up and has told what it carries. What was known before it went silent is no ground to load it
+        again, and a payload ahead of the probe would be in its sample."""
+        return self._session.state is LinkState.UP and not self._probing
 
     def _answer_locally(self, job: Job, row: int, status: Status) -> None:
         began_s = self._clock()
@@ -228,7 +226,7 @@ class Device:
         now_s = self._clock()
         job.head_s, job.sent_s, job.payload_bytes = now_s - began_s, now_s, len(head.payload)
         self._set_timers(job, now_s)
-        if self._session.state is not LinkState.UP:
+        if not self._link_up:
             self._unanswered(job, now_s)
             return
         request_id = self._session.next_id()
@@ -370,23 +368,24 @@ class Device:
             self._ledger.given_up(job, now_s)
 
     def _echoed(self, action: Echoed) -> None:
-        """The first bare echo of a link that came up calls for the probe: a sample needs the round trip."""
-        self.telemetry.on_echo(action.padding_bytes, action.elapsed_s, self._clock())
+        """The bare echo of a link that came up calls for the probe: a sample needs the round trip, and by then whatever
+        was lost on the way has crossed. A later bare echo says that the probe was lost, for order is kept."""
+        now_s = self._clock()
+        self.telemetry.on_echo(action.padding_bytes, action.elapsed_s, now_s)
         if action.padding_bytes:
-            self._probe = Probe.DONE
-        elif self._probe is Probe.DUE:
-            self._probe = Probe.SENT
-            self._act(self._session.probe(PROBE_BYTES, self._clock()))
+            self._probing = False
+        elif self._probing and now_s - action.elapsed_s > self._probe_s:
+            self._probe_s = now_s
+            self._act(self._session.probe(PROBE_BYTES, now_s))
 
     def _link_changed(self, action: LinkChanged) -> None:
         self._log(f"the link is {action.state.value}: {action.why}")
         self.counts.refused = action.why if action.state is LinkState.REFUSED else ""
-        if action.state is LinkState.UP:
+        self._probing, self._probe_s = action.state is LinkState.UP, -math.inf
+        if self._probing:
             self.telemetry.mec_slowdown = self._session.mec_slowdown
-            self._probe = Probe.DUE
         else:
             self.counts.link_downs += 1
-            self._probe = Probe.DONE
 
     def _run_timers(self, now_s: float) -> None:
         for request_id, job in list(self._in_flight.items()):

@@ -2,17 +2,18 @@
 
 A recorded file holds one row per variant of the manifest, in its order, and one column per sample of one split:
 score, confidence (in 255ths) and, where answers are class labels, the label. Where samples are consecutive frames it
-also holds what an answer is worth later: its score against the truth of the frame so many frames on (in 255ths). On
+also holds what an answer is worth later: its score against the truth of the frame so many frames on (in 255ths), and the
+bytes of every payload of the manifest: from frame to frame these hardly change, so a mean is not what a device meets. On
 disk a lossy variant's row is the difference to its exact variant's row, and the whole is compressed with zstd: lossy
 answers hardly differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import zstandard
@@ -21,11 +22,22 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from controller.errors import FailureError
+from controller.records import Decision
 
 _ZSTD_LEVEL = 19
 _MAX_TABLE_BYTES = 1 << 30
 #: Frames for which an answer is followed: beyond a second of video at 10 frames/s it is as good as the last one says.
 MAX_LAG = 10
+
+#: Model, resolution, partition point, codec.
+PayloadKey: TypeAlias = tuple[str, int, int, str]
+PayloadBytes: TypeAlias = Mapping[PayloadKey, NDArray[np.int32]]  # (samples,) each
+
+
+def payload_key(decision: Decision) -> PayloadKey:
+    """The payload that a decision sends; of an exit's depth it does not depend."""
+    return decision.model, decision.resolution_px, decision.partition_point, decision.payload
+
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,7 @@ class Recorded:
     #: (lags, variants, samples): score of the answer to sample s against the truth of sample s + 1, s + 2, ... (the
     #: last sample is followed by the first); None where samples are no stream.
     lagged: NDArray[np.float32] | None = None
+    payload_bytes: PayloadBytes | None = None  # likewise
 
     def lagged_score(self, lag: int) -> NDArray[np.float32]:
         """(variants, samples) score against the truth so many samples later; beyond the last lag it stays."""
@@ -59,6 +72,8 @@ def save_recorded(path: Path, recorded: Recorded, base_rows: Sequence[int]) -> N
         tables["lagged"] = np.ascontiguousarray(by_variant).reshape(len(by_variant), -1)
     base = np.asarray(base_rows)
     packed = {name: _pack(table, base) for name, table in tables.items()}
+    if recorded.payload_bytes is not None:
+        packed["payload_bytes"] = _compress(np.stack(list(recorded.payload_bytes.values())).astype(np.int32))
     shape = np.array(recorded.score.shape, np.int64)
     save_file(packed | {"shape": shape, "base_rows": base.astype(np.int64)}, path)
 
@@ -66,12 +81,15 @@ def save_recorded(path: Path, recorded: Recorded, base_rows: Sequence[int]) -> N
 def _pack(table: NDArray[Any], base: NDArray[np.int64]) -> NDArray[np.uint8]:
     is_base = base == np.arange(len(base))
     difference = np.where(is_base[:, None], table, table - table[base])  # wraps around, undone by the reader
-    data = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(difference.tobytes())
-    return np.frombuffer(data, np.uint8)
+    return _compress(difference)
 
 
-def load_recorded(path: Path, variants: int, samples: int) -> Recorded:
-    """FailureError when the file is not a table of that size."""
+def _compress(table: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.frombuffer(zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(table.tobytes()), np.uint8)
+
+
+def load_recorded(path: Path, variants: int, samples: int, payloads: Sequence[PayloadKey] = ()) -> Recorded:
+    """FailureError when the file is not a table of that size; ``payloads`` are those of the manifest, in its order."""
     try:
         stored = load_file(path)
         if tuple(stored["shape"]) != (variants, samples):
@@ -86,6 +104,10 @@ def load_recorded(path: Path, variants: int, samples: int) -> Recorded:
         if "lagged" in stored:
             table = _unpack(stored["lagged"], base, MAX_LAG * samples, np.dtype(np.uint8))
             lagged = table.reshape(variants, MAX_LAG, samples).swapaxes(0, 1)
+        payload_bytes = None
+        if "payload_bytes" in stored:
+            table = _decompress(stored["payload_bytes"], len(payloads), samples, np.dtype(np.int32))
+            payload_bytes = dict(zip(payloads, table, strict=True))
     except (OSError, SafetensorError, KeyError, ValueError, IndexError, zstandard.ZstdError) as error:
         raise FailureError(f"{path} is not a table of recorded predictions: {error}") from None
     return Recorded(
@@ -93,16 +115,21 @@ def load_recorded(path: Path, variants: int, samples: int) -> Recorded:
         (confidence / np.float32(255)).astype(np.float32),
         label,
         None if lagged is None else (lagged / np.float32(255)).astype(np.float32),
+        payload_bytes,
     )
 
 
 def _unpack(packed: NDArray[np.uint8], base: NDArray[np.int64], samples: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    expected = len(base) * samples * dtype.itemsize
+    table = _decompress(packed, len(base), samples, dtype)
+    lossy = base != np.arange(len(base))
+    table[lossy] += table[base[lossy]]
+    return table
+
+
+def _decompress(packed: NDArray[np.uint8], rows: int, samples: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    expected = rows * samples * dtype.itemsize
     claimed = zstandard.frame_content_size(packed.tobytes())
     if claimed != expected or expected > _MAX_TABLE_BYTES:
         raise ValueError(f"a table of {claimed} bytes; expected {expected}")
     data = zstandard.ZstdDecompressor().decompress(packed.tobytes(), max_output_size=expected)
-    table = np.frombuffer(data, dtype).reshape(len(base), samples).copy()
-    lossy = base != np.arange(len(base))
-    table[lossy] += table[base[lossy]]
-    return table
+    return np.frombuffer(data, dtype).reshape(rows, samples).copy()

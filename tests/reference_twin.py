@@ -19,6 +19,7 @@ from controller.utility import Utility
 from envs.conditions import NOISE_ROWS, conditions_of
 from envs.mec_queue import neighbour_queue
 from envs.rules import TwinCalibration, _draw_luck
+from runtime.recorded import PayloadBytes, payload_key
 
 PROBE_BYTES = 1024
 SILENCE_S = 0.875
@@ -60,6 +61,7 @@ class ReferenceTwin:
     queue_limit: int = 2
     max_in_flight: int = 4
     lagged: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0)))  # as in Recorded
+    payload_bytes: PayloadBytes | None = None  # likewise
 
     def __post_init__(self) -> None:
         s = self.scenario
@@ -99,7 +101,7 @@ class ReferenceTwin:
         return float(self.bank.finish_s(np.array([s.trace_index]), begin, bits)[0] - begin[0])
 
     def probe(self, heard_s: float) -> float:
-        """After a silence: probe until one is answered in time; until when the link is down."""
+        """After a silence: probe until one is answered in time; the link is down until then."""
         s = self.scenario
         while True:
             begin_s = heard_s + s.rtt_s
@@ -111,7 +113,7 @@ class ReferenceTwin:
         self.link_free_s = begin_s + took_s
         bps = PROBE_BYTES * 8 / max(took_s, 1e-4)
         self.told.append(Told(echo_s, bps, self.sent_bytes, reset_slowdown=s.mec_slowdown))
-        return heard_s
+        return echo_s
 
     def luck_of(self, row: int) -> float:
         return float(self.luck[row, (self.noise_start + self.frame) % NOISE_ROWS])
@@ -229,8 +231,12 @@ class ReferenceTwin:
     def send(self, row: int, end_s: float) -> tuple[float, float]:
         """Reply time and transmission time; what the reply tells is noted for later."""
         s, c = self.scenario, self.costs
-        mean = float(c.payload_bytes[row])
-        payload = max(mean + float(c.payload_std_bytes[row]) * self.luck_of(3), mean / 2)
+        if self.payload_bytes is None:
+            mean = float(c.payload_bytes[row])
+            payload = max(mean + float(c.payload_std_bytes[row]) * self.luck_of(3), mean / 2)
+        else:
+            sample = (s.first_sample + self.frame) % self.score.shape[1]
+            payload = float(self.payload_bytes[payload_key(c.space.decisions[row])][sample])
         begin_s = max(end_s, self.link_free_s)
         transmit_s = self.crossing_s(begin_s, payload + self.calibration.header_bytes)
         arrival_s = begin_s + transmit_s + s.rtt_s / 2 + self.calibration.overhead_s

@@ -22,7 +22,7 @@ from runtime import wire
 from runtime.device import Device, Limits
 from runtime.device_session import DeviceSession
 from runtime.link import Arrival, Event, Malformed, NoConnection
-from runtime.recorded import Recorded
+from runtime.recorded import Recorded, payload_key
 from runtime.shaping import ShapedLink, Shaper
 
 DIGEST = "d" * 64
@@ -90,7 +90,10 @@ class SimCompute:
             self._clock.advance(float(self._costs.head_s[row]) / self.STEPS)
         if self._costs.space.device_only[row]:
             return SimHead(b"", bytes([row] * 4))
-        return SimHead(bytes(int(self._costs.payload_bytes[row])), None)
+        payload_bytes = self._costs.payload_bytes[row]
+        if self._recorded is not None and self._recorded.payload_bytes is not None:
+            payload_bytes = self._recorded.payload_bytes[payload_key(decision)][source_index]
+        return SimHead(bytes(int(payload_bytes)), None)
 
     def payload_shape(self, decision: Decision) -> tuple[int, ...]:
         return (1000,)

@@ -42,11 +42,12 @@ def stream_costs(intervals: tuple[int, ...] = INTERVALS) -> CostTable:
 
 
 def stream_recorded(lags: int = MAX_LAG) -> Recorded:
-    """Scores that differ from sample to sample and fade with age; every figure is a multiple of 1/255."""
+    """Scores that differ from sample to sample and fade with age, every one a multiple of 1/255, and payloads."""
     rng = np.random.default_rng(0)
     accuracy = np.array([row[3] for row in _BASE])[:, None]
     score = np.clip(accuracy + 0.05 * rng.standard_normal((len(_BASE), SAMPLES)), 0, 1)
     age = FADE ** np.arange(1, lags + 1)[:, None, None]
     lagged = score * age * rng.uniform(0.9, 1.0, (lags, len(_BASE), SAMPLES))
     score, lagged = (np.rint(255 * table).astype(np.float32) / np.float32(255) for table in (score, lagged))
-    return Recorded(score, score, None, lagged)
+    jpeg, split = (np.rint(mean * rng.uniform(0.8, 1.2, SAMPLES)).astype(np.int32) for mean in (9000.0, 2000.0))
+    return Recorded(score, score, None, lagged, {("net", 384, 0, "jpeg30"): jpeg, ("net", 384, 2, "u1"): split})

@@ -42,14 +42,16 @@ from runtime.summary import RunSummary
 from runtime.workloads.base import get_workload, stream_score
 
 
-def test_lagged_scores_survive_the_file(tmp_path):
+def test_lagged_scores_and_payloads_survive_the_file(tmp_path):
     recorded = stream_recorded()
+    assert recorded.payload_bytes is not None
     save_recorded(tmp_path / "table.safetensors", recorded, [0, 1, 1, 1])
-    loaded = load_recorded(tmp_path / "table.safetensors", *recorded.score.shape)
+    loaded = load_recorded(tmp_path / "table.safetensors", *recorded.score.shape, tuple(recorded.payload_bytes))
     assert loaded.lagged is not None
     assert loaded.lagged.shape == (MAX_LAG, *recorded.score.shape)
     np.testing.assert_allclose(loaded.lagged, recorded.lagged, atol=1e-6)
     np.testing.assert_array_equal(loaded.lagged_score(3), loaded.lagged[2])
+    np.testing.assert_equal(loaded.payload_bytes, recorded.payload_bytes)
 
 
 def test_an_answer_older_than_the_last_lag_keeps_that_ones_score():

@@ -67,10 +67,15 @@ def traces(count: int = 6, seed: int = 0, outages: bool = True) -> TraceBank:
     return TraceBank(made)
 
 
+def scores_only(score: np.ndarray) -> SimpleNamespace:
+    """Of samples that are no stream."""
+    return SimpleNamespace(score=score, lagged=None, payload_bytes=None)
+
+
 def recorded(costs: CostTable, seed: int = 0) -> SimpleNamespace:
     """A score for every variant and sample, in [0, 1] and all different."""
     score = np.random.default_rng(seed).random((len(costs), SAMPLES))
-    return SimpleNamespace(score=score.astype(np.float32), lagged=None)
+    return scores_only(score.astype(np.float32))
 
 
 def make_twin(batch: int = 8, seed: int = 0, **options: object) -> Twin:
@@ -115,6 +120,7 @@ class TestAgainstThePlainReference:
             records.append(record)
         for column, scenario in enumerate(scenarios):
             limits: dict[str, Any] = {"queue_limit": range_.queue_limit, "max_in_flight": range_.max_in_flight}
+            limits["payload_bytes"] = scores.payload_bytes
             if scores.lagged is not None:
                 limits["lagged"] = scores.lagged
             reference = ReferenceTwin(costs, bank, scores.score, scenario, **limits)
@@ -141,7 +147,7 @@ class TestByHand:
     def play(self, rows: list[int], bps: float = 1e6, **changes: float) -> tuple[list[str], np.ndarray, float]:
         """Statuses, latencies in ms and the total reward under constantly perfect answers."""
         bank = TraceBank([Trace("flat", np.zeros(1), np.array([bps]), 1.0)])
-        scores = SimpleNamespace(score=np.ones((4, 10), np.float32))
+        scores = scores_only(np.ones((4, 10), np.float32))
         twin = Twin(device_table(), bank, scores, ScenarioRange(), calibration=QUIET)
         twin.reset(scenarios=[dataclasses.replace(self.SCENARIO, **changes)])
         statuses, latency, reward = [], [], 0.0
@@ -253,7 +259,7 @@ class TestEpisodes:
         total = {}
         for reward in ("replayed", "expected"):
             range_ = ScenarioRange(frames=300)
-            twin = Twin(costs, traces(), SimpleNamespace(score=score), range_, 64, 1, reward=reward)  # type: ignore[arg-type]
+            twin = Twin(costs, traces(), scores_only(score), range_, 64, 1, reward=reward)  # type: ignore[arg-type]
             twin.reset()
             rows = np.random.default_rng(2).integers(0, len(costs), (100, 64))
             total[reward] = np.mean([twin.step(row)[1].utility for row in rows])
@@ -267,7 +273,7 @@ class TestEpisodes:
         with pytest.raises(UsageError, match="expected at least one, for the fallback"):
             Twin(offloads, traces(), recorded(costs), ScenarioRange())
         with pytest.raises(UsageError, match=r"2 variants; expected \d+"):
-            Twin(costs, traces(), SimpleNamespace(score=np.ones((2, 5), np.float32)), ScenarioRange())
+            Twin(costs, traces(), scores_only(np.ones((2, 5), np.float32)), ScenarioRange())
         with pytest.raises(UsageError, match="fps 0"):
             make_twin(batch=1).reset(scenarios=[Scenario(fps=0.0)])
         with pytest.raises(UsageError, match="got 1 scenarios; expected one for each of 8 rows"):
@@ -340,7 +346,7 @@ class TestAgainstTheDevice:
         rates = np.exp(rng.normal(np.log(rng.choice([3e5, 1e6, 3e6])), 0.6, 20))
         rtt_s, fps, deadline_s = rng.choice([0.004, 0.01]), rng.uniform(5, 25), rng.uniform(0.05, 0.25)
         sim = Simulation(uplink_bps=list(rates), rtt_s=rtt_s, fps=fps, deadline_s=deadline_s, frames=80)
-        scores = SimpleNamespace(score=np.ones((4, 1000), np.float32))
+        scores = scores_only(np.ones((4, 1000), np.float32))
         self.compare(sim, scores, rng.integers(0, 4, 80), rtt_s)
 
     @pytest.mark.parametrize("seed", range(6))
@@ -369,7 +375,7 @@ class TestAgainstTheDevice:
             seen.append(state)
             sim.device.execute(0)
         sim.device.close()
-        scores = SimpleNamespace(score=np.ones((4, 1000), np.float32))
+        scores = scores_only(np.ones((4, 1000), np.float32))
         twin = Twin(sim.costs, sim.bank, scores, ScenarioRange(), calibration=QUIET)
         told = [twin.reset(scenarios=[dataclasses.replace(sim.scenario, rtt_s=RTT_S, mec_slowdown=1.0)])]
         told += [twin.step(np.zeros(1, int))[0] for _ in seen[1:]]
