@@ -2,9 +2,9 @@
 
 A recorded file holds one row per variant of the manifest, in its order, and one column per sample of one split:
 score, confidence (in 255ths) and, where answers are class labels, the label. Where samples are consecutive frames it
-also holds what an answer is worth later: its score against the truth of the frame so many frames on (in 255ths), and the
-bytes of every payload of the manifest: from frame to frame these hardly change, so a mean is not what a device meets. On
-disk a lossy variant's row is the difference to its exact variant's row, and the whole is compressed with zstd: lossy
+also holds what an answer is worth later, its score against the truth of the frame so many frames on (in 255ths), and
+the bytes of every payload of the manifest: these change slowly, so a device does not meet a mean of all frames. On disk
+a lossy variant's row is the difference to its exact variant's row, and the whole is compressed with zstd: lossy
 answers hardly differ.
 """
 
@@ -37,7 +37,6 @@ PayloadBytes: TypeAlias = Mapping[PayloadKey, NDArray[np.int32]]  # (samples,) e
 def payload_key(decision: Decision) -> PayloadKey:
     """The payload that a decision sends; of an exit's depth it does not depend."""
     return decision.model, decision.resolution_px, decision.partition_point, decision.payload
-
 
 
 @dataclass(frozen=True)

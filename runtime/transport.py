@@ -25,7 +25,7 @@ _MOST_PARTS = 3
 _DRAIN_LIMIT = 64
 #: Longest wait, so that a signal's flag is seen.
 MAX_WAIT_S = 0.1
-#: A sleeper is woken 0.1 to 0.3 ms late, so a wait ends so much early; who waits for a moment asks again until it comes.
+#: A sleeper is woken 0.1 to 0.3 ms late, so a wait ends so much early: who waits for a moment asks again until then.
 _WAKE_EARLY_S = 0.0003
 _SEND_QUEUE, _RECEIVE_QUEUE = 256, 1024
 _CLOSE_LINGER_MS = 200
