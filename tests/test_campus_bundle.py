@@ -11,6 +11,7 @@ from controller.space import NO_PAYLOAD
 from runtime.bundle import Bundle, open_bundle
 from runtime.codecs import TENSOR_BITS
 from runtime.manifest import EXACT
+from runtime.recorded import payload_key
 from runtime.segments import Segments
 from runtime.workloads.campus import Campus
 
@@ -56,9 +57,14 @@ def test_what_runs_scores_what_was_recorded(bundle: Bundle, payload: str) -> Non
     after = model.exit_after[0]
     cut = {NO_PAYLOAD: after, "jpeg30": 0}.get(payload, 1)
     decision = Decision(model.name, 384, 0, cut, payload)
-    recorded = bundle.recorded("test").score[bundle.variant(decision)]
+    found = bundle.recorded("test")
+    recorded, sizes = found.score[bundle.variant(decision)], found.payload_bytes
+    assert sizes is not None
     for index in (0, 100, 200):
         image, truth = workload.sample(index)
+        if payload != NO_PAYLOAD:
+            sent = len(segments.head(image, decision).payload)
+            assert sent == pytest.approx(sizes[payload_key(decision)][index], rel=0.02)
         prediction = segments.answer(segments.whole(image, decision), decision)
         # Convolutions may differ in the last bits elsewhere, and a candidate at the threshold then falls.
         assert workload.score(prediction, truth) == pytest.approx(recorded[index], abs=0.2)
