@@ -43,6 +43,7 @@ LOSSLESS_IMAGE_CODECS = ("raw", "png")
 _TEMPERATURES = np.geomspace(0.25, 4.0, 81)
 
 Outputs = NDArray[np.floating[Any]]
+SampleBytes = dict[PayloadKey, NDArray[np.int32]]  # (samples,) each
 Key = tuple[int, int, str]  # exit branch, partition point, codec ("exact" and 0 where nothing is lost)
 
 
@@ -64,9 +65,9 @@ class MeasuredModel:
     info: ModelInfo
     variants: tuple[VariantInfo, ...]
     base_rows: tuple[int, ...]  # row of each variant's exact variant, counted within this model
-    payloads: tuple[PayloadInfo, ...]
     training: dict[str, Any]
     tables: dict[str, Recorded]  # per split
+    tensor_bytes: dict[str, SampleBytes]  # per split, of every tensor that the model may send
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,11 @@ class SplitData:
                 batch = []
 
 
-def write_bundle(directory: Path, workload: Workload, measured: Sequence[MeasuredModel]) -> Manifest:
+def write_bundle(
+    directory: Path, workload: Workload, measured: Sequence[MeasuredModel], image_bytes: dict[str, SampleBytes]
+) -> Manifest:
     """Write recorded predictions and manifest beside the weights."""
+    payload_bytes = {split: _all_payloads(measured, split, images) for split, images in image_bytes.items()}
     recorded = {}
     base_rows: list[int] = []
     for model in measured:
@@ -99,7 +103,10 @@ def write_bundle(directory: Path, workload: Workload, measured: Sequence[Measure
         base_rows += [offset + row for row in model.base_rows]
     for split in RECORDED_SPLITS:
         path = directory / f"recorded_{split}.safetensors"
-        save_recorded(path, _concatenate([model.tables[split] for model in measured]), base_rows)
+        table = _concatenate([model.tables[split] for model in measured])
+        if stream_score(workload) is not None:  # of samples that are no stream, mean and spread say all
+            table = replace(table, payload_bytes=payload_bytes[split])
+        save_recorded(path, table, base_rows)
         recorded[str(split)] = _file_info(path)
     frame = workload.sample(0)[0]
     manifest = Manifest(
@@ -112,7 +119,7 @@ def write_bundle(directory: Path, workload: Workload, measured: Sequence[Measure
         sample_counts={split: table.score.shape[1] for split, table in measured[0].tables.items()},
         models=tuple(model.info for model in measured),
         variants=tuple(variant for model in measured for variant in model.variants),
-        payloads=tuple(payload for model in measured for payload in model.payloads),
+        payloads=tuple(_summary(key, found) for key, found in payload_bytes["validation"].items()),
         recorded=recorded,
         training={model.info.name: model.training for model in measured},
         frame_intervals=workload.frame_intervals,
@@ -137,17 +144,14 @@ def measure_model(
     path = directory / trained.file_name
     model = load_for_inference(path, workload.name, trained.family, trained.exit_after)
     outputs: dict[Split, dict[int, dict[Key, Outputs]]] = {split: {} for split in data}
-    # Every sample's payloads are kept where samples are a stream; otherwise their mean and spread say all.
-    stream = stream_score(workload) is not None
-    measured_splits: tuple[Split, ...] = RECORDED_SPLITS if stream else ("validation",)
-    payload_bytes: dict[Split, dict[PayloadKey, NDArray[np.int32]]] = {split: {} for split in measured_splits}
+    tensor_bytes: dict[str, SampleBytes] = {str(split): {} for split in payload_splits(workload)}
     for px in workload.resolutions_px:
         for split in data:
             advance(f"{px} px, {split}")
             outputs[split][px] = run_variants(model, workload, data[split].batches(px))
         advance(f"{px} px, payloads")
-        for split in measured_splits:
-            payload_bytes[split] |= measure_payloads(trained.name, model, workload, data[split].batches(px), px)
+        for split in payload_splits(workload):
+            tensor_bytes[split] |= measure_tensors(trained.name, model, workload, data[split].batches(px), px)
     temperatures = [
         _calibrate(
             workload, {px: by_key[e, 0, EXACT] for px, by_key in outputs["validation"].items()}, truths["validation"]
@@ -162,12 +166,9 @@ def measure_model(
         info=_describe(trained, model, _file_info(path), examples, temperatures),
         variants=tuple(rows.variants),
         base_rows=tuple(rows.base_rows),
-        payloads=tuple(_summary(key, found) for key, found in payload_bytes["validation"].items()),
         training=trained.training,
-        tables={
-            str(split): replace(_stack(answers), payload_bytes=payload_bytes[split] if stream else None)
-            for split, answers in rows.answers.items()
-        },
+        tables={str(split): _stack(answers) for split, answers in rows.answers.items()},
+        tensor_bytes=tensor_bytes,
     )
 
 
@@ -291,25 +292,54 @@ def _through_image_codec(codec: str, images: Images) -> Images:
     return np.stack([decode(codec, encode(codec, image), image.shape, image.dtype) for image in images])
 
 
+def payload_splits(workload: Workload) -> tuple[Split, ...]:
+    """Where payloads are measured: on every split that is replayed, if samples are a stream."""
+    return RECORDED_SPLITS if stream_score(workload) is not None else ("validation",)
+
+
 @torch.inference_mode()
-def measure_payloads(
+def measure_tensors(
     name: str, model: BranchyModel, workload: Workload, batches: Iterable[Images], px: int
-) -> dict[PayloadKey, NDArray[np.int32]]:
-    """Encoded bytes of every cut and codec, for each of the images."""
-    sizes: dict[tuple[int, str], list[int]] = {}
-
-    def add(cut: int, codec: str, arrays: NDArray[Any]) -> None:
-        sizes.setdefault((cut, codec), []).extend(len(encode(codec, array)) for array in arrays)
-
+) -> SampleBytes:
+    """Encoded bytes of every cut and codec after the first stage, for each of the images."""
+    sizes: dict[PayloadKey, list[int]] = {}
     for batch in batches:
-        for codec in workload.image_codecs:
-            add(0, codec, batch)
         z = workload.to_input(batch)
         for cut in range(1, len(model.stages)):
             z = model.run_stages(z, cut - 1, cut)
             for codec in workload.tensor_codecs:
-                add(cut, codec, z.numpy())
-    return {(name, px, cut, codec): np.array(found, np.int32) for (cut, codec), found in sizes.items()}
+                sizes.setdefault((name, px, cut, codec), []).extend(len(encode(codec, array)) for array in z.numpy())
+    return _as_arrays(sizes)
+
+
+def measure_images(
+    workload: Workload, max_samples: int | None = None, advance: Callable[[str], None] = lambda _: None
+) -> dict[str, SampleBytes]:
+    """Encoded bytes of every image at every resolution and codec, per split; the same for every model, so for "".
+
+    `advance` is told what comes next, as often as there are resolutions.
+    """
+    sizes: dict[str, dict[PayloadKey, list[int]]] = {str(split): {} for split in payload_splits(workload)}
+    for px in workload.resolutions_px:
+        advance(f"{px} px")
+        for split in payload_splits(workload):
+            for batch in _first_frames(workload, split, max_samples).batches(px):
+                for codec in workload.image_codecs:
+                    sizes[split].setdefault(("", px, 0, codec), []).extend(len(encode(codec, image)) for image in batch)
+    return {split: _as_arrays(found) for split, found in sizes.items()}
+
+
+def _as_arrays(sizes: dict[PayloadKey, list[int]]) -> SampleBytes:
+    return {key: np.array(found, np.int32) for key, found in sizes.items()}
+
+
+def _all_payloads(measured: Sequence[MeasuredModel], split: str, images: SampleBytes) -> SampleBytes:
+    """Model by model, resolution by resolution: its images, then its tensors."""
+    everything: SampleBytes = {}
+    for model in measured:
+        own = {(model.info.name, *key[1:]): sizes for key, sizes in images.items()} | model.tensor_bytes[split]
+        everything |= {key: own[key] for key in sorted(own, key=lambda key: -key[1])}  # a stable sort
+    return everything
 
 
 def _summary(key: PayloadKey, found: NDArray[np.int32]) -> PayloadInfo:
@@ -360,15 +390,11 @@ def _stack(rows: Sequence[_Answers]) -> Recorded:
 def _concatenate(tables: Sequence[Recorded]) -> Recorded:
     labels = [table.label for table in tables if table.label is not None]
     lagged = [table.lagged for table in tables if table.lagged is not None]
-    payload_bytes: dict[PayloadKey, NDArray[np.int32]] = {}
-    for table in tables:
-        payload_bytes |= table.payload_bytes or {}
     return Recorded(
         np.concatenate([table.score for table in tables]),
         np.concatenate([table.confidence for table in tables]),
         np.concatenate(labels) if labels else None,
         np.concatenate(lagged, axis=1) if lagged else None,
-        payload_bytes or None,
     )
 
 

@@ -17,7 +17,14 @@ import mecpilot
 from controller.errors import FailureError, UsageError
 from controller.records import Decision
 from runtime.bundle import SHIPPED_DIR, Bundle, open_bundle
-from runtime.bundle_build import TrainedModel, measure_model, measurement_steps, run_variants, write_bundle
+from runtime.bundle_build import (
+    TrainedModel,
+    measure_images,
+    measure_model,
+    measurement_steps,
+    run_variants,
+    write_bundle,
+)
 from runtime.codecs import TENSOR_BITS, decode, encode
 from runtime.data import FashionMnist
 from runtime.manifest import EXACT, MANIFEST_FILE
@@ -281,7 +288,7 @@ def test_a_written_bundle_opens_and_repeats_what_was_measured(tmp_path: Path, mo
     steps: list[str] = []
     trained = TrainedModel("small", "mobilenet", "m.safetensors", model.exit_after, {"epochs": 0})
     measured = measure_model(tmp_path, workload, trained, max_samples=25, advance=steps.append)
-    written = write_bundle(tmp_path, workload, [measured])
+    written = write_bundle(tmp_path, workload, [measured], measure_images(workload, max_samples=25))
     opened = Bundle(tmp_path)
     assert opened.manifest == written
     assert opened.manifest.sample_counts == {"validation": 25, "test": 25}

@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from controller.errors import FailureError
-from runtime.bundle_build import MeasuredModel, TrainedModel, measure_model, measurement_steps, write_bundle
+from runtime.bundle_build import (
+    MeasuredModel,
+    TrainedModel,
+    measure_images,
+    measure_model,
+    measurement_steps,
+    write_bundle,
+)
 from runtime.manifest import Manifest
 from runtime.models.training import Scalars, TrainingConfig, train
 from runtime.models.weights import save_weights
@@ -140,7 +147,13 @@ def run_plan(plan: TrainingPlan, progress: Progress) -> Manifest:
                 del running[family]
     finally:
         _stop(list(running.values()))
-    return write_bundle(plan.out, workload, [board.measured[family] for family in plan.families])
+    bar = progress.add_task("images", total=len(workload.resolutions_px))
+    image_bytes = measure_images(
+        workload,
+        plan.max_samples,
+        lambda what: progress.update(bar, advance=1, description=f"images: measure at {what}"),
+    )
+    return write_bundle(plan.out, workload, [board.measured[family] for family in plan.families], image_bytes)
 
 
 class _Board:
