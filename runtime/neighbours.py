@@ -46,7 +46,8 @@ class Neighbours:
     def __init__(self, endpoint: str, bundle: Bundle, costs: CostTable, scenario: Scenario) -> None:
         row = neighbour_row(costs)
         self._decision = costs.space.decisions[row]
-        self._service_s = float(costs.mec_s[row]) * max(scenario.mec_slowdown, 1.0)
+        # The twin's unit of time, not this row's own, which differs by a few thousandths: in a minute that is 0.2 s.
+        self._service_s = costs.neighbour_mec_s * max(scenario.mec_slowdown, 1.0)
         self._load_frac = level_of(scenario.mec_load()) / 100
         self._start = float(stream_start(np.array(scenario.seed)))
         self._shape = bundle.payload_shape(self._decision.model, self._decision.resolution_px, 0)

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from controller.neighbours import LEVELS, STREAM_UNITS, arrivals, arrivals_from, level_of, stream_start
+from controller.scenario import Scenario
+from envs.conditions import conditions_of
 from envs.mec_queue import neighbour_queue
+from runtime.bundle import open_bundle
+from runtime.neighbours import Neighbours, neighbour_row
+from runtime.profile import load_costs
 
 
 @pytest.mark.parametrize("load_frac", [0.1, 0.5, 0.9])
@@ -47,3 +52,13 @@ def test_the_twins_queue_is_that_of_the_requests_which_processes_send() -> None:
         waits[inside[inside < until]] = np.maximum(free - inside[inside < until], 0.0)
     expected = neighbour_queue().workload(np.array(level), start + at)
     np.testing.assert_allclose(waits[at.astype(int)], expected, atol=1e-3)
+
+
+def test_processes_count_time_in_the_twins_unit() -> None:
+    """The request that they send takes about as long; in a minute even a thousandth would move it by 60 ms."""
+    bundle = open_bundle("campus")
+    costs, scenario = load_costs(bundle), Scenario(mec_slowdown=3.0, mec_load_frac=0.5)
+    others = Neighbours("tcp://127.0.0.1:9", bundle, costs, scenario)
+    others.close()
+    assert others._service_s == conditions_of([scenario], costs.neighbour_mec_s, 1).neighbour_s[0]
+    assert costs.mec_s[neighbour_row(costs)] == pytest.approx(costs.neighbour_mec_s, rel=0.1)
