@@ -117,8 +117,8 @@ def fly(rules: Rules, conditions: Conditions, moment: Moment, rows: Ints) -> Fli
     m, cost = moment, rules.costs.take(rows, axis=1)
     head = cost[Cost.HEAD_S] * m.device_pace
     end = _preempted(m, m.now_s + rules.decide_s + head)
-    mean = rules.payload_bytes.take(rules.payload_start.take(rows) + m.payload_sample)
-    payload = np.maximum(mean + cost[Cost.PAYLOAD_STD_BYTES] * m.payload_luck, _HALF * mean)
+    usual = rules.payload_bytes.take(rules.payload_start.take(rows) + m.payload_sample)
+    payload = np.maximum(usual + cost[Cost.PAYLOAD_STD_BYTES] * m.payload_luck, _HALF * usual)
     begin = np.maximum(end, m.last[Last.CROSSED_S])
     bits = (payload + rules.header_bytes) * m.bits_per_byte
     crossed = rules.bank.finish_s(m.trace, m.trace_start_s + begin, bits) - m.trace_start_s

@@ -34,7 +34,7 @@ from runtime.manifest import (
 from runtime.models.describe import describe_layers
 from runtime.models.stages import BranchyModel
 from runtime.models.weights import load_for_inference
-from runtime.recorded import MAX_LAG, PayloadKey, Recorded, save_recorded
+from runtime.recorded import MAX_LAG, PayloadBytes, PayloadKey, Recorded, save_recorded
 from runtime.workloads.base import Image, Images, Split, Workload, stream_score
 
 RECORDED_SPLITS: tuple[Split, ...] = ("validation", "test")
@@ -43,7 +43,6 @@ LOSSLESS_IMAGE_CODECS = ("raw", "png")
 _TEMPERATURES = np.geomspace(0.25, 4.0, 81)
 
 Outputs = NDArray[np.floating[Any]]
-SampleBytes = dict[PayloadKey, NDArray[np.int32]]  # (samples,) each
 Key = tuple[int, int, str]  # exit branch, partition point, codec ("exact" and 0 where nothing is lost)
 
 
@@ -67,7 +66,7 @@ class MeasuredModel:
     base_rows: tuple[int, ...]  # row of each variant's exact variant, counted within this model
     training: dict[str, Any]
     tables: dict[str, Recorded]  # per split
-    tensor_bytes: dict[str, SampleBytes]  # per split, of every tensor that the model may send
+    tensor_bytes: dict[str, PayloadBytes]  # per split, of every tensor that the model may send
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class SplitData:
 
 
 def write_bundle(
-    directory: Path, workload: Workload, measured: Sequence[MeasuredModel], image_bytes: dict[str, SampleBytes]
+    directory: Path, workload: Workload, measured: Sequence[MeasuredModel], image_bytes: dict[str, PayloadBytes]
 ) -> Manifest:
     """Write recorded predictions and manifest beside the weights."""
     payload_bytes = {split: _all_payloads(measured, split, images) for split, images in image_bytes.items()}
@@ -144,7 +143,7 @@ def measure_model(
     path = directory / trained.file_name
     model = load_for_inference(path, workload.name, trained.family, trained.exit_after)
     outputs: dict[Split, dict[int, dict[Key, Outputs]]] = {split: {} for split in data}
-    tensor_bytes: dict[str, SampleBytes] = {str(split): {} for split in payload_splits(workload)}
+    tensor_bytes: dict[str, PayloadBytes] = {str(split): {} for split in payload_splits(workload)}
     for px in workload.resolutions_px:
         for split in data:
             advance(f"{px} px, {split}")
@@ -300,7 +299,7 @@ def payload_splits(workload: Workload) -> tuple[Split, ...]:
 @torch.inference_mode()
 def measure_tensors(
     name: str, model: BranchyModel, workload: Workload, batches: Iterable[Images], px: int
-) -> SampleBytes:
+) -> PayloadBytes:
     """Encoded bytes of every cut and codec after the first stage, for each of the images."""
     sizes: dict[PayloadKey, list[int]] = {}
     for batch in batches:
@@ -314,7 +313,7 @@ def measure_tensors(
 
 def measure_images(
     workload: Workload, max_samples: int | None = None, advance: Callable[[str], None] = lambda _: None
-) -> dict[str, SampleBytes]:
+) -> dict[str, PayloadBytes]:
     """Encoded bytes of every image at every resolution and codec, per split; the same for every model, so for "".
 
     `advance` is told what comes next, as often as there are resolutions.
@@ -329,13 +328,13 @@ def measure_images(
     return {split: _as_arrays(found) for split, found in sizes.items()}
 
 
-def _as_arrays(sizes: dict[PayloadKey, list[int]]) -> SampleBytes:
+def _as_arrays(sizes: dict[PayloadKey, list[int]]) -> PayloadBytes:
     return {key: np.array(found, np.int32) for key, found in sizes.items()}
 
 
-def _all_payloads(measured: Sequence[MeasuredModel], split: str, images: SampleBytes) -> SampleBytes:
+def _all_payloads(measured: Sequence[MeasuredModel], split: str, images: PayloadBytes) -> PayloadBytes:
     """Model by model, resolution by resolution: its images, then its tensors."""
-    everything: SampleBytes = {}
+    everything: PayloadBytes = {}
     for model in measured:
         own = {(model.info.name, *key[1:]): sizes for key, sizes in images.items()} | model.tensor_bytes[split]
         everything |= {key: own[key] for key in sorted(own, key=lambda key: -key[1])}  # a stable sort

@@ -10,7 +10,7 @@ answers hardly differ.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -31,7 +31,7 @@ MAX_LAG = 10
 
 #: Model, resolution, partition point, codec.
 PayloadKey: TypeAlias = tuple[str, int, int, str]
-PayloadBytes: TypeAlias = Mapping[PayloadKey, NDArray[np.int32]]  # (samples,) each
+PayloadBytes: TypeAlias = dict[PayloadKey, NDArray[np.int32]]  # (samples,) each
 
 
 def payload_key(decision: Decision) -> PayloadKey:

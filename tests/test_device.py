@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import FAST, GOOD, OFFLOAD, PAYLOAD_BYTES, RTT_S, SPLIT, UPLINK_BPS, Simulation
 
-from controller.records import Outcome, Status
+from controller.records import Outcome, Status, SystemState
 from controller.scenario import HEAD_NOISE_FRAC
 from controller.telemetry import FALLBACK_MARGIN, FALLBACK_SLACK_S, MAX_UNANSWERED
 from runtime import wire
@@ -313,7 +313,18 @@ class TestBadMec:
         """Else a decision would rest on what it carried before, and its payload would be in the probe's sample."""
         slow_bps = UPLINK_BPS / 50
         sim = Simulation(uplink_bps=[UPLINK_BPS] * 3 + [slow_bps] * 100, fps=50.0, frames=300)
-        known = []
+        known, ages_s, was_up = [], [], True
+        take = sim.device._take
+
+        def watched() -> SystemState:
+            nonlocal was_up
+            state = take()
+            if state.link_up[0] and not was_up:
+                ages_s.append(state.uplink_age_s[0])
+            was_up = bool(state.link_up[0])
+            return state
+
+        sim.device._take = watched  # type: ignore[method-assign]
 
         def outage(number: int) -> None:
             sim.mec.hung = 100 <= number < 180
@@ -323,8 +334,10 @@ class TestBadMec:
         outcomes = sim.run(lambda number: OFFLOAD if number < 260 else FAST, outage)
         used = [outcome.frame for outcome in outcomes if outcome.frame > 180 and outcome.payload_bytes]
         assert used
+        assert ages_s
         assert sim.device.counts.link_downs >= 1
         assert known[-1] == pytest.approx(slow_bps, rel=0.02)
+        assert all(age_s < 0.1 for age_s in ages_s)
 
     def test_known_silence_shortens_the_answer(self) -> None:
         """At first each frame waits until the last moment; once the link is known to be down, none does."""
