@@ -41,17 +41,19 @@ def test_loads_are_placed_on_the_ladder() -> None:
     assert level_of(np.array([0.0, 0.304, 0.949, 2.0])).tolist() == [0, 30, 95, LEVELS - 1]
 
 
-def test_the_twins_queue_is_that_of_the_requests_which_processes_send() -> None:
-    start, level, until = float(stream_start(np.array(3))), 60, 600
-    sent = [at for at, needed in takewhile(lambda a: a[0] < until, arrivals_from(start)) if needed < level / 100]
-    at = np.arange(300.0, until)  # by then it is forgotten that the processes began with an idle MEC
-    waits, free = np.zeros(until), 0.0
-    for begin, end in zip(sent, [*sent[1:], float(until)], strict=True):
-        free = max(free, begin) + 1.0
-        inside = np.arange(np.ceil(begin), end).astype(int)
-        waits[inside[inside < until]] = np.maximum(free - inside[inside < until], 0.0)
-    expected = neighbour_queue().workload(np.array(level), start + at)
-    np.testing.assert_allclose(waits[at.astype(int)], expected, atol=1e-3)
+@pytest.mark.parametrize("load_frac", [0.2, 0.6, 0.95])
+def test_the_twins_queue_is_that_of_the_requests_which_processes_send(load_frac: float) -> None:
+    start, end = float(stream_start(np.array(3))), 3 * STREAM_UNITS + 100.0
+    sent = [at for at, needed in takewhile(lambda a: a[0] < end, arrivals_from(start)) if needed < load_frac]
+    at = np.random.default_rng(0).uniform(2 * STREAM_UNITS, end, 5_000)  # the idle beginning is long forgotten
+    expected, free, served = np.zeros(len(at)), 0.0, iter([*sent, np.inf])
+    coming = next(served)
+    for place in np.argsort(at):
+        while coming <= at[place]:
+            free, coming = max(free, coming) + 1.0, next(served)
+        expected[place] = max(free - at[place], 0.0)
+    waits = neighbour_queue().workload(level_of(np.array(load_frac)), start + at)
+    np.testing.assert_allclose(waits, expected, atol=1e-6)
 
 
 def test_processes_count_time_in_the_twins_unit() -> None:
