@@ -23,6 +23,13 @@ GIVE_UP_DEADLINES = 2.0
 #: With so many payloads on the uplink unanswered, offloads are answered locally as if the link were down: what
 #: is handed to a link cannot be taken back, and would only be delayed by more.
 MAX_UNANSWERED = 8
+#: The first probe of an uplink; small enough for a slow one: a second at 8 kbit/s.
+PROBE_BYTES = 1024
+#: What the newest sample told is no longer believed after so long, if nothing was offloaded since. The uplink is asked
+#: again by a probe of so long, a hundredth of its time; a shorter one could not be timed.
+SAMPLE_AGE_S = 2.0
+_PROBE_S = 0.02
+_MOST_PROBE_BYTES = 16 * PROBE_BYTES
 
 
 def smooth(old: Floats, sample: Floats, alpha: float | Floats) -> Floats:
@@ -40,6 +47,11 @@ def uplink_sample_bps(
     """
     transfer = np.maximum(elapsed_s - mec_s - rtt_s, MIN_TRANSFER_S)
     return np.asarray(payload_bytes * 8.0 / transfer)
+
+
+def probe_bytes(uplink_bps: Floats | float) -> Floats:
+    """Size of the probe of an uplink that last carried so much."""
+    return np.asarray(np.clip(np.floor(uplink_bps * (_PROBE_S / 8.0)), PROBE_BYTES, _MOST_PROBE_BYTES))
 
 
 def fallback_reserve_s(fastest_local_s: Floats) -> Floats:

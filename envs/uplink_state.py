@@ -1,8 +1,9 @@
 """What does the device's link hold after a frame, and what will its replies tell? Requests, samples and silences.
 
 Requests cross one after another, so their replies come in the order of sending, and what each will tell can be noted
-when it is sent, with the time from which on it is known. Silence is rare: it is computed only in the rows where a
-transmission, or the probe before the first frame, lasts so long that the session takes the link for down.
+when it is sent, with the time from which on it is known. An uplink that carried nothing for long is probed again.
+Silence is rare: it is computed only in the rows where a transmission or a probe lasts so long that the session takes
+the link for down.
 """
 
 from __future__ import annotations
@@ -12,17 +13,23 @@ from typing import NamedTuple
 import numpy as np
 
 from controller.records import UPLINK_HISTORY, Bools, Floats, Ints
-from controller.telemetry import SLOWDOWN_ALPHA, smooth, uplink_sample_bps
+from controller.telemetry import (
+    PROBE_BYTES,
+    SAMPLE_AGE_S,
+    SLOWDOWN_ALPHA,
+    probe_bytes,
+    smooth,
+    uplink_sample_bps,
+)
 from envs.conditions import Conditions
 from envs.flight import Flight, Moment
 from envs.rules import Rules
 from envs.world import SAMPLES_KEPT, ZERO, Last, Sample, World, filled, select
 from runtime import device_session
-from runtime.device import PROBE_BYTES
 
 #: After so long a silence the session takes the link for down; it looks with every heartbeat.
 SILENCE_S = device_session.SILENCE_S + device_session.HEARTBEAT_S / 2
-_SILENCE_S, _ALPHA = np.array(SILENCE_S), np.array(SLOWDOWN_ALPHA)
+_SILENCE_S, _SAMPLE_AGE_S, _ALPHA = np.array(SILENCE_S), np.array(SAMPLE_AGE_S), np.array(SLOWDOWN_ALPHA)
 _SAMPLE_MASK = np.array(SAMPLES_KEPT - 1)
 #: More probes than these, one after another, are not followed: longer than most episodes.
 _MOST_PROBES = 64
@@ -45,15 +52,16 @@ class UplinkState(NamedTuple):
 def send(
     rules: Rules, conditions: Conditions, world: World, moment: Moment, flight: Flight, sent: Bools
 ) -> UplinkState:
-    """Hand the payload to the link and note what its reply will tell, unless the link goes silent before."""
-    silent_from = np.maximum(flight.end_s, world.last[Last.REPLY_S])
+    """Hand the payload to the link and note what its reply will tell, unless the link goes silent before; a row that
+    sends nothing probes its uplink if that is due."""
+    silent_from = np.maximum(flight.end_s, world.last[Last.HEARD_S])
     breaks = sent & (flight.reply_s - silent_from > _SILENCE_S)
     lost = breaks | (sent & (flight.end_s < world.down_until_s))  # or handed over before a silence still to come
     silence = np.count_nonzero(lost)
     told = sent & ~lost if silence else sent
     request = np.empty_like(world.last)
     request[Last.CROSSED_S] = flight.crossed_s
-    request[Last.REPLY_S] = flight.reply_s
+    request[Last.HEARD_S] = flight.reply_s
     request[Last.ARRIVAL_S] = flight.arrival_s
     request[Last.DONE_S] = flight.done_s
     request[Last.EXTRA_S] = flight.extra_s
@@ -70,7 +78,11 @@ def send(
         last=np.where(sent, request, world.last),
         samples=_with_sample(world, moment, flight, told, sent_bytes, slowdown),
     )
-    return _go_silent(rules, conditions, state, lost, breaks, silent_from + _SILENCE_S) if silence else state
+    if silence:
+        state = _go_silent(rules, conditions, state, lost, breaks, silent_from + _SILENCE_S)
+    begin = moment.now_s + rules.decide_s
+    due = (begin - state.last[Last.HEARD_S] >= _SAMPLE_AGE_S) & ~sent
+    return _probe_idle(rules, conditions, state, begin, np.flatnonzero(due)) if np.count_nonzero(due) else state
 
 
 def _with_sample(
@@ -119,6 +131,7 @@ def meet_mec(rules: Rules, conditions: Conditions, world: World) -> World:
     )
     world.heard[rows] = UPLINK_HISTORY - 1
     world.down_until_s[rows] = _echoed(rules, conditions, rows, crossed)
+    world.last[Last.HEARD_S, rows] = world.down_until_s[rows]
     world.last[Last.CROSSED_S, rows] = crossed
     return world
 
@@ -135,16 +148,36 @@ def _go_silent(
     rows = np.flatnonzero(breaks)
     from_s = down_from_s[rows]
     joins = state.down_until_s[rows] > from_s  # the silence before
-    begin, crossed = _probed(rules, conditions, rows, state.last[Last.REPLY_S, rows])
+    begin, crossed = _probed(rules, conditions, rows, state.last[Last.HEARD_S, rows])
     state.down_from_s[rows] = np.where(joins, state.down_from_s[rows], from_s)
     state.down_until_s[rows] = _echoed(rules, conditions, rows, crossed)
+    state.last[Last.HEARD_S, rows] = state.down_until_s[rows]
     state.last[Last.CROSSED_S, rows] = crossed
     told = state.told[rows]
     _tell_probe(rules, conditions, state.samples, rows, told, begin, crossed)
     state.samples[Sample.SENT_BYTES, told & _SAMPLE_MASK, rows] = state.sent_bytes[rows]
+    state.samples[Sample.MEC_SLOWDOWN, told & _SAMPLE_MASK, rows] = conditions.mec_slowdown[rows]
     state.mec_slowdown[rows] = conditions.mec_slowdown[rows]
     state.told[rows] = told + 1
     return state
+
+
+def _probe_idle(rules: Rules, conditions: Conditions, state: UplinkState, begin_s: Floats, rows: Ints) -> UplinkState:
+    """Probe the uplink of the given rows, none of which waits for a word; it may go silent because of that."""
+    begin, told = begin_s[rows], state.told[rows]
+    size = probe_bytes(state.samples[Sample.UPLINK_BPS, (told - 1) & _SAMPLE_MASK, rows])
+    crossed = _crossed(rules, conditions, rows, begin, size)
+    echo = _echoed(rules, conditions, rows, crossed)
+    state.last[Last.HEARD_S, rows] = echo
+    state.last[Last.CROSSED_S, rows] = crossed
+    ok = echo - begin <= _SILENCE_S
+    _tell_probe(rules, conditions, state.samples, rows[ok], told[ok], begin[ok], crossed[ok], size[ok])
+    state.told[rows[ok]] += 1
+    if ok.all():
+        return state
+    breaks = np.zeros(len(begin_s), bool)
+    breaks[rows[~ok]] = True
+    return _go_silent(rules, conditions, state, breaks, breaks, begin_s + _SILENCE_S)
 
 
 def _probed(rules: Rules, conditions: Conditions, rows: Ints, heard_s: Floats) -> tuple[Floats, Floats]:
@@ -166,9 +199,11 @@ def _probed(rules: Rules, conditions: Conditions, rows: Ints, heard_s: Floats) -
     return begin, crossed
 
 
-def _crossed(rules: Rules, conditions: Conditions, rows: Ints, begin_s: Floats) -> Floats:
+def _crossed(
+    rules: Rules, conditions: Conditions, rows: Ints, begin_s: Floats, size: Floats | int = PROBE_BYTES
+) -> Floats:
     """When a probe that begins to cross at ``begin_s`` has done so."""
-    start, bits = conditions.trace_start_s[rows], PROBE_BYTES * conditions.bits_per_byte[rows]
+    start, bits = conditions.trace_start_s[rows], size * conditions.bits_per_byte[rows]
     return np.asarray(rules.bank.finish_s(conditions.trace[rows], start + begin_s, bits) - start)
 
 
@@ -185,10 +220,10 @@ def _tell_probe(
     told: Ints,
     begin_s: Floats,
     crossed_s: Floats,
+    size: Floats | int = PROBE_BYTES,
 ) -> None:
     """Note in place what the echo will tell: of the MEC's queue nothing, so that stands as before."""
     place = told & _SAMPLE_MASK
     samples[:, place, rows] = samples[:, (place - 1) & _SAMPLE_MASK, rows]
     samples[Sample.AT_S, place, rows] = _echoed(rules, conditions, rows, crossed_s)
-    samples[Sample.UPLINK_BPS, place, rows] = uplink_sample_bps(PROBE_BYTES, crossed_s - begin_s, ZERO, ZERO)
-    samples[Sample.MEC_SLOWDOWN, place, rows] = conditions.mec_slowdown[rows]
+    samples[Sample.UPLINK_BPS, place, rows] = uplink_sample_bps(size, crossed_s - begin_s, ZERO, ZERO)

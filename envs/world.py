@@ -27,7 +27,7 @@ class Last:
     """Rows of World.last: the last request that was sent."""
 
     CROSSED_S: Final = 0  # when the uplink is free again
-    REPLY_S: Final = 1
+    HEARD_S: Final = 1  # its reply, or the echo of a probe that followed: until then the device waits for a word
     ARRIVAL_S: Final = 2  # at the MEC
     DONE_S: Final = 3  # served by the MEC
     EXTRA_S: Final = 4  # work at the MEC that is there because of own requests, just after that arrival

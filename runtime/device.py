@@ -48,9 +48,6 @@ from runtime.telemetry import Sent, Telemetry
 #: Longest that a device waits for its MEC before the first frame, and for the echo of its probe.
 CONNECT_WAIT_S = 1.5
 PROBE_WAIT_S = 1.0
-#: Small enough for a slow uplink: a second at 8 kbit/s.
-PROBE_BYTES = 1024
-
 
 Log = Callable[[str], None]
 
@@ -148,6 +145,7 @@ class Device:
         decided_s = self._clock()
         job.decide_s = decided_s - job.frame.captured_s - job.wait_s
         if self._costs.space.device_only[row]:
+            self._probe_idle(decided_s)
             self._answer_locally(job, row, Status.OK)
         elif self._link_up and self.telemetry.unanswered < formulas.MAX_UNANSWERED:
             self._offload(job)
@@ -375,8 +373,18 @@ class Device:
         if action.padding_bytes:
             self._probing = False
         elif self._probing and now_s - action.elapsed_s > self._probe_s:
-            self._probe_s = now_s
-            self._act(self._session.probe(PROBE_BYTES, now_s))
+            self._probe(formulas.PROBE_BYTES, now_s)
+
+    def _probe_idle(self, now_s: float) -> None:
+        """Ask an uplink that carried nothing for long what it carries now. Else a device that computes locally because
+        of one bad sample never learns that it could offload again."""
+        asked_s = max(self.telemetry.sample_s, self._probe_s)
+        if self._link_up and not self.telemetry.unanswered and now_s - asked_s >= formulas.SAMPLE_AGE_S:
+            self._probe(int(formulas.probe_bytes(self.telemetry.last_uplink_bps)), now_s)
+
+    def _probe(self, size: int, now_s: float) -> None:
+        self._probe_s = now_s
+        self._act(self._session.probe(size, now_s))
 
     def _link_changed(self, action: LinkChanged) -> None:
         self._log(f"the link is {action.state.value}: {action.why}")

@@ -41,7 +41,7 @@ class Telemetry:
         self._round_trips_s: deque[float] = deque(maxlen=_ROUND_TRIPS)
         self._uplink_bps: deque[float] = deque(maxlen=UPLINK_HISTORY)
         self._samples = 0
-        self._sample_s = now_s
+        self.sample_s = now_s  # when the newest came
         self._reply_s = now_s
         self._mec_queue_s: deque[float] = deque([0.0] * UPLINK_HISTORY, UPLINK_HISTORY)
         self._on_time_frac = 1.0
@@ -69,6 +69,7 @@ class Telemetry:
             self._round_trips_s.append(elapsed_s)
         else:
             self._sample_uplink(Sent(now_s - elapsed_s, padding_bytes, -1), 0.0, now_s)
+            self._mec_queue_s.append(self._mec_queue_s[-1])  # of which it tells nothing
 
     def on_unanswered(self, request_ids: tuple[int, ...]) -> None:
         """Lost or rejected: the bytes are not under way any more."""
@@ -123,7 +124,7 @@ class Telemetry:
             frame_age_s=np.array([frame_age_s]),
             uplink_bps=np.array([history]),
             uplink_sample_count=np.array([self._samples]),
-            uplink_age_s=np.array([now_s - self._sample_s]),
+            uplink_age_s=np.array([now_s - self.sample_s]),
             uplink_backlog_bytes=np.array([float(self.backlog_bytes)]),
             rtt_s=np.array([self.rtt_s]),
             device_slowdown=np.array([self.device_slowdown]),
@@ -160,7 +161,7 @@ class Telemetry:
         sample = formulas.uplink_sample_bps(*terms)
         self._uplink_bps.appendleft(float(sample[0]))
         self._samples += 1
-        self._sample_s = now_s
+        self.sample_s = now_s
         self._crossed_s = max(self._crossed_s, now_s - mec_s - self.rtt_s)
 
 

@@ -21,7 +21,7 @@ from envs.mec_queue import neighbour_queue
 from envs.rules import TwinCalibration, _draw_luck
 from runtime.recorded import PayloadBytes, payload_key
 
-PROBE_BYTES = 1024
+PROBE_BYTES, SAMPLE_AGE_S = 1024, 2.0
 SILENCE_S = 0.875
 
 
@@ -110,10 +110,23 @@ class ReferenceTwin:
             if echo_s - begin_s <= SILENCE_S:
                 break
             heard_s = echo_s
-        self.link_free_s = begin_s + took_s
+        self.link_free_s, self.reply_s = begin_s + took_s, echo_s
         bps = PROBE_BYTES * 8 / max(took_s, 1e-4)
         self.told.append(Told(echo_s, bps, self.sent_bytes, reset_slowdown=s.mec_slowdown))
         return echo_s
+
+    def probe_idle(self, begin_s: float) -> None:
+        """Ask what the uplink carries now; that may silence the link."""
+        s, last_bps = self.scenario, self.told[-1].bps if self.told else self.first_bps
+        size = min(max(int(last_bps * 0.02 / 8), PROBE_BYTES), 16 * PROBE_BYTES)
+        took_s = self.crossing_s(begin_s, size)
+        echo_s = begin_s + took_s + s.rtt_s + self.calibration.overhead_s
+        if echo_s - begin_s <= SILENCE_S:
+            self.link_free_s, self.reply_s = begin_s + took_s, echo_s
+            self.told.append(Told(echo_s, size * 8 / max(took_s, 1e-4), self.sent_bytes))
+        else:
+            self.lost_bytes = self.sent_bytes
+            self.down = (begin_s + SILENCE_S, self.probe(echo_s))
 
     def luck_of(self, row: int) -> float:
         return float(self.luck[row, (self.noise_start + self.frame) % NOISE_ROWS])
@@ -199,6 +212,8 @@ class ReferenceTwin:
         utility = (score if on_time else 0.0) - self.utility.energy_weight_per_j * energy_j
         if not silent:
             self.answers.append((answered_s, self.frame, answer_row))
+        if not sent and self.now_s + self.calibration.decide_s - self.reply_s >= SAMPLE_AGE_S:
+            self.probe_idle(self.now_s + self.calibration.decide_s)
         following = self.frame + space.decisions[decided].frame_interval
         skipped_score = self.skip(min(following, s.frames))
         frame, dropped = self.frame, self.advance(busy_until_s, following)

@@ -265,6 +265,19 @@ class TestTelemetry:
             sim.device.execute(OFFLOAD)
         assert backlog == [0, PAYLOAD_BYTES, 2 * PAYLOAD_BYTES, 3 * PAYLOAD_BYTES]
 
+    @pytest.mark.parametrize("later_bps", [2e6, 2e4])
+    def test_a_device_that_stays_local_goes_on_to_learn_what_its_uplink_carries(self, later_bps: float) -> None:
+        sim = Simulation(uplink_bps=[UPLINK_BPS] * 4 + [later_bps] * 100, fps=10.0, frames=100)
+        outcomes = sim.run(lambda _: FAST)
+        assert statuses(outcomes) == {Status.OK: 100}
+        assert sim.device.telemetry._samples == pytest.approx(5, abs=1)  # in 10 s
+        assert sim.device.telemetry.last_uplink_bps == pytest.approx(later_bps, rel=0.05)
+
+    def test_an_uplink_in_use_is_not_probed(self) -> None:
+        sim = Simulation(fps=10.0, frames=100)
+        sim.run(lambda _: OFFLOAD)
+        assert sim.device.telemetry._samples == 1 + 100
+
     def test_fallbacks_and_late_frames_show_in_the_state(self) -> None:
         sim = Simulation(frames=30)
         sim.mec.reject = wire.RejectReason.BUSY

@@ -109,9 +109,12 @@ class TestAgainstThePlainReference:
         if seed % 2:
             range_ = dataclasses.replace(range_, queue_limit=1, max_in_flight=2)
         scenarios = [range_.sample(rng, bank.duration_s, scores.score.shape[1]) for _ in range(16)]
-        # Some rows only offload, so that links and places fill up; the others do anything.
+        # Some rows only offload, so that links and places fill up, or seldom do, so that idle links are probed; the
+        # others do anything.
         rows = rng.integers(0, len(costs), (60, 16))
         rows[:, ::2] = rng.choice(np.flatnonzero(~costs.space.device_only), (60, 8))
+        local = rng.choice(np.flatnonzero(costs.space.device_only), (60, 4))
+        rows[:, 1::4] = np.where(rng.random((60, 4)) < 0.95, local, rows[:, 1::4])
         twin = Twin(costs, bank, scores, range_, len(scenarios))
         states, records = [twin.reset(scenarios=scenarios)], []
         for step in range(60):
@@ -386,6 +389,35 @@ class TestAgainstTheDevice:
             for one, other in ((told[0], seen[0]), (told[first], seen[expected])):
                 np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=0.1, err_msg=name)
         assert told[0].uplink_bps[0, 0] == FLOOR_BPS
+
+    @pytest.mark.parametrize("outage", [False, True])
+    def test_both_ask_an_idle_uplink_again_what_it_carries(self, outage: bool) -> None:
+        rates = [1e5] * 2 + [5e3] * 2 * outage + [4e6] * 20  # in an outage the link goes silent because of the probe
+        sim = Simulation(uplink_bps=rates, fps=20.0, frames=200)
+        scenario = dataclasses.replace(sim.scenario, rtt_s=RTT_S, mec_slowdown=1.0)
+        twin = Twin(
+            sim.costs, sim.bank, scores_only(np.ones((4, 1000), np.float32)), ScenarioRange(), calibration=QUIET
+        )
+        told, states = twin.reset(scenarios=[scenario]), []
+        for row in [0 if frame % 50 else 2 for frame in range(200)]:  # an offload every 2.5 s
+            seen = sim.device.next_decision()
+            assert seen is not None
+            states.append((told, seen))
+            sim.device.execute(row)
+            told = twin.step(np.array([row]))[0]
+        sim.device.close()
+        told, seen = states[-1]
+        assert told.uplink_sample_count[0] > 6
+        assert told.uplink_bps[0, 0] == pytest.approx(4e6, rel=0.02)
+        assert seen.uplink_bps[0, 0] == pytest.approx(4e6, rel=0.02)
+        down = np.array([[not told.link_up[0], not seen.link_up[0]] for told, seen in states]).sum(axis=0)
+        assert (down > 0).tolist() == [outage] * 2
+        assert abs(down[0] - down[1]) <= 0.5 * 20
+        alike = [pair for pair in states if pair[0].uplink_sample_count[0] == pair[1].uplink_sample_count[0]]
+        assert len(alike) >= 195 - 15 * outage
+        for told, seen in alike if not outage else []:  # what a probe tells at the edge of an outage is luck
+            for name in ("uplink_bps", "uplink_age_s", "mec_queue_s", "mec_queue_mean_s", "mec_slowdown"):
+                np.testing.assert_allclose(getattr(told, name), getattr(seen, name), rtol=0.02, atol=1e-3, err_msg=name)
 
     def compare(self, sim: Simulation, scores: Any, rows: Any, rtt_s: float) -> int:
         """Play the rows on both; how many frames were skipped."""
