@@ -149,9 +149,9 @@ def main() -> None:
     learn, judge = split_files(options.traces, options.hold_out) if options.traces else ([], [])
     training = open_world(options.workload, traces_of(learn, "train"), "validation")
     testing = open_world(options.workload, load_traces(judge) if judge else traces_of([], "test"), "test")
-    sources = [str(options.traces or "built-in generator")]
+    learnt_from, sources = ([str(options.traces or f"built-in {kind} traces")] for kind in ("training", "test"))
     _tell_split(console, training.bank, testing.bank)
-    tunings = tuned(training, sources, options.out, console)
+    tunings = tuned(training, learnt_from, options.out, console)
     policies = train_policies(training, learn, options.policies, options.steps, options.out, console)
     entrants = Entrants(CONTROLLER_NAMES, policies, tunings.controllers)
     comparison = compare_in_twin(testing, entrants, sources, options.seeds)

@@ -130,7 +130,7 @@ def learned(options: argparse.Namespace, range_: ScenarioRange, profile: Path, c
     bank = traces_of([], "train")
     world = open_world(options.workload, bank, "validation", range_, profile)
     names = chosen_names(options.controllers, has_policy=True, live=True)
-    tunings = tuned(world, ["built-in"], options.out, console)
+    tunings = tuned(world, ["built-in training traces"], options.out, console)
     policies = train_policies(world, [], 1, STEPS, options.out, console, profile)
     return Entrants(names, policies, tunings.controllers)
 
@@ -149,7 +149,7 @@ def compare(options: argparse.Namespace, profile: Path) -> None:
         entrants = entrants_of(options.workload, options.controllers, [options.policy], options.tuning, live=True)
     else:
         entrants = learned(options, range_, profile, console)
-    sources = [str(source) for source in options.traces] or ["built-in"]
+    sources = [str(source) for source in options.traces] or ["built-in test traces"]
     seeds = default_seeds(len(world.bank))
     drawn = paired_scenarios(world, range(seeds))
     everywhere = play_in_twin(world, entrants, sources, seeds, drawn)
