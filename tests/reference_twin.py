@@ -118,7 +118,7 @@ class ReferenceTwin:
     def probe_idle(self, begin_s: float) -> None:
         """Ask what the uplink carries now; that may silence the link."""
         s, last_bps = self.scenario, self.told[-1].bps if self.told else self.first_bps
-        size = min(max(int(last_bps * 0.02 / 8), PROBE_BYTES), 16 * PROBE_BYTES)
+        size = min(max(int(last_bps * 0.005 / 8), PROBE_BYTES), 4 * PROBE_BYTES)
         took_s = self.crossing_s(begin_s, size)
         echo_s = begin_s + took_s + s.rtt_s + self.calibration.overhead_s
         if echo_s - begin_s <= SILENCE_S:
