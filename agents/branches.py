@@ -13,11 +13,13 @@ import numpy as np
 from agents.semi_markov import discounted
 from controller.costs import CostTable
 from controller.features import Features
-from controller.outlook import streaming_at
 from controller.policy import FrozenPolicy
-from controller.records import Floats, Ints, SystemState
-from envs.transition import StepRecord
+from controller.records import Bools, Floats, Ints, SystemState
+from controller.streaming import newest_answered
 from envs.twin import Twin
+
+#: Frames before a branch whose answers are told apart; what is older is worth as little.
+_BEFORE = 32
 
 
 def branch_values(
@@ -30,27 +32,54 @@ def branch_values(
     """
     batch, tried = candidates.shape
     branch, state = twin.fork(np.repeat(np.arange(batch), tried))
-    features = Features(twin.costs, twin.range.utility)
+    features, shown = Features(twin.costs, twin.range.utility), _Shown(branch, state, frames)
     value, place = np.zeros(batch * tried), np.arange(batch * tried)
     passed, rows = np.zeros(batch * tried, np.int64), candidates.reshape(-1)
     while len(place):
-        following, record = branch.step(rows)
-        took, earned = record.frames, record.reward
-        if twin.costs.lagged_accuracy is not None:
-            earned = earned + streaming_weight * took * _streaming(twin.costs, state, record)
-        counted = np.minimum(took, frames - passed)
-        value[place] += gamma**passed * discounted(earned * counted / took, counted, gamma)
+        state, record = branch.step(rows)
+        took, counted = record.frames, np.minimum(record.frames, frames - passed)
+        value[place] += gamma**passed * discounted(record.reward * counted / took, counted, gamma)
+        shown.add(place, record.frame, record.capture_s + record.latency_s, record.answer_row, record.answered)
         passed = passed + took
         goes_on = np.flatnonzero((passed < frames) & ~record.done)
         if len(goes_on) < len(place):
             place, passed = place[goes_on], passed[goes_on]
-            branch, following = branch.fork(goes_on)
-        state = following
+            branch, state = branch.fork(goes_on)
         if len(place):
             rows = policy.decide(*features.of(state))
+    if twin.costs.lagged_accuracy is not None:
+        value += streaming_weight * shown.accuracy(twin.costs) @ gamma ** np.arange(frames)
     return value.reshape(batch, tried)
 
 
-def _streaming(costs: CostTable, state: SystemState, record: StepRecord) -> Floats:
-    """(B,) streaming accuracy per frame of what was answered."""
-    return streaming_at(costs, record.answer_row, record.latency_s / state.frame_interval_s)
+class _Shown:
+    """The answers that a viewer may see in each branch (N,), those of frames before it included."""
+
+    def __init__(self, branch: Twin, state: SystemState, frames: int) -> None:
+        self._frames, self._interval_s = frames, state.frame_interval_s
+        self._first = branch.frame - _BEFORE
+        self._row = np.zeros((len(self._first), _BEFORE + frames), np.int64)
+        self._place, self._number, self._out = list[Ints](), list[Ints](), list[Floats]()
+        place = np.arange(len(self._first))
+        for out_s, frame, row in branch.answers.transpose(1, 0, 2):
+            self.add(place, frame.astype(np.int64), out_s, row.astype(np.int64), np.isfinite(out_s))
+
+    def add(self, place: Ints, frame: Ints, out_s: Floats, row: Ints, answered: Bools) -> None:
+        """Answers of the given branches, if there are any."""
+        number = np.maximum(frame - self._first[place], 0)
+        known = answered & (number < self._row.shape[1])
+        place, number = place[known], number[known]
+        self._row[place, number] = row[known]
+        self._place.append(place)
+        self._number.append(number)
+        self._out.append(out_s[known] / self._interval_s[place] - self._first[place] - _BEFORE)
+
+    def accuracy(self, costs: CostTable) -> Floats:
+        """(N, frames) expected streaming accuracy at each capture after that of the frame which is decided first."""
+        aged = np.stack([costs.accuracy_at(lag) for lag in range(_BEFORE)])
+        out = np.maximum(np.concatenate(self._out), 0.0)
+        shape = (len(self._first), self._frames + 1)
+        newest = newest_answered(np.concatenate(self._place), np.concatenate(self._number), out, shape)[:, 1:]
+        lag = _BEFORE + np.arange(1, self._frames + 1) - newest
+        row = np.take_along_axis(self._row, np.maximum(newest, 0), axis=1)
+        return np.asarray(aged[np.minimum(lag, _BEFORE - 1), row] * (newest >= 0))

@@ -60,7 +60,7 @@ class BranchConfig:
     rounds: int = 3  # 0 for none
     kept_rounds: int = 3  # the newest, that each fit uses
     every: int = 2  # decisions between two states that are branched from
-    candidates: int = 8  # that are played out: the most promising by their charges, and the policy's own
+    candidates: int = 16  # that are played out: the most promising by their charges, and the policy's own
     frames: int = 20  # that a branch lasts
     fit: FitConfig = FitConfig(epochs=30, learning_rate=2e-3)
 
@@ -79,7 +79,7 @@ class WarmStartConfig:
     most_link_intervals: float = 10.0  # that are charged: after a failed transfer the device decides otherwise
     #: What streaming accuracy weighs where samples are a stream: latency within the deadline costs nothing in utility,
     #: but an answer that comes later is older when it is looked at.
-    streaming_weight: float = 0.8
+    streaming_weight: float = 0.9
     knowledge_bonus: float = 0.1  # utility of sending ``knowledge_age_s`` after the last sample, or later
     knowledge_age_s: float = 6.0
     entropy: float = 3e-3  # keeps the softmax wide enough for PPO to try alternatives

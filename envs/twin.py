@@ -133,6 +133,16 @@ class Twin:
         return fork, fork._observe()
 
     @property
+    def frame(self) -> Ints:
+        """(B,) to be decided next, in its episode."""
+        return self._world.frame
+
+    @property
+    def answers(self) -> Floats:
+        """(Known.COUNT, kept, B) the last answers, where frames may be skipped."""
+        return self._world.answers
+
+    @property
     def frames_left(self) -> Ints:
         """(B,) frames of each episode from the present decision point on."""
         return np.asarray(self._conditions.frames - self._world.frame)
