@@ -10,7 +10,7 @@ where ``worth_c`` is what candidate c really would have brought. Its gradient ha
 It goes in rounds: the policy of one round decides (without exploration, as it will be deployed) which states the next
 is fitted on. In the first rounds the worth is the true utility of the frame itself, and what that does to the frames
 after it is charged by three terms: delay of the device, a link that stays occupied, and a bonus for sending when
-nothing was sent for long, because bandwidth is only seen by sending. Such charges are a guess, and policies that please
+the newest sample is old, because a reply tells more than a probe. Such charges are a guess, and policies that please
 them alike differ in what they earn. So in the last rounds the twin plays out the most promising candidates of each
 state (``agents.branches``), and the worth is what they earned. The critic is fitted to the returns of the first rounds'
 behaviour, and at the end PPO takes over.
