@@ -26,7 +26,8 @@ MAX_UNANSWERED = 8
 #: The first probe of an uplink; small enough for a slow one: a second at 8 kbit/s.
 PROBE_BYTES = 1024
 #: What the newest sample told is no longer believed after so long, if nothing was offloaded since. The uplink is then
-#: probed for as long as it takes to time it: a 400th of the link, which many devices may share, and 2 kB/s at most.
+#: probed for as long as it takes to time it: a 400th of a link that carries 1.6 Mbit/s or more, which many devices may
+#: share, and 2 kB/s at most.
 SAMPLE_AGE_S = 2.0
 _PROBE_S = 0.005
 _MOST_PROBE_BYTES = 4 * PROBE_BYTES
