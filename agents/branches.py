@@ -32,14 +32,16 @@ def branch_values(
     """
     batch, tried = candidates.shape
     branch, state = twin.fork(np.repeat(np.arange(batch), tried))
-    features, shown = Features(twin.costs, twin.range.utility), _Shown(branch, state, frames)
+    features, is_stream = Features(twin.costs, twin.range.utility), twin.costs.lagged_accuracy is not None
+    shown = _Shown(branch, state, frames)
     value, place = np.zeros(batch * tried), np.arange(batch * tried)
     passed, rows = np.zeros(batch * tried, np.int64), candidates.reshape(-1)
     while len(place):
         state, record = branch.step(rows)
         took, counted = record.frames, np.minimum(record.frames, frames - passed)
         value[place] += gamma**passed * discounted(record.reward * counted / took, counted, gamma)
-        shown.add(place, record.frame, record.capture_s + record.latency_s, record.answer_row, record.answered)
+        if is_stream:
+            shown.add(place, record.frame, record.capture_s + record.latency_s, record.answer_row, record.answered)
         passed = passed + took
         goes_on = np.flatnonzero((passed < frames) & ~record.done)
         if len(goes_on) < len(place):
@@ -47,7 +49,7 @@ def branch_values(
             branch, state = branch.fork(goes_on)
         if len(place):
             rows = policy.decide(*features.of(state))
-    if twin.costs.lagged_accuracy is not None:
+    if is_stream:
         value += streaming_weight * shown.accuracy(twin.costs) @ gamma ** np.arange(frames)
     return value.reshape(batch, tried)
 
@@ -76,10 +78,10 @@ class _Shown:
 
     def accuracy(self, costs: CostTable) -> Floats:
         """(N, frames) expected streaming accuracy at each capture after that of the frame which is decided first."""
-        aged = np.stack([costs.accuracy_at(lag) for lag in range(_BEFORE)])
         out = np.maximum(np.concatenate(self._out), 0.0)
         shape = (len(self._first), self._frames + 1)
         newest = newest_answered(np.concatenate(self._place), np.concatenate(self._number), out, shape)[:, 1:]
         lag = _BEFORE + np.arange(1, self._frames + 1) - newest
         row = np.take_along_axis(self._row, np.maximum(newest, 0), axis=1)
-        return np.asarray(aged[np.minimum(lag, _BEFORE - 1), row] * (newest >= 0))
+        aged = costs.aged_accuracy
+        return np.asarray(aged[np.minimum(lag, len(aged) - 1), row] * (newest >= 0))

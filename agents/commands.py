@@ -24,7 +24,6 @@ Traces = Annotated[list[Path] | None, typer.Option(help="Trace files or folders;
 ScenarioFile = Annotated[Path | None, typer.Option(help="JSON file that overrides fields of the scenario range.")]
 Frames = Annotated[int | None, typer.Option(min=1, help="Frames per episode; default: as the scenario range says.")]
 ProfileFile = Annotated[Path | None, typer.Option(help="Profile file; default: this machine's, else shipped.")]
-BUILTIN_TEST, BUILTIN_TRAIN = "built-in test traces", "built-in training traces"
 
 
 def evaluate(
@@ -48,7 +47,7 @@ def evaluate(
     """Compare controllers on the same scenarios, on traces that nothing was trained on."""
     from agents.evaluation import entrants_of
     from agents.report import as_json
-    from agents.world import open_world, traces_of
+    from agents.world import BUILTIN_TEST, open_world, traces_of
 
     entrants = entrants_of(workload, controllers, policy or (), tuning, live=live)
     world = open_world(workload, traces_of(traces or [], "test"), "test", _range(workload, scenario, frames), profile)
@@ -158,7 +157,7 @@ def tune(
     """Tune every classical controller on training traces in the twin."""
     from agents.report import table_console
     from agents.tuning import EPISODES, TUNABLE, tries, tune_controllers, tuning_table
-    from agents.world import open_world, traces_of
+    from agents.world import BUILTIN_TRAIN, open_world, traces_of
     from runtime.tuning_file import save_tunings
 
     names = TUNABLE if controllers is None else tuple(dict.fromkeys(name.strip() for name in controllers.split(",")))

@@ -41,7 +41,7 @@ from agents.rollout import paired_scenarios
 from agents.run_folder import RunFolder, TrainingConfig
 from agents.training import Options, train
 from agents.tuning import TUNABLE, tune_controllers
-from agents.world import World, family, open_world, traces_of
+from agents.world import BUILTIN_TEST, BUILTIN_TRAIN, World, family, open_world, traces_of
 from controller.policy import FrozenPolicy
 from controller.registry import CONTROLLER_NAMES
 from controller.uplink import Trace, TraceBank
@@ -149,7 +149,7 @@ def main() -> None:
     learn, judge = split_files(options.traces, options.hold_out) if options.traces else ([], [])
     training = open_world(options.workload, traces_of(learn, "train"), "validation")
     testing = open_world(options.workload, load_traces(judge) if judge else traces_of([], "test"), "test")
-    learnt_from, sources = ([str(options.traces or f"built-in {kind} traces")] for kind in ("training", "test"))
+    learnt_from, sources = ([str(options.traces or name)] for name in (BUILTIN_TRAIN, BUILTIN_TEST))
     _tell_split(console, training.bank, testing.bank)
     tunings = tuned(training, learnt_from, options.out, console)
     policies = train_policies(training, learn, options.policies, options.steps, options.out, console)

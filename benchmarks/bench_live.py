@@ -27,7 +27,7 @@ from rich.table import Table
 from agents.evaluation import Entrants, chosen_names, compare_live, default_seeds, entrants_of, play_in_twin
 from agents.report import UTILITY, Comparison, as_json
 from agents.rollout import on_trace, paired_scenarios
-from agents.world import World, open_world, traces_of
+from agents.world import BUILTIN_TEST, BUILTIN_TRAIN, World, open_world, traces_of
 from benchmarks.bench_learning import train_policies, tuned
 from benchmarks.machine_profile import machine_profile
 from controller.errors import UsageError
@@ -130,7 +130,7 @@ def learned(options: argparse.Namespace, range_: ScenarioRange, profile: Path, c
     bank = traces_of([], "train")
     world = open_world(options.workload, bank, "validation", range_, profile)
     names = chosen_names(options.controllers, has_policy=True, live=True)
-    tunings = tuned(world, ["built-in training traces"], options.out, console)
+    tunings = tuned(world, [BUILTIN_TRAIN], options.out, console)
     policies = train_policies(world, [], 1, STEPS, options.out, console, profile)
     return Entrants(names, policies, tunings.controllers)
 
@@ -149,7 +149,7 @@ def compare(options: argparse.Namespace, profile: Path) -> None:
         entrants = entrants_of(options.workload, options.controllers, [options.policy], options.tuning, live=True)
     else:
         entrants = learned(options, range_, profile, console)
-    sources = [str(source) for source in options.traces] or ["built-in test traces"]
+    sources = [str(source) for source in options.traces] or [BUILTIN_TEST]
     seeds = default_seeds(len(world.bank))
     drawn = paired_scenarios(world, range(seeds))
     everywhere = play_in_twin(world, entrants, sources, seeds, drawn)

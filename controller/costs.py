@@ -73,6 +73,12 @@ class CostTable:
         return np.asarray(self.lagged_accuracy[:, min(lag, self.lagged_accuracy.shape[1]) - 1])
 
     @cached_property
+    def aged_accuracy(self) -> Floats:
+        """(lags, C) ``accuracy_at`` lag 0, 1, ...; the last row stands for all later frames too."""
+        last = 0 if self.lagged_accuracy is None else self.lagged_accuracy.shape[1]
+        return np.stack([self.accuracy_at(lag) for lag in range(last + 1)])
+
+    @cached_property
     def skipped_score(self) -> Floats:
         """Sum of the expected scores of the frames that are not run, if the answer is out before the first of them."""
         lags = range(1, self.longest_interval)
@@ -92,9 +98,8 @@ class CostTable:
     def streaming_worth(self) -> Floats:
         """(lags, C) expected streaming accuracy when each answer is out at the capture so many frames on, 0, 1, ...:
         the mean over the interval, until the next answer replaces it."""
-        last = 1 if self.lagged_accuracy is None else self.lagged_accuracy.shape[1] + 1
-        lags = range(last + self.longest_interval)
-        aged = np.stack([self.accuracy_at(lag) for lag in lags])
+        last = len(self.aged_accuracy)
+        aged = self.aged_accuracy[np.minimum(np.arange(last + self.longest_interval), last - 1)]
         ahead = [aged[k : last + k] * (k < self.interval) for k in range(self.longest_interval)]
         return np.asarray(sum(ahead) / self.interval)
 

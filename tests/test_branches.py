@@ -49,17 +49,16 @@ def test_a_branch_earns_what_its_decisions_earn_in_the_twin_itself() -> None:
             if first >= RANGE.frames:
                 continue
             if record.answered[b]:
-                answers[b].add(first, record.capture_s[b] + record.latency_s[b], int(record.answer_row[b]))
+                answers[b].add(first, record.capture_s[b] + record.latency_s[b], (first, record.answer_row[b]))
             inside = np.arange(first, first + count) - begins[b]
             if step >= 8:
                 own = GAMMA ** inside[inside < FRAMES]
                 expected[b] += (record.reward[b] / count * own).sum()
     for b in range(batch):
         for frame in range(RANGE.frames):
-            at_s = (frame + 1e-9) * interval[b]
-            out = [(f, o, r) for f, o, r in answers[b]._last if o <= at_s]
-            if out:
-                source, _, row = max(out)
+            newest, known = answers[b].newest_at((frame + 1e-9) * interval[b])
+            if known:
+                source, row = newest
                 seen[b, frame] = costs.accuracy_at(frame - source)[row]
         ahead = seen[b, begins[b] + 1 : begins[b] + FRAMES + 1]
         expected[b] += WEIGHT * (ahead * GAMMA ** np.arange(len(ahead))).sum()
