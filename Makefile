@@ -2,37 +2,54 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
+# What runs mecpilot, and what develops it: a demo does not wait for linters.
+RUN    := $(VENV)/.installed-run
+DEV    := $(VENV)/.installed-dev
+# Test processes side by side; each test uses one core at most.
+JOBS   ?= 2
 
 # One compute thread per process: device, MEC and load generator share few cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint bench clean
+# Compiling every module of every package takes as long as installing them; Python compiles what it imports anyway.
+INSTALL = $(BIN)/python -m pip install --progress-bar on -q --no-compile --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo demo-full test lint bench clean
 .DEFAULT_GOAL := help
 
-help: ## what can be made
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-$(STAMP): pyproject.toml constraints.txt
-	@echo "== installing into $(VENV) (a minute or two)"
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is older than 3.11; expected Python 3.11 or newer; run: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --progress-bar on -q -c constraints.txt -e '.[train,dev]'
+	@$(PYTHON) -m venv $(VENV)
+
+$(RUN): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "== installing into $(VENV) (1.3 GB, one to three minutes; torch is most of it)"
+	@$(INSTALL) -e '.[train]'
 	@touch $@
 
-demo: $(STAMP) ## profile, train, export and run device and MEC over a shaped link (a few minutes)
+$(DEV): pyproject.toml constraints.txt | $(RUN)
+	@echo "== installing the development tools into $(VENV)"
+	@$(INSTALL) -e '.[train,dev]'
+	@touch $(RUN) $@
+
+demo: $(RUN) ## see it work with what ships: learn a little, compare, run real processes (2 to 5 minutes)
 	$(BIN)/python -m agents.demo --out runs/demo
 
-test: $(STAMP) ## the whole test suite
-	$(BIN)/python -m pytest
+demo-full: $(RUN) ## make all of it on this machine: profile, train, freeze, compare, deploy (12 minutes or more)
+	$(BIN)/python -m agents.demo --full --out runs/demo-full
 
-lint: $(STAMP) ## ruff and mypy
+test: $(DEV) ## run the test suite
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(DEV) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP) ## every figure of README, measured on this machine
+bench: $(DEV) ## measure every figure of README on this machine (hours)
 	$(BIN)/python -m benchmarks
 
 clean: ## remove the environment and the run folders
