@@ -115,9 +115,10 @@ def _show(comparison: Comparison, report: dict[str, Any], wide: bool) -> None:
     console = table_console(wide)
     for table in tables(comparison, report, wide):
         console.print(table)
+        console.print()
     for line in (verdict(comparison), *(comparison.provenance.lines if comparison.provenance else ())):
         if line:
-            console.print(line, highlight=False, soft_wrap=True)
+            console.print(line, highlight=False)
 
 
 def _draw(
@@ -134,7 +135,11 @@ def _draw(
     from agents.timelines import timeline
     from runtime.pictures import draw_strip
 
-    draw_comparison(report["controllers"], f"{world.workload}, {comparison.backend}", out / "compared.png")
+    draw_comparison(
+        report["controllers"],
+        f"{world.workload}, {comparison.backend}: {comparison.episodes} episodes",
+        out / "compared.png",
+    )
     episodes = telling_episodes(comparison)
     with _bar() as bar:
         for name in bar.track(comparison.runs, description="drawing"):
@@ -184,7 +189,7 @@ def tune(
         console = table_console()
         console.print(tuning_table(found))
         for line in provenance.lines:
-            console.print(line, highlight=False, soft_wrap=True)
+            console.print(line, highlight=False)
     _write_json(msgspec.to_builtins(found), json, None)
     save_tunings(out, found)
     Console(stderr=True).print(f"written to {out}; use it with --tuning {out}", highlight=False, soft_wrap=True)

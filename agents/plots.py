@@ -88,9 +88,9 @@ def _draw_latency(axis: Any, timeline: Timeline) -> None:
         _scatter(axis, timeline, mine & timeline.answered & (timeline.latency_ms <= top), colour, name)
     beyond = timeline.t_s[timeline.answered & (timeline.latency_ms > top)]
     if len(beyond):
-        axis.scatter(beyond, np.full(len(beyond), 0.98 * top), s=16, marker="^", color=_LATE, label="later than shown")
+        axis.scatter(beyond, np.full(len(beyond), top), s=16, marker="^", color=_LATE, label="later than shown")
     axis.axhline(timeline.deadline_ms, color="black", linewidth=1, linestyle="--", label="deadline")
-    axis.set_ylim(0, top)
+    axis.set_ylim(0, 1.03 * top)
     axis.set_ylabel("capture to answer, ms")
     _legend(axis, "answers")
 
@@ -111,7 +111,7 @@ def _draw_endings(axis: Any, timeline: Timeline) -> None:
     late = _are(timeline, Status.LATE)
     lanes = {
         "in time": (_are(timeline, Status.OK), _IN_TIME),
-        "fallback": (_are(timeline, Status.FALLBACK), _FALLBACK),
+        "in time, fallback": (_are(timeline, Status.FALLBACK), _FALLBACK),
         "skipped": (np.isin(timeline.status, [STATUSES.index(s) for s in STATUSES if s.reused]), _SKIPPED),
         "late": (late & timeline.answered, _LATE),
         "no answer": (late & ~timeline.answered, _LATE),

@@ -25,15 +25,15 @@ TABLE_COLUMNS, WIDE_COLUMNS = 100, 160
 FAMILY_OTHERS = 3
 
 LEGEND = (
-    "utility: mean over all frames of the answer's score if it came in time (1 is perfect), less a price for energy and "
-    "for dropped frames. deadline met: of the frames that were run or dropped, those answered before the deadline. "
+    "utility: mean over all frames of the answer's score if it came in time (1 is perfect), less a price for energy "
+    "and for dropped frames. deadline met: of the frames that were run or dropped, those answered before the deadline. "
     "skipped (not run, an earlier answer stands), late and dropped: shares of all frames; the rest is in time. "
     "accuracy: mean score of the frames in time."
 )
 STREAMING_LEGEND = " streaming: mean score of what a viewer sees when each frame is captured, late or not."
 ANSWERED_LEGEND = (
     "Shares of the frames that were run and answered: by the device alone, by device and MEC together (split), by the "
-    "MEC, or by the device in the MEC's place (fallback). ms: capture to answer, median and 95th percentile."
+    "MEC, or by the device in the MEC's place (fallback). p50, p95: median and 95th percentile of capture to answer."
 )
 
 
@@ -56,7 +56,8 @@ def tables(comparison: Comparison, report: dict[str, Any], wide: bool = False) -
 
 def _table(title: str, headings: Sequence[str], legend: str = "") -> Table:
     """The first column is text, the others are numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.padding, table.pad_edge, table.show_edge = (0, 0, 0, 1), False, False
     table.caption, table.caption_justify, table.caption_style = legend or None, "left", ""
     for place, heading in enumerate(headings):
         table.add_column(heading, justify="right" if place else "left", overflow="fold", vertical="top")
@@ -76,7 +77,7 @@ def _ranked(controllers: Mapping[str, Any]) -> list[str]:
 def ranking_table(comparison: Comparison, report: dict[str, Any], wide: bool = False) -> Table:
     """Controllers from the best utility to the least, and what became of their frames."""
     stream = comparison.is_stream
-    headings = ["controller", "utility", "deadline met", "skipped", "late", "dropped", "accuracy"]
+    headings = ["controller", "utility", "deadline\nmet", "skipped", "late", "dropped", "accuracy"]
     if wide:
         headings[1:2] = ["utility [95 %]", *(["ppo minus it [95 %]"] if LEARNED in comparison.runs else [])]
     title = f"{comparison.workload}, {comparison.backend}: {comparison.episodes} paired episodes"
@@ -103,7 +104,7 @@ def _ranking_cells(report: dict[str, Any], name: str, stream: bool, wide: bool) 
 
 def answered_table(report: dict[str, Any]) -> Table:
     """Where each controller had frames answered, how fast, and for how many bytes."""
-    headings = ["controller", *ANSWERERS, "p50 ms", "p95 ms", "kB/frame", "in time/s"]
+    headings = ["controller", *ANSWERERS, "p50 ms", "p95 ms", "kB/frame"]
     table = _table("where frames were answered", headings, ANSWERED_LEGEND)
     found = report["controllers"]
     _add_controllers(table, {name: _answered_cells(found[name]) for name in _ranked(found)})
@@ -116,7 +117,6 @@ def _answered_cells(row: dict[str, Any]) -> list[str]:
         *(percent(shares[name]) for name in ANSWERERS),
         *(number(row["latency_ms"][at], ".1f") for at in ("p50", "p95")),
         number(row["payload_kbytes"]["mean"], ".2f"),
-        number(row["goodput_fps"]["mean"], ".2f"),
     ]
 
 
@@ -126,8 +126,8 @@ def servable_table(comparison: Comparison, report: dict[str, Any]) -> Table:
     lost = comparison.episodes - found["episodes"]
     title = f"without the {lost} episodes ({percent(found['unservable_frac'])}) that no controller can serve"
     metrics = list(next(iter(found["controllers"].values())))
-    names = {"slo_attainment": "deadline met", STREAMING: "streaming"}
-    legend = "No controller computes one frame in time in these episodes: device, link and MEC are too slow in each."
+    names = {"slo_attainment": "deadline\nmet", STREAMING: "streaming"}
+    legend = "In those, no controller computes one frame in time."
     table = _table(title, ["controller", *(names.get(metric, metric) for metric in metrics)], legend)
     _add_controllers(
         table,
@@ -145,12 +145,10 @@ def _plain(metric: str, mean: float | None) -> str:
 
 def against_table(comparison: Comparison, report: dict[str, Any]) -> Table:
     """The learned policy minus each other controller."""
-    stream, servable = comparison.is_stream, "ppo_minus" in report["servable"] and not comparison.servable.all()
-    headings = ["controller", UTILITY, *([f"{UTILITY}, servable episodes"] if servable else [])]
-    table = _table("ppo minus each controller [95 % interval]", headings + (["streaming"] if stream else []))
-    columns = [report["ppo_minus"]]
-    columns += [report["servable"]["ppo_minus"]] if servable else []
-    columns += [report["ppo_minus_streaming"]] if stream else []
+    stream = comparison.is_stream
+    headings = ["controller", UTILITY, *(["streaming"] if stream else [])]
+    table = _table("ppo minus each controller [95 % interval]", headings)
+    columns = [report["ppo_minus"], *([report["ppo_minus_streaming"]] if stream else [])]
     names = [name for name in _ranked(report["controllers"]) if name != LEARNED]
     _add_controllers(table, {name: [_bracketed(column[name], signed=True) for column in columns] for name in names})
     return table

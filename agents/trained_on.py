@@ -1,4 +1,4 @@
-"""Which of these traces was something trained on? Traces are compared by content, so a copy or a new name hides nothing.
+"""Which of these traces was something trained on? Traces are compared by content, so a copy under another name counts.
 
 A policy file names the sources of its training traces, and since it is exported with their digests also what they were.
 Of older files the sources are read again; where they are gone, nobody can tell.

@@ -95,7 +95,7 @@ class Decision:
         """The decision in a few words."""
         cut = f"cut {self.partition_point}, {self.payload}"
         where = {"device": "device only", "split": cut, "MEC": f"{self.payload} to the MEC"}[self.side]
-        every = f", every {self.frame_interval}" if self.frame_interval > 1 else ""
+        every = f", 1 of {self.frame_interval} frames" if self.frame_interval > 1 else ""
         return f"{self.model}, {self.resolution_px} px, exit {self.exit_branch}, {where}{every}"
 
 
