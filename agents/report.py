@@ -114,10 +114,15 @@ class Comparison:
 
     @property
     def gap(self) -> Interval | None:
-        """Share of the way from the best classical controller to hindsight that the learned policy goes."""
+        """Share of the way from the best classical controller to hindsight that the learned policy goes.
+
+        None where hindsight is not ahead, for then there is no way to go.
+        """
         if LEARNED not in self.runs or BOUND not in self.runs or not self.classical:
             return None
         mean = {name: self.utility(name).mean(axis=0) for name in (LEARNED, self.classical[0], BOUND)}
+        if mean[BOUND].mean() <= mean[self.classical[0]].mean():
+            return None
         return gap_closed(mean[LEARNED], mean[self.classical[0]], mean[BOUND])
 
     def by_family(self) -> dict[str, dict[str, float]]:

@@ -158,13 +158,21 @@ def family_table(comparison: Comparison, wide: bool = False) -> Table:
     """Mean utility per family of traces: of ppo, the best others and the bound, or of all."""
     names = sorted(comparison.runs, key=lambda name: -float(comparison.utility(name).mean()))
     if not wide:
-        names = [name for name in names if name in (LEARNED, BOUND, *comparison.classical[:FAMILY_OTHERS])]
+        others = comparison.classical[: _others_beside(comparison)]
+        names = [name for name in names if name in (LEARNED, BOUND, *others)]
     table = _table("mean utility per trace family", ["trace family", "episodes", *names])
     for family, means in comparison.by_family().items():
         best = max((means[name] for name in names if name != BOUND), default=np.nan)
         cells = [f"[bold]{means[n]:.4f}[/bold]" if means[n] == best else f"{means[n]:.4f}" for n in names]
         table.add_row(family, str(int(comparison.of_family(family).sum())), *cells)
     return table
+
+
+def _others_beside(comparison: Comparison) -> int:
+    """How many classical controllers fit beside the names of the families: those are never cut."""
+    taken = max(map(len, comparison.families)) + len("  episodes") + len(f"  {LEARNED}  {BOUND}")
+    widths = np.cumsum([max(len(name), len("0.0000")) + 2 for name in comparison.classical[:FAMILY_OTHERS]])
+    return max(int(np.searchsorted(widths, TABLE_COLUMNS - taken, side="right")), 1)
 
 
 def margin_table(

@@ -298,7 +298,10 @@ def gap_closed(values: Floats, reference: Floats, hindsight: Floats, seed: int =
     """
     gained, gap = np.asarray(values) - reference, np.asarray(hindsight) - reference
     weights = _weights(seed, 0, len(gained), RESAMPLES)
-    ratio = (weights @ gained) / (weights @ gap)
+    above, below = weights @ gained, weights @ gap
+    if not gap.mean():
+        return Interval(math.nan, math.nan, math.nan)
+    ratio = above[below != 0] / below[below != 0]
     return Interval(float(gained.mean() / gap.mean()), *_quantiles(ratio, _TAILS))
 
 

@@ -121,7 +121,7 @@ def _rows(figures: dict[str, Any], link: str) -> dict[str, str]:
     rows = {
         "frames": f"{figures['frames']}: " + ", ".join(f"{share} {name}" for name, share in shares.items()),
         "deadline met": f"{percent(figures['slo_attainment'])} of the frames that were run or dropped",
-        "answered on": answered_text(figures["answered_on"]),
+        "answered by": answered_text(figures["answered_on"]),
         "link": link,
         "latency p50 / p95 / p99": " / ".join(number(latency[p], ".1f") for p in PERCENTILES)
         + " ms, capture to answer",
