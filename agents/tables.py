@@ -57,6 +57,7 @@ def tables(comparison: Comparison, report: dict[str, Any], wide: bool = False) -
 def _table(title: str, headings: Sequence[str], legend: str = "") -> Table:
     """The first column is text, the others are numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.min_width = len(title)
     table.padding, table.pad_edge, table.show_edge = (0, 0, 0, 1), False, False
     table.caption, table.caption_justify, table.caption_style = legend or None, "left", ""
     for place, heading in enumerate(headings):
@@ -124,7 +125,8 @@ def servable_table(comparison: Comparison, report: dict[str, Any]) -> Table:
     """The figures without the episodes in which no controller computes one frame in time."""
     found = report["servable"]
     lost = comparison.episodes - found["episodes"]
-    title = f"without the {lost} episodes ({percent(found['unservable_frac'])}) that no controller can serve"
+    what = "the episode" if lost == 1 else f"the {lost} episodes"
+    title = f"without {what} that no controller can serve ({percent(found['unservable_frac'])})"
     metrics = list(next(iter(found["controllers"].values())))
     names = {"slo_attainment": "deadline\nmet", STREAMING: "streaming"}
     legend = "In those, no controller computes one frame in time."
@@ -170,8 +172,12 @@ def family_table(comparison: Comparison, wide: bool = False) -> Table:
 
 def _others_beside(comparison: Comparison) -> int:
     """How many classical controllers fit beside the names of the families: those are never cut."""
-    taken = max(map(len, comparison.families)) + len("  episodes") + len(f"  {LEARNED}  {BOUND}")
-    widths = np.cumsum([max(len(name), len("0.0000")) + 2 for name in comparison.classical[:FAMILY_OTHERS]])
+
+    def width(name: str) -> int:
+        return max(len(name), len("-0.0000")) + 2
+
+    taken = max(map(len, comparison.families)) + width("episodes") + width(LEARNED) + width(BOUND)
+    widths = np.cumsum([width(name) for name in comparison.classical[:FAMILY_OTHERS]])
     return max(int(np.searchsorted(widths, TABLE_COLUMNS - taken, side="right")), 1)
 
 
