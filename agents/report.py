@@ -99,14 +99,12 @@ class Comparison:
 
     def interval(self, name: str, metric: str, episodes: Bools | None = None) -> Interval:
         """A metric's mean over all frames that it is about, of all episodes or of some."""
-        some = slice(None) if episodes is None else episodes
-        weights = self.sums[name][METRICS[metric][1]]
-        return _interval(self.metrics[name][metric][:, some], weights[:, some])
+        return _interval(self.metrics[name][metric], self.sums[name][METRICS[metric][1]], episodes)
 
     def difference(self, name: str, reference: str, metric: str = UTILITY, episodes: Bools | None = None) -> Interval:
         """Paired difference of a metric's mean over the same episodes, or over some of them."""
         values = self.metrics[name][metric] - self.metrics[reference][metric]
-        return _interval(values if episodes is None else values[:, episodes])
+        return _interval(values, np.ones(values.shape), episodes)
 
     def of_family(self, family: str) -> Bools:
         """Which episodes were played on traces of the family."""
@@ -162,11 +160,13 @@ def _without_absent(metrics: dict[str, Floats]) -> dict[str, Floats]:
     return {name: values for name, values in metrics.items() if name != STREAMING or np.isfinite(values).all()}
 
 
-def _interval(values: Floats, weights: Floats | None = None) -> Interval:
-    """Mean over (copies, episodes), copies being a sample only when there are several."""
-    if len(values) > 1:
-        return bootstrap(values, weights=weights)
-    return bootstrap(values[0], weights=None if weights is None else weights[0])
+def _interval(values: Floats, weights: Floats, episodes: Bools | None) -> Interval:
+    """Mean over (copies, episodes), copies being a sample only when there are several.
+
+    Episodes that are left out have no weight: resampling all of them needs no weights of its own for each subset.
+    """
+    weights = weights if episodes is None else weights * episodes
+    return bootstrap(values, weights=weights) if len(values) > 1 else bootstrap(values[0], weights=weights[0])
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:

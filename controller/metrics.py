@@ -269,9 +269,12 @@ def bootstrap(values: Floats, seed: int = 0, resamples: int = RESAMPLES, weights
     above = np.where(weight > 0, values, 0.0) * weight
     if not weight.any():
         return Interval(math.nan, math.nan, math.nan)
+    mean = float(above.sum() / weight.sum())
+    if np.count_nonzero(weight) == 1:
+        return Interval(mean, mean, mean)
     means = _resampled_ratio(above, weight, seed, resamples)
     levels = _TAILS if values.ndim == 2 else _bca_levels(above, weight, means)
-    return Interval(float(above.sum() / weight.sum()), *_quantiles(means, levels))
+    return Interval(mean, *_quantiles(means, levels))
 
 
 def _resampled_ratio(above: Floats, below: Floats, seed: int, resamples: int) -> Floats:

@@ -153,7 +153,8 @@ def link_text(counts: Mapping[str, Any], endpoint: str) -> str:
         return f"no MEC was met at {endpoint}: every frame was answered on the device"
     up, lost, faults = counts.get("up_frac"), counts.get("link_downs", 0), counts.get("peer_faults", 0)
     parts = [] if up is None else [f"up {percent(up)} of the time"]
-    parts.append("never lost" if not lost else f"lost {_times(lost)}")
+    if lost or counts.get("welcomed"):
+        parts.append(f"lost {_times(lost)}" if lost else "never lost")
     parts += [f"{faults} protocol errors"] if faults else []
     return ", ".join(parts)
 

@@ -146,6 +146,7 @@ def test_percentiles_of_a_few_values_are_interpolated() -> None:
         ({"up_frac": 1.0, "welcomed": True, "link_downs": 0}, "up 100.0 % of the time, never lost"),
         ({"welcomed": False, "up_frac": None}, "no MEC was met at tcp://m:1: every frame was answered on the device"),
         ({"refused": "another bundle", "welcomed": False}, "refused by tcp://m:1: another bundle"),
+        ({"link_downs": 0, "peer_faults": 0}, ""),  # nothing is known
         ({"link_downs": 1, "peer_faults": 3}, "lost once, 3 protocol errors"),
     ],
 )
