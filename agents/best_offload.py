@@ -40,7 +40,7 @@ class FixedRows(Memoryless):
 
 def best_offload(world: World, scenarios: Sequence[Scenario], progress: Progress = lambda _: None) -> Frames:
     """What happened to every frame under the fixed offload that was best in its scenario."""
-    everything = load_costs(world.bundle)
+    everything = load_costs(world.bundle, world.profile)
     images = full_offload_rows(everything)
     images = images[~beaten(everything.take(images))]
     # With the local rows that controllers choose from, so that a fallback is what it is for them.

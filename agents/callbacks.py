@@ -32,11 +32,10 @@ from stable_baselines3.common.logger import TensorBoardOutputFormat
 
 from agents.checkpoint import save_checkpoint
 from agents.pilot import pilot_of
-from agents.plots import side
 from agents.rollout import play, scenarios_on
 from agents.run_folder import RunFolder
 from agents.world import World
-from controller.metrics import per_episode
+from controller.metrics import overall
 from controller.records import Decision, Floats, Status
 from controller.registry import make_controller
 from envs.record import STATUSES
@@ -112,7 +111,7 @@ class TwinMetrics(BaseCallback):
 def _shares(decisions: tuple[Decision, ...], share: Floats) -> dict[str, float]:
     total: defaultdict[str, float] = defaultdict(float)
     for decision, part in zip(decisions, share.tolist(), strict=True):
-        total[side(decision)] += part
+        total[decision.side] += part
         total[f"model={decision.model}"] += part
         total[f"resolution_px={decision.resolution_px}"] += part
         total[f"exit_branch={decision.exit_branch}"] += part
@@ -135,7 +134,7 @@ class HeldOut(BaseCallback):
         tuning = tuning_of("hindsight", load_tunings(self._world.workload), self._world.costs)
         hindsight = make_controller("hindsight", self._world.costs, self._world.range.utility, tuning, batch=batch)
         bound = play(self._world, hindsight, self._scenarios, reward="expected", oracle=True)
-        self._bound = float(per_episode(bound.frames)["utility"].mean())
+        self._bound = float(overall(bound.frames)["utility"])
 
     def _on_step(self) -> bool:
         if self.num_timesteps >= self._next:
@@ -150,8 +149,8 @@ class HeldOut(BaseCallback):
     def _evaluate(self) -> None:
         assert self.model is not None
         pilot = pilot_of(self.model, self._world, len(self._scenarios))  # type: ignore[arg-type]
-        found = per_episode(play(self._world, pilot, self._scenarios, reward="expected").frames)
-        figures = {name: float(found[name].mean()) for name in ("utility", "slo_attainment", "goodput_fps")}
+        found = overall(play(self._world, pilot, self._scenarios, reward="expected").frames)
+        figures = {name: found[name] for name in ("utility", "slo_attainment", "goodput_fps")}
         figures |= {"gap_to_hindsight": self._bound - figures["utility"], "steps": self.num_timesteps}
         for name, value in figures.items():
             self.logger.record(f"held_out/{name}", value)

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from controller.errors import FailureError, unknown_name
 from controller.scenario import ScenarioRange
+from runtime.device_options import PROFILE_HELP
 
 if TYPE_CHECKING:
     from agents.evaluation import Entrants, LiveEpisodes
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Traces = Annotated[list[Path] | None, typer.Option(help="Trace files or folders; may be repeated. Default: built-in.")]
 ScenarioFile = Annotated[Path | None, typer.Option(help="JSON file that overrides fields of the scenario range.")]
 Frames = Annotated[int | None, typer.Option(min=1, help="Frames per episode; default: as the scenario range says.")]
-ProfileFile = Annotated[Path | None, typer.Option(help="Profile file; default: this machine's, else shipped.")]
+ProfileFile = Annotated[Path | None, typer.Option(help=PROFILE_HELP)]
 
 
 def evaluate(
@@ -43,8 +44,9 @@ def evaluate(
     tuning: Annotated[Path | None, typer.Option(help="File of `mecpilot tune`; default: the shipped one.")] = None,
     json: Annotated[str | None, typer.Option(help="Write the report as JSON to this file, or - for stdout.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the report and the plots.")] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="Tables of 160 columns: intervals, all controllers.")] = False,
 ) -> None:
-    """Compare controllers on the same scenarios, on traces that nothing was trained on."""
+    """Compare controllers on the same scenarios; without --traces on ones that nothing was trained on."""
     from agents.evaluation import entrants_of
     from agents.report import as_json
     from agents.world import BUILTIN_TEST, open_world, traces_of
@@ -58,7 +60,7 @@ def evaluate(
         comparison, episodes = _compare_in_twin(world, entrants, sources, seeds), None
     report = as_json(comparison)
     if json != "-":
-        _show(comparison, report)
+        _show(comparison, report, wide)
     _write_json(report, json, out)
     if out is not None:
         _draw(world, entrants, comparison, report, episodes, out)
@@ -106,15 +108,17 @@ def _write_json(report: dict[str, Any], json: str | None, out: Path | None) -> N
         print(text.decode())
 
 
-def _show(comparison: Comparison, report: dict[str, Any]) -> None:
-    from agents.report import family_table, ranking_table, table_console, verdict
+def _show(comparison: Comparison, report: dict[str, Any], wide: bool) -> None:
+    from agents.report import verdict
+    from agents.tables import table_console, tables
 
-    console = table_console()
-    console.print(ranking_table(comparison, report))
-    if len(comparison.by_family()) > 1:
-        console.print(family_table(comparison))
-    if sentence := verdict(comparison):
-        console.print(sentence, highlight=False, soft_wrap=True)
+    console = table_console(wide)
+    for table in tables(comparison, report, wide):
+        console.print(table)
+        console.print()
+    for line in (verdict(comparison), *(comparison.provenance.lines if comparison.provenance else ())):
+        if line:
+            console.print(line, highlight=False)
 
 
 def _draw(
@@ -131,7 +135,11 @@ def _draw(
     from agents.timelines import timeline
     from runtime.pictures import draw_strip
 
-    draw_comparison(report["controllers"], f"{world.workload}, {comparison.backend}", out / "compared.png")
+    draw_comparison(
+        report["controllers"],
+        f"{world.workload}, {comparison.backend}: {comparison.episodes} episodes",
+        out / "compared.png",
+    )
     episodes = telling_episodes(comparison)
     with _bar() as bar:
         for name in bar.track(comparison.runs, description="drawing"):
@@ -155,7 +163,8 @@ def tune(
     json: Annotated[str | None, typer.Option(help="Write the same as JSON to this file too, or - for stdout.")] = None,
 ) -> None:
     """Tune every classical controller on training traces in the twin."""
-    from agents.report import table_console
+    from agents.evaluation import Entrants, provenance_of
+    from agents.tables import table_console
     from agents.tuning import EPISODES, TUNABLE, tries, tune_controllers, tuning_table
     from agents.world import BUILTIN_TRAIN, open_world, traces_of
     from runtime.tuning_file import save_tunings
@@ -174,8 +183,13 @@ def tune(
             bar.update(task, description=f"tuning {name:<14}", completed=done)
 
         found = tune_controllers(world, names, sources, episodes or EPISODES, tell)
+    provenance = provenance_of(world, Entrants(names))
+    found = msgspec.structs.replace(found, made_with=provenance.as_json())
     if json != "-":
-        table_console().print(tuning_table(found))
+        console = table_console()
+        console.print(tuning_table(found))
+        for line in provenance.lines:
+            console.print(line, highlight=False)
     _write_json(msgspec.to_builtins(found), json, None)
     save_tunings(out, found)
     Console(stderr=True).print(f"written to {out}; use it with --tuning {out}", highlight=False, soft_wrap=True)

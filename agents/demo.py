@@ -17,7 +17,8 @@ from pathlib import Path
 import msgspec
 
 from agents.plots import draw_comparison, draw_timeline
-from agents.report import Comparison, as_json, ranking_table, table_console
+from agents.report import Comparison, as_json
+from agents.tables import ranking_table, table_console
 from agents.timelines import of_outcomes
 from controller.errors import FailureError, MecpilotError
 from controller.metrics import Frames

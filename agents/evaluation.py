@@ -16,6 +16,7 @@ import numpy as np
 
 from agents.report import BOUND, LEARNED, Comparison
 from agents.rollout import paired_scenarios, play
+from agents.trained_on import seen_before, training_digests
 from agents.world import World, family
 from controller.base import Controller
 from controller.errors import UsageError, unknown_name
@@ -26,8 +27,10 @@ from controller.registry import CONTROLLER_NAMES, make_controller
 from controller.scenario import Scenario
 from controller.streaming import Score
 from envs.backend import Backend
-from runtime.policy_file import load_policy, shipped_policy
-from runtime.tuning_file import load_tunings, tuning_of
+from runtime.policy_file import load_policy, shipped_policy, used_policy
+from runtime.profile import used_profile
+from runtime.provenance import Provenance, Used, comparability
+from runtime.tuning_file import load_tunings, tuning_of, used_tuning
 from runtime.workloads.base import get_workload, stream_score
 
 #: Episodes that run side by side in the twin.
@@ -46,6 +49,8 @@ class Entrants:
     names: tuple[str, ...]
     policies: Sequence[FrozenPolicy] = ()  # copies of ppo, one per training seed
     tunings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    files: Sequence[tuple[Used, Mapping[str, Any]]] = ()  # that policies came from, with what each says of its training
+    tuning_file: Used | None = None
 
     def copies(self, name: str) -> int:
         """How often a controller plays each scenario."""
@@ -95,8 +100,24 @@ def entrants_of(
     names = chosen_names(controllers, bool(files), live)
     if policies and LEARNED not in names:
         raise UsageError("got --policy without ppo among --controllers; give both or neither")
-    loaded = [load_policy(path)[0] for path in files] if LEARNED in names else []
-    return Entrants(names, loaded, load_tunings(workload, tuning))
+    loaded = [(path, *load_policy(path, workload)) for path in files] if LEARNED in names else []
+    return Entrants(
+        names,
+        [policy for _, policy, _ in loaded],
+        load_tunings(workload, tuning),
+        [(used_policy(path), manifest.training) for path, _, manifest in loaded],
+        used_tuning(workload, tuning),
+    )
+
+
+def provenance_of(world: World, entrants: Entrants) -> Provenance:
+    """What a comparison rests on."""
+    profile = used_profile(world.bundle, world.profile)
+    notes = list(comparability(profile))
+    for file, training in entrants.files:
+        notes += seen_before(f"ppo, policy {file.text}", training_digests(training), world.bank)
+    policies = tuple(file for file, _ in entrants.files)
+    return Provenance(world.workload, world.bundle.digest, profile, policies, entrants.tuning_file, tuple(notes))
 
 
 def default_seeds(traces: int) -> int:
@@ -124,7 +145,8 @@ def play_in_twin(
         name: tuple(_played(world, entrants, name, copy, scenarios, progress) for copy in range(entrants.copies(name)))
         for name in entrants.names
     }
-    return Comparison(world.workload, "twin", tuple(sources), seeds, _families(world, scenarios), runs)
+    families, provenance = _families(world, scenarios), provenance_of(world, entrants)
+    return Comparison(world.workload, "twin", tuple(sources), seeds, families, runs, provenance)
 
 
 def _families(world: World, scenarios: Sequence[Scenario]) -> tuple[str, ...]:
@@ -176,7 +198,8 @@ def compare_live(
         backend.close()
     score = stream_score(get_workload(world.workload))
     runs = {n: tuple(_frames_of(episodes, scenarios, score) for episodes in copies) for n, copies in outcomes.items()}
-    comparison = Comparison(world.workload, "live", tuple(sources), len(scenarios), _families(world, scenarios), runs)
+    families, provenance = _families(world, scenarios), provenance_of(world, entrants)
+    comparison = Comparison(world.workload, "live", tuple(sources), len(scenarios), families, runs, provenance)
     return comparison, LiveEpisodes(scenarios, outcomes)
 
 

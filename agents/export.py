@@ -6,6 +6,7 @@ from pathlib import Path
 
 from agents.checkpoint import load_actor
 from agents.run_folder import RunFolder
+from agents.trained_on import DIGESTS, digests_of
 from runtime.policy_file import PolicyManifest, save_policy
 
 
@@ -13,4 +14,7 @@ def export(folder: RunFolder, out: Path) -> PolicyManifest:
     """Freeze the last checkpoint of a run into one file."""
     config = folder.config()
     policy = load_actor(folder.latest_checkpoint())
-    return save_policy(out, policy, config.workload, folder.description(), folder.held_out())
+    training = folder.description()
+    if config.traces and (digests := digests_of(config.traces, config.seed)) is not None:
+        training[DIGESTS] = digests
+    return save_policy(out, policy, config.workload, training, folder.held_out())

@@ -1,29 +1,43 @@
-"""What did an evaluation find? The comparison of controllers as JSON, as tables, and in one sentence.
+"""What did an evaluation find? The comparison of controllers as numbers and as JSON.
 
 All figures come from the ``Frames`` of each controller over the same episodes. A controller that exists several times
 (a policy per training seed) is averaged over its copies; its intervals then cover both seeds and episodes.
+
+Some episodes nobody can serve: no controller, the bound included where it runs, computes one frame in time. Their
+share is reported, and the figures with and without them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from controller.metrics import Frames, Interval, bootstrap, gap_closed, latency_percentiles_ms, per_episode
-from controller.records import Bools, Floats
+from controller.metrics import (
+    METRICS,
+    STREAMING,
+    Frames,
+    Interval,
+    answered_on,
+    bootstrap,
+    episode_sums,
+    gap_closed,
+    latency_percentiles_ms,
+    ratios,
+)
+from controller.records import Bools, Floats, Ints
+from runtime.provenance import Provenance
 
-#: A narrower terminal wraps the tables rather than cutting figures off.
-TABLE_COLUMNS = 136
 #: What the learned policy is compared with: everything but itself and the bound.
 LEARNED, BOUND = "ppo", "hindsight"
-#: Metrics by which controllers are ranked.
-UTILITY, STREAMING = "utility", "streaming_accuracy"
+UTILITY = "utility"
+#: Metrics of a frame that not every episode has: skipped frames, frames run in time.
+PARTIAL = ("slo_attainment", "accuracy", "skipped_accuracy")
+#: What is reported again without the episodes that nobody can serve.
+AGAIN = (UTILITY, "slo_attainment", STREAMING)
 #: One of so many episodes is harder than the one that is shown as hard.
 HARD_SHARE = 20
 
@@ -38,15 +52,30 @@ class Comparison:
     seeds: int
     families: tuple[str, ...]  # of each episode's trace
     runs: Mapping[str, tuple[Frames, ...]]  # several where there are several policies
+    provenance: Provenance | None = None
+
+    @property
+    def episodes(self) -> int:
+        return len(self.families)
+
+    @cached_property
+    def sums(self) -> dict[str, dict[str, Floats]]:
+        """Per controller: the sums behind every metric (copies, episodes)."""
+        return {name: _stacked([episode_sums(frames) for frames in copies]) for name, copies in self.runs.items()}
 
     @cached_property
     def metrics(self) -> dict[str, dict[str, Floats]]:
-        """Per controller and metric (copies, episodes)."""
-        return {name: _stacked([per_episode(frames) for frames in copies]) for name, copies in self.runs.items()}
+        """Per controller and metric (copies, episodes); NaN where an episode has none."""
+        return {name: _without_absent(ratios(sums)) for name, sums in self.sums.items()}
 
     def utility(self, name: str) -> Floats:
         """(copies, episodes)."""
         return self.metrics[name][UTILITY]
+
+    @cached_property
+    def servable(self) -> Bools:
+        """(episodes,) whether any controller computed at least one frame in time."""
+        return np.asarray(np.any([(sums["in_time"] > 0).any(axis=0) for sums in self.sums.values()], axis=0))
 
     @property
     def classical(self) -> list[str]:
@@ -68,10 +97,14 @@ class Comparison:
         """By which controllers are ranked here."""
         return (UTILITY, STREAMING) if self.is_stream else (UTILITY,)
 
+    def interval(self, name: str, metric: str, episodes: Bools | None = None) -> Interval:
+        """A metric's mean over all frames that it is about, of all episodes or of some."""
+        return _interval(self.metrics[name][metric], self.sums[name][METRICS[metric][1]], episodes)
+
     def difference(self, name: str, reference: str, metric: str = UTILITY, episodes: Bools | None = None) -> Interval:
         """Paired difference of a metric's mean over the same episodes, or over some of them."""
         values = self.metrics[name][metric] - self.metrics[reference][metric]
-        return _interval(values if episodes is None else values[:, episodes])
+        return _interval(values, np.ones(values.shape), episodes)
 
     def of_family(self, family: str) -> Bools:
         """Which episodes were played on traces of the family."""
@@ -79,10 +112,15 @@ class Comparison:
 
     @property
     def gap(self) -> Interval | None:
-        """Share of the way from the best classical controller to hindsight that the learned policy goes."""
+        """Share of the way from the best classical controller to hindsight that the learned policy goes.
+
+        None where hindsight is not ahead, for then there is no way to go.
+        """
         if LEARNED not in self.runs or BOUND not in self.runs or not self.classical:
             return None
         mean = {name: self.utility(name).mean(axis=0) for name in (LEARNED, self.classical[0], BOUND)}
+        if mean[BOUND].mean() <= mean[self.classical[0]].mean():
+            return None
         return gap_closed(mean[LEARNED], mean[self.classical[0]], mean[BOUND])
 
     def by_family(self) -> dict[str, dict[str, float]]:
@@ -94,19 +132,41 @@ class Comparison:
 
 
 def telling_episodes(comparison: Comparison) -> dict[str, int]:
-    """Numbers of two episodes worth a look: the best classical controller does as in the median there, and badly."""
-    name = comparison.classical[0] if comparison.classical else next(iter(comparison.runs))
-    ranked = np.argsort(comparison.utility(name).mean(axis=0), kind="stable")
-    return {"typical": int(ranked[len(ranked) // 2]), "hard": int(ranked[len(ranked) // HARD_SHARE])}
+    """Numbers of two episodes worth a look: servable ones in which controllers differ (the bound left out).
+
+    They differ by what the best of them earns more than the median one. Of the half of the episodes with the larger
+    differences, "typical" is the one with the median difference, "hard" one in which even the best earns little.
+    """
+    names = [name for name in comparison.runs if name != BOUND] or list(comparison.runs)
+    utility = np.stack([comparison.utility(name).mean(axis=0) for name in names])  # (controllers, episodes)
+    best = utility.max(axis=0)
+    servable = np.flatnonzero(comparison.servable) if comparison.servable.any() else np.arange(comparison.episodes)
+    ranked = _sorted_by(best - np.median(utility, axis=0), servable)
+    differing = ranked[len(ranked) // 2 :]
+    hard = _sorted_by(best, differing)
+    return {"typical": int(differing[len(differing) // 2]), "hard": int(hard[len(hard) // HARD_SHARE])}
+
+
+def _sorted_by(figure: Floats, episodes: Ints) -> Ints:
+    return np.asarray(episodes[np.argsort(figure[episodes], kind="stable")])
 
 
 def _stacked(copies: list[dict[str, Floats]]) -> dict[str, Floats]:
     return {metric: np.stack([copy[metric] for copy in copies]) for metric in copies[0]}
 
 
-def _interval(values: Floats) -> Interval:
-    """Mean over (copies, episodes), copies being a sample only when there are several."""
-    return bootstrap(values[0] if len(values) == 1 else values)
+def _without_absent(metrics: dict[str, Floats]) -> dict[str, Floats]:
+    """Streaming accuracy is a metric only where every frame is one of a stream."""
+    return {name: values for name, values in metrics.items() if name != STREAMING or np.isfinite(values).all()}
+
+
+def _interval(values: Floats, weights: Floats, episodes: Bools | None) -> Interval:
+    """Mean over (copies, episodes), copies being a sample only when there are several.
+
+    Episodes that are left out have no weight: resampling all of them needs no weights of its own for each subset.
+    """
+    weights = weights if episodes is None else weights * episodes
+    return bootstrap(values, weights=weights) if len(values) > 1 else bootstrap(values[0], weights=weights[0])
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -116,104 +176,58 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "backend": comparison.backend,
         "traces": list(comparison.traces),
         "seeds": comparison.seeds,
-        "episodes": len(comparison.families),
+        "episodes": comparison.episodes,
         "controllers": {name: _summary(comparison, name) for name in comparison.runs},
+        "servable": _servable(comparison),
         "families": comparison.by_family(),
     }
+    if comparison.provenance is not None:
+        report["provenance"] = comparison.provenance.as_json()
     if LEARNED in comparison.runs:
-        others = [name for name in comparison.runs if name != LEARNED]
-        report["ppo_minus"] = {name: comparison.difference(LEARNED, name).as_json() for name in others}
+        report["ppo_minus"] = _margins(comparison, UTILITY)
         if comparison.is_stream:
-            report["ppo_minus_streaming"] = {
-                name: comparison.difference(LEARNED, name, STREAMING).as_json() for name in others
-            }
+            report["ppo_minus_streaming"] = _margins(comparison, STREAMING)
         report["ppo_per_policy"] = [float(mean) for mean in comparison.utility(LEARNED).mean(axis=1)]
     if comparison.gap is not None:
         report["gap_closed"] = {"reference": comparison.classical[0], **comparison.gap.as_json()}
     return report
 
 
+def _margins(comparison: Comparison, metric: str, episodes: Bools | None = None) -> dict[str, Any]:
+    others = [name for name in comparison.runs if name != LEARNED]
+    return {name: comparison.difference(LEARNED, name, metric, episodes).as_json() for name in others}
+
+
 def _summary(comparison: Comparison, name: str) -> dict[str, Any]:
     metrics = comparison.metrics[name]
-    latency = [latency_percentiles_ms(frames) for frames in comparison.runs[name]]
-    summary: dict[str, Any] = {metric: _interval(values).as_json() for metric, values in metrics.items()}
-    summary["latency_ms"] = {at: float(np.mean([copy[at] for copy in latency])) for at in latency[0]}
+    summary: dict[str, Any] = {metric: comparison.interval(name, metric).as_json() for metric in metrics}
+    for metric in PARTIAL:
+        summary[metric]["episodes_without"] = int(np.isnan(metrics[metric]).all(axis=0).sum())
+    summary["answered_on"] = answered_on(comparison.sums[name])
+    summary["latency_ms"] = _latency([latency_percentiles_ms(frames) for frames in comparison.runs[name]])
     return summary
 
 
-def table_console() -> Console:
-    """Where tables are printed: wide enough for all columns, also into a pipe."""
-    return Console(width=max(Console().width, TABLE_COLUMNS))
+def _latency(copies: list[dict[str, float | None]]) -> dict[str, float | None]:
+    """Means over the copies that answered at all."""
+    found = {at: [copy[at] for copy in copies if copy[at] is not None] for at in copies[0]}
+    return {at: float(np.mean(values)) if values else None for at, values in found.items()}  # type: ignore[arg-type]
 
 
-def ranking_table(comparison: Comparison, report: dict[str, Any]) -> Table:
-    """Controllers from the best utility to the least."""
-    table = Table(title=f"{comparison.workload}, {comparison.backend}: {len(comparison.families)} paired episodes")
-    table.add_column("controller")
-    for heading in ("utility [95 %]", "ppo minus it [95 %]", "deadline met", "accuracy", "goodput/s"):
-        table.add_column(heading, justify="right")
-    for heading in ("p50 ms", "p95 ms", "kB/frame"):
-        table.add_column(heading, justify="right")
-    found, stream = report["controllers"], comparison.is_stream
-    if stream:
-        table.add_column("streaming", justify="right")
-        table.add_column("ppo minus it [95 %]", justify="right")
-    for name in sorted(found, key=lambda name: -found[name]["utility"]["mean"]):
-        row, latency = found[name], found[name]["latency_ms"]
-        table.add_row(
-            name,
-            _bracketed(row["utility"]),
-            _bracketed(report.get("ppo_minus", {}).get(name), signed=True),
-            f"{100 * row['slo_attainment']['mean']:.2f} %",
-            f"{row['accuracy']['mean']:.4f}",
-            f"{row['goodput_fps']['mean']:.2f}",
-            f"{latency['p50']:.1f}",
-            f"{latency['p95']:.1f}",
-            f"{row['payload_kbytes']['mean']:.2f}",
-            *(_streaming_cells(report, name) if stream else []),
-            style="bold" if name == LEARNED else None,
-        )
-    return table
-
-
-def _streaming_cells(report: dict[str, Any], name: str) -> tuple[str, str]:
-    mean = report["controllers"][name][STREAMING]["mean"]
-    return f"{mean:.4f}", _bracketed(report.get("ppo_minus_streaming", {}).get(name), signed=True)
-
-
-def family_table(comparison: Comparison) -> Table:
-    """Mean utility per family of traces."""
-    names = sorted(comparison.runs, key=lambda name: -float(comparison.utility(name).mean()))
-    table = Table("trace family", *names, title="mean utility per trace family")
-    for family, means in comparison.by_family().items():
-        best = max(value for name, value in means.items() if name != BOUND)
-        cells = [f"[bold]{means[n]:.4f}[/bold]" if means[n] == best else f"{means[n]:.4f}" for n in names]
-        table.add_row(family, *cells)
-    return table
-
-
-def margin_table(
-    comparison: Comparison,
-    references: Sequence[str],
-    what: str = "trace family",
-    groups: Mapping[str, Bools] | None = None,
-) -> Table:
-    """By how much the learned policy is above each reference, per group of episodes: by default, family of traces."""
-    metrics = comparison.ranking_metrics
-    table = Table(title=f"{LEARNED} minus a reference per {what} [95 %]", title_justify="left")
-    table.add_column(what)
-    table.add_column("episodes", justify="right")
-    for metric in metrics:
-        for name in references:
-            table.add_column(f"{metric.split('_')[0]}: {name}", justify="right")
-    if groups is None:
-        groups = {family: comparison.of_family(family) for family in sorted(set(comparison.families))}
-    for group, some in (*groups.items(), ("all", np.ones(len(comparison.families), bool))):
-        if not some.any():
-            continue
-        gains = [comparison.difference(LEARNED, name, metric, some) for metric in metrics for name in references]
-        table.add_row(group, str(some.sum()), *(_bracketed(gain.as_json(), signed=True) for gain in gains))
-    return table
+def _servable(comparison: Comparison) -> dict[str, Any]:
+    """How many episodes somebody can serve, and what was found on these."""
+    some = comparison.servable
+    found: dict[str, Any] = {"episodes": int(some.sum()), "unservable_frac": float(1 - some.mean())}
+    if not some.any():
+        return found
+    metrics = [metric for metric in AGAIN if metric != STREAMING or comparison.is_stream]
+    found["controllers"] = {
+        name: {metric: comparison.interval(name, metric, some).as_json() for metric in metrics}
+        for name in comparison.runs
+    }
+    if LEARNED in comparison.runs:
+        found["ppo_minus"] = _margins(comparison, UTILITY, some)
+    return found
 
 
 def verdict(comparison: Comparison) -> str:
@@ -221,7 +235,7 @@ def verdict(comparison: Comparison) -> str:
     if LEARNED not in comparison.runs or not comparison.classical:
         return ""
     text = _verdict_by(comparison, UTILITY)
-    if comparison.gap is not None and len(comparison.families) > 1:
+    if comparison.gap is not None and comparison.episodes > 1:
         share = comparison.gap
         text += f"; {100 * share.mean:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}] of its gap to hindsight"
     return f"{text}\nstreaming accuracy: {_verdict_by(comparison, STREAMING)}" if comparison.is_stream else text
@@ -234,14 +248,7 @@ def _verdict_by(comparison: Comparison, metric: str) -> str:
     if gain.low == gain.high:  # a single episode has no interval
         return f"{text} in a single episode, which tells nothing of others; --seeds asks for more"
     sure = "the interval excludes zero" if gain.excludes_zero else "the interval includes zero"
-    return f"{text} [{gain.low:+.4f}, {gain.high:+.4f}], {sure}"
-
-
-def _bracketed(interval: dict[str, Any] | None, signed: bool = False) -> str:
-    if interval is None:
-        return ""
-    low, high = interval["ci95"]
-    form = "+.4f" if signed else ".4f"
-    if low == high == interval["mean"]:  # a single episode has no interval
-        return f"{low:{form}}"
-    return f"{interval['mean']:{form}} [{low:{form}}, {high:{form}}]"
+    text = f"{text} [{gain.low:+.4f}, {gain.high:+.4f}], {sure}"
+    if comparison.servable.all() or not comparison.servable.any():
+        return text
+    return f"{text}; {comparison.difference(LEARNED, best, metric, comparison.servable).mean:+.4f} in servable episodes"

@@ -14,14 +14,16 @@ import numpy as np
 
 from agents.world import World
 from controller.base import Controller
-from controller.metrics import Frames
-from controller.records import Bools, Floats, Ints, Status
+from controller.metrics import ANSWERERS, NOBODY, Frames
+from controller.records import STATUSES, Bools, Floats, Ints, Status
 from controller.scenario import Scenario
 from controller.streaming import newest_answered
 from controller.telemetry import GIVE_UP_DEADLINES
 from controller.uplink import TraceBank
-from envs.transition import STATUSES, StepRecord
+from envs.record import StepRecord
 from envs.twin import Reward, Twin
+
+_LATE, _FALLBACK = STATUSES.index(Status.LATE), ANSWERERS.index("fallback")
 
 Progress = Callable[[int], None]  # told how many frames were decided since the last call
 
@@ -98,10 +100,10 @@ def _episodes(
     episode = np.broadcast_to(np.arange(len(scenarios)), alive.shape)[alive]
     deadline = np.array([scenario.deadline_s for scenario in scenarios])[episode]
     interval = np.array([1.0 / scenario.fps for scenario in scenarios])
-    status, latency = column("status"), column("latency_s")
-    late, fallback = (status == STATUSES.index(s) for s in (Status.LATE, Status.FALLBACK))
+    status, latency = column("status").astype(np.int8), column("latency_s")
     # The twin reports a frame that was given up with the time of giving up.
-    unanswered = late & (latency >= GIVE_UP_DEADLINES * deadline * (1 - 1e-9))
+    unanswered = (status == _LATE) & (latency >= GIVE_UP_DEADLINES * deadline * (1 - 1e-9))
+    answered_by = np.where(column("fell_back"), _FALLBACK, _sides(world)[column("row")])
     frame, skipped = column("frame"), column("skipped")
     lost, lost_frame = _following(episode, frame + 1 + skipped, column("dropped"))
     passed, passed_frame = _following(episode, frame + 1, skipped)
@@ -113,24 +115,29 @@ def _episodes(
         seen = _streaming(twin, scenarios, answers, seen.shape)
     decided = Frames(
         episode=episode,
+        status=status,
+        answered_by=np.where(unanswered, NOBODY, answered_by).astype(np.int8),
         utility=column("utility"),
         score=column("score"),
-        on_time=~late,
-        dropped=np.zeros(len(episode), bool),
-        fallback=fallback,
-        skipped=np.zeros(len(episode), bool),
         latency_s=np.where(unanswered, np.inf, latency),
         payload_bytes=column("payload_bytes"),
         energy_j=column("energy_j"),
         frame_interval_s=interval[episode],
         streaming=seen[episode, frame],
     )
-    dropped = _dropped(lost, interval[lost], world.range.utility.drop_penalty, seen[lost, lost_frame])
-    frames = _concatenated(
-        _concatenated(decided, dropped), _skipped(passed, interval[passed], seen[passed, passed_frame])
-    )
+    lost_seen, passed_seen = seen[lost, lost_frame], seen[passed, passed_frame]
+    penalty = np.full(len(lost), -world.range.utility.drop_penalty)
+    dropped = _not_run(Status.DROPPED, lost, interval[lost], penalty, np.zeros(len(lost)), lost_seen)
+    # What was to be seen at their capture is the answer of skipped frames: in time, and for nothing.
+    skips = _not_run(Status.SKIPPED, passed, interval[passed], passed_seen, passed_seen, passed_seen)
+    frames = _concatenated(_concatenated(decided, dropped), skips)
     none = np.full(len(lost) + len(passed), -1)
     return Episodes(frames, np.concatenate((frame, lost_frame, passed_frame)), np.append(column("row"), none))
+
+
+def _sides(world: World) -> Ints:
+    """(C,) number in ANSWERERS of where each row computes."""
+    return np.array([ANSWERERS.index(decision.side) for decision in world.costs.space.decisions], np.int8)
 
 
 def _following(episode: Ints, first: Ints, count: Ints) -> tuple[Ints, Ints]:
@@ -160,35 +167,15 @@ def _streaming(twin: Twin, scenarios: Sequence[Scenario], answers: _Answers, sha
     return np.where(newest < 0, 0.0, score)
 
 
-def _skipped(episode: Ints, interval_s: Floats, seen: Floats) -> Frames:
-    """What was to be seen at their capture is their answer: in time, and for nothing."""
+def _not_run(status: Status, episode: Ints, interval_s: Floats, utility: Floats, score: Floats, seen: Floats) -> Frames:
+    """Frames that nothing was computed for."""
     nothing = np.zeros(len(episode))
     return Frames(
         episode=episode,
-        utility=seen,
-        score=seen,
-        on_time=nothing == 0,
-        dropped=nothing > 0,
-        fallback=nothing > 0,
-        skipped=nothing == 0,
-        latency_s=nothing + np.inf,
-        payload_bytes=nothing,
-        energy_j=nothing,
-        frame_interval_s=interval_s,
-        streaming=seen,
-    )
-
-
-def _dropped(episode: Ints, interval_s: Floats, penalty: float, seen: Floats) -> Frames:
-    nothing = np.zeros(len(episode))
-    return Frames(
-        episode=episode,
-        utility=nothing - penalty,
-        score=nothing,
-        on_time=nothing > 0,
-        dropped=nothing == 0,
-        fallback=nothing > 0,
-        skipped=nothing > 0,
+        status=np.full(len(episode), STATUSES.index(status), np.int8),
+        answered_by=np.full(len(episode), NOBODY, np.int8),
+        utility=utility,
+        score=score,
         latency_s=nothing + np.inf,
         payload_bytes=nothing,
         energy_j=nothing,

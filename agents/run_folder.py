@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 import shutil
-import subprocess
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +19,7 @@ from agents.ppo import PpoConfig
 from agents.warm_start import WarmStartConfig
 from controller.errors import FailureError, UsageError
 from controller.scenario import ScenarioRange
+from runtime.provenance import revision
 
 KEPT_CHECKPOINTS = 3
 _PACKAGES = ("mecpilot", "stable-baselines3", "gymnasium", "torch", "numpy")
@@ -125,14 +125,4 @@ class RunFolder:
 
 def _made_with() -> dict[str, str]:
     versions = {name: version(name) for name in _PACKAGES}
-    return {"revision": _git_revision(), "python": platform.python_version(), **versions}
-
-
-def _git_revision() -> str:
-    """Of the checkout that this file lies in; empty outside of one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return found.stdout.strip() if found.returncode == 0 else ""
+    return {"revision": revision(), "python": platform.python_version(), **versions}

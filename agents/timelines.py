@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from agents.evaluation import Entrants, LiveEpisodes
-from agents.plots import Timeline
 from agents.report import BOUND, Comparison
 from agents.rollout import paired_scenarios, play
 from agents.world import World
 from controller.base import Controller
-from controller.metrics import Frames
-from controller.records import Decision, Floats, Outcome
+from controller.metrics import Frames, overall
+from controller.records import Bools, Decision, Floats, Ints, Outcome
 from controller.scenario import Scenario
 from controller.uplink import Trace, TraceBank
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """One episode of one controller; (N,) per frame in order of capture unless said otherwise."""
+
+    controller: str
+    trace: str
+    t_s: Floats  # capture
+    uplink_mbps: Floats  # what this device gets at capture
+    deadline_ms: float
+    latency_ms: Floats  # infinite for a frame that was not run or never answered
+    status: Ints  # number in STATUSES
+    answered: Bools  # whether the frame was run and answered, in time or late
+    row: Ints  # of ``decisions``; -1 where nothing was decided for the frame
+    decisions: tuple[Decision, ...]
+    figures: dict[str, float]  # of the episode, as in ``controller.metrics``
 
 
 def timeline(
@@ -33,40 +50,44 @@ def timeline(
 def of_twin(world: World, controller: Controller, scenario: Scenario, oracle: bool = False) -> Timeline:
     """Play one scenario in the twin."""
     episodes = play(world, controller, [scenario], oracle=oracle)
-    frames, order = episodes.frames, np.argsort(episodes.frame)
-    captured_s = episodes.frame[order] / scenario.fps
     trace = world.bank.traces[scenario.trace_index]
-    return Timeline(
-        controller=controller.name,
-        trace=trace.name,
-        t_s=captured_s,
-        uplink_mbps=_uplink_mbps(trace, scenario, captured_s),
-        deadline_ms=scenario.deadline_s * 1e3,
-        latency_ms=frames.latency_s[order] * 1e3,
-        on_time=frames.on_time[order],
-        fallback=frames.fallback[order],
-        row=episodes.row[order],
-        decisions=world.costs.space.decisions,
-    )
+    played = (episodes.frames, episodes.frame, episodes.row, world.costs.space.decisions)
+    return _timeline(controller.name, trace, scenario, *played)
 
 
 def of_outcomes(controller: str, outcomes: Sequence[Outcome], scenario: Scenario, trace: Trace) -> Timeline:
-    """From the outcomes of a live episode."""
-    captured_s = np.array([outcome.frame for outcome in outcomes]) / scenario.fps
+    """From the outcomes of a live episode, in any order."""
     decisions: dict[Decision, int] = {}
     row = [-1 if o.decision is None else decisions.setdefault(o.decision, len(decisions)) for o in outcomes]
     frames = Frames.from_outcomes(outcomes, 1.0 / scenario.fps)
+    numbers = np.array([outcome.frame for outcome in outcomes])
+    return _timeline(controller, trace, scenario, frames, numbers, np.array(row), tuple(decisions))
+
+
+def _timeline(
+    controller: str,
+    trace: Trace,
+    scenario: Scenario,
+    frames: Frames,
+    number: Ints,
+    row: Ints,
+    decisions: tuple[Decision, ...],
+) -> Timeline:
+    """Frames in order of capture, which is not the order in which they ended."""
+    order = np.argsort(number)
+    captured_s = number[order] / scenario.fps
     return Timeline(
         controller=controller,
         trace=trace.name,
         t_s=captured_s,
         uplink_mbps=_uplink_mbps(trace, scenario, captured_s),
         deadline_ms=scenario.deadline_s * 1e3,
-        latency_ms=np.where(frames.dropped, np.inf, frames.latency_s) * 1e3,
-        on_time=frames.on_time,
-        fallback=frames.fallback,
-        row=np.array(row),
-        decisions=tuple(decisions),
+        latency_ms=frames.latency_s[order] * 1e3,
+        status=frames.status[order],
+        answered=frames.answered[order],
+        row=row[order],
+        decisions=decisions,
+        figures=overall(frames),
     )
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from controller.errors import UsageError
+from runtime.device_options import PROFILE_HELP
 
 
 def train(
@@ -20,7 +21,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Of weights, scenarios and exploration.")] = 0,
     traces: Annotated[list[Path] | None, typer.Option(help="Trace files or folders; default: built-in.")] = None,
     scenario: Annotated[Path | None, typer.Option(help="JSON file that overrides fields of the range.")] = None,
-    profile: Annotated[Path | None, typer.Option(help="Profile file; default: this machine's, else shipped.")] = None,
+    profile: Annotated[Path | None, typer.Option(help=PROFILE_HELP)] = None,
     threads: Annotated[int, typer.Option(min=1, help="Of torch, for the updates.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     live: Annotated[

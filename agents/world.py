@@ -42,6 +42,7 @@ class World:
     recorded: Recorded
     bank: TraceBank
     range: ScenarioRange
+    profile: Path | None = None  # where the costs come from, as the user said; see ``runtime.profile.find_profile``
 
     @property
     def workload(self) -> str:
@@ -58,7 +59,7 @@ def open_world(
     """Recorded predictions of ``split``: "validation" for learning, "test" for evaluation."""
     bundle = open_bundle(workload)
     costs = candidates(load_costs(bundle, profile), bundle.usual_range)
-    return World(bundle, costs, bundle.recorded(split), traces, range_ or bundle.usual_range)
+    return World(bundle, costs, bundle.recorded(split), traces, range_ or bundle.usual_range, profile)
 
 
 def traces_of(sources: Sequence[Path], split: str, seed: int = 0) -> TraceBank:

@@ -25,10 +25,9 @@ from agents.rollout import make_twin
 from agents.world import open_world
 from benchmarks.machine_profile import machine_profile
 from controller.base import Controller
-from controller.records import Decision, Status, SystemState
+from controller.records import STATUSES, Decision, Status, SystemState
 from controller.scenario import Scenario, ScenarioRange
 from envs.live import LiveBackend
-from envs.record import STATUSES
 from envs.twin import Twin
 from runtime.markov_traces import builtin_traces
 
@@ -94,7 +93,7 @@ def play_live(backend: LiveBackend, scenario: Scenario, controller: Controller) 
     return Played(
         frame=np.array([o["frame"] for o in decided]),
         row=np.array([space.index(Decision(**o["decision"])) for o in decided]),
-        on_time=np.array([o["status"] in (Status.OK, Status.FALLBACK) for o in decided]),
+        on_time=np.array([o["status"].on_time for o in decided]),
         latency_ms=np.array([o["latency_ms"] for o in decided]),
         terms_ms={term: np.array([o["breakdown_ms"][term] for o in decided]) for term in TERMS},
         answered_as_decided=np.array([o["status"] is Status.OK for o in decided]),

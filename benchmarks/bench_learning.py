@@ -28,17 +28,10 @@ from rich.table import Table
 from agents.best_offload import BEST_OFFLOAD, best_offload
 from agents.evaluation import Entrants, compare_in_twin
 from agents.plots import draw_comparison
-from agents.report import (
-    LEARNED,
-    Comparison,
-    as_json,
-    family_table,
-    margin_table,
-    ranking_table,
-    verdict,
-)
+from agents.report import LEARNED, Comparison, as_json, verdict
 from agents.rollout import paired_scenarios
 from agents.run_folder import RunFolder, TrainingConfig
+from agents.tables import margin_table, table_console, tables
 from agents.training import Options, train
 from agents.tuning import TUNABLE, tune_controllers
 from agents.world import BUILTIN_TEST, BUILTIN_TRAIN, World, family, open_world, traces_of
@@ -145,7 +138,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="scenarios per held-out trace")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
     options = parser.parse_args()
-    console = Console(width=136)
+    console = table_console(wide=True)
     learn, judge = split_files(options.traces, options.hold_out) if options.traces else ([], [])
     training = open_world(options.workload, traces_of(learn, "train"), "validation")
     testing = open_world(options.workload, load_traces(judge) if judge else traces_of([], "test"), "test")
@@ -158,8 +151,8 @@ def main() -> None:
     report = as_json(comparison)
     (options.out / "evaluation.json").write_text(json.dumps(report, indent=1))
     draw_comparison(report["controllers"], f"{options.workload}, {sources[0]}", options.out / "compared.png")
-    console.print(ranking_table(comparison, report))
-    console.print(family_table(comparison))
+    for table in tables(comparison, report, wide=True):
+        console.print(table)
     console.print(margin_table(_against_offload(testing, comparison), MARGINS))
     console.print(_by_slowdown(testing, comparison))
     console.print("utility per policy:", ", ".join(f"{mean:.4f}" for mean in report["ppo_per_policy"]))

@@ -31,9 +31,11 @@ from agents.world import BUILTIN_TEST, BUILTIN_TRAIN, World, open_world, traces_
 from benchmarks.bench_learning import train_policies, tuned
 from benchmarks.machine_profile import machine_profile
 from controller.errors import UsageError
+from controller.metrics import known
 from controller.records import Floats, Ints
 from controller.scenario import Scenario, ScenarioRange
 from runtime.profile import shipped_slowdown
+from runtime.summary import percent
 
 CONTROLLERS = "ppo,greedy,edgent,edgent-dynamic,jpeg-offload,device-only"
 #: No process can be made quicker than it is. A computation after a pause takes up to twice as long as in the profile,
@@ -92,12 +94,12 @@ def _nearest(off: Floats, trace: Ints, count: int, rng: np.random.Generator) -> 
 def table(live: Comparison, twin: Comparison, episodes: list[str]) -> Table:
     shown = Table(title=f"{live.workload}: {len(episodes)} episodes, live / twin")
     shown.add_column("controller")
-    for heading in (*live.ranking_metrics, "deadline met, %", *episodes):
+    for heading in (*live.ranking_metrics, "deadline met", *episodes):
         shown.add_column(heading, justify="right")
     for name in ranking(live, UTILITY):
         one, other = live.metrics[name], twin.metrics[name]
         means = [f"{one[m].mean():.3f} / {other[m].mean():.3f}" for m in live.ranking_metrics]
-        met = f"{100 * one['slo_attainment'].mean():.1f} / {100 * other['slo_attainment'].mean():.1f}"
+        met = " / ".join(percent(known(side.interval(name, "slo_attainment").mean)) for side in (live, twin))
         each = [f"{a:.3f} / {b:.3f}" for a, b in zip(one[UTILITY].mean(0), other[UTILITY].mean(0), strict=True)]
         shown.add_row(name, *means, met, *each, style="bold" if name == "ppo" else None)
     return shown

@@ -99,7 +99,7 @@ def worlds_to_learn_from() -> dict[str, World]:
 
 
 def _widened(world: World, count: int) -> World:
-    everything = load_costs(world.bundle)
+    everything = load_costs(world.bundle, world.profile)
     chosen = [everything.space.index(decision) for decision in world.costs.space.decisions]
     others = np.setdiff1d(np.arange(len(everything)), chosen)
     spread = others[np.linspace(0, len(others) - 1, count - len(chosen)).astype(int)]

@@ -1,29 +1,42 @@
 """How well did it go, and how sure are we?
 
-One ``Frames`` table holds what happened to every frame of every episode; each metric is first taken per episode, so
-that episodes are the units of the bootstrap. Two controllers that ran the same episodes are compared by the interval
-of the paired difference.
+Every metric is a ratio of two sums over frames, listed in ``METRICS``. The daemon's summary, the twin and live
+comparisons all take their figures from that one list: the daemon keeps the sums of its run, a comparison keeps them per
+episode. A comparison's mean is the ratio of the sums over all episodes. An episode thus weighs as much as it has frames
+that the metric is about, and one that has none does not count. Absent is NaN here and null in JSON, never 0.
 
-====================  ==========================================================================================
-metric                meaning
-====================  ==========================================================================================
-``utility``           mean over all frames, dropped ones included
-``slo_attainment``    share of all frames answered before the deadline (ok or fallback)
-``accuracy``          mean score of the frames answered before the deadline
-``goodput_fps``       frames answered before the deadline per second of the episode
-``dropped_frac``      share of frames that never started
-``fallback_frac``     share of frames answered by the local fallback
-``skipped_frac``      share of frames that were not run, as decided for an earlier one; they are always in time
-``streaming_accuracy``  mean score of the newest answer out at each capture (``controller.streaming``); of streams only
-``energy_j``          modelled energy per frame
-``latency_ms``        percentiles of capture to answer over all frames run and answered, late ones included
-``payload_kbytes``    mean bytes sent per frame, in units of 1000
-====================  ==========================================================================================
+Every frame is exactly one of in time, skipped, late and dropped (``controller.records.ENDINGS``).
+
+======================  ========================================================================================
+metric                  meaning
+======================  ========================================================================================
+``utility``             mean over all frames (``controller.utility``)
+``in_time_frac``        share of all frames that were run and answered before the deadline: ok or fallback
+``skipped_frac``        share of all frames that were not run; an earlier answer stands for them
+``late_frac``           share of all frames that were run, but answered after the deadline or never
+``dropped_frac``        share of all frames that never started because the queue was full
+``fallback_frac``       share of all frames answered in time by the local fallback; part of ``in_time_frac``
+``unanswered_frac``     share of all frames that were run and never answered; part of ``late_frac``
+``slo_attainment``      "deadline met": in time / (run or dropped). Skipped frames do not count
+``accuracy``            mean score of the frames in time
+``skipped_accuracy``    mean score that skipped frames have from the earlier answer
+``streaming_accuracy``  mean score of the newest answer out at each capture (``controller.streaming``); streams only
+``goodput_fps``         frames in time per second of camera time
+``energy_j``            modelled energy per frame
+``payload_kbytes``      mean bytes sent per frame, in units of 1000
+``answered_on``         of the frames that were run and answered, late ones included: shares by who answered, the
+                        device as decided, device and MEC (split), the MEC, or the device in the MEC's place (fallback)
+``latency_ms``          percentiles of capture to answer over the frames that were run and answered
+======================  ========================================================================================
+
+Episodes are the units of the bootstrap. Two controllers that ran the same episodes are compared by the interval of the
+paired difference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -32,12 +45,50 @@ from typing import Any
 import numpy as np
 
 from controller.errors import UsageError
-from controller.records import ON_TIME, Bools, Floats, Ints, Outcome, Status
+from controller.records import ENDINGS, SIDES, STATUSES, Bools, Floats, Ints, Outcome, Status
 from controller.streaming import Score, streaming_scores
 
 RESAMPLES = 10_000
 LEVEL = 0.95
-_PERCENTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0}
+PERCENTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0}
+#: Who answers frames: a side of the decision, or the device in the MEC's place.
+ANSWERERS = (*SIDES, "fallback")
+#: Number of no answerer.
+NOBODY = -1
+#: Names of the sums of frames that each of them answered.
+_ANSWERED = tuple(f"answered on {name}" for name in ANSWERERS)
+
+#: Sums over frames.
+Sums = Mapping[str, Floats]
+
+#: Each metric as (numerator, denominator), both names of sums.
+METRICS = {
+    "utility": ("utility", "frames"),
+    "in_time_frac": ("in_time", "frames"),
+    "skipped_frac": ("skipped", "frames"),
+    "late_frac": ("late", "frames"),
+    "dropped_frac": ("dropped", "frames"),
+    "fallback_frac": ("fallback", "frames"),
+    "unanswered_frac": ("unanswered", "frames"),
+    "slo_attainment": ("in_time", "run_or_dropped"),
+    "accuracy": ("score_in_time", "in_time"),
+    "skipped_accuracy": ("score_skipped", "skipped"),
+    "streaming_accuracy": ("streaming", "frames"),
+    "goodput_fps": ("in_time", "camera_s"),
+    "energy_j": ("energy_j", "frames"),
+    "payload_kbytes": ("payload_kbytes", "frames"),
+}
+STREAMING = "streaming_accuracy"
+#: Every sum that there is.
+SUMS = tuple(dict.fromkeys([name for pair in METRICS.values() for name in pair] + list(_ANSWERED)))
+
+
+def _by_status(field: str) -> Bools:
+    return np.array([getattr(ENDINGS[status], field) for status in STATUSES])
+
+
+_ON_TIME, _RAN, _REUSED = (_by_status(field) for field in ("on_time", "ran", "reused"))
+_FALLBACK, _DROPPED = STATUSES.index(Status.FALLBACK), STATUSES.index(Status.DROPPED)
 
 
 @dataclass(frozen=True)
@@ -45,17 +96,40 @@ class Frames:
     """One row per frame, (N,) each."""
 
     episode: Ints  # number of the episode (and seed) that the frame belongs to
+    status: Ints  # number in STATUSES
+    answered_by: Ints  # number in ANSWERERS; NOBODY for a frame that was not run or never answered
     utility: Floats
     score: Floats
-    on_time: Bools
-    dropped: Bools
-    fallback: Bools
-    skipped: Bools
-    latency_s: Floats  # not finite for a frame that was not run or never answered
+    latency_s: Floats  # infinite for a frame that was not run or never answered
     payload_bytes: Floats
     energy_j: Floats
     frame_interval_s: Floats
     streaming: Floats  # score of the newest answer that was out at the capture; NaN where frames are no stream
+
+    @property
+    def in_time(self) -> Bools:
+        return np.asarray((_ON_TIME & _RAN)[self.status])
+
+    @property
+    def late(self) -> Bools:
+        return np.asarray((_RAN & ~_ON_TIME)[self.status])
+
+    @property
+    def skipped(self) -> Bools:
+        return np.asarray(_REUSED[self.status])
+
+    @property
+    def dropped(self) -> Bools:
+        return np.asarray(self.status == _DROPPED)
+
+    @property
+    def fallback(self) -> Bools:
+        return np.asarray(self.status == _FALLBACK)
+
+    @property
+    def answered(self) -> Bools:
+        """Run and answered, in time or late."""
+        return np.asarray(self.answered_by != NOBODY)
 
     @classmethod
     def from_outcomes(
@@ -65,18 +139,15 @@ class Frames:
 
         ``score`` compares a prediction with the truth of a later frame; None where samples are no stream.
         """
-        answered = np.array([o.prediction is not None for o in outcomes], dtype=np.bool_)
-        latency = np.array([o.latency_ms for o in outcomes]) / 1e3
-        status = np.array([o.status.value for o in outcomes], dtype=object)
+        answered_by = np.array([_answerer(outcome) for outcome in outcomes], dtype=np.int8)
+        latency_s = np.array([o.latency_ms for o in outcomes]) / 1e3
         return cls(
             episode=np.full(len(outcomes), episode),
+            status=np.array([STATUSES.index(o.status) for o in outcomes], dtype=np.int8),
+            answered_by=answered_by,
             utility=np.array([o.utility for o in outcomes], dtype=float),  # NaN where no truth is known
             score=np.array([o.score for o in outcomes], dtype=float),
-            on_time=np.isin(status, [s.value for s in ON_TIME]),
-            dropped=status == Status.DROPPED.value,
-            fallback=status == Status.FALLBACK.value,
-            skipped=status == Status.SKIPPED.value,
-            latency_s=np.where(answered & (status != Status.SKIPPED.value), latency, np.inf),
+            latency_s=np.where(answered_by == NOBODY, np.inf, latency_s),
             payload_bytes=np.array([o.payload_bytes for o in outcomes], dtype=float),
             energy_j=np.array([o.energy_j for o in outcomes]),
             frame_interval_s=np.full(len(outcomes), frame_interval_s),
@@ -86,85 +157,141 @@ class Frames:
         )
 
 
+def _answerer(outcome: Outcome) -> int:
+    if outcome.prediction is None or not outcome.status.ran:
+        return NOBODY
+    side = "device" if outcome.decision is None else outcome.decision.side
+    # An answer from the MEC took time there; without, the device answered in its place, perhaps too late.
+    in_its_place = side != "device" and outcome.breakdown_ms.tail == 0
+    fell_back = outcome.status is Status.FALLBACK or (outcome.status is Status.LATE and in_its_place)
+    return ANSWERERS.index("fallback" if fell_back else side)
+
+
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its bootstrap interval."""
+    """A mean with its bootstrap interval; NaN where there is nothing to take a mean of."""
 
     mean: float
     low: float
     high: float
 
     def as_json(self) -> dict[str, Any]:
-        return {"mean": self.mean, "ci95": [self.low, self.high]}
+        return {"mean": known(self.mean), "ci95": None if math.isnan(self.mean) else [self.low, self.high]}
 
     @property
     def excludes_zero(self) -> bool:
         return self.low > 0 or self.high < 0
 
 
-def per_episode(frames: Frames) -> dict[str, Floats]:
-    """Every metric but the latency percentiles, (E,) each, episodes in ascending order."""
+def known(figure: float) -> float | None:
+    """A figure as JSON has it: None where there is none."""
+    return None if math.isnan(figure) else float(figure)
+
+
+def episode_sums(frames: Frames) -> dict[str, Floats]:
+    """The sums behind every metric, (E,) each, episodes in ascending order."""
     _, group = np.unique(frames.episode, return_inverse=True)
     count = np.bincount(group).astype(float)
-    on_time = frames.on_time.astype(float)
 
     def total(values: Floats | Bools) -> Floats:
-        return np.asarray(np.bincount(group, weights=values), dtype=float)
+        return np.asarray(np.bincount(group, weights=values, minlength=len(count)), dtype=float)
 
-    answered = np.maximum(total(on_time), 1.0)  # an episode with no answer in time has accuracy 0
-    metrics = {
-        "utility": total(frames.utility) / count,
-        "slo_attainment": total(on_time) / count,
-        "accuracy": total(frames.score * on_time) / answered,
-        "goodput_fps": total(on_time) / total(frames.frame_interval_s),
-        "dropped_frac": total(frames.dropped) / count,
-        "fallback_frac": total(frames.fallback) / count,
-        "skipped_frac": total(frames.skipped) / count,
-        "energy_j": total(frames.energy_j) / count,
-        "payload_kbytes": total(frames.payload_bytes) / count / 1e3,
+    def score(some: Bools) -> Floats:
+        return total(np.where(some, frames.score, 0.0))
+
+    in_time, skipped = frames.in_time, frames.skipped
+    return {
+        "frames": count,
+        "run_or_dropped": count - total(skipped),
+        "in_time": total(in_time),
+        "skipped": total(skipped),
+        "late": total(frames.late),
+        "dropped": total(frames.dropped),
+        "fallback": total(frames.fallback),
+        "unanswered": total(frames.late & ~frames.answered),
+        "utility": total(frames.utility),
+        "score_in_time": score(in_time),
+        "score_skipped": score(skipped),
+        "streaming": total(frames.streaming),
+        "camera_s": total(frames.frame_interval_s),
+        "energy_j": total(frames.energy_j),
+        "payload_kbytes": total(frames.payload_bytes) / 1e3,
+        **{name: total(frames.answered_by == number) for number, name in enumerate(_ANSWERED)},
     }
-    if np.isfinite(frames.streaming).all():
-        metrics["streaming_accuracy"] = total(frames.streaming) / count
-    return metrics
 
 
-def latency_percentiles_ms(frames: Frames) -> dict[str, float]:
-    """Percentiles over all answered frames of all episodes; NaN when none was answered."""
-    latency = frames.latency_s[~frames.dropped & np.isfinite(frames.latency_s)] * 1e3
-    if not len(latency):
-        return dict.fromkeys(_PERCENTILES, float("nan"))
-    return {name: float(np.percentile(latency, at)) for name, at in _PERCENTILES.items()}
+def ratios(sums: Sums) -> dict[str, Floats]:
+    """Every metric from its sums, one number or (E,) alike; NaN where a denominator is 0."""
+    return {name: _ratio(sums[above], sums[below]) for name, (above, below) in METRICS.items()}
 
 
-def summary(frames: Frames, seed: int = 0) -> dict[str, Any]:
-    """The JSON-able report of one controller: means with 95 % intervals over episodes, latency percentiles."""
-    report: dict[str, Any] = {n: bootstrap(v, seed=seed).as_json() for n, v in per_episode(frames).items()}
-    return report | {"latency_ms": latency_percentiles_ms(frames)}
+def _ratio(above: Floats, below: Floats) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(below > 0, np.divide(above, below), np.nan))
 
 
-def bootstrap(values: Floats, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+def per_episode(frames: Frames) -> dict[str, Floats]:
+    """Every metric but latency and who answered, (E,) each, episodes in ascending order; NaN where there is none."""
+    return ratios(episode_sums(frames))
+
+
+def overall(frames: Frames) -> dict[str, float]:
+    """Every metric but latency and who answered, over all frames of all episodes; NaN where there is none."""
+    sums = {name: np.asarray(values.sum()) for name, values in episode_sums(frames).items()}
+    return {name: float(figure) for name, figure in ratios(sums).items()}
+
+
+def answered_on(sums: Sums) -> dict[str, float] | None:
+    """Shares of the run and answered frames by who answered; None when none was answered."""
+    counts = [float(np.sum(sums[name])) for name in _ANSWERED]
+    return {name: n / sum(counts) for name, n in zip(ANSWERERS, counts, strict=True)} if sum(counts) else None
+
+
+def latency_percentiles_ms(frames: Frames) -> dict[str, float | None]:
+    """Percentiles over the frames that were run and answered, of all episodes; None when none was."""
+    latency_ms = frames.latency_s[frames.answered] * 1e3
+    if not len(latency_ms):
+        return dict.fromkeys(PERCENTILES)
+    return {name: float(np.percentile(latency_ms, at)) for name, at in PERCENTILES.items()}
+
+
+def bootstrap(values: Floats, seed: int = 0, resamples: int = RESAMPLES, weights: Floats | None = None) -> Interval:
     """Mean and interval of independent values (E,), or of (S, E) where both seeds and episodes are samples.
 
     One dimension: bias-corrected and accelerated (BCa; Efron, JASA 1987). Two: both axes are resampled and the
     percentiles taken, which leaves no axis fixed (Owen, Annals of Applied Statistics 2007: slightly wide).
+    With ``weights`` of the same shape the mean is weighted, a ratio of two sums. A NaN has no weight.
     """
     values = np.asarray(values, dtype=float)
     if values.ndim not in (1, 2) or not values.size:
         raise UsageError(f"bootstrap: got values of shape {values.shape}; expected (episodes,) or (seeds, episodes)")
-    mean = float(values.mean())
-    if values.ndim == 2:
-        seeds, episodes = (_weights(seed, axis, count, resamples) for axis, count in enumerate(values.shape))
-        means = ((seeds @ values) * episodes).sum(axis=1)
-        return Interval(mean, *_quantiles(means, _TAILS))
-    means = _weights(seed, 0, len(values), resamples) @ values
-    return Interval(mean, *_quantiles(means, _bca_levels(values, means)))
+    weight = np.where(np.isfinite(values), 1.0 if weights is None else weights, 0.0)
+    above = np.where(weight > 0, values, 0.0) * weight
+    if not weight.any():
+        return Interval(math.nan, math.nan, math.nan)
+    mean = float(above.sum() / weight.sum())
+    if np.count_nonzero(weight) == 1:
+        return Interval(mean, mean, mean)
+    means = _resampled_ratio(above, weight, seed, resamples)
+    levels = _TAILS if values.ndim == 2 else _bca_levels(above, weight, means)
+    return Interval(mean, *_quantiles(means, levels))
 
 
-def paired_difference(values: Floats, reference: Floats, seed: int = 0) -> Interval:
-    """Mean of ``values - reference`` over the same episodes, with its interval."""
-    if np.shape(values) != np.shape(reference):
-        raise UsageError(f"paired difference: got shapes {np.shape(values)} and {np.shape(reference)}; expected equal")
-    return bootstrap(np.asarray(values) - np.asarray(reference), seed)
+def _resampled_ratio(above: Floats, below: Floats, seed: int, resamples: int) -> Floats:
+    """(resamples,) or fewer, where the sum below is 0 in some: the ratio of the two sums in each resample."""
+    means = _resampled(above, seed, resamples)
+    if (below == below.flat[0]).all():  # a plain mean, which most metrics are, takes half of the time
+        return np.asarray(means / below.flat[0])
+    totals = _resampled(below, seed, resamples)
+    return np.asarray(means[totals > 0] / totals[totals > 0])
+
+
+def _resampled(values: Floats, seed: int, resamples: int) -> Floats:
+    """(resamples,) mean of the values (E,) or (S, E) in each resample."""
+    if values.ndim == 1:
+        return np.asarray(_weights(seed, 0, len(values), resamples) @ values)
+    seeds, episodes = (_weights(seed, axis, count, resamples) for axis, count in enumerate(values.shape))
+    return np.asarray(((seeds @ values) * episodes).sum(axis=1))
 
 
 def gap_closed(values: Floats, reference: Floats, hindsight: Floats, seed: int = 0) -> Interval:
@@ -174,7 +301,10 @@ def gap_closed(values: Floats, reference: Floats, hindsight: Floats, seed: int =
     """
     gained, gap = np.asarray(values) - reference, np.asarray(hindsight) - reference
     weights = _weights(seed, 0, len(gained), RESAMPLES)
-    ratio = (weights @ gained) / (weights @ gap)
+    above, below = weights @ gained, weights @ gap
+    if not gap.mean():
+        return Interval(math.nan, math.nan, math.nan)
+    ratio = above[below != 0] / below[below != 0]
     return Interval(float(gained.mean() / gap.mean()), *_quantiles(ratio, _TAILS))
 
 
@@ -190,16 +320,21 @@ def _weights(seed: int, axis: int, count: int, resamples: int) -> Floats:
     return np.asarray(weights)
 
 
-def _bca_levels(values: Floats, means: Floats) -> tuple[float, float]:
-    """Quantiles of the resampled means that correct for bias and skew."""
-    deviation = values - values.mean()
-    scale = float((deviation**2).sum())
-    if len(values) < 2 or scale == 0.0:
+def _bca_levels(above: Floats, below: Floats, means: Floats) -> tuple[float, float]:
+    """Quantiles of the resampled ratios of two sums that correct for bias and skew."""
+    rest = below.sum() - below
+    if len(above) < 2 or not rest.all():
         return _TAILS
-    acceleration = float((deviation**3).sum()) / (6.0 * scale**1.5)  # jackknife of a mean, in closed form
+    jackknife = (above.sum() - above) / rest
+    deviation = jackknife.mean() - jackknife
+    scale = float((deviation**2).sum())
+    if scale == 0.0:
+        return _TAILS
+    mean = float(above.sum() / below.sum())
+    acceleration = float((deviation**3).sum()) / (6.0 * scale**1.5)
     normal = NormalDist()
-    below = float((means < values.mean()).mean() + (means == values.mean()).mean() / 2)
-    bias = normal.inv_cdf(min(max(below, 1.0 / len(means)), 1.0 - 1.0 / len(means)))
+    share = float((means < mean).mean() + (means == mean).mean() / 2)
+    bias = normal.inv_cdf(min(max(share, 1.0 / len(means)), 1.0 - 1.0 / len(means)))
 
     def level(tail: float) -> float:
         z = bias + normal.inv_cdf(tail)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,14 @@ Bools = NDArray[np.bool_]
 
 #: How many uplink samples a SystemState carries, newest first.
 UPLINK_HISTORY = 8
+
+
+class Ending(NamedTuple):
+    """What a status says about its frame."""
+
+    on_time: bool  # answered before the deadline
+    ran: bool  # something was computed for it
+    reused: bool  # not run: an earlier answer stands for it
 
 
 class Status(enum.StrEnum):
@@ -32,9 +40,36 @@ class Status(enum.StrEnum):
     DROPPED = "dropped"  # never started: the bounded queue was full
     SKIPPED = "skipped"  # not run, as decided for an earlier frame: answered at once with the newest answer there was
 
+    @property
+    def on_time(self) -> bool:
+        return ENDINGS[self].on_time
 
-#: Endings that count as answered before the deadline.
-ON_TIME = frozenset({Status.OK, Status.FALLBACK, Status.SKIPPED})
+    @property
+    def ran(self) -> bool:
+        return ENDINGS[self].ran
+
+    @property
+    def reused(self) -> bool:
+        return ENDINGS[self].reused
+
+
+#: The one table that says which statuses count as what.
+ENDINGS = {
+    Status.OK: Ending(on_time=True, ran=True, reused=False),
+    Status.LATE: Ending(on_time=False, ran=True, reused=False),
+    Status.FALLBACK: Ending(on_time=True, ran=True, reused=False),
+    Status.FILTERED: Ending(on_time=True, ran=False, reused=True),
+    Status.CACHED: Ending(on_time=True, ran=False, reused=True),
+    Status.DROPPED: Ending(on_time=False, ran=False, reused=False),
+    Status.SKIPPED: Ending(on_time=True, ran=False, reused=True),
+}
+#: Statuses by their number, where arrays hold numbers.
+STATUSES = tuple(Status)
+
+#: Codec of a decision that sends nothing.
+NO_PAYLOAD = "none"
+#: Where a decision computes, in the words of ``Decision.side``.
+SIDES = ("device", "split", "MEC")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +81,22 @@ class Decision:
     exit_branch: int
     partition_point: int
     payload: str  # codec of what crosses the uplink; "none" when the device answers alone
-    frame_interval: int = 1  # the next so many frames less one are not run
+    frame_interval: int = 1  # run this frame, then skip frame_interval - 1
+
+    @property
+    def side(self) -> str:
+        """Where it computes, one of SIDES."""
+        if self.payload == NO_PAYLOAD:
+            return "device"
+        return "split" if self.partition_point else "MEC"
+
+    @property
+    def label(self) -> str:
+        """The decision in a few words."""
+        cut = f"cut {self.partition_point}, {self.payload}"
+        where = {"device": "device only", "split": cut, "MEC": f"{self.payload} to the MEC"}[self.side]
+        every = f", 1 of {self.frame_interval} frames" if self.frame_interval > 1 else ""
+        return f"{self.model}, {self.resolution_px} px, exit {self.exit_branch}, {where}{every}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from controller.errors import UsageError
+from controller.records import NO_PAYLOAD as NO_PAYLOAD
 from controller.records import Bools, Decision, Ints
-
-NO_PAYLOAD = "none"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from controller.records import Bools, Floats, Ints, Outcome, Status
+from controller.records import Bools, Floats, Ints, Outcome
 
 #: Quality of a prediction against a truth.
 Score = Callable[[Any, Any], float]
@@ -51,7 +51,7 @@ class Stream:
     def add(self, outcome: Outcome) -> float | None:
         """Score of what was to be seen when this frame was captured; 0 before the first answer, None without truth."""
         seen = None if outcome.truth is None else self._seen(outcome.frame, outcome.truth)
-        if outcome.prediction is not None and outcome.status is not Status.SKIPPED:
+        if outcome.prediction is not None and not outcome.status.reused:
             out_s = outcome.frame * self._interval_s + outcome.latency_ms / 1e3
             self._answers.add(outcome.frame, out_s, outcome.prediction)
         return seen

@@ -17,7 +17,7 @@ import torch
 
 from controller.costs import CostTable
 from controller.errors import FailureError
-from controller.records import ON_TIME, Outcome, Status, SystemState
+from controller.records import Outcome, Status, SystemState
 from controller.scenario import Scenario, ScenarioRange
 from controller.uplink import TraceBank
 from envs.backend import Step
@@ -179,8 +179,8 @@ def _info(outcomes: list[Outcome]) -> dict[str, Any]:
     return {
         "outcomes": [asdict(outcome) for outcome in outcomes],
         "dropped": sum(outcome.status is Status.DROPPED for outcome in outcomes),
-        "on_time": sum(outcome.status in ON_TIME for outcome in outcomes),
-        "skipped": sum(outcome.status is Status.SKIPPED for outcome in outcomes),
+        "on_time": sum(outcome.status.on_time for outcome in outcomes),
+        "skipped": sum(outcome.status.reused for outcome in outcomes),
         "energy_j": sum(outcome.energy_j for outcome in outcomes),
         "payload_bytes": sum(outcome.payload_bytes for outcome in outcomes),
         "utility": _utility(outcomes),

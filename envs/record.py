@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from controller.records import STATUSES as STATUSES
 from controller.records import Bools, Floats, Ints, Status
 from envs.flight import Flight
 from envs.rules import Rules
 
-#: Codes of StepRecord.status.
-STATUSES = tuple(Status)
 _OK, _LATE, _FALLBACK = (STATUSES.index(s) for s in (Status.OK, Status.LATE, Status.FALLBACK))
 _STATUS_OF = np.array([_LATE, _OK, _LATE, _FALLBACK])  # by on time + 2 * answered by a fallback
 
@@ -57,6 +56,11 @@ class StepRecord:
     @property
     def on_time(self) -> Bools:
         return self.answer.on_time
+
+    @property
+    def fell_back(self) -> Bools:
+        """Whether the device answered in the MEC's place."""
+        return self.answer.fell_back
 
     @property
     def answered(self) -> Bools:

@@ -26,11 +26,12 @@ from runtime.bundle import Bundle, open_bundle
 from runtime.console import log_as, print_summary, progress, stop_on_signal
 from runtime.device_options import DEFAULT_ENDPOINT, BundleDir, DeviceOptions, ProfileFile, WorkloadName, takes
 from runtime.outcome_log import OutcomeLog
-from runtime.policy_file import load_policy, shipped_policy
+from runtime.policy_file import load_policy, shipped_policy, used_policy
 from runtime.processes import say_ready
-from runtime.profile import candidates, load_costs
+from runtime.profile import candidates, load_costs, used_profile
+from runtime.provenance import Provenance
 from runtime.summary import RunSummary
-from runtime.tuning_file import load_tunings, tuning_of
+from runtime.tuning_file import load_tunings, tuning_of, used_tuning
 from runtime.workloads.base import WORKLOADS, Workload, get_workload, stream_score
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def device(options: DeviceOptions) -> int:
     held, work = _open(options.workload, options.bundle, options.data)
     utility = Utility()
     costs, pilot = _pilot(name, load_costs(held, options.profile), utility, options)
-    bank = _trace_bank(options.uplink)
+    bank, provenance = _trace_bank(options.uplink), _provenance(held, name, options)
     with ExitStack() as stack:
         source = stack.enter_context(closing(_source(options, held, work)))
         compute = LocalCompute(held, work, source=source)
@@ -98,7 +99,7 @@ def device(options: DeviceOptions) -> int:
         unit = open_device(options.mec, compute, costs, options.scenario(), utility, bank, **loop)
         stack.callback(unit.close)
         stop.then(unit.stop)
-        summary, seen = RunSummary(_stream(work, options)), list[Outcome]()
+        summary, seen = RunSummary(_stream(work, options), _interval_s(source, options)), list[Outcome]()
         advance = stack.enter_context(progress(options.frames_ahead))
         for outcome in drive(unit, pilot, costs, log):
             summary.add(outcome)
@@ -110,7 +111,7 @@ def device(options: DeviceOptions) -> int:
             advance(outcome)
         unit.close()
         title = f"{held.workload}: {pilot.name}, {options.mec}"
-        print_summary(summary, title, options.json_out, name, unit.counts.__dict__)
+        print_summary(summary, title, options.json_out, name, unit.counts.__dict__, options.mec, provenance)
         if options.video:
             _write_pictures(options.video, seen, source, work, options.scenario().fps)
     return _exit_code(journal, unit.counts.refused, _trouble(source, summary, options, stop.asked()), log)
@@ -120,6 +121,23 @@ def _stream(work: Workload, options: DeviceOptions) -> Stream | None:
     """What judges streaming accuracy: for a workload of consecutive frames that are captured by the clock."""
     score = stream_score(work)
     return None if score is None or options.fps == 0 else Stream(1.0 / options.scenario().fps, score)
+
+
+def _interval_s(source: Source, options: DeviceOptions) -> float | None:
+    """Time between captures, where it is known beforehand."""
+    return 1.0 / options.fps if source.feed is None and options.fps else None
+
+
+def _provenance(bundle: Bundle, name: str, options: DeviceOptions) -> Provenance:
+    """What this run rests on: only what its controller uses."""
+    policy = options.policy or shipped_policy(options.workload)
+    return Provenance(
+        bundle.workload,
+        bundle.digest,
+        used_profile(bundle, options.profile),
+        (used_policy(policy),) if name == "ppo" and policy else (),
+        None if name in ("ppo", "pinned") else used_tuning(options.workload, options.tuning),
+    )
 
 
 # Building blocks -------------------------------------------------------------------------------------------
@@ -176,7 +194,7 @@ def _pilot(name: str, table: CostTable, utility: Utility, options: DeviceOptions
         return table, FixedRow("pinned", pinned_row(table, options.decision))
     frozen = None
     if name == "ppo" and (path := options.policy or shipped_policy(options.workload)):
-        frozen, _ = load_policy(path)
+        frozen, _ = load_policy(path, options.workload)
     costs = candidates(table, get_workload(options.workload).scenario_range())
     tuning = tuning_of(name, tunings, costs)
     return costs, Guard(make_controller(name, costs, utility, tuning, options.seed, frozen), costs)

@@ -13,7 +13,8 @@ from typing import Any
 
 from controller.errors import UsageError
 from controller.records import Outcome
-from runtime.summary import RunSummary
+from runtime.provenance import Provenance
+from runtime.summary import RunSummary, link_text
 
 
 def log_as(who: str) -> Callable[[str], None]:
@@ -50,15 +51,26 @@ class _Bar:
 
 
 def print_summary(
-    summary: RunSummary, title: str, json_out: str | None, controller: str, counts: dict[str, Any]
+    summary: RunSummary,
+    title: str,
+    json_out: str | None,
+    controller: str,
+    counts: dict[str, Any],
+    endpoint: str,
+    provenance: Provenance,
 ) -> None:
     from rich.console import Console
 
-    text = json.dumps({"controller": controller, **summary.figures(), "link": counts}, indent=1)
+    if json_out is not None:
+        about = {"controller": controller, **summary.figures(), "link": counts, "provenance": provenance.as_json()}
+        text = json.dumps(about, indent=1)
     if json_out == "-":
         print(text)
         return
-    Console().print(summary.table(title))
+    console = Console()
+    console.print(summary.table(title, link_text(counts, endpoint)))
+    for line in provenance.lines:
+        console.print(line, highlight=False, soft_wrap=True)
     if json_out is not None:
         _write_whole(Path(json_out), text + "\n")
 

@@ -17,11 +17,10 @@ DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
 DEFAULT_FRAMES = 300
 UNLIMITED_FRAMES = 1_000_000_000  # a source ends before, or is stopped: three years at ten frames per second
 
+PROFILE_HELP = 'Profile file, or "shipped"; default: this machine\'s, else shipped.'
 WorkloadName = Annotated[str, typer.Option("--workload", help=f"One of: {', '.join(WORKLOADS)}.")]
 BundleDir = Annotated[Path | None, typer.Option("--bundle", help="Directory of a bundle; default: the shipped one.")]
-ProfileFile = Annotated[
-    Path | None, typer.Option("--profile", help="Profile file; default: this machine's, else shipped.")
-]
+ProfileFile = Annotated[Path | None, typer.Option("--profile", help=PROFILE_HELP)]
 Options = TypeVar("Options")
 
 
@@ -85,7 +84,8 @@ class DeviceOptions:
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0
     outcomes: Annotated[Path | None, typer.Option(help="JSONL file, one line per frame.")] = None
     video: Annotated[
-        Path | None, typer.Option(help="Write what it looked like: .mp4 or .avi, or a strip of frames as .png.")
+        Path | None,
+        typer.Option(help="Write what it looked like: .mp4 or .avi, or a strip as .png. Keeps all outcomes in memory."),
     ] = None
     json_out: Annotated[str | None, typer.Option("--json", help="Summary as JSON: a file, or - for stdout.")] = None
     bundle: BundleDir = None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from controller.costs import CostTable
-from controller.records import ON_TIME, BreakdownMs, Outcome, Status
+from controller.records import BreakdownMs, Outcome, Status
 from controller.streaming import Answers
 from controller.utility import Utility
 from runtime.compute import Judge
@@ -115,7 +115,7 @@ class Ledger:
         score: float | None,
     ) -> None:
         energy_j = self._utility.energy_j(job.busy_s, self._transmit_s(job))
-        if status is not Status.SKIPPED:  # tells nothing about what was decided
+        if not status.reused:  # tells nothing about what was decided
             self._telemetry.on_outcome(status)
         self._outcomes.append(
             Outcome(
@@ -138,7 +138,7 @@ class Ledger:
     def _worth(self, status: Status, score: float, energy_j: float) -> float:
         utility = self._utility.of(
             np.array([score]),
-            np.array([status in ON_TIME]),
+            np.array([status.on_time]),
             np.array([energy_j]),
             np.array([status is Status.DROPPED]),
         )

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from controller.errors import FailureError, UsageError
-from controller.records import Decision, Outcome
+from controller.records import Outcome
 from runtime.ink import FAINT, GREY, INK, WHITE, Colour, blank, text_width, write
 from runtime.workloads.base import Image
 
@@ -76,9 +76,7 @@ def _caption(outcome: Outcome, width_px: int) -> Image:
     write(caption, f"frame {outcome.source_index}", (right + 10, 29), TEXT)
     write(caption, _latency(outcome), (width_px - MARGIN_PX, 29), TEXT, align="right")
     _latency_bar(caption, outcome, colour)
-    skipped = outcome.status.value == "skipped"
-    text = "not run: the last answer stands" if skipped else decision_text(outcome.decision)
-    write(caption, text, (MARGIN_PX, 75), TEXT, FAINT)
+    write(caption, _decided(outcome), (MARGIN_PX, 75), TEXT, FAINT)
     score = "" if outcome.score is None or outcome.prediction is None else f"score {outcome.score:.2f}"
     write(caption, score, (width_px - MARGIN_PX, 75), TEXT, align="right")
     return caption
@@ -90,6 +88,12 @@ def _chip(caption: Image, text: str, colour: Colour) -> int:
     cv2.rectangle(caption, (MARGIN_PX, 11), (right, 36), colour, -1)
     write(caption, text, (MARGIN_PX + 8, 29), TEXT, WHITE)
     return right
+
+
+def _decided(outcome: Outcome) -> str:
+    if outcome.status.reused:
+        return "not run: the last answer stands"
+    return "not decided" if outcome.decision is None else outcome.decision.label
 
 
 def _latency(outcome: Outcome) -> str:
@@ -108,16 +112,6 @@ def _latency_bar(caption: Image, outcome: Outcome, colour: Colour) -> None:
         cv2.rectangle(caption, (left, 45), (left + round(share * span_px), 52), colour, -1)
     tick = left + round(span_px)
     cv2.rectangle(caption, (tick - 1, 41), (tick, 56), INK, -1)
-
-
-def decision_text(decision: Decision | None) -> str:
-    """A decision in the fewest words."""
-    if decision is None:
-        return "not decided"
-    d = decision
-    where = "device only" if d.payload == "none" else f"cut {d.partition_point}, {d.payload}"
-    every = f", every {d.frame_interval}" if d.frame_interval > 1 else ""
-    return f"{d.model}, {d.resolution_px} px, exit {d.exit_branch}, {where}{every}"
 
 
 # Many frames ------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from safetensors.numpy import save
 from controller.errors import FailureError, UsageError
 from controller.features import FEATURE_SCHEMA
 from controller.policy import FrozenPolicy
+from runtime.provenance import GIVEN, SHIPPED, Used, used
 
 FORMAT = "mecpilot-policy"
 VERSION = 1
@@ -42,6 +43,12 @@ class PolicyManifest(msgspec.Struct, frozen=True):
     weights_sha256: str
     format: str = FORMAT
     version: int = VERSION
+
+    @property
+    def workloads(self) -> tuple[str, ...]:
+        """What it was trained for: the one of the run, or those that a training for several names."""
+        named = self.training.get("workloads")
+        return tuple(map(str, named)) if isinstance(named, list | tuple) else (self.workload,)
 
 
 def shipped_policy(workload: str) -> Path | None:
@@ -75,8 +82,16 @@ def save_policy(
     return manifest
 
 
-def load_policy(path: Path) -> tuple[FrozenPolicy, PolicyManifest]:
-    """Read a policy file; UsageError when it cannot be used here."""
+def used_policy(path: Path) -> Used:
+    """What a result says about its policy."""
+    return used(path, SHIPPED if path.parent == SHIPPED_DIR else GIVEN)
+
+
+def load_policy(path: Path, workload: str | None = None) -> tuple[FrozenPolicy, PolicyManifest]:
+    """Read a policy file; UsageError when it cannot be used here, or was not trained for the workload, if one is given.
+
+    A policy for several workloads names them in its training's "workloads".
+    """
     if not path.is_file():
         raise UsageError(f"policy file {path} does not exist; `mecpilot export RUN --out {path}` makes one")
     if path.stat().st_size > MAX_FILE_BYTES:
@@ -88,6 +103,12 @@ def load_policy(path: Path) -> tuple[FrozenPolicy, PolicyManifest]:
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise _refused(path, f"not a safetensors file ({error})") from error
     manifest = _manifest(path, metadata)
+    if workload is not None and workload not in manifest.workloads:
+        got, way_out = (
+            f"trained for workload {' and '.join(manifest.workloads)}",
+            f"give one that was trained for {workload}",
+        )
+        raise _refused(path, f"{got}, expected {workload}", way_out)
     return _policy(path, tensors, manifest), manifest
 
 

@@ -22,6 +22,7 @@ from controller.shortlist import shortlist
 from controller.space import NO_PAYLOAD
 from runtime.bundle import Bundle
 from runtime.fetch import cache_dir
+from runtime.provenance import GIVEN, OWN, SHIPPED, Used, used
 
 FORMAT_VERSION = 1
 SHIPPED_DIR = Path(__file__).parent / "profiles"
@@ -102,12 +103,8 @@ def tail_key(decision: Decision) -> SegmentKey:
 
 
 def load_costs(bundle: Bundle, profile_path: Path | None = None, source: Source = "measured") -> CostTable:
-    """Costs of every legal decision of the bundle.
-
-    Without a path: the profile of this bundle in the user's cache, else the one that is shipped for its workload.
-    """
-    path = profile_path or _default_path(bundle)
-    return cost_table(bundle, read_profile(path, bundle), source)
+    """Costs of every legal decision of the bundle, from the profile that ``find_profile`` finds."""
+    return cost_table(bundle, read_profile(find_profile(bundle, profile_path)[0], bundle), source)
 
 
 def candidates(costs: CostTable, usual: ScenarioRange) -> CostTable:
@@ -168,15 +165,27 @@ def shipped_path(workload: str) -> Path:
     return SHIPPED_DIR / f"{workload}.json"
 
 
-def _default_path(bundle: Bundle) -> Path:
+def find_profile(bundle: Bundle, given: Path | None = None) -> tuple[Path, str]:
+    """The profile to use, and where it comes from (``runtime.provenance``).
+
+    The given file; the word "shipped" means the one that is shipped for the workload. Without: the profile of this
+    bundle in the user's cache, else the shipped one.
+    """
     own, shipped = default_out(bundle), shipped_path(bundle.workload)
-    if own.is_file():
-        return own
+    if given is not None and given != Path(SHIPPED):
+        return given, GIVEN
+    if given is None and own.is_file():
+        return own, OWN
     if not shipped.is_file():
         raise UsageError(
             f"there is no profile of the bundle {bundle.digest[:12]}...; run {_command(bundle.workload)} first"
         )
-    return shipped
+    return shipped, SHIPPED
+
+
+def used_profile(bundle: Bundle, given: Path | None = None) -> Used:
+    """What a result says about its profile."""
+    return used(*find_profile(bundle, given))
 
 
 def shipped_slowdown(bundle: Bundle, path: Path) -> float:

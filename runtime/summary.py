@@ -1,99 +1,175 @@
-"""How did a run go? Counts and percentiles over the outcomes of one device, as a table and as JSON."""
+"""How did a run go? The figures of one device's outcomes, as a table and as JSON, in bounded memory.
+
+The metrics are those of ``controller.metrics``. Outcomes are turned into sums a few at a time; percentiles come from a
+histogram and are at most 0.5 % off. How many frames there are does not change what is kept.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from controller.records import ON_TIME, Outcome, Status
+from controller.histogram import LogHistogram
+from controller.metrics import (
+    PERCENTILES,
+    STREAMING,
+    SUMS,
+    Frames,
+    answered_on,
+    episode_sums,
+    known,
+    ratios,
+)
+from controller.records import STATUSES, Outcome
 from controller.streaming import Stream
+
+#: Outcomes that are turned into sums together; one by one would take ten times as long.
+CHUNK = 64
+ABSENT = "-"
 
 
 class RunSummary:
-    """Owns what is needed of each outcome, in the order in which frames end; ``stream`` judges what a viewer sees."""
+    """Owns the sums of a run. Outcomes come in the order in which frames end.
 
-    def __init__(self, stream: Stream | None = None) -> None:
-        self._stream = stream
-        self._seen: list[float] = []
-        self._status: Counter[Status] = Counter()
-        self._latency_ms: list[float] = []
-        self._score: list[float] = []
-        self._earned: list[float] = []
-        self._utility: list[float] = []
-        self._payload_bytes: list[float] = []
-        self._energy_j: list[float] = []
-        self._began_s = math.inf
+    ``stream`` scores what a viewer sees. ``interval_s`` is the time between captures; without it the time between the
+    first and the last capture is measured.
+    """
+
+    def __init__(
+        self,
+        stream: Stream | None = None,
+        interval_s: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._stream, self._interval_s, self._clock = stream, interval_s, clock
+        self._waiting: list[Outcome] = []  # not yet in the sums
+        self._seen: list[float] = []  # their streaming scores
+        self._sums = dict.fromkeys(SUMS, 0.0)
+        self._status = np.zeros(len(STATUSES), np.int64)
+        self._latency_s = LogHistogram()
+        self._first_s, self._last_s = math.inf, -math.inf  # captures
 
     def add(self, outcome: Outcome) -> None:
-        self._began_s = min(self._began_s, time.perf_counter() - outcome.latency_ms / 1e3)
-        self._status[outcome.status] += 1
-        self._payload_bytes.append(outcome.payload_bytes)
-        self._energy_j.append(outcome.energy_j)
-        if self._stream is not None and (seen := self._stream.add(outcome)) is not None:
-            self._seen.append(seen)
-        if outcome.prediction is not None and outcome.status is not Status.SKIPPED:
-            self._latency_ms.append(outcome.latency_ms)
-        if outcome.utility is not None and outcome.score is not None:
-            self._utility.append(outcome.utility)
-            self._earned.append(outcome.score if outcome.status in ON_TIME else 0.0)
-            if outcome.prediction is not None:
-                self._score.append(outcome.score)
+        captured_s = self._clock() - outcome.latency_ms / 1e3
+        self._first_s, self._last_s = min(self._first_s, captured_s), max(self._last_s, captured_s)
+        seen = None if self._stream is None else self._stream.add(outcome)
+        self._seen.append(math.nan if seen is None else seen)
+        self._waiting.append(outcome)
+        if len(self._waiting) == CHUNK:
+            self._fold()
+
+    def _fold(self) -> None:
+        if not self._waiting:
+            return
+        frames = replace(
+            Frames.from_outcomes(self._waiting, self._interval_s or 0.0), streaming=np.array(self._seen, dtype=float)
+        )
+        for name, total in episode_sums(frames).items():
+            self._sums[name] += float(total[0])
+        self._status += np.bincount(frames.status, minlength=len(STATUSES))
+        self._latency_s.add(frames.latency_s[frames.answered])
+        self._waiting, self._seen = [], []
 
     @property
     def frames(self) -> int:
-        return self._status.total()
+        return int(self._status.sum()) + len(self._waiting)
 
     def figures(self) -> dict[str, Any]:
-        """JSON-able; accuracy is over answered frames, latency over those that were run, the rest over all.
-
-        None: no truth is known.
-        """
-        frames, judged = max(self.frames, 1), bool(self._utility) or not self.frames
-        lasted_s = time.perf_counter() - min(self._began_s, time.perf_counter() - 1e-3)
-        on_time = sum(self._status[status] for status in ON_TIME)
-        p50, p95, p99 = np.percentile(self._latency_ms or [0.0], [50, 95, 99])
+        """JSON-able, with the keys of ``controller.metrics``. None where there is no such frame, or no known truth."""
+        self._fold()
+        sums = {name: np.asarray(total) for name, total in self._sums.items()}
+        sums["camera_s"] = np.asarray(self._camera_s())
+        counted = zip(STATUSES, self._status.tolist(), strict=True)
+        metrics = {name: known(float(figure)) for name, figure in ratios(sums).items()}
+        if self._stream is None:
+            del metrics[STREAMING]
         return {
             "frames": self.frames,
-            "status": {status.value: self._status[status] for status in Status if self._status[status]},
-            "slo_attainment": on_time / frames,
-            "goodput_fps": sum(self._earned) / lasted_s if judged else None,
-            "accuracy": float(np.mean(self._score or [0.0])) if judged else None,
-            "utility": float(np.mean(self._utility or [0.0])) if judged else None,
-            **({"streaming_accuracy": float(np.mean(self._seen))} if self._seen else {}),
-            "latency_ms": {"p50": float(p50), "p95": float(p95), "p99": float(p99)},
-            "payload_kbytes": float(np.mean(self._payload_bytes or [0.0])) / 1e3,
-            "energy_j": float(np.mean(self._energy_j or [0.0])),
+            "status": {status.value: count for status, count in counted if count},
+            **metrics,
+            "answered_on": answered_on(sums),
+            "latency_ms": {name: _ms(self._latency_s.percentile(at)) for name, at in PERCENTILES.items()},
         }
 
-    def table(self, title: str) -> Table:
+    def _camera_s(self) -> float:
+        if self._interval_s is not None:
+            return self.frames * self._interval_s
+        if self.frames < 2:
+            return 0.0
+        return (self._last_s - self._first_s) * self.frames / (self.frames - 1)  # the last frame's interval too
+
+    def table(self, title: str, link: str = "") -> Table:
         """The figures for people."""
-        figures = self.figures()
         table = Table(title=title, title_justify="left", show_header=False)
-        latency = figures["latency_ms"]
-        rows = {
-            "frames": f"{figures['frames']}",
-            "status": ", ".join(f"{count} {name}" for name, count in figures["status"].items()),
-            "deadline met": f"{figures['slo_attainment']:.1%}",
-            "latency p50 / p95 / p99": " / ".join(f"{latency[p]:.1f}" for p in ("p50", "p95", "p99")) + " ms",
-            "accuracy of answers": _known(figures["accuracy"], "{:.1%}"),
-            **self._seen_row(figures),
-            "right answers on time": _known(figures["goodput_fps"], "{:.2f} per second"),
-            "payload per frame": f"{figures['payload_kbytes'] * 1e3:.0f} bytes",
-            "energy per frame": f"{figures['energy_j'] * 1e3:.1f} mJ (modelled)",
-            "utility per frame": _known(figures["utility"], "{:.4f}"),
-        }
-        for name, text in rows.items():
+        for name, text in _rows(self.figures(), link).items():
             table.add_row(name, text)
         return table
 
-    def _seen_row(self, figures: dict[str, Any]) -> dict[str, str]:
-        return {"streaming accuracy": f"{figures['streaming_accuracy']:.1%}"} if self._seen else {}
+
+def _rows(figures: dict[str, Any], link: str) -> dict[str, str]:
+    latency = figures["latency_ms"]
+    unscored = "no known truth" if figures["frames"] and figures["utility"] is None else ABSENT
+    shares = {
+        name: percent(figures[f"{name.replace(' ', '_')}_frac"]) for name in ("in time", "skipped", "late", "dropped")
+    }
+    rows = {
+        "frames": f"{figures['frames']}: " + ", ".join(f"{share} {name}" for name, share in shares.items()),
+        "deadline met": f"{percent(figures['slo_attainment'])} of the frames that were run or dropped",
+        "answered by": answered_text(figures["answered_on"]),
+        "link": link,
+        "latency p50 / p95 / p99": " / ".join(number(latency[p], ".1f") for p in PERCENTILES)
+        + " ms, capture to answer",
+        "in time per second": number(figures["goodput_fps"], ".2f") + " frames",
+        "accuracy in time": percent(figures["accuracy"], unscored),
+        "accuracy of skipped frames": percent(figures["skipped_accuracy"], unscored),
+        "payload per frame": number(figures["payload_kbytes"], ".2f") + " kB",
+        "energy per frame": number(figures["energy_j"], ".4f") + " J (modelled)",
+        "utility per frame": number(figures["utility"], ".4f", unscored),
+    }
+    if STREAMING in figures:
+        rows["streaming accuracy"] = percent(figures[STREAMING], unscored) + ", what a viewer sees at each capture"
+    return {name: text for name, text in rows.items() if text and text != ABSENT}
 
 
-def _known(figure: float | None, form: str) -> str:
-    return "not known: these frames have no truth" if figure is None else form.format(figure)
+def answered_text(shares: Mapping[str, float] | None) -> str:
+    """Who answered, in one line; the largest share first."""
+    if shares is None:
+        return "no frame was answered"
+    ordered = sorted(shares.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {percent(share)}" for name, share in ordered if share)
+
+
+def link_text(counts: Mapping[str, Any], endpoint: str) -> str:
+    """How the link to the MEC did, from the device's counts; unknown ones may be missing."""
+    if refused := counts.get("refused"):
+        return f"refused by {endpoint}: {refused}"
+    if counts.get("welcomed") is False:
+        return f"no MEC was met at {endpoint}: every frame was answered on the device"
+    up, lost, faults = counts.get("up_frac"), counts.get("link_downs", 0), counts.get("peer_faults", 0)
+    parts = [] if up is None else [f"up {percent(up)} of the time"]
+    if lost or counts.get("welcomed"):
+        parts.append(f"lost {_times(lost)}" if lost else "never lost")
+    parts += [f"{faults} protocol errors"] if faults else []
+    return ", ".join(parts)
+
+
+def percent(share: float | None, absent: str = ABSENT) -> str:
+    return absent if share is None else f"{100 * share:.1f} %"
+
+
+def number(figure: float | None, form: str, absent: str = ABSENT) -> str:
+    return absent if figure is None else f"{figure:{form}}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1e3

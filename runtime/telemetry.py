@@ -80,7 +80,7 @@ class Telemetry:
         self.device_slowdown = _smooth(self.device_slowdown, took_s / float(self._costs.head_s[row]))
 
     def on_outcome(self, status: Status) -> None:
-        on_time = status in (Status.OK, Status.FALLBACK)
+        on_time = status.on_time
         fell_back = status is Status.FALLBACK
         self._on_time_frac += formulas.OUTCOME_ALPHA * (on_time - self._on_time_frac)
         self._fallback_frac += formulas.OUTCOME_ALPHA * (fell_back - self._fallback_frac)

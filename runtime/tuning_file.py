@@ -16,6 +16,7 @@ from controller.costs import CostTable
 from controller.errors import FailureError, UsageError, unknown_name
 from controller.records import Decision
 from controller.registry import CONTROLLER_NAMES, TUNABLE_KEYS
+from runtime.provenance import GIVEN, SHIPPED, Used, used
 
 SHIPPED_DIR = Path(__file__).parent / "profiles"
 
@@ -31,6 +32,7 @@ class TuningFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default_utility: dict[str, float]  # mean that each controller reached there untuned
     utility: dict[str, float]  # and with these tunables
     controllers: Tunings
+    made_with: dict[str, Any] = {}  # profile, bundle and revision; empty in files of older versions
 
 
 class _Tunables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,9 +59,9 @@ def shipped_path(workload: str) -> Path:
 
 def load_tunings(workload: str, path: Path | None = None) -> Tunings:
     """Tunables by controller: of the given file, else of the shipped one, else none (then defaults hold)."""
-    if path is None and not shipped_path(workload).is_file():
-        return {}
     chosen = path or shipped_path(workload)
+    if path is None and not chosen.is_file():
+        return {}
     try:
         found = msgspec.json.decode(chosen.read_bytes(), type=TuningFile)
         for name, tuning in found.controllers.items():
@@ -71,6 +73,14 @@ def load_tunings(workload: str, path: Path | None = None) -> Tunings:
     if found.workload != workload:
         raise UsageError(f"tuning file {chosen} is for {found.workload!r}; expected one for {workload!r}")
     return found.controllers
+
+
+def used_tuning(workload: str, path: Path | None = None) -> Used | None:
+    """What a result says about its tuning; None where there is none."""
+    if path is not None:
+        return used(path, GIVEN)
+    shipped = shipped_path(workload)
+    return used(shipped, SHIPPED) if shipped.is_file() else None
 
 
 def _check(name: str, tuning: dict[str, Any]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from test_policy_file import random_policy
 
 import mecpilot
@@ -15,15 +19,19 @@ from agents import evaluation
 from agents.evaluation import Entrants, chosen_names, compare_in_twin, compare_live, default_seeds
 from agents.report import Comparison, as_json, telling_episodes
 from agents.rollout import paired_scenarios, spread_scenarios
+from agents.tables import ranking_table, tables
 from agents.timelines import of_outcomes, of_twin
+from agents.trained_on import DIGESTS, digests_of
 from agents.world import World, open_world
-from controller.metrics import Frames, Interval
+from controller.metrics import Frames, Interval, per_episode
+from controller.records import STATUSES, BreakdownMs, Decision, Outcome, Status
 from controller.registry import CONTROLLER_NAMES
-from controller.scenario import ScenarioRange
+from controller.scenario import Scenario, ScenarioRange
 from controller.uplink import Trace, TraceBank
 from runtime import policy_file as policy_file_module
 from runtime.markov_traces import builtin_traces
-from runtime.policy_file import save_policy
+from runtime.policy_file import load_policy, save_policy
+from runtime.profile import shipped_path
 
 FRAMES = 25
 PER_CONTROLLER = {"utility", "slo_attainment", "accuracy", "goodput_fps", "latency_ms", "payload_kbytes"}
@@ -50,6 +58,82 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
     return code, streams.out, streams.err
 
 
+def test_a_report_names_what_it_rests_on(capsys: pytest.CaptureFixture[str], policy_file: Path) -> None:
+    arguments = ("--controllers", "edgent,ppo", "--policy", policy_file, "--profile", "shipped")
+    _, out, _ = run(capsys, *arguments, "--json", "-")
+    found = json.loads(out)["provenance"]
+    assert found["workload"] == "garments"
+    assert found["profile"]["origin"] == found["tuning"]["origin"] == "shipped"
+    assert [policy["path"] for policy in found["policies"]] == [str(policy_file)]
+    assert found["policies"][0]["digest"] == hashlib.sha256(policy_file.read_bytes()).hexdigest()[:12]
+    assert len(found["bundle_digest"]) == 64
+    assert found["version"]
+    _, shown, _ = run(capsys, *arguments)
+    assert f"profile shipped ({found['profile']['digest']})" in " ".join(shown.split())
+
+
+def test_figures_from_this_machines_profile_say_how_to_compare_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    copy = tmp_path / "profile.json"
+    copy.write_bytes(shipped_path("garments").read_bytes())
+    _, shown, _ = run(capsys, "--controllers", "device-only", "--profile", copy)
+    assert "--profile shipped" in shown
+    _, shown, _ = run(capsys, "--controllers", "device-only", "--profile", "shipped")
+    assert "--profile shipped" not in shown
+
+
+def write_traces(folder: Path, count: int, scale: float = 1.0) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        rows = "".join(f"{t},{scale * (1 + number + t % 3):g}\n" for t in range(20))
+        (folder / f"t{number}.csv").write_text("t_s,uplink_mbps\n" + rows)
+    return folder
+
+
+@pytest.mark.parametrize("with_digests", [True, False])
+def test_traces_that_a_policy_was_trained_on_are_named_as_such(
+    with_digests: bool, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    known, other = write_traces(tmp_path / "known", 3), write_traces(tmp_path / "other", 2, scale=5.0)
+    training: dict[str, Any] = {"traces": [str(known)]}
+    if with_digests:
+        training |= {DIGESTS: digests_of([str(known)]), "traces": ["/gone"]}
+    save_policy(tmp_path / "p.safetensors", random_policy(), "garments", training, {})
+    (tmp_path / "renamed.csv").write_bytes((known / "t1.csv").read_bytes())
+    arguments = ("--controllers", "ppo", "--policy", tmp_path / "p.safetensors")
+
+    def told(*traces: Path) -> str:
+        options = [option for path in traces for option in ("--traces", path)]
+        return " ".join(run(capsys, *arguments, *options)[1].split())
+
+    assert "3 of 3 traces were trained on" in told(known)
+    assert "1 of 3 traces were trained on" in told(other, tmp_path / "renamed.csv")
+    assert "trained on" not in told(other)
+
+
+def test_a_policy_whose_training_traces_are_gone_is_not_called_clean(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    save_policy(tmp_path / "p.safetensors", random_policy(), "garments", {"traces": [str(tmp_path / "gone")]}, {})
+    _, shown, _ = run(capsys, "--controllers", "ppo", "--policy", tmp_path / "p.safetensors")
+    assert "unknown which traces it was trained on" in " ".join(shown.split())
+
+
+def test_a_policy_for_another_workload_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    save_policy(tmp_path / "p.safetensors", random_policy(), "campus", {}, {})
+    code, _, err = run(capsys, "--controllers", "ppo", "--policy", tmp_path / "p.safetensors")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "trained for workload campus, expected garments" in err
+
+
+def test_a_policy_for_several_workloads_is_taken_for_each(tmp_path: Path) -> None:
+    path = tmp_path / "both.safetensors"
+    save_policy(path, random_policy(), "campus", {"workloads": ["campus", "garments"]}, {})
+    for workload in ("campus", "garments"):
+        assert load_policy(path, workload)[1].workloads == ("campus", "garments")
+
+
 def check_interval(value: dict[str, Any]) -> None:
     low, high = value["ci95"]
     assert low <= value["mean"] <= high
@@ -68,6 +152,10 @@ def test_the_report_has_the_form_of_the_contract(capsys: pytest.CaptureFixture[s
         assert set(found["latency_ms"]) == {"p50", "p95", "p99"}
         for metric in PER_CONTROLLER - {"latency_ms"}:
             check_interval(found[metric])
+        shares = [found[f"{name}_frac"]["mean"] for name in ("in_time", "skipped", "late", "dropped")]
+        assert sum(shares) == pytest.approx(1.0)
+        assert found["slo_attainment"]["mean"] == pytest.approx(shares[0] / (1 - shares[1]))
+        assert sum(found["answered_on"].values()) == pytest.approx(1.0)
     for difference in report["ppo_minus"].values():
         check_interval(difference)
     check_interval(report["gap_closed"])
@@ -156,7 +244,100 @@ def test_a_timeline_shows_every_frame(world: World) -> None:
     timeline = of_twin(world, Entrants(("mec-only",)).make("mec-only", world, 1)[0], scenario)
     np.testing.assert_allclose(timeline.t_s, np.arange(FRAMES) / scenario.fps)
     assert (timeline.row < 0).sum() == frames.dropped[frames.episode == episode].sum() > 0
+    assert [timeline.figures[name] for name in ("utility", "dropped_frac")] == pytest.approx(
+        [per_episode(frames)[name][episode] for name in ("utility", "dropped_frac")]
+    )
     assert set(telling_episodes(comparison)) == {"typical", "hard"}
+
+
+def test_a_live_timeline_is_in_order_of_capture_whatever_ended_first() -> None:
+    decision = Decision("net", 28, 1, 4, "none")
+    ended = [
+        Outcome(f, f, Status.OK, 10.0 + f, 100.0, 0, 0.0, 1.0, decision, BreakdownMs(), 1, 1, 1.0) for f in (2, 0, 3, 1)
+    ]
+    trace = Trace("steps/up", np.arange(4.0), np.array([1e6, 2e6, 3e6, 4e6]), 1.0)
+    timeline = of_outcomes("device-only", ended, Scenario(fps=1.0), trace)
+    assert timeline.t_s.tolist() == [0, 1, 2, 3]
+    assert timeline.uplink_mbps.tolist() == [1, 2, 3, 4]
+    assert timeline.latency_ms == pytest.approx([10, 11, 12, 13])
+
+
+def frames_with(in_time: list[int], utility: list[float], of: int = 10) -> Frames:
+    """Episodes of ``of`` frames: some in time and the others late, all of them with the same utility."""
+    ok, late = STATUSES.index(Status.OK), STATUSES.index(Status.LATE)
+    status = np.concatenate([np.where(np.arange(of) < count, ok, late) for count in in_time]).astype(np.int8)
+    count, each = len(status), np.repeat(utility, of)
+    return Frames(
+        episode=np.repeat(np.arange(len(in_time)), of),
+        status=status,
+        answered_by=np.zeros(count, np.int8),
+        utility=each,
+        score=each,
+        latency_s=np.full(count, 0.1),
+        payload_bytes=np.zeros(count),
+        energy_j=np.zeros(count),
+        frame_interval_s=np.full(count, 0.1),
+        streaming=np.full(count, np.nan),
+    )
+
+
+def compared(families: int = 1, **runs: Frames) -> Comparison:
+    episodes = len(np.unique(next(iter(runs.values())).episode))
+    names = tuple(f"a_family_of_traces_with_a_long_name_{number % families}" for number in range(episodes))
+    return Comparison("campus", "twin", ("few",), 1, names, {name: (frames,) for name, frames in runs.items()})
+
+
+def test_episodes_that_nobody_can_serve_are_counted_and_left_out_of_a_second_result() -> None:
+    one, other = frames_with([10, 0, 0, 0], [0.8, 0, 0, 0]), frames_with([0, 0, 5, 0], [0, 0, 0.4, 0])
+    report = as_json(compared(ppo=one, edgent=other))
+    servable = report["servable"]
+    assert (servable["episodes"], servable["unservable_frac"]) == (2, 0.5)
+    assert report["controllers"]["ppo"]["utility"]["mean"] == pytest.approx(0.2)
+    assert servable["controllers"]["ppo"]["utility"]["mean"] == pytest.approx(0.4)
+    assert servable["controllers"]["ppo"]["slo_attainment"]["mean"] == pytest.approx(0.5)
+    assert servable["ppo_minus"]["edgent"]["mean"] == pytest.approx(0.2)
+
+
+def test_a_frame_in_time_by_the_bound_alone_makes_an_episode_servable() -> None:
+    nobody, bound = frames_with([0, 0], [0.1, 0.1]), frames_with([0, 1], [0.2, 0.2])
+    assert compared(edgent=nobody, hindsight=bound).servable.tolist() == [False, True]
+    found = as_json(compared(edgent=nobody))
+    assert found["servable"] == {"episodes": 0, "unservable_frac": 1.0}
+    json.dumps(found, allow_nan=False)
+    assert found["controllers"]["edgent"]["accuracy"] == {"mean": None, "ci95": None, "episodes_without": 2}
+
+
+def test_example_episodes_are_servable_ones_in_which_controllers_differ() -> None:
+    in_time = [0, 5, 5, 5, 5, 5, 5, 5]
+    best = frames_with(in_time, [0.9, 0.5, 0.5, 0.5, 0.9, 0.8, 0.3, 0.7])
+    middle = frames_with(in_time, [0.1, 0.5, 0.5, 0.5, 0.5, 0.4, 0.1, 0.2])
+    found = telling_episodes(compared(ppo=best, edgent=middle, greedy=middle))
+    assert set(found.values()) <= {4, 5, 6, 7}
+    assert found["hard"] == 6
+
+
+@pytest.mark.parametrize("controllers", [1, 2, 11])
+def test_tables_have_at_most_100_columns_and_cut_nothing(controllers: int) -> None:
+    runs = {name: frames_with([9, 5, 0], [0.8, 0.3, -0.1]) for name in CONTROLLER_NAMES[:controllers]}
+    comparison = compared(families=2, **runs)
+    console = Console(width=100, file=io.StringIO(), record=True)
+    for table in tables(comparison, as_json(comparison)):
+        console.print(table)
+    shown = console.export_text()
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "\u2026" not in shown
+    assert all(name in shown for name in (*runs, *comparison.families))
+    for word in ("utility:", "deadline met:", "skipped", "late", "dropped", "fallback"):
+        assert word in shown
+
+
+def test_the_ranking_fits_a_terminal_of_80_columns() -> None:
+    frames = frames_with([9, 5, 0], [0.8, 0.3, -0.1])
+    streams = replace(frames, streaming=frames.score)
+    comparison = compared(**dict.fromkeys(CONTROLLER_NAMES, streams))
+    console = Console(width=160, file=io.StringIO(), record=True)
+    console.print(ranking_table(comparison, as_json(comparison)))
+    assert max(len(line.rstrip()) for line in console.export_text().splitlines()) <= 80
 
 
 def test_without_a_policy_file_the_shipped_one_competes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,74 +2,180 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from controller.errors import UsageError
-from controller.metrics import Frames, bootstrap, gap_closed, latency_percentiles_ms, paired_difference, per_episode
-from controller.metrics import summary as summarise
-from controller.records import BreakdownMs, Outcome, Status
+from controller.metrics import (
+    ANSWERERS,
+    NOBODY,
+    Frames,
+    answered_on,
+    bootstrap,
+    episode_sums,
+    gap_closed,
+    latency_percentiles_ms,
+    overall,
+    per_episode,
+)
+from controller.records import ENDINGS, STATUSES, BreakdownMs, Decision, Outcome, Status
+
+DEVICE, SPLIT, MEC, FALLBACK = range(len(ANSWERERS))
+LOCAL = Decision("net", 28, 1, 4, "none")
+HALF = Decision("net", 28, 1, 2, "u8")
+AWAY = Decision("net", 28, 1, 0, "jpeg5")
 
 
-def _frames() -> Frames:
-    """Episode 3: in time and right, in time and wrong. Episode 7: late, dropped, fallback and right, never answered."""
+def frames_of(*rows: tuple[int, Status, int, float, float]) -> Frames:
+    """Rows of (episode, status, who answered, score, latency in seconds); the utility is the score."""
+    episode, status, by, score, latency_s = zip(*rows, strict=True)
+    count = len(rows)
     return Frames(
-        episode=np.array([3, 3, 7, 7, 7, 7]),
-        utility=np.array([0.9, -0.1, -0.2, -0.1, 0.7, -0.4]),
-        score=np.array([1.0, 0.0, 1.0, 0.0, 1.0, 0.0]),
-        on_time=np.array([True, True, False, False, True, False]),
-        dropped=np.array([False, False, False, True, False, False]),
-        fallback=np.array([False, False, False, False, True, False]),
-        skipped=np.zeros(6, bool),
-        latency_s=np.array([0.01, 0.03, 0.2, np.inf, 0.08, np.inf]),
-        payload_bytes=np.array([1000.0, 0.0, 500.0, 0.0, 300.0, 200.0]),
-        energy_j=np.array([0.1, 0.3, 0.1, 0.0, 0.2, 0.1]),
-        frame_interval_s=np.full(6, 0.1),
-        streaming=np.full(6, np.nan),
+        episode=np.array(episode),
+        status=np.array([STATUSES.index(s) for s in status], np.int8),
+        answered_by=np.array(by, np.int8),
+        utility=np.array(score),
+        score=np.array(score),
+        latency_s=np.array(latency_s),
+        payload_bytes=np.full(count, 500.0),
+        energy_j=np.full(count, 0.1),
+        frame_interval_s=np.full(count, 0.1),
+        streaming=np.full(count, np.nan),
     )
 
 
-def test_metrics_per_episode():
-    metrics = per_episode(_frames())
-    np.testing.assert_allclose(metrics["utility"], [0.4, 0.0], atol=1e-12)
-    np.testing.assert_allclose(metrics["slo_attainment"], [1.0, 0.25])
-    np.testing.assert_allclose(metrics["accuracy"], [0.5, 1.0])
-    np.testing.assert_allclose(metrics["goodput_fps"], [10.0, 2.5])
-    np.testing.assert_allclose(metrics["dropped_frac"], [0.0, 0.25])
-    np.testing.assert_allclose(metrics["fallback_frac"], [0.0, 0.25])
-    np.testing.assert_allclose(metrics["energy_j"], [0.2, 0.1])
-    np.testing.assert_allclose(metrics["payload_kbytes"], [0.5, 0.25])
+def two_episodes() -> Frames:
+    """Episode 3: in time and right, in time and wrong. Episode 7: one of each other ending, late ones both ways."""
+    never = np.inf
+    return frames_of(
+        (3, Status.OK, DEVICE, 1.0, 0.01),
+        (3, Status.OK, MEC, 0.0, 0.03),
+        (7, Status.LATE, SPLIT, 1.0, 0.2),
+        (7, Status.DROPPED, NOBODY, 0.0, never),
+        (7, Status.FALLBACK, FALLBACK, 1.0, 0.08),
+        (7, Status.LATE, NOBODY, 0.0, never),
+        (7, Status.SKIPPED, NOBODY, 0.6, never),
+    )
 
 
-def test_latency_counts_late_answers_but_neither_drops_nor_frames_never_answered():
-    assert latency_percentiles_ms(_frames())["p50"] == pytest.approx(55.0)
-    assert latency_percentiles_ms(_frames())["p99"] == pytest.approx(196.4)
+def test_metrics_per_episode() -> None:
+    metrics = per_episode(two_episodes())
+    expected = {
+        "in_time_frac": [1.0, 0.2],
+        "skipped_frac": [0.0, 0.2],
+        "late_frac": [0.0, 0.4],
+        "dropped_frac": [0.0, 0.2],
+        "fallback_frac": [0.0, 0.2],
+        "unanswered_frac": [0.0, 0.2],
+        "slo_attainment": [1.0, 0.25],  # of the frames run or dropped
+        "accuracy": [0.5, 1.0],  # of the frames in time, late ones left out
+        "skipped_accuracy": [np.nan, 0.6],
+        "goodput_fps": [10.0, 2.0],
+        "payload_kbytes": [0.5, 0.5],
+        "utility": [0.5, 0.52],
+        "energy_j": [0.1, 0.1],
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(metrics[name], values, err_msg=name)
 
 
-def test_the_summary_has_a_mean_and_an_interval_per_metric():
-    report = summarise(_frames())
-    assert report["utility"]["mean"] == pytest.approx(0.2)
-    low, high = report["utility"]["ci95"]
-    assert -1e-9 <= low < 0.2 < high <= 0.4 + 1e-9
+@pytest.mark.parametrize("status", list(Status))
+def test_every_frame_is_one_of_in_time_skipped_late_and_dropped(status: Status) -> None:
+    ending = ENDINGS[status]
+    found = per_episode(frames_of((0, status, DEVICE if ending.ran else NOBODY, 1.0, 0.01)))
+    shares = [found[name][0] for name in ("in_time_frac", "skipped_frac", "late_frac", "dropped_frac")]
+    assert sorted(shares) == [0.0, 0.0, 0.0, 1.0]
+    assert found["skipped_frac"][0] == ending.reused
+    assert not (ending.ran and ending.reused)
 
 
-def test_live_outcomes_become_frames():
-    def outcome(status: Status, latency_ms: float, prediction: int | None, score: float) -> Outcome:
-        return Outcome(0, 0, status, latency_ms, 100.0, 50, 0.1, 0.5, None, BreakdownMs(), prediction, 1, score)
+def test_what_there_is_no_frame_for_is_absent_and_not_zero() -> None:
+    skipped = frames_of((0, Status.SKIPPED, NOBODY, 0.7, np.inf), (0, Status.CACHED, NOBODY, 0.9, np.inf))
+    found = overall(skipped)
+    assert np.isnan([found["slo_attainment"], found["accuracy"]]).all()
+    assert found["skipped_accuracy"] == pytest.approx(0.8)
+    assert found["goodput_fps"] == 0.0
+    assert answered_on(episode_sums(skipped)) is None
+    assert set(latency_percentiles_ms(skipped).values()) == {None}
 
+
+def test_who_answered_is_told_of_the_frames_that_were_answered() -> None:
+    expected = {"device": 0.25, "split": 0.25, "MEC": 0.25, "fallback": 0.25}
+    assert answered_on(episode_sums(two_episodes())) == expected
+
+
+def test_latency_counts_late_answers_but_neither_skips_drops_nor_frames_never_answered() -> None:
+    found = latency_percentiles_ms(two_episodes())
+    assert found["p50"] == pytest.approx(55.0)
+    assert found["p99"] == pytest.approx(196.4)
+
+
+def test_a_mean_is_over_the_frames_that_a_metric_is_about() -> None:
+    """Three frames were run or dropped in one episode, none in another, one in the last: three of four in time."""
+    ok, drop, skip = (Status.OK, DEVICE, 1.0, 0.01), (Status.DROPPED, NOBODY, 0.0, np.inf), Status.SKIPPED
+    frames = frames_of((0, *ok), (0, *ok), (0, *drop), (1, skip, NOBODY, 1.0, np.inf), (2, *ok))
+    met, sums = per_episode(frames)["slo_attainment"], episode_sums(frames)
+    np.testing.assert_allclose(met, [2 / 3, np.nan, 1.0])
+    interval = bootstrap(met, weights=sums["run_or_dropped"])
+    assert interval.mean == pytest.approx(overall(frames)["slo_attainment"]) == pytest.approx(0.75)
+    assert 2 / 3 - 1e-9 <= interval.low <= 0.75 <= interval.high <= 1.0 + 1e-9
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 4)])
+def test_an_interval_of_nothing_is_null(shape: tuple[int, ...]) -> None:
+    assert bootstrap(np.full(shape, np.nan)).as_json() == {"mean": None, "ci95": None}
+
+
+def test_a_ratio_of_two_sums_is_bracketed_as_a_mean_is() -> None:
+    values = np.random.default_rng(3).random(40)
+    plain, weighted = bootstrap(values), bootstrap(values, weights=np.linspace(1.0, 1.0 + 1e-9, 40))
+    assert weighted.mean == pytest.approx(plain.mean)
+    assert (weighted.low, weighted.high) == pytest.approx((plain.low, plain.high), abs=1e-4)
+    copies = np.stack([values, np.where(values < 0.2, np.nan, values)])
+    assert bootstrap(copies).mean == pytest.approx(float(np.nanmean(copies)))
+
+
+def outcome(status: Status, prediction: int | None, decision: Decision | None, **rest: Any) -> Outcome:
+    about = {"latency_ms": 40.0, "score": 1.0, "breakdown_ms": BreakdownMs()} | rest
+    return Outcome(0, 0, status, about["latency_ms"], 100.0, 50, 0.1, 0.5, decision, about["breakdown_ms"],
+                   prediction, 1, about["score"])  # fmt: skip
+
+
+def test_live_outcomes_become_frames() -> None:
+    at_the_mec = BreakdownMs(uplink=9.0, tail=3.0)
     frames = Frames.from_outcomes(
         [
-            outcome(Status.OK, 40.0, 1, 1.0),
-            outcome(Status.FALLBACK, 95.0, 1, 1.0),
-            outcome(Status.LATE, 200.0, None, 0.0),
-            outcome(Status.DROPPED, 10.0, None, 0.0),
+            outcome(Status.OK, 1, LOCAL),
+            outcome(Status.OK, 1, HALF, breakdown_ms=at_the_mec),
+            outcome(Status.LATE, 1, AWAY, breakdown_ms=at_the_mec),
+            outcome(Status.FALLBACK, 1, AWAY),
+            outcome(Status.LATE, 1, AWAY),  # the device answered in the MEC's place, too late
+            outcome(Status.LATE, None, AWAY),
+            outcome(Status.DROPPED, None, None),
+            outcome(Status.SKIPPED, 1, None, latency_ms=0.0),
         ],
         frame_interval_s=0.1,
     )
-    assert frames.on_time.tolist() == [True, True, False, False]
-    assert frames.fallback.tolist() == [False, True, False, False]
-    assert frames.dropped.tolist() == [False, False, False, True]
-    assert np.isfinite(frames.latency_s).tolist() == [True, True, False, False]
+    assert frames.in_time.tolist() == [True, True, False, True, False, False, False, False]
+    assert frames.answered_by.tolist() == [DEVICE, SPLIT, MEC, FALLBACK, FALLBACK, NOBODY, NOBODY, NOBODY]
+    assert np.isfinite(frames.latency_s).tolist() == [True] * 5 + [False] * 3
+    assert frames.late.sum() == 3
+    assert frames.dropped.sum() == frames.skipped.sum() == frames.fallback.sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("decision", "side", "label"),
+    [
+        (LOCAL, "device", "net, 28 px, exit 1, device only"),
+        (HALF, "split", "net, 28 px, exit 1, cut 2, u8"),
+        (AWAY, "MEC", "net, 28 px, exit 1, jpeg5 to the MEC"),
+        (Decision("net", 28, 1, 4, "none", 3), "device", "net, 28 px, exit 1, device only, 1 of 3 frames"),
+    ],
+)
+def test_a_decision_says_where_it_computes(decision: Decision, side: str, label: str) -> None:
+    assert (decision.side, decision.label) == (side, label)
 
 
 def test_about_95_percent_of_the_intervals_hold_the_true_mean():
@@ -85,8 +191,8 @@ def test_a_paired_difference_sees_what_unpaired_means_hide():
     rng = np.random.default_rng(6)
     hard = rng.normal(0.5, 0.3, 64)  # episodes differ far more than controllers do
     better = hard + 0.02 + rng.normal(0, 0.01, 64)
-    assert paired_difference(better, hard).excludes_zero
-    assert not paired_difference(hard, hard).excludes_zero
+    assert bootstrap(better - hard).excludes_zero
+    assert not bootstrap(hard - hard).excludes_zero
     assert bootstrap(hard).low < better.mean() < bootstrap(hard).high
 
 
@@ -119,11 +225,6 @@ def test_the_gap_to_hindsight():
     assert closed.low == pytest.approx(0.25)
     assert gap_closed(reference, reference, hindsight).mean == 0.0
     assert gap_closed(hindsight, reference, hindsight).mean == pytest.approx(1.0)
-
-
-def test_unequal_episodes_cannot_be_paired():
-    with pytest.raises(UsageError, match="expected equal"):
-        paired_difference(np.zeros(3), np.zeros(4))
 
 
 def test_nothing_has_no_mean():

@@ -19,7 +19,6 @@ from runtime.pictures import (
     CAPTION_HEIGHT_PX,
     PANEL_WIDTH_PX,
     STATUS_COLOURS,
-    decision_text,
     grid,
     panel,
     write_pictures,
@@ -69,18 +68,6 @@ def test_the_bar_is_as_long_as_the_latency() -> None:
     assert bar_px(endless, Status.LATE) < PANEL_WIDTH_PX
     unanswered = panel(FRAME, outcome(Status.DROPPED, prediction=None), draw)
     assert bar_px(unanswered, Status.DROPPED) == 0
-
-
-@pytest.mark.parametrize(
-    ("decision", "text"),
-    [
-        (Decision("net", 28, 1, 2, "u8"), "net, 28 px, exit 1, cut 2, u8"),
-        (Decision("net", 28, 1, 4, "none"), "net, 28 px, exit 1, device only"),
-        (None, "not decided"),
-    ],
-)
-def test_a_decision_is_told_in_few_words(decision: Decision | None, text: str) -> None:
-    assert decision_text(decision) == text
 
 
 def test_a_strip_shows_frames_from_all_over_the_run(tmp_path: Path) -> None:

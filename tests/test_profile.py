@@ -139,6 +139,20 @@ def test_the_users_own_profile_goes_before_the_shipped_one(
     np.testing.assert_allclose(load_costs(bundle).head_s, 2 * cost_table(bundle, measured).head_s)
 
 
+def test_the_word_shipped_names_the_shipped_profile(
+    tmp_path: Path, bundle: Bundle, measured: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MECPILOT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(profiles, "SHIPPED_DIR", tmp_path)
+    write_profile(tmp_path / "garments.json", measured)
+    write_profile(profiles.default_out(bundle), slower(measured))
+    np.testing.assert_array_equal(load_costs(bundle, Path("shipped")).head_s, cost_table(bundle, measured).head_s)
+    origins = [
+        profiles.used_profile(bundle, given).origin for given in (Path("shipped"), None, tmp_path / "garments.json")
+    ]
+    assert origins == ["shipped", "this machine's", "given"]
+
+
 def slower(measured: Profile) -> Profile:
     assert measured.device is not None
     doubled = tuple(msgspec.structs.replace(s, median_s=2 * s.median_s) for s in measured.device.segments)
