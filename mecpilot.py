@@ -111,12 +111,12 @@ def console() -> None:
         code: object = main()
     except SystemExit as stop:
         code = stop.code
-    _leave(code if isinstance(code, int) else 1)
+    _leave(code if isinstance(code, int) else int(code is not None))
 
 
 def _leave(code: int) -> None:
-    """End the process. A thread that waits in a library (a camera that hangs) would abort it if it came back now."""
-    if any(thread.daemon and thread.is_alive() for thread in threading.enumerate()):
+    """End the process. A reader of a source that hangs in a library would abort it by coming back in between."""
+    if any(thread.name == "source" for thread in threading.enumerate()):
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()

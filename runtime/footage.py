@@ -18,7 +18,7 @@ from controller.errors import FailureError, UsageError
 from runtime.camera import Camera
 from runtime.image_folder import ImageFolder
 from runtime.masking import shown
-from runtime.pipe_stream import STDIN, PipeStream
+from runtime.pipe_stream import STDIN, STDIN_NAME, PipeStream
 from runtime.shots import Footage
 from runtime.video_file import VideoFile
 from runtime.workloads.base import Image
@@ -37,7 +37,8 @@ def open_footage(text: str) -> Footage:
     if not text.strip():
         raise UsageError(f"got --source {text!r}; expected {EXPECTED}")
     if text == STDIN:
-        return VideoFile(Path("/proc/self/fd/0")) if _kind_of("/proc/self/fd/0") == "file" else PipeStream(text)
+        behind = "/proc/self/fd/0"
+        return VideoFile(Path(behind), STDIN_NAME) if _kind_of(behind) == "file" else PipeStream(text)
     return _of_path(text) or _of_path(unquote(text.removeprefix("file://").removeprefix("file:"))) or _elsewhere(text)
 
 

@@ -24,6 +24,8 @@ from runtime.shots import Shot, Watch
 from runtime.video_file import Tally, grabbed
 
 STDIN = "-"
+STDIN_NAME = "standard input"
+EXPECTED = "MPEG-TS, Matroska, Motion JPEG or JPEGs one after the other"
 POLL_MS = 50
 CHUNK_BYTES = 1 << 16
 #: A JPEG that has not ended after so many bytes is no JPEG.
@@ -41,7 +43,7 @@ class PipeStream:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self.name = "standard input" if path == STDIN else shown(path)
+        self.name = STDIN_NAME if path == STDIN else shown(path)
         if path == STDIN:
             _check_stdin()
 
@@ -50,12 +52,16 @@ class PipeStream:
             descriptor = os.dup(0) if self._path == STDIN else os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
             raise FailureError(f"source {self.name} cannot be read: {error.strerror or error}") from None
+        chunks, found = _Chunks(descriptor, self.name, watch), False
         try:
-            chunks = _Chunks(descriptor, self.name, watch)
-            shots = self._jpegs(chunks, watch) if chunks.begin_with_jpeg() else self._decoded(chunks, watch)
-            yield from (shot for shot in shots if shot.place >= first)
+            for shot in self._jpegs(chunks, watch) if chunks.begin_with_jpeg() else self._decoded(chunks, watch):
+                found = True
+                if shot.place >= first:
+                    yield shot
         finally:
             os.close(descriptor)
+        if chunks.trouble or not (found or watch.stopped):
+            raise FailureError(chunks.trouble or f"source {self.name} gave no picture; expected {EXPECTED}")
 
     def _jpegs(self, chunks: _Chunks, watch: Watch) -> Iterator[Shot]:
         for place, data in enumerate(cut_jpegs(chunks)):
@@ -70,20 +76,10 @@ class PipeStream:
         relay = _Relay(chunks)
         try:
             capture = open_capture(relay.name, ENDLESS_S)
-            if capture is None:
-                self._fail(chunks, watch)
-                return
-            watch.opened = True
-            yield from self._all(capture, watch)
+            if capture is not None:
+                yield from self._all(capture, watch)
         finally:
             relay.close()
-        if chunks.trouble and not watch.stopped:
-            raise FailureError(chunks.trouble)
-
-    def _fail(self, chunks: _Chunks, watch: Watch) -> None:
-        what = "MPEG-TS, Matroska, Motion JPEG or JPEGs one after the other"
-        if not watch.stopped:
-            raise FailureError(chunks.trouble or f"source {self.name} is no stream that can be read; expected {what}")
 
     def _all(self, capture: Any, watch: Watch) -> Iterator[Shot]:
         tally = Tally(capture)
@@ -120,8 +116,6 @@ class _Chunks:
         """Whether the stream is one of JPEGs, by its first bytes; they are not lost."""
         while len(self._peeked) < len(SOI) and (chunk := self._next()):
             self._peeked += chunk
-        if self.trouble:
-            raise FailureError(self.trouble)
         return self._peeked.lstrip().startswith((SOI, b"--"))  # "--": the boundary of a multipart stream
 
     def close(self) -> None:
@@ -168,12 +162,18 @@ def cut_jpegs(chunks: Iterator[bytes] | _Chunks) -> Iterator[bytes]:
 
 
 def _jpeg_end(data: bytearray, start: int) -> int | None:
-    """Where the picture ends; segments are stepped over by their lengths, for thumbnails in them end as well."""
+    """Where the picture ends, or breaks off because the next one begins; None when that has not come yet.
+
+    Segments are stepped over by their lengths, for a thumbnail in one of them begins and ends as well.
+    """
     at = start + 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
         filling = data[at + 1] == 0xFF
         at += 1 if filling else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    end = data.find(EOI, at)
+    in_headers = at < len(data) and data[at] != 0xFF
+    end, broken_off = data.find(EOI, at), data.find(SOI, start + 2 if in_headers else at)
+    if 0 <= broken_off < end or end < 0 <= broken_off:
+        return broken_off
     return None if end < 0 else end + len(EOI)
 
 

@@ -42,7 +42,7 @@ STALL_S = CAMERA_WAIT_S + 1.0
 #: Share of an interval by which a camera may be early: cameras jitter.
 EARLY_FRAC = 0.25
 #: Longest that the end waits for the thread. A call into a library may last longer; nothing waits for that.
-JOIN_S = 0.5
+JOIN_S = 0.25
 
 
 class Source(Protocol):

@@ -33,8 +33,8 @@ class VideoFile:
     once = False
     open_wait_s = 2.0
 
-    def __init__(self, path: Path) -> None:
-        self.name = shown(path)
+    def __init__(self, path: Path, name: str | None = None) -> None:
+        self.name = name or shown(path)
         try:
             with path.open("rb") as file:
                 self._counted = _states_its_frames(file.read(12))
