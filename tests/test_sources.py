@@ -138,13 +138,18 @@ def test_letterboxing_keeps_the_shape_of_things(
 # A camera is a stream over a real socket --------------------------------------------------------------------
 
 
-class _Stream(BaseHTTPRequestHandler):
+class Stream(BaseHTTPRequestHandler):
     """Motion JPEG: pictures as the server's plan has them, then silence or the end."""
 
-    server: _Server
+    server: StreamServer
 
     def do_GET(self) -> None:
         self.send_response(200)
+        if self.server.video:
+            self.send_header("Content-Length", str(len(self.server.video)))
+            self.end_headers()
+            self.wfile.write(self.server.video)
+            return
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=picture")
         self.end_headers()
         try:
@@ -163,11 +168,12 @@ class _Stream(BaseHTTPRequestHandler):
         """Nobody reads it."""
 
 
-class _Server(ThreadingHTTPServer):
+class StreamServer(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, pictures: int, fps: float, stall: bool) -> None:
-        super().__init__(("127.0.0.1", 0), _Stream)
+    def __init__(self, pictures: int, fps: float, stall: bool, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Stream)
+        self.video = b""  # instead of pictures, a whole file
         self.pictures, self.interval_s, self.stall = pictures, 1 / fps, stall
         self.over = threading.Event()
 
@@ -177,8 +183,8 @@ class _Server(ThreadingHTTPServer):
 
 
 @pytest.fixture
-def camera(request: pytest.FixtureRequest) -> Iterator[_Server]:
-    server = _Server(**request.param)
+def camera(request: pytest.FixtureRequest) -> Iterator[StreamServer]:
+    server = StreamServer(**request.param)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server
@@ -189,7 +195,7 @@ def camera(request: pytest.FixtureRequest) -> Iterator[_Server]:
 
 
 @pytest.mark.parametrize("camera", [{"pictures": 1000, "fps": 100, "stall": False}], indirect=True)
-def test_of_a_faster_camera_only_the_frames_that_are_due_are_taken(camera: _Server) -> None:
+def test_of_a_faster_camera_only_the_frames_that_are_due_are_taken(camera: StreamServer) -> None:
     source = open_source(camera.url, SHAPE)
     times = [at_s for at_s, _ in captured(source, 12, fps=20)]
     source.close()
@@ -198,7 +204,7 @@ def test_of_a_faster_camera_only_the_frames_that_are_due_are_taken(camera: _Serv
 
 
 @pytest.mark.parametrize("camera", [{"pictures": 30, "fps": 50, "stall": False}], indirect=True)
-def test_a_camera_that_ends_says_so(camera: _Server) -> None:
+def test_a_camera_that_ends_says_so(camera: StreamServer) -> None:
     source = open_source(camera.url, SHAPE)
     frames = list(captured(source, 1000, fps=1000))
     assert 10 < len(frames) <= 30
@@ -206,7 +212,7 @@ def test_a_camera_that_ends_says_so(camera: _Server) -> None:
 
 
 @pytest.mark.parametrize("camera", [{"pictures": 1000, "fps": 100, "stall": False}], indirect=True)
-def test_pictures_of_a_camera_can_be_seen_again_when_they_were_kept(camera: _Server) -> None:
+def test_pictures_of_a_camera_can_be_seen_again_when_they_were_kept(camera: StreamServer) -> None:
     source = open_source(camera.url, SHAPE, keep=True)
     seen = [number for _, number in captured(source, 8, fps=50)]
     assert [number_of(image) for image in source.replay(list(range(8)))] == seen
@@ -214,7 +220,7 @@ def test_pictures_of_a_camera_can_be_seen_again_when_they_were_kept(camera: _Ser
 
 
 @pytest.mark.parametrize("camera", [{"pictures": 20, "fps": 100, "stall": True}], indirect=True)
-def test_a_stalled_camera_never_blocks_and_is_given_up(camera: _Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stalled_camera_never_blocks_and_is_given_up(camera: StreamServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.sources.STALL_S", 0.3)
     source = open_source(camera.url, SHAPE)
     began_s = time.perf_counter()
@@ -249,13 +255,13 @@ def test_a_source_that_ends_early_is_one_line_and_exit_code_1(tmp_path: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("camera", [{"pictures": 1000, "fps": 30, "stall": False}], indirect=True)
-def test_a_stream_is_served_over_the_mec(camera: _Server, tmp_path: Path) -> None:
+def test_a_stream_is_served_over_the_mec(camera: StreamServer, tmp_path: Path) -> None:
     with running_mec("garments") as mec:
         served = _served(mec, camera, tmp_path)
     assert served > 15
 
 
-def _served(mec: RunningMec, camera: _Server, tmp_path: Path) -> int:
+def _served(mec: RunningMec, camera: StreamServer, tmp_path: Path) -> int:
     done = run_device(
         mec.endpoint, tmp_path / "log", source=camera.url, frames=20, fps=15, decision={}, deadline_ms=300
     )
