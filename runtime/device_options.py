@@ -13,6 +13,7 @@ import typer
 
 from controller.errors import UsageError
 from controller.scenario import Scenario
+from runtime.trace_formats import TRACE_HELP
 from runtime.workloads.base import WORKLOADS
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
@@ -95,7 +96,9 @@ class DeviceOptions:
     deadline_ms: Annotated[float, typer.Option(min=0.001, help="From capture to answer.")] = 100.0
     slowdown: Annotated[float, typer.Option(min=1.0, help="Emulate a device this many times slower.")] = 1.0
     device_load: Annotated[float, typer.Option(min=0.0, max=0.95, help="Mean share taken by other tasks.")] = 0.0
-    uplink: Annotated[Path | None, typer.Option(help="Trace that shapes the uplink; default: not shaped.")] = None
+    uplink: Annotated[
+        Path | None, typer.Option(help=f"Trace that shapes the uplink; default: not shaped. {TRACE_HELP}")
+    ] = None
     uplink_share: Annotated[float, typer.Option(min=1e-6, max=1.0, help="Share of the trace's bandwidth.")] = 1.0
     uplink_start_s: Annotated[float, typer.Option(min=0.0, help="Where in the trace to begin.")] = 0.0
     rtt_ms: Annotated[float, typer.Option(min=0.0, help="Round trip of the shaped link.")] = 10.0
