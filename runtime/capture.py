@@ -23,27 +23,30 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 # By default 64 packets that cannot be decoded count as the end of a file: a second of damage would hide the rest.
 os.environ.setdefault("OPENCV_FFMPEG_DECODE_ATTEMPTS", "1000000")
 os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", f"{CAMERA_WAIT_S:.0f}")
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def open_capture(target: int | str, wait_s: float = CAMERA_WAIT_S) -> Any | None:
-    """A reader of a camera index, a camera's device file, a video file or a URL; None when it cannot be opened."""
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+def open_capture(target: int | str, wait_s: float = CAMERA_WAIT_S, packets: bool = False) -> Any | None:
+    """A reader of a camera index, a camera's device file, a video file or a URL; None when it cannot be opened.
+
+    With ``packets`` it gives a file's encoded frames instead of pictures.
+    """
     try:
-        capture = _capture(target, wait_s)
+        capture = _capture(target, wait_s, packets)
         pixels = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
         return capture if capture.isOpened() and pixels <= MAX_PIXELS else None
     except (cv2.error, UnicodeError, ValueError):
         return None
 
 
-def _capture(target: int | str, wait_s: float) -> Any:
+def _capture(target: int | str, wait_s: float, packets: bool) -> Any:
     if isinstance(target, int):
         return cv2.VideoCapture(target)
     if is_device(target):
         return cv2.VideoCapture(target, cv2.CAP_V4L2)
     wait_ms = int(wait_s * 1e3)
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, wait_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, wait_ms]
-    return cv2.VideoCapture(target, cv2.CAP_FFMPEG, limits)
+    return cv2.VideoCapture(target, cv2.CAP_FFMPEG, limits + [cv2.CAP_PROP_FORMAT, -1] * packets)
 
 
 def is_device(name: str) -> bool:

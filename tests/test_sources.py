@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from live import run_device
 
 import mecpilot
-from controller.errors import FailureError
+from controller.errors import FailureError, UsageError
 from runtime.footage import letterbox
 from runtime.frames import FrameSource
 from runtime.processes import RunningMec, running_mec
@@ -34,8 +35,8 @@ def number_of(image: Image) -> int:
     return round(float(image.mean()) / 10)
 
 
-def write_video(path: Path, frames: int, codec: str = "MJPG") -> Path:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10, SHAPE[1::-1])
+def write_video(path: Path, frames: int, codec: str = "MJPG", fps: float = 10) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, SHAPE[1::-1])
     for number in range(frames):
         writer.write(picture(number % 25))
     writer.release()
@@ -98,6 +99,65 @@ def test_a_recording_can_begin_later_and_be_asked_for_fewer_frames(recording: Pa
 def test_a_closed_loop_takes_one_picture_at_a_time(recording: Path) -> None:
     source = open_source(str(recording), SHAPE)
     assert [number for _, number in captured(source, 100, fps=10, closed_loop=True)] == list(range(12))
+
+
+def test_a_video_can_be_played_by_its_own_times(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mkv", 30, fps=20)
+    source = open_source(str(path), SHAPE, own_times=True)
+    assert source.fps == 20
+    wait_until_ready(source, 8)
+    times, numbers = zip(*captured(source, 100, fps=1), strict=True)
+    assert numbers == tuple(range(25)) + tuple(range(5))
+    assert np.diff(times) == pytest.approx(1 / 20, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    "options", [["--fps", "0"], ["--source-retry", "nan"], ["--source-fps", "25"], ["--source", ""]]
+)
+def test_options_of_a_source_that_contradict_each_other_are_refused(
+    options: list[str], recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert mecpilot.main(["device", "--source", str(recording), "--source-fps", "file", *options]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_folder_has_no_times_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="which has no times of its own; expected a video"):
+        open_source(str(write_folder(tmp_path / "v", 2)), SHAPE, own_times=True)
+
+
+def test_places_in_a_folder_stay_true_when_a_picture_is_skipped(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "v", 6)
+    (folder / "002.png").write_bytes(b"no image")
+    source = open_source(str(folder), SHAPE, first=1)
+    queue = FrameSource(10, 0.001, 1, source.count, 50, False, source.feed)
+    queue.start(time.perf_counter())
+    end_s = time.perf_counter() + 10
+    while not queue.exhausted and time.perf_counter() < end_s:
+        queue.offer(time.perf_counter())
+        if source.ended:
+            break
+    frames = list(queue.waiting)
+    places = [source.source_index(frame.source_index) for frame in frames]
+    assert places == [1, 3, 4, 5]
+    assert [number_of(source.picture(frame.source_index)) for frame in frames] == places
+    (folder / "004.png").unlink()
+    assert [number_of(image) for image in source.replay(places)] == [1, 3, 0, 5]
+    for place in places:
+        source.release(place)
+    assert (source._held, source._place, source._number) == ({}, {}, {})
+
+
+def test_pictures_of_a_pipe_can_be_seen_again_when_they_were_kept(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    data = write_video(tmp_path / "v.mkv", 12).read_bytes()
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(data))
+    writer.start()
+    source = open_source(str(tmp_path / "pipe"), SHAPE, keep=True)
+    list(captured(source, 100, fps=500))
+    assert [number_of(image) for image in source.replay([2, 5, 7])] == [2, 5, 7]
+    source.close()
+    writer.join()
 
 
 def test_a_recording_is_read_only_a_few_pictures_ahead(recording: Path) -> None:
