@@ -78,7 +78,8 @@ class DeviceOptions:
         typer.Option(
             min=0.0,
             metavar="SECONDS",
-            help="How long a camera or stream without a picture is tried again; 0: not at all, inf: for ever.",
+            help="How long a camera, stream or pipe may give no picture; a camera or stream is opened again and "
+            "again meanwhile. 0: not at all, inf: for ever.",
         ),
     ] = DEFAULT_RETRY_S
     source_fps: Annotated[

@@ -65,7 +65,7 @@ class Watch:
         self.unreadable += 1
         if self.unreadable <= MOST_LINES:
             self.log(line)
-        if self.unreadable == MOST_LINES:
+        elif self.unreadable == MOST_LINES + 1:
             self.log("further unreadable pictures are only counted")
 
     def sum_up(self, name: str) -> None:

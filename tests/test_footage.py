@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import tempfile
 import threading
 import zlib
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from test_sources import number_of, picture, write_folder, write_video
+from test_traces import somebody_else
 
 from controller.errors import FailureError, UsageError
 from runtime.footage import open_footage
@@ -130,6 +132,12 @@ def test_the_size_of_a_picture_is_known_before_it_is_decoded(suffix: str) -> Non
     assert decode(data).shape == (37, 53, 3)
 
 
+def test_a_photo_is_turned_as_its_exif_says() -> None:
+    tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)  # orientation 6: a quarter turn
+    exif = b"\xff\xe1" + struct.pack(">H", 8 + len(tiff)) + b"Exif\0\0" + tiff
+    assert decode(jpeg(5)[:2] + exif + jpeg(5)[2:]).shape == (32, 24, 3)
+
+
 def test_deep_and_transparent_pictures_become_plain_ones() -> None:
     for image in (np.full((4, 4, 3), 60_000, np.uint16), np.full((4, 4, 4), 200, np.uint8)):
         decoded = decode(cv2.imencode(".png", image)[1].tobytes())
@@ -224,6 +232,25 @@ def test_a_video_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         open_footage("a\0b")
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+def test_what_may_not_be_read_is_one_line() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        folder, said = write_folder(Path(place) / "v", 3), Said()
+        (folder / "001.png").chmod(0)
+        video = write_video(Path(place) / "v.avi", 3)
+        with somebody_else():
+            assert said.read(open_footage(str(folder))) == [(0, 0), (2, 2)]
+        folder.chmod(0)
+        video.chmod(0)
+        with somebody_else():
+            for path in (folder, video, folder / "000.png"):
+                with pytest.raises(FailureError, match=f"source {path} cannot be read: Permission denied"):
+                    open_footage(str(path))
+    assert said.lines == [f"picture skipped: {folder}/001.png cannot be read: Permission denied"]
+
+
 # Pipes ------------------------------------------------------------------------------------------------------
 
 
@@ -264,6 +291,14 @@ def test_a_pipe_gives_every_picture_that_is_written_into_it(kind: str, fifo: Pat
     assert said.read(open_footage(str(fifo))) == [(number, number) for number in range(12)]
     writer.join()
     assert said.lines == []
+
+
+def test_pictures_may_change_their_size_in_mid_stream(fifo: Path) -> None:
+    large = cv2.imencode(".jpg", np.full((90, 60, 3), 70, np.uint8))[1].tobytes()
+    said, writer = Said(), write_slowly(fifo, jpeg(0) + large + jpeg(2))
+    sizes = [shot.image.shape[:2] for shot in open_footage(str(fifo)).shots(0, said.watch)]
+    writer.join()
+    assert sizes == [(24, 32), (90, 60), (24, 32)]
 
 
 def test_a_damaged_picture_in_a_pipe_is_skipped(fifo: Path) -> None:

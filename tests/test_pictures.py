@@ -144,12 +144,11 @@ def test_what_could_not_be_written_is_one_line_and_no_file(name: str, share: flo
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small disk")
-@pytest.mark.parametrize("name", ["v.mp4", "v.avi", "s.png"])
-def test_a_full_disk_is_exit_code_1_and_no_file(name: str, tmp_path: Path) -> None:
+def test_a_full_disk_is_exit_code_1_and_no_file(tmp_path: Path) -> None:
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(tmp_path)], check=False).returncode:
         pytest.skip("nothing can be mounted here")
     try:
-        video = tmp_path / name
+        video = tmp_path / "v.mp4"
         done = run_device(NOWHERE, Path(os.devnull), frames=8, fps=25, controller="device-only", video=video)
         assert list(tmp_path.iterdir()) == []
     finally:
