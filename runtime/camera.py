@@ -14,7 +14,7 @@ from runtime.masking import shown
 from runtime.shots import Shot, Watch
 
 FIRST_PAUSE_S = 0.25
-LONGEST_PAUSE_S = 2.0
+LONGEST_PAUSE_S = 1.0
 #: A stream that has lasted so long is tried again at once when it is lost.
 STEADY_S = 10.0
 
