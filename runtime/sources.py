@@ -41,6 +41,8 @@ LOOK_S = 0.002
 STALL_S = CAMERA_WAIT_S + 1.0
 #: Share of an interval by which a camera may be early: cameras jitter.
 EARLY_FRAC = 0.25
+#: Least share of an interval between two frames of a camera: after a gap its pictures come in bursts.
+LEAST_STEP_FRAC = 0.5
 #: Longest that the end waits for the thread. A call into a library may last longer; nothing waits for that.
 JOIN_S = 0.25
 
@@ -194,6 +196,7 @@ class FootageSource:
         self._next_number = first
         self._start_s, self._interval_s, self._due_s = math.inf, 0.0, math.inf
         self._look_s = math.inf
+        self._arrived_s = -math.inf  # when the newest frame of a camera did
         # Shared with the thread, under the condition:
         self._condition = threading.Condition()
         self._ready: deque[_Picture] = deque()
@@ -380,12 +383,14 @@ class FootageSource:
         """Offer a picture of a camera when a frame is due."""
         now_s = self._clock()
         with self._condition:
-            due = now_s >= self._due_s - EARLY_FRAC * self._interval_s
+            earliest_s = self._arrived_s + LEAST_STEP_FRAC * self._interval_s
+            due = now_s >= max(self._due_s - EARLY_FRAC * self._interval_s, earliest_s)
             if self._over or not due:
                 return not self._over
             # On the grid of the clock; after a gap the grid begins anew.
             on_grid = now_s < self._due_s + self._interval_s
             self._due_s = (self._due_s if on_grid else now_s) + self._interval_s
+            self._arrived_s = now_s
         framed = letterbox(shot.image, self._shape)
         spooled = self._spool.write(framed) if self._spool else 0
         with self._condition:

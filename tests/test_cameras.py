@@ -106,7 +106,7 @@ def test_frames_that_were_never_captured_do_not_exist_and_the_clock_goes_on(port
         run.finish()
     steps = np.diff(run.times)
     assert steps.max() > 0.4  # the gap is a gap, not a burst of late frames
-    assert np.sort(steps)[: len(steps) // 2].min() > 0.02
+    assert steps.min() > 0.02  # nor do two frames stand for one moment
     assert np.median(steps) == pytest.approx(0.05, rel=0.3)
 
 
