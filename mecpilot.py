@@ -6,10 +6,12 @@ are one line on stderr: exit code 2 for what the user asked, 1 for what failed.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,7 +107,21 @@ def console() -> None:
     """Entry point of the console script."""
     # An exception, so that every ``finally`` is run: processes that a command has started end with it.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    sys.exit(main())
+    try:
+        code: object = main()
+    except SystemExit as stop:
+        code = stop.code
+    _leave(code if isinstance(code, int) else int(code is not None))
+
+
+def _leave(code: int) -> None:
+    """End the process. A reader of a source that hangs in a library would abort it by coming back in between."""
+    if any(thread.name == "source" for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,8 @@ def device(options: DeviceOptions) -> int:
     costs, pilot = _pilot(name, load_costs(held, options.profile), utility, options)
     bank, provenance = _trace_bank(options.uplink), _provenance(held, name, options)
     with ExitStack() as stack:
-        source = stack.enter_context(closing(_source(options, held, work)))
+        source = stack.enter_context(closing(_source(options, held, work, log)))
+        options = options.paced(source.fps)
         compute = LocalCompute(held, work, source=source)
         stop = stack.enter_context(stop_on_signal())
         journal = OutcomeLog(options.outcomes, log) if options.outcomes else None
@@ -111,8 +112,10 @@ def device(options: DeviceOptions) -> int:
             advance(outcome)
         unit.close()
         title = f"{held.workload}: {pilot.name}, {options.mec}"
-        print_summary(summary, title, options.json_out, name, unit.counts.__dict__, options.mec, provenance)
-        if options.video:
+        nothing = not summary.frames and source.failure  # which is all that there is to say
+        if not nothing:
+            print_summary(summary, title, options.json_out, name, unit.counts.__dict__, options.mec, provenance)
+        if options.video and not nothing:
             _write_pictures(options.video, seen, source, work, options.scenario().fps)
     return _exit_code(journal, unit.counts.refused, _trouble(source, summary, options, stop.asked()), log)
 
@@ -169,6 +172,7 @@ def _checked(options: DeviceOptions) -> str:
         from runtime.pictures import check_picture_path
 
         check_picture_path(options.video, "--video")
+    options.check_source()
     return _controller_name(options.controller, options.policy, options.decision)
 
 
@@ -242,14 +246,23 @@ def warm_up_tails(segments: Any) -> None:
         segments.whole(image, decision)
 
 
-def _source(options: DeviceOptions, bundle: Bundle, work: Workload) -> Source:
+def _source(options: DeviceOptions, bundle: Bundle, work: Workload, log: Callable[[str], None]) -> Source:
     from runtime.sources import Samples, open_source
 
     if options.source is None:
         first = options.start or 0
         played = range(first, first + (options.frames_ahead or 1))
         return Samples(work, "test" if options.start is None else "all", played)
-    return open_source(options.source, bundle.frame_shape, options.start or 0, keep=options.video is not None)
+    keep, own_times = options.video is not None, options.source_fps is not None
+    return open_source(
+        options.source,
+        bundle.frame_shape,
+        options.start or 0,
+        keep,
+        retry_s=options.source_retry,
+        own_times=own_times,
+        log=log,
+    )
 
 
 def _write_pictures(path: Path, seen: list[Outcome], source: Source, work: Workload, fps: float) -> None:

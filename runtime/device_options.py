@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, TypeVar, get_type_hints
 
 import typer
 
+from controller.errors import UsageError
 from controller.scenario import Scenario
+from runtime.trace_formats import TRACE_HELP
 from runtime.workloads.base import WORKLOADS
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
 DEFAULT_FRAMES = 300
+DEFAULT_RETRY_S = 60.0
 UNLIMITED_FRAMES = 1_000_000_000  # a source ends before, or is stopped: three years at ten frames per second
 
 PROFILE_HELP = 'Profile file, or "shipped"; default: this machine\'s, else shipped.'
@@ -64,7 +68,25 @@ class DeviceOptions:
     source: Annotated[
         str | None,
         typer.Option(
-            help="Video file, image folder, camera index or URL, letterboxed; default: the workload's samples."
+            help="Video file, image folder, camera index or device, FIFO, - for stdin, or URL; letterboxed. "
+            "Default: the workload's samples."
+        ),
+    ] = None
+    source_retry: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            metavar="SECONDS",
+            help="How long a camera, stream or pipe may give no picture; a camera or stream is opened again and "
+            "again meanwhile. 0: not at all, inf: for ever.",
+        ),
+    ] = DEFAULT_RETRY_S
+    source_fps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="file",
+            help="file: play a video by the times in it, and --fps is its mean rate. Default: a video or folder is "
+            "played at --fps.",
         ),
     ] = None
     frames: Annotated[
@@ -74,7 +96,9 @@ class DeviceOptions:
     deadline_ms: Annotated[float, typer.Option(min=0.001, help="From capture to answer.")] = 100.0
     slowdown: Annotated[float, typer.Option(min=1.0, help="Emulate a device this many times slower.")] = 1.0
     device_load: Annotated[float, typer.Option(min=0.0, max=0.95, help="Mean share taken by other tasks.")] = 0.0
-    uplink: Annotated[Path | None, typer.Option(help="Trace that shapes the uplink; default: not shaped.")] = None
+    uplink: Annotated[
+        Path | None, typer.Option(help=f"Trace that shapes the uplink; default: not shaped. {TRACE_HELP}")
+    ] = None
     uplink_share: Annotated[float, typer.Option(min=1e-6, max=1.0, help="Share of the trace's bandwidth.")] = 1.0
     uplink_start_s: Annotated[float, typer.Option(min=0.0, help="Where in the trace to begin.")] = 0.0
     rtt_ms: Annotated[float, typer.Option(min=0.0, help="Round trip of the shaped link.")] = 10.0
@@ -91,6 +115,21 @@ class DeviceOptions:
     bundle: BundleDir = None
     profile: ProfileFile = None
     data: Annotated[Path | None, typer.Option(help="Directory with the workload's data.")] = None
+
+    def paced(self, own_fps: float | None) -> DeviceOptions:
+        """The same at the frame rate of the source, if that is played by its own times."""
+        return self if own_fps is None else replace(self, fps=own_fps)
+
+    def check_source(self) -> None:
+        """UsageError where the options of the source contradict each other."""
+        if self.source_fps not in (None, "file"):
+            raise UsageError(f"got --source-fps {self.source_fps}; expected file: the times in the video file")
+        if self.source_fps and self.source is None:
+            raise UsageError("got --source-fps without --source; expected a video file as --source")
+        if self.source_fps and self.fps == 0:
+            raise UsageError("got --source-fps file with --fps 0 (as fast as they are answered); expected one of them")
+        if math.isnan(self.source_retry):
+            raise UsageError("got --source-retry nan; expected seconds, or inf")
 
     def scenario(self) -> Scenario:
         """The conditions that the options describe."""

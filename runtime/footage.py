@@ -1,129 +1,100 @@
-"""What can be read as a row of pictures? A video file, a folder of images, a camera, a stream; nothing of time in here.
+"""What can be read as a row of pictures? A video file, a folder of images, a camera, a stream, a pipe.
 
-Pictures come as OpenCV gives them, blue-green-red of any size; ``letterbox`` brings them to a workload's frame.
+Each kind has a module of its own; ``open_footage`` tells them apart. Pictures come as OpenCV gives them,
+blue-green-red of any size; ``letterbox`` brings them to a workload's frame.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import stat
 from pathlib import Path
-from typing import Any, Protocol
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
 
-from controller.errors import FailureError
+from controller.errors import FailureError, UsageError
+from runtime.camera import Camera
+from runtime.image_folder import ImageFolder
+from runtime.masking import shown
+from runtime.pipe_stream import STDIN, STDIN_NAME, PipeStream
+from runtime.shots import Footage
+from runtime.video_file import VideoFile
 from runtime.workloads.base import Image
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-EXPECTED = "a video file, a folder of images, a camera index, or a URL such as rtsp://HOST/STREAM"
-# What goes wrong is told by the errors raised here; the library below OpenCV can be quieted in no other way.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-#: Longest that a camera may take to open, and to give its next picture.
-CAMERA_WAIT_S = 5.0
-
-
-class Footage(Protocol):
-    """Something that gives pictures in order."""
-
-    name: str
-    live: bool  # pictures pass whether or not they are taken
-
-    def images(self, first: int) -> Iterator[Image]:
-        """Pictures from that number on; may be called again, by a live one without the pictures that have passed."""
-        ...
-
-
-class VideoFile:
-    """Every picture of a video."""
-
-    live = False
-
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
-        self._path = path
-        _opened(str(path), self.name).release()
-
-    def images(self, first: int) -> Iterator[Image]:
-        capture = _opened(str(self._path), self.name)
-        try:
-            for _ in range(first):
-                capture.grab()
-            yield from _read_all(capture)
-        finally:
-            capture.release()
-
-
-class ImageFolder:
-    """The images of a folder, in the order of their names."""
-
-    live = False
-
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
-        self._paths = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not self._paths:
-            kinds = " ".join(IMAGE_SUFFIXES)
-            raise FailureError(f"source {path} holds no images; expected a folder with some of: {kinds}")
-
-    def images(self, first: int) -> Iterator[Image]:
-        for path in self._paths[first:]:
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is None:
-                raise FailureError(f"{path} cannot be read as an image")
-            yield np.asarray(image, np.uint8)
-
-
-class Camera:
-    """A camera of this machine by its index, or a stream by its URL."""
-
-    live = True
-
-    def __init__(self, target: int | str) -> None:
-        self.name = f"camera {target}" if isinstance(target, int) else target
-        self._capture = _opened(target, self.name)
-
-    def images(self, first: int) -> Iterator[Image]:
-        try:
-            yield from _read_all(self._capture)
-        finally:
-            self._capture.release()
+EXPECTED = (
+    "a video file, a folder of images, a camera index or device such as /dev/video0, a FIFO, - for standard input, "
+    "or a URL such as rtsp://HOST/STREAM"
+)
+#: What OpenCV's FFmpeg can receive; anything else is a slip of the pen, which no second try mends.
+SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "tls", "rtp", "srtp", "srt", "mms", "mmsh")
+VIDEO4LINUX_MAJOR = 81
 
 
 def open_footage(text: str) -> Footage:
-    """What the user named; FailureError in one line when there is nothing that can be read."""
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    path = Path(text)
-    if path.is_dir():
-        return ImageFolder(path)
-    if path.is_file():
-        return VideoFile(path)
-    if text.isdecimal():
+    """What the user named; an error in one line when there is nothing that can be read."""
+    if not text.strip():
+        raise UsageError(f"got --source {text!r}; expected {EXPECTED}")
+    if text == STDIN:
+        behind = "/proc/self/fd/0"
+        return VideoFile(Path(behind), STDIN_NAME) if _kind_of(behind) == "file" else PipeStream(text)
+    return _of_path(text) or _of_path(unquote(text.removeprefix("file://").removeprefix("file:"))) or _elsewhere(text)
+
+
+def _of_path(text: str) -> Footage | None:
+    """What has that name in the file system."""
+    kind = _kind_of(text)
+    if kind == "folder":
+        return ImageFolder(Path(text))
+    if kind == "file":
+        return VideoFile(Path(text))
+    if kind == "FIFO":
+        return PipeStream(text)
+    if kind == "camera":
+        return Camera(os.path.abspath(text))
+    if kind:
+        raise FailureError(f"source {shown(text)} is a {kind}; expected {EXPECTED}")
+    return None
+
+
+def _kind_of(name: str) -> str:
+    """What a path leads to; empty when it leads nowhere."""
+    try:
+        found = os.stat(name)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return ""
+    except OSError as error:
+        if "://" in name:
+            return ""
+        raise FailureError(f"source {shown(name)} cannot be read: {error.strerror or error}") from None
+    if stat.S_ISCHR(found.st_mode) and os.major(found.st_rdev) == VIDEO4LINUX_MAJOR:
+        return "camera"
+    return next((kind for is_kind, kind in _KINDS if is_kind(found.st_mode)), "file of no known kind")
+
+
+_KINDS = (
+    (stat.S_ISDIR, "folder"),
+    (stat.S_ISREG, "file"),
+    (stat.S_ISFIFO, "FIFO"),
+    (stat.S_ISCHR, "device, but no camera"),
+    (stat.S_ISBLK, "block device"),
+    (stat.S_ISSOCK, "socket"),
+)
+
+
+def _elsewhere(text: str) -> Footage:
+    """What is in no file: a camera by its index, one that is not plugged in yet, a stream."""
+    if text.isdecimal() and text.isascii() and len(text) < 6:
         return Camera(int(text))
-    if "://" in text:
+    if text.startswith(("/dev/video", "/dev/v4l/")):
         return Camera(text)
-    raise FailureError(f"source {text}: no such file or folder; expected {EXPECTED}")
-
-
-def _opened(target: int | str, name: str) -> Any:
-    if isinstance(target, int):
-        capture = cv2.VideoCapture(target)
-    else:
-        wait_ms = int(CAMERA_WAIT_S * 1e3)
-        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, wait_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, wait_ms]
-        capture = cv2.VideoCapture(target, cv2.CAP_FFMPEG, limits)
-    if not capture.isOpened():
-        raise FailureError(f"source {name} cannot be opened; expected {EXPECTED}")
-    return capture
-
-
-def _read_all(capture: Any) -> Iterator[Image]:
-    while True:
-        there, image = capture.read()
-        if not there:
-            return
-        yield image
+    scheme, is_url, _ = text.partition("://")
+    if is_url and scheme.lower() in SCHEMES:
+        return Camera(text)
+    if is_url and scheme.lower() != "file":
+        raise FailureError(f"source {shown(text)}: no stream can be read by {shown(scheme)}; expected {EXPECTED}")
+    raise FailureError(f"source {shown(text)}: no such file or folder; expected {EXPECTED}")
 
 
 def letterbox(image: Image, shape: tuple[int, ...]) -> Image:

@@ -6,7 +6,9 @@ frame over a caption with the status, the latency against the deadline, and the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ import numpy as np
 
 from controller.errors import FailureError, UsageError
 from controller.records import Outcome
+from runtime.capture import open_capture, pictures
 from runtime.ink import FAINT, GREY, INK, WHITE, Colour, blank, text_width, write
+from runtime.masking import shown
 from runtime.workloads.base import Image
 
 Draw = Callable[[Image, Any], Image]  # see Workload.draw
@@ -48,8 +52,11 @@ def check_picture_path(path: Path, option: str) -> None:
     """UsageError unless a file of that name can be written."""
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         raise UsageError(f"{option} {path}; expected a name that ends in one of: {' '.join(PICTURE_SUFFIXES)}")
-    if not path.absolute().parent.is_dir():
+    folder = path.absolute().parent
+    if not folder.is_dir() or path.is_dir():
         raise UsageError(f"{option} {path}; expected a file in a folder that exists")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{option} {path}; expected a file in a folder that can be written to")
 
 
 # One frame --------------------------------------------------------------------------------------------------
@@ -166,25 +173,77 @@ def grid(panels: Sequence[Image], columns: int) -> Image:
 
 
 def write_png(path: Path, image: Image) -> None:
-    try:
-        path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
-    except OSError as error:
-        raise FailureError(f"cannot write {path}: {error.strerror}") from None
+    with _whole(path) as partial:
+        there, data = cv2.imencode(".png", image)
+        if not there:
+            raise FailureError(f"cannot write {path}: OpenCV cannot encode this picture")
+        partial.write_bytes(data.tobytes())
 
 
 def write_video(path: Path, panels: Iterable[Image], fps: float) -> None:
     """Panels of one size as a video."""
-    writer = None
+    with _whole(path) as partial:
+        count = _write_frames(partial, path, panels, fps)
+        if not count:
+            raise FailureError("there is no frame to draw")
+        if (readable := _frames_in(partial)) != count:
+            # The writer says nothing of a disk that is full; the file does.
+            raise FailureError(f"cannot write {path}: {readable} of {count} frames are in it; is the disk full?")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file to write to, which gets its name at the end of the block; after an error there is none."""
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    try:
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        raise FailureError(f"cannot write {path}: {error.strerror or error}") from None
+    except (cv2.error, MemoryError) as error:
+        raise FailureError(f"cannot write {path}: {shown(str(error) or 'no memory')}") from None
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _write_frames(partial: Path, path: Path, panels: Iterable[Image], fps: float) -> int:
+    """How many were handed to the writer."""
+    writer, count = None, 0
     try:
         for image in panels:
             if writer is None:
                 codec = cv2.VideoWriter.fourcc(*VIDEO_CODECS[path.suffix.lower()])
-                writer = cv2.VideoWriter(str(path), codec, fps, image.shape[1::-1])
+                writer = cv2.VideoWriter(str(partial), codec, fps, image.shape[1::-1])
                 if not writer.isOpened():
-                    raise FailureError(f"cannot write {path}: OpenCV cannot write this kind of video here")
+                    raise FailureError(f"cannot write {path}: OpenCV cannot write such a video into this folder")
             writer.write(image)
+            count += 1
     finally:
         if writer is not None:
             writer.release()
-    if writer is None:
-        raise FailureError("there is no frame to draw")
+    return count
+
+
+def _frames_in(path: Path) -> int:
+    """How many whole frames a video has. All are read; only the last are decoded, for it breaks off at its end."""
+    packets = open_capture(os.path.abspath(path), packets=True)
+    if packets is None:
+        return 0
+    count = sum(1 for _ in pictures(packets))
+    packets.release()
+    frames = open_capture(os.path.abspath(path))
+    if frames is None or _is_cut_off(path):
+        return max(count - 1, 0)
+    tail = min(count, 3)
+    frames.set(cv2.CAP_PROP_POS_FRAMES, count - tail)
+    decoded = sum(1 for _ in pictures(frames))
+    frames.release()
+    return count - tail + min(decoded, tail)
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether an AVI ends before its header says; an MP4 that does cannot even be opened."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    return head.startswith(b"RIFF") and int.from_bytes(head[4:], "little") + len(head) > path.stat().st_size

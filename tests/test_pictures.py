@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +96,53 @@ def test_a_video_has_every_frame_in_order(suffix: str, tmp_path: Path) -> None:
         means.append(float(read[1][100:200, 100:200].mean()))
     assert means == pytest.approx([7, 27, 47, 67], abs=5)
     assert capture.get(cv2.CAP_PROP_FPS) == 10
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Writing more fails, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+@pytest.mark.parametrize("name", ["v.mp4", "v.avi", "s.png"])
+def test_what_could_not_be_written_is_one_line_and_no_file(name: str, share: float, tmp_path: Path) -> None:
+    path, noise = tmp_path / name, np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+
+    def write() -> None:
+        write_pictures(path, [outcome(frame=i) for i in range(20)], lambda _: (noise for _ in range(20)), draw, 10)
+
+    write()
+    whole = path.read_bytes()
+    with (
+        files_of_at_most(int(share * len(whole))),
+        pytest.raises(FailureError, match=f"cannot write {path}: ") as raised,
+    ):
+        write()
+    assert "\n" not in str(raised.value)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert path.read_bytes() == whole  # the one from before
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small disk")
+def test_a_full_disk_is_exit_code_1_and_no_file(tmp_path: Path) -> None:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(tmp_path)], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        video = tmp_path / "v.mp4"
+        done = run_device(NOWHERE, Path(os.devnull), frames=8, fps=25, controller="device-only", video=video)
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert done.code == 1
+    assert f"cannot write {video}: " in done.err
+    assert "Traceback" not in done.err
 
 
 def test_without_a_frame_there_is_no_picture(tmp_path: Path) -> None:
