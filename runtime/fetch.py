@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from controller.errors import FailureError
+from runtime.atomic import copy_whole
 
 T = TypeVar("T")
 Way = tuple[str, Callable[[], Path]]
@@ -27,10 +28,26 @@ APT_TIMEOUT_S = 120.0
 
 
 def cache_dir() -> Path:
-    """The user's cache: $MECPILOT_CACHE, else $XDG_CACHE_HOME/mecpilot, else ~/.cache/mecpilot."""
+    """The user's cache: $MECPILOT_CACHE, else $XDG_CACHE_HOME/mecpilot, else ~/.cache/mecpilot; for a user without a
+    home directory a temporary directory. It may not exist, and need not be writable."""
     if chosen := os.environ.get("MECPILOT_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mecpilot"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "mecpilot"
+    try:
+        return Path.home() / ".cache" / "mecpilot"
+    except RuntimeError:  # neither HOME nor an entry in the user database
+        return _temporary_cache()
+
+
+def _temporary_cache() -> Path:
+    """A directory of this user alone. One that somebody else put there is not believed."""
+    path = Path(os.environ.get("TMPDIR") or "/tmp") / f"mecpilot-{os.getuid()}"
+    try:
+        is_ours = path.lstat().st_uid == os.getuid()
+    except OSError:
+        is_ours = True
+    return path if is_ours else path.with_name(f"{path.name}-{os.getpid()}")
 
 
 def first_that_works(failure: str, ways: Sequence[Way], read: Callable[[Path], T]) -> T:
@@ -93,9 +110,7 @@ def keep(source: Path, target: Path, names: Iterable[str]) -> Path:
     """Copy files into a directory of the cache, each appearing under its name only when it is complete."""
     target.mkdir(parents=True, exist_ok=True)
     for name in names:
-        partial = target / f".{name}.{os.getpid()}"
-        shutil.copyfile(source / name, partial)
-        os.replace(partial, target / name)
+        copy_whole(source / name, target / name)
     return target
 
 
