@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import io
 import os
 import sys
 import threading
@@ -192,11 +193,12 @@ def _open_missing_streams() -> None:
                 os.dup2(opened, descriptor)
                 os.close(opened)
     if sys.stdout is None:
-        sys.stdout = open(1, "w", closefd=False)
+        sys.stdout = os.fdopen(1, "w", closefd=False)
     if sys.stderr is None:
-        sys.stderr = open(2, "w", closefd=False)
+        sys.stderr = os.fdopen(2, "w", closefd=False)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # LC_ALL=C, or a file name that is no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # LC_ALL=C, or a file name that is no text
 
 
 def _flush(exit_code: int) -> int:

@@ -22,13 +22,23 @@ from controller.registry import CONTROLLER_NAMES, make_controller
 from controller.streaming import Stream
 from controller.uplink import TraceBank
 from controller.utility import Utility
+from runtime.atomic import STDOUT
 from runtime.bundle import Bundle, open_bundle
-from runtime.console import log_as, print_summary, progress, stop_on_signal
-from runtime.device_options import DEFAULT_ENDPOINT, BundleDir, DeviceOptions, ProfileFile, WorkloadName, takes
+from runtime.console import log_as, print_summary, progress
+from runtime.device_options import (
+    DEFAULT_ENDPOINT,
+    MAX_SLOWDOWN,
+    BundleDir,
+    DeviceOptions,
+    ProfileFile,
+    WorkloadName,
+    takes,
+)
 from runtime.outcome_log import OutcomeLog
 from runtime.policy_file import load_policy, shipped_policy
 from runtime.processes import say_ready
 from runtime.profile import candidates, load_costs
+from runtime.signals import stop_on_signal
 from runtime.summary import RunSummary
 from runtime.tuning_file import load_tunings, tuning_of
 from runtime.workloads.base import WORKLOADS, Workload, get_workload, stream_score
@@ -42,7 +52,9 @@ def mec(
     workload: WorkloadName = WORKLOADS[0],
     bundle: BundleDir = None,
     profile: ProfileFile = None,
-    slowdown: Annotated[float, typer.Option(min=1.0, help="Emulate a MEC this many times slower.")] = 1.0,
+    slowdown: Annotated[
+        float, typer.Option(min=1.0, max=MAX_SLOWDOWN, help="Emulate a MEC this many times slower.")
+    ] = 1.0,
     queue_limit: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are rejected.")] = 64,
     ready_file: Annotated[Path | None, typer.Option(help="Write the endpoint here once bound.")] = None,
 ) -> int:
@@ -75,7 +87,8 @@ def mec(
 
 @takes(DeviceOptions)
 def device(options: DeviceOptions) -> int:
-    """Answer frames, deciding each one."""
+    """Answer frames, deciding each one. SIGTERM and Ctrl-C end it orderly, with the summary; so does SIGHUP without
+    --outcomes, with it SIGHUP reopens that file."""
     from runtime.daemon import drive, open_device
     from runtime.local_compute import LocalCompute
 
@@ -87,32 +100,53 @@ def device(options: DeviceOptions) -> int:
     with ExitStack() as stack:
         source = stack.enter_context(closing(_source(options, held, work)))
         compute = LocalCompute(held, work, source=source)
-        stop = stack.enter_context(stop_on_signal())
-        journal = OutcomeLog(options.outcomes, log) if options.outcomes else None
-        if journal:
-            stack.callback(journal.close)
         _settle()
         compute.warm_up(tuple(costs.space.decisions[row] for row in _rows_in_use(costs, pilot)))
         gc.freeze()
         loop: dict[str, Any] = {"closed_loop": options.fps == 0, "feed": source.feed, "log": log}
         unit = open_device(options.mec, compute, costs, options.scenario(), utility, bank, **loop)
         stack.callback(unit.close)
+        journal = OutcomeLog(options.outcomes, log) if options.outcomes else None  # nothing is refused any more
+        if journal:
+            stack.callback(journal.close)
+        stop = stack.enter_context(stop_on_signal(journal.reopen if journal else None))
         stop.then(unit.stop)
         summary, seen = RunSummary(_stream(work, options)), list[Outcome]()
-        advance = stack.enter_context(progress(options.frames_ahead))
-        for outcome in drive(unit, pilot, costs, log):
+        advance = stack.enter_context(progress(options.frames_ahead, log))
+
+        def record(outcome: Outcome) -> None:
             summary.add(outcome)
             if journal:
                 journal.write(outcome)
+                if journal.ended:
+                    unit.stop()
             source.release(outcome.source_index)
             if options.video:
                 seen.append(outcome)
             advance(outcome)
+
+        for outcome in drive(unit, pilot, costs, log):
+            record(outcome)
         unit.close()
+        for outcome in unit.take_outcomes():  # of frames that an end in mid-frame left behind
+            record(outcome)
+        if journal:
+            journal.close()
         title = f"{held.workload}: {pilot.name}, {options.mec}"
-        print_summary(summary, title, options.json_out, name, unit.counts.__dict__)
-        if options.video:
-            _write_pictures(options.video, seen, source, work, options.scenario().fps)
+        taken = options.outcomes == STDOUT
+        try:
+            print_summary(
+                summary,
+                title,
+                options.json_out,
+                name,
+                unit.counts.__dict__,
+                quiet=options.quiet,
+                stdout_taken=taken,
+            )
+        finally:
+            if options.video:
+                _write_pictures(options.video, seen, source, work, options.scenario().fps)
     return _exit_code(journal, unit.counts.refused, _trouble(source, summary, options, stop.asked()), log)
 
 
@@ -147,6 +181,7 @@ def pinned_row(costs: CostTable, decision: str) -> int:
 
 def _checked(options: DeviceOptions) -> str:
     """Name of the controller, once nothing is left to complain about."""
+    options.check()
     if options.video is not None:
         from runtime.pictures import check_picture_path
 
@@ -228,7 +263,9 @@ def _source(options: DeviceOptions, bundle: Bundle, work: Workload) -> Source:
     from runtime.sources import Samples, open_source
 
     if options.source is None:
-        first = options.start or 0
+        first, count = options.start or 0, work.sample_count("test" if options.start is None else "all")
+        if first >= count:
+            raise UsageError(f"--start {first}; expected at most {count - 1}, for {work.name} has {count} samples")
         played = range(first, first + (options.frames_ahead or 1))
         return Samples(work, "test" if options.start is None else "all", played)
     return open_source(options.source, bundle.frame_shape, options.start or 0, keep=options.video is not None)

@@ -16,6 +16,7 @@ from typing import Any
 from controller.records import Outcome
 from runtime.atomic import STDOUT, write_whole
 from runtime.repeats import Repeats
+from runtime.status_line import StatusLine
 from runtime.summary import RunSummary
 
 
@@ -71,10 +72,10 @@ def _has_room(stream: Any) -> bool:
         return True  # no stream of the system
 
 
-def progress(frames: int | None) -> AbstractContextManager[Callable[[Outcome], None]]:
-    """A bar on a terminal, silence elsewhere; None frames when nobody knows how many there will be."""
+def progress(frames: int | None, log: Callable[[str], None]) -> AbstractContextManager[Callable[[Outcome], None]]:
+    """A bar on a terminal, elsewhere a line per minute; None frames when nobody knows how many there will be."""
     if not sys.stderr.isatty():
-        return nullcontext(lambda _: None)
+        return nullcontext(StatusLine(log).add)
     return _Bar(frames)
 
 

@@ -10,11 +10,16 @@ from typing import Annotated, TypeVar, get_type_hints
 
 import typer
 
+from controller.errors import UsageError
 from controller.scenario import Scenario
+from runtime.atomic import STDOUT, check_apart, check_writable
+from runtime.data import check_data_dir
 from runtime.workloads.base import WORKLOADS
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
 DEFAULT_FRAMES = 300
+MAX_SLOWDOWN = 1e4
+MIN_FPS = 0.001
 UNLIMITED_FRAMES = 1_000_000_000  # a source ends before, or is stopped: three years at ten frames per second
 
 WorkloadName = Annotated[str, typer.Option("--workload", help=f"One of: {', '.join(WORKLOADS)}.")]
@@ -71,26 +76,49 @@ class DeviceOptions:
     frames: Annotated[
         int | None, typer.Option(min=1, help="Frames to capture; default: 300 samples, or the whole --source.")
     ] = None
-    fps: Annotated[float, typer.Option(min=0.0, help="Frames per second; 0: as fast as they are answered.")] = 10.0
-    deadline_ms: Annotated[float, typer.Option(min=0.001, help="From capture to answer.")] = 100.0
-    slowdown: Annotated[float, typer.Option(min=1.0, help="Emulate a device this many times slower.")] = 1.0
+    fps: Annotated[
+        float, typer.Option(min=0.0, max=1000.0, help="Frames per second; 0: as fast as they are answered.")
+    ] = 10.0
+    deadline_ms: Annotated[float, typer.Option(min=0.001, max=3.6e6, help="From capture to answer.")] = 100.0
+    slowdown: Annotated[
+        float, typer.Option(min=1.0, max=MAX_SLOWDOWN, help="Emulate a device this many times slower.")
+    ] = 1.0
     device_load: Annotated[float, typer.Option(min=0.0, max=0.95, help="Mean share taken by other tasks.")] = 0.0
     uplink: Annotated[Path | None, typer.Option(help="Trace that shapes the uplink; default: not shaped.")] = None
     uplink_share: Annotated[float, typer.Option(min=1e-6, max=1.0, help="Share of the trace's bandwidth.")] = 1.0
     uplink_start_s: Annotated[float, typer.Option(min=0.0, help="Where in the trace to begin.")] = 0.0
-    rtt_ms: Annotated[float, typer.Option(min=0.0, help="Round trip of the shaped link.")] = 10.0
+    rtt_ms: Annotated[float, typer.Option(min=0.0, max=60e3, help="Round trip of the shaped link.")] = 10.0
     start: Annotated[
         int | None, typer.Option(min=0, help="First test image or video frame; default: the first of the test part.")
     ] = None
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0
-    outcomes: Annotated[Path | None, typer.Option(help="JSONL file, one line per frame.")] = None
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed.")] = 0
+    outcomes: Annotated[
+        str | None,
+        typer.Option(
+            help="Append one JSON line per frame to this file or FIFO, - for stdout (the summary then goes to stderr). "
+            "SIGHUP reopens it, as logrotate needs. A log that is full or not read costs lines, never frames."
+        ),
+    ] = None
     video: Annotated[
         Path | None, typer.Option(help="Write what it looked like: .mp4 or .avi, or a strip of frames as .png.")
     ] = None
     json_out: Annotated[str | None, typer.Option("--json", help="Summary as JSON: a file, or - for stdout.")] = None
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no table at the end.")] = False
     bundle: BundleDir = None
     profile: ProfileFile = None
     data: Annotated[Path | None, typer.Option(help="Directory with the workload's data.")] = None
+
+    def check(self) -> None:
+        """UsageError for what cannot be, before anything is touched or takes time."""
+        if 0 < self.fps < MIN_FPS:
+            raise UsageError(f"--fps {self.fps:g}; expected 0, or at least {MIN_FPS:g}")
+        check_data_dir(self.data)
+        outputs = {"--outcomes": self.outcomes, "--json": self.json_out, "--video": self.video}
+        inputs = {"--policy": self.policy, "--tuning": self.tuning, "--uplink": self.uplink, "--profile": self.profile}
+        for option, path in outputs.items():
+            check_writable(path, option)
+        source = None if self.source == STDOUT else self.source
+        check_apart(outputs, {**inputs, "--source": source})
 
     def scenario(self) -> Scenario:
         """The conditions that the options describe."""

@@ -13,7 +13,6 @@ import errno
 import fcntl
 import os
 import select
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -192,7 +191,9 @@ class FifoSink:
             try:
                 descriptor = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             except OSError as error:
-                raise OSError(error.errno, "nobody reads it" if error.errno == errno.ENXIO else error.strerror) from None
+                raise OSError(
+                    error.errno, "nobody reads it" if error.errno == errno.ENXIO else error.strerror
+                ) from None
             self._stream = StreamSink(self.name, descriptor)
         try:
             return self._stream.write(lines, wait_s)

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from controller.costs import CostTable
-from controller.errors import UsageError
+from controller.errors import FailureError, UsageError
 from controller.records import Decision, Floats
 from controller.regression import LayerModel, PredictionError
 from controller.scenario import ScenarioRange

@@ -38,7 +38,9 @@ def test_lines_that_differ_in_numbers_become_one_with_a_count() -> None:
         printed.at(i / 1000, f"the MEC broke the protocol: got {i} bytes at 0x{i:x}")
     assert len(printed.lines) == 1
     printed.later(10.0)
-    assert printed.lines[1:] == ["the MEC broke the protocol: got 999 bytes at 0x3e7 (999 more like it in the last 10 s)"]
+    assert printed.lines[1:] == [
+        "the MEC broke the protocol: got 999 bytes at 0x3e7 (999 more like it in the last 10 s)"
+    ]
 
 
 def test_a_flapping_link_is_two_lines_per_window_and_the_last_line_is_how_it_stands() -> None:
