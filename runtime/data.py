@@ -127,11 +127,12 @@ def check_data_dir(directory: Path | None) -> None:
     """
     if directory is None:
         return
+    if not os.path.isdir(directory):
+        raise UsageError(f"--data {directory} is not a directory; expected one that holds the data set")
     try:
         names = set(os.listdir(directory))
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UsageError(f"--data {directory}: {why}; expected a directory that holds the data set") from None
+    except OSError as error:
+        raise UsageError(f"--data {directory}: {error.strerror}; expected a directory that can be read") from None
     known = {VIDEO_NAME, *(spec.name for spec in FILES.values()), *(f"{spec.name}.gz" for spec in FILES.values())}
     if not names & known:
         raise UsageError(
