@@ -46,7 +46,7 @@ def _temporary_cache() -> Path:
     try:
         is_ours = path.lstat().st_uid == os.getuid()
     except OSError:
-        is_ours = True
+        is_ours = True  # nobody's yet
     return path if is_ours else path.with_name(f"{path.name}-{os.getpid()}")
 
 
@@ -108,7 +108,8 @@ def from_urls(base: str, names: Iterable[str], take: Callable[[Path], Path]) -> 
 
 def keep(source: Path, target: Path, names: Iterable[str]) -> Path:
     """Copy files into a directory of the cache, each appearing under its name only when it is complete."""
-    target.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    target.mkdir(exist_ok=True)
     for name in names:
         copy_whole(source / name, target / name)
     return target
@@ -124,15 +125,21 @@ def ways_to(
     verify: Callable[[Path], object],
 ) -> list[Way]:
     """In this order: the directory that the user gives, the system's, the cache, the Debian package whose place is the
-    system's, upstream. What is fetched is verified and kept in the cache; ``names`` are its files."""
+    system's, upstream. What is fetched is verified and kept in the cache, or in a temporary directory where the cache
+    cannot be written; ``names`` are its files."""
+    spare = _temporary_cache() / cached.name
 
     def kept(source: Path) -> Path:
         verify(source)
-        return keep(source, cached, names)
+        try:
+            return keep(source, cached, names)
+        except OSError:
+            return keep(source, spare, names)
 
     ways: list[Way] = [
         (f"system directory {system}", lambda: system),
         (f"cache {cached}", lambda: cached),
+        *([(f"temporary cache {spare}", lambda: spare)] if os.path.isdir(spare) and spare != cached else []),
         (
             f"Debian package {package}",
             lambda: from_debian_package(package, lambda root: kept(root / system.relative_to("/"))),

@@ -130,11 +130,11 @@ class OutcomeLog:
         return written
 
     def _failed(self, error: OSError) -> None:
+        self.ended = self._is_stdout and error.errno == errno.EPIPE
         if not self._failing:
-            self._complain(f"cannot write {self._sink.name}: {error.strerror}; outcomes wait or are lost, frames go on")
+            what_now = "nobody reads it any more" if self.ended else "outcomes wait or are lost, frames go on"
+            self._complain(f"cannot write {self._sink.name}: {error.strerror}; {what_now}")
         self._failing = True
-        if self._is_stdout and error.errno == errno.EPIPE:
-            self.ended = True
 
     def _open_again(self) -> None:
         self._reopen = False
