@@ -93,6 +93,8 @@ def check_writable(path: Path | str | None, option: str, *, make_folder: bool = 
 
 def _obstacle(path: Path, make_folder: bool) -> str:
     """What keeps a file from being written there, or nothing."""
+    if "\0" in str(path):
+        return "embedded null byte"
     try:
         if path.is_dir():
             return "Is a directory"
@@ -108,8 +110,6 @@ def _obstacle(path: Path, make_folder: bool) -> str:
         return _folder_obstacle(folder)
     except OSError as error:
         return error.strerror or str(error)
-    except ValueError as error:  # a NUL character
-        return str(error)
 
 
 def _folder_obstacle(folder: Path) -> str:
