@@ -181,11 +181,11 @@ def pinned_row(costs: CostTable, decision: str) -> int:
 
 def _checked(options: DeviceOptions) -> str:
     """Name of the controller, once nothing is left to complain about."""
-    options.check()
     if options.video is not None:
         from runtime.pictures import check_picture_path
 
         check_picture_path(options.video, "--video")
+    options.check()
     return _controller_name(options.controller, options.policy, options.decision)
 
 
