@@ -1,19 +1,24 @@
 """The front door: which sub-command was asked for, and how does its end reach the user?
 
 Sub-commands are imported when they are called, so that ``mecpilot device`` never loads the training stack. Errors
-are one line on stderr: exit code 2 for what the user asked, 1 for what failed.
+are one line on stderr: exit code 2 for what the user asked, 1 for what failed, 70 for a bug. Whatever the standard
+streams are (closed, full, a reader that went away), a command ends with a line or quietly, never with a traceback.
+``MECPILOT_DEBUG=1`` shows the traceback of any error that is not a user's.
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import importlib
+import io
 import os
-import signal
 import sys
 import threading
-from collections.abc import Sequence
-from typing import Any
+
+TYPE_CHECKING = False  # as typing's: that module costs milliseconds before signals are handled
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
 #: name -> (module, attribute, one line of help). The attribute is a typer function or a typer app.
 COMMANDS = {
@@ -27,6 +32,13 @@ COMMANDS = {
     "device": ("runtime.commands", "device", "answer frames, deciding each one"),
 }
 VERSION = "0.1.0"
+OUR_PACKAGES = ("controller", "runtime", "envs", "agents")
+TRAINING_PACKAGES = ("gymnasium", "stable_baselines3", "tensorboard", "matplotlib")
+BUG = 70  # EX_SOFTWARE of sysexits.h
+
+
+class _ReaderGone(Exception):
+    """Standard output is a pipe that nobody reads any more. Not an OSError, which typer would end by itself."""
 
 
 def _help() -> str:
@@ -34,7 +46,7 @@ def _help() -> str:
     return (
         "mecpilot: decides, frame by frame, how each inference runs between a device and a MEC\n\n"
         f"usage: mecpilot COMMAND [OPTIONS]\n\n{rows}\n\n"
-        "`mecpilot COMMAND --help` tells the options; `mecpilot --version` the version."
+        "`mecpilot COMMAND --help` lists the options of a command; `mecpilot --version` prints the version."
     )
 
 
@@ -45,10 +57,30 @@ def _load(name: str) -> Any:
     module_name, attribute, _ = COMMANDS[name]
     target = getattr(importlib.import_module(module_name), attribute)
     if isinstance(target, typer.Typer):
+        for info in target.registered_commands:
+            info.callback = _checked(info.callback)
         return typer.main.get_command(target)
     app = typer.Typer(add_completion=False)
-    app.command(name)(target)
+    app.command(name)(_checked(target))
     return typer.main.get_command(app)
+
+
+def _checked(command: Any) -> Callable[..., Any]:
+    """A command whose numbers are checked before it begins."""
+    from runtime.option_checks import check_numbers
+
+    original = getattr(command, "__mecpilot_command__", command)
+
+    @functools.wraps(original)
+    def checked(**options: Any) -> Any:
+        check_numbers(options)
+        try:
+            return original(**options)
+        except BrokenPipeError as error:
+            raise _ReaderGone from error
+
+    checked.__mecpilot_command__ = original  # type: ignore[attr-defined]
+    return checked
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,71 +89,172 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if arguments else 2
-    if arguments[0] == "--version":
+    if arguments[0] in ("-v", "-V", "--version", "version"):
         print(f"mecpilot {VERSION}")
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
-        return _complain(f"unknown command {name!r}; expected one of: {', '.join(COMMANDS)}", 2)
+        return _complain(_unknown(name), 2)
     return _run(name, rest)
 
 
+def _unknown(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else f"; expected one of: {', '.join(COMMANDS)}"
+    return f"unknown command {name!r}{hint}"
+
+
 def _run(name: str, arguments: list[str]) -> int:
+    try:
+        result = _load(name).main(arguments, prog_name=f"mecpilot {name}", standalone_mode=False)
+    except (_ReaderGone, BrokenPipeError):
+        return 0  # `mecpilot ... | head`: nothing is left to say
+    except KeyboardInterrupt:
+        result = 130
+    except Exception as error:  # noqa: BLE001 - the outermost border: everything ends in one line
+        return _end_of(error, name)
+    if result == 130:  # how typer returns Ctrl-C
+        return _complain("interrupted", 130)
+    return result if isinstance(result, int) else 0
+
+
+def _end_of(error: Exception, name: str) -> int:
+    """One line for an exception, and the exit code."""
     from typer.exceptions import Abort, Exit, TyperException
 
     from controller.errors import MecpilotError
 
-    try:
-        result = _load(name).main(arguments, prog_name=f"mecpilot {name}", standalone_mode=False)
-    except MecpilotError as error:
+    if isinstance(error, MecpilotError):
         return _complain(str(error), error.exit_code)
-    except TyperException as error:
+    if isinstance(error, TyperException):
         text = error.format_message().strip() or "a command is missing"
         return _complain(f"{text.rstrip('.')}; see `mecpilot {name} --help`", error.exit_code)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in (
-            "gymnasium",
-            "stable_baselines3",
-            "tensorboard",
-            "matplotlib",
-        ):
-            raise
-        return _complain(f"{name} needs the package {error.name}; run: pip install 'mecpilot[train]'", 1)
-    except Exit as stop:
-        return stop.exit_code
-    except (Abort, KeyboardInterrupt):
+    if isinstance(error, Exit):
+        return error.exit_code
+    if isinstance(error, Abort):
         return _complain("interrupted", 130)
-    except BrokenPipeError:
-        # The reader of our stdout went away (`mecpilot ... | head`): nothing is left to say to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return result if isinstance(result, int) else 0
+    if os.environ.get("MECPILOT_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    if text := _machine_fault(error, name):
+        return _complain(text, 1)
+    return _complain(_bug(error), BUG)
+
+
+def _machine_fault(error: Exception, name: str) -> str:
+    """What the machine or its installation lacks; nothing when the error is a bug of ours."""
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in OUR_PACKAGES:
+        package = (error.name or "").split(".")[0]
+        extra = "[train]" if package in TRAINING_PACKAGES else ""
+        return f"{name} needs the package {package}; run: pip install 'mecpilot{extra}'"
+    if isinstance(error, OSError):
+        return f"{error.filename or 'input or output failed'}: {error.strerror or error}"
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "Insufficient memory" in str(error):
+        return f"{name} needs more memory than there is; use smaller numbers, or a larger machine"
+    if isinstance(error, RecursionError):
+        return "the input is nested too deeply"
+    if isinstance(error, UnicodeError):
+        return f"text that cannot be encoded or decoded ({error}); set LC_ALL=C.UTF-8, or check the input"
+    return ""
+
+
+def _bug(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f" at {os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+    return (
+        f"a bug in mecpilot: {type(error).__name__}: {error}{where}; please report it with the traceback, "
+        "which the same command prints with MECPILOT_DEBUG=1"
+    )
 
 
 def _complain(text: str, exit_code: int) -> int:
-    print(f"mecpilot: {' '.join(text.split())}", file=sys.stderr)
+    if sys.stderr is not None:
+        try:
+            print(f"mecpilot: {' '.join(text.split())}", file=sys.stderr, flush=True)
+        except OSError:
+            _discard(sys.stderr)
     return exit_code
+
+
+def _open_missing_streams() -> None:
+    """A closed stdin, stdout or stderr becomes /dev/null. Otherwise the next file that is opened takes its number, and
+    what a library prints goes into that file."""
+    for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, mode)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # LC_ALL=C, or a file name that is no text
+
+
+def _flush(exit_code: int) -> int:
+    """Write what is buffered now: when the interpreter does it, an error is a traceback."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard(sys.stdout)
+    except OSError as error:
+        _discard(sys.stdout)
+        exit_code = _complain(f"cannot write standard output: {error.strerror}", exit_code or 1)
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _discard(sys.stderr)
+    return exit_code
+
+
+def _discard(stream: Any) -> None:
+    """What is left in its buffer, and all that follows, goes nowhere."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, stream.fileno())
+    os.close(devnull)
+
+
+def _thread_failed(failed: Any) -> None:
+    if os.environ.get("MECPILOT_DEBUG"):
+        threading.__excepthook__(failed)
+    if isinstance(failed.exc_value, Exception):
+        _complain(_bug(failed.exc_value), BUG)
 
 
 def console() -> None:
     """Entry point of the console script."""
-    # An exception, so that every ``finally`` is run: processes that a command has started end with it.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    from runtime import signals
+
+    signals.end_on_signals()
+    threading.excepthook = _thread_failed
+    _open_missing_streams()
+    exit_code = 1
     try:
-        code: object = main()
-    except SystemExit as stop:
-        code = stop.code
-    _leave(code if isinstance(code, int) else int(code is not None))
-
-
-def _leave(code: int) -> None:
-    """End the process. A reader of a source that hangs in a library would abort it by coming back in between."""
+        exit_code = main()
+    except BrokenPipeError:
+        exit_code = 0
+    except OSError as error:  # what `--help` prints, with PYTHONUNBUFFERED=1, on a full disk
+        _discard(sys.stdout)
+        exit_code = _complain(f"cannot write standard output: {error.strerror}", 1)
+    except KeyboardInterrupt:
+        exit_code = _complain("interrupted", 130)
+    except SystemExit as end:
+        exit_code = end.code if isinstance(end.code, int) else 1
+    signals.exit_at_once_on_signals(exit_code)
+    exit_code = _flush(exit_code)
     if any(thread.name == "source" for thread in threading.enumerate()):
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                stream.flush()
-        os._exit(code)
-    sys.exit(code)
+        os._exit(exit_code)  # a reader of a source that hangs in a library would abort the interpreter's own end
+    sys.exit(exit_code)
 
 
 if __name__ == "__main__":

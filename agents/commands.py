@@ -12,8 +12,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from controller.errors import FailureError, unknown_name
+from controller.errors import unknown_name
 from controller.scenario import ScenarioRange
+from runtime.atomic import check_writable, write_whole
 from runtime.device_options import PROFILE_HELP
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def evaluate(
     from agents.report import as_json
     from agents.world import BUILTIN_TEST, open_world, traces_of
 
+    check_writable(json, "--json", make_folder=True)
+    check_writable(None if out is None else out / "evaluation.json", "--out", make_folder=True)
     entrants = entrants_of(workload, controllers, policy or (), tuning, live=live)
     world = open_world(workload, traces_of(traces or [], "test"), "test", _range(workload, scenario, frames), profile)
     sources = [str(path) for path in traces or ()] or [BUILTIN_TEST]
@@ -97,13 +100,8 @@ def _compare_live(
 def _write_json(report: dict[str, Any], json: str | None, out: Path | None) -> None:
     text = msgspec.json.format(msgspec.json.encode(report), indent=1)
     for path in (Path(json) if json not in (None, "-") else None, None if out is None else out / "evaluation.json"):
-        if path is None:
-            continue
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(text + b"\n")
-        except OSError as error:
-            raise FailureError(f"cannot write {path}: {error.strerror}; choose another file") from error
+        if path is not None:
+            write_whole(path, text + b"\n", make_folder=True)
     if json == "-":
         print(text.decode())
 
@@ -173,6 +171,8 @@ def tune(
     for name in names:
         if name not in TUNABLE:
             raise unknown_name("controller with tunables", name, TUNABLE)
+    check_writable(json, "--json", make_folder=True)
+    check_writable(out, "--out", make_folder=True)
     range_ = _range(workload, scenario, frames)
     world = open_world(workload, traces_of(traces or [], "train"), "validation", range_, profile)
     sources = [str(path) for path in traces or ()] or [BUILTIN_TRAIN]

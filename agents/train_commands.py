@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from controller.errors import UsageError
+from runtime.atomic import check_writable
 from runtime.device_options import PROFILE_HELP
 
 
@@ -72,6 +73,7 @@ def export(
     from agents.export import export as freeze
     from agents.run_folder import RunFolder
 
+    check_writable(out, "--out", make_folder=True)
     manifest = freeze(RunFolder(run), out)
     Console().print(
         f"{out}: policy for {manifest.workload}, feature schema {manifest.schema_digest[:12]}, "

@@ -129,6 +129,7 @@ class Outcome:
     prediction: Any
     truth: Any  # None where it is not known: frames that are not the workload's own samples
     score: float | None  # quality of the answer in [0, 1], whether or not it was in time; None without a truth
+    captured_at: float | None = None  # Unix time of the capture in seconds, to the millisecond; None in the twin
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ they are first asked for.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from runtime.manifest import (
     decode_manifest,
     manifest_digest,
 )
+from runtime.reading import read_bounded
 from runtime.recorded import Recorded, load_recorded, payload_key
 from runtime.workloads.base import get_workload
 
@@ -49,7 +51,9 @@ def open_bundle(workload_or_dir: str | Path) -> Bundle:
     if str(workload_or_dir) in shipped:
         return Bundle(SHIPPED_DIR / str(workload_or_dir))
     directory = Path(workload_or_dir)
-    if not (directory / MANIFEST_FILE).is_file():
+    if os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK):
+        raise UsageError(f"bundle {directory}: Permission denied; expected a folder that can be read")
+    if not os.path.isfile(directory / MANIFEST_FILE):
         raise unknown_name("bundle", str(workload_or_dir), [*shipped, f"a directory with {MANIFEST_FILE}"])
     return Bundle(directory)
 
@@ -168,7 +172,7 @@ class Bundle:
 def _read_manifest(directory: Path) -> Manifest:
     path = directory / MANIFEST_FILE
     try:
-        return decode_manifest(path.read_bytes(), str(path))
+        return decode_manifest(read_bounded(path), str(path))
     except OSError as error:
         raise FailureError(f"cannot read the bundle manifest {path}: {error.strerror}") from None
 
@@ -178,7 +182,8 @@ def _verify(directory: Path, file: FileInfo) -> None:
     if Path(file.name).name != file.name:
         raise FailureError(f"the bundle in {directory} names the file {file.name!r}; expected a plain name")
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise FailureError(f"cannot read the bundle's {path}: {error.strerror}") from None
     if digest != file.sha256:

@@ -22,14 +22,24 @@ from controller.registry import CONTROLLER_NAMES, make_controller
 from controller.streaming import Stream
 from controller.uplink import TraceBank
 from controller.utility import Utility
+from runtime.atomic import STDOUT
 from runtime.bundle import Bundle, open_bundle
-from runtime.console import log_as, print_summary, progress, stop_on_signal
-from runtime.device_options import DEFAULT_ENDPOINT, BundleDir, DeviceOptions, ProfileFile, WorkloadName, takes
+from runtime.console import log_as, print_summary, progress
+from runtime.device_options import (
+    DEFAULT_ENDPOINT,
+    MAX_SLOWDOWN,
+    BundleDir,
+    DeviceOptions,
+    ProfileFile,
+    WorkloadName,
+    takes,
+)
 from runtime.outcome_log import OutcomeLog
 from runtime.policy_file import load_policy, shipped_policy, used_policy
 from runtime.processes import say_ready
 from runtime.profile import candidates, load_costs, used_profile
 from runtime.provenance import Provenance
+from runtime.signals import stop_on_signal
 from runtime.summary import RunSummary
 from runtime.tuning_file import load_tunings, tuning_of, used_tuning
 from runtime.workloads.base import WORKLOADS, Workload, get_workload, stream_score
@@ -43,7 +53,9 @@ def mec(
     workload: WorkloadName = WORKLOADS[0],
     bundle: BundleDir = None,
     profile: ProfileFile = None,
-    slowdown: Annotated[float, typer.Option(min=1.0, help="Emulate a MEC this many times slower.")] = 1.0,
+    slowdown: Annotated[
+        float, typer.Option(min=1.0, max=MAX_SLOWDOWN, help="Emulate a MEC this many times slower.")
+    ] = 1.0,
     queue_limit: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are rejected.")] = 64,
     ready_file: Annotated[Path | None, typer.Option(help="Write the endpoint here once bound.")] = None,
 ) -> int:
@@ -76,7 +88,8 @@ def mec(
 
 @takes(DeviceOptions)
 def device(options: DeviceOptions) -> int:
-    """Answer frames, deciding each one."""
+    """Answer frames, deciding each one. SIGTERM and Ctrl-C end it orderly, with the summary; so does SIGHUP without
+    --outcomes, with it SIGHUP reopens that file."""
     from runtime.daemon import drive, open_device
     from runtime.local_compute import LocalCompute
 
@@ -89,34 +102,56 @@ def device(options: DeviceOptions) -> int:
         source = stack.enter_context(closing(_source(options, held, work, log)))
         options = options.paced(source.fps)
         compute = LocalCompute(held, work, source=source)
-        stop = stack.enter_context(stop_on_signal())
-        journal = OutcomeLog(options.outcomes, log) if options.outcomes else None
-        if journal:
-            stack.callback(journal.close)
         _settle()
         compute.warm_up(tuple(costs.space.decisions[row] for row in _rows_in_use(costs, pilot)))
         gc.freeze()
         loop: dict[str, Any] = {"closed_loop": options.fps == 0, "feed": source.feed, "log": log}
         unit = open_device(options.mec, compute, costs, options.scenario(), utility, bank, **loop)
         stack.callback(unit.close)
+        journal = OutcomeLog(options.outcomes, log) if options.outcomes else None  # nothing is refused any more
+        if journal:
+            stack.callback(journal.close)
+        stop = stack.enter_context(stop_on_signal(journal.reopen if journal else None))
         stop.then(unit.stop)
         summary, seen = RunSummary(_stream(work, options), _interval_s(source, options)), list[Outcome]()
-        advance = stack.enter_context(progress(options.frames_ahead))
-        for outcome in drive(unit, pilot, costs, log):
+        advance = stack.enter_context(progress(options.frames_ahead, log))
+
+        def record(outcome: Outcome) -> None:
             summary.add(outcome)
             if journal:
                 journal.write(outcome)
+                if journal.ended:
+                    unit.stop()
             source.release(outcome.source_index)
             if options.video:
                 seen.append(outcome)
             advance(outcome)
+
+        for outcome in drive(unit, pilot, costs, log):
+            record(outcome)
         unit.close()
+        for outcome in unit.take_outcomes():  # of frames that an end in mid-frame left behind
+            record(outcome)
+        if journal:
+            journal.close()
         title = f"{held.workload}: {pilot.name}, {options.mec}"
         nothing = not summary.frames and source.failure  # which is all that there is to say
-        if not nothing:
-            print_summary(summary, title, options.json_out, name, unit.counts.__dict__, options.mec, provenance)
-        if options.video and not nothing:
-            _write_pictures(options.video, seen, source, work, options.scenario().fps)
+        try:
+            if not nothing:
+                print_summary(
+                    summary,
+                    title,
+                    options.json_out,
+                    name,
+                    unit.counts.__dict__,
+                    options.mec,
+                    provenance,
+                    quiet=options.quiet,
+                    stdout_taken=options.outcomes == STDOUT,
+                )
+        finally:
+            if options.video and not nothing:
+                _write_pictures(options.video, seen, source, work, options.scenario().fps)
     return _exit_code(journal, unit.counts.refused, _trouble(source, summary, options, stop.asked()), log)
 
 
@@ -172,7 +207,7 @@ def _checked(options: DeviceOptions) -> str:
         from runtime.pictures import check_picture_path
 
         check_picture_path(options.video, "--video")
-    options.check_source()
+    options.check()
     return _controller_name(options.controller, options.policy, options.decision)
 
 
@@ -250,7 +285,9 @@ def _source(options: DeviceOptions, bundle: Bundle, work: Workload, log: Callabl
     from runtime.sources import Samples, open_source
 
     if options.source is None:
-        first = options.start or 0
+        first, count = options.start or 0, work.sample_count("test" if options.start is None else "all")
+        if first >= count:
+            raise UsageError(f"--start {first}; expected at most {count - 1}, for {work.name} has {count} samples")
         played = range(first, first + (options.frames_ahead or 1))
         return Samples(work, "test" if options.start is None else "all", played)
     keep, own_times = options.video is not None, options.source_fps is not None

@@ -1,33 +1,82 @@
-"""How do the long-running commands talk to people and to the system? Logs, progress, the summary, signals."""
+"""How do the long-running commands talk to people and to the system? Logs, progress, the summary."""
 
 from __future__ import annotations
 
+import atexit
 import json
-import signal
+import math
+import select
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from controller.errors import UsageError
 from controller.records import Outcome
+from runtime.atomic import STDOUT, write_whole
 from runtime.provenance import Provenance
+from runtime.repeats import Repeats
+from runtime.status_line import StatusLine
 from runtime.summary import RunSummary, link_text
 
 
-def log_as(who: str) -> Callable[[str], None]:
-    def log(text: str) -> None:
-        print(f"mecpilot {who}: {text}", file=sys.stderr, flush=True)
-
-    return log
+def log_as(who: str) -> Log:
+    """A log on stderr, a line per call; lines that repeat are counted (``runtime.repeats``)."""
+    return Log(f"mecpilot {who}: ")
 
 
-def progress(frames: int | None) -> AbstractContextManager[Callable[[Outcome], None]]:
-    """A bar on a terminal, silence elsewhere; None frames when nobody knows how many there will be."""
+class Log:
+    """Owns what was not printed yet. A stderr that is closed, full or not read stops nothing."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._repeats = Repeats(self._emit)
+        self._lock = threading.RLock()
+        self._timer: threading.Timer | None = None
+        atexit.register(self._repeats.flush)
+
+    def __call__(self, text: str) -> None:
+        self._repeats(text)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        """A count is printed when its window ends, whether or not anything is logged then."""
+        with self._lock:
+            due_s = self._repeats.due_in_s
+            if self._timer is None and due_s < math.inf:
+                self._timer = threading.Timer(due_s, self._tick)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _tick(self) -> None:
+        with self._lock:
+            self._timer = None
+        self._repeats.tick()
+        self._set_timer()
+
+    def _emit(self, text: str) -> None:
+        try:
+            if _has_room(sys.stderr):
+                print(f"{self._prefix}{text}", file=sys.stderr, flush=True)
+        except (OSError, ValueError):
+            return
+
+
+def _has_room(stream: Any) -> bool:
+    """Whether a line can be written without waiting for a reader."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return bool(poll.poll(0))
+    except (OSError, ValueError):
+        return True  # no stream of the system
+
+
+def progress(frames: int | None, log: Callable[[str], None]) -> AbstractContextManager[Callable[[Outcome], None]]:
+    """A bar on a terminal, elsewhere a line per minute; None frames when nobody knows how many there will be."""
     if not sys.stderr.isatty():
-        return nullcontext(lambda _: None)
+        return nullcontext(StatusLine(log).add)
     return _Bar(frames)
 
 
@@ -58,63 +107,22 @@ def print_summary(
     counts: dict[str, Any],
     endpoint: str,
     provenance: Provenance,
+    *,
+    quiet: bool = False,
+    stdout_taken: bool = False,
 ) -> None:
+    """The table on stdout, on stderr where stdout is taken; and JSON where it was asked for."""
     from rich.console import Console
 
-    if json_out is not None:
-        about = {"controller": controller, **summary.figures(), "link": counts, "provenance": provenance.as_json()}
-        text = json.dumps(about, indent=1)
-    if json_out == "-":
-        print(text)
+    about = {"controller": controller, **summary.figures(), "link": counts, "provenance": provenance.as_json()}
+    text = json.dumps(about, indent=1)
+    if json_out == STDOUT:
+        print(text, flush=True)
         return
-    console = Console()
-    console.print(summary.table(title, link_text(counts, endpoint)))
-    for line in provenance.lines:
-        console.print(line, highlight=False, soft_wrap=True)
+    if not quiet:
+        console = Console(stderr=stdout_taken)
+        console.print(summary.table(title, link_text(counts, endpoint)))
+        for line in provenance.lines:
+            console.print(line, highlight=False, soft_wrap=True)
     if json_out is not None:
-        _write_whole(Path(json_out), text + "\n")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Nobody reads half a file."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(text)
-        partial.replace(path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; expected a file in a directory that exists") from None
-
-
-class Stop:
-    """Whether an orderly end was asked for, and what to do then."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._then: Callable[[], None] = lambda: None
-
-    def asked(self) -> bool:
-        return self._asked
-
-    def then(self, callback: Callable[[], None]) -> None:
-        """Do this when asked; at once when that was before."""
-        self._then = callback
-        if self._asked:
-            callback()
-
-    def ask(self, number: int, _: FrameType | None) -> None:
-        """A signal handler; the next signal of this kind ends the process."""
-        self._asked = True
-        signal.signal(number, signal.SIG_DFL)
-        self._then()
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[Stop]:
-    """SIGTERM and Ctrl-C ask for an orderly end for the time of a block."""
-    stop = Stop()
-    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        write_whole(Path(json_out), text.encode() + b"\n")

@@ -53,6 +53,7 @@ def open_device(
         closed_loop=closed_loop,
         feed=feed,
         clock=clock,
+        epoch_s=time.time() - clock() if clock is time.perf_counter else None,
         log=log,
     )
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.errors import UsageError
 from runtime.fetch import cache_dir, first_that_works, ways_to
 
 IMAGE_PX = 28
@@ -101,21 +103,42 @@ def _first_source_that_works(data_dir: Path | None) -> dict[str, bytes]:
 
 def read_verified(directory: Path) -> dict[str, bytes]:
     """Decompressed contents of the four files; ValueError when one is not the published file."""
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise FileNotFoundError("no such directory")
     return {key: _read_file(directory, spec) for key, spec in FILES.items()}
 
 
 def _read_file(directory: Path, spec: IdxFile) -> bytes:
     plain, packed = directory / spec.name, directory / f"{spec.name}.gz"
-    if not plain.is_file() and not packed.is_file():
+    if not os.path.isfile(plain) and not os.path.isfile(packed):
         raise FileNotFoundError(f"{packed.name} is missing")
-    with plain.open("rb") if plain.is_file() else gzip.open(packed, "rb") as stream:
+    with plain.open("rb") if os.path.isfile(plain) else gzip.open(packed, "rb") as stream:
         raw = stream.read(spec.size_bytes + 1)  # one more than expected: a larger file is never read whole
     digest = hashlib.sha256(raw).hexdigest()
     if digest != spec.sha256:
         raise ValueError(f"{spec.name} has sha256 {digest[:12]}..., expected {spec.sha256[:12]}...")
     return raw
+
+
+def check_data_dir(directory: Path | None) -> None:
+    """UsageError unless a directory that the user names can be read and holds data of some workload.
+
+    A copy in it that turns out to be damaged gives way to the next source.
+    """
+    if directory is None:
+        return
+    if not os.path.isdir(directory):
+        raise UsageError(f"--data {directory} is not a directory; expected one that holds the data set")
+    try:
+        names = set(os.listdir(directory))
+    except OSError as error:
+        raise UsageError(f"--data {directory}: {error.strerror}; expected a directory that can be read") from None
+    known = {VIDEO_NAME, *(spec.name for spec in FILES.values()), *(f"{spec.name}.gz" for spec in FILES.values())}
+    if not names & known:
+        raise UsageError(
+            f"--data {directory} holds no data set; expected {VIDEO_NAME} (campus) or "
+            f"{FILES['test_images'].name}.gz and its three companions (garments)"
+        )
 
 
 def find_campus_video(data_dir: Path | None = None) -> Path:
@@ -128,10 +151,10 @@ def find_campus_video(data_dir: Path | None = None) -> Path:
 
 def verified_video(directory: Path) -> Path:
     """The video in that directory; ValueError when it is not the published file."""
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise FileNotFoundError("no such directory")
     path = directory / VIDEO_NAME
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"{VIDEO_NAME} is missing")
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()

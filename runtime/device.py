@@ -48,6 +48,8 @@ from runtime.telemetry import Sent, Telemetry
 #: Longest that a device waits for its MEC before the first frame, and for the echo of its probe.
 CONNECT_WAIT_S = 1.5
 PROBE_WAIT_S = 1.0
+#: How long frames that were captured are still served when the device is to stop.
+STOP_WAIT_S = 0.5
 
 Log = Callable[[str], None]
 
@@ -85,8 +87,11 @@ class Device:
         closed_loop: bool = False,
         feed: Feed | None = None,
         clock: Clock = time.perf_counter,
+        epoch_s: float | None = None,
         log: Log = lambda _: None,
     ) -> None:
+        """``epoch_s`` is the Unix time at 0 of the clock, None where time is simulated. It is not read again: captures
+        stay in order when somebody sets the system's clock."""
         self._compute, self._link, self._session = compute, link, session
         self._costs, self._scenario, self._utility = costs, scenario, utility
         self._clock, self._log = clock, log
@@ -104,6 +109,7 @@ class Device:
         self._interval_s = interval_s
         self._pace, self._plan = Pace(costs, scenario), FallbackPlan(costs)
         self._start_s: float | None = None
+        self._leave_s = math.inf  # nothing is waited for any longer
         self.telemetry = Telemetry(costs, self._pace.slowdown_at(0.0), clock())
         self.counts = Counts()
         self._deciding: Job | None = None
@@ -113,7 +119,7 @@ class Device:
         self._preempted_s = 0.0  # time given to fallbacks so far
         self._probing = False  # does the link owe us what it carries?
         self._probe_s = -math.inf  # when that was last asked
-        self._ledger = Ledger(compute, costs, utility, scenario.deadline_s, self.telemetry)
+        self._ledger = Ledger(compute, costs, utility, scenario.deadline_s, self.telemetry, epoch_s)
 
     # The interface ------------------------------------------------------------------------------------------
 
@@ -125,9 +131,9 @@ class Device:
         while True:
             self._poll()
             busy = len(self._in_flight)
-            if self._source.waiting and busy < self._limits.max_in_flight:
+            if self._source.waiting and busy < self._limits.max_in_flight and not self._leaving:
                 return self._take()
-            if not busy and self._source.exhausted:
+            if (not busy and self._source.exhausted) or self._leaving:
                 return None
             if not busy:
                 self._source.offer_answered(self._clock())
@@ -159,8 +165,14 @@ class Device:
         return self._ledger.take()
 
     def stop(self) -> None:
-        """Capture nothing more; frames that were captured still get their outcome. Safe in a signal handler."""
+        """Capture nothing more; frames that were captured still get their outcome, those that would take longer than
+        ``STOP_WAIT_S`` are given up. Safe in a signal handler."""
         self._source.stop()
+        self._leave_s = min(self._leave_s, self._clock() + STOP_WAIT_S)
+
+    @property
+    def _leaving(self) -> bool:
+        return self._clock() >= self._leave_s
 
     def close(self) -> None:
         """Give up what is left and leave; may be called twice."""
@@ -181,11 +193,11 @@ class Device:
         """Meet the MEC if it is there, then start the clock of the frames."""
         limit_s = self._clock() + CONNECT_WAIT_S
         self._poll()
-        while self._session.state is LinkState.WAITING and self._clock() < limit_s:
+        while self._session.state is LinkState.WAITING and self._clock() < min(limit_s, self._leave_s):
             self._wait(limit_s)
             self._poll()
         limit_s = self._clock() + PROBE_WAIT_S
-        while self._probing and self._clock() < limit_s:
+        while self._probing and self._clock() < min(limit_s, self._leave_s):
             self._wait(limit_s)
             self._poll()
         self._start_s = self._clock()
@@ -216,6 +228,9 @@ class Device:
         began_s = self._clock()
         head = self._run(job, row)
         now_s = self._clock()
+        if self._leaving:
+            self._ledger.given_up(job, now_s)
+            return
         self._ledger.answered(job, now_s, status, Answer(head.outputs, row), head_s=now_s - began_s)
 
     def _offload(self, job: Job) -> None:
@@ -269,7 +284,7 @@ class Device:
         began_s, preempted_s = self._clock(), self._preempted_s
         head = self._compute.head(job.frame.source_index, self._costs.space.decisions[row], self._poll)
         end_s = began_s + self._pace.head_s(row, began_s - (self._start_s or began_s))
-        while self._clock() < end_s + self._preempted_s - preempted_s:
+        while self._clock() < end_s + self._preempted_s - preempted_s and not self._leaving:
             self._wait(end_s + self._preempted_s - preempted_s)
             self._poll()
         took_s = self._clock() - began_s - (self._preempted_s - preempted_s)
@@ -284,7 +299,7 @@ class Device:
         timers = [min(job.fall_back_s, job.give_up_s) for job in self._in_flight.values()]
         if self._falling_back:
             timers = []  # they are looked at when this fallback ends
-        self._link.wait(min(until_s, self._session.next_tick_s, self._source.next_capture_s, *timers))
+        self._link.wait(min(until_s, self._leave_s, self._session.next_tick_s, self._source.next_capture_s, *timers))
 
     def _poll(self) -> None:
         for event in self._link.receive():
@@ -413,6 +428,9 @@ class Device:
         now_s = self._clock()
         self._falling_back = False
         self._preempted_s += now_s - began_s
+        if self._leaving:
+            self._ledger.given_up(job, now_s)
+            return
         self._ledger.answered(
             job,
             now_s,

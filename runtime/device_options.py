@@ -13,12 +13,16 @@ import typer
 
 from controller.errors import UsageError
 from controller.scenario import Scenario
+from runtime.atomic import STDOUT, check_apart, check_writable
+from runtime.data import check_data_dir
 from runtime.trace_formats import TRACE_HELP
 from runtime.workloads.base import WORKLOADS
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
 DEFAULT_FRAMES = 300
 DEFAULT_RETRY_S = 60.0
+MAX_SLOWDOWN = 1e4
+MIN_FPS = 0.001
 UNLIMITED_FRAMES = 1_000_000_000  # a source ends before, or is stopped: three years at ten frames per second
 
 PROFILE_HELP = 'Profile file, or "shipped"; default: this machine\'s, else shipped.'
@@ -92,26 +96,37 @@ class DeviceOptions:
     frames: Annotated[
         int | None, typer.Option(min=1, help="Frames to capture; default: 300 samples, or the whole --source.")
     ] = None
-    fps: Annotated[float, typer.Option(min=0.0, help="Frames per second; 0: as fast as they are answered.")] = 10.0
-    deadline_ms: Annotated[float, typer.Option(min=0.001, help="From capture to answer.")] = 100.0
-    slowdown: Annotated[float, typer.Option(min=1.0, help="Emulate a device this many times slower.")] = 1.0
+    fps: Annotated[
+        float, typer.Option(min=0.0, max=1000.0, help="Frames per second; 0: as fast as they are answered.")
+    ] = 10.0
+    deadline_ms: Annotated[float, typer.Option(min=0.001, max=3.6e6, help="From capture to answer.")] = 100.0
+    slowdown: Annotated[
+        float, typer.Option(min=1.0, max=MAX_SLOWDOWN, help="Emulate a device this many times slower.")
+    ] = 1.0
     device_load: Annotated[float, typer.Option(min=0.0, max=0.95, help="Mean share taken by other tasks.")] = 0.0
     uplink: Annotated[
         Path | None, typer.Option(help=f"Trace that shapes the uplink; default: not shaped. {TRACE_HELP}")
     ] = None
     uplink_share: Annotated[float, typer.Option(min=1e-6, max=1.0, help="Share of the trace's bandwidth.")] = 1.0
     uplink_start_s: Annotated[float, typer.Option(min=0.0, help="Where in the trace to begin.")] = 0.0
-    rtt_ms: Annotated[float, typer.Option(min=0.0, help="Round trip of the shaped link.")] = 10.0
+    rtt_ms: Annotated[float, typer.Option(min=0.0, max=60e3, help="Round trip of the shaped link.")] = 10.0
     start: Annotated[
         int | None, typer.Option(min=0, help="First test image or video frame; default: the first of the test part.")
     ] = None
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0
-    outcomes: Annotated[Path | None, typer.Option(help="JSONL file, one line per frame.")] = None
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed.")] = 0
+    outcomes: Annotated[
+        str | None,
+        typer.Option(
+            help="Append one JSON line per frame to this file or FIFO, - for stdout (the summary then goes to stderr). "
+            "SIGHUP reopens it, as logrotate needs. A log that is full or not read costs lines, never frames."
+        ),
+    ] = None
     video: Annotated[
         Path | None,
         typer.Option(help="Write what it looked like: .mp4 or .avi, or a strip as .png. Keeps all outcomes in memory."),
     ] = None
     json_out: Annotated[str | None, typer.Option("--json", help="Summary as JSON: a file, or - for stdout.")] = None
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no table at the end.")] = False
     bundle: BundleDir = None
     profile: ProfileFile = None
     data: Annotated[Path | None, typer.Option(help="Directory with the workload's data.")] = None
@@ -120,7 +135,20 @@ class DeviceOptions:
         """The same at the frame rate of the source, if that is played by its own times."""
         return self if own_fps is None else replace(self, fps=own_fps)
 
-    def check_source(self) -> None:
+    def check(self) -> None:
+        """UsageError for what cannot be, before anything is touched or takes time."""
+        if 0 < self.fps < MIN_FPS:
+            raise UsageError(f"--fps {self.fps:g}; expected 0, or at least {MIN_FPS:g}")
+        self._check_source()
+        check_data_dir(self.data)
+        outputs = {"--outcomes": self.outcomes, "--json": self.json_out, "--video": self.video}
+        inputs = {"--policy": self.policy, "--tuning": self.tuning, "--uplink": self.uplink, "--profile": self.profile}
+        for option, path in outputs.items():
+            check_writable(path, option)
+        source = None if self.source == STDOUT else self.source
+        check_apart(outputs, {**inputs, "--source": source})
+
+    def _check_source(self) -> None:
         """UsageError where the options of the source contradict each other."""
         if self.source_fps not in (None, "file"):
             raise UsageError(f"got --source-fps {self.source_fps}; expected file: the times in the video file")

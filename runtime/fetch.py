@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from controller.errors import FailureError
+from runtime.atomic import copy_whole
 
 T = TypeVar("T")
 Way = tuple[str, Callable[[], Path]]
@@ -27,10 +28,26 @@ APT_TIMEOUT_S = 120.0
 
 
 def cache_dir() -> Path:
-    """The user's cache: $MECPILOT_CACHE, else $XDG_CACHE_HOME/mecpilot, else ~/.cache/mecpilot."""
+    """The user's cache: $MECPILOT_CACHE, else $XDG_CACHE_HOME/mecpilot, else ~/.cache/mecpilot; for a user without a
+    home directory a temporary directory. It may not exist, and need not be writable."""
     if chosen := os.environ.get("MECPILOT_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mecpilot"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "mecpilot"
+    try:
+        return Path.home() / ".cache" / "mecpilot"
+    except RuntimeError:  # neither HOME nor an entry in the user database
+        return _temporary_cache()
+
+
+def _temporary_cache() -> Path:
+    """A directory of this user alone. One that somebody else put there is not believed."""
+    path = Path(os.environ.get("TMPDIR") or "/tmp") / f"mecpilot-{os.getuid()}"
+    try:
+        is_ours = path.lstat().st_uid == os.getuid()
+    except OSError:
+        is_ours = True  # nobody's yet
+    return path if is_ours else path.with_name(f"{path.name}-{os.getpid()}")
 
 
 def first_that_works(failure: str, ways: Sequence[Way], read: Callable[[Path], T]) -> T:
@@ -91,11 +108,10 @@ def from_urls(base: str, names: Iterable[str], take: Callable[[Path], Path]) -> 
 
 def keep(source: Path, target: Path, names: Iterable[str]) -> Path:
     """Copy files into a directory of the cache, each appearing under its name only when it is complete."""
-    target.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    target.mkdir(exist_ok=True)
     for name in names:
-        partial = target / f".{name}.{os.getpid()}"
-        shutil.copyfile(source / name, partial)
-        os.replace(partial, target / name)
+        copy_whole(source / name, target / name)
     return target
 
 
@@ -109,15 +125,21 @@ def ways_to(
     verify: Callable[[Path], object],
 ) -> list[Way]:
     """In this order: the directory that the user gives, the system's, the cache, the Debian package whose place is the
-    system's, upstream. What is fetched is verified and kept in the cache; ``names`` are its files."""
+    system's, upstream. What is fetched is verified and kept in the cache, or in a temporary directory where the cache
+    cannot be written; ``names`` are its files."""
+    spare = _temporary_cache() / cached.name
 
     def kept(source: Path) -> Path:
         verify(source)
-        return keep(source, cached, names)
+        try:
+            return keep(source, cached, names)
+        except OSError:
+            return keep(source, spare, names)
 
     ways: list[Way] = [
         (f"system directory {system}", lambda: system),
         (f"cache {cached}", lambda: cached),
+        *([(f"temporary cache {spare}", lambda: spare)] if os.path.isdir(spare) and spare != cached else []),
         (
             f"Debian package {package}",
             lambda: from_debian_package(package, lambda root: kept(root / system.relative_to("/"))),

@@ -46,11 +46,17 @@ class Ledger:
     """Owns the outcomes that nobody has taken yet."""
 
     def __init__(
-        self, judge: Judge, costs: CostTable, utility: Utility, deadline_s: float, telemetry: Telemetry
+        self,
+        judge: Judge,
+        costs: CostTable,
+        utility: Utility,
+        deadline_s: float,
+        telemetry: Telemetry,
+        epoch_s: float | None = None,  # Unix time at 0 of the device's clock; None: simulated time
     ) -> None:
         self._judge, self._costs, self._utility = judge, costs, utility
         self._deadline_s = deadline_s
-        self._telemetry = telemetry
+        self._telemetry, self._epoch_s = telemetry, epoch_s
         self._outcomes: list[Outcome] = []
         self._answers = Answers()  # that skipped frames show again
 
@@ -132,6 +138,7 @@ class Ledger:
                 prediction=prediction,
                 truth=truth,
                 score=None if score is None else float(score),
+                captured_at=None if self._epoch_s is None else round(self._epoch_s + job.frame.captured_s, 3),
             )
         )
 

@@ -125,7 +125,7 @@ def decode_manifest(data: bytes, source: str) -> Manifest:
                 f"{source}: bundle format {version}; expected {FORMAT_VERSION}: train or fetch the bundle anew"
             )
         return msgspec.json.decode(data, type=Manifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise FailureError(f"{source} is not a bundle manifest: {error}") from None
 
 

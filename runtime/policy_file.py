@@ -7,6 +7,8 @@ feature schema, a tensor of another shape, damaged weights) is told in one line 
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from controller.errors import FailureError, UsageError
+from controller.errors import UsageError
 from controller.features import FEATURE_SCHEMA
 from controller.policy import FrozenPolicy
+from runtime.atomic import write_whole
 from runtime.provenance import GIVEN, SHIPPED, Used, used
 
 FORMAT = "mecpilot-policy"
@@ -54,7 +57,7 @@ class PolicyManifest(msgspec.Struct, frozen=True):
 def shipped_policy(workload: str) -> Path | None:
     """The policy that comes with mecpilot for a workload, if there is one."""
     path = SHIPPED_DIR / f"{workload}.safetensors"
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None
 
 
 def save_policy(
@@ -72,13 +75,7 @@ def save_policy(
         weights_sha256(tensors),
     )
     data = save(tensors, {"manifest": msgspec.json.encode(manifest).decode()})
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        raise FailureError(f"cannot write policy file {path}: {error.strerror}; choose another --out") from error
+    write_whole(path, data, "policy file", "choose another --out", make_folder=True)
     return manifest
 
 
@@ -92,10 +89,7 @@ def load_policy(path: Path, workload: str | None = None) -> tuple[FrozenPolicy, 
 
     A policy for several workloads names them in its training's "workloads".
     """
-    if not path.is_file():
-        raise UsageError(f"policy file {path} does not exist; `mecpilot export RUN --out {path}` makes one")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise _refused(path, f"{path.stat().st_size} bytes, expected at most {MAX_FILE_BYTES}")
+    _check_readable(path)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -110,6 +104,22 @@ def load_policy(path: Path, workload: str | None = None) -> tuple[FrozenPolicy, 
         )
         raise _refused(path, f"{got}, expected {workload}", way_out)
     return _policy(path, tensors, manifest), manifest
+
+
+def _check_readable(path: Path) -> None:
+    """A regular file of a possible size that may be read; the library would block on a FIFO."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise UsageError(f"policy file {path} is not a file; expected what `mecpilot export RUN --out FILE` writes")
+        if found.st_size > MAX_FILE_BYTES:
+            raise _refused(path, f"{found.st_size} bytes, expected at most {MAX_FILE_BYTES}")
+        path.open("rb").close()
+    except FileNotFoundError:
+        raise UsageError(f"policy file {path} does not exist; `mecpilot export RUN --out {path}` makes one") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"policy file {path}: {why}; expected a file that can be read") from None
 
 
 def weights_sha256(tensors: dict[str, NDArray[np.float32]]) -> str:

@@ -20,9 +20,11 @@ from controller.regression import LayerModel, PredictionError
 from controller.scenario import ScenarioRange
 from controller.shortlist import shortlist
 from controller.space import NO_PAYLOAD
+from runtime.atomic import write_whole
 from runtime.bundle import Bundle
 from runtime.fetch import cache_dir
 from runtime.provenance import GIVEN, OWN, SHIPPED, Used, used
+from runtime.reading import read_bounded
 
 FORMAT_VERSION = 1
 SHIPPED_DIR = Path(__file__).parent / "profiles"
@@ -174,9 +176,9 @@ def find_profile(bundle: Bundle, given: Path | None = None) -> tuple[Path, str]:
     own, shipped = default_out(bundle), shipped_path(bundle.workload)
     if given is not None and given != Path(SHIPPED):
         return given, GIVEN
-    if given is None and own.is_file():
+    if given is None and os.path.isfile(own):
         return own, OWN
-    if not shipped.is_file():
+    if not os.path.isfile(shipped):
         raise UsageError(
             f"there is no profile of the bundle {bundle.digest[:12]}...; run {_command(bundle.workload)} first"
         )
@@ -201,14 +203,14 @@ def shipped_slowdown(bundle: Bundle, path: Path) -> float:
 def read_profile(path: Path, bundle: Bundle | None = None) -> Profile:
     """The profile in a file; UsageError when it is none, or not of this bundle."""
     try:
-        data = path.read_bytes()
+        data = read_bounded(path)
         version = msgspec.json.decode(data, type=_Version).format_version
         if version != FORMAT_VERSION:
             raise UsageError(f"{path}: got profile format {version}, expected {FORMAT_VERSION}; run `mecpilot profile`")
         profile = msgspec.json.decode(data, type=Profile)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; expected a file that `mecpilot profile` wrote") from None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not a profile ({error}); expected a file that `mecpilot profile` wrote") from None
     if bundle is not None and profile.bundle_digest != bundle.digest:
         raise UsageError(
@@ -229,13 +231,7 @@ def _command(workload: str) -> str:
 def write_profile(path: Path, profile: Profile) -> None:
     """Write the file at once, so that no reader sees half of it."""
     data = msgspec.json.format(msgspec.json.encode(profile, order="deterministic"), indent=1) + b"\n"
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        raise FailureError(f"cannot write the profile {path}: {error.strerror}") from None
+    write_whole(path, data, "the profile", "choose another --out", make_folder=True)
 
 
 def merge(mine: Profile, other: Profile) -> Profile:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from controller.errors import FailureError, UsageError, unknown_name
+from controller.errors import UsageError, unknown_name
+from runtime.atomic import STDOUT, check_apart, check_writable, write_whole
+from runtime.data import check_data_dir
 from runtime.profile import (
     FORMAT_VERSION,
     SIDES,
@@ -51,16 +53,21 @@ def profile(
     from runtime.workloads.base import get_workload
 
     sides = _sides(side, merge_file)
+    check_data_dir(data)
     source = get_workload(workload, data)
     opened = open_bundle(bundle or workload)
+    path = out or default_out(opened)
+    check_writable(path, "--out", make_folder=True)
+    check_writable(json_out, "--json")
+    check_apart({"--out": path, "--json": json_out}, {})
+    other = None if merge_file is None else read_profile(merge_file, opened)
     if opened.workload != workload:
         raise UsageError(f"bundle {bundle} is of workload {opened.workload!r}; expected {workload!r}")
     with _progress_bar(f"profiling {workload}") as progress:
         found = measure_sides(opened, source, sides, QUICK_BUDGET_S if quick else FULL_BUDGET_S, progress)
     measured = Profile(FORMAT_VERSION, workload, opened.digest, found.get("device"), found.get("mec"))
-    if merge_file is not None:
-        measured = merge(measured, read_profile(merge_file, opened))
-    path = out or default_out(opened)
+    if other is not None:
+        measured = merge(measured, other)
     write_profile(path, measured)
     report(measured, path, json_out)
 
@@ -114,13 +121,10 @@ def _write_json(json_out: str, measured: Profile, path: Path) -> None:
                 "regressions": found.regressions,
             }
     data = msgspec.json.format(msgspec.json.encode(summary), indent=2).decode() + "\n"
-    if json_out == "-":
+    if json_out == STDOUT:
         sys.stdout.write(data)
-        return
-    try:
-        Path(json_out).write_text(data)
-    except OSError as error:
-        raise FailureError(f"cannot write {json_out}: {error.strerror}") from None
+    else:
+        write_whole(Path(json_out), data.encode())
 
 
 def _error_table(measured: Profile) -> Table:

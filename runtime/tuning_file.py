@@ -6,6 +6,7 @@ what a value means is known to ``controller.registry``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import msgspec
 
 from controller.costs import CostTable
-from controller.errors import FailureError, UsageError, unknown_name
+from controller.errors import UsageError, unknown_name
 from controller.records import Decision
 from controller.registry import CONTROLLER_NAMES, TUNABLE_KEYS
+from runtime.atomic import write_whole
 from runtime.provenance import GIVEN, SHIPPED, Used, used
+from runtime.reading import read_bounded
 
 SHIPPED_DIR = Path(__file__).parent / "profiles"
 
@@ -60,15 +63,15 @@ def shipped_path(workload: str) -> Path:
 def load_tunings(workload: str, path: Path | None = None) -> Tunings:
     """Tunables by controller: of the given file, else of the shipped one, else none (then defaults hold)."""
     chosen = path or shipped_path(workload)
-    if path is None and not chosen.is_file():
+    if path is None and not os.path.isfile(chosen):
         return {}
     try:
-        found = msgspec.json.decode(chosen.read_bytes(), type=TuningFile)
+        found = msgspec.json.decode(read_bounded(chosen), type=TuningFile)
         for name, tuning in found.controllers.items():
             _check(name, tuning)
     except OSError as error:
         raise UsageError(f"tuning file {chosen}: {error.strerror}; `mecpilot tune --out FILE` makes one") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError, UsageError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, UsageError) as error:
         raise UsageError(f"tuning file {chosen}: {error}; expected what `mecpilot tune --out FILE` writes") from None
     if found.workload != workload:
         raise UsageError(f"tuning file {chosen} is for {found.workload!r}; expected one for {workload!r}")
@@ -94,13 +97,8 @@ def _check(name: str, tuning: dict[str, Any]) -> None:
 
 def save_tunings(path: Path, tunings: TuningFile) -> None:
     """Write the file, whole or not at all, indented for people and diffs."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(tunings), indent=1) + b"\n")
-        partial.replace(path)
-    except OSError as error:
-        raise FailureError(f"cannot write tuning file {path}: {error.strerror}; choose another --out") from error
+    data = msgspec.json.format(msgspec.json.encode(tunings), indent=1) + b"\n"
+    write_whole(path, data, "tuning file", "choose another --out", make_folder=True)
 
 
 def tuning_of(name: str, tunings: Mapping[str, Mapping[str, Any]], costs: CostTable) -> Mapping[str, Any]:

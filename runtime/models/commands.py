@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from controller.errors import FailureError, UsageError, unknown_name
+from controller.errors import UsageError, unknown_name
+from runtime.atomic import check_writable, write_whole
 from runtime.bundle import Bundle, open_bundle, shipped_bundles
-from runtime.manifest import EXACT, ModelInfo
+from runtime.data import check_data_dir
+from runtime.manifest import EXACT, MANIFEST_FILE, ModelInfo
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -88,6 +90,7 @@ def _draw_exits(bundle: Bundle, frame: int, resolution_px: int | None, out: Path
         raise UsageError(f"--resolution-px {px}; expected one of: {', '.join(map(str, known))}")
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out}; expected a name that ends in .png")
+    check_writable(out, "--out")
     write_png(out, exit_sheet(bundle, get_workload(bundle.workload), frame, px))
     print(out)
 
@@ -192,9 +195,10 @@ def train(
     for name in family or []:
         if name not in known:
             raise unknown_name("family", name, known)
-    if data is not None and not data.is_dir():
-        raise UsageError(f"--data {data} is not a directory; expected one that holds the data set")
+    check_data_dir(data)
+    check_writable(json, "--json")
     directory = out or Path("runs") / f"models-{workload}"
+    check_writable(directory / MANIFEST_FILE, "--out", make_folder=True)
     families = tuple(name for name in known if not family or name in family)
     plan = TrainingPlan(workload, directory, families, seed, epochs, jobs, data, max_samples)
     with _progress() as progress:
@@ -237,7 +241,4 @@ def _emit(document: Any, tables: list[Table], json_target: str | None) -> None:
     for table in tables:
         console.print(table)
     if json_target is not None:
-        try:
-            Path(json_target).write_text(text + "\n")
-        except OSError as error:
-            raise FailureError(f"cannot write {json_target}: {error.strerror}") from None
+        write_whole(Path(json_target), text.encode() + b"\n")

@@ -1,0 +1,22 @@
+"""How is a file read that a user names? At most so many bytes of it: it may be a video, or /dev/zero."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+#: More than any profile, tuning, manifest or scenario has.
+MAX_BYTES = 64 << 20
+
+
+def read_bounded(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """The whole content; OSError when it cannot be read or is larger than ``limit``."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(limit + 1)
+    except ValueError as error:  # a NUL character in the name
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"{os.strerror(errno.EFBIG)} (more than {limit >> 20} MiB)", str(path))
+    return data

@@ -1,0 +1,121 @@
+"""Which log lines are printed when thousands come? The first of each kind at once, then a count.
+
+Two lines are of one kind when they differ only in numbers and hexadecimal digests. Further lines of a kind are counted
+for a window of 10 s, which doubles up to 60 s as long as they come; its end prints the newest of them with the count.
+New kinds have a budget, for a peer can put anything into its words: lines beyond it are counted together. So the rate
+of output is bounded whatever the input: a line per kind and window, and ten new kinds a minute after the first forty.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+WINDOW_S = 10.0
+LONGEST_WINDOW_S = 60.0
+#: New kinds that are printed at once, and how many more there may be per second.
+KINDS = 40
+KINDS_PER_S = 10.0 / 60.0
+LONGEST_LINE = 1000
+
+_VARYING = re.compile(r"0x[0-9a-fA-F]+|\b[0-9a-fA-F]{12,}\b|\d+(?:\.\d+)?")
+
+
+def kind_of(text: str) -> str:
+    """The text without what varies from one line of a kind to the next."""
+    return _VARYING.sub("#", text)
+
+
+def one_line(text: str) -> str:
+    """Printable characters only, bounded: a peer's words cannot move the cursor or fill the disk."""
+    shown = text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}..."
+    return shown if shown.isprintable() else "".join(c if c.isprintable() else " " for c in shown)
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Lines of one kind in the present window."""
+
+    newest: str
+    newest_s: float
+    began_s: float
+    window_s: float = WINDOW_S
+    count: int = 0  # not printed yet
+
+    @property
+    def end_s(self) -> float:
+        return self.began_s + self.window_s
+
+
+class Repeats:
+    """Owns the kinds seen lately. ``emit`` gets what is to be printed; may be called by several threads."""
+
+    def __init__(self, emit: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._emit, self._clock = emit, clock
+        self._lock = threading.RLock()  # a signal handler may log while its thread does
+        self._kinds: dict[str, _Kind] = {}
+        self._budget, self._budget_s = float(KINDS), clock()
+
+    def __call__(self, text: str) -> None:
+        text = one_line(text)
+        with self._lock:
+            self.tick()
+            now_s, name = self._clock(), kind_of(text)
+            if name not in self._kinds:
+                if self._take_budget(now_s):
+                    self._kinds[name] = _Kind(text, now_s, now_s)
+                    self._emit(text)
+                    return
+                name = ""  # the kind of all lines beyond the budget
+            kind = self._kinds.setdefault(name, _Kind(text, now_s, now_s))
+            kind.newest, kind.newest_s = text, now_s
+            kind.count += 1
+
+    @property
+    def due_in_s(self) -> float:
+        """In what time ``tick`` will have something to print."""
+        with self._lock:
+            ends_s = [kind.end_s for kind in self._kinds.values() if kind.count]
+            return max(min(ends_s, default=math.inf) - self._clock(), 0.0)
+
+    def tick(self) -> None:
+        """Print the counts of windows that are over."""
+        with self._lock:
+            now_s = self._clock()
+            over = [name for name, kind in self._kinds.items() if now_s >= kind.end_s]
+            for name in sorted(over, key=lambda name: self._kinds[name].newest_s):
+                self._end_window(name, now_s)
+
+    def flush(self) -> None:
+        """Print every count now: the process ends."""
+        with self._lock:
+            now_s = self._clock()
+            for kind in sorted(self._kinds.values(), key=lambda kind: kind.newest_s):
+                self._print(kind, now_s)
+
+    def _end_window(self, name: str, now_s: float) -> None:
+        kind = self._kinds[name]
+        if not kind.count:
+            del self._kinds[name]  # quiet for a whole window: the next one is printed at once
+            return
+        self._print(kind, now_s)
+        kind.window_s = min(2 * kind.window_s, LONGEST_WINDOW_S)
+
+    def _print(self, kind: _Kind, now_s: float) -> None:
+        if kind.count:
+            alike = "like it" if kind is not self._kinds.get("") else "lines of many kinds"
+            span_s = max(now_s - kind.began_s, 1.0)
+            self._emit(f"{kind.newest} ({kind.count} more {alike} in the last {span_s:.0f} s)")
+        kind.began_s, kind.count = now_s, 0
+
+    def _take_budget(self, now_s: float) -> bool:
+        self._budget = min(self._budget + (now_s - self._budget_s) * KINDS_PER_S, float(KINDS))
+        self._budget_s = now_s
+        if self._budget < 1.0:
+            return False
+        self._budget -= 1.0
+        return True

@@ -1,0 +1,144 @@
+"""What do signals do to a command, and when? Only the standard library: this is loaded before everything else.
+
+SIGTERM, SIGHUP and Ctrl-C end a command by an exception, so that every ``finally`` is run: processes that it started
+end with it. In an import no exception may be raised (libraries swallow it, or print it with a traceback), so there the
+process ends at once, or a moment later when it has children to end. Device and MEC replace this by ``stop_on_signal``:
+the first signal asks for an orderly end, the next one ends the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+_AGAIN_S = 0.02
+_IMPORTS = "importlib._bootstrap"
+
+
+def end_on_signals() -> None:
+    """From now on the signals that end a process end it quietly, at any moment. A signal that is ignored stays so."""
+    for number in ENDING:
+        if number is signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+    sys.unraisablehook = _unraisable
+
+
+def exit_at_once_on_signals(exit_code: int) -> None:
+    """The command is over: a signal while the interpreter shuts down changes nothing but the wait."""
+    for number in ENDING:
+        signal.signal(number, lambda *_: os._exit(exit_code))
+
+
+_asked = False
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    global _asked
+    importing = _is_importing(frame)
+    if _asked or (importing and not _has_children()):
+        if number == signal.SIGINT:
+            with contextlib.suppress(OSError):
+                os.write(2, b"mecpilot: interrupted\n")
+        os._exit(128 + number)
+    if importing:
+        _deliver_again(number)
+        return
+    _asked = True
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if _IMPORTS in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _deliver_again(number: int) -> None:
+    timer = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
+
+
+def _unraisable(lost: sys.UnraisableHookArgs) -> None:
+    """An end that was raised where nothing can be raised (a destructor, a callback from C) is asked for again."""
+    global _asked
+    if isinstance(lost.exc_value, SystemExit | KeyboardInterrupt):
+        _asked = False
+        _deliver_again(signal.SIGINT if isinstance(lost.exc_value, KeyboardInterrupt) else signal.SIGTERM)
+        return
+    sys.__unraisablehook__(lost)
+
+
+class Stop:
+    """Whether an orderly end was asked for, and what to do then."""
+
+    def __init__(self, reopen: Callable[[], None] | None = None) -> None:
+        self._asked = False
+        self._then: Callable[[], None] = lambda: None
+        self._reopen = reopen
+        self._had_terminal = _is_terminal()
+
+    def asked(self) -> bool:
+        return self._asked
+
+    def then(self, callback: Callable[[], None]) -> None:
+        """Do this when asked; at once when that was before."""
+        self._then = callback
+        if self._asked:
+            callback()
+
+    def ask(self, number: int, _: FrameType | None = None) -> None:
+        """A signal handler; the next signal ends the process."""
+        self._asked = True
+        for ending in ENDING:
+            signal.signal(ending, signal.SIG_DFL)
+        self._then()
+
+    def hang_up(self, number: int, _: FrameType | None = None) -> None:
+        """SIGHUP reopens the log, as logrotate asks for, unless it says that our terminal is gone."""
+        if self._reopen is None or (self._had_terminal and not _is_terminal()):
+            self.ask(number)
+        else:
+            self._reopen()
+
+
+def _is_terminal() -> bool:
+    try:
+        return os.isatty(2)
+    except OSError:
+        return False
+
+
+@contextmanager
+def stop_on_signal(reopen: Callable[[], None] | None = None) -> Iterator[Stop]:
+    """For the time of a block SIGTERM, SIGHUP and Ctrl-C ask for an orderly end; SIGHUP calls ``reopen`` if there is
+    one. ``nohup`` is respected: an ignored SIGHUP ends nothing."""
+    stop = Stop(reopen)
+    handlers = {signal.SIGTERM: stop.ask, signal.SIGINT: stop.ask, signal.SIGHUP: stop.hang_up}
+    if reopen is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        del handlers[signal.SIGHUP]
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

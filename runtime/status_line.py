@@ -1,0 +1,46 @@
+"""What does a device that runs for months say about itself? Once a minute, where its frames were answered."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from controller.records import Outcome, Status
+from controller.space import NO_PAYLOAD
+
+EVERY_S = 60.0
+#: Always shown; the others only when there are any.
+_ANSWERED = ("device", "split", "MEC", "fallback")
+
+
+def place_of(outcome: Outcome) -> str:
+    """Where a frame was answered, or how it ended otherwise."""
+    if outcome.status is not Status.OK or outcome.decision is None:
+        return outcome.status.value
+    if outcome.decision.payload == NO_PAYLOAD:
+        return "device"
+    return "split" if outcome.decision.partition_point else "MEC"
+
+
+class StatusLine:
+    """Owns the counts since the last line."""
+
+    def __init__(self, log: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._log, self._clock = log, clock
+        self._counts: Counter[str] = Counter()
+        self._began_s = clock()
+
+    def add(self, outcome: Outcome) -> None:
+        self._counts[place_of(outcome)] += 1
+        now_s = self._clock()
+        if now_s - self._began_s >= EVERY_S:
+            self._log(self._text(now_s - self._began_s))
+            self._counts.clear()
+            self._began_s = now_s
+
+    def _text(self, lasted_s: float) -> str:
+        frames = self._counts.total()
+        names = [*_ANSWERED, *sorted(name for name in self._counts if name not in _ANSWERED)]
+        shares = ", ".join(f"{name} {self._counts[name] / frames:.0%}" for name in names)
+        return f"{frames} frames in {lasted_s:.0f} s: {shares}"
