@@ -366,7 +366,7 @@ def test_a_workload_without_a_shipped_policy_asks_for_a_file(
         (["--scenario", "bad.json"], "unknown field 'fsp'; expected some of: fps"),
         (["--scenario", "bad.txt"], "expected a JSON object of ScenarioRange fields"),
         (["--tuning", "bad.txt"], "expected what `mecpilot tune --out FILE` writes"),
-        (["--traces", "bad.txt"], "expected the CSV header"),
+        (["--traces", "bad.txt"], "expected one of: iperf3 -J"),
         (["--traces", "nowhere"], "expected a readable trace file"),
         (["--workload", "zebras"], "'zebras'"),
     ],
