@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import uuid
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +35,9 @@ from runtime.tuning_file import load_tunings, tuning_of
 from runtime.workloads.base import WORKLOADS, Workload, get_workload, stream_score
 
 if TYPE_CHECKING:
+    from runtime.mec import MecServer
     from runtime.sources import Source
+    from runtime.transport import Router
 
 
 def mec(
@@ -44,33 +47,85 @@ def mec(
     profile: ProfileFile = None,
     slowdown: Annotated[float, typer.Option(min=1.0, help="Emulate a MEC this many times slower.")] = 1.0,
     queue_limit: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are rejected.")] = 64,
-    ready_file: Annotated[Path | None, typer.Option(help="Write the endpoint here once bound.")] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Write the endpoint here once ready; removed at the end.")
+    ] = None,
+    end_with_stdin: Annotated[
+        bool, typer.Option("--end-with-stdin", help="End when stdin ends: with the program that started the MEC.")
+    ] = False,
 ) -> int:
     """Serve tail segments until SIGTERM or Ctrl-C."""
-    from runtime.mec import MecServer
-    from runtime.mec_session import MecSession
-    from runtime.segments import Segments
-    from runtime.transport import Router
+    from runtime.processes import follow_parent, withdraw_ready
 
     log = log_as("mec")
-    served, work = _open(workload, bundle, None)
-    costs = load_costs(served, profile)
-    with stop_on_signal() as stop, closing(Router(bind)) as router:
-        segments = Segments(served, work)
-        _settle()
-        warm_up_tails(segments)
-        gc.freeze()
-        session = MecSession(uuid.uuid4().hex, served.digest, slowdown)
-        server = MecServer(router, session, segments, costs, slowdown=slowdown, queue_limit=queue_limit, log=log)
-        log(f"ready at {router.endpoint}, bundle {served.digest[:12]}, slowdown {slowdown:g}")
-        say_ready(ready_file, router.endpoint)
+    with stop_on_signal() as stop, ExitStack() as stack:
+        stop.then(_leave_at_once)
+        if end_with_stdin:
+            follow_parent()
+        with _no_collecting():
+            server, router = _open_mec(bind, workload, bundle, profile, slowdown, queue_limit, log, stack)
+        stop.then(lambda: None)
+        withdraw_ready(ready_file)
+        if not stop.asked():
+            say_ready(ready_file, router.endpoint)
+            stack.callback(withdraw_ready, ready_file, router.endpoint)
+            log(f"ready at {router.endpoint}, workload {workload}, slowdown {slowdown:g}")
         server.serve(stop.asked)
     counts = server.counts
     log(
-        f"served {counts.served}, rejected {counts.rejected}, failed {counts.failed}, "
-        f"messages that were none {counts.peer_faults}"
+        f"served {counts.served} requests, rejected {counts.rejected}, failed {counts.failed}; "
+        f"turned away {counts.refused} hellos; {counts.peer_faults} messages broke the protocol"
     )
     return 0
+
+
+def _open_mec(
+    bind: str,
+    workload: str,
+    bundle: Path | None,
+    profile: Path | None,
+    slowdown: float,
+    queue_limit: int,
+    log: Callable[[str], None],
+    stack: ExitStack,
+) -> tuple[MecServer, Router]:
+    """A server that can answer, and its socket. That is bound before torch is loaded, so a port in use is said early."""
+    from runtime.transport import Router
+
+    served, work = _open(workload, bundle, None)
+    costs = load_costs(served, profile)
+    router = stack.enter_context(closing(Router(bind)))
+
+    import torch
+
+    from runtime.mec import MecServer
+    from runtime.mec_session import MecSession
+    from runtime.segments import Segments
+    from runtime.warm_up import WarmUp
+
+    torch.set_num_threads(1)
+    segments = Segments(served, work)
+    session = MecSession(uuid.uuid4().hex, served.held, slowdown)
+    rest: dict[str, Any] = {"queue_limit": queue_limit, "warm_up": WarmUp(segments), "log": log}
+    return MecServer(router, session, segments, costs, slowdown=slowdown, **rest), router
+
+
+def _leave_at_once() -> None:
+    """End a MEC that is still starting: it has promised nothing, and an import cannot be trusted to be interrupted."""
+    with suppress(OSError):
+        os.write(2, b"mecpilot mec: stopped while it was starting\n")
+    os._exit(0)
+
+
+@contextmanager
+def _no_collecting() -> Iterator[None]:
+    """Load what lives as long as the process: nobody need look for garbage in it, now or later."""
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 @takes(DeviceOptions)
@@ -212,16 +267,6 @@ def _settle() -> None:
     torch.set_num_threads(1)
     gc.collect()
     gc.freeze()
-
-
-def warm_up_tails(segments: Any) -> None:
-    """Run every tail once on an empty image: the first run of a shape is many times as slow as the next."""
-    import numpy as np
-
-    bundle = segments.bundle
-    for decision in bundle.space.decisions:
-        image = np.zeros(bundle.payload_shape(decision.model, decision.resolution_px, 0), np.uint8)
-        segments.whole(image, decision)
 
 
 def _source(options: DeviceOptions, bundle: Bundle, work: Workload) -> Source:

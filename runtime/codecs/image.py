@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +24,7 @@ from runtime.codecs.webp import check_webp
 IMAGE_CODEC = re.compile(r"(?P<lossless>png)|(?P<lossy>jpeg|webp)(?P<quality>[1-9]\d?|100)")
 _SMALL_IMAGE_BYTES = 1 << 16
 _STDERR = 2
+_silencing = threading.Lock()
 
 
 def encode_image(codec: str, image: NDArray[Any]) -> bytes:
@@ -58,11 +60,11 @@ def decode_image(codec: str, data: bytes, shape: tuple[int, ...]) -> NDArray[np.
     checked = _checked(codec, data, shape)
     flag = cv2.IMREAD_GRAYSCALE if len(shape) == 2 else cv2.IMREAD_COLOR
     try:
-        with _complaints() as complained:
+        with _silence():
             image = cv2.imdecode(np.frombuffer(checked, np.uint8), flag)
     except cv2.error as error:
         raise RemoteProtocolError(f"{codec} payload that does not decode: {error.err}") from None
-    if image is None or image.shape != shape or complained():
+    if image is None or image.shape != shape:
         raise RemoteProtocolError(f"{codec} payload that does not decode to an image of shape {shape}")
     return np.asarray(image, np.uint8)
 
@@ -77,23 +79,21 @@ def _checked(codec: str, data: bytes, shape: tuple[int, ...]) -> bytes:
 
 
 @contextmanager
-def _complaints() -> Iterator[Callable[[], bool]]:
-    """Whether the block wrote to standard error; nothing of it is shown.
+def _silence() -> Iterator[None]:
+    """Nothing that the block writes to standard error is shown.
 
-    The C libraries report damaged pixels there and go on. Left alone, a peer could fill the log with a line for each of
-    its messages.
+    The C libraries report damaged pixels there and go on, so a peer could fill the log with a line for each of its
+    messages. The descriptor belongs to the whole process, hence the lock.
     """
-    said = False
-    try:
-        shown = os.dup(_STDERR)
-    except OSError:  # it is closed, so nothing can be shown
-        yield lambda: False
-        return
-    with open(os.memfd_create("stderr"), "wb", buffering=0) as kept:
-        os.dup2(kept.fileno(), _STDERR)
+    with _silencing, open(os.devnull, "wb") as nowhere:
         try:
-            yield lambda: said
+            shown = os.dup(_STDERR)
+        except OSError:  # it is closed, so nothing is shown anyway
+            yield
+            return
+        os.dup2(nowhere.fileno(), _STDERR)
+        try:
+            yield
         finally:
             os.dup2(shown, _STDERR)
             os.close(shown)
-            said = kept.seek(0, os.SEEK_END) > 0

@@ -1,8 +1,8 @@
-"""Are these bytes a whole JPEG, of the kind that our encoder writes? Every segment is checked before a decoder sees it.
+"""Are these bytes a whole JPEG, of the kind that our encoder writes? Each segment is checked before a decoder sees it.
 
-Only what ``encode_image`` writes is legal: one baseline frame of 8 bits with one or three components, one scan of all of
-them, no restart intervals, no thumbnails, no comments, and nothing after the end. Progressive and arithmetic files are
-refused: a small one with many scans keeps a decoder busy for long.
+Only what ``encode_image`` writes is legal: one baseline frame of 8 bits with one or three components, one scan of all
+of them, no restart intervals, no thumbnails, no comments, and nothing after the end. Progressive and arithmetic files
+are refused: a small one with many scans keeps a decoder busy for long.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def _segment(data: bytes, at: int) -> tuple[int, bytes]:
     """Marker and content of the segment that starts there."""
     length = int.from_bytes(data[at + 2 : at + 4], "big")
     if at + 4 > len(data) or data[at] != 0xFF or not 2 <= length <= len(data) - at - 2:
-        raise RemoteProtocolError(f"a JPEG segment of {length} bytes at {at} of {len(data)}; expected one that is there")
+        raise RemoteProtocolError(
+            f"a JPEG segment of {length} bytes at {at} of {len(data)}; expected one that is there"
+        )
     return data[at + 1], data[at + 4 : at + 2 + length]
 
 
@@ -60,7 +62,9 @@ def _check_segment(marker: int, body: bytes, shape: tuple[int, ...]) -> None:
 def _check_frame(body: bytes, shape: tuple[int, ...]) -> None:
     components = 1 if len(shape) == 2 else shape[2]
     if len(body) != 6 + 3 * components or body[0] != 8 or body[5] != components:
-        raise RemoteProtocolError(f"a JPEG frame header of {len(body)} bytes; expected {components} components of 8 bits")
+        raise RemoteProtocolError(
+            f"a JPEG frame header of {len(body)} bytes; expected {components} components of 8 bits"
+        )
     size = struct.unpack_from(">HH", body, 1)
     if size != shape[:2]:  # before the decoder allocates what the header claims
         raise RemoteProtocolError(f"jpeg payload of size {size}; expected {shape[:2]}")

@@ -14,7 +14,9 @@ def check_webp(data: bytes, shape: tuple[int, ...]) -> None:
     at = _RIFF_HEADER_BYTES
     if len(data) < at + _VP8_HEADER_BYTES or data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         raise RemoteProtocolError("an image payload that is not a WebP; expected a RIFF header")
-    tag = int.from_bytes(data[at : at + 3], "little")  # inter frame 1 bit, version 3, shown 1, size of the first part 19
+    tag = int.from_bytes(
+        data[at : at + 3], "little"
+    )  # inter frame 1 bit, version 3, shown 1, size of the first part 19
     key_frame = tag & 0x11 == 0x10 and tag >> 1 & 7 <= 3
     if data[12:16] != b"VP8 " or not key_frame or data[at + 3 : at + 6] != b"\x9d\x01\x2a":
         raise RemoteProtocolError("a WebP payload without a lossy key frame in its first chunk; expected one")
