@@ -89,7 +89,7 @@ def _open_mec(
     log: Callable[[str], None],
     stack: ExitStack,
 ) -> tuple[MecServer, Router]:
-    """A server that can answer, and its socket. That is bound before torch is loaded, so a port in use is said early."""
+    """A server that can answer, and its socket: bound before torch is loaded, so a port in use is reported early."""
     from runtime.transport import Router
 
     served, work = _open(workload, bundle, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from runtime import wire
 from runtime.mec import MecServer
 from runtime.mec_session import MecSession
-from tests.simulated import DIGEST, OFFLOAD, SimClock, table
+from tests.simulated import HELD, OFFLOAD, SimClock, table
 
 COMPUTE_S, SEND_S = 0.003, 0.0005
 REQUESTS = 4
@@ -45,22 +44,17 @@ class SimRouter:
 def served(slowdown: float) -> list[wire.InferReply]:
     """Replies to REQUESTS requests that arrive together."""
     clock, costs = SimClock(), table()
-    d = costs.space.decisions[OFFLOAD]
-    asked = [
-        wire.InferRequest(n, n, d.model, d.resolution_px, d.exit_branch, d.partition_point, d.payload, (4,), 1000.0)
-        for n in range(1, REQUESTS + 1)
-    ]
-    router = SimRouter(clock, [wire.Hello("sim", DIGEST), *asked])
+    asked = [wire.InferRequest(n, OFFLOAD, 1000) for n in range(1, REQUESTS + 1)]
+    router = SimRouter(clock, [wire.Hello("sim", HELD), *asked])
 
     def tail(*_: object) -> np.ndarray:
         clock.advance(COMPUTE_S)
         return np.zeros((1, 1), np.float32)
 
     segments = SimpleNamespace(tail=tail, bundle=SimpleNamespace(payload_shape=lambda *_: (4,)))
-    session = MecSession("mec-0", DIGEST, slowdown)
+    session = MecSession("mec-0", HELD, slowdown)
     server = MecServer(router, session, segments, costs, slowdown=slowdown, clock=clock)  # type: ignore[arg-type]
-    turns = itertools.count()
-    server.serve(lambda: next(turns) == REQUESTS)
+    server.serve(lambda: server.counts.served == REQUESTS)
     return [message for message in router.sent if isinstance(message, wire.InferReply)]
 
 
