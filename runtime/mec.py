@@ -31,6 +31,7 @@ from runtime.wire import Buffer, RejectReason
 
 QUEUE_LIMIT = 64
 _FORGET_EVERY_S = 5.0
+_SAY_EVERY_S = 60.0
 #: How long a stop leaves to the request in hand.
 _GRACE_S = 0.2
 #: A closed connection takes with it what its peer has not read yet, so the last words get this long.
@@ -79,7 +80,7 @@ class MecServer:
         self._closing = False
         self._free_s = clock()  # when the emulated server has done what it began
         self._forget_s = clock() + _FORGET_EVERY_S
-        self._failures: set[str] = set()  # kinds that were logged with their details
+        self._said_s: dict[str, float] = {}  # sentence -> when it was logged
         self.counts = MecCounts()
 
     def serve(self, stopping: Callable[[], bool]) -> None:
@@ -141,7 +142,7 @@ class MecServer:
                     self._router.send(action.peer, wire.encode(action.message))
                 case Refused():
                     self.counts.refused += 1
-                    self._log(f"turned a device away: {action.why}")
+                    self._say(f"turned a device away: {action.why}")
                 case Admit():
                     self._admit(action)
         self.counts.peer_faults = self._session.faults
@@ -232,9 +233,12 @@ class MecServer:
         self._reject(job, RejectReason.CLOSING, "the MEC is shutting down")
 
     def _fail(self, error: Exception) -> None:
-        """Details once of each kind; then one of a few sentences, so that repeated ones can be collapsed."""
         self.counts.failed += 1
-        kind = type(error).__name__
-        details = "" if kind in self._failures else f": {error}"
-        self._failures.add(kind)
-        self._log(f"a request failed: {kind}{details}")
+        self._say(f"a request failed: {type(error).__name__}", f": {error}")
+
+    def _say(self, sentence: str, details: str = "") -> None:
+        """Log what peers cause: one of a few sentences, each at most once in a while; the counts tell the rest."""
+        now_s = self._clock()
+        if now_s - self._said_s.get(sentence, -math.inf) >= _SAY_EVERY_S:
+            self._said_s[sentence] = now_s
+            self._log(sentence + details)
