@@ -63,9 +63,14 @@ def mec(
         if end_with_stdin:
             follow_parent()
         with _no_collecting():
-            server, router = _open_mec(bind, workload, bundle, profile, slowdown, queue_limit, log, stack)
+            from runtime.transport import Router
+
+            served, work = _open(workload, bundle, None)
+            costs = load_costs(served, profile)
+            router = stack.enter_context(closing(Router(bind)))  # before torch: a port in use is reported early
+            withdraw_ready(ready_file)
+            server = _mec_server(router, served, work, costs, slowdown, queue_limit, log)
         stop.then(lambda: None)
-        withdraw_ready(ready_file)
         if not stop.asked():
             say_ready(ready_file, router.endpoint)
             stack.callback(withdraw_ready, ready_file, router.endpoint)
@@ -79,23 +84,16 @@ def mec(
     return 0
 
 
-def _open_mec(
-    bind: str,
-    workload: str,
-    bundle: Path | None,
-    profile: Path | None,
+def _mec_server(
+    router: Router,
+    bundle: Bundle,
+    work: Workload,
+    costs: CostTable,
     slowdown: float,
     queue_limit: int,
     log: Callable[[str], None],
-    stack: ExitStack,
-) -> tuple[MecServer, Router]:
-    """A server that can answer, and its socket: bound before torch is loaded, so a port in use is reported early."""
-    from runtime.transport import Router
-
-    served, work = _open(workload, bundle, None)
-    costs = load_costs(served, profile)
-    router = stack.enter_context(closing(Router(bind)))
-
+) -> MecServer:
+    """A server that can answer at once, and warms up while it has nothing to do."""
     import torch
 
     from runtime.mec import MecServer
@@ -104,10 +102,10 @@ def _open_mec(
     from runtime.warm_up import WarmUp
 
     torch.set_num_threads(1)
-    segments = Segments(served, work)
-    session = MecSession(uuid.uuid4().hex, served.held, slowdown)
+    segments = Segments(bundle, work)
+    session = MecSession(uuid.uuid4().hex, bundle.held, slowdown)
     rest: dict[str, Any] = {"queue_limit": queue_limit, "warm_up": WarmUp(segments), "log": log}
-    return MecServer(router, session, segments, costs, slowdown=slowdown, **rest), router
+    return MecServer(router, session, segments, costs, slowdown=slowdown, **rest)
 
 
 def _leave_at_once() -> None:

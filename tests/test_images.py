@@ -257,7 +257,8 @@ resource.setrlimit(resource.RLIMIT_AS, (now + (64 << 20), now + (64 << 20)))
 for line in sys.stdin:
     codec, shape, payload = line.split()
     try:
-        decode(codec, bytes.fromhex(payload), tuple(map(int, shape.split(","))), np.uint8)
+        dtype = np.float32 if codec.startswith("u") else np.uint8
+        decode(codec, bytes.fromhex(payload), tuple(map(int, shape.split(","))), dtype)
     except RemoteProtocolError:
         print("refused")
     except BaseException as error:
@@ -265,12 +266,35 @@ for line in sys.stdin:
 """
 
 
-def test_no_hostile_image_takes_memory() -> None:
+def zstd_frame(window: int, size: int, body: bytes) -> bytes:
+    """A frame that claims a window of 2^(10 + window) bytes and a content of that size; its one block is stored."""
+    block = (len(body) << 3 | 1).to_bytes(3, "little") + body
+    return b"\x28\xb5\x2f\xfd\x80" + bytes([window << 3]) + size.to_bytes(4, "little") + block
+
+
+LEVELS = bytes(4 + 100)  # of a tensor (1, 10, 10): its scales, then its levels
+BAD_TENSORS = {
+    "window of 2 GB": b"\x01" + zstd_frame(21, len(LEVELS), LEVELS[:-1]),
+    "window of 128 MB": b"\x01" + zstd_frame(17, len(LEVELS), LEVELS[:-1]),
+    "content of 4 GB": b"\x01" + zstd_frame(0, 2**32 - 1, LEVELS),
+    "two frames": b"\x01" + zstd_frame(0, len(LEVELS), LEVELS) * 2,
+    "skippable frame": b"\x01\x50\x2a\x4d\x18" + len(LEVELS).to_bytes(4, "little") + LEVELS,
+    "more than it claims": b"\x01" + zstd_frame(0, len(LEVELS), LEVELS + LEVELS),
+}
+
+
+def test_a_stored_zstd_frame_of_the_right_size_is_legal() -> None:
+    payload = b"\x01" + zstd_frame(0, len(LEVELS), LEVELS)
+    assert not decode("u8", payload, (1, 10, 10), np.float32).any()
+
+
+def test_no_hostile_payload_takes_memory() -> None:
     """Within 64 MB of address space, in a process of its own: C libraries allocate where Python cannot see."""
     cases = [
         *(("png", "28,28" if name == "chunk length" else "14,14", bad) for name, bad in BAD_PNGS.items()),
         *(("jpeg75", "20,24,3", bad) for bad in BAD_JPEGS.values()),
         *(("webp75", "20,24,3", bad) for bad in BAD_WEBPS.values()),
+        *(("u8", "1,10,10", bad) for bad in BAD_TENSORS.values()),
     ]
     asked = "".join(f"{codec} {shape} {bad.hex() or '00'}\n" for codec, shape, bad in cases)
     done = subprocess.run([sys.executable, "-c", PROBE], input=asked, capture_output=True, text=True, check=True)
