@@ -180,6 +180,36 @@ class TestHostilePeers:
         assert served == sorted(served)
 
 
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def test_floods_of_all_kinds_cost_the_mec_neither_memory_nor_log(capfd: pytest.CaptureFixture[str]) -> None:
+    bundle = open_bundle(WORKLOAD)
+    other = msgspec.structs.replace(bundle.held, workload="x" * 64)
+    floods = [
+        [os.urandom(1000), os.urandom(100_000)],
+        [wire.PREAMBLE + os.urandom(60)],
+        [b"MP\x02" + msgspec.msgpack.encode({"type": "hello", "device": "camera", "bundle_digest": ""})],
+        wire.encode(wire.Hello("loud", other)),
+        wire.encode(wire.Hello("loud", bundle.held)),
+        [*wire.encode(wire.Ping(1)), bytes(4096)],
+        [*wire.encode(wire.Ping(1)), bytes(1 << 20)],
+        wire.encode(msgspec.structs.replace(GOOD, row=row_of(payload="png")), bytes(700)),
+        wire.encode(GOOD, bytes(1 << 20)),
+    ]
+    with running_mec(WORKLOAD) as mec, Stranger(mec.endpoint) as loud, Stranger(mec.endpoint) as quiet:
+        assert isinstance(quiet.ask(wire.Hello("quiet", bundle.held)), wire.Welcome)
+        assert isinstance(quiet.ask(GOOD, bytes(784)), wire.InferReply)
+        before = resident_bytes(mec.process.pid)
+        for flood in floods:
+            for _ in range(300):
+                loud.socket.send_multipart(flood)
+        assert isinstance(quiet.ask(GOOD, bytes(784)), wire.InferReply)
+        assert resident_bytes(mec.process.pid) - before < 200 << 20
+    assert len(capfd.readouterr().err.splitlines()) < 10
+
+
 def other_bundle(folder: Path) -> tuple[Path, Path, Bundle]:
     """The shipped bundle with a remark in its manifest, hence another digest, and the profile that belongs to it."""
     shipped = open_bundle(WORKLOAD)
