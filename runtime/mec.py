@@ -226,7 +226,7 @@ class MecServer:
 
     def _reject(self, job: Admit, reason: RejectReason, text: str, waited_s: float = 0.0) -> None:
         self.counts.rejected += 1
-        reject = wire.Reject(job.request.request_id, reason, text[:500], wire.whole_us(waited_s))
+        reject = wire.Reject(job.request.request_id, reason, wire.plain(text), wire.whole_us(waited_s))
         self._router.send(job.peer, wire.encode(reject))
 
     def _close_on(self, job: Admit) -> None:

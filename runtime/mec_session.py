@@ -84,7 +84,7 @@ class MecSession:
         self.faults += 1
         if peer not in self._heard_s:
             return []
-        return [SendTo(peer, wire.Reject(0, RejectReason.ILLEGAL, str(error)[:500]))]
+        return [SendTo(peer, wire.Reject(0, RejectReason.ILLEGAL, wire.plain(str(error))))]
 
     def forget_silent(self, now_s: float) -> None:
         """Guests not heard for long become strangers."""

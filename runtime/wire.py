@@ -37,13 +37,16 @@ CODEC_OVERHEAD_BYTES = 4096
 #: Ids of requests and pings: 1 to this, then 1 again; 0 means none. At 24 a second that is once in 5.6 years.
 MAX_ID = 2**32 - 1
 _MAX_MS = 3_600_000
+MAX_TEXT = 512
 
 Buffer = bytes | bytearray | memoryview
 
 MessageId = Annotated[int, Meta(ge=1, le=MAX_ID)]
-Name = Annotated[str, Meta(min_length=1, max_length=64)]
-Digest = Annotated[str, Meta(max_length=128)]
-Text = Annotated[str, Meta(max_length=512)]
+#: Words of a peer may be logged, so they have no control characters.
+_PLAIN = r"\A[^\x00-\x1f\x7f]*\Z"
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=_PLAIN)]
+Digest = Annotated[str, Meta(max_length=128, pattern=_PLAIN)]
+Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=_PLAIN)]
 Milliseconds = Annotated[int, Meta(ge=0, le=_MAX_MS)]
 #: The tail of a small network takes a millisecond, and estimates of the uplink are what remains beside it.
 Microseconds = Annotated[int, Meta(ge=0, le=_MAX_MS * 1000)]
@@ -225,6 +228,11 @@ def _buffer_bounds(message: AnyMessage) -> tuple[int, int]:
 def most_payload_bytes(shape: tuple[int, ...]) -> int:
     """Most bytes that any codec makes of an array of that shape."""
     return min(MAX_PART_BYTES, 4 * math.prod(shape) + CODEC_OVERHEAD_BYTES)
+
+
+def plain(text: str) -> str:
+    """Words as they may cross the wire: one line, not too long."""
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())[:MAX_TEXT]
 
 
 def whole_ms(duration_s: float) -> int:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from controller.errors import RemoteProtocolError
 from runtime import wire
 
-_names = st.text(min_size=1, max_size=64)
 _ids = st.integers(1, wire.MAX_ID)
 _us = st.integers(0, 3_600_000_000)
 
@@ -151,6 +150,15 @@ def test_ids_begin_anew_after_the_last_and_older_ones_are_still_known() -> None:
     assert [wire.next_id(0), wire.next_id(1), wire.next_id(wire.MAX_ID)] == [1, 2, 1]
     assert all(wire.was_issued(number, last_id=3) for number in (3, 1, wire.MAX_ID, wire.MAX_ID - 1000))
     assert not any(wire.was_issued(number, last_id=3) for number in (4, 77, wire.MAX_ID // 2 - 10))
+
+
+@given(st.text(max_size=2000))
+def test_words_that_were_made_plain_may_cross_and_others_with_control_characters_may_not(text: str) -> None:
+    reject = wire.Reject(1, wire.RejectReason.FAILED, wire.plain(text))
+    assert through(reject, b"")[0] == reject
+    if text != wire.plain(text) and any(letter < " " for letter in text):
+        with pytest.raises(RemoteProtocolError):
+            wire.decode(wire.encode(msgspec.structs.replace(reject, text=text)))
 
 
 @given(st.floats(allow_nan=False))
