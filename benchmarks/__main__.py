@@ -10,6 +10,8 @@ import sys
 
 #: name -> what its figures are about, the quick ones first.
 BENCHMARKS = {
+    "bench_wire": "bytes of each message's header",
+    "bench_ready": "from the start of MEC and device to ready and to the first answer",
     "bench_decide": "one decision in numpy, against the predict() of an SB3 MlpPolicy",
     "bench_twin": "environment steps per second of the twin",
     "bench_payloads": "bytes per frame against score: images, and tensors from inside the network",

@@ -32,6 +32,7 @@ from runtime.manifest import (
 )
 from runtime.reading import read_bounded
 from runtime.recorded import Recorded, load_recorded, payload_key
+from runtime.wire import Held
 from runtime.workloads.base import get_workload
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ class Bundle:
     def _files(self) -> Iterator[FileInfo]:
         yield from (model.file for model in self.manifest.models)
         yield from self.manifest.recorded.values()
+
+    @cached_property
+    def held(self) -> Held:
+        """What device and MEC compare when they meet."""
+        return Held(self.workload, self.digest, self.space.digest)
 
     @property
     def workload(self) -> str:

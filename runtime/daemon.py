@@ -45,7 +45,7 @@ def open_device(
     return Device(
         compute,
         link,
-        DeviceSession(socket.gethostname()[:64] or "device", compute.bundle_digest),
+        DeviceSession(socket.gethostname()[:64] or "device", compute.held),
         costs,
         scenario,
         utility,

@@ -252,18 +252,8 @@ class Device:
         self._poll()
 
     def _request(self, request_id: int, job: Job, now_s: float) -> wire.InferRequest:
-        d = self._costs.space.decisions[job.row]
-        return wire.InferRequest(
-            request_id,
-            job.frame.index,
-            d.model,
-            d.resolution_px,
-            d.exit_branch,
-            d.partition_point,
-            d.payload,
-            self._compute.payload_shape(d),
-            max(job.give_up_s - now_s, 0.0) * 1e3,
-        )
+        row = self._compute.row(self._costs.space.decisions[job.row])
+        return wire.InferRequest(request_id, row, wire.whole_ms(job.give_up_s - now_s))
 
     def _set_timers(self, job: Job, now_s: float) -> None:
         """When to fall back, or not at all when that moment has passed already; and when to give up."""
@@ -306,7 +296,7 @@ class Device:
             if isinstance(event, Arrival):
                 self._act(self._session.receive(event.message, event.buffer, event.at_s), event.at_s)
             elif isinstance(event, Malformed):
-                self._act(self._session.malformed(event.error))
+                self._act(self._session.malformed(event.error, self._clock()))
             else:
                 self._act(self._session.unsendable(self._clock()))
         now_s = self._clock()

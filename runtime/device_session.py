@@ -22,11 +22,14 @@ from dataclasses import dataclass
 
 from controller.errors import RemoteProtocolError
 from runtime import wire
+from runtime.old_wire import OLD_VERSIONS, old_hello
 from runtime.wire import Buffer
 
 HEARTBEAT_S = 0.25
 SILENCE_S = 3 * HEARTBEAT_S
 REFUSED_RETRY_S = 2.0
+#: After so many hellos without a word, one in the format of an old version: an old MEC would pass over all others.
+_HELLOS_BEFORE_OLD = 4
 #: A reply may claim this much more time than passed here: the MEC's clock runs on while a device's stands still
 #: (live training stops it while the learner thinks). A smaller lie only makes one bandwidth sample too large.
 _TIME_SLACK_MS = 250.0
@@ -44,7 +47,7 @@ class LinkState(enum.Enum):
 class Transmit:
     """Hand this to the link."""
 
-    message: wire.AnyMessage
+    message: wire.Sendable
     buffer: Buffer = b""
 
 
@@ -115,13 +118,14 @@ class _Open:
 class DeviceSession:
     """One device's conversation with one MEC. Owns request ids, the open requests and the link's state."""
 
-    def __init__(self, device: str, bundle_digest: str) -> None:
+    def __init__(self, device: str, held: wire.Held) -> None:
         self.state = LinkState.WAITING
         self.mec_slowdown = 1.0
         self.faults = 0
         self.stale_replies = 0
-        self._hello = wire.Hello(device, bundle_digest)
-        self._digest = bundle_digest
+        self._hello = wire.Hello(device, held)
+        self._held = held
+        self._hellos = 0  # since something was heard
         self._instance = ""
         self._open: dict[int, _Open] = {}  # in the order of sending
         self._pings: dict[int, tuple[float, int]] = {}  # id -> sent at, padding
@@ -137,7 +141,7 @@ class DeviceSession:
         self._spoke(now_s)
 
     def next_id(self) -> int:
-        self._last_id += 1
+        self._last_id = wire.next_id(self._last_id)
         return self._last_id
 
     def probe(self, padding_bytes: int, now_s: float) -> Actions:
@@ -175,7 +179,15 @@ class DeviceSession:
             self._next_tick_s = now_s + HEARTBEAT_S
             return self.probe(0, now_s)
         self._next_tick_s = now_s + (REFUSED_RETRY_S if self.state is LinkState.REFUSED else HEARTBEAT_S)
-        return [Transmit(self._hello)]
+        return [Transmit(self._hello), *self._old_hello()]
+
+    def _old_hello(self) -> Actions:
+        """Makes an old MEC speak, each old version in turn."""
+        self._hellos += 1
+        turn, rest = divmod(self._hellos, _HELLOS_BEFORE_OLD)
+        if rest or self.state is LinkState.REFUSED:
+            return []
+        return [Transmit(wire.Foreign(old_hello(OLD_VERSIONS[-turn % len(OLD_VERSIONS)])))]
 
     def _silent_s(self, now_s: float) -> float:
         """How long the MEC has owed us a word. The time by which this tick is late was our own sleep."""
@@ -192,19 +204,22 @@ class DeviceSession:
         handler = _TABLE.get((self.state, type(message)))
         if handler is None:
             return self._fault(f"got {type(message).__name__} while {self.state.value}; expected another message")
-        self._unheard_since_s = None
+        self._unheard_since_s, self._hellos = None, 0
         heard_again = self.state is LinkState.DOWN and isinstance(message, wire.InferReply | wire.Pong)
         back = self._up("heard again", now_s) if heard_again else []
         return back + handler(self, message, buffer, now_s)
 
-    def malformed(self, error: RemoteProtocolError) -> Actions:
+    def malformed(self, error: RemoteProtocolError, now_s: float) -> Actions:
         """Bytes arrived that are no message."""
+        if isinstance(error, wire.OtherVersionError) and self.state not in (LinkState.UP, LinkState.CLOSED):
+            which = f"the MEC speaks protocol {error.version}, this device {wire.VERSION}"
+            return self._refused(f"{which}; install one version on both", now_s)
         self.faults += 1
         return [PeerFault(error)]
 
     def _welcome(self, message: wire.Welcome, _: Buffer, now_s: float) -> Actions:
-        if message.bundle_digest != self._digest:
-            return self._refused(f"the MEC's bundle is {message.bundle_digest}", now_s)
+        if why := wire.difference(message.held, self._held):
+            return self._refused(why, now_s)
         restarted = self._instance not in ("", message.instance)
         lost = self._lose_open("the MEC restarted") if restarted else []
         self._instance, self.mec_slowdown = message.instance, message.mec_slowdown
@@ -212,15 +227,15 @@ class DeviceSession:
 
     def _reply(self, message: wire.InferReply, buffer: Buffer, now_s: float) -> Actions:
         request_id = message.request_id
-        if request_id > self._last_id:
+        if not wire.was_issued(request_id, self._last_id):
             return self._fault(f"got a reply to request {request_id}; expected one of at most {self._last_id}")
         sent = self._open.pop(request_id, None)
         if sent is None:
             self.stale_replies += 1
             return []
         lie = sent.lie(message.queue_ms + message.mec_ms, now_s)
-        if message.shape != sent.output_shape:
-            lie = f"got outputs of shape {message.shape}; expected {sent.output_shape}"
+        if len(buffer) != 4 * math.prod(sent.output_shape):
+            lie = f"got outputs of {len(buffer)} bytes; expected shape {sent.output_shape} of float32"
         return self._blamed(request_id, lie) if lie else [Answered(message, buffer)]
 
     def _reject(self, message: wire.Reject, _: Buffer, now_s: float) -> Actions:
@@ -243,7 +258,7 @@ class DeviceSession:
         if sent is None:
             self.stale_replies += 1
             return []
-        for older in [ping for ping in self._pings if ping < message.ping_id]:
+        for older in [ping for ping in self._pings if wire.was_issued(ping, message.ping_id)]:
             del self._pings[older]  # order is kept on one connection, so these were lost
         return [Echoed(sent[1], now_s - sent[0])]
 
@@ -285,7 +300,8 @@ class DeviceSession:
         return [Unanswered(lost, why)] if lost else []
 
     def _fault(self, text: str) -> Actions:
-        return self.malformed(RemoteProtocolError(text))
+        self.faults += 1
+        return [PeerFault(RemoteProtocolError(text))]
 
     def _blamed(self, request_id: int, lie: str) -> Actions:
         """A lie about a request is a fault, and no answer."""
@@ -298,7 +314,7 @@ class DeviceSession:
     def check(self) -> None:
         """Assert what must hold between any two events (tests call this)."""
         assert not self._open or self.state is LinkState.UP
-        assert all(1 <= request_id <= self._last_id for request_id in self._open)
+        assert all(wire.was_issued(request_id, self._last_id) for request_id in self._open)
 
 
 _S = DeviceSession

@@ -45,7 +45,7 @@ class Link(Protocol):
         """The first frame is captured at this time."""
         ...
 
-    def send(self, message: wire.AnyMessage, buffer: Buffer) -> float | None:
+    def send(self, message: wire.Sendable, buffer: Buffer) -> float | None:
         """Take a message. How long its bytes will occupy the uplink, where the link knows it."""
         ...
 
@@ -71,7 +71,7 @@ class DirectLink:
     def start(self, origin_s: float) -> None:
         """An unshaped uplink has no time of its own."""
 
-    def send(self, message: wire.AnyMessage, buffer: Buffer) -> None:
+    def send(self, message: wire.Sendable, buffer: Buffer) -> None:
         if not self._dealer.send(wire.encode(message, buffer)):
             self._failed = True
 

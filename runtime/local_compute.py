@@ -12,6 +12,7 @@ from runtime.bundle import Bundle
 from runtime.compute import Pause
 from runtime.segments import Head, Segments
 from runtime.sources import Samples, Source
+from runtime.wire import Held
 from runtime.workloads.base import Split, Workload
 
 
@@ -26,8 +27,8 @@ class LocalCompute:
         self._output_shapes: dict[tuple[str, int, int], tuple[int, ...]] = {}
 
     @property
-    def bundle_digest(self) -> str:
-        return self._bundle.digest
+    def held(self) -> Held:
+        return self._bundle.held
 
     @property
     def samples(self) -> int:
@@ -43,8 +44,8 @@ class LocalCompute:
     def head(self, source_index: int, decision: Decision, pause: Pause) -> Head:
         return self._segments.head(self._source.picture(source_index), decision, pause)
 
-    def payload_shape(self, decision: Decision) -> tuple[int, ...]:
-        return self._bundle.payload_shape(decision.model, decision.resolution_px, decision.partition_point)
+    def row(self, decision: Decision) -> int:
+        return self._bundle.space.index(decision)
 
     def output_shape(self, decision: Decision) -> tuple[int, ...]:
         """What the MEC has to send back; found once for each exit by running it."""

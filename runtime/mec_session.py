@@ -1,10 +1,13 @@
 """Who may ask the MEC for what? Each peer's conversation with the MEC: events in, actions out, no I/O.
 
-Theory of operation. A peer is a connection. It is a stranger until its hello names the MEC's own bundle; then it is
-a guest and its requests are admitted, each on its own, since a request carries all it needs. A guest that says bye, or
-that is silent for ``FORGET_S``, is a stranger again. A stranger's request or ping is answered with NO_SESSION, so
-that a device finds out at once that the MEC was restarted. Bytes that are no message are counted; a guest is told, a
-stranger gets nothing (the MEC reflects no traffic). Guests are limited in number: the longest silent one leaves first.
+Theory of operation. A peer is a connection. It is a stranger until its hello shows that it holds what the MEC holds;
+then it is a guest and its requests are admitted, each on its own, since a request carries all it needs. A guest that
+says bye, or that is silent for ``FORGET_S``, is a stranger again. A stranger's request or ping is answered with
+NO_SESSION, so that a device finds out at once that the MEC was restarted. Bytes that are no message are counted; a
+guest is told, a stranger gets nothing (the MEC reflects no traffic), unless they are the hello of an older version: its
+device gets a reject that it can read. Guests are limited in number: the longest silent one leaves first.
+
+What a peer causes to be logged is one of a few sentences, so that repeated ones can be collapsed.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 
 from controller.errors import RemoteProtocolError
 from runtime import wire
+from runtime.old_wire import old_reject
 from runtime.wire import Buffer, RejectReason
 
 FORGET_S = 30.0
@@ -25,7 +29,7 @@ class SendTo:
     """Hand this to the transport."""
 
     peer: bytes
-    message: wire.AnyMessage
+    message: wire.Sendable
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +42,32 @@ class Admit:
     arrived_s: float
 
 
-Action = SendTo | Admit
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A device was turned away; to be logged."""
+
+    why: str
+
+
+Action = SendTo | Admit | Refused
 Actions = list[Action]
 
 
 class MecSession:
     """Every peer of one MEC. Owns who is a guest; the queue of admitted requests is the server's."""
 
-    def __init__(self, instance: str, bundle_digest: str, mec_slowdown: float) -> None:
+    def __init__(self, instance: str, held: wire.Held, mec_slowdown: float) -> None:
         self.faults = 0
-        self._digest = bundle_digest
-        self._welcome = wire.Welcome(instance, bundle_digest, mec_slowdown)
+        self._held = held
+        self._welcome = wire.Welcome(instance, held, mec_slowdown)
         self._heard_s: dict[bytes, float] = {}  # guests, longest silent first
 
     @property
     def guests(self) -> tuple[bytes, ...]:
         return tuple(self._heard_s)
 
-    def receive(self, peer: bytes, message: wire.AnyMessage, buffer: Buffer, depth: int, now_s: float) -> Actions:
-        """Take in one decoded message; ``depth`` is the length of the queue."""
+    def receive(self, peer: bytes, message: wire.AnyMessage, buffer: Buffer, now_s: float) -> Actions:
+        """Take in one decoded message."""
         guest = peer in self._heard_s
         if guest:
             del self._heard_s[peer]  # to the end of the order
@@ -64,14 +75,16 @@ class MecSession:
         handler = _TABLE.get((guest, type(message)))
         if handler is None:
             return self._fault(peer, f"got {type(message).__name__}; expected a message that a device sends")
-        return handler(self, peer, message, buffer, depth, now_s)
+        return handler(self, peer, message, buffer, now_s)
 
     def malformed(self, peer: bytes, error: RemoteProtocolError) -> Actions:
         """Bytes arrived that are no message."""
+        if isinstance(error, wire.OtherVersionError):
+            return self._other_version(peer, error)
         self.faults += 1
         if peer not in self._heard_s:
             return []
-        return [SendTo(peer, wire.Reject(0, RejectReason.ILLEGAL, str(error)[:500]))]
+        return [SendTo(peer, wire.Reject(0, RejectReason.ILLEGAL, wire.plain(str(error))))]
 
     def forget_silent(self, now_s: float) -> None:
         """Guests not heard for long become strangers."""
@@ -83,27 +96,41 @@ class MecSession:
         leaving, self._heard_s = self.guests, {}
         return [SendTo(peer, wire.Bye()) for peer in leaving]
 
-    def _hello(self, peer: bytes, message: wire.Hello, _b: Buffer, _d: int, now_s: float) -> Actions:
-        if message.bundle_digest != self._digest:
+    def _other_version(self, peer: bytes, error: wire.OtherVersionError) -> Actions:
+        if not error.is_hello or peer in self._heard_s:
+            self.faults += 1
+            return []
+        why = f"this MEC speaks protocol {wire.VERSION}, the device {error.version}; install one version on both"
+        return [SendTo(peer, wire.Foreign(old_reject(error.version, why))), Refused(why)]
+
+    def _hello(self, peer: bytes, message: wire.Hello, _b: Buffer, now_s: float) -> Actions:
+        if why := wire.difference(self._held, message.held):
             self._heard_s.pop(peer, None)
-            text = f"got bundle {message.bundle_digest}; the MEC's is {self._digest}; install one bundle on both"
-            return [SendTo(peer, wire.Reject(0, RejectReason.DIGEST, text))]
+            return [SendTo(peer, wire.Reject(0, RejectReason.DIGEST, why)), Refused(self._sentence(message.held))]
         self._heard_s[peer] = now_s
         if len(self._heard_s) > MAX_GUESTS:
             del self._heard_s[next(iter(self._heard_s))]
         return [SendTo(peer, self._welcome)]
 
-    def _request(self, peer: bytes, message: wire.InferRequest, buffer: Buffer, _d: int, now_s: float) -> Actions:
+    def _sentence(self, held: wire.Held) -> str:
+        """Why, without what the peer chose freely."""
+        if held.workload != self._held.workload:
+            return f"it holds another workload; this MEC serves {self._held.workload}"
+        if held.bundle_digest != self._held.bundle_digest:
+            return f"it holds another bundle of workload {self._held.workload}"
+        return "it numbers the decisions otherwise; install one version of mecpilot on both"
+
+    def _request(self, peer: bytes, message: wire.InferRequest, buffer: Buffer, now_s: float) -> Actions:
         return [Admit(peer, message, buffer, now_s)]
 
-    def _ping(self, peer: bytes, message: wire.Ping, _b: Buffer, depth: int, _n: float) -> Actions:
-        return [SendTo(peer, wire.Pong(message.ping_id, depth))]
+    def _ping(self, peer: bytes, message: wire.Ping, _b: Buffer, _n: float) -> Actions:
+        return [SendTo(peer, wire.Pong(message.ping_id))]
 
-    def _bye(self, peer: bytes, _m: wire.Bye, _b: Buffer, _d: int, _n: float) -> Actions:
+    def _bye(self, peer: bytes, _m: wire.Bye, _b: Buffer, _n: float) -> Actions:
         self._heard_s.pop(peer, None)
         return []
 
-    def _stranger(self, peer: bytes, message: wire.InferRequest | wire.Ping, _b: Buffer, _d: int, _n: float) -> Actions:
+    def _stranger(self, peer: bytes, message: wire.InferRequest | wire.Ping, _b: Buffer, _n: float) -> Actions:
         request_id = message.request_id if isinstance(message, wire.InferRequest) else 0
         return [SendTo(peer, wire.Reject(request_id, RejectReason.NO_SESSION, "say hello first"))]
 

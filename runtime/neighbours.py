@@ -8,29 +8,30 @@ second. The twin's neighbours are the same requests in numbers.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import select
 import sys
 import time
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 
 from controller.costs import CostTable
 from controller.errors import FailureError, MecpilotError, RemoteProtocolError
 from controller.neighbours import arrivals_from, level_of, stream_start
-from controller.records import Decision
 from controller.scenario import LOAD_STEP_S, Scenario
 from runtime import wire
 from runtime.bundle import Bundle, open_bundle
 from runtime.codecs import encode
-from runtime.device_session import DeviceSession, LinkState, Transmit
-from runtime.processes import say_ready
+from runtime.console import log_as
+from runtime.device_session import Actions, DeviceSession, LinkChanged, LinkState, Transmit
+from runtime.processes import follow_parent, say_ready
 from runtime.profile import load_costs
 from runtime.transport import Dealer
 
-_READY_WAIT_S = 10.0
-_BUDGET_MS = 60_000.0
+_BUDGET_MS = 60_000
+#: A MEC that lives welcomes its devices within a stage of a network; this long is no MEC.
+_STALL_S = 60.0
+_SAY_EVERY_S = 5.0
 _LISTEN_EVERY_S = 0.1
 
 
@@ -45,30 +46,40 @@ class Neighbours:
 
     def __init__(self, endpoint: str, bundle: Bundle, costs: CostTable, scenario: Scenario) -> None:
         row = neighbour_row(costs)
-        self._decision = costs.space.decisions[row]
+        self._row, decision = row, costs.space.decisions[row]
         # The twin's unit of time, not this row's own, which differs by a few thousandths: in a minute that is 0.2 s.
         self._service_s = costs.neighbour_mec_s * max(scenario.mec_slowdown, 1.0)
         self._load_frac = level_of(scenario.mec_load()) / 100
         self._start = float(stream_start(np.array(scenario.seed)))
-        self._shape = bundle.payload_shape(self._decision.model, self._decision.resolution_px, 0)
-        image = np.random.default_rng(scenario.seed).integers(0, 256, self._shape, dtype=np.uint8)
-        self._payload = encode(self._decision.payload, image)
-        self._dealer = Dealer(endpoint)
-        self._session = DeviceSession("neighbours", bundle.digest)
+        shape = bundle.payload_shape(decision.model, decision.resolution_px, 0)
+        image = np.random.default_rng(scenario.seed).integers(0, 256, shape, dtype=np.uint8)
+        self._payload = encode(decision.payload, image)
+        self._endpoint, self._dealer = endpoint, Dealer(endpoint)
+        self._session = DeviceSession("neighbours", bundle.held)
         self._sent = 0
+        self._refusal = ""
+        self._log = log_as("neighbours")
 
     def connect(self) -> None:
         """Be welcomed by the MEC, or fail."""
-        limit_s = time.perf_counter() + _READY_WAIT_S
+        began_s = time.perf_counter()
+        say_s = began_s + _SAY_EVERY_S
         while self._session.state is not LinkState.UP:
             self._listen()
             self._dealer.wait(0.05)
-            if time.perf_counter() > limit_s or self._session.state is LinkState.REFUSED:
-                raise FailureError("the neighbours were not welcomed by the MEC; is it running, with the same bundle?")
+            if self._refusal:
+                raise FailureError(f"the MEC at {self._endpoint} refused the neighbours: {self._refusal}")
+            if (now_s := time.perf_counter()) > began_s + _STALL_S:
+                raise FailureError(
+                    f"no MEC answers at {self._endpoint} for {_STALL_S:g} s; start one with `mecpilot mec`"
+                )
+            if now_s > say_s:
+                say_s += _SAY_EVERY_S
+                self._log(f"waiting for the MEC at {self._endpoint}: {now_s - began_s:.0f} s so far")
 
-    def wait_for(self, descriptor: int) -> None:
-        """Keep the session until something comes through a pipe, or its other end is closed."""
-        while not select.select([descriptor], [], [], _LISTEN_EVERY_S)[0]:
+    def wait_for(self, word: Event) -> None:
+        """Keep the session until the word is given."""
+        while not word.wait(_LISTEN_EVERY_S):
             self._listen()
 
     def play(self) -> int:
@@ -99,37 +110,30 @@ class Neighbours:
     def _send(self) -> None:
         if self._session.state is not LinkState.UP:
             return
-        d: Decision = self._decision
         self._sent += 1
-        request = wire.InferRequest(
-            self._sent,
-            self._sent,
-            d.model,
-            d.resolution_px,
-            d.exit_branch,
-            0,
-            d.payload,
-            self._shape,
-            _BUDGET_MS,
-        )
-        self._dealer.send(wire.encode(request, self._payload))
+        self._dealer.send(wire.encode(wire.InferRequest(self._sent, self._row, _BUDGET_MS), self._payload))
 
     def _listen(self) -> None:
         """Keep the session; answers are not wanted."""
         now_s = time.perf_counter()
-        actions = []
+        actions: Actions = []
         for parts in self._dealer.receive():
-            with contextlib.suppress(RemoteProtocolError):
+            try:
                 message, buffer = wire.decode(parts)
+            except RemoteProtocolError as error:
+                actions += self._session.malformed(error, now_s)
+            else:
                 if not isinstance(message, wire.InferReply):
                     actions += self._session.receive(message, buffer, now_s)
         for action in [*actions, *self._session.tick(now_s)]:
             if isinstance(action, Transmit):
                 self._dealer.send(wire.encode(action.message, action.buffer))
+            elif isinstance(action, LinkChanged) and action.state is LinkState.REFUSED:
+                self._refusal = action.why
 
 
 def main() -> int:
-    """``python -m runtime.neighbours``: ready when the MEC has welcomed it, begins when its stdin ends."""
+    """``python -m runtime.neighbours``: ready when the MEC has welcomed it; a line on stdin begins, its end ends it."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m runtime.neighbours")
     parser.add_argument("--mec", required=True, help="endpoint of the MEC")
     parser.add_argument("--bundle", required=True, help="workload or directory")
@@ -148,6 +152,7 @@ def main() -> int:
         mec_load_frac=options.load,
         seed=options.seed,
     )
+    begin = follow_parent()
     try:
         bundle = open_bundle(options.bundle)
         costs = load_costs(bundle, options.profile)
@@ -157,7 +162,7 @@ def main() -> int:
         print(f"mecpilot neighbours: {error}", file=sys.stderr)
         return error.exit_code
     say_ready(options.ready_file, "ready")
-    others.wait_for(sys.stdin.fileno())
+    others.wait_for(begin)
     others.play()
     others.close()
     return 0

@@ -7,7 +7,7 @@ conversions and codecs included. The caller decides the number of threads (`torc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,10 +96,17 @@ class Segments:
         """The prediction that the outputs stand for."""
         return self.workload.answers(outputs, decision.resolution_px)[0]
 
-    def warm_up(self, image: Image, decisions: Iterable[Decision]) -> None:
-        """Run decisions once: the first run of a shape builds its kernels, many times as slow as the next."""
-        for decision in decisions:
-            self.whole(image, decision)
+    def passes(self, model_name: str, resolution_px: int) -> Iterator[None]:
+        """Run a network and all its exits once on an empty image, one stage at a time."""
+        bundle = self.bundle
+        model, after = bundle.model(model_name), bundle.info(model_name).exit_after
+        z = self._input_of(np.zeros(bundle.payload_shape(model_name, resolution_px, 0), np.uint8))
+        for stage in range(after[-1]):
+            yield
+            with torch.inference_mode():
+                z = model.run_stages(z, stage, stage + 1)
+                if stage + 1 in after:
+                    model.tail(z, stage + 1, after.index(stage + 1))
 
     def _input_of(self, image: Image) -> Tensor:
         # torch refuses to wrap read-only memory without a warning; data sets and received buffers are read-only.

@@ -59,14 +59,14 @@ class ShapedLink:
         self._half_rtt_s = rtt_s / 2
         self._clock = clock
         self._order = itertools.count()
-        self._up: list[tuple[float, int, wire.AnyMessage, Buffer]] = []
+        self._up: list[tuple[float, int, wire.Sendable, Buffer]] = []
         self._down: list[tuple[float, int, Event]] = []
         self.start(clock())  # until the frames start, the trace runs from here
 
     def start(self, origin_s: float) -> None:
         self._shaper.origin_s = origin_s
 
-    def send(self, message: wire.AnyMessage, buffer: Buffer) -> float | None:
+    def send(self, message: wire.Sendable, buffer: Buffer) -> float | None:
         now_s = self._clock()
         due_s, transmit_s = max(now_s, self._shaper.free_s), None
         if len(buffer):

@@ -29,6 +29,8 @@ MAX_WAIT_S = 0.1
 _WAKE_EARLY_S = 0.0003
 _SEND_QUEUE, _RECEIVE_QUEUE = 256, 1024
 _CLOSE_LINGER_MS = 200
+#: Messages that wait for the MEC from one peer; more stay with the peer. Each may have 4 MB.
+_PEER_QUEUE = 32
 
 
 class _Socket:
@@ -116,6 +118,7 @@ class Router(_Socket):
     def __init__(self, endpoint: str) -> None:
         super().__init__(zmq.ROUTER)
         self._socket.set(zmq.ROUTER_MANDATORY, 0)
+        self._socket.set(zmq.RCVHWM, _PEER_QUEUE)
         try:
             self._socket.bind(endpoint)
         except zmq.ZMQError as error:

@@ -25,7 +25,7 @@ from runtime.link import Arrival, Event, Malformed, NoConnection
 from runtime.recorded import Recorded, payload_key
 from runtime.shaping import ShapedLink, Shaper
 
-DIGEST = "d" * 64
+HELD = wire.Held("sim", "d" * 64, "e" * 64)
 UPLINK_BPS = 1e6
 RTT_S = 0.01
 PAYLOAD_BYTES = 1250  # 10 ms at 1 Mbit/s
@@ -95,8 +95,8 @@ class SimCompute:
             payload_bytes = self._recorded.payload_bytes[payload_key(decision)][source_index]
         return SimHead(bytes(int(payload_bytes)), None)
 
-    def payload_shape(self, decision: Decision) -> tuple[int, ...]:
-        return (1000,)
+    def row(self, decision: Decision) -> int:
+        return self._costs.space.index(decision)
 
     def output_shape(self, decision: Decision) -> tuple[int, ...]:
         return (1, 1)
@@ -143,7 +143,7 @@ class SimMec:
 
     def start(self, origin_s: float) -> None: ...
 
-    def send(self, message: wire.AnyMessage, buffer: wire.Buffer) -> None:
+    def send(self, message: wire.Sendable, buffer: wire.Buffer) -> None:
         if not self.reachable:
             self._later(self.clock(), NoConnection())
             return
@@ -155,13 +155,13 @@ class SimMec:
         elif answer is not None:
             self._later(at_s, Arrival(answer[0], answer[1], at_s))
 
-    def _answer(self, message: wire.AnyMessage) -> tuple[tuple[wire.AnyMessage, bytes] | bytes | None, float]:
+    def _answer(self, message: wire.Sendable) -> tuple[tuple[wire.AnyMessage, bytes] | bytes | None, float]:
         now_s = self.clock()
         match message:
             case wire.Hello():
-                return (wire.Welcome(f"mec-{self.instance}", DIGEST, self.slowdown), b""), now_s
+                return (wire.Welcome(f"mec-{self.instance}", HELD, self.slowdown), b""), now_s
             case wire.Ping():
-                return (wire.Pong(message.ping_id, 0), b""), now_s
+                return (wire.Pong(message.ping_id), b""), now_s
             case wire.InferRequest():
                 return self._infer(message, now_s)
         return None, now_s
@@ -170,16 +170,13 @@ class SimMec:
         self.requests.append(r)
         if self.reject is not None:
             return (wire.Reject(r.request_id, self.reject, "no"), b""), now_s
-        decision = Decision(r.model, r.resolution_px, r.exit_branch, r.partition_point, r.codec)
-        row = self.costs.space.index(decision)
         began_s = max(now_s, self._free_s)
-        queue_ms = (began_s - now_s) * 1e3
-        if queue_ms > r.remaining_budget_ms:
-            return (wire.Reject(r.request_id, wire.RejectReason.EXPIRED, "too late", queue_ms), b""), began_s
-        self._free_s = began_s + float(self.costs.mec_s[row]) * self.slowdown
-        mec_ms = (self._free_s - began_s) * 1e3
-        reply = wire.InferReply(r.request_id, (1, 1), queue_ms, mec_ms, 0, 0.0)
-        answer = self.spoil(reply) if self.spoil else (reply, bytes([row] * 4))
+        queue_us = wire.whole_us(began_s - now_s)
+        if queue_us / 1e3 > r.remaining_budget_ms:
+            return (wire.Reject(r.request_id, wire.RejectReason.EXPIRED, "too late", queue_us), b""), began_s
+        self._free_s = began_s + float(self.costs.mec_s[r.row]) * self.slowdown
+        reply = wire.InferReply(r.request_id, queue_us, wire.whole_us(self._free_s - began_s))
+        answer = self.spoil(reply) if self.spoil else (reply, bytes([r.row] * 4))
         return answer, self._free_s
 
     def _later(self, at_s: float, event: Event) -> None:
@@ -226,7 +223,7 @@ class Simulation:
         self.device = Device(
             self.compute,
             link,
-            DeviceSession("sim", DIGEST),
+            DeviceSession("sim", HELD),
             self.costs,
             self.scenario,
             Utility(),

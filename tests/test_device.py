@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated import FAST, GOOD, OFFLOAD, PAYLOAD_BYTES, RTT_S, SPLIT, UPLINK_BPS, Simulation
+from simulated import FAST, GOOD, HELD, OFFLOAD, PAYLOAD_BYTES, RTT_S, SPLIT, UPLINK_BPS, Simulation
 
 from controller.records import Outcome, Status, SystemState
 from controller.scenario import HEAD_NOISE_FRAC
@@ -290,10 +290,10 @@ class TestBadMec:
     @pytest.mark.parametrize(
         "spoil",
         [
-            lambda reply: (msgspec.structs.replace(reply, shape=(1, 2)), bytes(8)),
+            lambda reply: (reply, bytes(8)),
             lambda reply: (msgspec.structs.replace(reply, request_id=999_999), bytes(4)),
-            lambda reply: (msgspec.structs.replace(reply, mec_ms=5000.0), bytes(4)),
-            lambda reply: (wire.Hello("who", "x"), b""),
+            lambda reply: (msgspec.structs.replace(reply, mec_us=5_000_000), bytes(4)),
+            lambda reply: (wire.Hello("who", HELD), b""),
             lambda reply: b"garbage",
         ],
         ids=["shape", "id", "time", "message", "bytes"],

@@ -17,7 +17,7 @@ import zmq
 from live import WORKLOAD, device, run_device
 
 import mecpilot
-from controller.records import BreakdownMs, Outcome, Status
+from controller.records import BreakdownMs, Decision, Outcome, Status
 from runtime import policy_file, wire
 from runtime.bundle import Bundle, open_bundle
 from runtime.manifest import encode_manifest
@@ -102,12 +102,19 @@ class Stranger:
         return wire.decode(self.socket.recv_multipart())[0]
 
 
-GOOD = wire.InferRequest(7, 1, "alexnet", 28, 4, 0, "raw", (28, 28), 5000.0)
+SPACE = open_bundle(WORKLOAD).space
+
+
+def row_of(**decision: object) -> int:
+    return SPACE.pin(decision, Decision("alexnet", 28, 4, 0, "raw"))
+
+
+GOOD = wire.InferRequest(7, row_of(), 5000)
 
 
 class TestHostilePeers:
     def greet(self, peer: Stranger, bundle: Bundle) -> None:
-        assert isinstance(peer.ask(wire.Hello("test", bundle.digest)), wire.Welcome)
+        assert isinstance(peer.ask(wire.Hello("test", bundle.held)), wire.Welcome)
 
     def test_the_mec_survives_garbage_and_answers_the_next_good_request(self, mec: RunningMec) -> None:
         bundle = open_bundle(WORKLOAD)
@@ -137,17 +144,18 @@ class TestHostilePeers:
     @pytest.mark.parametrize(
         ("changes", "payload", "reason"),
         [
-            ({"model": "nothing"}, bytes(784), wire.RejectReason.ILLEGAL),
-            ({"partition_point": 5, "codec": "none"}, b"x", wire.RejectReason.ILLEGAL),
-            ({"shape": (28, 29)}, bytes(784), wire.RejectReason.ILLEGAL),
+            ({"row": len(SPACE)}, bytes(784), wire.RejectReason.ILLEGAL),
+            ({"row": row_of(partition_point=5)}, b"x", wire.RejectReason.ILLEGAL),
+            ({"row": row_of(resolution_px=14)}, bytes(784), wire.RejectReason.PAYLOAD),
             ({}, bytes(783), wire.RejectReason.PAYLOAD),
-            ({"codec": "png"}, b"\x89PNG garbage", wire.RejectReason.PAYLOAD),
-            ({"remaining_budget_ms": 0.0}, bytes(784), wire.RejectReason.EXPIRED),
+            ({}, bytes(1 << 20), wire.RejectReason.PAYLOAD),
+            ({"row": row_of(payload="png")}, b"\x89PNG garbage", wire.RejectReason.PAYLOAD),
+            ({"remaining_budget_ms": 0}, bytes(784), wire.RejectReason.EXPIRED),
         ],
-        ids=["model", "device-only", "shape", "short", "png", "budget"],
+        ids=["row", "device-only", "shape", "short", "long", "png", "budget"],
     )
     def test_an_impossible_request_is_rejected_with_its_reason(
-        self, changes: dict[str, object], payload: bytes, reason: str, mec: RunningMec
+        self, changes: dict[str, object], payload: bytes, reason: wire.RejectReason, mec: RunningMec
     ) -> None:
         with Stranger(mec.endpoint) as peer:
             self.greet(peer, open_bundle(WORKLOAD))
@@ -172,6 +180,36 @@ class TestHostilePeers:
         assert served == sorted(served)
 
 
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def test_floods_of_all_kinds_cost_the_mec_neither_memory_nor_log(capfd: pytest.CaptureFixture[str]) -> None:
+    bundle = open_bundle(WORKLOAD)
+    other = msgspec.structs.replace(bundle.held, workload="x" * 64)
+    floods = [
+        [os.urandom(1000), os.urandom(100_000)],
+        [wire.PREAMBLE + os.urandom(60)],
+        [b"MP\x02" + msgspec.msgpack.encode({"type": "hello", "device": "camera", "bundle_digest": ""})],
+        wire.encode(wire.Hello("loud", other)),
+        wire.encode(wire.Hello("loud", bundle.held)),
+        [*wire.encode(wire.Ping(1)), bytes(4096)],
+        [*wire.encode(wire.Ping(1)), bytes(1 << 20)],
+        wire.encode(msgspec.structs.replace(GOOD, row=row_of(payload="png")), bytes(700)),
+        wire.encode(GOOD, bytes(1 << 20)),
+    ]
+    with running_mec(WORKLOAD) as mec, Stranger(mec.endpoint) as loud, Stranger(mec.endpoint) as quiet:
+        assert isinstance(quiet.ask(wire.Hello("quiet", bundle.held)), wire.Welcome)
+        assert isinstance(quiet.ask(GOOD, bytes(784)), wire.InferReply)
+        before = resident_bytes(mec.process.pid)
+        for flood in floods:
+            for _ in range(300):
+                loud.socket.send_multipart(flood)
+        assert isinstance(quiet.ask(GOOD, bytes(784)), wire.InferReply)
+        assert resident_bytes(mec.process.pid) - before < 200 << 20
+    assert len(capfd.readouterr().err.splitlines()) < 10
+
+
 def other_bundle(folder: Path) -> tuple[Path, Path, Bundle]:
     """The shipped bundle with a remark in its manifest, hence another digest, and the profile that belongs to it."""
     shipped = open_bundle(WORKLOAD)
@@ -185,14 +223,14 @@ def other_bundle(folder: Path) -> tuple[Path, Path, Bundle]:
     return folder / "bundle", folder / "profile.json", bundle
 
 
-def test_another_bundle_is_told_with_both_digests_and_costs_no_frame(mec: RunningMec, tmp_path: Path) -> None:
+def test_another_bundle_is_named_and_costs_no_frame(mec: RunningMec, tmp_path: Path) -> None:
     directory, profile, bundle = other_bundle(tmp_path)
     done = run_device(mec.endpoint, tmp_path / "log", bundle=directory, profile=profile, frames=30, fps=30, decision={})
     assert (done.code, dict(done.statuses)) == (1, {"fallback": 30})
     done.check_no_frame_lost(30)
     (told,) = [line for line in done.err.splitlines() if "link is refused" in line]
-    assert bundle.digest in told
-    assert open_bundle(WORKLOAD).digest in told
+    assert bundle.digest[:12] in told
+    assert open_bundle(WORKLOAD).digest[:12] in told
 
 
 def an_outcome(frame: int) -> Outcome:

@@ -27,25 +27,29 @@ from runtime.device_session import (
     Transmit,
     Unanswered,
 )
-from runtime.mec_session import FORGET_S, MAX_GUESTS, Admit, MecSession, SendTo
+from runtime.mec_session import FORGET_S, MAX_GUESTS, Admit, MecSession, Refused, SendTo
 
-DIGEST = "d1" * 32
-WELCOME = wire.Welcome("mec-1", DIGEST, 4.0)
+HELD = wire.Held("campus", "d1" * 32, "e1" * 32)
+OTHERS = {
+    "workload": msgspec.structs.replace(HELD, workload="garments"),
+    "bundle": msgspec.structs.replace(HELD, bundle_digest="a7" * 32),
+    "space": msgspec.structs.replace(HELD, space_digest="a7" * 32),
+}
+WELCOME = wire.Welcome("mec-1", HELD, 4.0)
 OUTPUTS = (1, 10)
 
 
 def request_of(request_id: int) -> wire.InferRequest:
-    return wire.InferRequest(request_id, request_id, "alexnet", 28, 4, 0, "u8", (1, 1, 28, 28), 100.0)
+    return wire.InferRequest(request_id, 3, 100)
 
 
 def reply_to(request_id: int, **fields: object) -> wire.InferReply:
-    values = {"shape": OUTPUTS, "queue_ms": 0.0, "mec_ms": 1.0, "queue_depth": 0, "load_frac": 0.0} | fields
-    return wire.InferReply(request_id, **values)  # type: ignore[arg-type]
+    return wire.InferReply(request_id, **{"queue_us": 0, "mec_us": 1000} | fields)  # type: ignore[arg-type]
 
 
 def session_that_is_up() -> DeviceSession:
-    session = DeviceSession("camera", DIGEST)
-    assert session.tick(0.0) == [Transmit(wire.Hello("camera", DIGEST))]
+    session = DeviceSession("camera", HELD)
+    assert session.tick(0.0) == [Transmit(wire.Hello("camera", HELD))]
     assert session.receive(WELCOME, b"", 0.0) == [LinkChanged(LinkState.UP, "welcomed")]
     return session
 
@@ -68,7 +72,7 @@ def silence(session: DeviceSession, from_s: float, to_s: float) -> list[Action]:
 
 class TestDevice:
     def test_says_hello_at_every_heartbeat_until_welcomed(self) -> None:
-        session = DeviceSession("camera", DIGEST)
+        session = DeviceSession("camera", HELD)
         hellos = [session.tick(step * HEARTBEAT_S / 2) for step in range(6)]
         assert [len(actions) for actions in hellos] == [1, 0, 1, 0, 1, 0]
 
@@ -92,16 +96,17 @@ class TestDevice:
     @pytest.mark.parametrize(
         ("lie", "blamed"),
         [
-            ({"shape": (1, 9)}, True),
-            ({"queue_ms": 900.0, "mec_ms": 900.0}, True),
+            ({"outputs": bytes(36)}, True),
+            ({"queue_us": 900_000, "mec_us": 900_000}, True),
             ({"request_id": 77}, False),
         ],
-        ids=["shape", "time", "id"],
+        ids=["outputs", "time", "id"],
     )
     def test_a_lie_is_a_counted_fault_that_costs_only_its_request(self, lie: dict[str, object], blamed: bool) -> None:
         session, request_id = with_open_request()
-        fields = {"request_id": request_id} | lie
-        actions = session.receive(reply_to(fields.pop("request_id"), **fields), bytes(40), 0.1)  # type: ignore[arg-type]
+        fields = {"request_id": request_id, "outputs": bytes(40)} | lie
+        outputs = fields.pop("outputs")
+        actions = session.receive(reply_to(fields.pop("request_id"), **fields), outputs, 0.1)  # type: ignore[arg-type]
         assert isinstance(actions[0], PeerFault)
         assert isinstance(actions[0].error, RemoteProtocolError)
         assert [a.request_ids for a in actions[1:] if isinstance(a, Unanswered)] == [(request_id,)] * blamed
@@ -117,7 +122,7 @@ class TestDevice:
         assert down.state is LinkState.DOWN
         assert isinstance(lost, Unanswered)
         assert lost.request_ids == (request_id,)
-        assert hello == Transmit(wire.Hello("camera", DIGEST))
+        assert hello == Transmit(wire.Hello("camera", HELD))
         session.check()
 
     def test_its_own_long_sleep_does_not_blame_the_mec(self) -> None:
@@ -127,10 +132,10 @@ class TestDevice:
         assert isinstance(ping.message, wire.Ping)
         assert isinstance(session.tick(60.0)[0], Transmit)
         assert session.state is LinkState.UP
-        session.receive(wire.Pong(ping.message.ping_id, 0), b"", 60.1)  # lay in the socket all the time
+        session.receive(wire.Pong(ping.message.ping_id), b"", 60.1)  # lay in the socket all the time
         assert session.state is LinkState.UP
 
-    @pytest.mark.parametrize("message", [WELCOME, wire.Pong(1, 0), reply_to(1)], ids=lambda m: type(m).__name__)
+    @pytest.mark.parametrize("message", [WELCOME, wire.Pong(1), reply_to(1)], ids=lambda m: type(m).__name__)
     def test_anything_heard_brings_a_silent_link_back_up(self, message: wire.AnyMessage) -> None:
         session, _ = with_open_request()
         silence(session, 0.0, SILENCE_S + HEARTBEAT_S)
@@ -146,7 +151,7 @@ class TestDevice:
 
     def test_a_restarted_mec_loses_what_the_old_one_had(self) -> None:
         session, request_id = with_open_request()
-        assert session.receive(wire.Welcome("mec-2", DIGEST, 2.0), b"", 0.5) == [
+        assert session.receive(wire.Welcome("mec-2", HELD, 2.0), b"", 0.5) == [
             Unanswered((request_id,), "the MEC restarted")
         ]
         assert session.mec_slowdown == 2.0
@@ -159,9 +164,9 @@ class TestDevice:
         assert changed.state is LinkState.WAITING
         assert isinstance(lost, Unanswered)
         assert lost.request_ids == (request_id,)
-        assert session.tick(0.5) == [Transmit(wire.Hello("camera", DIGEST))]
+        assert session.tick(0.5) == [Transmit(wire.Hello("camera", HELD))]
 
-    @pytest.mark.parametrize("reason", [r for r in wire.RejectReason if r not in ("digest", "no_session")])
+    @pytest.mark.parametrize("reason", [r for r in wire.RejectReason if r.name not in ("DIGEST", "NO_SESSION")])
     def test_a_rejection_ends_its_request(self, reason: wire.RejectReason) -> None:
         session, request_id = with_open_request()
         (action,) = session.receive(wire.Reject(request_id, reason, "no"), b"", 0.5)
@@ -170,34 +175,34 @@ class TestDevice:
 
     def test_an_expired_request_tells_how_long_it_waited_unless_that_cannot_be(self) -> None:
         session, request_id = with_open_request()
-        expired = wire.Reject(request_id, wire.RejectReason.EXPIRED, "too late", 400.0)
+        expired = wire.Reject(request_id, wire.RejectReason.EXPIRED, "too late", 400_000)
         assert session.receive(expired, b"", 0.5) == [Expired((request_id,), "expired: too late", 0.4)]
         session, request_id = with_open_request()
-        fault, blamed = session.receive(msgspec.structs.replace(expired, queue_ms=4e3), b"", 0.5)
+        fault, blamed = session.receive(msgspec.structs.replace(expired, queue_us=4_000_000), b"", 0.5)
         assert isinstance(fault, PeerFault)
         assert type(blamed) is Unanswered
 
     @pytest.mark.parametrize(
         "message",
         [
-            wire.Welcome("mec-1", "other", 1.0),
-            wire.Reject(0, wire.RejectReason.DIGEST, "got bundle d1; the MEC's is other"),
+            *(wire.Welcome("mec-1", other, 1.0) for other in OTHERS.values()),
+            wire.Reject(0, wire.RejectReason.DIGEST, "the MEC serves workload other"),
         ],
-        ids=["welcome", "reject"],
+        ids=[*OTHERS, "reject"],
     )
     def test_another_bundle_is_refused_and_asked_for_again_seldom(self, message: wire.AnyMessage) -> None:
-        session = DeviceSession("camera", DIGEST)
+        session = DeviceSession("camera", HELD)
         session.tick(0.0)
         (changed,) = session.receive(message, b"", 0.0)
         assert isinstance(changed, LinkChanged)
-        assert "other" in changed.why
+        assert "the MEC" in changed.why
         assert session.tick(HEARTBEAT_S) == []
         assert len(session.tick(REFUSED_RETRY_S)) == 1
         assert session.receive(message, b"", REFUSED_RETRY_S) == []  # said once
         session.receive(WELCOME, b"", 3.0)
         assert session.state is LinkState.UP
 
-    @pytest.mark.parametrize("message", [wire.Hello("x", DIGEST), request_of(1), wire.Ping(1)])
+    @pytest.mark.parametrize("message", [wire.Hello("x", HELD), request_of(1), wire.Ping(1)])
     def test_a_message_that_only_devices_send_is_a_fault_and_changes_nothing(self, message: wire.AnyMessage) -> None:
         session, _ = with_open_request()
         (fault,) = session.receive(message, b"x", 0.1)
@@ -211,7 +216,7 @@ class TestDevice:
         assert isinstance(sent, Transmit)
         assert len(sent.buffer) == 1000
         assert isinstance(sent.message, wire.Ping)
-        assert session.receive(wire.Pong(sent.message.ping_id, 0), b"", 2.5) == [Echoed(1000, 0.5)]
+        assert session.receive(wire.Pong(sent.message.ping_id), b"", 2.5) == [Echoed(1000, 0.5)]
 
     def test_closing_twice_says_bye_once(self) -> None:
         session = session_that_is_up()
@@ -222,52 +227,66 @@ class TestDevice:
 
 class TestMec:
     def mec(self) -> MecSession:
-        session = MecSession("mec-1", DIGEST, 4.0)
-        assert session.receive(b"a", wire.Hello("camera", DIGEST), b"", 0, 0.0) == [SendTo(b"a", WELCOME)]
+        session = MecSession("mec-1", HELD, 4.0)
+        assert session.receive(b"a", wire.Hello("camera", HELD), b"", 0.0) == [SendTo(b"a", WELCOME)]
         return session
 
     def test_admits_a_guests_request_with_its_arrival(self) -> None:
-        assert self.mec().receive(b"a", request_of(1), b"x", 0, 3.0) == [Admit(b"a", request_of(1), b"x", 3.0)]
+        assert self.mec().receive(b"a", request_of(1), b"x", 3.0) == [Admit(b"a", request_of(1), b"x", 3.0)]
 
     @pytest.mark.parametrize("message", [request_of(5), wire.Ping(5)])
     def test_tells_a_stranger_to_say_hello(self, message: wire.AnyMessage) -> None:
-        (sent,) = self.mec().receive(b"b", message, b"x", 0, 0.0)
+        (sent,) = self.mec().receive(b"b", message, b"x", 0.0)
         assert isinstance(sent, SendTo)
         assert sent.peer == b"b"
         assert isinstance(sent.message, wire.Reject)
         assert sent.message.reason is wire.RejectReason.NO_SESSION
 
-    def test_rejects_another_bundle_with_both_digests(self) -> None:
-        (sent,) = self.mec().receive(b"b", wire.Hello("x", "other"), b"", 0, 0.0)
+    @pytest.mark.parametrize(
+        ("other", "named"),
+        [
+            ("workload", "the MEC serves workload campus, this device garments"),
+            ("bundle", "the MEC's is d1d1d1d1d1d1, this device's a7a7a7a7a7a7"),
+            ("space", "install one version"),
+        ],
+    )
+    def test_turns_away_who_holds_something_else_and_says_what(self, other: str, named: str) -> None:
+        sent, refused = self.mec().receive(b"b", wire.Hello("x", OTHERS[other]), b"", 0.0)
         assert isinstance(sent, SendTo)
         assert isinstance(sent.message, wire.Reject)
-        assert "other" in sent.message.text
-        assert DIGEST in sent.message.text
+        assert named in sent.message.text
+        assert isinstance(refused, Refused)
 
-    def test_reports_the_queue_in_its_pong(self) -> None:
-        assert self.mec().receive(b"a", wire.Ping(4), b"", 7, 0.0) == [SendTo(b"a", wire.Pong(4, 7))]
+    def test_what_a_stranger_says_of_itself_is_not_logged(self) -> None:
+        for other in ("\n" * 60, "zebras"):
+            held = msgspec.structs.replace(HELD, workload=other)
+            _, refused = self.mec().receive(b"b", wire.Hello("x", held), b"", 0.0)
+            assert refused == Refused("it holds another workload; this MEC serves campus")
 
-    @pytest.mark.parametrize("message", [WELCOME, reply_to(1), wire.Pong(1, 0)])
+    def test_answers_a_ping(self) -> None:
+        assert self.mec().receive(b"a", wire.Ping(4), b"", 0.0) == [SendTo(b"a", wire.Pong(4))]
+
+    @pytest.mark.parametrize("message", [WELCOME, reply_to(1), wire.Pong(1)])
     def test_counts_what_only_a_mec_sends_and_tells_only_guests(self, message: wire.AnyMessage) -> None:
         session = self.mec()
-        assert session.receive(b"stranger", message, b"", 0, 0.0) == []
-        assert len(session.receive(b"a", message, b"", 0, 0.0)) == 1
+        assert session.receive(b"stranger", message, b"", 0.0) == []
+        assert len(session.receive(b"a", message, b"", 0.0)) == 1
         assert session.faults == 2
 
     def test_a_guest_that_says_bye_or_is_silent_is_a_stranger_again(self) -> None:
         session = self.mec()
-        session.receive(b"b", wire.Hello("x", DIGEST), b"", 0, 0.0)
-        session.receive(b"b", wire.Bye(), b"", 0, 0.0)
+        session.receive(b"b", wire.Hello("x", HELD), b"", 0.0)
+        session.receive(b"b", wire.Bye(), b"", 0.0)
         assert session.guests == (b"a",)
         session.forget_silent(FORGET_S + 1)
         assert session.guests == ()
 
     def test_the_longest_silent_guest_leaves_when_there_are_too_many(self) -> None:
-        session = MecSession("mec-1", DIGEST, 1.0)
+        session = MecSession("mec-1", HELD, 1.0)
         for number in range(MAX_GUESTS):
-            session.receive(b"%d" % number, wire.Hello("x", DIGEST), b"", 0, number)
-        session.receive(b"0", wire.Ping(1), b"", 0, 5000.0)
-        session.receive(b"new", wire.Hello("x", DIGEST), b"", 0, 5001.0)
+            session.receive(b"%d" % number, wire.Hello("x", HELD), b"", number)
+        session.receive(b"0", wire.Ping(1), b"", 5000.0)
+        session.receive(b"new", wire.Hello("x", HELD), b"", 5001.0)
         assert b"0" in session.guests
         assert b"1" not in session.guests
         assert len(session.guests) == MAX_GUESTS
@@ -284,8 +303,8 @@ class LossyPair:
 
     rng: random.Random
     now_s: float = 0.0
-    device: DeviceSession = field(default_factory=lambda: DeviceSession("camera", DIGEST))
-    mec: MecSession = field(default_factory=lambda: MecSession("mec-0", DIGEST, 1.0))
+    device: DeviceSession = field(default_factory=lambda: DeviceSession("camera", HELD))
+    mec: MecSession = field(default_factory=lambda: MecSession("mec-0", HELD, 1.0))
     restarts: int = 0
     to_mec: list[list[bytes]] = field(default_factory=list)
     to_device: list[list[bytes]] = field(default_factory=list)
@@ -319,7 +338,7 @@ class LossyPair:
         self.now_s += self.rng.uniform(0.0, 0.1)
         if self.rng.random() < loss / 10:
             self.restarts += 1
-            self.mec = MecSession(f"mec-{self.restarts}", DIGEST, 1.0)
+            self.mec = MecSession(f"mec-{self.restarts}", HELD, 1.0)
         if self.device.state is LinkState.UP and self.rng.random() < 0.5:
             request_id = self.device.next_id()
             self.asked.add(request_id)
@@ -336,10 +355,10 @@ class LossyPair:
             except RemoteProtocolError as error:
                 actions = self.mec.malformed(b"p", error)
             else:
-                actions = self.mec.receive(b"p", message, buffer, 0, self.now_s)
+                actions = self.mec.receive(b"p", message, buffer, self.now_s)
             for action in actions:
                 if isinstance(action, Admit):
-                    reply = reply_to(action.request.request_id, mec_ms=0.0)
+                    reply = reply_to(action.request.request_id, mec_us=0)
                     self.carry(self.to_device, reply, bytes(40), loss)
                 else:
                     self.carry(self.to_device, action.message, b"", loss)
@@ -349,7 +368,7 @@ class LossyPair:
             try:
                 message, buffer = wire.decode(self.to_device.pop(0))
             except RemoteProtocolError as error:
-                self.act(self.device.malformed(error), loss)
+                self.act(self.device.malformed(error, self.now_s), loss)
             else:
                 self.act(self.device.receive(message, buffer, self.now_s), loss)
 

@@ -35,7 +35,7 @@ class Echo:
 
     def send(self, message: wire.AnyMessage, buffer: wire.Buffer) -> None:
         self.sent.append((self.now_s, message, len(buffer)))
-        answer = Arrival(wire.Pong(1, 0), b"", self.now_s)
+        answer = Arrival(wire.Pong(1), b"", self.now_s)
         self.events.append(answer if self.connected else NoConnection())
 
     def receive(self) -> list[Event]:

@@ -1,23 +1,30 @@
 """How does an image become bytes and back? PNG, JPEG and WebP by OpenCV, grey (h, w) or colour (h, w, 3).
 
-A decoder allocates what the header claims, so the size is read from the header first and compared with the size that
-is expected; whatever a header could hide from that comparison is refused.
+A decoder allocates what a header claims and believes every length, so a payload is checked to its last byte before a
+decoder sees it (`runtime.codecs.png`, `jpeg`, `webp`), and the decoder gets the bytes that were checked.
 """
 
 from __future__ import annotations
 
+import os
 import re
-import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controller.errors import RemoteProtocolError, UsageError
+from runtime.codecs.jpeg import check_jpeg
+from runtime.codecs.png import checked_png
+from runtime.codecs.webp import check_webp
 
 IMAGE_CODEC = re.compile(r"(?P<lossless>png)|(?P<lossy>jpeg|webp)(?P<quality>[1-9]\d?|100)")
 _SMALL_IMAGE_BYTES = 1 << 16
-_RIFF_HEADER_BYTES, _VP8_HEADER_BYTES = 20, 10
+_STDERR = 2
+_silencing = threading.Lock()
 
 
 def encode_image(codec: str, image: NDArray[Any]) -> bytes:
@@ -50,12 +57,11 @@ def decode_image(codec: str, data: bytes, shape: tuple[int, ...]) -> NDArray[np.
     """The u8 image of that shape; RemoteProtocolError when the bytes are not that."""
     import cv2
 
-    size = _size(codec, data)
-    if size != shape[:2]:  # before the decoder allocates what the header claims
-        raise RemoteProtocolError(f"{codec} payload of size {size}; expected {shape[:2]}")
+    checked = _checked(codec, data, shape)
     flag = cv2.IMREAD_GRAYSCALE if len(shape) == 2 else cv2.IMREAD_COLOR
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+        with _silence():
+            image = cv2.imdecode(np.frombuffer(checked, np.uint8), flag)
     except cv2.error as error:
         raise RemoteProtocolError(f"{codec} payload that does not decode: {error.err}") from None
     if image is None or image.shape != shape:
@@ -63,46 +69,31 @@ def decode_image(codec: str, data: bytes, shape: tuple[int, ...]) -> NDArray[np.
     return np.asarray(image, np.uint8)
 
 
-def _size(codec: str, data: bytes) -> tuple[int, int]:
+def _checked(codec: str, data: bytes, shape: tuple[int, ...]) -> bytes:
+    """The bytes for the decoder, once they are known to be whole and of that shape."""
     if codec == "png":
-        return _png_size(data)
-    return _webp_size(data) if codec.startswith("webp") else _jpeg_size(data)
+        return checked_png(data, shape)
+    check = check_webp if codec.startswith("webp") else check_jpeg
+    check(data, shape)
+    return data
 
 
-def _png_size(data: bytes) -> tuple[int, int]:
-    """(h, w) from the PNG's first chunk."""
-    if len(data) < 33 or data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
-        raise RemoteProtocolError("an image payload that is not a PNG; expected a PNG signature and header")
-    width, height = struct.unpack_from(">II", data, 16)
-    return height, width
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing that the block writes to standard error is shown.
 
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """(h, w) from the JPEG's frame header; a second frame header is refused, for the decoder might obey it."""
-    if data[:2] != b"\xff\xd8":
-        raise RemoteProtocolError("an image payload that is not a JPEG; expected its signature")
-    size, at = None, 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            if size is not None:
-                raise RemoteProtocolError("a JPEG payload with two frame headers; expected one")
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            size = (height, width)
-        if marker == 0xDA:  # start of scan: pixels follow
-            break
-        at += 2 + length
-    if size is None:
-        raise RemoteProtocolError("a JPEG payload without a frame header; expected one")
-    return size
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    """(h, w) from the key frame of a simple lossy WebP; the extended and lossless forms are never sent, so refused."""
-    at = _RIFF_HEADER_BYTES
-    if len(data) < at + _VP8_HEADER_BYTES or data[:4] != b"RIFF" or data[8:12] != b"WEBP":
-        raise RemoteProtocolError("an image payload that is not a WebP; expected a RIFF header")
-    if data[12:16] != b"VP8 " or data[at] & 1 or data[at + 3 : at + 6] != b"\x9d\x01\x2a":
-        raise RemoteProtocolError("a WebP payload without a lossy key frame in its first chunk; expected one")
-    width, height = struct.unpack_from("<HH", data, at + 6)
-    return height & 0x3FFF, width & 0x3FFF
+    The C libraries report damaged pixels there and go on, so a peer could fill the log with a line for each of its
+    messages. The descriptor belongs to the whole process, hence the lock.
+    """
+    with _silencing, open(os.devnull, "wb") as nowhere:
+        try:
+            shown = os.dup(_STDERR)
+        except OSError:  # it is closed, so nothing is shown anyway
+            yield
+            return
+        os.dup2(nowhere.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(shown, _STDERR)
+            os.close(shown)
