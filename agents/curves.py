@@ -59,7 +59,7 @@ def metrics_text() -> str:
 
 
 class _Events(TensorBoardOutputFormat):
-    """One event file. Points of an earlier part of the run at this step or later are taken back."""
+    """One event file. Points of an earlier part of the run from this step on are taken back."""
 
     def __init__(self, folder: Path, step: int) -> None:
         self.writer = SummaryWriter(log_dir=str(folder), purge_step=step)

@@ -1,11 +1,13 @@
 """How good is a policy while it is trained? It plays episodes on traces that it does not learn from.
 
-A curve needs a point after every round, so a short training plays few episodes for it; the figures at the end are
-always those of ``FINAL_EPISODES``.
+A curve needs a point after every round, so a short training plays few and short episodes for it; the figures at the end
+are always those of ``FINAL_EPISODES``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +22,13 @@ from controller.metrics import Frames, per_episode
 from controller.policy import FrozenPolicy
 from controller.records import Floats
 from controller.registry import make_controller
+from controller.scenario import Scenario
 from runtime.tuning_file import load_tunings, tuning_of
 
 FINAL_EPISODES = 64
-#: A point of the curve costs about 0.3 s with so many episodes, and 0.5 s with as many as at the end.
-FEW_EPISODES = 16
-#: From so many steps on, points with all episodes cost less than a twentieth of a training.
+#: What a point of a short training's curve is made of: it then costs a third of one with all episodes.
+FEW_EPISODES, FEW_FRAMES = 16, 150
+#: From so many steps on, all points are made of all episodes.
 LONG_STEPS = 100_000
 #: Seed of the held-out scenarios: the same for every run, so that runs can be compared.
 _SEED = 7_000
@@ -34,9 +37,8 @@ _SEED = 7_000
 class Judge:
     """Owns the episodes, and the utility of ``hindsight`` on them."""
 
-    def __init__(self, world: World, episodes: int) -> None:
-        self._world = world
-        self._scenarios = scenarios_on(world, episodes, _SEED)
+    def __init__(self, world: World, scenarios: Sequence[Scenario]) -> None:
+        self._world, self._scenarios = world, scenarios
         self._bound: float | None = None
         self._latest: tuple[FrozenPolicy, Episodes] | None = None
 
@@ -96,8 +98,11 @@ def judges(world: World, steps: int, keeps_best: bool) -> tuple[Judge, Judge]:
 
     One and the same where a training is long, or keeps its best weights: those are best by what is reported.
     """
-    final = Judge(world, FINAL_EPISODES)
-    return (final if keeps_best or steps >= LONG_STEPS else Judge(world, FEW_EPISODES)), final
+    scenarios = scenarios_on(world, FINAL_EPISODES, _SEED)
+    final = Judge(world, scenarios)
+    if keeps_best or steps >= LONG_STEPS:
+        return final, final
+    return Judge(world, [replace(s, frames=min(s.frames, FEW_FRAMES)) for s in scenarios[:FEW_EPISODES]]), final
 
 
 def _figures(frames: Frames) -> dict[str, float]:

@@ -167,8 +167,10 @@ class RunFolder:
             found = self.reached()
         except UsageError:
             return "a training run without a readable checkpoint"
-        kind = "a finished" if found.finished else "an interrupted"
-        return f"{kind} training run of {self.config().workload} ({found.steps} of {found.goal} steps)"
+        workload = self.config().workload
+        if found.finished:
+            return f"a finished training run of {workload} ({found.steps} steps)"
+        return f"an interrupted training run of {workload} ({found.steps} of {found.goal} steps)"
 
     def _no_run(self) -> UsageError:
         return UsageError(f"{self.root} holds no training run; make one with `mecpilot train --out {self.root}`")

@@ -14,7 +14,7 @@ from stable_baselines3 import PPO
 
 from agents.checkpoint import load_actor, save_checkpoint
 from agents.curves import FINAL, HELD_OUT, HELD_OUT_CURVES, Curves, metrics_text
-from agents.judge import judges
+from agents.judge import LONG_STEPS, judges
 from agents.policy import CandidatePolicy
 from agents.run_folder import RunFolder, TrainingConfig
 from agents.warm_start import Round
@@ -26,14 +26,21 @@ class Running:
     """Owns the curves, and what is known of the policy so far."""
 
     def __init__(
-        self, model: PPO, folder: RunFolder, judge_on: World, config: TrainingConfig, goal: int, rounds_left: int
+        self,
+        model: PPO,
+        folder: RunFolder,
+        judge_on: World,
+        config: TrainingConfig,
+        goal: int,
+        rounds_left: int,
+        resumed: bool,
     ) -> None:
         self._model, self._folder, self._config = model, folder, config
         self._goal, self._rounds_left = goal, rounds_left
-        self._curves = Curves(folder.tensorboard, model.num_timesteps)
+        self._curves = Curves(folder.tensorboard, model.num_timesteps + 1 if resumed else 0)
         model.set_logger(self._curves.logger)
         self._judge, self._final = judges(judge_on, config.steps, keeps_best=bool(config.continues))
-        self._judged_at = -1
+        self._judged_at = model.num_timesteps if resumed else -1
         self._best: float | None = None
 
     def describe(self) -> None:
@@ -64,8 +71,8 @@ class Running:
             losses["critic_loss"] = ended.critic_loss
         values = ended.terms.scalars() | {f"warm_start/{name}": value for name, value in losses.items()}
         self._curves.scalars(values, self._model.num_timesteps)
+        self.look(draw=ended.rounds_left == 0 and self._config.steps >= LONG_STEPS)
         self.checkpoint()
-        self.look(draw=ended.rounds_left == 0)
 
     def warm_start_over(self) -> None:
         """Whatever comes next is PPO."""
@@ -78,8 +85,8 @@ class Running:
 
     def finish(self) -> None:
         """The last checkpoint, and the figures of what will be exported."""
-        self.checkpoint()
         self.look(draw=True)
+        self.checkpoint()
         step = self._model.num_timesteps
         policy = self._frozen() if self._best is None else load_actor(self._folder.best_checkpoint)
         figures = self._final.figures(policy)

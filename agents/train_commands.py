@@ -71,8 +71,9 @@ def train(
         config, policy = _fresh(workload, seed, steps, traces or [], scenario, threads, start)
         before = 0
     console, facts = Console(stderr=True), dict[str, Any]()
-    with interruptible() as interruption, _bar(console) as bar:
-        task = bar.add_task("training live" if live else "training", total=before + config.steps)
+    bar = _bar(console)
+    task = bar.add_task("training live" if live else "training", total=before + config.steps)
+    with interruptible() as interruption:
 
         def advance(done: int) -> None:
             bar.update(task, completed=min(done, before + config.steps))
@@ -81,6 +82,7 @@ def train(
         def opened(found: dict[str, Any]) -> None:
             facts.update(found)
             console.print(_rests_on(config.workload, found), highlight=False, soft_wrap=True)
+            bar.start()
 
         options = Options(profile, resume or live, live, overwrite, policy, advance, opened)
         try:
@@ -89,6 +91,8 @@ def train(
             bar.stop()
             console.print(_kept(folder, out), highlight=False, soft_wrap=True)
             return stop.exit_code
+        finally:
+            bar.stop()
     Console().print(_result(folder, out, facts), highlight=False, soft_wrap=True)
     return 0
 
@@ -199,4 +203,5 @@ def export(
 
 def _bar(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, *times, console=console, disable=not console.is_terminal)

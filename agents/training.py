@@ -127,11 +127,11 @@ def _learn(
     rounds_left: int,
 ) -> None:
     goal = model.num_timesteps + config.steps
-    run = Running(model, folder, judge, config, goal, rounds_left)
+    run = Running(model, folder, judge, config, goal, rounds_left, resumed=options.resume)
     try:
         if not options.resume:
             run.describe()
-        run.look(draw=not options.resume)
+            run.look(draw=True)
         planned = folder.config()
         length = planned.warm_start.round_length(planned.steps, model.n_envs, planned.warm_start.all_rounds)
         warm_start(
@@ -150,8 +150,8 @@ def _ppo_part(model: PPO, run: Running, options: Options, goal: int) -> None:
         return
 
     def look() -> None:
-        run.checkpoint()
         run.look()
+        run.checkpoint()
 
     callbacks: list[BaseCallback] = [
         Beat(lambda: options.progress(model.num_timesteps)),
