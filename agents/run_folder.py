@@ -28,7 +28,7 @@ from controller.errors import FailureError, MecpilotError, UsageError
 from controller.scenario import ScenarioRange
 
 KEPT_CHECKPOINTS = 3
-#: SB3 seeds numpy's old generator, which takes no more.
+#: stable-baselines3 seeds numpy's old generator, which takes no more.
 MAX_SEED = 2**32 - 1
 #: What belongs to a run. Whatever else lies in its folder is the user's.
 _ENTRIES = ("config.json", "held_out.json", "tensorboard", "figures", "checkpoints")

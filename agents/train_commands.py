@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 #: Unless the user says how many.
 STEPS = 300_000
-#: numpy's old generator, which stable-baselines3 seeds, takes no more.
-MAX_SEED = 2**32 - 1
 
 
 def train(
@@ -33,9 +31,7 @@ def train(
             "those that an interrupted run lacks.",
         ),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=MAX_SEED, help="Of weights, scenarios and exploration; default: 0.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, scenarios and exploration; default: 0.")] = None,
     traces: Annotated[list[Path] | None, typer.Option(help="Trace files or folders; default: built-in.")] = None,
     scenario: Annotated[Path | None, typer.Option(help="JSON file that overrides fields of the range.")] = None,
     profile: Annotated[Path | None, typer.Option(help="Profile file; default: this machine's, else shipped.")] = None,
