@@ -18,14 +18,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 HELD_OUT, FINAL = "0_held_out", "final"
 #: Figures of a held-out evaluation that are curves.
-HELD_OUT_CURVES = ("utility", "gap_to_hindsight", "slo_attainment", "in_time", "goodput_fps")
+HELD_OUT_CURVES = ("utility", "gap_to_hindsight", "slo_attainment", "in_time_frac", "goodput_fps")
 
 MEANINGS: Mapping[str, str] = {
     f"{HELD_OUT}/utility": "mean utility per frame of the policy, deciding as it will be deployed, on a few episodes "
     "of traces that it does not learn from: **is it getting better?**",
     f"{HELD_OUT}/gap_to_hindsight": "utility that the tuned `hindsight`, which knows the future, has more there",
     f"{HELD_OUT}/slo_attainment": "frames answered in time there, of those that were run or dropped",
-    f"{HELD_OUT}/in_time": "frames answered in time there, of all frames",
+    f"{HELD_OUT}/in_time_frac": "frames answered in time there, of all frames",
     f"{HELD_OUT}/goodput_fps": "frames answered in time there, per second of camera time",
     f"{FINAL}/*": "the same at the end, over more episodes: what `mecpilot train` prints",
     "reward/utility": "mean utility per frame in the training's own episodes. Their conditions vary from update to "

@@ -114,6 +114,6 @@ def _figures(frames: Frames) -> dict[str, float]:
     return {
         "utility": float(per_episode(frames)["utility"].mean()),
         "slo_attainment": float((came / np.maximum(run, 1)).mean()),
-        "in_time": float((came / count).mean()),
+        "in_time_frac": float((came / count).mean()),
         "goodput_fps": float((came / camera_s).mean()),
     }

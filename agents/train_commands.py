@@ -151,7 +151,7 @@ def _resumed(folder: RunFolder, workload: str | None, seed: int | None, steps: i
 
 def _rests_on(workload: str, facts: dict[str, Any]) -> str:
     """What a training uses, in one line."""
-    profile, learnt, judged = facts["profile"], len(facts["learnt_from"]), len(facts["judged_on"])
+    profile, learnt, judged = facts["profile"], len(facts["trained_on"]), len(facts["judged_on"])
     named = profile["path"] if profile["origin"] == "given" else profile["origin"]
     apart = f"{judged} held out" if facts["held_out"] else "none held out: too few"
     return f"{workload}: profile {named} ({profile['digest']}), {learnt} traces to learn from, {apart}"

@@ -170,11 +170,11 @@ def _ppo_part(model: PPO, run: Running, options: Options, goal: int) -> None:
 
 def _facts(learn: World, judge: World, options: Options) -> dict[str, Any]:
     """What else a result rests on: the traces by name, and the profile."""
-    learnt, judged = ([trace.name for trace in world.bank.traces] for world in (learn, judge))
+    trained_on, judged_on = ([trace.name for trace in world.bank.traces] for world in (learn, judge))
     return {
-        "learnt_from": learnt,
-        "judged_on": judged,
-        "held_out": not set(learnt) & set(judged),
+        "trained_on": trained_on,
+        "judged_on": judged_on,
+        "held_out": not set(trained_on) & set(judged_on),
         "profile": _profile(learn, options.profile),
     }
 

@@ -405,8 +405,8 @@ class TestContinued:
 def test_a_run_names_its_traces_and_its_profile(finished: RunFolder, tmp_path: Path) -> None:
     export(finished, tmp_path / "p.safetensors")
     training = load_policy(tmp_path / "p.safetensors")[1].training
-    assert len(training["learnt_from"]) + len(training["judged_on"]) == 12
-    assert not set(training["learnt_from"]) & set(training["judged_on"])
+    assert len(training["trained_on"]) + len(training["judged_on"]) == 12
+    assert not set(training["trained_on"]) & set(training["judged_on"])
     assert training["held_out"] is True
     assert set(training["profile"]) == {"path", "origin", "digest"}
     assert os.sep not in training["profile"]["path"]
