@@ -103,7 +103,7 @@ class RunFolder:
     def latest_checkpoint(self) -> Path:
         """Where the training goes on."""
         if not self.checkpoints:
-            raise self._no_run()
+            raise self._no_checkpoint() if self._holds_run() else self._no_run()
         return self.checkpoints[-1]
 
     def exported_checkpoint(self) -> Path:
@@ -133,9 +133,9 @@ class RunFolder:
         if there and not self._holds_run():
             raise UsageError(f"{self.root} exists and is not a training run; choose another --out")
         if there and not overwrite:
+            resume = "go on with it with --resume, " if self.checkpoints else ""
             raise UsageError(
-                f"{self.root} holds {self._told()}; replace it with --overwrite, go on with it with --resume, "
-                "or choose another --out"
+                f"{self.root} holds {self._told()}; replace it with --overwrite, {resume}or choose another --out"
             )
 
     def start(self, config: TrainingConfig, facts: dict[str, Any], first_checkpoint: bytes) -> None:
@@ -171,6 +171,9 @@ class RunFolder:
         if found.finished:
             return f"a finished training run of {workload} ({found.steps} steps)"
         return f"an interrupted training run of {workload} ({found.steps} of {found.goal} steps)"
+
+    def _no_checkpoint(self) -> UsageError:
+        return UsageError(f"{self.root} holds a training run without a checkpoint; start it again with --overwrite")
 
     def _no_run(self) -> UsageError:
         return UsageError(f"{self.root} holds no training run; make one with `mecpilot train --out {self.root}`")
