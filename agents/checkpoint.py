@@ -1,4 +1,4 @@
-"""How is a learner stored so that training can go on? One safetensors file: weights, Adam's moments and counters.
+"""How is a learner stored so that training can go on? One safetensors file: weights, Adam's moments and how far it is.
 
 Nothing is pickled, and nothing depends on the number of candidates: a run may go on with another decision space, or on
 the live backend.
@@ -6,34 +6,64 @@ the live backend.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from stable_baselines3 import PPO
 from torch import Tensor
 
 from agents.policy import scorer_of
-from controller.errors import FailureError, UsageError
+from controller.errors import UsageError
 from controller.policy import FrozenPolicy
+from runtime.atomic import write_whole
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
-def save_checkpoint(model: PPO, path: Path) -> None:
-    """Write the learner, whole or not at all."""
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How far a training is."""
+
+    steps: int = 0
+    goal: int = 0  # steps at which it ends; 0 when nobody knows
+    rounds_left: int = 0  # of the warm start
+
+    @property
+    def finished(self) -> bool:
+        return self.steps >= self.goal
+
+
+def checkpoint_bytes(model: PPO, goal: int = 0, rounds_left: int = 0) -> bytes:
+    """The learner as the content of a checkpoint file."""
     tensors = {f"policy/{name}": tensor for name, tensor in model.policy.state_dict().items()}
     for name, state in _optimizer_state(model).items():
         tensors |= {f"{moment}/{name}": state[moment] for moment in _MOMENTS if moment in state}
-    counters = {"steps": str(model.num_timesteps), "updates": str(model._n_updates)}
-    partial = path.with_name(path.name + ".partial")
+    counters = {"steps": model.num_timesteps, "updates": model._n_updates, "goal": goal, "rounds_left": rounds_left}
+    written = {name: str(value) for name, value in counters.items()}
+    return save({name: tensor.contiguous() for name, tensor in tensors.items()}, written)
+
+
+def save_checkpoint(model: PPO, path: Path, goal: int = 0, rounds_left: int = 0) -> None:
+    """Write the learner, whole or not at all."""
+    write_whole(
+        path,
+        checkpoint_bytes(model, goal, rounds_left),
+        "checkpoint",
+        "free some space or choose another --out",
+        make_folder=True,
+    )
+
+
+def reached(path: Path) -> Reached:
+    """How far the training was that wrote a checkpoint."""
+    counters = _read(path)[1]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, counters)
-        partial.replace(path)
-    except OSError as error:
-        raise FailureError(f"cannot write checkpoint {path}: {error.strerror}") from error
+        return Reached(*(int(counters.get(name, "0")) for name in ("steps", "goal", "rounds_left")))
+    except ValueError as error:
+        raise _refused(path, str(error)) from error
 
 
 def load_checkpoint(model: PPO, path: Path) -> None:

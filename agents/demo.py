@@ -80,7 +80,7 @@ def run(places: Places, workload: str, steps: int, scenario: Scenario) -> None:
     _step("1. Profile this machine (Edgent, stage 1)")
     _mecpilot("profile", "--workload", workload, "--quick", "--out", places.profile)
     _step("2. Train a policy on the twin")
-    _mecpilot("train", *on, "--steps", steps, "--seed", 0, "--out", places.run)
+    _mecpilot("train", *on, "--steps", steps, "--seed", 0, "--out", places.run, "--overwrite")
     _step("3. Freeze it into one file")
     _mecpilot("export", places.run, "--out", places.policy)
     _step("4. Compare controllers on the twin, on traces that were not trained on")

@@ -1,4 +1,4 @@
-"""How does a run become a policy file? Its last checkpoint's actor, with the run's configuration and figures."""
+"""How does a run become a policy file? The actor of its last checkpoint, or of its best where the run keeps that."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from runtime.policy_file import PolicyManifest, save_policy
 
 
 def export(folder: RunFolder, out: Path) -> PolicyManifest:
-    """Freeze the last checkpoint of a run into one file."""
+    """Freeze a run into one file, with its configuration and figures. It may be interrupted, or still go on."""
     config = folder.config()
-    policy = load_actor(folder.latest_checkpoint())
+    policy = load_actor(folder.exported_checkpoint())
     training = folder.description()
     if config.traces and (digests := digests_of(config.traces, config.seed)) is not None:
         training[DIGESTS] = digests

@@ -8,8 +8,10 @@ the candidates offer as a whole: mean and maximum over a projection of their fea
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
@@ -30,6 +32,8 @@ SCORE_SCALE = 20.0
 #: The value network's output is multiplied by this, so that returns of a few utilities need no large weights.
 VALUE_SCALE = 10.0
 
+#: Tensors of a frozen policy.
+FROZEN_NAMES = tuple(field.name for field in fields(FrozenPolicy))
 #: Keeps a feature that never changes finite.
 _LEAST_SPREAD = 1e-3
 
@@ -68,6 +72,27 @@ class CandidateScorer(nn.Module):
         for name, values in (("context", context), ("candidate", candidates.flatten(0, 1))):
             getattr(self, f"{name}_mean").copy_(values.mean(dim=0))
             getattr(self, f"{name}_scale").copy_(values.std(dim=0) + _LEAST_SPREAD)
+
+    def restandardise(self, context: Tensor, candidates: Tensor) -> None:
+        """The same, for a scorer that has learned already: every score stays what it was."""
+        with torch.no_grad():
+            from_context, from_candidate, bias = self._folded()
+            self.standardise(context, candidates)
+            self.from_context.copy_(from_context * self.context_scale[:, None])
+            self.from_candidate.copy_(from_candidate * self.candidate_scale[:, None])
+            self.bias.copy_(bias + self.context_mean @ from_context + self.candidate_mean @ from_candidate)
+
+    def take(self, policy: FrozenPolicy) -> None:
+        """Score as a frozen policy does. ValueError when its layers have other sizes."""
+        weights = {name: torch.from_numpy(np.array(getattr(policy, name))) for name in FROZEN_NAMES}
+        for name in ("out", "linear"):
+            weights[name] /= SCORE_SCALE
+        for name, width in (("context", len(self.context_mean)), ("candidate", len(self.candidate_mean))):
+            weights |= {f"{name}_mean": torch.zeros(width), f"{name}_scale": torch.ones(width)}
+        try:
+            self.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(" ".join(str(error).split())) from None
 
     def forward(self, context: Tensor, candidates: Tensor) -> Tensor:
         """(B, C) scores from (B, D) and (B, C, F)."""

@@ -81,6 +81,15 @@ def make_ppo(
     )
 
 
+def whole_rollouts(model: PPO, steps: int) -> int:
+    """The least number of steps in whole rollouts that is not below ``steps``: PPO makes no others.
+
+    When it is told this number, the learning rate reaches zero in the last update.
+    """
+    rollout = model.n_steps * model.n_envs
+    return -(-steps // rollout) * rollout
+
+
 @dataclass(frozen=True)
 class Falling:
     """A learning rate that falls linearly to zero; a class, so that a saved learner can name it."""
@@ -88,4 +97,5 @@ class Falling:
     start: float
 
     def __call__(self, progress_remaining: float) -> float:
-        return self.start * progress_remaining
+        # stable-baselines3 counts below zero when it was told a number of steps that is not one of whole rollouts.
+        return self.start * max(progress_remaining, 0.0)

@@ -14,6 +14,9 @@ the newest sample is old, because a reply tells more than a probe. Such charges 
 them alike differ in what they earn. So in the last rounds the twin plays out the most promising candidates of each
 state (``agents.branches``), and the worth is what they earned. The critic is fitted to the returns of the first rounds'
 behaviour, and at the end PPO takes over.
+
+A policy that is good already (``mecpilot train --from``) needs only the last rounds; the critic is then fitted to the
+first of these.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from agents.branches import branch_values
 from agents.policy import CandidatePolicy
 from agents.rollout import make_twin
 from agents.semi_markov import discounted
+from agents.terms import Terms
 from agents.world import World
 from controller.costs import CostTable
 from controller.errors import UsageError
@@ -38,7 +42,7 @@ from controller.features import Features
 from controller.hindsight import known_outcome
 from controller.outlook import expected_streaming, expected_utility
 from controller.policy import FrozenPolicy
-from controller.records import Floats, Ints, SystemState
+from controller.records import Decision, Floats, Ints, SystemState
 from controller.utility import Utility
 
 Progress = Callable[[int], None]
@@ -70,7 +74,7 @@ class WarmStartConfig:
     """How the scorer and the critic are fitted before PPO."""
 
     steps_frac: float = 0.85  # of all environment steps of a training; 0 for no warm start
-    rounds: int = 5
+    rounds: int = 5  # with charges; 0 where the scorer is a good policy already
     kept_rounds: int = 5  # the newest, that each fit uses: the first ones met the states of a worse policy
     fit: FitConfig = FitConfig()
     branches: BranchConfig = BranchConfig()
@@ -88,7 +92,7 @@ class WarmStartConfig:
         if not 0 <= self.steps_frac < 1:
             raise UsageError(f"warm start steps_frac: got {self.steps_frac}; expected 0 or more, below 1")
         counted = {
-            "": (self, ("rounds", "kept_rounds", "knowledge_age_s")),
+            "": (self, ("kept_rounds", "knowledge_age_s")),
             "branches ": (self.branches, ("kept_rounds", "every", "candidates", "frames")),
             "fit ": (self.fit, ("epochs", "minibatch", "learning_rate")),
             "branches fit ": (self.branches.fit, ("epochs", "minibatch", "learning_rate")),
@@ -97,6 +101,17 @@ class WarmStartConfig:
             for name in names:
                 if not getattr(record, name) > 0:
                     raise UsageError(f"warm start {part}{name}: got {getattr(record, name)}; expected more than 0")
+        for part, rounds in (("", self.rounds), ("branches ", self.branches.rounds)):
+            if rounds < 0:
+                raise UsageError(f"warm start {part}rounds: got {rounds}; expected 0 or more")
+
+    @property
+    def all_rounds(self) -> int:
+        return self.rounds + self.branches.rounds
+
+    def round_length(self, steps: int, environments: int, rounds_left: int) -> int:
+        """Decisions of each environment in a round, when so many rounds share ``steps_frac`` of ``steps``."""
+        return int(self.steps_frac * steps) // (rounds_left * environments) if rounds_left else 0
 
 
 @dataclass(frozen=True)
@@ -115,35 +130,106 @@ class Samples:
         return Samples(self.context[rows], self.candidates[rows], self.worth[rows], self.gain[rows])
 
 
-def warm_start(
-    model: PPO, worlds: Sequence[World], config: WarmStartConfig, steps: int, progress: Progress = lambda _: None
-) -> None:
-    """Fit the model's scorer and critic with the first ``steps_frac`` of ``steps`` environment steps.
+@dataclass(frozen=True)
+class Round:
+    """What a round of the warm start was like."""
 
-    Worlds of equally many candidates share the environments. ``progress`` is told the steps done so far. A share too
-    small for one step per round means no warm start.
+    rounds_left: int
+    actor_loss: float  # mean over the last epoch of the fit; NaN when there was nothing to fit
+    critic_loss: float | None  # None in a round that did not fit the critic
+    terms: Terms  # what happened in the frames that were played
+
+
+def warm_start(
+    model: PPO,
+    worlds: Sequence[World],
+    config: WarmStartConfig,
+    steps: int,
+    progress: Progress = lambda _: None,
+    rounds_left: int | None = None,
+    ended: Callable[[Round], None] = lambda _: None,
+    most_per_round: int | None = None,
+) -> None:
+    """Fit the model's scorer and critic with ``steps_frac`` of ``steps`` environment steps.
+
+    Worlds of equally many candidates share the environments. ``progress`` is called with the steps done so far, often,
+    and may raise to stop; the model is then as the last round left it, or in the middle of a fit. ``ended`` is called
+    after each round. ``rounds_left`` resumes a warm start that was stopped: samples of its earlier rounds that a fit
+    would use are collected anew, by the policy as it is now, and their steps are not counted. A round has
+    ``most_per_round`` decisions of each environment at most. A share too small for one of them means no warm start.
     """
-    policy, branches = model.policy, config.branches
-    assert isinstance(policy, CandidatePolicy)
-    length = int(config.steps_frac * steps) // ((config.rounds + branches.rounds) * model.n_envs)
+    left = config.all_rounds if rounds_left is None else rounds_left
+    length = config.round_length(steps, model.n_envs, left)
+    length = length if most_per_round is None else min(length, most_per_round)
     if length == 0:
         return
-    shuffle = torch.Generator().manual_seed(model.seed or 0)
-    players = [_Player(model, world, model.n_envs // len(worlds), config, progress) for world in worlds]
-    loss = partial(_actor_loss, policy, config.entropy)
-    kept = list[Samples]()
-    for _ in range(config.rounds):
-        samples = _joined([player.play(length, player.charged) for player in players])
-        if not kept:
-            policy.scorer.standardise(samples.context, samples.candidates)
-        kept = [*kept, samples][-config.kept_rounds :]
-        _fit(policy.scorer, _joined(kept), config.fit, shuffle, loss)
-    _fit(policy.critic, _joined(kept), config.fit, shuffle, partial(_critic_loss, policy))
-    kept = []
-    for _ in range(branches.rounds):
-        kept += [player.play(length, player.played_out, branches.every) for player in players]
-        kept = kept[-branches.kept_rounds * len(players) :]
-        _fit(policy.scorer, _joined(kept), branches.fit, shuffle, loss)
+    _WarmStart(model, worlds, config, length, progress, left).run(ended)
+
+
+class _WarmStart:
+    """Owns the players, the samples that the next fit uses, and the order in which fits see them."""
+
+    def __init__(
+        self,
+        model: PPO,
+        worlds: Sequence[World],
+        config: WarmStartConfig,
+        length: int,
+        progress: Progress,
+        rounds_left: int,
+    ) -> None:
+        assert isinstance(model.policy, CandidatePolicy)
+        self._model, self._policy, self._config = model, model.policy, config
+        self._length, self._done = length, config.all_rounds - rounds_left
+        self._beat = lambda: progress(model.num_timesteps)
+        seed = (model.seed or 0) + self._done  # a resumed training meets other scenarios than its first part
+        self._shuffle = torch.Generator().manual_seed(seed)
+        batch = model.n_envs // len(worlds)
+        self._players = [_Player(model, world, batch, seed, config, self._beat) for world in worlds]
+        self._kept = list[Samples]()
+
+    def run(self, ended: Callable[[Round], None]) -> None:
+        for number in range(self._done, self._config.all_rounds):
+            terms = Terms(self._players[0].decisions)
+            branching = number >= self._config.rounds
+            within = number - self._config.rounds if branching else number
+            actor_loss = self._branch_round(within, terms) if branching else self._charged_round(within, terms)
+            critic_loss = self._fit_critic() if number == max(self._config.rounds - 1, 0) else None
+            ended(Round(self._config.all_rounds - number - 1, actor_loss, critic_loss, terms))
+
+    def _charged_round(self, number: int, terms: Terms) -> float:
+        self._collect(number, self._config.kept_rounds, "charged", 1, terms)
+        if number == 0:
+            self._policy.scorer.standardise(self._kept[0].context, self._kept[0].candidates)
+        return self._fit_actor(self._config.fit)
+
+    def _branch_round(self, number: int, terms: Terms) -> float:
+        branches = self._config.branches
+        self._collect(number, branches.kept_rounds, "played_out", branches.every, terms)
+        if number == 0 and self._config.rounds == 0 and len(self._kept[0]):
+            self._policy.scorer.restandardise(self._kept[0].context, self._kept[0].candidates)
+        return self._fit_actor(branches.fit)
+
+    def _collect(self, number: int, kept_rounds: int, worth: str, every: int, terms: Terms) -> None:
+        """Samples of this round of its kind, and of those before it that a resumed training lacks."""
+        if number == 0:
+            self._kept = []
+        before = self._model.num_timesteps
+        while len(self._kept) < min(number, kept_rounds - 1):
+            self._kept.append(self._played(worth, every, Terms(terms.decisions)))
+            self._model.num_timesteps = before
+        self._kept = [*self._kept, self._played(worth, every, terms)][-kept_rounds:]
+
+    def _played(self, worth: str, every: int, terms: Terms) -> Samples:
+        return _joined([player.play(self._length, getattr(player, worth), every, terms) for player in self._players])
+
+    def _fit_actor(self, fit: FitConfig) -> float:
+        loss = partial(_actor_loss, self._policy, self._config.entropy)
+        return _fit(self._policy.scorer, _joined(self._kept), fit, self._shuffle, loss, self._beat)
+
+    def _fit_critic(self) -> float:
+        loss = partial(_critic_loss, self._policy)
+        return _fit(self._policy.critic, _joined(self._kept), self._config.fit, self._shuffle, loss, self._beat)
 
 
 def worth(costs: CostTable, state: SystemState, utility: Utility, config: WarmStartConfig) -> Floats:
@@ -166,15 +252,21 @@ def worth(costs: CostTable, state: SystemState, utility: Utility, config: WarmSt
 class _Player:
     """Lets the present policy decide in the twin, and tells what every candidate was worth. Owns the twin's state."""
 
-    def __init__(self, model: PPO, world: World, batch: int, config: WarmStartConfig, progress: Progress) -> None:
-        self._model, self._config, self._progress = model, config, progress
-        self._twin = make_twin(world, batch, model.seed or 0, reward="expected", oracle=True)
+    def __init__(
+        self, model: PPO, world: World, batch: int, seed: int, config: WarmStartConfig, beat: Callable[[], None]
+    ) -> None:
+        self._model, self._config, self._beat = model, config, beat
+        self._twin = make_twin(world, batch, seed, reward="expected", oracle=True)
         self._features = Features(world.costs, world.range.utility)
         self._state = self._twin.reset()
         self._frozen: FrozenPolicy
         self._chosen: Ints
 
-    def play(self, length: int, worth_of: Callable[[], Floats], every: int = 1) -> Samples:
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        return self._twin.costs.space.decisions
+
+    def play(self, length: int, worth_of: Callable[[], Floats], every: int, terms: Terms) -> Samples:
         """``length`` decisions of each environment; samples of every so many of them, less those without a worth."""
         assert isinstance(self._model.policy, CandidatePolicy)
         twin, self._frozen = self._twin, self._model.policy.frozen()
@@ -184,13 +276,15 @@ class _Player:
             self._chosen = self._frozen.decide(context, candidates)
             if step % every == 0:
                 kept.append((context, candidates, worth_of().astype(np.float32)))
+            interval_s = self._state.frame_interval_s
             self._state, record = twin.step(self._chosen)
+            terms.add(record, twin.range.utility, interval_s)
             frames = record.frames if twin.costs.longest_interval > 1 else np.ones_like(record.frames)
             happened.append((record.reward, frames, record.done))
             if record.done.any():
                 self._state = twin.reset(record.done)
             self._model.num_timesteps += twin.batch
-            self._progress(self._model.num_timesteps)
+            self._beat()
         reward, frames, done = (np.stack(column) for column in zip(*happened, strict=True))
         gains = _gains(reward, frames, done, self._model.gamma)[::every]
         columns = (*(np.stack(column) for column in zip(*kept, strict=True)), gains.astype(np.float32))
@@ -258,16 +352,23 @@ def _fit(
     config: FitConfig,
     shuffle: torch.Generator,
     loss_of: Callable[[Samples], Tensor],
-) -> None:
+    beat: Callable[[], None],
+) -> float:
+    """Mean loss over the last epoch; NaN without samples. ``beat`` is called before each minibatch."""
     if not len(samples):  # episodes too short to play anything out
-        return
+        return float("nan")
     optimizer = torch.optim.Adam(module.parameters(), lr=config.learning_rate)
     updates = config.epochs * -(-len(samples) // config.minibatch)
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1.0 / updates, updates)
     for _ in range(config.epochs):
+        total = 0.0
         for rows in torch.randperm(len(samples), generator=shuffle).split(config.minibatch):  # type: ignore[no-untyped-call]
+            beat()
             optimizer.zero_grad()
-            loss_of(samples.at(rows)).backward()  # type: ignore[no-untyped-call]
+            loss = loss_of(samples.at(rows))
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(module.parameters(), 5.0)
             optimizer.step()
             falling.step()
+            total += loss.item() * len(rows)
+    return total / len(samples)

@@ -111,6 +111,8 @@ def range_from(overrides: dict[str, Any], source: str, usual: ScenarioRange) -> 
         return msgspec.convert(values | single, ScenarioRange)
     except msgspec.ValidationError as error:
         raise UsageError(f"{source}: {error}; expected bounds [low, high], one number for both, or weights") from None
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from None
 
 
 def _check_names(values: dict[str, Any], known: list[str], source: str) -> None:

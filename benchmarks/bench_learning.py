@@ -97,7 +97,7 @@ def train_policies(
         begin_s = time.monotonic()
         run = RunFolder(folder / f"seed{seed}")
         config = TrainingConfig(world.workload, steps, seed, tuple(map(str, learn)), scenario=world.range)
-        train(config, run, Options(profile))
+        train(config, run, Options(profile, overwrite=True))
         export(run, run.root / "policy.safetensors")
         policies.append(load_policy(run.root / "policy.safetensors")[0])
         console.print(f"seed {seed}: {steps} steps in {time.monotonic() - begin_s:.0f} s, held out {run.held_out()}")

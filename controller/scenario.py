@@ -8,7 +8,7 @@ same seed wherever it is called.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 import numpy as np
@@ -24,6 +24,47 @@ MAX_LOAD_FRAC = 0.95
 MAX_LOAD_STEPS = 86_400
 #: Standard deviation of a device's log time around the profiled time.
 HEAD_NOISE_FRAC = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Which numbers make sense."""
+
+    most: float = math.inf  # itself included
+    above_zero: bool = False  # zero itself makes no sense
+
+    def hold(self, value: float) -> bool:
+        """Whether the value makes sense. NaN and infinity never do."""
+        return math.isfinite(value) and 0 <= value <= self.most and not (self.above_zero and value == 0)
+
+    def check(self, name: str, value: float) -> None:
+        """UsageError when the value makes no sense."""
+        if not self.hold(value):
+            raise UsageError(f"{name}: got {value}; expected {self}")
+
+    def __str__(self) -> str:
+        least = "above 0" if self.above_zero else "0 or more"
+        return f"a number {least}" + (f", at most {self.most:g}" if self.most < math.inf else "")
+
+
+_POSITIVE, _NOT_NEGATIVE = Limits(above_zero=True), Limits()
+_SCENARIO_LIMITS = {
+    "fps": _NOT_NEGATIVE,  # 0: as fast as frames are answered; only a device can do that
+    "deadline_s": _POSITIVE,
+    "device_slowdown": _POSITIVE,
+    "mec_slowdown": _POSITIVE,
+    "device_load_frac": Limits(MAX_LOAD_FRAC),
+    "mec_load_frac": Limits(MAX_LOAD_FRAC),
+    "rtt_s": _NOT_NEGATIVE,
+    "trace_index": _NOT_NEGATIVE,
+    "trace_start_s": _NOT_NEGATIVE,
+    "uplink_share_frac": Limits(1.0, above_zero=True),
+    "frames": _POSITIVE,
+    "first_sample": _NOT_NEGATIVE,
+    "seed": _NOT_NEGATIVE,
+}
+#: Counts of a range and their upper bounds. The twin allocates memory for each.
+_RANGE_COUNTS = {"frames": 10_000_000, "queue_limit": 1_000, "max_in_flight": 1_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +84,10 @@ class Scenario:
     frames: int = 300
     first_sample: int = 0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, limits in _SCENARIO_LIMITS.items():
+            limits.check(f"scenario {name}", getattr(self, name))
 
     def device_load(self) -> Floats:
         """Share of the device that other tasks take, at each second from the start; the last value goes on."""
@@ -77,8 +122,16 @@ class ScenarioRange:
     def __post_init__(self) -> None:
         for name in _LOG_UNIFORM + _UNIFORM:
             low, high = getattr(self, name)
-            if not 0 <= low <= high or (name in _LOG_UNIFORM and low == 0):
-                raise UsageError(f"scenario range {name}: got [{low}, {high}]; expected 0 < low <= high")
+            limits = replace(_SCENARIO_LIMITS[name], above_zero=name in _LOG_UNIFORM)
+            if not (limits.hold(low) and limits.hold(high) and low <= high):
+                expected = f"low <= high, both {limits}"
+                raise UsageError(f"scenario range {name}: got [{low}, {high}]; expected {expected}")
+        for name, most in _RANGE_COUNTS.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise UsageError(f"scenario range {name}: got {getattr(self, name)}; expected 1 to {most}")
+        if self.frames / self.fps[0] > MAX_LOAD_STEPS * LOAD_STEP_S:
+            got = f"{self.frames} frames at {self.fps[0]} frames/s"
+            raise UsageError(f"scenario range frames: got {got}; expected an episode of a day or less")
 
     def sample(self, rng: np.random.Generator, durations_s: Floats, samples: int) -> Scenario:
         """Draw one episode on traces of the given durations, over a split of ``samples`` samples."""

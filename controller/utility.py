@@ -9,11 +9,13 @@ LTE radio while it sends (about 1.2 W, Huang et al., MobiSys 2012, section 4).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
 
+from controller.errors import UsageError
 from controller.records import Bools, Floats, Ints
 
 
@@ -25,6 +27,12 @@ class Utility:
     drop_penalty: float = 0.1  # on top of the score that a dropped frame does not earn
     compute_power_w: float = 3.3  # device busy, above idle
     radio_power_w: float = 1.2  # while bytes cross the uplink
+
+    def __post_init__(self) -> None:
+        for name in ("energy_weight_per_j", "drop_penalty", "compute_power_w", "radio_power_w"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"utility {name}: got {value}; expected a number 0 or more")
 
     @overload
     def energy_j(self, device_busy_s: float, transmit_s: float) -> float: ...

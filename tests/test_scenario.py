@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from controller.errors import UsageError
-from controller.scenario import ScenarioRange, load_series
+from controller.scenario import Scenario, ScenarioRange, load_series
 from controller.utility import Utility
 
 
@@ -23,6 +23,28 @@ def test_sampled_episodes_stay_within_the_range() -> None:
 def test_a_reversed_range_is_refused_by_name() -> None:
     with pytest.raises(UsageError, match="deadline_s"):
         ScenarioRange(deadline_s=(0.2, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("fps", -1.0),
+        ("deadline_s", 0.0),
+        ("device_slowdown", float("nan")),
+        ("device_slowdown", float("inf")),
+        ("mec_slowdown", 0.0),
+        ("mec_load_frac", 2.0),
+        ("device_load_frac", -0.1),
+        ("rtt_s", -0.01),
+        ("trace_start_s", float("inf")),
+        ("uplink_share_frac", 0.0),
+        ("frames", 0),
+        ("seed", -1),
+    ],
+)
+def test_an_episode_that_cannot_be_is_refused_by_name(field: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"scenario {field}: got .*; expected a number"):
+        Scenario(**{field: value})
 
 
 def test_a_load_series_repeats_for_its_seed_and_wanders_around_its_mean() -> None:

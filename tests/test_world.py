@@ -41,11 +41,28 @@ def test_a_scenario_file_overrides_only_what_it_names(tmp_path: Path) -> None:
         ({"fps": [1, 2, 3]}, "fps"),
         ({"frames": 1.5}, "frames"),
         ({"utility": 3}, "utility"),
+        ({"frames": 0}, "frames"),
+        ({"frames": -5}, "frames"),
+        ({"frames": 10**12}, "frames"),
+        ({"fps": 1e-9}, "frames"),
+        ({"max_in_flight": 0}, "max_in_flight"),
+        ({"queue_limit": -1}, "queue_limit"),
+        ({"fps": 0}, "fps"),
+        ({"fps": []}, "fps"),
+        ({"mec_load_frac": 2}, "mec_load_frac"),
+        ({"device_load_frac": [-0.1, 0.5]}, "device_load_frac"),
+        ({"uplink_share_frac": [0.1, 3]}, "uplink_share_frac"),
+        ({"deadline_s": float("nan")}, "deadline_s"),
+        ({"device_slowdown": [1, float("inf")]}, "device_slowdown"),
+        ({"utility": {"energy_weight_per_j": -0.5}}, "energy_weight_per_j"),
+        ({"utility": {"drop_penalty": float("nan")}}, "drop_penalty"),
     ],
 )
 def test_what_is_no_field_or_no_bound_is_refused_by_name(overrides: dict[str, Any], named: str) -> None:
-    with pytest.raises(UsageError, match=named):
+    with pytest.raises(UsageError, match=named) as caught:
         range_from(overrides, "s.json", ScenarioRange())
+    assert "s.json" in str(caught.value)
+    assert "expected" in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["", "[1, 2]", "{", "nonsense"])

@@ -1,0 +1,60 @@
+"""Who may write into a run folder? One process at a time: it holds a lock that ends with it, however it ends."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from controller.errors import FailureError, UsageError
+
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder for the time of a block; make it if there is none. UsageError when another process holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise FailureError(f"cannot write in the run folder {folder}: {error.strerror}; choose another --out") from None
+    try:
+        if not _take(descriptor):
+            raise _in_use(folder, descriptor)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def refuse_if_locked(folder: Path) -> None:
+    """UsageError when another process holds the folder. Makes nothing."""
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY)
+    except OSError:
+        return  # nobody ever trained here, or nobody may
+    try:
+        if not _take(descriptor):
+            raise _in_use(folder, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # Some network file systems know no locks; a training there goes on without one.
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
+
+
+def _in_use(folder: Path, descriptor: int) -> UsageError:
+    process = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+    by = f"process {process}" if process else "another process"
+    return UsageError(f"{by} is training in {folder}; wait until it ends, or choose another --out")
