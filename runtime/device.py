@@ -31,34 +31,30 @@ from runtime.device_session import (
     Actions,
     Answered,
     DeviceSession,
+    Disconnect,
     Echoed,
     Expired,
     LinkChanged,
     LinkState,
     PeerFault,
+    Reconnect,
     Transmit,
     Unanswered,
 )
 from runtime.frames import Feed, FrameSource
 from runtime.ledger import Answer, Job, Ledger
-from runtime.link import Arrival, Clock, Link, Malformed
+from runtime.link import Arrival, Clock, Connected, Link, Malformed
+from runtime.link_watch import Counts, LinkWatch
 from runtime.pace import FallbackPlan, Pace
 from runtime.telemetry import Sent, Telemetry
 
 #: Longest that a device waits for its MEC before the first frame, and for the echo of its probe.
-CONNECT_WAIT_S = 1.5
+CONNECT_WAIT_S = 0.6
 PROBE_WAIT_S = 1.0
+#: How long the frames that were captured may take after an end was asked for; what is not done then is given up.
+STOP_WAIT_S = 0.5
 
 Log = Callable[[str], None]
-
-
-@dataclass
-class Counts:
-    """What a device counts beside its outcomes."""
-
-    peer_faults: int = 0
-    link_downs: int = 0
-    refused: str = ""  # why the MEC does not serve us at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +82,11 @@ class Device:
         feed: Feed | None = None,
         clock: Clock = time.perf_counter,
         log: Log = lambda _: None,
+        mec: str = "the MEC's address",
     ) -> None:
         self._compute, self._link, self._session = compute, link, session
         self._costs, self._scenario, self._utility = costs, scenario, utility
-        self._clock, self._log = clock, log
+        self._clock = clock
         self._limits = limits or Limits()
         interval_s = 1.0 / scenario.fps
         self._source = FrameSource(
@@ -106,6 +103,8 @@ class Device:
         self._start_s: float | None = None
         self.telemetry = Telemetry(costs, self._pace.slowdown_at(0.0), clock())
         self.counts = Counts()
+        self._watch = LinkWatch(mec, self.counts, link.trouble, log, clock())
+        self._stop_s = math.inf  # when an end was asked for
         self._deciding: Job | None = None
         self._in_flight: dict[int, Job] = {}  # request id -> job
         self._must_fall_back: list[Job] = []
@@ -124,6 +123,9 @@ class Device:
             self._start()
         while True:
             self._poll()
+            if self._abandoned:
+                self._give_up_all()
+                return None
             busy = len(self._in_flight)
             if self._source.waiting and busy < self._limits.max_in_flight:
                 return self._take()
@@ -160,11 +162,23 @@ class Device:
 
     def stop(self) -> None:
         """Capture nothing more; frames that were captured still get their outcome. Safe in a signal handler."""
+        self._stop_s = min(self._stop_s, self._clock())
         self._source.stop()
 
     def close(self) -> None:
         """Give up what is left and leave; may be called twice."""
         self.stop()
+        self._give_up_all()
+        self._watch.finish(self._clock())
+        self._act(self._session.close())
+        self._link.close()
+
+    @property
+    def _abandoned(self) -> bool:
+        """Whether an end was asked for so long ago that nothing is waited for any more."""
+        return self._clock() >= self._stop_s + STOP_WAIT_S
+
+    def _give_up_all(self) -> None:
         now_s = self._clock()
         left = [*self._in_flight.values(), *self._must_fall_back, *([self._deciding] if self._deciding else [])]
         self._in_flight, self._must_fall_back, self._deciding = {}, [], None
@@ -172,8 +186,6 @@ class Device:
             self._ledger.given_up(job, now_s)
         while self._source.waiting:
             self._ledger.dropped(self._source.waiting.popleft(), now_s)
-        self._act(self._session.close())
-        self._link.close()
 
     # From decision to answer --------------------------------------------------------------------------------
 
@@ -181,15 +193,16 @@ class Device:
         """Meet the MEC if it is there, then start the clock of the frames."""
         limit_s = self._clock() + CONNECT_WAIT_S
         self._poll()
-        while self._session.state is LinkState.WAITING and self._clock() < limit_s:
+        while self._session.state is LinkState.WAITING and self._clock() < min(limit_s, self._stop_s):
             self._wait(limit_s)
             self._poll()
         limit_s = self._clock() + PROBE_WAIT_S
-        while self._probing and self._clock() < limit_s:
+        while self._probing and self._clock() < min(limit_s, self._stop_s):
             self._wait(limit_s)
             self._poll()
         self._start_s = self._clock()
         self._link.start(self._start_s)
+        self._watch.start(self._start_s)
         self._source.start(self._start_s)
 
     def _take(self) -> SystemState:
@@ -216,12 +229,18 @@ class Device:
         began_s = self._clock()
         head = self._run(job, row)
         now_s = self._clock()
+        if head is None:
+            self._ledger.given_up(job, now_s)
+            return
         self._ledger.answered(job, now_s, status, Answer(head.outputs, row), head_s=now_s - began_s)
 
     def _offload(self, job: Job) -> None:
         began_s = self._clock()
         head = self._run(job, job.row)
         now_s = self._clock()
+        if head is None:
+            self._ledger.given_up(job, now_s)
+            return
         job.head_s, job.sent_s, job.payload_bytes = now_s - began_s, now_s, len(head.payload)
         self._set_timers(job, now_s)
         if not self._link_up:
@@ -264,12 +283,15 @@ class Device:
 
     # Computing ----------------------------------------------------------------------------------------------
 
-    def _run(self, job: Job, row: int) -> Head:
-        """A head, for as long as the emulated device needs; time given to fallbacks does not count."""
+    def _run(self, job: Job, row: int) -> Head | None:
+        """A head, for as long as the emulated device needs; time given to fallbacks does not count. None when the
+        device is to end and would idle on."""
         began_s, preempted_s = self._clock(), self._preempted_s
         head = self._compute.head(job.frame.source_index, self._costs.space.decisions[row], self._poll)
         end_s = began_s + self._pace.head_s(row, began_s - (self._start_s or began_s))
         while self._clock() < end_s + self._preempted_s - preempted_s:
+            if self._abandoned:
+                return None
             self._wait(end_s + self._preempted_s - preempted_s)
             self._poll()
         took_s = self._clock() - began_s - (self._preempted_s - preempted_s)
@@ -284,7 +306,8 @@ class Device:
         timers = [min(job.fall_back_s, job.give_up_s) for job in self._in_flight.values()]
         if self._falling_back:
             timers = []  # they are looked at when this fallback ends
-        self._link.wait(min(until_s, self._session.next_tick_s, self._source.next_capture_s, *timers))
+        abandon_s = self._stop_s + STOP_WAIT_S
+        self._link.wait(min(until_s, self._session.next_tick_s, self._source.next_capture_s, abandon_s, *timers))
 
     def _poll(self) -> None:
         for event in self._link.receive():
@@ -292,11 +315,14 @@ class Device:
                 self._act(self._session.receive(event.message, event.buffer, event.at_s), event.at_s)
             elif isinstance(event, Malformed):
                 self._act(self._session.malformed(event.error))
+            elif isinstance(event, Connected):
+                self._session.connected(self._clock())
             else:
                 self._act(self._session.unsendable(self._clock()))
         now_s = self._clock()
         if now_s >= self._session.next_tick_s:
             self._act(self._session.tick(now_s))
+        self._watch.tell(now_s)
         if now_s >= self._source.next_capture_s:
             for frame in self._source.offer(now_s):
                 self._ledger.dropped(frame, now_s)
@@ -322,8 +348,12 @@ class Device:
                 case LinkChanged():
                     self._link_changed(action)
                 case PeerFault():
-                    self.counts.peer_faults += 1
-                    self._log(f"the MEC broke the protocol: {action.error}")
+                    self._watch.on_fault(str(action.error))
+                case Reconnect():
+                    self.counts.reconnects += 1
+                    self._link.connect()
+                case Disconnect():
+                    self._link.disconnect()
 
     def _answered(self, action: Answered, at_s: float) -> None:
         reply = action.reply
@@ -387,13 +417,10 @@ class Device:
         self._act(self._session.probe(size, now_s))
 
     def _link_changed(self, action: LinkChanged) -> None:
-        self._log(f"the link is {action.state.value}: {action.why}")
-        self.counts.refused = action.why if action.state is LinkState.REFUSED else ""
+        self._watch.on_change(action.state, action.why, self._clock())
         self._probing, self._probe_s = action.state is LinkState.UP, -math.inf
         if self._probing:
             self.telemetry.mec_slowdown = self._session.mec_slowdown
-        else:
-            self.counts.link_downs += 1
 
     def _run_timers(self, now_s: float) -> None:
         for request_id, job in list(self._in_flight.items()):
@@ -413,6 +440,9 @@ class Device:
         now_s = self._clock()
         self._falling_back = False
         self._preempted_s += now_s - began_s
+        if head is None:
+            self._ledger.given_up(job, now_s)
+            return
         self._ledger.answered(
             job,
             now_s,

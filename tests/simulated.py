@@ -128,6 +128,8 @@ class SimMec:
     costs: CostTable
     reachable: bool = True  # False: the connection is refused
     hung: bool = False  # accepts and stays silent
+    forgotten: bool = False  # the connection is dead and nobody says so; a new one is not
+    connections: int = 1
     slowdown: float = 1.0
     reject: wire.RejectReason | None = None
     spoil: Callable[[wire.InferReply], tuple[wire.AnyMessage, bytes] | bytes] | None = None
@@ -147,7 +149,7 @@ class SimMec:
         if not self.reachable:
             self._later(self.clock(), NoConnection())
             return
-        if self.hung:
+        if self.hung or self.forgotten:
             return
         answer, at_s = self._answer(message)
         if isinstance(answer, bytes):
@@ -190,6 +192,19 @@ class SimMec:
         while self._events and self._events[0][0] <= self.clock():
             events.append(heapq.heappop(self._events)[2])
         return events
+
+    def connect(self) -> None:
+        """A new connection, if the MEC can be reached; the old one and what was on its way over it are gone."""
+        self.connections += 1
+        self.disconnect()
+        self.forgotten = False
+
+    def disconnect(self) -> None:
+        self._events.clear()
+        self.forgotten = True
+
+    def trouble(self) -> str:
+        return "" if self.reachable else "connection refused"
 
     def wait(self, until_s: float) -> None:
         if self._events:

@@ -24,6 +24,7 @@ from runtime.device_session import (
     LinkChanged,
     LinkState,
     PeerFault,
+    Reconnect,
     Transmit,
     Unanswered,
 )
@@ -112,12 +113,12 @@ class TestDevice:
     def test_silence_after_a_message_takes_the_link_down_and_loses_what_was_open(self) -> None:
         session, request_id = with_open_request(now_s=1.0)
         assert all(isinstance(action, Transmit) for action in silence(session, 1.0, 1.0 + SILENCE_S))
-        down, lost, hello = silence(session, 1.0 + SILENCE_S, 1.1 + SILENCE_S + HEARTBEAT_S)
+        down, lost, again, hello = silence(session, 1.0 + SILENCE_S, 1.1 + SILENCE_S + HEARTBEAT_S)
         assert isinstance(down, LinkChanged)
         assert down.state is LinkState.DOWN
         assert isinstance(lost, Unanswered)
         assert lost.request_ids == (request_id,)
-        assert hello == Transmit(wire.Hello("camera", DIGEST))
+        assert (again, hello) == (Reconnect(), Transmit(wire.Hello("camera", DIGEST)))
         session.check()
 
     def test_its_own_long_sleep_does_not_blame_the_mec(self) -> None:

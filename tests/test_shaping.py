@@ -27,6 +27,7 @@ class Echo:
         self.sent: list[tuple[float, wire.AnyMessage, int]] = []
         self.events: list[Event] = []
         self.closed = False
+        self.connections = 1
 
     def clock(self) -> float:
         return self.now_s
@@ -44,6 +45,16 @@ class Echo:
 
     def wait(self, until_s: float) -> None:
         self.now_s = max(self.now_s, until_s)
+
+    def connect(self) -> None:
+        self.events.clear()
+        self.connections += 1
+
+    def disconnect(self) -> None:
+        self.events.clear()
+
+    def trouble(self) -> str:
+        return ""
 
     def close(self) -> None:
         self.closed = True

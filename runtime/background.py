@@ -1,0 +1,38 @@
+"""How is something asked that may block for long, such as a name server? On a thread of its own, one at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Background(Generic[T]):
+    """Owns one question: whoever asks goes on at once and takes the answer later. The call must not raise."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = call
+        self._answers: deque[T] = deque(maxlen=1)
+        self._thread: threading.Thread | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether an answer is still to come."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def ask(self) -> None:
+        """Begin, unless the last question still waits for its answer."""
+        if self.asked:
+            return
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def take(self) -> T | None:
+        """The answer, once; None while there is none."""
+        return self._answers.popleft() if self._answers else None
+
+    def _run(self) -> None:
+        self._answers.append(self._call())
