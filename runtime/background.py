@@ -9,6 +9,8 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+_LOOK_EVERY_S = 0.05
+
 
 class Background(Generic[T]):
     """Owns one question: whoever asks goes on at once and takes the answer later. The call must not raise."""
@@ -36,3 +38,26 @@ class Background(Generic[T]):
 
     def _run(self) -> None:
         self._answers.append(self._call())
+
+
+class Ahead:
+    """Work that is begun on a thread of its own before it is needed. An error reaches whoever waits for its end."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def wait(self, stopping: Callable[[], bool]) -> None:
+        """Return when it is done, or is not needed any more."""
+        while self._thread.is_alive() and not stopping():
+            self._thread.join(_LOOK_EVERY_S)
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._call()
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+            self._error = error

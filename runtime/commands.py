@@ -25,6 +25,7 @@ from controller.utility import Utility
 from runtime.bundle import Bundle, open_bundle
 from runtime.console import log_as, print_summary, progress, stop_on_signal
 from runtime.device_options import DEFAULT_ENDPOINT, BundleDir, DeviceOptions, ProfileFile, WorkloadName, takes
+from runtime.endpoint import parse_bind, parse_endpoint
 from runtime.outcome_log import OutcomeLog
 from runtime.policy_file import load_policy, shipped_policy
 from runtime.processes import say_ready
@@ -53,6 +54,7 @@ def mec(
     from runtime.transport import Router
 
     log = log_as("mec")
+    parse_bind(bind)
     served, work = _open(workload, bundle, None)
     costs = load_costs(served, profile)
     with stop_on_signal() as stop, closing(Router(bind)) as router:
@@ -76,23 +78,28 @@ def mec(
 @takes(DeviceOptions)
 def device(options: DeviceOptions) -> int:
     """Answer frames, deciding each one."""
-    from runtime.daemon import drive, open_device
-    from runtime.local_compute import LocalCompute
+    from runtime.background import Ahead
 
     name, log = _checked(options), log_as("device")
+    parse_endpoint(options.mec)
     held, work = _open(options.workload, options.bundle, options.data)
     utility = Utility()
     costs, pilot = _pilot(name, load_costs(held, options.profile), utility, options)
     bank = _trace_bank(options.uplink)
     with ExitStack() as stack:
         source = stack.enter_context(closing(_source(options, held, work)))
-        compute = LocalCompute(held, work, source=source)
         stop = stack.enter_context(stop_on_signal())
+        pictures = Ahead(source.prepare)  # while the networks are imported and run for the first time
+        from runtime.daemon import drive, open_device
+        from runtime.local_compute import LocalCompute
+
+        compute = LocalCompute(held, work, source=source)
         journal = OutcomeLog(options.outcomes, log) if options.outcomes else None
         if journal:
             stack.callback(journal.close)
         _settle()
-        compute.warm_up(tuple(costs.space.decisions[row] for row in _rows_in_use(costs, pilot)))
+        compute.warm_up([costs.space.decisions[row] for row in _rows_in_use(costs, pilot)], stop.asked)
+        pictures.wait(stop.asked)
         gc.freeze()
         loop: dict[str, Any] = {"closed_loop": options.fps == 0, "feed": source.feed, "log": log}
         unit = open_device(options.mec, compute, costs, options.scenario(), utility, bank, **loop)
@@ -113,7 +120,8 @@ def device(options: DeviceOptions) -> int:
         print_summary(summary, title, options.json_out, name, unit.counts.__dict__)
         if options.video:
             _write_pictures(options.video, seen, source, work, options.scenario().fps)
-    return _exit_code(journal, unit.counts.refused, _trouble(source, summary, options, stop.asked()), log)
+    unmet = options.mec if options.require_mec and not unit.counts.welcomed else ""
+    return _exit_code(journal, unit.counts.refused, _trouble(source, summary, options, stop.asked()), log, unmet)
 
 
 def _stream(work: Workload, options: DeviceOptions) -> Stream | None:
@@ -251,7 +259,9 @@ def _trouble(source: Source, summary: RunSummary, options: DeviceOptions, stoppe
     return f"source {source.name} ended after {summary.frames} frames; {asked}"
 
 
-def _exit_code(journal: OutcomeLog | None, refused: str, trouble: str, log: Callable[[str], None]) -> int:
+def _exit_code(
+    journal: OutcomeLog | None, refused: str, trouble: str, log: Callable[[str], None], unmet: str = ""
+) -> int:
     """Frames were answered whatever happened; what else failed is told here."""
     if trouble:
         log(trouble)
@@ -261,5 +271,8 @@ def _exit_code(journal: OutcomeLog | None, refused: str, trouble: str, log: Call
         return 1
     if refused:
         log(f"the MEC did not serve this device: {refused}")
+        return 1
+    if unmet:
+        log(f"no MEC was met at {unmet} during the whole run, and --require-mec was given")
         return 1
     return 0

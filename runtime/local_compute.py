@@ -36,10 +36,13 @@ class LocalCompute:
     def samples(self) -> int:
         return self._source.count
 
+    def prepare(self) -> None:
+        """Load the pictures that the first frames would have to wait for."""
+        self._source.prepare()
+
     def warm_up(self, decisions: Iterable[Decision], stopping: Callable[[], bool] = lambda: False) -> None:
         """Run each distinct head of what may be decided once, so that no frame pays for a first run; local answers
         first, for they need every stage."""
-        self._source.prepare()
         for decision in _distinct(decisions):
             if stopping():
                 return
