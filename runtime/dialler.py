@@ -77,6 +77,11 @@ class Dialler:
                     other.dealer.close(linger_ms=0)
             self._connections, self._kept, self._wanted = [connection], connection, False
 
+    def give_up(self, connection: Connection) -> None:
+        """Whoever is there must not be heard any more."""
+        connection.dealer.close(linger_ms=0)
+        self._connections = [other for other in self._connections if other is not connection]
+
     def send(self, parts: Sequence[Buffer]) -> None:
         """Over the connection that is used, or over all that are tried; lost where there is none."""
         for connection in self._connections:

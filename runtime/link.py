@@ -13,7 +13,7 @@ from runtime.dialler import Dialler
 from runtime.endpoint import Endpoint
 from runtime.lookup import trouble_at
 from runtime.transport import Parts
-from runtime.wire import MAX_PART_BYTES, Buffer
+from runtime.wire import MAX_PART_BYTES, MOST_PARTS, Buffer
 
 Clock = Callable[[], float]
 
@@ -106,6 +106,8 @@ class DirectLink:
             event = self._decoded(parts)
             if isinstance(event, Arrival):
                 self._dialler.keep(connection)
+            elif len(parts) > MOST_PARTS:
+                self._dialler.give_up(connection)  # its message may go on for ever
             events.append(event)
             if len(events) >= _MESSAGES_PER_POLL or self._clock() > end_s:
                 break

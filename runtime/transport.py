@@ -163,7 +163,7 @@ class Dealer(_Socket):
     @property
     def connected(self) -> bool:
         """Whether something can be sent."""
-        return bool(self._events() & zmq.POLLOUT)
+        return not self._socket.closed and bool(self._events() & zmq.POLLOUT)
 
     def send(self, parts: Sequence[Buffer]) -> bool:
         """Hand over a message; False when there is no connection."""

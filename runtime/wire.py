@@ -25,6 +25,8 @@ PREAMBLE = b"MP" + bytes([VERSION])
 #: One part of a message; a 768x576 colour image is 1.3 MB.
 MAX_PART_BYTES = 4 << 20
 MAX_HEADER_BYTES = 2048
+#: A header and a buffer.
+MOST_PARTS = 2
 #: A tensor as float32; also bounds what a compressed payload may claim to unpack into.
 MAX_TENSOR_BYTES = 64 << 20
 #: Room that a codec may add to the largest raw form (float32) of what it encodes.
@@ -138,7 +140,7 @@ def encode(message: AnyMessage, buffer: Buffer = b"") -> list[Buffer]:
 
 def decode(parts: Sequence[Buffer]) -> tuple[AnyMessage, memoryview]:
     """The message and its buffer (empty when it has none); RemoteProtocolError when the parts are not legal."""
-    if not 1 <= len(parts) <= 2:
+    if not 1 <= len(parts) <= MOST_PARTS:
         raise RemoteProtocolError(f"got a message of {len(parts)} parts; expected a header and at most one buffer")
     message = _decode_header(memoryview(parts[0]))
     buffer = memoryview(parts[1]) if len(parts) == 2 else memoryview(b"")
