@@ -152,6 +152,7 @@ class DeviceSession:
         self._retry_s = math.inf  # when to ask for a new connection; the first one is there from the start
         self._up_s = math.inf  # since when the link is up
         self._now_s = 0.0  # of the last event that had a time
+        self._deaf = False  # what comes now came over a connection that is given up
         self._conduct = Conduct()
 
     # What the device does -----------------------------------------------------------------------------------
@@ -212,6 +213,7 @@ class DeviceSession:
         """Hello, over a new connection when the last one has had its time."""
         refused = self.state is LinkState.REFUSED
         again: Actions = [Reconnect()] if now_s >= self._retry_s else []
+        self._deaf = self._deaf and not again
         if again or (not refused and math.isinf(self._retry_s)):
             self._retry_s = now_s + RETRY_S
         elif refused:
@@ -232,6 +234,8 @@ class DeviceSession:
 
     def receive(self, message: wire.AnyMessage, buffer: Buffer, now_s: float) -> Actions:
         """Take in one decoded message."""
+        if self._deaf:
+            return []
         self._now_s = now_s
         self._conduct.heard()
         return self._handled(message, buffer, now_s) + self._judged(now_s)
@@ -247,6 +251,8 @@ class DeviceSession:
 
     def malformed(self, error: RemoteProtocolError) -> Actions:
         """Bytes arrived that are no message."""
+        if self._deaf:
+            return []
         self._conduct.heard()
         return self._fault(str(error)) + self._judged(self._now_s)
 
@@ -314,6 +320,7 @@ class DeviceSession:
         """Nothing is heard and said any more; a new connection after the pause."""
         self.state = LinkState.DOWN
         self._next_tick_s = self._retry_s = now_s + pause_s
+        self._deaf = True
         self._pings.clear()
         return [LinkChanged(self.state, why), *self._lose_open(why)]
 

@@ -121,15 +121,18 @@ class TestNames:
 
     def test_a_mec_at_another_address_of_its_name_is_found(self, names: Names) -> None:
         names.address = "127.0.0.5"
-        with Proxy(("127.0.0.1", 9), host="127.0.0.5") as old, Greeter(f"tcp://127.0.0.6:{old.port}") as new:
-            with Keeper(f"tcp://camera.example:{old.port}") as device:
-                old.target = new.address
-                device.until(lambda: device.up, 5.0)
-                old.set(Mode.SWALLOW)  # its host is dead: nothing is refused
-                device.until(lambda: not device.up, 5.0)
-                device.for_(1.0)
-                names.address = "127.0.0.6"
-                assert device.until(lambda: device.up, 2 * BACK_S) < BACK_S
+        with (
+            Proxy(("127.0.0.1", 9), host="127.0.0.5") as old,
+            Greeter(f"tcp://127.0.0.6:{old.port}") as new,
+            Keeper(f"tcp://camera.example:{old.port}") as device,
+        ):
+            old.target = new.address
+            device.until(lambda: device.up, 5.0)
+            old.set(Mode.SWALLOW)  # its host is dead: nothing is refused
+            device.until(lambda: not device.up, 5.0)
+            device.for_(1.0)
+            names.address = "127.0.0.6"
+            assert device.until(lambda: device.up, 2 * BACK_S) < BACK_S
 
     def test_a_name_server_that_hangs_stops_nobody(self, names: Names, mec: Greeter) -> None:
         port = mec.address[1]
@@ -247,14 +250,18 @@ FLOODS = {
 }
 
 
+def left_alone(why: str) -> bool:
+    return "cut off" in why or "next try" in why
+
+
 class TestHostileMec:
     @pytest.mark.parametrize("parts", FLOODS.values(), ids=FLOODS.keys())
     def test_a_flood_is_cut_off_within_bounded_time_and_lines(self, parts: list[bytes]) -> None:
         with Hostile(polite, flood=parts) as mec, Keeper(mec.endpoint) as device:
-            device.for_(4.0)
-            told = [change.why for change in device.changes]
-            assert any("cut off" in why or "as soon as it was up" in why for why in told)
-            assert len(told) < 30
+            assert device.until(lambda: any(left_alone(change.why) for change in device.changes), 8.0) < 8.0
+            device.for_(0.8)
+            assert device.session.state is LinkState.DOWN or device.session.state is LinkState.WAITING
+            assert len(device.changes) < 30
             assert device.session.faults < 400
             assert device.reconnects < 10
             assert device.longest_s < 0.3
