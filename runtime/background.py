@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 _LOOK_EVERY_S = 0.05
+_ABANDON_WAIT_S = 0.7
 
 
 class Background(Generic[T]):
@@ -55,6 +57,14 @@ class Ahead:
             self._thread.join(_LOOK_EVERY_S)
         if self._error is not None:
             raise self._error
+
+    def abandon(self) -> None:
+        """End it where it stands. A thread that is inside a library of C++ when the process ends takes it down with an
+        abort, so it is stopped between two of its calls; one that does not come back from a call is left alone."""
+        ident = self._thread.ident
+        if self._thread.is_alive() and ident is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(SystemExit))
+            self._thread.join(_ABANDON_WAIT_S)
 
     def _run(self) -> None:
         try:

@@ -87,12 +87,15 @@ def device(options: DeviceOptions) -> int:
     costs, pilot = _pilot(name, load_costs(held, options.profile), utility, options)
     bank = _trace_bank(options.uplink)
     with ExitStack() as stack:
+        stack.callback(gc.enable)
+        gc.disable()  # what is imported stays: looking through it takes a tenth of the start
         source = stack.enter_context(closing(_source(options, held, work)))
-        stop = stack.enter_context(stop_on_signal())
         pictures = Ahead(source.prepare)  # while the networks are imported and run for the first time
+        stack.callback(pictures.abandon)
         from runtime.daemon import drive, open_device
         from runtime.local_compute import LocalCompute
 
+        stop = stack.enter_context(stop_on_signal())  # until here a signal simply ends the process
         compute = LocalCompute(held, work, source=source)
         journal = OutcomeLog(options.outcomes, log) if options.outcomes else None
         if journal:
@@ -100,7 +103,11 @@ def device(options: DeviceOptions) -> int:
         _settle()
         compute.warm_up([costs.space.decisions[row] for row in _rows_in_use(costs, pilot)], stop.asked)
         pictures.wait(stop.asked)
+        if stop.asked():
+            log("stopped before the first frame")
+            return 0
         gc.freeze()
+        gc.enable()
         loop: dict[str, Any] = {"closed_loop": options.fps == 0, "feed": source.feed, "log": log}
         unit = open_device(options.mec, compute, costs, options.scenario(), utility, bank, **loop)
         stack.callback(unit.close)

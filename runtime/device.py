@@ -49,7 +49,7 @@ from runtime.pace import FallbackPlan, Pace
 from runtime.telemetry import Sent, Telemetry
 
 #: Longest that a device waits for its MEC before the first frame, and for the echo of its probe.
-CONNECT_WAIT_S = 0.6
+CONNECT_WAIT_S = 0.4
 PROBE_WAIT_S = 1.0
 #: How long the frames that were captured may take after an end was asked for; what is not done then is given up.
 STOP_WAIT_S = 0.5
