@@ -10,8 +10,9 @@ from __future__ import annotations
 
 #: Faults per second that are borne, and at most so many at once.
 FAULTS_PER_S = 20.0
-#: Messages beyond one for each of ours. Greetings over several connections may all be answered.
-UNASKED = 64
+#: Messages beyond one for each of ours that are borne per second, and at most so many at once: a MEC may answer twice,
+#: and greetings over several connections may all be answered.
+UNASKED_PER_S, UNASKED = 100.0, 64
 #: A link that ends sooner after it came up has not really been up; so many of these in a row may be chance.
 SHORT_S = 1.0
 _FREE_SHORT_ENDS = 3
@@ -27,16 +28,21 @@ class Conduct:
     def __init__(self) -> None:
         self._faults = 0.0
         self._fault_s = 0.0
-        self._unasked = 0
+        self._unasked = 0.0
+        self._heard_s = 0.0
         self._short_ends = 0
         self._cut_offs = 0
 
     def said(self) -> None:
         """We said something, so one answer is due."""
-        self._unasked = max(self._unasked - 1, -UNASKED)
+        self._unasked = max(self._unasked - 1.0, -UNASKED)
 
-    def heard(self) -> None:
-        self._unasked += 1
+    def heard(self, now_s: float) -> None:
+        """It said something."""
+        if self._unasked > 0:
+            self._unasked = max(self._unasked - UNASKED_PER_S * (now_s - self._heard_s), 0.0)
+        self._unasked += 1.0
+        self._heard_s = now_s
 
     def fault(self, now_s: float) -> None:
         """It broke a rule."""
@@ -55,7 +61,7 @@ class Conduct:
     def cut_off(self) -> float:
         """It was cut off: how long to leave it alone."""
         self._cut_offs += 1
-        self._faults, self._unasked = 0.0, 0
+        self._faults = self._unasked = 0.0
         return self._pause_s(self._cut_offs + max(self._short_ends - _FREE_SHORT_ENDS, 0))
 
     def ended(self, lasted_s: float) -> float:

@@ -237,7 +237,7 @@ class DeviceSession:
         if self._deaf:
             return []
         self._now_s = now_s
-        self._conduct.heard()
+        self._conduct.heard(now_s)
         return self._handled(message, buffer, now_s) + self._judged(now_s)
 
     def _handled(self, message: wire.AnyMessage, buffer: Buffer, now_s: float) -> Actions:
@@ -253,7 +253,7 @@ class DeviceSession:
         """Bytes arrived that are no message."""
         if self._deaf:
             return []
-        self._conduct.heard()
+        self._conduct.heard(self._now_s)
         return self._fault(str(error)) + self._judged(self._now_s)
 
     def _welcome(self, message: wire.Welcome, _: Buffer, now_s: float) -> Actions:

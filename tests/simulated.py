@@ -232,6 +232,7 @@ class Simulation:
     ) -> None:
         self.costs = table() if costs is None else costs
         self.clock = SimClock()
+        self.told: list[str] = []
         self.compute = SimCompute(self.costs, self.clock, recorded)
         self.mec = SimMec(self.clock, self.costs)
         rates = np.array(uplink_bps or [UPLINK_BPS])
@@ -248,6 +249,8 @@ class Simulation:
             limits,
             closed_loop=closed_loop,
             clock=self.clock,
+            log=self.told.append,
+            mec="tcp://sim:1",
         )
 
     def run(self, decide: Callable[[int], int], between: Callable[[int], None] = lambda _: None) -> list[Outcome]:
