@@ -102,8 +102,8 @@ class Dialler:
         return bool(new)
 
     def has_lost_connection(self) -> bool:
-        """Whether the connection that was used is gone; said once."""
-        if self._kept is None or not self._kept.connected or self._kept.dealer.connected:
+        """Whether the connection that was used was gone at the last ``receive``; said once."""
+        if self._kept is None or not self._kept.connected or self._kept.dealer.was_connected:
             return False
         self._kept.connected = False
         return True

@@ -34,6 +34,8 @@ _SEND_QUEUE = 256
 #: MEC answers at most as many requests as are in flight, a device sends no more than a queue holds.
 _REPLIES_UNREAD, _REQUESTS_UNREAD = 16, 64
 _CLOSE_LINGER_MS = 200
+# Plain numbers: the library's flags take longer to combine than the socket to ask.
+_READABLE, _WRITABLE = int(zmq.POLLIN), int(zmq.POLLOUT)
 
 
 class _Limits:
@@ -65,6 +67,7 @@ class _Socket:
         for option, value in (*_Limits.BOTH, *options):
             self._socket.set(option, value)
         self._descriptor = int(self._socket.get(zmq.FD))
+        self._last_events = 0
         self._skipping = False  # the rest of a message with too many parts is still to come
 
     @property
@@ -74,7 +77,7 @@ class _Socket:
 
     @property
     def has_news(self) -> bool:
-        return bool(self._events() & zmq.POLLIN)
+        return bool(self._events() & _READABLE)
 
     def wait(self, timeout_s: float) -> None:
         """Return when something may have arrived, or shortly before the timeout."""
@@ -89,7 +92,8 @@ class _Socket:
                 self._context.term()
 
     def _events(self) -> int:
-        return int(self._socket.get(zmq.EVENTS))
+        self._last_events = int(self._socket.get(zmq.EVENTS))
+        return self._last_events
 
     def _send(self, parts: Sequence[Buffer]) -> bool:
         try:
@@ -163,7 +167,12 @@ class Dealer(_Socket):
     @property
     def connected(self) -> bool:
         """Whether something can be sent."""
-        return not self._socket.closed and bool(self._events() & zmq.POLLOUT)
+        return not self._socket.closed and bool(self._events() & _WRITABLE)
+
+    @property
+    def was_connected(self) -> bool:
+        """As of the last look for messages or connections."""
+        return not self._socket.closed and bool(self._last_events & _WRITABLE)
 
     def send(self, parts: Sequence[Buffer]) -> bool:
         """Hand over a message; False when there is no connection."""
