@@ -14,7 +14,7 @@ FAULTS_PER_S = 20.0
 #: and greetings over several connections may all be answered.
 UNASKED_PER_S, UNASKED = 100.0, 64
 #: A link that ends sooner after it came up has not really been up; so many of these in a row may be chance.
-SHORT_S = 1.0
+SHORT_S = 1.2
 _FREE_SHORT_ENDS = 3
 #: A link that has held this long is trusted as on the first day.
 GOOD_S = 10.0

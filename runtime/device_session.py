@@ -151,6 +151,7 @@ class DeviceSession:
         self._next_tick_s = -math.inf
         self._retry_s = math.inf  # when to ask for a new connection; the first one is there from the start
         self._up_s = math.inf  # since when the link is up
+        self._spoke_since_up = False  # a peer that only ever welcomes us may be filling our memory with half a message
         self._now_s = 0.0  # of the last event that had a time
         self._deaf = False  # what comes now came over a connection that is given up
         self._conduct = Conduct()
@@ -205,7 +206,8 @@ class DeviceSession:
         if self.state is not LinkState.UP:
             return self._seek(now_s)
         if self._silent_s(now_s) > SILENCE_S:
-            return self._down(f"nothing heard for {SILENCE_S} s", now_s)
+            why = f"nothing heard for {SILENCE_S} s"
+            return self._down(why, now_s) if self._spoke_since_up else self._ended(why, now_s)
         self._next_tick_s = now_s + HEARTBEAT_S
         return self.probe(0, now_s)
 
@@ -245,6 +247,7 @@ class DeviceSession:
         if handler is None:
             return self._fault(f"got {type(message).__name__} while {self.state.value}; expected another message")
         self._unheard_since_s = None
+        self._spoke_since_up |= self.state is LinkState.UP
         heard_again = self.state is LinkState.DOWN and isinstance(message, wire.InferReply | wire.Pong)
         back = self._up("heard again", now_s) if heard_again else []
         return back + handler(self, message, buffer, now_s)
@@ -314,6 +317,7 @@ class DeviceSession:
     def _up(self, why: str, now_s: float) -> Actions:
         self.state = LinkState.UP
         self._next_tick_s = self._up_s = now_s
+        self._spoke_since_up = False
         return [LinkChanged(self.state, why)]
 
     def _down(self, why: str, now_s: float, pause_s: float = 0.0) -> Actions:

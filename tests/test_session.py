@@ -278,6 +278,18 @@ class TestDevice:
         session.receive(wire.Bye(), b"", now_s + 60.0)
         assert session.next_tick_s == now_s + 60.0
 
+    def test_a_mec_that_welcomes_and_never_says_another_word_waits_longer_each_time(self) -> None:
+        session, now_s, pauses = DeviceSession("camera", DIGEST), 0.0, []
+        for _ in range(6):
+            session.tick(now_s)
+            session.receive(WELCOME, b"", now_s)
+            while session.state is LinkState.UP:
+                now_s = max(now_s + 0.01, session.next_tick_s)
+                session.tick(now_s)
+            pauses.append(round(session.next_tick_s - now_s, 6))
+            now_s = session.next_tick_s
+        assert pauses == [0.0, 0.0, 0.0, 0.5, 1.0, 2.0]
+
     def test_a_probe_measures_its_echo(self) -> None:
         session = session_that_is_up()
         (sent,) = session.probe(1000, 2.0)
