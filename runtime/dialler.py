@@ -19,6 +19,7 @@ import zmq
 from runtime.background import Background
 from runtime.endpoint import Endpoint
 from runtime.lookup import Found, addresses_of
+from runtime.memory_watch import MemoryWatch
 from runtime.transport import Dealer, Parts, wait_for
 from runtime.wire import Buffer
 
@@ -49,6 +50,7 @@ class Dialler:
         self._connections: list[Connection] = []
         self._kept: Connection | None = None
         self._wanted = False  # a connection is being sought
+        self._memory = MemoryWatch(clock)
         self.connect()
 
     def connect(self) -> None:
@@ -56,6 +58,7 @@ class Dialler:
         if self._kept is not None:
             self.disconnect()
         self._wanted = True
+        self._memory.reset()
         self._retire(self._clock() - PATIENCE_S)
         for address in self._known.addresses:
             self._open(address)
@@ -92,7 +95,12 @@ class Dialler:
         self._look_up()
         for connection in tuple(self._connections):
             if connection in self._connections:  # not closed by ``keep`` or ``disconnect`` meanwhile
-                yield from ((connection, parts) for parts in connection.dealer.receive())
+                for parts in connection.dealer.receive():
+                    self._memory.reset()
+                    yield connection, parts
+        if self._memory.is_filling():
+            for connection in tuple(self._connections):
+                self.give_up(connection)
 
     def has_new_connection(self) -> bool:
         """Whether something can be sent that could not be before; said once."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import struct
 import threading
 from collections.abc import Callable
 
@@ -65,3 +67,39 @@ def polite(message: wire.AnyMessage) -> list[list[bytes]]:
     if isinstance(message, wire.Ping):
         return [encoded(wire.Pong(message.ping_id, 0))]
     return [WELCOME] if isinstance(message, wire.Hello) else []
+
+
+class Endless:
+    """A peer that welcomes and then sends one message whose parts have no end, written by hand as ZMTP 3.1."""
+
+    _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
+    _READY = b"\x05READY\x0bSocket-Type\0\0\0\x06ROUTER\x08Identity\0\0\0\0"
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def __enter__(self) -> Endless:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self._pour(self._listener.accept()[0])
+
+    def _pour(self, victim: socket.socket) -> None:
+        parts = self._frame(bytes(2000), flags=1) * 500
+        with victim, contextlib.suppress(OSError):
+            victim.sendall(self._GREETING + self._frame(self._READY, flags=4))
+            victim.sendall(self._frame(WELCOME[0], flags=0))
+            while True:
+                victim.sendall(parts)
+
+    @staticmethod
+    def _frame(body: bytes, flags: int) -> bytes:
+        return struct.pack(">BQ", flags | 2, len(body)) + body

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import WELCOME, Hostile, encoded, polite
+from hostile import WELCOME, Endless, Hostile, encoded, polite
 from peers import Greeter, Keeper
 from proxy import Mode, Proxy
 
@@ -207,6 +209,14 @@ class TestHostileMec:
             assert device.reconnects < 10
             assert device.longest_s < 0.3
             assert device.looks < 4000  # nobody spins
+
+    def test_a_message_without_end_does_not_fill_the_memory(self) -> None:
+        with Endless() as mec, Keeper(mec.endpoint) as device:
+            resident: list[int] = []
+            pages = Path("/proc/self/statm")
+            device.until(lambda: resident.append(int(pages.read_text().split()[1])) or len(device.changes) > 3, 3.0)
+            assert len(device.changes) > 1
+            assert (max(resident) - resident[0]) * resource.getpagesize() < 600 << 20
 
     def test_a_mec_that_greets_and_leaves_in_turn_is_left_alone_for_longer_and_longer(self) -> None:
         def leave(message: wire.AnyMessage) -> list[list[bytes]]:
