@@ -137,6 +137,7 @@ class LiveBackend:
     def _warm_up(self) -> None:
         if not self._warm:
             torch.set_num_threads(1)
+            self._compute.prepare()
             self._compute.warm_up(self.costs.space.decisions)
             self._warm = True
 

@@ -35,6 +35,7 @@ from runtime.device_options import (
     WorkloadName,
     takes,
 )
+from runtime.endpoint import parse_bind, parse_endpoint
 from runtime.outcome_log import OutcomeLog
 from runtime.policy_file import load_policy, shipped_policy, used_policy
 from runtime.processes import say_ready
@@ -71,6 +72,7 @@ def mec(
     from runtime.processes import follow_parent, withdraw_ready
 
     log = log_as("mec")
+    parse_bind(bind)
     with stop_on_signal() as stop, ExitStack() as stack:
         stop.then(_leave_at_once)
         if end_with_stdin:
@@ -143,28 +145,41 @@ def _no_collecting() -> Iterator[None]:
 def device(options: DeviceOptions) -> int:
     """Answer frames, deciding each one. SIGTERM and Ctrl-C end it orderly, with the summary; so does SIGHUP without
     --outcomes, with it SIGHUP reopens that file."""
-    from runtime.daemon import drive, open_device
-    from runtime.local_compute import LocalCompute
+    from runtime.background import Ahead
 
     name, log = _checked(options), log_as("device")
+    parse_endpoint(options.mec)
     held, work = _open(options.workload, options.bundle, options.data)
     utility = Utility()
     costs, pilot = _pilot(name, load_costs(held, options.profile), utility, options)
     bank, provenance = _trace_bank(options.uplink), _provenance(held, name, options)
     with ExitStack() as stack:
+        stack.callback(gc.enable)
+        gc.disable()  # what is imported stays: looking through it takes a tenth of the start
         source = stack.enter_context(closing(_source(options, held, work, log)))
         options = options.paced(source.fps)
+        pictures = Ahead(source.prepare)  # while the networks are imported and run for the first time
+        stack.callback(pictures.abandon)
+        from runtime.daemon import drive, open_device
+        from runtime.local_compute import LocalCompute
+
+        stop = stack.enter_context(stop_on_signal())  # until here a signal simply ends the process
         compute = LocalCompute(held, work, source=source)
         _settle()
-        compute.warm_up(tuple(costs.space.decisions[row] for row in _rows_in_use(costs, pilot)))
+        compute.warm_up([costs.space.decisions[row] for row in _rows_in_use(costs, pilot)], stop.asked)
+        pictures.wait(stop.asked)
+        if stop.asked():
+            log("stopped before the first frame")
+            return 0
         gc.freeze()
+        gc.enable()
         loop: dict[str, Any] = {"closed_loop": options.fps == 0, "feed": source.feed, "log": log}
         unit = open_device(options.mec, compute, costs, options.scenario(), utility, bank, **loop)
         stack.callback(unit.close)
         journal = OutcomeLog(options.outcomes, log) if options.outcomes else None  # nothing is refused any more
         if journal:
             stack.callback(journal.close)
-        stop = stack.enter_context(stop_on_signal(journal.reopen if journal else None))
+            stop.reopen_with(journal.reopen)
         stop.then(unit.stop)
         summary, seen = RunSummary(_stream(work, options), _interval_s(source, options)), list[Outcome]()
         advance = stack.enter_context(progress(options.frames_ahead, log))
@@ -205,7 +220,8 @@ def device(options: DeviceOptions) -> int:
         finally:
             if options.video and not nothing:
                 _write_pictures(options.video, seen, source, work, options.scenario().fps)
-    return _exit_code(journal, unit.counts.refused, _trouble(source, summary, options, stop.asked()), log)
+    unmet = options.mec if options.require_mec and not unit.counts.welcomed else ""
+    return _exit_code(journal, unit.counts.refused, _trouble(source, summary, options, stop.asked()), log, unmet)
 
 
 def _stream(work: Workload, options: DeviceOptions) -> Stream | None:
@@ -362,7 +378,9 @@ def _trouble(source: Source, summary: RunSummary, options: DeviceOptions, stoppe
     return f"source {source.name} ended after {summary.frames} frames; {asked}"
 
 
-def _exit_code(journal: OutcomeLog | None, refused: str, trouble: str, log: Callable[[str], None]) -> int:
+def _exit_code(
+    journal: OutcomeLog | None, refused: str, trouble: str, log: Callable[[str], None], unmet: str = ""
+) -> int:
     """Frames were answered whatever happened; what else failed is told here."""
     if trouble:
         log(trouble)
@@ -372,5 +390,8 @@ def _exit_code(journal: OutcomeLog | None, refused: str, trouble: str, log: Call
         return 1
     if refused:
         log(f"the MEC did not serve this device: {refused}")
+        return 1
+    if unmet:
+        log(f"no MEC was met at {unmet} during the whole run, and --require-mec was given")
         return 1
     return 0

@@ -15,11 +15,11 @@ from controller.uplink import TraceBank
 from controller.utility import Utility
 from runtime.device import Device, Limits, Log
 from runtime.device_session import DeviceSession
+from runtime.endpoint import parse_endpoint
 from runtime.frames import Feed
 from runtime.link import Clock, DirectLink, Link
 from runtime.local_compute import LocalCompute
 from runtime.shaping import ShapedLink, Shaper
-from runtime.transport import Dealer
 
 
 def open_device(
@@ -38,7 +38,7 @@ def open_device(
 ) -> Device:
     """A device that talks to the MEC at ``endpoint``. With a bank its uplink replays the scenario's trace, share and
     round trip; without, it is the network as it is. ``costs`` are the decisions that ``execute`` takes rows of."""
-    link: Link = DirectLink(Dealer(endpoint), clock)
+    link: Link = DirectLink(parse_endpoint(endpoint), clock, compute.largest_output_bytes(costs.space.decisions))
     if bank is not None:
         shaper = Shaper(bank, scenario.trace_index, scenario.trace_start_s, scenario.uplink_share_frac)
         link = ShapedLink(link, shaper, scenario.rtt_s, clock)
@@ -55,6 +55,7 @@ def open_device(
         clock=clock,
         epoch_s=time.time() - clock() if clock is time.perf_counter else None,
         log=log,
+        mec=endpoint,
     )
 
 

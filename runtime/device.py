@@ -31,36 +31,30 @@ from runtime.device_session import (
     Actions,
     Answered,
     DeviceSession,
+    Disconnect,
     Echoed,
     Expired,
     LinkChanged,
     LinkState,
     PeerFault,
+    Reconnect,
     Transmit,
     Unanswered,
 )
 from runtime.frames import Feed, FrameSource
 from runtime.ledger import Answer, Job, Ledger
-from runtime.link import Arrival, Clock, Link, Malformed
+from runtime.link import Arrival, Clock, Connected, Link, Malformed
+from runtime.link_watch import Counts, LinkWatch
 from runtime.pace import FallbackPlan, Pace
 from runtime.telemetry import Sent, Telemetry
 
 #: Longest that a device waits for its MEC before the first frame, and for the echo of its probe.
-CONNECT_WAIT_S = 1.5
+CONNECT_WAIT_S = 0.4
 PROBE_WAIT_S = 1.0
-#: How long frames that were captured are still served when the device is to stop.
+#: How long the frames that were captured may take after an end was asked for; what is not done then is given up.
 STOP_WAIT_S = 0.5
 
 Log = Callable[[str], None]
-
-
-@dataclass
-class Counts:
-    """What a device counts beside its outcomes."""
-
-    peer_faults: int = 0
-    link_downs: int = 0
-    refused: str = ""  # why the MEC does not serve us at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +83,13 @@ class Device:
         clock: Clock = time.perf_counter,
         epoch_s: float | None = None,
         log: Log = lambda _: None,
+        mec: str = "the MEC's address",
     ) -> None:
         """``epoch_s`` is the Unix time at 0 of the clock, None where time is simulated. It is not read again: captures
         stay in order when somebody sets the system's clock."""
         self._compute, self._link, self._session = compute, link, session
         self._costs, self._scenario, self._utility = costs, scenario, utility
-        self._clock, self._log = clock, log
+        self._clock = clock
         self._limits = limits or Limits()
         interval_s = 1.0 / scenario.fps
         self._source = FrameSource(
@@ -109,9 +104,10 @@ class Device:
         self._interval_s = interval_s
         self._pace, self._plan = Pace(costs, scenario), FallbackPlan(costs)
         self._start_s: float | None = None
-        self._leave_s = math.inf  # nothing is waited for any longer
         self.telemetry = Telemetry(costs, self._pace.slowdown_at(0.0), clock())
         self.counts = Counts()
+        self._watch = LinkWatch(mec, self.counts, link.trouble, log, clock())
+        self._stop_s = math.inf  # when an end was asked for
         self._deciding: Job | None = None
         self._in_flight: dict[int, Job] = {}  # request id -> job
         self._must_fall_back: list[Job] = []
@@ -130,10 +126,13 @@ class Device:
             self._start()
         while True:
             self._poll()
+            if self._abandoned:
+                self._give_up_all()
+                return None
             busy = len(self._in_flight)
-            if self._source.waiting and busy < self._limits.max_in_flight and not self._leaving:
+            if self._source.waiting and busy < self._limits.max_in_flight:
                 return self._take()
-            if (not busy and self._source.exhausted) or self._leaving:
+            if not busy and self._source.exhausted:
                 return None
             if not busy:
                 self._source.offer_answered(self._clock())
@@ -167,16 +166,23 @@ class Device:
     def stop(self) -> None:
         """Capture nothing more; frames that were captured still get their outcome, those that would take longer than
         ``STOP_WAIT_S`` are given up. Safe in a signal handler."""
+        self._stop_s = min(self._stop_s, self._clock())
         self._source.stop()
-        self._leave_s = min(self._leave_s, self._clock() + STOP_WAIT_S)
-
-    @property
-    def _leaving(self) -> bool:
-        return self._clock() >= self._leave_s
 
     def close(self) -> None:
         """Give up what is left and leave; may be called twice."""
         self.stop()
+        self._give_up_all()
+        self._watch.finish(self._clock())
+        self._act(self._session.close())
+        self._link.close()
+
+    @property
+    def _abandoned(self) -> bool:
+        """Whether an end was asked for so long ago that nothing is waited for any more."""
+        return self._clock() >= self._stop_s + STOP_WAIT_S
+
+    def _give_up_all(self) -> None:
         now_s = self._clock()
         left = [*self._in_flight.values(), *self._must_fall_back, *([self._deciding] if self._deciding else [])]
         self._in_flight, self._must_fall_back, self._deciding = {}, [], None
@@ -184,8 +190,6 @@ class Device:
             self._ledger.given_up(job, now_s)
         while self._source.waiting:
             self._ledger.dropped(self._source.waiting.popleft(), now_s)
-        self._act(self._session.close())
-        self._link.close()
 
     # From decision to answer --------------------------------------------------------------------------------
 
@@ -193,15 +197,16 @@ class Device:
         """Meet the MEC if it is there, then start the clock of the frames."""
         limit_s = self._clock() + CONNECT_WAIT_S
         self._poll()
-        while self._session.state is LinkState.WAITING and self._clock() < min(limit_s, self._leave_s):
+        while self._session.state is LinkState.WAITING and self._clock() < min(limit_s, self._stop_s):
             self._wait(limit_s)
             self._poll()
         limit_s = self._clock() + PROBE_WAIT_S
-        while self._probing and self._clock() < min(limit_s, self._leave_s):
+        while self._probing and self._clock() < min(limit_s, self._stop_s):
             self._wait(limit_s)
             self._poll()
         self._start_s = self._clock()
         self._link.start(self._start_s)
+        self._watch.start(self._start_s)
         self._source.start(self._start_s)
 
     def _take(self) -> SystemState:
@@ -228,7 +233,7 @@ class Device:
         began_s = self._clock()
         head = self._run(job, row)
         now_s = self._clock()
-        if self._leaving:
+        if head is None:
             self._ledger.given_up(job, now_s)
             return
         self._ledger.answered(job, now_s, status, Answer(head.outputs, row), head_s=now_s - began_s)
@@ -237,6 +242,9 @@ class Device:
         began_s = self._clock()
         head = self._run(job, job.row)
         now_s = self._clock()
+        if head is None:
+            self._ledger.given_up(job, now_s)
+            return
         job.head_s, job.sent_s, job.payload_bytes = now_s - began_s, now_s, len(head.payload)
         self._set_timers(job, now_s)
         if not self._link_up:
@@ -269,12 +277,15 @@ class Device:
 
     # Computing ----------------------------------------------------------------------------------------------
 
-    def _run(self, job: Job, row: int) -> Head:
-        """A head, for as long as the emulated device needs; time given to fallbacks does not count."""
+    def _run(self, job: Job, row: int) -> Head | None:
+        """A head, for as long as the emulated device needs; time given to fallbacks does not count. None when the
+        device is to end and would idle on."""
         began_s, preempted_s = self._clock(), self._preempted_s
         head = self._compute.head(job.frame.source_index, self._costs.space.decisions[row], self._poll)
         end_s = began_s + self._pace.head_s(row, began_s - (self._start_s or began_s))
-        while self._clock() < end_s + self._preempted_s - preempted_s and not self._leaving:
+        while self._clock() < end_s + self._preempted_s - preempted_s:
+            if self._abandoned:
+                return None
             self._wait(end_s + self._preempted_s - preempted_s)
             self._poll()
         took_s = self._clock() - began_s - (self._preempted_s - preempted_s)
@@ -289,7 +300,8 @@ class Device:
         timers = [min(job.fall_back_s, job.give_up_s) for job in self._in_flight.values()]
         if self._falling_back:
             timers = []  # they are looked at when this fallback ends
-        self._link.wait(min(until_s, self._leave_s, self._session.next_tick_s, self._source.next_capture_s, *timers))
+        abandon_s = self._stop_s + STOP_WAIT_S
+        self._link.wait(min(until_s, self._session.next_tick_s, self._source.next_capture_s, abandon_s, *timers))
 
     def _poll(self) -> None:
         for event in self._link.receive():
@@ -297,11 +309,14 @@ class Device:
                 self._act(self._session.receive(event.message, event.buffer, event.at_s), event.at_s)
             elif isinstance(event, Malformed):
                 self._act(self._session.malformed(event.error, self._clock()))
+            elif isinstance(event, Connected):
+                self._session.connected(self._clock())
             else:
                 self._act(self._session.unsendable(self._clock()))
         now_s = self._clock()
         if now_s >= self._session.next_tick_s:
             self._act(self._session.tick(now_s))
+        self._watch.tell(now_s)
         if now_s >= self._source.next_capture_s:
             for frame in self._source.offer(now_s):
                 self._ledger.dropped(frame, now_s)
@@ -327,8 +342,12 @@ class Device:
                 case LinkChanged():
                     self._link_changed(action)
                 case PeerFault():
-                    self.counts.peer_faults += 1
-                    self._log(f"the MEC broke the protocol: {action.error}")
+                    self._watch.on_fault(str(action.error))
+                case Reconnect():
+                    self.counts.reconnects += 1
+                    self._link.connect()
+                case Disconnect():
+                    self._link.disconnect()
 
     def _answered(self, action: Answered, at_s: float) -> None:
         reply = action.reply
@@ -392,13 +411,10 @@ class Device:
         self._act(self._session.probe(size, now_s))
 
     def _link_changed(self, action: LinkChanged) -> None:
-        self._log(f"the link is {action.state.value}: {action.why}")
-        self.counts.refused = action.why if action.state is LinkState.REFUSED else ""
+        self._watch.on_change(action.state, action.why, self._clock())
         self._probing, self._probe_s = action.state is LinkState.UP, -math.inf
         if self._probing:
             self.telemetry.mec_slowdown = self._session.mec_slowdown
-        else:
-            self.counts.link_downs += 1
 
     def _run_timers(self, now_s: float) -> None:
         for request_id, job in list(self._in_flight.items()):
@@ -418,7 +434,7 @@ class Device:
         now_s = self._clock()
         self._falling_back = False
         self._preempted_s += now_s - began_s
-        if self._leaving:
+        if head is None:
             self._ledger.given_up(job, now_s)
             return
         self._ledger.answered(

@@ -62,6 +62,9 @@ class DeviceOptions:
     """``mecpilot device``."""
 
     mec: Annotated[str, typer.Option("--mec", help="Endpoint of the MEC.")] = DEFAULT_ENDPOINT
+    require_mec: Annotated[
+        bool, typer.Option("--require-mec", help="Exit with 1 when no MEC was met during the whole run.")
+    ] = False
     workload: WorkloadName = WORKLOADS[0]
     controller: Annotated[str | None, typer.Option(help="Who decides; default: ppo.")] = None
     policy: Annotated[Path | None, typer.Option(help="Policy file of ppo; default: the shipped one.")] = None

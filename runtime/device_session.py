@@ -2,15 +2,19 @@
 
 Theory of operation. The device knows its link by what it hears. It says hello until it is welcomed (WAITING), then
 counts the link as UP. While it is up it pings every ``HEARTBEAT_S``. When something it sent has been followed by
-silence for ``SILENCE_S``, the link is DOWN: everything in flight is lost, and hello is said again at every
-heartbeat. Silence is counted from the first message since the peer was last heard, less the time by which ticks
-came late, so a device that was itself asleep does not blame the MEC. Any legal message brings a DOWN link back UP.
-A MEC with another bundle REFUSED us; we ask again, seldom, because it may be redeployed.
+silence for ``SILENCE_S``, the link is DOWN: everything in flight is lost. Silence is counted from the first message
+since the peer was last heard, less the time by which ticks came late, so a device that was itself asleep does not blame
+the MEC. A MEC with another bundle REFUSED us; we ask again, seldom, because it may be redeployed.
+
+A link that is not up gets a new connection at once, and another one every ``RETRY_S`` until a peer speaks: nothing
+tells a device whether its old connection is slow, or was forgotten by a router, or leads to a host that is dead. Hello
+is said at every heartbeat and as soon as a connection is there. Any legal message brings a DOWN link back UP.
 
 The table says which message is legal in which state. It cannot say these things: a reply must belong to a request that
 is still open (a smaller id is merely late or twice; an id never issued is a lie), must have the shape that was asked
-for, and cannot have spent more time on the MEC than passed here. A peer that breaks a rule costs the request it named,
-never the session.
+for and finite outputs, and cannot have spent more time on the MEC than passed here. A peer that breaks a rule costs the
+request it named, never the session. One that does so again and again, that floods us, or that leaves as soon as it has
+welcomed us is left alone for a while (``runtime.conduct``).
 """
 
 from __future__ import annotations
@@ -20,19 +24,26 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from controller.errors import RemoteProtocolError
 from runtime import wire
+from runtime.conduct import Conduct
 from runtime.old_wire import OLD_VERSIONS, old_hello
 from runtime.wire import Buffer
 
 HEARTBEAT_S = 0.25
 SILENCE_S = 3 * HEARTBEAT_S
+#: While no peer speaks a new connection is opened this often.
+RETRY_S = 0.75
 REFUSED_RETRY_S = 2.0
 #: After so many hellos without a word, one in the format of an old version: an old MEC would pass over all others.
 _HELLOS_BEFORE_OLD = 4
 #: A reply may claim this much more time than passed here: the MEC's clock runs on while a device's stands still
 #: (live training stops it while the learner thinks). A smaller lie only makes one bandwidth sample too large.
 _TIME_SLACK_MS = 250.0
+#: No exit of any model comes near: what lies beyond was not computed but made up, or broke on the way.
+_LARGEST_OUTPUT = 1e6
 
 
 class LinkState(enum.Enum):
@@ -97,7 +108,17 @@ class PeerFault:
     error: RemoteProtocolError
 
 
-Action = Transmit | LinkChanged | Answered | Unanswered | Echoed | PeerFault
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """Open a new connection; what was used before is not heard again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """Close every connection: the peer is left alone until the next ``Reconnect``."""
+
+
+Action = Transmit | LinkChanged | Answered | Unanswered | Echoed | PeerFault | Reconnect | Disconnect
 Actions = list[Action]
 
 
@@ -132,6 +153,12 @@ class DeviceSession:
         self._last_id = 0
         self._unheard_since_s: float | None = None
         self._next_tick_s = -math.inf
+        self._retry_s = math.inf  # when to ask for a new connection; the first one is there from the start
+        self._up_s = math.inf  # since when the link is up
+        self._spoke_since_up = False  # a peer that only ever welcomes us may be filling our memory with half a message
+        self._now_s = 0.0  # of the last event that had a time
+        self._deaf = False  # what comes now came over a connection that is given up
+        self._conduct = Conduct()
 
     # What the device does -----------------------------------------------------------------------------------
 
@@ -152,8 +179,15 @@ class DeviceSession:
         return [Transmit(wire.Ping(ping_id), bytes(padding_bytes))]
 
     def unsendable(self, now_s: float) -> Actions:
-        """The transport has no connection."""
-        return self._down("no connection", now_s) if self.state is LinkState.UP else []
+        """The connection is gone."""
+        if self.state is LinkState.REFUSED:
+            self._retry_s = self._next_tick_s = min(self._next_tick_s, now_s + HEARTBEAT_S)
+        return self._ended("no connection", now_s) if self.state is LinkState.UP else []
+
+    def connected(self, now_s: float) -> None:
+        """A connection is there: say hello now rather than at the next heartbeat."""
+        if self.state in (LinkState.WAITING, LinkState.DOWN):
+            self._next_tick_s = now_s
 
     def close(self) -> Actions:
         """Say good-bye; may be called twice."""
@@ -172,14 +206,27 @@ class DeviceSession:
         """Hello, ping, or notice the silence. Call it after everything received was handed in."""
         if now_s < self._next_tick_s or self.state is LinkState.CLOSED:
             return []
-        silent = self._silent_s(now_s) > SILENCE_S
-        if self.state is LinkState.UP and silent:
-            return self._down(f"nothing heard for {SILENCE_S} s", now_s)
-        if self.state is LinkState.UP:
-            self._next_tick_s = now_s + HEARTBEAT_S
-            return self.probe(0, now_s)
-        self._next_tick_s = now_s + (REFUSED_RETRY_S if self.state is LinkState.REFUSED else HEARTBEAT_S)
-        return [Transmit(self._hello), *self._old_hello()]
+        self._now_s = now_s
+        if self.state is not LinkState.UP:
+            return self._seek(now_s)
+        if self._silent_s(now_s) > SILENCE_S:
+            why = f"nothing heard for {SILENCE_S} s"
+            return self._down(why, now_s) if self._spoke_since_up else self._ended(why, now_s)
+        self._next_tick_s = now_s + HEARTBEAT_S
+        return self.probe(0, now_s)
+
+    def _seek(self, now_s: float) -> Actions:
+        """Hello, over a new connection when the last one has had its time."""
+        refused = self.state is LinkState.REFUSED
+        again: Actions = [Reconnect()] if now_s >= self._retry_s else []
+        self._deaf = self._deaf and not again
+        if again or (not refused and math.isinf(self._retry_s)):
+            self._retry_s = now_s + RETRY_S
+        elif refused:
+            self._retry_s = min(self._retry_s, now_s + RETRY_S)
+        self._next_tick_s = min(now_s + (REFUSED_RETRY_S if refused else HEARTBEAT_S), self._retry_s)
+        self._conduct.said()
+        return [*again, Transmit(self._hello), *self._old_hello()]
 
     def _old_hello(self) -> Actions:
         """Makes an old MEC speak, each old version in turn."""
@@ -201,21 +248,32 @@ class DeviceSession:
 
     def receive(self, message: wire.AnyMessage, buffer: Buffer, now_s: float) -> Actions:
         """Take in one decoded message."""
+        if self._deaf:
+            return []
+        self._now_s = now_s
+        self._conduct.heard(now_s)
+        return self._handled(message, buffer, now_s) + self._judged(now_s)
+
+    def _handled(self, message: wire.AnyMessage, buffer: Buffer, now_s: float) -> Actions:
         handler = _TABLE.get((self.state, type(message)))
         if handler is None:
             return self._fault(f"got {type(message).__name__} while {self.state.value}; expected another message")
         self._unheard_since_s, self._hellos = None, 0
+        self._spoke_since_up |= self.state is LinkState.UP
         heard_again = self.state is LinkState.DOWN and isinstance(message, wire.InferReply | wire.Pong)
         back = self._up("heard again", now_s) if heard_again else []
         return back + handler(self, message, buffer, now_s)
 
     def malformed(self, error: RemoteProtocolError, now_s: float) -> Actions:
-        """Bytes arrived that are no message."""
+        """Bytes arrived that could not be decoded."""
+        if self._deaf:
+            return []
+        self._now_s = now_s
+        self._conduct.heard(now_s)
         if isinstance(error, wire.OtherVersionError) and self.state not in (LinkState.UP, LinkState.CLOSED):
             which = f"the MEC speaks protocol {error.version}, this device {wire.VERSION}"
-            return self._refused(f"{which}; install one version on both", now_s)
-        self.faults += 1
-        return [PeerFault(error)]
+            return self._refused(f"{which}; install one version on both", now_s) + self._judged(now_s)
+        return self._fault(str(error)) + self._judged(now_s)
 
     def _welcome(self, message: wire.Welcome, _: Buffer, now_s: float) -> Actions:
         if why := wire.difference(message.held, self._held):
@@ -236,6 +294,8 @@ class DeviceSession:
         lie = sent.lie(message.queue_ms + message.mec_ms, now_s)
         if len(buffer) != 4 * math.prod(sent.output_shape):
             lie = f"got outputs of {len(buffer)} bytes; expected shape {sent.output_shape} of float32"
+        elif not _credible(buffer):
+            lie = f"got outputs that are not numbers of at most {_LARGEST_OUTPUT:g}; expected those of a model"
         return self._blamed(request_id, lie) if lie else [Answered(message, buffer)]
 
     def _reject(self, message: wire.Reject, _: Buffer, now_s: float) -> Actions:
@@ -263,7 +323,7 @@ class DeviceSession:
         return [Echoed(sent[1], now_s - sent[0])]
 
     def _bye(self, _message: wire.Bye, _: Buffer, now_s: float) -> Actions:
-        return self._down("the MEC said good-bye", now_s)
+        return self._ended("the MEC said good-bye", now_s)
 
     def _nothing(self, _message: wire.AnyMessage, _: Buffer, _now_s: float) -> Actions:
         return []
@@ -272,26 +332,39 @@ class DeviceSession:
 
     def _up(self, why: str, now_s: float) -> Actions:
         self.state = LinkState.UP
-        self._next_tick_s = now_s
+        self._next_tick_s = self._up_s = now_s
+        self._spoke_since_up = False
         return [LinkChanged(self.state, why)]
 
-    def _down(self, why: str, now_s: float) -> Actions:
+    def _down(self, why: str, now_s: float, pause_s: float = 0.0) -> Actions:
+        """Nothing is heard and said any more; a new connection after the pause."""
         self.state = LinkState.DOWN
-        self._next_tick_s = now_s
+        self._next_tick_s = self._retry_s = now_s + pause_s
+        self._deaf = True
         self._pings.clear()
         return [LinkChanged(self.state, why), *self._lose_open(why)]
+
+    def _ended(self, why: str, now_s: float) -> Actions:
+        """The peer ended what was up; one that does nothing else has to wait."""
+        pause_s = self._conduct.ended(now_s - self._up_s)
+        if not pause_s:
+            return self._down(why, now_s)
+        return [*self._down(f"{why} as soon as it was up; next try in {pause_s:g} s", now_s, pause_s), Disconnect()]
 
     def _refused(self, why: str, now_s: float) -> Actions:
         known = self.state is LinkState.REFUSED
         self.state = LinkState.REFUSED
-        self._next_tick_s = now_s + REFUSED_RETRY_S
+        self._next_tick_s, self._retry_s = now_s + REFUSED_RETRY_S, math.inf
         return ([] if known else [LinkChanged(self.state, why)]) + self._lose_open(why)
 
     def _forgotten(self, why: str, now_s: float) -> Actions:
         if self.state is LinkState.WAITING:
             return []
+        if self.state is LinkState.UP and (pause_s := self._conduct.ended(now_s - self._up_s)):
+            return [*self._down(f"{why}, which we did; next try in {pause_s:g} s", now_s, pause_s), Disconnect()]
         self.state = LinkState.WAITING
-        self._next_tick_s = now_s
+        self._next_tick_s, self._retry_s = now_s, now_s + RETRY_S
+        self._pings.clear()
         return [LinkChanged(self.state, why), *self._lose_open(why)]
 
     def _lose_open(self, why: str) -> Actions:
@@ -301,13 +374,23 @@ class DeviceSession:
 
     def _fault(self, text: str) -> Actions:
         self.faults += 1
+        self._conduct.fault(self._now_s)
         return [PeerFault(RemoteProtocolError(text))]
+
+    def _judged(self, now_s: float) -> Actions:
+        """What an event leads to when the peer has gone too far with it."""
+        offence = self._conduct.offence
+        if not offence or self.state is LinkState.CLOSED:
+            return []
+        pause_s = self._conduct.cut_off()
+        return [*self._down(f"cut off for {pause_s:g} s: {offence}", now_s, pause_s), Disconnect()]
 
     def _blamed(self, request_id: int, lie: str) -> Actions:
         """A lie about a request is a fault, and no answer."""
         return [*self._fault(lie), Unanswered((request_id,), lie)]
 
     def _spoke(self, now_s: float) -> None:
+        self._conduct.said()
         if self._unheard_since_s is None:
             self._unheard_since_s = now_s
 
@@ -315,6 +398,12 @@ class DeviceSession:
         """Assert what must hold between any two events (tests call this)."""
         assert not self._open or self.state is LinkState.UP
         assert all(wire.was_issued(request_id, self._last_id) for request_id in self._open)
+
+
+def _credible(outputs: Buffer) -> bool:
+    """Whether these float32 can be what an exit gave; not a number compares as false."""
+    values = np.frombuffer(outputs, np.float32)
+    return bool((np.abs(values) <= _LARGEST_OUTPUT).all())
 
 
 _S = DeviceSession

@@ -8,10 +8,18 @@ from typing import Protocol
 
 from controller.errors import RemoteProtocolError
 from runtime import wire
-from runtime.transport import Dealer
-from runtime.wire import Buffer
+from runtime.background import Background
+from runtime.dialler import Dialler
+from runtime.endpoint import Endpoint
+from runtime.lookup import trouble_at
+from runtime.transport import Parts
+from runtime.wire import MAX_PART_BYTES, MOST_PARTS, Buffer
 
 Clock = Callable[[], float]
+
+#: What a poll takes: so many messages, begun within this time. A flood waits for the next poll, and then for its end.
+_MESSAGES_PER_POLL = 16
+_TIME_PER_POLL_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +40,15 @@ class Malformed:
 
 @dataclass(frozen=True, slots=True)
 class NoConnection:
-    """Something could not be sent."""
+    """The connection that was used is gone."""
 
 
-Event = Arrival | Malformed | NoConnection
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A connection was made: something can be said to whoever is there."""
+
+
+Event = Arrival | Malformed | NoConnection | Connected
 
 
 class Link(Protocol):
@@ -57,40 +70,72 @@ class Link(Protocol):
         """Return at that time, or earlier when there may be something to receive."""
         ...
 
+    def connect(self) -> None:
+        """Open a new connection; nothing of one that was used before is heard again."""
+        ...
+
+    def disconnect(self) -> None:
+        """Hear and say nothing until the next ``connect``."""
+        ...
+
+    def trouble(self) -> str:
+        """Why nothing is heard, as far as known. The first call begins to find out; never blocks."""
+        ...
+
     def close(self) -> None: ...
 
 
 class DirectLink:
-    """Straight to the socket."""
+    """Straight to the MEC. ``largest_bytes`` is the largest part that a message of the MEC may have."""
 
-    def __init__(self, dealer: Dealer, clock: Clock) -> None:
-        self._dealer = dealer
+    def __init__(self, endpoint: Endpoint, clock: Clock, largest_bytes: int = MAX_PART_BYTES) -> None:
+        self._dialler = Dialler(endpoint, clock, largest_bytes)
+        self._trouble = Background(lambda: trouble_at(endpoint))
         self._clock = clock
-        self._failed = False
 
     def start(self, origin_s: float) -> None:
         """An unshaped uplink has no time of its own."""
 
     def send(self, message: wire.Sendable, buffer: Buffer) -> None:
-        if not self._dealer.send(wire.encode(message, buffer)):
-            self._failed = True
+        self._dialler.send(wire.encode(message, buffer))
 
     def receive(self) -> list[Event]:
-        events: list[Event] = []
-        for parts in self._dealer.receive():
-            try:
-                message, buffer = wire.decode(parts)
-            except RemoteProtocolError as error:
-                events.append(Malformed(error))
-            else:
-                events.append(Arrival(message, buffer, self._clock()))
-        if self._failed:
-            self._failed = False
+        events: list[Event] = [Connected()] if self._dialler.has_new_connection() else []
+        end_s = self._clock() + _TIME_PER_POLL_S
+        for connection, parts in self._dialler.receive():
+            event = self._decoded(parts)
+            if isinstance(event, Arrival):
+                self._dialler.keep(connection)
+            elif len(parts) > MOST_PARTS:
+                self._dialler.give_up(connection)  # its message may go on for ever
+            events.append(event)
+            if len(events) >= _MESSAGES_PER_POLL or self._clock() > end_s:
+                break
+        if self._dialler.has_lost_connection():
             events.append(NoConnection())
         return events
 
     def wait(self, until_s: float) -> None:
-        self._dealer.wait(until_s - self._clock())
+        self._dialler.wait(until_s - self._clock())
+
+    def connect(self) -> None:
+        self._dialler.connect()
+
+    def disconnect(self) -> None:
+        self._dialler.disconnect()
+
+    def trouble(self) -> str:
+        if (found := self._trouble.take()) is not None:
+            return found
+        self._trouble.ask()
+        return ""
 
     def close(self) -> None:
-        self._dealer.close()
+        self._dialler.close()
+
+    def _decoded(self, parts: Parts) -> Event:
+        try:
+            message, buffer = wire.decode(parts)
+        except RemoteProtocolError as error:
+            return Malformed(error)
+        return Arrival(message, buffer, self._clock())

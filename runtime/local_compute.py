@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+import torch
 
 from controller.records import Decision
+from controller.space import NO_PAYLOAD
 from runtime.bundle import Bundle
 from runtime.compute import Pause
 from runtime.segments import Head, Segments
@@ -34,12 +37,17 @@ class LocalCompute:
     def samples(self) -> int:
         return self._source.count
 
-    def warm_up(self, decisions: tuple[Decision, ...]) -> None:
-        """Run what may be decided once, so that no frame pays for a first run."""
+    def prepare(self) -> None:
+        """Load the pictures that the first frames would have to wait for."""
         self._source.prepare()
-        for decision in decisions:
+
+    def warm_up(self, decisions: Iterable[Decision], stopping: Callable[[], bool] = lambda: False) -> None:
+        """Run each distinct head of what may be decided once, so that no frame pays for a first run; local answers
+        first, for they need every stage."""
+        for decision in _distinct(decisions):
+            if stopping():
+                return
             self._segments.head(self._blank, decision)
-            self.output_shape(decision)
 
     def head(self, source_index: int, decision: Decision, pause: Pause) -> Head:
         return self._segments.head(self._source.picture(source_index), decision, pause)
@@ -48,11 +56,23 @@ class LocalCompute:
         return self._bundle.space.index(decision)
 
     def output_shape(self, decision: Decision) -> tuple[int, ...]:
-        """What the MEC has to send back; found once for each exit by running it."""
+        """What the MEC has to send back; found once for each exit by running it, without the stages before it."""
         key = (decision.model, decision.resolution_px, decision.exit_branch)
         if key not in self._output_shapes:
-            self._output_shapes[key] = self._segments.whole(self._blank, decision).shape
+            self._output_shapes[key] = self._found_shape(decision)
         return self._output_shapes[key]
+
+    @torch.inference_mode()
+    def _found_shape(self, d: Decision) -> tuple[int, ...]:
+        model = self._bundle.model(d.model)
+        stages = model.exit_after[d.exit_branch]
+        before = torch.zeros(1, *self._bundle.payload_shape(d.model, d.resolution_px, stages))
+        return tuple(model.tail(before, stages, d.exit_branch).shape)
+
+    def largest_output_bytes(self, decisions: Iterable[Decision]) -> int:
+        """Of what a MEC may send back, as float32."""
+        offloads = {(d.model, d.resolution_px, d.exit_branch): d for d in decisions if d.payload != NO_PAYLOAD}
+        return max((4 * math.prod(self.output_shape(d)) for d in offloads.values()), default=0)
 
     def judge(self, source_index: int, outputs: Any, decision: Decision) -> tuple[Any, Any, float | None]:
         """Prediction, truth and score of outputs, an array or a buffer from the wire."""
@@ -70,3 +90,13 @@ class LocalCompute:
 
     def source_index(self, index: int) -> int:
         return self._source.source_index(index)
+
+
+def _distinct(decisions: Iterable[Decision]) -> list[Decision]:
+    """One decision for each pass through a network and each codec at a resolution, local ones first."""
+    ordered = sorted(decisions, key=lambda d: d.payload != NO_PAYLOAD)
+    chosen: dict[tuple[str | int, ...], Decision] = {}
+    for d in ordered:
+        local = d.payload == NO_PAYLOAD
+        chosen.setdefault((d.model, d.resolution_px, d.partition_point, d.exit_branch if local else d.payload), d)
+    return list(chosen.values())

@@ -16,8 +16,11 @@ import numpy as np
 
 from controller.uplink import TraceBank
 from runtime import wire
-from runtime.link import Arrival, Clock, Event, Link
+from runtime.link import Arrival, Clock, Connected, Event, Link
 from runtime.wire import Buffer
+
+#: Events that wait for their half of the round trip; those of a flood stay with the socket, which is bounded too.
+_MOST_ON_THE_WAY = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class ShapedLink:
         self._order = itertools.count()
         self._up: list[tuple[float, int, wire.Sendable, Buffer]] = []
         self._down: list[tuple[float, int, Event]] = []
+        self._heard = False  # since the last ``connect``
         self.start(clock())  # until the frames start, the trace runs from here
 
     def start(self, origin_s: float) -> None:
@@ -79,12 +83,13 @@ class ShapedLink:
     def receive(self) -> list[Event]:
         now_s = self._clock()
         self._release(now_s)
-        for event in self._inner.receive():
+        for event in self._inner.receive() if len(self._down) < _MOST_ON_THE_WAY else ():
             heapq.heappush(self._down, (now_s + self._half_rtt_s, next(self._order), event))
         events: list[Event] = []
         while self._down and self._down[0][0] <= now_s:
             due_s, _, event = heapq.heappop(self._down)
             events.append(replace(event, at_s=due_s) if isinstance(event, Arrival) else event)
+        self._heard |= any(not isinstance(event, Connected) for event in events)
         return events
 
     def wait(self, until_s: float) -> None:
@@ -93,6 +98,21 @@ class ShapedLink:
                 until_s = min(until_s, heap[0][0])
         self._inner.wait(until_s)
 
+    def connect(self) -> None:
+        """What was handed over still takes its time on the uplink, but nobody hears it; nor what was on its way back.
+        While the first answer is on its way the connection is as good as a new one."""
+        if any(isinstance(event, Arrival) for _, _, event in self._down) and not self._heard:
+            return
+        self._forget()
+        self._inner.connect()
+
+    def disconnect(self) -> None:
+        self._forget()
+        self._inner.disconnect()
+
+    def trouble(self) -> str:
+        return self._inner.trouble()
+
     def close(self) -> None:
         """What has not crossed yet is lost, but for a last word without a payload."""
         for _, _, message, buffer in self._up:
@@ -100,6 +120,11 @@ class ShapedLink:
                 self._inner.send(message, buffer)
         self._up.clear()
         self._inner.close()
+
+    def _forget(self) -> None:
+        self._up.clear()
+        self._down.clear()
+        self._heard = False
 
     def _release(self, now_s: float) -> None:
         while self._up and self._up[0][0] <= now_s:

@@ -91,10 +91,10 @@ def _unraisable(lost: sys.UnraisableHookArgs) -> None:
 class Stop:
     """Whether an orderly end was asked for, and what to do then."""
 
-    def __init__(self, reopen: Callable[[], None] | None = None) -> None:
+    def __init__(self) -> None:
         self._asked = False
         self._then: Callable[[], None] = lambda: None
-        self._reopen = reopen
+        self._reopen: Callable[[], None] | None = None
         self._had_terminal = _is_terminal()
 
     def asked(self) -> bool:
@@ -105,6 +105,11 @@ class Stop:
         self._then = callback
         if self._asked:
             callback()
+
+    def reopen_with(self, callback: Callable[[], None]) -> None:
+        """From now on SIGHUP calls this, even if it was ignored before."""
+        self._reopen = callback
+        signal.signal(signal.SIGHUP, self.hang_up)
 
     def ask(self, number: int, _: FrameType | None = None) -> None:
         """A signal handler; the next signal ends the process."""
@@ -129,16 +134,16 @@ def _is_terminal() -> bool:
 
 
 @contextmanager
-def stop_on_signal(reopen: Callable[[], None] | None = None) -> Iterator[Stop]:
-    """For the time of a block SIGTERM, SIGHUP and Ctrl-C ask for an orderly end; SIGHUP calls ``reopen`` if there is
-    one. ``nohup`` is respected: an ignored SIGHUP ends nothing."""
-    stop = Stop(reopen)
+def stop_on_signal() -> Iterator[Stop]:
+    """For the time of a block SIGTERM, SIGHUP and Ctrl-C ask for an orderly end. ``nohup`` is respected: an ignored
+    SIGHUP ends nothing."""
+    stop, before = Stop(), {number: signal.getsignal(number) for number in ENDING}
     handlers = {signal.SIGTERM: stop.ask, signal.SIGINT: stop.ask, signal.SIGHUP: stop.hang_up}
-    if reopen is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        del handlers[signal.SIGHUP]
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    for number, handler in handlers.items():
+        if number is not signal.SIGHUP or before[number] is not signal.SIG_IGN:
+            signal.signal(number, handler)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

@@ -32,6 +32,8 @@ MAX_PART_BYTES = 4 << 20
 MAX_HEADER_BYTES = 2048
 #: Padding of the largest probe (``controller.telemetry.probe_bytes``).
 MAX_PADDING_BYTES = 4096
+#: A header and a buffer.
+MOST_PARTS = 2
 #: Room that a codec may add to the largest raw form (float32) of what it encodes.
 CODEC_OVERHEAD_BYTES = 4096
 #: Ids of requests and pings: 1 to this, then 1 again; 0 means none. At 24 a second that is once in 5.6 years.
@@ -180,7 +182,7 @@ def encode(message: Sendable, buffer: Buffer = b"") -> list[Buffer]:
 
 def decode(parts: Sequence[Buffer]) -> tuple[AnyMessage, memoryview]:
     """The message and its buffer (empty when it has none); RemoteProtocolError when the parts are not legal."""
-    if not 1 <= len(parts) <= 2:
+    if not 1 <= len(parts) <= MOST_PARTS:
         raise RemoteProtocolError(f"got a message of {len(parts)} parts; expected a header and at most one buffer")
     message = _decode_header(memoryview(parts[0]))
     buffer = memoryview(parts[1]) if len(parts) == 2 else memoryview(b"")

@@ -128,6 +128,8 @@ class SimMec:
     costs: CostTable
     reachable: bool = True  # False: the connection is refused
     hung: bool = False  # accepts and stays silent
+    forgotten: bool = False  # the connection is dead and nobody says so; a new one is not
+    connections: int = 1
     slowdown: float = 1.0
     reject: wire.RejectReason | None = None
     spoil: Callable[[wire.InferReply], tuple[wire.AnyMessage, bytes] | bytes] | None = None
@@ -147,7 +149,7 @@ class SimMec:
         if not self.reachable:
             self._later(self.clock(), NoConnection())
             return
-        if self.hung:
+        if self.hung or self.forgotten:
             return
         answer, at_s = self._answer(message)
         if isinstance(answer, bytes):
@@ -188,6 +190,19 @@ class SimMec:
             events.append(heapq.heappop(self._events)[2])
         return events
 
+    def connect(self) -> None:
+        """A new connection, if the MEC can be reached; the old one and what was on its way over it are gone."""
+        self.connections += 1
+        self.disconnect()
+        self.forgotten = False
+
+    def disconnect(self) -> None:
+        self._events.clear()
+        self.forgotten = True
+
+    def trouble(self) -> str:
+        return "" if self.reachable else "connection refused"
+
     def wait(self, until_s: float) -> None:
         if self._events:
             until_s = min(until_s, self._events[0][0])
@@ -214,6 +229,7 @@ class Simulation:
     ) -> None:
         self.costs = table() if costs is None else costs
         self.clock = SimClock()
+        self.told: list[str] = []
         self.compute = SimCompute(self.costs, self.clock, recorded)
         self.mec = SimMec(self.clock, self.costs)
         rates = np.array(uplink_bps or [UPLINK_BPS])
@@ -230,6 +246,8 @@ class Simulation:
             limits,
             closed_loop=closed_loop,
             clock=self.clock,
+            log=self.told.append,
+            mec="tcp://sim:1",
         )
 
     def run(self, decide: Callable[[int], int], between: Callable[[int], None] = lambda _: None) -> list[Outcome]:

@@ -120,6 +120,28 @@ class TestTimeline:
         assert len(outcomes) == 6
         assert statuses(outcomes) == {Status.OK: 6}
 
+    def test_what_is_not_done_soon_after_stopping_is_given_up(self) -> None:
+        """A head that is emulated for minutes, and a frame that waits for it."""
+        sim = Simulation(frames=1000, device_slowdown=1e5, deadline_s=10.0)
+        sim.device.next_decision()
+        stop_s = sim.clock() + 0.3
+        wait = sim.mec.wait
+
+        def waited(until_s: float) -> None:
+            wait(min(until_s, stop_s) if sim.clock() < stop_s else until_s)
+            if sim.clock() >= stop_s:
+                sim.device.stop()
+
+        sim.mec.wait = waited  # type: ignore[method-assign]
+        sim.device.execute(GOOD)
+        assert sim.device.next_decision() is None
+        assert sim.clock() - stop_s < 1.0
+        outcomes = sim.device.take_outcomes()
+        assert {(outcome.status, outcome.prediction) for outcome in outcomes} <= {
+            (Status.LATE, None),
+            (Status.DROPPED, None),
+        }
+
     def test_closing_in_mid_flight_still_ends_every_frame_once(self) -> None:
         sim = Simulation(frames=50)
         sim.device.next_decision()
@@ -294,9 +316,12 @@ class TestBadMec:
             lambda reply: (msgspec.structs.replace(reply, request_id=999_999), bytes(4)),
             lambda reply: (msgspec.structs.replace(reply, mec_us=5_000_000), bytes(4)),
             lambda reply: (wire.Hello("who", HELD), b""),
+            lambda reply: (reply, np.full(1, np.nan, np.float32).tobytes()),
+            lambda reply: (reply, np.full(1, -np.inf, np.float32).tobytes()),
+            lambda reply: (reply, np.full(1, 1e30, np.float32).tobytes()),
             lambda reply: b"garbage",
         ],
-        ids=["shape", "id", "time", "message", "bytes"],
+        ids=["shape", "id", "time", "nan", "infinity", "absurd", "message", "bytes"],
     )
     def test_a_mec_that_lies_is_counted_and_costs_no_frame(self, spoil: object) -> None:
         sim = Simulation(frames=5)
@@ -304,6 +329,48 @@ class TestBadMec:
         outcomes = sim.run(lambda _: OFFLOAD)
         assert statuses(outcomes) == {Status.FALLBACK: 5}
         assert sim.device.counts.peer_faults == 5
+
+    def test_outputs_that_are_no_numbers_are_answered_locally_at_once(self) -> None:
+        sim = Simulation(frames=5)
+        sim.mec.spoil = lambda reply: (reply, np.full(1, np.nan, np.float32).tobytes())
+        outcomes = sim.run(lambda _: OFFLOAD)
+        assert all(outcome.latency_ms < OFFLOAD_MS + 45 for outcome in outcomes)
+
+    def test_a_forgotten_connection_is_replaced_within_two_seconds_however_long_it_was_silent(self) -> None:
+        for silent_frames in (10, 200, 3000):
+            sim = Simulation(frames=silent_frames + 60, fps=10.0)
+
+            def outage(number: int, sim: Simulation = sim, until: int = 20 + silent_frames) -> None:
+                sim.mec.hung = 20 <= number < until
+                sim.mec.forgotten |= number == 20  # only a new connection helps
+
+            outcomes = sim.run(lambda _: OFFLOAD, outage)
+            assert {o.status for o in outcomes[-20:]} == {Status.OK}
+            back = min(o.frame for o in outcomes[20 + silent_frames :] if o.status is Status.OK)
+            assert back - (20 + silent_frames) <= 20
+            assert sim.device.counts.link_downs == 1
+
+    def test_the_counts_tell_how_long_the_link_was_up(self) -> None:
+        sim = Simulation(frames=100, fps=10.0)
+        sim.run(lambda _: OFFLOAD, lambda number: setattr(sim.mec, "hung", 50 <= number < 80))
+        counts = sim.device.counts
+        assert counts.welcomed
+        assert counts.up_frac == pytest.approx(0.7, abs=0.1)
+        absent = Simulation(frames=20)
+        absent.mec.reachable = False
+        absent.run(lambda _: FAST)
+        assert (absent.device.counts.welcomed, absent.device.counts.up_frac) == (False, 0.0)
+        assert Simulation().device.counts.up_frac is None
+
+    def test_nobody_there_is_told_once_and_then_once_a_minute(self) -> None:
+        sim = Simulation(frames=1300, fps=10.0)
+        sim.mec.reachable = False
+        sim.run(lambda _: FAST)
+        assert sim.told == [
+            "no MEC at tcp://sim:1 yet (connection refused): answering locally",
+            "no MEC at tcp://sim:1 yet for 61 s (connection refused): answering locally",
+            "no MEC at tcp://sim:1 yet for 121 s (connection refused): answering locally",
+        ]
 
     def test_an_absent_mec_leaves_a_device_that_answers(self) -> None:
         sim = Simulation(frames=50)

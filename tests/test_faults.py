@@ -8,12 +8,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import zmq
+from hostile import Hostile, encoded, polite
 from live import WORKLOAD, device, run_device
 
 import mecpilot
@@ -28,6 +31,7 @@ from runtime.profile import read_profile, shipped_path, write_profile
 #: Slow enough that a request is mostly being served, quick enough to keep up with 30 frames a second.
 SLOW = 12.0
 FOREVER = 1_000_000
+UNHURRIED = {"deadline_ms": 400}
 LIVE = {"decision": {}, "fps": 30, "deadline_ms": 400}
 
 
@@ -74,10 +78,45 @@ class TestDeadAndHungMec:
         assert "fallback" in {outcome["status"] for outcome in done.outcomes[alone : alone + 50]}
         assert "ok" in {outcome["status"] for outcome in done.outcomes[-20:]}
 
-    def test_without_a_mec_the_device_answers_alone(self, tmp_path: Path) -> None:
-        done = run_device("tcp://127.0.0.1:9", tmp_path / "log", frames=40, fps=40, decision={})
-        assert (done.code, dict(done.statuses)) == (0, {"fallback": 40})
-        done.check_no_frame_lost(40)
+    def test_without_a_mec_the_device_answers_alone_and_says_so(self, tmp_path: Path) -> None:
+        done = run_device("tcp://127.0.0.1:9", tmp_path / "log", frames=120, fps=40, decision={}, json="-")
+        assert (done.code, dict(done.statuses)) == (0, {"fallback": 120})
+        done.check_no_frame_lost(120)
+        assert done.err.count("no MEC at tcp://127.0.0.1:9 yet (connection refused): answering locally") == 1
+        link = json.loads(done.out)["link"]
+        assert (link["welcomed"], link["up_frac"], link["link_downs"]) == (False, 0.0, 0)
+
+    def test_who_requires_a_mec_is_told_that_none_was_met(self, capsys: pytest.CaptureFixture[str]) -> None:
+        options = [
+            "--mec",
+            "tcp://nowhere.invalid:5577",
+            "--require-mec",
+            "--frames",
+            "5",
+            "--fps",
+            "50",
+            "--json",
+            "-",
+        ]
+        assert mecpilot.main(["device", "--workload", WORKLOAD, *options]) == 1
+        assert "no MEC was met at tcp://nowhere.invalid:5577" in capsys.readouterr().err.splitlines()[-1]
+
+    def test_device_and_mec_meet_over_ipv6(self, tmp_path: Path) -> None:
+        with running_mec(WORKLOAD, bind="tcp://[::1]:*") as six:
+            assert six.endpoint.startswith("tcp://[::1]:")
+            done = run_device(six.endpoint, tmp_path / "log", frames=20, fps=20, decision={}, deadline_ms=1000)
+        assert (done.code, dict(done.statuses)) == (0, {"ok": 20})
+
+    def test_a_signal_ends_even_a_head_that_is_emulated_for_minutes(self, tmp_path: Path) -> None:
+        slow = {"slowdown": 10_000, "controller": "device-only", "frames": FOREVER, "fps": 10, "deadline_ms": 60_000}
+        with device("tcp://127.0.0.1:9", tmp_path / "log", **slow) as running:
+            running.wait_for_outcomes(3)  # dropped ones
+            began_s = time.monotonic()
+            done = running.stop()
+            assert time.monotonic() - began_s < 5.0
+        assert done.code == 0
+        assert "frames" in done.out
+        done.check_no_frame_lost()
 
 
 class Stranger:
@@ -210,6 +249,32 @@ def test_floods_of_all_kinds_cost_the_mec_neither_memory_nor_log(capfd: pytest.C
     assert len(capfd.readouterr().err.splitlines()) < 10
 
 
+class TestMecThatLies:
+    def test_outputs_that_are_no_numbers_are_answered_locally(self, tmp_path: Path) -> None:
+        held = open_bundle(WORKLOAD).held
+
+        def lie(message: wire.AnyMessage) -> list[list[bytes]]:
+            if isinstance(message, wire.Hello):
+                return [encoded(wire.Welcome("mec-1", held, 1.0))]
+            if isinstance(message, wire.InferRequest):
+                reply = wire.InferReply(message.request_id, 0, 100)
+                return [encoded(reply, np.full(10, np.nan, np.float32).tobytes())]
+            return polite(message)
+
+        with Hostile(lie) as liar:
+            done = run_device(
+                liar.endpoint, tmp_path / "log", frames=20, fps=20, deadline_ms=400, decision={}, json="-"
+            )
+        assert (done.code, dict(done.statuses)) == (0, {"fallback": 20})
+        assert json.loads(done.out)["link"]["peer_faults"] == 20
+
+    def test_a_flood_costs_no_frame(self, tmp_path: Path) -> None:
+        with Hostile(polite, flood=[b"garbage"]) as loud:
+            done = run_device(loud.endpoint, tmp_path / "log", frames=60, fps=20, decision={}, **UNHURRIED)
+        assert (done.code, dict(done.statuses)) == (0, {"fallback": 60})
+        assert done.err.count("\n") < 200
+
+
 def other_bundle(folder: Path) -> tuple[Path, Path, Bundle]:
     """The shipped bundle with a remark in its manifest, hence another digest, and the profile that belongs to it."""
     shipped = open_bundle(WORKLOAD)
@@ -279,6 +344,8 @@ class TestFullDisk:
         (["--uplink", "/nowhere/trace.csv"], "/nowhere/trace.csv"),
         (["--outcomes", "/nowhere/log"], "/nowhere/log"),
         (["--mec", "host"], "tcp://HOST:PORT"),
+        (["--mec", "0.0.0.0:5577"], "for example tcp://0.0.0.0:5577"),
+        (["--mec", "tcp://127.0.0.1:99999"], "a port from 1 to 65535"),
         (["--fps", "-1"], "fps"),
         (["--bundle", "/nowhere"], "/nowhere"),
         (["--profile", "/nowhere/p.json"], "/nowhere/p.json"),

@@ -139,7 +139,8 @@ class TestSignals:
         reopened: list[bool] = []
         with stop_on_signal() as alone:
             signal.raise_signal(signal.SIGHUP)
-        with stop_on_signal(lambda: reopened.append(True)) as logging:
+        with stop_on_signal() as logging:
+            logging.reopen_with(lambda: reopened.append(True))
             signal.raise_signal(signal.SIGHUP)
             assert (alone.asked(), logging.asked(), reopened) == (True, False, [True])
             signal.raise_signal(signal.SIGTERM)

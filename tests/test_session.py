@@ -6,24 +6,29 @@ import random
 from dataclasses import dataclass, field
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.errors import RemoteProtocolError
 from runtime import wire
+from runtime.conduct import FIRST_PAUSE_S, MOST_PAUSE_S
 from runtime.device_session import (
     HEARTBEAT_S,
     REFUSED_RETRY_S,
+    RETRY_S,
     SILENCE_S,
     Action,
     Answered,
     DeviceSession,
+    Disconnect,
     Echoed,
     Expired,
     LinkChanged,
     LinkState,
     PeerFault,
+    Reconnect,
     Transmit,
     Unanswered,
 )
@@ -117,12 +122,12 @@ class TestDevice:
     def test_silence_after_a_message_takes_the_link_down_and_loses_what_was_open(self) -> None:
         session, request_id = with_open_request(now_s=1.0)
         assert all(isinstance(action, Transmit) for action in silence(session, 1.0, 1.0 + SILENCE_S))
-        down, lost, hello = silence(session, 1.0 + SILENCE_S, 1.1 + SILENCE_S + HEARTBEAT_S)
+        down, lost, again, hello = silence(session, 1.0 + SILENCE_S, 1.1 + SILENCE_S + HEARTBEAT_S)
         assert isinstance(down, LinkChanged)
         assert down.state is LinkState.DOWN
         assert isinstance(lost, Unanswered)
         assert lost.request_ids == (request_id,)
-        assert hello == Transmit(wire.Hello("camera", HELD))
+        assert (again, hello) == (Reconnect(), Transmit(wire.Hello("camera", HELD)))
         session.check()
 
     def test_its_own_long_sleep_does_not_blame_the_mec(self) -> None:
@@ -209,6 +214,86 @@ class TestDevice:
         assert isinstance(fault, PeerFault)
         assert session.state is LinkState.UP
         session.check()
+
+    def test_a_link_that_is_not_up_gets_new_connections_for_as_long_as_nobody_speaks(self) -> None:
+        session = session_that_is_up()
+        silence(session, 0.0, 2.0)
+        actions = silence(session, 2.0, 3602.0)
+        assert actions.count(Reconnect()) == pytest.approx(3600 / RETRY_S, rel=0.01)
+        assert not any(isinstance(action, LinkChanged | Disconnect) for action in actions)
+
+    def test_what_still_comes_over_a_connection_that_was_given_up_is_not_heard(self) -> None:
+        session, request_id = with_open_request()
+        session.receive(wire.Bye(), b"", 2.0)
+        assert session.receive(wire.Pong(1), b"", 2.0) == []
+        assert session.receive(reply_to(request_id), bytes(40), 2.0) == []
+        assert session.state is LinkState.DOWN
+        assert session.tick(2.0) == [Reconnect(), Transmit(wire.Hello("camera", HELD))]
+
+    def test_a_connection_is_greeted_as_soon_as_it_is_there(self) -> None:
+        session = DeviceSession("camera", HELD)
+        session.tick(0.0)
+        session.connected(0.05)
+        assert session.tick(0.05) == [Transmit(wire.Hello("camera", HELD))]
+
+    @pytest.mark.parametrize("outputs", [np.nan, np.inf, -np.inf, 3e38], ids=str)
+    def test_outputs_that_no_model_gives_are_the_mecs_fault(self, outputs: float) -> None:
+        session, request_id = with_open_request()
+        buffer = np.array([0.5] * 9 + [outputs], np.float32).tobytes()
+        fault, unanswered = session.receive(reply_to(request_id), buffer, 0.1)
+        assert isinstance(fault, PeerFault)
+        assert isinstance(unanswered, Unanswered)
+
+    def test_a_flood_of_messages_that_nobody_asked_for_is_cut_off_for_longer_each_time(self) -> None:
+        session, now_s, pauses = session_that_is_up(), 1.0, []
+        for _ in range(9):
+            actions: list[Action] = []
+            while Disconnect() not in actions:
+                actions = session.receive(wire.Pong(1), b"", now_s)
+            assert session.receive(WELCOME, b"", now_s) == []
+            pauses.append(session.next_tick_s - now_s)
+            now_s = session.next_tick_s
+            assert session.tick(now_s)[0] == Reconnect()
+            session.receive(WELCOME, b"", now_s)
+        assert pauses == sorted(pauses)
+        assert (pauses[0], pauses[-1]) == (FIRST_PAUSE_S, MOST_PAUSE_S)
+
+    def test_a_fault_now_and_then_is_borne(self) -> None:
+        session = session_that_is_up()
+        for step in range(200):
+            actions = session.malformed(RemoteProtocolError("got garbage; expected a message"), step / 4)
+            assert [type(action) for action in actions] == [PeerFault]
+            tick = session.tick(step / 4)
+            for action in tick:
+                assert isinstance(action, Transmit)
+                assert isinstance(action.message, wire.Ping)
+                session.receive(wire.Pong(action.message.ping_id), b"", step / 4)
+
+    def test_a_mec_that_comes_and_goes_waits_longer_each_time_but_a_restart_does_not(self) -> None:
+        session, now_s, pauses = DeviceSession("camera", HELD), 0.0, []
+        for _ in range(8):
+            session.tick(now_s)
+            session.receive(WELCOME, b"", now_s)
+            session.receive(wire.Bye(), b"", now_s)
+            pauses.append(session.next_tick_s - now_s)
+            now_s = session.next_tick_s
+        assert pauses == [0.0, 0.0, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0]
+        session.tick(now_s)
+        session.receive(WELCOME, b"", now_s)
+        session.receive(wire.Bye(), b"", now_s + 60.0)
+        assert session.next_tick_s == now_s + 60.0
+
+    def test_a_mec_that_welcomes_and_never_says_another_word_waits_longer_each_time(self) -> None:
+        session, now_s, pauses = DeviceSession("camera", HELD), 0.0, []
+        for _ in range(6):
+            session.tick(now_s)
+            session.receive(WELCOME, b"", now_s)
+            while session.state is LinkState.UP:
+                now_s = max(now_s + 0.01, session.next_tick_s)
+                session.tick(now_s)
+            pauses.append(round(session.next_tick_s - now_s, 6))
+            now_s = session.next_tick_s
+        assert pauses == [0.0, 0.0, 0.0, 0.5, 1.0, 2.0]
 
     def test_a_probe_measures_its_echo(self) -> None:
         session = session_that_is_up()

@@ -27,6 +27,7 @@ class Echo:
         self.sent: list[tuple[float, wire.AnyMessage, int]] = []
         self.events: list[Event] = []
         self.closed = False
+        self.connections = 1
 
     def clock(self) -> float:
         return self.now_s
@@ -44,6 +45,16 @@ class Echo:
 
     def wait(self, until_s: float) -> None:
         self.now_s = max(self.now_s, until_s)
+
+    def connect(self) -> None:
+        self.events.clear()
+        self.connections += 1
+
+    def disconnect(self) -> None:
+        self.events.clear()
+
+    def trouble(self) -> str:
+        return ""
 
     def close(self) -> None:
         self.closed = True
@@ -106,6 +117,41 @@ def test_a_lost_connection_is_told() -> None:
     inner.connected = False
     link.send(wire.Ping(1), bytes(1250))
     assert isinstance(first_event(link, inner)[1], NoConnection)
+
+
+def test_a_new_connection_carries_nothing_of_the_old_one_but_waits_behind_its_bytes() -> None:
+    link, inner = shaped(rtt_s=0.02)
+    link.send(wire.Ping(1), bytes(12_500))  # 100 ms
+    link.connect()
+    link.send(wire.Ping(2), b"")
+    while not inner.sent:
+        link.wait(math.inf)
+        link.receive()
+    assert [message for _, message, _ in inner.sent] == [wire.Ping(2)]
+    assert inner.now_s == pytest.approx(0.11)
+    assert inner.connections == 2
+
+
+def test_what_was_on_its_way_back_over_an_old_connection_is_not_heard() -> None:
+    link, inner = shaped(rtt_s=0.02)
+    link.send(wire.Ping(1), b"")
+    first_event(link, inner)
+    link.send(wire.Ping(2), b"")
+    inner.wait(inner.now_s + 0.011)
+    assert link.receive() == []  # the answer has half a round trip to go
+    link.connect()
+    inner.wait(inner.now_s + 0.1)
+    assert link.receive() == []
+
+
+def test_while_the_first_answer_is_on_its_way_a_new_connection_is_not_made() -> None:
+    link, inner = shaped(rtt_s=0.02)
+    link.send(wire.Ping(1), b"")
+    inner.wait(inner.now_s + 0.011)
+    link.receive()
+    link.connect()
+    assert inner.connections == 1
+    assert isinstance(first_event(link, inner)[1], Arrival)
 
 
 def test_closing_lets_a_bye_out_but_no_payload() -> None:

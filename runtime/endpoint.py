@@ -1,0 +1,122 @@
+"""What is an endpoint? ``tcp://HOST:PORT``, checked before any socket sees it.
+
+A library that takes port 99999 modulo 65,536 and ``80x`` as 80 cannot be left to check what a user typed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass
+
+from controller.errors import UsageError
+
+_SCHEME = "tcp://"
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_NAME = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?")
+_MOST_NAME_CHARS = 253
+#: A bracketed IPv6 address, or what holds no colon; then the port.
+_HOST_PORT = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*):([^:]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A host (name or address, IPv6 without brackets) and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{_SCHEME}[{self.host}]:{self.port}" if self.is_ipv6 else f"{_SCHEME}{self.host}:{self.port}"
+
+    @property
+    def is_ipv6(self) -> bool:
+        return ":" in self.host
+
+    @property
+    def is_numeric(self) -> bool:
+        """An address, which nobody has to look up."""
+        return self.is_ipv6 or _is_ipv4(self.host)
+
+
+@dataclass(frozen=True, slots=True)
+class BindEndpoint:
+    """Where a MEC listens: the host may be ``*`` (every address) or an interface, the port ``*`` (any free one)."""
+
+    host: str
+    port: str
+
+    def __str__(self) -> str:
+        return f"{_SCHEME}[{self.host}]:{self.port}" if self.is_ipv6 else f"{_SCHEME}{self.host}:{self.port}"
+
+    @property
+    def is_ipv6(self) -> bool:
+        return ":" in self.host
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Where a device finds its MEC; UsageError in one line when that cannot be."""
+    host, port = _split(text)
+    if host == "*":
+        raise UsageError(f"endpoint {text!r} names no host; expected the name or address of the MEC")
+    return Endpoint(_checked_host(text, host), int(_checked_port(text, port)))
+
+
+def parse_bind(text: str) -> BindEndpoint:
+    """Where a MEC is to listen."""
+    host, port = _split(text)
+    host = host if host == "*" else _checked_host(text, host)
+    return BindEndpoint(host, port if port == "*" else _checked_port(text, port))
+
+
+def _split(text: str) -> tuple[str, str]:
+    if not text.startswith(_SCHEME):
+        hint = "" if "://" in text or ":" not in text else f", for example {_SCHEME}{text}"
+        raise UsageError(f"endpoint {text!r} does not start with {_SCHEME}; expected tcp://HOST:PORT{hint}")
+    rest = text.removeprefix(_SCHEME)
+    if rest.count(":") > 1 and "[" not in rest:
+        raise UsageError(f"endpoint {text!r}: an IPv6 address needs brackets; expected tcp://[ADDRESS]:PORT")
+    match = _HOST_PORT.fullmatch(rest)
+    if match is None:
+        raise UsageError(f"endpoint {text!r} is not a host and a port; expected tcp://HOST:PORT")
+    return match[1], match[2]
+
+
+def _checked_host(text: str, host: str) -> str:
+    """The host without brackets, names with other letters in their ASCII form."""
+    if host.startswith("["):
+        return _checked_ipv6(text, host[1:-1])
+    if re.fullmatch(r"[0-9.]+", host) and not _is_ipv4(host):
+        raise UsageError(f"endpoint {text!r}: {host} is not an IPv4 address; expected four numbers from 0 to 255")
+    try:
+        name = host if host.isascii() else host.encode("idna").decode()
+    except UnicodeError:
+        name = ""
+    if len(name) > _MOST_NAME_CHARS or not _NAME.fullmatch(name):
+        raise UsageError(f"endpoint {text!r}: {host!r} is not a host name or address; expected tcp://HOST:PORT")
+    return name
+
+
+def _checked_ipv6(text: str, address: str) -> str:
+    try:
+        ipaddress.IPv6Address(address)
+    except ValueError:
+        raise UsageError(
+            f"endpoint {text!r}: {address!r} is not an IPv6 address; expected tcp://[ADDRESS]:PORT"
+        ) from None
+    return address
+
+
+def _checked_port(text: str, port: str) -> str:
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise UsageError(f"endpoint {text!r}: port {port!r}; expected tcp://HOST:PORT with a port from 1 to 65535")
+    return str(int(port))
+
+
+def _is_ipv4(host: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET, host)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,43 @@
+"""Is half a message filling our memory? A peer may send parts without end, and the library keeps them."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+_STATM = Path("/proc/self/statm")
+#: Growth that is borne while no message comes to an end; what the program itself loads in that time is less.
+MOST_GROWTH_BYTES = 128 << 20
+_LOOK_EVERY_S = 0.02
+
+
+class MemoryWatch:
+    """Owns how large the process was when a message last came to an end."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._page_bytes = resource.getpagesize()
+        self._base_bytes = self._resident_bytes()
+        self._look_s = clock()
+
+    def reset(self) -> None:
+        """A message came to an end, or a connection was opened."""
+        self._base_bytes = 0
+
+    def is_filling(self) -> bool:
+        """Whether the process has grown too much since. Looks at most every 20 ms."""
+        now_s = self._clock()
+        if now_s < self._look_s:
+            return False
+        self._look_s = now_s + _LOOK_EVERY_S
+        resident_bytes = self._resident_bytes()
+        self._base_bytes = self._base_bytes or resident_bytes
+        return resident_bytes > self._base_bytes + MOST_GROWTH_BYTES
+
+    def _resident_bytes(self) -> int:
+        """0 where the system does not tell."""
+        try:
+            return int(_STATM.read_bytes().split()[1]) * self._page_bytes
+        except (OSError, IndexError, ValueError):
+            return 0

@@ -1,0 +1,144 @@
+"""A TCP proxy on loopback with every kind of hole: cut, held, swallowed, half-open."""
+
+from __future__ import annotations
+
+import enum
+import selectors
+import socket
+import threading
+from dataclasses import dataclass
+
+
+class Mode(enum.Enum):
+    """What becomes of bytes and of new connections."""
+
+    PASS = "pass"
+    CUT = "cut"  # connections are reset and new ones refused
+    HOLD = "hold"  # nothing is read: bytes and new connections wait until the mode changes
+    SWALLOW = "swallow"  # connections are accepted and stay open, every byte is lost
+
+
+@dataclass(eq=False)
+class _Pair:
+    """A connection of a client and the one to the target for it; forgotten ones lose every byte for good."""
+
+    client: socket.socket
+    server: socket.socket
+    forgotten: bool = False
+
+    def other(self, end: socket.socket) -> socket.socket:
+        return self.server if end is self.client else self.client
+
+    def close(self) -> None:
+        self.client.close()
+        self.server.close()
+
+
+class Proxy:
+    """Owns a listening port and a thread; ``port`` stays the same over cuts."""
+
+    def __init__(self, target: tuple[str, int], host: str = "127.0.0.1") -> None:
+        self.target, self.host = target, host
+        self.mode = Mode.PASS
+        self.accepted = 0
+        self._pairs: list[_Pair] = []
+        self._lock = threading.RLock()
+        self._selector = selectors.DefaultSelector()
+        self._listener: socket.socket | None = None
+        self.port = 0
+        self._listen()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    @property
+    def endpoint(self) -> str:
+        return f"tcp://{self.host}:{self.port}"
+
+    def set(self, mode: Mode) -> None:
+        with self._lock:
+            self.mode = mode
+            if mode is Mode.CUT:
+                self._unlisten()
+                for pair in self._pairs.copy():
+                    self._drop(pair)
+            elif self._listener is None:
+                self._listen()
+            if mode is Mode.SWALLOW:
+                self.forget()
+
+    def forget(self) -> None:
+        """As a router that lost its table: old connections stay open and carry nothing, new ones are well."""
+        with self._lock:
+            for pair in self._pairs:
+                pair.forgotten = True
+
+    def close(self) -> None:
+        self._stopping = True
+        self._thread.join()
+        self.set(Mode.CUT)
+        self._selector.close()
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _listen(self) -> None:
+        self._listener = socket.create_server((self.host, self.port))
+        self.port = self._listener.getsockname()[1]
+        self._selector.register(self._listener, selectors.EVENT_READ)
+
+    def _unlisten(self) -> None:
+        if self._listener is not None:
+            self._selector.unregister(self._listener)
+            self._listener.close()
+            self._listener = None
+
+    def _serve(self) -> None:
+        while not self._stopping:
+            if self.mode is Mode.HOLD or not self._selector.get_map():
+                threading.Event().wait(0.01)
+                continue
+            for key, _ in self._selector.select(0.01):
+                with self._lock:
+                    if self.mode is not Mode.HOLD and key.fd in self._selector.get_map():
+                        self._move(key)
+
+    def _move(self, key: selectors.SelectorKey) -> None:
+        if key.fileobj is self._listener:
+            self._accept()
+            return
+        pair, end = key.data
+        if pair not in self._pairs:
+            return  # dropped together with its other end
+        try:
+            data = end.recv(65536)
+            if not data:
+                raise ConnectionError
+            if not pair.forgotten:
+                pair.other(end).sendall(data)
+        except OSError:
+            self._drop(pair)
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        client, _ = self._listener.accept()
+        self.accepted += 1
+        try:
+            server = socket.create_connection(self.target, 1.0)
+        except OSError:
+            client.close()
+            return
+        pair = _Pair(client, server, forgotten=self.mode is Mode.SWALLOW)
+        self._pairs.append(pair)
+        for end in (client, server):
+            self._selector.register(end, selectors.EVENT_READ, (pair, end))
+
+    def _drop(self, pair: _Pair) -> None:
+        self._pairs.remove(pair)
+        for end in (pair.client, pair.server):
+            self._selector.unregister(end)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")  # a reset, not a good-bye
+        pair.close()
