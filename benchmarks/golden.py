@@ -60,7 +60,8 @@ def _columns(episodes: Episodes) -> dict[str, np.ndarray]:
 
 def compare(before: Golden, after: Golden) -> None:
     """Print what differs."""
-    print(f"{'workload':<9} {'controller':<15} {'differ':>8} {'episodes':>8} {'before':>8} {'after':>8}  first differences")
+    names = ("differ", "episodes", "before", "after")
+    print(f"{'workload':<9} {'controller':<15} {' '.join(f'{name:>8}' for name in names)}  first differences")
     for key in before:
         if key.endswith("/status"):
             _compare(key.removesuffix("/status"), before, after)
@@ -80,9 +81,7 @@ def _compare(key: str, before: Golden, after: Golden) -> None:
     )
     means = [golden[f"{key}/utility"].mean() for golden in (before, after)]
     told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    print(
-        f"{workload:<9} {name:<15} {differs.mean():>8.2%} {len(first):>8} {means[0]:>8.4f} {means[1]:>8.4f}  {told}"
-    )
+    print(f"{workload:<9} {name:<15} {differs.mean():>8.2%} {len(first):>8} {means[0]:>8.4f} {means[1]:>8.4f}  {told}")
 
 
 def main() -> int:
