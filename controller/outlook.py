@@ -83,16 +83,15 @@ def expected_utility(costs: CostTable, state: SystemState, utility: Utility, see
     if costs.longest_interval == 1:
         return np.asarray(earned)
     answer_s = np.where(falls_back, state.deadline_s[:, None], seen.total_s)
-    skipped = skipped_score(costs, state, answer_s)
+    skipped = skipped_score(costs, answer_s / state.frame_interval_s[:, None])
     skipped *= np.where(falls_back, costs.accuracy[fallback] / np.maximum(costs.accuracy, _LEAST_SCORE), 1.0)
     return np.asarray((earned + skipped) / costs.interval)
 
 
-def skipped_score(costs: CostTable, state: SystemState, answer_s: Floats) -> Floats:
-    """(B, C) expected scores, in all, of the frames that are not run, when the answer comes ``answer_s`` (B, C) after
-    capture: those captured before that have the answer before, of a decision taken to be like this one."""
-    answer_frames = answer_s / state.frame_interval_s[:, None]
-    score = np.broadcast_to(costs.skipped_score, answer_s.shape).copy()
+def skipped_score(costs: CostTable, answer_frames: Floats) -> Floats:
+    """(B, C) expected scores, in all, of the frames that are not run, when the answer comes so many frame intervals
+    (B, C) after capture: those captured before that have the answer before, of a decision taken to be like this one."""
+    score = np.broadcast_to(costs.skipped_score, answer_frames.shape).copy()
     for place, loss in enumerate(costs.stale_losses, start=1):
         score -= loss * (answer_frames > place)
     return score

@@ -74,7 +74,8 @@ def _utilities(costs: CostTable, family: ScenarioRange) -> Floats:
     own = family.utility.of(costs.accuracy[None], on_time, energy, np.zeros((1, 1), bool))
     if costs.longest_interval == 1:
         return own
-    per_frame = (own + skipped_score(costs, state, prediction.total_s[:, :, 0])) / costs.interval
+    answer_frames = prediction.total_s[:, :, 0] / state.frame_interval_s[:, None]
+    per_frame = (own + skipped_score(costs, answer_frames)) / costs.interval
     busy = np.maximum(prediction.head_s, prediction.transmit_s[:, :, 0]) / state.frame_interval_s[:, None]
     served = np.minimum(costs.interval / np.maximum(busy, 1e-9), 1.0)
     return np.asarray(served * per_frame - (1.0 - served) * family.utility.drop_penalty)

@@ -27,6 +27,7 @@ class Answer(NamedTuple):
     fell_back: Bools  # the device answered in the MEC's place
     fallback_s: Floats  # when a fallback after the head starts; infinite without
     fallback_busy_s: Floats
+    overdue_s: Floats  # from when on the request counts as not answered in time; infinite if it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class StepRecord:
     """What became of each row's decision, in raw terms; every array is (B,). What few ask for is made when asked."""
 
     frame: Ints
-    row: Ints  # of the cost table, as decided
+    row: Ints  # of the cost table, as carried out
     energy_j: Floats
     skipped: Ints  # frames after this one that are not run
     skipped_score: Floats  # of the answers that these have, in all

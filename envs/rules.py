@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.alone import Alone
 from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.records import Bools, Floats, Ints
@@ -92,9 +93,9 @@ class Rules:
     #: (lags + 1, C). One lag where nothing is ever skipped.
     aged_score: NDArray[np.float32]
     aged_accuracy: Floats
-    frontier: Ints  # (L,) rows a fallback may take, fastest first
-    frontier_s: Floats  # (L,) their device time
-    fastest_s: Floats  # () the first of these
+    alone: Alone  # what the device answers when the MEC cannot be asked
+    fastest: Ints  # () the local row of a fallback at the last moment
+    fastest_s: Floats  # () its device time
     luck: Floats  # (Luck.COUNT, NOISE_ROWS)
     bank: TraceBank
     queue: NeighbourQueue
@@ -119,10 +120,10 @@ def make_rules(
     replayed: bool,
 ) -> Rules:
     """Check and lay out what a twin needs."""
-    space, frontier = costs.space, costs.local_frontier
+    space, alone = costs.space, Alone(costs, utility, queue_limit)
     score = np.ascontiguousarray(recorded.score).ravel()
     variants, samples = recorded.score.shape
-    if not len(frontier):
+    if not alone.possible:
         raise UsageError("no decision runs on the device alone; expected at least one, for the fallback")
     if space.variant.max() >= variants:
         raise UsageError(
@@ -144,9 +145,9 @@ def make_rules(
         payload_bytes=payload_bytes.ravel(),
         payload_samples=np.array(payload_samples),
         **_aged(costs, recorded, score),
-        frontier=frontier,
-        frontier_s=costs.head_s[frontier],
-        fastest_s=np.array(costs.head_s[frontier[0]]),
+        alone=alone,
+        fastest=np.array(alone.fastest),
+        fastest_s=np.array(costs.head_s[alone.fastest]),
         luck=_draw_luck(calibration),
         bank=bank,
         queue=neighbour_queue(),

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from controller.records import Floats, Ints
+from controller.alone import Situation
+from controller.records import Bools, Floats, Ints
 from controller.telemetry import (
-    FALLBACK_MARGIN,
     MAX_UNANSWERED,
     OUTCOME_ALPHA,
     SLOWDOWN_ALPHA,
@@ -24,10 +24,10 @@ from controller.telemetry import (
 from envs.conditions import Conditions
 from envs.flight import Flight, Moment, fly
 from envs.record import STATUSES, Answer, StepRecord, recorded_score
-from envs.rules import Rules
+from envs.rules import Cost, Rules
 from envs.skips import Skipped, nothing_skipped, skip, with_answer
 from envs.uplink_state import send
-from envs.world import ONE, ZERO, Place, Sample, World, filled, link_is_down, select
+from envs.world import ONE, ZERO, Place, Sample, World, count_rows, filled, heard_s, link_is_down, select
 
 __all__ = ["STATUSES", "StepRecord", "transition"]
 
@@ -35,7 +35,7 @@ __all__ = ["STATUSES", "StepRecord", "transition"]
 _TICK = np.array(1e-9)
 _FORGET = np.array(1.0 - OUTCOME_ALPHA)
 _SURE, _NONE = np.array(1.0), np.array(0)
-_ALPHA, _MARGIN, _FULL = np.array(SLOWDOWN_ALPHA), np.array(FALLBACK_MARGIN), np.array(MAX_UNANSWERED)
+_ALPHA, _FULL = np.array(SLOWDOWN_ALPHA), np.array(MAX_UNANSWERED)
 
 
 class _Next(NamedTuple):
@@ -53,19 +53,20 @@ def transition(
 ) -> tuple[World, StepRecord]:
     """Take ``rows`` (B,) of the cost table at the present decision points."""
     answer_by = world.capture_s + conditions.deadline_s
-    taken = _taken(rules, world, moment, rows, answer_by)
+    refused = _refused(rules, conditions, world, moment, rows)
+    taken = _taken(rules, conditions, world, moment, rows, refused)
     flight = fly(rules, conditions, moment, taken)
     slowdown = smooth(world.device_slowdown, moment.device_pace, _ALPHA)
-    answer = _answer(rules, conditions, world, moment, flight, slowdown, taken, rows, answer_by)
+    answer = _answer(rules, conditions, world, moment, flight, slowdown, taken, refused, answer_by)
     places = _take_place(world, moment, answer)
     uplink = send(rules, conditions, world, moment, flight, answer.sent)
     answers, skipped = world.answers, nothing_skipped(len(rows))
     first = world.frame + ONE
     if rules.longest_interval > 1:
-        first = world.frame + rules.interval.take(rows)
+        first = world.frame + _interval(rules, conditions, world, flight, answer, slowdown, taken)
         answers = with_answer(world, answer)
         skipped = skip(rules, conditions, world, answers, first)
-    following = _advance(rules, conditions, moment, places, uplink.sent, flight, answer, first)
+    following = _advance(rules, conditions, moment, places, uplink.sent, flight, answer, slowdown, first)
     on_time_frac, fallback_frac = _count_outcomes(world, places, answer, following)
     unheard = (uplink.samples[Sample.AT_S, :-1] > following.now_s).astype(np.float64)
     after = World(
@@ -82,23 +83,46 @@ def transition(
         answers=answers,
         **uplink._asdict(),
     )
-    return after, _record(rules, conditions, world, flight, answer, skipped, following, rows)
+    return after, _record(rules, conditions, world, flight, answer, skipped, following, taken)
 
 
-def _taken(rules: Rules, world: World, moment: Moment, rows: Ints, answer_by: Floats) -> Ints:
-    """The rows that are carried out: a local one where an offload was decided and the link cannot take it."""
-    full = world.told - world.heard >= _FULL
-    refused = (moment.down | full) & rules.offload.take(rows)
-    if not np.count_nonzero(refused):
+def _refused(rules: Rules, conditions: Conditions, world: World, moment: Moment, rows: Ints) -> Bools:
+    """Where an offload was decided that cannot be carried out: the link is down or holds too much, all places in flight
+    are taken, or one was not answered in time and nothing has been heard since."""
+    oldest = world.places[Place.RELEASE_S].ravel().take((world.sent % moment.places) * moment.batch + moment.row)
+    full = (world.told - world.heard >= _FULL) | (oldest > world.now_s)
+    overdue_from = world.places[Place.OVERDUE_S, :-1]
+    overdue = count_rows((overdue_from > heard_s(rules, conditions, world)) & (overdue_from <= world.now_s)) > ZERO
+    in_vain = overdue & ~rules.alone.hopeless(conditions.deadline_s, world.device_slowdown)
+    return np.asarray((moment.down | full | in_vain) & rules.offload.take(rows))
+
+
+def _taken(rules: Rules, conditions: Conditions, world: World, moment: Moment, rows: Ints, refused: Bools) -> Ints:
+    """The rows that are carried out: a local one where the decision was refused, or the link is down."""
+    questioned = refused | moment.down
+    if not np.count_nonzero(questioned):
         return rows
-    choice = _fallback_choice(rules, answer_by - world.now_s, world.device_slowdown)
-    return np.asarray(select(refused, rules.frontier.take(choice), rows))
+    at, taken = np.flatnonzero(questioned), rows.copy()
+    situation = _situation(conditions, world, world.now_s, world.device_slowdown, at)
+    taken[at] = rules.alone.instead(situation, rows[at])
+    return taken
 
 
-def _fallback_choice(rules: Rules, left_s: Floats, slowdown: Floats) -> Ints:
-    """The most accurate row of the frontier that fits what is left of the deadline, else the fastest."""
-    fits = rules.frontier_s.searchsorted(left_s / (slowdown * _MARGIN), side="right")
-    return np.asarray(np.maximum(fits - ONE, _NONE))
+def _situation(conditions: Conditions, world: World, now_s: Floats, slowdown: Floats, at: Ints) -> Situation:
+    """Of the frame at hand in the given environments, at a given moment."""
+    age = now_s[at] - world.capture_s[at]
+    return Situation(age, conditions.deadline_s[at], conditions.interval_s[at], slowdown[at])
+
+
+def _fallback_rows(
+    rules: Rules, conditions: Conditions, world: World, flight: Flight, slowdown: Floats, taken: Ints, at: Ints
+) -> Ints:
+    """Rows of fallbacks that follow their heads at once: the link went down meanwhile."""
+    end, interval = flight.end_s[at], rules.interval.take(taken[at])
+    captured = np.minimum((end / conditions.interval_s[at] + _TICK).astype(np.int64) + ONE, conditions.frames[at])
+    waiting = np.clip(captured - world.frame[at] - interval, 0, rules.queue_limit)
+    share = (interval * conditions.interval_s[at] - flight.head_s[at]) / (1 + waiting)
+    return rules.alone.fallback(_situation(conditions, world, flight.end_s, slowdown, at), interval, share)
 
 
 def _answer(
@@ -109,7 +133,7 @@ def _answer(
     flight: Flight,
     slowdown: Floats,
     taken: Ints,
-    rows: Ints,
+    refused: Bools,
     answer_by: Floats,
 ) -> Answer:
     """The first of: the local answer, the reply, the fallback; or silence."""
@@ -117,28 +141,52 @@ def _answer(
     sent = rules.offload.take(taken)
     due = answer_by - fallback_reserve_s(rules.fastest_s * slowdown)
     falls_back = sent & (end <= due) & (reply > due)
-    given = select(sent, reply, end)
+    given, row = select(sent, reply, end), select(falls_back, rules.fastest, taken)
     if np.count_nonzero(unsent := sent & link_is_down(world, end)):
         sent = sent & ~unsent
-        due = select(unsent, end, due)
         falls_back = (falls_back & sent) | (unsent & (end < answer_by))
+        row = select(unsent & falls_back, rules.fastest, row)
+        if len(at := np.flatnonzero(unsent & (end < due))):
+            row[at] = _fallback_rows(rules, conditions, world, flight, slowdown, taken, at)
+        due = select(unsent, end, due)
         given[unsent] = np.inf
     start = np.maximum(due, world.fallback_end_s)
-    choice = _fallback_choice(rules, answer_by - start, slowdown)
-    busy = rules.frontier_s.take(choice) * moment.fallback_pace * falls_back
-    np.copyto(given, start + busy, where=falls_back)
+    fallback_s = select(falls_back, start, moment.never_s)
+    overdue = np.minimum(np.maximum(answer_by, end), fallback_s)
     give_up = np.maximum(moment.give_up_s, end)
+    if np.count_nonzero(hopeless := falls_back & rules.alone.hopeless(answer_by - start, slowdown)):
+        falls_back = falls_back & ~hopeless
+        row = select(hopeless, taken, row)
+        give_up, given[hopeless] = select(hopeless, start, give_up), np.inf
+    busy = rules.costs[Cost.HEAD_S].take(row) * moment.fallback_pace * falls_back
+    np.copyto(given, start + busy, where=falls_back)
     silent = (given > give_up) & ~falls_back
     return Answer(
-        row=select(falls_back, rules.frontier.take(choice), taken),
+        row=row,
         sent=sent,
         settled_s=select(silent, give_up, given),
         on_time=given <= answer_by,
         silent=silent,
-        fell_back=falls_back | (taken != rows),
-        fallback_s=select(falls_back, start, moment.never_s),
+        fell_back=falls_back | refused,
+        fallback_s=fallback_s,
         fallback_busy_s=busy,
+        overdue_s=select(reply > overdue, overdue, moment.never_s),
     )
+
+
+def _interval(
+    rules: Rules, conditions: Conditions, world: World, flight: Flight, answer: Answer, slowdown: Floats, taken: Ints
+) -> Ints:
+    """Frames until the next one that may be run. A fallback that begins before that one can be decided, and takes
+    longer than its share of the device's time, covers those that pass meanwhile."""
+    interval = rules.interval.take(taken)
+    free = np.maximum(flight.end_s, (world.frame + interval) * conditions.interval_s)
+    if not len(at := np.flatnonzero((answer.fallback_busy_s > ZERO) & (answer.fallback_s <= free))):
+        return interval
+    share = interval[at] * conditions.interval_s[at] - flight.head_s[at]
+    situation = _situation(conditions, world, answer.fallback_s, slowdown, at)
+    interval[at] = rules.alone.stretched(situation, interval[at], answer.row[at], share)
+    return interval
 
 
 def _take_place(world: World, moment: Moment, answer: Answer) -> Floats:
@@ -152,6 +200,7 @@ def _take_place(world: World, moment: Moment, answer: Answer) -> Floats:
     flat[Place.FALLBACK_BUSY_S][place] = answer.fallback_busy_s
     flat[Place.SETTLE_S][place] = answer.settled_s
     flat[Place.ON_TIME][place] = answer.on_time
+    flat[Place.OVERDUE_S][place] = answer.overdue_s
     flat[Place.FELL_BACK][place] = answer.fell_back & answer.on_time
     return places
 
@@ -164,11 +213,15 @@ def _advance(
     sent: Ints,
     flight: Flight,
     answer: Answer,
+    slowdown: Floats,
     first: Ints,
 ) -> _Next:
-    """The next moment at which the device is free, may send and has a frame; ``first`` is the next one that is run."""
-    oldest = places[Place.RELEASE_S].ravel().take((sent % moment.places) * moment.batch + moment.row)
-    now = np.maximum(np.maximum(flight.end_s, oldest), first * conditions.interval_s)
+    """The next moment at which the device is free and has a frame; ``first`` is the next one that is run. Where the
+    device alone is too slow for the deadline, a place must be free, too."""
+    now = np.maximum(flight.end_s, first * conditions.interval_s)
+    if np.count_nonzero(needs_place := rules.alone.hopeless(conditions.deadline_s, slowdown)):
+        oldest = places[Place.RELEASE_S].ravel().take((sent % moment.places) * moment.batch + moment.row)
+        now = np.maximum(now, select(needs_place, oldest, filled(len(now), 0.0)))
     starts = places[Place.FALLBACK_S, :-1]
     ends = starts + places[Place.FALLBACK_BUSY_S, :-1]
     at_once = (answer.fallback_busy_s > ZERO) & ~answer.sent

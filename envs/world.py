@@ -17,6 +17,7 @@ from controller.telemetry import MAX_UNANSWERED
 from controller.uplink import FLOOR_BPS
 from envs.conditions import Conditions
 from envs.rules import Rules
+from runtime.device_session import HEARTBEAT_S
 
 #: Remembered uplink samples: those of the history, and those still to come; a power of two.
 SAMPLES_KEPT = 16
@@ -43,7 +44,8 @@ class Place:
     SETTLE_S: Final = 3  # when its outcome is known; infinite once it was counted
     ON_TIME: Final = 4
     FELL_BACK: Final = 5  # and that on time
-    COUNT: Final = 6
+    OVERDUE_S: Final = 6  # from when on it counts as not answered in time; infinite if it is
+    COUNT: Final = 7
 
 
 class Known:
@@ -72,7 +74,8 @@ ZERO, ONE = np.array(0.0), np.array(1)
 _SAMPLE_MASK = np.array(SAMPLES_KEPT - 1)
 _BEFORE_REAL = np.array(UPLINK_HISTORY - 1)
 _MEAN_OF_HISTORY = np.array(1.0 / UPLINK_HISTORY)
-_EMPTY_PLACE = np.array([-np.inf, np.inf, 0.0, np.inf, 0.0, 0.0])
+_HEARTBEAT_S, _HEARTBEATS_PER_S = np.array(HEARTBEAT_S), np.array(1.0 / HEARTBEAT_S)
+_EMPTY_PLACE = np.array([-np.inf, np.inf, 0.0, np.inf, 0.0, 0.0, np.inf])
 
 
 class World(NamedTuple):
@@ -148,6 +151,16 @@ def select(mask: Bools, new: Any, old: Any) -> Any:
     chosen = old.copy()
     np.copyto(chosen, new, where=mask)
     return chosen
+
+
+def heard_s(rules: Rules, conditions: Conditions, world: World) -> Floats:
+    """When the device last heard of its MEC: a reply, the echo of a probe, or that of a heartbeat, for which the uplink
+    must have been free."""
+    batch = len(world.now_s)
+    newest = world.samples[Sample.AT_S].ravel().take(((world.heard - ONE) & _SAMPLE_MASK) * batch + row_numbers(batch))
+    echo_s = conditions.rtt_s + rules.overhead_s
+    ping = np.floor((world.now_s - echo_s) * _HEARTBEATS_PER_S) * _HEARTBEAT_S
+    return np.asarray(np.maximum(newest, (ping + echo_s) * (world.last[Last.CROSSED_S] <= ping)))
 
 
 def link_is_down(world: World, at_s: Floats) -> Any:

@@ -17,7 +17,6 @@ from controller.base import Controller
 from controller.classical import FixedRow
 from controller.costs import CostTable
 from controller.errors import UsageError, unknown_name
-from controller.guard import Guard
 from controller.records import Decision, Outcome
 from controller.registry import CONTROLLER_NAMES, make_controller
 from controller.streaming import Stream
@@ -195,7 +194,7 @@ def device(options: DeviceOptions) -> int:
                 seen.append(outcome)
             advance(outcome)
 
-        for outcome in drive(unit, pilot, costs, log):
+        for outcome in drive(unit, pilot, log):
             record(outcome)
         unit.close()
         for outcome in unit.take_outcomes():  # of frames that an end in mid-frame left behind
@@ -305,7 +304,7 @@ def _pilot(name: str, table: CostTable, utility: Utility, options: DeviceOptions
         frozen, _ = load_policy(path, options.workload)
     costs = candidates(table, get_workload(options.workload).scenario_range())
     tuning = tuning_of(name, tunings, costs)
-    return costs, Guard(make_controller(name, costs, utility, tuning, options.seed, frozen), costs)
+    return costs, make_controller(name, costs, utility, tuning, options.seed, frozen)
 
 
 def _rows_in_use(costs: CostTable, pilot: Controller) -> list[int]:

@@ -6,9 +6,9 @@ import socket
 import time
 from collections.abc import Iterator
 
+from controller.alone import Situation
 from controller.base import Controller
 from controller.costs import CostTable
-from controller.guard import best_local_row
 from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.uplink import TraceBank
@@ -59,7 +59,7 @@ def open_device(
     )
 
 
-def drive(device: Device, controller: Controller, costs: CostTable, log: Log) -> Iterator[Outcome]:
+def drive(device: Device, controller: Controller, log: Log) -> Iterator[Outcome]:
     """Decide and execute until the source has ended; every outcome as soon as it is known."""
     while (state := device.next_decision()) is not None:
         yield from device.take_outcomes()
@@ -67,7 +67,7 @@ def drive(device: Device, controller: Controller, costs: CostTable, log: Log) ->
             row = int(controller.decide(state)[0])
         except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: the frame is answered all the same
             log(f"controller {controller.name} failed: {type(error).__name__}: {error}; answering locally")
-            row = int(best_local_row(costs, state)[0])
+            row = int(device.alone.decide(Situation.of(state))[0])
         device.execute(row)
         yield from device.take_outcomes()
     yield from device.take_outcomes()

@@ -20,7 +20,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from controller import telemetry as formulas
+from controller.alone import Alone, Situation
 from controller.costs import CostTable
 from controller.records import Outcome, Status, SystemState
 from controller.scenario import Scenario
@@ -45,7 +48,7 @@ from runtime.frames import Feed, FrameSource
 from runtime.ledger import Answer, Job, Ledger
 from runtime.link import Arrival, Clock, Connected, Link, Malformed
 from runtime.link_watch import Counts, LinkWatch
-from runtime.pace import FallbackPlan, Pace
+from runtime.pace import LastMoment, Pace
 from runtime.telemetry import Sent, Telemetry
 
 #: Longest that a device waits for its MEC before the first frame, and for the echo of its probe.
@@ -102,16 +105,21 @@ class Device:
             feed,
         )
         self._interval_s = interval_s
-        self._pace, self._plan = Pace(costs, scenario), FallbackPlan(costs)
+        self._pace = Pace(costs, scenario)
+        self.alone = Alone(costs, utility, self._limits.queue_limit)
+        self._last_moment = LastMoment(float(costs.head_s[costs.local_frontier[:1]].sum()))
+        self._overdue = False  # a frame was not answered in time, and nothing has been heard since
         self._start_s: float | None = None
         self.telemetry = Telemetry(costs, self._pace.slowdown_at(0.0), clock())
         self.counts = Counts()
         self._watch = LinkWatch(mec, self.counts, link.trouble, log, clock())
         self._stop_s = math.inf  # when an end was asked for
         self._deciding: Job | None = None
+        self._newest = -1  # frame that was decided
         self._in_flight: dict[int, Job] = {}  # request id -> job
         self._must_fall_back: list[Job] = []
         self._falling_back = False
+        self._fallback_end_s = -math.inf
         self._preempted_s = 0.0  # time given to fallbacks so far
         self._probing = False  # does the link owe us what it carries?
         self._probe_s = -math.inf  # when that was last asked
@@ -130,7 +138,7 @@ class Device:
                 self._give_up_all()
                 return None
             busy = len(self._in_flight)
-            if self._source.waiting and busy < self._limits.max_in_flight:
+            if self._source.waiting and (busy < self._limits.max_in_flight or self._useful_alone):
                 return self._take()
             if not busy and self._source.exhausted:
                 return None
@@ -144,18 +152,22 @@ class Device:
         """Carry out the decision for the frame that ``next_decision`` announced."""
         job, self._deciding = self._deciding, None
         assert job is not None, "next_decision() first"
+        decided_s = self._clock()
+        job.decide_s = decided_s - job.frame.captured_s - job.wait_s
+        alone = bool(self._costs.space.device_only[row])
+        refused = not alone and not self._link_takes_more
+        if (refused or not self._link_up) and self.alone.possible:
+            row = int(self.alone.instead(self._situation(job, decided_s), np.array([row]))[0])
         job.row = row
         self._source.skip_until(job.frame.index + self._costs.space.decisions[row].frame_interval)
         self._answer_skipped()
-        decided_s = self._clock()
-        job.decide_s = decided_s - job.frame.captured_s - job.wait_s
-        if self._costs.space.device_only[row]:
+        if alone:
             self._probe_idle(decided_s)
             self._answer_locally(job, row, Status.OK)
-        elif self._link_up and self.telemetry.unanswered < formulas.MAX_UNANSWERED:
+        elif not refused:
             self._offload(job)
-        elif self._plan.possible:
-            self._answer_locally(job, self._fallback_row(job), Status.FALLBACK)
+        elif self.alone.possible:
+            self._answer_locally(job, row, Status.FALLBACK)
         else:
             self._ledger.given_up(job, decided_s)
 
@@ -212,6 +224,7 @@ class Device:
     def _take(self) -> SystemState:
         now_s = self._clock()
         frame = self._source.waiting.popleft()
+        self._newest = frame.index
         self._deciding = Job(frame, now_s - frame.captured_s)
         return self.telemetry.state(
             now_s,
@@ -228,6 +241,25 @@ class Device:
         """The link is up and has told what it carries. What was known before it went silent is no ground to load it
         again, and a payload ahead of the probe would be in its sample."""
         return self._session.state is LinkState.UP and not self._probing
+
+    @property
+    def _link_takes_more(self) -> bool:
+        """Whether an offload can be carried out now, and is likely to be answered."""
+        full = len(self._in_flight) >= self._limits.max_in_flight
+        full = full or self.telemetry.unanswered >= formulas.MAX_UNANSWERED
+        return self._link_up and not full and not (self._overdue and self._useful_alone)
+
+    @property
+    def _useful_alone(self) -> bool:
+        """Whether a frame that is not offloaded can be in time. Where none can, a frame loses nothing by being
+        offloaded in vain, or by waiting for a place in flight."""
+        known = (np.array(self._scenario.deadline_s), np.array(self.telemetry.device_slowdown))
+        return self.alone.possible and not self.alone.hopeless(*known)
+
+    def _situation(self, job: Job, now_s: float) -> Situation:
+        """One row, for what the device answers alone."""
+        known = (now_s - job.frame.captured_s, self._scenario.deadline_s, self._interval_s)
+        return Situation(*(np.array([value]) for value in (*known, self.telemetry.device_slowdown)))
 
     def _answer_locally(self, job: Job, row: int, status: Status) -> None:
         began_s = self._clock()
@@ -265,15 +297,36 @@ class Device:
 
     def _set_timers(self, job: Job, now_s: float) -> None:
         """When to fall back, or not at all when that moment has passed already; and when to give up."""
-        captured_s, deadline_s = job.frame.captured_s, self._scenario.deadline_s
-        job.give_up_s = captured_s + formulas.GIVE_UP_DEADLINES * deadline_s
-        fall_back_s = self._plan.latest_start_s(captured_s + deadline_s, self.telemetry.device_slowdown)
-        if now_s <= fall_back_s:
+        job.give_up_s = job.frame.captured_s + formulas.GIVE_UP_DEADLINES * self._scenario.deadline_s
+        fall_back_s = self._latest_start_s(job)
+        if now_s <= fall_back_s and self.alone.possible:
             job.fall_back_s = fall_back_s
+        else:
+            job.expected_s = max(job.frame.captured_s + self._scenario.deadline_s, now_s)
 
-    def _fallback_row(self, job: Job) -> int:
-        left_s = job.frame.captured_s + self._scenario.deadline_s - self._clock()
-        return self._plan.row(left_s, self.telemetry.device_slowdown)
+    def _latest_start_s(self, job: Job) -> float:
+        """When a fallback must begin, as far as is known now."""
+        reserve_s = self._last_moment.reserve_s(self.telemetry.device_slowdown)
+        return job.frame.captured_s + self._scenario.deadline_s - reserve_s
+
+    def _hopeless(self, job: Job, now_s: float) -> bool:
+        left_s = job.frame.captured_s + self._scenario.deadline_s - now_s
+        return bool(self.alone.hopeless(np.array(left_s), np.array(self.telemetry.device_slowdown)))
+
+    def _fallback_row(self, job: Job, now_s: float) -> int:
+        """At the last moment the fastest row; before, the best that fits the frame's share of the device's time, which
+        others that wait have a part of. Frames that pass meanwhile are skipped if it takes longer than the share."""
+        situation, interval = self._situation(job, now_s), self._costs.space.frame_interval[[job.row]]
+        share_s = interval * self._interval_s - job.busy_s
+        row = np.array([self.alone.fastest])
+        if now_s < self._latest_start_s(job):
+            waiting = len(self._must_fall_back) + len(self._source.waiting)
+            row = self.alone.fallback(situation, interval, share_s / (1 + waiting))
+        if job.frame.index == self._newest:
+            frames = int(self.alone.stretched(situation, interval, row, share_s)[0])
+            self._source.skip_until(job.frame.index + frames)
+            self._answer_skipped()
+        return int(row[0])
 
     # Computing ----------------------------------------------------------------------------------------------
 
@@ -297,7 +350,7 @@ class Device:
 
     def _wait(self, until_s: float) -> None:
         """Idle until something may have happened."""
-        timers = [min(job.fall_back_s, job.give_up_s) for job in self._in_flight.values()]
+        timers = [min(job.fall_back_s, job.expected_s, job.give_up_s) for job in self._in_flight.values()]
         if self._falling_back:
             timers = []  # they are looked at when this fallback ends
         abandon_s = self._stop_s + STOP_WAIT_S
@@ -350,7 +403,7 @@ class Device:
                     self._link.disconnect()
 
     def _answered(self, action: Answered, at_s: float) -> None:
-        reply = action.reply
+        reply, self._overdue = action.reply, False
         self.telemetry.on_reply(reply, at_s)
         job = self._in_flight.pop(reply.request_id, None)
         if job is None:
@@ -375,7 +428,7 @@ class Device:
 
     def _lost(self, action: Unanswered, at_s: float) -> None:
         if isinstance(action, Expired):
-            (request_id,) = action.request_ids
+            (request_id,), self._overdue = action.request_ids, False
             self.telemetry.on_expired(request_id, action.queue_s, at_s)
         self.telemetry.on_unanswered(action.request_ids)
         for request_id in action.request_ids:
@@ -383,8 +436,8 @@ class Device:
                 self._unanswered(job, self._clock())
 
     def _unanswered(self, job: Job, now_s: float) -> None:
-        """The MEC will not answer: fall back at once, unless the deadline has passed."""
-        if now_s < job.frame.captured_s + self._scenario.deadline_s and self._plan.possible:
+        """The MEC will not answer: fall back at once, if anything can still be in time."""
+        if self.alone.possible and not self._hopeless(job, now_s):
             self._must_fall_back.append(job)
         else:
             self._ledger.given_up(job, now_s)
@@ -392,7 +445,7 @@ class Device:
     def _echoed(self, action: Echoed) -> None:
         """The bare echo of a link that came up calls for the probe: a sample needs the round trip, and by then whatever
         was lost on the way has crossed. A later bare echo says that the probe was lost, for order is kept."""
-        now_s = self._clock()
+        now_s, self._overdue = self._clock(), False
         self.telemetry.on_echo(action.padding_bytes, action.elapsed_s, now_s)
         if action.padding_bytes:
             self._probing = False
@@ -412,24 +465,34 @@ class Device:
 
     def _link_changed(self, action: LinkChanged) -> None:
         self._watch.on_change(action.state, action.why, self._clock())
-        self._probing, self._probe_s = action.state is LinkState.UP, -math.inf
+        self._probing, self._probe_s, self._overdue = action.state is LinkState.UP, -math.inf, False
         if self._probing:
             self.telemetry.mec_slowdown = self._session.mec_slowdown
 
     def _run_timers(self, now_s: float) -> None:
         for request_id, job in list(self._in_flight.items()):
+            if job.fall_back_s < math.inf:
+                job.fall_back_s = self._latest_start_s(job)
             if job.fall_back_s <= now_s:
                 del self._in_flight[request_id]
                 self._must_fall_back.append(job)
-            elif job.give_up_s <= now_s:
+                self._overdue = True
+            elif job.expected_s <= now_s:
+                job.expected_s = math.inf
+                self._overdue = True
+            if job.give_up_s <= now_s:
                 del self._in_flight[request_id]
                 self._ledger.given_up(job, now_s)
         while self._must_fall_back and not self._falling_back:
             self._fall_back(self._must_fall_back.pop(0))
 
     def _fall_back(self, job: Job) -> None:
+        began_s = self._clock()
+        if self._hopeless(job, began_s):
+            self._ledger.given_up(job, began_s)
+            return
         self._falling_back = True
-        began_s, row = self._clock(), self._fallback_row(job)
+        row, slowdown = self._fallback_row(job, began_s), self.telemetry.device_slowdown
         head = self._run(job, row)
         now_s = self._clock()
         self._falling_back = False
@@ -437,6 +500,10 @@ class Device:
         if head is None:
             self._ledger.given_up(job, now_s)
             return
+        if job.fall_back_s <= began_s:
+            due_s = max(job.fall_back_s, self._fallback_end_s)
+            self._last_moment.learn(now_s - due_s, slowdown, self._scenario.deadline_s)
+        self._fallback_end_s = now_s
         self._ledger.answered(
             job,
             now_s,

@@ -31,6 +31,7 @@ class Job:
     payload_bytes: int = 0
     sent_s: float = math.nan
     fall_back_s: float = math.inf
+    expected_s: float = math.inf  # no fallback is to come, and from then on it counts as not answered in time
     give_up_s: float = math.inf
 
 

@@ -1,4 +1,4 @@
-"""How long does the emulated device take, and when must it fall back to what?
+"""How long does the emulated device take, and when must it fall back?
 
 A weak device is emulated on a strong machine: the computation is real, then the device idles until the profiled time x
 slowdown / (1 - load of the moment) has passed, and somewhat more or less, for no head takes as long as the last one.
@@ -14,6 +14,12 @@ import numpy as np
 from controller import telemetry as formulas
 from controller.costs import CostTable
 from controller.scenario import HEAD_NOISE_FRAC, LOAD_STEP_S, Scenario
+
+#: Of an overrun that is longer than any expected, so much is believed; one that does not come again is forgotten over
+#: some dozens of fallbacks. It never takes more of the deadline than this.
+_BELIEVED_FRAC = 0.5
+_KEPT_FRAC = 0.98
+_MOST_OVERRUN_FRAC = 0.25
 
 
 class Pace:
@@ -38,24 +44,26 @@ class Pace:
         return float(self._head_s[row]) * slowdown * math.exp(HEAD_NOISE_FRAC * self._luck.standard_normal())
 
 
-class FallbackPlan:
-    """What a device knows of its own answers: rows of the local frontier, fastest first."""
+class LastMoment:
+    """By when must a fallback begin, so that the fastest local row ends in time?
 
-    def __init__(self, costs: CostTable) -> None:
-        self._rows = costs.local_frontier
-        self._head_s = costs.head_s[self._rows]
+    A fallback takes more than its head where the machine is busy, or where a stage of the head that it preempts must
+    end first. How much more is learnt from those before. Owns that estimate.
+    """
 
-    @property
-    def possible(self) -> bool:
-        return len(self._rows) > 0
+    def __init__(self, fastest_s: float) -> None:
+        self._fastest_s = fastest_s
+        self._overrun_s = 0.0
 
-    def latest_start_s(self, deadline_s: float, slowdown: float) -> float:
-        """By when a fallback must start to be in time for a deadline (a point in time); never, without local rows."""
-        if not self.possible:
-            return math.inf
-        return deadline_s - float(formulas.fallback_reserve_s(self._head_s[0] * slowdown))
+    def reserve_s(self, slowdown: float) -> float:
+        """How long before the deadline it must begin."""
+        return float(formulas.fallback_reserve_s(np.array(self._fastest_s * slowdown))) + self._overrun_s
 
-    def row(self, left_s: float, slowdown: float) -> int:
-        """The most accurate row that fits what is left, else the fastest."""
-        fits = formulas.FALLBACK_MARGIN * self._head_s * slowdown <= left_s
-        return int(self._rows[max(int(fits.sum()) - 1, 0)])
+    def learn(self, took_s: float, slowdown: float, deadline_s: float) -> None:
+        """One that was due at a moment ended ``took_s`` later."""
+        overrun_s = took_s - formulas.FALLBACK_MARGIN * self._fastest_s * slowdown
+        if overrun_s > self._overrun_s:
+            most_s = _MOST_OVERRUN_FRAC * deadline_s
+            self._overrun_s = min(self._overrun_s + _BELIEVED_FRAC * (overrun_s - self._overrun_s), most_s)
+        else:
+            self._overrun_s *= _KEPT_FRAC

@@ -6,6 +6,7 @@ from ``envs`` only what is luck (the noise of a frame, the path of the MEC's que
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -22,7 +23,8 @@ from envs.rules import TwinCalibration, _draw_luck
 from runtime.recorded import PayloadBytes, payload_key
 
 PROBE_BYTES, SAMPLE_AGE_S = 1024, 2.0
-SILENCE_S = 0.875
+SILENCE_S, HEARTBEAT_S = 0.875, 0.25
+HEAD_RESERVE, SLACK_S, HORIZON = 0.08, 0.002, 20
 
 
 @dataclass
@@ -45,6 +47,7 @@ class Pending:
     settle_s: float
     on_time: bool
     fell_back: bool
+    overdue_s: float  # from when on it counts as not answered in time
     counted: bool = False
 
 
@@ -141,12 +144,89 @@ class ReferenceTwin:
     def unheard(self) -> int:
         return sum(sample.at_s > self.now_s for sample in self.told)
 
-    def fallback_row(self, left_s: float, slowdown: float) -> int:
-        chosen = int(self.costs.local_frontier[0])
-        for row in self.costs.local_frontier:
-            if FALLBACK_MARGIN * self.costs.head_s[row] * slowdown <= left_s:
-                chosen = int(row)
-        return chosen
+    def heard_s(self) -> float:
+        """The last word of the MEC: of a request or a probe, or the echo of a heartbeat that found the uplink free."""
+        heard = [sample.at_s for sample in self.told if sample.at_s <= self.now_s]
+        echo_s = self.scenario.rtt_s + self.calibration.overhead_s
+        ping_s = math.floor((self.now_s - echo_s) / HEARTBEAT_S) * HEARTBEAT_S
+        return max([0.0, *heard[-1:], *([ping_s + echo_s] if self.link_free_s <= ping_s else [])])
+
+    def overdue(self) -> bool:
+        last = self.pending[-self.max_in_flight :]
+        return any(self.heard_s() < request.overdue_s <= self.now_s for request in last)
+
+    # What the device answers alone --------------------------------------------------------------------------
+
+    def fastest(self) -> int:
+        return int(self.costs.local_frontier[0])
+
+    def hopeless(self, left_s: float) -> bool:
+        return bool(left_s < (1 - HEAD_RESERVE) * self.costs.head_s[self.fastest()] * self.device_slowdown)
+
+    def likely(self, left_s: float, head_s: float) -> float:
+        return min(max(0.5 + (left_s / head_s - 1) / (2 * HEAD_RESERVE), 0.0), 1.0)
+
+    def on_time(self, head_s: float, age_s: float, period_s: float) -> float:
+        """How likely an answer is in time in the long run."""
+        fresh_s = self.scenario.deadline_s - SLACK_S
+        if head_s > period_s:
+            return min(max((fresh_s - head_s) / self.interval_s - (self.queue_limit - 1), 0.0), 1.0)
+        late_s = max(head_s * (1 + HEAD_RESERVE) - (fresh_s - age_s), 0.0)
+        late_frames = (1 + late_s / max(period_s - head_s, 1e-9)) * period_s / self.interval_s
+        share = min(late_frames / HORIZON, 1.0)
+        return share * self.likely(fresh_s - age_s, head_s) + (1 - share) * self.likely(fresh_s, head_s)
+
+    def worth(self, head_s: float, period_s: float, score: float, frames: int) -> float:
+        """Utility per frame in the long run."""
+        lost = max(head_s - period_s, 0.0) / self.interval_s
+        energy = self.utility.energy_weight_per_j * self.utility.energy_j(head_s, 0.0)
+        return (score - energy - self.utility.drop_penalty * lost) / (frames + lost)
+
+    def local_worth(self, row: int, age_s: float) -> float:
+        c, interval_s = self.costs, self.interval_s
+        frames = c.space.decisions[row].frame_interval
+        head_s, period_s = float(c.head_s[row]) * self.device_slowdown, frames * interval_s
+        score = float(c.accuracy[row]) * self.on_time(head_s, age_s, period_s)
+        kept = self.likely(self.scenario.deadline_s - SLACK_S - age_s, head_s) >= 1
+        fits_queue = age_s + head_s * (1 + HEAD_RESERVE) <= period_s + self.queue_limit * interval_s
+        if head_s > period_s:
+            age_s = (self.queue_limit - 0.5) * interval_s
+        for ahead in range(1, frames):  # frames that are not run have the answer before until this one is out
+            out = age_s + head_s <= ahead * interval_s
+            score += float(c.accuracy_at(ahead if out else ahead + frames)[row])
+        return self.worth(head_s, period_s, score, frames) + 10 * (head_s <= period_s and kept and fits_queue)
+
+    def instead(self, decided: int) -> int:
+        age_s = self.now_s - self.frame * self.interval_s
+        worth = {int(row): self.local_worth(int(row), age_s) for row in np.flatnonzero(self.costs.space.device_only)}
+        best = max(worth, key=lambda row: worth[row])
+        return decided if decided in worth and worth[decided] >= worth[best] - 0.005 else best
+
+    def fallback_row(self, row: int, end_s: float, head_s: float) -> int:
+        """Of a fallback long before its deadline, right after the head of its frame."""
+        c, frames = self.costs, self.costs.space.decisions[row].frame_interval
+        captured = sum(number * self.interval_s <= end_s + 1e-9 for number in range(self.scenario.frames))
+        waiting = min(max(captured - self.frame - frames, 0), self.queue_limit)
+        share_s = (frames * self.interval_s - head_s) / (1 + waiting)
+        age_s = end_s - self.frame * self.interval_s
+
+        def worth(local: int) -> float:
+            local_s = float(c.head_s[local]) * self.device_slowdown
+            score = float(c.accuracy[local]) * (self.on_time(local_s, age_s, share_s) + frames - 1)
+            kept = local_s <= share_s and self.likely(self.scenario.deadline_s - SLACK_S - age_s, local_s) >= 1
+            return self.worth(local_s, share_s, score, frames) + 10 * kept
+
+        return max(map(int, c.local_frontier), key=worth)
+
+    def stretched(self, row: int, answer_row: int, start_s: float, end_s: float, head_s: float) -> int:
+        """Frames until the next that may be run, after a fallback."""
+        frames = self.costs.space.decisions[row].frame_interval
+        local_s = float(self.costs.head_s[answer_row]) * self.device_slowdown
+        next_s = max(end_s, (self.frame + frames) * self.interval_s)
+        if start_s > next_s or local_s <= frames * self.interval_s - head_s:
+            return frames
+        until = math.ceil((start_s - self.frame * self.interval_s + local_s) / self.interval_s)
+        return max(frames, min(until, self.costs.longest_interval))
 
     def wait_at_mec(self, arrival_s: float) -> tuple[float, float]:
         level = min(round(self.at(self.mec_load, arrival_s) * 100), 95)
@@ -169,9 +249,13 @@ class ReferenceTwin:
         capture_s = self.frame * self.interval_s
         answer_by_s = capture_s + s.deadline_s
         row, fell_back = decided, False
-        full = self.unheard() >= MAX_UNANSWERED
+        full = self.unheard() >= MAX_UNANSWERED or self.oldest_release_s() > self.now_s
+        full = full or (self.overdue() and not self.hopeless(s.deadline_s))
         if not space.device_only[decided] and (self.is_down(self.now_s) or full):
-            row, fell_back = self.fallback_row(answer_by_s - self.now_s, self.device_slowdown), True
+            row, fell_back = self.instead(decided), True
+        elif self.is_down(self.now_s):
+            row = self.instead(decided)
+        frames = space.decisions[row].frame_interval
         head_s = self.device_s(row, self.now_s, self.luck_of(0))
         end_s = self.now_s + self.calibration.decide_s + head_s
         for start_s, busy_s in self.fallbacks:
@@ -191,20 +275,28 @@ class ReferenceTwin:
                 falls_back = end_s <= due_s < answered_s
             else:
                 answered_s, due_s, falls_back = np.inf, end_s, end_s < answer_by_s
+            start_s = np.inf
             if falls_back:
                 start_s = max(due_s, self.fallbacks[-1][0] + self.fallbacks[-1][1] if self.fallbacks else 0.0)
-                answer_row = self.fallback_row(answer_by_s - start_s, self.device_slowdown)
+            if falls_back and self.hopeless(answer_by_s - start_s):
+                answered_s, silent = start_s, True
+            elif falls_back:
+                answer_row = self.fastest()
+                if not sent and end_s < answer_by_s - (reserve_s + FALLBACK_SLACK_S):
+                    answer_row = self.fallback_row(row, end_s, head_s)
                 extra_s = self.device_s(answer_row, self.now_s, self.luck_of(1))
                 answered_s, busy_s, fell_back = start_s + extra_s, busy_s + extra_s, True
                 self.fallbacks.append((start_s, extra_s))
+                frames = self.stretched(row, answer_row, start_s, end_s, head_s)
                 if not sent:
                     busy_until_s = answered_s
             elif answered_s > give_up_s:
                 answered_s, silent = give_up_s, True
             if sent:
-                release_s = min(answered_s, start_s if falls_back else np.inf)
-                late = answered_s > answer_by_s
-                self.pending.append(Pending(release_s, answered_s, not late, fell_back and not late))
+                release_s = min(answered_s, start_s)
+                late = answered_s > answer_by_s or silent
+                overdue_s = start_s if falls_back else max(answer_by_s, end_s) if late else np.inf
+                self.pending.append(Pending(release_s, answered_s, not late, fell_back and not late, overdue_s))
         on_time = answered_s <= answer_by_s and not silent
         sample_index = (s.first_sample + self.frame) % self.score.shape[1]
         score = 0.0 if silent else float(self.score[space.variant[answer_row], sample_index])
@@ -214,7 +306,7 @@ class ReferenceTwin:
             self.answers.append((answered_s, self.frame, answer_row))
         if not sent and self.now_s + self.calibration.decide_s - self.reply_s >= SAMPLE_AGE_S:
             self.probe_idle(self.now_s + self.calibration.decide_s)
-        following = self.frame + space.decisions[decided].frame_interval
+        following = self.frame + frames
         skipped_score = self.skip(min(following, s.frames))
         frame, dropped = self.frame, self.advance(busy_until_s, following)
         self.count(None if sent else (on_time, on_time and fell_back), dropped)
@@ -277,11 +369,15 @@ class ReferenceTwin:
             self.down = (self.down[0] if self.down[1] > from_s else from_s, self.probe(reply_s))
         return reply_s, transmit_s
 
+    def oldest_release_s(self) -> float:
+        """When the place is free that the next request takes."""
+        return self.pending[-self.max_in_flight].release_s if len(self.pending) >= self.max_in_flight else -np.inf
+
     def advance(self, busy_until_s: float, first: int) -> int:
         """Move to the next decision point; how many frames were dropped on the way."""
         now_s = max(busy_until_s, first * self.interval_s)
-        if len(self.pending) >= self.max_in_flight:
-            now_s = max(now_s, self.pending[-self.max_in_flight].release_s)
+        if self.hopeless(self.scenario.deadline_s):
+            now_s = max(now_s, self.oldest_release_s())
         for start_s, duration_s in self.fallbacks:
             if start_s <= now_s:
                 now_s = max(now_s, start_s + duration_s)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from controller.base import Controller
 from controller.costs import CostTable
 from controller.errors import RemoteProtocolError
 from controller.records import Decision, Outcome
@@ -19,6 +20,7 @@ from controller.space import DecisionSpace
 from controller.uplink import Trace, TraceBank
 from controller.utility import Utility
 from runtime import wire
+from runtime.daemon import drive
 from runtime.device import Device, Limits
 from runtime.device_session import DeviceSession
 from runtime.link import Arrival, Event, Malformed, NoConnection
@@ -130,6 +132,8 @@ class SimMec:
     hung: bool = False  # accepts and stays silent
     forgotten: bool = False  # the connection is dead and nobody says so; a new one is not
     connections: int = 1
+    held: bool = False  # the link keeps what either side says, and hands it over later
+    bundle: wire.Held = HELD
     slowdown: float = 1.0
     reject: wire.RejectReason | None = None
     spoil: Callable[[wire.InferReply], tuple[wire.AnyMessage, bytes] | bytes] | None = None
@@ -140,17 +144,40 @@ class SimMec:
         self._free_s = -math.inf
         self._events: list[tuple[float, int, Event]] = []
         self._order = itertools.count()
+        self._kept: list[wire.AnyMessage] = []
+        self._plan: list[tuple[float, Callable[[SimMec], None]]] = []
+
+    def plan(self, at_s: float, change: Callable[[SimMec], None]) -> None:
+        """Change something at a point in time, whatever the device does then."""
+        self._plan = sorted([*self._plan, (at_s, change)], key=lambda planned: planned[0])
+
+    def die(self) -> None:
+        """``kill -9``: what it was to say is lost."""
+        self.reachable, self._events = False, []
+
+    def restart(self) -> None:
+        self.reachable, self.instance, self._free_s = True, self.instance + 1, -math.inf
+
+    def release(self) -> None:
+        """The link is not held any more: what it kept arrives now."""
+        self.held, kept, self._kept = False, self._kept, []
+        for message in kept:
+            self._deliver(message)
 
     # The inner link that the ShapedLink wraps.
 
     def start(self, origin_s: float) -> None: ...
 
     def send(self, message: wire.Sendable, buffer: wire.Buffer) -> None:
+        self._come_to_pass()
         if not self.reachable:
             self._later(self.clock(), NoConnection())
-            return
-        if self.hung or self.forgotten:
-            return
+        elif self.held:
+            self._kept.append(message)
+        elif not (self.hung or self.forgotten):
+            self._deliver(message)
+
+    def _deliver(self, message: wire.Sendable) -> None:
         answer, at_s = self._answer(message)
         if isinstance(answer, bytes):
             self._later(at_s, Malformed(RemoteProtocolError("got garbage; expected a message")))
@@ -161,7 +188,7 @@ class SimMec:
         now_s = self.clock()
         match message:
             case wire.Hello():
-                return (wire.Welcome(f"mec-{self.instance}", HELD, self.slowdown), b""), now_s
+                return (wire.Welcome(f"mec-{self.instance}", self.bundle, self.slowdown), b""), now_s
             case wire.Ping():
                 return (wire.Pong(message.ping_id), b""), now_s
             case wire.InferRequest():
@@ -184,9 +211,14 @@ class SimMec:
     def _later(self, at_s: float, event: Event) -> None:
         heapq.heappush(self._events, (at_s, next(self._order), event))
 
+    def _come_to_pass(self) -> None:
+        while self._plan and self._plan[0][0] <= self.clock():
+            self._plan.pop(0)[1](self)
+
     def receive(self) -> list[Event]:
-        events = []
-        while self._events and self._events[0][0] <= self.clock():
+        self._come_to_pass()
+        events: list[Event] = []
+        while not self.held and self._events and self._events[0][0] <= self.clock():
             events.append(heapq.heappop(self._events)[2])
         return events
 
@@ -198,14 +230,15 @@ class SimMec:
 
     def disconnect(self) -> None:
         self._events.clear()
+        self._kept.clear()
         self.forgotten = True
 
     def trouble(self) -> str:
         return "" if self.reachable else "connection refused"
 
     def wait(self, until_s: float) -> None:
-        if self._events:
-            until_s = min(until_s, self._events[0][0])
+        pending = [] if self.held else self._events[:1]
+        until_s = min([until_s, *(event[0] for event in pending), *(planned[0] for planned in self._plan[:1])])
         assert until_s < math.inf, "the device waits for something that will never happen"
         self.clock.now_s = max(self.clock.now_s, until_s)
 
@@ -264,4 +297,11 @@ class Simulation:
         self.device.close()
         outcomes += self.device.take_outcomes()
         assert sorted(outcome.frame for outcome in outcomes) == list(range(len(outcomes)))
+        return sorted(outcomes, key=lambda outcome: outcome.frame)
+
+    def drive(self, controller: Controller) -> list[Outcome]:
+        """Serve every frame as the daemon does, with a controller. Outcomes by frame."""
+        outcomes = list(drive(self.device, controller, lambda _: None))
+        self.device.close()
+        outcomes += self.device.take_outcomes()
         return sorted(outcomes, key=lambda outcome: outcome.frame)

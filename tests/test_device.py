@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated import FAST, GOOD, HELD, OFFLOAD, PAYLOAD_BYTES, RTT_S, SPLIT, UPLINK_BPS, Simulation
+from simulated import FAST, GOOD, HELD, OFFLOAD, PAYLOAD_BYTES, RTT_S, SPLIT, UPLINK_BPS, SimCompute, Simulation
 
 from controller.records import Outcome, Status, SystemState
 from controller.scenario import HEAD_NOISE_FRAC
@@ -77,14 +77,20 @@ class TestTimeline:
         sim = Simulation(fps=200.0, frames=30, limits=Limits(max_in_flight=3))
         seen = []
         sim.run(lambda _: OFFLOAD, lambda _: seen.append(len(sim.device._in_flight)))
-        assert max(seen) == 2  # and the one that is decided
+        assert max(seen) == 3
 
     def test_a_hopeless_uplink_is_handed_no_more_than_it_may_hold(self) -> None:
         sim = Simulation(uplink_bps=[2e4], fps=20.0, frames=60)  # half a second for each payload
         seen: list[int] = []
         outcomes = sim.run(lambda _: OFFLOAD, lambda _: seen.append(sim.device.telemetry.unanswered))
-        assert max(seen) == MAX_UNANSWERED
+        assert 0 < max(seen) < MAX_UNANSWERED  # the first one that is overdue is sign enough
         assert statuses(outcomes) == {Status.FALLBACK: 60}
+
+    def test_a_device_that_is_too_slow_alone_hands_its_uplink_no_more_than_it_may_hold(self) -> None:
+        sim = Simulation(uplink_bps=[2e4], fps=20.0, frames=60, device_slowdown=60.0, deadline_s=0.25)
+        seen: list[int] = []
+        sim.run(lambda _: OFFLOAD, lambda _: seen.append(sim.device.telemetry.unanswered))
+        assert max(seen) == MAX_UNANSWERED
 
     def test_payloads_queue_on_the_uplink(self) -> None:
         outcomes = Simulation(uplink_bps=[0.25e6], fps=30.0, frames=4, deadline_s=0.5).run(lambda _: OFFLOAD)
@@ -237,8 +243,9 @@ class TestTelemetry:
     @pytest.mark.parametrize("slowdown", [1.0, 15.0])
     @pytest.mark.parametrize("fps", [10.0, 80.0])
     def test_a_sample_is_the_uplinks_bandwidth_whatever_the_mec_and_the_backlog(
-        self, slowdown: float, fps: float
+        self, slowdown: float, fps: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(SimCompute, "STEPS", 400)  # a reply is timed when the device looks
         sim = Simulation(fps=fps, deadline_s=0.4)
         sim.mec.slowdown = slowdown
         sim.run(lambda _: OFFLOAD)
@@ -266,18 +273,18 @@ class TestTelemetry:
         assert sim.device.telemetry.mec_slowdown == pytest.approx(2.0, rel=0.01)
 
     def test_a_request_that_expires_teaches_the_queue_and_the_bandwidth(self) -> None:
-        sim = Simulation(frames=20, fps=10.0, deadline_s=0.1)
+        sim = Simulation(frames=20, fps=20.0, deadline_s=0.1)
         sim.mec.slowdown = 100.0  # a tail takes the time of two answers, so the second request waits too long
         sim.run(lambda number: FAST if number > 1 else OFFLOAD)
         telemetry = sim.device.telemetry
         assert len(sim.mec.requests) == 2
         assert telemetry._samples == 3
-        assert telemetry._mec_queue_s[-1] == pytest.approx(0.3, rel=0.05)
+        assert telemetry._mec_queue_s[-1] == pytest.approx(0.35, rel=0.05)
         assert telemetry.last_uplink_bps == pytest.approx(UPLINK_BPS, rel=0.02)
         assert telemetry.mec_slowdown == pytest.approx(100.0)  # a request that never ran tells nothing of the pace
 
     def test_the_backlog_is_what_has_not_been_heard_of(self) -> None:
-        sim = Simulation(uplink_bps=[8e6, *[0.1e6] * 9], fps=50.0, deadline_s=1.0, frames=1000)
+        sim = Simulation(uplink_bps=[8e6, *[0.1e6] * 9], fps=50.0, deadline_s=10.0, frames=1000)
         backlog = []
         for _ in range(4):
             state = sim.device.next_decision()
@@ -328,7 +335,7 @@ class TestBadMec:
         sim.mec.spoil = spoil  # type: ignore[assignment]
         outcomes = sim.run(lambda _: OFFLOAD)
         assert statuses(outcomes) == {Status.FALLBACK: 5}
-        assert sim.device.counts.peer_faults == 5
+        assert sim.device.counts.peer_faults == len(sim.mec.requests) >= 2
 
     def test_outputs_that_are_no_numbers_are_answered_locally_at_once(self) -> None:
         sim = Simulation(frames=5)

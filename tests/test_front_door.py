@@ -18,7 +18,7 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_the_decision_core_loads_numpy_and_nothing_heavy() -> None:
-    names = "features, policy, registry, space, costs, scenario, metrics, guard, latency"
+    names = "features, policy, registry, space, costs, scenario, metrics, alone, latency"
     loaded = modules_after(f"from controller import {names}")
     assert "numpy" in loaded
     assert not loaded & {"torch", "zmq", "gymnasium", "stable_baselines3", "scipy", "cv2", "runtime"}

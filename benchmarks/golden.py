@@ -1,0 +1,101 @@
+"""Did a change of the twin change what happens in an episode, and which frames? Golden episodes, before and after.
+
+``python -m benchmarks.golden record FILE`` plays the same episodes with every controller of both workloads, as they
+come with mecpilot, and keeps what became of each frame. ``python -m benchmarks.golden compare BEFORE AFTER`` counts the
+frames that differ between two such files; with one file, it plays the episodes again. Because an early difference
+moves all that follows it, the first one of each episode is told by its status before and after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from agents.evaluation import Entrants, chosen_names, entrants_of
+from agents.report import BOUND
+from agents.rollout import Episodes, play, spread_scenarios
+from agents.world import open_world
+from controller.records import Status
+from runtime.markov_traces import builtin_traces
+
+WORKLOADS = ("garments", "campus")
+SCENARIOS = 48
+#: What is kept of each frame.
+COLUMNS = ("status", "row", "latency_s", "utility")
+STATUSES = tuple(Status)
+Golden = Mapping[str, np.ndarray]  # "workload/controller/column" -> (episodes * frames,)
+
+
+def record(scenarios: int = SCENARIOS) -> dict[str, np.ndarray]:
+    """Play the golden episodes."""
+    found: dict[str, np.ndarray] = {}
+    for workload in WORKLOADS:
+        world = open_world(workload, builtin_traces("test"), "test")
+        played = spread_scenarios(world, scenarios)
+        entrants: Entrants = entrants_of(workload, ",".join(chosen_names(None, True, False)))
+        for name in entrants.names:
+            controller = entrants.make(name, world, len(played))[0]
+            columns = _columns(play(world, controller, played, oracle=name == BOUND))
+            found |= {f"{workload}/{name}/{column}": values for column, values in columns.items()}
+            print(f"{workload:<9} {name:<15} utility {columns['utility'].mean():.4f}", flush=True)
+        found[f"{workload}/frames"] = np.array(played[0].frames)
+    return found
+
+
+def _columns(episodes: Episodes) -> dict[str, np.ndarray]:
+    """What is kept, by episode and frame."""
+    f = episodes.frames
+    flags = (f.skipped, f.dropped, f.fallback, f.on_time)
+    names = (Status.SKIPPED, Status.DROPPED, Status.FALLBACK, Status.OK)
+    status = np.select(flags, [STATUSES.index(name) for name in names], STATUSES.index(Status.LATE))
+    order = np.lexsort((episodes.frame, f.episode))
+    columns = {"status": status.astype(np.int8), "row": episodes.row, "latency_s": f.latency_s, "utility": f.utility}
+    return {name: values[order] for name, values in columns.items()}
+
+
+def compare(before: Golden, after: Golden) -> None:
+    """Print what differs."""
+    names = ("differ", "episodes", "before", "after")
+    print(f"{'workload':<9} {'controller':<15} {' '.join(f'{name:>8}' for name in names)}  first differences")
+    for key in before:
+        if key.endswith("/status"):
+            _compare(key.removesuffix("/status"), before, after)
+
+
+def _compare(key: str, before: Golden, after: Golden) -> None:
+    workload, name = key.split("/")
+    differs = np.zeros(len(before[f"{key}/status"]), bool)
+    for column in COLUMNS:
+        differs |= ~np.isclose(before[f"{key}/{column}"], after[f"{key}/{column}"], rtol=1e-9, atol=1e-9)
+    frames = int(before[f"{workload}/frames"])
+    episodes = differs.reshape(-1, frames)
+    first = np.flatnonzero(episodes.any(axis=1)) * frames + episodes.argmax(axis=1)[episodes.any(axis=1)]
+    kinds = Counter(
+        f"{STATUSES[before[f'{key}/status'][place]].value}>{STATUSES[after[f'{key}/status'][place]].value}"
+        for place in first
+    )
+    means = [golden[f"{key}/utility"].mean() for golden in (before, after)]
+    told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    print(f"{workload:<9} {name:<15} {differs.mean():>8.2%} {len(first):>8} {means[0]:>8.4f} {means[1]:>8.4f}  {told}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("record", "compare"))
+    parser.add_argument("files", type=Path, nargs="+", help="FILE, or BEFORE and AFTER")
+    options = parser.parse_args()
+    if options.what == "record":
+        np.savez_compressed(options.files[0], **record())
+        return 0
+    loaded = [dict(np.load(file)) for file in options.files[:2]]
+    compare(loaded[0], loaded[1] if len(loaded) > 1 else record())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
