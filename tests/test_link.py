@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from hostile import WELCOME, Endless, Hostile, encoded, polite
 from peers import Greeter, Keeper
-from proxy import Mode, Proxy
 
+from benchmarks.proxy import Mode, Proxy
 from runtime import lookup, wire
 from runtime.device_session import LinkState
 
