@@ -5,8 +5,8 @@ BIN    := $(VENV)/bin
 # What runs mecpilot, and what develops it: a demo does not wait for linters.
 RUN    := $(VENV)/.installed-run
 DEV    := $(VENV)/.installed-dev
-# Test processes side by side; each test uses one core at most.
-JOBS   ?= 2
+# Tests side by side. Many of them wait for something, so three keep two cores busy.
+JOBS   ?= 3
 
 # One compute thread per process: device, MEC and load generator share few cores.
 export OMP_NUM_THREADS ?= 1
@@ -42,7 +42,7 @@ demo-full: $(RUN) ## make all of it on this machine: profile, train, freeze, com
 	$(BIN)/python -m agents.demo --full --out runs/demo-full
 
 test: $(DEV) ## run the test suite
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: $(DEV) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ BENCHMARKS = {
     "bench_twin": "environment steps per second of the twin",
     "bench_payloads": "bytes per frame against score: images, and tensors from inside the network",
     "bench_overhead": "what the runtime adds to a full offload on loopback",
+    "bench_faults": "frames in time after the MEC or the link failed, against a device that never asks",
     "bench_fidelity": "the twin against live processes, term by term",
     "bench_live": "how controllers rank with real processes, and in the twin on the same scenarios",
     "bench_one_policy": "one policy for both workloads against one for each",
