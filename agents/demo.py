@@ -47,12 +47,26 @@ class Plan:
     continued: int  # steps by which the shipped policy is trained on; 0 for none
     frames: int  # per controller, with real processes
     controllers: tuple[str, ...]  # with real processes
-    seeds: int | None  # scenarios per trace in the twin; None: as many as `mecpilot evaluate` takes
+    in_twin: tuple[object, ...]  # further options of the comparison in the twin
 
 
-QUICK = Plan("campus", False, 10_000, 6_000, 150, ("device-only", "jpeg-offload", "greedy", "ppo"), 1)
+QUICK = Plan(
+    "campus",
+    full=False,
+    steps=10_000,
+    continued=6_000,
+    frames=150,
+    controllers=("device-only", "jpeg-offload", "greedy", "ppo"),
+    in_twin=("--controllers", "device-only,jpeg-offload,edgent,greedy,ppo,hindsight", "--seeds", 1),
+)
 FULL = Plan(
-    "campus", True, 300_000, 0, 300, ("device-only", "jpeg-offload", "neurosurgeon", "edgent", "greedy", "ppo"), None
+    "campus",
+    full=True,
+    steps=300_000,
+    continued=0,
+    frames=300,
+    controllers=("device-only", "jpeg-offload", "neurosurgeon", "edgent", "greedy", "ppo"),
+    in_twin=(),
 )
 
 
@@ -117,7 +131,7 @@ def run(places: Places) -> None:
     _step(
         "Compare controllers in the twin, a simulator of device, uplink and MEC, on traces that nothing was trained on"
     )
-    _mecpilot("evaluate", *on, *_policy(places), *_seeds(plan), "--out", places.twin)
+    _mecpilot("evaluate", *on, *_policy(places), *plan.in_twin, "--out", places.twin)
     _step(f"Run real processes: a MEC, other devices, and one device per controller for {plan.frames} frames each")
     trace, scenario = _write_trace(places.trace), _scenario(places)
     _deploy(places, scenario)
@@ -140,10 +154,6 @@ def _learn(places: Places, on: tuple[str, ...]) -> None:
 
 def _policy(places: Places) -> tuple[object, ...]:
     return () if places.policy is None else ("--policy", places.policy)
-
-
-def _seeds(plan: Plan) -> tuple[object, ...]:
-    return () if plan.seeds is None else ("--seeds", plan.seeds)
 
 
 def _scenario(places: Places) -> Scenario:
@@ -186,7 +196,7 @@ def _device_options(places: Places, s: Scenario, controller: str) -> list[object
         "--json": places.summary(controller),
     }
     policy = _policy(places) if controller == "ppo" else ()
-    return [part for pair in options.items() for part in pair] + [*policy]
+    return [part for pair in options.items() for part in pair] + [*policy, "--quiet"]
 
 
 def _write_trace(path: Path) -> Trace:

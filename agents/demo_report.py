@@ -21,9 +21,9 @@ from runtime.workloads.base import Image, get_workload
 PLAIN_NAMES = {
     "device-only": "device-only: never asks the server",
     "jpeg-offload": "jpeg-offload: always sends a JPEG",
-    "neurosurgeon": "neurosurgeon: the quickest cut of one network",
-    "edgent": "edgent: the most accurate that fits",
-    "greedy": "greedy: the best by the last bandwidth seen",
+    "neurosurgeon": "neurosurgeon: quickest cut of one network",
+    "edgent": "edgent: most accurate that fits",
+    "greedy": "greedy: best by the last bandwidth",
     "ppo": "ppo: the learned policy",
 }
 _HEADINGS = ("answered\nin time", "reused", "late or\ndropped", "answers\nright", "on\nscreen", "sent per\nframe")
