@@ -1,19 +1,26 @@
-"""What does ``mecpilot device`` do? Options in, a running device, a summary and an exit code out."""
+"""What does ``mecpilot device`` do? Options in, a running device, a summary and an exit code out.
+
+Four steps. What the options name is opened and checked; the device is made ready; it serves; it reports. Nothing is
+written before everything that can be refused has been.
+"""
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from controller.base import Controller
+from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.records import Outcome
 from controller.streaming import Stream
 from controller.uplink import TraceBank
 from controller.utility import Utility
 from runtime.atomic import STDOUT
+from runtime.background import Ahead
 from runtime.bundle import Bundle, open_served
 from runtime.console import log_as, print_summary, progress
 from runtime.device_options import DeviceOptions, takes
@@ -21,95 +28,211 @@ from runtime.endpoint import parse_endpoint
 from runtime.outcome_log import OutcomeLog
 from runtime.pilots import controller_name, make_pilot, provenance_of, rows_in_use
 from runtime.profile import load_costs
-from runtime.signals import stop_on_signal
+from runtime.provenance import Provenance
+from runtime.signals import Stop, stop_on_signal
+from runtime.startup import no_collecting, settle
 from runtime.summary import RunSummary
-from runtime.workloads.base import Workload, stream_score
+from runtime.workloads.base import Split, Workload, stream_score
 
 if TYPE_CHECKING:
+    from runtime.device import Device
+    from runtime.local_compute import LocalCompute
     from runtime.sources import Source
+
+Log = Callable[[str], None]
 
 
 @takes(DeviceOptions)
 def device(options: DeviceOptions) -> int:
     """Answer frames, deciding each one. SIGTERM and Ctrl-C end it orderly, with the summary; so does SIGHUP without
     --outcomes, with it SIGHUP reopens that file."""
-    from runtime.background import Ahead
-
-    name, log = _checked(options), log_as("device")
-    parse_endpoint(options.mec)
-    held, work = open_served(options.workload, options.bundle, options.data)
-    utility = Utility()
-    costs, pilot = make_pilot(name, load_costs(held, options.profile), utility, options)
-    bank, provenance = _trace_bank(options.uplink), provenance_of(held, name, options)
+    log, plan = log_as("device"), _plan(options)
     with ExitStack() as stack:
-        stack.callback(gc.enable)
-        gc.disable()  # what is imported stays: looking through it takes a tenth of the start
-        source = stack.enter_context(closing(_source(options, held, work, log)))
-        options = options.paced(source.fps)
+        ready = _get_ready(plan, stack, log)
+        if ready.stop.asked():
+            log("stopped before the first frame")
+            return 0
+        run = _start(ready, stack, log)
+        _serve(run, log)
+        _report(run)
+    return _exit_code(run, log)
+
+
+# The steps ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the options come to. Nothing is started or written yet."""
+
+    options: DeviceOptions
+    controller: str  # as the user calls it
+    bundle: Bundle
+    work: Workload
+    costs: CostTable
+    pilot: Controller
+    bank: TraceBank | None
+    provenance: Provenance
+
+
+def _plan(options: DeviceOptions) -> _Plan:
+    """Check the options and open the files that they name."""
+    if options.video is not None:
+        from runtime.pictures import check_picture_path
+
+        check_picture_path(options.video, "--video")
+    options.check()
+    name = controller_name(options.controller, options.policy, options.decision)
+    parse_endpoint(options.mec)
+    bundle, work = open_served(options.workload, options.bundle, options.data)
+    costs, pilot = make_pilot(name, load_costs(bundle, options.profile), Utility(), options)
+    bank = _trace_bank(options.uplink)
+    return _Plan(options, name, bundle, work, costs, pilot, bank, provenance_of(bundle, name, options))
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What a device needs before its first frame."""
+
+    plan: _Plan  # its options at the frame rate of the source
+    source: Source
+    compute: LocalCompute
+    stop: Stop
+
+
+def _get_ready(plan: _Plan, stack: ExitStack, log: Log) -> _Ready:
+    """Open the source, import the networks and run them for the first time. A stop ends this early."""
+    with no_collecting():
+        source = stack.enter_context(closing(_source(plan, log)))
+        plan = replace(plan, options=plan.options.paced(source.fps))
         pictures = Ahead(source.prepare)  # while the networks are imported and run for the first time
         stack.callback(pictures.abandon)
-        from runtime.daemon import drive, open_device
+        import runtime.daemon  # noqa: F401 - an import under our handlers would delay a stop
         from runtime.local_compute import LocalCompute
 
         stop = stack.enter_context(stop_on_signal())  # until here a signal simply ends the process
-        compute = LocalCompute(held, work, source=source)
-        _settle()
-        compute.warm_up([costs.space.decisions[row] for row in rows_in_use(costs, pilot)], stop.asked)
+        compute = LocalCompute(plan.bundle, plan.work, source=source)
+        settle()
+        decisions = plan.costs.space.decisions
+        compute.warm_up([decisions[row] for row in rows_in_use(plan.costs, plan.pilot)], stop.asked)
         pictures.wait(stop.asked)
-        if stop.asked():
-            log("stopped before the first frame")
-            return 0
-        gc.freeze()
-        gc.enable()
-        loop: dict[str, Any] = {"closed_loop": options.fps == 0, "feed": source.feed, "log": log}
-        unit = open_device(options.mec, compute, costs, options.scenario(), utility, bank, **loop)
-        stack.callback(unit.close)
-        journal = OutcomeLog(options.outcomes, log) if options.outcomes else None  # nothing is refused any more
-        if journal:
-            stack.callback(journal.close)
-            stop.reopen_with(journal.reopen)
-        stop.then(unit.stop)
-        summary, seen = RunSummary(_stream(work, options), _interval_s(source, options)), list[Outcome]()
-        advance = stack.enter_context(progress(options.frames_ahead, log))
+    return _Ready(plan, source, compute, stop)
 
-        def record(outcome: Outcome) -> None:
-            summary.add(outcome)
-            if journal:
-                journal.write(outcome)
-                if journal.ended:
-                    unit.stop()
-            source.release(outcome.source_index)
-            if options.video:
-                seen.append(outcome)
+
+@dataclass(frozen=True)
+class _Run:
+    """What serves, and what is kept of it."""
+
+    plan: _Plan
+    source: Source
+    unit: Device
+    journal: OutcomeLog | None
+    stop: Stop
+    summary: RunSummary
+    seen: list[Outcome] = field(default_factory=list)  # for the pictures
+
+    def record(self, outcome: Outcome) -> None:
+        """Take in what became of a frame."""
+        self.summary.add(outcome)
+        if self.journal:
+            self.journal.write(outcome)
+            if self.journal.ended:
+                self.unit.stop()
+        self.source.release(outcome.source_index)
+        if self.plan.options.video:
+            self.seen.append(outcome)
+
+
+def _start(ready: _Ready, stack: ExitStack, log: Log) -> _Run:
+    """Connect the device and open the journal."""
+    from runtime.daemon import open_device
+
+    plan, source, options = ready.plan, ready.source, ready.plan.options
+    unit = open_device(
+        options.mec,
+        ready.compute,
+        plan.costs,
+        options.scenario(),
+        Utility(),
+        plan.bank,
+        closed_loop=options.fps == 0,
+        feed=source.feed,
+        log=log,
+    )
+    stack.callback(unit.close)
+    journal = OutcomeLog(options.outcomes, log) if options.outcomes else None  # nothing is refused any more
+    if journal:
+        stack.callback(journal.close)
+        ready.stop.reopen_with(journal.reopen)
+    ready.stop.then(unit.stop)
+    summary = RunSummary(_stream(plan.work, options), _interval_s(source, options))
+    return _Run(plan, source, unit, journal, ready.stop, summary)
+
+
+def _serve(run: _Run, log: Log) -> None:
+    """Answer frames until the source ends or a stop is asked for."""
+    from runtime.daemon import drive
+
+    with progress(run.plan.options.frames_ahead, log) as advance:
+        for outcome in drive(run.unit, run.plan.pilot, log):
+            run.record(outcome)
             advance(outcome)
+        run.unit.close()
+        for outcome in run.unit.take_outcomes():  # of frames that an end in mid-frame left behind
+            run.record(outcome)
+            advance(outcome)
+    if run.journal:
+        run.journal.close()
 
-        for outcome in drive(unit, pilot, log):
-            record(outcome)
-        unit.close()
-        for outcome in unit.take_outcomes():  # of frames that an end in mid-frame left behind
-            record(outcome)
-        if journal:
-            journal.close()
-        title = f"{held.workload}: {pilot.name}, {options.mec}"
-        nothing = not summary.frames and source.failure  # which is all that there is to say
-        try:
-            if not nothing:
-                print_summary(
-                    summary,
-                    title,
-                    options.json_out,
-                    name,
-                    unit.counts.__dict__,
-                    options.mec,
-                    provenance,
-                    quiet=options.quiet,
-                    stdout_taken=options.outcomes == STDOUT,
-                )
-        finally:
-            if options.video and not nothing:
-                _write_pictures(options.video, seen, source, work, options.scenario().fps)
-    unmet = options.mec if options.require_mec and not unit.counts.welcomed else ""
-    return _exit_code(journal, unit.counts.refused, _trouble(source, summary, options, stop.asked()), log, unmet)
+
+def _report(run: _Run) -> None:
+    """Print and write what the user asked for; nothing when the source's failure is all that there is to say."""
+    options = run.plan.options
+    if run.source.failure and not run.summary.frames:
+        return
+    try:
+        print_summary(
+            run.summary,
+            f"{run.plan.bundle.workload}: {run.plan.pilot.name}, {options.mec}",
+            options.json_out,
+            run.plan.controller,
+            run.unit.counts.as_json(),
+            options.mec,
+            run.plan.provenance,
+            run.source.notes(),
+            quiet=options.quiet,
+            stdout_taken=options.outcomes == STDOUT,
+        )
+    finally:
+        if options.video:
+            from runtime.pictures import write_pictures
+
+            write_pictures(options.video, run.seen, run.source.replay, run.plan.work.draw, options.scenario().fps)
+
+
+def _exit_code(run: _Run, log: Log) -> int:
+    """Frames were answered whatever happened; what else failed is said here."""
+    failure = _failure(run)
+    if failure:
+        log(failure)
+    return 1 if failure else 0
+
+
+def _failure(run: _Run) -> str:
+    """The first thing that failed, or nothing."""
+    options, counts = run.plan.options, run.unit.counts
+    if trouble := _trouble(run.source, run.summary, options, run.stop.asked()):
+        return trouble
+    if run.journal and run.journal.lost:
+        return f"{run.journal.lost} outcomes could not be written"
+    if counts.refused:
+        return f"the MEC did not serve this device: {counts.refused}"
+    if options.require_mec and not counts.welcomed:
+        return f"no MEC was met at {options.mec} during the whole run, and --require-mec was given"
+    return ""
+
+
+# Their parts -------------------------------------------------------------------------------------------------
 
 
 def _stream(work: Workload, options: DeviceOptions) -> Stream | None:
@@ -123,16 +246,6 @@ def _interval_s(source: Source, options: DeviceOptions) -> float | None:
     return 1.0 / options.fps if source.feed is None and options.fps else None
 
 
-def _checked(options: DeviceOptions) -> str:
-    """Name of the controller, once nothing is left to complain about."""
-    if options.video is not None:
-        from runtime.pictures import check_picture_path
-
-        check_picture_path(options.video, "--video")
-    options.check()
-    return controller_name(options.controller, options.policy, options.decision)
-
-
 def _trace_bank(path: Path | None) -> TraceBank | None:
     if path is None:
         return None
@@ -141,40 +254,25 @@ def _trace_bank(path: Path | None) -> TraceBank | None:
     return load_traces([path])
 
 
-def _settle() -> None:
-    """One thread, and no pauses to look for garbage in what lives as long as the process."""
-    import torch
-
-    torch.set_num_threads(1)
-    gc.collect()
-    gc.freeze()
-
-
-def _source(options: DeviceOptions, bundle: Bundle, work: Workload, log: Callable[[str], None]) -> Source:
+def _source(plan: _Plan, log: Log) -> Source:
     from runtime.sources import Samples, open_source
 
-    if options.source is None:
-        first, count = options.start or 0, work.sample_count("test" if options.start is None else "all")
-        if first >= count:
-            raise UsageError(f"--start {first}; expected at most {count - 1}, for {work.name} has {count} samples")
-        played = range(first, first + (options.frames_ahead or 1))
-        return Samples(work, "test" if options.start is None else "all", played)
-    keep, own_times = options.video is not None, options.source_fps is not None
-    return open_source(
-        options.source,
-        bundle.frame_shape,
-        options.start or 0,
-        keep,
-        retry_s=options.source_retry,
-        own_times=own_times,
-        log=log,
-    )
-
-
-def _write_pictures(path: Path, seen: list[Outcome], source: Source, work: Workload, fps: float) -> None:
-    from runtime.pictures import write_pictures
-
-    write_pictures(path, seen, source.replay, work.draw, fps)
+    options, work = plan.options, plan.work
+    if options.source is not None:
+        return open_source(
+            options.source,
+            plan.bundle.frame_shape,
+            options.start or 0,
+            keep=options.video is not None,
+            retry_s=options.source_retry,
+            own_times=options.source_fps is not None,
+            log=log,
+        )
+    split: Split = "test" if options.start is None else "all"
+    first, count = options.start or 0, work.sample_count(split)
+    if first >= count:
+        raise UsageError(f"--start {first}; expected at most {count - 1}, for {work.name} has {count} samples")
+    return Samples(work, split, range(first, first + (options.frames_ahead or 1)))
 
 
 def _trouble(source: Source, summary: RunSummary, options: DeviceOptions, stopped: bool) -> str:
@@ -186,22 +284,3 @@ def _trouble(source: Source, summary: RunSummary, options: DeviceOptions, stoppe
         return ""
     asked = f"{options.frames} were asked for with --frames" if options.frames else "expected at least one"
     return f"source {source.name} ended after {summary.frames} frames; {asked}"
-
-
-def _exit_code(
-    journal: OutcomeLog | None, refused: str, trouble: str, log: Callable[[str], None], unmet: str = ""
-) -> int:
-    """Frames were answered whatever happened; what else failed is told here."""
-    if trouble:
-        log(trouble)
-        return 1
-    if journal and journal.lost:
-        log(f"{journal.lost} outcomes could not be written")
-        return 1
-    if refused:
-        log(f"the MEC did not serve this device: {refused}")
-        return 1
-    if unmet:
-        log(f"no MEC was met at {unmet} during the whole run, and --require-mec was given")
-        return 1
-    return 0

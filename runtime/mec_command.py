@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +19,7 @@ from runtime.endpoint import parse_bind
 from runtime.processes import say_ready
 from runtime.profile import load_costs
 from runtime.signals import stop_on_signal
+from runtime.startup import no_collecting
 from runtime.workloads.base import WORKLOADS, Workload
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def mec(
         stop.then(_leave_at_once)
         if end_with_stdin:
             follow_parent()
-        with _no_collecting():
+        with no_collecting():
             from runtime.transport import Router
 
             served, work = open_served(workload, bundle, None)
@@ -103,14 +103,3 @@ def _leave_at_once() -> None:
     with suppress(OSError):
         os.write(2, b"mecpilot mec: stopped while it was starting\n")
     os._exit(0)
-
-
-@contextmanager
-def _no_collecting() -> Iterator[None]:
-    """Load what lives as long as the process: nobody need look for garbage in it, now or later."""
-    gc.disable()
-    try:
-        yield
-        gc.freeze()
-    finally:
-        gc.enable()

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from runtime.workloads.base import Image
 
@@ -73,7 +73,7 @@ class Watch:
         if self.unreadable > MOST_LINES:
             self.log(f"source {name}: {self.unreadable} pictures could not be read and were skipped")
 
-    def notes(self) -> dict[str, Any]:
+    def notes(self) -> dict[str, float]:
         """What a summary should say of the source."""
         return {
             "unreadable": self.unreadable,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -302,7 +303,9 @@ def test_nothing_is_assumed_about_frames_without_a_truth(tmp_path: Path) -> None
     assert {o["truth"] for o in done.outcomes} == {None}
     assert all(isinstance(o["prediction"], int) for o in done.outcomes if o["status"] != "dropped")
     assert [o["source_index"] for o in sorted(done.outcomes, key=lambda o: o["frame"])] == list(range(12))
-    assert '"accuracy": null' in done.out
+    summary = json.loads(done.out)
+    assert summary["accuracy"] is None
+    assert summary["source"] == {"unreadable": 0, "missing": 0, "losses": 0, "away_s": 0.0}
 
 
 def test_a_source_that_ends_early_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
