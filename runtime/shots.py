@@ -18,7 +18,8 @@ from runtime.workloads.base import Image
 Log = Callable[[str], None]
 Clock = Callable[[], float]
 
-#: Unreadable pictures that get a line of their own; more are only counted.
+#: Unreadable pictures that get a line of their own; more are only counted. The log counts lines that repeat, but these
+#: differ in the names of files, and a folder has thousands.
 MOST_LINES = 5
 
 
