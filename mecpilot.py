@@ -28,8 +28,8 @@ COMMANDS = {
     "export": ("agents.train_commands", "export", "freeze a trained policy into one file"),
     "tune": ("agents.commands", "tune", "tune every classical controller on training traces"),
     "evaluate": ("agents.commands", "evaluate", "compare controllers on the twin or --live"),
-    "mec": ("runtime.commands", "mec", "serve tail segments"),
-    "device": ("runtime.commands", "device", "answer frames, deciding each one"),
+    "mec": ("runtime.mec_command", "mec", "serve tail segments"),
+    "device": ("runtime.device_command", "device", "answer frames, deciding each one"),
 }
 VERSION = "0.1.0"
 OUR_PACKAGES = ("controller", "runtime", "envs", "agents")

@@ -16,13 +16,16 @@ from controller.errors import unknown_name
 from controller.scenario import ScenarioRange
 from runtime.atomic import check_writable, write_whole
 from runtime.device_options import PROFILE_HELP
+from runtime.trace_formats import TRACE_HELP
 
 if TYPE_CHECKING:
     from agents.evaluation import Entrants, LiveEpisodes
     from agents.report import Comparison
     from agents.world import World
 
-Traces = Annotated[list[Path] | None, typer.Option(help="Trace files or folders; may be repeated. Default: built-in.")]
+Traces = Annotated[
+    list[Path] | None, typer.Option(help=f"Trace files or folders; may be repeated. Default: built-in. {TRACE_HELP}")
+]
 ScenarioFile = Annotated[Path | None, typer.Option(help="JSON file that overrides fields of the scenario range.")]
 Frames = Annotated[int | None, typer.Option(min=1, help="Frames per episode; default: as the scenario range says.")]
 ProfileFile = Annotated[Path | None, typer.Option(help=PROFILE_HELP)]

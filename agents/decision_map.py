@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from controller.errors import FailureError
+from agents.plots import SIDE_COLOURS, save_figure
 from controller.records import SIDES, Decision, Floats, Ints
 
 _BINS = 12
-_COLOURS = {"device": "tab:blue", "split": "tab:green", "MEC": "tab:orange"}
 
 
 def draw_decision_map(uplink_mbps: Floats, row: Ints, decisions: tuple[Decision, ...], title: str, path: Path) -> None:
@@ -27,7 +26,7 @@ def draw_decision_map(uplink_mbps: Floats, row: Ints, decisions: tuple[Decision,
     below = np.zeros(_BINS)
     for name in SIDES:
         share = 100 * np.bincount(place[side_of == name], minlength=_BINS) / np.maximum(count, 1)
-        axis.bar(edges[:-1], share, np.diff(edges), below, align="edge", color=_COLOURS[name], label=name)
+        axis.bar(edges[:-1], share, np.diff(edges), below, align="edge", color=SIDE_COLOURS[name], label=name)
         below += share
     axis.set_xscale("log")
     axis.set_xlim(edges[0], edges[-1])
@@ -35,8 +34,4 @@ def draw_decision_map(uplink_mbps: Floats, row: Ints, decisions: tuple[Decision,
     axis.set_ylabel("decisions, %")
     axis.set_title(title)
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=100)
-    except OSError as error:
-        raise FailureError(f"cannot write the plot {path}: {error.strerror}; choose another --out") from error
+    save_figure(figure, path)

@@ -26,7 +26,6 @@ PLAIN_NAMES = {
     "greedy": "greedy: best by the last bandwidth",
     "ppo": "ppo: the learned policy",
 }
-_HEADINGS = ("answered\nin time", "reused", "late or\ndropped", "answers\nright", "on\nscreen", "sent per\nframe")
 #: Moments that the picture shows, spread evenly over the run.
 MOMENTS = 3
 _TITLE_HEIGHT_PX = 44

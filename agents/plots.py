@@ -7,6 +7,7 @@ frame. ``comparison`` shows the mean utility of every controller, and what becam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ import numpy as np
 
 from agents.report import BOUND, LEARNED
 from agents.timelines import Timeline
-from controller.errors import FailureError
 from controller.records import SIDES, STATUSES, Bools, Status
+from runtime.atomic import write_whole
 from runtime.summary import percent
 
 #: Decisions named on the axis; the rarest ones share a line.
 MAX_DECISIONS = 10
-_SIDE_COLOURS = dict(zip(SIDES, ("tab:blue", "tab:green", "tab:orange"), strict=True))
+SIDE_COLOURS = dict(zip(SIDES, ("tab:blue", "tab:green", "tab:orange"), strict=True))
 _IN_TIME, _FALLBACK, _LATE, _SKIPPED, _DROPPED = "tab:green", "tab:olive", "tab:red", "tab:gray", "black"
 #: Answers that come later than so many deadlines are drawn at the edge.
 _MOST_DEADLINES = 2.0
@@ -39,7 +40,7 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
     _draw_latency(axes[2], timeline)
     _draw_endings(axes[3], timeline)
     axes[3].set_xlabel("seconds since the episode began; one mark per frame, at its capture")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _title(timeline: Timeline) -> str:
@@ -66,7 +67,7 @@ def _draw_decisions(axis: Any, timeline: Timeline) -> None:
     named = sorted(rows[np.argsort(-counts)][:MAX_DECISIONS])
     place = {int(row): height for height, row in enumerate(named, start=1)}
     height = np.array([place.get(int(row), 0) for row in timeline.row])
-    for side, colour in _SIDE_COLOURS.items():
+    for side, colour in SIDE_COLOURS.items():
         mine = np.array([row >= 0 and timeline.decisions[row].side == side for row in timeline.row])
         if mine.any():
             axis.scatter(timeline.t_s[mine], height[mine], s=9, color=colour, label=side)
@@ -153,7 +154,7 @@ def draw_comparison(controllers: Mapping[str, Any], title: str, path: Path) -> N
     figure.suptitle(title, fontsize=_NORMAL + 2)
     _draw_utilities(left, names, controllers)
     _draw_shares(right, names, controllers)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_utilities(axis: Any, names: Sequence[str], controllers: Mapping[str, Any]) -> None:
@@ -208,9 +209,8 @@ def _figure(size: tuple[float, float], rows: int, heights: Sequence[float], colu
     return figure, axes.ravel()
 
 
-def _save(figure: Any, path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)
-    except OSError as error:
-        raise FailureError(f"cannot write the plot {path}: {error.strerror}; choose another --out") from error
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
+    write_whole(path, drawn.getvalue(), "the plot", "choose another --out", make_folder=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from controller.errors import FailureError, UsageError
+from runtime.file_lock import try_lock
 
 LOCK_FILE = ".lock"
 
@@ -23,7 +22,7 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise FailureError(f"cannot write in the run folder {folder}: {error.strerror}; choose another --out") from None
     try:
-        if not _take(descriptor):
+        if not try_lock(descriptor):
             raise _in_use(folder, descriptor)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
@@ -39,19 +38,10 @@ def refuse_if_locked(folder: Path) -> None:
     except OSError:
         return  # nobody ever trained here, or nobody may
     try:
-        if not _take(descriptor):
+        if not try_lock(descriptor):
             raise _in_use(folder, descriptor)
     finally:
         os.close(descriptor)
-
-
-def _take(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        # Some network file systems know no locks; a training there goes on without one.
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
-    return True
 
 
 def _in_use(folder: Path, descriptor: int) -> UsageError:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from controller.errors import UsageError
 from runtime.atomic import check_writable
 from runtime.device_options import PROFILE_HELP
+from runtime.trace_formats import TRACE_HELP
 
 if TYPE_CHECKING:
     from agents.run_folder import RunFolder, TrainingConfig
@@ -34,7 +35,9 @@ def train(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, scenarios and exploration; default: 0.")] = None,
-    traces: Annotated[list[Path] | None, typer.Option(help="Trace files or folders; default: built-in.")] = None,
+    traces: Annotated[
+        list[Path] | None, typer.Option(help=f"Trace files or folders; default: built-in. {TRACE_HELP}")
+    ] = None,
     scenario: Annotated[Path | None, typer.Option(help="JSON file that overrides fields of the range.")] = None,
     profile: Annotated[Path | None, typer.Option(help=PROFILE_HELP)] = None,
     threads: Annotated[int, typer.Option(min=1, max=1024, help="Of torch, for the updates.")] = 1,
@@ -118,9 +121,7 @@ def _fresh(
     if start is None:
         return config, None
     path = _policy_path(start, workload)
-    policy, manifest = load_policy(path)
-    if manifest.workload != workload:
-        raise UsageError(f"--from {start}: got a policy for {manifest.workload}; expected one for {workload}")
+    policy, manifest = load_policy(path, workload)
     continues = f"{path.name} {manifest.weights_sha256[:12]}"
     return replace(config, continues=continues, warm_start=WarmStartConfig(rounds=0)), policy
 

@@ -26,7 +26,6 @@ from runtime.recorded import Recorded
 from runtime.traces import load_traces
 from runtime.workloads.base import get_workload
 
-BUILTIN = "builtin"
 #: What comparisons and tunings call the built-in traces.
 BUILTIN_TEST, BUILTIN_TRAIN = "built-in test traces", "built-in training traces"
 #: One of so many training traces judges the training instead.

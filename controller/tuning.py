@@ -29,7 +29,6 @@ _ESTIMATES = (
     ("percentile", 8),
 )
 _MARGINS = (0.5, 0.65, 0.8, 0.9, 1.0)
-_STATIC_ROWS = 64  # more rows than this are thinned out first
 
 #: What is tried for each other tunable, in this order, twice.
 _GRID: dict[str, tuple[Any, ...]] = {

@@ -55,11 +55,18 @@ def copy_whole(source: Path, target: Path) -> None:
 @contextlib.contextmanager
 def _appearing(target: Path) -> Iterator[BinaryIO]:
     """A file to write, which takes the target's name when the block ends well."""
-    partial = target.with_name(f".{target.name[:200]}.{os.getpid()}.partial")
+    with appearing(target) as partial, partial.open("wb", buffering=0) as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """The path of a file to write, for libraries that open it themselves. It takes the target's name when the block
+    ends well, and is removed otherwise. It has the target's suffix, for libraries that go by that."""
+    partial = target.with_name(f".{target.stem[:200]}.{os.getpid()}.partial{target.suffix[:20]}")
     try:
-        with partial.open("wb", buffering=0) as stream:
-            yield stream
-            os.fsync(stream.fileno())
+        yield partial
+        _sync(partial, os.O_RDONLY)
         partial.replace(target)
         sync_folder(target.parent)
     except BaseException:
@@ -70,7 +77,11 @@ def _appearing(target: Path) -> Iterator[BinaryIO]:
 
 def sync_folder(folder: Path) -> None:
     """Put renames in a folder on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

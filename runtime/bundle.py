@@ -33,7 +33,7 @@ from runtime.manifest import (
 from runtime.reading import read_bounded
 from runtime.recorded import Recorded, load_recorded, payload_key
 from runtime.wire import Held
-from runtime.workloads.base import get_workload
+from runtime.workloads.base import Workload, get_workload
 
 if TYPE_CHECKING:
     from runtime.models.stages import BranchyModel
@@ -57,6 +57,15 @@ def open_bundle(workload_or_dir: str | Path) -> Bundle:
     if not os.path.isfile(directory / MANIFEST_FILE):
         raise unknown_name("bundle", str(workload_or_dir), [*shipped, f"a directory with {MANIFEST_FILE}"])
     return Bundle(directory)
+
+
+def open_served(workload: str, bundle: Path | None, data: Path | None) -> tuple[Bundle, Workload]:
+    """A workload, and the bundle of it that is given, or the shipped one."""
+    work = get_workload(workload, data)
+    opened = open_bundle(bundle or workload)
+    if opened.workload != workload:
+        raise UsageError(f"the bundle {bundle} is for workload {opened.workload!r}; expected {workload!r}")
+    return opened, work
 
 
 class Bundle:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from runtime.atomic import write_whole
 from runtime.codecs import TENSOR_BITS, decode, dequantise, encode, quantise
 from runtime.manifest import (
     EXACT,
@@ -123,7 +124,7 @@ def write_bundle(
         training={model.info.name: model.training for model in measured},
         frame_intervals=workload.frame_intervals,
     )
-    (directory / MANIFEST_FILE).write_bytes(encode_manifest(manifest))
+    write_whole(directory / MANIFEST_FILE, encode_manifest(manifest), "bundle", "choose another --out")
     return manifest
 
 

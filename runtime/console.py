@@ -8,7 +8,7 @@ import math
 import select
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from runtime.atomic import STDOUT, write_whole
 from runtime.provenance import Provenance
 from runtime.repeats import Repeats
 from runtime.status_line import StatusLine
-from runtime.summary import RunSummary, link_text
+from runtime.summary import RunSummary, link_text, source_text
 
 
 def log_as(who: str) -> Log:
@@ -85,7 +85,8 @@ class _Bar:
         from rich.console import Console
         from rich.progress import Progress
 
-        self._progress = Progress(console=Console(stderr=True), transient=True)
+        # Rich would print our stdout on the terminal of stderr, so a file that it is redirected to would stay empty.
+        self._progress = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False)
         self._task = self._progress.add_task("frames", total=frames)
 
     def __enter__(self) -> Callable[[Outcome], None]:
@@ -104,24 +105,32 @@ def print_summary(
     title: str,
     json_out: str | None,
     controller: str,
-    counts: dict[str, Any],
+    link: Mapping[str, Any],
     endpoint: str,
     provenance: Provenance,
+    source: Mapping[str, float],
     *,
     quiet: bool = False,
     stdout_taken: bool = False,
 ) -> None:
-    """The table on stdout, on stderr where stdout is taken; and JSON where it was asked for."""
+    """The table on stdout, on stderr where stdout is taken; and JSON where it was asked for. ``link`` are the counts of
+    the device, ``source`` what the source notes (``Source.notes``)."""
     from rich.console import Console
 
-    about = {"controller": controller, **summary.figures(), "link": counts, "provenance": provenance.as_json()}
+    about = {
+        "controller": controller,
+        **summary.figures(),
+        "link": dict(link),
+        "source": dict(source) or None,
+        "provenance": provenance.as_json(),
+    }
     text = json.dumps(about, indent=1)
     if json_out == STDOUT:
         print(text, flush=True)
         return
     if not quiet:
         console = Console(stderr=stdout_taken)
-        console.print(summary.table(title, link_text(counts, endpoint)))
+        console.print(summary.table(title, link_text(link, endpoint), source_text(source)))
         for line in provenance.lines:
             console.print(line, highlight=False, soft_wrap=True)
     if json_out is not None:

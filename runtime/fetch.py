@@ -11,20 +11,26 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 import urllib.request
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from controller.errors import FailureError
 from runtime.atomic import copy_whole
+from runtime.file_lock import try_lock
 
 T = TypeVar("T")
 Way = tuple[str, Callable[[], Path]]
 
 DOWNLOAD_TIMEOUT_S = 20.0
 APT_TIMEOUT_S = 120.0
+#: Longer than a process that fetches can take where it succeeds.
+LOCK_WAIT_S = 600.0
+_LOOK_EVERY_S = 0.1
 
 
 def cache_dir() -> Path:
@@ -106,6 +112,25 @@ def from_urls(base: str, names: Iterable[str], take: Callable[[Path], Path]) -> 
         return take(Path(work))
 
 
+@contextmanager
+def _one_at_a_time(cached: Path) -> Iterator[None]:
+    """Hold the lock of a directory of the cache while a block runs. Its holder's end frees it, however that comes.
+    Where the cache cannot be written or knows no locks, or the holder takes too long, the block runs without it."""
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(cached.with_name(f".{cached.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError:
+        yield
+        return
+    try:
+        end_s = time.monotonic() + LOCK_WAIT_S
+        while not try_lock(descriptor) and time.monotonic() < end_s:
+            time.sleep(_LOOK_EVERY_S)  # a call that blocks could not be interrupted in a thread
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def keep(source: Path, target: Path, names: Iterable[str]) -> Path:
     """Copy files into a directory of the cache, each appearing under its name only when it is complete."""
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -126,7 +151,7 @@ def ways_to(
 ) -> list[Way]:
     """In this order: the directory that the user gives, the system's, the cache, the Debian package whose place is the
     system's, upstream. What is fetched is verified and kept in the cache, or in a temporary directory where the cache
-    cannot be written; ``names`` are its files."""
+    cannot be written; ``names`` are its files. One process fetches at a time, and the next one uses what it kept."""
     spare = _temporary_cache() / cached.name
 
     def kept(source: Path) -> Path:
@@ -136,14 +161,22 @@ def ways_to(
         except OSError:
             return keep(source, spare, names)
 
+    def alone(fetch: Callable[[], Path]) -> Path:
+        with _one_at_a_time(cached):
+            try:
+                verify(cached)
+                return cached  # another process fetched it while this one waited
+            except (OSError, EOFError, zlib.error, ValueError):
+                return fetch()
+
     ways: list[Way] = [
         (f"system directory {system}", lambda: system),
         (f"cache {cached}", lambda: cached),
         *([(f"temporary cache {spare}", lambda: spare)] if os.path.isdir(spare) and spare != cached else []),
         (
             f"Debian package {package}",
-            lambda: from_debian_package(package, lambda root: kept(root / system.relative_to("/"))),
+            lambda: alone(lambda: from_debian_package(package, lambda root: kept(root / system.relative_to("/")))),
         ),
-        (f"upstream {url}", lambda: from_urls(url, names, kept)),
+        (f"upstream {url}", lambda: alone(lambda: from_urls(url, names, kept))),
     ]
     return ways if given is None else [(f"given directory {given}", lambda: given), *ways]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import select
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from controller.errors import FailureError, UsageError
+from runtime.file_lock import try_lock
 
 #: A pipe that says it has room takes so many bytes without blocking (POSIX PIPE_BUF on Linux).
 PIPE_BYTES = 4096
@@ -129,13 +129,9 @@ def _open_locked(path: Path) -> int:
         descriptor = os.open(path, flags | os.O_RDWR, 0o644)
     except PermissionError:
         descriptor = os.open(path, flags | os.O_WRONLY, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(descriptor):
         os.close(descriptor)
-        raise
-    except OSError:
-        pass  # a file system without locks
+        raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), str(path))
     return descriptor
 
 

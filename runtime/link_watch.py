@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from runtime.device_session import LinkState
 
@@ -26,6 +27,10 @@ class Counts:
     up_frac: float | None = None  # share of the run during which the link was up; None before the first frame
     reconnects: int = 0  # connections that were opened after the first
     trouble: str = ""  # why no MEC answers, as far as known; empty while one does
+
+    def as_json(self) -> dict[str, Any]:
+        """By name; what is not known or did not happen is None."""
+        return asdict(self) | {"refused": self.refused or None, "trouble": self.trouble or None}
 
 
 class LinkWatch:

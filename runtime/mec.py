@@ -31,7 +31,6 @@ from runtime.wire import Buffer, RejectReason
 
 QUEUE_LIMIT = 64
 _FORGET_EVERY_S = 5.0
-_SAY_EVERY_S = 60.0
 #: How long a stop leaves to the request in hand.
 _GRACE_S = 0.2
 #: A closed connection takes with it what its peer has not read yet, so the last words get this long.
@@ -55,7 +54,8 @@ class MecCounts:
 
 class MecServer:
     """Owns the queue of admitted requests. ``slowdown`` > 1 emulates a share of the machine: after the real
-    computation the MEC idles until the profiled time of the tail times the slowdown has passed."""
+    computation the MEC idles until the profiled time of the tail times the slowdown has passed. ``log`` counts lines
+    that repeat (``runtime.repeats``): peers can cause any number of them."""
 
     def __init__(
         self,
@@ -80,7 +80,6 @@ class MecServer:
         self._closing = False
         self._free_s = clock()  # when the emulated server has done what it began
         self._forget_s = clock() + _FORGET_EVERY_S
-        self._said_s: dict[str, float] = {}  # sentence -> when it was logged
         self.counts = MecCounts()
 
     def serve(self, stopping: Callable[[], bool]) -> None:
@@ -142,7 +141,7 @@ class MecServer:
                     self._router.send(action.peer, wire.encode(action.message))
                 case Refused():
                     self.counts.refused += 1
-                    self._say(f"turned a device away: {action.why}")
+                    self._log(f"turned a device away: {action.why}")
                 case Admit():
                     self._admit(action)
         self.counts.peer_faults = self._session.faults
@@ -234,11 +233,4 @@ class MecServer:
 
     def _fail(self, error: Exception) -> None:
         self.counts.failed += 1
-        self._say(f"a request failed: {type(error).__name__}", f": {error}")
-
-    def _say(self, sentence: str, details: str = "") -> None:
-        """Log what peers cause: one of a few sentences, each at most once in a while; the counts tell the rest."""
-        now_s = self._clock()
-        if now_s - self._said_s.get(sentence, -math.inf) >= _SAY_EVERY_S:
-            self._said_s[sentence] = now_s
-            self._log(sentence + details)
+        self._log(f"a request failed: {type(error).__name__}: {error}")

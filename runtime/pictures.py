@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from controller.errors import FailureError, UsageError
 from controller.records import Outcome
+from runtime.atomic import appearing, write_whole
 from runtime.capture import open_capture, pictures
 from runtime.ink import FAINT, GREY, INK, WHITE, Colour, blank, text_width, write
 from runtime.masking import shown
@@ -173,16 +174,16 @@ def grid(panels: Sequence[Image], columns: int) -> Image:
 
 
 def write_png(path: Path, image: Image) -> None:
-    with _whole(path) as partial:
+    with _errors_of_opencv(path):
         there, data = cv2.imencode(".png", image)
-        if not there:
-            raise FailureError(f"cannot write {path}: OpenCV cannot encode this picture")
-        partial.write_bytes(data.tobytes())
+    if not there:
+        raise FailureError(f"cannot write {path}: OpenCV cannot encode this picture")
+    write_whole(path, data.tobytes())
 
 
 def write_video(path: Path, panels: Iterable[Image], fps: float) -> None:
     """Panels of one size as a video."""
-    with _whole(path) as partial:
+    with _errors_of_opencv(path), appearing(path) as partial:
         count = _write_frames(partial, path, panels, fps)
         if not count:
             raise FailureError("there is no frame to draw")
@@ -192,19 +193,14 @@ def write_video(path: Path, panels: Iterable[Image], fps: float) -> None:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file to write to, which gets its name at the end of the block; after an error there is none."""
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+def _errors_of_opencv(path: Path) -> Iterator[None]:
+    """One line for what a library says while a file is made."""
     try:
-        yield partial
-        partial.replace(path)
+        yield
     except OSError as error:
         raise FailureError(f"cannot write {path}: {error.strerror or error}") from None
     except (cv2.error, MemoryError) as error:
         raise FailureError(f"cannot write {path}: {shown(str(error) or 'no memory')}") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _write_frames(partial: Path, path: Path, panels: Iterable[Image], fps: float) -> int:

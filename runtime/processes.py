@@ -24,6 +24,7 @@ from typing import IO
 
 from controller.errors import FailureError
 from controller.scenario import Scenario
+from runtime.atomic import write_whole
 
 STOP_WAIT_S = 10.0
 #: A child that uses no processor time for so long before it is ready will never be.
@@ -221,18 +222,8 @@ def follow_parent() -> threading.Event:
 
 def say_ready(ready_file: Path | None, line: str) -> None:
     """A line into a pipe, or into a file that is never seen half written."""
-    if ready_file is None:
-        return
-    target = ready_file if _is_special(ready_file) else None
-    try:
-        partial = target or ready_file.with_name(f"{ready_file.name}.partial")
-        partial.write_text(line + "\n")
-        if target is None:
-            partial.replace(ready_file)
-    except OSError as error:
-        raise FailureError(
-            f"cannot write {ready_file}: {error.strerror}; expected a file that can be written"
-        ) from None
+    if ready_file is not None:
+        write_whole(ready_file, f"{line}\n".encode(), "the ready file")
 
 
 def withdraw_ready(ready_file: Path | None, line: str | None = None) -> None:

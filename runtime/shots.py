@@ -11,14 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from runtime.workloads.base import Image
 
 Log = Callable[[str], None]
 Clock = Callable[[], float]
 
-#: Unreadable pictures that get a line of their own; more are only counted.
+#: Unreadable pictures that get a line of their own; more are only counted. The log counts lines that repeat, but these
+#: differ in the names of files, and a folder has thousands.
 MOST_LINES = 5
 
 
@@ -73,7 +74,7 @@ class Watch:
         if self.unreadable > MOST_LINES:
             self.log(f"source {name}: {self.unreadable} pictures could not be read and were skipped")
 
-    def notes(self) -> dict[str, Any]:
+    def notes(self) -> dict[str, float]:
         """What a summary should say of the source."""
         return {
             "unreadable": self.unreadable,

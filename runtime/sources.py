@@ -92,7 +92,7 @@ class Source(Protocol):
         """Pictures of a run that is over once more, by their numbers for people; those of footage ascend."""
         ...
 
-    def notes(self) -> dict[str, Any]:
+    def notes(self) -> dict[str, float]:
         """What a summary should say of it: counts of pictures that could not be had."""
         ...
 
@@ -135,7 +135,7 @@ class Samples:
         samples = {self._workload.source_index(i, self._split): i for i in range(self.count)}
         return (self.picture(samples[index]) for index in indices)
 
-    def notes(self) -> dict[str, Any]:
+    def notes(self) -> dict[str, float]:
         return {}
 
     def close(self) -> None:
@@ -321,7 +321,7 @@ class FootageSource:
                 return
         yield from (black for _ in places)
 
-    def notes(self) -> dict[str, Any]:
+    def notes(self) -> dict[str, float]:
         return self._watch.notes()
 
     def close(self) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -137,3 +140,65 @@ def test_halving_the_resolution_averages_two_by_two_rounding_half_up() -> None:
     image = np.array([[0, 1, 10, 10], [0, 1, 10, 11], [255, 255, 3, 3], [255, 254, 3, 3]], np.uint8)
     assert resize_area(image, 2).tolist() == [[1, 10], [255, 3]]
     assert resize_area(image[None], 2).tolist() == [[[1, 10], [255, 3]]]
+
+
+# Two processes at once ---------------------------------------------------------------------------------------
+
+FETCH = """
+from pathlib import Path
+from runtime.fetch import cache_dir, first_that_works, ways_to
+
+def verify(directory):
+    if (directory / "data").read_text() != "whole":
+        raise ValueError("damaged")
+    return directory
+
+system = Path("/nowhere/of-this-test")
+ways = ways_to(None, system, cache_dir() / "set", "package", "http://127.0.0.1:9/", ["data"], verify)
+print(first_that_works("It failed.", ways, verify))
+"""
+
+
+@pytest.fixture
+def slow_tools(tmp_path: Path) -> Path:
+    """Stand-ins for apt-get and dpkg-deb. A download takes a second and leaves a line in ``downloads``."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    place = "$3/nowhere/of-this-test"
+    scripts = {
+        "apt-get": f'echo "$1" >> {tmp_path}/downloads; sleep 1; touch "$2_1.0_all.deb"',
+        "dpkg-deb": f'mkdir -p "{place}"; printf whole > "{place}/data"',
+    }
+    for name, body in scripts.items():
+        (tools / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tools / name).chmod(0o755)
+    return tools
+
+
+def fetch_twice_at_once(tools: Path, cache: Path, tmp_path: Path) -> list[str]:
+    """What two processes say that begin together; both succeed."""
+    environment = os.environ | {
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "MECPILOT_CACHE": str(cache),
+        "TMPDIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    both = [
+        subprocess.Popen([sys.executable, "-c", FETCH], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=30)[0].strip() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    return said
+
+
+def test_of_two_processes_one_fetches_and_the_other_uses_the_cache(slow_tools: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    assert fetch_twice_at_once(slow_tools, cache, tmp_path) == [str(cache / "set")] * 2
+    assert (tmp_path / "downloads").read_text() == "download\n"
+
+
+def test_where_the_cache_cannot_be_written_two_processes_fetch_side_by_side(slow_tools: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = fetch_twice_at_once(slow_tools, tmp_path / "file" / "cache", tmp_path)
+    assert said == [str(tmp_path / f"mecpilot-{os.getuid()}" / "set")] * 2

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import zmq
 from hostile import Hostile, encoded, polite
-from live import WORKLOAD, device, run_device
+from live import WORKLOAD, device, run_device, run_device_here
 
 import mecpilot
 from controller.records import BreakdownMs, Decision, Outcome, Status
@@ -79,7 +79,7 @@ class TestDeadAndHungMec:
         assert "ok" in {outcome["status"] for outcome in done.outcomes[-20:]}
 
     def test_without_a_mec_the_device_answers_alone_and_says_so(self, tmp_path: Path) -> None:
-        done = run_device("tcp://127.0.0.1:9", tmp_path / "log", frames=120, fps=40, decision={}, json="-")
+        done = run_device_here("tcp://127.0.0.1:9", tmp_path / "log", frames=120, fps=40, decision={}, json="-")
         assert (done.code, dict(done.statuses)) == (0, {"fallback": 120})
         done.check_no_frame_lost(120)
         assert done.err.count("no MEC at tcp://127.0.0.1:9 yet (connection refused): answering locally") == 1
@@ -104,7 +104,7 @@ class TestDeadAndHungMec:
     def test_device_and_mec_meet_over_ipv6(self, tmp_path: Path) -> None:
         with running_mec(WORKLOAD, bind="tcp://[::1]:*") as six:
             assert six.endpoint.startswith("tcp://[::1]:")
-            done = run_device(six.endpoint, tmp_path / "log", frames=20, fps=20, decision={}, deadline_ms=1000)
+            done = run_device_here(six.endpoint, tmp_path / "log", frames=20, fps=20, decision={}, deadline_ms=1000)
         assert (done.code, dict(done.statuses)) == (0, {"ok": 20})
 
     def test_a_signal_ends_even_a_head_that_is_emulated_for_minutes(self, tmp_path: Path) -> None:
@@ -290,7 +290,9 @@ def other_bundle(folder: Path) -> tuple[Path, Path, Bundle]:
 
 def test_another_bundle_is_named_and_costs_no_frame(mec: RunningMec, tmp_path: Path) -> None:
     directory, profile, bundle = other_bundle(tmp_path)
-    done = run_device(mec.endpoint, tmp_path / "log", bundle=directory, profile=profile, frames=30, fps=30, decision={})
+    done = run_device_here(
+        mec.endpoint, tmp_path / "log", bundle=directory, profile=profile, frames=30, fps=30, decision={}
+    )
     assert (done.code, dict(done.statuses)) == (1, {"fallback": 30})
     done.check_no_frame_lost(30)
     (told,) = [line for line in done.err.splitlines() if "link is refused" in line]
@@ -304,7 +306,9 @@ def an_outcome(frame: int) -> Outcome:
 
 class TestFullDisk:
     def test_every_frame_is_answered_and_the_exit_code_tells(self, mec: RunningMec) -> None:
-        done = run_device(mec.endpoint, Path("/dev/full"), frames=20, fps=40, decision={}, json="-", deadline_ms=1000)
+        done = run_device_here(
+            mec.endpoint, Path("/dev/full"), frames=20, fps=40, decision={}, json="-", deadline_ms=1000
+        )
         assert done.code == 1
         assert json.loads(done.out)["status"] == {"ok": 20}
         assert "20 outcomes could not be written" in done.err

@@ -27,7 +27,8 @@ def test_the_decision_core_loads_numpy_and_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "runtime.commands",
+        "runtime.mec_command",
+        "runtime.device_command",
         "runtime.profile_commands",
         "runtime.models.commands",
         "runtime.sources",

@@ -13,6 +13,7 @@ import pytest
 from runtime import wire
 from runtime.mec import MecServer
 from runtime.mec_session import MecSession
+from runtime.repeats import Repeats
 from runtime.transport import MAX_WAIT_S
 from tests.simulated import FAST as LOCAL
 from tests.simulated import HELD, OFFLOAD, SimClock, table
@@ -124,7 +125,7 @@ class Bench:
             slowdown=slowdown,
             warm_up=self.warm_up,  # type: ignore[arg-type]
             clock=self.clock,
-            log=self.log.append,
+            log=Repeats(self.log.append, self.clock),  # as every log of a process
         )
 
     def serve(self, *messages: wire.AnyMessage, for_s: float = 1.0) -> list[wire.AnyMessage]:

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from live import run_device
+from live import run_device_here
 
 import mecpilot
 from controller.errors import FailureError
@@ -136,7 +136,7 @@ def test_a_full_disk_is_exit_code_1_and_no_file(tmp_path: Path) -> None:
         pytest.skip("nothing can be mounted here")
     try:
         video = tmp_path / "v.mp4"
-        done = run_device(NOWHERE, Path(os.devnull), frames=8, fps=25, controller="device-only", video=video)
+        done = run_device_here(NOWHERE, Path(os.devnull), frames=8, fps=25, controller="device-only", video=video)
         assert list(tmp_path.iterdir()) == []
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
@@ -178,7 +178,9 @@ def test_garments_are_drawn_with_the_name_of_the_class() -> None:
 
 
 def test_a_device_leaves_a_video_of_its_run(tmp_path: Path) -> None:
-    done = run_device(NOWHERE, tmp_path / "log", frames=8, fps=25, controller="device-only", video=tmp_path / "v.avi")
+    done = run_device_here(
+        NOWHERE, tmp_path / "log", frames=8, fps=25, controller="device-only", video=tmp_path / "v.avi"
+    )
     assert done.code == 0, done.err
     assert cv2.VideoCapture(str(tmp_path / "v.avi")).get(cv2.CAP_PROP_FRAME_COUNT) == 8
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from live import ROOT, WORKLOAD, Finished, device, run_device
+from live import ROOT, WORKLOAD, Finished, device, run_device, run_device_here
 
 from controller.records import Decision
 from controller.scenario import Scenario
@@ -63,7 +63,9 @@ def answers_as_recorded(bundle: Bundle, finished: Finished) -> float:
 def test_what_the_network_answers_is_what_was_recorded(
     decision: dict[str, object], mec: RunningMec, bundle: Bundle, tmp_path: Path
 ) -> None:
-    done = run_device(mec.endpoint, tmp_path / "log", decision=decision, frames=60, fps=0, start=40, deadline_ms=2000)
+    done = run_device_here(
+        mec.endpoint, tmp_path / "log", decision=decision, frames=60, fps=0, start=40, deadline_ms=2000
+    )
     done.check_no_frame_lost(60)
     assert (done.code, dict(done.statuses)) == (0, {"ok": 60})
     assert [outcome["source_index"] for outcome in done.outcomes] == list(range(40, 100))
@@ -71,9 +73,15 @@ def test_what_the_network_answers_is_what_was_recorded(
     assert all(decision.items() <= outcome["decision"].items() for outcome in done.outcomes)
 
 
-def test_the_log_has_the_fields_of_the_contract(mec: RunningMec, tmp_path: Path) -> None:
-    done = run_device(mec.endpoint, tmp_path / "log", decision={}, frames=10, fps=50, deadline_ms=500)
-    outcome = done.outcomes[5]
+@pytest.fixture(scope="module")
+def served(mec: RunningMec, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A device in a process of its own that the MEC served."""
+    log = tmp_path_factory.mktemp("served") / "log"
+    return run_device(mec.endpoint, log, decision={}, frames=20, fps=50, deadline_ms=500, json="-")
+
+
+def test_the_log_has_the_fields_of_the_contract(served: Finished) -> None:
+    outcome = served.outcomes[5]
     assert {
         "frame", "source_index", "status", "latency_ms", "deadline_ms", "payload_bytes", "utility",
         "decision", "breakdown_ms", "prediction", "truth", "score",
@@ -88,8 +96,13 @@ def test_the_log_has_the_fields_of_the_contract(mec: RunningMec, tmp_path: Path)
     assert outcome["score"] == float(outcome["prediction"] == outcome["truth"])
 
 
-def test_results_go_to_stdout_and_logs_to_stderr(mec: RunningMec, tmp_path: Path) -> None:
-    done = run_device(mec.endpoint, tmp_path / "log", controller="edgent", frames=20, fps=50, json="-")
+def test_results_go_to_stdout_and_logs_to_stderr(served: Finished) -> None:
+    assert json.loads(served.out)["frames"] == 20
+    assert "the link is up" in served.err
+
+
+def test_a_classical_controller_is_served(mec: RunningMec, tmp_path: Path) -> None:
+    done = run_device_here(mec.endpoint, tmp_path / "log", controller="edgent", frames=20, fps=50, json="-")
     assert json.loads(done.out)["frames"] == 20
     assert "the link is up" in done.err
 
@@ -97,7 +110,7 @@ def test_results_go_to_stdout_and_logs_to_stderr(mec: RunningMec, tmp_path: Path
 def test_the_shaped_uplink_takes_the_time_of_the_trace(mec: RunningMec, tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text("t_s,uplink_mbps\n0,2\n1,2\n")
-    done = run_device(
+    done = run_device_here(
         mec.endpoint, tmp_path / "log", decision={}, frames=40, fps=20, deadline_ms=400,
         uplink=trace, uplink_share=0.25, rtt_ms=20,
     )  # fmt: skip
@@ -113,7 +126,7 @@ def test_slow_devices_and_mecs_are_emulated(tmp_path: Path, bundle: Bundle) -> N
     decision = Decision("alexnet", 28, 4, 1, "u8")
     row = costs.space.index(decision)
     with running_mec(WORKLOAD, slowdown=20.0) as slow:
-        done = run_device(
+        done = run_device_here(
             slow.endpoint, tmp_path / "log", frames=20, fps=10, deadline_ms=1000, slowdown=60,
             decision={name: getattr(decision, name) for name in Decision.__dataclass_fields__},
         )  # fmt: skip

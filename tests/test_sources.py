@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from live import run_device
+from live import run_device_here
 
 import mecpilot
 from controller.errors import FailureError, UsageError
@@ -295,19 +296,21 @@ def test_a_stalled_camera_never_blocks_and_is_given_up(camera: StreamServer, mon
 def test_nothing_is_assumed_about_frames_without_a_truth(tmp_path: Path) -> None:
     """No MEC either: every frame of the video is answered alone."""
     video = write_video(tmp_path / "v.avi", 12)
-    done = run_device(NOWHERE, tmp_path / "log", source=video, fps=25, controller="device-only", json="-")
+    done = run_device_here(NOWHERE, tmp_path / "log", source=video, fps=25, controller="device-only", json="-")
     done.check_no_frame_lost(12)
     assert done.code == 0, done.err
     assert {o["score"] for o in done.outcomes} == {o["utility"] for o in done.outcomes} == {None}
     assert {o["truth"] for o in done.outcomes} == {None}
     assert all(isinstance(o["prediction"], int) for o in done.outcomes if o["status"] != "dropped")
     assert [o["source_index"] for o in sorted(done.outcomes, key=lambda o: o["frame"])] == list(range(12))
-    assert '"accuracy": null' in done.out
+    summary = json.loads(done.out)
+    assert summary["accuracy"] is None
+    assert summary["source"] == {"unreadable": 0, "missing": 0, "losses": 0, "away_s": 0.0}
 
 
 def test_a_source_that_ends_early_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "v", 5)
-    done = run_device(NOWHERE, tmp_path / "log", source=folder, fps=50, frames=9, controller="device-only")
+    done = run_device_here(NOWHERE, tmp_path / "log", source=folder, fps=50, frames=9, controller="device-only")
     done.check_no_frame_lost(5)
     assert done.code == 1
     assert f"source {folder} ended after 5 frames; 9 were asked for" in done.err
@@ -322,7 +325,7 @@ def test_a_stream_is_served_over_the_mec(camera: StreamServer, tmp_path: Path) -
 
 
 def _served(mec: RunningMec, camera: StreamServer, tmp_path: Path) -> int:
-    done = run_device(
+    done = run_device_here(
         mec.endpoint, tmp_path / "log", source=camera.url, frames=20, fps=15, decision={}, deadline_ms=300
     )
     done.check_no_frame_lost(20)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +17,9 @@ from controller.histogram import LogHistogram
 from controller.metrics import Frames, answered_on, episode_sums, latency_percentiles_ms, overall
 from controller.records import BreakdownMs, Decision, Outcome, Status
 from controller.streaming import Stream, streaming_scores
-from runtime.summary import RunSummary, link_text
+from runtime.console import progress
+from runtime.link_watch import Counts
+from runtime.summary import RunSummary, link_text, source_text
 
 DECISIONS = (Decision("net", 28, 1, 4, "none"), Decision("net", 28, 1, 2, "u8"), Decision("net", 28, 1, 0, "raw"))
 INTERVAL_S = 0.05
@@ -152,6 +156,39 @@ def test_percentiles_of_a_few_values_are_interpolated() -> None:
 )
 def test_the_link_is_told_in_one_line(counts: dict[str, Any], text: str) -> None:
     assert link_text(counts, "tcp://m:1") == text
+
+
+def test_what_a_link_did_not_do_is_null() -> None:
+    found = Counts(link_downs=2).as_json()
+    assert found["link_downs"] == 2
+    assert found["refused"] is found["trouble"] is found["up_frac"] is None
+
+
+@pytest.mark.parametrize(
+    ("notes", "text"),
+    [
+        ({}, ""),  # a workload's own samples
+        ({"unreadable": 0, "missing": 0, "losses": 0, "away_s": 0.0}, ""),
+        ({"unreadable": 1, "missing": 3, "losses": 0, "away_s": 0.0}, "unreadable pictures: 1, missing frames: 3"),
+        ({"unreadable": 0, "missing": 0, "losses": 1, "away_s": 2.12}, "lost once, for 2.1 s in all"),
+    ],
+)
+def test_what_went_wrong_with_the_source_is_one_line(notes: dict[str, float], text: str) -> None:
+    assert source_text(notes) == text
+
+
+def test_a_bar_on_the_terminal_does_not_take_what_goes_to_stdout(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in `mecpilot device --json - > file`."""
+    ours, terminal = os.openpty()
+    with os.fdopen(terminal, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        monkeypatch.setenv("TERM", "xterm")
+        with progress(3, lambda _: None):
+            print("{}")
+    os.close(ours)
+    assert capsys.readouterr().out == "{}\n"
 
 
 def test_the_table_tells_frames_apart_and_says_where_they_were_answered() -> None:

@@ -1,0 +1,28 @@
+"""How does a process start fast? It does not look for garbage in what it loads, and computes on one thread."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def no_collecting() -> Iterator[None]:
+    """Load what lives as long as the process: nobody need look for garbage in it, now or later. Looking takes a tenth
+    of a start."""
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
+
+
+def settle() -> None:
+    """One thread of torch. What the imports left behind is removed, what they loaded is not looked at again."""
+    import torch
+
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
