@@ -296,7 +296,10 @@ class DeviceSession:
             lie = f"got outputs of {len(buffer)} bytes; expected shape {sent.output_shape} of float32"
         elif not _credible(buffer):
             lie = f"got outputs that are not numbers of at most {_LARGEST_OUTPUT:g}; expected those of a model"
-        return self._blamed(request_id, lie) if lie else [Answered(message, buffer)]
+        if lie:
+            return self._blamed(request_id, lie)
+        self._conduct.answered()
+        return [Answered(message, buffer)]
 
     def _reject(self, message: wire.Reject, _: Buffer, now_s: float) -> Actions:
         if message.reason is wire.RejectReason.DIGEST:
@@ -387,6 +390,7 @@ class DeviceSession:
 
     def _blamed(self, request_id: int, lie: str) -> Actions:
         """A lie about a request is a fault, and no answer."""
+        self._conduct.lied()
         return [*self._fault(lie), Unanswered((request_id,), lie)]
 
     def _spoke(self, now_s: float) -> None:
