@@ -3,7 +3,8 @@
 ``python -m benchmarks.bench_faults [--workload garments] [--faults killed,held] [--at-once 4]`` starts a MEC, a TCP
 proxy in front of it, and one device process per controller. When every device has answered ``--before`` frames the
 fault begins (``benchmarks.faults``); it lasts to the end of the run, or for some seconds. What counts are the frames
-after it: the share that was answered in time, and the utility, as a ratio to ``device-only`` in the same run. A
+after it: the share that was answered in time, and the utility, as a ratio to ``device-only`` in the same run. Answers
+are right or wrong, so utilities differ by chance: the standard error of the frame-by-frame difference is given. A
 controller that keeps pace alone has a ratio of about 1 under a fault that lasts, and of at least that under one that
 ends. Where a fault ends, a second table says how long it took until the MEC answered a frame again.
 """
@@ -16,6 +17,7 @@ import json
 import math
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -75,6 +77,7 @@ class After:
     in_time_frac: float  # answered in time or reusing an answer, of all
     run_in_time_frac: float  # of those that were run or dropped
     utility: float
+    by_frame: dict[int, float]  # utility
     statuses: dict[str, int]
     back_s: float | None  # from the end of the fault to the first answer of the MEC; None where it was not asked before
 
@@ -82,6 +85,12 @@ class After:
         """Frames in time and utility as shares of another's; of the two ways to count frames the one that is worse."""
         in_time = _ratio(self.in_time_frac, other.in_time_frac), _ratio(self.run_in_time_frac, other.run_in_time_frac)
         return min(in_time), _ratio(self.utility, other.utility)
+
+    def error_of(self, other: After) -> float:
+        """The standard error of the utility's share."""
+        pairs = [(own, other.by_frame[frame]) for frame, own in self.by_frame.items() if frame in other.by_frame]
+        difference = [own - theirs for own, theirs in pairs]
+        return _ratio(statistics.pstdev(difference) / math.sqrt(len(difference)), other.utility)
 
 
 def _ratio(own: float, other: float) -> float:
@@ -155,6 +164,7 @@ def _after(outcomes: list[dict[str, Any]], first: int, ended_s: float | None) ->
         (in_time + skipped) / len(after),
         in_time / max(len(after) - skipped, 1),
         sum(outcome["utility"] for outcome in after) / len(after),
+        {outcome["frame"]: outcome["utility"] for outcome in after},
         dict(statuses),
         None if ended_s is None else _back_s(outcomes, first, ended_s),
     )
@@ -192,10 +202,15 @@ def _cell(name: str, own: After, alone: After) -> str:
 def missed(results: Mapping[str, Found]) -> list[str]:
     """What is below the target, in words."""
     return [
-        f"{fault}, {name}: {what} {value:.3f} of device-only's"
+        f"{fault}, {name}: {what} {value:.3f} of device-only's{error}"
         for fault, found in results.items()
         for name, (own, alone) in found.items()
-        for what, value in zip(("frames in time", "utility"), own.of(alone), strict=True)
+        for what, value, error in zip(
+            ("frames in time", "utility"),
+            own.of(alone),
+            ("", f" (standard error {own.error_of(alone):.3f})"),
+            strict=True,
+        )
         if value < TARGET
     ]
 
