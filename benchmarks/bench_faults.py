@@ -1,10 +1,12 @@
 """What becomes of the frames when the MEC or the link fails? Every controller, real processes, one fault per run.
 
-``python -m benchmarks.bench_faults [--workload garments] [--faults killed,held]`` starts a MEC, a TCP proxy in front of
-it, and one device process per controller, all at once. When every device has answered ``BEFORE`` frames the fault
-begins; it lasts to the end of the run, or for ``BREAK_S``. What counts are the frames after it: the share that was
-answered in time, and the utility, as a ratio to ``device-only`` in the same run. A controller that keeps pace alone
-has a ratio of about 1 under a fault that lasts, and of at least that under one that ends.
+``python -m benchmarks.bench_faults [--workload garments] [--faults killed,held] [--at-once 4]`` starts a MEC, a TCP
+proxy in front of it, and one device process per controller. When every device has answered ``--before`` frames the
+fault begins (``benchmarks.faults``); it lasts to the end of the run, or for some seconds. What counts are the frames
+after it: the share that was answered in time, and the utility, as a ratio to ``device-only`` in the same run. Answers
+are right or wrong, so utilities differ by chance: the standard error of the frame-by-frame difference is given. A
+controller that keeps pace alone has a ratio of about 1 under a fault that lasts, and of at least that under one that
+ends. Where a fault ends, a second table says how long it took until the MEC answered a frame again.
 """
 
 from __future__ import annotations
@@ -12,93 +14,35 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
+import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.faults import ENDS, FAULTS, MEC_SLOWDOWN, SHIPPED, Scene
 from benchmarks.proxy import Mode, Proxy
 from controller.errors import FailureError, MecpilotError
+from controller.records import NO_PAYLOAD
 from controller.registry import CONTROLLER_NAMES
 from runtime.endpoint import parse_endpoint
-from runtime.processes import RunningMec, running_mec
+from runtime.processes import running_mec
 
 CONTROLLERS = tuple(name for name in CONTROLLER_NAMES if name not in ("random", "hindsight"))
-#: Frames before the fault, and how long one lasts that ends.
-BEFORE = 60
-BREAK_S = 6.0
 #: The target: at least this share of what device-only does.
 TARGET = 0.99
-SHIPPED = ("--profile", "shipped")
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What a fault can act on; processes that it starts end with ``stack``."""
-
-    workload: str
-    mec: RunningMec
-    proxy: Proxy
-    stack: contextlib.ExitStack
-
-
-def killed(scene: Scene) -> None:
-    """``kill -9`` of the MEC."""
-    scene.mec.process.kill()
-
-
-def stopped(scene: Scene) -> None:
-    """SIGSTOP: the connection stays, and nothing answers."""
-    scene.mec.process.send_signal(signal.SIGSTOP)
-
-
-def restarted(scene: Scene) -> None:
-    """Another MEC on the same port, after a while."""
-    killed(scene)
-    scene.mec.process.wait()
-    time.sleep(BREAK_S)
-    scene.stack.enter_context(running_mec(scene.workload, bind=scene.mec.endpoint, options=SHIPPED))
-
-
-def cut(scene: Scene) -> None:
-    """Connections are reset and refused for a while."""
-    scene.proxy.set(Mode.CUT)
-    time.sleep(BREAK_S)
-    scene.proxy.set(Mode.PASS)
-
-
-def held(scene: Scene) -> None:
-    """Every byte is lost and nothing is reset for a while."""
-    scene.proxy.set(Mode.SWALLOW)
-    time.sleep(BREAK_S)
-    scene.proxy.set(Mode.PASS)
-
-
-def half_open(scene: Scene) -> None:
-    """A router forgets its connections: new ones work, old ones stay silent for ever."""
-    scene.proxy.forget()
-
-
-def absent(scene: Scene) -> None:
-    """There is no MEC from the start."""
-
-
-FAULTS: dict[str, Callable[[Scene], None]] = {
-    "killed": killed,
-    "stopped": stopped,
-    "restarted": restarted,
-    "cut": cut,
-    "held": held,
-    "half-open": half_open,
-    "absent": absent,
-}
 
 
 @dataclass(frozen=True)
@@ -133,29 +77,53 @@ class After:
     in_time_frac: float  # answered in time or reusing an answer, of all
     run_in_time_frac: float  # of those that were run or dropped
     utility: float
+    by_frame: dict[int, float]  # utility
+    statuses: dict[str, int]
+    back_s: float | None  # from the end of the fault to the first answer of the MEC; None where it was not asked before
+
+    def of(self, other: After) -> tuple[float, float]:
+        """Frames in time and utility as shares of another's; of the two ways to count frames the one that is worse."""
+        in_time = _ratio(self.in_time_frac, other.in_time_frac), _ratio(self.run_in_time_frac, other.run_in_time_frac)
+        return min(in_time), _ratio(self.utility, other.utility)
+
+    def error_of(self, other: After) -> float:
+        """The standard error of the utility's share."""
+        pairs = [(own, other.by_frame[frame]) for frame, own in self.by_frame.items() if frame in other.by_frame]
+        difference = [own - theirs for own, theirs in pairs]
+        return _ratio(statistics.pstdev(difference) / math.sqrt(len(difference)), other.utility)
 
 
-def play(devices: Devices, fault: str, controllers: Sequence[str]) -> dict[str, After]:
-    """One run: every controller at once, one fault."""
+def _ratio(own: float, other: float) -> float:
+    return own / other if other > 0 else 1.0
+
+
+#: Per controller how it went, and how device-only went in the same run.
+Found = dict[str, tuple[After, After]]
+
+
+def play(devices: Devices, fault: str, controllers: Sequence[str], before: int, keep: Path | None) -> Found:
+    """One run: these controllers and device-only at once, one fault."""
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        mec = stack.enter_context(running_mec(devices.workload, slowdown=2.0, options=SHIPPED))
+        folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        mec = stack.enter_context(running_mec(devices.workload, slowdown=MEC_SLOWDOWN, options=SHIPPED))
         where = parse_endpoint(mec.endpoint)
         proxy = stack.enter_context(Proxy((where.host, where.port)))
         if fault == "absent":
             proxy.set(Mode.CUT)
-        logs = {name: folder / f"{name}.jsonl" for name in controllers}
+        logs = {name: folder / f"{fault}-{name}.jsonl" for name in ("device-only", *controllers)}
         running = [
-            stack.enter_context(_process(devices.command(proxy.endpoint, name, logs[name]), folder / f"{name}.err"))
-            for name in controllers
+            stack.enter_context(_process(devices.command(proxy.endpoint, name, log), log.with_suffix(".err")))
+            for name, log in logs.items()
         ]
-        _wait_for(running, logs.values(), BEFORE)
+        _wait_for(running, logs.values(), before)
         first = {name: _lines(log) for name, log in logs.items()}
-        FAULTS[fault](Scene(devices.workload, mec, proxy, stack))
+        FAULTS[fault](Scene(devices.workload, devices.deadline_ms / 1e3, mec, proxy, stack))
+        ended_s = time.time() if fault in ENDS else None
         for process in running:
             process.wait()
         mec.process.send_signal(signal.SIGCONT)
-        return {name: _after(logs[name], first[name], devices.frames) for name in controllers}
+        after = {name: _after(_outcomes(log, devices.frames), first[name], ended_s) for name, log in logs.items()}
+        return {name: (after[name], after["device-only"]) for name in logs}
 
 
 @contextlib.contextmanager
@@ -181,58 +149,70 @@ def _lines(log: Path) -> int:
     return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
-def _after(log: Path, first: int, frames: int) -> After:
+def _outcomes(log: Path, frames: int) -> list[dict[str, Any]]:
     outcomes = [json.loads(line) for line in log.read_text().splitlines()]
     if sorted(outcome["frame"] for outcome in outcomes) != list(range(frames)):
         raise FailureError(f"{log.name}: got {len(outcomes)} outcomes; expected one for each of {frames} frames")
+    return outcomes
+
+
+def _after(outcomes: list[dict[str, Any]], first: int, ended_s: float | None) -> After:
     after = [outcome for outcome in outcomes if outcome["frame"] >= first]
-    fresh = [outcome for outcome in after if outcome["status"] != "skipped"]
-    in_time = [outcome for outcome in fresh if outcome["status"] in ("ok", "fallback")]
-    skipped = len(after) - len(fresh)
+    statuses = Counter(outcome["status"] for outcome in after)
+    in_time, skipped = statuses["ok"] + statuses["fallback"], statuses["skipped"]
     return After(
-        (len(in_time) + skipped) / len(after),
-        len(in_time) / max(len(fresh), 1),
+        (in_time + skipped) / len(after),
+        in_time / max(len(after) - skipped, 1),
         sum(outcome["utility"] for outcome in after) / len(after),
+        {outcome["frame"]: outcome["utility"] for outcome in after},
+        dict(statuses),
+        None if ended_s is None else _back_s(outcomes, first, ended_s),
     )
 
 
-def table_of(devices: Devices, results: Mapping[str, Mapping[str, After]]) -> Table:
-    """A row per controller and a column per fault: frames in time, and utility, both over device-only's."""
+def _back_s(outcomes: list[dict[str, Any]], first: int, ended_s: float) -> float | None:
+    remote = [o for o in outcomes if o["status"] == "ok" and o["decision"]["payload"] != NO_PAYLOAD]
+    if not any(outcome["frame"] < first for outcome in remote):
+        return None
+    answers = (outcome["captured_at"] + outcome["latency_ms"] / 1e3 for outcome in remote if outcome["frame"] >= first)
+    return min((at_s - ended_s for at_s in answers if at_s > ended_s), default=math.inf)
+
+
+def tables_of(devices: Devices, results: Mapping[str, Found]) -> Iterator[Table]:
+    """A row per fault and a column per controller: first both ratios, then the seconds until the MEC was back."""
+    controllers = list(next(iter(results.values())))
     title = (
         f"{devices.workload}, device {devices.slowdown:g} times slower, {devices.fps:g} frames/s, "
-        f"deadline {devices.deadline_ms:g} ms: in time / utility after the fault, over device-only's"
+        f"deadline {devices.deadline_ms:g} ms: frames in time / utility after the fault"
     )
-    table = Table("controller", *results, title=title, title_justify="left")
-    names = list(next(iter(results.values())))
-    for name in names:
-        table.add_row(name, *(_cell(found, name) for found in results.values()))
-    return table
-
-
-def _cell(found: Mapping[str, After], name: str) -> str:
-    own, alone = found[name], found["device-only"]
-    if name == "device-only":
-        return f"{own.in_time_frac:.3f} / {own.utility:.3f}"
-    return f"{ratio(own.in_time_frac, alone.in_time_frac):.3f} / {ratio(own.utility, alone.utility):.3f}"
-
-
-def ratio(own: float, alone: float) -> float:
-    return own / alone if alone > 0 else 1.0
-
-
-def missed(results: Mapping[str, Mapping[str, After]]) -> list[str]:
-    """What is below the target, in words."""
-    lines = []
+    table = Table("fault", *controllers, title=f"{title}; all but device-only: over its figures", box=box.MARKDOWN)
+    back = Table("fault", *controllers, title="Seconds until the MEC answered a frame again", box=box.MARKDOWN)
     for fault, found in results.items():
-        alone = found["device-only"]
-        for name, own in found.items():
-            for what, value in (
-                ("in time", ratio(own.in_time_frac, alone.in_time_frac)),
-                ("utility", ratio(own.utility, alone.utility)),
-            ):
-                if value < TARGET:
-                    lines.append(f"{fault}, {name}: {what} {value:.3f} of device-only's")
-    return lines
+        table.add_row(fault, *(_cell(name, *found[name]) for name in controllers))
+        if fault in ENDS:
+            back.add_row(fault, *("" if (s := found[name][0].back_s) is None else f"{s:.1f}" for name in controllers))
+    return iter((table, back) if back.rows else (table,))
+
+
+def _cell(name: str, own: After, alone: After) -> str:
+    in_time, utility = (own.run_in_time_frac, own.utility) if name == "device-only" else own.of(alone)
+    return f"{in_time:.3f} / {utility:.3f}"
+
+
+def missed(results: Mapping[str, Found]) -> list[str]:
+    """What is below the target, in words."""
+    return [
+        f"{fault}, {name}: {what} {value:.3f} of device-only's{error}"
+        for fault, found in results.items()
+        for name, (own, alone) in found.items()
+        for what, value, error in zip(
+            ("frames in time", "utility"),
+            own.of(alone),
+            ("", f" (standard error {own.error_of(alone):.3f})"),
+            strict=True,
+        )
+        if value < TARGET
+    ]
 
 
 def main() -> int:
@@ -240,29 +220,41 @@ def main() -> int:
     parser.add_argument("--workload", default="garments")
     parser.add_argument("--faults", default=",".join(FAULTS), help="comma-separated")
     parser.add_argument("--controllers", default=",".join(CONTROLLERS), help="comma-separated; device-only always runs")
+    parser.add_argument("--at-once", type=int, default=99, help="device processes beside device-only's")
+    parser.add_argument("--before", type=int, default=60, help="frames before the fault")
     parser.add_argument("--frames", type=int, default=500)
     parser.add_argument("--fps", type=float, default=20.0)
     parser.add_argument("--deadline-ms", type=float, default=200.0)
     parser.add_argument("--slowdown", type=float, default=100.0)
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    parser.add_argument("--keep", type=Path, help="leave outcome logs and what devices print in this new folder")
     options = parser.parse_args()
     devices = Devices(options.workload, options.frames, options.fps, options.deadline_ms, options.slowdown)
-    controllers = list(dict.fromkeys(["device-only", *options.controllers.split(",")]))
-    results: dict[str, dict[str, After]] = {}
+    others = [name for name in dict.fromkeys(options.controllers.split(",")) if name != "device-only"]
+    groups = [others[at : at + options.at_once] for at in range(0, len(others), options.at_once)] or [[]]
+    results: dict[str, Found] = {}
     try:
         for fault in options.faults.split(","):
-            results[fault] = play(devices, fault, controllers)
-            print(f"{fault}: done", file=sys.stderr)
+            for number, group in enumerate(groups):
+                keep = _new_folder(options.keep / str(number)) if options.keep else None
+                results[fault] = play(devices, fault, group, options.before, keep) | results.get(fault, {})
+            print(f"{fault}: done, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
     except MecpilotError as error:
         print(f"bench_faults: {error}", file=sys.stderr)
         return error.exit_code
-    Console(width=140).print(table_of(devices, results))
+    for table in tables_of(devices, results):
+        Console(width=200).print(table)
     below = missed(results)
     print("\n".join(below) or f"every controller reaches {TARGET} of device-only's under every fault")
     if options.json:
-        plain = {fault: {name: asdict(after) for name, after in found.items()} for fault, found in results.items()}
+        plain = {fault: {name: asdict(own) for name, (own, _) in found.items()} for fault, found in results.items()}
         options.json.write_text(json.dumps(plain, indent=1) + "\n")
     return 0
+
+
+def _new_folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 if __name__ == "__main__":

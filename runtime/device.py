@@ -487,12 +487,14 @@ class Device:
             self._fall_back(self._must_fall_back.pop(0))
 
     def _fall_back(self, job: Job) -> None:
-        began_s = self._clock()
+        began_s, slowdown = self._clock(), self.telemetry.device_slowdown
+        due_s = max(job.fall_back_s, self._fallback_end_s) if job.fall_back_s <= began_s else math.inf
         if self._hopeless(job, began_s):
+            self._last_moment.missed(began_s - due_s, slowdown, self._scenario.deadline_s)
             self._ledger.given_up(job, began_s)
             return
         self._falling_back = True
-        row, slowdown = self._fallback_row(job, began_s), self.telemetry.device_slowdown
+        row = self._fallback_row(job, began_s)
         head = self._run(job, row)
         now_s = self._clock()
         self._falling_back = False
@@ -500,9 +502,7 @@ class Device:
         if head is None:
             self._ledger.given_up(job, now_s)
             return
-        if job.fall_back_s <= began_s:
-            due_s = max(job.fall_back_s, self._fallback_end_s)
-            self._last_moment.learn(now_s - due_s, slowdown, self._scenario.deadline_s)
+        self._last_moment.learn(now_s - due_s, slowdown, self._scenario.deadline_s)
         self._fallback_end_s = now_s
         self._ledger.answered(
             job,

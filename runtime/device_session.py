@@ -182,7 +182,7 @@ class DeviceSession:
         """The connection is gone."""
         if self.state is LinkState.REFUSED:
             self._retry_s = self._next_tick_s = min(self._next_tick_s, now_s + HEARTBEAT_S)
-        return self._ended("no connection", now_s) if self.state is LinkState.UP else []
+        return self._ended("the connection is gone", now_s) if self.state is LinkState.UP else []
 
     def connected(self, now_s: float) -> None:
         """A connection is there: say hello now rather than at the next heartbeat."""
@@ -296,13 +296,16 @@ class DeviceSession:
             lie = f"got outputs of {len(buffer)} bytes; expected shape {sent.output_shape} of float32"
         elif not _credible(buffer):
             lie = f"got outputs that are not numbers of at most {_LARGEST_OUTPUT:g}; expected those of a model"
-        return self._blamed(request_id, lie) if lie else [Answered(message, buffer)]
+        if lie:
+            return self._blamed(request_id, lie)
+        self._conduct.answered()
+        return [Answered(message, buffer)]
 
     def _reject(self, message: wire.Reject, _: Buffer, now_s: float) -> Actions:
         if message.reason is wire.RejectReason.DIGEST:
             return self._refused(message.text, now_s)
         if message.reason is wire.RejectReason.NO_SESSION:
-            return self._forgotten(message.text, now_s)
+            return self._forgotten("the MEC does not know this device any more", now_s)
         sent = self._open.pop(message.request_id, None)
         if sent is None:
             self.stale_replies += 1
@@ -361,7 +364,7 @@ class DeviceSession:
         if self.state is LinkState.WAITING:
             return []
         if self.state is LinkState.UP and (pause_s := self._conduct.ended(now_s - self._up_s)):
-            return [*self._down(f"{why}, which we did; next try in {pause_s:g} s", now_s, pause_s), Disconnect()]
+            return [*self._down(f"{why}, again and again; next try in {pause_s:g} s", now_s, pause_s), Disconnect()]
         self.state = LinkState.WAITING
         self._next_tick_s, self._retry_s = now_s, now_s + RETRY_S
         self._pings.clear()
@@ -387,6 +390,7 @@ class DeviceSession:
 
     def _blamed(self, request_id: int, lie: str) -> Actions:
         """A lie about a request is a fault, and no answer."""
+        self._conduct.lied()
         return [*self._fault(lie), Unanswered((request_id,), lie)]
 
     def _spoke(self, now_s: float) -> None:

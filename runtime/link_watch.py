@@ -55,8 +55,8 @@ class LinkWatch:
     def on_change(self, state: LinkState, why: str, now_s: float) -> None:
         """The link changed."""
         self._count_to(now_s)
-        self._log(f"the link is {state.value}: {why}")
         is_up = state is LinkState.UP
+        self._log(f"the link is {state.value}: {why}{'' if is_up else '; answering locally'}")
         self._counts.refused = why if state is LinkState.REFUSED else ""
         self._counts.link_downs += self._is_up and not is_up
         self._counts.welcomed |= is_up

@@ -97,6 +97,8 @@ class MecSession:
         return [SendTo(peer, wire.Bye()) for peer in leaving]
 
     def _other_version(self, peer: bytes, error: wire.OtherVersionError) -> Actions:
+        if error.is_scout:
+            return []  # its own hello comes as well
         if not error.is_hello or peer in self._heard_s:
             self.faults += 1
             return []

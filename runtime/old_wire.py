@@ -33,10 +33,19 @@ _DECODER = msgspec.msgpack.Decoder(_Hello)
 
 def is_old_hello(body: bytes | memoryview) -> bool:
     """Whether what follows an old preamble is the hello of an old device."""
+    return _device(body) not in ("", _SCOUT)
+
+
+def is_scout(body: bytes | memoryview) -> bool:
+    """Whether it is what a device of this version says to find out about an old MEC."""
+    return _device(body) == _SCOUT
+
+
+def _device(body: bytes | memoryview) -> str:
     try:
-        return _DECODER.decode(body).device != _SCOUT
+        return _DECODER.decode(body).device
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False
+        return ""
 
 
 def old_hello(version: int) -> bytes:

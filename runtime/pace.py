@@ -60,10 +60,16 @@ class LastMoment:
         return float(formulas.fallback_reserve_s(np.array(self._fastest_s * slowdown))) + self._overrun_s
 
     def learn(self, took_s: float, slowdown: float, deadline_s: float) -> None:
-        """One that was due at a moment ended ``took_s`` later."""
+        """One that was due at a moment ended ``took_s`` later; one that was not due yet tells nothing."""
+        if took_s == -math.inf:
+            return
         overrun_s = took_s - formulas.FALLBACK_MARGIN * self._fastest_s * slowdown
         if overrun_s > self._overrun_s:
             most_s = _MOST_OVERRUN_FRAC * deadline_s
             self._overrun_s = min(self._overrun_s + _BELIEVED_FRAC * (overrun_s - self._overrun_s), most_s)
         else:
             self._overrun_s *= _KEPT_FRAC
+
+    def missed(self, late_s: float, slowdown: float, deadline_s: float) -> None:
+        """The machine let one begin so late that it was not tried at all."""
+        self.learn(late_s + self._fastest_s * slowdown, slowdown, deadline_s)

@@ -1,7 +1,8 @@
-"""Which log lines are printed when thousands come? The first of each kind at once, then a count.
+"""Which log lines are printed when thousands come? The first few of each kind at once, then a count.
 
-Two lines are of one kind when they differ only in numbers and hexadecimal digests. Further lines of a kind are counted
-for a window of 10 s, which doubles up to 60 s as long as they come; its end prints the newest of them with the count.
+Two lines are of one kind when they differ only in numbers and hexadecimal digests. Three lines of a kind are printed at
+once, so that a link that is lost now and then reads in order. Further ones are counted for a window of 10 s, which
+doubles up to 60 s as long as they come; its end prints the newest of them with the count, and its age.
 New kinds have a budget, for a peer can put anything into its words: lines beyond it are counted together. So the rate
 of output is bounded whatever the input: a line per kind and window, and ten new kinds a minute after the first forty.
 """
@@ -17,6 +18,10 @@ from dataclasses import dataclass
 
 WINDOW_S = 10.0
 LONGEST_WINDOW_S = 60.0
+#: Lines of a kind that are printed at once; as many again after a quiet window.
+AT_ONCE = 3
+#: The age of a line that is printed later than this is told.
+_TELL_AGE_S = 2.0
 #: New kinds that are printed at once, and how many more there may be per second.
 KINDS = 40
 KINDS_PER_S = 10.0 / 60.0
@@ -45,6 +50,7 @@ class _Kind:
     began_s: float
     window_s: float = WINDOW_S
     count: int = 0  # not printed yet
+    at_once: int = 0  # may still be printed at once
 
     @property
     def end_s(self) -> float:
@@ -67,13 +73,17 @@ class Repeats:
             now_s, name = self._clock(), kind_of(text)
             if name not in self._kinds:
                 if self._take_budget(now_s):
-                    self._kinds[name] = _Kind(text, now_s, now_s)
+                    self._kinds[name] = _Kind(text, now_s, now_s, at_once=AT_ONCE - 1)
                     self._emit(text)
                     return
                 name = ""  # the kind of all lines beyond the budget
             kind = self._kinds.setdefault(name, _Kind(text, now_s, now_s))
             kind.newest, kind.newest_s = text, now_s
-            kind.count += 1
+            if kind.at_once:
+                kind.at_once -= 1
+                self._emit(text)
+            else:
+                kind.count += 1
 
     @property
     def due_in_s(self) -> float:
@@ -109,7 +119,9 @@ class Repeats:
         if kind.count:
             alike = "like it" if kind is not self._kinds.get("") else "lines of many kinds"
             span_s = max(now_s - kind.began_s, 1.0)
-            self._emit(f"{kind.newest} ({kind.count} more {alike} in the last {span_s:.0f} s)")
+            age_s = now_s - kind.newest_s
+            age = f", this one {age_s:.0f} s ago" if age_s > _TELL_AGE_S else ""
+            self._emit(f"{kind.newest} ({kind.count} more {alike} in the last {span_s:.0f} s{age})")
         kind.began_s, kind.count = now_s, 0
 
     def _take_budget(self, now_s: float) -> bool:

@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from controller.errors import RemoteProtocolError
-from runtime.old_wire import OLD_VERSIONS, is_old_hello
+from runtime.old_wire import OLD_VERSIONS, is_old_hello, is_scout
 
 VERSION = 3
 _MAGIC = b"MP"
@@ -161,11 +161,12 @@ Sendable = AnyMessage | Foreign
 
 
 class OtherVersionError(RemoteProtocolError):
-    """The peer speaks another version of this protocol; ``is_hello`` when it has just said so."""
+    """The peer speaks another version of this protocol; ``is_hello`` when it has just said so. ``is_scout`` when it
+    speaks ours, and only looks for an old MEC."""
 
-    def __init__(self, version: int, is_hello: bool) -> None:
+    def __init__(self, version: int, is_hello: bool, is_scout: bool = False) -> None:
         super().__init__(f"got a message of protocol {version}; expected protocol {VERSION}")
-        self.version, self.is_hello = version, is_hello
+        self.version, self.is_hello, self.is_scout = version, is_hello, is_scout
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -196,7 +197,8 @@ def _decode_header(header: memoryview) -> AnyMessage:
     lead, rest = bytes(header[: len(PREAMBLE)]), header[len(PREAMBLE) :]
     if lead != PREAMBLE:
         if lead[:-1] == _MAGIC and len(lead) == len(PREAMBLE):
-            raise OtherVersionError(lead[-1], lead[-1] in OLD_VERSIONS and is_old_hello(rest))
+            old = lead[-1] in OLD_VERSIONS
+            raise OtherVersionError(lead[-1], old and is_old_hello(rest), old and is_scout(rest))
         raise RemoteProtocolError(f"got a message that starts with {lead.hex()}; expected {PREAMBLE.hex()}")
     try:
         message: AnyMessage = _DECODER.decode(rest)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import WELCOME, Endless, Hostile, encoded, polite
-from peers import Greeter, Keeper
+from peers import HELD, Greeter, Keeper
 
+from benchmarks.hostile import Endless, Hostile, encoded, leaving, polite, welcome
 from benchmarks.proxy import Mode, Proxy
 from runtime import lookup, wire
 from runtime.device_session import LinkState
@@ -184,7 +184,7 @@ class TestTrouble:
 FLOODS = {
     "garbage": [b"garbage"],
     "pongs": encoded(wire.Pong(1)),
-    "welcomes": WELCOME,
+    "welcomes": welcome(HELD),
     "replies": encoded(wire.InferReply(1, 0, 1000), bytes(40)),
     "good-byes": encoded(wire.Bye()),
     "rejections": encoded(wire.Reject(0, wire.RejectReason.NO_SESSION, "say hello first")),
@@ -200,7 +200,7 @@ def left_alone(why: str) -> bool:
 class TestHostileMec:
     @pytest.mark.parametrize("parts", FLOODS.values(), ids=FLOODS.keys())
     def test_a_flood_is_cut_off_within_bounded_time_and_lines(self, parts: list[bytes]) -> None:
-        with Hostile(polite, flood=parts) as mec, Keeper(mec.endpoint) as device:
+        with Hostile(polite(HELD), flood=parts) as mec, Keeper(mec.endpoint) as device:
             assert device.until(lambda: any(left_alone(change.why) for change in device.changes), 8.0) < 8.0
             device.for_(0.8)
             assert device.session.state is LinkState.DOWN or device.session.state is LinkState.WAITING
@@ -211,7 +211,7 @@ class TestHostileMec:
             assert device.looks < 4000  # nobody spins
 
     def test_a_message_without_end_does_not_fill_the_memory(self) -> None:
-        with Endless() as mec, Keeper(mec.endpoint) as device:
+        with Endless(HELD) as mec, Keeper(mec.endpoint) as device:
             resident: list[int] = []
             pages = Path("/proc/self/statm")
             device.until(lambda: resident.append(int(pages.read_text().split()[1])) or len(device.changes) > 3, 3.0)
@@ -219,16 +219,13 @@ class TestHostileMec:
             assert (max(resident) - resident[0]) * resource.getpagesize() < 600 << 20
 
     def test_a_mec_that_greets_and_leaves_in_turn_is_left_alone_for_longer_and_longer(self) -> None:
-        def leave(message: wire.AnyMessage) -> list[list[bytes]]:
-            return [*polite(message), encoded(wire.Bye())]
-
-        with Hostile(leave) as mec, Keeper(mec.endpoint) as device:
+        with Hostile(leaving(HELD)) as mec, Keeper(mec.endpoint) as device:
             device.for_(3.0)
             assert len(device.changes) < 16
             assert "next try in 1 s" in " ".join(change.why for change in device.changes)
 
     def test_a_mec_that_behaves_again_is_used_again(self) -> None:
-        with Hostile(polite, flood=[b"garbage"]) as mec, Keeper(mec.endpoint) as device:
+        with Hostile(polite(HELD), flood=[b"garbage"]) as mec, Keeper(mec.endpoint) as device:
             device.until(lambda: any("cut off" in change.why for change in device.changes), 5.0)
             mec.flood = None
             assert device.until(lambda: device.up, 5.0) < 5.0

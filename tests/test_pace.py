@@ -127,6 +127,11 @@ class TestLastMoment:
             moment.learn(took_s=0.150, slowdown=10.0, deadline_s=0.4)
         assert moment.reserve_s(10.0) == pytest.approx(0.152, abs=1e-3)
 
+    def test_one_that_could_not_even_begin_in_time_counts_as_well(self) -> None:
+        moment = LastMoment(0.010)
+        moment.missed(late_s=0.030, slowdown=1.0, deadline_s=0.4)
+        assert moment.reserve_s(1.0) == pytest.approx(LastMoment(0.010).reserve_s(1.0) + 0.5 * 0.0285)
+
     def test_a_hiccup_is_forgotten_and_never_takes_most_of_the_deadline(self) -> None:
         moment = LastMoment(0.010)
         planned = moment.reserve_s(1.0)

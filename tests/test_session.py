@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from controller.errors import RemoteProtocolError
 from runtime import wire
-from runtime.conduct import FIRST_PAUSE_S, MOST_PAUSE_S
+from runtime.conduct import FIRST_PAUSE_S, LIES, MOST_PAUSE_S
 from runtime.device_session import (
     HEARTBEAT_S,
     REFUSED_RETRY_S,
@@ -268,6 +268,21 @@ class TestDevice:
                 assert isinstance(action, Transmit)
                 assert isinstance(action.message, wire.Ping)
                 session.receive(wire.Pong(action.message.ping_id), b"", step / 4)
+
+    def test_a_mec_whose_every_answer_is_wrong_is_cut_off_and_then_after_the_first(self) -> None:
+        session, now_s, asked = session_that_is_up(), 1.0, []
+        for _ in range(3):
+            asked.append(0)
+            while session.state is LinkState.UP:
+                asked[-1] += 1
+                now_s += 0.1  # too seldom to be a flood of faults
+                request_id = session.next_id()
+                session.request(request_of(request_id), (1, 10), now_s)
+                session.receive(reply_to(request_id), np.full(10, np.nan, np.float32).tobytes(), now_s)
+            now_s = session.next_tick_s
+            session.tick(now_s)
+            session.receive(WELCOME, b"", now_s)
+        assert asked == [LIES, 1, 1]
 
     def test_a_mec_that_comes_and_goes_waits_longer_each_time_but_a_restart_does_not(self) -> None:
         session, now_s, pauses = DeviceSession("camera", HELD), 0.0, []

@@ -1,4 +1,4 @@
-"""A peer that answers as it likes and floods whoever it knows."""
+"""Which MECs break the rules? One that answers as it likes and floods its devices, and one whose message never ends."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import threading
 from collections.abc import Callable
 
 import zmq
-from peers import HELD
 
+from controller.errors import RemoteProtocolError
 from runtime import wire
+
+Answer = Callable[[wire.AnyMessage], list[list[bytes]]]
 
 
 class Hostile:
     """A peer that answers as it likes, and sends ``flood`` to everyone it knows as fast as it can."""
 
-    def __init__(
-        self, answer: Callable[[wire.AnyMessage], list[list[bytes]]], flood: list[bytes] | None = None
-    ) -> None:
+    def __init__(self, answer: Answer, flood: list[bytes] | None = None) -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, 50), (zmq.ROUTER_MANDATORY, 1), (zmq.SNDTIMEO, 0)):
@@ -45,28 +45,53 @@ class Hostile:
             if self._socket.poll(1):
                 peer, *parts = self._socket.recv_multipart()
                 self._peers.add(peer)
-                for answer in self._answer(wire.decode(parts)[0]):
+                for answer in self._answers(parts):
                     self._send(peer, answer)
             for peer in tuple(self._peers if self.flood else ()):
                 for _ in range(50):
                     self._send(peer, self.flood or [])
 
+    def _answers(self, parts: list[bytes]) -> list[list[bytes]]:
+        try:
+            return self._answer(wire.decode(parts)[0])
+        except RemoteProtocolError:  # a hello of an old version
+            return []
+
     def _send(self, peer: bytes, parts: list[bytes]) -> None:
-        with contextlib.suppress(zmq.Again, zmq.ZMQError):
+        try:
             self._socket.send_multipart([peer, *parts])
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:  # it left
+                self._peers.discard(peer)
 
 
 def encoded(message: wire.AnyMessage, buffer: bytes = b"") -> list[bytes]:
     return [bytes(part) for part in wire.encode(message, buffer)]
 
 
-WELCOME = encoded(wire.Welcome("mec-1", HELD, 1.0))
+def welcome(held: wire.Held) -> list[bytes]:
+    return encoded(wire.Welcome("mec-1", held, 1.0))
 
 
-def polite(message: wire.AnyMessage) -> list[list[bytes]]:
-    if isinstance(message, wire.Ping):
-        return [encoded(wire.Pong(message.ping_id))]
-    return [WELCOME] if isinstance(message, wire.Hello) else []
+def polite(held: wire.Held) -> Answer:
+    """Greets and answers heartbeats; requests get no answer."""
+
+    def answer(message: wire.AnyMessage) -> list[list[bytes]]:
+        if isinstance(message, wire.Ping):
+            return [encoded(wire.Pong(message.ping_id))]
+        return [welcome(held)] if isinstance(message, wire.Hello) else []
+
+    return answer
+
+
+def leaving(held: wire.Held) -> Answer:
+    """Greets and says good-bye at once."""
+    greet = polite(held)
+
+    def answer(message: wire.AnyMessage) -> list[list[bytes]]:
+        return [*greet(message), encoded(wire.Bye())]
+
+    return answer
 
 
 class Endless:
@@ -75,7 +100,8 @@ class Endless:
     _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
     _READY = b"\x05READY\x0bSocket-Type\0\0\0\x06ROUTER\x08Identity\0\0\0\0"
 
-    def __init__(self) -> None:
+    def __init__(self, held: wire.Held) -> None:
+        self._welcome = welcome(held)[0]
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._serve, daemon=True).start()
@@ -96,7 +122,7 @@ class Endless:
         parts = self._frame(bytes(2000), flags=1) * 500
         with victim, contextlib.suppress(OSError):
             victim.sendall(self._GREETING + self._frame(self._READY, flags=4))
-            victim.sendall(self._frame(WELCOME[0], flags=0))
+            victim.sendall(self._frame(self._welcome, flags=0))
             while True:
                 victim.sendall(parts)
 
