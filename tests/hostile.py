@@ -6,7 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import zmq
 from peers import HELD
@@ -45,11 +45,18 @@ class Hostile:
             if self._socket.poll(1):
                 peer, *parts = self._socket.recv_multipart()
                 self._peers.add(peer)
-                for answer in self._answer(wire.decode(parts)[0]):
+                for answer in self._answers(parts):
                     self._send(peer, answer)
             for peer in tuple(self._peers if self.flood else ()):
                 for _ in range(50):
                     self._send(peer, self.flood or [])
+
+    def _answers(self, parts: list[bytes]) -> Iterable[list[bytes]]:
+        """None to the hello in an old version, by which a device that waits for long asks for an old MEC."""
+        try:
+            return self._answer(wire.decode(parts)[0])
+        except wire.OtherVersionError:
+            return ()
 
     def _send(self, peer: bytes, parts: list[bytes]) -> None:
         with contextlib.suppress(zmq.Again, zmq.ZMQError):
