@@ -108,3 +108,20 @@ def arguments_of(endpoint: str, log: Path, options: dict[str, object]) -> list[s
 
 def outcomes_in(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+
+
+def is_running(pid: int) -> bool:
+    """Not ended; nobody may have asked yet how it ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for_library(process: subprocess.Popen[str], name: str) -> None:
+    """Until the process has mapped a library, so that imports are under way."""
+    limit_s = time.monotonic() + 30
+    while name not in Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None
+        assert time.monotonic() < limit_s
+        time.sleep(0.002)

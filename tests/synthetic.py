@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from controller.costs import CostTable
+from controller.features import FEATURE_SCHEMA
+from controller.policy import FrozenPolicy
 from controller.records import UPLINK_HISTORY, Decision, SystemState
 from controller.space import DecisionSpace
 
@@ -58,3 +60,11 @@ def make_state(batch: int = 1, seed: int = 0, **fixed: float) -> SystemState:
     for name, value in fixed.items():
         columns[name] = np.full(columns[name].shape, value, columns[name].dtype)
     return SystemState(**columns)
+
+
+def random_policy(seed: int = 0) -> FrozenPolicy:
+    """Of the present feature schema, with weights of no use."""
+    rng = np.random.default_rng(seed)
+    context, candidate = len(FEATURE_SCHEMA.context), len(FEATURE_SCHEMA.candidate)
+    shapes = [(context, 24), (candidate, 24), (24,), (24, 16), (16,), (16,), (candidate,)]
+    return FrozenPolicy(*(rng.standard_normal(shape).astype(np.float32) for shape in shapes))

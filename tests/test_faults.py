@@ -79,9 +79,9 @@ class TestDeadAndHungMec:
         assert "ok" in {outcome["status"] for outcome in done.outcomes[-20:]}
 
     def test_without_a_mec_the_device_answers_alone_and_says_so(self, tmp_path: Path) -> None:
-        done = run_device_here("tcp://127.0.0.1:9", tmp_path / "log", frames=120, fps=40, decision={}, json="-")
-        assert (done.code, dict(done.statuses)) == (0, {"fallback": 120})
-        done.check_no_frame_lost(120)
+        done = run_device_here("tcp://127.0.0.1:9", tmp_path / "log", frames=60, fps=20, decision={}, json="-")
+        assert (done.code, dict(done.statuses)) == (0, {"fallback": 60})
+        done.check_no_frame_lost(60)
         assert done.err.count("no MEC at tcp://127.0.0.1:9 yet (connection refused): answering locally") == 1
         link = json.loads(done.out)["link"]
         assert (link["welcomed"], link["up_frac"], link["link_downs"]) == (False, 0.0, 0)
@@ -306,7 +306,7 @@ def an_outcome(frame: int) -> Outcome:
 class TestFullDisk:
     def test_every_frame_is_answered_and_the_exit_code_tells(self, mec: RunningMec) -> None:
         done = run_device_here(
-            mec.endpoint, Path("/dev/full"), frames=20, fps=40, decision={}, json="-", deadline_ms=1000
+            mec.endpoint, Path("/dev/full"), frames=20, fps=20, decision={}, json="-", deadline_ms=1000
         )
         assert done.code == 1
         assert json.loads(done.out)["status"] == {"ok": 20}

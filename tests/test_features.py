@@ -6,11 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from synthetic import make_costs, make_state
+from synthetic import make_costs, make_state, random_policy
 
 from controller.features import CANDIDATE_FEATURES, CONTEXT_FEATURES, FEATURE_SCHEMA, Features
 from controller.latency import predict
-from controller.policy import FrozenPolicy
 from controller.records import SystemState
 from controller.telemetry import fallback_reserve_s
 from controller.utility import Utility
@@ -23,13 +22,6 @@ def row_of(state: SystemState, row: int) -> SystemState:
             for f in dataclasses.fields(state)
         }
     )
-
-
-def random_policy(seed: int = 0) -> FrozenPolicy:
-    rng = np.random.default_rng(seed)
-    context, candidate, h, g = len(CONTEXT_FEATURES), len(CANDIDATE_FEATURES), 24, 16
-    shapes = [(context, h), (candidate, h), (h,), (h, g), (g,), (g,), (candidate,)]
-    return FrozenPolicy(*[rng.standard_normal(shape).astype(np.float32) for shape in shapes])
 
 
 def test_a_batch_gives_the_rows_that_single_states_give() -> None:

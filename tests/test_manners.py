@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import ROOT, WORKLOAD, device
+from live import ROOT, WORKLOAD, device, wait_for_library
 
 import mecpilot
 from controller.errors import UsageError
@@ -83,14 +83,6 @@ class TestSignals:
         command = [sys.executable, "-m", "mecpilot", *arguments]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
-    def wait_for_library(self, process: subprocess.Popen[str], name: str) -> None:
-        """Until the process has mapped a library, so that imports are under way."""
-        limit_s = time.monotonic() + 30
-        while name not in Path(f"/proc/{process.pid}/maps").read_text():
-            assert process.poll() is None
-            assert time.monotonic() < limit_s
-            time.sleep(0.002)
-
     @pytest.mark.parametrize("delay_s", [0.0, 0.4])
     @pytest.mark.parametrize(
         ("number", "code", "message"),
@@ -100,7 +92,7 @@ class TestSignals:
         self, number: signal.Signals, code: int, message: str, delay_s: float
     ) -> None:
         with self.start("device", "--mec", NOBODY, "--workload", WORKLOAD) as process:
-            self.wait_for_library(process, "_multiarray_umath")
+            wait_for_library(process, "_multiarray_umath")
             time.sleep(delay_s)
             process.send_signal(number)
             began_s = time.monotonic()

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from synthetic import random_policy
 
 from controller.errors import MecpilotError, UsageError
 from controller.features import FEATURE_SCHEMA
@@ -19,13 +20,6 @@ from runtime.policy_file import load_policy, save_policy, shipped_policy
 from runtime.workloads.base import WORKLOADS
 
 TENSORS = [field.name for field in fields(FrozenPolicy)]
-
-
-def random_policy(seed: int = 0) -> FrozenPolicy:
-    rng = np.random.default_rng(seed)
-    context, candidate = len(FEATURE_SCHEMA.context), len(FEATURE_SCHEMA.candidate)
-    shapes = [(context, 24), (candidate, 24), (24,), (24, 16), (16,), (16,), (candidate,)]
-    return FrozenPolicy(*(rng.standard_normal(shape).astype(np.float32) for shape in shapes))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from live import ROOT, WORKLOAD, Finished, device, run_device, run_device_here
+from live import ROOT, WORKLOAD, Finished, device, is_running, run_device, run_device_here
 
 from controller.records import Decision
 from controller.scenario import Scenario
@@ -193,21 +193,13 @@ def test_sigterm_ends_the_workers_of_a_training_too(tmp_path: Path) -> None:
             time.sleep(0.05)
         training.terminate()
         assert training.wait(30) == 128 + signal.SIGTERM
-    while left := [worker for worker in workers if is_running(worker)]:
+    while left := [worker for worker in workers if is_running(int(worker))]:
         assert time.monotonic() < limit_s, f"{left} outlived the training"
         time.sleep(0.05)
 
 
 def test_stopping_passes_over_a_worker_that_a_signal_kept_from_starting() -> None:
     training_run._stop([multiprocessing.get_context("spawn").Process(target=print)])
-
-
-def is_running(pid: str) -> bool:
-    """Not ended; nobody may have asked yet how it ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_neighbours_load_the_mec_as_the_scenario_says(bundle: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
