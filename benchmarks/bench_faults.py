@@ -247,9 +247,13 @@ def main() -> int:
     below = missed(results)
     print("\n".join(below) or f"every controller reaches {TARGET} of device-only's under every fault")
     if options.json:
-        plain = {fault: {name: asdict(own) for name, (own, _) in found.items()} for fault, found in results.items()}
+        plain = {fault: {name: _plain(own) for name, (own, _) in found.items()} for fault, found in results.items()}
         options.json.write_text(json.dumps(plain, indent=1) + "\n")
     return 0
+
+
+def _plain(after: After) -> dict[str, Any]:
+    return {name: value for name, value in asdict(after).items() if name != "by_frame"}
 
 
 def _new_folder(path: Path) -> Path:
