@@ -190,13 +190,17 @@ def tables_of(devices: Devices, results: Mapping[str, Found]) -> Iterator[Table]
     for fault, found in results.items():
         table.add_row(fault, *(_cell(name, *found[name]) for name in controllers))
         if fault in ENDS:
-            back.add_row(fault, *("" if (s := found[name][0].back_s) is None else f"{s:.1f}" for name in controllers))
+            back.add_row(fault, *("" if (s := found[name][0].back_s) is None else _seconds(s) for name in controllers))
     return iter((table, back) if back.rows else (table,))
 
 
 def _cell(name: str, own: After, alone: After) -> str:
     in_time, utility = (own.run_in_time_frac, own.utility) if name == "device-only" else own.of(alone)
     return f"{in_time:.3f} / {utility:.3f}"
+
+
+def _seconds(duration_s: float) -> str:
+    return "not asked" if math.isinf(duration_s) else f"{duration_s:.1f}"
 
 
 def missed(results: Mapping[str, Found]) -> list[str]:
@@ -247,9 +251,13 @@ def main() -> int:
     below = missed(results)
     print("\n".join(below) or f"every controller reaches {TARGET} of device-only's under every fault")
     if options.json:
-        plain = {fault: {name: asdict(own) for name, (own, _) in found.items()} for fault, found in results.items()}
+        plain = {fault: {name: _plain(own) for name, (own, _) in found.items()} for fault, found in results.items()}
         options.json.write_text(json.dumps(plain, indent=1) + "\n")
     return 0
+
+
+def _plain(after: After) -> dict[str, Any]:
+    return {name: value for name, value in asdict(after).items() if name != "by_frame"}
 
 
 def _new_folder(path: Path) -> Path:

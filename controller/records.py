@@ -151,9 +151,9 @@ class SystemState:
     device_slowdown: Floats  # measured / profiled device time, smoothed
     queued_frames: Ints  # frames waiting behind this one
     in_flight: Ints  # frames that wait for the MEC
-    mec_queue_s: Floats  # reported by the last reply
-    mec_queue_mean_s: Floats  # over the last UPLINK_HISTORY replies
-    mec_slowdown: Floats  # measured / profiled MEC time, smoothed
+    mec_queue_s: Floats  # reported by the last reply; fades when that is old
+    mec_queue_mean_s: Floats  # over the last UPLINK_HISTORY replies; fades likewise
+    mec_slowdown: Floats  # measured / profiled MEC time, smoothed; goes back to what the MEC announced
     mec_age_s: Floats  # since the last reply
     link_up: Bools  # the MEC answered lately
     on_time_frac: Floats  # smoothed over the last outcomes

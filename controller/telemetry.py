@@ -30,6 +30,9 @@ PROBE_BYTES = 1024
 #: share, and 2 kB/s at most.
 SAMPLE_AGE_S = 2.0
 _PROBE_S = 0.005
+#: Only replies tell of a MEC's queue and pace. After ``SAMPLE_AGE_S`` without one, what the last ones told is believed
+#: half as much with each such time: a queue of one deadline is tried again within some seconds.
+_HALVES_S = 1.0
 _MOST_PROBE_BYTES = 4 * PROBE_BYTES
 
 
@@ -48,6 +51,17 @@ def uplink_sample_bps(
     """
     transfer = np.maximum(elapsed_s - mec_s - rtt_s, MIN_TRANSFER_S)
     return np.asarray(payload_bytes * 8.0 / transfer)
+
+
+def believed_frac(reply_age_s: Floats | float) -> Floats:
+    """How much of what the last replies told of the MEC is still believed. Else a device that computes locally because
+    the MEC was busy for a moment never learns that it is not any more."""
+    return np.asarray(0.5 ** (np.maximum(reply_age_s - SAMPLE_AGE_S, 0.0) / _HALVES_S))
+
+
+def slowdown_now(measured: Floats | float, announced: Floats | float, believed: Floats) -> Floats:
+    """The MEC's pace between what was measured and what it said of itself, by factors."""
+    return np.asarray(announced * (measured / announced) ** believed)
 
 
 def probe_bytes(uplink_bps: Floats | float) -> Floats:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
-from controller.telemetry import MAX_UNANSWERED
+from controller.telemetry import MAX_UNANSWERED, believed_frac, slowdown_now
 from controller.uplink import FLOOR_BPS
 from envs.conditions import Conditions
 from envs.rules import Rules
@@ -179,6 +179,8 @@ def observe(
     newest = known.take(place[0], axis=1)
     crossed = np.maximum(newest[Sample.SENT_BYTES], world.lost_bytes * (now >= world.down_from_s))
     uplink_bps = known[Sample.UPLINK_BPS].take(place).T
+    reply_age = now - newest[Sample.REPLY_S]
+    believed = believed_frac(reply_age)
     unknown = world.heard < UPLINK_HISTORY
     if np.count_nonzero(unknown):
         uplink_bps[unknown] = FLOOR_BPS
@@ -194,10 +196,10 @@ def observe(
         device_slowdown=world.device_slowdown,
         queued_frames=world.queued,
         in_flight=count_rows(world.places[Place.RELEASE_S, :-1] > now),
-        mec_queue_s=newest[Sample.QUEUE_S],
-        mec_queue_mean_s=np.add.reduce(known[Sample.QUEUE_S].take(place)) * _MEAN_OF_HISTORY,
-        mec_slowdown=newest[Sample.MEC_SLOWDOWN],
-        mec_age_s=now - newest[Sample.REPLY_S],
+        mec_queue_s=newest[Sample.QUEUE_S] * believed,
+        mec_queue_mean_s=np.add.reduce(known[Sample.QUEUE_S].take(place)) * (_MEAN_OF_HISTORY * believed),
+        mec_slowdown=slowdown_now(newest[Sample.MEC_SLOWDOWN], conditions.mec_slowdown, believed),
+        mec_age_s=reply_age,
         link_up=~down,
         on_time_frac=world.on_time_frac,
         fallback_frac=world.fallback_frac,

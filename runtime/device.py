@@ -467,7 +467,7 @@ class Device:
         self._watch.on_change(action.state, action.why, self._clock())
         self._probing, self._probe_s, self._overdue = action.state is LinkState.UP, -math.inf, False
         if self._probing:
-            self.telemetry.mec_slowdown = self._session.mec_slowdown
+            self.telemetry.on_welcome(self._session.mec_slowdown)
 
     def _run_timers(self, now_s: float) -> None:
         for request_id, job in list(self._in_flight.items()):

@@ -37,7 +37,7 @@ class Telemetry:
     def __init__(self, costs: CostTable, device_slowdown: float, now_s: float) -> None:
         self._costs = costs
         self.device_slowdown = device_slowdown
-        self.mec_slowdown = 1.0
+        self.mec_slowdown = self._announced = 1.0
         self._round_trips_s: deque[float] = deque(maxlen=_ROUND_TRIPS)
         self._uplink_bps: deque[float] = deque(maxlen=UPLINK_HISTORY)
         self._samples = 0
@@ -49,15 +49,19 @@ class Telemetry:
         self._crossing: dict[int, Sent] = {}  # request -> payload, in the order of sending
         self._crossed_s = -math.inf  # when the last payload heard of had crossed
 
+    def on_welcome(self, mec_slowdown: float) -> None:
+        """The MEC said how slow it is."""
+        self.mec_slowdown = self._announced = mec_slowdown
+
     def on_sent(self, request_id: int, sent: Sent) -> None:
         self._crossing[request_id] = sent
 
     def on_reply(self, reply: InferReply, now_s: float) -> None:
         """Learn from a reply, whatever became of its frame."""
-        tail_s = reply.mec_ms / 1e3
+        tail_s, old = reply.mec_ms / 1e3, self._slowdown_now(now_s)
         sent = self._heard(reply.request_id, reply.queue_ms / 1e3, tail_s, now_s)
         if sent is not None and (profiled_s := self._costs.mec_s[sent.row]) > 0:
-            self.mec_slowdown = _smooth(self.mec_slowdown, tail_s / profiled_s)
+            self.mec_slowdown = _smooth(old, tail_s / profiled_s)
 
     def on_expired(self, request_id: int, queue_s: float, now_s: float) -> None:
         """A request waited in vain. A device that does not learn from it goes on to ask an overloaded MEC."""
@@ -116,6 +120,8 @@ class Telemetry:
         link_up: bool,
     ) -> SystemState:
         """One row: everything a controller sees."""
+        reply_age_s = now_s - self._reply_s
+        believed = formulas.believed_frac(reply_age_s)
         known = list(self._uplink_bps) or [FLOOR_BPS]
         history = known + [known[-1]] * (UPLINK_HISTORY - len(known))
         return SystemState(
@@ -130,14 +136,18 @@ class Telemetry:
             device_slowdown=np.array([self.device_slowdown]),
             queued_frames=np.array([queued_frames]),
             in_flight=np.array([in_flight]),
-            mec_queue_s=np.array([self._mec_queue_s[-1]]),
-            mec_queue_mean_s=np.array([sum(self._mec_queue_s) / UPLINK_HISTORY]),
-            mec_slowdown=np.array([self.mec_slowdown]),
-            mec_age_s=np.array([now_s - self._reply_s]),
+            mec_queue_s=np.array([self._mec_queue_s[-1] * believed]),
+            mec_queue_mean_s=np.array([sum(self._mec_queue_s) / UPLINK_HISTORY * believed]),
+            mec_slowdown=np.array([self._slowdown_now(now_s)]),
+            mec_age_s=np.array([reply_age_s]),
             link_up=np.array([link_up]),
             on_time_frac=np.array([self._on_time_frac]),
             fallback_frac=np.array([self._fallback_frac]),
         )
+
+    def _slowdown_now(self, now_s: float) -> float:
+        believed = formulas.believed_frac(now_s - self._reply_s)
+        return float(formulas.slowdown_now(self.mec_slowdown, self._announced, believed))
 
     def _heard(self, request_id: int, queue_s: float, tail_s: float, now_s: float) -> Sent | None:
         """The MEC told what became of a payload; None when that was known."""

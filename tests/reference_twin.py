@@ -404,7 +404,7 @@ class ReferenceTwin:
         """What the device knows now."""
         heard = [sample for sample in self.told if sample.at_s <= self.now_s]
         replies = [sample for sample in heard if sample.queue_s is not None]
-        slowdown = self.scenario.mec_slowdown
+        slowdown = announced = self.scenario.mec_slowdown
         for sample in heard:
             if sample.mec_slowdown is not None:
                 slowdown += 0.2 * (sample.mec_slowdown - slowdown)
@@ -413,6 +413,8 @@ class ReferenceTwin:
         queues = [0.0] * 8
         for sample in heard:  # a probe tells nothing of the queue: the last value stands
             queues.append(queues[-1] if sample.queue_s is None else sample.queue_s)
+        reply_age_s = self.now_s - (replies[-1].at_s if replies else self.met_s)
+        believed = 0.5 ** max(reply_age_s - SAMPLE_AGE_S, 0.0)
         newest_first = [sample.bps for sample in reversed(heard)]
         newest_first += [self.first_bps if self.met_s == 0.0 or not heard else heard[0].bps] * 8
         crossed = max(heard[-1].sent_bytes if heard else 0.0, self.lost_bytes if self.now_s >= self.down[0] else 0.0)
@@ -426,10 +428,10 @@ class ReferenceTwin:
             "device_slowdown": self.device_slowdown,
             "queued_frames": getattr(self, "queued", 0),
             "in_flight": sum(p.release_s > self.now_s for p in self.pending),
-            "mec_queue_s": replies[-1].queue_s if replies else 0.0,
-            "mec_queue_mean_s": sum(queues[-8:]) / 8,
-            "mec_slowdown": slowdown,
-            "mec_age_s": self.now_s - (replies[-1].at_s if replies else self.met_s),
+            "mec_queue_s": (replies[-1].queue_s if replies else 0.0) * believed,
+            "mec_queue_mean_s": sum(queues[-8:]) / 8 * believed,
+            "mec_slowdown": announced * (slowdown / announced) ** believed,
+            "mec_age_s": reply_age_s,
             "link_up": not self.is_down(self.now_s),
             "on_time_frac": self.on_time_frac,
             "fallback_frac": self.fallback_frac,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from outages import FAULTS, TARGET, controller_of, run, workload
-from simulated import FAST, GOOD, OFFLOAD, Simulation
+from simulated import FAST, GOOD, OFFLOAD, SimMec, Simulation
 
 from controller.base import Controller
 from controller.records import Outcome, Status, SystemState
@@ -114,6 +115,36 @@ def test_a_silent_mec_is_not_asked_again_until_it_is_heard() -> None:
     assert sent[-6:] == [*range(14, 20)]
     assert not set(sent) & {*range(5, 12)}
     assert sim.device.counts.link_downs == 0
+
+
+def _busy(mec: SimMec) -> None:
+    mec._free_s = mec.clock() + 0.5
+
+
+def _slow(mec: SimMec) -> None:
+    mec.slowdown = 300.0
+    mec.plan(mec.clock() + 0.5, lambda mec: setattr(mec, "slowdown", 1.0))
+
+
+@pytest.mark.parametrize("hiccup", [_busy, _slow])
+@pytest.mark.parametrize("name", ["ppo", "greedy", "edgent", "static-best", "neurosurgeon", "jpeg-offload"])
+def test_a_mec_that_was_busy_for_a_moment_is_asked_again(name: str, hiccup: Callable[[SimMec], None]) -> None:
+    """Nobody tells a device that answers locally that the MEC is well again."""
+    w = workload("garments")
+    sim = Simulation(
+        costs=w.costs,
+        recorded=w.recorded,
+        uplink_bps=[1e7],
+        device_slowdown=100.0,
+        fps=20.0,
+        deadline_s=0.2,
+        frames=300,
+    )
+    sim.mec.plan(sim.clock() + 3.0, hiccup)
+    outcomes = sim.drive(controller_of("garments", name))
+    asked = [bool(outcome.payload_bytes) for outcome in outcomes]
+    assert all(asked[30:60])
+    assert all(asked[-40:])
 
 
 class TestLastMoment:
