@@ -40,7 +40,7 @@ from runtime.policy_file import load_policy, shipped_policy, used_policy
 from runtime.processes import say_ready
 from runtime.profile import candidates, load_costs, used_profile
 from runtime.provenance import Provenance
-from runtime.signals import stop_on_signal
+from runtime.signals import keep_through_hang_up, stop_on_signal
 from runtime.summary import RunSummary
 from runtime.tuning_file import load_tunings, tuning_of, used_tuning
 from runtime.workloads.base import WORKLOADS, Workload, get_workload, stream_score
@@ -147,6 +147,8 @@ def device(options: DeviceOptions) -> int:
     from runtime.background import Ahead
 
     name, log = _checked(options), log_as("device")
+    if options.outcomes:
+        keep_through_hang_up()
     parse_endpoint(options.mec)
     held, work = _open(options.workload, options.bundle, options.data)
     utility = Utility()
