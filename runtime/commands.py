@@ -215,6 +215,7 @@ def device(options: DeviceOptions) -> int:
                     unit.counts.__dict__,
                     options.mec,
                     provenance,
+                    source.notes(),
                     quiet=options.quiet,
                     stdout_taken=options.outcomes == STDOUT,
                 )

@@ -8,7 +8,7 @@ import math
 import select
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from runtime.atomic import STDOUT, write_whole
 from runtime.provenance import Provenance
 from runtime.repeats import Repeats
 from runtime.status_line import StatusLine
-from runtime.summary import RunSummary, link_text
+from runtime.summary import RunSummary, link_text, source_text
 
 
 def log_as(who: str) -> Log:
@@ -107,6 +107,7 @@ def print_summary(
     counts: dict[str, Any],
     endpoint: str,
     provenance: Provenance,
+    source: Mapping[str, Any],
     *,
     quiet: bool = False,
     stdout_taken: bool = False,
@@ -114,14 +115,14 @@ def print_summary(
     """The table on stdout, on stderr where stdout is taken; and JSON where it was asked for."""
     from rich.console import Console
 
-    about = {"controller": controller, **summary.figures(), "link": counts, "provenance": provenance.as_json()}
+    about = {"controller": controller, **summary.figures(), "link": counts, "source": source, "provenance": provenance.as_json()}
     text = json.dumps(about, indent=1)
     if json_out == STDOUT:
         print(text, flush=True)
         return
     if not quiet:
         console = Console(stderr=stdout_taken)
-        console.print(summary.table(title, link_text(counts, endpoint)))
+        console.print(summary.table(title, link_text(counts, endpoint), source_text(source)))
         for line in provenance.lines:
             console.print(line, highlight=False, soft_wrap=True)
     if json_out is not None:

@@ -104,15 +104,15 @@ class RunSummary:
             return 0.0
         return (self._last_s - self._first_s) * self.frames / (self.frames - 1)  # the last frame's interval too
 
-    def table(self, title: str, link: str = "") -> Table:
+    def table(self, title: str, link: str = "", source: str = "") -> Table:
         """The figures for people."""
         table = Table(title=title, title_justify="left", show_header=False)
-        for name, text in _rows(self.figures(), link).items():
+        for name, text in _rows(self.figures(), link, source).items():
             table.add_row(name, text)
         return table
 
 
-def _rows(figures: dict[str, Any], link: str) -> dict[str, str]:
+def _rows(figures: dict[str, Any], link: str, source: str) -> dict[str, str]:
     latency = figures["latency_ms"]
     unscored = "no known truth" if figures["frames"] and figures["utility"] is None else ABSENT
     shares = {
@@ -123,6 +123,7 @@ def _rows(figures: dict[str, Any], link: str) -> dict[str, str]:
         "deadline met": f"{percent(figures['slo_attainment'])} of the frames that were run or dropped",
         "answered by": answered_text(figures["answered_on"]),
         "link": link,
+        "source": source,
         "latency p50 / p95 / p99": " / ".join(number(latency[p], ".1f") for p in PERCENTILES)
         + " ms, capture to answer",
         "in time per second": number(figures["goodput_fps"], ".2f") + " frames",
@@ -156,6 +157,15 @@ def link_text(counts: Mapping[str, Any], endpoint: str) -> str:
     if lost or counts.get("welcomed"):
         parts.append(f"lost {_times(lost)}" if lost else "never lost")
     parts += [f"{faults} protocol errors"] if faults else []
+    return ", ".join(parts)
+
+
+def source_text(notes: Mapping[str, Any]) -> str:
+    """What a source lacked, by ``Source.notes``; empty when it lacked nothing."""
+    unreadable, missing, losses = (notes.get(name, 0) for name in ("unreadable", "missing", "losses"))
+    parts = [f"{unreadable} unreadable pictures"] if unreadable else []
+    parts += [f"{missing} missing frames"] if missing else []
+    parts += [f"lost {_times(losses)}, away for {notes['away_s']:.1f} s"] if losses else []
     return ", ".join(parts)
 
 

@@ -15,7 +15,7 @@ from controller.histogram import LogHistogram
 from controller.metrics import Frames, answered_on, episode_sums, latency_percentiles_ms, overall
 from controller.records import BreakdownMs, Decision, Outcome, Status
 from controller.streaming import Stream, streaming_scores
-from runtime.summary import RunSummary, link_text
+from runtime.summary import RunSummary, link_text, source_text
 
 DECISIONS = (Decision("net", 28, 1, 4, "none"), Decision("net", 28, 1, 2, "u8"), Decision("net", 28, 1, 0, "raw"))
 INTERVAL_S = 0.05
@@ -160,3 +160,9 @@ def test_the_table_tells_frames_apart_and_says_where_they_were_answered() -> Non
     shown = console.export_text()
     for word in ("in time", "skipped", "late", "dropped", "run or dropped", "device", "fallback", "98.0 %"):
         assert word in shown
+
+
+def test_a_summary_says_what_the_source_lacked() -> None:
+    notes = {"unreadable": 2, "missing": 12, "losses": 1, "away_s": 3.04}
+    assert source_text(notes) == "2 unreadable pictures, 12 missing frames, lost once, away for 3.0 s"
+    assert source_text({"unreadable": 0, "missing": 0, "losses": 0, "away_s": 0.0}) == source_text({}) == ""
