@@ -115,8 +115,8 @@ def print_summary(
     """The table on stdout, on stderr where stdout is taken; and JSON where it was asked for."""
     from rich.console import Console
 
-    about = {"controller": controller, **summary.figures(), "link": counts, "source": source, "provenance": provenance.as_json()}
-    text = json.dumps(about, indent=1)
+    about = {"controller": controller, **summary.figures(), "link": counts, "source": source}
+    text = json.dumps({**about, "provenance": provenance.as_json()}, indent=1)
     if json_out == STDOUT:
         print(text, flush=True)
         return
