@@ -110,4 +110,7 @@ def _section(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _refused(path: Path, why: str) -> UsageError:
-    return UsageError(f"checkpoint {path}: {why}; expected one that this version's `mecpilot train` wrote; train again")
+    return UsageError(
+        f"checkpoint {path}: {why}; expected one that this version's `mecpilot train` wrote; "
+        "delete it to go on from the one before, or train again"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,6 +54,7 @@ def evaluate(
     """Compare controllers on the same scenarios; without --traces on ones that nothing was trained on."""
     from agents.evaluation import entrants_of
     from agents.report import as_json
+    from agents.run_lock import locked
     from agents.world import BUILTIN_TEST, open_world, traces_of
 
     check_writable(json, "--json", make_folder=True)
@@ -60,16 +62,17 @@ def evaluate(
     entrants = entrants_of(workload, controllers, policy or (), tuning, live=live)
     world = open_world(workload, traces_of(traces or [], "test"), "test", _range(workload, scenario, frames), profile)
     sources = [str(path) for path in traces or ()] or [BUILTIN_TEST]
-    if live:
-        comparison, episodes = _compare_live(world, entrants, sources, seeds, profile)
-    else:
-        comparison, episodes = _compare_in_twin(world, entrants, sources, seeds), None
-    report = as_json(comparison)
-    if json != "-":
-        _show(comparison, report, wide)
-    _write_json(report, json, out)
-    if out is not None:
-        _draw(world, entrants, comparison, report, episodes, out)
+    with nullcontext() if out is None else locked(out, "evaluating"):
+        if live:
+            comparison, episodes = _compare_live(world, entrants, sources, seeds, profile)
+        else:
+            comparison, episodes = _compare_in_twin(world, entrants, sources, seeds), None
+        report = as_json(comparison)
+        if json != "-":
+            _show(comparison, report, wide)
+        _write_json(report, json, out)
+        if out is not None:
+            _draw(world, entrants, comparison, report, episodes, out)
 
 
 def _range(workload: str, scenario: Path | None, frames: int | None) -> ScenarioRange:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from runtime.signals import ENDING, next_signal_ends
 
 
 class Interrupted(Exception):
@@ -30,16 +30,16 @@ class Interruption:
             raise Interrupted(self._number)
 
     def ask(self, number: int, _: FrameType | None) -> None:
-        """A signal handler. The next signal of this kind ends the process at once."""
+        """A signal handler. The next signal ends the process at once."""
         self._number = number
-        signal.signal(number, signal.SIG_DFL)
+        next_signal_ends()
 
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
     """Signals only ask for the time of a block."""
     interruption = Interruption()
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: signal.getsignal(number) for number in ENDING}
     before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}  # as under nohup
     for number in before:
         signal.signal(number, interruption.ask)

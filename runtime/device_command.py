@@ -29,7 +29,7 @@ from runtime.outcome_log import OutcomeLog
 from runtime.pilots import controller_name, make_pilot, provenance_of, rows_in_use
 from runtime.profile import load_costs
 from runtime.provenance import Provenance
-from runtime.signals import Stop, stop_on_signal
+from runtime.signals import Stop, keep_through_hang_up, stop_on_signal
 from runtime.startup import no_collecting, settle
 from runtime.summary import RunSummary
 from runtime.workloads.base import Split, Workload, stream_score
@@ -47,6 +47,8 @@ def device(options: DeviceOptions) -> int:
     """Answer frames, deciding each one. SIGTERM and Ctrl-C end it orderly, with the summary; so does SIGHUP without
     --outcomes, with it SIGHUP reopens that file."""
     log, plan = log_as("device"), _plan(options)
+    if options.outcomes:
+        keep_through_hang_up()
     with ExitStack() as stack:
         ready = _get_ready(plan, stack, log)
         if ready.stop.asked():

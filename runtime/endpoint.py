@@ -67,6 +67,8 @@ def parse_bind(text: str) -> BindEndpoint:
     """Where a MEC is to listen."""
     host, port = _split(text)
     host = host if host == "*" else _checked_host(text, host)
+    if port == "0":
+        raise UsageError(f"endpoint {text!r}: port 0; expected a port from 1 to 65535, or * to let the system choose")
     return BindEndpoint(host, port if port == "*" else _checked_port(text, port))
 
 

@@ -19,14 +19,15 @@ import msgspec
 import numpy as np
 
 from controller.records import Outcome
-from runtime.line_sink import LineSink, open_sink
+from runtime.line_sink import FileSink, LineSink, open_sink
 
 #: Bytes of lines that may wait: some thousand outcomes, minutes of a camera.
 QUEUE_BYTES = 4 << 20
 #: How long to wait before the sink is tried again after an error, and how often the thread looks for a signal.
 RETRY_S = 0.2
-#: How long ``close`` waits for what is queued.
+#: How long ``close`` waits for what is queued: a reader may never read, a file only waits for a busy machine.
 CLOSE_WAIT_S = 0.5
+CLOSE_WAIT_FILE_S = 5.0
 _BATCH_LINES = 256
 
 
@@ -91,7 +92,7 @@ class OutcomeLog:
         with self._condition:
             self._closing = True
             self._condition.notify()
-        self._thread.join(CLOSE_WAIT_S)
+        self._thread.join(CLOSE_WAIT_FILE_S if isinstance(self._sink, FileSink) else CLOSE_WAIT_S)
         with self._condition:
             self.lost += len(self._lines)
             self._lines.clear()

@@ -3,7 +3,8 @@
 SIGTERM, SIGHUP and Ctrl-C end a command by an exception, so that every ``finally`` is run: processes that it started
 end with it. In an import no exception may be raised (libraries swallow it, or print it with a traceback), so there the
 process ends at once, or a moment later when it has children to end. Device and MEC replace this by ``stop_on_signal``:
-the first signal asks for an orderly end, the next one ends the process.
+the first signal asks for an orderly end, the next one ends the process. What follows within half a second repeats the
+first: ``timeout``, a terminal that closes, and service managers send two.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+#: Signals this soon after the first one repeat it.
+SAME_WISH_S = 0.5
 _AGAIN_S = 0.02
 _IMPORTS = "importlib._bootstrap"
 
@@ -88,6 +92,26 @@ def _unraisable(lost: sys.UnraisableHookArgs) -> None:
     sys.__unraisablehook__(lost)
 
 
+def next_signal_ends() -> None:
+    """The first signal came. The next one ends the process at once, unless it only repeats the first."""
+    first_s = time.monotonic()
+
+    def end(number: int, _: FrameType | None) -> None:
+        if time.monotonic() - first_s >= SAME_WISH_S:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
+
+
+def keep_through_hang_up() -> None:
+    """Until the log is open SIGHUP asks for nothing: it will be opened anew. A terminal that closes still ends us."""
+    if not _is_terminal():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 class Stop:
     """Whether an orderly end was asked for, and what to do then."""
 
@@ -114,8 +138,7 @@ class Stop:
     def ask(self, number: int, _: FrameType | None = None) -> None:
         """A signal handler; the next signal ends the process."""
         self._asked = True
-        for ending in ENDING:
-            signal.signal(ending, signal.SIG_DFL)
+        next_signal_ends()
         self._then()
 
     def hang_up(self, number: int, _: FrameType | None = None) -> None:

@@ -61,3 +61,5 @@ def test_what_is_none_is_refused_in_one_line(text: str, expected: str) -> None:
 def test_a_mec_may_listen_on_every_address_and_any_port() -> None:
     assert str(parse_bind("tcp://*:*")) == "tcp://*:*"
     assert str(parse_bind("tcp://[::]:*")) == "tcp://[::]:*"
+    with pytest.raises(UsageError, match=r"or \* to let the system choose"):
+        parse_bind("tcp://127.0.0.1:0")

@@ -19,6 +19,7 @@ from agents import evaluation
 from agents.evaluation import Entrants, chosen_names, compare_in_twin, compare_live, default_seeds
 from agents.report import Comparison, as_json, telling_episodes
 from agents.rollout import paired_scenarios, spread_scenarios
+from agents.run_lock import locked
 from agents.tables import ranking_table, tables
 from agents.timelines import of_outcomes, of_twin
 from agents.trained_on import DIGESTS, digests_of
@@ -70,6 +71,14 @@ def test_a_report_names_what_it_rests_on(capsys: pytest.CaptureFixture[str], pol
     assert found["version"]
     _, shown, _ = run(capsys, *arguments)
     assert f"profile shipped ({found['profile']['digest']})" in " ".join(shown.split())
+
+
+def test_two_evaluations_do_not_mix_in_one_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with locked(tmp_path / "out", "evaluating"):
+        code, _, err = run(capsys, "--controllers", "edgent", "--out", tmp_path / "out")
+    assert code == 2
+    assert f"is evaluating in {tmp_path / 'out'}; wait until it ends, or choose another --out" in err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
 def test_figures_from_this_machines_profile_say_how_to_compare_them(

@@ -355,6 +355,7 @@ def test_a_silent_pipe_holds_up_no_end(sent: bytes, fifo: Path) -> None:
         ("http://cam/v.mjpg?user=me&password=pw&size=2", "http://cam/v.mjpg?user=***&password=***&size=2"),
         ("http://cam/v?loginpas=pw;access_token=t", "http://cam/v?loginpas=***;access_token=***"),
         ("admin:pw@cam/1", "***@cam/1"),
+        ("rtsp:/admin:pw@cam/1", "rtsp:/***@cam/1"),
         ("cannot open 'rtsp://admin:pw@cam/1'", "cannot open 'rtsp://***@cam/1'"),
         ("cam1:yard.mp4", "cam1:yard.mp4"),
         ("rtsp://cam:554/live", "rtsp://cam:554/live"),

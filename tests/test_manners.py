@@ -137,7 +137,22 @@ class TestSignals:
             assert (alone.asked(), logging.asked(), reopened) == (True, False, [True])
             signal.raise_signal(signal.SIGTERM)
             assert logging.asked()
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # the next signal ends the process
+
+    def test_a_signal_that_is_repeated_at_once_is_one_wish(self) -> None:
+        """``timeout`` sends two, a terminal that closes too; a service manager may send SIGTERM and SIGHUP."""
+        with stop_on_signal() as stop:
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                signal.raise_signal(number)
+            assert stop.asked()
+
+    def test_a_second_wish_ends_the_process(self) -> None:
+        script = (
+            "import signal, time\nfrom runtime.signals import SAME_WISH_S, stop_on_signal\n"
+            "with stop_on_signal():\n    signal.raise_signal(signal.SIGTERM)\n    time.sleep(SAME_WISH_S)\n"
+            "    signal.raise_signal(signal.SIGTERM)\n    time.sleep(20)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+        assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")
 
     def test_a_lost_end_is_asked_for_again(self) -> None:
         """An exception in a destructor goes nowhere; the process ends all the same, and quietly."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from live import ROOT
 from controller.errors import FailureError, UsageError
 from controller.records import BreakdownMs, Outcome, Status
 from runtime import outcome_log
+from runtime.line_sink import FileSink
 from runtime.outcome_log import OutcomeLog, outcome_line
 
 
@@ -49,6 +50,19 @@ def test_a_second_run_appends(tmp_path: Path) -> None:
     written(tmp_path / "log", range(3))
     written(tmp_path / "log", range(3, 5))
     assert frames_in(tmp_path / "log") == [0, 1, 2, 3, 4]
+
+
+def test_the_end_waits_for_a_file_that_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine or disk takes longer than a reader would be waited for."""
+    write = FileSink.write
+
+    def late(sink: FileSink, lines: Sequence[bytes], wait_s: float) -> int:
+        time.sleep(outcome_log.CLOSE_WAIT_S + 0.3)
+        return write(sink, lines, wait_s)
+
+    monkeypatch.setattr(FileSink, "write", late)
+    assert written(tmp_path / "log", range(3)).lost == 0
+    assert frames_in(tmp_path / "log") == [0, 1, 2]
 
 
 def test_after_a_broken_line_a_new_one_begins(tmp_path: Path) -> None:
