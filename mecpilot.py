@@ -150,6 +150,8 @@ def _machine_fault(error: Exception, name: str) -> str:
         package = (error.name or "").split(".")[0]
         extra = "[train]" if package in TRAINING_PACKAGES else ""
         return f"{name} needs the package {package}; run: pip install 'mecpilot{extra}'"
+    if isinstance(error, ImportError) and "shared object" in str(error):
+        return f"{name} cannot load a library ({error}); expected enough memory, and packages that are whole"
     if isinstance(error, OSError):
         return f"{error.filename or 'input or output failed'}: {error.strerror or error}"
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "Insufficient memory" in str(error):

@@ -230,6 +230,7 @@ def test_common_numbers_pass() -> None:
     [
         (FileNotFoundError(2, "No such file or directory", "/x"), 1, "/x: No such file or directory"),
         (MemoryError(), 1, "more memory"),
+        (ImportError("libx.so: failed to map segment from shared object"), 1, "cannot load a library"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), 1, "more memory"),
         (UnicodeEncodeError("ascii", "ü", 0, 1, "ordinal not in range"), 1, "cannot be encoded"),
         (RecursionError("deep"), 1, "nested too deeply"),
