@@ -144,6 +144,8 @@ def _draw(
         f"{world.workload}, {comparison.backend}: {comparison.episodes} episodes",
         out / "compared.png",
     )
+    for earlier in (*out.glob("timeline_*.png"), *out.glob("strip_*.png")):  # of an evaluation that this one replaces
+        earlier.unlink()
     episodes = telling_episodes(comparison)
     with _bar() as bar:
         for name in bar.track(comparison.runs, description="drawing"):

@@ -172,7 +172,9 @@ def _draw_utilities(axis: Any, names: Sequence[str], controllers: Mapping[str, A
     axis.set_xlim(low - 0.05 * (high - low), high + 0.2 * (high - low))  # room for the last annotation
     sure = any(utility["mean"] is not None and utility["ci95"][0] < utility["ci95"][1] for utility in found)
     bars = "bars: 95 % interval of the mean" if sure else "one episode: no interval"
-    axis.set_xlabel(f"utility per frame: score of answers in time (1 is perfect),\nless energy and drops; {bars}")
+    axis.set_xlabel(
+        f"utility per frame: score of answers in time and of reused ones\n(1 is perfect), less energy and drops; {bars}"
+    )
     axis.grid(axis="x", alpha=0.3)
 
 

@@ -25,8 +25,8 @@ TABLE_COLUMNS, WIDE_COLUMNS = 100, 160
 FAMILY_OTHERS = 3
 
 LEGEND = (
-    "utility: mean over all frames of the answer's score if it came in time (1 is perfect), less a price for energy "
-    "and for dropped frames. deadline met: of the frames that were run or dropped, those answered before the deadline. "
+    "utility: mean over all frames of the answer's score if it came in time (1 is perfect; a skipped frame has the "
+    "score of the earlier answer that stands), less a price for energy and for dropped frames. deadline met: of the frames that were run or dropped, those answered before the deadline. "
     "skipped (not run, an earlier answer stands and is scored), late and dropped: shares of all frames; the rest "
     "is in time. accuracy: mean score of the frames in time."
 )
@@ -126,10 +126,10 @@ def servable_table(comparison: Comparison, report: dict[str, Any]) -> Table:
     found = report["servable"]
     lost = comparison.episodes - found["episodes"]
     what = "the episode" if lost == 1 else f"the {lost} episodes"
-    title = f"without {what} that no controller can serve ({percent(found['unservable_frac'])})"
+    title = f"without {what} that none of these controllers can serve ({percent(found['unservable_frac'])})"
     metrics = list(next(iter(found["controllers"].values())))
     names = {"slo_attainment": "deadline\nmet", STREAMING: "streaming"}
-    legend = "In those, no controller computes one frame in time."
+    legend = "In those, none of the controllers that were compared computes one frame in time."
     table = _table(title, ["controller", *(names.get(metric, metric) for metric in metrics)], legend)
     _add_controllers(
         table,

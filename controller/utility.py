@@ -2,6 +2,8 @@
 
 ``utility = score if on time - energy_weight_per_j * energy_j - drop_penalty if dropped``
 
+A frame that is not run (skipped) is on time; its score is that of the earlier answer that stands for it.
+
 Energy is modelled, not measured: device power times busy time, radio power times transmission time. The
 default powers are those of a Raspberry Pi 4 class board (about 6 W under full load over 2.7 W idle) and of an
 LTE radio while it sends (about 1.2 W, Huang et al., MobiSys 2012, section 4).
