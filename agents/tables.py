@@ -26,9 +26,10 @@ FAMILY_OTHERS = 3
 
 LEGEND = (
     "utility: mean over all frames of the answer's score if it came in time (1 is perfect; a skipped frame has the "
-    "score of the earlier answer that stands), less a price for energy and for dropped frames. deadline met: of the frames that were run or dropped, those answered before the deadline. "
-    "skipped (not run, an earlier answer stands and is scored), late and dropped: shares of all frames; the rest "
-    "is in time. accuracy: mean score of the frames in time."
+    "score of the earlier answer that stands), less a price for energy and for dropped frames. deadline met: of the "
+    "frames that were run or dropped, those answered before the deadline. skipped (not run, an earlier answer stands "
+    "and is scored), late and dropped: shares of all frames; the rest is in time. accuracy: mean score of the frames "
+    "in time."
 )
 STREAMING_LEGEND = " streaming: mean score of what a viewer sees when each frame is captured, late or not."
 ANSWERED_LEGEND = (
