@@ -89,11 +89,13 @@ def until(happened: Callable[[], bool], process: subprocess.Popen[bytes]) -> flo
 
 
 def start_mec(root: Path, workload: str, bundle: Bundle, folder: Path) -> Start:
-    ready, endpoint = folder / "ready", f"ipc://{folder}/mec"
-    options = ("--workload", workload, "--bind", endpoint, "--ready-file", str(ready))
-    with closing(Dealer(endpoint)) as dealer, command(root, "mec", *options) as (process, began_s):
+    ready = folder / "ready"
+    ready.unlink(missing_ok=True)
+    options = ("--workload", workload, "--bind", "tcp://127.0.0.1:*", "--ready-file", str(ready))
+    with command(root, "mec", *options) as (process, began_s):
         ready_s = until(ready.exists, process) - began_s
-        answer_s = until(Peer(dealer, bundle).has_answer, process) - began_s
+        with closing(Dealer(ready.read_text().strip())) as dealer:
+            answer_s = until(Peer(dealer, bundle).has_answer, process) - began_s
     return Start(ready_s, answer_s)
 
 
