@@ -12,7 +12,7 @@ JOBS   ?= 3
 export OMP_NUM_THREADS ?= 1
 
 # Compiling every module of every package takes as long as installing them; Python compiles what it imports anyway.
-INSTALL = $(BIN)/python -m pip install --progress-bar on -q --no-compile --disable-pip-version-check -c constraints.txt
+INSTALL = $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 
 .PHONY: help demo demo-full test lint bench clean
 .DEFAULT_GOAL := help

@@ -225,7 +225,7 @@ def _what_next(places: Places) -> str:
     return (
         f"Look at {places.picture}, and at the curves: tensorboard --logdir {places.root}\n"
         f"The comparison in the twin is in {places.twin}, every frame of the real processes in {places.live}.\n\n"
-        "Try next, with your own camera:\n"
+        "Try next, with your own camera, after `. .venv/bin/activate`:\n"
         f"  mecpilot device {on} --source VIDEO.mp4 --video answers.mp4   # look at the answers\n"
         f"  mecpilot mec {on} --bind tcp://0.0.0.0:5577                   # on the server\n"
         f"  mecpilot device {on} --source rtsp://CAMERA --mec tcp://SERVER:5577 --outcomes log.jsonl"

@@ -40,9 +40,10 @@ def demo_table(figures: Figures, scenario: Scenario) -> Table:
     table = Table(
         title=f"{scenario.frames} frames at {fps:g} per second, each to be answered within {deadline_ms:.0f} ms",
         caption=(
-            "answered in time: computed for this very frame. reused: not computed, the last answer stands.\n"
+            "answered in time: computed for this very frame. skipped: not computed, the last answer stands.\n"
             "answers right: agreement of the answers in time with the reference. on screen: the same for\n"
-            "what a viewer sees at each capture, old answers included."
+            "what a viewer sees at each capture, old answers included. This is one minute on one uplink;\n"
+            "the comparison in the twin above is over many."
         ),
         title_justify="left",
         caption_justify="left",
@@ -50,9 +51,9 @@ def demo_table(figures: Figures, scenario: Scenario) -> Table:
     table.add_column("who decides")
     for heading in (
         "answered\nin time",
-        "reused",
+        "skipped",
         "late or\ndropped",
-        "answers\nare right",
+        "answers\nright",
         "on\nscreen",
         "sent per\nframe",
     ):
@@ -80,7 +81,7 @@ def _on_screen(found: Mapping[str, Any]) -> float:
 def captions(figures: Figures) -> dict[str, str]:
     """How each controller did, for the picture."""
     return {
-        name: f"{percent(found['in_time_frac'])} answered in time, {percent(found['skipped_frac'])} reused, "
+        name: f"{percent(found['in_time_frac'])} answered in time, {percent(found['skipped_frac'])} skipped, "
         f"{percent(found['late_frac'] + found['dropped_frac'])} late or dropped"
         for name, found in figures.items()
     }

@@ -235,8 +235,8 @@ def verdict(comparison: Comparison) -> str:
     if LEARNED not in comparison.runs or not comparison.classical:
         return ""
     text = _verdict_by(comparison, UTILITY)
-    if comparison.gap is not None and comparison.episodes > 1:
-        share = comparison.gap
+    share = comparison.gap
+    if share is not None and comparison.episodes > 1 and share.high - share.low < 1.0:  # a wider one says nothing
         text += f"; {100 * share.mean:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}] of its gap to hindsight"
     return f"{text}\nstreaming accuracy: {_verdict_by(comparison, STREAMING)}" if comparison.is_stream else text
 

@@ -84,8 +84,9 @@ def _caption(outcome: Outcome, width_px: int) -> Image:
     write(caption, f"frame {outcome.source_index}", (right + 10, 29), TEXT)
     write(caption, _latency(outcome), (width_px - MARGIN_PX, 29), TEXT, align="right")
     _latency_bar(caption, outcome, colour)
-    write(caption, _decided(outcome), (MARGIN_PX, 75), TEXT, FAINT)
     score = "" if outcome.score is None or outcome.prediction is None else f"score {outcome.score:.2f}"
+    decided, room = _decided(outcome), width_px - 4 * MARGIN_PX - text_width(score, TEXT)
+    write(caption, decided, (MARGIN_PX, 75), TEXT * min(1.0, room / max(text_width(decided, TEXT), 1)), FAINT)
     write(caption, score, (width_px - MARGIN_PX, 75), TEXT, align="right")
     return caption
 
