@@ -97,7 +97,7 @@ def leaving(held: wire.Held) -> Answer:
 class Endless:
     """A peer that welcomes and then sends one message whose parts have no end, written by hand as ZMTP 3.1."""
 
-    _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
+    GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
     _READY = b"\x05READY\x0bSocket-Type\0\0\0\x06ROUTER\x08Identity\0\0\0\0"
 
     def __init__(self, held: wire.Held) -> None:
@@ -119,13 +119,13 @@ class Endless:
                 self._pour(self._listener.accept()[0])
 
     def _pour(self, victim: socket.socket) -> None:
-        parts = self._frame(bytes(2000), flags=1) * 500
+        parts = self.frame(bytes(2000), flags=1) * 500
         with victim, contextlib.suppress(OSError):
-            victim.sendall(self._GREETING + self._frame(self._READY, flags=4))
-            victim.sendall(self._frame(self._welcome, flags=0))
+            victim.sendall(self.GREETING + self.frame(self._READY, flags=4))
+            victim.sendall(self.frame(self._welcome, flags=0))
             while True:
                 victim.sendall(parts)
 
     @staticmethod
-    def _frame(body: bytes, flags: int) -> bytes:
+    def frame(body: bytes, flags: int) -> bytes:
         return struct.pack(">BQ", flags | 2, len(body)) + body

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from runtime.mec import MecServer
     from runtime.transport import Router
 
+FULL = "a message without end filled the memory; every connection was closed, devices connect again"
+
 
 def mec(
     bind: Annotated[str, typer.Option(help="tcp://HOST:PORT; port * lets the system choose.")] = DEFAULT_ENDPOINT,
@@ -57,10 +59,12 @@ def mec(
 
             served, work = open_served(workload, bundle, None)
             costs = load_costs(served, profile)
-            router = stack.enter_context(closing(Router(bind)))  # before torch: a port in use is reported early
+            # Before torch is imported: a port in use is reported early.
+            router = stack.enter_context(closing(Router(bind, on_full=lambda: log(FULL))))
             withdraw_ready(ready_file)
             server = _mec_server(router, served, work, costs, slowdown, queue_limit, log)
         stop.then(lambda: None)
+        router.settle()
         if not stop.asked():
             say_ready(ready_file, router.endpoint)
             stack.callback(withdraw_ready, ready_file, router.endpoint)

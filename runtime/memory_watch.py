@@ -15,8 +15,8 @@ _LOOK_EVERY_S = 0.02
 class MemoryWatch:
     """Owns how large the process was when a message last came to an end."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float], most_growth_bytes: int = MOST_GROWTH_BYTES) -> None:
+        self._clock, self._most_growth_bytes = clock, most_growth_bytes
         self._page_bytes = resource.getpagesize()
         self._base_bytes = self._resident_bytes()
         self._look_s = clock()
@@ -33,7 +33,7 @@ class MemoryWatch:
         self._look_s = now_s + _LOOK_EVERY_S
         resident_bytes = self._resident_bytes()
         self._base_bytes = self._base_bytes or resident_bytes
-        return resident_bytes > self._base_bytes + MOST_GROWTH_BYTES
+        return resident_bytes > self._base_bytes + self._most_growth_bytes
 
     def _resident_bytes(self) -> int:
         """0 where the system does not tell."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 import zmq
 
 from controller.errors import FailureError, UsageError
 from runtime.endpoint import BindEndpoint, parse_bind, parse_endpoint
+from runtime.memory_watch import MemoryWatch
 from runtime.wire import MAX_HEADER_BYTES, MAX_PART_BYTES, Buffer
 
 Parts = list[Buffer]
@@ -34,6 +36,10 @@ _SEND_QUEUE = 256
 #: MEC answers at most as many requests as are in flight, a device sends no more than a queue holds.
 _REPLIES_UNREAD, _REQUESTS_UNREAD = 16, 64
 _CLOSE_LINGER_MS = 200
+#: A MEC that serves many devices grows by less: a queue of whole images, and what waits unread.
+_MOST_GROWTH_BYTES = 1 << 30
+#: Longest that the system may need to free a port that was just closed.
+_REBIND_S = 2.0
 # Plain numbers: the library's flags take longer to combine than the socket to ask.
 _READABLE, _WRITABLE = int(zmq.POLLIN), int(zmq.POLLOUT)
 
@@ -63,6 +69,9 @@ class _Socket:
     def __init__(self, kind: int, options: Sequence[tuple[int, int]], context: zmq.Context[zmq.Socket[bytes]] | None):
         self._own_context = context is None
         self._context = zmq.Context() if context is None else context
+        self._open(kind, options)
+
+    def _open(self, kind: int, options: Sequence[tuple[int, int]]) -> None:
         self._socket = self._context.socket(kind)
         for option, value in (*_Limits.BOTH, *options):
             self._socket.set(option, value)
@@ -183,18 +192,31 @@ class Dealer(_Socket):
 
 
 class Router(_Socket):
-    """The MEC's end: every message has the peer it comes from or goes to."""
+    """The MEC's end: every message has the peer it comes from or goes to.
 
-    def __init__(self, endpoint: str, largest_bytes: int = MAX_PART_BYTES) -> None:
+    The library has no limit on the parts of one message and keeps them until the last one has come. So when the process
+    has grown by ``most_growth_bytes`` the socket is closed, with all connections and what was half received over them,
+    and a new one listens at the same place. Devices connect again within a second or so. ``on_full`` is told.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        largest_bytes: int = MAX_PART_BYTES,
+        most_growth_bytes: int = _MOST_GROWTH_BYTES,
+        on_full: Callable[[], None] = lambda: None,
+    ) -> None:
         where = parse_bind(endpoint)
-        options = (
+        self._memory = MemoryWatch(time.perf_counter, most_growth_bytes)
+        self._on_full = on_full
+        self._options = (
             *_Limits.MEC,
             (zmq.IPV6, int(where.is_ipv6 or (where.host == "*" and socket.has_dualstack_ipv6()))),
             (zmq.RCVHWM, _REQUESTS_UNREAD),
             (zmq.MAXMSGSIZE, largest_bytes),
             (zmq.ROUTER_MANDATORY, 0),
         )
-        super().__init__(zmq.ROUTER, options, None)
+        super().__init__(zmq.ROUTER, self._options, None)
         try:
             self._bind(where)
         except zmq.ZMQError as error:
@@ -211,12 +233,33 @@ class Router(_Socket):
         """Where it is really bound (a port chosen by the system included)."""
         return self._endpoint
 
+    def settle(self) -> None:
+        """What the process has loaded until now is not growth."""
+        self._memory.reset()
+
     def send(self, peer: bytes, parts: Sequence[Buffer]) -> bool:
         """Hand over a message; a peer that left or does not read loses it."""
         return self._send([peer, *parts])
 
     def receive(self) -> Iterator[tuple[bytes, Parts]]:
+        if self._memory.is_filling():
+            self._start_anew()
+            self._memory.reset()
+            self._on_full()
         return ((bytes(parts[0]), parts[1:]) for parts in self._receive())
+
+    def _start_anew(self) -> None:
+        """Give up every connection, and listen again at the same place as soon as the system has freed it."""
+        where, end_s = parse_bind(self._endpoint), time.perf_counter() + _REBIND_S
+        self._socket.close(linger=0)
+        self._open(zmq.ROUTER, self._options)
+        while True:
+            try:
+                return self._bind(where)
+            except zmq.ZMQError as error:
+                if error.errno != errno.EADDRINUSE or time.perf_counter() > end_s:
+                    raise
+            select.select([], [], [], 0.005)
 
     def _bind(self, where: BindEndpoint) -> None:
         """A machine whose IPv6 is switched off still has its other addresses."""
