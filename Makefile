@@ -11,7 +11,9 @@ JOBS   ?= 3
 # One compute thread per process: device, MEC and load generator share few cores.
 export OMP_NUM_THREADS ?= 1
 
-# Compiling every module of every package takes as long as installing them; Python compiles what it imports anyway.
+# Compiling every module of every package takes as long as installing them. Python compiles what it imports, once, and
+# keeps it unless it is told not to: then every start of a process would pay for it again.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 
 .PHONY: help demo demo-full test lint bench clean
