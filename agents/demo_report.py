@@ -42,7 +42,7 @@ def demo_table(figures: Figures, scenario: Scenario) -> Table:
         caption=(
             "answered in time: computed for this very frame. skipped: not computed, the last answer stands.\n"
             "answers right: agreement of the answers in time with the reference. on screen: the same for\n"
-            "what a viewer sees at each capture, old answers included. This is one minute on one uplink;\n"
+            "what a viewer sees at each capture, old answers included. This is one short run on one uplink;\n"
             "the comparison in the twin above is over many."
         ),
         title_justify="left",
