@@ -28,11 +28,11 @@ class Endpoint:
     port: int
 
     def __str__(self) -> str:
-        return f"{_SCHEME}[{self.host}]:{self.port}" if self.is_ipv6 else f"{_SCHEME}{self.host}:{self.port}"
+        return _written(self.host, self.port)
 
     @property
     def is_ipv6(self) -> bool:
-        return ":" in self.host
+        return _is_ipv6(self.host)
 
     @property
     def is_numeric(self) -> bool:
@@ -48,11 +48,20 @@ class BindEndpoint:
     port: str
 
     def __str__(self) -> str:
-        return f"{_SCHEME}[{self.host}]:{self.port}" if self.is_ipv6 else f"{_SCHEME}{self.host}:{self.port}"
+        return _written(self.host, self.port)
 
     @property
     def is_ipv6(self) -> bool:
-        return ":" in self.host
+        return _is_ipv6(self.host)
+
+
+def _is_ipv6(host: str) -> bool:
+    return ":" in host
+
+
+def _written(host: str, port: int | str) -> str:
+    """As a user writes it: an IPv6 address stands in brackets."""
+    return f"{_SCHEME}[{host}]:{port}" if _is_ipv6(host) else f"{_SCHEME}{host}:{port}"
 
 
 def parse_endpoint(text: str) -> Endpoint:
