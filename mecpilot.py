@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 #: name -> (module, attribute, one line of help). The attribute is a typer function or a typer app.
 COMMANDS = {
-    "models": ("runtime.models.commands", "app", "list, train and show the models of a bundle"),
-    "profile": ("runtime.profile_commands", "profile", "measure segments here, fit regressions"),
-    "train": ("agents.train_commands", "train", "train a PPO policy on the twin (or --live)"),
-    "export": ("agents.train_commands", "export", "freeze a trained policy into one file"),
-    "tune": ("agents.commands", "tune", "tune every classical controller on training traces"),
-    "evaluate": ("agents.commands", "evaluate", "compare controllers on the twin or --live"),
-    "mec": ("runtime.mec_command", "mec", "serve tail segments"),
-    "device": ("runtime.device_command", "device", "answer frames, deciding each one"),
+    "models": ("runtime.cli.models", "app", "list, train and show the models of a bundle"),
+    "profile": ("runtime.cli.profile", "profile", "measure segments here, fit regressions"),
+    "train": ("agents.cli.train", "train", "train a PPO policy on the twin (or --live)"),
+    "export": ("agents.cli.train", "export", "freeze a trained policy into one file"),
+    "tune": ("agents.cli.evaluate", "tune", "tune every classical controller on training traces"),
+    "evaluate": ("agents.cli.evaluate", "evaluate", "compare controllers on the twin or --live"),
+    "mec": ("runtime.cli.mec", "mec", "serve tail segments"),
+    "device": ("runtime.cli.device", "device", "answer frames, deciding each one"),
 }
 VERSION = "0.1.0"
 OUR_PACKAGES = ("controller", "runtime", "envs", "agents")
@@ -67,7 +67,7 @@ def _load(name: str) -> Any:
 
 def _checked(command: Any) -> Callable[..., Any]:
     """A command whose numbers are checked before it begins."""
-    from runtime.option_checks import check_numbers
+    from runtime.cli.option_checks import check_numbers
 
     original = getattr(command, "__mecpilot_command__", command)
 
@@ -235,7 +235,7 @@ def _thread_failed(failed: Any) -> None:
 
 def console() -> None:
     """Entry point of the console script."""
-    from runtime import signals
+    from runtime.cli import signals
 
     signals.end_on_signals()
     threading.excepthook = _thread_failed

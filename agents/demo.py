@@ -19,18 +19,18 @@ from typing import Any
 
 import msgspec
 
+from agents.compare.plots import draw_timeline
+from agents.compare.tables import table_console
+from agents.compare.timelines import of_outcomes
 from agents.demo_report import captions, demo_table, draw_moments
-from agents.plots import draw_timeline
-from agents.tables import table_console
-from agents.timelines import of_outcomes
 from controller.errors import FailureError, MecpilotError
+from controller.predict.uplink import Trace
 from controller.records import Outcome
 from controller.scenario import Scenario
-from controller.uplink import Trace
-from runtime.bundle import open_bundle
-from runtime.markov_traces import builtin_traces
-from runtime.processes import running_mec, running_neighbours
-from runtime.profile import shipped_slowdown
+from runtime.bundles.bundle import open_bundle
+from runtime.profiling.profile import shipped_slowdown
+from runtime.testbed.markov_traces import builtin_traces
+from runtime.testbed.processes import running_mec, running_neighbours
 from runtime.workloads.base import get_workload
 
 TRACE_FAMILY = "nyc_lte_up"

@@ -11,11 +11,11 @@ from rich.table import Table
 
 from controller.records import Outcome
 from controller.scenario import Scenario
-from runtime.ink import FAINT, WHITE, blank, text_width, write
-from runtime.pictures import MARGIN_PX, PANEL_WIDTH_PX, panel, write_png
-from runtime.sources import Samples
-from runtime.summary import number, percent
+from runtime.observe.pictures import MARGIN_PX, PANEL_WIDTH_PX, panel, write_png
+from runtime.observe.summary import number, percent
+from runtime.sources.samples import Samples
 from runtime.workloads.base import Image, get_workload
+from runtime.workloads.drawing import FAINT, WHITE, blank, text_width, write
 
 #: What each controller does, in a few words.
 PLAIN_NAMES = {

@@ -18,15 +18,15 @@ import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
 
-from agents.policy import CandidatePolicy
+from agents.learn.policy import CandidatePolicy
+from controller.controllers.learned import FrozenPolicy
 from controller.costs import CostTable
-from controller.features import Features
-from controller.policy import FrozenPolicy
+from controller.features.formula import Features
 from controller.records import UPLINK_HISTORY, SystemState
 from controller.utility import Utility
 from envs.env import observation_space
-from runtime.bundle import open_bundle
-from runtime.profile import candidates, load_costs
+from runtime.bundles.bundle import open_bundle
+from runtime.profiling.profile import candidates, load_costs
 
 CALLS = 20_000
 MLP_CALLS = 5_000

@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.bench_faults [--workload garments] [--faults killed,held] [--at-once 4]`` starts a MEC, a TCP
 proxy in front of it, and one device process per controller. When every device has answered ``--before`` frames the
-fault begins (``benchmarks.faults``); it lasts to the end of the run, or for some seconds. What counts are the frames
+fault begins (``benchmarks.support.faults``); it lasts to the end of the run, or for some seconds. What counts are the
+frames
 after it: the share that was answered in time, and the utility, as a ratio to ``device-only`` in the same run. Answers
 are right or wrong, so utilities differ by chance: the standard error of the frame-by-frame difference is given. A
 controller that keeps pace alone has a ratio of about 1 under a fault that lasts, and of at least that under one that
@@ -32,13 +33,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.faults import ENDS, FAULTS, MEC_SLOWDOWN, SHIPPED, Scene
-from benchmarks.proxy import Mode, Proxy
+from benchmarks.support.faults import ENDS, FAULTS, MEC_SLOWDOWN, SHIPPED, Scene
+from benchmarks.support.proxy import Mode, Proxy
+from controller.controllers.registry import CONTROLLER_NAMES
 from controller.errors import FailureError, MecpilotError
 from controller.records import NO_PAYLOAD
-from controller.registry import CONTROLLER_NAMES
-from runtime.endpoint import parse_endpoint
-from runtime.processes import running_mec
+from runtime.link.endpoint import parse_endpoint
+from runtime.testbed.processes import running_mec
 
 CONTROLLERS = tuple(name for name in CONTROLLER_NAMES if name not in ("random", "hindsight"))
 #: The target: at least this share of what device-only does.

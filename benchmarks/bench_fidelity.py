@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from agents.evaluation import entrants_of
-from agents.rollout import make_twin
-from agents.world import open_world
-from benchmarks.machine_profile import machine_profile
-from controller.base import Controller
+from agents.compare.evaluation import entrants_of
+from agents.compare.rollout import make_twin
+from agents.compare.setup import open_world
+from benchmarks.support.machine_profile import machine_profile
+from controller.controllers.base import Controller
 from controller.records import STATUSES, Decision, Status, SystemState
 from controller.scenario import Scenario, ScenarioRange
 from envs.live import LiveBackend
-from envs.twin import Twin
-from runtime.markov_traces import builtin_traces
+from envs.twin.twin import Twin
+from runtime.testbed.markov_traces import builtin_traces
 
 TERMS = ("wait", "head", "uplink", "queue", "tail", "downlink")
 CONTROLLERS = "device-only,jpeg-offload,edgent,greedy,ppo"

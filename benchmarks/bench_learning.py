@@ -25,22 +25,22 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from agents.best_offload import BEST_OFFLOAD, best_offload
-from agents.evaluation import Entrants, compare_in_twin
-from agents.plots import draw_comparison
-from agents.report import LEARNED, Comparison, as_json, verdict
-from agents.rollout import paired_scenarios
-from agents.run_folder import RunFolder, TrainingConfig
-from agents.tables import margin_table, table_console, tables
-from agents.training import Options, train
-from agents.tuning import TUNABLE, tune_controllers
-from agents.world import BUILTIN_TEST, BUILTIN_TRAIN, World, family, open_world, traces_of
-from controller.policy import FrozenPolicy
-from controller.registry import CONTROLLER_NAMES
-from controller.uplink import Trace, TraceBank
-from runtime.policy_file import load_policy
-from runtime.traces import load_traces
-from runtime.tuning_file import TuningFile, save_tunings
+from agents.compare.best_offload import BEST_OFFLOAD, best_offload
+from agents.compare.evaluation import Entrants, compare_in_twin
+from agents.compare.plots import draw_comparison
+from agents.compare.report import LEARNED, Comparison, as_json, verdict
+from agents.compare.rollout import paired_scenarios
+from agents.compare.setup import BUILTIN_TEST, BUILTIN_TRAIN, World, family, open_world, traces_of
+from agents.compare.tables import margin_table, table_console, tables
+from agents.compare.tuning import TUNABLE, tune_controllers
+from agents.learn.training import Options, train
+from agents.runs.run_folder import RunFolder, TrainingConfig
+from controller.controllers.learned import FrozenPolicy
+from controller.controllers.registry import CONTROLLER_NAMES
+from controller.predict.uplink import Trace, TraceBank
+from runtime.files.policy_file import load_policy
+from runtime.files.traces import load_traces
+from runtime.files.tuning_file import TuningFile, save_tunings
 
 #: Families of the shared collection that are only evaluated on: a moving 5G link, a 3G network, a satellite.
 HELD_OUT_FAMILIES = ("vz_mmwave_up", "norway3g", "starlink_up")
@@ -90,7 +90,7 @@ def train_policies(
     profile: Path | None = None,
 ) -> list[FrozenPolicy]:
     """One policy per seed, each trained by the same code as ``mecpilot train``."""
-    from agents.export import export
+    from agents.runs.export import export
 
     policies = []
     for seed in range(seeds):

@@ -24,18 +24,18 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from agents.evaluation import Entrants, chosen_names, compare_live, default_seeds, entrants_of, play_in_twin
-from agents.report import UTILITY, Comparison, as_json
-from agents.rollout import on_trace, paired_scenarios
-from agents.world import BUILTIN_TEST, BUILTIN_TRAIN, World, open_world, traces_of
+from agents.compare.evaluation import Entrants, chosen_names, compare_live, default_seeds, entrants_of, play_in_twin
+from agents.compare.report import UTILITY, Comparison, as_json
+from agents.compare.rollout import on_trace, paired_scenarios
+from agents.compare.setup import BUILTIN_TEST, BUILTIN_TRAIN, World, open_world, traces_of
 from benchmarks.bench_learning import train_policies, tuned
-from benchmarks.machine_profile import machine_profile
+from benchmarks.support.machine_profile import machine_profile
 from controller.errors import UsageError
 from controller.metrics import known
 from controller.records import Floats, Ints
 from controller.scenario import Scenario, ScenarioRange
-from runtime.profile import shipped_slowdown
-from runtime.summary import percent
+from runtime.observe.summary import percent
+from runtime.profiling.profile import shipped_slowdown
 
 CONTROLLERS = "ppo,greedy,edgent,edgent-dynamic,jpeg-offload,device-only"
 #: No process can be made quicker than it is. A computation after a pause takes up to twice as long as in the profile,

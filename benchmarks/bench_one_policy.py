@@ -21,18 +21,18 @@ from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvObs, VecEnvStepReturn
 
-from agents.evaluation import Entrants, compare_in_twin
-from agents.policy import CandidatePolicy
-from agents.ppo import PpoConfig, make_ppo
-from agents.report import Comparison
-from agents.rollout import make_twin
-from agents.warm_start import WarmStartConfig, warm_start
-from agents.world import World, hold_out, open_world, traces_of
+from agents.compare.evaluation import Entrants, compare_in_twin
+from agents.compare.report import Comparison
+from agents.compare.rollout import make_twin
+from agents.compare.setup import World, hold_out, open_world, traces_of
+from agents.learn.policy import CandidatePolicy
+from agents.learn.ppo import PpoConfig, make_ppo
+from agents.learn.warm_start import WarmStartConfig, warm_start
+from controller.controllers.learned import FrozenPolicy
 from controller.metrics import bootstrap
-from controller.policy import FrozenPolicy
 from controller.records import Floats, Ints
 from envs.vec_env import TwinVecEnv
-from runtime.profile import load_costs
+from runtime.profiling.profile import load_costs
 from runtime.workloads.base import WORKLOADS
 
 ENVIRONMENTS = 64  # of each workload

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.processes import running_mec
+from runtime.testbed.processes import running_mec
 
 BUDGET_MS = 1.0
 CODECS = ("raw", "png")

@@ -21,8 +21,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.payload_offers import SPLITS, Offer, live_offers, recorded_offers
-from runtime.bundle import open_bundle
+from benchmarks.support.payload_offers import SPLITS, Offer, live_offers, recorded_offers
+from runtime.bundles.bundle import open_bundle
 from runtime.codecs import TENSOR_BITS
 from runtime.workloads.base import get_workload
 

@@ -26,11 +26,11 @@ from pathlib import Path
 import numpy as np
 
 from controller.errors import FailureError
-from runtime import wire
-from runtime.bundle import Bundle, open_bundle
+from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.codecs import encode
-from runtime.processes import running_mec
-from runtime.transport import Dealer
+from runtime.link.transport import Dealer
+from runtime.protocol import wire
+from runtime.testbed.processes import running_mec
 
 BUDGET_S = 3.0
 WORKLOADS = ("garments", "campus")

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from controller.features import Features
-from envs.twin import Twin
+from controller.features.formula import Features
+from envs.twin.twin import Twin
 from envs.vec_env import TwinVecEnv
-from runtime.bundle import open_bundle
-from runtime.markov_traces import builtin_traces
-from runtime.profile import candidates, load_costs
+from runtime.bundles.bundle import open_bundle
+from runtime.profiling.profile import candidates, load_costs
+from runtime.testbed.markov_traces import builtin_traces
 
 SLICES = 15
 #: At 64 environments.

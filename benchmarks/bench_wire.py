@@ -1,6 +1,7 @@
 """How many bytes does each message take beside its payload? Typical ones, and the largest that may occur.
 
-``python -m benchmarks.bench_wire`` encodes each message of ``runtime.wire`` for a shipped workload. That of a request
+``python -m benchmarks.bench_wire`` encodes each message of ``runtime.protocol.wire`` for a shipped workload. That of a
+request
 crosses the uplink with every payload, so it has a budget: 24 bytes.
 """
 
@@ -8,8 +9,8 @@ from __future__ import annotations
 
 import sys
 
-from runtime import wire
-from runtime.bundle import open_bundle
+from runtime.bundles.bundle import open_bundle
+from runtime.protocol import wire
 
 BUDGET_BYTES = 24
 _MOST_US, _MOST_MS = wire.whole_us(float("inf")), wire.whole_ms(float("inf"))

@@ -1,4 +1,4 @@
-"""Which generator parameters match measured uplinks? Prints the tables of runtime/markov_traces.py.
+"""Which generator parameters match measured uplinks? Prints the tables of runtime/testbed/markov_traces.py.
 
     python benchmarks/fit_traces.py DIR     # one folder of traces per family below DIR, about three minutes
 
@@ -18,8 +18,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from controller.records import Floats
-from runtime.markov_traces import OUTAGE_MBPS, Family, Statistics, generate, statistics
-from runtime.traces import load_traces
+from runtime.files.traces import load_traces
+from runtime.testbed.markov_traces import OUTAGE_MBPS, Family, Statistics, generate, statistics
 
 SIMULATED_TRACES = 60
 LONGEST_S = 1200.0  # of a simulated trace; the autocorrelation of a short trace is biased, so lengths are alike
@@ -127,7 +127,7 @@ def _rounded(family: Family) -> Family:
 
 
 def print_table(name: str, kind: str, rows: dict[str, Statistics] | dict[str, Family]) -> None:
-    """A Python literal, to be pasted into runtime/markov_traces.py."""
+    """A Python literal, to be pasted into runtime/testbed/markov_traces.py."""
     print(f"{name}: dict[str, {kind}] = {{")
     for family, row in rows.items():
         values = ", ".join(_literal(value) for value in astuple(row))

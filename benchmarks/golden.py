@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.evaluation import Entrants, chosen_names, entrants_of
-from agents.report import BOUND
-from agents.rollout import Episodes, play, spread_scenarios
-from agents.world import open_world
+from agents.compare.evaluation import Entrants, chosen_names, entrants_of
+from agents.compare.report import BOUND
+from agents.compare.rollout import Episodes, play, spread_scenarios
+from agents.compare.setup import open_world
 from controller.records import Status
-from runtime.markov_traces import builtin_traces
+from runtime.testbed.markov_traces import builtin_traces
 
 WORKLOADS = ("garments", "campus")
 SCENARIOS = 48

@@ -14,8 +14,8 @@ from __future__ import annotations
 import numpy as np
 
 from controller.costs import CostTable
-from controller.latency import predict
-from controller.outlook import skipped_score
+from controller.predict.expectation import skipped_score
+from controller.predict.latency import predict
 from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
 from controller.scenario import ScenarioRange
 

@@ -10,8 +10,8 @@ import numpy as np
 from controller.costs import CostTable
 from controller.records import SystemState
 from controller.scenario import Scenario
-from envs.transition import STATUSES, StepRecord
-from envs.twin import Twin
+from envs.twin.step import STATUSES, StepRecord
+from envs.twin.twin import Twin
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,12 @@ from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
 from controller.errors import UsageError
-from controller.features import FEATURE_SCHEMA, Features
+from controller.features.formula import FEATURE_SCHEMA, Features
+from controller.predict.uplink import TraceBank
 from controller.records import SystemState
 from controller.scenario import Scenario, ScenarioRange
-from controller.uplink import TraceBank
 from envs.backend import Backend, TwinBackend
-from envs.twin import Reward, Twin
+from envs.twin.twin import Reward, Twin
 
 Observation = dict[str, NDArray[np.float32]]
 
@@ -53,7 +53,7 @@ class MecpilotEnv(gymnasium.Env[Observation, np.int64]):
 
     ## Observation Space
 
-    A `Dict` of two `Box(-4, 4)`, float32. `controller.features.FEATURE_SCHEMA` names every number, in order.
+    A `Dict` of two `Box(-4, 4)`, float32. `controller.features.formula.FEATURE_SCHEMA` names every number, in order.
 
     | key | shape | what |
     |---|---|---|
@@ -151,8 +151,8 @@ def make_env(
     ``workload`` is the name of a shipped bundle or the directory of one; ``traces`` are files or folders (the
     built-in training traces by default); ``split`` says whose recorded predictions, or whose frames, are played.
     """
-    from runtime.bundle import open_bundle
-    from runtime.profile import candidates, load_costs
+    from runtime.bundles.bundle import open_bundle
+    from runtime.profiling.profile import candidates, load_costs
 
     bundle = open_bundle(workload)
     costs, range = candidates(load_costs(bundle, profile), bundle.usual_range), range or bundle.usual_range
@@ -169,8 +169,8 @@ def make_env(
 
 
 def _bank(traces: TraceBank | Sequence[str | Path] | None) -> TraceBank:
-    from runtime.markov_traces import builtin_traces
-    from runtime.traces import load_traces
+    from runtime.files.traces import load_traces
+    from runtime.testbed.markov_traces import builtin_traces
 
     if isinstance(traces, TraceBank):
         return traces

@@ -17,15 +17,15 @@ import torch
 
 from controller.costs import CostTable
 from controller.errors import FailureError
+from controller.predict.uplink import TraceBank
 from controller.records import Outcome, Status, SystemState
 from controller.scenario import Scenario, ScenarioRange
-from controller.uplink import TraceBank
 from envs.backend import Step
-from runtime.bundle import Bundle
-from runtime.daemon import open_device
-from runtime.device import Device, Limits
-from runtime.local_compute import LocalCompute
-from runtime.processes import RunningMec, RunningNeighbours, running_mec, running_neighbours
+from runtime.bundles.bundle import Bundle
+from runtime.device.daemon import open_device
+from runtime.device.device import Device, Limits
+from runtime.device.local_compute import LocalCompute
+from runtime.testbed.processes import RunningMec, RunningNeighbours, running_mec, running_neighbours
 from runtime.workloads.base import get_workload
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from controller.features import Features
+from controller.features.formula import Features
 from controller.records import Bools, Ints, SystemState
 from envs.env import Observation, observation_space
-from envs.transition import StepRecord
-from envs.twin import Twin
+from envs.twin.step import StepRecord
+from envs.twin.twin import Twin
 
 
 class TwinVecEnv(VecEnv):

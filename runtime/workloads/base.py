@@ -100,11 +100,11 @@ def stream_score(workload: Workload) -> Callable[[Any, Any], float] | None:
 def get_workload(name: str, data_dir: Path | None = None) -> Workload:
     """The workload of that name; its data is fetched when first needed."""
     if name == "garments":
-        from runtime.workloads.garments import Garments
+        from runtime.workloads.garments.workload import Garments
 
         return Garments(data_dir)
     if name == "campus":
-        from runtime.workloads.campus import Campus
+        from runtime.workloads.campus.workload import Campus
 
         return Campus(data_dir)
     raise unknown_name("workload", name, WORKLOADS)

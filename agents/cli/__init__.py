@@ -1,0 +1,1 @@
+"""The commands of the learning side: train, export, tune, evaluate."""

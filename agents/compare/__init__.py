@@ -1,0 +1,1 @@
+"""Comparing controllers: the same episodes for all, tuned opponents, tables and plots."""

@@ -1,0 +1,56 @@
+"""How far does compressed offload get, if its quality and resolution are chosen in hindsight, scenario by scenario?
+
+Of every scenario one decision is kept for all frames: the image codec, resolution, model, exit and frame interval that
+earned most utility there, of all that the bundle offers (not of the shortlist that controllers choose from). It knows
+no trace in advance and never adapts within an episode, but nobody could have set it better before. Where the link
+cannot take a frame the device answers locally, as with every other controller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from agents.compare.rollout import play
+from agents.compare.setup import World
+from controller.controllers.simple import FixedRow, Memoryless, full_offload_rows
+from controller.metrics import Frames, per_episode
+from controller.records import Ints, SystemState
+from controller.scenario import Scenario
+from controller.shortlist import beaten, shortlist
+from runtime.profiling.profile import load_costs
+
+Progress = Callable[[int], None]  # told how many decisions have been tried
+
+BEST_OFFLOAD = "best offload in hindsight"
+
+
+class FixedRows(Memoryless):
+    """A row for each episode, for all of its frames."""
+
+    def __init__(self, name: str, rows: Ints) -> None:
+        self.name = name
+        self.rows = rows
+
+    def decide(self, state: SystemState) -> Ints:
+        return self.rows
+
+
+def best_offload(world: World, scenarios: Sequence[Scenario], progress: Progress = lambda _: None) -> Frames:
+    """What happened to every frame under the fixed offload that was best in its scenario."""
+    everything = load_costs(world.bundle, world.profile)
+    images = full_offload_rows(everything)
+    images = images[~beaten(everything.take(images))]
+    # With the local rows that controllers choose from, so that a fallback is what it is for them.
+    rows = np.union1d(images, shortlist(everything, world.bundle.usual_range))
+    offers = replace(world, costs=everything.take(rows))
+    choices = np.flatnonzero(np.isin(rows, images))
+    best, chosen = np.full(len(scenarios), -np.inf), np.zeros(len(scenarios), np.int64)
+    for tried, row in enumerate(choices.tolist(), start=1):
+        earned = per_episode(play(offers, FixedRow(BEST_OFFLOAD, row), scenarios).frames)["utility"]
+        better = earned > best
+        best, chosen = np.where(better, earned, best), np.where(better, row, chosen)
+        progress(tried)
+    return play(offers, FixedRows(BEST_OFFLOAD, chosen), scenarios).frames

@@ -1,0 +1,237 @@
+"""How good is each controller? All of them on the same scenarios, in the twin or with real processes.
+
+The twin plays every trace with every seed; what differs between two controllers is only what they decide. With real
+processes each seed is one scenario on one trace, because an episode takes as long as it lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from agents.compare.report import BOUND, LEARNED, Comparison
+from agents.compare.rollout import paired_scenarios, play
+from agents.compare.setup import World, family
+from agents.compare.trained_on import seen_before, training_digests
+from controller.controllers.base import Controller
+from controller.controllers.learned import FrozenPolicy
+from controller.controllers.registry import CONTROLLER_NAMES, make_controller
+from controller.errors import UsageError, unknown_name
+from controller.metrics import Frames
+from controller.records import Outcome
+from controller.scenario import Scenario
+from controller.streaming import Score
+from envs.backend import Backend
+from runtime.files.policy_file import load_policy, shipped_policy, used_policy
+from runtime.files.provenance import Provenance, Used, comparability
+from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
+from runtime.profiling.profile import used_profile
+from runtime.workloads.base import get_workload, stream_score
+
+#: Episodes that run side by side in the twin.
+SIDE_BY_SIDE = 512
+#: Unless the user says how many: episodes of a comparison in the twin, and the most scenarios on one trace.
+EPISODES, MOST_SEEDS = 512, 8
+#: The same with real processes, where an episode takes as long as it lasts.
+LIVE_SCENARIOS = 3
+Progress = Callable[[int], None]  # told how many frames have ended since the last call
+
+
+@dataclass(frozen=True)
+class Entrants:
+    """Who competes, and how each is made."""
+
+    names: tuple[str, ...]
+    policies: Sequence[FrozenPolicy] = ()  # copies of ppo, one per training seed
+    tunings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    files: Sequence[tuple[Used, Mapping[str, Any]]] = ()  # that policies came from, with what each says of its training
+    tuning_file: Used | None = None
+
+    def copies(self, name: str) -> int:
+        """How often a controller plays each scenario."""
+        return len(self.policies) if name == LEARNED else 1
+
+    @property
+    def total(self) -> int:
+        """How many passes over the scenarios there will be."""
+        return sum(map(self.copies, self.names))
+
+    def make(self, name: str, world: World, batch: int, seed: int = 0) -> list[Controller]:
+        """The copies of one controller."""
+        policies: Sequence[FrozenPolicy | None] = self.policies if name == LEARNED else [None]
+        tuning = tuning_of(name, self.tunings, world.costs)
+        utility = world.range.utility
+        return [make_controller(name, world.costs, utility, tuning, seed, policy, batch) for policy in policies]
+
+
+def chosen_names(controllers: str | None, has_policy: bool, live: bool) -> tuple[str, ...]:
+    """The controllers of a comma-separated list; by default all that can run here."""
+    possible = [name for name in CONTROLLER_NAMES if not (live and name == BOUND)]
+    if controllers is None:
+        return tuple(name for name in possible if has_policy or name != LEARNED)
+    names = tuple(dict.fromkeys(name.strip() for name in controllers.split(",") if name.strip()))
+    for name in names:
+        if name not in CONTROLLER_NAMES:
+            raise unknown_name("controller", name, CONTROLLER_NAMES)
+        if name not in possible:
+            raise UsageError(f"{name} knows the future and runs in the twin only; drop it or drop --live")
+    if not names:
+        raise UsageError(f"no controller was named; expected some of: {', '.join(possible)}")
+    if LEARNED in names and not has_policy:
+        raise UsageError("got ppo without --policy FILE, and none is shipped (`mecpilot export` writes policy files)")
+    return names
+
+
+def entrants_of(
+    workload: str,
+    controllers: str | None,
+    policies: Sequence[Path] = (),
+    tuning: Path | None = None,
+    *,
+    live: bool = False,
+) -> Entrants:
+    """Named controllers, tuned, and ppo from policy files; by default all that can run, as they come with mecpilot."""
+    files = policies or [path for path in [shipped_policy(workload)] if path]
+    names = chosen_names(controllers, bool(files), live)
+    if policies and LEARNED not in names:
+        raise UsageError("got --policy without ppo among --controllers; give both or neither")
+    loaded = [(path, *load_policy(path, workload)) for path in files] if LEARNED in names else []
+    return Entrants(
+        names,
+        [policy for _, policy, _ in loaded],
+        load_tunings(workload, tuning),
+        [(used_policy(path), manifest.training) for path, _, manifest in loaded],
+        used_tuning(workload, tuning),
+    )
+
+
+def provenance_of(world: World, entrants: Entrants) -> Provenance:
+    """What a comparison rests on."""
+    profile = used_profile(world.bundle, world.profile)
+    notes = list(comparability(profile))
+    for file, training in entrants.files:
+        notes += seen_before(f"ppo, policy {file.text}", training_digests(training), world.bank)
+    policies = tuple(file for file, _ in entrants.files)
+    return Provenance(world.workload, world.bundle.digest, profile, policies, entrants.tuning_file, tuple(notes))
+
+
+def default_seeds(traces: int) -> int:
+    """Scenarios per trace that keep a comparison in the twin below a minute, whatever the number of traces."""
+    return max(1, min(MOST_SEEDS, EPISODES // traces))
+
+
+def compare_in_twin(
+    world: World, entrants: Entrants, sources: Sequence[str], seeds: int, progress: Progress = lambda _: None
+) -> Comparison:
+    """Every entrant on every trace with every seed."""
+    return play_in_twin(world, entrants, sources, seeds, paired_scenarios(world, range(seeds)), progress)
+
+
+def play_in_twin(
+    world: World,
+    entrants: Entrants,
+    sources: Sequence[str],
+    seeds: int,
+    scenarios: Sequence[Scenario],
+    progress: Progress = lambda _: None,
+) -> Comparison:
+    """Every entrant on the given scenarios."""
+    runs = {
+        name: tuple(_played(world, entrants, name, copy, scenarios, progress) for copy in range(entrants.copies(name)))
+        for name in entrants.names
+    }
+    families, provenance = _families(world, scenarios), provenance_of(world, entrants)
+    return Comparison(world.workload, "twin", tuple(sources), seeds, families, runs, provenance)
+
+
+def _families(world: World, scenarios: Sequence[Scenario]) -> tuple[str, ...]:
+    return tuple(family(world.bank.traces[scenario.trace_index]) for scenario in scenarios)
+
+
+def _played(
+    world: World, entrants: Entrants, name: str, copy: int, scenarios: Sequence[Scenario], progress: Progress
+) -> Frames:
+    parts = []
+    for first in range(0, len(scenarios), SIDE_BY_SIDE):
+        group = scenarios[first : first + SIDE_BY_SIDE]
+        controller = entrants.make(name, world, len(group), seed=first)[copy]
+        frames = play(world, controller, group, oracle=name == BOUND, progress=progress).frames
+        progress(int((frames.dropped | frames.skipped).sum()))  # the frames that nobody decided
+        parts.append(renumbered(frames, first))
+    return joined(parts)
+
+
+@dataclass(frozen=True)
+class LiveEpisodes:
+    """What happened with real processes, by controller, copy and scenario."""
+
+    scenarios: Sequence[Scenario]
+    outcomes: Mapping[str, Sequence[Sequence[list[Outcome]]]]
+
+
+def compare_live(
+    world: World,
+    entrants: Entrants,
+    sources: Sequence[str],
+    scenarios: Sequence[Scenario],
+    profile: Path | None = None,
+    progress: Progress = lambda _: None,
+) -> tuple[Comparison, LiveEpisodes]:
+    """Every entrant on the given scenarios with real processes."""
+    from envs.live import LiveBackend
+
+    outcomes: dict[str, list[list[list[Outcome]]]] = {
+        n: [[] for _ in range(entrants.copies(n))] for n in entrants.names
+    }
+    backend = LiveBackend(world.bundle, world.costs, world.bank, world.range, "test", profile, learning=False)
+    try:
+        for scenario in scenarios:  # controllers in the inner loop: a slow minute of the machine hits all alike
+            for name in entrants.names:
+                for controller, episodes in zip(entrants.make(name, world, batch=1), outcomes[name], strict=True):
+                    episodes.append(_live_episode(backend, controller, scenario, progress))
+    finally:
+        backend.close()
+    score = stream_score(get_workload(world.workload))
+    runs = {n: tuple(_frames_of(episodes, scenarios, score) for episodes in copies) for n, copies in outcomes.items()}
+    families, provenance = _families(world, scenarios), provenance_of(world, entrants)
+    comparison = Comparison(world.workload, "live", tuple(sources), len(scenarios), families, runs, provenance)
+    return comparison, LiveEpisodes(scenarios, outcomes)
+
+
+def _live_episode(backend: Backend, controller: Controller, scenario: Scenario, progress: Progress) -> list[Outcome]:
+    state, done = backend.reset(scenario), False
+    controller.reset(np.ones(1, bool))
+    outcomes: list[Outcome] = []
+    while not done:
+        step = backend.step(int(controller.decide(state)[0]))
+        state, done = step.state, step.done
+        ended = msgspec.convert(step.info["outcomes"], list[Outcome])
+        outcomes += ended
+        progress(len(ended))
+    return sorted(outcomes, key=lambda outcome: outcome.frame)
+
+
+def _frames_of(episodes: Sequence[list[Outcome]], scenarios: Sequence[Scenario], score: Score | None = None) -> Frames:
+    return joined(
+        [
+            Frames.from_outcomes(outcomes, 1.0 / scenario.fps, episode, score)
+            for episode, (outcomes, scenario) in enumerate(zip(episodes, scenarios, strict=True))
+        ]
+    )
+
+
+def renumbered(frames: Frames, first: int) -> Frames:
+    """The same frames with episodes counted from ``first``."""
+    columns = {name: getattr(frames, name) for name in Frames.__dataclass_fields__}
+    return Frames(**{**columns, "episode": frames.episode + first})
+
+
+def joined(parts: Sequence[Frames]) -> Frames:
+    """All frames of several tables."""
+    names = Frames.__dataclass_fields__
+    return Frames(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

@@ -1,0 +1,193 @@
+"""How do controllers play the same episodes? Paired scenarios, and one pass over them in the twin.
+
+All episodes of a comparison run side by side as the rows of one twin. Scenarios are drawn once, and the twin's luck
+belongs to (episode, frame), so whatever differs between two controllers is what they decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from agents.compare.setup import World
+from controller.controllers.base import Controller
+from controller.metrics import ANSWERERS, NOBODY, Frames
+from controller.predict.uplink import TraceBank
+from controller.records import STATUSES, Bools, Floats, Ints, Status
+from controller.scenario import Scenario
+from controller.streaming import newest_answered
+from controller.timeline import GIVE_UP_DEADLINES
+from envs.twin.record import StepRecord
+from envs.twin.twin import Reward, Twin
+
+_LATE, _FALLBACK = STATUSES.index(Status.LATE), ANSWERERS.index("fallback")
+
+Progress = Callable[[int], None]  # told how many frames were decided since the last call
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What happened to every frame: first the decided ones in order of decision, then the others."""
+
+    frames: Frames
+    frame: Ints  # (N,) number within the episode
+    row: Ints  # (N,) of the cost table; -1 for dropped and skipped frames
+
+
+def paired_scenarios(world: World, seeds: Sequence[int]) -> list[Scenario]:
+    """One scenario per seed and trace, seeds in the outer order."""
+    return [_scenario(world, seed, trace) for seed in seeds for trace in range(len(world.bank))]
+
+
+def spread_scenarios(world: World, count: int) -> list[Scenario]:
+    """``count`` of the paired scenarios, on traces that are spread over the bank."""
+    paired = paired_scenarios(world, range(-(-count // len(world.bank))))
+    return [paired[i * len(paired) // count] for i in range(count)]
+
+
+def scenarios_on(world: World, count: int, seed: int) -> list[Scenario]:
+    """``count`` scenarios that take the traces in turn."""
+    return [_scenario(world, seed + i // len(world.bank), i % len(world.bank)) for i in range(count)]
+
+
+def _scenario(world: World, seed: int, trace: int) -> Scenario:
+    """Depends on the seed and the trace's place, not on how many others there are."""
+    rng = np.random.default_rng([seed, trace])
+    drawn = world.range.sample(rng, world.bank.duration_s[trace : trace + 1], world.recorded.score.shape[1])
+    return replace(drawn, trace_index=trace)
+
+
+def make_twin(world: World, batch: int, seed: int = 0, reward: Reward = "replayed", oracle: bool = False) -> Twin:
+    """A twin of the world."""
+    return Twin(world.costs, world.bank, world.recorded, world.range, batch, seed, reward=reward, oracle=oracle)
+
+
+def play(
+    world: World,
+    controller: Controller,
+    scenarios: Sequence[Scenario],
+    *,
+    reward: Reward = "replayed",
+    oracle: bool = False,
+    progress: Progress | None = None,
+) -> Episodes:
+    """Run every scenario to its end under one controller made for ``len(scenarios)`` rows."""
+    twin = make_twin(world, len(scenarios), reward=reward, oracle=oracle)
+    state = twin.reset(scenarios=scenarios)
+    controller.reset(np.ones(len(scenarios), bool))
+    alive = np.ones(len(scenarios), bool)
+    records: list[tuple[Bools, StepRecord]] = []
+    while alive.any():
+        state, record = twin.step(controller.decide(state))
+        records.append((alive, record))
+        if progress is not None:
+            progress(int(alive.sum()))
+        alive = alive & ~record.done
+    return _episodes(records, scenarios, world, twin)
+
+
+def _episodes(
+    records: list[tuple[Bools, StepRecord]], scenarios: Sequence[Scenario], world: World, twin: Twin
+) -> Episodes:
+    alive = np.stack([mask for mask, _ in records])  # (steps, episodes)
+
+    def column(name: str) -> np.ndarray:
+        return np.stack([getattr(record, name) for _, record in records])[alive]
+
+    episode = np.broadcast_to(np.arange(len(scenarios)), alive.shape)[alive]
+    deadline = np.array([scenario.deadline_s for scenario in scenarios])[episode]
+    interval = np.array([1.0 / scenario.fps for scenario in scenarios])
+    status, latency = column("status").astype(np.int8), column("latency_s")
+    # The twin reports a frame that was given up with the time of giving up.
+    unanswered = (status == _LATE) & (latency >= GIVE_UP_DEADLINES * deadline * (1 - 1e-9))
+    answered_by = np.where(column("fell_back"), _FALLBACK, _sides(world)[column("row")])
+    frame, skipped = column("frame"), column("skipped")
+    lost, lost_frame = _following(episode, frame + 1 + skipped, column("dropped"))
+    passed, passed_frame = _following(episode, frame + 1, skipped)
+    seen = np.full((len(scenarios), max(scenario.frames for scenario in scenarios)), np.nan)
+    if world.recorded.lagged is not None:
+        came = column("answered")
+        out_frames = frame + latency / interval[episode]
+        answers = _Answers(*(a[came] for a in (episode, frame, out_frames, column("answer_row"))))
+        seen = _streaming(twin, scenarios, answers, seen.shape)
+    decided = Frames(
+        episode=episode,
+        status=status,
+        answered_by=np.where(unanswered, NOBODY, answered_by).astype(np.int8),
+        utility=column("utility"),
+        score=column("score"),
+        latency_s=np.where(unanswered, np.inf, latency),
+        payload_bytes=column("payload_bytes"),
+        energy_j=column("energy_j"),
+        frame_interval_s=interval[episode],
+        streaming=seen[episode, frame],
+    )
+    lost_seen, passed_seen = seen[lost, lost_frame], seen[passed, passed_frame]
+    penalty = np.full(len(lost), -world.range.utility.drop_penalty)
+    dropped = _not_run(Status.DROPPED, lost, interval[lost], penalty, np.zeros(len(lost)), lost_seen)
+    # What was to be seen at their capture is the answer of skipped frames: in time, and for nothing.
+    skips = _not_run(Status.SKIPPED, passed, interval[passed], passed_seen, passed_seen, passed_seen)
+    frames = _concatenated(_concatenated(decided, dropped), skips)
+    none = np.full(len(lost) + len(passed), -1)
+    return Episodes(frames, np.concatenate((frame, lost_frame, passed_frame)), np.append(column("row"), none))
+
+
+def _sides(world: World) -> Ints:
+    """(C,) number in ANSWERERS of where each row computes."""
+    return np.array([ANSWERERS.index(decision.side) for decision in world.costs.space.decisions], np.int8)
+
+
+def _following(episode: Ints, first: Ints, count: Ints) -> tuple[Ints, Ints]:
+    """Episode and number of each frame of runs of ``count`` frames from ``first`` on."""
+    before = np.repeat(np.cumsum(count) - count, count)
+    return np.repeat(episode, count), np.repeat(first, count) + np.arange(count.sum()) - before
+
+
+class _Answers(NamedTuple):
+    """(N,) every answer that came."""
+
+    episode: Ints
+    frame: Ints
+    out_frames: Floats  # when, in frame intervals from the start of the episode
+    row: Ints  # whose it is
+
+
+def _streaming(twin: Twin, scenarios: Sequence[Scenario], answers: _Answers, shape: tuple[int, int]) -> Floats:
+    """(episodes, frames) score of the newest answer out at each capture, from the recorded answers at their age."""
+    newest = newest_answered(answers.episode, answers.frame, answers.out_frames, shape)
+    row_of = np.zeros(shape, np.int64)
+    row_of[answers.episode, answers.frame] = answers.row
+    known = np.maximum(newest, 0)
+    first_sample = np.array([scenario.first_sample for scenario in scenarios])[:, None]
+    sample = (first_sample + known) % twin.samples
+    score = twin.aged_score(np.take_along_axis(row_of, known, axis=1), sample, np.arange(shape[1]) - known)
+    return np.where(newest < 0, 0.0, score)
+
+
+def _not_run(status: Status, episode: Ints, interval_s: Floats, utility: Floats, score: Floats, seen: Floats) -> Frames:
+    """Frames that nothing was computed for."""
+    nothing = np.zeros(len(episode))
+    return Frames(
+        episode=episode,
+        status=np.full(len(episode), STATUSES.index(status), np.int8),
+        answered_by=np.full(len(episode), NOBODY, np.int8),
+        utility=utility,
+        score=score,
+        latency_s=nothing + np.inf,
+        payload_bytes=nothing,
+        energy_j=nothing,
+        frame_interval_s=interval_s,
+        streaming=seen,
+    )
+
+
+def _concatenated(first: Frames, second: Frames) -> Frames:
+    return Frames(**{n: np.append(getattr(first, n), getattr(second, n)) for n in Frames.__dataclass_fields__})
+
+
+def on_trace(bank: TraceBank, scenario: Scenario) -> str:
+    """Name of the scenario's trace."""
+    return bank.traces[scenario.trace_index].name

@@ -1,0 +1,212 @@
+"""How is a comparison shown to people? Tables of at most 100 columns, each with a legend in plain words.
+
+The ranking fits a terminal of 80 columns. Intervals stand in a table of their own; ``wide`` puts them beside the means
+and all controllers beside each trace family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from agents.compare.report import BOUND, LEARNED, UTILITY, Comparison
+from controller.metrics import ANSWERERS, STREAMING
+from controller.records import Bools
+from runtime.observe.summary import ABSENT, number, percent
+
+#: A narrower terminal wraps lines rather than cutting figures off.
+TABLE_COLUMNS, WIDE_COLUMNS = 100, 160
+#: Controllers beside each trace family, unless all are asked for: ppo, the best others, and the bound.
+FAMILY_OTHERS = 3
+
+LEGEND = (
+    "utility: mean over all frames of the answer's score if it came in time (1 is perfect; a skipped frame has the "
+    "score of the earlier answer that stands), less a price for energy and for dropped frames. deadline met: of the "
+    "frames that were run or dropped, those answered before the deadline. skipped (not run, an earlier answer stands "
+    "and is scored), late and dropped: shares of all frames; the rest is in time. accuracy: mean score of the frames "
+    "in time."
+)
+STREAMING_LEGEND = " streaming: mean score of what a viewer sees when each frame is captured, late or not."
+ANSWERED_LEGEND = (
+    "Shares of the frames that were run and answered: by the device alone, by device and MEC together (split), by the "
+    "MEC, or by the device in the MEC's place (fallback). p50, p95: median and 95th percentile of capture to answer."
+)
+
+
+def table_console(wide: bool = False) -> Console:
+    """Where tables are printed: wide enough for all columns, also into a pipe."""
+    return Console(width=max(Console().width, WIDE_COLUMNS if wide else TABLE_COLUMNS))
+
+
+def tables(comparison: Comparison, report: dict[str, Any], wide: bool = False) -> list[Table]:
+    """Everything that an evaluation shows."""
+    shown = [ranking_table(comparison, report, wide), answered_table(report)]
+    if not comparison.servable.all() and comparison.servable.any():
+        shown.append(servable_table(comparison, report))
+    if LEARNED in comparison.runs and len(comparison.runs) > 1 and not wide:
+        shown.append(against_table(comparison, report))
+    if len(set(comparison.families)) > 1:
+        shown.append(family_table(comparison, wide))
+    return shown
+
+
+def _table(title: str, headings: Sequence[str], legend: str = "") -> Table:
+    """The first column is text, the others are numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.min_width = len(title)
+    table.padding, table.pad_edge, table.show_edge = (0, 0, 0, 1), False, False
+    table.caption, table.caption_justify, table.caption_style = legend or None, "left", ""
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place else "left", overflow="fold", vertical="top")
+    return table
+
+
+def _add_controllers(table: Table, rows: Mapping[str, Sequence[str]]) -> None:
+    for name, cells in rows.items():
+        table.add_row(name, *cells, style="bold" if name == LEARNED else None)
+
+
+def _ranked(controllers: Mapping[str, Any]) -> list[str]:
+    """From the best utility to the least."""
+    return sorted(controllers, key=lambda name: -(controllers[name][UTILITY]["mean"] or 0.0))
+
+
+def ranking_table(comparison: Comparison, report: dict[str, Any], wide: bool = False) -> Table:
+    """Controllers from the best utility to the least, and what became of their frames."""
+    stream = comparison.is_stream
+    headings = ["controller", "utility", "deadline\nmet", "skipped", "late", "dropped", "accuracy"]
+    if wide:
+        headings[1:2] = ["utility [95 %]", *(["ppo minus it [95 %]"] if LEARNED in comparison.runs else [])]
+    title = f"{comparison.workload}, {comparison.backend}: {comparison.episodes} paired episodes"
+    legend = LEGEND + (STREAMING_LEGEND if stream else "")
+    table = _table(title, headings + (["streaming"] if stream else []), legend)
+    _add_controllers(table, {n: _ranking_cells(report, n, stream, wide) for n in _ranked(report["controllers"])})
+    return table
+
+
+def _ranking_cells(report: dict[str, Any], name: str, stream: bool, wide: bool) -> list[str]:
+    row = report["controllers"][name]
+    shares = (f"{metric}_frac" for metric in ("skipped", "late", "dropped"))
+    utility = [_bracketed(row[UTILITY]) if wide else number(row[UTILITY]["mean"], ".4f")]
+    if wide and "ppo_minus" in report:
+        utility.append(_bracketed(report["ppo_minus"].get(name), signed=True))
+    return [
+        *utility,
+        percent(row["slo_attainment"]["mean"]),
+        *(percent(row[share]["mean"]) for share in shares),
+        number(row["accuracy"]["mean"], ".4f"),
+        *([number(row[STREAMING]["mean"], ".4f")] if stream else []),
+    ]
+
+
+def answered_table(report: dict[str, Any]) -> Table:
+    """Where each controller had frames answered, how fast, and for how many bytes."""
+    headings = ["controller", *ANSWERERS, "p50 ms", "p95 ms", "kB/frame"]
+    table = _table("where frames were answered", headings, ANSWERED_LEGEND)
+    found = report["controllers"]
+    _add_controllers(table, {name: _answered_cells(found[name]) for name in _ranked(found)})
+    return table
+
+
+def _answered_cells(row: dict[str, Any]) -> list[str]:
+    shares = row["answered_on"] or dict.fromkeys(ANSWERERS)
+    return [
+        *(percent(shares[name]) for name in ANSWERERS),
+        *(number(row["latency_ms"][at], ".1f") for at in ("p50", "p95")),
+        number(row["payload_kbytes"]["mean"], ".2f"),
+    ]
+
+
+def servable_table(comparison: Comparison, report: dict[str, Any]) -> Table:
+    """The figures without the episodes in which no controller computes one frame in time."""
+    found = report["servable"]
+    lost = comparison.episodes - found["episodes"]
+    what = "the episode" if lost == 1 else f"the {lost} episodes"
+    title = f"without {what} that none of these controllers can serve ({percent(found['unservable_frac'])})"
+    metrics = list(next(iter(found["controllers"].values())))
+    names = {"slo_attainment": "deadline\nmet", STREAMING: "streaming"}
+    legend = "In those, none of the controllers that were compared computes one frame in time."
+    table = _table(title, ["controller", *(names.get(metric, metric) for metric in metrics)], legend)
+    _add_controllers(
+        table,
+        {
+            name: [_plain(metric, found["controllers"][name][metric]["mean"]) for metric in metrics]
+            for name in _ranked(found["controllers"])
+        },
+    )
+    return table
+
+
+def _plain(metric: str, mean: float | None) -> str:
+    return percent(mean) if metric == "slo_attainment" else number(mean, ".4f")
+
+
+def against_table(comparison: Comparison, report: dict[str, Any]) -> Table:
+    """The learned policy minus each other controller."""
+    stream = comparison.is_stream
+    headings = ["controller", UTILITY, *(["streaming"] if stream else [])]
+    table = _table("ppo minus each controller [95 % interval]", headings)
+    columns = [report["ppo_minus"], *([report["ppo_minus_streaming"]] if stream else [])]
+    names = [name for name in _ranked(report["controllers"]) if name != LEARNED]
+    _add_controllers(table, {name: [_bracketed(column[name], signed=True) for column in columns] for name in names})
+    return table
+
+
+def family_table(comparison: Comparison, wide: bool = False) -> Table:
+    """Mean utility per family of traces: of ppo, the best others and the bound, or of all."""
+    names = sorted(comparison.runs, key=lambda name: -float(comparison.utility(name).mean()))
+    if not wide:
+        others = comparison.classical[: _others_beside(comparison)]
+        names = [name for name in names if name in (LEARNED, BOUND, *others)]
+    table = _table("mean utility per trace family", ["trace family", "episodes", *names])
+    for family, means in comparison.by_family().items():
+        best = max((means[name] for name in names if name != BOUND), default=np.nan)
+        cells = [f"[bold]{means[n]:.4f}[/bold]" if means[n] == best else f"{means[n]:.4f}" for n in names]
+        table.add_row(family, str(int(comparison.of_family(family).sum())), *cells)
+    return table
+
+
+def _others_beside(comparison: Comparison) -> int:
+    """How many classical controllers fit beside the names of the families: those are never cut."""
+
+    def width(name: str) -> int:
+        return max(len(name), len("-0.0000")) + 2
+
+    taken = max(map(len, comparison.families)) + width("episodes") + width(LEARNED) + width(BOUND)
+    widths = np.cumsum([width(name) for name in comparison.classical[:FAMILY_OTHERS]])
+    return max(int(np.searchsorted(widths, TABLE_COLUMNS - taken, side="right")), 1)
+
+
+def margin_table(
+    comparison: Comparison,
+    references: Sequence[str],
+    what: str = "trace family",
+    groups: Mapping[str, Bools] | None = None,
+) -> Table:
+    """By how much the learned policy is above each reference, per group of episodes: by default, family of traces."""
+    metrics = comparison.ranking_metrics
+    headings = [f"{metric.split('_')[0]}: {name}" for metric in metrics for name in references]
+    table = _table(f"{LEARNED} minus a reference per {what} [95 %]", [what, "episodes", *headings])
+    if groups is None:
+        groups = {family: comparison.of_family(family) for family in sorted(set(comparison.families))}
+    for group, some in (*groups.items(), ("all", np.ones(comparison.episodes, bool))):
+        if not some.any():
+            continue
+        gains = [comparison.difference(LEARNED, name, metric, some) for metric in metrics for name in references]
+        table.add_row(group, str(some.sum()), *(_bracketed(gain.as_json(), signed=True) for gain in gains))
+    return table
+
+
+def _bracketed(interval: dict[str, Any] | None, signed: bool = False) -> str:
+    if interval is None or interval["mean"] is None:
+        return "" if interval is None else ABSENT
+    low, high = interval["ci95"]
+    form = "+.4f" if signed else ".4f"
+    if low == high == interval["mean"]:  # a single episode has no interval
+        return f"{low:{form}}"
+    return f"{interval['mean']:{form}} [{low:{form}}, {high:{form}}]"

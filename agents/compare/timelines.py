@@ -1,0 +1,96 @@
+"""What did one controller do on one episode, frame by frame? The arrays behind a timeline plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from agents.compare.evaluation import Entrants, LiveEpisodes
+from agents.compare.report import BOUND, Comparison
+from agents.compare.rollout import paired_scenarios, play
+from agents.compare.setup import World
+from controller.controllers.base import Controller
+from controller.metrics import Frames, overall
+from controller.predict.uplink import Trace, TraceBank
+from controller.records import Bools, Decision, Floats, Ints, Outcome
+from controller.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """One episode of one controller; (N,) per frame in order of capture unless said otherwise."""
+
+    controller: str
+    trace: str
+    t_s: Floats  # capture
+    uplink_mbps: Floats  # what this device gets at capture
+    deadline_ms: float
+    latency_ms: Floats  # infinite for a frame that was not run or never answered
+    status: Ints  # number in STATUSES
+    answered: Bools  # whether the frame was run and answered, in time or late
+    row: Ints  # of ``decisions``; -1 where nothing was decided for the frame
+    decisions: tuple[Decision, ...]
+    figures: dict[str, float]  # of the episode, as in ``controller.metrics``
+
+
+def timeline(
+    world: World, entrants: Entrants, comparison: Comparison, name: str, episode: int, live: LiveEpisodes | None = None
+) -> Timeline:
+    """One episode of one controller (its first copy): what was seen live, or played again in the twin."""
+    if live is not None:
+        scenario = live.scenarios[episode]
+        trace = world.bank.traces[scenario.trace_index]
+        return of_outcomes(name, live.outcomes[name][0][episode], scenario, trace)
+    scenario = paired_scenarios(world, range(comparison.seeds))[episode]
+    return of_twin(world, entrants.make(name, world, batch=1)[0], scenario, oracle=name == BOUND)
+
+
+def of_twin(world: World, controller: Controller, scenario: Scenario, oracle: bool = False) -> Timeline:
+    """Play one scenario in the twin."""
+    episodes = play(world, controller, [scenario], oracle=oracle)
+    trace = world.bank.traces[scenario.trace_index]
+    played = (episodes.frames, episodes.frame, episodes.row, world.costs.space.decisions)
+    return _timeline(controller.name, trace, scenario, *played)
+
+
+def of_outcomes(controller: str, outcomes: Sequence[Outcome], scenario: Scenario, trace: Trace) -> Timeline:
+    """From the outcomes of a live episode, in any order."""
+    decisions: dict[Decision, int] = {}
+    row = [-1 if o.decision is None else decisions.setdefault(o.decision, len(decisions)) for o in outcomes]
+    frames = Frames.from_outcomes(outcomes, 1.0 / scenario.fps)
+    numbers = np.array([outcome.frame for outcome in outcomes])
+    return _timeline(controller, trace, scenario, frames, numbers, np.array(row), tuple(decisions))
+
+
+def _timeline(
+    controller: str,
+    trace: Trace,
+    scenario: Scenario,
+    frames: Frames,
+    number: Ints,
+    row: Ints,
+    decisions: tuple[Decision, ...],
+) -> Timeline:
+    """Frames in order of capture, which is not the order in which they ended."""
+    order = np.argsort(number)
+    captured_s = number[order] / scenario.fps
+    return Timeline(
+        controller=controller,
+        trace=trace.name,
+        t_s=captured_s,
+        uplink_mbps=_uplink_mbps(trace, scenario, captured_s),
+        deadline_ms=scenario.deadline_s * 1e3,
+        latency_ms=frames.latency_s[order] * 1e3,
+        status=frames.status[order],
+        answered=frames.answered[order],
+        row=row[order],
+        decisions=decisions,
+        figures=overall(frames),
+    )
+
+
+def _uplink_mbps(trace: Trace, scenario: Scenario, at_s: Floats) -> Floats:
+    rate = TraceBank([trace]).rate_bps(np.zeros(len(at_s), dtype=int), scenario.trace_start_s + at_s)
+    return rate * scenario.uplink_share_frac / 1e6

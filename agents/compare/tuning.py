@@ -1,0 +1,89 @@
+"""How are the opponents made as strong as they can be? Every classical controller is tuned on the training traces.
+
+The grid is in ``controller.controllers.tuning``; here each candidate plays the same scenarios in the twin, with the
+expected scores, so that the choice rests on the condition of link and load and not on the luck of single frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from agents.compare.report import BOUND, LEARNED
+from agents.compare.rollout import play, scenarios_on
+from agents.compare.setup import World
+from controller.controllers.bandwidth_states import learn_states
+from controller.controllers.base import Controller
+from controller.controllers.registry import CONTROLLER_NAMES, TUNABLE_KEYS, make_controller
+from controller.controllers.tuning import most_tries, tune
+from controller.metrics import per_episode
+from runtime.files.tuning_file import TuningFile
+
+EPISODES = 192  # two on each built-in training trace
+#: Seed of the scenarios, apart from those of any evaluation.
+SEED = 50_000
+#: Hindsight is tuned too, or it would be less than the bound that it stands for.
+TUNABLE = tuple(name for name in CONTROLLER_NAMES if name != LEARNED and TUNABLE_KEYS[name])
+
+Progress = Callable[[str, int], None]  # told the controller, and how many tries are over
+
+
+def tries(world: World, names: Sequence[str]) -> int:
+    """How many passes over the scenarios ``tune_controllers`` makes at most."""
+    return sum(1 + most_tries(name, world.costs) for name in names)
+
+
+def tune_controllers(
+    world: World,
+    names: Sequence[str],
+    sources: Sequence[str],
+    episodes: int = EPISODES,
+    progress: Progress = lambda name, done: None,
+) -> TuningFile:
+    """The best tunables of each named controller over ``episodes`` scenarios on the world's traces."""
+    scenarios = scenarios_on(world, episodes, SEED)
+    utility = world.range.utility
+    untuned: dict[str, float] = {}
+    reached: dict[str, float] = {}
+    tunings: dict[str, dict[str, Any]] = {}
+    done = 0
+
+    def mean_utility(controller: Controller) -> float:
+        nonlocal done
+        frames = play(world, controller, scenarios, reward="expected", oracle=controller.name == BOUND).frames
+        done += 1
+        progress(controller.name, done)
+        return float(per_episode(frames)["utility"].mean())
+
+    for number, name in enumerate(names, start=1):
+        untuned[name] = mean_utility(make_controller(name, world.costs, utility, batch=episodes))
+        base = _states(world) if "states" in TUNABLE_KEYS[name] else {}
+        best = tune(name, world.costs, utility, mean_utility, batch=episodes, base=base)
+        tunings[name], reached[name] = best
+        done = tries(world, names[:number])  # some tries were spared
+        progress(name, done)
+    return TuningFile(world.workload, tuple(sources), episodes, untuned, reached, tunings)
+
+
+def tuning_table(found: TuningFile) -> Table:
+    """What tuning brought to each controller."""
+    table = Table(title=f"{found.workload}: mean utility over {found.episodes} training episodes", title_justify="left")
+    table.add_column("controller", no_wrap=True)
+    table.add_column("untuned", justify="right")
+    table.add_column("tuned", justify="right")
+    table.add_column("tunables", overflow="fold")
+    for name, tuning in found.controllers.items():
+        shown = "  ".join(f"{key} {_short(value)}" for key, value in tuning.items() if key != "states")
+        table.add_row(name, f"{found.default_utility[name]:.4f}", f"{found.utility[name]:.4f}", shown)
+    return table
+
+
+def _short(value: Any) -> str:
+    return ",".join(map(str, value.values())) if isinstance(value, dict) else str(value)
+
+
+def _states(world: World) -> dict[str, Any]:
+    """Bandwidth states of edgent-dynamic, as this device sees the traces: through its share of the link."""
+    return {"states": learn_states(world.bank, world.range.uplink_share_frac).as_tuning()}

@@ -1,0 +1,76 @@
+"""What does PPO do besides learning? It logs its own frames, is judged, writes checkpoints and tells how far it is.
+
+``agents.learn.curves`` says what each logged figure means.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from agents.learn.terms import Terms
+from envs.vec_env import TwinVecEnv
+
+
+class TwinMetrics(BaseCallback):
+    """Sums the raw terms of every step of the twin and logs their means before each update."""
+
+    def __init__(self, environment: TwinVecEnv) -> None:
+        super().__init__()
+        self._environment = environment
+        self._terms = Terms(environment.twin.costs.space.decisions)
+
+    def _on_rollout_start(self) -> None:
+        self._interval_s = self._environment.state.frame_interval_s
+
+    def _on_step(self) -> bool:
+        self._terms.add(self._environment.record, self._environment.twin.range.utility, self._interval_s)
+        self._interval_s = self._environment.state.frame_interval_s
+        return True
+
+    def _on_rollout_end(self) -> None:
+        for tag, value in self._terms.scalars().items():
+            self.logger.record(tag, value)
+        self._terms.clear()
+        # stable-baselines3 logs the mean return of the episodes that ended lately. They begin together, and those of
+        # few decisions end first, so that this mean rises and falls while nothing is learned.
+        if self.model.ep_info_buffer is not None:
+            self.model.ep_info_buffer.clear()
+
+
+class Every(BaseCallback):
+    """Does something every so many steps, or seconds, before the first rollout that begins later."""
+
+    def __init__(self, action: Callable[[], None], steps: float = math.inf, seconds: float = math.inf) -> None:
+        super().__init__()
+        self._action, self._steps, self._seconds = action, steps, seconds
+
+    def _on_training_start(self) -> None:
+        self._last_steps, self._last_s = self.num_timesteps, time.monotonic()
+
+    def _on_rollout_start(self) -> None:
+        steps, seconds = self.num_timesteps - self._last_steps, time.monotonic() - self._last_s
+        if steps >= self._steps or seconds >= self._seconds:
+            self._on_training_start()
+            self._action()
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class Beat(BaseCallback):
+    """Calls a function after every step, which may raise to stop, and gives each update's figures their own step."""
+
+    def __init__(self, beat: Callable[[], None]) -> None:
+        super().__init__()
+        self._beat = beat
+
+    def _on_rollout_start(self) -> None:
+        self.logger.dump(self.num_timesteps)  # else they would be logged with the next rollout
+
+    def _on_step(self) -> bool:
+        self._beat()
+        return True

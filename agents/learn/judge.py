@@ -1,0 +1,105 @@
+"""How good is a policy while it is trained? It plays episodes on traces that it does not learn from.
+
+A curve needs a point after every round, so a short training plays few and short episodes for it; the figures at the end
+are always those of ``FINAL_EPISODES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from agents.compare.plots import draw_timeline
+from agents.compare.rollout import Episodes, play, scenarios_on
+from agents.compare.setup import World
+from agents.compare.timelines import of_twin
+from agents.learn.decision_map import draw_decision_map
+from controller.controllers.base import Controller
+from controller.controllers.learned import FrozenPolicy
+from controller.controllers.registry import make_controller
+from controller.metrics import overall
+from controller.records import Floats
+from controller.scenario import Scenario
+from runtime.files.tuning_file import load_tunings, tuning_of
+
+FINAL_EPISODES = 64
+#: What a point of a short training's curve is made of: it then costs a third of one with all episodes.
+FEW_EPISODES, FEW_FRAMES = 16, 150
+#: From so many steps on, all points are made of all episodes.
+LONG_STEPS = 100_000
+#: Seed of the held-out scenarios: the same for every run, so that runs can be compared.
+_SEED = 7_000
+
+
+class Judge:
+    """Owns the episodes, and the utility of ``hindsight`` on them."""
+
+    def __init__(self, world: World, scenarios: Sequence[Scenario]) -> None:
+        self._world, self._scenarios = world, scenarios
+        self._bound: float | None = None
+        self._latest: tuple[FrozenPolicy, Episodes] | None = None
+
+    @property
+    def episodes(self) -> int:
+        return len(self._scenarios)
+
+    def figures(self, policy: FrozenPolicy) -> dict[str, float]:
+        """Means over the episodes, with expected scores."""
+        return self._with_gap(overall(self._played(policy).frames))
+
+    def draw(self, policy: FrozenPolicy, step: int, folder: Path) -> dict[str, Path]:
+        """Pictures of what the policy does: one episode, and where it computes in all of them."""
+        shown = of_twin(self._world, self._controller(policy, 1), self._scenarios[0])
+        paths = {name: folder / f"{name}_{step:09d}.png" for name in ("timeline", "decisions_over_bandwidth")}
+        draw_timeline(shown, paths["timeline"])
+        played = self._played(policy)
+        decided = played.row >= 0
+        title = f"{self.episodes} held-out episodes after {step:,} steps"
+        decisions = self._world.costs.space.decisions
+        bandwidth = self._uplink_mbps(played)[decided]
+        draw_decision_map(bandwidth, played.row[decided], decisions, title, paths["decisions_over_bandwidth"])
+        return paths
+
+    def _played(self, policy: FrozenPolicy) -> Episodes:
+        if self._latest is None or self._latest[0] is not policy:
+            played = play(self._world, self._controller(policy, self.episodes), self._scenarios, reward="expected")
+            self._latest = policy, played
+        return self._latest[1]
+
+    def _controller(self, policy: FrozenPolicy, batch: int) -> Controller:
+        return make_controller("ppo", self._world.costs, self._world.range.utility, policy=policy, batch=batch)
+
+    def _with_gap(self, figures: dict[str, float]) -> dict[str, float]:
+        if self._bound is None:
+            costs, utility = self._world.costs, self._world.range.utility
+            tuning = tuning_of("hindsight", load_tunings(self._world.workload), costs)
+            hindsight = make_controller("hindsight", costs, utility, tuning, batch=self.episodes)
+            frames = play(self._world, hindsight, self._scenarios, reward="expected", oracle=True).frames
+            self._bound = overall(frames)["utility"]
+        return figures | {"gap_to_hindsight": self._bound - figures["utility"]}
+
+    def _uplink_mbps(self, played: Episodes) -> Floats:
+        """What each frame's device gets of the uplink at its capture."""
+        scenario = played.frames.episode
+
+        def of(name: str) -> Floats:
+            return np.array([getattr(s, name) for s in self._scenarios])[scenario]
+
+        at_s = of("trace_start_s") + played.frame / of("fps")
+        rate_bps = self._world.bank.rate_bps(of("trace_index").astype(np.int64), at_s)
+        return np.asarray(rate_bps * of("uplink_share_frac") / 1e6)
+
+
+def judges(world: World, steps: int, keeps_best: bool) -> tuple[Judge, Judge]:
+    """For the points of the curves of a training of so many steps, and for the figures at the end.
+
+    One and the same where a training is long, or keeps its best weights: those are best by what is reported.
+    """
+    scenarios = scenarios_on(world, FINAL_EPISODES, _SEED)
+    final = Judge(world, scenarios)
+    if keeps_best or steps >= LONG_STEPS:
+        return final, final
+    return Judge(world, [replace(s, frames=min(s.frames, FEW_FRAMES)) for s in scenarios[:FEW_EPISODES]]), final

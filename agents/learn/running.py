@@ -1,0 +1,128 @@
+"""What does a training leave while it goes on? Points of its curves, pictures, checkpoints, and its best weights.
+
+A training that continues a policy keeps the best of all weights that were judged, the start among them, by held-out
+utility. They are what is exported: continuing a policy never makes it worse on the traces that judge it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+from stable_baselines3 import PPO
+
+from agents.compare.setup import World
+from agents.learn.curves import FINAL, HELD_OUT, HELD_OUT_CURVES, Curves, metrics_text
+from agents.learn.judge import LONG_STEPS, judges
+from agents.learn.policy import CandidatePolicy
+from agents.learn.warm_start import Round
+from agents.runs.checkpoint import load_actor, save_checkpoint
+from agents.runs.run_folder import RunFolder, TrainingConfig
+from controller.controllers.learned import FrozenPolicy
+
+
+class Running:
+    """Owns the curves, and what is known of the policy so far."""
+
+    def __init__(
+        self,
+        model: PPO,
+        folder: RunFolder,
+        judge_on: World,
+        config: TrainingConfig,
+        goal: int,
+        rounds_left: int,
+        resumed: bool,
+    ) -> None:
+        self._model, self._folder, self._config = model, folder, config
+        self._goal, self._rounds_left = goal, rounds_left
+        self._curves = Curves(folder.tensorboard, model.num_timesteps + 1 if resumed else 0)
+        model.set_logger(self._curves.logger)
+        self._judge, self._final = judges(judge_on, config.steps, keeps_best=bool(config.continues))
+        self._judged_at = model.num_timesteps if resumed else -1
+        self._best: float | None = None
+
+    def describe(self) -> None:
+        """What the run is and what its curves mean, and the policy that it starts from."""
+        step, description = self._model.num_timesteps, self._folder.description()
+        self._curves.text("run/metrics", metrics_text(), step)
+        self._curves.text("run/config", f"```json\n{_indented(description)}\n```", step)
+        self._curves.hyperparameters(_hyperparameters(self._config), step)
+
+    def look(self, draw: bool = False) -> None:
+        """Judge the policy as it is now: a point of the curves, once per step, and pictures."""
+        step, policy = self._model.num_timesteps, self._frozen()
+        if step != self._judged_at:
+            self._judged_at = step
+            figures = self._judge.figures(policy)
+            self._curves.scalars({f"{HELD_OUT}/{name}": figures[name] for name in HELD_OUT_CURVES}, step)
+            if self._is_best(figures["utility"]):
+                self._folder.write_held_out(figures | self._of_episodes(self._judge.episodes, step))
+        if draw:
+            for name, path in self._judge.draw(policy, step, self._folder.figures).items():
+                self._curves.picture(f"figures/{name}", path, step)
+
+    def round_ended(self, ended: Round) -> None:
+        """Log a round of the warm start, and leave a checkpoint to go on from."""
+        self._rounds_left = ended.rounds_left
+        losses = {"actor_loss": ended.actor_loss, "rounds_left": float(ended.rounds_left)}
+        if ended.critic_loss is not None:
+            losses["critic_loss"] = ended.critic_loss
+        values = ended.terms.scalars() | {f"warm_start/{name}": value for name, value in losses.items()}
+        self._curves.scalars(values, self._model.num_timesteps)
+        self.look(draw=ended.rounds_left == 0 and self._config.steps >= LONG_STEPS)
+        self.checkpoint()
+
+    def warm_start_over(self) -> None:
+        """Whatever comes next is PPO."""
+        self._rounds_left = 0
+
+    def checkpoint(self) -> None:
+        path = self._folder.checkpoint_at(self._model.num_timesteps)
+        save_checkpoint(self._model, path, self._goal, self._rounds_left)
+        self._folder.forget_old_checkpoints()
+
+    def finish(self) -> None:
+        """The last checkpoint, and the figures of what will be exported."""
+        self.look(draw=True)
+        self.checkpoint()
+        step = self._model.num_timesteps
+        policy = self._frozen() if self._best is None else load_actor(self._folder.best_checkpoint)
+        figures = self._final.figures(policy)
+        self._curves.scalars({f"{FINAL}/{name}": figures[name] for name in HELD_OUT_CURVES}, step)
+        self._folder.write_held_out(figures | self._of_episodes(self._final.episodes, step))
+
+    def close(self) -> None:
+        self._curves.close()
+
+    def _is_best(self, utility: float) -> bool:
+        """Keep the weights if they are the best so far; of a training that does not keep the best, they always are."""
+        if not self._config.continues:
+            return True
+        if self._best is None and self._folder.best_checkpoint.is_file():  # resumed
+            self._best = self._judge.figures(load_actor(self._folder.best_checkpoint))["utility"]
+        if self._best is not None and utility <= self._best:
+            return False
+        self._best = utility
+        save_checkpoint(self._model, self._folder.best_checkpoint, self._goal, self._rounds_left)
+        return True
+
+    def _of_episodes(self, episodes: int, step: int) -> dict[str, Any]:
+        return {"steps": step, "episodes": episodes, "reward": "expected"}
+
+    def _frozen(self) -> FrozenPolicy:
+        assert isinstance(self._model.policy, CandidatePolicy)
+        return self._model.policy.frozen()
+
+
+def _hyperparameters(config: TrainingConfig) -> dict[str, Any]:
+    """What trainings are compared by, as one flat table."""
+    ppo = {f"ppo/{name}": value for name, value in asdict(config.ppo).items()}
+    warm = {f"warm_start/{name}": v for name, v in asdict(config.warm_start).items() if not isinstance(v, dict)}
+    named = {name: getattr(config, name) for name in ("workload", "steps", "seed", "environments", "continues")}
+    return {**named, "traces": ", ".join(config.traces) or "builtin", **warm, **ppo}
+
+
+def _indented(values: dict[str, Any]) -> str:
+    return msgspec.json.format(msgspec.json.encode(values)).decode()

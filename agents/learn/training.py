@@ -1,0 +1,196 @@
+"""How is a policy trained? A warm start and PPO on the vectorised twin, or PPO on the live backend; into a run folder.
+
+The twin rewards with expected accuracy (the table's) instead of the 0/1 score of each replayed sample: the same mean
+with far less noise. What the policy is worth is always told on replayed scores (`mecpilot evaluate`).
+
+Everything that a training needs is opened and checked before its folder is touched. From then on the folder always
+holds a checkpoint to go on from: the start, the last round of the warm start, or a place in PPO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+from agents.compare.rollout import make_twin
+from agents.compare.setup import World, hold_out, open_world, traces_of
+from agents.learn.callbacks import Beat, Every, TwinMetrics
+from agents.learn.policy import CandidatePolicy
+from agents.learn.ppo import PpoConfig, make_ppo, whole_rollouts
+from agents.learn.running import Running
+from agents.learn.warm_start import warm_start
+from agents.runs.checkpoint import checkpoint_bytes, load_checkpoint
+from agents.runs.interruption import Interrupted
+from agents.runs.run_folder import RunFolder, TrainingConfig
+from controller.controllers.learned import FrozenPolicy
+from controller.errors import FailureError, UsageError
+from envs.env import make_env
+from envs.vec_env import TwinVecEnv
+from runtime.profiling.profile import used_profile
+
+Progress = Callable[[int], None]
+#: Held-out evaluations of PPO per training, each with a checkpoint; and seconds between two checkpoints at most.
+_LOOKS = 10
+_CHECKPOINT_S = 30.0
+#: Live, one environment plays in real time: short rollouts, and steps too small to unlearn what the twin taught.
+_LIVE_ROLLOUT_STEPS = 64
+_LIVE_RATE = 2e-4
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, as opposed to what is trained."""
+
+    profile: Path | None = None
+    resume: bool = False  # from the last checkpoint of the folder
+    live: bool = False  # on real processes
+    overwrite: bool = False  # a run that the folder holds
+    start: FrozenPolicy | None = None  # what a new run starts from, instead of the greedy rule
+    progress: Progress = lambda _: None  # called with the steps done, often; may raise Interrupted
+    opened: Callable[[dict[str, Any]], None] = lambda _: None  # called with the facts of the run before it begins
+
+
+def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
+    """Train ``config.steps`` steps, or as many more, and leave checkpoints, curves and held-out figures in the folder.
+
+    UsageError before anything in the folder is touched, when something is wrong with what was asked for.
+    """
+    torch.set_num_threads(config.threads)
+    _refuse(folder, options)
+    bank = traces_of([Path(source) for source in config.traces], "train", config.seed)
+    world = open_world(config.workload, bank, "validation", config.scenario, options.profile)
+    learn, judge = (world.on(traces) for traces in hold_out(bank))
+    environment = _live(learn, config, options) if options.live else _twin(learn, config)
+    try:
+        model = _learner(environment, learn, config, options)
+        with folder.lock():
+            facts = _facts(learn, judge, options)
+            rounds_left = _begin(model, config, folder, options, facts)
+            options.opened(facts)
+            _learn(model, config, folder, options, learn, judge, rounds_left)
+    except OSError as error:
+        raise FailureError(f"cannot write in the run folder {folder.root}: {error.strerror}") from error
+    finally:
+        environment.close()
+    return model
+
+
+def _refuse(folder: RunFolder, options: Options) -> None:
+    """UsageError unless the folder can be trained in."""
+    folder.refuse_if_used()
+    if options.resume:
+        folder.reached()
+    else:
+        folder.refuse_what_is_there(options.overwrite)
+
+
+def _learner(environment: VecEnv, learn: World, config: TrainingConfig, options: Options) -> PPO:
+    intervals = learn.costs.longest_interval > 1
+    model = make_ppo(environment, _ppo(config, options), config.seed, intervals=intervals)
+    if options.start is not None and not options.resume:
+        assert isinstance(model.policy, CandidatePolicy)
+        try:
+            model.policy.scorer.take(options.start)
+        except ValueError as error:
+            raise UsageError(f"the policy to start from does not fit this version's network: {error}") from None
+    return model
+
+
+def _begin(model: PPO, config: TrainingConfig, folder: RunFolder, options: Options, facts: dict[str, Any]) -> int:
+    """Make the run's folder, or read its last checkpoint. Returns how many rounds of the warm start are left."""
+    if options.resume:
+        load_checkpoint(model, folder.latest_checkpoint())
+        return 0 if options.live else folder.reached().rounds_left
+    folder.recover()
+    folder.refuse_what_is_there(options.overwrite)
+    rounds = config.warm_start.all_rounds
+    folder.start(config, facts, checkpoint_bytes(model, config.steps, rounds))
+    return rounds
+
+
+def _learn(
+    model: PPO,
+    config: TrainingConfig,
+    folder: RunFolder,
+    options: Options,
+    learn: World,
+    judge: World,
+    rounds_left: int,
+) -> None:
+    goal = model.num_timesteps + config.steps
+    run = Running(model, folder, judge, config, goal, rounds_left, resumed=options.resume)
+    try:
+        if not options.resume:
+            run.describe()
+            run.look(draw=True)
+        planned = folder.config()
+        length = planned.warm_start.round_length(planned.steps, model.n_envs, planned.warm_start.all_rounds)
+        warm_start(
+            model, [learn], config.warm_start, config.steps, options.progress, rounds_left, run.round_ended, length
+        )
+        run.warm_start_over()
+        _ppo_part(model, run, options, goal)
+        run.finish()
+    finally:
+        run.close()
+
+
+def _ppo_part(model: PPO, run: Running, options: Options, goal: int) -> None:
+    steps = whole_rollouts(model, max(goal - model.num_timesteps, 0))
+    if not steps:
+        return
+
+    def look() -> None:
+        run.look()
+        run.checkpoint()
+
+    callbacks: list[BaseCallback] = [
+        Beat(lambda: options.progress(model.num_timesteps)),
+        Every(look, steps=max(steps // _LOOKS, 1)),
+        Every(run.checkpoint, seconds=_CHECKPOINT_S),
+    ]
+    environment = model.get_env()
+    if isinstance(environment, TwinVecEnv):
+        callbacks.append(TwinMetrics(environment))
+    try:
+        model.learn(steps, callbacks, log_interval=1, reset_num_timesteps=False)
+    except Interrupted:
+        run.checkpoint()  # between two steps, so the weights are those of the last update
+        raise
+
+
+def _facts(learn: World, judge: World, options: Options) -> dict[str, Any]:
+    """What else a result rests on: the traces by name, and the profile."""
+    trained_on, judged_on = ([trace.name for trace in world.bank.traces] for world in (learn, judge))
+    used = used_profile(learn.bundle, options.profile)
+    return {
+        "trained_on": trained_on,
+        "judged_on": judged_on,
+        "held_out": not set(trained_on) & set(judged_on),
+        "profile": {"path": Path(used.path).name, "origin": used.origin, "digest": used.digest},
+    }
+
+
+def _ppo(config: TrainingConfig, options: Options) -> PpoConfig:
+    if not options.live:
+        return config.ppo
+    return replace(
+        config.ppo, rollout_steps=_LIVE_ROLLOUT_STEPS, minibatch=_LIVE_ROLLOUT_STEPS, learning_rate=_LIVE_RATE
+    )
+
+
+def _twin(world: World, config: TrainingConfig) -> TwinVecEnv:
+    return TwinVecEnv(make_twin(world, config.environments, config.seed, reward="expected"))
+
+
+def _live(world: World, config: TrainingConfig, options: Options) -> VecEnv:
+    environment = make_env(config.workload, "live", world.range, world.bank, seed=config.seed, profile=options.profile)
+    return DummyVecEnv([lambda: Monitor(environment)])

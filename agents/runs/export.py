@@ -1,0 +1,20 @@
+"""How does a run become a policy file? The actor of its last checkpoint, or of its best where the run keeps that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agents.runs.checkpoint import load_actor
+from agents.runs.run_folder import RunFolder
+from agents.compare.trained_on import DIGESTS, digests_of
+from runtime.files.policy_file import PolicyManifest, save_policy
+
+
+def export(folder: RunFolder, out: Path) -> PolicyManifest:
+    """Freeze a run into one file, with its configuration and figures. It may be interrupted, or still go on."""
+    config = folder.config()
+    policy = load_actor(folder.exported_checkpoint())
+    training = folder.description()
+    if config.traces and (digests := digests_of(config.traces, config.seed)) is not None:
+        training[DIGESTS] = digests
+    return save_policy(out, policy, config.workload, training, folder.held_out())

@@ -1,0 +1,65 @@
+"""How is a run in a folder replaced so that a crash leaves the old run or the new one, whole?
+
+The new entries lie complete in one hidden folder. Then, in this order: the old entries go to a second one; a marker
+says that all of them are there; the new entries take their places; the second folder is renamed, which commits; the
+old entries are removed. ``recover`` ends what a crash left: without the last rename the old run comes back. Only the
+named entries are touched. What a user keeps in the folder stays.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from runtime.files.atomic import sync_folder
+
+NEW, _REPLACED, _DISCARDED = ".mecpilot-new", ".mecpilot-replaced", ".mecpilot-discarded"
+_MARKER = ".all"
+
+
+def replace_entries(root: Path, names: Sequence[str]) -> None:
+    """Put what lies in the folder ``NEW`` of ``root`` in the place of all named entries."""
+    replaced = root / _REPLACED
+    replaced.mkdir()
+    _move(root, replaced, names)
+    (replaced / _MARKER).touch()
+    sync_folder(root)
+    _move(root / NEW, root, names)
+    sync_folder(root)
+    replaced.rename(root / _DISCARDED)
+    sync_folder(root)
+    recover(root, names)
+
+
+def was_cut_off(root: Path) -> bool:
+    """Whether there is something to recover."""
+    return any((root / name).exists() for name in (NEW, _REPLACED, _DISCARDED))
+
+
+def recover(root: Path, names: Sequence[str]) -> None:
+    """Undo a replacement that was cut off before it was committed, and remove what a committed one left."""
+    replaced = root / _REPLACED
+    if replaced.is_dir():
+        if (replaced / _MARKER).exists():  # whatever has taken the places of the old entries is new
+            for name in names:
+                _remove(root / name)
+            (replaced / _MARKER).unlink()
+        _move(replaced, root, names)
+        sync_folder(root)
+        replaced.rmdir()
+    for leftover in (NEW, _DISCARDED):
+        _remove(root / leftover)
+
+
+def _move(source: Path, target: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if (source / name).exists():
+            (source / name).rename(target / name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

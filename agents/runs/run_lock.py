@@ -1,0 +1,50 @@
+"""Who may write into a folder of a run or of an evaluation? One process at a time: its lock ends with it, however."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from controller.errors import FailureError, UsageError
+from runtime.files.file_lock import try_lock
+
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def locked(folder: Path, doing: str = "training") -> Iterator[None]:
+    """Hold the folder for the time of a block; make it if there is none. UsageError when another process holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise FailureError(f"cannot write in the folder {folder}: {error.strerror}; choose another --out") from None
+    try:
+        if not try_lock(descriptor):
+            raise _in_use(folder, descriptor)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()} {doing}".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def refuse_if_locked(folder: Path) -> None:
+    """UsageError when another process holds the folder. Makes nothing."""
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY)
+    except OSError:
+        return  # nobody ever trained here, or nobody may
+    try:
+        if not try_lock(descriptor):
+            raise _in_use(folder, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _in_use(folder: Path, descriptor: int) -> UsageError:
+    process, _, doing = os.pread(descriptor, 32, 0).decode("ascii", "replace").partition(" ")
+    by = f"process {process}" if process else "another process"
+    return UsageError(f"{by} is {doing or 'working'} in {folder}; wait until it ends, or choose another --out")

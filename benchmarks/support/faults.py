@@ -1,0 +1,130 @@
+"""Which faults can befall a MEC and the link to it? Each as a function that makes it happen to real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.support.hostile import Hostile, leaving, polite
+from benchmarks.support.proxy import Mode, Proxy
+from benchmarks.support.relay import Change, Relay
+from runtime.bundles.bundle import open_bundle
+from runtime.link.endpoint import parse_endpoint
+from runtime.testbed.processes import RunningMec, running_mec
+
+#: How long a fault lasts that ends.
+BREAK_S = 6.0
+#: Whatever the machine has measured of itself, the figures shall be those of everyone.
+SHIPPED = ("--profile", "shipped")
+MEC_SLOWDOWN = 2.0
+#: Replies that come just in time come so many seconds before the deadline.
+JUST_BEFORE_S = (0.010, 0.050)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a fault can act on; whatever it starts ends with ``stack``."""
+
+    workload: str
+    deadline_s: float
+    mec: RunningMec
+    proxy: Proxy
+    stack: contextlib.ExitStack
+
+
+def killed(scene: Scene) -> None:
+    """``kill -9`` of the MEC."""
+    scene.mec.process.kill()
+
+
+def stopped(scene: Scene) -> None:
+    """SIGSTOP: the connection stays, and nothing answers."""
+    scene.mec.process.send_signal(signal.SIGSTOP)
+
+
+def restarted(scene: Scene) -> None:
+    """Another MEC on the same port, after a while."""
+    killed(scene)
+    scene.mec.process.wait()
+    time.sleep(BREAK_S)
+    mec = running_mec(scene.workload, slowdown=MEC_SLOWDOWN, bind=scene.mec.endpoint, options=SHIPPED)
+    scene.stack.enter_context(mec)
+
+
+def cut(scene: Scene) -> None:
+    """Connections are reset and refused for a while."""
+    scene.proxy.set(Mode.CUT)
+    time.sleep(BREAK_S)
+    scene.proxy.set(Mode.PASS)
+
+
+def held(scene: Scene) -> None:
+    """Every byte is lost and nothing is reset for a while."""
+    scene.proxy.set(Mode.SWALLOW)
+    time.sleep(BREAK_S)
+    scene.proxy.set(Mode.PASS)
+
+
+def half_open(scene: Scene) -> None:
+    """A router forgets its connections: new ones work, old ones stay silent for ever."""
+    scene.proxy.forget()
+
+
+def absent(scene: Scene) -> None:
+    """There is no MEC from the start."""
+
+
+def lying(scene: Scene) -> None:
+    """Its outputs are no numbers."""
+    _relayed(scene, lambda outputs, _: (np.full(len(outputs) // 4, np.nan, np.float32).tobytes(), 0.0))
+
+
+def late(scene: Scene) -> None:
+    """Every reply comes just before the deadline."""
+    luck = random.Random(0)
+    _relayed(scene, lambda outputs, left_s: (outputs, max(left_s - luck.uniform(*JUST_BEFORE_S), 0.0)))
+
+
+def flooding(scene: Scene) -> None:
+    """It sends garbage as fast as it can."""
+    _replaced(scene, Hostile(polite(open_bundle(scene.workload).held), flood=[b"garbage"]))
+
+
+def leaves(scene: Scene) -> None:
+    """It greets and says good-bye, again and again."""
+    _replaced(scene, Hostile(leaving(open_bundle(scene.workload).held)))
+
+
+def _relayed(scene: Scene, change: Change) -> None:
+    _replaced(scene, Relay(scene.mec.endpoint, scene.deadline_s, change))
+
+
+def _replaced(scene: Scene, other: Hostile | Relay) -> None:
+    """Another MEC takes the place of the one that was there."""
+    where = parse_endpoint(scene.stack.enter_context(other).endpoint)
+    scene.proxy.target = where.host, where.port
+    scene.proxy.set(Mode.CUT)
+    scene.proxy.set(Mode.PASS)
+
+
+FAULTS: dict[str, Callable[[Scene], None]] = {
+    "killed": killed,
+    "stopped": stopped,
+    "restarted": restarted,
+    "cut": cut,
+    "held": held,
+    "half-open": half_open,
+    "absent": absent,
+    "lying": lying,
+    "flooding": flooding,
+    "leaves": leaves,
+    "late": late,
+}
+#: Those after which the MEC can be used again; they return when that is so.
+ENDS = ("restarted", "cut", "held", "half-open")

@@ -1,0 +1,131 @@
+"""Which MECs break the rules? One that answers as it likes and floods its devices, and one whose message never ends."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable
+
+import zmq
+
+from controller.errors import RemoteProtocolError
+from runtime.protocol import wire
+
+Answer = Callable[[wire.AnyMessage], list[list[bytes]]]
+
+
+class Hostile:
+    """A peer that answers as it likes, and sends ``flood`` to everyone it knows as fast as it can."""
+
+    def __init__(self, answer: Answer, flood: list[bytes] | None = None) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, 50), (zmq.ROUTER_MANDATORY, 1), (zmq.SNDTIMEO, 0)):
+            self._socket.set(option, value)
+        self.endpoint = f"tcp://127.0.0.1:{self._socket.bind_to_random_port('tcp://127.0.0.1')}"
+        self._answer, self.flood = answer, flood
+        self._peers: set[bytes] = set()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Hostile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self._socket.close()
+        self._context.term()
+
+    def _serve(self) -> None:
+        while not self._stopping.is_set():
+            if self._socket.poll(1):
+                peer, *parts = self._socket.recv_multipart()
+                self._peers.add(peer)
+                for answer in self._answers(parts):
+                    self._send(peer, answer)
+            for peer in tuple(self._peers if self.flood else ()):
+                for _ in range(50):
+                    self._send(peer, self.flood or [])
+
+    def _answers(self, parts: list[bytes]) -> list[list[bytes]]:
+        try:
+            return self._answer(wire.decode(parts)[0])
+        except RemoteProtocolError:  # a hello of an old version
+            return []
+
+    def _send(self, peer: bytes, parts: list[bytes]) -> None:
+        try:
+            self._socket.send_multipart([peer, *parts])
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:  # it left
+                self._peers.discard(peer)
+
+
+def encoded(message: wire.AnyMessage, buffer: bytes = b"") -> list[bytes]:
+    return [bytes(part) for part in wire.encode(message, buffer)]
+
+
+def welcome(held: wire.Held) -> list[bytes]:
+    return encoded(wire.Welcome("mec-1", held, 1.0))
+
+
+def polite(held: wire.Held) -> Answer:
+    """Greets and answers heartbeats; requests get no answer."""
+
+    def answer(message: wire.AnyMessage) -> list[list[bytes]]:
+        if isinstance(message, wire.Ping):
+            return [encoded(wire.Pong(message.ping_id))]
+        return [welcome(held)] if isinstance(message, wire.Hello) else []
+
+    return answer
+
+
+def leaving(held: wire.Held) -> Answer:
+    """Greets and says good-bye at once."""
+    greet = polite(held)
+
+    def answer(message: wire.AnyMessage) -> list[list[bytes]]:
+        return [*greet(message), encoded(wire.Bye())]
+
+    return answer
+
+
+class Endless:
+    """A peer that welcomes and then sends one message whose parts have no end, written by hand as ZMTP 3.1."""
+
+    GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
+    _READY = b"\x05READY\x0bSocket-Type\0\0\0\x06ROUTER\x08Identity\0\0\0\0"
+
+    def __init__(self, held: wire.Held) -> None:
+        self._welcome = welcome(held)[0]
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def __enter__(self) -> Endless:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self._pour(self._listener.accept()[0])
+
+    def _pour(self, victim: socket.socket) -> None:
+        parts = self.frame(bytes(2000), flags=1) * 500
+        with victim, contextlib.suppress(OSError):
+            victim.sendall(self.GREETING + self.frame(self._READY, flags=4))
+            victim.sendall(self.frame(self._welcome, flags=0))
+            while True:
+                victim.sendall(parts)
+
+    @staticmethod
+    def frame(body: bytes, flags: int) -> bytes:
+        return struct.pack(">BQ", flags | 2, len(body)) + body

@@ -1,0 +1,153 @@
+"""What does every payload cost, and what is its answer worth? Offers of a bundle, and of image codecs it lacks.
+
+What the bundle recorded is read from it: bytes over the validation split, scores on both splits. Qualities of JPEG and
+WebP that it does not offer are run here, on evenly spaced frames of each split; what they lose against the undamaged
+image on those very frames is taken from the recorded score of all frames.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from controller.records import Decision
+from runtime.building.build import BATCH_PIXELS, LOSSLESS_IMAGE_CODECS
+from runtime.bundles.bundle import Bundle
+from runtime.bundles.recorded import Recorded
+from runtime.codecs import decode, encode
+from runtime.workloads.base import Image, Split, Workload
+
+SPLITS: tuple[Split, ...] = ("validation", "test")
+QUALITIES = (2, 5, 10, 20, 30, 50, 75, 90)
+QUALITY_CODECS = tuple(f"{family}{quality}" for family in ("jpeg", "webp") for quality in QUALITIES)
+#: Pixels of the frames of one split that the live qualities are run on: 68 photographs, or all garments.
+LIVE_PIXELS = 30_000_000
+
+Row = tuple[str, int, int]  # model, resolution, exit
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One way to get an answer over the uplink."""
+
+    model: str
+    resolution_px: int
+    exit_branch: int
+    partition_point: int
+    codec: str
+    mean_bytes: float  # over the validation split
+    bits_per_element: float  # of the image's bytes, or the tensor's values
+    device_macs: int
+    score: dict[str, float]  # mean per split
+
+    @property
+    def is_split(self) -> bool:
+        return self.partition_point > 0
+
+    @property
+    def is_lossy_image(self) -> bool:
+        return not self.is_split and self.codec not in LOSSLESS_IMAGE_CODECS
+
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def recorded_offers(bundle: Bundle) -> list[Offer]:
+    """Everything that the bundle offers over the uplink; how often frames are run makes no other payload."""
+    scores = {split: bundle.recorded(split).score.mean(axis=1) for split in SPLITS}
+    offers = []
+    for decision in bundle.space.decisions:
+        row = bundle.variant(decision)
+        payload = bundle.payload(decision)
+        if payload.mean_bytes > 0 and decision.frame_interval == 1:
+            score = {str(split): float(mean[row]) for split, mean in scores.items()}
+            where = (decision.model, decision.resolution_px, decision.exit_branch)
+            offers.append(_offer(bundle, where, decision.partition_point, decision.payload, payload.mean_bytes, score))
+    return offers
+
+
+def _offer(bundle: Bundle, where: Row, cut: int, codec: str, mean_bytes: float, score: dict[str, float]) -> Offer:
+    model, px, exit_branch = where
+    bits = 8 * mean_bytes / math.prod(bundle.payload_shape(model, px, cut))
+    macs = sum(stage.macs[px] for stage in bundle.info(model).stages[:cut])
+    return Offer(model, px, exit_branch, cut, codec, mean_bytes, bits, macs, score)
+
+
+@torch.inference_mode()
+def live_offers(
+    bundle: Bundle, workload: Workload, most_frames: int | None, told: Callable[[str], None] = lambda _: None
+) -> list[Offer]:
+    """JPEG and WebP of all qualities that the bundle does not offer, run on some frames."""
+    codecs = [codec for codec in QUALITY_CODECS if codec not in bundle.manifest.image_codecs]
+    scores: dict[tuple[Row, str], dict[str, float]] = {}
+    sizes: dict[tuple[int, str], float] = {}
+    for split in SPLITS:
+        recorded = bundle.recorded(split)
+        indices = _spread(bundle, split, most_frames)
+        for px, codec in product(bundle.manifest.resolutions_px, codecs):
+            told(f"{split}, {px} px, {codec}")
+            found, mean_bytes = _run(bundle, workload, split, indices, px, codec)
+            sizes.setdefault((px, codec), mean_bytes)  # of the first split, validation
+            for where, live in found.items():
+                exact = _exact(bundle, recorded, where)
+                score = float(exact.mean() - (exact[indices] - live).mean())
+                scores.setdefault((where, codec), {})[split] = score
+    return [_offer(bundle, where, 0, codec, sizes[where[1], codec], score) for (where, codec), score in scores.items()]
+
+
+def _spread(bundle: Bundle, split: Split, most_frames: int | None) -> NDArray[np.int64]:
+    """Evenly spaced samples of those that were recorded."""
+    count = bundle.manifest.sample_counts[split]
+    pixels = math.prod(bundle.frame_shape[:2])
+    most = most_frames or LIVE_PIXELS // pixels
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+
+
+def _exact(bundle: Bundle, recorded: Recorded, where: Row) -> NDArray[np.float32]:
+    """Scores of all samples when nothing is lost on the way."""
+    model, px, exit_branch = where
+    row = bundle.variant(Decision(model, px, exit_branch, 0, LOSSLESS_IMAGE_CODECS[0]))
+    scores: NDArray[np.float32] = recorded.score[row]
+    return scores
+
+
+def _run(
+    bundle: Bundle, workload: Workload, split: Split, indices: NDArray[np.int64], px: int, codec: str
+) -> tuple[dict[Row, NDArray[np.float64]], float]:
+    """Scores of every model and exit on the chosen frames after one image codec, and its mean bytes."""
+    scores: dict[Row, list[float]] = {}
+    sizes: list[int] = []
+    for images, truths in _batches(workload, split, indices, px):
+        payloads = [encode(codec, image) for image in images]
+        sizes += [len(payload) for payload in payloads]
+        seen = np.stack([decode(codec, data, images[0].shape, np.uint8) for data in payloads])
+        for model in bundle.model_names:
+            for exit_branch, outputs in enumerate(bundle.model(model).all_exits(workload.to_input(seen))):
+                answers = workload.answers(outputs.numpy(), px)
+                scored = [workload.score(answer, truth) for answer, truth in zip(answers, truths, strict=True)]
+                scores.setdefault((model, px, exit_branch), []).extend(scored)
+    return {where: np.array(found) for where, found in scores.items()}, float(np.mean(sizes))
+
+
+def _batches(
+    workload: Workload, split: Split, indices: NDArray[np.int64], px: int
+) -> Iterator[tuple[list[Image], list[Any]]]:
+    """Resized frames and their truths, a few at a time."""
+    images: list[Image] = []
+    truths: list[Any] = []
+    for index in indices.tolist():
+        frame, truth = workload.sample(index, split)
+        images.append(workload.resize(frame, px))
+        truths.append(truth)
+        if (len(images) + 1) * math.prod(images[0].shape[:2]) > BATCH_PIXELS:
+            yield images, truths
+            images, truths = [], []
+    if images:
+        yield images, truths

@@ -1,0 +1,86 @@
+"""What if the replies of a real MEC are spoilt or late? A relay for whole messages between devices and their MEC."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable
+
+import zmq
+
+from controller.errors import RemoteProtocolError
+from controller.timeline import GIVE_UP_DEADLINES
+from runtime.link.transport import Dealer, Parts, Router
+from runtime.protocol import wire
+
+#: From outputs and the seconds until the frame's deadline to the outputs to hand over, and in how many seconds.
+Change = Callable[[bytes, float], tuple[bytes, float]]
+_LOOK_EVERY_S = 0.002
+
+
+class Relay:
+    """Owns a router for the devices and, for each of them, a connection to the MEC."""
+
+    def __init__(self, mec: str, deadline_s: float, change: Change) -> None:
+        self._mec, self._deadline_s, self._change = mec, deadline_s, change
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._router = Router("tcp://127.0.0.1:*")
+        self._dealers: dict[bytes, Dealer] = {}
+        self._deadlines_s: dict[tuple[bytes, int], float] = {}
+        self._waiting: list[tuple[float, int, bytes, Parts]] = []  # until when, order, to whom, what
+        self._order = itertools.count()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    @property
+    def endpoint(self) -> str:
+        return self._router.endpoint
+
+    def __enter__(self) -> Relay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+        for end in (self._router, *self._dealers.values()):
+            end.close()
+        self._context.term()
+
+    def _serve(self) -> None:
+        while not self._stopping.is_set():
+            self._router.wait(_LOOK_EVERY_S)
+            for peer, parts in self._router.receive():
+                self._up(peer, parts)
+            for peer, dealer in self._dealers.items():
+                for parts in dealer.receive():
+                    self._down(peer, parts)
+            while self._waiting and self._waiting[0][0] <= time.perf_counter():
+                _, _, peer, parts = heapq.heappop(self._waiting)
+                self._router.send(peer, parts)
+
+    def _up(self, peer: bytes, parts: Parts) -> None:
+        if peer not in self._dealers:
+            self._dealers[peer] = Dealer(self._mec, self._context)
+        match _message(parts):
+            case wire.InferRequest(request_id, _, budget_ms):  # counts to when the device gives up
+                left_s = budget_ms / 1e3 - (GIVE_UP_DEADLINES - 1.0) * self._deadline_s
+                self._deadlines_s[peer, request_id] = time.perf_counter() + left_s
+        self._dealers[peer].send([bytes(part) for part in parts])
+
+    def _down(self, peer: bytes, parts: Parts) -> None:
+        at_s, parts, message = time.perf_counter(), [bytes(part) for part in parts], _message(parts)
+        if isinstance(message, wire.InferReply):
+            deadline_s = self._deadlines_s.pop((peer, message.request_id), at_s)
+            outputs, wait_s = self._change(bytes(parts[1]), deadline_s - at_s)
+            parts, at_s = [parts[0], outputs], at_s + wait_s
+        heapq.heappush(self._waiting, (at_s, next(self._order), peer, parts))
+
+
+def _message(parts: Parts) -> wire.AnyMessage | None:
+    try:
+        return wire.decode(parts)[0]
+    except RemoteProtocolError:  # a hello of an old version
+        return None

@@ -1,0 +1,97 @@
+"""Which tunables serve a classical controller best? A small grid, judged by the caller.
+
+The caller's ``evaluate`` runs a controller on the training traces and returns its mean utility, so this file knows no
+environment. Estimator and margin depend on each other and are searched together; then the tunables follow one after
+the other, each with the best values found before it, in two rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import product
+from typing import Any
+
+from controller.controllers.base import Controller
+from controller.controllers.registry import TUNABLE_KEYS, decision_tuning, default_tuning, make_controller
+from controller.costs import CostTable
+from controller.utility import Utility
+
+Tuning = dict[str, Any]
+
+_ESTIMATES = (
+    ("last", 1),
+    ("harmonic", 2),
+    ("harmonic", 4),
+    ("harmonic", 8),
+    ("minimum", 4),
+    ("minimum", 8),
+    ("ewma", 3),
+    ("percentile", 8),
+)
+_MARGINS = (0.5, 0.65, 0.8, 0.9, 1.0)
+
+#: What is tried for each other tunable, in this order, twice.
+_GRID: dict[str, tuple[Any, ...]] = {
+    "latency_weight": (1.0, 0.1, 0.01, 0.001, 0.0),
+    "headroom_frac": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3),
+    "margin": (0.35, 0.5, 0.65, 0.8, 0.9, 1.0, 1.2),
+    "recovery_s": (3.0, 10.0, 30.0, None),
+    "keep_pace": (True, False),
+    "penalty": (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6),
+    "hazard": (0.005, 0.02, 0.1),
+    "threshold": (0.3, 0.5, 0.8),
+}
+
+
+def tune(
+    name: str,
+    costs: CostTable,
+    utility: Utility,
+    evaluate: Callable[[Controller], float],
+    *,
+    batch: int = 1,
+    base: Mapping[str, Any] | None = None,
+) -> tuple[Tuning, float]:
+    """The best tuning of the named controller, every tunable named, and its score.
+
+    ``base`` is where the search starts; it also holds what is not searched, such as the ``states`` of
+    ``edgent-dynamic`` (``controller.controllers.bandwidth_states.learn_states(bank).as_tuning()``). A controller
+    without tunables is evaluated once. ``evaluate`` must give every controller the same episodes.
+    """
+
+    known: dict[str, float] = {}  # the second round meets many tunings again
+
+    def score(tuning: Tuning) -> float:
+        key = repr(sorted(tuning.items()))
+        if key not in known:
+            known[key] = evaluate(make_controller(name, costs, utility, tuning, batch=batch))
+        return known[key]
+
+    best: Tuning = default_tuning(name) | dict(base or {})
+    best_score = score(best)
+    for step in _steps(name, costs):
+        for change in step:
+            tuning = {**best, **change}
+            if tuning == best:
+                continue
+            reached = score(tuning)
+            if reached > best_score:
+                best, best_score = tuning, reached
+    return best, best_score
+
+
+def most_tries(name: str, costs: CostTable) -> int:
+    """How often ``tune`` evaluates at most."""
+    return 1 + sum(map(len, _steps(name, costs)))
+
+
+def _steps(name: str, costs: CostTable) -> Iterable[list[Tuning]]:
+    """Groups of changes; within a group each one is tried on the best tuning so far."""
+    keys = TUNABLE_KEYS[name]
+    if "decision" in keys:
+        yield [decision_tuning(costs, row) for row in range(len(costs))]
+    if "kind" in keys:
+        yield [{"kind": k, "window": w, "margin": m} for (k, w), m in product(_ESTIMATES, _MARGINS)]
+    for key in 2 * list(_GRID):
+        if key in keys:
+            yield [{key: value} for value in _GRID[key]]

@@ -1,0 +1,1 @@
+"""What the policy sees of a state and of each candidate decision."""

@@ -1,0 +1,1 @@
+"""What will the uplink carry, and when will each candidate be answered?"""

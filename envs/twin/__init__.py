@@ -1,0 +1,1 @@
+"""The twin: emulated devices, links and a MEC, stepped in batches."""

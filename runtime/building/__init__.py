@@ -1,0 +1,1 @@
+"""Building a bundle: training its models and recording their answers."""

@@ -1,0 +1,209 @@
+"""What do device and MEC both hold? A bundle: verified models, their decisions, and recorded predictions.
+
+Opening a bundle reads the manifest and checks every file's SHA-256; weights and predictions are loaded when
+they are first asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from controller.errors import FailureError, UsageError, unknown_name
+from controller.records import Decision
+from controller.scenario import ScenarioRange
+from controller.space import NO_PAYLOAD, DecisionSpace
+from runtime.bundles.manifest import (
+    EXACT,
+    MANIFEST_FILE,
+    FileInfo,
+    Manifest,
+    ManifestIndex,
+    ModelInfo,
+    PayloadInfo,
+    decode_manifest,
+    manifest_digest,
+)
+from runtime.bundles.recorded import Recorded, load_recorded, payload_key
+from runtime.files.reading import read_bounded
+from runtime.files.shipped import shipped_dir
+from runtime.protocol.wire import Held
+from runtime.workloads.base import Workload, get_workload
+
+if TYPE_CHECKING:
+    from runtime.models.stages import BranchyModel
+
+SHIPPED_DIR = shipped_dir("bundles")
+
+
+def shipped_bundles() -> list[str]:
+    """Names of the workloads whose bundle comes with mecpilot."""
+    return sorted(path.parent.name for path in SHIPPED_DIR.glob(f"*/{MANIFEST_FILE}"))
+
+
+def open_bundle(workload_or_dir: str | Path) -> Bundle:
+    """The bundle shipped for a workload, or the one in a directory."""
+    shipped = shipped_bundles()
+    if str(workload_or_dir) in shipped:
+        return Bundle(SHIPPED_DIR / str(workload_or_dir))
+    directory = Path(workload_or_dir)
+    if os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK):
+        raise UsageError(f"bundle {directory}: Permission denied; expected a folder that can be read")
+    if not os.path.isfile(directory / MANIFEST_FILE):
+        raise unknown_name("bundle", str(workload_or_dir), [*shipped, f"a directory with {MANIFEST_FILE}"])
+    return Bundle(directory)
+
+
+def open_served(workload: str, bundle: Path | None, data: Path | None) -> tuple[Bundle, Workload]:
+    """A workload, and the bundle of it that is given, or the shipped one."""
+    work = get_workload(workload, data)
+    opened = open_bundle(bundle or workload)
+    if opened.workload != workload:
+        raise UsageError(f"the bundle {bundle} is for workload {opened.workload!r}; expected {workload!r}")
+    return opened, work
+
+
+class Bundle:
+    """Owns the files of one directory and the inference copies of its models."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.manifest = _read_manifest(directory)
+        self.digest = manifest_digest(self.manifest)
+        self._index = ManifestIndex(self.manifest)
+        self._models: dict[str, BranchyModel] = {}
+        for file in self._files():
+            _verify(directory, file)
+
+    def _files(self) -> Iterator[FileInfo]:
+        yield from (model.file for model in self.manifest.models)
+        yield from self.manifest.recorded.values()
+
+    @cached_property
+    def held(self) -> Held:
+        """What device and MEC compare when they meet."""
+        return Held(self.workload, self.digest, self.space.digest)
+
+    @property
+    def workload(self) -> str:
+        return self.manifest.workload
+
+    @cached_property
+    def usual_range(self) -> ScenarioRange:
+        """The conditions that the workload is usually run under."""
+        return get_workload(self.workload).scenario_range()
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        return tuple(model.name for model in self.manifest.models)
+
+    def info(self, model: str) -> ModelInfo:
+        """What the manifest says about a model."""
+        try:
+            return self._index.models[model]
+        except KeyError:
+            raise unknown_name("model", model, self.model_names) from None
+
+    def model(self, name: str) -> BranchyModel:
+        """The inference copy of a model: norms folded, float32, evaluation mode. Loaded once."""
+        if name not in self._models:
+            from runtime.bundles.weights import load_for_inference
+
+            info = self.info(name)
+            self._models[name] = load_for_inference(
+                self.directory / info.file.name, self.workload, info.family, info.exit_after
+            )
+        return self._models[name]
+
+    @cached_property
+    def space(self) -> DecisionSpace:
+        """Every legal decision: model, resolution, exit, cut 0..stages to that exit, codec, and frame interval."""
+        decisions, stages, variants = [], [], []
+        for decision, stages_to_exit in self._legal_decisions():
+            decisions.append(decision)
+            stages.append(stages_to_exit)
+            variants.append(self.variant(decision))
+        return DecisionSpace(tuple(decisions), np.array(stages, dtype=np.int64), np.array(variants, dtype=np.int64))
+
+    def _legal_decisions(self) -> Iterator[tuple[Decision, int]]:
+        for model in self.manifest.models:
+            for px in self.manifest.resolutions_px:
+                for exit_branch, after in enumerate(model.exit_after):
+                    for cut in range(after + 1):
+                        for codec in self._codecs(cut, after):
+                            for interval in self.manifest.frame_intervals:
+                                yield Decision(model.name, px, exit_branch, cut, codec, interval), after
+
+    def _codecs(self, cut: int, stages_to_exit: int) -> tuple[str, ...]:
+        if cut == stages_to_exit:
+            return (NO_PAYLOAD,)
+        return self.manifest.image_codecs if cut == 0 else self.manifest.tensor_codecs
+
+    def variant(self, decision: Decision) -> int:
+        """Row of the recorded predictions that holds a decision's answers."""
+        d, rows = decision, self._index.variants
+        lossy = rows.get((d.model, d.resolution_px, d.exit_branch, d.partition_point, d.payload))
+        exact = rows.get((d.model, d.resolution_px, d.exit_branch, 0, EXACT))
+        row = exact if lossy is None else lossy
+        if row is None:
+            raise UsageError(f"{decision} has no recorded predictions in {self.directory}")
+        return row
+
+    def payload(self, decision: Decision) -> PayloadInfo:
+        """Bytes on the uplink over the validation split; zero when the device answers alone."""
+        key = payload_key(decision)
+        if decision.payload == NO_PAYLOAD:
+            return PayloadInfo(*key, 0.0, 0.0)
+        return self._index.payloads[key]
+
+    def payload_shape(self, model: str, resolution_px: int, partition_point: int) -> tuple[int, ...]:
+        """Shape of what crosses a cut: the u8 image (h, w[, 3]) at 0, else float32 (channels, h, w)."""
+        if partition_point == 0:
+            return self.manifest.input_shapes[resolution_px]
+        return self.info(model).stages[partition_point - 1].shape[resolution_px]
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of the workload's frame: (h, w) grey or (h, w, 3) colour."""
+        return self.manifest.input_shapes[max(self.manifest.input_shapes)]
+
+    def recorded(self, split: str) -> Recorded:
+        """Recorded predictions of "validation" or "test"."""
+        if split not in self.manifest.recorded:
+            raise unknown_name("split", split, tuple(self.manifest.recorded))
+        return load_recorded(
+            self.directory / self.manifest.recorded[split].name,
+            len(self.manifest.variants),
+            self.manifest.sample_counts[split],
+            tuple(self._index.payloads),
+        )
+
+
+def _read_manifest(directory: Path) -> Manifest:
+    path = directory / MANIFEST_FILE
+    try:
+        return decode_manifest(read_bounded(path), str(path))
+    except OSError as error:
+        raise FailureError(f"cannot read the bundle manifest {path}: {error.strerror}") from None
+
+
+def _verify(directory: Path, file: FileInfo) -> None:
+    path = directory / file.name
+    if Path(file.name).name != file.name:
+        raise FailureError(f"the bundle in {directory} names the file {file.name!r}; expected a plain name")
+    try:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise FailureError(f"cannot read the bundle's {path}: {error.strerror}") from None
+    if digest != file.sha256:
+        raise FailureError(
+            f"{path} has sha256 {digest[:12]}..., the manifest says {file.sha256[:12]}...: "
+            "the bundle is damaged or was changed; fetch or train it anew"
+        )

@@ -1,0 +1,50 @@
+"""How are weights stored? safetensors: matrices and kernels in float16, norms and biases in float32.
+
+Accuracy is always measured from the stored weights, so what the manifest states is what a reader gets.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from controller.errors import FailureError
+from runtime.models.folding import fold_for_inference
+from runtime.models.stages import BranchyModel
+from runtime.workloads.base import get_workload
+
+
+def save_weights(model: BranchyModel, path: Path) -> None:
+    """Write a trained (not folded) model."""
+    stored = {
+        name: value.half() if value.is_floating_point() and value.ndim > 1 else value
+        for name, value in model.state_dict().items()
+    }
+    save_file({name: value.contiguous() for name, value in stored.items()}, path)
+
+
+def load_weights(path: Path, workload: str, family: str) -> BranchyModel:
+    """The trainable model in float32; FailureError when the file does not fit the family."""
+    try:
+        model = get_workload(workload).build(family)
+        stored = load_file(path)
+        model.load_state_dict({name: _as_float32(value) for name, value in stored.items()})
+    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FailureError(f"{path} does not hold the weights of a {family}: {reason}") from None
+    return model
+
+
+def _as_float32(value: torch.Tensor) -> torch.Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
+def load_for_inference(path: Path, workload: str, family: str, exit_after: tuple[int, ...]) -> BranchyModel:
+    """The folded copy that runs; its exits must be where the manifest says."""
+    model = load_weights(path, workload, family)
+    if model.exit_after != exit_after:
+        raise FailureError(f"{path}: {family} has exits after {model.exit_after}, the manifest says {exit_after}")
+    return fold_for_inference(model)

@@ -1,0 +1,166 @@
+"""`mecpilot profile`: measure this machine, print how well each way of predicting does, write the profile."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from controller.errors import UsageError, unknown_name
+from runtime.files.atomic import STDOUT, check_apart, check_writable, write_whole
+from runtime.profiling.profile import (
+    FORMAT_VERSION,
+    SIDES,
+    Profile,
+    SegmentTime,
+    Side,
+    default_out,
+    merge,
+    read_profile,
+    write_profile,
+)
+from runtime.workloads.datasets import check_data_dir
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+QUICK_BUDGET_S = 12.0
+FULL_BUDGET_S = 75.0
+
+
+def profile(
+    workload: Annotated[str, typer.Option(help="Whose shipped bundle to measure.")] = "garments",
+    bundle: Annotated[Path | None, typer.Option(help="Directory of another bundle of that workload.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Directory that holds the workload's data.")] = None,
+    side: Annotated[str | None, typer.Option(help="Measure only: device or mec. Both by default.")] = None,
+    merge_file: Annotated[
+        Path | None, typer.Option("--merge", help="Take the other side from this profile, of another machine.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: under 20 instead of about 90 s.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Profile to write; by default in the user's cache.")] = None,
+    json_out: Annotated[
+        str | None, typer.Option("--json", help="Write the errors as JSON to this file, or - for stdout.")
+    ] = None,
+) -> None:
+    """Measure segments on this machine, fit the layer regressions, report both errors, write the profile."""
+    from runtime.bundles.bundle import open_bundle
+    from runtime.profiling.measure import measure_sides
+    from runtime.workloads.base import get_workload
+
+    sides = _sides(side, merge_file)
+    check_data_dir(data)
+    source = get_workload(workload, data)
+    opened = open_bundle(bundle or workload)
+    path = out or default_out(opened)
+    check_writable(path, "--out", make_folder=True)
+    check_writable(json_out, "--json")
+    check_apart({"--out": path, "--json": json_out}, {})
+    other = None if merge_file is None else read_profile(merge_file, opened)
+    if opened.workload != workload:
+        raise UsageError(f"bundle {bundle} is of workload {opened.workload!r}; expected {workload!r}")
+    with _progress_bar(f"profiling {workload}") as progress:
+        found = measure_sides(opened, source, sides, QUICK_BUDGET_S if quick else FULL_BUDGET_S, progress)
+    measured = Profile(FORMAT_VERSION, workload, opened.digest, found.get("device"), found.get("mec"))
+    if other is not None:
+        measured = merge(measured, other)
+    write_profile(path, measured)
+    report(measured, path, json_out)
+
+
+def _sides(side: str | None, merge_file: Path | None) -> tuple[Side, ...]:
+    if side is not None and side not in SIDES:
+        raise unknown_name("side", side, SIDES)
+    if merge_file is not None and side is None:
+        raise UsageError("--merge without --side; expected --side device or --side mec, the side to measure here")
+    return tuple(known for known in SIDES if side in (None, known))
+
+
+@contextmanager
+def _progress_bar(title: str) -> Iterator[Callable[[float], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def report(measured: Profile, path: Path, json_out: str | None) -> None:
+    """Tables on stdout, or JSON where it was asked for."""
+    if json_out is not None:
+        _write_json(json_out, measured, path)
+    if json_out == "-":
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(_error_table(measured))
+    if measured.device is not None:
+        console.print(_device_table(measured.device.segments))
+    console.print(f"profile written to {path}", soft_wrap=True)
+
+
+def _write_json(json_out: str, measured: Profile, path: Path) -> None:
+    """Everything but the single segments, which are in the profile."""
+    summary: dict[str, object] = {
+        "workload": measured.workload,
+        "bundle_digest": measured.bundle_digest,
+        "profile": str(path),
+    }
+    for name in SIDES:
+        if (found := getattr(measured, name)) is not None:
+            summary[name] = {
+                "machine": found.machine,
+                "segments": len(found.segments),
+                "errors": found.errors,
+                "regressions": found.regressions,
+            }
+    data = msgspec.json.format(msgspec.json.encode(summary), indent=2).decode() + "\n"
+    if json_out == STDOUT:
+        sys.stdout.write(data)
+    else:
+        write_whole(Path(json_out), data.encode())
+
+
+def _error_table(measured: Profile) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"How well are the segments of {measured.workload} predicted?", title_justify="left")
+    for heading in ("side", "predicted by", "MAPE", "RMSE", "segments"):
+        table.add_column(heading, justify="left" if heading in ("side", "predicted by") else "right")
+    ways = {
+        "regression": "layer regressions, summed (cuts not fitted on)",
+        "layers": "measured layers, summed",
+        "segments": "measured segments (second half by first)",
+    }
+    for name in SIDES:
+        if (found := getattr(measured, name)) is None:
+            continue
+        for field, label in ways.items():
+            error = getattr(found.errors, field)
+            row = (f"{error.mape_frac:.1%}", f"{error.rmse_s * 1e3:.3f} ms", str(error.count))
+            table.add_row(name, label, *row)
+    return table
+
+
+def _device_table(segments: tuple[SegmentTime, ...]) -> Table:
+    """What the device would need alone, per model and resolution, first and last exit."""
+    from rich.table import Table
+
+    table = Table(title="Device-only, profiled machine, one thread", title_justify="left")
+    for heading in ("model", "px", "exit", "median", "p95", "by regression"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    alone = [segment for segment in segments if segment.key.exit_branch >= 0]
+    last = {s.key.model: max(o.key.exit_branch for o in alone if o.key.model == s.key.model) for s in alone}
+    for segment in alone:
+        key = segment.key
+        if key.exit_branch in (0, last[key.model]):
+            times = (segment.median_s, segment.p95_s, segment.regression_s)
+            row = (str(key.resolution_px), str(key.exit_branch), *(f"{t * 1e3:.3f} ms" for t in times))
+            table.add_row(key.model, *row)
+    return table

@@ -1,0 +1,102 @@
+"""How does the device compute? Its heads on the workload's real frames, and what outputs mean there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from controller.records import Decision
+from controller.space import NO_PAYLOAD
+from runtime.bundles.bundle import Bundle
+from runtime.device.compute import Pause
+from runtime.inference.segments import Head, Segments
+from runtime.protocol.wire import Held
+from runtime.sources.samples import Samples, Source
+from runtime.workloads.base import Split, Workload
+
+
+class LocalCompute:
+    """One bundle on the frames of a source, by default its workload's; see ``runtime.device.compute.Compute``."""
+
+    def __init__(self, bundle: Bundle, workload: Workload, split: Split = "test", source: Source | None = None) -> None:
+        self._bundle, self._workload = bundle, workload
+        self._source = Samples(workload, split) if source is None else source
+        self._blank = np.zeros(bundle.frame_shape, np.uint8)
+        self._segments = Segments(bundle, workload)
+        self._output_shapes: dict[tuple[str, int, int], tuple[int, ...]] = {}
+
+    @property
+    def held(self) -> Held:
+        return self._bundle.held
+
+    @property
+    def samples(self) -> int:
+        return self._source.count
+
+    def prepare(self) -> None:
+        """Load the pictures that the first frames would have to wait for."""
+        self._source.prepare()
+
+    def warm_up(self, decisions: Iterable[Decision], stopping: Callable[[], bool] = lambda: False) -> None:
+        """Run each distinct head of what may be decided once, so that no frame pays for a first run; local answers
+        first, for they need every stage."""
+        for decision in _distinct(decisions):
+            if stopping():
+                return
+            self._segments.head(self._blank, decision)
+
+    def head(self, source_index: int, decision: Decision, pause: Pause) -> Head:
+        return self._segments.head(self._source.picture(source_index), decision, pause)
+
+    def row(self, decision: Decision) -> int:
+        return self._bundle.space.index(decision)
+
+    def output_shape(self, decision: Decision) -> tuple[int, ...]:
+        """What the MEC has to send back; found once for each exit by running it, without the stages before it."""
+        key = (decision.model, decision.resolution_px, decision.exit_branch)
+        if key not in self._output_shapes:
+            self._output_shapes[key] = self._found_shape(decision)
+        return self._output_shapes[key]
+
+    @torch.inference_mode()
+    def _found_shape(self, d: Decision) -> tuple[int, ...]:
+        model = self._bundle.model(d.model)
+        stages = model.exit_after[d.exit_branch]
+        before = torch.zeros(1, *self._bundle.payload_shape(d.model, d.resolution_px, stages))
+        return tuple(model.tail(before, stages, d.exit_branch).shape)
+
+    def largest_output_bytes(self, decisions: Iterable[Decision]) -> int:
+        """Of what a MEC may send back, as float32."""
+        offloads = {(d.model, d.resolution_px, d.exit_branch): d for d in decisions if d.payload != NO_PAYLOAD}
+        return max((4 * math.prod(self.output_shape(d)) for d in offloads.values()), default=0)
+
+    def judge(self, source_index: int, outputs: Any, decision: Decision) -> tuple[Any, Any, float | None]:
+        """Prediction, truth and score of outputs, an array or a buffer from the wire."""
+        shape = self.output_shape(decision)
+        array = np.frombuffer(outputs, np.float32, math.prod(shape)).reshape(shape)
+        prediction = self._segments.answer(array, decision)
+        truth = self.truth(source_index)
+        return prediction, truth, None if truth is None else self._workload.score(prediction, truth)
+
+    def score(self, prediction: Any, truth: Any) -> float:
+        return self._workload.score(prediction, truth)
+
+    def truth(self, source_index: int) -> Any:
+        return self._source.truth(source_index)
+
+    def source_index(self, index: int) -> int:
+        return self._source.source_index(index)
+
+
+def _distinct(decisions: Iterable[Decision]) -> list[Decision]:
+    """One decision for each pass through a network and each codec at a resolution, local ones first."""
+    ordered = sorted(decisions, key=lambda d: d.payload != NO_PAYLOAD)
+    chosen: dict[tuple[str | int, ...], Decision] = {}
+    for d in ordered:
+        local = d.payload == NO_PAYLOAD
+        chosen.setdefault((d.model, d.resolution_px, d.partition_point, d.exit_branch if local else d.payload), d)
+    return list(chosen.values())

@@ -1,0 +1,166 @@
+"""How does a frame end? Exactly one Outcome for each, with its latency, energy, score and utility."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from controller.costs import CostTable
+from controller.records import BreakdownMs, Outcome, Status
+from controller.streaming import Answers
+from controller.utility import Utility
+from runtime.device.compute import Judge
+from runtime.device.telemetry import Telemetry
+from runtime.sources.frames import Frame
+
+
+@dataclass(slots=True)
+class Job:
+    """A frame from its decision to its outcome. Times in seconds, points in time on the device's clock."""
+
+    frame: Frame
+    wait_s: float  # from capture to the decision point
+    row: int = -1  # as decided
+    decide_s: float = 0.0
+    head_s: float = 0.0
+    busy_s: float = 0.0  # device time, a fallback's included
+    transmit_s: float | None = 0.0  # on the uplink; None while it is not known
+    payload_bytes: int = 0
+    sent_s: float = math.nan
+    fall_back_s: float = math.inf
+    expected_s: float = math.inf  # no fallback is to come, and from then on it counts as not answered in time
+    give_up_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Outputs of an exit, and the row that gave them (not the decided one after a fallback)."""
+
+    outputs: Any
+    row: int
+
+
+class Ledger:
+    """Owns the outcomes that nobody has taken yet."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        costs: CostTable,
+        utility: Utility,
+        deadline_s: float,
+        telemetry: Telemetry,
+        epoch_s: float | None = None,  # Unix time at 0 of the device's clock; None: simulated time
+    ) -> None:
+        self._judge, self._costs, self._utility = judge, costs, utility
+        self._deadline_s = deadline_s
+        self._telemetry, self._epoch_s = telemetry, epoch_s
+        self._outcomes: list[Outcome] = []
+        self._answers = Answers()  # that skipped frames show again
+
+    def take(self) -> list[Outcome]:
+        """Outcomes since the last call."""
+        taken, self._outcomes = self._outcomes, []
+        return taken
+
+    def answered(
+        self,
+        job: Job,
+        now_s: float,
+        on_time: Status,
+        answer: Answer,
+        *,
+        head_s: float,
+        uplink_s: float = 0.0,
+        queue_s: float = 0.0,
+        tail_s: float = 0.0,
+        downlink_s: float = 0.0,
+    ) -> None:
+        """A frame has its answer; ``on_time`` is its status unless the deadline has passed."""
+        status = on_time if now_s - job.frame.captured_s <= self._deadline_s else Status.LATE
+        source = job.frame.source_index
+        judged = self._judge.judge(source, answer.outputs, self._costs.space.decisions[answer.row])
+        self._answers.add(job.frame.index, now_s, judged[0])
+        breakdown = _breakdown(job, head_s, uplink_s, queue_s, tail_s, downlink_s)
+        self._add(job, now_s, status, breakdown, *judged)
+
+    def given_up(self, job: Job, now_s: float) -> None:
+        """No answer came and none is worth computing."""
+        waited_s = 0.0 if math.isnan(job.sent_s) else now_s - job.sent_s
+        breakdown = _breakdown(job, job.head_s, waited_s)
+        self._add(job, now_s, Status.LATE, breakdown, *self._unanswered(job.frame))
+
+    def dropped(self, frame: Frame, now_s: float) -> None:
+        """The queue was full."""
+        job = Job(frame, now_s - frame.captured_s)
+        self._add(job, now_s, Status.DROPPED, _breakdown(job, 0.0), *self._unanswered(frame))
+
+    def skipped(self, frame: Frame) -> None:
+        """Not run, as decided for an earlier frame: it has the newest answer that was out at its capture, if any."""
+        truth = self._judge.truth(frame.source_index)
+        prediction, known = self._answers.newest_at(frame.captured_s)
+        score = None if truth is None else self._judge.score(prediction, truth) if known else 0.0
+        job = Job(frame, 0.0)
+        self._add(job, frame.captured_s, Status.SKIPPED, _breakdown(job, 0.0), prediction, truth, score)
+
+    def _unanswered(self, frame: Frame) -> tuple[None, Any, float | None]:
+        """Prediction, truth and score of a frame without an answer."""
+        truth = self._judge.truth(frame.source_index)
+        return None, truth, None if truth is None else 0.0
+
+    def _add(
+        self,
+        job: Job,
+        now_s: float,
+        status: Status,
+        breakdown: BreakdownMs,
+        prediction: Any,
+        truth: Any,
+        score: float | None,
+    ) -> None:
+        energy_j = self._utility.energy_j(job.busy_s, self._transmit_s(job))
+        if not status.reused:  # tells nothing about what was decided
+            self._telemetry.on_outcome(status)
+        self._outcomes.append(
+            Outcome(
+                frame=job.frame.index,
+                source_index=self._judge.source_index(job.frame.source_index),
+                status=status,
+                latency_ms=round((now_s - job.frame.captured_s) * 1e3, 3),
+                deadline_ms=round(self._deadline_s * 1e3, 3),
+                payload_bytes=job.payload_bytes,
+                energy_j=round(energy_j, 6),
+                utility=None if score is None else self._worth(status, score, energy_j),
+                decision=None if job.row < 0 else self._costs.space.decisions[job.row],
+                breakdown_ms=breakdown,
+                prediction=prediction,
+                truth=truth,
+                score=None if score is None else float(score),
+                captured_at=None if self._epoch_s is None else round(self._epoch_s + job.frame.captured_s, 3),
+            )
+        )
+
+    def _worth(self, status: Status, score: float, energy_j: float) -> float:
+        utility = self._utility.of(
+            np.array([score]),
+            np.array([status.on_time]),
+            np.array([energy_j]),
+            np.array([status is Status.DROPPED]),
+        )
+        return round(float(utility[0]), 6)
+
+    def _transmit_s(self, job: Job) -> float:
+        """Time on the uplink; where no reply told it, what the last sample of the bandwidth says."""
+        if job.transmit_s is not None:
+            return job.transmit_s
+        return job.payload_bytes * 8.0 / self._telemetry.last_uplink_bps
+
+
+def _breakdown(
+    job: Job, head_s: float, uplink_s: float = 0.0, queue_s: float = 0.0, tail_s: float = 0.0, downlink_s: float = 0.0
+) -> BreakdownMs:
+    terms_s = (job.wait_s, job.decide_s, head_s, uplink_s, queue_s, tail_s, downlink_s)
+    return BreakdownMs(*(round(term_s * 1e3, 3) for term_s in terms_s))

@@ -1,0 +1,182 @@
+"""How is a published data set obtained? Several ways in order, each verified; one message when none works.
+
+Ways are a label and something that gives a path. What a way gives is read and verified by the data set's own reader;
+the first that passes wins. Nothing is ever installed system-wide: Debian packages are unpacked into a temporary
+directory, and what is kept goes into the user's cache.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from controller.errors import FailureError
+from runtime.files.atomic import copy_whole
+from runtime.files.file_lock import try_lock
+
+T = TypeVar("T")
+Way = tuple[str, Callable[[], Path]]
+
+DOWNLOAD_TIMEOUT_S = 20.0
+APT_TIMEOUT_S = 120.0
+#: Longer than a process that fetches can take where it succeeds.
+LOCK_WAIT_S = 600.0
+_LOOK_EVERY_S = 0.1
+
+
+def cache_dir() -> Path:
+    """The user's cache: $MECPILOT_CACHE, else $XDG_CACHE_HOME/mecpilot, else ~/.cache/mecpilot; for a user without a
+    home directory a temporary directory. It may not exist, and need not be writable."""
+    if chosen := os.environ.get("MECPILOT_CACHE"):
+        return Path(chosen)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "mecpilot"
+    try:
+        return Path.home() / ".cache" / "mecpilot"
+    except RuntimeError:  # neither HOME nor an entry in the user database
+        return _temporary_cache()
+
+
+def _temporary_cache() -> Path:
+    """A directory of this user alone. One that somebody else put there is not believed."""
+    path = Path(os.environ.get("TMPDIR") or "/tmp") / f"mecpilot-{os.getuid()}"
+    try:
+        is_ours = path.lstat().st_uid == os.getuid()
+    except OSError:
+        is_ours = True  # nobody's yet
+    return path if is_ours else path.with_name(f"{path.name}-{os.getpid()}")
+
+
+def first_that_works(failure: str, ways: Sequence[Way], read: Callable[[Path], T]) -> T:
+    """What `read` makes of the first path it accepts; FailureError with `failure` and every way tried otherwise."""
+    tried = []
+    for label, locate in ways:
+        try:
+            return read(locate())
+        except (OSError, EOFError, zlib.error, ValueError, subprocess.SubprocessError) as error:
+            tried.append(f"{label}: {_one_line(error)}")
+    raise FailureError(f"{failure} Tried: " + "; ".join(tried))
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        detail = (error.stderr or b"").decode(errors="replace").strip().splitlines()
+        return f"{error.cmd[0]} exited with {error.returncode}: {detail[-1] if detail else 'no message'}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def from_debian_package(package: str, take: Callable[[Path], Path]) -> Path:
+    """`apt-get download` + `dpkg-deb -x` in a temporary directory; `take` gets the unpacked root."""
+    for tool in ("apt-get", "dpkg-deb"):
+        if shutil.which(tool) is None:
+            raise FileNotFoundError(f"{tool} is not installed")
+    with tempfile.TemporaryDirectory(prefix="mecpilot-") as work:
+        try:
+            _run(["apt-get", "download", package], work)
+        except subprocess.CalledProcessError:
+            # A machine whose package lists were never fetched; as a plain user this may be forbidden.
+            _run(["apt-get", "update", "-q"], work)
+            _run(["apt-get", "download", package], work)
+        (archive,) = Path(work).glob("*.deb")
+        _run(["dpkg-deb", "-x", str(archive), "unpacked"], work)
+        return take(Path(work) / "unpacked")
+
+
+def _run(command: list[str], cwd: str) -> None:
+    subprocess.run(
+        command,
+        cwd=cwd,
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=APT_TIMEOUT_S,
+    )
+
+
+def from_urls(base: str, names: Iterable[str], take: Callable[[Path], Path]) -> Path:
+    """Download every `base + name` into a temporary directory, which `take` gets."""
+    with tempfile.TemporaryDirectory(prefix="mecpilot-") as work:
+        for name in names:
+            with urllib.request.urlopen(f"{base}{name}", timeout=DOWNLOAD_TIMEOUT_S) as reply:
+                (Path(work) / name).write_bytes(reply.read())
+        return take(Path(work))
+
+
+@contextmanager
+def _one_at_a_time(cached: Path) -> Iterator[None]:
+    """Hold the lock of a directory of the cache while a block runs. Its holder's end frees it, however that comes.
+    Where the cache cannot be written or knows no locks, or the holder takes too long, the block runs without it."""
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(cached.with_name(f".{cached.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError:
+        yield
+        return
+    try:
+        end_s = time.monotonic() + LOCK_WAIT_S
+        while not try_lock(descriptor) and time.monotonic() < end_s:
+            time.sleep(_LOOK_EVERY_S)  # a call that blocks could not be interrupted in a thread
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def keep(source: Path, target: Path, names: Iterable[str]) -> Path:
+    """Copy files into a directory of the cache, each appearing under its name only when it is complete."""
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    target.mkdir(exist_ok=True)
+    for name in names:
+        copy_whole(source / name, target / name)
+    return target
+
+
+def ways_to(
+    given: Path | None,
+    system: Path,
+    cached: Path,
+    package: str,
+    url: str,
+    names: Sequence[str],
+    verify: Callable[[Path], object],
+) -> list[Way]:
+    """In this order: the directory that the user gives, the system's, the cache, the Debian package whose place is the
+    system's, upstream. What is fetched is verified and kept in the cache, or in a temporary directory where the cache
+    cannot be written; ``names`` are its files. One process fetches at a time, and the next one uses what it kept."""
+    spare = _temporary_cache() / cached.name
+
+    def kept(source: Path) -> Path:
+        verify(source)
+        try:
+            return keep(source, cached, names)
+        except OSError:
+            return keep(source, spare, names)
+
+    def alone(fetch: Callable[[], Path]) -> Path:
+        with _one_at_a_time(cached):
+            try:
+                verify(cached)
+                return cached  # another process fetched it while this one waited
+            except (OSError, EOFError, zlib.error, ValueError):
+                return fetch()
+
+    ways: list[Way] = [
+        (f"system directory {system}", lambda: system),
+        (f"cache {cached}", lambda: cached),
+        *([(f"temporary cache {spare}", lambda: spare)] if os.path.isdir(spare) and spare != cached else []),
+        (
+            f"Debian package {package}",
+            lambda: alone(lambda: from_debian_package(package, lambda root: kept(root / system.relative_to("/")))),
+        ),
+        (f"upstream {url}", lambda: alone(lambda: from_urls(url, names, kept))),
+    ]
+    return ways if given is None else [(f"given directory {given}", lambda: given), *ways]

@@ -1,0 +1,114 @@
+"""Where do the tunables of the classical controllers come from? A JSON file that `mecpilot tune` writes.
+
+One is shipped per workload, tuned on the built-in training traces. Names and types are checked when the file is read;
+what a value means is known to ``controller.controllers.registry``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from controller.controllers.registry import CONTROLLER_NAMES, TUNABLE_KEYS
+from controller.costs import CostTable
+from controller.errors import UsageError, unknown_name
+from controller.records import Decision
+from runtime.files.atomic import write_whole
+from runtime.files.provenance import GIVEN, SHIPPED, Used, used
+from runtime.files.reading import read_bounded
+from runtime.files.shipped import shipped_dir
+
+SHIPPED_DIR = shipped_dir("profiles")
+
+Tunings = dict[str, dict[str, Any]]
+
+
+class TuningFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file."""
+
+    workload: str
+    traces: tuple[str, ...]  # what it was tuned on
+    episodes: int
+    default_utility: dict[str, float]  # mean that each controller reached there untuned
+    utility: dict[str, float]  # and with these tunables
+    controllers: Tunings
+    made_with: dict[str, Any] = {}  # profile, bundle and revision; empty in files of older versions
+
+
+class _Tunables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Types of the tunables that ``controller.controllers.registry`` describes; which controller knows which stands
+    there."""
+
+    kind: str = ""
+    window: int = 1
+    margin: float = 1.0
+    recovery_s: float | None = None
+    headroom_frac: float = 0.0
+    keep_pace: bool = True
+    penalty: float = 0.0
+    hazard: float = 0.0
+    threshold: float = 0.0
+    latency_weight: float = 0.0
+    states: dict[str, Any] | None = None
+    decision: Decision | None = None
+
+
+def shipped_path(workload: str) -> Path:
+    """The tuning that comes with mecpilot."""
+    return SHIPPED_DIR / f"{workload}_tuning.json"
+
+
+def load_tunings(workload: str, path: Path | None = None) -> Tunings:
+    """Tunables by controller: of the given file, else of the shipped one, else none (then defaults hold)."""
+    chosen = path or shipped_path(workload)
+    if path is None and not os.path.isfile(chosen):
+        return {}
+    try:
+        found = msgspec.json.decode(read_bounded(chosen), type=TuningFile)
+        for name, tuning in found.controllers.items():
+            _check(name, tuning)
+    except OSError as error:
+        raise UsageError(f"tuning file {chosen}: {error.strerror}; `mecpilot tune --out FILE` makes one") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, UsageError) as error:
+        raise UsageError(f"tuning file {chosen}: {error}; expected what `mecpilot tune --out FILE` writes") from None
+    if found.workload != workload:
+        raise UsageError(f"tuning file {chosen} is for {found.workload!r}; expected one for {workload!r}")
+    return found.controllers
+
+
+def used_tuning(workload: str, path: Path | None = None) -> Used | None:
+    """What a result says about its tuning; None where there is none."""
+    if path is not None:
+        return used(path, GIVEN)
+    shipped = shipped_path(workload)
+    return used(shipped, SHIPPED) if shipped.is_file() else None
+
+
+def _check(name: str, tuning: dict[str, Any]) -> None:
+    if name not in CONTROLLER_NAMES:
+        raise unknown_name("controller", name, CONTROLLER_NAMES)
+    for key in tuning:
+        if key not in TUNABLE_KEYS[name]:
+            raise unknown_name(f"tunable of {name}", key, TUNABLE_KEYS[name])
+    msgspec.convert(tuning, _Tunables)
+
+
+def save_tunings(path: Path, tunings: TuningFile) -> None:
+    """Write the file, whole or not at all, indented for people and diffs."""
+    data = msgspec.json.format(msgspec.json.encode(tunings), indent=1) + b"\n"
+    write_whole(path, data, "tuning file", "choose another --out", make_folder=True)
+
+
+def tuning_of(name: str, tunings: Mapping[str, Mapping[str, Any]], costs: CostTable) -> Mapping[str, Any]:
+    """A controller's tunables, as far as they fit the table.
+
+    The one decision of ``static-best`` may be missing from the candidates of another profile; its default then holds.
+    """
+    tuning = tunings.get(name, {})
+    if "decision" in tuning and msgspec.convert(tuning["decision"], Decision) not in costs.space.decisions:
+        return {}
+    return tuning

@@ -1,0 +1,1 @@
+"""Running a model, whole or in two segments."""

@@ -1,0 +1,1 @@
+"""Sockets and connections: from an endpoint's name to a link that comes back."""

@@ -1,0 +1,102 @@
+"""What does a device tell people about its link? How long it was up, what failed, and a line when nobody answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from runtime.protocol.device_session import LinkState
+
+#: A link that is not up is told of after this time, and again at this interval.
+TELL_AFTER_S = 1.0
+TELL_EVERY_S = 60.0
+#: How much earlier the reason is asked for, and how much longer the line waits for it.
+_ASK_EARLY_S = 0.6
+_REASON_WAIT_S = 1.0
+
+
+@dataclass
+class Counts:
+    """What a device counts beside its outcomes."""
+
+    peer_faults: int = 0
+    link_downs: int = 0
+    refused: str = ""  # why the MEC does not serve us at all
+    welcomed: bool = False  # by a MEC, at any time
+    up_frac: float | None = None  # share of the run during which the link was up; None before the first frame
+    reconnects: int = 0  # connections that were opened after the first
+    trouble: str = ""  # why no MEC answers, as far as known; empty while one does
+
+    def as_json(self) -> dict[str, Any]:
+        """By name; what is not known or did not happen is None."""
+        return asdict(self) | {"refused": self.refused or None, "trouble": self.trouble or None}
+
+
+class LinkWatch:
+    """Owns the counts, since when the link is not up, and when that is told of next. ``trouble`` says why, if known."""
+
+    def __init__(
+        self, endpoint: str, counts: Counts, trouble: Callable[[], str], log: Callable[[str], None], now_s: float
+    ) -> None:
+        self._endpoint, self._counts, self._trouble, self._log = endpoint, counts, trouble, log
+        self._start_s: float | None = None  # of the run
+        self._changed_s = self._absent_since_s = now_s
+        self._tell_s = now_s + TELL_AFTER_S
+        self._is_up = False
+        self._has_reason = False  # for the line that comes next
+        self._up_for_s = 0.0
+
+    def start(self, now_s: float) -> None:
+        """The run begins: shares count from here."""
+        self._start_s = self._changed_s = now_s
+        self._up_for_s = 0.0
+
+    def on_change(self, state: LinkState, why: str, now_s: float) -> None:
+        """The link changed."""
+        self._count_to(now_s)
+        is_up = state is LinkState.UP
+        self._log(f"the link is {state.value}: {why}{'' if is_up else '; answering locally'}")
+        self._counts.refused = why if state is LinkState.REFUSED else ""
+        self._counts.link_downs += self._is_up and not is_up
+        self._counts.welcomed |= is_up
+        if is_up:
+            self._counts.trouble = ""
+        elif self._is_up:
+            self._absent_since_s, self._tell_s = now_s, now_s + TELL_EVERY_S
+        self._is_up = is_up
+
+    def on_fault(self, text: str) -> None:
+        """The MEC broke the protocol."""
+        self._counts.peer_faults += 1
+        self._log(f"the MEC broke the protocol: {text}")
+        if not self._counts.welcomed:
+            self._counts.trouble = text
+
+    def tell(self, now_s: float) -> None:
+        """Say that nobody answers, when it is time for that."""
+        if self._is_up or self._counts.refused or now_s < self._tell_s - _ASK_EARLY_S:
+            return
+        if not self._has_reason and (reason := self._trouble()):
+            self._counts.trouble, self._has_reason = reason, True
+        if now_s < self._tell_s or (not self._has_reason and now_s < self._tell_s + _REASON_WAIT_S):
+            return
+        self._tell_s, self._has_reason = now_s + TELL_EVERY_S, False
+        self._log(self._line(now_s - self._absent_since_s))
+
+    def finish(self, now_s: float) -> None:
+        """Bring the shares up to date."""
+        self._count_to(now_s)
+        if self._start_s is not None and now_s > self._start_s:
+            self._counts.up_frac = round(self._up_for_s / (now_s - self._start_s), 4)
+
+    def _count_to(self, now_s: float) -> None:
+        self._up_for_s += (now_s - self._changed_s) if self._is_up else 0.0
+        self._changed_s = now_s
+
+    def _line(self, absent_s: float) -> str:
+        reason = f" ({self._counts.trouble})" if self._counts.trouble else ""
+        since = f" for {absent_s:.0f} s" if absent_s >= TELL_EVERY_S else ""
+        if self._counts.welcomed:
+            return f"the MEC at {self._endpoint} has not answered{since}{reason}: answering locally"
+        return f"no MEC at {self._endpoint} yet{since}{reason}: answering locally"

@@ -1,0 +1,132 @@
+"""How is an uplink replayed in user space? A first-in-first-out token bucket, filled by a trace.
+
+A payload is let go when the trace's integral says its last bit has crossed, plus half the round trip; what comes
+back is held for the other half. Messages without a buffer (hello, ping) weigh nothing next to payloads, but they
+wait behind them, as on one connection. All of it lives in the device's loop, needs no root, and is the same arithmetic
+as the twin's.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from controller.predict.uplink import TraceBank
+from runtime.link.link import Arrival, Clock, Connected, Event, Link
+from runtime.protocol import wire
+from runtime.protocol.wire import Buffer
+
+#: Events that wait for their half of the round trip; those of a flood stay with the socket, which is bounded too.
+_MOST_ON_THE_WAY = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """When a payload begins and ends to cross."""
+
+    start_s: float
+    finish_s: float
+
+
+@dataclass
+class Shaper:
+    """Times only. Owns when the uplink is free again. The trace stands at ``trace_start_s`` when the clock is at
+    ``origin_s``."""
+
+    bank: TraceBank
+    trace_index: int = 0
+    trace_start_s: float = 0.0
+    share_frac: float = 1.0
+    origin_s: float = 0.0
+    free_s: float = field(default=-np.inf, init=False)
+
+    def cross(self, size_bytes: int, now_s: float) -> Crossing:
+        """Queue a payload behind those before it."""
+        start_s = max(now_s, self.free_s)
+        shift_s = self.trace_start_s - self.origin_s
+        bits = np.array([size_bytes * 8.0 / self.share_frac])
+        finish = self.bank.finish_s(np.array([self.trace_index]), np.array([start_s + shift_s]), bits)
+        self.free_s = float(finish[0]) - shift_s
+        return Crossing(start_s, self.free_s)
+
+
+class ShapedLink:
+    """A link whose uplink is a Shaper. Owns what is on its way up and what is on its way down."""
+
+    def __init__(self, inner: Link, shaper: Shaper, rtt_s: float, clock: Clock) -> None:
+        self._inner = inner
+        self._shaper = shaper
+        self._half_rtt_s = rtt_s / 2
+        self._clock = clock
+        self._order = itertools.count()
+        self._up: list[tuple[float, int, wire.Sendable, Buffer]] = []
+        self._down: list[tuple[float, int, Event]] = []
+        self._heard = False  # since the last ``connect``
+        self.start(clock())  # until the frames start, the trace runs from here
+
+    def start(self, origin_s: float) -> None:
+        self._shaper.origin_s = origin_s
+
+    def send(self, message: wire.Sendable, buffer: Buffer) -> float | None:
+        now_s = self._clock()
+        due_s, transmit_s = max(now_s, self._shaper.free_s), None
+        if len(buffer):
+            crossing = self._shaper.cross(len(buffer), now_s)
+            due_s, transmit_s = crossing.finish_s, crossing.finish_s - crossing.start_s
+        heapq.heappush(self._up, (due_s + self._half_rtt_s, next(self._order), message, buffer))
+        self._release(now_s)
+        return transmit_s
+
+    def receive(self) -> list[Event]:
+        now_s = self._clock()
+        self._release(now_s)
+        for event in self._inner.receive() if len(self._down) < _MOST_ON_THE_WAY else ():
+            heapq.heappush(self._down, (now_s + self._half_rtt_s, next(self._order), event))
+        events: list[Event] = []
+        while self._down and self._down[0][0] <= now_s:
+            due_s, _, event = heapq.heappop(self._down)
+            events.append(replace(event, at_s=due_s) if isinstance(event, Arrival) else event)
+        self._heard |= any(not isinstance(event, Connected) for event in events)
+        return events
+
+    def wait(self, until_s: float) -> None:
+        for heap in (self._up, self._down):
+            if heap:
+                until_s = min(until_s, heap[0][0])
+        self._inner.wait(until_s)
+
+    def connect(self) -> None:
+        """What was handed over still takes its time on the uplink, but nobody hears it; nor what was on its way back.
+        While the first answer is on its way the connection is as good as a new one."""
+        if any(isinstance(event, Arrival) for _, _, event in self._down) and not self._heard:
+            return
+        self._forget()
+        self._inner.connect()
+
+    def disconnect(self) -> None:
+        self._forget()
+        self._inner.disconnect()
+
+    def trouble(self) -> str:
+        return self._inner.trouble()
+
+    def close(self) -> None:
+        """What has not crossed yet is lost, but for a last word without a payload."""
+        for _, _, message, buffer in self._up:
+            if not len(buffer):
+                self._inner.send(message, buffer)
+        self._up.clear()
+        self._inner.close()
+
+    def _forget(self) -> None:
+        self._up.clear()
+        self._down.clear()
+        self._heard = False
+
+    def _release(self, now_s: float) -> None:
+        while self._up and self._up[0][0] <= now_s:
+            _, _, message, buffer = heapq.heappop(self._up)
+            self._inner.send(message, buffer)

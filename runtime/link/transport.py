@@ -1,0 +1,287 @@
+"""How do parts of messages get from one process to the other? ZeroMQ DEALER and ROUTER, thin and dull.
+
+No message is interpreted here. Sockets never block: sending says whether it could, receiving drains what is there,
+waiting is on the socket's descriptor with microseconds (``zmq.poll`` counts whole milliseconds). Buffers beyond
+``_COPY_BYTES`` are handed over without a copy; below, copying is quicker than counting references.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import zmq
+
+from controller.errors import FailureError, UsageError
+from runtime.link.endpoint import BindEndpoint, parse_bind, parse_endpoint
+from runtime.link.memory_watch import MemoryWatch
+from runtime.protocol.wire import MAX_HEADER_BYTES, MAX_PART_BYTES, Buffer
+
+Parts = list[Buffer]
+
+_COPY_BYTES = 64 << 10
+#: A peer's address, a header and a buffer.
+_MOST_PARTS = 3
+#: At most so many parts per drain, so that a flood, or one message of a million parts, cannot starve the work.
+_DRAIN_PARTS = 192
+#: Longest wait, so that a signal's flag is seen.
+MAX_WAIT_S = 0.1
+#: A sleeper is woken 0.1 to 0.3 ms late, so a wait ends so much early: who waits for a moment asks again until then.
+_WAKE_EARLY_S = 0.0003
+_SEND_QUEUE = 256
+#: Messages that arrived and were not taken. With the largest message they bound the memory that one peer can fill: a
+#: MEC answers at most as many requests as are in flight, a device sends no more than a queue holds.
+_REPLIES_UNREAD, _REQUESTS_UNREAD = 16, 64
+_CLOSE_LINGER_MS = 200
+#: A MEC that serves many devices grows by less: a queue of whole images, and what waits unread.
+_MOST_GROWTH_BYTES = 1 << 30
+#: Longest that the system may need to free a port that was just closed.
+_REBIND_S = 2.0
+# Plain numbers: the library's flags take longer to combine than the socket to ask.
+_READABLE, _WRITABLE = int(zmq.POLLIN), int(zmq.POLLOUT)
+
+
+class _Limits:
+    """How long a side believes in a connection that is silent: socket options of both."""
+
+    #: A device asks for a new connection itself; this only frees what the old one held.
+    DEVICE = ((zmq.HEARTBEAT_IVL, 1000), (zmq.HEARTBEAT_TIMEOUT, 3000), (zmq.TCP_MAXRT, 3000))
+    #: A MEC must not keep the connections of devices that were switched off.
+    MEC = ((zmq.HEARTBEAT_IVL, 5000), (zmq.HEARTBEAT_TIMEOUT, 15000), (zmq.TCP_MAXRT, 15000))
+    BOTH = (
+        (zmq.HEARTBEAT_TTL, 15000),
+        (zmq.TCP_KEEPALIVE, 1),
+        (zmq.TCP_KEEPALIVE_IDLE, 5),
+        (zmq.TCP_KEEPALIVE_INTVL, 2),
+        (zmq.TCP_KEEPALIVE_CNT, 3),
+        (zmq.HANDSHAKE_IVL, 5000),
+        (zmq.LINGER, 0),
+        (zmq.SNDHWM, _SEND_QUEUE),
+    )
+
+
+class _Socket:
+    """What both ends share. Owns one ZeroMQ socket, and its context unless that is shared."""
+
+    def __init__(self, kind: int, options: Sequence[tuple[int, int]], context: zmq.Context[zmq.Socket[bytes]] | None):
+        self._own_context = context is None
+        self._context = zmq.Context() if context is None else context
+        self._open(kind, options)
+
+    def _open(self, kind: int, options: Sequence[tuple[int, int]]) -> None:
+        self._socket = self._context.socket(kind)
+        for option, value in (*_Limits.BOTH, *options):
+            self._socket.set(option, value)
+        self._descriptor = int(self._socket.get(zmq.FD))
+        self._last_events = 0
+        self._skipping = False  # the rest of a message with too many parts is still to come
+
+    @property
+    def descriptor(self) -> int:
+        """Readable when something may have happened; look at ``has_news`` before waiting for it."""
+        return self._descriptor
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self._events() & _READABLE)
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when something may have arrived, or shortly before the timeout."""
+        if not self.has_news:
+            wait_for([self.descriptor], timeout_s)
+
+    def close(self, linger_ms: int = _CLOSE_LINGER_MS) -> None:
+        """Give what was sent last a moment to leave; may be called twice."""
+        if not self._socket.closed:
+            self._socket.close(linger=linger_ms)
+            if self._own_context:
+                self._context.term()
+
+    def _events(self) -> int:
+        self._last_events = int(self._socket.get(zmq.EVENTS))
+        return self._last_events
+
+    def _send(self, parts: Sequence[Buffer]) -> bool:
+        try:
+            for index, part in enumerate(parts):
+                more = zmq.SNDMORE if index + 1 < len(parts) else 0
+                self._socket.send(part, zmq.NOBLOCK | more, copy=len(part) < _COPY_BYTES)
+        except zmq.ZMQError as error:
+            if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                return False
+            raise
+        return True
+
+    def _receive(self) -> Iterator[Parts]:
+        """Messages that are there, ``_DRAIN_PARTS`` parts at most; of one with too many parts, the first few.
+
+        A message is handed out as soon as it is known to have too many; its rest is passed over by later calls.
+        """
+        taken, parts = 0, Parts()
+        while parts or (taken < _DRAIN_PARTS and not self._socket.closed and self.has_news):
+            frame = self._socket.recv(zmq.NOBLOCK, copy=False)  # the rest of a message is there when its first part is
+            taken += 1
+            if self._skipping:
+                self._skipping = frame.more
+                continue
+            parts.append(frame.buffer)
+            if frame.more and len(parts) <= _MOST_PARTS:
+                continue
+            self._skipping = frame.more
+            done, parts = parts, Parts()
+            yield done
+
+
+def wait_for(descriptors: Sequence[int], timeout_s: float) -> None:
+    """Return when one of them is readable, or shortly before the timeout."""
+    if timeout_s > _WAKE_EARLY_S:
+        select.select(descriptors, [], [], min(timeout_s - _WAKE_EARLY_S, MAX_WAIT_S))
+
+
+class Dealer(_Socket):
+    """The device's end. Sends only while connected, so that nothing old is sent to a MEC that comes back.
+
+    ``once``: a single connection, which ends with its first failure. Without, the library makes it anew, but to an
+    address that it looked up in its own thread, and as slowly as TCP notices.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        *,
+        once: bool = False,
+        largest_bytes: int = MAX_PART_BYTES,
+    ) -> None:
+        where = parse_endpoint(endpoint)
+        options = (
+            *_Limits.DEVICE,
+            (zmq.IMMEDIATE, 1),
+            (zmq.IPV6, int(where.is_ipv6)),
+            (zmq.RCVHWM, _REPLIES_UNREAD),
+            (zmq.MAXMSGSIZE, max(largest_bytes, MAX_HEADER_BYTES)),
+            (zmq.RECONNECT_IVL, -1 if once else 20),
+            (zmq.RECONNECT_IVL_MAX, 0 if once else 500),
+        )
+        super().__init__(zmq.DEALER, options, context)
+        try:
+            self._socket.connect(str(where))
+        except zmq.ZMQError as error:
+            self.close()
+            raise _bad_endpoint(endpoint, error) from None
+
+    @property
+    def connected(self) -> bool:
+        """Whether something can be sent."""
+        return not self._socket.closed and bool(self._events() & _WRITABLE)
+
+    @property
+    def was_connected(self) -> bool:
+        """As of the last look for messages or connections."""
+        return not self._socket.closed and bool(self._last_events & _WRITABLE)
+
+    def send(self, parts: Sequence[Buffer]) -> bool:
+        """Hand over a message; False when there is no connection."""
+        return self._send(parts)
+
+    def receive(self) -> Iterator[Parts]:
+        return self._receive()
+
+
+class Router(_Socket):
+    """The MEC's end: every message has the peer it comes from or goes to.
+
+    The library has no limit on the parts of one message and keeps them until the last one has come. So when the process
+    has grown by ``most_growth_bytes`` the socket is closed, with all connections and what was half received over them,
+    and a new one listens at the same place. Devices connect again within a second or so. ``on_full`` is told.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        largest_bytes: int = MAX_PART_BYTES,
+        most_growth_bytes: int = _MOST_GROWTH_BYTES,
+        on_full: Callable[[], None] = lambda: None,
+    ) -> None:
+        where = parse_bind(endpoint)
+        self._memory = MemoryWatch(time.perf_counter, most_growth_bytes)
+        self._on_full = on_full
+        self._options = (
+            *_Limits.MEC,
+            (zmq.IPV6, int(where.is_ipv6 or (where.host == "*" and socket.has_dualstack_ipv6()))),
+            (zmq.RCVHWM, _REQUESTS_UNREAD),
+            (zmq.MAXMSGSIZE, largest_bytes),
+            (zmq.ROUTER_MANDATORY, 0),
+        )
+        super().__init__(zmq.ROUTER, self._options, None)
+        try:
+            self._bind(where)
+        except zmq.ZMQError as error:
+            self.close()
+            if error.errno == errno.EADDRINUSE:
+                text = f"cannot bind {endpoint}: the port is in use; stop what holds it, or bind another port"
+                raise FailureError(text) from None
+            raise _bad_endpoint(endpoint, error) from None
+        bound = self._socket.get(zmq.LAST_ENDPOINT)
+        self._endpoint = bound.decode() if isinstance(bound, bytes) else str(bound)
+
+    @property
+    def endpoint(self) -> str:
+        """Where it is really bound (a port chosen by the system included)."""
+        return self._endpoint
+
+    def settle(self) -> None:
+        """What the process has loaded until now is not growth."""
+        self._memory.reset()
+
+    def send(self, peer: bytes, parts: Sequence[Buffer]) -> bool:
+        """Hand over a message; a peer that left or does not read loses it."""
+        return self._send([peer, *parts])
+
+    def receive(self) -> Iterator[tuple[bytes, Parts]]:
+        if self._memory.is_filling():
+            self._start_anew()
+            self._memory.reset()
+            self._on_full()
+        return ((bytes(parts[0]), parts[1:]) for parts in self._receive())
+
+    def _start_anew(self) -> None:
+        """Give up every connection, and listen again at the same place as soon as the system has freed it."""
+        where, end_s = parse_bind(self._endpoint), time.perf_counter() + _REBIND_S
+        self._socket.close(linger=0)
+        self._open(zmq.ROUTER, self._options)
+        while True:
+            try:
+                return self._bind(where)
+            except zmq.ZMQError as error:
+                if error.errno != errno.EADDRINUSE or time.perf_counter() > end_s:
+                    raise
+            select.select([], [], [], 0.005)
+
+    def _bind(self, where: BindEndpoint) -> None:
+        """A machine whose IPv6 is switched off still has its other addresses."""
+        try:
+            self._socket.bind(str(_with_address(where)))
+        except zmq.ZMQError as error:
+            if where.host != "*" or error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise
+            self._socket.set(zmq.IPV6, 0)
+            self._socket.bind(str(where))
+
+
+def _with_address(where: BindEndpoint) -> BindEndpoint:
+    """The library looks no names up when it binds, so that is done here; an interface has a name as well."""
+    if where.host == "*" or where.is_ipv6:
+        return where
+    try:
+        rows = socket.getaddrinfo(where.host, None, socket.AF_INET, socket.SOCK_STREAM)
+    except OSError:
+        return where
+    return BindEndpoint(str(rows[0][4][0]), where.port)
+
+
+def _bad_endpoint(endpoint: str, error: zmq.ZMQError) -> UsageError:
+    return UsageError(f"endpoint {endpoint!r}: {error.strerror.lower()}; expected tcp://HOST:PORT")

@@ -1,0 +1,1 @@
+"""The MEC server: it runs tail segments for many devices."""

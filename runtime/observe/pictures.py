@@ -1,0 +1,246 @@
+"""What did a run look like? Frames with their answers, decisions and latencies, as a strip or as a video.
+
+A workload draws its own predictions (``Workload.draw``); everything around them is the same for all: a panel is a
+frame over a caption with the status, the latency against the deadline, and the decision. OpenCV alone is needed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from controller.errors import FailureError, UsageError
+from controller.records import Outcome
+from runtime.files.atomic import appearing, write_whole
+from runtime.files.masking import shown
+from runtime.sources.capture import open_capture, pictures
+from runtime.workloads.base import Image
+from runtime.workloads.drawing import FAINT, GREY, INK, WHITE, Colour, blank, text_width, write
+
+Draw = Callable[[Image, Any], Image]  # see Workload.draw
+
+STATUS_COLOURS: dict[str, Colour] = {
+    "ok": (80, 175, 76),
+    "skipped": (200, 150, 60),
+    "cached": (200, 150, 60),
+    "filtered": (200, 150, 60),
+    "fallback": (30, 160, 240),
+    "late": (60, 60, 225),
+    "dropped": GREY,
+}
+PANEL_WIDTH_PX = 480  # of a strip
+VIDEO_WIDTH_PX = 640
+TEXT = 0.58  # size of letters; still legible at half the size of the picture
+TROUGH: Colour = (70, 66, 62)
+CAPTION_HEIGHT_PX = 86
+MARGIN_PX = 10
+#: Latency bars end at so many deadlines.
+BAR_DEADLINES = 1.5
+STRIP_PANELS = 6
+STRIP_COLUMNS = 3
+#: OpenCV's codec of each kind of file: those that its own builds can write everywhere.
+VIDEO_CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
+PICTURE_SUFFIXES = (*VIDEO_CODECS, ".png")
+
+
+def check_picture_path(path: Path, option: str) -> None:
+    """UsageError unless a file of that name can be written."""
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise UsageError(f"{option} {path}; expected a name that ends in one of: {' '.join(PICTURE_SUFFIXES)}")
+    folder = path.absolute().parent
+    if not folder.is_dir() or path.is_dir():
+        raise UsageError(f"{option} {path}; expected a file in a folder that exists")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{option} {path}; expected a file in a folder that can be written to")
+
+
+# One frame --------------------------------------------------------------------------------------------------
+
+
+def panel(image: Image, outcome: Outcome, draw: Draw, width_px: int = PANEL_WIDTH_PX) -> Image:
+    """A frame with its answer, over what was decided and how it went."""
+    return np.vstack((scaled(draw(image, outcome.prediction), width_px), _caption(outcome, width_px)))
+
+
+def scaled(image: Image, width_px: int) -> Image:
+    """The same at another width."""
+    scale = width_px / image.shape[1]
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, (width_px, round(image.shape[0] * scale)), interpolation=how), np.uint8)
+
+
+def _caption(outcome: Outcome, width_px: int) -> Image:
+    caption = blank(CAPTION_HEIGHT_PX, width_px)
+    status = outcome.status.value
+    colour = STATUS_COLOURS.get(status, GREY)
+    cv2.rectangle(caption, (0, 0), (width_px, 3), colour, -1)
+    right = _chip(caption, status, colour)
+    write(caption, f"frame {outcome.source_index}", (right + 10, 29), TEXT)
+    write(caption, _latency(outcome), (width_px - MARGIN_PX, 29), TEXT, align="right")
+    _latency_bar(caption, outcome, colour)
+    score = "" if outcome.score is None or outcome.prediction is None else f"score {outcome.score:.2f}"
+    decided, room = _decided(outcome), width_px - 4 * MARGIN_PX - text_width(score, TEXT)
+    write(caption, decided, (MARGIN_PX, 75), TEXT * min(1.0, room / max(text_width(decided, TEXT), 1)), FAINT)
+    write(caption, score, (width_px - MARGIN_PX, 75), TEXT, align="right")
+    return caption
+
+
+def _chip(caption: Image, text: str, colour: Colour) -> int:
+    """The status on its colour; where it ends."""
+    right = MARGIN_PX + text_width(text, TEXT) + 16
+    cv2.rectangle(caption, (MARGIN_PX, 11), (right, 36), colour, -1)
+    write(caption, text, (MARGIN_PX + 8, 29), TEXT, WHITE)
+    return right
+
+
+def _decided(outcome: Outcome) -> str:
+    if outcome.status.reused:
+        return "not run: the last answer stands"
+    return "not decided" if outcome.decision is None else outcome.decision.label
+
+
+def _latency(outcome: Outcome) -> str:
+    if outcome.prediction is None:
+        return f"no answer, deadline {outcome.deadline_ms:.0f} ms"
+    return f"{outcome.latency_ms:.0f} of {outcome.deadline_ms:.0f} ms"
+
+
+def _latency_bar(caption: Image, outcome: Outcome, colour: Colour) -> None:
+    """Latency as a length, the deadline as a tick."""
+    left, right = MARGIN_PX, caption.shape[1] - MARGIN_PX
+    span_px = (right - left) / BAR_DEADLINES
+    cv2.rectangle(caption, (left, 45), (right, 52), TROUGH, -1)
+    if outcome.prediction is not None:
+        share = min(outcome.latency_ms / outcome.deadline_ms, BAR_DEADLINES)
+        cv2.rectangle(caption, (left, 45), (left + round(share * span_px), 52), colour, -1)
+    tick = left + round(span_px)
+    cv2.rectangle(caption, (tick - 1, 41), (tick, 56), INK, -1)
+
+
+# Many frames ------------------------------------------------------------------------------------------------
+
+
+def write_pictures(
+    path: Path, outcomes: Sequence[Outcome], replay: Callable[[Sequence[int]], Iterator[Image]], draw: Draw, fps: float
+) -> None:
+    """A strip (.png) or a video of a run, its pictures taken from ``replay`` (``Source.replay``)."""
+    ordered = sorted(outcomes, key=lambda outcome: outcome.frame)
+    is_strip = path.suffix.lower() == ".png"
+    if is_strip:
+        ordered = _spread(ordered, STRIP_PANELS)
+    width_px = PANEL_WIDTH_PX if is_strip else VIDEO_WIDTH_PX
+    images = replay([outcome.source_index for outcome in ordered])
+    panels = (panel(image, outcome, draw, width_px) for image, outcome in zip(images, ordered, strict=False))
+    if is_strip:
+        write_png(path, grid(list(panels), STRIP_COLUMNS))
+    else:
+        write_video(path, panels, fps)
+
+
+def draw_strip(workload: str, outcomes: Sequence[Outcome], path: Path) -> None:
+    """A run over a workload's own test samples as a strip."""
+    from runtime.sources.samples import Samples
+    from runtime.workloads.base import get_workload
+
+    work = get_workload(workload)
+    write_pictures(path, outcomes, Samples(work).replay, work.draw, 0.0)
+
+
+def _spread(outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
+    """So many, evenly over the run."""
+    if len(outcomes) <= count:
+        return list(outcomes)
+    return [outcomes[(2 * i + 1) * len(outcomes) // (2 * count)] for i in range(count)]
+
+
+def grid(panels: Sequence[Image], columns: int) -> Image:
+    """Panels of one size in rows, with gaps between them."""
+    if not panels:
+        raise FailureError("there is no frame to draw")
+    height, width = panels[0].shape[:2]
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    sheet = blank(rows * (height + MARGIN_PX) + MARGIN_PX, columns * (width + MARGIN_PX) + MARGIN_PX, WHITE)
+    for place, image in enumerate(panels):
+        top = MARGIN_PX + place // columns * (height + MARGIN_PX)
+        left = MARGIN_PX + place % columns * (width + MARGIN_PX)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def write_png(path: Path, image: Image) -> None:
+    with _errors_of_opencv(path):
+        there, data = cv2.imencode(".png", image)
+    if not there:
+        raise FailureError(f"cannot write {path}: OpenCV cannot encode this picture")
+    write_whole(path, data.tobytes())
+
+
+def write_video(path: Path, panels: Iterable[Image], fps: float) -> None:
+    """Panels of one size as a video."""
+    with _errors_of_opencv(path), appearing(path) as partial:
+        count = _write_frames(partial, path, panels, fps)
+        if not count:
+            raise FailureError("there is no frame to draw")
+        if (readable := _frames_in(partial)) != count:
+            # The writer says nothing of a disk that is full; the file does.
+            raise FailureError(f"cannot write {path}: {readable} of {count} frames are in it; is the disk full?")
+
+
+@contextmanager
+def _errors_of_opencv(path: Path) -> Iterator[None]:
+    """One line for what a library says while a file is made."""
+    try:
+        yield
+    except OSError as error:
+        raise FailureError(f"cannot write {path}: {error.strerror or error}") from None
+    except (cv2.error, MemoryError) as error:
+        raise FailureError(f"cannot write {path}: {shown(str(error) or 'no memory')}") from None
+
+
+def _write_frames(partial: Path, path: Path, panels: Iterable[Image], fps: float) -> int:
+    """How many were handed to the writer."""
+    writer, count = None, 0
+    try:
+        for image in panels:
+            if writer is None:
+                codec = cv2.VideoWriter.fourcc(*VIDEO_CODECS[path.suffix.lower()])
+                writer = cv2.VideoWriter(str(partial), codec, fps, image.shape[1::-1])
+                if not writer.isOpened():
+                    raise FailureError(f"cannot write {path}: OpenCV cannot write such a video into this folder")
+            writer.write(image)
+            count += 1
+    finally:
+        if writer is not None:
+            writer.release()
+    return count
+
+
+def _frames_in(path: Path) -> int:
+    """How many whole frames a video has. All are read; only the last are decoded, for it breaks off at its end."""
+    packets = open_capture(os.path.abspath(path), packets=True)
+    if packets is None:
+        return 0
+    count = sum(1 for _ in pictures(packets))
+    packets.release()
+    frames = open_capture(os.path.abspath(path))
+    if frames is None or _is_cut_off(path):
+        return max(count - 1, 0)
+    tail = min(count, 3)
+    frames.set(cv2.CAP_PROP_POS_FRAMES, count - tail)
+    decoded = sum(1 for _ in pictures(frames))
+    frames.release()
+    return count - tail + min(decoded, tail)
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether an AVI ends before its header says; an MP4 that does cannot even be opened."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    return head.startswith(b"RIFF") and int.from_bytes(head[4:], "little") + len(head) > path.stat().st_size

@@ -1,0 +1,1 @@
+"""How long segments take on this machine, measured and stored."""

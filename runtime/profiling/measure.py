@@ -1,0 +1,206 @@
+"""How long do heads, tails and layers take here? The measurements of `mecpilot profile`.
+
+One thread. Everything is timed in turn, in a new random order every round, so that a slow minute of the machine hits
+all alike and each segment finds the caches as another one left them, as in a daemon whose decisions change. The clock
+counts what the thread computes, not what the machine gave to others meanwhile; reported are medians.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from controller.predict.regression import (
+    LayerModel,
+    LayerSample,
+    fit_layers,
+    predict_layers_s,
+    prediction_error,
+)
+from controller.records import Decision, Floats
+from controller.space import NO_PAYLOAD
+from runtime.bundles.bundle import Bundle
+from runtime.inference.segments import Segments
+from runtime.profiling.layer_parts import Part, PartKey, part_keys, parts_of
+from runtime.profiling.profile import (
+    Errors,
+    Machine,
+    SegmentKey,
+    SegmentTime,
+    Side,
+    SideProfile,
+    head_key,
+    tail_key,
+)
+from runtime.workloads.base import Image, Workload
+
+WARM_UP_ROUNDS = 2
+MIN_ROUNDS = 8
+#: Frames that take turns, because the codecs' times depend on what is in the picture.
+FRAMES = 4
+
+Progress = Callable[[float], None]  # gets the fraction that is done
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentTask:
+    """One head or tail to be timed; ``calls[i]`` runs it on frame i."""
+
+    key: SegmentKey
+    decision: Decision
+    calls: tuple[Call, ...]
+
+
+def measure_sides(
+    bundle: Bundle, workload: Workload, sides: Sequence[Side], budget_s: float, progress: Progress
+) -> dict[Side, SideProfile]:
+    """Profile the given sides on this machine, for about ``budget_s`` seconds in all."""
+    torch.set_num_threads(1)
+    segments = Segments(bundle, workload)
+    images = [workload.sample(index, "validation")[0] for index in range(FRAMES)]
+    parts = parts_of(segments, images[0])
+    tasks = {side: list(_segment_tasks(side, segments, images)) for side in sides}
+    calls = [task.calls for side in sides for task in tasks[side]]
+    layer_calls = [(call,) * FRAMES for part in parts.values() for call in part.calls]
+    seconds = _timed_rounds(calls + layer_calls, budget_s, progress)
+    layers = _LayerTimes(parts, np.median(seconds[len(calls) :], axis=1))
+    machine = Machine(_cpu_model(), str(torch.__version__), torch.get_num_threads(), seconds.shape[1])
+    found: dict[Side, SideProfile] = {}
+    start = 0
+    for side in sides:
+        stop = start + len(tasks[side])
+        found[side] = _side_profile(segments, side, tasks[side], seconds[start:stop], layers, machine)
+        start = stop
+    return found
+
+
+def _segment_tasks(side: Side, segments: Segments, images: Sequence[Image]) -> Iterator[SegmentTask]:
+    seen: set[SegmentKey] = set()
+    for decision in segments.bundle.space.decisions:
+        key = head_key(decision) if side == "device" else tail_key(decision)
+        if key in seen or (side == "mec" and decision.payload == NO_PAYLOAD):
+            continue
+        seen.add(key)
+        if side == "device":
+            calls: tuple[Call, ...] = tuple(partial(segments.head, image, decision) for image in images)
+        else:
+            payloads = [segments.head(image, decision).payload for image in images]
+            calls = tuple(partial(segments.tail, payload, decision) for payload in payloads)
+        yield SegmentTask(key, decision, calls)
+
+
+@torch.inference_mode()
+def _timed_rounds(calls: Sequence[Sequence[Call]], budget_s: float, progress: Progress) -> Floats:
+    """(calls, rounds) seconds; round r runs ``calls[i][r % FRAMES]``."""
+    rng = np.random.default_rng(0)
+    rounds: list[Floats] = []
+    begin = time.perf_counter()
+    with _no_garbage_collection():
+        while len(rounds) < WARM_UP_ROUNDS + MIN_ROUNDS or time.perf_counter() - begin < budget_s:
+            frame = len(rounds) % FRAMES
+            rounds.append(_one_round([call[frame] for call in calls], rng.permutation(len(calls)).tolist()))
+            progress(min(1.0, (time.perf_counter() - begin) / budget_s))
+    return np.stack(rounds[WARM_UP_ROUNDS:], axis=1)
+
+
+def _one_round(calls: Sequence[Call], order: Sequence[int]) -> Floats:
+    # On a wall clock most runs of a 1.5-ms segment were interrupted at a load of 5 on 2 cores: median 5.7 ms.
+    clock = time.thread_time
+    taken = np.empty(len(calls))
+    for index in order:
+        call = calls[index]
+        begin = clock()
+        call()
+        taken[index] = clock() - begin
+    return taken
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+class _LayerTimes:
+    """Median times of all layers, and what regressions fitted on them predict."""
+
+    def __init__(self, parts: Mapping[PartKey, Part], median_s: Floats) -> None:
+        self._parts = parts
+        samples: dict[PartKey, list[LayerSample]] = {}
+        times = iter(median_s.tolist())
+        for key, part in parts.items():
+            samples[key] = [LayerSample(info.kind, info.regressors, next(times)) for info in part.layers]
+        everything = [sample for found in samples.values() for sample in found]
+        self.measured_s = {key: sum(sample.measured_s for sample in found) for key, found in samples.items()}
+        self.regressions = fit_layers(everything)
+        #: By fold: fitted on the other fold only. A kind that occurs in one fold alone has no other choice.
+        self._held_out = tuple(
+            self.regressions | fit_layers(s for key, found in samples.items() for s in found if parts[key].fold != fold)
+            for fold in (0, 1)
+        )
+
+    def predicted_s(self, key: PartKey) -> float:
+        """By the regressions of all layers: what a profile ships."""
+        return _sum_s(self.regressions, self._parts[key])
+
+    def held_out_s(self, key: PartKey) -> float:
+        """By regressions that never saw this part."""
+        return _sum_s(self._held_out[self._parts[key].fold], self._parts[key])
+
+
+def _sum_s(models: Mapping[str, LayerModel], part: Part) -> float:
+    return predict_layers_s(models, [(info.kind, info.regressors) for info in part.layers])
+
+
+def _side_profile(
+    segments: Segments,
+    side: Side,
+    tasks: Sequence[SegmentTask],
+    seconds: Floats,
+    layers: _LayerTimes,
+    machine: Machine,
+) -> SideProfile:
+    """Medians, predictions and their errors; ``seconds`` is (tasks, rounds)."""
+    keys = [part_keys(segments, task.decision, side) for task in tasks]
+    median_s = np.median(seconds, axis=1)
+    p95_s = np.quantile(seconds, 0.95, axis=1)
+    predicted_s = [sum(layers.predicted_s(key) for key in parts) for parts in keys]
+    held_out_s = np.array([sum(layers.held_out_s(key) for key in parts) for parts in keys])
+    summed_s = np.array([sum(layers.measured_s[key] for key in parts) for parts in keys])
+    half = seconds.shape[1] // 2
+    first_s, second_s = np.median(seconds[:, :half], axis=1), np.median(seconds[:, half:], axis=1)
+    return SideProfile(
+        machine,
+        tuple(
+            SegmentTime(task.key, float(median), float(p95), predicted)
+            for task, median, p95, predicted in zip(tasks, median_s, p95_s, predicted_s, strict=True)
+        ),
+        layers.regressions,
+        Errors(
+            regression=prediction_error(held_out_s, median_s),
+            layers=prediction_error(summed_s, median_s),
+            segments=prediction_error(first_s, second_s),
+        ),
+    )
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "unknown"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")

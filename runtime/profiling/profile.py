@@ -1,0 +1,245 @@
+"""What do the decisions of a bundle cost on this machine? The profile file, and the CostTable made from it.
+
+A profile has two sides. The device's holds the time of every head, the MEC's of every tail, and both the layer
+regressions of Edgent with their errors. It belongs to one bundle, by digest. Times are medians of CPU time, one thread.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from controller.costs import CostTable
+from controller.errors import FailureError, UsageError
+from controller.predict.regression import LayerModel, PredictionError
+from controller.records import Decision, Floats
+from controller.scenario import ScenarioRange
+from controller.shortlist import shortlist
+from controller.space import NO_PAYLOAD
+from runtime.bundles.bundle import Bundle
+from runtime.files.atomic import write_whole
+from runtime.files.fetch import cache_dir
+from runtime.files.provenance import GIVEN, OWN, SHIPPED, Used, used
+from runtime.files.reading import read_bounded
+from runtime.files.shipped import shipped_dir
+
+FORMAT_VERSION = 1
+SHIPPED_DIR = shipped_dir("profiles")
+
+Side = Literal["device", "mec"]
+SIDES: tuple[Side, ...] = ("device", "mec")
+#: Where costs come from: segments measured as a whole, or the sum of the regressions of their layers.
+Source = Literal["measured", "regression"]
+
+
+class SegmentKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a segment's time depends on; fields that it does not depend on are "" and -1."""
+
+    model: str
+    resolution_px: int
+    partition_point: int
+    exit_branch: int
+    codec: str
+
+
+class SegmentTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Measured and predicted time of one head or tail."""
+
+    key: SegmentKey
+    median_s: float
+    p95_s: float
+    regression_s: float  # predicted by the sum of the layer regressions
+
+
+class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where and how was measured."""
+
+    cpu: str
+    torch: str
+    threads: int
+    rounds: int  # measurements per segment
+
+
+class Errors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How well each way of predicting meets the measured segments of this side."""
+
+    regression: PredictionError  # layer regressions summed, on cuts not used for the fit
+    layers: PredictionError  # measured layers summed
+    segments: PredictionError  # the second half of the rounds, predicted by the first
+
+
+class SideProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Heads (device) or tails (MEC)."""
+
+    machine: Machine
+    segments: tuple[SegmentTime, ...]
+    regressions: dict[str, LayerModel]
+    errors: Errors
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file. A side that was not measured is null."""
+
+    format_version: int
+    workload: str
+    bundle_digest: str
+    device: SideProfile | None
+    mec: SideProfile | None
+
+
+def head_key(decision: Decision) -> SegmentKey:
+    """A head depends on the exit only when the device answers, and on no model when it sends the image."""
+    d = decision
+    if d.payload == NO_PAYLOAD:
+        return SegmentKey(d.model, d.resolution_px, d.partition_point, d.exit_branch, d.payload)
+    return SegmentKey(d.model if d.partition_point else "", d.resolution_px, d.partition_point, -1, d.payload)
+
+
+def tail_key(decision: Decision) -> SegmentKey:
+    """A tail depends on everything."""
+    d = decision
+    return SegmentKey(d.model, d.resolution_px, d.partition_point, d.exit_branch, d.payload)
+
+
+def load_costs(bundle: Bundle, profile_path: Path | None = None, source: Source = "measured") -> CostTable:
+    """Costs of every legal decision of the bundle, from the profile that ``find_profile`` finds."""
+    return cost_table(bundle, read_profile(find_profile(bundle, profile_path)[0], bundle), source)
+
+
+def candidates(costs: CostTable, usual: ScenarioRange) -> CostTable:
+    """The decisions worth choosing from under a workload's usual conditions: what controllers and the policy see."""
+    return costs.take(shortlist(costs, usual))
+
+
+def cost_table(bundle: Bundle, profile: Profile, source: Source = "measured") -> CostTable:
+    """Join a bundle's decisions, accuracy and payloads with the times of a profile."""
+    decisions = bundle.space.decisions
+    offloaded = ~bundle.space.device_only
+    head_s = _times(profile, "device", [head_key(d) for d in decisions], source)
+    mec_s = np.zeros(len(decisions))
+    sent = [tail_key(d) for d, away in zip(decisions, offloaded, strict=True) if away]
+    mec_s[offloaded] = _times(profile, "mec", sent, source)
+    accuracy = np.array([variant.accuracy["validation"] for variant in bundle.manifest.variants])
+    payloads = [bundle.payload(decision) for decision in decisions]
+    return CostTable(
+        bundle.space,
+        accuracy[bundle.space.variant],
+        head_s,
+        np.array([payload.mean_bytes for payload in payloads]),
+        np.array([payload.std_bytes for payload in payloads]),
+        mec_s,
+        lagged_accuracy=_lagged_accuracy(bundle),
+    )
+
+
+def _lagged_accuracy(bundle: Bundle) -> Floats | None:
+    """(C, lags) mean over the validation split; None for a bundle whose samples are no stream."""
+    if bundle.manifest.frame_intervals == (1,):
+        return None
+    lagged = bundle.recorded("validation").lagged
+    if lagged is None:
+        raise FailureError(f"{bundle.directory} has frame intervals but no lagged scores; train it anew")
+    return np.asarray(lagged.mean(axis=2, dtype=float).T[bundle.space.variant])
+
+
+def _times(profile: Profile, side: Side, keys: list[SegmentKey], source: Source) -> Floats:
+    measured = getattr(profile, side)
+    if measured is None:
+        raise UsageError(f"the profile has no {side} side; add one with `mecpilot profile --side {side} --merge FILE`")
+    field = "median_s" if source == "measured" else "regression_s"
+    time_of = {segment.key: getattr(segment, field) for segment in measured.segments}
+    missing = [key for key in keys if key not in time_of]
+    if missing:
+        raise UsageError(f"the profile lacks the {side}'s time of {missing[0]}; run {_command(profile.workload)} again")
+    return np.array([time_of[key] for key in keys])
+
+
+def default_out(bundle: Bundle) -> Path:
+    """Where `mecpilot profile` writes, and `load_costs` looks first."""
+    return cache_dir() / "profiles" / f"{bundle.workload}-{bundle.digest[:16]}.json"
+
+
+def shipped_path(workload: str) -> Path:
+    """The profile that comes with mecpilot for a workload's shipped bundle."""
+    return SHIPPED_DIR / f"{workload}.json"
+
+
+def find_profile(bundle: Bundle, given: Path | None = None) -> tuple[Path, str]:
+    """The profile to use, and where it comes from (``runtime.files.provenance``).
+
+    The given file; the word "shipped" means the one that is shipped for the workload. Without: the profile of this
+    bundle in the user's cache, else the shipped one.
+    """
+    own, shipped = default_out(bundle), shipped_path(bundle.workload)
+    if given is not None and given != Path(SHIPPED):
+        return given, GIVEN
+    if given is None and os.path.isfile(own):
+        return own, OWN
+    if not os.path.isfile(shipped):
+        raise UsageError(
+            f"there is no profile of the bundle {bundle.digest[:12]}...; run {_command(bundle.workload)} first"
+        )
+    return shipped, SHIPPED
+
+
+def used_profile(bundle: Bundle, given: Path | None = None) -> Used:
+    """What a result says about its profile."""
+    return used(*find_profile(bundle, given))
+
+
+def shipped_slowdown(bundle: Bundle, path: Path) -> float:
+    """Head times of the shipped profile over those of the one at ``path``, in the median.
+
+    Slowdowns count from the machine's own profile, so a device of slowdown s on the machine of the shipped profile is
+    one of s times this here.
+    """
+    told_s, here_s = (load_costs(bundle, p).head_s for p in (shipped_path(bundle.workload), path))
+    return float(np.median(told_s / here_s))
+
+
+def read_profile(path: Path, bundle: Bundle | None = None) -> Profile:
+    """The profile in a file; UsageError when it is none, or not of this bundle."""
+    try:
+        data = read_bounded(path)
+        version = msgspec.json.decode(data, type=_Version).format_version
+        if version != FORMAT_VERSION:
+            raise UsageError(f"{path}: got profile format {version}, expected {FORMAT_VERSION}; run `mecpilot profile`")
+        profile = msgspec.json.decode(data, type=Profile)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; expected a file that `mecpilot profile` wrote") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is not a profile ({error}); expected a file that `mecpilot profile` wrote") from None
+    if bundle is not None and profile.bundle_digest != bundle.digest:
+        raise UsageError(
+            f"{path} was measured with bundle {profile.bundle_digest[:12]}..., but this is bundle "
+            f"{bundle.digest[:12]}...; run {_command(bundle.workload)}"
+        )
+    return profile
+
+
+class _Version(msgspec.Struct, frozen=True):
+    format_version: int
+
+
+def _command(workload: str) -> str:
+    return f"`mecpilot profile --workload {workload}`"
+
+
+def write_profile(path: Path, profile: Profile) -> None:
+    """Write the file at once, so that no reader sees half of it."""
+    data = msgspec.json.format(msgspec.json.encode(profile, order="deterministic"), indent=1) + b"\n"
+    write_whole(path, data, "the profile", "choose another --out", make_folder=True)
+
+
+def merge(mine: Profile, other: Profile) -> Profile:
+    """Take from another profile of the same bundle the sides that this one lacks."""
+    if mine.bundle_digest != other.bundle_digest:
+        raise UsageError(
+            f"profiles of two bundles, {mine.bundle_digest[:12]}... and {other.bundle_digest[:12]}...; "
+            "expected one: profile both machines with the same bundle"
+        )
+    return msgspec.structs.replace(mine, device=mine.device or other.device, mec=mine.mec or other.mec)

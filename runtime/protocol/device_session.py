@@ -1,0 +1,433 @@
+"""What does the device believe about its MEC, and what should it say next? Events in, actions out, no I/O.
+
+Theory of operation. The device knows its link by what it hears. It says hello until it is welcomed (WAITING), then
+counts the link as UP. While it is up it pings every ``HEARTBEAT_S``. When something it sent has been followed by
+silence for ``SILENCE_S``, the link is DOWN: everything in flight is lost. Silence is counted from the first message
+since the peer was last heard, less the time by which ticks came late, so a device that was itself asleep does not blame
+the MEC. A MEC with another bundle REFUSED us; we ask again, seldom, because it may be redeployed.
+
+A link that is not up gets a new connection at once, and another one every ``RETRY_S`` until a peer speaks: nothing
+tells a device whether its old connection is slow, or was forgotten by a router, or leads to a host that is dead. Hello
+is said at every heartbeat and as soon as a connection is there. Any legal message brings a DOWN link back UP.
+
+The table says which message is legal in which state. It cannot say these things: a reply must belong to a request that
+is still open (a smaller id is merely late or twice; an id never issued is a lie), must have the shape that was asked
+for and finite outputs, and cannot have spent more time on the MEC than passed here. A peer that breaks a rule costs the
+request it named, never the session. One that does so again and again, that floods us, or that leaves as soon as it has
+welcomed us is left alone for a while (``runtime.protocol.conduct``).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from controller.errors import RemoteProtocolError
+from runtime.protocol import wire
+from runtime.protocol.conduct import Conduct
+from runtime.protocol.old_wire import OLD_VERSIONS, old_hello
+from runtime.protocol.wire import Buffer
+
+HEARTBEAT_S = 0.25
+SILENCE_S = 3 * HEARTBEAT_S
+#: While no peer speaks a new connection is opened this often.
+RETRY_S = 0.75
+REFUSED_RETRY_S = 2.0
+#: After so many hellos without a word, one in the format of an old version: an old MEC would pass over all others.
+_HELLOS_BEFORE_OLD = 4
+#: A reply may claim this much more time than passed here: the MEC's clock runs on while a device's stands still
+#: (live training stops it while the learner thinks). A smaller lie only makes one bandwidth sample too large.
+_TIME_SLACK_MS = 250.0
+#: No exit of any model comes near: what lies beyond was not computed but made up, or broke on the way.
+_LARGEST_OUTPUT = 1e6
+
+
+class LinkState(enum.Enum):
+    WAITING = "waiting"
+    UP = "up"
+    DOWN = "down"
+    REFUSED = "refused"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Transmit:
+    """Hand this to the link."""
+
+    message: wire.Sendable
+    buffer: Buffer = b""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanged:
+    """The link is now up, or is not, and why."""
+
+    state: LinkState
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A good reply to an open request."""
+
+    reply: wire.InferReply
+    outputs: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """These requests will not be answered."""
+
+    request_ids: tuple[int, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expired(Unanswered):
+    """One that waited in vain: how long tells of the MEC what a reply would have told."""
+
+    queue_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Echoed:
+    """A ping of this many bytes came back after this long."""
+
+    padding_bytes: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PeerFault:
+    """The MEC broke the protocol; to be counted."""
+
+    error: RemoteProtocolError
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """Open a new connection; what was used before is not heard again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """Close every connection: the peer is left alone until the next ``Reconnect``."""
+
+
+Action = Transmit | LinkChanged | Answered | Unanswered | Echoed | PeerFault | Reconnect | Disconnect
+Actions = list[Action]
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A request that was sent and not answered."""
+
+    sent_s: float
+    output_shape: tuple[int, ...]
+
+    def lie(self, claimed_ms: float, now_s: float) -> str:
+        """What is wrong with a MEC that says it had the request for so long; "" when it may be true."""
+        elapsed_ms = (now_s - self.sent_s) * 1e3
+        credible = claimed_ms <= elapsed_ms + _TIME_SLACK_MS
+        return "" if credible else f"got {claimed_ms:.1f} ms at the MEC; expected at most {elapsed_ms:.1f}"
+
+
+class DeviceSession:
+    """One device's conversation with one MEC. Owns request ids, the open requests and the link's state."""
+
+    def __init__(self, device: str, held: wire.Held) -> None:
+        self.state = LinkState.WAITING
+        self.mec_slowdown = 1.0
+        self.faults = 0
+        self.stale_replies = 0
+        self._hello = wire.Hello(device, held)
+        self._held = held
+        self._hellos = 0  # since something was heard
+        self._instance = ""
+        self._open: dict[int, _Open] = {}  # in the order of sending
+        self._pings: dict[int, tuple[float, int]] = {}  # id -> sent at, padding
+        self._last_id = 0
+        self._unheard_since_s: float | None = None
+        self._next_tick_s = -math.inf
+        self._retry_s = math.inf  # when to ask for a new connection; the first one is there from the start
+        self._up_s = math.inf  # since when the link is up
+        self._spoke_since_up = False  # a peer that only ever welcomes us may be filling our memory with half a message
+        self._now_s = 0.0  # of the last event that had a time
+        self._deaf = False  # what comes now came over a connection that is given up
+        self._conduct = Conduct()
+
+    # What the device does -----------------------------------------------------------------------------------
+
+    def request(self, request: wire.InferRequest, output_shape: tuple[int, ...], now_s: float) -> None:
+        """Note that a request with an id from ``next_id`` is being sent."""
+        self._open[request.request_id] = _Open(now_s, output_shape)
+        self._spoke(now_s)
+
+    def next_id(self) -> int:
+        self._last_id = wire.next_id(self._last_id)
+        return self._last_id
+
+    def probe(self, padding_bytes: int, now_s: float) -> Actions:
+        """Ping with padding: its echo tells what the uplink carries."""
+        ping_id = self.next_id()
+        self._pings[ping_id] = (now_s, padding_bytes)
+        self._spoke(now_s)
+        return [Transmit(wire.Ping(ping_id), bytes(padding_bytes))]
+
+    def unsendable(self, now_s: float) -> Actions:
+        """The connection is gone."""
+        if self.state is LinkState.REFUSED:
+            self._retry_s = self._next_tick_s = min(self._next_tick_s, now_s + HEARTBEAT_S)
+        return self._ended("the connection is gone", now_s) if self.state is LinkState.UP else []
+
+    def connected(self, now_s: float) -> None:
+        """A connection is there: say hello now rather than at the next heartbeat."""
+        if self.state in (LinkState.WAITING, LinkState.DOWN):
+            self._next_tick_s = now_s
+
+    def close(self) -> Actions:
+        """Say good-bye; may be called twice."""
+        leaving = self.state is LinkState.UP
+        self.state = LinkState.CLOSED
+        return [Transmit(wire.Bye())] if leaving else []
+
+    # What time does -----------------------------------------------------------------------------------------
+
+    @property
+    def next_tick_s(self) -> float:
+        """When ``tick`` has something to do."""
+        return self._next_tick_s
+
+    def tick(self, now_s: float) -> Actions:
+        """Hello, ping, or notice the silence. Call it after everything received was handed in."""
+        if now_s < self._next_tick_s or self.state is LinkState.CLOSED:
+            return []
+        self._now_s = now_s
+        if self.state is not LinkState.UP:
+            return self._seek(now_s)
+        if self._silent_s(now_s) > SILENCE_S:
+            why = f"nothing heard for {SILENCE_S} s"
+            return self._down(why, now_s) if self._spoke_since_up else self._ended(why, now_s)
+        self._next_tick_s = now_s + HEARTBEAT_S
+        return self.probe(0, now_s)
+
+    def _seek(self, now_s: float) -> Actions:
+        """Hello, over a new connection when the last one has had its time."""
+        refused = self.state is LinkState.REFUSED
+        again: Actions = [Reconnect()] if now_s >= self._retry_s else []
+        self._deaf = self._deaf and not again
+        if again or (not refused and math.isinf(self._retry_s)):
+            self._retry_s = now_s + RETRY_S
+        elif refused:
+            self._retry_s = min(self._retry_s, now_s + RETRY_S)
+        self._next_tick_s = min(now_s + (REFUSED_RETRY_S if refused else HEARTBEAT_S), self._retry_s)
+        self._conduct.said()
+        return [*again, Transmit(self._hello), *self._old_hello()]
+
+    def _old_hello(self) -> Actions:
+        """Makes an old MEC speak, each old version in turn."""
+        self._hellos += 1
+        turn, rest = divmod(self._hellos, _HELLOS_BEFORE_OLD)
+        if rest or self.state is LinkState.REFUSED:
+            return []
+        return [Transmit(wire.Foreign(old_hello(OLD_VERSIONS[-turn % len(OLD_VERSIONS)])))]
+
+    def _silent_s(self, now_s: float) -> float:
+        """How long the MEC has owed us a word. The time by which this tick is late was our own sleep."""
+        if self._unheard_since_s is None:
+            return 0.0
+        asleep_from_s = max(self._next_tick_s, self._unheard_since_s)
+        self._unheard_since_s += max(now_s - asleep_from_s, 0.0)
+        return now_s - self._unheard_since_s
+
+    # What the MEC does --------------------------------------------------------------------------------------
+
+    def receive(self, message: wire.AnyMessage, buffer: Buffer, now_s: float) -> Actions:
+        """Take in one decoded message."""
+        if self._deaf:
+            return []
+        self._now_s = now_s
+        self._conduct.heard(now_s)
+        return self._handled(message, buffer, now_s) + self._judged(now_s)
+
+    def _handled(self, message: wire.AnyMessage, buffer: Buffer, now_s: float) -> Actions:
+        handler = _TABLE.get((self.state, type(message)))
+        if handler is None:
+            return self._fault(f"got {type(message).__name__} while {self.state.value}; expected another message")
+        self._unheard_since_s, self._hellos = None, 0
+        self._spoke_since_up |= self.state is LinkState.UP
+        heard_again = self.state is LinkState.DOWN and isinstance(message, wire.InferReply | wire.Pong)
+        back = self._up("heard again", now_s) if heard_again else []
+        return back + handler(self, message, buffer, now_s)
+
+    def malformed(self, error: RemoteProtocolError, now_s: float) -> Actions:
+        """Bytes arrived that could not be decoded."""
+        if self._deaf:
+            return []
+        self._now_s = now_s
+        self._conduct.heard(now_s)
+        if isinstance(error, wire.OtherVersionError) and self.state not in (LinkState.UP, LinkState.CLOSED):
+            which = f"the MEC speaks protocol {error.version}, this device {wire.VERSION}"
+            return self._refused(f"{which}; install one version on both", now_s) + self._judged(now_s)
+        return self._fault(str(error)) + self._judged(now_s)
+
+    def _welcome(self, message: wire.Welcome, _: Buffer, now_s: float) -> Actions:
+        if why := wire.difference(message.held, self._held):
+            return self._refused(why, now_s)
+        restarted = self._instance not in ("", message.instance)
+        lost = self._lose_open("the MEC restarted") if restarted else []
+        self._instance, self.mec_slowdown = message.instance, message.mec_slowdown
+        return lost + ([] if self.state is LinkState.UP else self._up("welcomed", now_s))
+
+    def _reply(self, message: wire.InferReply, buffer: Buffer, now_s: float) -> Actions:
+        request_id = message.request_id
+        if not wire.was_issued(request_id, self._last_id):
+            return self._fault(f"got a reply to request {request_id}; expected one of at most {self._last_id}")
+        sent = self._open.pop(request_id, None)
+        if sent is None:
+            self.stale_replies += 1
+            return []
+        lie = sent.lie(message.queue_ms + message.mec_ms, now_s)
+        if len(buffer) != 4 * math.prod(sent.output_shape):
+            lie = f"got outputs of {len(buffer)} bytes; expected shape {sent.output_shape} of float32"
+        elif not _credible(buffer):
+            lie = f"got outputs that are not numbers of at most {_LARGEST_OUTPUT:g}; expected those of a model"
+        if lie:
+            return self._blamed(request_id, lie)
+        self._conduct.answered()
+        return [Answered(message, buffer)]
+
+    def _reject(self, message: wire.Reject, _: Buffer, now_s: float) -> Actions:
+        if message.reason is wire.RejectReason.DIGEST:
+            return self._refused(message.text, now_s)
+        if message.reason is wire.RejectReason.NO_SESSION:
+            return self._forgotten("the MEC does not know this device any more", now_s)
+        sent = self._open.pop(message.request_id, None)
+        if sent is None:
+            self.stale_replies += 1
+            return []
+        if lie := sent.lie(message.queue_ms, now_s):
+            return self._blamed(message.request_id, lie)
+        which, why = (message.request_id,), f"{message.reason}: {message.text}"
+        expired = message.reason is wire.RejectReason.EXPIRED
+        return [Expired(which, why, message.queue_ms / 1e3) if expired else Unanswered(which, why)]
+
+    def _pong(self, message: wire.Pong, _: Buffer, now_s: float) -> Actions:
+        sent = self._pings.pop(message.ping_id, None)
+        if sent is None:
+            self.stale_replies += 1
+            return []
+        for older in [ping for ping in self._pings if wire.was_issued(ping, message.ping_id)]:
+            del self._pings[older]  # order is kept on one connection, so these were lost
+        return [Echoed(sent[1], now_s - sent[0])]
+
+    def _bye(self, _message: wire.Bye, _: Buffer, now_s: float) -> Actions:
+        return self._ended("the MEC said good-bye", now_s)
+
+    def _nothing(self, _message: wire.AnyMessage, _: Buffer, _now_s: float) -> Actions:
+        return []
+
+    # Changes of state ---------------------------------------------------------------------------------------
+
+    def _up(self, why: str, now_s: float) -> Actions:
+        self.state = LinkState.UP
+        self._next_tick_s = self._up_s = now_s
+        self._spoke_since_up = False
+        return [LinkChanged(self.state, why)]
+
+    def _down(self, why: str, now_s: float, pause_s: float = 0.0) -> Actions:
+        """Nothing is heard and said any more; a new connection after the pause."""
+        self.state = LinkState.DOWN
+        self._next_tick_s = self._retry_s = now_s + pause_s
+        self._deaf = True
+        self._pings.clear()
+        return [LinkChanged(self.state, why), *self._lose_open(why)]
+
+    def _ended(self, why: str, now_s: float) -> Actions:
+        """The peer ended what was up; one that does nothing else has to wait."""
+        pause_s = self._conduct.ended(now_s - self._up_s)
+        if not pause_s:
+            return self._down(why, now_s)
+        return [*self._down(f"{why} as soon as it was up; next try in {pause_s:g} s", now_s, pause_s), Disconnect()]
+
+    def _refused(self, why: str, now_s: float) -> Actions:
+        known = self.state is LinkState.REFUSED
+        self.state = LinkState.REFUSED
+        self._next_tick_s, self._retry_s = now_s + REFUSED_RETRY_S, math.inf
+        return ([] if known else [LinkChanged(self.state, why)]) + self._lose_open(why)
+
+    def _forgotten(self, why: str, now_s: float) -> Actions:
+        if self.state is LinkState.WAITING:
+            return []
+        if self.state is LinkState.UP and (pause_s := self._conduct.ended(now_s - self._up_s)):
+            return [*self._down(f"{why}, again and again; next try in {pause_s:g} s", now_s, pause_s), Disconnect()]
+        self.state = LinkState.WAITING
+        self._next_tick_s, self._retry_s = now_s, now_s + RETRY_S
+        self._pings.clear()
+        return [LinkChanged(self.state, why), *self._lose_open(why)]
+
+    def _lose_open(self, why: str) -> Actions:
+        lost = tuple(self._open)
+        self._open.clear()
+        return [Unanswered(lost, why)] if lost else []
+
+    def _fault(self, text: str) -> Actions:
+        self.faults += 1
+        self._conduct.fault(self._now_s)
+        return [PeerFault(RemoteProtocolError(text))]
+
+    def _judged(self, now_s: float) -> Actions:
+        """What an event leads to when the peer has gone too far with it."""
+        offence = self._conduct.offence
+        if not offence or self.state is LinkState.CLOSED:
+            return []
+        pause_s = self._conduct.cut_off()
+        return [*self._down(f"cut off for {pause_s:g} s: {offence}", now_s, pause_s), Disconnect()]
+
+    def _blamed(self, request_id: int, lie: str) -> Actions:
+        """A lie about a request is a fault, and no answer."""
+        self._conduct.lied()
+        return [*self._fault(lie), Unanswered((request_id,), lie)]
+
+    def _spoke(self, now_s: float) -> None:
+        self._conduct.said()
+        if self._unheard_since_s is None:
+            self._unheard_since_s = now_s
+
+    def check(self) -> None:
+        """Assert what must hold between any two events (tests call this)."""
+        assert not self._open or self.state is LinkState.UP
+        assert all(wire.was_issued(request_id, self._last_id) for request_id in self._open)
+
+
+def _credible(outputs: Buffer) -> bool:
+    """Whether these float32 can be what an exit gave; not a number compares as false."""
+    values = np.frombuffer(outputs, np.float32)
+    return bool((np.abs(values) <= _LARGEST_OUTPUT).all())
+
+
+_S = DeviceSession
+_TABLE: dict[tuple[LinkState, type], Callable[..., Actions]] = {
+    (LinkState.WAITING, wire.Welcome): _S._welcome,
+    (LinkState.WAITING, wire.Reject): _S._reject,
+    (LinkState.WAITING, wire.InferReply): _S._reply,
+    (LinkState.WAITING, wire.Pong): _S._pong,
+    (LinkState.WAITING, wire.Bye): _S._nothing,
+    (LinkState.UP, wire.Welcome): _S._welcome,
+    (LinkState.UP, wire.InferReply): _S._reply,
+    (LinkState.UP, wire.Reject): _S._reject,
+    (LinkState.UP, wire.Pong): _S._pong,
+    (LinkState.UP, wire.Bye): _S._bye,
+    (LinkState.DOWN, wire.Welcome): _S._welcome,
+    (LinkState.DOWN, wire.InferReply): _S._reply,
+    (LinkState.DOWN, wire.Reject): _S._reject,
+    (LinkState.DOWN, wire.Pong): _S._pong,
+    (LinkState.DOWN, wire.Bye): _S._nothing,
+    (LinkState.REFUSED, wire.Welcome): _S._welcome,
+    (LinkState.REFUSED, wire.Reject): _S._reject,
+    (LinkState.REFUSED, wire.Bye): _S._nothing,
+}

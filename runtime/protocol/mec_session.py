@@ -1,0 +1,154 @@
+"""Who may ask the MEC for what? Each peer's conversation with the MEC: events in, actions out, no I/O.
+
+Theory of operation. A peer is a connection. It is a stranger until its hello shows that it holds what the MEC holds;
+then it is a guest and its requests are admitted, each on its own, since a request carries all it needs. A guest that
+says bye, or that is silent for ``FORGET_S``, is a stranger again. A stranger's request or ping is answered with
+NO_SESSION, so that a device finds out at once that the MEC was restarted. Bytes that are no message are counted; a
+guest is told, a stranger gets nothing (the MEC reflects no traffic), unless they are the hello of an older version: its
+device gets a reject that it can read. Guests are limited in number: the longest silent one leaves first.
+
+What a peer causes to be logged is one of a few sentences, so that repeated ones can be collapsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from controller.errors import RemoteProtocolError
+from runtime.protocol import wire
+from runtime.protocol.old_wire import old_reject
+from runtime.protocol.wire import Buffer, RejectReason
+
+FORGET_S = 30.0
+MAX_GUESTS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SendTo:
+    """Hand this to the transport."""
+
+    peer: bytes
+    message: wire.Sendable
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """A guest's request for the queue."""
+
+    peer: bytes
+    request: wire.InferRequest
+    payload: Buffer
+    arrived_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A device was turned away; to be logged."""
+
+    why: str
+
+
+Action = SendTo | Admit | Refused
+Actions = list[Action]
+
+
+class MecSession:
+    """Every peer of one MEC. Owns who is a guest; the queue of admitted requests is the server's."""
+
+    def __init__(self, instance: str, held: wire.Held, mec_slowdown: float) -> None:
+        self.faults = 0
+        self._held = held
+        self._welcome = wire.Welcome(instance, held, mec_slowdown)
+        self._heard_s: dict[bytes, float] = {}  # guests, longest silent first
+
+    @property
+    def guests(self) -> tuple[bytes, ...]:
+        return tuple(self._heard_s)
+
+    def receive(self, peer: bytes, message: wire.AnyMessage, buffer: Buffer, now_s: float) -> Actions:
+        """Take in one decoded message."""
+        guest = peer in self._heard_s
+        if guest:
+            del self._heard_s[peer]  # to the end of the order
+            self._heard_s[peer] = now_s
+        handler = _TABLE.get((guest, type(message)))
+        if handler is None:
+            return self._fault(peer, f"got {type(message).__name__}; expected a message that a device sends")
+        return handler(self, peer, message, buffer, now_s)
+
+    def malformed(self, peer: bytes, error: RemoteProtocolError) -> Actions:
+        """Bytes arrived that are no message."""
+        if isinstance(error, wire.OtherVersionError):
+            return self._other_version(peer, error)
+        self.faults += 1
+        if peer not in self._heard_s:
+            return []
+        return [SendTo(peer, wire.Reject(0, RejectReason.ILLEGAL, wire.plain(str(error))))]
+
+    def forget_silent(self, now_s: float) -> None:
+        """Guests not heard for long become strangers."""
+        for peer in [peer for peer, heard_s in self._heard_s.items() if now_s - heard_s > FORGET_S]:
+            del self._heard_s[peer]
+
+    def close(self) -> Actions:
+        """Say good-bye to every guest; may be called twice."""
+        leaving, self._heard_s = self.guests, {}
+        return [SendTo(peer, wire.Bye()) for peer in leaving]
+
+    def _other_version(self, peer: bytes, error: wire.OtherVersionError) -> Actions:
+        if error.is_scout:
+            return []  # its own hello comes as well
+        if not error.is_hello or peer in self._heard_s:
+            self.faults += 1
+            return []
+        why = f"this MEC speaks protocol {wire.VERSION}, the device {error.version}; install one version on both"
+        return [SendTo(peer, wire.Foreign(old_reject(error.version, why))), Refused(why)]
+
+    def _hello(self, peer: bytes, message: wire.Hello, _b: Buffer, now_s: float) -> Actions:
+        if why := wire.difference(self._held, message.held):
+            self._heard_s.pop(peer, None)
+            return [SendTo(peer, wire.Reject(0, RejectReason.DIGEST, why)), Refused(self._sentence(message.held))]
+        self._heard_s[peer] = now_s
+        if len(self._heard_s) > MAX_GUESTS:
+            del self._heard_s[next(iter(self._heard_s))]
+        return [SendTo(peer, self._welcome)]
+
+    def _sentence(self, held: wire.Held) -> str:
+        """Why, without what the peer chose freely."""
+        if held.workload != self._held.workload:
+            return f"it holds another workload; this MEC serves {self._held.workload}"
+        if held.bundle_digest != self._held.bundle_digest:
+            return f"it holds another bundle of workload {self._held.workload}"
+        return "it numbers the decisions otherwise; install one version of mecpilot on both"
+
+    def _request(self, peer: bytes, message: wire.InferRequest, buffer: Buffer, now_s: float) -> Actions:
+        return [Admit(peer, message, buffer, now_s)]
+
+    def _ping(self, peer: bytes, message: wire.Ping, _b: Buffer, _n: float) -> Actions:
+        return [SendTo(peer, wire.Pong(message.ping_id))]
+
+    def _bye(self, peer: bytes, _m: wire.Bye, _b: Buffer, _n: float) -> Actions:
+        self._heard_s.pop(peer, None)
+        return []
+
+    def _stranger(self, peer: bytes, message: wire.InferRequest | wire.Ping, _b: Buffer, _n: float) -> Actions:
+        request_id = message.request_id if isinstance(message, wire.InferRequest) else 0
+        return [SendTo(peer, wire.Reject(request_id, RejectReason.NO_SESSION, "say hello first"))]
+
+    def _fault(self, peer: bytes, text: str) -> Actions:
+        return self.malformed(peer, RemoteProtocolError(text))
+
+
+_S = MecSession
+#: (is a guest, message) -> what to do; what is not here is the peer's fault.
+_TABLE: dict[tuple[bool, type], Callable[..., Actions]] = {
+    (False, wire.Hello): _S._hello,
+    (False, wire.InferRequest): _S._stranger,
+    (False, wire.Ping): _S._stranger,
+    (False, wire.Bye): _S._bye,
+    (True, wire.Hello): _S._hello,
+    (True, wire.InferRequest): _S._request,
+    (True, wire.Ping): _S._ping,
+    (True, wire.Bye): _S._bye,
+}

@@ -1,0 +1,115 @@
+"""What can be read as a row of pictures? A video file, a folder of images, a camera, a stream, a pipe.
+
+Each kind has a module of its own; ``open_footage`` tells them apart. Pictures come as OpenCV gives them,
+blue-green-red of any size; ``letterbox`` brings them to a workload's frame.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from urllib.parse import unquote
+
+import cv2
+import numpy as np
+
+from controller.errors import FailureError, UsageError
+from runtime.files.masking import shown
+from runtime.sources.camera import Camera
+from runtime.sources.image_folder import ImageFolder
+from runtime.sources.pipe_stream import STDIN, STDIN_NAME, PipeStream
+from runtime.sources.shots import Footage
+from runtime.sources.video_file import VideoFile
+from runtime.workloads.base import Image
+
+EXPECTED = (
+    "a video file, a folder of images, a camera index or device such as /dev/video0, a FIFO, - for standard input, "
+    "or a URL such as rtsp://HOST/STREAM"
+)
+#: What OpenCV's FFmpeg can receive; anything else is a slip of the pen, which no second try mends.
+SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "tls", "rtp", "srtp", "srt", "mms", "mmsh")
+VIDEO4LINUX_MAJOR = 81
+
+
+def open_footage(text: str) -> Footage:
+    """What the user named; an error in one line when there is nothing that can be read."""
+    if not text.strip():
+        raise UsageError(f"got --source {text!r}; expected {EXPECTED}")
+    if text == STDIN:
+        behind = "/proc/self/fd/0"
+        return VideoFile(Path(behind), STDIN_NAME) if _kind_of(behind) == "file" else PipeStream(text)
+    return _of_path(text) or _of_path(unquote(text.removeprefix("file://").removeprefix("file:"))) or _elsewhere(text)
+
+
+def _of_path(text: str) -> Footage | None:
+    """What has that name in the file system."""
+    kind = _kind_of(text)
+    if kind == "folder":
+        return ImageFolder(Path(text))
+    if kind == "file":
+        return VideoFile(Path(text))
+    if kind == "FIFO":
+        return PipeStream(text)
+    if kind == "camera":
+        return Camera(os.path.abspath(text))
+    if kind:
+        raise FailureError(f"source {shown(text)} is a {kind}; expected {EXPECTED}")
+    return None
+
+
+def _kind_of(name: str) -> str:
+    """What a path leads to; empty when it leads nowhere."""
+    try:
+        found = os.stat(name)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return ""
+    except OSError as error:
+        if "://" in name:
+            return ""
+        raise FailureError(f"source {shown(name)} cannot be read: {error.strerror or error}") from None
+    if stat.S_ISCHR(found.st_mode) and os.major(found.st_rdev) == VIDEO4LINUX_MAJOR:
+        return "camera"
+    return next((kind for is_kind, kind in _KINDS if is_kind(found.st_mode)), "file of no known kind")
+
+
+_KINDS = (
+    (stat.S_ISDIR, "folder"),
+    (stat.S_ISREG, "file"),
+    (stat.S_ISFIFO, "FIFO"),
+    (stat.S_ISCHR, "device, but no camera"),
+    (stat.S_ISBLK, "block device"),
+    (stat.S_ISSOCK, "socket"),
+)
+
+
+def _elsewhere(text: str) -> Footage:
+    """What is in no file: a camera by its index, one that is not plugged in yet, a stream."""
+    if text.isdecimal() and text.isascii() and len(text) < 6:
+        return Camera(int(text))
+    if text.startswith(("/dev/video", "/dev/v4l/")):
+        return Camera(text)
+    scheme, is_url, _ = text.partition("://")
+    if is_url and scheme.lower() in SCHEMES:
+        return Camera(text)
+    if is_url and scheme.lower() != "file":
+        raise FailureError(f"source {shown(text)}: no stream can be read by {shown(scheme)}; expected {EXPECTED}")
+    raise FailureError(f"source {shown(text)}: no such file or folder; expected {EXPECTED}")
+
+
+def letterbox(image: Image, shape: tuple[int, ...]) -> Image:
+    """The picture scaled to fit into (h, w) grey or (h, w, 3) colour, centred on black: nothing is cut or stretched."""
+    if len(shape) == 2:
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
+    height, width = shape[:2]
+    scale = min(height / image.shape[0], width / image.shape[1])
+    inner_h, inner_w = max(round(image.shape[0] * scale), 1), max(round(image.shape[1] * scale), 1)
+    if (inner_h, inner_w) != image.shape[:2]:
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        image = np.asarray(cv2.resize(image, (inner_w, inner_h), interpolation=how), np.uint8)
+    if image.shape == shape:
+        return image
+    framed = np.zeros(shape, np.uint8)
+    top, left = (height - inner_h) // 2, (width - inner_w) // 2
+    framed[top : top + inner_h, left : left + inner_w] = image
+    return framed

@@ -1,0 +1,1 @@
+"""What stands in for a network and other devices: traces, load generators, child processes."""

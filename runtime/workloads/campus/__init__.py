@@ -1,0 +1,1 @@
+"""The campus workload: person detection on a surveillance camera."""

@@ -1,0 +1,89 @@
+"""Which detectors are there for the campus camera? Three families of one build: stem, bottleneck, hourglasses, exits.
+
+The stem ends in a **bottleneck** of a few channels at an eighth of the input: the cut that is worth sending. While
+training, tensors at the cuts are sometimes quantised as the payload codecs do it (`Cut`), so that one set of weights
+serves every bit width, and the bottleneck is pressed to be sparse, so that its payload is small.
+
+The blocks that follow do their work at a sixteenth of the input, where it is cheap and sees far. An exit head gives a
+map at a quarter of the input, five numbers per cell, while training; for inference it gives the highest peaks of that
+map only (`Peaks`): 640 bytes whatever the resolution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from runtime.models.detector_parts import MAP_STRIDE, VALUES, Cut, Peaks
+from runtime.models.stages import BranchyModel, Residual
+from runtime.workloads.garments.models import conv_norm
+
+WIDTHS_PX = (768, 512, 384, 256)  # input widths that have an operating threshold of their own
+QUANTISED_FRAC = 0.5  # share of training samples whose bottleneck is quantised
+LATE_QUANTISED_FRAC = 0.15  # the same at later cuts
+SPARSITY_WEIGHT = 0.02  # of the bottleneck's L1/L2 ratio (Hoyer, 2004), 1 for a flat channel, near 0 for a lone peak
+
+
+@dataclass(frozen=True)
+class Size:
+    """What distinguishes the families."""
+
+    stem: tuple[int, ...]  # channels: to a quarter of the input, to an eighth, then residuals of the same width
+    bottleneck: int  # channels that cross the cut worth sending
+    trunk: int  # channels after the bottleneck
+    blocks: tuple[tuple[int, ...], ...]  # per stage after the bottleneck: channels at 1/16, at 1/32; () for none
+    exit_after: tuple[int, ...]
+    head: int  # hidden channels of an exit head
+
+
+SIZES = {
+    "nano": Size((16, 32), 8, 32, ((), (48,), (48, 64)), (2, 3, 4), 16),
+    "small": Size((24, 48, 48), 8, 48, ((), (64, 80), (64, 80)), (2, 3, 4), 24),
+    "medium": Size((24, 64, 64), 8, 64, ((96,), (96, 128), (96, 128)), (2, 3, 4), 32),
+}
+
+
+def build(family: str) -> BranchyModel:
+    """A freshly initialised model of a family."""
+    size = SIZES[family]
+    stages: list[nn.Module] = [_stem(size.stem, size.bottleneck)]
+    channels = size.bottleneck
+    for inner in size.blocks:
+        entry = [conv_norm(channels, size.trunk)] if channels != size.trunk else []
+        blocks = [_hourglass(size.trunk, inner)] if inner else []
+        stages.append(nn.Sequential(*entry, *blocks, Cut(LATE_QUANTISED_FRAC)))
+        channels = size.trunk
+    exits = [_exit_head(size.trunk, size.head) for _ in size.exit_after]
+    return BranchyModel(stages, exits, size.exit_after)
+
+
+def _stem(channels: tuple[int, ...], bottleneck: int) -> nn.Sequential:
+    """Input to the bottleneck at an eighth of its size."""
+    first, second, *more = channels
+    layers: list[nn.Module] = [
+        nn.Sequential(nn.Conv2d(3, first, 7, 4, 2, bias=False), nn.BatchNorm2d(first, momentum=0.03), nn.ReLU()),
+        conv_norm(first, second, 3, 2),
+    ]
+    layers += [Residual(conv_norm(second, width, relu=False), nn.Identity()) for width in more]
+    return nn.Sequential(*layers, conv_norm(second, bottleneck, 1), Cut(QUANTISED_FRAC, SPARSITY_WEIGHT))
+
+
+def _hourglass(channels: int, inner: tuple[int, ...]) -> Residual:
+    """A residual whose main path works at half of the resolution, and holds another such residual if there is more."""
+    width, *more = inner
+    layers: list[nn.Module] = [conv_norm(channels, width, 3, 2)]
+    layers += [_hourglass(width, tuple(more))] if more else []
+    layers += [conv_norm(width, width), conv_norm(width, channels, 1, relu=False), nn.Upsample(scale_factor=2)]
+    return Residual(nn.Sequential(*layers), nn.Identity())
+
+
+def _exit_head(channels: int, hidden: int) -> nn.Sequential:
+    upscale = 8 // MAP_STRIDE
+    last = nn.Conv2d(hidden, VALUES * upscale**2, 1)
+    prior = torch.tensor([-4.0, 0.7, 1.7, 0.7, 1.7])  # few cells are people; a person is taller than wide
+    with torch.no_grad():
+        last.weight.mul_(0.1)
+        last.bias.copy_(prior.repeat_interleave(upscale**2))  # type: ignore[union-attr]
+    return nn.Sequential(conv_norm(channels, hidden), last, nn.PixelShuffle(upscale), Peaks(WIDTHS_PX))

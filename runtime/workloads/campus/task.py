@@ -1,0 +1,304 @@
+"""How are campus detectors trained? Crops with pasted people, a heat map and box loss for every exit, F1.
+
+The camera never moves, so what is scarce is people: 424 frames show a few dozen. Cut out by their difference to the
+median frame, they are pasted elsewhere at the same height in the picture (where the perspective is the same), with
+other colours and mirrored; pasted pairs also teach what the labels merge. Every step holds crops of all four
+resolutions. Targets are those of CenterNet (Zhou et al., 2019): a Gaussian around each centre, and box sides near it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from runtime.models.detector_parts import LOG_DISTANCES, MAP_STRIDE, NO_PEAK, Peaks
+from runtime.models.training import Group, Scalars
+from runtime.workloads.campus.boxes import best_threshold, hits, kept_candidates
+from runtime.workloads.campus.models import WIDTHS_PX
+
+if TYPE_CHECKING:
+    from runtime.models.stages import BranchyModel
+    from runtime.workloads.base import Image, Workload
+
+Floats = NDArray[np.floating[Any]]
+
+STEPS_PER_EPOCH = 100
+CROPS = {768: (384, 288, 6), 512: (384, 288, 4), 384: (384, 288, 4), 256: (256, 192, 6)}  # width, height, count
+ZOOM = (0.85, 1.3)  # of people, relative to the resolution's own size
+JPEG_FRAC = 0.15  # of the crops, so that no codec is at a disadvantage
+JPEG_QUALITY = (5, 60)
+PASTED = (0, 0, 1, 2, 3)  # people per crop, drawn from evenly
+BACKGROUND_STEP = 8  # every so many frames make the median
+FOREGROUND_DIFFERENCE = 25  # of a pixel's strongest channel from the median
+GROUP_ASPECT = 0.6  # a box wider than this share of its height holds several people: nothing is learned inside
+CENTRE_SPREAD = 0.12  # standard deviation of the Gaussian, of the box's sides
+BOX_CELLS = 0.5  # cells whose Gaussian is above this learn the box
+BOX_WEIGHT = 1.0
+EXIT_WEIGHTS = 0.6  # of every exit but the last, whose weight is 1
+EVALUATED_EVERY = 4  # validation frames looked at after an epoch
+
+
+@dataclass(frozen=True)
+class Person:
+    """A cut-out from a training frame."""
+
+    pixels: Image
+    mask: NDArray[np.float32]  # (h, w, 1) opacity
+    left: int
+    top: int
+
+
+class CampusTask:
+    """Owns the frames and labels of training and validation, and the people cut out of them."""
+
+    def __init__(self, workload: Workload, seed: int) -> None:
+        cv2.setNumThreads(1)
+        self._workload = workload
+        self._seed = seed
+        train = [workload.sample(index, "train") for index in range(workload.sample_count("train"))]
+        self._frames = [frame for frame, _ in train]
+        self._boxes = [_as_array(truth) for _, truth in train]
+        held_out = [workload.sample(index, "validation") for index in range(workload.sample_count("validation"))]
+        self._held_out = np.stack([frame for frame, _ in held_out])
+        self._held_out_boxes = [_as_array(truth) for _, truth in held_out]
+        background = np.median(np.stack(self._frames[::BACKGROUND_STEP]), axis=0).astype(np.uint8)
+        self.people = [
+            person
+            for frame, boxes in zip(self._frames, self._boxes, strict=True)
+            for person in cut_out(frame, boxes, background)
+        ]
+        self.steps_per_epoch = STEPS_PER_EPOCH
+
+    def steps(self, epoch: int) -> Iterator[Sequence[Group]]:
+        rng = np.random.default_rng((self._seed, epoch))
+        for _ in range(self.steps_per_epoch):
+            yield [self._group(px, rng) for px in CROPS]
+
+    def _group(self, px: int, rng: np.random.Generator) -> Group:
+        width, height, count = CROPS[px]
+        crops = [self._crop(px / 768, width, height, rng) for _ in range(count)]
+        inputs = self._workload.to_input(np.stack([image for image, _ in crops]))
+        return Group(inputs, [boxes for _, boxes in crops], 1.0 / len(CROPS))
+
+    def _crop(self, scale: float, width: int, height: int, rng: np.random.Generator) -> tuple[Image, Floats]:
+        """One augmented view with its boxes (n, 4): left, top, right, bottom in its own pixels."""
+        row = int(rng.integers(len(self._frames)))
+        frame, boxes = self._frames[row].copy(), self._boxes[row]
+        for _ in range(rng.choice(PASTED)):
+            boxes = paste(frame, boxes, self.people[int(rng.integers(len(self.people)))], rng)
+        scale *= rng.uniform(*ZOOM)
+        image, boxes = view(frame, boxes, scale, width, height, rng)
+        if rng.random() < 0.5:
+            image = image[:, ::-1]
+            boxes = np.stack((width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]), 1)
+        image = recolour(image, rng)
+        if rng.random() < JPEG_FRAC:
+            image = through_jpeg(image, int(rng.integers(*JPEG_QUALITY)))
+        return image, boxes
+
+    def loss(self, outputs: list[Tensor], targets: Sequence[Floats]) -> tuple[Tensor, Scalars]:
+        wanted = Wanted.of(targets, outputs[-1].shape[-1], outputs[-1].shape[-2])
+        losses = [exit_loss(output, wanted) for output in outputs]
+        total = losses[-1][0] + losses[-1][1]
+        for heat, box in losses[:-1]:
+            total = total + EXIT_WEIGHTS * (heat + box)
+        scalars = {"loss/heat": losses[-1][0].item(), "loss/box": losses[-1][1].item(), "loss/all_exits": total.item()}
+        return total, scalars
+
+    def evaluate(self, model: BranchyModel) -> Scalars:
+        """Greatest validation F1 over all thresholds, per resolution and exit, in bfloat16 on some of the frames."""
+        scalars: Scalars = {}
+        for px in self._workload.resolutions_px:
+            for exit_branch, (_, f1) in enumerate(self._operating_points(model, px, EVALUATED_EVERY)):
+                scalars[f"f1/{px}px/exit{exit_branch}"] = f1
+        return scalars
+
+    def finish(self, model: BranchyModel) -> None:
+        """Write each exit's operating threshold at each resolution into the model, chosen on validation frames."""
+        for px in self._workload.resolutions_px:
+            for exit_head, (threshold, _) in zip(model.exits, self._operating_points(model, px, 1), strict=True):
+                peaks = next(module for module in exit_head.modules() if isinstance(module, Peaks))
+                peaks.threshold[WIDTHS_PX.index(px)] += threshold
+
+    @torch.no_grad()
+    def _operating_points(self, model: BranchyModel, px: int, every: int) -> list[tuple[float, float]]:
+        """Threshold and F1 of each exit."""
+        truths = self._held_out_boxes[::every]
+        logits: list[list[Floats]] = [[] for _ in model.exits]
+        found: list[list[NDArray[np.bool_]]] = [[] for _ in model.exits]
+        for frame, truth in zip(self._held_out[::every], truths, strict=True):
+            inputs = self._workload.to_input(self._workload.resize(frame, px)[None])
+            with torch.autocast("cpu", torch.bfloat16):
+                outputs = model.all_exits(inputs)
+            height, width = frame.shape[:2]
+            for exit_branch, output in enumerate(outputs):
+                boxes = kept_candidates(output[0].float().numpy(), width, height, NO_PEAK / 4)
+                logits[exit_branch].append(boxes[:, 4])
+                found[exit_branch].append(hits(boxes[:, :4], truth, 0.4))
+        people = sum(len(truth) for truth in truths)
+        return [best_threshold(*pair, people) for pair in zip(logits, found, strict=True)]
+
+
+def _as_array(truth: Sequence[Sequence[float]]) -> Floats:
+    """[[x, y, w, h, score], ...] to (n, 4): left, top, right, bottom."""
+    boxes = np.array([box[:4] for box in truth], np.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
+
+
+def cut_out(frame: Image, boxes: Floats, background: Image) -> Iterator[Person]:
+    """Single people that nothing else touches."""
+    height, width = frame.shape[:2]
+    for left, top, right, bottom in boxes:
+        shape_fits = 1.7 < (bottom - top) / (right - left) < 4.5
+        apart = (np.minimum(right, boxes[:, 2]) > np.maximum(left, boxes[:, 0])) & (
+            np.minimum(bottom, boxes[:, 3]) > np.maximum(top, boxes[:, 1])
+        )
+        if not shape_fits or apart.sum() > 1:
+            continue
+        x0, y0 = max(int(left) - 1, 0), max(int(top) - 1, 0)
+        x1, y1 = min(int(right) + 2, width), min(int(bottom) + 2, height)
+        pixels = frame[y0:y1, x0:x1]
+        difference = cv2.absdiff(pixels, background[y0:y1, x0:x1]).max(axis=2)
+        mask = (difference > FOREGROUND_DIFFERENCE).astype(np.uint8)
+        mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+        if mask.mean() > 0.35:
+            soft = np.asarray(cv2.GaussianBlur(mask.astype(np.float32), (3, 3), 0), np.float32)
+            yield Person(pixels, soft[..., None], x0, y0)
+
+
+def paste(frame: Image, boxes: Floats, person: Person, rng: np.random.Generator) -> Floats:
+    """Put a person into the frame, in place, unless somebody would be hidden; the frame's boxes afterwards."""
+    height, width = frame.shape[:2]
+    h, w = person.mask.shape[:2]
+    top = int(np.clip(person.top + rng.normal(0, 6), 0, height - h))
+    left = int(rng.integers(0, width - w))
+    if len(boxes) and rng.random() < 0.4:  # beside somebody, as groups walk
+        near = boxes[int(rng.integers(len(boxes)))]
+        if abs(near[3] - (top + h)) < 25:
+            left = int(np.clip(near[0] + rng.choice((-1, 1)) * rng.uniform(0.5, 1.3) * w, 0, width - w))
+    box = np.array([[left + 1, top + 1, left + w - 1, top + h - 1]], np.float32)
+    if len(boxes):
+        shared = np.clip(np.minimum(box[:, 2:], boxes[:, 2:]) - np.maximum(box[:, :2], boxes[:, :2]), 0, None).prod(1)
+        if (shared / (boxes[:, 2:] - boxes[:, :2]).prod(1)).max() > 0.5 or shared.max() > 0.5 * w * h:
+            return boxes
+    pixels, mask = person.pixels, person.mask
+    if rng.random() < 0.5:
+        pixels, mask = pixels[:, ::-1], mask[:, ::-1]
+    tint = rng.uniform(0.7, 1.3) * rng.uniform(0.85, 1.15, 3)
+    coloured = np.clip(pixels * tint + rng.uniform(-15, 25), 0, 255)
+    target = frame[top : top + h, left : left + w]
+    target[:] = (mask * coloured + (1.0 - mask) * target).astype(np.uint8)
+    return np.concatenate((boxes, box))
+
+
+def view(
+    frame: Image, boxes: Floats, scale: float, width: int, height: int, rng: np.random.Generator
+) -> tuple[Image, Floats]:
+    """A window of the frame, scaled; three quarters of the windows are aimed at somebody. Grey beyond the frame."""
+    full_height, full_width = frame.shape[:2]
+    w, h = min(round(width / scale), full_width), min(round(height / scale), full_height)
+    left, top = int(rng.integers(0, full_width - w + 1)), int(rng.integers(0, full_height - h + 1))
+    if len(boxes) and rng.random() < 0.75:
+        x0, y0, x1, y1 = boxes[int(rng.integers(len(boxes)))]
+        left = int(np.clip((x0 + x1) / 2 - rng.uniform(0.1, 0.9) * w, 0, full_width - w))
+        top = int(np.clip((y0 + y1) / 2 - rng.uniform(0.1, 0.9) * h, 0, full_height - h))
+    size = min(round(w * scale), width), min(round(h * scale), height)
+    image = np.full((height, width, 3), 110, np.uint8)
+    image[: size[1], : size[0]] = cv2.resize(frame[top : top + h, left : left + w], size, interpolation=cv2.INTER_AREA)
+    moved = (boxes - np.array([left, top, left, top], np.float32)) * scale
+    inside = np.clip(moved, 0, [size[0], size[1], size[0], size[1]])
+    area = (moved[:, 2:] - moved[:, :2]).prod(1)
+    seen = (inside[:, 2:] - inside[:, :2]).prod(1)
+    return image, inside[seen > 0.4 * area]
+
+
+def recolour(image: Image, rng: np.random.Generator) -> Image:
+    """Brightness, contrast and white balance."""
+    gain = rng.uniform(0.85, 1.15) * rng.uniform(0.95, 1.05, 3)
+    changed = image * gain.astype(np.float32) + np.float32(rng.uniform(-12, 12))
+    return np.asarray(np.clip(changed, 0, 255), np.uint8)
+
+
+def through_jpeg(image: Image, quality: int) -> Image:
+    """What is left of a picture."""
+    coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Targets of a batch on the exits' maps."""
+
+    heat: Tensor  # (batch, h, w) in [0, 1], 1 at a centre
+    sides: Tensor  # (batch, 4, h, w) distances to the box's sides, in cells
+    weight: Tensor  # (batch, h, w) of the box loss
+    care: Tensor  # (batch, h, w) of the heat loss: 0 in groups
+
+    @staticmethod
+    def of(targets: Sequence[Floats], width: int, height: int) -> Wanted:
+        heat = np.zeros((len(targets), height, width), np.float32)
+        sides = np.ones((len(targets), 4, height, width), np.float32)
+        care = np.ones_like(heat)
+        for row, boxes in enumerate(targets):
+            for box in boxes / MAP_STRIDE:
+                if box[2] - box[0] <= GROUP_ASPECT * (box[3] - box[1]):
+                    _draw(heat[row], sides[row], box)
+                else:
+                    left, top, right, bottom = box.astype(int)
+                    care[row, top : bottom + 1, left : right + 1] = 0.0
+        care = np.maximum(care, heat > BOX_CELLS).astype(np.float32)
+        weight = np.where(heat > BOX_CELLS, heat, 0.0).astype(np.float32)
+        return Wanted(*(torch.from_numpy(values) for values in (heat, sides, weight, care)))
+
+
+def _draw(heat: Floats, sides: Floats, box: Floats) -> None:
+    """One person's Gaussian, where it is above what is there."""
+    height, width = heat.shape
+    left, top, right, bottom = box
+    x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
+    at_x = min(int((left + right) / 2), width - 1)
+    at_y = min(int((top + bottom) / 2), height - 1)
+    spread_x = max(CENTRE_SPREAD * (right - left), 0.6)
+    spread_y = max(CENTRE_SPREAD * (bottom - top), 0.6)
+    profile_x = np.exp(-0.5 * ((x - x[at_x]) / spread_x) ** 2)
+    profile_y = np.exp(-0.5 * ((y - y[at_y]) / spread_y) ** 2)
+    mine = profile_y[:, None] * profile_x[None]
+    over = (mine > heat) & (mine > 1e-3)
+    heat[over] = mine[over]
+    for side, distance in enumerate((x - left, y - top, right - x, bottom - y)):
+        spread = np.broadcast_to(distance[None] if side % 2 == 0 else distance[:, None], heat.shape)
+        sides[side][over] = np.maximum(spread[over], 0.05)
+
+
+def exit_loss(output: Tensor, wanted: Wanted) -> tuple[Tensor, Tensor]:
+    """Penalty-reduced focal loss of the heat map, and 1 - generalised IoU of the boxes (Rezatofighi et al., 2019)."""
+    logit = output[:, 0]
+    probability = logit.sigmoid().clamp(1e-4, 1 - 1e-4)
+    centre = wanted.heat > 0.999
+    right = -((1 - probability) ** 2) * probability.log()
+    wrong = -((1 - wanted.heat) ** 4) * probability**2 * (1 - probability).log()
+    people = centre.sum().clamp(min=1)
+    heat = (wanted.care * torch.where(centre, right, wrong)).sum() / people
+    near = wanted.weight > 0
+    got = output[:, 1:].clamp(*LOG_DISTANCES).exp().movedim(1, -1)[near]
+    want = wanted.sides.movedim(1, -1)[near]
+    weight = wanted.weight[near]
+    box = (weight * (1.0 - generalised_iou(got, want))).sum() / weight.sum().clamp(min=1.0)
+    return heat, BOX_WEIGHT * box
+
+
+def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Of boxes around one point, given by their distances (n, 4) to it: left, top, right, bottom."""
+    both, either = torch.minimum(a, b), torch.maximum(a, b)
+    shared = (both[:, 0] + both[:, 2]) * (both[:, 1] + both[:, 3])
+    hull = (either[:, 0] + either[:, 2]) * (either[:, 1] + either[:, 3])
+    union = sum((box[:, 0] + box[:, 2]) * (box[:, 1] + box[:, 3]) for box in (a, b)) - shared
+    return shared / union - (hull - union) / hull

@@ -1,0 +1,192 @@
+"""The campus workload: where are the people? A fixed camera over an industrial campus, 795 frames of 768 x 576.
+
+Splits are consecutive frames: 0-423 train, 424-529 validation, 530-794 test; `index` counts within a split. Nothing
+is ever trained or chosen on the test part. Every score in here is against the labels of an automatic teacher
+(`campus_labels`), not against people that a person has marked: the teacher has its own mistakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.errors import FailureError
+from controller.scenario import Scenario, ScenarioRange
+from runtime.workloads.base import Image, Images, Split
+from runtime.workloads.boxes import Boxes, count_matches
+from runtime.workloads.campus.boxes import kept_candidates
+from runtime.workloads.campus.labels import read_labels
+from runtime.workloads.datasets import find_campus_video
+from runtime.workloads.drawing import draw_boxes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from runtime.models.stages import BranchyModel
+    from runtime.models.training import TrainingTask
+
+WIDTH_PX = 768
+HEIGHT_PX = 576
+FRAMES = 795
+SPLITS: Mapping[Split, range] = MappingProxyType(
+    {"train": range(424), "validation": range(424, 530), "test": range(530, FRAMES), "all": range(FRAMES)}
+)
+PIXEL_MEAN = 128.0
+PIXEL_STD = 64.0
+
+
+class Campus:
+    """Owns the video's frames, decoded a split at a time on first use, and their labels."""
+
+    name: str = "campus"
+    resolutions_px: tuple[int, ...] = (768, 512, 384, 256)  # widths; heights are three quarters of them
+    training_epochs: Mapping[str, int] = MappingProxyType({"medium": 10, "small": 10, "nano": 10})
+    families: tuple[str, ...] = tuple(training_epochs)
+    image_codecs: tuple[str, ...] = ("raw", "png", "jpeg75", "jpeg30", "jpeg10", "jpeg5", "webp50", "webp10", "webp2")
+    tensor_codecs: tuple[str, ...] = ("u8", "u4", "u2", "u1")
+    frame_intervals: tuple[int, ...] = (1, 2, 3, 5)
+    fps: float = 10.0
+
+    def __init__(self, data_dir: Path | None = None) -> None:
+        self._data_dir = data_dir
+        self._frames: dict[Split, Images] = {}
+
+    @cached_property
+    def video(self) -> Path:
+        """The verified file."""
+        return find_campus_video(self._data_dir)
+
+    @cached_property
+    def _labels(self) -> list[list[list[float]]]:
+        return read_labels()
+
+    def labels(self) -> list[list[list[float]]]:
+        """Teacher's boxes [x, y, w, h, 1.0] of all frames of the video."""
+        return self._labels
+
+    def frames(self, split: Split) -> Images:
+        """(n, 576, 768, 3) of a split, blue-green-red."""
+        if split not in self._frames:
+            self._frames[split] = decode(self.video, SPLITS[split])
+        return self._frames[split]
+
+    def video_frame(self, number: int) -> Image:
+        """A frame by its number in the video."""
+        split = next(split for split, numbers in SPLITS.items() if number in numbers)
+        image: Image = self.frames(split)[number - SPLITS[split].start]
+        return image
+
+    def sample_count(self, split: Split) -> int:
+        return len(SPLITS[split])
+
+    def sample(self, index: int, split: Split = "test") -> tuple[Image, list[list[float]]]:
+        number = self.source_index(index, split)
+        return self.video_frame(number), self._labels[number]
+
+    def source_index(self, index: int, split: Split = "test") -> int:
+        numbers = SPLITS[split]
+        return numbers[index % len(numbers)]
+
+    def scenario_range(self) -> ScenarioRange:
+        """Traces of 1 to 150 Mbit/s, shared by several cameras, become uplinks of about 0.2 to 60 Mbit/s.
+
+        Slowdowns reach from a single-board computer (5 to 30) to a camera with a microcontroller (some hundreds). The
+        smallest detector is so quick that on the former alone it would always be the right choice.
+        """
+        return ScenarioRange(
+            fps=(self.fps, self.fps),
+            deadline_s=(0.07, 0.4),
+            device_slowdown=(5.0, 500.0),
+            mec_slowdown=(1.0, 4.0),
+            mec_load_frac=(0.0, 0.9),
+            uplink_share_frac=(0.05, 0.4),
+        )
+
+    def telling_scenario(self) -> Scenario:
+        """A camera too weak for every frame on a busy cell, with a MEC that serves others too."""
+        return Scenario(
+            fps=self.fps,
+            deadline_s=0.2,
+            device_slowdown=120.0,
+            mec_slowdown=2.0,
+            mec_load_frac=0.4,
+            rtt_s=0.01,
+            uplink_share_frac=0.1,
+            trace_start_s=30.0,
+            seed=1,
+        )
+
+    def resize(self, image: Image, px: int) -> Image:
+        """Area averaging."""
+        if image.shape[-2] == px:
+            return image
+        if image.ndim == 4:
+            return np.stack([self.resize(one, px) for one in image])
+        return np.asarray(cv2.resize(image, (px, px * 3 // 4), interpolation=cv2.INTER_AREA), np.uint8)
+
+    def to_input(self, images: Images) -> Tensor:
+        import torch
+
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+        return pixels.sub_(PIXEL_MEAN).mul_(1.0 / PIXEL_STD)
+
+    def build(self, family: str) -> BranchyModel:
+        from runtime.workloads.campus.models import build
+
+        return build(family)
+
+    def answers(self, outputs: NDArray[np.floating[Any]], px: int) -> list[list[list[float]]]:
+        return [_as_boxes(kept_candidates(frame, WIDTH_PX, HEIGHT_PX)) for frame in outputs]
+
+    def confidence(self, outputs: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
+        """The F1 to be expected when every candidate is a person with the probability that it claims."""
+        logits = np.clip(outputs[..., 4].astype(np.float64) / temperature, -50.0, 50.0)
+        claimed = 1.0 / (1.0 + np.exp(-logits))
+        kept = logits >= 0.0
+        right, everyone = (claimed * kept).sum(axis=1), kept.sum(axis=1) + claimed.sum(axis=1)
+        expected = 2.0 * right / np.maximum(everyone, 1e-9)
+        return np.asarray(np.where(kept.any(axis=1), expected, 1.0 - claimed.max(axis=1)))
+
+    def score(self, prediction: Boxes, truth: Boxes) -> float:
+        return count_matches(prediction, truth).f1
+
+    def draw(self, image: Image, prediction: Boxes | None) -> Image:
+        """A box around each person."""
+        return draw_boxes(image, prediction or ())
+
+    def training_task(self, seed: int) -> TrainingTask:
+        from runtime.workloads.campus.task import CampusTask
+
+        return CampusTask(self, seed)
+
+
+def _as_boxes(kept: NDArray[np.floating[Any]]) -> list[list[float]]:
+    """Rows left, top, right, bottom, logit to [x, y, w, h, score], to a tenth of a pixel."""
+    left, top, right, bottom, logit = kept.reshape(-1, 5).T
+    score = 1.0 / (1.0 + np.exp(-np.clip(logit, -50.0, 50.0)))
+    corners = np.round(np.stack((left, top, right - left, bottom - top), 1), 1)
+    return np.column_stack((corners, np.round(score, 4))).tolist()  # type: ignore[no-any-return]
+
+
+def decode(path: Path, numbers: Sequence[int]) -> Images:
+    """Consecutive frames of the video; FailureError when it ends before."""
+    frames = np.empty((len(numbers), HEIGHT_PX, WIDTH_PX, 3), np.uint8)
+    capture = cv2.VideoCapture(str(path))
+    try:
+        for _ in range(numbers[0]):
+            capture.grab()
+        for row in range(len(frames)):
+            there, image = capture.read()
+            if not there or image.shape != frames.shape[1:]:
+                raise FailureError(f"{path} cannot be decoded at frame {numbers[row]}; expected {FRAMES} of 768 x 576")
+            frames[row] = image
+    finally:
+        capture.release()
+    return frames

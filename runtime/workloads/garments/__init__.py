@@ -1,0 +1,1 @@
+"""The garments workload: Fashion-MNIST classification."""

@@ -1,0 +1,209 @@
+"""The MEC's queue in simulated time: what is emulated takes its time exactly, what is real takes what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from support.simulated import FAST as LOCAL
+from support.simulated import HELD, OFFLOAD, SimClock, table
+
+from runtime.link.transport import MAX_WAIT_S
+from runtime.mec.server import MecServer
+from runtime.observe.repeats import AT_ONCE, Repeats
+from runtime.protocol import wire
+from runtime.protocol.mec_session import MecSession
+
+COMPUTE_S, SEND_S = 0.003, 0.0005
+REQUESTS = 4
+
+
+@dataclass
+class SimRouter:
+    """Everything arrives at once; a message takes SEND_S to go out."""
+
+    clock: SimClock
+    inbox: list[wire.AnyMessage]
+    sent: list[wire.AnyMessage] = field(default_factory=list)
+
+    def receive(self) -> list[tuple[bytes, Any]]:
+        buffers = {wire.InferRequest: bytes(4)}
+        arrived = [(b"peer", wire.encode(message, buffers.get(type(message), b""))) for message in self.inbox]
+        self.inbox = []
+        return arrived
+
+    def wait(self, timeout_s: float) -> None:
+        if not self.inbox:
+            self.clock.advance(min(timeout_s, MAX_WAIT_S))
+
+    def send(self, peer: bytes, parts: Any) -> bool:
+        self.clock.advance(SEND_S)
+        self.sent.append(wire.decode(parts)[0])
+        return True
+
+
+def served(slowdown: float) -> list[wire.InferReply]:
+    """Replies to REQUESTS requests that arrive together."""
+    clock, costs = SimClock(), table()
+    asked = [wire.InferRequest(n, OFFLOAD, 1000) for n in range(1, REQUESTS + 1)]
+    router = SimRouter(clock, [wire.Hello("sim", HELD), *asked])
+
+    def tail(*_: object) -> np.ndarray:
+        clock.advance(COMPUTE_S)
+        return np.zeros((1, 1), np.float32)
+
+    segments = SimpleNamespace(tail=tail, bundle=SimpleNamespace(payload_shape=lambda *_: (4,)))
+    session = MecSession("mec-0", HELD, slowdown)
+    server = MecServer(router, session, segments, costs, slowdown=slowdown, clock=clock)  # type: ignore[arg-type]
+    server.serve(lambda: server.counts.served == REQUESTS)
+    return [message for message in router.sent if isinstance(message, wire.InferReply)]
+
+
+def test_an_emulated_mec_goes_from_one_request_to_the_next_at_once() -> None:
+    replies, tail_ms = served(slowdown=5.0), 5.0 * 4.0
+    assert [reply.mec_ms for reply in replies] == pytest.approx([tail_ms] * REQUESTS)
+    waits = np.diff([reply.queue_ms for reply in replies])
+    assert waits == pytest.approx([tail_ms] * (REQUESTS - 1))
+
+
+def test_a_mec_that_is_used_as_it_is_counts_all_its_time() -> None:
+    replies = served(slowdown=1.0)
+    waits = np.diff([reply.queue_ms for reply in replies])
+    assert waits == pytest.approx([1e3 * (COMPUTE_S + SEND_S)] * (REQUESTS - 1))
+
+
+# What a MEC does beside serving --------------------------------------------------------------------------------
+
+
+@dataclass
+class Stages:
+    """A warm-up of so many stages, each of which takes COMPUTE_S."""
+
+    clock: SimClock
+    left: int
+    began_s: list[float] = field(default_factory=list)
+    preferred: list[str] = field(default_factory=list)
+
+    def step(self) -> bool:
+        if not self.left:
+            return False
+        self.left -= 1
+        self.began_s.append(self.clock())
+        self.clock.advance(COMPUTE_S)
+        return True
+
+    def prefer(self, model: str) -> None:
+        self.preferred.append(model)
+
+
+class Bench:
+    """A server in simulated time, whose tail does what a test says."""
+
+    def __init__(self, *, slowdown: float = 1.0, warm_stages: int = 0, tail: Callable[[], None] | None = None) -> None:
+        self.clock, self.costs, self.log = SimClock(), table(), list[str]()
+        self.router = SimRouter(self.clock, [])
+        self.warm_up = Stages(self.clock, warm_stages)
+        self.stop_s = self.clock() + 100.0
+
+        def run(_payload: object, _decision: object, pause: Callable[[], None]) -> np.ndarray:
+            for _ in range(4):
+                pause()
+                self.clock.advance(COMPUTE_S / 4)
+            if tail:
+                tail()
+            return np.zeros((1, 1), np.float32)
+
+        self.server = MecServer(
+            self.router,  # type: ignore[arg-type]
+            MecSession("mec-0", HELD, slowdown),
+            SimpleNamespace(tail=run, bundle=SimpleNamespace(payload_shape=lambda *_: (4,))),  # type: ignore[arg-type]
+            self.costs,
+            slowdown=slowdown,
+            warm_up=self.warm_up,  # type: ignore[arg-type]
+            clock=self.clock,
+            log=Repeats(self.log.append, self.clock),  # as every log of a process
+        )
+
+    def serve(self, *messages: wire.AnyMessage, for_s: float = 1.0) -> list[wire.AnyMessage]:
+        """What the MEC says before it is stopped after so long, and when it leaves."""
+        self.router.inbox = [wire.Hello("sim", HELD), *messages]
+        self.stop_s = self.clock() + for_s
+        self.server.serve(lambda: self.clock() >= self.stop_s)
+        return self.router.sent
+
+    def answers(self, *messages: wire.AnyMessage, for_s: float = 1.0) -> dict[int, object]:
+        """Request id -> "reply" or the reason of its rejection."""
+        sent = self.serve(*messages, for_s=for_s)
+        replies = {message.request_id: "reply" for message in sent if isinstance(message, wire.InferReply)}
+        return replies | {message.request_id: message.reason for message in sent if isinstance(message, wire.Reject)}
+
+
+def offload(request_id: int, row: int = OFFLOAD) -> wire.InferRequest:
+    return wire.InferRequest(request_id, row, 60_000)
+
+
+def test_a_mec_warms_up_while_it_has_nothing_to_do_and_once_only() -> None:
+    bench = Bench(warm_stages=7)
+    bench.serve()
+    assert (bench.warm_up.left, len(bench.warm_up.began_s)) == (0, 7)
+
+
+def test_a_request_waits_for_one_stage_of_the_warm_up_at_most() -> None:
+    bench = Bench(warm_stages=1000)
+    (reply,) = [m for m in bench.serve(offload(1)) if isinstance(m, wire.InferReply)]
+    assert reply.queue_us <= COMPUTE_S * 1e6 + SEND_S * 2e6
+    assert bench.warm_up.preferred == ["net"]
+
+
+def test_a_warm_up_that_fails_costs_no_request() -> None:
+    bench = Bench(warm_stages=3)
+    bench.warm_up.step = fails(MemoryError())  # type: ignore[method-assign]
+    assert bench.answers(offload(1)) == {1: "reply"}
+    assert bench.log == ["cannot warm up: MemoryError: "]
+
+
+def test_a_stop_in_an_emulated_tail_of_a_minute_ends_within_a_second() -> None:
+    bench = Bench(slowdown=15_000.0)
+    answers = bench.answers(*map(offload, range(1, 6)), for_s=0.5)
+    assert answers == dict.fromkeys(range(1, 6), wire.RejectReason.CLOSING)
+    assert bench.clock() - bench.stop_s < 1.0
+    assert isinstance(bench.router.sent[-1], wire.Bye)
+
+
+def test_a_stop_finishes_a_quick_request_and_rejects_the_rest() -> None:
+    bench = Bench(slowdown=20.0)  # 80 ms each
+    answers = bench.answers(*map(offload, range(1, 6)), for_s=0.1)
+    assert answers == {1: "reply", 2: "reply"} | dict.fromkeys((3, 4, 5), wire.RejectReason.CLOSING)
+
+
+def fails(error: Exception) -> Callable[[], bool]:
+    def fail() -> bool:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory"), OSError("disk")])
+def test_whatever_a_request_makes_fail_is_its_own_failure(error: Exception) -> None:
+    bench = Bench(tail=fails(error))
+    answers = bench.answers(*map(offload, range(1, 40)))
+    assert answers == dict.fromkeys(range(1, 40), wire.RejectReason.FAILED)
+    assert len(bench.log) == AT_ONCE
+    assert bench.server.counts.failed == 39
+
+
+@pytest.mark.parametrize("row", [LOCAL, 4, (1 << 24) - 1])
+def test_a_row_that_sends_nothing_or_is_not_there_is_refused_before_it_is_queued(row: int) -> None:
+    assert Bench().answers(offload(1, row)) == {1: wire.RejectReason.ILLEGAL}
+
+
+def test_what_peers_cause_to_be_logged_does_not_grow_with_their_messages() -> None:
+    bench = Bench()
+    others = [wire.Hello("x", wire.Held(f"w{number}", "a", "b")) for number in range(500)]
+    bench.serve(*others)
+    assert bench.server.counts.refused == 500
+    assert len(bench.log) == AT_ONCE

@@ -1,0 +1,1 @@
+"""What several tests share: simulated devices, real peers, small tables."""

@@ -1,0 +1,127 @@
+"""Real devices and MECs for tests: started by their command lines, read by their logs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mecpilot
+
+WORKLOAD = "garments"
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A device process that has ended."""
+
+    code: int
+    out: str
+    err: str
+    outcomes: list[dict[str, Any]]
+
+    @property
+    def statuses(self) -> Counter[str]:
+        return Counter(outcome["status"] for outcome in self.outcomes)
+
+    def check_no_frame_lost(self, frames: int | None = None) -> None:
+        """One outcome for each frame, and nothing that a user should not see."""
+        numbers = sorted(outcome["frame"] for outcome in self.outcomes)
+        assert numbers == list(range(len(numbers) if frames is None else frames))
+        assert "Traceback" not in self.err
+
+
+@dataclass
+class RunningDevice:
+    """A device process and the log that it writes."""
+
+    process: subprocess.Popen[str]
+    log: Path
+
+    def outcomes_so_far(self) -> int:
+        return self.log.read_bytes().count(b"\n") if self.log.exists() else 0
+
+    def stop(self) -> Finished:
+        """Ask for an orderly end and wait for it."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.finish()
+
+    def wait_for_outcomes(self, count: int, limit_s: float = 30.0) -> None:
+        """Return when the log has so many lines."""
+        end_s = time.monotonic() + limit_s
+        while self.outcomes_so_far() < count:
+            assert self.process.poll() is None, "the device ended early"
+            assert time.monotonic() < end_s, "the device is too slow"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.01)
+
+    def finish(self) -> Finished:
+        out, err = self.process.communicate(timeout=40)
+        return Finished(self.process.returncode, out, err, outcomes_in(self.log))
+
+
+@contextlib.contextmanager
+def device(endpoint: str, log: Path, **options: object) -> Iterator[RunningDevice]:
+    """``mecpilot device`` with options by name, underscores for dashes."""
+    command = [sys.executable, "-m", "mecpilot", *arguments_of(endpoint, log, options)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, cwd=ROOT
+    )
+    try:
+        yield RunningDevice(process, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def run_device(endpoint: str, log: Path, **options: object) -> Finished:
+    """A device from its start to its end, in a process of its own."""
+    with device(endpoint, log, **options) as running:
+        return running.finish()
+
+
+def run_device_here(endpoint: str, log: Path, **options: object) -> Finished:
+    """The same in this process, which has loaded its libraries already: that saves two seconds."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = mecpilot.main(arguments_of(endpoint, log, options))
+    return Finished(code, out.getvalue(), err.getvalue(), outcomes_in(log))
+
+
+def arguments_of(endpoint: str, log: Path, options: dict[str, object]) -> list[str]:
+    arguments = ["device", "--mec", endpoint, "--workload", WORKLOAD]
+    for name, value in ({"outcomes": log} | options).items():
+        text = json.dumps(value) if isinstance(value, dict) else str(value)
+        arguments += [f"--{name.replace('_', '-')}", text]
+    return arguments
+
+
+def outcomes_in(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+
+
+def is_running(pid: int) -> bool:
+    """Not ended; nobody may have asked yet how it ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for_library(process: subprocess.Popen[str], name: str) -> None:
+    """Until the process has mapped a library, so that imports are under way."""
+    limit_s = time.monotonic() + 30
+    while name not in Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None
+        assert time.monotonic() < limit_s
+        time.sleep(0.002)

@@ -1,0 +1,307 @@
+"""A device in simulated time: computing moves the clock, the uplink is the real shaper, the MEC fails on demand."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from controller.controllers.base import Controller
+from controller.costs import CostTable
+from controller.errors import RemoteProtocolError
+from controller.predict.uplink import Trace, TraceBank
+from controller.records import Decision, Outcome
+from controller.scenario import Scenario
+from controller.space import DecisionSpace
+from controller.utility import Utility
+from runtime.bundles.recorded import Recorded, payload_key
+from runtime.device.daemon import drive
+from runtime.device.device import Device, Limits
+from runtime.link.link import Arrival, Event, Malformed, NoConnection
+from runtime.link.shaped_link import ShapedLink, Shaper
+from runtime.protocol import wire
+from runtime.protocol.device_session import DeviceSession
+
+HELD = wire.Held("sim", "d" * 64, "e" * 64)
+UPLINK_BPS = 1e6
+RTT_S = 0.01
+PAYLOAD_BYTES = 1250  # 10 ms at 1 Mbit/s
+
+#: Rows of the table.
+FAST, GOOD, OFFLOAD, SPLIT = range(4)
+
+
+def table() -> CostTable:
+    """Two local answers, a full offload and a split whose head takes long."""
+    decisions = (
+        Decision("net", 28, 0, 1, "none"),
+        Decision("net", 28, 1, 4, "none"),
+        Decision("net", 28, 1, 0, "raw"),
+        Decision("net", 28, 1, 3, "u8"),
+    )
+    return CostTable(
+        DecisionSpace(decisions, np.array([1, 4, 4, 4]), np.arange(4)),
+        accuracy=np.array([0.8, 0.9, 0.93, 0.92]),
+        head_s=np.array([0.005, 0.04, 0.001, 0.03]),
+        payload_bytes=np.array([0.0, 0.0, PAYLOAD_BYTES, PAYLOAD_BYTES]),
+        payload_std_bytes=np.zeros(4),
+        mec_s=np.array([0.0, 0.0, 0.004, 0.002]),
+    )
+
+
+class SimClock:
+    def __init__(self) -> None:
+        self.now_s = 100.0  # no one may rely on a start at 0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def advance(self, duration_s: float) -> None:
+        self.now_s += duration_s
+
+
+@dataclass(frozen=True)
+class SimHead:
+    payload: bytes
+    outputs: Any
+
+
+class SimCompute:
+    """Takes the table's time, in five steps with a pause before each, as stages do."""
+
+    STEPS = 5
+    samples = 1000
+
+    def __init__(self, costs: CostTable, clock: SimClock, recorded: Recorded | None = None) -> None:
+        self._costs, self._clock = costs, clock
+        self._recorded = recorded  # None: every answer is right
+        if recorded is not None:
+            self.samples = recorded.score.shape[1]
+        self.ran: list[tuple[float, int, int]] = []  # began, sample, row
+
+    def head(self, source_index: int, decision: Decision, pause: Callable[[], None]) -> SimHead:
+        row = self._costs.space.index(decision)
+        self.ran.append((self._clock(), source_index, row))
+        for _ in range(self.STEPS):
+            pause()
+            self._clock.advance(float(self._costs.head_s[row]) / self.STEPS)
+        if self._costs.space.device_only[row]:
+            return SimHead(b"", bytes([row] * 4))
+        payload_bytes = self._costs.payload_bytes[row]
+        if self._recorded is not None and self._recorded.payload_bytes is not None:
+            payload_bytes = self._recorded.payload_bytes[payload_key(decision)][source_index]
+        return SimHead(bytes(int(payload_bytes)), None)
+
+    def row(self, decision: Decision) -> int:
+        return self._costs.space.index(decision)
+
+    def output_shape(self, decision: Decision) -> tuple[int, ...]:
+        return (1, 1)
+
+    def judge(self, source_index: int, outputs: Any, decision: Decision) -> tuple[Any, Any, float]:
+        if self._recorded is None:
+            return outputs[0], source_index, 1.0
+        prediction = [int(self._costs.space.variant[self._costs.space.index(decision)]), source_index]
+        return prediction, source_index, self.score(prediction, source_index)
+
+    def score(self, prediction: Any, truth: Any) -> float:
+        if self._recorded is None:
+            return 1.0
+        variant, sample = prediction
+        return float(self._recorded.lagged_score((truth - sample) % self.samples)[variant, sample])
+
+    def truth(self, source_index: int) -> Any:
+        return source_index
+
+    def source_index(self, index: int) -> int:
+        return index
+
+
+@dataclass
+class SimMec:
+    """The far end of the socket: answers in order of arrival. Every fault is a switch."""
+
+    clock: SimClock
+    costs: CostTable
+    reachable: bool = True  # False: the connection is refused
+    hung: bool = False  # accepts and stays silent
+    forgotten: bool = False  # the connection is dead and nobody says so; a new one is not
+    connections: int = 1
+    held: bool = False  # the link keeps what either side says, and hands it over later
+    bundle: wire.Held = HELD
+    slowdown: float = 1.0
+    reject: wire.RejectReason | None = None
+    spoil: Callable[[wire.InferReply], tuple[wire.AnyMessage, bytes] | bytes] | None = None
+    instance: int = 0
+    requests: list[wire.InferRequest] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._free_s = -math.inf
+        self._events: list[tuple[float, int, Event]] = []
+        self._order = itertools.count()
+        self._kept: list[wire.AnyMessage] = []
+        self._plan: list[tuple[float, Callable[[SimMec], None]]] = []
+
+    def plan(self, at_s: float, change: Callable[[SimMec], None]) -> None:
+        """Change something at a point in time, whatever the device does then."""
+        self._plan = sorted([*self._plan, (at_s, change)], key=lambda planned: planned[0])
+
+    def die(self) -> None:
+        """``kill -9``: what it was to say is lost."""
+        self.reachable, self._events = False, []
+
+    def restart(self) -> None:
+        self.reachable, self.instance, self._free_s = True, self.instance + 1, -math.inf
+
+    def release(self) -> None:
+        """The link is not held any more: what it kept arrives now."""
+        self.held, kept, self._kept = False, self._kept, []
+        for message in kept:
+            self._deliver(message)
+
+    # The inner link that the ShapedLink wraps.
+
+    def start(self, origin_s: float) -> None: ...
+
+    def send(self, message: wire.Sendable, buffer: wire.Buffer) -> None:
+        self._come_to_pass()
+        if not self.reachable:
+            self._later(self.clock(), NoConnection())
+        elif self.held:
+            self._kept.append(message)
+        elif not (self.hung or self.forgotten):
+            self._deliver(message)
+
+    def _deliver(self, message: wire.Sendable) -> None:
+        answer, at_s = self._answer(message)
+        if isinstance(answer, bytes):
+            self._later(at_s, Malformed(RemoteProtocolError("got garbage; expected a message")))
+        elif answer is not None:
+            self._later(at_s, Arrival(answer[0], answer[1], at_s))
+
+    def _answer(self, message: wire.Sendable) -> tuple[tuple[wire.AnyMessage, bytes] | bytes | None, float]:
+        now_s = self.clock()
+        match message:
+            case wire.Hello():
+                return (wire.Welcome(f"mec-{self.instance}", self.bundle, self.slowdown), b""), now_s
+            case wire.Ping():
+                return (wire.Pong(message.ping_id), b""), now_s
+            case wire.InferRequest():
+                return self._infer(message, now_s)
+        return None, now_s
+
+    def _infer(self, r: wire.InferRequest, now_s: float) -> tuple[tuple[wire.AnyMessage, bytes] | bytes, float]:
+        self.requests.append(r)
+        if self.reject is not None:
+            return (wire.Reject(r.request_id, self.reject, "no"), b""), now_s
+        began_s = max(now_s, self._free_s)
+        queue_us = wire.whole_us(began_s - now_s)
+        if queue_us / 1e3 > r.remaining_budget_ms:
+            return (wire.Reject(r.request_id, wire.RejectReason.EXPIRED, "too late", queue_us), b""), began_s
+        self._free_s = began_s + float(self.costs.mec_s[r.row]) * self.slowdown
+        reply = wire.InferReply(r.request_id, queue_us, wire.whole_us(self._free_s - began_s))
+        answer = self.spoil(reply) if self.spoil else (reply, bytes([r.row] * 4))
+        return answer, self._free_s
+
+    def _later(self, at_s: float, event: Event) -> None:
+        heapq.heappush(self._events, (at_s, next(self._order), event))
+
+    def _come_to_pass(self) -> None:
+        while self._plan and self._plan[0][0] <= self.clock():
+            self._plan.pop(0)[1](self)
+
+    def receive(self) -> list[Event]:
+        self._come_to_pass()
+        events: list[Event] = []
+        while not self.held and self._events and self._events[0][0] <= self.clock():
+            events.append(heapq.heappop(self._events)[2])
+        return events
+
+    def connect(self) -> None:
+        """A new connection, if the MEC can be reached; the old one and what was on its way over it are gone."""
+        self.connections += 1
+        self.disconnect()
+        self.forgotten = False
+
+    def disconnect(self) -> None:
+        self._events.clear()
+        self._kept.clear()
+        self.forgotten = True
+
+    def trouble(self) -> str:
+        return "" if self.reachable else "connection refused"
+
+    def wait(self, until_s: float) -> None:
+        pending = [] if self.held else self._events[:1]
+        until_s = min([until_s, *(event[0] for event in pending), *(planned[0] for planned in self._plan[:1])])
+        assert until_s < math.inf, "the device waits for something that will never happen"
+        self.clock.now_s = max(self.clock.now_s, until_s)
+
+    def close(self) -> None: ...
+
+
+class Simulation:
+    """A device with everything around it. ``decide`` gives the row of each frame."""
+
+    def __init__(
+        self,
+        *,
+        uplink_bps: list[float] | None = None,
+        rtt_s: float = RTT_S,
+        closed_loop: bool = False,
+        limits: Limits | None = None,
+        stretch: float = 1.0,
+        costs: CostTable | None = None,
+        recorded: Recorded | None = None,
+        **scenario: Any,
+    ) -> None:
+        self.costs = table() if costs is None else costs
+        self.clock = SimClock()
+        self.told: list[str] = []
+        self.compute = SimCompute(self.costs, self.clock, recorded)
+        self.mec = SimMec(self.clock, self.costs)
+        rates = np.array(uplink_bps or [UPLINK_BPS])
+        self.bank = TraceBank([Trace("sim", np.arange(len(rates), dtype=float), rates, 1.0)])
+        self.scenario = Scenario(**({"frames": 20, "device_slowdown": 1.0} | scenario))
+        link = ShapedLink(self.mec, Shaper(self.bank), rtt_s, self.clock)
+        self.device = Device(
+            self.compute,
+            link,
+            DeviceSession("sim", HELD),
+            self.costs,
+            self.scenario,
+            Utility(),
+            limits,
+            closed_loop=closed_loop,
+            clock=self.clock,
+            log=self.told.append,
+            mec="tcp://sim:1",
+        )
+
+    def run(self, decide: Callable[[int], int], between: Callable[[int], None] = lambda _: None) -> list[Outcome]:
+        """Serve every frame; ``between`` may change the world before decision number n. Outcomes by frame."""
+        outcomes: list[Outcome] = []
+        for number in itertools.count():
+            state = self.device.next_decision()
+            outcomes += self.device.take_outcomes()
+            if state is None:
+                break
+            between(number)
+            self.device.execute(decide(number))
+            outcomes += self.device.take_outcomes()
+        self.device.close()
+        outcomes += self.device.take_outcomes()
+        assert sorted(outcome.frame for outcome in outcomes) == list(range(len(outcomes)))
+        return sorted(outcomes, key=lambda outcome: outcome.frame)
+
+    def drive(self, controller: Controller) -> list[Outcome]:
+        """Serve every frame as the daemon does, with a controller. Outcomes by frame."""
+        outcomes = list(drive(self.device, controller, lambda _: None))
+        self.device.close()
+        outcomes += self.device.take_outcomes()
+        return sorted(outcomes, key=lambda outcome: outcome.frame)

@@ -1,0 +1,53 @@
+"""A small hand-made stream: decisions with frame intervals, and recorded scores that age. Data, not a stand-in."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from controller.costs import CostTable
+from controller.records import Decision
+from controller.space import DecisionSpace
+from runtime.bundles.recorded import MAX_LAG, Recorded
+
+INTERVALS = (1, 2, 3, 5)
+SAMPLES = 40
+#: Local fast and good, full offload, split: cut, payload, accuracy, head, payload bytes, MEC.
+_BASE = (
+    (0, 2, "none", 0.70, 0.002, 0.0, 0.0),
+    (1, 4, "none", 0.88, 0.010, 0.0, 0.0),
+    (1, 0, "jpeg30", 0.90, 0.001, 9000.0, 0.006),
+    (1, 2, "u1", 0.90, 0.003, 2000.0, 0.004),
+)
+#: What is left of an answer's score after each further frame.
+FADE = 0.9
+
+
+def stream_costs(intervals: tuple[int, ...] = INTERVALS) -> CostTable:
+    """Every base row with every interval, intervals in the inner order as in a bundle."""
+    rows = [(*row, n) for row in _BASE for n in intervals]
+    decisions = tuple(Decision("net", 384, exit_, cut, codec, n) for exit_, cut, codec, *_, n in rows)
+    stages = np.array([2 if exit_ == 0 else 4 for exit_, *_ in rows])
+    variant = np.repeat(np.arange(len(_BASE)), len(intervals))
+    accuracy, head, payload, mec = (np.array([row[i] for row in rows]) for i in (3, 4, 5, 6))
+    recorded = stream_recorded()
+    return CostTable(
+        DecisionSpace(decisions, stages, variant),
+        accuracy,
+        head,
+        payload,
+        0.1 * payload,
+        mec,
+        lagged_accuracy=None if recorded.lagged is None else recorded.lagged.mean(axis=2).T[variant].astype(float),
+    )
+
+
+def stream_recorded(lags: int = MAX_LAG) -> Recorded:
+    """Scores that differ from sample to sample and fade with age, every one a multiple of 1/255, and payloads."""
+    rng = np.random.default_rng(0)
+    accuracy = np.array([row[3] for row in _BASE])[:, None]
+    score = np.clip(accuracy + 0.05 * rng.standard_normal((len(_BASE), SAMPLES)), 0, 1)
+    age = FADE ** np.arange(1, lags + 1)[:, None, None]
+    lagged = score * age * rng.uniform(0.9, 1.0, (lags, len(_BASE), SAMPLES))
+    score, lagged = (np.rint(255 * table).astype(np.float32) / np.float32(255) for table in (score, lagged))
+    jpeg, split = (np.rint(mean * rng.uniform(0.8, 1.2, SAMPLES)).astype(np.int32) for mean in (9000.0, 2000.0))
+    return Recorded(score, score, None, lagged, {("net", 384, 0, "jpeg30"): jpeg, ("net", 384, 2, "u1"): split})

@@ -1,0 +1,81 @@
+"""Small hand-made tables and random states that several test files share. They are data, not stand-ins."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from controller.controllers.learned import FrozenPolicy
+from controller.costs import CostTable
+from controller.features.formula import FEATURE_SCHEMA
+from controller.records import UPLINK_HISTORY, Decision, SystemState
+from controller.space import DecisionSpace
+
+
+def make_costs(rows: int = 12, seed: int = 0) -> CostTable:
+    """A table of ``rows`` decisions of one model: every third one is device-only, the others are cut at 0."""
+    rng = np.random.default_rng(seed)
+    local = np.arange(rows) % 3 == 0
+    decisions = tuple(
+        Decision("net", 28, exit_branch=i, partition_point=4 if alone else 0, payload="none" if alone else "raw")
+        for i, alone in enumerate(local)
+    )
+    space = DecisionSpace(decisions, np.full(rows, 4), np.arange(rows))
+    return CostTable(
+        space,
+        accuracy=rng.uniform(0.8, 0.94, rows),
+        head_s=np.where(local, rng.uniform(2e-4, 2e-3, rows), 1e-4),
+        payload_bytes=np.where(local, 0.0, rng.uniform(100, 784, rows)),
+        payload_std_bytes=np.where(local, 0.0, 10.0),
+        mec_s=np.where(local, 0.0, rng.uniform(2e-4, 2e-3, rows)),
+    )
+
+
+def make_state(batch: int = 1, seed: int = 0, **fixed: float) -> SystemState:
+    """Random but plausible states; a keyword fixes one field in every row."""
+    rng = np.random.default_rng(seed)
+
+    def uniform(low: float, high: float) -> np.ndarray:
+        return rng.uniform(low, high, batch)
+
+    columns = {
+        "deadline_s": uniform(0.03, 0.3),
+        "frame_interval_s": uniform(0.05, 0.2),
+        "frame_age_s": uniform(0.0, 0.05),
+        "uplink_bps": rng.uniform(1e5, 1e7, (batch, UPLINK_HISTORY)),
+        "uplink_sample_count": rng.integers(1, 50, batch),
+        "uplink_age_s": uniform(0.0, 1.0),
+        "uplink_backlog_bytes": rng.choice([0.0, 700.0], batch),
+        "rtt_s": uniform(0.0, 0.02),
+        "device_slowdown": uniform(20, 200),
+        "queued_frames": rng.integers(0, 3, batch),
+        "in_flight": rng.integers(0, 4, batch),
+        "mec_queue_s": uniform(0.0, 0.01),
+        "mec_queue_mean_s": uniform(0.0, 0.01),
+        "mec_slowdown": uniform(1, 8),
+        "mec_age_s": uniform(0.0, 1.0),
+        "link_up": np.ones(batch, dtype=bool),
+        "on_time_frac": uniform(0.0, 1.0),
+        "fallback_frac": uniform(0.0, 1.0),
+    }
+    for name, value in fixed.items():
+        columns[name] = np.full(columns[name].shape, value, columns[name].dtype)
+    return SystemState(**columns)
+
+
+def random_policy(seed: int = 0) -> FrozenPolicy:
+    """Of the present feature schema, with weights of no use."""
+    rng = np.random.default_rng(seed)
+    context, candidate = len(FEATURE_SCHEMA.context), len(FEATURE_SCHEMA.candidate)
+    shapes = [(context, 24), (candidate, 24), (24,), (24, 16), (16,), (16,), (candidate,)]
+    return FrozenPolicy(*(rng.standard_normal(shape).astype(np.float32) for shape in shapes))
+
+
+def row_of(state: SystemState, row: int) -> SystemState:
+    return SystemState(
+        **{
+            f.name: None if getattr(state, f.name) is None else getattr(state, f.name)[row : row + 1]
+            for f in dataclasses.fields(state)
+        }
+    )
