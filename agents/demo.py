@@ -159,7 +159,7 @@ def _policy(places: Places) -> tuple[object, ...]:
 def _scenario(places: Places) -> Scenario:
     """The workload's demonstration, with a device that is as slow wherever the demo runs."""
     plan = places.plan
-    scenario = replace(get_workload(plan.workload).telling_scenario(), frames=plan.frames)
+    scenario = replace(get_workload(plan.workload).demo_scenario(), frames=plan.frames)
     return same_device(scenario, plan.workload, Path(places.profile)) if plan.full else scenario
 
 

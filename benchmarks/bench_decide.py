@@ -47,7 +47,7 @@ def one_state(rng: np.random.Generator) -> SystemState:
 
     return SystemState(
         deadline_s=number(0.1),
-        frame_interval_s=number(0.1),
+        capture_period_s=number(0.1),
         frame_age_s=number(0.004),
         uplink_bps=rng.uniform(1e5, 5e6, (1, UPLINK_HISTORY)),
         uplink_sample_count=np.array([100]),
@@ -101,7 +101,7 @@ def time_mlp() -> dict[str, float]:
 def measure(workload: str) -> dict[str, dict[str, float]]:
     bundle = open_bundle(workload)
     costs = load_costs(bundle)
-    chosen = candidates(costs, bundle.usual_range)
+    chosen = candidates(costs, bundle.default_range)
     figures = {f"{workload}, its {len(chosen)} candidates": time_decision(chosen)}
     for count in (16, 48, 128):
         if count <= len(costs):

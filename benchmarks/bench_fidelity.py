@@ -22,7 +22,7 @@ import numpy as np
 
 from agents.compare.evaluation import entrants_of
 from agents.compare.rollout import make_twin
-from agents.compare.setup import open_world
+from agents.compare.setup import open_setup
 from benchmarks.support.machine_profile import machine_profile
 from controller.controllers.base import Controller
 from controller.records import STATUSES, Decision, Status, SystemState
@@ -149,17 +149,17 @@ def compare(live: Played, twin: Played) -> dict[str, Any]:
 
 def run(workload: str, profile: Path, frames: int, controllers: str) -> dict[str, dict[str, Any]]:
     """Results by scenario and controller."""
-    world = open_world(workload, builtin_traces("test"), "test", profile=profile)
+    setup = open_setup(workload, builtin_traces("test"), "test", profile=profile)
     entrants = entrants_of(workload, controllers, live=True)
-    twin = make_twin(world, 1)
-    backend = LiveBackend(world.bundle, world.costs, world.bank, world.range, "test", profile, learning=False)
+    twin = make_twin(setup, 1)
+    backend = LiveBackend(setup.bundle, setup.costs, setup.bank, setup.range, "test", profile, learning=False)
 
     def controller(name: str) -> Controller:
-        return entrants.make(name, world, 1)[0]
+        return entrants.make(name, setup, 1)[0]
 
     results: dict[str, dict[str, Any]] = {}
     try:
-        for number, scenario in enumerate(scenarios_of(world.range, frames)):
+        for number, scenario in enumerate(scenarios_of(setup.range, frames)):
             for name in entrants.names:
                 live = play_live(backend, scenario, controller(name))
                 same = play_twin(twin, scenario, _decisions_of(live))

@@ -30,7 +30,7 @@ from agents.compare.evaluation import Entrants, compare_in_twin
 from agents.compare.plots import draw_comparison
 from agents.compare.report import LEARNED, Comparison, as_json, verdict
 from agents.compare.rollout import paired_scenarios
-from agents.compare.setup import BUILTIN_TEST, BUILTIN_TRAIN, World, family, open_world, traces_of
+from agents.compare.setup import BUILTIN_TEST, BUILTIN_TRAIN, Setup, family, open_setup, traces_of
 from agents.compare.tables import margin_table, table_console, tables
 from agents.compare.tuning import TUNABLE, tune_controllers
 from agents.learn.training import Options, train
@@ -81,7 +81,7 @@ def _same_ride(path: Path) -> str:
 
 
 def train_policies(
-    world: World,
+    setup: Setup,
     learn: Sequence[Path],
     seeds: int,
     steps: int,
@@ -96,7 +96,7 @@ def train_policies(
     for seed in range(seeds):
         begin_s = time.monotonic()
         run = RunFolder(folder / f"seed{seed}")
-        config = TrainingConfig(world.workload, steps, seed, tuple(map(str, learn)), scenario=world.range)
+        config = TrainingConfig(setup.workload, steps, seed, tuple(map(str, learn)), scenario=setup.range)
         train(config, run, Options(profile, overwrite=True))
         export(run, run.root / "policy.safetensors")
         policies.append(load_policy(run.root / "policy.safetensors")[0])
@@ -104,25 +104,25 @@ def train_policies(
     return policies
 
 
-def tuned(world: World, sources: Sequence[str], folder: Path, console: Console) -> TuningFile:
+def tuned(setup: Setup, sources: Sequence[str], folder: Path, console: Console) -> TuningFile:
     """Every classical controller at its best on the training traces."""
     begin_s = time.monotonic()
-    found = tune_controllers(world, TUNABLE, sources)
+    found = tune_controllers(setup, TUNABLE, sources)
     save_tunings(folder / "tuning.json", found)
     console.print(f"tuned {len(found.controllers)} controllers in {time.monotonic() - begin_s:.0f} s")
     return found
 
 
-def _against_offload(world: World, comparison: Comparison) -> Comparison:
+def _against_offload(setup: Setup, comparison: Comparison) -> Comparison:
     """The policies, device-only, and the best fixed offload of each scenario, over the same episodes."""
     runs = {name: comparison.runs[name] for name in (LEARNED, "device-only")}
-    scenarios = paired_scenarios(world, range(comparison.seeds))
-    return replace(comparison, runs={**runs, BEST_OFFLOAD: (best_offload(world, scenarios),)})
+    scenarios = paired_scenarios(setup, range(comparison.seeds))
+    return replace(comparison, runs={**runs, BEST_OFFLOAD: (best_offload(setup, scenarios),)})
 
 
-def _by_slowdown(world: World, comparison: Comparison) -> Table:
+def _by_slowdown(setup: Setup, comparison: Comparison) -> Table:
     """The policies against the best classical controllers, for devices of different speed."""
-    slowdown = np.array([scenario.device_slowdown for scenario in paired_scenarios(world, range(comparison.seeds))])
+    slowdown = np.array([scenario.device_slowdown for scenario in paired_scenarios(setup, range(comparison.seeds))])
     groups = {f"{a:g} to {b:g}": (slowdown >= a) & (slowdown < b) for a, b in itertools.pairwise(SLOWDOWNS)}
     best = dict.fromkeys(comparison.classical_by(metric)[0] for metric in comparison.ranking_metrics)
     return margin_table(comparison, [*best, "device-only"], "device slowdown", groups)
@@ -140,8 +140,8 @@ def main() -> None:
     options = parser.parse_args()
     console = table_console(wide=True)
     learn, judge = split_files(options.traces, options.hold_out) if options.traces else ([], [])
-    training = open_world(options.workload, traces_of(learn, "train"), "validation")
-    testing = open_world(options.workload, load_traces(judge) if judge else traces_of([], "test"), "test")
+    training = open_setup(options.workload, traces_of(learn, "train"), "validation")
+    testing = open_setup(options.workload, load_traces(judge) if judge else traces_of([], "test"), "test")
     learnt_from, sources = ([str(options.traces or name)] for name in (BUILTIN_TRAIN, BUILTIN_TEST))
     _tell_split(console, training.bank, testing.bank)
     tunings = tuned(training, learnt_from, options.out, console)

@@ -27,7 +27,7 @@ from rich.table import Table
 from agents.compare.evaluation import Entrants, chosen_names, compare_live, default_seeds, entrants_of, play_in_twin
 from agents.compare.report import UTILITY, Comparison, as_json
 from agents.compare.rollout import on_trace, paired_scenarios
-from agents.compare.setup import BUILTIN_TEST, BUILTIN_TRAIN, World, open_world, traces_of
+from agents.compare.setup import BUILTIN_TEST, BUILTIN_TRAIN, Setup, open_setup, traces_of
 from benchmarks.bench_learning import train_policies, tuned
 from benchmarks.support.machine_profile import machine_profile
 from controller.errors import UsageError
@@ -119,51 +119,51 @@ def verdict(live: Comparison, twin: Comparison) -> list[str]:
     return lines
 
 
-def live_range(world: World, profile: Path) -> ScenarioRange:
-    """The world's range with devices that are as slow as on the shipped profile, and a MEC that can be emulated."""
-    scale = shipped_slowdown(world.bundle, profile)
-    low, high = (max(scale * bound, 1.0) for bound in world.range.device_slowdown)
-    mec_low, mec_high = (max(bound, MEC_SLOWDOWN) for bound in world.range.mec_slowdown)
-    return replace(world.range, device_slowdown=(low, high), mec_slowdown=(mec_low, mec_high))
+def live_range(setup: Setup, profile: Path) -> ScenarioRange:
+    """The setup's range with devices that are as slow as on the shipped profile, and a MEC that can be emulated."""
+    scale = shipped_slowdown(setup.bundle, profile)
+    low, high = (max(scale * bound, 1.0) for bound in setup.range.device_slowdown)
+    mec_low, mec_high = (max(bound, MEC_SLOWDOWN) for bound in setup.range.mec_slowdown)
+    return replace(setup.range, device_slowdown=(low, high), mec_slowdown=(mec_low, mec_high))
 
 
 def learned(options: argparse.Namespace, range_: ScenarioRange, profile: Path, console: Console) -> Entrants:
     """Controllers tuned and a policy trained on the training traces, for devices and MECs of the range."""
     bank = traces_of([], "train")
-    world = open_world(options.workload, bank, "validation", range_, profile)
+    setup = open_setup(options.workload, bank, "validation", range_, profile)
     names = chosen_names(options.controllers, has_policy=True, live=True)
-    tunings = tuned(world, [BUILTIN_TRAIN], options.out, console)
-    policies = train_policies(world, [], 1, STEPS, options.out, console, profile)
+    tunings = tuned(setup, [BUILTIN_TRAIN], options.out, console)
+    policies = train_policies(setup, [], 1, STEPS, options.out, console, profile)
     return Entrants(names, policies, tunings.controllers)
 
 
 def compare(options: argparse.Namespace, profile: Path) -> None:
     """Learn if need be, choose, play, and print what was found."""
     console = Console(width=160)
-    world = open_world(options.workload, traces_of(options.traces, "test"), "test", profile=profile)
-    if options.scenarios > len(world.bank):
+    setup = open_setup(options.workload, traces_of(options.traces, "test"), "test", profile=profile)
+    if options.scenarios > len(setup.bank):
         raise UsageError(
-            f"got --scenarios {options.scenarios} on {len(world.bank)} traces; expected one for each at most"
+            f"got --scenarios {options.scenarios} on {len(setup.bank)} traces; expected one for each at most"
         )
-    range_ = live_range(world, profile)
-    world = replace(world, range=replace(range_, frames=options.frames))
+    range_ = live_range(setup, profile)
+    setup = replace(setup, range=replace(range_, frames=options.frames))
     if options.policy:
         entrants = entrants_of(options.workload, options.controllers, [options.policy], options.tuning, live=True)
     else:
         entrants = learned(options, range_, profile, console)
     sources = [str(source) for source in options.traces] or [BUILTIN_TEST]
-    seeds = default_seeds(len(world.bank))
-    drawn = paired_scenarios(world, range(seeds))
-    everywhere = play_in_twin(world, entrants, sources, seeds, drawn)
+    seeds = default_seeds(len(setup.bank))
+    drawn = paired_scenarios(setup, range(seeds))
+    everywhere = play_in_twin(setup, entrants, sources, seeds, drawn)
     scenarios = representative(everywhere, drawn, options.scenarios)
     with Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("live", total=entrants.total * len(scenarios) * options.frames)
-        live, _ = compare_live(world, entrants, sources, scenarios, profile, lambda done: bar.advance(task, done))
-    twin = play_in_twin(world, entrants, sources, options.scenarios, scenarios)
+        live, _ = compare_live(setup, entrants, sources, scenarios, profile, lambda done: bar.advance(task, done))
+    twin = play_in_twin(setup, entrants, sources, options.scenarios, scenarios)
     for metric in live.ranking_metrics:
         means = ", ".join(f"{name} {mean:.3f}" for name, mean in ranking(everywhere, metric).items())
         console.print(f"{metric} in the twin over {len(drawn)} episodes: {means}", highlight=False)
-    episodes = [on_trace(world.bank, scenario).split("/")[0] for scenario in scenarios]
+    episodes = [on_trace(setup.bank, scenario).split("/")[0] for scenario in scenarios]
     console.print(table(live, twin, episodes))
     console.print("\n".join(verdict(live, twin)), highlight=False)
     if options.json:

@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvObs, Vec
 from agents.compare.evaluation import Entrants, compare_in_twin
 from agents.compare.report import Comparison
 from agents.compare.rollout import make_twin
-from agents.compare.setup import World, hold_out, open_world, traces_of
+from agents.compare.setup import Setup, hold_out, open_setup, traces_of
 from agents.learn.policy import CandidatePolicy
 from agents.learn.ppo import PpoConfig, make_ppo
 from agents.learn.warm_start import WarmStartConfig, warm_start
@@ -91,25 +91,25 @@ def _together(observations: Sequence[Any]) -> VecEnvObs:
     return {name: np.concatenate([part[name] for part in observations]) for name in observations[0]}
 
 
-def worlds_to_learn_from() -> dict[str, World]:
+def worlds_to_learn_from() -> dict[str, Setup]:
     """The training side of every workload, with further legal decisions as candidates until all have equally many."""
-    worlds = {name: open_world(name, traces_of([], "train"), "validation") for name in WORKLOADS}
-    most = max(len(world.costs) for world in worlds.values())
-    return {name: _widened(world, most).on(hold_out(world.bank)[0]) for name, world in worlds.items()}
+    worlds = {name: open_setup(name, traces_of([], "train"), "validation") for name in WORKLOADS}
+    most = max(len(setup.costs) for setup in worlds.values())
+    return {name: _widened(setup, most).on(hold_out(setup.bank)[0]) for name, setup in worlds.items()}
 
 
-def _widened(world: World, count: int) -> World:
-    everything = load_costs(world.bundle, world.profile)
-    chosen = [everything.space.index(decision) for decision in world.costs.space.decisions]
+def _widened(setup: Setup, count: int) -> Setup:
+    everything = load_costs(setup.bundle, setup.profile)
+    chosen = [everything.space.index(decision) for decision in setup.costs.space.decisions]
     others = np.setdiff1d(np.arange(len(everything)), chosen)
     spread = others[np.linspace(0, len(others) - 1, count - len(chosen)).astype(int)]
-    return replace(world, costs=everything.take(np.sort(np.append(chosen, spread))))
+    return replace(setup, costs=everything.take(np.sort(np.append(chosen, spread))))
 
 
-def train_on(worlds: Sequence[World], steps: int, seed: int) -> FrozenPolicy:
+def train_on(worlds: Sequence[Setup], steps: int, seed: int) -> FrozenPolicy:
     """A policy for all of the worlds, with ``steps`` environment steps on each."""
-    parts = [TwinVecEnv(make_twin(world, ENVIRONMENTS, seed, reward="expected")) for world in worlds]
-    intervals = any(world.costs.longest_interval > 1 for world in worlds)
+    parts = [TwinVecEnv(make_twin(setup, ENVIRONMENTS, seed, reward="expected")) for setup in worlds]
+    intervals = any(setup.costs.longest_interval > 1 for setup in worlds)
     model = make_ppo(Twins(parts), PpoConfig(), seed, intervals=intervals)
     warm_start(model, worlds, WarmStartConfig(), steps * len(worlds))
     model.learn(max(steps * len(worlds) - model.num_timesteps, 0), reset_num_timesteps=False)
@@ -147,8 +147,8 @@ def main() -> None:
     torch.set_num_threads(1)
     console = Console(width=136)
     learn = worlds_to_learn_from()
-    judge = {name: open_world(name, traces_of([], "test"), "test") for name in WORKLOADS}
-    groups = {name: [world] for name, world in learn.items()} | {"both": list(learn.values())}
+    judge = {name: open_setup(name, traces_of([], "test"), "test") for name in WORKLOADS}
+    groups = {name: [setup] for name, setup in learn.items()} | {"both": list(learn.values())}
     found: dict[str, dict[str, Comparison]] = {}
     for name, worlds in groups.items():
         begin_s = time.monotonic()
@@ -156,8 +156,8 @@ def main() -> None:
         console.print(f"{name}: {options.seeds} policies in {time.monotonic() - begin_s:.0f} s")
         entrants = Entrants(("ppo",), policies)
         found[name] = {
-            workload: compare_in_twin(world, entrants, ["built-in"], options.scenarios)
-            for workload, world in judge.items()
+            workload: compare_in_twin(setup, entrants, ["built-in"], options.scenarios)
+            for workload, setup in judge.items()
         }
     report = show(found, console)
     if options.json:

@@ -31,8 +31,8 @@ TARGET_STEPS_PER_S = 200_000
 
 def make_twin(batch: int) -> Twin:
     bundle = open_bundle("garments")
-    costs = candidates(load_costs(bundle), bundle.usual_range)
-    return Twin(costs, builtin_traces("train"), bundle.recorded("validation"), bundle.usual_range, batch, seed=1)
+    costs = candidates(load_costs(bundle), bundle.default_range)
+    return Twin(costs, builtin_traces("train"), bundle.recorded("validation"), bundle.default_range, batch, seed=1)
 
 
 def steps_of(batch: int, what: str) -> Callable[[np.ndarray], None]:

@@ -19,7 +19,7 @@ import numpy as np
 from agents.compare.evaluation import Entrants, chosen_names, entrants_of
 from agents.compare.report import BOUND
 from agents.compare.rollout import Episodes, play, spread_scenarios
-from agents.compare.setup import open_world
+from agents.compare.setup import open_setup
 from controller.records import Status
 from runtime.testbed.markov_traces import builtin_traces
 
@@ -35,12 +35,12 @@ def record(scenarios: int = SCENARIOS) -> dict[str, np.ndarray]:
     """Play the golden episodes."""
     found: dict[str, np.ndarray] = {}
     for workload in WORKLOADS:
-        world = open_world(workload, builtin_traces("test"), "test")
-        played = spread_scenarios(world, scenarios)
+        setup = open_setup(workload, builtin_traces("test"), "test")
+        played = spread_scenarios(setup, scenarios)
         entrants: Entrants = entrants_of(workload, ",".join(chosen_names(None, True, False)))
         for name in entrants.names:
-            controller = entrants.make(name, world, len(played))[0]
-            columns = _columns(play(world, controller, played, oracle=name == BOUND))
+            controller = entrants.make(name, setup, len(played))[0]
+            columns = _columns(play(setup, controller, played, oracle=name == BOUND))
             found |= {f"{workload}/{name}/{column}": values for column, values in columns.items()}
             print(f"{workload:<9} {name:<15} utility {columns['utility'].mean():.4f}", flush=True)
         found[f"{workload}/frames"] = np.array(played[0].frames)

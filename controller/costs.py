@@ -59,12 +59,12 @@ class CostTable:
     @cached_property
     def interval(self) -> Floats:
         """Frames that a row answers, as numbers to calculate with."""
-        return self.space.frame_interval.astype(float)
+        return self.space.frame_stride.astype(float)
 
     @cached_property
     def longest_interval(self) -> int:
         """1 where every frame has its own decision."""
-        return int(self.space.frame_interval.max())
+        return int(self.space.frame_stride.max())
 
     def accuracy_at(self, lag: int) -> Floats:
         """Expected score of the row's answer for the frame that comes ``lag`` frames later."""
@@ -111,8 +111,8 @@ class CostTable:
     def _accuracy_before(self, lag: int) -> Floats:
         """Expected score, so many frames after a decision, of the answer to the decision before it."""
         found = self.accuracy.copy()
-        for interval in np.unique(self.space.frame_interval).tolist():
-            rows = self.space.frame_interval == interval
+        for interval in np.unique(self.space.frame_stride).tolist():
+            rows = self.space.frame_stride == interval
             found[rows] = self.accuracy_at(lag + interval)[rows]
         return found
 

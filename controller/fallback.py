@@ -51,7 +51,7 @@ class Situation(NamedTuple):
 
     @classmethod
     def of(cls, state: SystemState) -> Situation:
-        return cls(state.frame_age_s, state.deadline_s, state.frame_interval_s, state.device_slowdown)
+        return cls(state.frame_age_s, state.deadline_s, state.capture_period_s, state.device_slowdown)
 
     def at(self, where: Any) -> Situation:
         """Some of the rows, or all with one more axis."""

@@ -103,7 +103,7 @@ class Frames:
     latency_s: Floats  # infinite for a frame that was not run or never answered
     payload_bytes: Floats
     energy_j: Floats
-    frame_interval_s: Floats
+    capture_period_s: Floats
     streaming: Floats  # score of the newest answer that was out at the capture; NaN where frames are no stream
 
     @property
@@ -133,7 +133,7 @@ class Frames:
 
     @classmethod
     def from_outcomes(
-        cls, outcomes: Sequence[Outcome], frame_interval_s: float, episode: int = 0, score: Score | None = None
+        cls, outcomes: Sequence[Outcome], capture_period_s: float, episode: int = 0, score: Score | None = None
     ) -> Frames:
         """The frames of one live run. A frame that was given up has no prediction and counts as not answered.
 
@@ -150,10 +150,10 @@ class Frames:
             latency_s=np.where(answered_by == NOBODY, np.inf, latency_s),
             payload_bytes=np.array([o.payload_bytes for o in outcomes], dtype=float),
             energy_j=np.array([o.energy_j for o in outcomes]),
-            frame_interval_s=np.full(len(outcomes), frame_interval_s),
+            capture_period_s=np.full(len(outcomes), capture_period_s),
             streaming=np.full(len(outcomes), np.nan)
             if score is None
-            else streaming_scores(outcomes, frame_interval_s, score),
+            else streaming_scores(outcomes, capture_period_s, score),
         )
 
 
@@ -213,7 +213,7 @@ def episode_sums(frames: Frames) -> dict[str, Floats]:
         "score_in_time": score(in_time),
         "score_skipped": score(skipped),
         "streaming": total(frames.streaming),
-        "camera_s": total(frames.frame_interval_s),
+        "camera_s": total(frames.capture_period_s),
         "energy_j": total(frames.energy_j),
         "payload_kbytes": total(frames.payload_bytes) / 1e3,
         **{name: total(frames.answered_by == number) for number, name in enumerate(_ANSWERED)},

@@ -81,7 +81,7 @@ class Decision:
     exit_branch: int
     partition_point: int
     payload: str  # codec of what crosses the uplink; "none" when the device answers alone
-    frame_interval: int = 1  # run this frame, then skip frame_interval - 1
+    frame_stride: int = 1  # run this frame, then skip frame_stride - 1
 
     @property
     def side(self) -> str:
@@ -95,7 +95,7 @@ class Decision:
         """The decision in a few words."""
         cut = f"cut {self.partition_point}, {self.payload}"
         where = {"device": "device only", "split": cut, "MEC": f"{self.payload} to the MEC"}[self.side]
-        every = f", 1 of {self.frame_interval} frames" if self.frame_interval > 1 else ""
+        every = f", 1 of {self.frame_stride} frames" if self.frame_stride > 1 else ""
         return f"{self.model}, {self.resolution_px} px, exit {self.exit_branch}, {where}{every}"
 
 
@@ -141,7 +141,7 @@ class SystemState:
     """
 
     deadline_s: Floats  # from capture
-    frame_interval_s: Floats
+    capture_period_s: Floats
     frame_age_s: Floats  # time since capture
     uplink_bps: Floats  # (B, UPLINK_HISTORY) newest first; missing samples repeat the oldest
     uplink_sample_count: Ints  # samples seen so far

@@ -40,7 +40,7 @@ def shortlist(costs: CostTable, family: ScenarioRange, limit: int | None = None)
     if costs.longest_interval == 1:
         return _covering(costs, family, limit or LIMIT)
     limit = limit or LIMIT_OF_INTERVALS
-    kept = np.flatnonzero(~beaten(costs))
+    kept = np.flatnonzero(~dominated(costs))
     sides = (costs.space.device_only[kept], costs.space.full_offload[kept])
     chosen = set[int]()
     for side in sides:  # strategies that know one side only shall choose from the best of it
@@ -74,25 +74,25 @@ def _utilities(costs: CostTable, family: ScenarioRange) -> Floats:
     own = family.utility.of(costs.accuracy[None], on_time, energy, np.zeros((1, 1), bool))
     if costs.longest_interval == 1:
         return own
-    answer_frames = prediction.total_s[:, :, 0] / state.frame_interval_s[:, None]
+    answer_frames = prediction.total_s[:, :, 0] / state.capture_period_s[:, None]
     per_frame = (own + skipped_score(costs, answer_frames)) / costs.interval
-    busy = np.maximum(prediction.head_s, prediction.transmit_s[:, :, 0]) / state.frame_interval_s[:, None]
+    busy = np.maximum(prediction.head_s, prediction.transmit_s[:, :, 0]) / state.capture_period_s[:, None]
     served = np.minimum(costs.interval / np.maximum(busy, 1e-9), 1.0)
     return np.asarray(served * per_frame - (1.0 - served) * family.utility.drop_penalty)
 
 
-def beaten(costs: CostTable) -> Bools:
+def dominated(costs: CostTable) -> Bools:
     """(C,) rows that another one of the same interval beats in accuracy, times and bytes, or equals and precedes."""
     columns = np.stack((-costs.accuracy, costs.head_s, costs.payload_bytes, costs.mec_s), axis=1)
-    beaten = np.zeros(len(costs), dtype=np.bool_)
-    for interval in np.unique(costs.space.frame_interval):
-        rows = np.flatnonzero(costs.space.frame_interval == interval)
+    dominated = np.zeros(len(costs), dtype=np.bool_)
+    for interval in np.unique(costs.space.frame_stride):
+        rows = np.flatnonzero(costs.space.frame_stride == interval)
         for row in rows:
             others = rows[rows != row]
             as_good = (columns[others] <= columns[row]).all(axis=1)
             better = (columns[others] < columns[row]).any(axis=1) | (others < row)
-            beaten[row] = (as_good & better).any()
-    return beaten
+            dominated[row] = (as_good & better).any()
+    return dominated
 
 
 def _conditions(family: ScenarioRange) -> SystemState:
@@ -108,7 +108,7 @@ def _conditions(family: ScenarioRange) -> SystemState:
     device_load = rng.uniform(*family.device_load_frac, _CONDITIONS)
     return SystemState(
         deadline_s=deadline,
-        frame_interval_s=1.0 / log_uniform(family.fps),
+        capture_period_s=1.0 / log_uniform(family.fps),
         frame_age_s=deadline * rng.uniform(0.0, 0.5, _CONDITIONS) * rng.integers(0, 2, _CONDITIONS),
         uplink_bps=np.repeat(log_uniform(_UPLINK_BPS)[:, None], UPLINK_HISTORY, axis=1),
         uplink_sample_count=counts,

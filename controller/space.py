@@ -46,9 +46,9 @@ class DecisionSpace:
         return np.array([d.payload == NO_PAYLOAD for d in self.decisions])
 
     @cached_property
-    def frame_interval(self) -> Ints:
+    def frame_stride(self) -> Ints:
         """(C,) frames from one decision to the next."""
-        return np.array([d.frame_interval for d in self.decisions], dtype=np.int64)
+        return np.array([d.frame_stride for d in self.decisions], dtype=np.int64)
 
     @cached_property
     def full_offload(self) -> Bools:
@@ -104,7 +104,7 @@ class DecisionSpace:
         def closeness(row: int) -> tuple[int, int, int, int]:
             d = self.decisions[row]
             same = sum(getattr(d, name) == getattr(default, name) for name in free)
-            return same, d.exit_branch, -d.partition_point, -d.frame_interval
+            return same, d.exit_branch, -d.partition_point, -d.frame_stride
 
         return max(rows, key=closeness)
 
@@ -125,4 +125,4 @@ class DecisionSpace:
 def _digest_line(d: Decision) -> str:
     """One row; an interval of one frame goes without saying."""
     line = f"{d.model},{d.resolution_px},{d.exit_branch},{d.partition_point},{d.payload}"
-    return line if d.frame_interval == 1 else f"{line},{d.frame_interval}"
+    return line if d.frame_stride == 1 else f"{line},{d.frame_stride}"

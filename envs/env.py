@@ -155,7 +155,7 @@ def make_env(
     from runtime.profiling.profile import candidates, load_costs
 
     bundle = open_bundle(workload)
-    costs, range = candidates(load_costs(bundle, profile), bundle.usual_range), range or bundle.usual_range
+    costs, range = candidates(load_costs(bundle, profile), bundle.default_range), range or bundle.default_range
     bank, recorded = _bank(traces), bundle.recorded(split)
     samples = recorded.score.shape[1]
     if backend == "twin":

@@ -22,7 +22,7 @@ from runtime.files.trace_formats import TRACE_HELP
 if TYPE_CHECKING:
     from agents.compare.evaluation import Entrants, LiveEpisodes
     from agents.compare.report import Comparison
-    from agents.compare.setup import World
+    from agents.compare.setup import Setup
 
 Traces = Annotated[
     list[Path] | None, typer.Option(help=f"Trace files or folders; may be repeated. Default: built-in. {TRACE_HELP}")
@@ -54,25 +54,25 @@ def evaluate(
     """Compare controllers on the same scenarios; without --traces on ones that nothing was trained on."""
     from agents.compare.evaluation import entrants_of
     from agents.compare.report import as_json
-    from agents.compare.setup import BUILTIN_TEST, open_world, traces_of
+    from agents.compare.setup import BUILTIN_TEST, open_setup, traces_of
     from agents.runs.run_lock import locked
 
     check_writable(json, "--json", make_folder=True)
     check_writable(None if out is None else out / "evaluation.json", "--out", make_folder=True)
     entrants = entrants_of(workload, controllers, policy or (), tuning, live=live)
-    world = open_world(workload, traces_of(traces or [], "test"), "test", _range(workload, scenario, frames), profile)
+    setup = open_setup(workload, traces_of(traces or [], "test"), "test", _range(workload, scenario, frames), profile)
     sources = [str(path) for path in traces or ()] or [BUILTIN_TEST]
     with nullcontext() if out is None else locked(out, "evaluating"):
         if live:
-            comparison, episodes = _compare_live(world, entrants, sources, seeds, profile)
+            comparison, episodes = _compare_live(setup, entrants, sources, seeds, profile)
         else:
-            comparison, episodes = _compare_in_twin(world, entrants, sources, seeds), None
+            comparison, episodes = _compare_in_twin(setup, entrants, sources, seeds), None
         report = as_json(comparison)
         if json != "-":
             _show(comparison, report, wide)
         _write_json(report, json, out)
         if out is not None:
-            _draw(world, entrants, comparison, report, episodes, out)
+            _draw(setup, entrants, comparison, report, episodes, out)
 
 
 def _range(workload: str, scenario: Path | None, frames: int | None) -> ScenarioRange:
@@ -82,25 +82,25 @@ def _range(workload: str, scenario: Path | None, frames: int | None) -> Scenario
     return chosen if frames is None else replace(chosen, frames=frames)
 
 
-def _compare_in_twin(world: World, entrants: Entrants, sources: Sequence[str], seeds: int | None) -> Comparison:
+def _compare_in_twin(setup: Setup, entrants: Entrants, sources: Sequence[str], seeds: int | None) -> Comparison:
     from agents.compare.evaluation import compare_in_twin, default_seeds
 
-    seeds = seeds or default_seeds(len(world.bank))
+    seeds = seeds or default_seeds(len(setup.bank))
     with _bar() as bar:
-        task = bar.add_task("evaluating", total=entrants.total * seeds * len(world.bank) * world.range.frames)
-        return compare_in_twin(world, entrants, sources, seeds, lambda done: bar.advance(task, done))
+        task = bar.add_task("evaluating", total=entrants.total * seeds * len(setup.bank) * setup.range.frames)
+        return compare_in_twin(setup, entrants, sources, seeds, lambda done: bar.advance(task, done))
 
 
 def _compare_live(
-    world: World, entrants: Entrants, sources: Sequence[str], seeds: int | None, profile: Path | None
+    setup: Setup, entrants: Entrants, sources: Sequence[str], seeds: int | None, profile: Path | None
 ) -> tuple[Comparison, LiveEpisodes]:
     from agents.compare.evaluation import LIVE_SCENARIOS, compare_live
     from agents.compare.rollout import spread_scenarios
 
-    scenarios = spread_scenarios(world, seeds or LIVE_SCENARIOS)
+    scenarios = spread_scenarios(setup, seeds or LIVE_SCENARIOS)
     with _bar() as bar:
-        task = bar.add_task("evaluating live", total=entrants.total * len(scenarios) * world.range.frames)
-        return compare_live(world, entrants, sources, scenarios, profile, lambda done: bar.advance(task, done))
+        task = bar.add_task("evaluating live", total=entrants.total * len(scenarios) * setup.range.frames)
+        return compare_live(setup, entrants, sources, scenarios, profile, lambda done: bar.advance(task, done))
 
 
 def _write_json(report: dict[str, Any], json: str | None, out: Path | None) -> None:
@@ -126,7 +126,7 @@ def _show(comparison: Comparison, report: dict[str, Any], wide: bool) -> None:
 
 
 def _draw(
-    world: World,
+    setup: Setup,
     entrants: Entrants,
     comparison: Comparison,
     report: dict[str, Any],
@@ -135,25 +135,25 @@ def _draw(
 ) -> None:
     """The comparison, and what every controller does on one typical and one hard episode; live, also as pictures."""
     from agents.compare.plots import draw_comparison, draw_timeline
-    from agents.compare.report import telling_episodes
+    from agents.compare.report import example_episodes
     from agents.compare.timelines import timeline
     from runtime.observe.pictures import draw_strip
 
     draw_comparison(
         report["controllers"],
-        f"{world.workload}, {comparison.backend}: {comparison.episodes} episodes",
+        f"{setup.workload}, {comparison.backend}: {comparison.episodes} episodes",
         out / "compared.png",
     )
     for earlier in (*out.glob("timeline_*.png"), *out.glob("strip_*.png")):  # of an evaluation that this one replaces
         earlier.unlink()
-    episodes = telling_episodes(comparison)
+    episodes = example_episodes(comparison)
     with _bar() as bar:
         for name in bar.track(comparison.runs, description="drawing"):
             for kind, episode in episodes.items():
-                shown = timeline(world, entrants, comparison, name, episode, live)
+                shown = timeline(setup, entrants, comparison, name, episode, live)
                 draw_timeline(shown, out / f"timeline_{kind}_{name}.png")
                 if live is not None:
-                    draw_strip(world.workload, live.outcomes[name][0][episode], out / f"strip_{kind}_{name}.png")
+                    draw_strip(setup.workload, live.outcomes[name][0][episode], out / f"strip_{kind}_{name}.png")
     Console(stderr=True).print(f"plots and evaluation.json are in {out}", highlight=False, soft_wrap=True)
 
 
@@ -170,7 +170,7 @@ def tune(
 ) -> None:
     """Tune every classical controller on training traces in the twin."""
     from agents.compare.evaluation import Entrants, provenance_of
-    from agents.compare.setup import BUILTIN_TRAIN, open_world, traces_of
+    from agents.compare.setup import BUILTIN_TRAIN, open_setup, traces_of
     from agents.compare.tables import table_console
     from agents.compare.tuning import EPISODES, TUNABLE, tries, tune_controllers, tuning_table
     from runtime.files.tuning_file import save_tunings
@@ -182,16 +182,16 @@ def tune(
     check_writable(json, "--json", make_folder=True)
     check_writable(out, "--out", make_folder=True)
     range_ = _range(workload, scenario, frames)
-    world = open_world(workload, traces_of(traces or [], "train"), "validation", range_, profile)
+    setup = open_setup(workload, traces_of(traces or [], "train"), "validation", range_, profile)
     sources = [str(path) for path in traces or ()] or [BUILTIN_TRAIN]
     with _bar() as bar:
-        task = bar.add_task("tuning", total=tries(world, names))
+        task = bar.add_task("tuning", total=tries(setup, names))
 
         def tell(name: str, done: int) -> None:
             bar.update(task, description=f"tuning {name:<14}", completed=done)
 
-        found = tune_controllers(world, names, sources, episodes or EPISODES, tell)
-    provenance = provenance_of(world, Entrants(names))
+        found = tune_controllers(setup, names, sources, episodes or EPISODES, tell)
+    provenance = provenance_of(setup, Entrants(names))
     found = msgspec.structs.replace(found, made_with=provenance.as_json())
     if json != "-":
         console = table_console()

@@ -14,12 +14,12 @@ from dataclasses import replace
 import numpy as np
 
 from agents.compare.rollout import play
-from agents.compare.setup import World
+from agents.compare.setup import Setup
 from controller.controllers.simple import FixedRow, Memoryless, full_offload_rows
 from controller.metrics import Frames, per_episode
 from controller.records import Ints, SystemState
 from controller.scenario import Scenario
-from controller.shortlist import beaten, shortlist
+from controller.shortlist import dominated, shortlist
 from runtime.profiling.profile import load_costs
 
 Progress = Callable[[int], None]  # told how many decisions have been tried
@@ -38,14 +38,14 @@ class FixedRows(Memoryless):
         return self.rows
 
 
-def best_offload(world: World, scenarios: Sequence[Scenario], progress: Progress = lambda _: None) -> Frames:
+def best_offload(setup: Setup, scenarios: Sequence[Scenario], progress: Progress = lambda _: None) -> Frames:
     """What happened to every frame under the fixed offload that was best in its scenario."""
-    everything = load_costs(world.bundle, world.profile)
+    everything = load_costs(setup.bundle, setup.profile)
     images = full_offload_rows(everything)
-    images = images[~beaten(everything.take(images))]
+    images = images[~dominated(everything.take(images))]
     # With the local rows that controllers choose from, so that a fallback is what it is for them.
-    rows = np.union1d(images, shortlist(everything, world.bundle.usual_range))
-    offers = replace(world, costs=everything.take(rows))
+    rows = np.union1d(images, shortlist(everything, setup.bundle.default_range))
+    offers = replace(setup, costs=everything.take(rows))
     choices = np.flatnonzero(np.isin(rows, images))
     best, chosen = np.full(len(scenarios), -np.inf), np.zeros(len(scenarios), np.int64)
     for tried, row in enumerate(choices.tolist(), start=1):

@@ -16,7 +16,7 @@ import numpy as np
 
 from agents.compare.report import BOUND, LEARNED, Comparison
 from agents.compare.rollout import paired_scenarios, play
-from agents.compare.setup import World, family
+from agents.compare.setup import Setup, family
 from agents.compare.trained_on import seen_before, training_digests
 from controller.controllers.base import Controller
 from controller.controllers.learned import FrozenPolicy
@@ -61,12 +61,12 @@ class Entrants:
         """How many passes over the scenarios there will be."""
         return sum(map(self.copies, self.names))
 
-    def make(self, name: str, world: World, batch: int, seed: int = 0) -> list[Controller]:
+    def make(self, name: str, setup: Setup, batch: int, seed: int = 0) -> list[Controller]:
         """The copies of one controller."""
         policies: Sequence[FrozenPolicy | None] = self.policies if name == LEARNED else [None]
-        tuning = tuning_of(name, self.tunings, world.costs)
-        utility = world.range.utility
-        return [make_controller(name, world.costs, utility, tuning, seed, policy, batch) for policy in policies]
+        tuning = tuning_of(name, self.tunings, setup.costs)
+        utility = setup.range.utility
+        return [make_controller(name, setup.costs, utility, tuning, seed, policy, batch) for policy in policies]
 
 
 def chosen_names(controllers: str | None, has_policy: bool, live: bool) -> tuple[str, ...]:
@@ -110,14 +110,14 @@ def entrants_of(
     )
 
 
-def provenance_of(world: World, entrants: Entrants) -> Provenance:
+def provenance_of(setup: Setup, entrants: Entrants) -> Provenance:
     """What a comparison rests on."""
-    profile = used_profile(world.bundle, world.profile)
+    profile = used_profile(setup.bundle, setup.profile)
     notes = list(comparability(profile))
     for file, training in entrants.files:
-        notes += seen_before(f"ppo, policy {file.text}", training_digests(training), world.bank)
+        notes += seen_before(f"ppo, policy {file.text}", training_digests(training), setup.bank)
     policies = tuple(file for file, _ in entrants.files)
-    return Provenance(world.workload, world.bundle.digest, profile, policies, entrants.tuning_file, tuple(notes))
+    return Provenance(setup.workload, setup.bundle.digest, profile, policies, entrants.tuning_file, tuple(notes))
 
 
 def default_seeds(traces: int) -> int:
@@ -126,14 +126,14 @@ def default_seeds(traces: int) -> int:
 
 
 def compare_in_twin(
-    world: World, entrants: Entrants, sources: Sequence[str], seeds: int, progress: Progress = lambda _: None
+    setup: Setup, entrants: Entrants, sources: Sequence[str], seeds: int, progress: Progress = lambda _: None
 ) -> Comparison:
     """Every entrant on every trace with every seed."""
-    return play_in_twin(world, entrants, sources, seeds, paired_scenarios(world, range(seeds)), progress)
+    return play_in_twin(setup, entrants, sources, seeds, paired_scenarios(setup, range(seeds)), progress)
 
 
 def play_in_twin(
-    world: World,
+    setup: Setup,
     entrants: Entrants,
     sources: Sequence[str],
     seeds: int,
@@ -142,25 +142,25 @@ def play_in_twin(
 ) -> Comparison:
     """Every entrant on the given scenarios."""
     runs = {
-        name: tuple(_played(world, entrants, name, copy, scenarios, progress) for copy in range(entrants.copies(name)))
+        name: tuple(_played(setup, entrants, name, copy, scenarios, progress) for copy in range(entrants.copies(name)))
         for name in entrants.names
     }
-    families, provenance = _families(world, scenarios), provenance_of(world, entrants)
-    return Comparison(world.workload, "twin", tuple(sources), seeds, families, runs, provenance)
+    families, provenance = _families(setup, scenarios), provenance_of(setup, entrants)
+    return Comparison(setup.workload, "twin", tuple(sources), seeds, families, runs, provenance)
 
 
-def _families(world: World, scenarios: Sequence[Scenario]) -> tuple[str, ...]:
-    return tuple(family(world.bank.traces[scenario.trace_index]) for scenario in scenarios)
+def _families(setup: Setup, scenarios: Sequence[Scenario]) -> tuple[str, ...]:
+    return tuple(family(setup.bank.traces[scenario.trace_index]) for scenario in scenarios)
 
 
 def _played(
-    world: World, entrants: Entrants, name: str, copy: int, scenarios: Sequence[Scenario], progress: Progress
+    setup: Setup, entrants: Entrants, name: str, copy: int, scenarios: Sequence[Scenario], progress: Progress
 ) -> Frames:
     parts = []
     for first in range(0, len(scenarios), SIDE_BY_SIDE):
         group = scenarios[first : first + SIDE_BY_SIDE]
-        controller = entrants.make(name, world, len(group), seed=first)[copy]
-        frames = play(world, controller, group, oracle=name == BOUND, progress=progress).frames
+        controller = entrants.make(name, setup, len(group), seed=first)[copy]
+        frames = play(setup, controller, group, oracle=name == BOUND, progress=progress).frames
         progress(int((frames.dropped | frames.skipped).sum()))  # the frames that nobody decided
         parts.append(renumbered(frames, first))
     return joined(parts)
@@ -175,7 +175,7 @@ class LiveEpisodes:
 
 
 def compare_live(
-    world: World,
+    setup: Setup,
     entrants: Entrants,
     sources: Sequence[str],
     scenarios: Sequence[Scenario],
@@ -188,18 +188,18 @@ def compare_live(
     outcomes: dict[str, list[list[list[Outcome]]]] = {
         n: [[] for _ in range(entrants.copies(n))] for n in entrants.names
     }
-    backend = LiveBackend(world.bundle, world.costs, world.bank, world.range, "test", profile, learning=False)
+    backend = LiveBackend(setup.bundle, setup.costs, setup.bank, setup.range, "test", profile, learning=False)
     try:
         for scenario in scenarios:  # controllers in the inner loop: a slow minute of the machine hits all alike
             for name in entrants.names:
-                for controller, episodes in zip(entrants.make(name, world, batch=1), outcomes[name], strict=True):
+                for controller, episodes in zip(entrants.make(name, setup, batch=1), outcomes[name], strict=True):
                     episodes.append(_live_episode(backend, controller, scenario, progress))
     finally:
         backend.close()
-    score = stream_score(get_workload(world.workload))
+    score = stream_score(get_workload(setup.workload))
     runs = {n: tuple(_frames_of(episodes, scenarios, score) for episodes in copies) for n, copies in outcomes.items()}
-    families, provenance = _families(world, scenarios), provenance_of(world, entrants)
-    comparison = Comparison(world.workload, "live", tuple(sources), len(scenarios), families, runs, provenance)
+    families, provenance = _families(setup, scenarios), provenance_of(setup, entrants)
+    comparison = Comparison(setup.workload, "live", tuple(sources), len(scenarios), families, runs, provenance)
     return comparison, LiveEpisodes(scenarios, outcomes)
 
 

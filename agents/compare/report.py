@@ -131,7 +131,7 @@ class Comparison:
         }
 
 
-def telling_episodes(comparison: Comparison) -> dict[str, int]:
+def example_episodes(comparison: Comparison) -> dict[str, int]:
     """Numbers of two episodes worth a look: servable ones in which controllers differ (the bound left out).
 
     They differ by what the best of them earns more than the median one. Of the half of the episodes with the larger

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agents.compare.setup import World
+from agents.compare.setup import Setup
 from controller.controllers.base import Controller
 from controller.metrics import ANSWERERS, NOBODY, Frames
 from controller.predict.uplink import TraceBank
@@ -37,36 +37,36 @@ class Episodes:
     row: Ints  # (N,) of the cost table; -1 for dropped and skipped frames
 
 
-def paired_scenarios(world: World, seeds: Sequence[int]) -> list[Scenario]:
+def paired_scenarios(setup: Setup, seeds: Sequence[int]) -> list[Scenario]:
     """One scenario per seed and trace, seeds in the outer order."""
-    return [_scenario(world, seed, trace) for seed in seeds for trace in range(len(world.bank))]
+    return [_scenario(setup, seed, trace) for seed in seeds for trace in range(len(setup.bank))]
 
 
-def spread_scenarios(world: World, count: int) -> list[Scenario]:
+def spread_scenarios(setup: Setup, count: int) -> list[Scenario]:
     """``count`` of the paired scenarios, on traces that are spread over the bank."""
-    paired = paired_scenarios(world, range(-(-count // len(world.bank))))
+    paired = paired_scenarios(setup, range(-(-count // len(setup.bank))))
     return [paired[i * len(paired) // count] for i in range(count)]
 
 
-def scenarios_on(world: World, count: int, seed: int) -> list[Scenario]:
+def scenarios_on(setup: Setup, count: int, seed: int) -> list[Scenario]:
     """``count`` scenarios that take the traces in turn."""
-    return [_scenario(world, seed + i // len(world.bank), i % len(world.bank)) for i in range(count)]
+    return [_scenario(setup, seed + i // len(setup.bank), i % len(setup.bank)) for i in range(count)]
 
 
-def _scenario(world: World, seed: int, trace: int) -> Scenario:
+def _scenario(setup: Setup, seed: int, trace: int) -> Scenario:
     """Depends on the seed and the trace's place, not on how many others there are."""
     rng = np.random.default_rng([seed, trace])
-    drawn = world.range.sample(rng, world.bank.duration_s[trace : trace + 1], world.recorded.score.shape[1])
+    drawn = setup.range.sample(rng, setup.bank.duration_s[trace : trace + 1], setup.recorded.score.shape[1])
     return replace(drawn, trace_index=trace)
 
 
-def make_twin(world: World, batch: int, seed: int = 0, reward: Reward = "replayed", oracle: bool = False) -> Twin:
-    """A twin of the world."""
-    return Twin(world.costs, world.bank, world.recorded, world.range, batch, seed, reward=reward, oracle=oracle)
+def make_twin(setup: Setup, batch: int, seed: int = 0, reward: Reward = "replayed", oracle: bool = False) -> Twin:
+    """A twin of the setup."""
+    return Twin(setup.costs, setup.bank, setup.recorded, setup.range, batch, seed, reward=reward, oracle=oracle)
 
 
 def play(
-    world: World,
+    setup: Setup,
     controller: Controller,
     scenarios: Sequence[Scenario],
     *,
@@ -75,7 +75,7 @@ def play(
     progress: Progress | None = None,
 ) -> Episodes:
     """Run every scenario to its end under one controller made for ``len(scenarios)`` rows."""
-    twin = make_twin(world, len(scenarios), reward=reward, oracle=oracle)
+    twin = make_twin(setup, len(scenarios), reward=reward, oracle=oracle)
     state = twin.reset(scenarios=scenarios)
     controller.reset(np.ones(len(scenarios), bool))
     alive = np.ones(len(scenarios), bool)
@@ -86,11 +86,11 @@ def play(
         if progress is not None:
             progress(int(alive.sum()))
         alive = alive & ~record.done
-    return _episodes(records, scenarios, world, twin)
+    return _episodes(records, scenarios, setup, twin)
 
 
 def _episodes(
-    records: list[tuple[Bools, StepRecord]], scenarios: Sequence[Scenario], world: World, twin: Twin
+    records: list[tuple[Bools, StepRecord]], scenarios: Sequence[Scenario], setup: Setup, twin: Twin
 ) -> Episodes:
     alive = np.stack([mask for mask, _ in records])  # (steps, episodes)
 
@@ -103,12 +103,12 @@ def _episodes(
     status, latency = column("status").astype(np.int8), column("latency_s")
     # The twin reports a frame that was given up with the time of giving up.
     unanswered = (status == _LATE) & (latency >= GIVE_UP_DEADLINES * deadline * (1 - 1e-9))
-    answered_by = np.where(column("fell_back"), _FALLBACK, _sides(world)[column("row")])
+    answered_by = np.where(column("fell_back"), _FALLBACK, _sides(setup)[column("row")])
     frame, skipped = column("frame"), column("skipped")
     lost, lost_frame = _following(episode, frame + 1 + skipped, column("dropped"))
     passed, passed_frame = _following(episode, frame + 1, skipped)
     seen = np.full((len(scenarios), max(scenario.frames for scenario in scenarios)), np.nan)
-    if world.recorded.lagged is not None:
+    if setup.recorded.lagged is not None:
         came = column("answered")
         out_frames = frame + latency / interval[episode]
         answers = _Answers(*(a[came] for a in (episode, frame, out_frames, column("answer_row"))))
@@ -122,11 +122,11 @@ def _episodes(
         latency_s=np.where(unanswered, np.inf, latency),
         payload_bytes=column("payload_bytes"),
         energy_j=column("energy_j"),
-        frame_interval_s=interval[episode],
+        capture_period_s=interval[episode],
         streaming=seen[episode, frame],
     )
     lost_seen, passed_seen = seen[lost, lost_frame], seen[passed, passed_frame]
-    penalty = np.full(len(lost), -world.range.utility.drop_penalty)
+    penalty = np.full(len(lost), -setup.range.utility.drop_penalty)
     dropped = _not_run(Status.DROPPED, lost, interval[lost], penalty, np.zeros(len(lost)), lost_seen)
     # What was to be seen at their capture is the answer of skipped frames: in time, and for nothing.
     skips = _not_run(Status.SKIPPED, passed, interval[passed], passed_seen, passed_seen, passed_seen)
@@ -135,9 +135,9 @@ def _episodes(
     return Episodes(frames, np.concatenate((frame, lost_frame, passed_frame)), np.append(column("row"), none))
 
 
-def _sides(world: World) -> Ints:
+def _sides(setup: Setup) -> Ints:
     """(C,) number in ANSWERERS of where each row computes."""
-    return np.array([ANSWERERS.index(decision.side) for decision in world.costs.space.decisions], np.int8)
+    return np.array([ANSWERERS.index(decision.side) for decision in setup.costs.space.decisions], np.int8)
 
 
 def _following(episode: Ints, first: Ints, count: Ints) -> tuple[Ints, Ints]:
@@ -179,7 +179,7 @@ def _not_run(status: Status, episode: Ints, interval_s: Floats, utility: Floats,
         latency_s=nothing + np.inf,
         payload_bytes=nothing,
         energy_j=nothing,
-        frame_interval_s=interval_s,
+        capture_period_s=interval_s,
         streaming=seen,
     )
 

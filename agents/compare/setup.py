@@ -33,7 +33,7 @@ VALIDATION_SHARE = 8
 
 
 @dataclass(frozen=True)
-class World:
+class Setup:
     """Everything a twin is made of, but the batch and the seed."""
 
     bundle: Bundle
@@ -49,18 +49,18 @@ class World:
     def workload(self) -> str:
         return self.bundle.workload
 
-    def on(self, traces: Sequence[Trace]) -> World:
-        """The same world over other traces."""
+    def on(self, traces: Sequence[Trace]) -> Setup:
+        """The same setup over other traces."""
         return replace(self, bank=TraceBank(traces))
 
 
-def open_world(
+def open_setup(
     workload: str, traces: TraceBank, split: str, range_: ScenarioRange | None = None, profile: Path | None = None
-) -> World:
+) -> Setup:
     """Recorded predictions of ``split``: "validation" for learning, "test" for evaluation."""
     bundle = open_bundle(workload)
-    costs = candidates(load_costs(bundle, profile), bundle.usual_range)
-    return World(bundle, costs, bundle.recorded(split), traces, range_ or bundle.usual_range, profile)
+    costs = candidates(load_costs(bundle, profile), bundle.default_range)
+    return Setup(bundle, costs, bundle.recorded(split), traces, range_ or bundle.default_range, profile)
 
 
 def traces_of(sources: Sequence[Path], split: str, seed: int = 0) -> TraceBank:

@@ -10,7 +10,7 @@ import numpy as np
 from agents.compare.evaluation import Entrants, LiveEpisodes
 from agents.compare.report import BOUND, Comparison
 from agents.compare.rollout import paired_scenarios, play
-from agents.compare.setup import World
+from agents.compare.setup import Setup
 from controller.controllers.base import Controller
 from controller.metrics import Frames, overall
 from controller.predict.uplink import Trace, TraceBank
@@ -36,22 +36,22 @@ class Timeline:
 
 
 def timeline(
-    world: World, entrants: Entrants, comparison: Comparison, name: str, episode: int, live: LiveEpisodes | None = None
+    setup: Setup, entrants: Entrants, comparison: Comparison, name: str, episode: int, live: LiveEpisodes | None = None
 ) -> Timeline:
     """One episode of one controller (its first copy): what was seen live, or played again in the twin."""
     if live is not None:
         scenario = live.scenarios[episode]
-        trace = world.bank.traces[scenario.trace_index]
+        trace = setup.bank.traces[scenario.trace_index]
         return of_outcomes(name, live.outcomes[name][0][episode], scenario, trace)
-    scenario = paired_scenarios(world, range(comparison.seeds))[episode]
-    return of_twin(world, entrants.make(name, world, batch=1)[0], scenario, oracle=name == BOUND)
+    scenario = paired_scenarios(setup, range(comparison.seeds))[episode]
+    return of_twin(setup, entrants.make(name, setup, batch=1)[0], scenario, oracle=name == BOUND)
 
 
-def of_twin(world: World, controller: Controller, scenario: Scenario, oracle: bool = False) -> Timeline:
+def of_twin(setup: Setup, controller: Controller, scenario: Scenario, oracle: bool = False) -> Timeline:
     """Play one scenario in the twin."""
-    episodes = play(world, controller, [scenario], oracle=oracle)
-    trace = world.bank.traces[scenario.trace_index]
-    played = (episodes.frames, episodes.frame, episodes.row, world.costs.space.decisions)
+    episodes = play(setup, controller, [scenario], oracle=oracle)
+    trace = setup.bank.traces[scenario.trace_index]
+    played = (episodes.frames, episodes.frame, episodes.row, setup.costs.space.decisions)
     return _timeline(controller.name, trace, scenario, *played)
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from agents.compare.report import BOUND, LEARNED
 from agents.compare.rollout import play, scenarios_on
-from agents.compare.setup import World
+from agents.compare.setup import Setup
 from controller.controllers.bandwidth_states import learn_states
 from controller.controllers.base import Controller
 from controller.controllers.registry import CONTROLLER_NAMES, TUNABLE_KEYS, make_controller
@@ -30,21 +30,21 @@ TUNABLE = tuple(name for name in CONTROLLER_NAMES if name != LEARNED and TUNABLE
 Progress = Callable[[str, int], None]  # told the controller, and how many tries are over
 
 
-def tries(world: World, names: Sequence[str]) -> int:
+def tries(setup: Setup, names: Sequence[str]) -> int:
     """How many passes over the scenarios ``tune_controllers`` makes at most."""
-    return sum(1 + most_tries(name, world.costs) for name in names)
+    return sum(1 + most_tries(name, setup.costs) for name in names)
 
 
 def tune_controllers(
-    world: World,
+    setup: Setup,
     names: Sequence[str],
     sources: Sequence[str],
     episodes: int = EPISODES,
     progress: Progress = lambda name, done: None,
 ) -> TuningFile:
-    """The best tunables of each named controller over ``episodes`` scenarios on the world's traces."""
-    scenarios = scenarios_on(world, episodes, SEED)
-    utility = world.range.utility
+    """The best tunables of each named controller over ``episodes`` scenarios on the setup's traces."""
+    scenarios = scenarios_on(setup, episodes, SEED)
+    utility = setup.range.utility
     untuned: dict[str, float] = {}
     reached: dict[str, float] = {}
     tunings: dict[str, dict[str, Any]] = {}
@@ -52,19 +52,19 @@ def tune_controllers(
 
     def mean_utility(controller: Controller) -> float:
         nonlocal done
-        frames = play(world, controller, scenarios, reward="expected", oracle=controller.name == BOUND).frames
+        frames = play(setup, controller, scenarios, reward="expected", oracle=controller.name == BOUND).frames
         done += 1
         progress(controller.name, done)
         return float(per_episode(frames)["utility"].mean())
 
     for number, name in enumerate(names, start=1):
-        untuned[name] = mean_utility(make_controller(name, world.costs, utility, batch=episodes))
-        base = _states(world) if "states" in TUNABLE_KEYS[name] else {}
-        best = tune(name, world.costs, utility, mean_utility, batch=episodes, base=base)
+        untuned[name] = mean_utility(make_controller(name, setup.costs, utility, batch=episodes))
+        base = _states(setup) if "states" in TUNABLE_KEYS[name] else {}
+        best = tune(name, setup.costs, utility, mean_utility, batch=episodes, base=base)
         tunings[name], reached[name] = best
-        done = tries(world, names[:number])  # some tries were spared
+        done = tries(setup, names[:number])  # some tries were spared
         progress(name, done)
-    return TuningFile(world.workload, tuple(sources), episodes, untuned, reached, tunings)
+    return TuningFile(setup.workload, tuple(sources), episodes, untuned, reached, tunings)
 
 
 def tuning_table(found: TuningFile) -> Table:
@@ -84,6 +84,6 @@ def _short(value: Any) -> str:
     return ",".join(map(str, value.values())) if isinstance(value, dict) else str(value)
 
 
-def _states(world: World) -> dict[str, Any]:
+def _states(setup: Setup) -> dict[str, Any]:
     """Bandwidth states of edgent-dynamic, as this device sees the traces: through its share of the link."""
-    return {"states": learn_states(world.bank, world.range.uplink_share_frac).as_tuning()}
+    return {"states": learn_states(setup.bank, setup.range.uplink_share_frac).as_tuning()}

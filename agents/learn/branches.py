@@ -58,7 +58,7 @@ class _Shown:
     """The answers that a viewer may see in each branch (N,), those of frames before it included."""
 
     def __init__(self, branch: Twin, state: SystemState, frames: int) -> None:
-        self._frames, self._interval_s = frames, state.frame_interval_s
+        self._frames, self._interval_s = frames, state.capture_period_s
         self._first = branch.frame - _BEFORE
         self._row = np.zeros((len(self._first), _BEFORE + frames), np.int64)
         self._place, self._number, self._out = list[Ints](), list[Ints](), list[Floats]()

@@ -24,11 +24,11 @@ class TwinMetrics(BaseCallback):
         self._terms = Terms(environment.twin.costs.space.decisions)
 
     def _on_rollout_start(self) -> None:
-        self._interval_s = self._environment.state.frame_interval_s
+        self._interval_s = self._environment.state.capture_period_s
 
     def _on_step(self) -> bool:
         self._terms.add(self._environment.record, self._environment.twin.range.utility, self._interval_s)
-        self._interval_s = self._environment.state.frame_interval_s
+        self._interval_s = self._environment.state.capture_period_s
         return True
 
     def _on_rollout_end(self) -> None:

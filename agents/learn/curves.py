@@ -41,7 +41,7 @@ MEANINGS: Mapping[str, str] = {
     "slo/fallback": "frames answered in time by the local fallback, of all frames",
     "goodput/fps": "frames answered in time per second of camera time",
     "decision/device, split, MEC": "share of decisions that compute on the device, on both, on the MEC",
-    "decision/resolution_px, exit_branch, frame_interval": "mean over decisions",
+    "decision/resolution_px, exit_branch, frame_stride": "mean over decisions",
     "warm_start/actor_loss": "expected worth that the scorer's softmax falls short of the best candidate by, in the "
     "last epoch of a round's fit",
     "warm_start/critic_loss": "mean squared error of the critic's fit",

@@ -14,7 +14,7 @@ import numpy as np
 
 from agents.compare.plots import draw_timeline
 from agents.compare.rollout import Episodes, play, scenarios_on
-from agents.compare.setup import World
+from agents.compare.setup import Setup
 from agents.compare.timelines import of_twin
 from agents.learn.decision_map import draw_decision_map
 from controller.controllers.base import Controller
@@ -37,8 +37,8 @@ _SEED = 7_000
 class Judge:
     """Owns the episodes, and the utility of ``hindsight`` on them."""
 
-    def __init__(self, world: World, scenarios: Sequence[Scenario]) -> None:
-        self._world, self._scenarios = world, scenarios
+    def __init__(self, setup: Setup, scenarios: Sequence[Scenario]) -> None:
+        self._setup, self._scenarios = setup, scenarios
         self._bound: float | None = None
         self._latest: tuple[FrozenPolicy, Episodes] | None = None
 
@@ -52,32 +52,32 @@ class Judge:
 
     def draw(self, policy: FrozenPolicy, step: int, folder: Path) -> dict[str, Path]:
         """Pictures of what the policy does: one episode, and where it computes in all of them."""
-        shown = of_twin(self._world, self._controller(policy, 1), self._scenarios[0])
+        shown = of_twin(self._setup, self._controller(policy, 1), self._scenarios[0])
         paths = {name: folder / f"{name}_{step:09d}.png" for name in ("timeline", "decisions_over_bandwidth")}
         draw_timeline(shown, paths["timeline"])
         played = self._played(policy)
         decided = played.row >= 0
         title = f"{self.episodes} held-out episodes after {step:,} steps"
-        decisions = self._world.costs.space.decisions
+        decisions = self._setup.costs.space.decisions
         bandwidth = self._uplink_mbps(played)[decided]
         draw_decision_map(bandwidth, played.row[decided], decisions, title, paths["decisions_over_bandwidth"])
         return paths
 
     def _played(self, policy: FrozenPolicy) -> Episodes:
         if self._latest is None or self._latest[0] is not policy:
-            played = play(self._world, self._controller(policy, self.episodes), self._scenarios, reward="expected")
+            played = play(self._setup, self._controller(policy, self.episodes), self._scenarios, reward="expected")
             self._latest = policy, played
         return self._latest[1]
 
     def _controller(self, policy: FrozenPolicy, batch: int) -> Controller:
-        return make_controller("ppo", self._world.costs, self._world.range.utility, policy=policy, batch=batch)
+        return make_controller("ppo", self._setup.costs, self._setup.range.utility, policy=policy, batch=batch)
 
     def _with_gap(self, figures: dict[str, float]) -> dict[str, float]:
         if self._bound is None:
-            costs, utility = self._world.costs, self._world.range.utility
-            tuning = tuning_of("hindsight", load_tunings(self._world.workload), costs)
+            costs, utility = self._setup.costs, self._setup.range.utility
+            tuning = tuning_of("hindsight", load_tunings(self._setup.workload), costs)
             hindsight = make_controller("hindsight", costs, utility, tuning, batch=self.episodes)
-            frames = play(self._world, hindsight, self._scenarios, reward="expected", oracle=True).frames
+            frames = play(self._setup, hindsight, self._scenarios, reward="expected", oracle=True).frames
             self._bound = overall(frames)["utility"]
         return figures | {"gap_to_hindsight": self._bound - figures["utility"]}
 
@@ -89,17 +89,17 @@ class Judge:
             return np.array([getattr(s, name) for s in self._scenarios])[scenario]
 
         at_s = of("trace_start_s") + played.frame / of("fps")
-        rate_bps = self._world.bank.rate_bps(of("trace_index").astype(np.int64), at_s)
+        rate_bps = self._setup.bank.rate_bps(of("trace_index").astype(np.int64), at_s)
         return np.asarray(rate_bps * of("uplink_share_frac") / 1e6)
 
 
-def judges(world: World, steps: int, keeps_best: bool) -> tuple[Judge, Judge]:
+def judges(setup: Setup, steps: int, keeps_best: bool) -> tuple[Judge, Judge]:
     """For the points of the curves of a training of so many steps, and for the figures at the end.
 
     One and the same where a training is long, or keeps its best weights: those are best by what is reported.
     """
-    scenarios = scenarios_on(world, FINAL_EPISODES, _SEED)
-    final = Judge(world, scenarios)
+    scenarios = scenarios_on(setup, FINAL_EPISODES, _SEED)
+    final = Judge(setup, scenarios)
     if keeps_best or steps >= LONG_STEPS:
         return final, final
-    return Judge(world, [replace(s, frames=min(s.frames, FEW_FRAMES)) for s in scenarios[:FEW_EPISODES]]), final
+    return Judge(setup, [replace(s, frames=min(s.frames, FEW_FRAMES)) for s in scenarios[:FEW_EPISODES]]), final

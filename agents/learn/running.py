@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from stable_baselines3 import PPO
 
-from agents.compare.setup import World
+from agents.compare.setup import Setup
 from agents.learn.curves import FINAL, HELD_OUT, HELD_OUT_CURVES, Curves, metrics_text
 from agents.learn.judge import LONG_STEPS, judges
 from agents.learn.policy import CandidatePolicy
@@ -29,7 +29,7 @@ class Running:
         self,
         model: PPO,
         folder: RunFolder,
-        judge_on: World,
+        judge_on: Setup,
         config: TrainingConfig,
         goal: int,
         rounds_left: int,

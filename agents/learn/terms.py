@@ -25,7 +25,7 @@ class Terms:
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._rows = np.zeros(len(self.decisions), np.int64)
 
-    def add(self, record: StepRecord, utility: Utility, frame_interval_s: Floats) -> None:
+    def add(self, record: StepRecord, utility: Utility, capture_period_s: Floats) -> None:
         """One step of every environment; (B,) the camera's interval in each."""
         dropped = record.dropped.sum()
         terms = {
@@ -38,7 +38,7 @@ class Terms:
             "score": (record.accuracy * record.on_time + record.skipped_score).sum(),
             "energy_cost": utility.energy_weight_per_j * record.energy_j.sum(),
             "drop_cost": utility.drop_penalty * dropped,
-            "camera_s": (frame_interval_s * record.frames).sum(),
+            "camera_s": (capture_period_s * record.frames).sum(),
         }
         for term, value in terms.items():
             self._sums[term] += float(value)
@@ -66,6 +66,6 @@ class Terms:
     def _decision_means(self) -> dict[str, float]:
         share = self._rows / self._rows.sum()
         means = {name: float(share[self._side == name].sum()) for name in SIDES}
-        for name in ("resolution_px", "exit_branch", "frame_interval"):
+        for name in ("resolution_px", "exit_branch", "frame_stride"):
             means[name] = float(share @ [getattr(decision, name) for decision in self.decisions])
         return means

@@ -21,7 +21,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from agents.compare.rollout import make_twin
-from agents.compare.setup import World, hold_out, open_world, traces_of
+from agents.compare.setup import Setup, hold_out, open_setup, traces_of
 from agents.learn.callbacks import Beat, Every, TwinMetrics
 from agents.learn.policy import CandidatePolicy
 from agents.learn.ppo import PpoConfig, make_ppo, whole_rollouts
@@ -66,8 +66,8 @@ def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
     torch.set_num_threads(config.threads)
     _refuse(folder, options)
     bank = traces_of([Path(source) for source in config.traces], "train", config.seed)
-    world = open_world(config.workload, bank, "validation", config.scenario, options.profile)
-    learn, judge = (world.on(traces) for traces in hold_out(bank))
+    setup = open_setup(config.workload, bank, "validation", config.scenario, options.profile)
+    learn, judge = (setup.on(traces) for traces in hold_out(bank))
     environment = _live(learn, config, options) if options.live else _twin(learn, config)
     try:
         model = _learner(environment, learn, config, options)
@@ -92,7 +92,7 @@ def _refuse(folder: RunFolder, options: Options) -> None:
         folder.refuse_what_is_there(options.overwrite)
 
 
-def _learner(environment: VecEnv, learn: World, config: TrainingConfig, options: Options) -> PPO:
+def _learner(environment: VecEnv, learn: Setup, config: TrainingConfig, options: Options) -> PPO:
     intervals = learn.costs.longest_interval > 1
     model = make_ppo(environment, _ppo(config, options), config.seed, intervals=intervals)
     if options.start is not None and not options.resume:
@@ -121,8 +121,8 @@ def _learn(
     config: TrainingConfig,
     folder: RunFolder,
     options: Options,
-    learn: World,
-    judge: World,
+    learn: Setup,
+    judge: Setup,
     rounds_left: int,
 ) -> None:
     goal = model.num_timesteps + config.steps
@@ -167,9 +167,9 @@ def _ppo_part(model: PPO, run: Running, options: Options, goal: int) -> None:
         raise
 
 
-def _facts(learn: World, judge: World, options: Options) -> dict[str, Any]:
+def _facts(learn: Setup, judge: Setup, options: Options) -> dict[str, Any]:
     """What else a result rests on: the traces by name, and the profile."""
-    trained_on, judged_on = ([trace.name for trace in world.bank.traces] for world in (learn, judge))
+    trained_on, judged_on = ([trace.name for trace in setup.bank.traces] for setup in (learn, judge))
     used = used_profile(learn.bundle, options.profile)
     return {
         "trained_on": trained_on,
@@ -187,10 +187,10 @@ def _ppo(config: TrainingConfig, options: Options) -> PpoConfig:
     )
 
 
-def _twin(world: World, config: TrainingConfig) -> TwinVecEnv:
-    return TwinVecEnv(make_twin(world, config.environments, config.seed, reward="expected"))
+def _twin(setup: Setup, config: TrainingConfig) -> TwinVecEnv:
+    return TwinVecEnv(make_twin(setup, config.environments, config.seed, reward="expected"))
 
 
-def _live(world: World, config: TrainingConfig, options: Options) -> VecEnv:
-    environment = make_env(config.workload, "live", world.range, world.bank, seed=config.seed, profile=options.profile)
+def _live(setup: Setup, config: TrainingConfig, options: Options) -> VecEnv:
+    environment = make_env(config.workload, "live", setup.range, setup.bank, seed=config.seed, profile=options.profile)
     return DummyVecEnv([lambda: Monitor(environment)])

@@ -32,7 +32,7 @@ from stable_baselines3 import PPO
 from torch import Tensor
 
 from agents.compare.rollout import make_twin
-from agents.compare.setup import World
+from agents.compare.setup import Setup
 from agents.learn.branches import branch_values
 from agents.learn.policy import CandidatePolicy
 from agents.learn.semi_markov import discounted
@@ -143,7 +143,7 @@ class Round:
 
 def warm_start(
     model: PPO,
-    worlds: Sequence[World],
+    worlds: Sequence[Setup],
     config: WarmStartConfig,
     steps: int,
     progress: Progress = lambda _: None,
@@ -173,7 +173,7 @@ class _WarmStart:
     def __init__(
         self,
         model: PPO,
-        worlds: Sequence[World],
+        worlds: Sequence[Setup],
         config: WarmStartConfig,
         length: int,
         progress: Progress,
@@ -186,7 +186,7 @@ class _WarmStart:
         seed = (model.seed or 0) + self._done  # a resumed training meets other scenarios than its first part
         self._shuffle = torch.Generator().manual_seed(seed)
         batch = model.n_envs // len(worlds)
-        self._players = [_Player(model, world, batch, seed, config, self._beat) for world in worlds]
+        self._players = [_Player(model, setup, batch, seed, config, self._beat) for setup in worlds]
         self._kept = list[Samples]()
 
     def run(self, ended: Callable[[Round], None]) -> None:
@@ -239,7 +239,7 @@ def worth(costs: CostTable, state: SystemState, utility: Utility, config: WarmSt
     All of it per frame that the candidate answers.
     """
     known = known_outcome(costs, state)
-    interval = state.frame_interval_s[:, None]
+    interval = state.capture_period_s[:, None]
     device = np.maximum((state.frame_age_s[:, None] + known.head_s) / interval - costs.interval, 0.0)
     link = np.clip(known.link_s / interval - costs.interval, 0.0, config.most_link_intervals)
     unknown = np.minimum(state.uplink_age_s / config.knowledge_age_s, 1.0)[:, None] * ~costs.space.device_only
@@ -254,11 +254,11 @@ class _Player:
     """Lets the present policy decide in the twin, and tells what every candidate was worth. Owns the twin's state."""
 
     def __init__(
-        self, model: PPO, world: World, batch: int, seed: int, config: WarmStartConfig, beat: Callable[[], None]
+        self, model: PPO, setup: Setup, batch: int, seed: int, config: WarmStartConfig, beat: Callable[[], None]
     ) -> None:
         self._model, self._config, self._beat = model, config, beat
-        self._twin = make_twin(world, batch, seed, reward="expected", oracle=True)
-        self._features = Features(world.costs, world.range.utility)
+        self._twin = make_twin(setup, batch, seed, reward="expected", oracle=True)
+        self._features = Features(setup.costs, setup.range.utility)
         self._state = self._twin.reset()
         self._frozen: FrozenPolicy
         self._chosen: Ints
@@ -277,7 +277,7 @@ class _Player:
             self._chosen = self._frozen.decide(context, candidates)
             if step % every == 0:
                 kept.append((context, candidates, worth_of().astype(np.float32)))
-            interval_s = self._state.frame_interval_s
+            interval_s = self._state.capture_period_s
             self._state, record = twin.step(self._chosen)
             terms.add(record, twin.range.utility, interval_s)
             frames = record.frames if twin.costs.longest_interval > 1 else np.ones_like(record.frames)

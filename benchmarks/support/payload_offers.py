@@ -66,7 +66,7 @@ def recorded_offers(bundle: Bundle) -> list[Offer]:
     for decision in bundle.space.decisions:
         row = bundle.variant(decision)
         payload = bundle.payload(decision)
-        if payload.mean_bytes > 0 and decision.frame_interval == 1:
+        if payload.mean_bytes > 0 and decision.frame_stride == 1:
             score = {str(split): float(mean[row]) for split, mean in scores.items()}
             where = (decision.model, decision.resolution_px, decision.exit_branch)
             offers.append(_offer(bundle, where, decision.partition_point, decision.payload, payload.mean_bytes, score))

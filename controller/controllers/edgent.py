@@ -121,7 +121,7 @@ class EdgentDynamic:
         key[:, _Key.LEVEL] = level_index(self._log_bps + hope)
         key[:, _Key.SPREAD] = self._spread
         key[:, _Key.BUDGET] = _steps(state.deadline_s - state.frame_age_s)
-        key[:, _Key.INTERVAL] = _steps(state.frame_interval_s)
+        key[:, _Key.INTERVAL] = _steps(state.capture_period_s)
         key[:, _Key.SLOWDOWN] = _steps(state.device_slowdown)
         key[:, _Key.MEC_SLOWDOWN] = _steps(state.mec_slowdown)
         key[:, _Key.MEC_WAIT] = _steps(state.mec_queue_mean_s + state.rtt_s)
@@ -138,7 +138,7 @@ class EdgentDynamic:
         uplink_bps = self._tuning.margin * np.exp(level + spread)
         state = idle_state(
             deadline_s=_value(key[:, _Key.BUDGET]),
-            frame_interval_s=_value(key[:, _Key.INTERVAL]),
+            capture_period_s=_value(key[:, _Key.INTERVAL]),
             device_slowdown=_value(key[:, _Key.SLOWDOWN]),
             mec_slowdown=_value(key[:, _Key.MEC_SLOWDOWN]),
             mec_wait_s=_value(key[:, _Key.MEC_WAIT]),
@@ -150,10 +150,10 @@ class EdgentDynamic:
         reward = (earned * (predicted.total_s <= (1.0 - self._tuning.headroom_frac) * due[:, :, None])).mean(axis=2)
         busy = np.maximum(predicted.head_s, predicted.transmit_s.mean(axis=2))
         if self._tuning.keep_pace:
-            reward *= busy <= state.frame_interval_s[:, None] * self._costs.interval
+            reward *= busy <= state.capture_period_s[:, None] * self._costs.interval
         order = predicted.total_s.mean(axis=2)
         if self._costs.longest_interval > 1:  # of rows that are equally quick, the one that others wait for least
-            waits = np.maximum(busy / state.frame_interval_s[:, None] / self._costs.interval - 1.0, 0.0)
+            waits = np.maximum(busy / state.capture_period_s[:, None] / self._costs.interval - 1.0, 0.0)
             order = order + TIE_S * waits
         quickest = order.argmin(axis=1)
         return np.asarray(np.where(reward.any(axis=1), reward.argmax(axis=1), quickest))

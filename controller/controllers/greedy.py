@@ -12,7 +12,7 @@ import numpy as np
 from controller.controllers.simple import Memoryless
 from controller.costs import CostTable
 from controller.predict.estimators import Estimator
-from controller.predict.expectation import Outlook, delay_frac, expected_utility, idle_state, outlook
+from controller.predict.expectation import Expectation, delay_frac, expectation, expected_utility, idle_state
 from controller.records import Floats, Ints, SystemState
 from controller.scenario import Scenario
 from controller.utility import Utility
@@ -34,11 +34,11 @@ class Greedy(Memoryless):
         self._penalty = penalty
 
     def decide(self, state: SystemState) -> Ints:
-        seen = outlook(self._costs, state, self._estimator)
+        seen = expectation(self._costs, state, self._estimator)
         return np.asarray(value(self._costs, state, self._utility, seen, self._penalty).argmax(axis=1))
 
 
-def value(costs: CostTable, state: SystemState, utility: Utility, seen: Outlook, penalty: float) -> Floats:
+def value(costs: CostTable, state: SystemState, utility: Utility, seen: Expectation, penalty: float) -> Floats:
     """(B, C) what each candidate is worth, its cost to the next frames included."""
     return expected_utility(costs, state, utility, seen) - penalty * delay_frac(costs, state, seen)
 
@@ -55,11 +55,11 @@ def typical_row(costs: CostTable, utility: Utility) -> int:
     everywhere = np.ones(len(bps))
     state = idle_state(
         deadline_s=scenario.deadline_s * everywhere,
-        frame_interval_s=everywhere / scenario.fps,
+        capture_period_s=everywhere / scenario.fps,
         device_slowdown=scenario.device_slowdown * pace,
         mec_slowdown=scenario.mec_slowdown * everywhere,
         mec_wait_s=scenario.rtt_s * everywhere,
         uplink_bps=bps,
     )
-    seen = outlook(costs, state, Estimator())
+    seen = expectation(costs, state, Estimator())
     return int(value(costs, state, utility, seen, DEFAULT_PENALTY).mean(axis=0).argmax())

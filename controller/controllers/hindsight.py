@@ -12,7 +12,7 @@ from controller.controllers.greedy import value
 from controller.controllers.simple import Memoryless
 from controller.costs import CostTable
 from controller.errors import UsageError
-from controller.predict.expectation import Outlook, due_s, is_rescued, mec_s
+from controller.predict.expectation import Expectation, due_s, is_rescued, mec_s
 from controller.records import Floats, Ints, SystemState
 from controller.utility import Utility
 
@@ -35,8 +35,8 @@ class Hindsight(Memoryless):
         return np.asarray(value(self._costs, state, self._utility, seen, self._penalty).argmax(axis=1))
 
 
-def known_outcome(costs: CostTable, state: SystemState) -> Outlook:
-    """The outlook without any estimate of the uplink. UsageError outside the twin."""
+def known_outcome(costs: CostTable, state: SystemState) -> Expectation:
+    """The expectation without any estimate of the uplink. UsageError outside the twin."""
     if state.true_latency_s is None:
         raise UsageError("hindsight needs the future; it runs in the twin only, choose another controller here")
     total = state.true_latency_s  # infinite where the request would meet a dead link
@@ -45,7 +45,7 @@ def known_outcome(costs: CostTable, state: SystemState) -> Outlook:
     crosses = np.isfinite(total) & ~costs.space.device_only
     left = np.where(crosses, total, 0.0) - state.frame_age_s[:, None] - head - mec_s(costs, state)
     link = np.where(crosses, np.maximum(left, 0.0), 0.0)
-    return Outlook(head, link, link, total, total <= due_s(costs, state, rescued), rescued)
+    return Expectation(head, link, link, total, total <= due_s(costs, state, rescued), rescued)
 
 
 def _true_slowdown(costs: CostTable, state: SystemState) -> Floats:

@@ -11,7 +11,7 @@ import numpy as np
 from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.predict.estimators import Estimator
-from controller.predict.expectation import delay_frac, keeps_pace, outlook
+from controller.predict.expectation import delay_frac, expectation, keeps_pace
 from controller.predict.latency import predict
 from controller.records import Bools, Ints, SystemState
 
@@ -58,7 +58,7 @@ class MostAccurate(Memoryless):
         self._allowed = np.isin(np.arange(len(costs)), rows)
 
     def decide(self, state: SystemState) -> Ints:
-        seen = outlook(self._costs, state, self._estimator)
+        seen = expectation(self._costs, state, self._estimator)
         good = seen.fits & self._allowed
         if self._keep_pace:
             good &= keeps_pace(self._costs, state, seen)
@@ -137,7 +137,7 @@ def same_network_rows(costs: CostTable, rows: Ints, like: int) -> Ints:
 
     def network(row: int) -> tuple[str, int, int, int]:
         decision = costs.space.decisions[row]
-        return decision.model, decision.resolution_px, decision.exit_branch, decision.frame_interval
+        return decision.model, decision.resolution_px, decision.exit_branch, decision.frame_stride
 
     same = np.array([network(row) == network(like) for row in rows], dtype=np.bool_)
     return np.asarray(rows[same & (costs.worth[rows] >= costs.worth[like] - SAME_ACCURACY)])

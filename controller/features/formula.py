@@ -265,7 +265,7 @@ class Features:
 
     def _coefficients(self, s: _Row, bandwidths: list[Number], one: Number) -> list[Number]:
         """What multiplies the basis, in the order of _ENTRIES; ``one`` is 1, or an array of them."""
-        per_deadline, per_interval = one / s.deadline_s, one / s.frame_interval_s
+        per_deadline, per_interval = one / s.deadline_s, one / s.capture_period_s
         per_bit = one / bandwidths[_MEAN]
         head, mec = s.device_slowdown * per_deadline, s.mec_slowdown * per_deadline
         wait = (s.mec_queue_mean_s + s.rtt_s) * per_deadline
@@ -322,7 +322,7 @@ class _Ageing:
         charge = 10.0 * _DELAY_PENALTY * late / self._interval + out[..., _ENERGY]
         headroom = _rows(_HEADROOM_FRAC * (1.0 - row.frame_age_s / row.deadline_s))
         reserve = _rows(reserve_s / row.deadline_s) * self._sent
-        frames = _rows(row.deadline_s / row.frame_interval_s)
+        frames = _rows(row.deadline_s / row.capture_period_s)
         for estimate in range(len(BANDWIDTHS)):
             slack = out[..., _SLACK + estimate]
             on_time = slack > headroom
@@ -416,7 +416,7 @@ def _context(kind: _Kind, s: _Row, bandwidths: list[Number]) -> list[Number]:
         s.mec_age_s,
         s.rtt_s * per_deadline,
         kind.log10(s.deadline_s) + 1.0,
-        s.frame_interval_s * per_deadline,
+        s.capture_period_s * per_deadline,
         s.on_time_frac,
         s.fallback_frac,
         s.link_up,

@@ -24,7 +24,7 @@ _LEAST_SCORE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class Expectation:
     """Expectations per candidate; times count from capture unless said otherwise."""
 
     head_s: Floats  # (B, C) device time of this frame
@@ -35,7 +35,7 @@ class Outlook:
     rescued: Bools  # (B, C) if it is not, the fallback answers
 
 
-def outlook(costs: CostTable, state: SystemState, estimator: Estimator) -> Outlook:
+def expectation(costs: CostTable, state: SystemState, estimator: Estimator) -> Expectation:
     """Expectations if the uplink kept the estimated bandwidth."""
     predicted = predict(costs, state, estimator.of(state)[:, None])
     total, transmit = predicted.total_s[:, :, 0], predicted.transmit_s[:, :, 0]
@@ -44,7 +44,7 @@ def outlook(costs: CostTable, state: SystemState, estimator: Estimator) -> Outlo
     budget = due_s(costs, state, rescued) - age
     link = total - age - predicted.head_s - mec_s(costs, state)
     fits = total - age <= (1.0 - estimator.headroom_frac) * budget
-    return Outlook(predicted.head_s, link, transmit, total, fits, rescued)
+    return Expectation(predicted.head_s, link, transmit, total, fits, rescued)
 
 
 def mec_s(costs: CostTable, state: SystemState) -> Floats:
@@ -71,7 +71,7 @@ def fallback_at_s(costs: CostTable, state: SystemState) -> Floats:
     return state.deadline_s - fallback_reserve_s(fastest)
 
 
-def expected_utility(costs: CostTable, state: SystemState, utility: Utility, seen: Outlook) -> Floats:
+def expected_utility(costs: CostTable, state: SystemState, utility: Utility, seen: Expectation) -> Floats:
     """(B, C) utility per frame that the decision answers.
 
     Its own frame earns the candidate's accuracy if it fits, otherwise the fallback's or nothing.
@@ -84,7 +84,7 @@ def expected_utility(costs: CostTable, state: SystemState, utility: Utility, see
     if costs.longest_interval == 1:
         return np.asarray(earned)
     answer_s = np.where(falls_back, state.deadline_s[:, None], seen.total_s)
-    skipped = skipped_score(costs, answer_s / state.frame_interval_s[:, None])
+    skipped = skipped_score(costs, answer_s / state.capture_period_s[:, None])
     skipped *= np.where(falls_back, costs.accuracy[fallback] / np.maximum(costs.accuracy, _LEAST_SCORE), 1.0)
     return np.asarray((earned + skipped) / costs.interval)
 
@@ -98,11 +98,11 @@ def skipped_score(costs: CostTable, answer_frames: Floats) -> Floats:
     return score
 
 
-def expected_streaming(costs: CostTable, state: SystemState, seen: Outlook) -> Floats:
+def expected_streaming(costs: CostTable, state: SystemState, seen: Expectation) -> Floats:
     """(B, C) streaming accuracy if every frame were decided like this one; a fallback comes at the deadline."""
     deadline = state.deadline_s[:, None]
     answer_s = np.where(~seen.fits & seen.rescued, deadline, np.minimum(seen.total_s, GIVE_UP_DEADLINES * deadline))
-    return streaming_at(costs, np.arange(len(costs)), answer_s / state.frame_interval_s[:, None])
+    return streaming_at(costs, np.arange(len(costs)), answer_s / state.capture_period_s[:, None])
 
 
 def streaming_at(costs: CostTable, rows: Ints, answer_frames: Floats) -> Floats:
@@ -113,24 +113,24 @@ def streaming_at(costs: CostTable, rows: Ints, answer_frames: Floats) -> Floats:
     return np.asarray(table[lag, rows])
 
 
-def delay_frac(costs: CostTable, state: SystemState, seen: Outlook) -> Floats:
+def delay_frac(costs: CostTable, state: SystemState, seen: Expectation) -> Floats:
     """(B, C) by how many frames the device and the link would be late for the next decision, per frame until then."""
-    interval = state.frame_interval_s[:, None] * costs.interval
+    interval = state.capture_period_s[:, None] * costs.interval
     device = np.maximum(state.frame_age_s[:, None] + seen.head_s - interval, 0.0)
     link = np.maximum(seen.link_s - interval, 0.0)
     return np.asarray((device + link) / interval)
 
 
-def keeps_pace(costs: CostTable, state: SystemState, seen: Outlook) -> Bools:
+def keeps_pace(costs: CostTable, state: SystemState, seen: Expectation) -> Bools:
     """(B, C) candidates that could be chosen at every decision without a queue building up."""
-    interval = state.frame_interval_s[:, None] * costs.interval
+    interval = state.capture_period_s[:, None] * costs.interval
     return np.asarray((seen.head_s <= interval) & (seen.transmit_s <= interval))
 
 
 def idle_state(
     *,
     deadline_s: Floats,
-    frame_interval_s: Floats,
+    capture_period_s: Floats,
     device_slowdown: Floats,
     mec_slowdown: Floats,
     mec_wait_s: Floats,
@@ -141,7 +141,7 @@ def idle_state(
     none, no_frames = np.zeros(len(deadline_s)), np.zeros(len(deadline_s), dtype=np.int64)
     return SystemState(
         deadline_s=deadline_s,
-        frame_interval_s=frame_interval_s,
+        capture_period_s=capture_period_s,
         frame_age_s=none,
         uplink_bps=np.repeat(uplink_bps[:, None], UPLINK_HISTORY, axis=1),
         uplink_sample_count=no_frames,

@@ -22,9 +22,9 @@ from controller.timeline import (
     uplink_sample_bps,
 )
 from envs.twin.conditions import Conditions
-from envs.twin.request import Flight, Moment
-from envs.twin.state import SAMPLES_KEPT, ZERO, Last, Sample, World, filled, select
-from envs.twin.tables import Rules
+from envs.twin.request import DecisionPoint, RequestTimes
+from envs.twin.state import SAMPLES_KEPT, ZERO, LastRequest, Sample, TwinState, filled, select
+from envs.twin.tables import TwinTables
 from runtime.protocol import device_session
 
 #: After so long a silence the session takes the link for down; it looks with every heartbeat.
@@ -36,7 +36,7 @@ _MOST_PROBES = 64
 
 
 class UplinkState(NamedTuple):
-    """The fields of World of the same names, after this frame's request if there is one."""
+    """The fields of TwinState of the same names, after this frame's request if there is one."""
 
     sent: Ints
     told: Ints
@@ -45,26 +45,31 @@ class UplinkState(NamedTuple):
     down_from_s: Floats
     down_until_s: Floats
     mec_slowdown: Floats
-    last: Floats  # (Last.COUNT, B)
+    last: Floats  # (LastRequest.COUNT, B)
     samples: Floats  # (Sample.COUNT, SAMPLES_KEPT + 1, B)
 
 
 def send(
-    rules: Rules, conditions: Conditions, world: World, moment: Moment, flight: Flight, sent: Bools
+    rules: TwinTables,
+    conditions: Conditions,
+    world: TwinState,
+    moment: DecisionPoint,
+    flight: RequestTimes,
+    sent: Bools,
 ) -> UplinkState:
     """Hand the payload to the link and note what its reply will tell, unless the link goes silent before; a row that
     sends nothing probes its uplink if that is due."""
-    silent_from = np.maximum(flight.end_s, world.last[Last.HEARD_S])
+    silent_from = np.maximum(flight.end_s, world.last[LastRequest.HEARD_S])
     breaks = sent & (flight.reply_s - silent_from > _SILENCE_S)
     lost = breaks | (sent & (flight.end_s < world.down_until_s))  # or handed over before a silence still to come
     silence = np.count_nonzero(lost)
     told = sent & ~lost if silence else sent
     request = np.empty_like(world.last)
-    request[Last.CROSSED_S] = flight.crossed_s
-    request[Last.HEARD_S] = flight.reply_s
-    request[Last.ARRIVAL_S] = flight.arrival_s
-    request[Last.DONE_S] = flight.done_s
-    request[Last.EXTRA_S] = flight.extra_s
+    request[LastRequest.CROSSED_S] = flight.crossed_s
+    request[LastRequest.HEARD_S] = flight.reply_s
+    request[LastRequest.ARRIVAL_S] = flight.arrival_s
+    request[LastRequest.DONE_S] = flight.done_s
+    request[LastRequest.EXTRA_S] = flight.extra_s
     slowdown = select(flight.served, smooth(world.mec_slowdown, moment.mec_pace, _ALPHA), world.mec_slowdown)
     sent_bytes = world.sent_bytes + flight.payload_bytes * sent
     state = UplinkState(
@@ -81,12 +86,12 @@ def send(
     if silence:
         state = _go_silent(rules, conditions, state, lost, breaks, silent_from + _SILENCE_S)
     begin = moment.now_s + rules.decide_s
-    due = (begin - state.last[Last.HEARD_S] >= _SAMPLE_AGE_S) & ~sent
+    due = (begin - state.last[LastRequest.HEARD_S] >= _SAMPLE_AGE_S) & ~sent
     return _probe_idle(rules, conditions, state, begin, np.flatnonzero(due)) if np.count_nonzero(due) else state
 
 
 def _with_sample(
-    world: World, moment: Moment, flight: Flight, told: Bools, sent_bytes: Floats, mec_slowdown: Floats
+    world: TwinState, moment: DecisionPoint, flight: RequestTimes, told: Bools, sent_bytes: Floats, mec_slowdown: Floats
 ) -> Floats:
     """The samples with one more in the given rows.
 
@@ -107,7 +112,7 @@ def _with_sample(
     return samples
 
 
-def meet_mec(rules: Rules, conditions: Conditions, world: World) -> World:
+def meet_mec(rules: TwinTables, conditions: Conditions, world: TwinState) -> TwinState:
     """The world after the first probe, which tells what the uplink carries.
 
     Where it takes so long that the link counts as down, frames begin without a sample, and the probe is repeated. The
@@ -131,13 +136,13 @@ def meet_mec(rules: Rules, conditions: Conditions, world: World) -> World:
     )
     world.heard[rows] = UPLINK_HISTORY - 1
     world.down_until_s[rows] = _echoed(rules, conditions, rows, crossed)
-    world.last[Last.HEARD_S, rows] = world.down_until_s[rows]
-    world.last[Last.CROSSED_S, rows] = crossed
+    world.last[LastRequest.HEARD_S, rows] = world.down_until_s[rows]
+    world.last[LastRequest.CROSSED_S, rows] = crossed
     return world
 
 
 def _go_silent(
-    rules: Rules, conditions: Conditions, state: UplinkState, lost: Bools, breaks: Bools, down_from_s: Floats
+    rules: TwinTables, conditions: Conditions, state: UplinkState, lost: Bools, breaks: Bools, down_from_s: Floats
 ) -> UplinkState:
     """Where it breaks, the link is down until that reply and then the echo of a probe, which tells what it carries."""
     state = state._replace(
@@ -148,11 +153,11 @@ def _go_silent(
     rows = np.flatnonzero(breaks)
     from_s = down_from_s[rows]
     joins = state.down_until_s[rows] > from_s  # the silence before
-    begin, crossed = _probed(rules, conditions, rows, state.last[Last.HEARD_S, rows])
+    begin, crossed = _probed(rules, conditions, rows, state.last[LastRequest.HEARD_S, rows])
     state.down_from_s[rows] = np.where(joins, state.down_from_s[rows], from_s)
     state.down_until_s[rows] = _echoed(rules, conditions, rows, crossed)
-    state.last[Last.HEARD_S, rows] = state.down_until_s[rows]
-    state.last[Last.CROSSED_S, rows] = crossed
+    state.last[LastRequest.HEARD_S, rows] = state.down_until_s[rows]
+    state.last[LastRequest.CROSSED_S, rows] = crossed
     told = state.told[rows]
     _tell_probe(rules, conditions, state.samples, rows, told, begin, crossed)
     state.samples[Sample.SENT_BYTES, told & _SAMPLE_MASK, rows] = state.sent_bytes[rows]
@@ -162,14 +167,16 @@ def _go_silent(
     return state
 
 
-def _probe_idle(rules: Rules, conditions: Conditions, state: UplinkState, begin_s: Floats, rows: Ints) -> UplinkState:
+def _probe_idle(
+    rules: TwinTables, conditions: Conditions, state: UplinkState, begin_s: Floats, rows: Ints
+) -> UplinkState:
     """Probe the uplink of the given rows, none of which waits for a word; it may go silent because of that."""
     begin, told = begin_s[rows], state.told[rows]
     size = probe_bytes(state.samples[Sample.UPLINK_BPS, (told - 1) & _SAMPLE_MASK, rows])
     crossed = _crossed(rules, conditions, rows, begin, size)
     echo = _echoed(rules, conditions, rows, crossed)
-    state.last[Last.HEARD_S, rows] = echo
-    state.last[Last.CROSSED_S, rows] = crossed
+    state.last[LastRequest.HEARD_S, rows] = echo
+    state.last[LastRequest.CROSSED_S, rows] = crossed
     ok = echo - begin <= _SILENCE_S
     _tell_probe(rules, conditions, state.samples, rows[ok], told[ok], begin[ok], crossed[ok], size[ok])
     state.told[rows[ok]] += 1
@@ -180,7 +187,7 @@ def _probe_idle(rules: Rules, conditions: Conditions, state: UplinkState, begin_
     return _go_silent(rules, conditions, state, breaks, breaks, begin_s + _SILENCE_S)
 
 
-def _probed(rules: Rules, conditions: Conditions, rows: Ints, heard_s: Floats) -> tuple[Floats, Floats]:
+def _probed(rules: TwinTables, conditions: Conditions, rows: Ints, heard_s: Floats) -> tuple[Floats, Floats]:
     """When the probe of a link that is heard again begins and has crossed.
 
     It follows a bare ping. Where it silences the link itself the same happens again once its echo is heard; the session
@@ -200,20 +207,20 @@ def _probed(rules: Rules, conditions: Conditions, rows: Ints, heard_s: Floats) -
 
 
 def _crossed(
-    rules: Rules, conditions: Conditions, rows: Ints, begin_s: Floats, size: Floats | int = PROBE_BYTES
+    rules: TwinTables, conditions: Conditions, rows: Ints, begin_s: Floats, size: Floats | int = PROBE_BYTES
 ) -> Floats:
     """When a probe that begins to cross at ``begin_s`` has done so."""
     start, bits = conditions.trace_start_s[rows], size * conditions.bits_per_byte[rows]
     return np.asarray(rules.bank.finish_s(conditions.trace[rows], start + begin_s, bits) - start)
 
 
-def _echoed(rules: Rules, conditions: Conditions, rows: Ints, crossed_s: Floats) -> Floats:
+def _echoed(rules: TwinTables, conditions: Conditions, rows: Ints, crossed_s: Floats) -> Floats:
     """When the echo of a probe that has crossed is there."""
     return np.asarray(crossed_s + conditions.rtt_s[rows] + rules.overhead_s)
 
 
 def _tell_probe(
-    rules: Rules,
+    rules: TwinTables,
     conditions: Conditions,
     samples: Floats,
     rows: Ints,

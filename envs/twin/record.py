@@ -9,8 +9,8 @@ import numpy as np
 
 from controller.records import STATUSES as STATUSES
 from controller.records import Bools, Floats, Ints, Status
-from envs.twin.request import Flight
-from envs.twin.tables import Rules
+from envs.twin.request import RequestTimes
+from envs.twin.tables import TwinTables
 
 _OK, _LATE, _FALLBACK = (STATUSES.index(s) for s in (Status.OK, Status.LATE, Status.FALLBACK))
 _STATUS_OF = np.array([_LATE, _OK, _LATE, _FALLBACK])  # by on time + 2 * answered by a fallback
@@ -45,9 +45,9 @@ class StepRecord:
     decided_s: Floats  # since the episode began
     capture_s: Floats
     first_sample: Ints
-    flight: Flight
+    flight: RequestTimes
     answer: Answer
-    rules: Rules
+    rules: TwinTables
 
     @property
     def status(self) -> Ints:
@@ -120,12 +120,12 @@ class StepRecord:
         }
 
 
-def recorded_score(rules: Rules, answer: Answer, sample: Ints) -> Any:
+def recorded_score(rules: TwinTables, answer: Answer, sample: Ints) -> Any:
     """Score of the answering row's variant on the sample."""
     return rules.score.take(rules.score_start.take(answer.row) + sample)
 
 
-def aged_score(rules: Rules, row: Ints, sample: Ints, lag: Ints) -> Any:
+def aged_score(rules: TwinTables, row: Ints, sample: Ints, lag: Ints) -> Any:
     """What the answer of ``row`` to ``sample`` scores for the frame that comes ``lag`` frames later."""
     lag = np.minimum(lag, len(rules.aged_score) - 1)
     if rules.replayed:

@@ -15,8 +15,8 @@ from controller.predict.arrivals import LEVELS
 from controller.records import Bools, Floats, Ints
 from controller.timeline import GIVE_UP_DEADLINES
 from envs.twin.conditions import NOISE_ROWS, Conditions
-from envs.twin.state import ZERO, Last, Place, World, filled, link_is_down, row_numbers
-from envs.twin.tables import Cost, Luck, Rules
+from envs.twin.state import ZERO, InFlightSlot, LastRequest, TwinState, filled, link_is_down, row_numbers
+from envs.twin.tables import Cost, Noise, TwinTables
 
 #: Share of the MEC's time that others leave, by the level of their load.
 _FREE_FRAC = 1.0 - np.arange(LEVELS) / 100
@@ -24,7 +24,7 @@ _GIVE_UP = np.array(GIVE_UP_DEADLINES)
 _HALF, _NOISE_MASK = np.array(0.5), np.array(NOISE_ROWS - 1)
 
 
-class Moment(NamedTuple):
+class DecisionPoint(NamedTuple):
     """What decides how a flight goes. Each is (B,), or (B, 1) against candidates, unless said otherwise."""
 
     now_s: Floats
@@ -46,12 +46,12 @@ class Moment(NamedTuple):
     places: Ints  # in flight, ()
     never_s: Floats  # infinite
     first_second: Ints  # where the row's loads start in the flat arrays of all
-    last: Floats  # (Last.COUNT, B)
+    last: Floats  # (LastRequest.COUNT, B)
     fallback_s: Floats  # (in flight, B) starts of fallbacks, infinite where there is none
     fallback_busy_s: Floats  # (in flight, B) how long they take
 
 
-class Flight(NamedTuple):
+class RequestTimes(NamedTuple):
     """One decision followed to its reply, as if it were sent; of device-only rows ``end_s`` is the answer."""
 
     head_s: Floats  # device time of the head segment alone
@@ -68,22 +68,22 @@ class Flight(NamedTuple):
     reply_s: Floats
 
 
-def moment_of(rules: Rules, conditions: Conditions, world: World) -> Moment:
+def moment_of(rules: TwinTables, conditions: Conditions, world: TwinState) -> DecisionPoint:
     """The moment of the next decision of each row."""
     luck = rules.luck.take((conditions.noise_start + world.frame) & _NOISE_MASK, axis=1)
     batch, seconds = conditions.mec_level.shape
     first = first_places(batch, seconds)
     second = first + np.minimum(world.now_s.astype(np.int64), np.array(seconds - 1))
     pace = conditions.device_slowdown * conditions.device_pace.ravel().take(second)
-    return Moment(
+    return DecisionPoint(
         now_s=world.now_s,
         give_up_s=world.capture_s + _GIVE_UP * conditions.deadline_s,
         down=link_is_down(world, world.now_s),
-        device_pace=pace * luck[Luck.HEAD],
-        fallback_pace=pace * luck[Luck.FALLBACK],
-        mec_pace=conditions.mec_slowdown * luck[Luck.MEC],
+        device_pace=pace * luck[Noise.HEAD],
+        fallback_pace=pace * luck[Noise.FALLBACK],
+        mec_pace=conditions.mec_slowdown * luck[Noise.MEC],
         payload_sample=(conditions.first_sample + world.frame) % rules.payload_samples,
-        payload_luck=luck[Luck.PAYLOAD],
+        payload_luck=luck[Noise.PAYLOAD],
         half_rtt_s=conditions.rtt_s * _HALF,
         trace=conditions.trace,
         trace_start_s=conditions.trace_start_s,
@@ -96,8 +96,8 @@ def moment_of(rules: Rules, conditions: Conditions, world: World) -> Moment:
         never_s=filled(batch, np.inf),
         first_second=first,
         last=world.last,
-        fallback_s=world.places[Place.FALLBACK_S, :-1],
-        fallback_busy_s=world.places[Place.FALLBACK_BUSY_S, :-1],
+        fallback_s=world.places[InFlightSlot.FALLBACK_S, :-1],
+        fallback_busy_s=world.places[InFlightSlot.FALLBACK_BUSY_S, :-1],
     )
 
 
@@ -107,19 +107,19 @@ def first_places(batch: int, seconds: int) -> Ints:
     return np.arange(batch) * seconds
 
 
-def against_candidates(moment: Moment) -> Moment:
+def against_candidates(moment: DecisionPoint) -> DecisionPoint:
     """The moment with a last axis for candidates."""
-    return Moment._make(array[..., None] for array in moment)
+    return DecisionPoint._make(array[..., None] for array in moment)
 
 
-def fly(rules: Rules, conditions: Conditions, moment: Moment, rows: Ints) -> Flight:
+def follow_request(rules: TwinTables, conditions: Conditions, moment: DecisionPoint, rows: Ints) -> RequestTimes:
     """Follow the given rows of the cost table, (B,) or, against candidates, (C,)."""
     m, cost = moment, rules.costs.take(rows, axis=1)
     head = cost[Cost.HEAD_S] * m.device_pace
     end = _preempted(m, m.now_s + rules.decide_s + head)
     usual = rules.payload_bytes.take(rules.payload_start.take(rows) + m.payload_sample)
     payload = np.maximum(usual + cost[Cost.PAYLOAD_STD_BYTES] * m.payload_luck, _HALF * usual)
-    begin = np.maximum(end, m.last[Last.CROSSED_S])
+    begin = np.maximum(end, m.last[LastRequest.CROSSED_S])
     bits = (payload + rules.header_bytes) * m.bits_per_byte
     crossed = rules.bank.finish_s(m.trace, m.trace_start_s + begin, bits) - m.trace_start_s
     arrival = crossed + (m.half_rtt_s + rules.overhead_s)
@@ -128,17 +128,17 @@ def fly(rules: Rules, conditions: Conditions, moment: Moment, rows: Ints) -> Fli
     tail = cost[Cost.MEC_S] * m.mec_pace * served
     done = arrival + queue + tail
     reply = done + m.half_rtt_s
-    return Flight(head, end, payload, begin, crossed, arrival, queue, served, tail, done, extra + tail, reply)
+    return RequestTimes(head, end, payload, begin, crossed, arrival, queue, served, tail, done, extra + tail, reply)
 
 
-def true_latency_s(rules: Rules, conditions: Conditions, world: World, moment: Moment) -> Floats:
+def true_latency_s(rules: TwinTables, conditions: Conditions, world: TwinState, moment: DecisionPoint) -> Floats:
     """(B, C) capture to answer of every candidate, had it all the time it takes."""
-    flight = fly(rules, conditions, against_candidates(moment), np.arange(rules.costs.shape[1]))
+    flight = follow_request(rules, conditions, against_candidates(moment), np.arange(rules.costs.shape[1]))
     reply = np.where(moment.down[:, None], np.inf, flight.reply_s)
     return np.where(rules.offload, reply, flight.end_s) - world.capture_s[:, None]
 
 
-def _preempted(m: Moment, end_s: Floats) -> Floats:
+def _preempted(m: DecisionPoint, end_s: Floats) -> Floats:
     """The end of a head that waits for every fallback that starts before it."""
     undisturbed, pending = end_s, m.fallback_s >= m.now_s
     while True:  # a head that ends later may meet one more fallback, so at most as often as there are places
@@ -151,7 +151,9 @@ def _preempted(m: Moment, end_s: Floats) -> Floats:
         end_s = later
 
 
-def _wait_at_mec(rules: Rules, conditions: Conditions, m: Moment, arrival_s: Floats) -> tuple[Floats, Floats]:
+def _wait_at_mec(
+    rules: TwinTables, conditions: Conditions, m: DecisionPoint, arrival_s: Floats
+) -> tuple[Floats, Floats]:
     """Wait behind others' and own work, and how much of it is there because of own requests.
 
     Own work is done in the share of time that others leave free; with none of them that is exact.
@@ -160,7 +162,7 @@ def _wait_at_mec(rules: Rules, conditions: Conditions, m: Moment, arrival_s: Flo
     second = np.minimum(arrival_s.astype(np.int64), np.array(seconds - 1))
     level = conditions.mec_level.ravel().take(m.first_second + second)
     others = rules.queue.workload(level, m.neighbour_start + arrival_s / m.neighbour_s) * m.neighbour_s
-    done = (arrival_s - m.last[Last.ARRIVAL_S]) * _FREE_FRAC.take(level)
-    own = np.maximum(m.last[Last.EXTRA_S] - done, ZERO)
-    wait = np.maximum(others + own, m.last[Last.DONE_S] - arrival_s)  # in order of arrival, come what may
+    done = (arrival_s - m.last[LastRequest.ARRIVAL_S]) * _FREE_FRAC.take(level)
+    own = np.maximum(m.last[LastRequest.EXTRA_S] - done, ZERO)
+    wait = np.maximum(others + own, m.last[LastRequest.DONE_S] - arrival_s)  # in order of arrival, come what may
     return wait, wait - others

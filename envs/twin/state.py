@@ -1,6 +1,6 @@
 """What is the state of each environment of a twin at its decision point?
 
-The twin's owner is ``envs.twin.twin.Twin``; ``envs.twin.step`` makes the next World from one, and changes none in
+The twin's owner is ``envs.twin.twin.Twin``; ``envs.twin.step`` makes the next TwinState from one, and changes none in
 place.
 Where a field has more axes than the batch, the batch is the last one, so that one array operation runs along the batch
 for the handful of places or columns there are.
@@ -17,7 +17,7 @@ from controller.predict.uplink import FLOOR_BPS
 from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
 from controller.timeline import MAX_UNANSWERED, believed_frac, slowdown_now
 from envs.twin.conditions import Conditions
-from envs.twin.tables import Rules
+from envs.twin.tables import TwinTables
 from runtime.protocol.device_session import HEARTBEAT_S
 
 #: Remembered uplink samples: those of the history, and those still to come; a power of two.
@@ -25,8 +25,8 @@ SAMPLES_KEPT = 16
 assert SAMPLES_KEPT >= UPLINK_HISTORY + MAX_UNANSWERED
 
 
-class Last:
-    """Rows of World.last: the last request that was sent."""
+class LastRequest:
+    """Rows of TwinState.last: the last request that was sent."""
 
     CROSSED_S: Final = 0  # when the uplink is free again
     HEARD_S: Final = 1  # its reply, or the echo of a probe that followed: until then the device waits for a word
@@ -36,8 +36,8 @@ class Last:
     COUNT: Final = 5
 
 
-class Place:
-    """Rows of World.places: requests whose frame waits for the MEC, each in one of a few places."""
+class InFlightSlot:
+    """Rows of TwinState.places: requests whose frame waits for the MEC, each in one of a few places."""
 
     RELEASE_S: Final = 0  # when the place is free: reply, fallback or give-up
     FALLBACK_S: Final = 1  # when its fallback starts; infinite without
@@ -49,8 +49,8 @@ class Place:
     COUNT: Final = 7
 
 
-class Known:
-    """Rows of World.answers: the last answers, newest frame first; where frames are skipped only."""
+class RecentAnswers:
+    """Rows of TwinState.answers: the last answers, newest frame first; where frames are skipped only."""
 
     OUT_S: Final = 0  # when it is there; infinite before the first ones
     FRAME: Final = 1
@@ -59,7 +59,7 @@ class Known:
 
 
 class Sample:
-    """Rows of World.samples: what a reply tells, or the echo of a probe, in the order in which they come."""
+    """Rows of TwinState.samples: what a reply tells, or the echo of a probe, in the order in which they come."""
 
     AT_S: Final = 0
     UPLINK_BPS: Final = 1
@@ -79,7 +79,7 @@ _HEARTBEAT_S, _HEARTBEATS_PER_S = np.array(HEARTBEAT_S), np.array(1.0 / HEARTBEA
 _EMPTY_PLACE = np.array([-np.inf, np.inf, 0.0, np.inf, 0.0, 0.0, np.inf])
 
 
-class World(NamedTuple):
+class TwinState(NamedTuple):
     """Everything that changes from step to step. Times are in seconds since the episode began; arrays are (B,)."""
 
     now_s: Floats  # the decision point
@@ -98,19 +98,19 @@ class World(NamedTuple):
     mec_slowdown: Floats  # what the estimate will be once all that was sent is told
     on_time_frac: Floats
     fallback_frac: Floats
-    last: Floats  # (Last.COUNT, B)
-    places: Floats  # (Place.COUNT, in flight + 1, B); the extra one takes what is not kept
+    last: Floats  # (LastRequest.COUNT, B)
+    places: Floats  # (InFlightSlot.COUNT, in flight + 1, B); the extra one takes what is not kept
     samples: Floats  # (Sample.COUNT, SAMPLES_KEPT + 1, B); likewise
-    answers: Floats  # (Known.COUNT, answers kept, B)
+    answers: Floats  # (RecentAnswers.COUNT, answers kept, B)
 
 
-def new_world(rules: Rules, conditions: Conditions) -> World:
+def new_world(rules: TwinTables, conditions: Conditions) -> TwinState:
     """The first decision point: frame 0 was just captured. What the uplink carries is not known yet."""
     batch = len(conditions.deadline_s)
     zeros, none = np.zeros(batch), np.zeros(batch, np.int64)
     samples = np.zeros((Sample.COUNT, SAMPLES_KEPT + 1, batch))
     samples[Sample.MEC_SLOWDOWN] = conditions.mec_slowdown
-    return World(
+    return TwinState(
         now_s=zeros,
         frame=none,
         capture_s=zeros,
@@ -127,18 +127,18 @@ def new_world(rules: Rules, conditions: Conditions) -> World:
         mec_slowdown=conditions.mec_slowdown,
         on_time_frac=zeros + 1.0,
         fallback_frac=zeros,
-        last=np.zeros((Last.COUNT, batch)),
-        places=np.repeat(_EMPTY_PLACE, (rules.max_in_flight + 1) * batch).reshape(Place.COUNT, -1, batch),
+        last=np.zeros((LastRequest.COUNT, batch)),
+        places=np.repeat(_EMPTY_PLACE, (rules.max_in_flight + 1) * batch).reshape(InFlightSlot.COUNT, -1, batch),
         samples=samples,
         answers=_no_answers(rules, batch),
     )
 
 
-def _no_answers(rules: Rules, batch: int) -> Floats:
+def _no_answers(rules: TwinTables, batch: int) -> Floats:
     # One for each request in flight and for each fallback that waits for another: the newest that is out is among them.
     kept = 2 * rules.max_in_flight + 1 if rules.longest_interval > 1 else 0
-    answers = np.zeros((Known.COUNT, kept, batch))
-    answers[Known.OUT_S] = np.inf
+    answers = np.zeros((RecentAnswers.COUNT, kept, batch))
+    answers[RecentAnswers.OUT_S] = np.inf
     return answers
 
 
@@ -154,23 +154,23 @@ def select(mask: Bools, new: Any, old: Any) -> Any:
     return chosen
 
 
-def heard_s(rules: Rules, conditions: Conditions, world: World) -> Floats:
+def heard_s(rules: TwinTables, conditions: Conditions, world: TwinState) -> Floats:
     """When the device last heard of its MEC: a reply, the echo of a probe, or that of a heartbeat, for which the uplink
     must have been free."""
     batch = len(world.now_s)
     newest = world.samples[Sample.AT_S].ravel().take(((world.heard - ONE) & _SAMPLE_MASK) * batch + row_numbers(batch))
     echo_s = conditions.rtt_s + rules.overhead_s
     ping = np.floor((world.now_s - echo_s) * _HEARTBEATS_PER_S) * _HEARTBEAT_S
-    return np.asarray(np.maximum(newest, (ping + echo_s) * (world.last[Last.CROSSED_S] <= ping)))
+    return np.asarray(np.maximum(newest, (ping + echo_s) * (world.last[LastRequest.CROSSED_S] <= ping)))
 
 
-def link_is_down(world: World, at_s: Floats) -> Any:
+def link_is_down(world: TwinState, at_s: Floats) -> Any:
     """Where the session holds the link for down at the given times."""
     return (at_s >= world.down_from_s) & (at_s < world.down_until_s)
 
 
 def observe(
-    rules: Rules, conditions: Conditions, world: World, down: Bools, true_latency_s: Floats | None
+    rules: TwinTables, conditions: Conditions, world: TwinState, down: Bools, true_latency_s: Floats | None
 ) -> SystemState:
     """What the device knows at the decision point; ``down`` is ``link_is_down`` there."""
     now, batch = world.now_s, len(world.now_s)
@@ -187,7 +187,7 @@ def observe(
         uplink_bps[unknown] = FLOOR_BPS
     return SystemState(
         deadline_s=conditions.deadline_s,
-        frame_interval_s=conditions.interval_s,
+        capture_period_s=conditions.interval_s,
         frame_age_s=now - world.capture_s,
         uplink_bps=uplink_bps,
         uplink_sample_count=world.heard - _BEFORE_REAL,
@@ -196,7 +196,7 @@ def observe(
         rtt_s=conditions.rtt_s + rules.overhead_s,
         device_slowdown=world.device_slowdown,
         queued_frames=world.queued,
-        in_flight=count_rows(world.places[Place.RELEASE_S, :-1] > now),
+        in_flight=count_rows(world.places[InFlightSlot.RELEASE_S, :-1] > now),
         mec_queue_s=newest[Sample.QUEUE_S] * believed,
         mec_queue_mean_s=np.add.reduce(known[Sample.QUEUE_S].take(place)) * (_MEAN_OF_HISTORY * believed),
         mec_slowdown=slowdown_now(newest[Sample.MEC_SLOWDOWN], conditions.mec_slowdown, believed),

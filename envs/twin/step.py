@@ -24,10 +24,21 @@ from controller.timeline import (
 from envs.twin.conditions import Conditions
 from envs.twin.link import send
 from envs.twin.record import STATUSES, Answer, StepRecord, recorded_score
-from envs.twin.request import Flight, Moment, fly
+from envs.twin.request import DecisionPoint, RequestTimes, follow_request
 from envs.twin.reuse import Skipped, nothing_skipped, skip, with_answer
-from envs.twin.state import ONE, ZERO, Place, Sample, World, count_rows, filled, heard_s, link_is_down, select
-from envs.twin.tables import Cost, Rules
+from envs.twin.state import (
+    ONE,
+    ZERO,
+    InFlightSlot,
+    Sample,
+    TwinState,
+    count_rows,
+    filled,
+    heard_s,
+    link_is_down,
+    select,
+)
+from envs.twin.tables import Cost, TwinTables
 
 __all__ = ["STATUSES", "StepRecord", "transition"]
 
@@ -49,13 +60,13 @@ class _Next(NamedTuple):
 
 
 def transition(
-    rules: Rules, conditions: Conditions, world: World, moment: Moment, rows: Ints
-) -> tuple[World, StepRecord]:
+    rules: TwinTables, conditions: Conditions, world: TwinState, moment: DecisionPoint, rows: Ints
+) -> tuple[TwinState, StepRecord]:
     """Take ``rows`` (B,) of the cost table at the present decision points."""
     answer_by = world.capture_s + conditions.deadline_s
     refused = _refused(rules, conditions, world, moment, rows)
     taken = _taken(rules, conditions, world, moment, rows, refused)
-    flight = fly(rules, conditions, moment, taken)
+    flight = follow_request(rules, conditions, moment, taken)
     slowdown = smooth(world.device_slowdown, moment.device_pace, _ALPHA)
     answer = _answer(rules, conditions, world, moment, flight, slowdown, taken, refused, answer_by)
     places = _take_place(world, moment, answer)
@@ -69,7 +80,7 @@ def transition(
     following = _advance(rules, conditions, moment, places, uplink.sent, flight, answer, slowdown, first)
     on_time_frac, fallback_frac = _count_outcomes(world, places, answer, following)
     unheard = (uplink.samples[Sample.AT_S, :-1] > following.now_s).astype(np.float64)
-    after = World(
+    after = TwinState(
         now_s=following.now_s,
         frame=following.frame,
         capture_s=following.capture_s,
@@ -86,18 +97,20 @@ def transition(
     return after, _record(rules, conditions, world, flight, answer, skipped, following, taken)
 
 
-def _refused(rules: Rules, conditions: Conditions, world: World, moment: Moment, rows: Ints) -> Bools:
+def _refused(rules: TwinTables, conditions: Conditions, world: TwinState, moment: DecisionPoint, rows: Ints) -> Bools:
     """Where an offload was decided that cannot be carried out: the link is down or holds too much, all places in flight
     are taken, or one was not answered in time and nothing has been heard since."""
-    oldest = world.places[Place.RELEASE_S].ravel().take((world.sent % moment.places) * moment.batch + moment.row)
+    oldest = world.places[InFlightSlot.RELEASE_S].ravel().take((world.sent % moment.places) * moment.batch + moment.row)
     full = (world.told - world.heard >= _FULL) | (oldest > world.now_s)
-    overdue_from = world.places[Place.OVERDUE_S, :-1]
+    overdue_from = world.places[InFlightSlot.OVERDUE_S, :-1]
     overdue = count_rows((overdue_from > heard_s(rules, conditions, world)) & (overdue_from <= world.now_s)) > ZERO
     in_vain = overdue & ~rules.alone.hopeless(conditions.deadline_s, world.device_slowdown)
     return np.asarray((moment.down | full | in_vain) & rules.offload.take(rows))
 
 
-def _taken(rules: Rules, conditions: Conditions, world: World, moment: Moment, rows: Ints, refused: Bools) -> Ints:
+def _taken(
+    rules: TwinTables, conditions: Conditions, world: TwinState, moment: DecisionPoint, rows: Ints, refused: Bools
+) -> Ints:
     """The rows that are carried out: a local one where the decision was refused, or the link is down."""
     questioned = refused | moment.down
     if not np.count_nonzero(questioned):
@@ -108,14 +121,20 @@ def _taken(rules: Rules, conditions: Conditions, world: World, moment: Moment, r
     return taken
 
 
-def _situation(conditions: Conditions, world: World, now_s: Floats, slowdown: Floats, at: Ints) -> Situation:
+def _situation(conditions: Conditions, world: TwinState, now_s: Floats, slowdown: Floats, at: Ints) -> Situation:
     """Of the frame at hand in the given environments, at a given moment."""
     age = now_s[at] - world.capture_s[at]
     return Situation(age, conditions.deadline_s[at], conditions.interval_s[at], slowdown[at])
 
 
 def _fallback_rows(
-    rules: Rules, conditions: Conditions, world: World, flight: Flight, slowdown: Floats, taken: Ints, at: Ints
+    rules: TwinTables,
+    conditions: Conditions,
+    world: TwinState,
+    flight: RequestTimes,
+    slowdown: Floats,
+    taken: Ints,
+    at: Ints,
 ) -> Ints:
     """Rows of fallbacks that follow their heads at once: the link went down meanwhile."""
     end, interval = flight.end_s[at], rules.interval.take(taken[at])
@@ -126,11 +145,11 @@ def _fallback_rows(
 
 
 def _answer(
-    rules: Rules,
+    rules: TwinTables,
     conditions: Conditions,
-    world: World,
-    moment: Moment,
-    flight: Flight,
+    world: TwinState,
+    moment: DecisionPoint,
+    flight: RequestTimes,
     slowdown: Floats,
     taken: Ints,
     refused: Bools,
@@ -175,7 +194,13 @@ def _answer(
 
 
 def _interval(
-    rules: Rules, conditions: Conditions, world: World, flight: Flight, answer: Answer, slowdown: Floats, taken: Ints
+    rules: TwinTables,
+    conditions: Conditions,
+    world: TwinState,
+    flight: RequestTimes,
+    answer: Answer,
+    slowdown: Floats,
+    taken: Ints,
 ) -> Ints:
     """Frames until the next one that may be run. A fallback that begins before that one can be decided, and takes
     longer than its share of the device's time, covers those that pass meanwhile."""
@@ -189,29 +214,29 @@ def _interval(
     return interval
 
 
-def _take_place(world: World, moment: Moment, answer: Answer) -> Floats:
+def _take_place(world: TwinState, moment: DecisionPoint, answer: Answer) -> Floats:
     """The places in flight after this frame took one, if it was sent; requests take them in turn."""
     in_flight, batch = world.places.shape[1] - 1, world.places.shape[2]
     place = select(answer.sent, world.sent % moment.places, filled(batch, in_flight)) * moment.batch + moment.row
     places = world.places.copy()
-    flat = places.reshape(Place.COUNT, -1)
-    flat[Place.RELEASE_S][place] = np.minimum(answer.settled_s, answer.fallback_s)
-    flat[Place.FALLBACK_S][place] = answer.fallback_s
-    flat[Place.FALLBACK_BUSY_S][place] = answer.fallback_busy_s
-    flat[Place.SETTLE_S][place] = answer.settled_s
-    flat[Place.ON_TIME][place] = answer.on_time
-    flat[Place.OVERDUE_S][place] = answer.overdue_s
-    flat[Place.FELL_BACK][place] = answer.fell_back & answer.on_time
+    flat = places.reshape(InFlightSlot.COUNT, -1)
+    flat[InFlightSlot.RELEASE_S][place] = np.minimum(answer.settled_s, answer.fallback_s)
+    flat[InFlightSlot.FALLBACK_S][place] = answer.fallback_s
+    flat[InFlightSlot.FALLBACK_BUSY_S][place] = answer.fallback_busy_s
+    flat[InFlightSlot.SETTLE_S][place] = answer.settled_s
+    flat[InFlightSlot.ON_TIME][place] = answer.on_time
+    flat[InFlightSlot.OVERDUE_S][place] = answer.overdue_s
+    flat[InFlightSlot.FELL_BACK][place] = answer.fell_back & answer.on_time
     return places
 
 
 def _advance(
-    rules: Rules,
+    rules: TwinTables,
     conditions: Conditions,
-    moment: Moment,
+    moment: DecisionPoint,
     places: Floats,
     sent: Ints,
-    flight: Flight,
+    flight: RequestTimes,
     answer: Answer,
     slowdown: Floats,
     first: Ints,
@@ -220,10 +245,10 @@ def _advance(
     device alone is too slow for the deadline, a place must be free, too."""
     now = np.maximum(flight.end_s, first * conditions.interval_s)
     if np.count_nonzero(needs_place := rules.alone.hopeless(conditions.deadline_s, slowdown)):
-        oldest = places[Place.RELEASE_S].ravel().take((sent % moment.places) * moment.batch + moment.row)
+        oldest = places[InFlightSlot.RELEASE_S].ravel().take((sent % moment.places) * moment.batch + moment.row)
         now = np.maximum(now, select(needs_place, oldest, filled(len(now), 0.0)))
-    starts = places[Place.FALLBACK_S, :-1]
-    ends = starts + places[Place.FALLBACK_BUSY_S, :-1]
+    starts = places[InFlightSlot.FALLBACK_S, :-1]
+    ends = starts + places[InFlightSlot.FALLBACK_BUSY_S, :-1]
     at_once = (answer.fallback_busy_s > ZERO) & ~answer.sent
     if np.count_nonzero(at_once):  # the link went down under the head, and its fallback has no place
         now = np.maximum(now, answer.settled_s * at_once)
@@ -238,18 +263,18 @@ def _advance(
     return _Next(now, frame, frame * conditions.interval_s, queued, frame - first)
 
 
-def _count_outcomes(world: World, places: Floats, answer: Answer, following: _Next) -> tuple[Floats, Floats]:
+def _count_outcomes(world: TwinState, places: Floats, answer: Answer, following: _Next) -> tuple[Floats, Floats]:
     """Smooth the fractions over the outcomes that have become known, and mark these in ``places`` as counted.
 
     Several at once count with their mean, which is the sequential smoothing but for the order among them.
     """
-    settle = places[Place.SETTLE_S, :-1]
+    settle = places[InFlightSlot.SETTLE_S, :-1]
     known = settle <= following.now_s
     counted, at_once = known.astype(np.float64), (~answer.sent).astype(np.float64)
     on_time, fell_back = at_once * answer.on_time, at_once * (answer.on_time & answer.fell_back)
     count = reduce(np.add, counted, at_once + following.dropped)
-    on_time = reduce(np.add, places[Place.ON_TIME, :-1] * counted, on_time)
-    fell_back = reduce(np.add, places[Place.FELL_BACK, :-1] * counted, fell_back)
+    on_time = reduce(np.add, places[InFlightSlot.ON_TIME, :-1] * counted, on_time)
+    fell_back = reduce(np.add, places[InFlightSlot.FELL_BACK, :-1] * counted, fell_back)
     np.copyto(settle, np.inf, where=known)
     forgotten = _FORGET**count
     new = (_SURE - forgotten) / np.maximum(count, _SURE)
@@ -260,10 +285,10 @@ def _count_outcomes(world: World, places: Floats, answer: Answer, following: _Ne
 
 
 def _record(
-    rules: Rules,
+    rules: TwinTables,
     conditions: Conditions,
-    world: World,
-    flight: Flight,
+    world: TwinState,
+    flight: RequestTimes,
     answer: Answer,
     skipped: Skipped,
     following: _Next,

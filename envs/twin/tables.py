@@ -53,16 +53,16 @@ class TwinCalibration:
 
 
 class Cost:
-    """Rows of Rules.costs."""
+    """Rows of TwinTables.costs."""
 
     HEAD_S: Final = 0
-    PAYLOAD_STD_BYTES: Final = 1  # from the figure in Rules.payload_bytes
+    PAYLOAD_STD_BYTES: Final = 1  # from the figure in TwinTables.payload_bytes
     MEC_S: Final = 2
     COUNT: Final = 3
 
 
-class Luck:
-    """Rows of Rules.luck: draws for (episode, frame), so that no choice changes the luck of a later frame."""
+class Noise:
+    """Rows of TwinTables.luck: draws for (episode, frame), so that no choice changes the luck of a later frame."""
 
     HEAD: Final = 0  # factor of the head segment's time
     FALLBACK: Final = 1  # factor of the fallback's time
@@ -72,7 +72,7 @@ class Luck:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class TwinTables:
     """C rows of the cost table, L of them on the local frontier; V variants of S samples were recorded.
 
     Single numbers are arrays without axes: numpy takes these into an operation without converting them.
@@ -96,7 +96,7 @@ class Rules:
     alone: Alone  # what the device answers when the MEC cannot be asked
     fastest: Ints  # () the local row of a fallback at the last moment
     fastest_s: Floats  # () its device time
-    luck: Floats  # (Luck.COUNT, NOISE_ROWS)
+    luck: Floats  # (Noise.COUNT, NOISE_ROWS)
     bank: TraceBank
     queue: NeighbourQueue
     utility: Utility
@@ -118,7 +118,7 @@ def make_rules(
     queue_limit: int,
     max_in_flight: int,
     replayed: bool,
-) -> Rules:
+) -> TwinTables:
     """Check and lay out what a twin needs."""
     space, alone = costs.space, Alone(costs, utility, queue_limit)
     score = np.ascontiguousarray(recorded.score).ravel()
@@ -132,11 +132,11 @@ def make_rules(
         )
     payload_bytes, payload_std_bytes = _payloads(costs, recorded)
     rows, payload_samples = payload_bytes.shape
-    return Rules(
+    return TwinTables(
         costs=np.array((costs.head_s, payload_std_bytes, costs.mec_s)),
         offload=~space.device_only,
         accuracy=costs.accuracy,
-        interval=space.frame_interval,
+        interval=space.frame_stride,
         longest_interval=costs.longest_interval,
         score_start=space.variant * samples,
         score=score,
@@ -148,7 +148,7 @@ def make_rules(
         alone=alone,
         fastest=np.array(alone.fastest),
         fastest_s=np.array(costs.head_s[alone.fastest]),
-        luck=_draw_luck(calibration),
+        luck=_draw_noise(calibration),
         bank=bank,
         queue=neighbour_queue(),
         utility=_without_axes(utility),
@@ -190,12 +190,12 @@ def _without_axes(utility: Utility) -> Utility:
     return Utility(**weights)
 
 
-def _draw_luck(calibration: TwinCalibration) -> Floats:
-    luck = np.random.default_rng(_NOISE_SEED).standard_normal((Luck.COUNT, NOISE_ROWS))
+def _draw_noise(calibration: TwinCalibration) -> Floats:
+    luck = np.random.default_rng(_NOISE_SEED).standard_normal((Noise.COUNT, NOISE_ROWS))
     for row, noise_frac in (
-        (Luck.HEAD, calibration.head_noise_frac),
-        (Luck.FALLBACK, calibration.head_noise_frac),
-        (Luck.MEC, calibration.mec_noise_frac),
+        (Noise.HEAD, calibration.head_noise_frac),
+        (Noise.FALLBACK, calibration.head_noise_frac),
+        (Noise.MEC, calibration.mec_noise_frac),
     ):
         luck[row] = np.exp(noise_frac * luck[row])
     return luck

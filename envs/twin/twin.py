@@ -22,8 +22,8 @@ from controller.scenario import LOAD_STEP_S, Scenario, ScenarioRange
 from envs.twin.conditions import Conditions, conditions_of, load_steps
 from envs.twin.link import meet_mec
 from envs.twin.record import aged_score
-from envs.twin.request import Moment, moment_of, true_latency_s
-from envs.twin.state import World, new_world, observe
+from envs.twin.request import DecisionPoint, moment_of, true_latency_s
+from envs.twin.state import TwinState, new_world, observe
 from envs.twin.step import StepRecord, transition
 from envs.twin.tables import RecordedAnswers, TwinCalibration, make_rules
 
@@ -40,7 +40,7 @@ class _Begun(NamedTuple):
 
     scenarios: Sequence[Scenario]
     conditions: Conditions
-    world: World
+    world: TwinState
 
 
 class Twin:
@@ -84,8 +84,8 @@ class Twin:
         self._stock: _Begun | None = None
         self._used = 0  # of the stock
         self._conditions: Conditions
-        self._world: World
-        self._moment: Moment
+        self._world: TwinState
+        self._moment: DecisionPoint
 
     def seed(self, seed: int) -> None:
         """Draw the scenarios to come from this seed."""
@@ -129,7 +129,7 @@ class Twin:
         fork.batch, fork.oracle = len(rows), False
         fork.scenarios = [self.scenarios[row] for row in rows]
         fork._conditions = Conditions._make(column[rows] for column in self._conditions)
-        fork._world = World._make(column[..., rows] for column in self._world)
+        fork._world = TwinState._make(column[..., rows] for column in self._world)
         return fork, fork._observe()
 
     @property
@@ -139,7 +139,7 @@ class Twin:
 
     @property
     def answers(self) -> Floats:
-        """(Known.COUNT, kept, B) the last answers, where frames may be skipped."""
+        """(RecentAnswers.COUNT, kept, B) the last answers, where frames may be skipped."""
         return self._world.answers
 
     @property
@@ -184,7 +184,7 @@ class Twin:
         ]
         self._conditions = Conditions._make(changed)
         changed = [_with_rows(*pair, (..., rows), (..., picked)) for pair in zip(self._world, begun.world, strict=True)]
-        self._world = World._make(changed)
+        self._world = TwinState._make(changed)
 
     def _draw(self) -> Scenario:
         return self.range.sample(self._rng, self._rules.bank.duration_s, int(self._rules.samples))

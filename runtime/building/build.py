@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from runtime.bundles.manifest import (
-    EXACT,
     FORMAT_VERSION,
+    LOSSLESS,
     MANIFEST_FILE,
     ExitInfo,
     FileInfo,
@@ -122,7 +122,7 @@ def write_bundle(
         payloads=tuple(_summary(key, found) for key, found in payload_bytes["validation"].items()),
         recorded=recorded,
         training={model.info.name: model.training for model in measured},
-        frame_intervals=workload.frame_intervals,
+        frame_strides=workload.frame_strides,
     )
     write_whole(directory / MANIFEST_FILE, encode_manifest(manifest), "bundle", "choose another --out")
     return manifest
@@ -154,7 +154,7 @@ def measure_model(
             tensor_bytes[split] |= measure_tensors(trained.name, model, workload, data[split].batches(px), px)
     temperatures = [
         _calibrate(
-            workload, {px: by_key[e, 0, EXACT] for px, by_key in outputs["validation"].items()}, truths["validation"]
+            workload, {px: by_key[e, 0, LOSSLESS] for px, by_key in outputs["validation"].items()}, truths["validation"]
         )
         for e in range(len(trained.exit_after))
     ]
@@ -214,7 +214,7 @@ class _Rows:
 
     def add(self, px: int, outputs: dict[Split, dict[Key, Outputs]]) -> None:
         """All variants of one resolution: by exit, the exact one first."""
-        for key in sorted(outputs["validation"], key=lambda k: (k[0], k[2] != EXACT, k[1], k[2])):
+        for key in sorted(outputs["validation"], key=lambda k: (k[0], k[2] != LOSSLESS, k[1], k[2])):
             exit_branch, cut, codec = key
             temperature = self._temperatures[exit_branch]
             for split, by_key in outputs.items():
@@ -222,7 +222,7 @@ class _Rows:
                 answers = _answers(self._workload, by_key[key], px, truths, temperature)
                 lagged = lagged_scores(self._workload, answers.predictions, truths)
                 self.answers[split].append(replace(answers, lagged=lagged))
-            if codec == EXACT:
+            if codec == LOSSLESS:
                 base_row = len(self.variants)
             self.base_rows.append(base_row)
             accuracy = {str(split): round(float(rows[-1].score.mean()), 6) for split, rows in self.answers.items()}
@@ -265,7 +265,7 @@ def run_variants(model: BranchyModel, workload: Workload, batches: Iterable[Imag
     for batch in batches:
         z = workload.to_input(batch)
         for exit_branch, output in enumerate(model.all_exits(z)):
-            parts.setdefault((exit_branch, 0, EXACT), []).append(output.numpy())
+            parts.setdefault((exit_branch, 0, LOSSLESS), []).append(output.numpy())
         for codec in workload.image_codecs:
             if codec not in LOSSLESS_IMAGE_CODECS:
                 seen = workload.to_input(_through_image_codec(codec, batch))

@@ -20,7 +20,7 @@ from controller.records import Decision
 from controller.scenario import ScenarioRange
 from controller.space import NO_PAYLOAD, DecisionSpace
 from runtime.bundles.manifest import (
-    EXACT,
+    LOSSLESS,
     MANIFEST_FILE,
     FileInfo,
     Manifest,
@@ -95,7 +95,7 @@ class Bundle:
         return self.manifest.workload
 
     @cached_property
-    def usual_range(self) -> ScenarioRange:
+    def default_range(self) -> ScenarioRange:
         """The conditions that the workload is usually run under."""
         return get_workload(self.workload).scenario_range()
 
@@ -137,7 +137,7 @@ class Bundle:
                 for exit_branch, after in enumerate(model.exit_after):
                     for cut in range(after + 1):
                         for codec in self._codecs(cut, after):
-                            for interval in self.manifest.frame_intervals:
+                            for interval in self.manifest.frame_strides:
                                 yield Decision(model.name, px, exit_branch, cut, codec, interval), after
 
     def _codecs(self, cut: int, stages_to_exit: int) -> tuple[str, ...]:
@@ -149,7 +149,7 @@ class Bundle:
         """Row of the recorded predictions that holds a decision's answers."""
         d, rows = decision, self._index.variants
         lossy = rows.get((d.model, d.resolution_px, d.exit_branch, d.partition_point, d.payload))
-        exact = rows.get((d.model, d.resolution_px, d.exit_branch, 0, EXACT))
+        exact = rows.get((d.model, d.resolution_px, d.exit_branch, 0, LOSSLESS))
         row = exact if lossy is None else lossy
         if row is None:
             raise UsageError(f"{decision} has no recorded predictions in {self.directory}")

@@ -16,7 +16,7 @@ from controller.errors import FailureError
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
-EXACT = "exact"  # the effect of decisions whose payload is lossless: raw, png, none
+LOSSLESS = "exact"  # the effect of decisions whose payload is lossless: raw, png, none
 
 
 class FileInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,7 +98,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     payloads: tuple[PayloadInfo, ...]
     recorded: dict[str, FileInfo]  # per split
     training: dict[str, dict[str, Any]]  # configuration per model
-    frame_intervals: tuple[int, ...] = (1,)  # as the workload allows; beyond 1 there are lagged scores
+    # As the workload allows; beyond 1 there are lagged scores. The file keeps its first name, so old digests stay.
+    frame_strides: tuple[int, ...] = msgspec.field(default=(1,), name="frame_intervals")
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

@@ -11,7 +11,7 @@ import typer
 
 from controller.errors import UsageError, unknown_name
 from runtime.bundles.bundle import Bundle, open_bundle, shipped_bundles
-from runtime.bundles.manifest import EXACT, MANIFEST_FILE, ModelInfo
+from runtime.bundles.manifest import LOSSLESS, MANIFEST_FILE, ModelInfo
 from runtime.files.atomic import check_writable, write_whole
 from runtime.workloads.datasets import check_data_dir
 
@@ -107,7 +107,7 @@ def _accuracy_table(bundle: Bundle, split: str) -> Table:
     scores = {
         (v.model, v.exit_branch, v.resolution_px): v.accuracy[split]
         for v in bundle.manifest.variants
-        if v.codec == EXACT
+        if v.codec == LOSSLESS
     }
     for model in bundle.manifest.models:
         for exit_branch in range(len(model.exits)):

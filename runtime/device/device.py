@@ -3,7 +3,7 @@
 Theory of operation (docs/architecture.md has the timeline). One thread does everything; while it computes it polls
 between stages, while it is idle it waits on the socket. ``_poll`` is the only place where things happen to the device:
 arrivals, heartbeats, captures, and the timers of frames that wait for the MEC. A frame is in one of four places:
-waiting in the source, being decided, being computed, or in flight; it leaves through the ledger, once. A frame in
+waiting in the source, being decided, being computed, or in flight; it leaves through the recorder, once. A frame in
 flight holds a time by which it must fall back and one by which it is given up. A fallback runs inside ``_poll``, so it
 preempts the head that polled, and that head's end moves by the fallback's duration.
 
@@ -31,7 +31,7 @@ from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.device.compute import Compute, Head
 from runtime.device.fallback import LastMoment, Pace
-from runtime.device.outcomes import Answer, Job, Ledger
+from runtime.device.outcomes import Answer, Job, OutcomeRecorder
 from runtime.device.telemetry import Sent, Telemetry
 from runtime.link.link import Arrival, Clock, Connected, Link, Malformed
 from runtime.link.link_watch import Counts, LinkWatch
@@ -124,7 +124,7 @@ class Device:
         self._preempted_s = 0.0  # time given to fallbacks so far
         self._probing = False  # does the link owe us what it carries?
         self._probe_s = -math.inf  # when that was last asked
-        self._ledger = Ledger(compute, costs, utility, scenario.deadline_s, self.telemetry, epoch_s)
+        self._recorder = OutcomeRecorder(compute, costs, utility, scenario.deadline_s, self.telemetry, epoch_s)
 
     # The interface ------------------------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class Device:
         if (refused or not self._link_up) and self.alone.possible:
             row = int(self.alone.instead(self._situation(job, decided_s), np.array([row]))[0])
         job.row = row
-        self._source.skip_until(job.frame.index + self._costs.space.decisions[row].frame_interval)
+        self._source.skip_until(job.frame.index + self._costs.space.decisions[row].frame_stride)
         self._answer_skipped()
         if alone:
             self._probe_idle(decided_s)
@@ -170,11 +170,11 @@ class Device:
         elif self.alone.possible:
             self._answer_locally(job, row, Status.FALLBACK)
         else:
-            self._ledger.given_up(job, decided_s)
+            self._recorder.given_up(job, decided_s)
 
     def take_outcomes(self) -> list[Outcome]:
         """Outcomes since the last call."""
-        return self._ledger.take()
+        return self._recorder.take()
 
     def stop(self) -> None:
         """Capture nothing more; frames that were captured still get their outcome, those that would take longer than
@@ -200,9 +200,9 @@ class Device:
         left = [*self._in_flight.values(), *self._must_fall_back, *([self._deciding] if self._deciding else [])]
         self._in_flight, self._must_fall_back, self._deciding = {}, [], None
         for job in left:
-            self._ledger.given_up(job, now_s)
+            self._recorder.given_up(job, now_s)
         while self._source.waiting:
-            self._ledger.dropped(self._source.waiting.popleft(), now_s)
+            self._recorder.dropped(self._source.waiting.popleft(), now_s)
 
     # From decision to answer --------------------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ class Device:
         return self.telemetry.state(
             now_s,
             deadline_s=self._scenario.deadline_s,
-            frame_interval_s=self._interval_s,
+            capture_period_s=self._interval_s,
             frame_age_s=now_s - frame.captured_s,
             queued_frames=len(self._source.waiting),
             in_flight=len(self._in_flight),
@@ -267,16 +267,16 @@ class Device:
         head = self._run(job, row)
         now_s = self._clock()
         if head is None:
-            self._ledger.given_up(job, now_s)
+            self._recorder.given_up(job, now_s)
             return
-        self._ledger.answered(job, now_s, status, Answer(head.outputs, row), head_s=now_s - began_s)
+        self._recorder.answered(job, now_s, status, Answer(head.outputs, row), head_s=now_s - began_s)
 
     def _offload(self, job: Job) -> None:
         began_s = self._clock()
         head = self._run(job, job.row)
         now_s = self._clock()
         if head is None:
-            self._ledger.given_up(job, now_s)
+            self._recorder.given_up(job, now_s)
             return
         job.head_s, job.sent_s, job.payload_bytes = now_s - began_s, now_s, len(head.payload)
         self._set_timers(job, now_s)
@@ -317,7 +317,7 @@ class Device:
     def _fallback_row(self, job: Job, now_s: float) -> int:
         """At the last moment the fastest row; before, the best that fits the frame's share of the device's time, which
         others that wait have a part of. Frames that pass meanwhile are skipped if it takes longer than the share."""
-        situation, interval = self._situation(job, now_s), self._costs.space.frame_interval[[job.row]]
+        situation, interval = self._situation(job, now_s), self._costs.space.frame_stride[[job.row]]
         share_s = interval * self._interval_s - job.busy_s
         row = np.array([self.alone.fastest])
         if now_s < self._latest_start_s(job):
@@ -373,14 +373,14 @@ class Device:
         self._watch.tell(now_s)
         if now_s >= self._source.next_capture_s:
             for frame in self._source.offer(now_s):
-                self._ledger.dropped(frame, now_s)
+                self._recorder.dropped(frame, now_s)
             self._answer_skipped()
         if self._in_flight or self._must_fall_back:
             self._run_timers(now_s)
 
     def _answer_skipped(self) -> None:
         for frame in self._source.take_skipped():
-            self._ledger.skipped(frame)
+            self._recorder.skipped(frame)
 
     def _act(self, actions: Actions, at_s: float | None = None) -> None:
         for action in actions:
@@ -415,7 +415,7 @@ class Device:
         uplink_s = max(now_s - job.sent_s - mec_s - downlink_s, 0.0)
         if job.transmit_s is None:
             job.transmit_s = max(uplink_s - downlink_s, 0.0)
-        self._ledger.answered(
+        self._recorder.answered(
             job,
             now_s,
             Status.OK,
@@ -441,7 +441,7 @@ class Device:
         if self.alone.possible and not self._hopeless(job, now_s):
             self._must_fall_back.append(job)
         else:
-            self._ledger.given_up(job, now_s)
+            self._recorder.given_up(job, now_s)
 
     def _echoed(self, action: Echoed) -> None:
         """The bare echo of a link that came up calls for the probe: a sample needs the round trip, and by then whatever
@@ -483,7 +483,7 @@ class Device:
                 self._overdue = True
             if job.give_up_s <= now_s:
                 del self._in_flight[request_id]
-                self._ledger.given_up(job, now_s)
+                self._recorder.given_up(job, now_s)
         while self._must_fall_back and not self._falling_back:
             self._fall_back(self._must_fall_back.pop(0))
 
@@ -492,7 +492,7 @@ class Device:
         due_s = max(job.fall_back_s, self._fallback_end_s) if job.fall_back_s <= began_s else math.inf
         if self._hopeless(job, began_s):
             self._last_moment.missed(began_s - due_s, slowdown, self._scenario.deadline_s)
-            self._ledger.given_up(job, began_s)
+            self._recorder.given_up(job, began_s)
             return
         self._falling_back = True
         row = self._fallback_row(job, began_s)
@@ -501,11 +501,11 @@ class Device:
         self._falling_back = False
         self._preempted_s += now_s - began_s
         if head is None:
-            self._ledger.given_up(job, now_s)
+            self._recorder.given_up(job, now_s)
             return
         self._last_moment.learn(now_s - due_s, slowdown, self._scenario.deadline_s)
         self._fallback_end_s = now_s
-        self._ledger.answered(
+        self._recorder.answered(
             job,
             now_s,
             Status.FALLBACK,

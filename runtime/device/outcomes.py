@@ -43,7 +43,7 @@ class Answer:
     row: int
 
 
-class Ledger:
+class OutcomeRecorder:
     """Owns the outcomes that nobody has taken yet."""
 
     def __init__(

@@ -113,7 +113,7 @@ class Telemetry:
         now_s: float,
         *,
         deadline_s: float,
-        frame_interval_s: float,
+        capture_period_s: float,
         frame_age_s: float,
         queued_frames: int,
         in_flight: int,
@@ -126,7 +126,7 @@ class Telemetry:
         history = known + [known[-1]] * (UPLINK_HISTORY - len(known))
         return SystemState(
             deadline_s=np.array([deadline_s]),
-            frame_interval_s=np.array([frame_interval_s]),
+            capture_period_s=np.array([capture_period_s]),
             frame_age_s=np.array([frame_age_s]),
             uplink_bps=np.array([history]),
             uplink_sample_count=np.array([self._samples]),

@@ -138,7 +138,7 @@ def cost_table(bundle: Bundle, profile: Profile, source: Source = "measured") ->
 
 def _lagged_accuracy(bundle: Bundle) -> Floats | None:
     """(C, lags) mean over the validation split; None for a bundle whose samples are no stream."""
-    if bundle.manifest.frame_intervals == (1,):
+    if bundle.manifest.frame_strides == (1,):
         return None
     lagged = bundle.recorded("validation").lagged
     if lagged is None:

@@ -36,7 +36,7 @@ class Workload(Protocol):
     training_epochs: Mapping[str, int]  # per family
     image_codecs: tuple[str, ...]  # payloads at cut 0, the default first
     tensor_codecs: tuple[str, ...]  # payloads at later cuts, the default first
-    frame_intervals: tuple[int, ...]  # every so many frames are run, of a stream whose answers outlive their frame
+    frame_strides: tuple[int, ...]  # every so many frames are run, of a stream whose answers outlive their frame
     fps: float  # native frame rate; 0 where samples are no stream
 
     def sample_count(self, split: Split) -> int:
@@ -55,7 +55,7 @@ class Workload(Protocol):
         """Conditions under which this workload is interesting: what episodes are drawn from unless told otherwise."""
         ...
 
-    def telling_scenario(self) -> Scenario:
+    def demo_scenario(self) -> Scenario:
         """One episode in which controllers differ, for demonstrations; slowdowns count from the shipped profile."""
         ...
 
@@ -94,7 +94,7 @@ class Workload(Protocol):
 
 def stream_score(workload: Workload) -> Callable[[Any, Any], float] | None:
     """How an answer is compared with the truth of a later frame; None where samples are no stream."""
-    return None if workload.frame_intervals == (1,) else workload.score
+    return None if workload.frame_strides == (1,) else workload.score
 
 
 def get_workload(name: str, data_dir: Path | None = None) -> Workload:

@@ -42,7 +42,7 @@ def test_a_branch_earns_what_its_decisions_earn_in_the_twin_itself() -> None:
         if step == 8:  # by now answers are under way
             begins = twin.frame.copy()
             value = branch_values(twin, policy, rows[:, None], FRAMES, GAMMA, WEIGHT)[:, 0]
-        interval = state.frame_interval_s
+        interval = state.capture_period_s
         state, record = twin.step(rows)
         for b in range(batch):
             first, count = int(record.frame[b]), int(record.frames[b])

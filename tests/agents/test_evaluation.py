@@ -17,9 +17,9 @@ from support.synthetic import random_policy
 import mecpilot
 from agents.compare import evaluation
 from agents.compare.evaluation import Entrants, chosen_names, compare_in_twin, compare_live, default_seeds
-from agents.compare.report import Comparison, as_json, telling_episodes
+from agents.compare.report import Comparison, as_json, example_episodes
 from agents.compare.rollout import paired_scenarios, spread_scenarios
-from agents.compare.setup import World, open_world
+from agents.compare.setup import Setup, open_setup
 from agents.compare.tables import ranking_table, tables
 from agents.compare.timelines import of_outcomes, of_twin
 from agents.compare.trained_on import DIGESTS, digests_of
@@ -41,9 +41,9 @@ BUSY = ScenarioRange(fps=(25.0, 30.0), device_slowdown=(150.0, 200.0), frames=FR
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
+def setup() -> Setup:
     few = TraceBank(builtin_traces("test").traces[::8])
-    return open_world("garments", few, "test", BUSY)
+    return open_setup("garments", few, "test", BUSY)
 
 
 @pytest.fixture
@@ -183,8 +183,8 @@ def test_table_report_and_plots_are_left_where_asked(
     assert {path.name for path in out.glob("*.png")} == pictures | {"compared.png"}
 
 
-def frames_of(world: World, *names: str, seeds: int = 2) -> dict[str, Frames]:
-    found = compare_in_twin(world, Entrants(names), ["few"], seeds)
+def frames_of(setup: Setup, *names: str, seeds: int = 2) -> dict[str, Frames]:
+    found = compare_in_twin(setup, Entrants(names), ["few"], seeds)
     return {name: copies[0] for name, copies in found.runs.items()}
 
 
@@ -193,36 +193,36 @@ def assert_same(one: Frames, other: Frames) -> None:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
-def test_a_controller_differs_from_itself_by_exactly_nothing(world: World) -> None:
+def test_a_controller_differs_from_itself_by_exactly_nothing(setup: Setup) -> None:
     entrants = Entrants(("edgent-dynamic",))
-    first, second = (compare_in_twin(world, entrants, ["few"], 2) for _ in range(2))
+    first, second = (compare_in_twin(setup, entrants, ["few"], 2) for _ in range(2))
     runs = {"ppo": first.runs["edgent-dynamic"], "edgent-dynamic": second.runs["edgent-dynamic"]}
     both = Comparison("garments", "twin", ("few",), 2, first.families, runs)
     assert both.difference("ppo", "edgent-dynamic") == Interval(0.0, 0.0, 0.0)
 
 
-def test_what_a_controller_meets_depends_on_nobody_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = frames_of(world, "edgent")["edgent"]
-    assert_same(alone, frames_of(world, "random", "edgent")["edgent"])
+def test_what_a_controller_meets_depends_on_nobody_else(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = frames_of(setup, "edgent")["edgent"]
+    assert_same(alone, frames_of(setup, "random", "edgent")["edgent"])
     monkeypatch.setattr(evaluation, "SIDE_BY_SIDE", 4)
-    in_groups = frames_of(world, "edgent")["edgent"]
+    in_groups = frames_of(setup, "edgent")["edgent"]
     order = [np.lexsort((f.latency_s, f.utility, f.episode)) for f in (alone, in_groups)]
     for name in ("episode", "utility", "latency_s"):
         np.testing.assert_array_equal(getattr(alone, name)[order[0]], getattr(in_groups, name)[order[1]])
 
 
-def test_every_frame_counts_once_also_the_dropped_ones(world: World) -> None:
+def test_every_frame_counts_once_also_the_dropped_ones(setup: Setup) -> None:
     told: list[int] = []
-    comparison = compare_in_twin(world, Entrants(("mec-only", "device-only")), ["few"], 2, told.append)
+    comparison = compare_in_twin(setup, Entrants(("mec-only", "device-only")), ["few"], 2, told.append)
     for (frames,) in comparison.runs.values():
-        assert np.bincount(frames.episode).tolist() == [FRAMES] * 2 * len(world.bank)
+        assert np.bincount(frames.episode).tolist() == [FRAMES] * 2 * len(setup.bank)
     assert any(frames.dropped.any() for (frames,) in comparison.runs.values())
-    assert sum(told) == 2 * FRAMES * 2 * len(world.bank)
+    assert sum(told) == 2 * FRAMES * 2 * len(setup.bank)
 
 
-def test_several_policies_are_copies_of_one_controller(world: World) -> None:
+def test_several_policies_are_copies_of_one_controller(setup: Setup) -> None:
     entrants = Entrants(("ppo", "edgent"), [random_policy(0), random_policy(1)])
-    report = as_json(compare_in_twin(world, entrants, ["few"], 1))
+    report = as_json(compare_in_twin(setup, entrants, ["few"], 1))
     per_policy = report["ppo_per_policy"]
     assert len(set(per_policy)) == 2
     assert report["controllers"]["ppo"]["utility"]["mean"] == pytest.approx(np.mean(per_policy))
@@ -238,25 +238,25 @@ def test_many_traces_get_few_scenarios_each() -> None:
     assert [default_seeds(traces) for traces in (1, 64, 300, 5000)] == [8, 8, 1, 1]
 
 
-def test_few_scenarios_are_spread_over_the_traces_and_are_those_of_the_twin(world: World) -> None:
-    three = spread_scenarios(world, 3)
-    assert len({scenario.trace_index // (len(world.bank) // 3) for scenario in three}) == 3
-    assert all(scenario in paired_scenarios(world, [0]) for scenario in three)
-    assert len(spread_scenarios(world, 2 * len(world.bank) + 1)) == 2 * len(world.bank) + 1
+def test_few_scenarios_are_spread_over_the_traces_and_are_those_of_the_twin(setup: Setup) -> None:
+    three = spread_scenarios(setup, 3)
+    assert len({scenario.trace_index // (len(setup.bank) // 3) for scenario in three}) == 3
+    assert all(scenario in paired_scenarios(setup, [0]) for scenario in three)
+    assert len(spread_scenarios(setup, 2 * len(setup.bank) + 1)) == 2 * len(setup.bank) + 1
 
 
-def test_a_timeline_shows_every_frame(world: World) -> None:
-    comparison = compare_in_twin(world, Entrants(("mec-only",)), ["few"], 1)
+def test_a_timeline_shows_every_frame(setup: Setup) -> None:
+    comparison = compare_in_twin(setup, Entrants(("mec-only",)), ["few"], 1)
     frames = comparison.runs["mec-only"][0]
     episode = int(np.bincount(frames.episode, weights=frames.dropped).argmax())
-    scenario = paired_scenarios(world, [0])[episode]
-    timeline = of_twin(world, Entrants(("mec-only",)).make("mec-only", world, 1)[0], scenario)
+    scenario = paired_scenarios(setup, [0])[episode]
+    timeline = of_twin(setup, Entrants(("mec-only",)).make("mec-only", setup, 1)[0], scenario)
     np.testing.assert_allclose(timeline.t_s, np.arange(FRAMES) / scenario.fps)
     assert (timeline.row < 0).sum() == frames.dropped[frames.episode == episode].sum() > 0
     assert [timeline.figures[name] for name in ("utility", "dropped_frac")] == pytest.approx(
         [per_episode(frames)[name][episode] for name in ("utility", "dropped_frac")]
     )
-    assert set(telling_episodes(comparison)) == {"typical", "hard"}
+    assert set(example_episodes(comparison)) == {"typical", "hard"}
 
 
 def test_a_live_timeline_is_in_order_of_capture_whatever_ended_first() -> None:
@@ -285,7 +285,7 @@ def frames_with(in_time: list[int], utility: list[float], of: int = 10) -> Frame
         latency_s=np.full(count, 0.1),
         payload_bytes=np.zeros(count),
         energy_j=np.zeros(count),
-        frame_interval_s=np.full(count, 0.1),
+        capture_period_s=np.full(count, 0.1),
         streaming=np.full(count, np.nan),
     )
 
@@ -320,7 +320,7 @@ def test_example_episodes_are_servable_ones_in_which_controllers_differ() -> Non
     in_time = [0, 5, 5, 5, 5, 5, 5, 5]
     best = frames_with(in_time, [0.9, 0.5, 0.5, 0.5, 0.9, 0.8, 0.3, 0.7])
     middle = frames_with(in_time, [0.1, 0.5, 0.5, 0.5, 0.5, 0.4, 0.1, 0.2])
-    found = telling_episodes(compared(ppo=best, edgent=middle, greedy=middle))
+    found = example_episodes(compared(ppo=best, edgent=middle, greedy=middle))
     assert set(found.values()) <= {4, 5, 6, 7}
     assert found["hard"] == 6
 
@@ -409,10 +409,10 @@ def test_real_processes_give_the_same_report() -> None:
         frames=20,
     )
     bank = TraceBank([Trace("flat/one", np.zeros(1), np.array([20e6]), 1.0)])
-    world = open_world("garments", bank, "test", quick)
+    setup = open_setup("garments", bank, "test", quick)
     told: list[int] = []
     comparison, episodes = compare_live(
-        world, Entrants(("edgent", "mec-only")), ["flat"], spread_scenarios(world, 1), progress=told.append
+        setup, Entrants(("edgent", "mec-only")), ["flat"], spread_scenarios(setup, 1), progress=told.append
     )
     report = as_json(comparison)
     assert report["backend"] == "live"

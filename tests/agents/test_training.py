@@ -11,7 +11,7 @@ import torch
 from support.toy_env import ToyEnv, rewards, toy_states
 
 from agents.compare.rollout import make_twin, play, scenarios_on
-from agents.compare.setup import World, open_world
+from agents.compare.setup import Setup, open_setup
 from agents.learn.policy import CandidatePolicy
 from agents.learn.ppo import PpoConfig, make_ppo
 from agents.learn.warm_start import WarmStartConfig, warm_start, worth
@@ -90,46 +90,46 @@ def test_a_resumed_training_goes_on_learning(tmp_path: Path) -> None:
     assert share_of_optimum(second.policy, env) > CLOSE_FRAC
 
 
-def small_world() -> World:
-    return open_world("garments", builtin_traces("train", 0), "validation", ScenarioRange(frames=60))
+def small_world() -> Setup:
+    return open_setup("garments", builtin_traces("train", 0), "validation", ScenarioRange(frames=60))
 
 
 def test_the_warm_start_closes_most_of_the_gap_to_hindsight() -> None:
     torch.set_num_threads(1)
-    world, config = small_world(), replace(PpoConfig(), greedy_weight=0.0)
-    model = make_ppo(TwinVecEnv(make_twin(world, 32, 0, reward="expected")), config, seed=1)
-    scenarios = scenarios_on(world, 64, seed=5)
+    setup, config = small_world(), replace(PpoConfig(), greedy_weight=0.0)
+    model = make_ppo(TwinVecEnv(make_twin(setup, 32, 0, reward="expected")), config, seed=1)
+    scenarios = scenarios_on(setup, 64, seed=5)
 
     def utility(name: str) -> float:
         policy = model.policy.frozen()  # type: ignore[operator]
-        pilot = make_controller(name, world.costs, world.range.utility, policy=policy, batch=len(scenarios))
-        return float(play(world, pilot, scenarios, reward="expected", oracle=True).frames.utility.mean())
+        pilot = make_controller(name, setup.costs, setup.range.utility, policy=policy, batch=len(scenarios))
+        return float(play(setup, pilot, scenarios, reward="expected", oracle=True).frames.utility.mean())
 
     bound, before, told = utility("hindsight"), utility("ppo"), list[int]()
-    warm_start(model, [world], WarmStartConfig(steps_frac=0.8, rounds=5), 16_000, told.append)
+    warm_start(model, [setup], WarmStartConfig(steps_frac=0.8, rounds=5), 16_000, told.append)
     after = utility("ppo")
     assert bound - after < 0.5 * (bound - before)
     assert model.num_timesteps == told[-1] == 12_800
 
 
 def test_the_worth_of_sending_grows_with_the_age_of_the_last_sample() -> None:
-    world = small_world()
-    state = make_twin(world, 8, 0, oracle=True).reset()
+    setup = small_world()
+    state = make_twin(setup, 8, 0, oracle=True).reset()
     config = WarmStartConfig(knowledge_bonus=0.1, knowledge_age_s=4.0)
     fresh, stale = (
-        worth(world.costs, replace(state, uplink_age_s=np.full(8, age)), world.range.utility, config)
+        worth(setup.costs, replace(state, uplink_age_s=np.full(8, age)), setup.range.utility, config)
         for age in (0.0, 2.0)
     )
-    sent = ~world.costs.space.device_only
+    sent = ~setup.costs.space.device_only
     np.testing.assert_allclose((stale - fresh)[:, sent], 0.05)
     np.testing.assert_array_equal(stale[:, ~sent], fresh[:, ~sent])
 
 
 def test_a_warm_start_of_too_few_steps_changes_nothing() -> None:
-    world = small_world()
-    model = make_ppo(TwinVecEnv(make_twin(world, 32, 0, reward="expected")), PpoConfig(), seed=0)
+    setup = small_world()
+    model = make_ppo(TwinVecEnv(make_twin(setup, 32, 0, reward="expected")), PpoConfig(), seed=0)
     before = model.policy.frozen().linear
-    warm_start(model, [world], WarmStartConfig(), 100)
+    warm_start(model, [setup], WarmStartConfig(), 100)
     np.testing.assert_array_equal(model.policy.frozen().linear, before)
     assert model.num_timesteps == 0
 

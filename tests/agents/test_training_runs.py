@@ -24,7 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import mecpilot
 from agents.compare.rollout import make_twin
-from agents.compare.setup import hold_out, open_world, traces_of
+from agents.compare.setup import hold_out, open_setup, traces_of
 from agents.learn.curves import MEANINGS
 from agents.learn.ppo import Falling, PpoConfig, make_ppo, whole_rollouts
 from agents.learn.training import Options, train
@@ -159,8 +159,8 @@ class TestCurves:
     def test_logging_changes_no_weight(self, finished: RunFolder, config: TrainingConfig) -> None:
         """The same training, with nothing but the learner."""
         bank = traces_of([Path(source) for source in config.traces], "train")
-        world = open_world(config.workload, bank, "validation", config.scenario)
-        learn = world.on(hold_out(bank)[0])
+        setup = open_setup(config.workload, bank, "validation", config.scenario)
+        learn = setup.on(hold_out(bank)[0])
         model = make_ppo(
             TwinVecEnv(make_twin(learn, config.environments, config.seed, reward="expected")), config.ppo, config.seed
         )
@@ -379,8 +379,8 @@ class TestContinued:
         path = shipped_policy("garments")
         assert path is not None
         policy, rng = load_policy(path)[0], np.random.default_rng(0)
-        world = open_world("garments", traces_of([], "train"), "validation", ScenarioRange(frames=12))
-        model = make_ppo(TwinVecEnv(make_twin(world, 4, 0)), PpoConfig(rollout_steps=8, minibatch=32), 0)
+        setup = open_setup("garments", traces_of([], "train"), "validation", ScenarioRange(frames=12))
+        model = make_ppo(TwinVecEnv(make_twin(setup, 4, 0)), PpoConfig(rollout_steps=8, minibatch=32), 0)
         scorer = model.policy.scorer  # type: ignore[union-attr]
         scorer.take(policy)
         context = rng.standard_normal((50, policy.from_context.shape[0])).astype(np.float32)

@@ -13,7 +13,7 @@ import pytest
 import mecpilot
 from agents.compare.evaluation import Entrants
 from agents.compare.rollout import play, scenarios_on
-from agents.compare.setup import World, open_world
+from agents.compare.setup import Setup, open_setup
 from agents.compare.tuning import SEED, TUNABLE, tries, tune_controllers
 from controller.controllers.registry import TUNABLE_KEYS
 from controller.controllers.simple import FixedRow
@@ -28,9 +28,9 @@ NAMES = ("static-best", "hindsight", "edgent-dynamic")
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
+def setup() -> Setup:
     few = TraceBank(builtin_traces("train").traces[::24])
-    return open_world("garments", few, "validation", ScenarioRange(frames=10))
+    return open_setup("garments", few, "validation", ScenarioRange(frames=10))
 
 
 def tune_quickly(out: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[str, dict[str, Any]]:
@@ -47,22 +47,22 @@ def tuning_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     return tmp_path / "t.json"
 
 
-def test_tuning_never_makes_a_controller_worse_on_what_it_was_tuned_on(world: World, tmp_path: Path) -> None:
+def test_tuning_never_makes_a_controller_worse_on_what_it_was_tuned_on(setup: Setup, tmp_path: Path) -> None:
     told: list[int] = []
-    found = tune_controllers(world, NAMES, ["few"], 4, lambda name, done: told.append(done))
+    found = tune_controllers(setup, NAMES, ["few"], 4, lambda name, done: told.append(done))
     assert found.default_utility.keys() == found.utility.keys() == found.controllers.keys() == set(NAMES)
     assert all(found.utility[name] >= found.default_utility[name] for name in ("static-best", "hindsight"))
     assert all(set(tuning) <= set(TUNABLE_KEYS[name]) for name, tuning in found.controllers.items())
     assert told == sorted(told)
-    assert told[-1] == tries(world, NAMES)
+    assert told[-1] == tries(setup, NAMES)
     save_tunings(tmp_path / "t.json", found)
     assert load_tunings("garments", tmp_path / "t.json") == found.controllers
 
 
-def test_no_other_fixed_decision_does_better_than_the_tuned_one(world: World) -> None:
-    found = tune_controllers(world, ["static-best"], ["few"], 4)
-    scenarios = scenarios_on(world, 4, SEED)
-    every = [play(world, FixedRow("any", row), scenarios, reward="expected") for row in range(len(world.costs))]
+def test_no_other_fixed_decision_does_better_than_the_tuned_one(setup: Setup) -> None:
+    found = tune_controllers(setup, ["static-best"], ["few"], 4)
+    scenarios = scenarios_on(setup, 4, SEED)
+    every = [play(setup, FixedRow("any", row), scenarios, reward="expected") for row in range(len(setup.costs))]
     best = max(float(per_episode(played.frames)["utility"].mean()) for played in every)
     assert found.utility["static-best"] == pytest.approx(best)
 
@@ -82,20 +82,20 @@ def test_a_device_runs_with_a_tuned_decision(tuning_file: Path, capsys: pytest.C
     assert json.loads(capsys.readouterr().out)["controller"] == "static-best"
 
 
-def test_a_decision_that_is_no_more_spoils_no_controller(world: World, tuning_file: Path) -> None:
+def test_a_decision_that_is_no_more_spoils_no_controller(setup: Setup, tuning_file: Path) -> None:
     tunings = load_tunings("garments", tuning_file)
-    tunings["static-best"] = {"decision": asdict(replace(world.costs.space.decisions[0], model="gone"))}
-    assert tuning_of("static-best", tunings, world.costs) == {}
-    assert tuning_of("hindsight", tunings, world.costs) == tunings["hindsight"]
+    tunings["static-best"] = {"decision": asdict(replace(setup.costs.space.decisions[0], model="gone"))}
+    assert tuning_of("static-best", tunings, setup.costs) == {}
+    assert tuning_of("hindsight", tunings, setup.costs) == tunings["hindsight"]
     for name in ("static-best", "hindsight", "edgent"):
-        assert Entrants((name,), (), tunings).make(name, world, batch=1)
+        assert Entrants((name,), (), tunings).make(name, setup, batch=1)
 
 
-def test_the_shipped_tuning_is_legal(world: World) -> None:
+def test_the_shipped_tuning_is_legal(setup: Setup) -> None:
     tunings = load_tunings("garments")
     assert set(tunings) == set(TUNABLE)
     for name in tunings:
-        assert Entrants((name,), (), tunings).make(name, world, batch=2)
+        assert Entrants((name,), (), tunings).make(name, setup, batch=2)
 
 
 def _with(path: tuple[str, ...], value: object) -> Callable[[dict[str, Any]], None]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from agents.compare.evaluation import Entrants, play_in_twin
 from agents.compare.rollout import paired_scenarios
-from agents.compare.setup import open_world
+from agents.compare.setup import open_setup
 from benchmarks.bench_live import representative
 from controller.predict.uplink import Trace, TraceBank
 from controller.scenario import ScenarioRange
@@ -14,9 +14,9 @@ from controller.scenario import ScenarioRange
 
 def test_the_chosen_scenarios_are_on_different_traces_and_their_means_are_near_those_of_all() -> None:
     bank = TraceBank([Trace(f"flat/{mbps}", np.zeros(1), np.array([mbps * 1e6]), 1.0) for mbps in (0.5, 2, 8, 30)])
-    world = open_world("garments", bank, "test", ScenarioRange(frames=30))
-    drawn = paired_scenarios(world, range(4))
-    played = play_in_twin(world, Entrants(("device-only", "mec-only")), ["flat"], 4, drawn)
+    setup = open_setup("garments", bank, "test", ScenarioRange(frames=30))
+    drawn = paired_scenarios(setup, range(4))
+    played = play_in_twin(setup, Entrants(("device-only", "mec-only")), ["flat"], 4, drawn)
     chosen = representative(played, drawn, 2)
     assert len({scenario.trace_index for scenario in chosen}) == 2
     places = [drawn.index(scenario) for scenario in chosen]

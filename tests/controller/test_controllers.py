@@ -73,7 +73,7 @@ def _state(uplink_bps: float | list[float] = 1e6, **changed: Any) -> SystemState
     history = np.resize(np.asarray(uplink_bps, dtype=float), UPLINK_HISTORY)
     values: dict[str, Any] = {
         "deadline_s": 0.1,
-        "frame_interval_s": 0.1,
+        "capture_period_s": 0.1,
         "frame_age_s": 0.0,
         "uplink_sample_count": 8,
         "uplink_age_s": 0.0,
@@ -169,7 +169,7 @@ def test_impossible_estimators_are_refused(wrong):
         ("device-only", _state(), 2),
         ("device-only", _state(deadline_s=0.08), 1),
         ("device-only", _state(frame_age_s=0.02), 1),
-        ("device-only", _state(frame_interval_s=0.05), 1),  # row 2 would be in time, and the next frame would not
+        ("device-only", _state(capture_period_s=0.05), 1),  # row 2 would be in time, and the next frame would not
         ("device-only", _state(deadline_s=0.005), 0),  # none is in time: the fastest
         ("mec-only", _state(), 3),
         ("mec-only", _state(2e3), 3),
@@ -210,12 +210,12 @@ def test_a_prediction_must_leave_headroom_for_a_load_that_grows():
 
 
 def test_a_device_that_need_not_keep_pace_takes_the_slow_row():
-    assert _row("device-only", _state(frame_interval_s=0.05), keep_pace=False, headroom_frac=0.0) == 2
+    assert _row("device-only", _state(capture_period_s=0.05), keep_pace=False, headroom_frac=0.0) == 2
 
 
 def test_greedy_pays_for_the_frames_that_wait():
     """No uplink, frames every 20 ms: row 2 delays the next frame by 3.5 intervals, row 1 by half of one."""
-    state = _state(2e3, frame_interval_s=0.02)
+    state = _state(2e3, capture_period_s=0.02)
     assert _row("greedy", state, **PLAIN, penalty=0.0) == 2
     assert _row("greedy", state, **PLAIN, penalty=0.05) == 1
     assert _row("greedy", state, **PLAIN, penalty=0.4) == 0
@@ -231,7 +231,7 @@ def test_hindsight_believes_the_truth_and_not_the_history():
 def test_hindsight_sees_the_true_load_of_the_device():
     """The device is twice as slow as last measured: only rows 0 and 1 are in time, and row 1 delays the next frame."""
     truth = [20.0, 60.0, 180.0, 300.0, 300.0, 300.0, 300.0, 300.0]
-    state = _with_truth(_state(frame_interval_s=0.03), truth)
+    state = _with_truth(_state(capture_period_s=0.03), truth)
     assert _row("hindsight", state, penalty=0.0) == 1
     assert _row("hindsight", state, penalty=0.4) == 0
 
@@ -265,7 +265,7 @@ def test_the_papers_reward_prefers_the_fastest_in_time():
 
 def test_without_the_latency_term_the_map_takes_the_most_accurate_in_time():
     assert _row("edgent-dynamic", _state(1e6), latency_weight=0.0) in (2, 3, 4)
-    assert _row("edgent-dynamic", _state(5e4, deadline_s=0.08, frame_interval_s=0.08), latency_weight=0.0) == 6
+    assert _row("edgent-dynamic", _state(5e4, deadline_s=0.08, capture_period_s=0.08), latency_weight=0.0) == 6
 
 
 def test_the_map_is_looked_up_again_only_after_a_change():

@@ -24,7 +24,7 @@ def chosen(slowdown: float, **conditions: float) -> tuple[int, int]:
     row = int(Alone(STREAM, Utility()).decide(situation(slowdown, **conditions))[0])
     decision = STREAM.space.decisions[row]
     assert decision.payload == "none"
-    return decision.exit_branch, decision.frame_interval
+    return decision.exit_branch, decision.frame_stride
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def frames_of(*rows: tuple[int, Status, int, float, float]) -> Frames:
         latency_s=np.array(latency_s),
         payload_bytes=np.full(count, 500.0),
         energy_j=np.full(count, 0.1),
-        frame_interval_s=np.full(count, 0.1),
+        capture_period_s=np.full(count, 0.1),
         streaming=np.full(count, np.nan),
     )
 
@@ -156,7 +156,7 @@ def test_live_outcomes_become_frames() -> None:
             outcome(Status.DROPPED, None, None),
             outcome(Status.SKIPPED, 1, None, latency_ms=0.0),
         ],
-        frame_interval_s=0.1,
+        capture_period_s=0.1,
     )
     assert frames.in_time.tolist() == [True, True, False, True, False, False, False, False]
     assert frames.answered_by.tolist() == [DEVICE, SPLIT, MEC, FALLBACK, FALLBACK, NOBODY, NOBODY, NOBODY]

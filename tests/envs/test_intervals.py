@@ -16,7 +16,7 @@ from support.synthetic import make_state, row_of
 from support.twins import traces
 
 from agents.compare.rollout import make_twin, play
-from agents.compare.setup import World
+from agents.compare.setup import Setup
 from agents.learn.ppo import PpoConfig, make_ppo
 from agents.learn.semi_markov import SemiMarkovBuffer, discounted
 from agents.learn.warm_start import FitConfig, WarmStartConfig, warm_start
@@ -26,7 +26,7 @@ from controller.controllers.simple import Memoryless
 from controller.features.formula import CANDIDATE_FEATURES, Features
 from controller.metrics import Frames, per_episode
 from controller.predict.estimators import Estimator, Kind
-from controller.predict.expectation import expected_utility, outlook
+from controller.predict.expectation import expectation, expected_utility
 from controller.records import BreakdownMs, Decision, Outcome, Status, SystemState
 from controller.scenario import Scenario, ScenarioRange
 from controller.shortlist import shortlist
@@ -64,7 +64,7 @@ def test_garments_has_no_lags_and_one_interval():
     assert recorded.lagged is None
     assert recorded.lagged_score(4) is recorded.score
     costs = load_costs(bundle)
-    assert bundle.space.column("frame_interval") == (1,)
+    assert bundle.space.column("frame_stride") == (1,)
     assert costs.longest_interval == 1
     np.testing.assert_array_equal(costs.worth, costs.accuracy)
 
@@ -87,9 +87,9 @@ def test_an_answer_that_comes_late_leaves_older_boxes_to_the_frames_before_it():
 def test_intervals_are_pinned_and_digested():
     space = stream_costs().space
     default = Decision("net", 384, 1, 2, "u1")
-    assert space.column("frame_interval") == INTERVALS
-    assert space.decisions[space.pin({}, default)].frame_interval == 1
-    assert space.decisions[space.pin({"frame_interval": 5}, default)] == Decision("net", 384, 1, 2, "u1", 5)
+    assert space.column("frame_stride") == INTERVALS
+    assert space.decisions[space.pin({}, default)].frame_stride == 1
+    assert space.decisions[space.pin({"frame_stride": 5}, default)] == Decision("net", 384, 1, 2, "u1", 5)
     assert stream_costs((1, 2)).space.digest != stream_costs((1, 3)).space.digest
 
 
@@ -105,9 +105,9 @@ def test_features_of_a_batch_are_those_of_its_rows():
 def test_the_greedy_promise_is_the_greedy_rules_value():
     """The feature and the rule are two computations of one thing: expected utility per frame, less the delay."""
     costs, utility = stream_costs(), Utility()
-    state = make_state(60, device_slowdown=8.0, uplink_backlog_bytes=0.0, frame_interval_s=0.1)
+    state = make_state(60, device_slowdown=8.0, uplink_backlog_bytes=0.0, capture_period_s=0.1)
     estimator = Estimator(Kind.LAST, margin=1.0, recovery_s=None, headroom_frac=0.1)
-    seen = outlook(costs, state, estimator)
+    seen = expectation(costs, state, estimator)
     expected = expected_utility(costs, state, utility, seen)
     _, candidates = Features(costs, utility).of(state)
     promise = candidates[:, :, CANDIDATE_FEATURES.index("promise_last")] / 10 + costs.worth.max()
@@ -119,7 +119,7 @@ def test_the_greedy_promise_is_the_greedy_rules_value():
 
 def test_features_tell_intervals_apart():
     costs = stream_costs()
-    _, candidates = Features(costs, Utility()).of(make_state(1, device_slowdown=30.0, frame_interval_s=0.1))
+    _, candidates = Features(costs, Utility()).of(make_state(1, device_slowdown=30.0, capture_period_s=0.1))
     by_name = {name: candidates[0, :, i] for i, name in enumerate(CANDIDATE_FEATURES)}
     rows = [costs.space.index(Decision("net", 384, 1, 4, "none", n)) for n in INTERVALS]
     np.testing.assert_allclose(by_name["interval"][rows], [0.0, 0.5, 1.0, 2.0])
@@ -134,7 +134,7 @@ def test_greedy_takes_a_longer_interval_where_the_device_is_slow():
 
     def decided(slowdown: float) -> Decision:
         state = make_state(
-            1, device_slowdown=slowdown, frame_interval_s=0.1, deadline_s=0.4, frame_age_s=0.0, uplink_bps=1e4
+            1, device_slowdown=slowdown, capture_period_s=0.1, deadline_s=0.4, frame_age_s=0.0, uplink_bps=1e4
         )
         return costs.space.decisions[int(greedy.decide(state)[0])]
 
@@ -145,14 +145,14 @@ def test_greedy_takes_a_longer_interval_where_the_device_is_slow():
 def test_the_strategies_that_keep_pace_stretch_their_interval():
     costs = stream_costs()
     controller = make_controller("device-only", costs, Utility(), {})
-    state = make_state(1, device_slowdown=25.0, frame_interval_s=0.1, deadline_s=0.4, frame_age_s=0.0)
+    state = make_state(1, device_slowdown=25.0, capture_period_s=0.1, deadline_s=0.4, frame_age_s=0.0)
     assert costs.space.decisions[int(controller.decide(state)[0])] == Decision("net", 384, 1, 4, "none", 3)
 
 
 def test_the_shortlist_has_short_and_long_intervals_and_few_rows():
     costs = stream_costs()
     rows = shortlist(costs, ScenarioRange(fps=(10, 10), deadline_s=(0.07, 0.4), device_slowdown=(5, 30)))
-    assert len({costs.space.decisions[row].frame_interval for row in rows}) >= 3
+    assert len({costs.space.decisions[row].frame_stride for row in rows}) >= 3
     assert len(shortlist(costs, ScenarioRange(), limit=8)) <= 8
 
 
@@ -204,9 +204,9 @@ class TestStreaming:
         range_ = ScenarioRange(fps=(8, 25), deadline_s=(0.07, 0.4), device_slowdown=(5, 30), frames=60)
         return [range_.sample(rng, traces().duration_s, SAMPLES) for _ in range(count)]
 
-    def world(self) -> World:
+    def world(self) -> Setup:
         bundle: Any = None
-        return World(bundle, stream_costs(), stream_recorded(), traces(), ScenarioRange(frames=60))
+        return Setup(bundle, stream_costs(), stream_recorded(), traces(), ScenarioRange(frames=60))
 
     def test_skipped_frames_earn_in_the_table_what_they_earned_in_the_twin(self):
         world, scenarios = self.world(), self.scenarios(24)
@@ -232,7 +232,7 @@ class TestStreaming:
         outcomes = sim.run(lambda n: int(rows[n]))
         live = Frames.from_outcomes(outcomes, 1 / 12.0, score=sim.compute.score)
         scenario = dataclasses.replace(sim.scenario, rtt_s=0.01, mec_slowdown=1.0)
-        world = World(None, costs, recorded, sim.bank, ScenarioRange())  # type: ignore[arg-type]
+        world = Setup(None, costs, recorded, sim.bank, ScenarioRange())  # type: ignore[arg-type]
         numbers = iter(rows)
 
         class Scripted(Memoryless):

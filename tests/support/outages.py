@@ -44,8 +44,8 @@ class Workload:
 @cache
 def workload(name: str) -> Workload:
     bundle = open_bundle(name)
-    costs = candidates(load_costs(bundle, shipped_path(name)), bundle.usual_range)
-    return Workload(costs, bundle.recorded("test"), bundle.usual_range)
+    costs = candidates(load_costs(bundle, shipped_path(name)), bundle.default_range)
+    return Workload(costs, bundle.recorded("test"), bundle.default_range)
 
 
 def controller_of(workload_name: str, name: str) -> Controller:

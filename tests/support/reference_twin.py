@@ -19,7 +19,7 @@ from controller.timeline import FALLBACK_MARGIN, FALLBACK_SLACK_S, MAX_UNANSWERE
 from controller.utility import Utility
 from envs.twin.conditions import NOISE_ROWS, conditions_of
 from envs.twin.mec_queue import neighbour_queue
-from envs.twin.tables import TwinCalibration, _draw_luck
+from envs.twin.tables import TwinCalibration, _draw_noise
 from runtime.bundles.recorded import PayloadBytes, payload_key
 
 PROBE_BYTES, SAMPLE_AGE_S = 1024, 2.0
@@ -72,7 +72,7 @@ class ReferenceTwin:
         drawn = conditions_of([s], self.costs.neighbour_mec_s, len(self.mec_load))
         self.noise_start, self.phase = int(drawn.noise_start[0]), float(drawn.neighbour_start[0])
         self.neighbour_s = self.costs.neighbour_mec_s * s.mec_slowdown
-        self.luck = _draw_luck(self.calibration)
+        self.luck = _draw_noise(self.calibration)
         self.interval_s = 1.0 / s.fps
         self.now_s, self.frame = 0.0, 0
         self.link_free_s = self.reply_s = self.arrival_s = self.done_s = self.extra_s = 0.0
@@ -184,7 +184,7 @@ class ReferenceTwin:
 
     def local_worth(self, row: int, age_s: float) -> float:
         c, interval_s = self.costs, self.interval_s
-        frames = c.space.decisions[row].frame_interval
+        frames = c.space.decisions[row].frame_stride
         head_s, period_s = float(c.head_s[row]) * self.device_slowdown, frames * interval_s
         score = float(c.accuracy[row]) * self.on_time(head_s, age_s, period_s)
         kept = self.likely(self.scenario.deadline_s - SLACK_S - age_s, head_s) >= 1
@@ -204,7 +204,7 @@ class ReferenceTwin:
 
     def fallback_row(self, row: int, end_s: float, head_s: float) -> int:
         """Of a fallback long before its deadline, right after the head of its frame."""
-        c, frames = self.costs, self.costs.space.decisions[row].frame_interval
+        c, frames = self.costs, self.costs.space.decisions[row].frame_stride
         captured = sum(number * self.interval_s <= end_s + 1e-9 for number in range(self.scenario.frames))
         waiting = min(max(captured - self.frame - frames, 0), self.queue_limit)
         share_s = (frames * self.interval_s - head_s) / (1 + waiting)
@@ -220,7 +220,7 @@ class ReferenceTwin:
 
     def stretched(self, row: int, answer_row: int, start_s: float, end_s: float, head_s: float) -> int:
         """Frames until the next that may be run, after a fallback."""
-        frames = self.costs.space.decisions[row].frame_interval
+        frames = self.costs.space.decisions[row].frame_stride
         local_s = float(self.costs.head_s[answer_row]) * self.device_slowdown
         next_s = max(end_s, (self.frame + frames) * self.interval_s)
         if start_s > next_s or local_s <= frames * self.interval_s - head_s:
@@ -255,7 +255,7 @@ class ReferenceTwin:
             row, fell_back = self.instead(decided), True
         elif self.is_down(self.now_s):
             row = self.instead(decided)
-        frames = space.decisions[row].frame_interval
+        frames = space.decisions[row].frame_stride
         head_s = self.device_s(row, self.now_s, self.luck_of(0))
         end_s = self.now_s + self.calibration.decide_s + head_s
         for start_s, busy_s in self.fallbacks:

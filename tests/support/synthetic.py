@@ -41,7 +41,7 @@ def make_state(batch: int = 1, seed: int = 0, **fixed: float) -> SystemState:
 
     columns = {
         "deadline_s": uniform(0.03, 0.3),
-        "frame_interval_s": uniform(0.05, 0.2),
+        "capture_period_s": uniform(0.05, 0.2),
         "frame_age_s": uniform(0.0, 0.05),
         "uplink_bps": rng.uniform(1e5, 1e7, (batch, UPLINK_HISTORY)),
         "uplink_sample_count": rng.integers(1, 50, batch),

@@ -42,7 +42,7 @@ def toy_states(rng: np.random.Generator, batch: int) -> SystemState:
     zero, one = np.zeros(batch), np.ones(batch)
     return SystemState(
         deadline_s=10 ** rng.uniform(-1.3, -0.5, batch),
-        frame_interval_s=0.2 * one,
+        capture_period_s=0.2 * one,
         frame_age_s=zero,
         uplink_bps=np.repeat(bps[:, None], UPLINK_HISTORY, axis=1),
         uplink_sample_count=np.full(batch, UPLINK_HISTORY),

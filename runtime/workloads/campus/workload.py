@@ -51,7 +51,7 @@ class Campus:
     families: tuple[str, ...] = tuple(training_epochs)
     image_codecs: tuple[str, ...] = ("raw", "png", "jpeg75", "jpeg30", "jpeg10", "jpeg5", "webp50", "webp10", "webp2")
     tensor_codecs: tuple[str, ...] = ("u8", "u4", "u2", "u1")
-    frame_intervals: tuple[int, ...] = (1, 2, 3, 5)
+    frame_strides: tuple[int, ...] = (1, 2, 3, 5)
     fps: float = 10.0
 
     def __init__(self, data_dir: Path | None = None) -> None:
@@ -109,7 +109,7 @@ class Campus:
             uplink_share_frac=(0.05, 0.4),
         )
 
-    def telling_scenario(self) -> Scenario:
+    def demo_scenario(self) -> Scenario:
         """A camera too weak for every frame on a busy cell, with a MEC that serves others too."""
         return Scenario(
             fps=self.fps,

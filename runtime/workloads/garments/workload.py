@@ -57,7 +57,7 @@ class Garments:
     # PNG 511 bytes 93.7 %; JPEG quality 95 672 bytes 93.6 %, 85 515 bytes 93.1 %, 75 449 bytes 92.3 %.
     image_codecs: tuple[str, ...] = ("raw", "png")
     tensor_codecs: tuple[str, ...] = ("u8", "u4")
-    frame_intervals: tuple[int, ...] = (1,)
+    frame_strides: tuple[int, ...] = (1,)
     fps: float = 0.0
 
     def __init__(self, data_dir: Path | None = None) -> None:
@@ -100,7 +100,7 @@ class Garments:
     def scenario_range(self) -> ScenarioRange:
         return ScenarioRange()
 
-    def telling_scenario(self) -> Scenario:
+    def demo_scenario(self) -> Scenario:
         """A weak camera on a shared cell, with a MEC that serves others too."""
         return Scenario(
             fps=15.0,

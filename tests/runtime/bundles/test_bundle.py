@@ -27,7 +27,7 @@ from runtime.building.build import (
 )
 from runtime.building.training_run import TrainingPlan
 from runtime.bundles.bundle import SHIPPED_DIR, Bundle, open_bundle
-from runtime.bundles.manifest import EXACT, MANIFEST_FILE
+from runtime.bundles.manifest import LOSSLESS, MANIFEST_FILE
 from runtime.bundles.recorded import Recorded, load_recorded, save_recorded
 from runtime.bundles.weights import save_weights
 from runtime.codecs import TENSOR_BITS, decode, encode
@@ -183,7 +183,7 @@ def test_lossless_decisions_share_the_exact_variant_and_lossy_ones_have_their_ow
             decision.exit_branch,
         )
         lossy = decision.payload in TENSOR_BITS
-        assert variant.codec == (decision.payload if lossy else EXACT)
+        assert variant.codec == (decision.payload if lossy else LOSSLESS)
         assert variant.partition_point == (decision.partition_point if lossy else 0)
 
 
@@ -294,7 +294,7 @@ def test_a_written_bundle_opens_and_repeats_what_was_measured(tmp_path: Path, mo
     assert opened.manifest.sample_counts == {"validation": 25, "test": 25}
     assert len(steps) == measurement_steps(workload)
     images = workload.resize(np.stack([workload.sample(i, "validation")[0] for i in range(25)]), 14)
-    exact = run_variants(opened.model("small"), workload, [images])[3, 0, EXACT]
+    exact = run_variants(opened.model("small"), workload, [images])[3, 0, LOSSLESS]
     row = opened.variant(Decision("small", 14, 3, 0, "png"))
     label = opened.recorded("validation").label
     assert label is not None

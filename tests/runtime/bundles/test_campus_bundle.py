@@ -9,7 +9,7 @@ import torch
 from controller.records import Decision
 from controller.space import NO_PAYLOAD
 from runtime.bundles.bundle import Bundle, open_bundle
-from runtime.bundles.manifest import EXACT
+from runtime.bundles.manifest import LOSSLESS
 from runtime.bundles.recorded import payload_key
 from runtime.codecs import TENSOR_BITS
 from runtime.inference.segments import Segments
@@ -30,7 +30,7 @@ def test_weights_are_small(bundle: Bundle) -> None:
 
 def test_every_detector_has_three_exits_and_the_scores_span_what_is_promised(bundle: Bundle) -> None:
     assert all(len(model.exits) >= 3 for model in bundle.manifest.models)
-    exact = [v.accuracy["validation"] for v in bundle.manifest.variants if v.codec == EXACT]
+    exact = [v.accuracy["validation"] for v in bundle.manifest.variants if v.codec == LOSSLESS]
     assert max(exact) > 0.93
     assert min(exact) > 0.60
 

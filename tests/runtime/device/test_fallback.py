@@ -101,7 +101,7 @@ def test_an_interval_is_that_of_the_row_that_was_carried_out() -> None:
     ran = [o for o in outcomes if o.status is Status.FALLBACK]
     for earlier, later in itertools.pairwise(ran):
         assert earlier.decision is not None
-        assert later.frame - earlier.frame == earlier.decision.frame_interval
+        assert later.frame - earlier.frame == earlier.decision.frame_stride
 
 
 def test_a_silent_mec_is_not_asked_again_until_it_is_heard() -> None:

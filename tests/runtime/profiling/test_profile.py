@@ -119,7 +119,7 @@ def test_costs_by_regression_differ_but_agree_in_scale(bundle: Bundle, measured:
 
 def test_candidates_are_few_and_hold_every_local_answer_worth_having(bundle: Bundle, measured: Profile) -> None:
     costs = cost_table(bundle, measured)
-    chosen = candidates(costs, bundle.usual_range)
+    chosen = candidates(costs, bundle.default_range)
     assert 5 < len(chosen) <= 48
     quickest = costs.head_s[costs.space.device_only].min()
     assert chosen.head_s[chosen.space.device_only].min() <= quickest + 0.05 * np.median(costs.head_s)

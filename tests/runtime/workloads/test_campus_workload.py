@@ -133,7 +133,7 @@ def test_every_workload_states_its_stream_and_its_conditions() -> None:
     for name in WORKLOADS:
         workload = get_workload(name)
         assert workload.name == name
-        assert workload.frame_intervals[0] == 1
+        assert workload.frame_strides[0] == 1
         low, high = workload.scenario_range().fps
         assert workload.fps == 0 or low == high == workload.fps
 
