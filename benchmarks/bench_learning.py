@@ -33,8 +33,8 @@ from agents.compare.rollout import paired_scenarios
 from agents.compare.setup import BUILTIN_TEST, BUILTIN_TRAIN, Setup, family, open_setup, traces_of
 from agents.compare.tables import margin_table, table_console, tables
 from agents.compare.tuning import TUNABLE, tune_controllers
-from agents.learn.training import Options, train
 from agents.runs.run_folder import RunFolder, TrainingConfig
+from agents.training.training import Options, train
 from controller.controllers.learned import FrozenPolicy
 from controller.controllers.registry import CONTROLLER_NAMES
 from controller.predict.uplink import Trace, TraceBank

@@ -55,10 +55,10 @@ def train(
 
     Ctrl-C keeps what was learned: go on with --resume, or export it.
     """
-    from agents.learn.training import Options
-    from agents.learn.training import train as run
     from agents.runs.interruption import Interrupted, interruptible
     from agents.runs.run_folder import RunFolder
+    from agents.training.training import Options
+    from agents.training.training import train as run
 
     folder = RunFolder(out)
     if resume or live:

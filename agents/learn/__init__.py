@@ -1,1 +1,1 @@
-"""Learning: the policy, PPO, its warm start, and what a training shows while it goes on."""
+"""Learning: the network, PPO, and the warm start before it."""

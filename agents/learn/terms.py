@@ -45,7 +45,7 @@ class Terms:
         self._rows += np.bincount(record.row, minlength=len(self._rows))
 
     def scalars(self) -> dict[str, float]:
-        """TensorBoard's tags and values (``agents.learn.curves`` says what they mean); empty when nothing was added."""
+        """Tags and values for TensorBoard, see ``agents.training.curves``. Empty when nothing was added."""
         sums = self._sums
         frames = sums["decided"] + sums["skipped"] + sums["dropped"]
         if not frames:

@@ -25,15 +25,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import mecpilot
 from agents.compare.rollout import make_twin
 from agents.compare.setup import hold_out, open_setup, traces_of
-from agents.learn.curves import MEANINGS
 from agents.learn.ppo import Falling, PpoConfig, make_ppo, whole_rollouts
-from agents.learn.training import Options, train
 from agents.learn.warm_start import BranchConfig, FitConfig, WarmStartConfig, warm_start
 from agents.runs import replacing
 from agents.runs.checkpoint import load_actor, reached
 from agents.runs.export import export
 from agents.runs.interruption import Interrupted, interruptible
 from agents.runs.run_folder import RunFolder, TrainingConfig
+from agents.training.curves import MEANINGS
+from agents.training.training import Options, train
 from controller.controllers.learned import FrozenPolicy
 from controller.errors import FailureError, UsageError
 from controller.scenario import ScenarioRange

@@ -13,12 +13,12 @@ import msgspec
 from stable_baselines3 import PPO
 
 from agents.compare.setup import Setup
-from agents.learn.curves import FINAL, HELD_OUT, HELD_OUT_CURVES, Curves, metrics_text
-from agents.learn.judge import LONG_STEPS, judges
 from agents.learn.policy import CandidatePolicy
 from agents.learn.warm_start import Round
 from agents.runs.checkpoint import load_actor, save_checkpoint
 from agents.runs.run_folder import RunFolder, TrainingConfig
+from agents.training.curves import FINAL, HELD_OUT, HELD_OUT_CURVES, Curves, metrics_text
+from agents.training.judge import LONG_STEPS, judges
 from controller.controllers.learned import FrozenPolicy
 
 

@@ -16,7 +16,7 @@ from agents.compare.plots import draw_timeline
 from agents.compare.rollout import Episodes, play, scenarios_on
 from agents.compare.setup import Setup
 from agents.compare.timelines import of_twin
-from agents.learn.decision_map import draw_decision_map
+from agents.training.decision_map import draw_decision_map
 from controller.controllers.base import Controller
 from controller.controllers.learned import FrozenPolicy
 from controller.controllers.registry import make_controller

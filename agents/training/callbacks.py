@@ -1,6 +1,6 @@
 """What does PPO do besides learning? It logs its own frames, is judged, writes checkpoints and tells how far it is.
 
-``agents.learn.curves`` says what each logged figure means.
+``agents.training.curves`` says what each logged figure means.
 """
 
 from __future__ import annotations

@@ -22,14 +22,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from agents.compare.rollout import make_twin
 from agents.compare.setup import Setup, hold_out, open_setup, traces_of
-from agents.learn.callbacks import Beat, Every, TwinMetrics
 from agents.learn.policy import CandidatePolicy
 from agents.learn.ppo import PpoConfig, make_ppo, whole_rollouts
-from agents.learn.running import Running
 from agents.learn.warm_start import warm_start
 from agents.runs.checkpoint import checkpoint_bytes, load_checkpoint
 from agents.runs.interruption import Interrupted
 from agents.runs.run_folder import RunFolder, TrainingConfig
+from agents.training.callbacks import Beat, Every, TwinMetrics
+from agents.training.running import Running
 from controller.controllers.learned import FrozenPolicy
 from controller.errors import FailureError, UsageError
 from envs.env import make_env
