@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from controller.records import Outcome
@@ -19,12 +20,12 @@ from runtime.workloads.drawing import FAINT, WHITE, blank, text_width, write
 
 #: What each controller does, in a few words.
 PLAIN_NAMES = {
-    "device-only": "device-only: never asks the server",
-    "jpeg-offload": "jpeg-offload: always sends a JPEG",
-    "neurosurgeon": "neurosurgeon: quickest cut of one network",
-    "edgent": "edgent: most accurate that fits",
-    "greedy": "greedy: best by the last bandwidth",
-    "ppo": "ppo: the learned policy",
+    "device-only": "never asks the server",
+    "jpeg-offload": "always sends a JPEG",
+    "neurosurgeon": "quickest cut",
+    "edgent": "most accurate that fits",
+    "greedy": "best by last bandwidth",
+    "ppo": "the learned policy",
 }
 #: Moments that the picture shows, spread evenly over the run.
 MOMENTS = 3
@@ -35,20 +36,25 @@ Figures = Mapping[str, Mapping[str, Any]]  # by controller: what ``mecpilot devi
 
 
 def demo_table(figures: Figures, scenario: Scenario) -> Table:
-    """At most 100 columns wide."""
+    """At most 80 columns wide."""
     deadline_ms, fps = scenario.deadline_s * 1e3, scenario.fps
     table = Table(
         title=f"{scenario.frames} frames at {fps:g} per second, each to be answered within {deadline_ms:.0f} ms",
         caption=(
-            "answered in time: computed for this very frame. skipped: not computed, the last answer stands.\n"
-            "answers right: agreement of the answers in time with the reference. on screen: the same for\n"
-            "what a viewer sees at each capture, old answers included. This is one short run on one uplink;\n"
-            "the comparison in the twin above is over many."
+            "answered in time: computed for this frame, before its deadline. skipped: not\n"
+            "computed, the last answer stands. answers right: agreement of the answers in\n"
+            "time with the reference. on screen: the same for what a viewer sees at each\n"
+            "capture, old answers included. This is one short run on one uplink; the\n"
+            "comparison in the twin above is over many episodes."
         ),
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("who decides")
+    table.add_column("controller")
     for heading in (
         "answered\nin time",
         "skipped",
@@ -61,7 +67,7 @@ def demo_table(figures: Figures, scenario: Scenario) -> Table:
     for name in sorted(figures, key=lambda name: -_on_screen(figures[name])):
         found = figures[name]
         table.add_row(
-            PLAIN_NAMES.get(name, name),
+            f"{name}\n  {PLAIN_NAMES[name]}" if name in PLAIN_NAMES else name,
             percent(found["in_time_frac"]),
             percent(found["skipped_frac"]),
             percent(found["late_frac"] + found["dropped_frac"]),

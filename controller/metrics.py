@@ -169,14 +169,19 @@ def _answerer(outcome: Outcome) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its bootstrap interval; NaN where there is nothing to take a mean of."""
+    """A mean with its bootstrap interval. The mean is NaN where there is no value, the bounds where there is only one."""
 
     mean: float
     low: float
     high: float
 
     def as_json(self) -> dict[str, Any]:
-        return {"mean": known(self.mean), "ci95": None if math.isnan(self.mean) else [self.low, self.high]}
+        return {"mean": known(self.mean), "ci95": [self.low, self.high] if self.is_known else None}
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there are bounds: more than one value."""
+        return not math.isnan(self.low)
 
     @property
     def excludes_zero(self) -> bool:
@@ -271,7 +276,7 @@ def bootstrap(values: Floats, seed: int = 0, resamples: int = RESAMPLES, weights
         return Interval(math.nan, math.nan, math.nan)
     mean = float(above.sum() / weight.sum())
     if np.count_nonzero(weight) == 1:
-        return Interval(mean, mean, mean)
+        return Interval(mean, math.nan, math.nan)
     means = _resampled_ratio(above, weight, seed, resamples)
     levels = _TAILS if values.ndim == 2 else _bca_levels(above, weight, means)
     return Interval(mean, *_quantiles(means, levels))

@@ -163,14 +163,15 @@ def _draw_utilities(axis: Any, names: Sequence[str], controllers: Mapping[str, A
         if utility["mean"] is None:
             continue
         colour = {LEARNED: "tab:red", BOUND: "tab:gray"}.get(name, "tab:blue")
-        axis.plot(utility["ci95"], [height, height], color=colour, linewidth=3, alpha=0.6)
+        interval = utility["ci95"] or [utility["mean"]] * 2
+        axis.plot(interval, [height, height], color=colour, linewidth=3, alpha=0.6)
         axis.plot(utility["mean"], height, "o", color=colour)
-        axis.annotate(f"{utility['mean']:.3f}", (utility["ci95"][1], height), (6, -3), "data", "offset points")
+        axis.annotate(f"{utility['mean']:.3f}", (interval[1], height), (6, -3), "data", "offset points")
     axis.set_yticks(range(len(names)), names, fontsize=_NORMAL)
     axis.set_ylim(-0.6, len(names) - 0.4)
     low, high = axis.get_xlim()
     axis.set_xlim(low - 0.05 * (high - low), high + 0.2 * (high - low))  # room for the last annotation
-    sure = any(utility["mean"] is not None and utility["ci95"][0] < utility["ci95"][1] for utility in found)
+    sure = any(utility["ci95"] is not None for utility in found)
     bars = "bars: 95 % interval of the mean" if sure else "one episode: no interval"
     axis.set_xlabel(
         f"utility per frame: score of answers in time and of reused ones\n(1 is perfect), less energy and drops; {bars}"

@@ -112,16 +112,17 @@ class Comparison:
 
     @property
     def gap(self) -> Interval | None:
-        """Share of the way from the best classical controller to hindsight that the learned policy goes.
+        """Share of the gap between the best classical controller and hindsight that the learned policy closes.
 
-        None where hindsight is not ahead, for then there is no way to go.
+        None where hindsight is not ahead, and where the interval is wider than the whole gap: too few episodes.
         """
         if LEARNED not in self.runs or BOUND not in self.runs or not self.classical:
             return None
         mean = {name: self.utility(name).mean(axis=0) for name in (LEARNED, self.classical[0], BOUND)}
         if mean[BOUND].mean() <= mean[self.classical[0]].mean():
             return None
-        return gap_closed(mean[LEARNED], mean[self.classical[0]], mean[BOUND])
+        share = gap_closed(mean[LEARNED], mean[self.classical[0]], mean[BOUND])
+        return share if self.episodes > 1 and share.high - share.low < 1.0 else None
 
     def by_family(self) -> dict[str, dict[str, float]]:
         """Mean utility per trace family and controller."""
@@ -235,8 +236,7 @@ def verdict(comparison: Comparison) -> str:
     if LEARNED not in comparison.runs or not comparison.classical:
         return ""
     text = _verdict_by(comparison, UTILITY)
-    share = comparison.gap
-    if share is not None and comparison.episodes > 1 and share.high - share.low < 1.0:  # a wider one says nothing
+    if (share := comparison.gap) is not None:
         text += f"; {100 * share.mean:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}] of its gap to hindsight"
     return f"{text}\nstreaming accuracy: {_verdict_by(comparison, STREAMING)}" if comparison.is_stream else text
 
@@ -245,8 +245,8 @@ def _verdict_by(comparison: Comparison, metric: str) -> str:
     best = comparison.classical_by(metric)[0]
     gain = comparison.difference(LEARNED, best, metric)
     text = f"ppo minus {best} (best classical): {gain.mean:+.4f}"
-    if gain.low == gain.high:  # a single episode has no interval
-        return f"{text} in a single episode, which tells nothing of others; --seeds asks for more"
+    if not gain.is_known:
+        return f"{text} in a single episode; compare more episodes with --seeds"
     sure = "the interval excludes zero" if gain.excludes_zero else "the interval includes zero"
     text = f"{text} [{gain.low:+.4f}, {gain.high:+.4f}], {sure}"
     if comparison.servable.all() or not comparison.servable.any():

@@ -1,7 +1,6 @@
-"""How is a comparison shown to people? Tables of at most 100 columns, each with a legend in plain words.
+"""The tables of an evaluation: at most 80 columns wide, each with a legend in plain words.
 
-The ranking fits a terminal of 80 columns. Intervals stand in a table of their own; ``wide`` puts them beside the means
-and all controllers beside each trace family.
+Intervals have a table of their own. ``wide`` puts them beside the means, and all controllers beside each trace family.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from controller.records import Bools
 from runtime.observe.summary import ABSENT, number, percent
 
 #: A narrower terminal wraps lines rather than cutting figures off.
-TABLE_COLUMNS, WIDE_COLUMNS = 100, 160
+TABLE_COLUMNS, WIDE_COLUMNS = 80, 160
 #: Controllers beside each trace family, unless all are asked for: ppo, the best others, and the bound.
 FAMILY_OTHERS = 3
 
@@ -205,8 +204,8 @@ def margin_table(
 def _bracketed(interval: dict[str, Any] | None, signed: bool = False) -> str:
     if interval is None or interval["mean"] is None:
         return "" if interval is None else ABSENT
-    low, high = interval["ci95"]
     form = "+.4f" if signed else ".4f"
-    if low == high == interval["mean"]:  # a single episode has no interval
-        return f"{low:{form}}"
+    if interval["ci95"] is None:  # a single episode has no interval
+        return f"{interval['mean']:{form}}"
+    low, high = interval["ci95"]
     return f"{interval['mean']:{form}} [{low:{form}}, {high:{form}}]"

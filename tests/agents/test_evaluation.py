@@ -167,7 +167,8 @@ def test_the_report_has_the_form_of_the_contract(capsys: pytest.CaptureFixture[s
         assert sum(found["answered_on"].values()) == pytest.approx(1.0)
     for difference in report["ppo_minus"].values():
         check_interval(difference)
-    check_interval(report["gap_closed"])
+    if "gap_closed" in report:  # absent where it is within chance
+        check_interval(report["gap_closed"])
 
 
 def test_table_report_and_plots_are_left_where_asked(
@@ -326,14 +327,14 @@ def test_example_episodes_are_servable_ones_in_which_controllers_differ() -> Non
 
 
 @pytest.mark.parametrize("controllers", [1, 2, 11])
-def test_tables_have_at_most_100_columns_and_cut_nothing(controllers: int) -> None:
+def test_tables_have_at_most_80_columns_and_cut_nothing(controllers: int) -> None:
     runs = {name: frames_with([9, 5, 0], [0.8, 0.3, -0.1]) for name in CONTROLLER_NAMES[:controllers]}
     comparison = compared(families=2, **runs)
-    console = Console(width=100, file=io.StringIO(), record=True)
+    console = Console(width=80, file=io.StringIO(), record=True)
     for table in tables(comparison, as_json(comparison)):
         console.print(table)
     shown = console.export_text()
-    assert max(map(len, shown.splitlines())) <= 100
+    assert max(map(len, shown.splitlines())) <= 80
     assert "\u2026" not in shown
     assert all(name in shown for name in (*runs, *comparison.families))
     for word in ("utility:", "deadline met:", "skipped", "late", "dropped", "fallback"):
