@@ -169,7 +169,7 @@ def _answerer(outcome: Outcome) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its bootstrap interval. The mean is NaN where there is no value, the bounds where there is only one."""
+    """A mean with its bootstrap interval. Without a value the mean is NaN; with a single one the bounds are."""
 
     mean: float
     low: float
