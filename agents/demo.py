@@ -1,4 +1,4 @@
-"""What does mecpilot do? ``make demo`` shows it in a few minutes; ``make demo-full`` makes all of it on this machine.
+"""The demo: ``make demo`` takes a few minutes, ``make demo-full`` profiles this machine and trains a policy for it.
 
 Every step is a command that a user could type, and is printed before it runs. The quick demo takes the profile, the
 tunings and the policy that ship with mecpilot, so that what it shows does not depend on how busy this machine is. The

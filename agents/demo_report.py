@@ -1,4 +1,4 @@
-"""How did each controller do in the demo? A table that needs no knowledge of the field, and a picture of moments."""
+"""The table and the picture at the end of the demo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which figures does mecpilot publish, and how does this machine do? Runs every benchmark, or those that are named.
+"""Run every benchmark, or those that are named.
 
 Each benchmark is a module of this package that prints its own table and can be run alone.
 """

@@ -1,4 +1,4 @@
-"""How long does one decision take, features and policy, against stable-baselines3's own predict?
+"""Time of one decision (features and policy), beside stable-baselines3's own predict.
 
 ``python -m benchmarks.bench_decide`` prints p50 and p99 in microseconds for all candidates of a workload, for 16 to 128
 of them, and for ``model.predict`` of an ``MlpPolicy`` with 16 inputs in the same process.

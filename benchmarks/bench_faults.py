@@ -1,4 +1,4 @@
-"""What becomes of the frames when the MEC or the link fails? Every controller, real processes, one fault per run.
+"""Frames answered while the MEC or the link fails: every controller, real processes, one fault per run.
 
 ``python -m benchmarks.bench_faults [--workload garments] [--faults killed,held] [--at-once 4]`` starts a MEC, a TCP
 proxy in front of it, and one device process per controller. When every device has answered ``--before`` frames the
@@ -139,7 +139,7 @@ def _process(command: list[str], errors: Path) -> Iterator[subprocess.Popen[byte
 
 
 def _wait_for(running: Sequence[subprocess.Popen[bytes]], logs: Iterable[Path], count: int) -> None:
-    """Until every log has so many lines; a process that ends before is an error."""
+    """Wait until every log has ``lines`` lines; a process that ends before is an error."""
     while any(_lines(log) < count for log in logs):
         if any(process.poll() is not None for process in running):
             raise FailureError("a device ended before the fault; run it alone to see why")

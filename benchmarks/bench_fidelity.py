@@ -1,4 +1,4 @@
-"""How well does the twin tell what real processes do? The same scenarios and decisions on both, term by term.
+"""The twin against real processes: the same scenarios and decisions on both, term by term.
 
 ``python -m benchmarks.bench_fidelity [--workload campus] [--frames 150] [--json FILE]``. First the machine is profiled,
 for a twin can only tell of the machine that it was calibrated on. Then every controller, tuned as in `mecpilot

@@ -1,4 +1,4 @@
-"""Does PPO beat every classical controller on traces that nothing was trained on?
+"""PPO against every classical controller, on traces that nothing was trained on.
 
 ``python -m benchmarks.bench_learning`` tunes every classical controller on the training traces, trains one policy per
 seed on the same traces, and compares all on held-out ones: paired scenarios, 95 % bootstrap intervals over policies and
@@ -44,13 +44,13 @@ from runtime.files.tuning_file import TuningFile, save_tunings
 
 #: Families of the shared collection that are only evaluated on: a moving 5G link, a 3G network, a satellite.
 HELD_OUT_FAMILIES = ("vz_mmwave_up", "norway3g", "starlink_up")
-#: Of the other families, one file of so many is only evaluated on.
+#: Of the other families, one file in this many is only evaluated on.
 HELD_OUT_SHARE = 3
 #: Files of one family on either side at most: a large collection of one kind of link must not drown the others.
 MOST_PER_FAMILY = 16
 #: What is reported family by family.
 MARGINS = (BEST_OFFLOAD, "device-only")
-#: Device slowdowns between which results are told apart.
+#: Device slowdowns that separate the groups of results.
 SLOWDOWNS = (0.0, 30.0, 100.0, 200.0, np.inf)
 
 

@@ -1,4 +1,4 @@
-"""Do controllers rank with real processes as they do in the twin? The same scenarios on both, a minute each.
+"""The ranking of controllers with real processes, against their ranking in the twin.
 
 ``python -m benchmarks.bench_live [--traces DIR] [--scenarios 5] [--frames 600]`` does what an engineer would do on this
 machine, which should have nothing else to do: profile it, tune the classical controllers and train a policy on the

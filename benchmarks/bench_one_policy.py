@@ -1,4 +1,4 @@
-"""One policy file for both workloads, or one for each? Both, on both workloads.
+"""One policy for both workloads against one policy for each.
 
 ``python -m benchmarks.bench_one_policy [--seeds 3] [--steps 300000]`` trains, per seed, a policy on each workload and
 one on both at once (as many steps on each, a network of the same size), and plays all of them on the held-out built-in

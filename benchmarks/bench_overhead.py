@@ -1,4 +1,4 @@
-"""What does the runtime add to a full offload? Capture to answer, less encoding and the MEC's computing.
+"""What the runtime adds to a full offload: capture to answer, less encoding and the MEC's computing.
 
 ``python -m benchmarks.bench_overhead`` starts ``mecpilot mec`` and ``mecpilot device`` as two processes on loopback,
 without shaping, one frame after another, and reads the device's outcome log. The encoding is the device's whole head

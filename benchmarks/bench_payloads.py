@@ -1,4 +1,4 @@
-"""What is the cheapest way to send a frame at a given accuracy: an image, or a tensor from inside the network?
+"""Bytes against accuracy of every payload: images, and tensors from inside the network.
 
 ``python -m benchmarks.bench_payloads --workload W`` prints bytes per frame and bits per element against the score for
 the payloads of every model, cut, resolution and codec that nothing beats, JPEG and WebP of quality 2 to 90 beside

@@ -1,4 +1,4 @@
-"""How long from the start of a process until it is ready, and until its first answer?
+"""Time from the start of a process until it is ready, and until its first answer.
 
 ``python -m benchmarks.bench_ready`` starts ``mecpilot mec`` and ``mecpilot device`` for each workload. A MEC is ready
 when it says so; its first answer is that to a full offload of a peer that greets it as soon as it is ready. A device is

@@ -1,4 +1,4 @@
-"""How many environment steps does the twin make per second, alone, with the policy's features, and as SB3 sees it?
+"""Steps per second of the twin: alone, with the policy's features, and behind stable-baselines3.
 
 ``python -m benchmarks.bench_twin [--json FILE]``. One process, one thread, random decisions on the candidates of
 garments, scenarios of the default range on the built-in training traces, resets included. Seconds are those of the

@@ -1,4 +1,4 @@
-"""How many bytes does each message take beside its payload? Typical ones, and the largest that may occur.
+"""Bytes of each message beside its payload: typical, and the largest possible.
 
 ``python -m benchmarks.bench_wire`` encodes each message of ``runtime.protocol.wire`` for a shipped workload. That of a
 request

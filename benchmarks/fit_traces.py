@@ -1,4 +1,4 @@
-"""Which generator parameters match measured uplinks? Prints the tables of runtime/testbed/markov_traces.py.
+"""Fit the trace generator to measured uplinks, and print the tables of runtime/testbed/markov_traces.py.
 
     python benchmarks/fit_traces.py DIR     # one folder of traces per family below DIR, about three minutes
 

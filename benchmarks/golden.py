@@ -1,4 +1,4 @@
-"""Did a change of the twin change what happens in an episode, and which frames? Golden episodes, before and after.
+"""Golden episodes: what a change of the twin changes, frame by frame.
 
 ``python -m benchmarks.golden record FILE`` plays the same episodes with every controller of both workloads, as they
 come with mecpilot, and keeps what became of each frame. ``python -m benchmarks.golden compare BEFORE AFTER`` counts the

@@ -1,4 +1,4 @@
-"""What runs an episode for the environment? A backend with ``reset`` and ``step``: the twin or real processes."""
+"""The backend interface of the environment, ``reset`` and ``step``, and the twin behind it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real thing as a backend: a MEC process, other devices' requests, and this process as the device.
+"""The live backend: a MEC process, a process that plays other devices, and this process as the device.
 
 Nothing is emulated but what the scenario says (slowdowns, uplink). While a policy learns, its thinking is no part of
 the device: the clock stands between two steps, so that an update drops no frames. In a comparison it runs on.
@@ -123,7 +123,7 @@ class LiveBackend:
         return self._mec
 
     def _check_processes(self) -> None:
-        """A measurement without its MEC is none: say so rather than train on local answers."""
+        """Fail if a process died: without the MEC the results are meaningless."""
         mec = None if self._mec is None else self._mec.process
         for what, process in (("MEC", mec), ("load generator", self._neighbours.process)):
             if process is not None and (code := process.poll()) not in (None, 0):

@@ -1,4 +1,4 @@
-"""How far does compressed offload get, if its quality and resolution are chosen in hindsight, scenario by scenario?
+"""The best fixed image offload of each scenario, chosen in hindsight.
 
 Of every scenario one decision is kept for all frames: the image codec, resolution, model, exit and frame interval that
 earned most utility there, of all that the bundle offers (not of the shortlist that controllers choose from). It knows
@@ -22,7 +22,7 @@ from controller.scenario import Scenario
 from controller.shortlist import dominated, shortlist
 from runtime.profiling.profile import load_costs
 
-Progress = Callable[[int], None]  # told how many decisions have been tried
+Progress = Callable[[int], None]  # called with the number of decisions tried so far
 
 BEST_OFFLOAD = "best offload in hindsight"
 

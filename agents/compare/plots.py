@@ -1,4 +1,4 @@
-"""What does a controller do, and who is ahead? Two kinds of pictures, written as PNG.
+"""Plots as PNG files: the timeline of an episode, and the comparison of controllers.
 
 ``timeline`` shows one episode: the bandwidth, what was decided, latency against the deadline, and what became of each
 frame. ``comparison`` shows the mean utility of every controller, and what became of its frames.
@@ -23,7 +23,7 @@ from runtime.observe.summary import percent
 MAX_DECISIONS = 10
 SIDE_COLOURS = dict(zip(SIDES, ("tab:blue", "tab:green", "tab:orange"), strict=True))
 _IN_TIME, _FALLBACK, _LATE, _SKIPPED, _DROPPED = "tab:green", "tab:olive", "tab:red", "tab:gray", "black"
-#: Answers that come later than so many deadlines are drawn at the edge.
+#: Answers later than this many deadlines are drawn at the edge.
 _MOST_DEADLINES = 2.0
 _SMALL, _NORMAL = 9, 10  # points; still legible at 100 %
 

@@ -1,4 +1,4 @@
-"""What did an evaluation find? The comparison of controllers as numbers and as JSON.
+"""The results of an evaluation, as numbers and as JSON.
 
 All figures come from the ``Frames`` of each controller over the same episodes. A controller that exists several times
 (a policy per training seed) is averaged over its copies; its intervals then cover both seeds and episodes.
@@ -38,7 +38,7 @@ UTILITY = "utility"
 PARTIAL = ("slo_attainment", "accuracy", "skipped_accuracy")
 #: What is reported again without the episodes that nobody can serve.
 AGAIN = (UTILITY, "slo_attainment", STREAMING)
-#: One of so many episodes is harder than the one that is shown as hard.
+#: The "hard" example is at the 5th percentile (1 in 20).
 HARD_SHARE = 20
 
 
@@ -133,7 +133,7 @@ class Comparison:
 
 
 def example_episodes(comparison: Comparison) -> dict[str, int]:
-    """Numbers of two episodes worth a look: servable ones in which controllers differ (the bound left out).
+    """Numbers of two example episodes: servable ones in which controllers differ (the bound left out).
 
     They differ by what the best of them earns more than the median one. Of the half of the episodes with the larger
     differences, "typical" is the one with the median difference, "hard" one in which even the best earns little.

@@ -1,7 +1,7 @@
-"""How do controllers play the same episodes? Paired scenarios, and one pass over them in the twin.
+"""Play the same scenarios under each controller in the twin.
 
-All episodes of a comparison run side by side as the rows of one twin. Scenarios are drawn once, and the twin's luck
-belongs to (episode, frame), so whatever differs between two controllers is what they decided.
+All episodes of a comparison run side by side as the rows of one twin. Scenarios are drawn once, and the twin's
+noise depends on (episode, frame) only, so two controllers differ only by their decisions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from envs.twin.twin import Reward, Twin
 
 _LATE, _FALLBACK = STATUSES.index(Status.LATE), ANSWERERS.index("fallback")
 
-Progress = Callable[[int], None]  # told how many frames were decided since the last call
+Progress = Callable[[int], None]  # called with the number of frames decided since the last call
 
 
 @dataclass(frozen=True)

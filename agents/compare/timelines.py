@@ -1,4 +1,4 @@
-"""What did one controller do on one episode, frame by frame? The arrays behind a timeline plot."""
+"""One episode of one controller, frame by frame: the arrays behind a timeline plot."""
 
 from __future__ import annotations
 

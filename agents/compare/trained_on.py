@@ -1,4 +1,4 @@
-"""Which of these traces was something trained on? Traces are compared by content, so a copy under another name counts.
+"""Find the traces that a policy was trained on. Traces are compared by content, so a copy under another name counts.
 
 A policy file names the sources of its training traces, and since it is exported with their digests also what they were.
 Of older files the sources are read again; where they are gone, nobody can tell.
@@ -36,7 +36,7 @@ def digests_of(sources: Sequence[str], seed: int = 0) -> list[str] | None:
 
 
 def training_digests(training: Mapping[str, Any]) -> list[str] | None:
-    """Of a policy's training traces, as its manifest describes the training; None where nobody can tell."""
+    """Of a policy's training traces, as its manifest describes the training; None where that is unknown."""
     if DIGESTS in training:
         return list(training[DIGESTS])
     if "traces" not in training:
@@ -45,7 +45,7 @@ def training_digests(training: Mapping[str, Any]) -> list[str] | None:
 
 
 def seen_before(what: str, learnt_from: list[str] | None, bank: TraceBank) -> list[str]:
-    """One line where some of the traces were learnt from, or where nobody can tell; else nothing."""
+    """One line if some of the traces were trained on, or if that is unknown; else empty."""
     if learnt_from is None:
         return [f"{what}: unknown which traces it was trained on"]
     count = _common(learnt_from, bank.traces)

@@ -1,7 +1,7 @@
-"""How are the opponents made as strong as they can be? Every classical controller is tuned on the training traces.
+"""Tune every classical controller on the training traces.
 
 The grid is in ``controller.controllers.tuning``; here each candidate plays the same scenarios in the twin, with the
-expected scores, so that the choice rests on the condition of link and load and not on the luck of single frames.
+expected scores, so that the choice does not depend on the noise of single frames.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from runtime.files.tuning_file import TuningFile
 EPISODES = 192  # two on each built-in training trace
 #: Seed of the scenarios, apart from those of any evaluation.
 SEED = 50_000
-#: Hindsight is tuned too, or it would be less than the bound that it stands for.
+#: Hindsight is tuned too: untuned it would be a weaker reference.
 TUNABLE = tuple(name for name in CONTROLLER_NAMES if name != LEARNED and TUNABLE_KEYS[name])
 
-Progress = Callable[[str, int], None]  # told the controller, and how many tries are over
+Progress = Callable[[str, int], None]  # called with the controller and the number of tries done
 
 
 def tries(setup: Setup, names: Sequence[str]) -> int:

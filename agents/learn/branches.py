@@ -1,8 +1,8 @@
-"""What would a decision have led to, if the policy went on from there? The twin plays it out.
+"""Values of candidate decisions, found by playing each one out in the twin.
 
-From one decision point several candidates are tried, each on a copy of the device with the same luck ahead of it, and
-the policy decides what follows. The difference between two candidates is then what one of them really brings: the
-frames it makes late or drops, and what it lets the device know of the uplink, are all paid for. To fit a policy to such
+From one decision point several candidates are tried, each on a copy of the device with the same noise ahead of it, and
+the policy decides what follows. The difference between two candidates then includes the
+frames that a candidate makes late or drops, and what it lets the device learn about the uplink. To fit a policy to such
 values is policy iteration by rollouts (Lagoudakis and Parr, 2003).
 """
 
@@ -18,7 +18,7 @@ from controller.records import Bools, Floats, Ints, SystemState
 from controller.streaming import newest_answered
 from envs.twin.twin import Twin
 
-#: Frames before a branch whose answers are told apart; what is older is worth as little.
+#: Frames before a branch whose answers are kept. Older answers score close to nothing.
 _BEFORE = 32
 
 
@@ -55,7 +55,7 @@ def branch_values(
 
 
 class _Shown:
-    """The answers that a viewer may see in each branch (N,), those of frames before it included."""
+    """The answers that a viewer may see in each branch (N,), including those of earlier frames."""
 
     def __init__(self, branch: Twin, state: SystemState, frames: int) -> None:
         self._frames, self._interval_s = frames, state.capture_period_s

@@ -1,8 +1,7 @@
-"""Which network does PPO train? One that scores candidates, so that it can be frozen into a ``FrozenPolicy``.
+"""The network that PPO trains. It scores candidates, and can be frozen into a ``FrozenPolicy``.
 
 The actor is the forward pass of ``controller.controllers.learned`` in torch, tensor by tensor and under the same names.
-Its
-weights are shared by all candidates, so nothing depends on how many there are. The critic sees the context and what
+Its weights are shared by all candidates, so the number of candidates may vary. The critic sees the context and what
 the candidates offer as a whole: mean and maximum over a projection of their features.
 """
 
@@ -25,10 +24,10 @@ from controller.features.formula import FEATURE_SCHEMA
 
 #: Hidden units of the actor. The numpy decision costs 28 us for 48 candidates at this size.
 HIDDEN, DEEPER = 24, 16
-#: Logits per tenth of promised utility that training starts from: the greedy rule, softened enough to explore.
+#: Logits per tenth of predicted utility that training starts from: the greedy rule, softened enough to explore.
 GREEDY_WEIGHT = 20.0
-#: Scores are this many times what the last layer gives. What tells two good candidates apart is a hundredth of utility,
-#: the logits that decide between them differ by several; without it the last layer would grow for most of a fit.
+#: Scores are this many times what the last layer gives. Two good candidates differ by a hundredth of utility,
+#: and their logits by several; without the factor the last layer would grow for most of a fit.
 SCORE_SCALE = 20.0
 #: The value network's output is multiplied by this, so that returns of a few utilities need no large weights.
 VALUE_SCALE = 10.0

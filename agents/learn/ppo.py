@@ -1,4 +1,4 @@
-"""Which PPO? stable-baselines3's, with the candidate policy and the hyper-parameters in one record.
+"""PPO of stable-baselines3 with the candidate policy, and its hyper-parameters in one record.
 
 Found on the twin of garments (`benchmarks/bench_learning.py` repeats the search's last step). PPO refines what
 `agents.learn.warm_start` has fitted, so steps are small, minibatches large, and exploration slight: the policy is
@@ -35,7 +35,7 @@ class PpoConfig:
     value_weight: float = 0.5
     target_kl: float = 0.02
     max_grad_norm: float = 5.0
-    greedy_weight: float = GREEDY_WEIGHT  # logits per tenth of promised utility at the start
+    greedy_weight: float = GREEDY_WEIGHT  # logits per tenth of predicted utility at the start
 
     def __post_init__(self) -> None:
         for name in ("rollout_steps", "minibatch", "epochs", "learning_rate", "value_weight", "max_grad_norm"):
@@ -85,7 +85,7 @@ def make_ppo(
 def whole_rollouts(model: PPO, steps: int) -> int:
     """The least number of steps in whole rollouts that is not below ``steps``: PPO makes no others.
 
-    When it is told this number, the learning rate reaches zero in the last update.
+    With this number of steps the learning rate reaches zero in the last update.
     """
     rollout = model.n_steps * model.n_envs
     return -(-steps // rollout) * rollout
@@ -98,5 +98,5 @@ class Falling:
     start: float
 
     def __call__(self, progress_remaining: float) -> float:
-        # stable-baselines3 counts below zero when it was told a number of steps that is not one of whole rollouts.
+        # stable-baselines3 counts below zero when the number of steps is not a multiple of a rollout.
         return self.start * max(progress_remaining, 0.0)

@@ -1,4 +1,4 @@
-"""How are decisions for different numbers of frames learned fairly? By frames as the unit of time, not decisions.
+"""Discounting by frames rather than decisions, because a decision may cover several frames.
 
 A decision with an interval of 5 collects five frames' utility in one step. If each step were discounted by gamma, it
 would bring the same income per frame five times as soon, and long intervals would win whatever they answer. (To
@@ -32,7 +32,7 @@ LastStep = Callable[[], tuple[Floats, Ints]]
 
 
 def discounted(utility: Floats, frames: Ints, gamma: float) -> Floats:
-    """What the utility of so many frames in all is worth at their decision, spread evenly over them."""
+    """Utility of several frames, spread evenly over them and discounted to their decision."""
     if gamma == 1:
         return utility
     return np.asarray(utility * (1 - gamma**frames) / ((1 - gamma) * frames))

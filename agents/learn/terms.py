@@ -1,4 +1,4 @@
-"""How did the learner's own frames go? Sums over steps of the twin, and the means that TensorBoard gets of them."""
+"""Sums over the frames that the learner played, and the means that TensorBoard shows."""
 
 from __future__ import annotations
 

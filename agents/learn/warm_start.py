@@ -1,4 +1,4 @@
-"""From which policy does PPO start? From one fitted with full information, in the states it leads to itself.
+"""The warm start: before PPO, the policy is fitted to the values of all candidates, in the states it visits itself.
 
 The twin can tell what every candidate would have led to at a decision point, not only the one that was taken. So
 before any trial and error the scorer is fitted to maximise
@@ -111,7 +111,7 @@ class WarmStartConfig:
         return self.rounds + self.branches.rounds
 
     def round_length(self, steps: int, environments: int, rounds_left: int) -> int:
-        """Decisions of each environment in a round, when so many rounds share ``steps_frac`` of ``steps``."""
+        """Decisions of each environment in a round: ``rounds_left`` rounds share ``steps_frac`` of ``steps``."""
         return int(self.steps_frac * steps) // (rounds_left * environments) if rounds_left else 0
 
 
@@ -251,7 +251,7 @@ def worth(costs: CostTable, state: SystemState, utility: Utility, config: WarmSt
 
 
 class _Player:
-    """Lets the present policy decide in the twin, and tells what every candidate was worth. Owns the twin's state."""
+    """Plays the twin with the present policy and values every candidate. Owns the twin's state."""
 
     def __init__(
         self, model: PPO, setup: Setup, batch: int, seed: int, config: WarmStartConfig, beat: Callable[[], None]
@@ -268,7 +268,7 @@ class _Player:
         return self._twin.costs.space.decisions
 
     def play(self, length: int, worth_of: Callable[[], Floats], every: int, terms: Terms) -> Samples:
-        """``length`` decisions of each environment; samples of every so many of them, less those without a worth."""
+        """Play ``length`` decisions of each environment; samples of every ``every``-th one that has values."""
         assert isinstance(self._model.policy, CandidatePolicy)
         twin, self._frozen = self._twin, self._model.policy.frozen()
         kept, happened = [], []
@@ -293,11 +293,11 @@ class _Player:
         return samples.at(samples.worth.isfinite().all(dim=1))
 
     def charged(self) -> Floats:
-        """(B, C) what each candidate is worth by its charges."""
+        """(B, C) value of each candidate: its utility less penalties."""
         return worth(self._twin.costs, self._state, self._twin.range.utility, self._config)
 
     def played_out(self) -> Floats:
-        """(B, C) what each candidate is worth when the policy goes on from it; NaN where the episode ends too soon.
+        """(B, C) value of each candidate when the policy goes on from it; NaN where the episode ends too soon.
 
         Most are not tried: they are taken to be as much worse than the policy's choice as their charges say, and
         worse than all that were tried.

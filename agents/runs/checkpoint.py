@@ -1,4 +1,4 @@
-"""How is a learner stored so that training can go on? One safetensors file: weights, Adam's moments and how far it is.
+"""Checkpoints: one safetensors file with the weights, Adam's moments and the number of steps done.
 
 Nothing is pickled, and nothing depends on the number of candidates: a run may go on with another decision space, or on
 the live backend.
@@ -28,7 +28,7 @@ class Reached:
     """How far a training is."""
 
     steps: int = 0
-    goal: int = 0  # steps at which it ends; 0 when nobody knows
+    goal: int = 0  # steps at which it ends; 0 when unknown
     rounds_left: int = 0  # of the warm start
 
     @property

@@ -1,4 +1,4 @@
-"""How does a run become a policy file? The actor of its last checkpoint, or of its best where the run keeps that."""
+"""Export a run to a policy file: the actor of its last checkpoint, or of its best one if the run keeps that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is a training stopped so that nothing is lost? A signal only asks; the training stops when its state is whole."""
+"""Stop a training on a signal at a moment when its state can be saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is a run in a folder replaced so that a crash leaves the old run or the new one, whole?
+"""Replace a run in a folder so that a crash leaves either the old run or the new one complete.
 
 The new entries lie complete in one hidden folder. Then, in this order: the old entries go to a second one; a marker
 says that all of them are there; the new entries take their places; the second folder is renamed, which commits; the

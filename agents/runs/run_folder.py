@@ -1,4 +1,4 @@
-"""What does a training run leave behind? One folder with all that is needed to repeat, resume and export it.
+"""The folder of a training run: all that is needed to repeat, resume and export it.
 
 ``config.json`` (configuration, seed, traces and profile by name, revision and versions), ``tensorboard/``,
 ``figures/``, ``checkpoints/`` and ``held_out.json`` (how the exported weights do on traces that were held out). Only

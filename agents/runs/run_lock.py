@@ -1,4 +1,4 @@
-"""Who may write into a folder of a run or of an evaluation? One process at a time: its lock ends with it, however."""
+"""A lock on a run folder or an evaluation folder: one process writes at a time, and its end frees the lock."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def refuse_if_locked(folder: Path) -> None:
     try:
         descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY)
     except OSError:
-        return  # nobody ever trained here, or nobody may
+        return  # no training was ever run here, or the folder may not be read
     try:
         if not try_lock(descriptor):
             raise _in_use(folder, descriptor)

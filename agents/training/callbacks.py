@@ -1,4 +1,4 @@
-"""What does PPO do besides learning? It logs its own frames, is judged, writes checkpoints and tells how far it is.
+"""Callbacks of PPO: log metrics, evaluate on held-out traces, write checkpoints, report progress.
 
 ``agents.training.curves`` says what each logged figure means.
 """
@@ -42,7 +42,7 @@ class TwinMetrics(BaseCallback):
 
 
 class Every(BaseCallback):
-    """Does something every so many steps, or seconds, before the first rollout that begins later."""
+    """Calls ``action`` every ``steps`` steps or ``seconds`` seconds, before the next rollout."""
 
     def __init__(self, action: Callable[[], None], steps: float = math.inf, seconds: float = math.inf) -> None:
         super().__init__()

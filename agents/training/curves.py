@@ -1,4 +1,4 @@
-"""What does TensorBoard show of a training, and what does each curve mean?
+"""The curves that TensorBoard shows of a training, and what each one means.
 
 All curves of a run share one axis, the environment steps from 0 on, warm start included. What matters most comes first
 on the page: how the policy does on traces that it does not learn from. ``MEANINGS`` is the one place that says what a
@@ -42,7 +42,7 @@ MEANINGS: Mapping[str, str] = {
     "goodput/fps": "frames answered in time per second of camera time",
     "decision/device, split, MEC": "share of decisions that compute on the device, on both, on the MEC",
     "decision/resolution_px, exit_branch, frame_stride": "mean over decisions",
-    "warm_start/actor_loss": "expected worth that the scorer's softmax falls short of the best candidate by, in the "
+    "warm_start/actor_loss": "expected value by which the scorer's softmax falls short of the best candidate, in the "
     "last epoch of a round's fit",
     "warm_start/critic_loss": "mean squared error of the critic's fit",
     "warm_start/rounds_left": "rounds of the warm start that are to come; then PPO takes over",

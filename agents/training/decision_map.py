@@ -1,4 +1,4 @@
-"""Where does a policy compute, by how much the uplink carries? One picture over many episodes."""
+"""A picture of where a policy computes, by uplink bandwidth, over many episodes."""
 
 from __future__ import annotations
 

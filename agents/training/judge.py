@@ -1,4 +1,4 @@
-"""How good is a policy while it is trained? It plays episodes on traces that it does not learn from.
+"""Evaluation of a policy during training, on traces that it does not learn from.
 
 A curve needs a point after every round, so a short training plays few and short episodes for it; the figures at the end
 are always those of ``FINAL_EPISODES``.
@@ -28,7 +28,7 @@ from runtime.files.tuning_file import load_tunings, tuning_of
 FINAL_EPISODES = 64
 #: What a point of a short training's curve is made of: it then costs a third of one with all episodes.
 FEW_EPISODES, FEW_FRAMES = 16, 150
-#: From so many steps on, all points are made of all episodes.
+#: Trainings of at least this length evaluate every point on all episodes.
 LONG_STEPS = 100_000
 #: Seed of the held-out scenarios: the same for every run, so that runs can be compared.
 _SEED = 7_000
@@ -94,7 +94,7 @@ class Judge:
 
 
 def judges(setup: Setup, steps: int, keeps_best: bool) -> tuple[Judge, Judge]:
-    """For the points of the curves of a training of so many steps, and for the figures at the end.
+    """One judge for the curves of a training of ``steps`` steps, one for the figures at the end.
 
     One and the same where a training is long, or keeps its best weights: those are best by what is reported.
     """

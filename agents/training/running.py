@@ -1,4 +1,4 @@
-"""What does a training leave while it goes on? Points of its curves, pictures, checkpoints, and its best weights.
+"""What a training writes while it runs: points of its curves, pictures, checkpoints, and its best weights.
 
 A training that continues a policy keeps the best of all weights that were judged, the start among them, by held-out
 utility. They are what is exported: continuing a policy never makes it worse on the traces that judge it.

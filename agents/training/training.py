@@ -1,4 +1,4 @@
-"""How is a policy trained? A warm start and PPO on the vectorised twin, or PPO on the live backend; into a run folder.
+"""Train a policy into a run folder: a warm start and PPO on the vectorised twin, or PPO on the live backend.
 
 The twin rewards with expected accuracy (the table's) instead of the 0/1 score of each replayed sample: the same mean
 with far less noise. What the policy is worth is always told on replayed scores (`mecpilot evaluate`).
@@ -59,7 +59,7 @@ class Options:
 
 
 def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
-    """Train ``config.steps`` steps, or as many more, and leave checkpoints, curves and held-out figures in the folder.
+    """Train ``config.steps`` steps and leave checkpoints, curves and held-out figures in the folder.
 
     UsageError before anything in the folder is touched, when something is wrong with what was asked for.
     """

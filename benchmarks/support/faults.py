@@ -1,4 +1,4 @@
-"""Which faults can befall a MEC and the link to it? Each as a function that makes it happen to real processes."""
+"""Faults of a MEC and of the link to it, each as a function that causes it in real processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BREAK_S = 6.0
 #: Whatever the machine has measured of itself, the figures shall be those of everyone.
 SHIPPED = ("--profile", "shipped")
 MEC_SLOWDOWN = 2.0
-#: Replies that come just in time come so many seconds before the deadline.
+#: Seconds before the deadline at which late replies arrive.
 JUST_BEFORE_S = (0.010, 0.050)
 
 

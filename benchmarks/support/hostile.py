@@ -1,4 +1,4 @@
-"""Which MECs break the rules? One that answers as it likes and floods its devices, and one whose message never ends."""
+"""MECs that break the protocol: one sends false replies and floods, one sends a message that never ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which profile tells of this machine?
+"""The profile of this machine for a benchmark.
 
 A twin tells only of the machine that it was calibrated on, so benchmarks that set it against real processes need one.
 """

@@ -1,4 +1,4 @@
-"""What does every payload cost, and what is its answer worth? Offers of a bundle, and of image codecs it lacks.
+"""Bytes and accuracy of every payload of a bundle, and of image codecs that it lacks.
 
 What the bundle recorded is read from it: bytes over the validation split, scores on both splits. Qualities of JPEG and
 WebP that it does not offer are run here, on evenly spaced frames of each split; what they lose against the undamaged

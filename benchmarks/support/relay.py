@@ -1,4 +1,4 @@
-"""What if the replies of a real MEC are spoilt or late? A relay for whole messages between devices and their MEC."""
+"""A relay between devices and a MEC that corrupts or delays replies."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def _has_room(stream: Any) -> bool:
 
 
 def progress(frames: int | None, log: Callable[[str], None]) -> AbstractContextManager[Callable[[Outcome], None]]:
-    """A bar on a terminal, elsewhere a line per minute; None frames when nobody knows how many there will be."""
+    """A bar on a terminal, elsewhere a line per minute; ``frames`` None when the number is not known."""
     if not sys.stderr.isatty():
         return nullcontext(StatusLine(log).add)
     return _Bar(frames)

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_collecting() -> Iterator[None]:
-    """Load what lives as long as the process: nobody need look for garbage in it, now or later. Looking takes a tenth
-    of a start."""
+    """Keep the garbage collector away from what is loaded here, now and later: it takes a tenth of a start."""
     gc.disable()
     try:
         yield

@@ -1,4 +1,4 @@
-"""How is a file written whole or not at all, and can a path be written before a long run begins?
+"""Write a file completely or not at all, and check before a long run that a path can be written.
 
 The bytes go into a partial file beside the target and to the disk, then the partial file takes the target's name. A
 crash, a full disk or Ctrl-C leaves either the old file or the new one. A device, a FIFO or ``/dev/stdout`` has no name

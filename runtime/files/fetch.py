@@ -1,4 +1,4 @@
-"""How is a published data set obtained? Several ways in order, each verified; one message when none works.
+"""Obtain a published data set from several places in order, verify it, and explain when all fail.
 
 Ways are a label and something that gives a path. What a way gives is read and verified by the data set's own reader;
 the first that passes wins. Nothing is ever installed system-wide: Debian packages are unpacked into a temporary
@@ -52,7 +52,7 @@ def _temporary_cache() -> Path:
     try:
         is_ours = path.lstat().st_uid == os.getuid()
     except OSError:
-        is_ours = True  # nobody's yet
+        is_ours = True  # it does not exist yet
     return path if is_ours else path.with_name(f"{path.name}-{os.getpid()}")
 
 
@@ -114,7 +114,7 @@ def from_urls(base: str, names: Iterable[str], take: Callable[[Path], Path]) -> 
 
 @contextmanager
 def _one_at_a_time(cached: Path) -> Iterator[None]:
-    """Hold the lock of a directory of the cache while a block runs. Its holder's end frees it, however that comes.
+    """Hold the lock of a directory of the cache while a block runs. The end of its holder frees it.
     Where the cache cannot be written or knows no locks, or the holder takes too long, the block runs without it."""
     try:
         cached.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

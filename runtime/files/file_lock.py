@@ -1,4 +1,4 @@
-"""Who may use a file or folder? Whoever holds its lock. The lock ends with its holder, however that ends."""
+"""An advisory lock on a file or folder. It ends when its holder ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is something that a user named written where others may read it? Without passwords, on one line."""
+"""Remove passwords from names and URLs before they are logged, and keep them on one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is a frozen policy stored? One safetensors file with the weights, and a manifest in its metadata.
+"""The policy file: one safetensors file with the weights, and a manifest in its metadata.
 
 The daemon reads it with numpy alone. Whatever is wrong with a file (not safetensors, another format version, another
 feature schema, a tensor of another shape, damaged weights) is told in one line that ends with the way out.

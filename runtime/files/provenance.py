@@ -1,4 +1,4 @@
-"""What does a result rest on? The files it was made with, each with a digest, and the revision of this program."""
+"""Provenance of a result: the files it was made with, each with a digest, and the revision of this program."""
 
 from __future__ import annotations
 

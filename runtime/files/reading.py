@@ -1,4 +1,4 @@
-"""How is a file read that a user names? At most so many bytes of it: it may be a video, or /dev/zero."""
+"""Read a file that a user named, up to a size limit: it may be a video, or /dev/zero."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where are the bundles, policies and profiles that come with mecpilot?"""
+"""Where the bundles, policies and profiles that come with mecpilot are."""
 
 from __future__ import annotations
 

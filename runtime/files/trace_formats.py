@@ -1,4 +1,4 @@
-"""Which formats of bandwidth traces are read, and how? ``FORMATS`` is the table; the first that fits reads the file.
+"""Formats of bandwidth traces. ``FORMATS`` is the table; the first format that fits reads the file.
 
 A trace is uplink bandwidth over time: a value holds until the time of the next one. Times are counted from the first
 line, so epoch times are as good as any. A file that states both directions is read for its uplink.
@@ -341,7 +341,7 @@ def _read_iperf_json(text: Text) -> Series:
         sums = [one for one in sums if one["seconds"] > 0]
         values = np.array([[one["start"], one["seconds"], one["bits_per_second"]] for one in sums], dtype=float)
     except (ValueError, OverflowError, RecursionError, LookupError, TypeError, AttributeError):
-        raise NoTrace(f"{text.name}: got JSON that is no report of iperf3; expected {EXPECTED}") from None
+        raise NoTrace(f"{text.name}: got JSON that is not an iperf3 report; expected {EXPECTED}") from None
     if not len(values):
         raise UsageError(f"{text.name}: got a report of iperf3 without intervals; expected one of a test that ran")
     _check_intervals(text, values)

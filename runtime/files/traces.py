@@ -1,4 +1,4 @@
-"""How are the traces found that a user names, and read into one TraceBank? ``runtime.files.trace_formats`` has the
+"""Find the traces that a user named, and read them into one TraceBank. ``runtime.files.trace_formats`` has the
 formats.
 
 A file that is named must be a trace. In a folder everything that is one is read; what is no trace, cannot be read or

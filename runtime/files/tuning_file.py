@@ -1,4 +1,4 @@
-"""Where do the tunables of the classical controllers come from? A JSON file that `mecpilot tune` writes.
+"""The tuning file: tunables of the classical controllers, as `mecpilot tune` writes them.
 
 One is shipped per workload, tuned on the built-in training traces. Names and types are checked when the file is read;
 what a value means is known to ``controller.controllers.registry``.
@@ -81,7 +81,7 @@ def load_tunings(workload: str, path: Path | None = None) -> Tunings:
 
 
 def used_tuning(workload: str, path: Path | None = None) -> Used | None:
-    """What a result says about its tuning; None where there is none."""
+    """Provenance of the tuning of a result; None without one."""
     if path is not None:
         return used(path, GIVEN)
     shipped = shipped_path(workload)

@@ -1,4 +1,4 @@
-"""How is a camera or a stream read? As it comes; when it is lost, or not there yet, it is opened again and again."""
+"""Read a camera or a stream. If it is lost, or not there yet, it is opened again."""
 
 from __future__ import annotations
 

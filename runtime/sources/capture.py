@@ -1,4 +1,4 @@
-"""How is OpenCV's video reader opened, so that it is quiet and gives up in time?"""
+"""Open OpenCV's video reader without its log output and with time limits."""
 
 from __future__ import annotations
 

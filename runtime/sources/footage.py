@@ -1,4 +1,4 @@
-"""What can be read as a row of pictures? A video file, a folder of images, a camera, a stream, a pipe.
+"""Find out what a --source is: a video file, a folder of images, a camera, a stream or a pipe.
 
 Each kind has a module of its own; ``open_footage`` tells them apart. Pictures come as OpenCV gives them,
 blue-green-red of any size; ``letterbox`` brings them to a workload's frame.

@@ -37,7 +37,7 @@ class Feed(Protocol):
         ...
 
     def take(self, now_s: float, most: int) -> list[float]:
-        """When those were captured that came since the last call, at most so many; never blocks."""
+        """Capture times of the frames that arrived since the last call, at most ``limit``. Never blocks."""
         ...
 
     @property

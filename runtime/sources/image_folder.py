@@ -1,4 +1,4 @@
-"""How is a folder of images read? In natural order; what cannot be read is reported, counted and passed over."""
+"""Read a folder of images in natural order. Unreadable files are reported, counted and passed over."""
 
 from __future__ import annotations
 

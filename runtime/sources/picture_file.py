@@ -1,4 +1,4 @@
-"""How is one picture file read, without trusting it? Its size is known and bounded before a decoder sees it."""
+"""Read one picture file without trusting it: its size is checked before a decoder sees it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Size = tuple[int, int]  # width, height
 
 
 class Unreadable(Exception):
-    """Why a file is no picture, as the end of a sentence that begins with its name."""
+    """Why a file cannot be read as a picture; the message continues a sentence that begins with the file's name."""
 
 
 def read_picture(path: Path) -> Image:
@@ -51,7 +51,7 @@ def decode(data: bytes) -> Image:
     except (struct.error, IndexError, ValueError):
         size = None
     if size is None or min(size) < 1:
-        raise Unreadable(f"is no image; expected {KINDS}")
+        raise Unreadable(f"is not an image; expected {KINDS}")
     if size[0] * size[1] > MAX_PIXELS:
         raise Unreadable(f"has {size[0]} x {size[1]} pixels; expected at most {MAX_PIXELS >> 20} million")
     if data.startswith(PNG) and not _whole_png(data):

@@ -1,4 +1,4 @@
-"""How is an encoded stream read from a pipe (a FIFO or standard input)? As a recording that is still being made.
+"""Read an encoded stream from a FIFO or standard input.
 
 The pipe is polled, so that neither a writer that is silent nor one that never came can hold anything up. JPEGs one
 after the other, as cameras and ``multipart/x-mixed-replace`` streams send them, are cut out here and lose no time.
@@ -28,7 +28,7 @@ STDIN_NAME = "standard input"
 EXPECTED = "MPEG-TS, Matroska, Motion JPEG or JPEGs one after the other"
 POLL_MS = 50
 CHUNK_BYTES = 1 << 16
-#: A JPEG that has not ended after so many bytes is no JPEG.
+#: Largest JPEG that is accepted, in bytes.
 LONGEST_JPEG_BYTES = 64 << 20
 SOI, EOI = b"\xff\xd8\xff", b"\xff\xd9"
 
@@ -196,7 +196,7 @@ class _Relay:
                 while chunk:
                     chunk = chunk[os.write(self._write_end, chunk) :]
         except OSError:
-            pass  # nobody reads any more
+            pass  # the reader is gone
         finally:
             os.close(self._write_end)
 

@@ -1,4 +1,4 @@
-"""Where do a device's frames come from? From the workload's own samples, or from footage that has no truth.
+"""Sources of a device's frames: the workload's own samples, or footage without ground truth.
 
 Theory of operation. A thread reads the footage, so that neither a slow camera nor a decoder ever holds up the loop of
 the device, which only looks whether there is something new. A recording (video file, folder, pipe) is read a few
@@ -33,7 +33,7 @@ from runtime.sources.shots import Clock, Footage, Log, Shot, Watch
 from runtime.sources.video_file import VideoFile
 from runtime.workloads.base import Image, Split, Workload
 
-#: How many pictures are read before they are wanted, or kept of those that came while nobody looked.
+#: Read-ahead for recordings, buffer size for live cameras, in pictures.
 READ_AHEAD = 8
 #: How often the device looks for a picture that is due. Small beside every stage that it waits for.
 LOOK_S = 0.002
@@ -65,7 +65,7 @@ class Source(Protocol):
 
     @property
     def feed(self) -> Feed | None:
-        """What tells when pictures come; None when every picture is there at any time."""
+        """The feed that says when pictures arrive; None when every picture is available at any time."""
         ...
 
     def prepare(self) -> None:
@@ -237,7 +237,7 @@ class FootageSource:
         return self._look_s
 
     def take(self, now_s: float, most: int) -> list[float]:
-        """When the pictures that became frames since the last call were captured, at most so many; never blocks."""
+        """Capture times of the pictures that became frames since the last call, at most ``limit``. Never blocks."""
         with self._condition:
             taken: list[float] = []
             while len(taken) < most and self._ready and self._due_at_s <= now_s:
@@ -362,7 +362,7 @@ class FootageSource:
             self._condition.notify_all()
 
     def _decoded(self, shot: Shot) -> bool:
-        """Offer a picture of a recording when there is room; False when nobody wants more."""
+        """Offer a picture of a recording when there is room; False when no more are wanted."""
         framed = letterbox(shot.image, self._shape)
         spooled = self._spool.write(framed) if self._spool else 0
         own_s = self._since_first(shot) if self._own_times else None
@@ -406,7 +406,7 @@ class FootageSource:
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """One that was read and is no frame yet."""
+    """A picture that was read and is not a frame yet."""
 
     arrived_s: float
     image: Image | None  # None when it will not be seen

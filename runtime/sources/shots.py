@@ -1,4 +1,4 @@
-"""What does a source hand over, and what does its reader share with the run?
+"""What the reader of a source passes on: pictures, and notes about what went wrong.
 
 A ``Footage`` is read in a thread (``runtime.sources.samples``). It yields ``Shot``s and tells the ``Watch`` what else
 happened:

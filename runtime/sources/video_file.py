@@ -1,4 +1,4 @@
-"""How is a video file read? Every picture with its time, and a count of the frames that damage has taken."""
+"""Read a video file: every picture with its time, and a count of damaged frames."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runtime.sources.shots import Shot, Watch
 LONGEST_STEP_S = 60.0
 #: Frame rates beyond this are no frame rates: some containers state the tick of their clock.
 MOST_FPS = 1000.0
-#: Steps this close to the nominal one are regular; where fewer than so many are, the rate varies by intention.
+#: Steps this close to the nominal one are regular; below this share of them the rate varies on purpose.
 STEP_TOLERANCE = 0.25
 REGULAR_FRAC = 2 / 3
 #: A file that misses no more of its frames than this is whole: some containers only estimate their number.

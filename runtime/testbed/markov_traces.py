@@ -1,4 +1,4 @@
-"""Which uplinks does mecpilot have without any file? Markov-modulated traces fitted to eleven families of links.
+"""Generated bandwidth traces: Markov-modulated, fitted to eleven families of links.
 
 Per family, log bandwidth is the sum of
 

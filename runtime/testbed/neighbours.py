@@ -1,4 +1,4 @@
-"""Who else uses the MEC? A process that plays the requests of other devices, for real.
+"""A load generator: a process that sends the requests of other devices to a MEC.
 
 One kind of request, the full offload of the heaviest model whose time is nearest to what the cost table says of
 neighbours, at the times of ``controller.predict.arrivals``: as many as load the MEC as the scenario's series says,
@@ -30,7 +30,7 @@ from runtime.protocol.device_session import Actions, DeviceSession, LinkChanged,
 from runtime.testbed.processes import follow_parent, say_ready
 
 _BUDGET_MS = 60_000
-#: A MEC that lives welcomes its devices within a stage of a network; this long is no MEC.
+#: A live MEC welcomes its devices within the time of one stage; after this long there is none.
 _STALL_S = 60.0
 _SAY_EVERY_S = 5.0
 _LISTEN_EVERY_S = 0.1

@@ -1,4 +1,4 @@
-"""How does one program start the others? A MEC and its other users as child processes, ready by handshake.
+"""Start a MEC and a load generator as child processes, and wait until they are ready.
 
 A child says that it is ready by a line on a pipe of its own. No fixed wait decides: a child that works is waited for,
 with a word to the user now and then; one that died, or that does nothing for long, is reported with its last lines.
@@ -181,7 +181,7 @@ class _Patience:
 
 
 def _processor_ticks(pid: int) -> int | None:
-    """Processor time that a process has used; None where the system does not tell."""
+    """Processor time that a process has used; None where the system does not report it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -227,7 +227,7 @@ def say_ready(ready_file: Path | None, line: str) -> None:
 
 
 def withdraw_ready(ready_file: Path | None, line: str | None = None) -> None:
-    """Remove a ready file, if it is a file and holds that line; nobody shall take an old one for a new start."""
+    """Remove a ready file, if it is a file and holds that line; so that an old file is not taken for a new start."""
     if ready_file is None or _is_special(ready_file):
         return
     with contextlib.suppress(OSError, UnicodeError):

@@ -278,13 +278,13 @@ HEADER = "t_s,uplink_mbps\n"
         ("1 2 3 4 5 0\n", r"x.csv:1: got '1 2 3 4 5 0'; expected elapsed milliseconds"),
         ("1 2 3 4 -5 9\n", r"x.csv:1: got '1 2 3 4 -5 9'; expected bytes"),
         ("x" * 500, r"x.csv:1: got 'x{57}\.\.\.'; expected"),
-        ("{}", r"x.csv: got JSON that is no report of iperf3"),
-        ('{"intervals": 7', r"x.csv: got JSON that is no report of iperf3"),
-        ('{"start": ' * 5000, r"x.csv: got JSON that is no report of iperf3"),
+        ("{}", r"x.csv: got JSON that is not an iperf3 report"),
+        ('{"intervals": 7', r"x.csv: got JSON that is not an iperf3 report"),
+        ('{"start": ' * 5000, r"x.csv: got JSON that is not an iperf3 report"),
         (json.dumps(iperf([])), r"x.csv: got a report of iperf3 without intervals"),
         (json.dumps(iperf([0, 1, -2])), r"x.csv: interval 2 has start, seconds, bits_per_second 1, 0.5, -2; expected"),
         (json.dumps(iperf([0, 1, float("inf")])), r"x.csv: interval 2 has .* inf; expected"),
-        (json.dumps(iperf([0, 10**400])), r"x.csv: got JSON that is no report of iperf3"),
+        (json.dumps(iperf([0, 10**400])), r"x.csv: got JSON that is not an iperf3 report"),
     ],
 )
 def test_a_malformed_file_is_one_line_with_place_got_and_expected(tmp_path: Path, text: str, said: str) -> None:

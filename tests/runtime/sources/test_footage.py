@@ -82,8 +82,8 @@ def _shut(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
-        (lambda path: path.write_bytes(b"no image"), "is no image; expected PNG"),
-        (lambda path: path.write_bytes(b""), "is no image"),
+        (lambda path: path.write_bytes(b"no image"), "is not an image; expected PNG"),
+        (lambda path: path.write_bytes(b""), "is not an image"),
         (lambda path: path.write_bytes(path.read_bytes()[:-20]), "is damaged or cut off"),
         (lambda path: path.write_bytes(jpeg(1)[:-200]), "is damaged or cut off"),
         (lambda path: path.write_bytes(huge_png()), "has 40000 x 40000 pixels; expected at most"),
@@ -119,7 +119,7 @@ def test_a_folder_without_a_readable_picture_is_one_line(tmp_path: Path) -> None
     for number in range(30):
         (tmp_path / f"x{number}.png").write_bytes(b"no image")
     lines: list[str] = []
-    with pytest.raises(FailureError, match=r"none of its 30 pictures can be read; .*x0\.png is no image"):
+    with pytest.raises(FailureError, match=r"none of its 30 pictures can be read; .*x0\.png is not an image"):
         open_source(str(tmp_path), SHAPE, log=lines.append)
     assert lines == []
 
