@@ -21,7 +21,7 @@ from controller.space import DecisionSpace
 from controller.utility import Utility
 from runtime.bundles.recorded import Recorded, payload_key
 from runtime.device.daemon import drive
-from runtime.device.device import Device, Limits
+from runtime.device.loop import DeviceLoop, Limits
 from runtime.link.link import Arrival, Event, Malformed, NoConnection
 from runtime.link.shaped_link import ShapedLink, Shaper
 from runtime.protocol import wire
@@ -269,7 +269,7 @@ class Simulation:
         self.bank = TraceBank([Trace("sim", np.arange(len(rates), dtype=float), rates, 1.0)])
         self.scenario = Scenario(**({"frames": 20, "device_slowdown": 1.0} | scenario))
         link = ShapedLink(self.mec, Shaper(self.bank), rtt_s, self.clock)
-        self.device = Device(
+        self.device = DeviceLoop(
             self.compute,
             link,
             DeviceSession("sim", HELD),

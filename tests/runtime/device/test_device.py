@@ -18,7 +18,7 @@ from support.simulated import FAST, GOOD, HELD, OFFLOAD, PAYLOAD_BYTES, RTT_S, S
 from controller.records import Outcome, Status, SystemState
 from controller.scenario import HEAD_NOISE_FRAC
 from controller.timeline import FALLBACK_MARGIN, FALLBACK_SLACK_S, MAX_UNANSWERED
-from runtime.device.device import Limits
+from runtime.device.loop import Limits
 from runtime.protocol import wire
 
 #: What the fastest local answer keeps back of the deadline.

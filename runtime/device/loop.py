@@ -69,7 +69,7 @@ class Limits:
     max_in_flight: int = 4
 
 
-class Device:
+class DeviceLoop:
     """One device: frames in, decisions asked for, outcomes out."""
 
     def __init__(
