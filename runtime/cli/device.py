@@ -35,8 +35,8 @@ from runtime.profiling.profile import load_costs
 from runtime.workloads.base import Split, Workload, stream_score
 
 if TYPE_CHECKING:
-    from runtime.device.device import Device
     from runtime.device.local_compute import LocalCompute
+    from runtime.device.loop import DeviceLoop
     from runtime.sources.samples import Source
 
 Log = Callable[[str], None]
@@ -127,7 +127,7 @@ class _Run:
 
     plan: _Plan
     source: Source
-    unit: Device
+    unit: DeviceLoop
     journal: OutcomeLog | None
     stop: Stop
     summary: RunSummary

@@ -1,8 +1,9 @@
-"""How does a frame end? Exactly one Outcome for each, with its latency, energy, score and utility."""
+"""Records how each frame ended: exactly one Outcome, with its latency, energy, score and utility."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from controller.records import BreakdownMs, Outcome, Status
 from controller.streaming import Answers
 from controller.utility import Utility
 from runtime.device.compute import Judge
-from runtime.device.telemetry import Telemetry
+from runtime.device.telemetry import DeviceTelemetry
 from runtime.sources.frames import Frame
 
 
@@ -26,25 +27,25 @@ class Job:
     row: int = -1  # as decided
     decide_s: float = 0.0
     head_s: float = 0.0
-    busy_s: float = 0.0  # device time, a fallback's included
-    transmit_s: float | None = 0.0  # on the uplink; None while it is not known
+    busy_s: float = 0.0  # device time, including that of a fallback
+    transmit_s: float | None = 0.0  # on the uplink; None while that is not known
     payload_bytes: int = 0
     sent_s: float = math.nan
     fall_back_s: float = math.inf
-    expected_s: float = math.inf  # no fallback is to come, and from then on it counts as not answered in time
+    expected_s: float = math.inf  # for a job without a fallback: from then on its reply is overdue
     give_up_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Outputs of an exit, and the row that gave them (not the decided one after a fallback)."""
+    """Outputs of an exit, and the row that was run: after a fallback it is not the decided one."""
 
     outputs: Any
     row: int
 
 
 class OutcomeRecorder:
-    """Owns the outcomes that nobody has taken yet."""
+    """Owns the outcomes that were not taken yet, and the answers that skipped frames reuse."""
 
     def __init__(
         self,
@@ -52,14 +53,15 @@ class OutcomeRecorder:
         costs: CostTable,
         utility: Utility,
         deadline_s: float,
-        telemetry: Telemetry,
+        telemetry: DeviceTelemetry,
+        uplink_bps: Callable[[], float],  # the last sample of the uplink's bandwidth
         epoch_s: float | None = None,  # Unix time at 0 of the device's clock; None: simulated time
     ) -> None:
         self._judge, self._costs, self._utility = judge, costs, utility
         self._deadline_s = deadline_s
-        self._telemetry, self._epoch_s = telemetry, epoch_s
+        self._telemetry, self._uplink_bps, self._epoch_s = telemetry, uplink_bps, epoch_s
         self._outcomes: list[Outcome] = []
-        self._answers = Answers()  # that skipped frames show again
+        self._answers = Answers()  # that skipped frames reuse
 
     def take(self) -> list[Outcome]:
         """Outcomes since the last call."""
@@ -79,7 +81,7 @@ class OutcomeRecorder:
         tail_s: float = 0.0,
         downlink_s: float = 0.0,
     ) -> None:
-        """A frame has its answer; ``on_time`` is its status unless the deadline has passed."""
+        """A frame has its answer. Its status is ``on_time``, or late if the deadline has passed."""
         status = on_time if now_s - job.frame.captured_s <= self._deadline_s else Status.LATE
         source = job.frame.source_index
         judged = self._judge.judge(source, answer.outputs, self._costs.space.decisions[answer.row])
@@ -88,18 +90,18 @@ class OutcomeRecorder:
         self._add(job, now_s, status, breakdown, *judged)
 
     def given_up(self, job: Job, now_s: float) -> None:
-        """No answer came and none is worth computing."""
+        """No answer came, and none is computed any more."""
         waited_s = 0.0 if math.isnan(job.sent_s) else now_s - job.sent_s
         breakdown = _breakdown(job, job.head_s, waited_s)
         self._add(job, now_s, Status.LATE, breakdown, *self._unanswered(job.frame))
 
     def dropped(self, frame: Frame, now_s: float) -> None:
-        """The queue was full."""
+        """A frame was dropped because the queue was full."""
         job = Job(frame, now_s - frame.captured_s)
         self._add(job, now_s, Status.DROPPED, _breakdown(job, 0.0), *self._unanswered(frame))
 
     def skipped(self, frame: Frame) -> None:
-        """Not run, as decided for an earlier frame: it has the newest answer that was out at its capture, if any."""
+        """A frame was not run, as decided for an earlier one: it gets the newest answer of that time, if any."""
         truth = self._judge.truth(frame.source_index)
         prediction, known = self._answers.newest_at(frame.captured_s)
         score = None if truth is None else self._judge.score(prediction, truth) if known else 0.0
@@ -122,7 +124,7 @@ class OutcomeRecorder:
         score: float | None,
     ) -> None:
         energy_j = self._utility.energy_j(job.busy_s, self._transmit_s(job))
-        if not status.reused:  # tells nothing about what was decided
+        if not status.reused:  # its end says nothing about a decision
             self._telemetry.on_outcome(status)
         self._outcomes.append(
             Outcome(
@@ -133,7 +135,7 @@ class OutcomeRecorder:
                 deadline_ms=round(self._deadline_s * 1e3, 3),
                 payload_bytes=job.payload_bytes,
                 energy_j=round(energy_j, 6),
-                utility=None if score is None else self._worth(status, score, energy_j),
+                utility=None if score is None else self._utility_of(status, score, energy_j),
                 decision=None if job.row < 0 else self._costs.space.decisions[job.row],
                 breakdown_ms=breakdown,
                 prediction=prediction,
@@ -143,7 +145,7 @@ class OutcomeRecorder:
             )
         )
 
-    def _worth(self, status: Status, score: float, energy_j: float) -> float:
+    def _utility_of(self, status: Status, score: float, energy_j: float) -> float:
         utility = self._utility.of(
             np.array([score]),
             np.array([status.on_time]),
@@ -153,10 +155,10 @@ class OutcomeRecorder:
         return round(float(utility[0]), 6)
 
     def _transmit_s(self, job: Job) -> float:
-        """Time on the uplink; where no reply told it, what the last sample of the bandwidth says."""
+        """Time on the uplink; estimated from the last bandwidth sample where it was not measured."""
         if job.transmit_s is not None:
             return job.transmit_s
-        return job.payload_bytes * 8.0 / self._telemetry.last_uplink_bps
+        return job.payload_bytes * 8.0 / self._uplink_bps()
 
 
 def _breakdown(
