@@ -17,6 +17,9 @@ import numpy as np
 from controller.records import Floats, Ints
 from controller.space import DecisionSpace
 
+#: Keeps a ratio of scores finite.
+_LEAST_SCORE = 1e-3
+
 
 @dataclass(frozen=True)
 class CostTable:
@@ -118,7 +121,7 @@ class CostTable:
 
     @cached_property
     def local_frontier(self) -> Ints:
-        """Device-only rows that no other device-only row beats in both time and accuracy, fastest first."""
+        """(rows,) device-only rows that no other device-only row beats in both time and accuracy, fastest first."""
         rows = np.flatnonzero(self.space.device_only)
         rows = rows[np.lexsort((-self.accuracy[rows], self.head_s[rows]))]
         best, kept = -np.inf, []
@@ -127,6 +130,25 @@ class CostTable:
                 best = self.accuracy[row]
                 kept.append(int(row))
         return np.array(kept, dtype=np.int64)
+
+    @cached_property
+    def fastest_local_s(self) -> float:
+        """Device time of the row that a fallback at the last moment runs; 0 when nothing can be answered locally."""
+        return float(self.head_s[self.local_frontier[:1]].sum())
+
+    @cached_property
+    def rescued_accuracy(self) -> Floats:
+        """Expected score when the fallback at the last moment answers instead; 0 for device-only rows, which have
+        none."""
+        fallback = float(self.accuracy[self.local_frontier[:1]].sum())
+        return np.where(self.space.device_only, 0.0, fallback)
+
+    @cached_property
+    def rescued_share(self) -> Floats:
+        """What then remains of the score of the frames that are not run: the fallback's answer ages as the row's own
+        would, so their scores keep the ratio of the two accuracies."""
+        ratio = self.rescued_accuracy / np.maximum(self.accuracy, _LEAST_SCORE)
+        return np.where(self.space.device_only, 1.0, ratio)
 
 
 def _heaviest_full_offload_s(space: DecisionSpace, mec_s: Floats) -> float:

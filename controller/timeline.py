@@ -5,9 +5,14 @@ Pure formulas shared by the twin (batched) and the device (one row), so that bot
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 
 from controller.records import Floats
+
+#: A number, or (B,) of them.
+Seconds = TypeVar("Seconds", float, Floats)
 
 #: Smoothing of measured / profiled device and MEC time: half of an old value is forgotten in three samples.
 SLOWDOWN_ALPHA = 0.2
@@ -69,6 +74,6 @@ def probe_bytes(uplink_bps: Floats | float) -> Floats:
     return np.asarray(np.clip(np.floor(uplink_bps * (_PROBE_S / 8.0)), PROBE_BYTES, _MOST_PROBE_BYTES))
 
 
-def fallback_reserve_s(fastest_local_s: Floats) -> Floats:
-    """How long before the deadline a fallback must start, given the fastest local answer's predicted time."""
-    return np.asarray(FALLBACK_MARGIN * fastest_local_s + FALLBACK_SLACK_S)
+def fallback_reserve_s(fastest_local_s: Seconds) -> Seconds:
+    """How long before the deadline a fallback must start, given the predicted time of the fastest local answer."""
+    return FALLBACK_MARGIN * fastest_local_s + FALLBACK_SLACK_S

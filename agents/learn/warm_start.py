@@ -41,7 +41,7 @@ from controller.controllers.hindsight import known_outcome
 from controller.controllers.learned import FrozenPolicy
 from controller.costs import CostTable
 from controller.errors import UsageError
-from controller.features.formula import Features
+from controller.features.fast import Features
 from controller.predict.expectation import expected_streaming, expected_utility
 from controller.records import Decision, Floats, Ints, SystemState
 from controller.utility import Utility

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controller.features.formula import FEATURE_SCHEMA, Float32s
-from controller.records import Ints
+from controller.features.schema import FEATURE_SCHEMA
+from controller.records import Float32s, Ints
 
 
 @dataclass(frozen=True)

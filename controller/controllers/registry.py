@@ -43,7 +43,7 @@ from controller.controllers.simple import (
 )
 from controller.costs import CostTable
 from controller.errors import UsageError, unknown_name
-from controller.features.formula import Features
+from controller.features.fast import Features
 from controller.predict.estimators import Estimator, Kind
 from controller.records import Decision, Ints, SystemState
 from controller.utility import Utility

@@ -8,19 +8,21 @@ alone (the fallback), unless its head segment was still running then. Shapes: B 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from controller.costs import CostTable
 from controller.predict.estimators import Estimator
 from controller.predict.latency import predict
-from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
+from controller.records import UPLINK_HISTORY, Bools, Float32s, Floats, Ints, SystemState
 from controller.timeline import GIVE_UP_DEADLINES, fallback_reserve_s
 from controller.utility import Utility
 
-#: Keeps a ratio of scores finite.
-_LEAST_SCORE = 1e-3
+#: (C,) or (B, C) scores, float64 or float32.
+Scores = TypeVar("Scores", Floats, Float32s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,7 @@ def due_s(costs: CostTable, state: SystemState, rescued: Bools) -> Floats:
 
 def fallback_at_s(costs: CostTable, state: SystemState) -> Floats:
     """(B,) time from capture at which a frame without an answer is answered locally."""
-    fastest = costs.head_s[costs.local_frontier[0]] * state.device_slowdown
-    return state.deadline_s - fallback_reserve_s(fastest)
+    return state.deadline_s - fallback_reserve_s(costs.fastest_local_s * state.device_slowdown)
 
 
 def expected_utility(costs: CostTable, state: SystemState, utility: Utility, seen: Expectation) -> Floats:
@@ -76,24 +77,28 @@ def expected_utility(costs: CostTable, state: SystemState, utility: Utility, see
 
     Its own frame earns the candidate's accuracy if it fits, otherwise the fallback's or nothing.
     """
-    fallback = costs.local_frontier[0]
     falls_back = ~seen.fits & seen.rescued
-    busy = seen.head_s + falls_back * (costs.head_s[fallback] * state.device_slowdown)[:, None]
-    score = np.where(seen.fits, costs.accuracy, costs.accuracy[fallback] * falls_back)
+    busy = seen.head_s + falls_back * (costs.fastest_local_s * state.device_slowdown)[:, None]
+    score = np.where(seen.fits, costs.accuracy, costs.rescued_accuracy * falls_back)
     earned = score - utility.energy_weight_per_j * utility.energy_j(busy, seen.transmit_s)
     if costs.longest_interval == 1:
         return np.asarray(earned)
     answer_s = np.where(falls_back, state.deadline_s[:, None], seen.total_s)
     skipped = skipped_score(costs, answer_s / state.capture_period_s[:, None])
-    skipped *= np.where(falls_back, costs.accuracy[fallback] / np.maximum(costs.accuracy, _LEAST_SCORE), 1.0)
+    skipped *= np.where(falls_back, costs.rescued_share, 1.0)
     return np.asarray((earned + skipped) / costs.interval)
 
 
 def skipped_score(costs: CostTable, answer_frames: Floats) -> Floats:
     """(B, C) expected scores, in all, of the frames that are not run, when the answer comes so many frame intervals
     (B, C) after capture: those captured before that have the answer before, of a decision taken to be like this one."""
-    score = np.broadcast_to(costs.skipped_score, answer_frames.shape).copy()
-    for place, loss in enumerate(costs.stale_losses, start=1):
+    return score_of_skipped(costs.skipped_score, costs.stale_losses, answer_frames)
+
+
+def score_of_skipped(in_time: Scores, stale_losses: Sequence[Scores], answer_frames: Scores) -> Scores:
+    """The same from the columns of a table in any precision; ``in_time`` and each of ``stale_losses`` are (C,)."""
+    score = np.broadcast_to(in_time, answer_frames.shape).copy()
+    for place, loss in enumerate(stale_losses, start=1):
         score -= loss * (answer_frames > place)
     return score
 

@@ -34,7 +34,7 @@ from controller.controllers.registry import CONTROLLER_NAMES, TUNABLE_KEYS, make
 from controller.controllers.tuning import tune
 from controller.costs import CostTable
 from controller.errors import UsageError
-from controller.features.formula import FEATURE_SCHEMA
+from controller.features.schema import FEATURE_SCHEMA
 from controller.predict.estimators import Estimator, Kind
 from controller.predict.uplink import Trace, TraceBank
 from controller.records import UPLINK_HISTORY, Decision, SystemState

@@ -23,7 +23,8 @@ from agents.learn.warm_start import FitConfig, WarmStartConfig, warm_start
 from controller.controllers.greedy import Greedy
 from controller.controllers.registry import make_controller
 from controller.controllers.simple import Memoryless
-from controller.features.formula import CANDIDATE_FEATURES, Features
+from controller.features.fast import Features
+from controller.features.schema import CANDIDATE_FEATURES
 from controller.metrics import Frames, per_episode
 from controller.predict.estimators import Estimator, Kind
 from controller.predict.expectation import expectation, expected_utility
