@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from controller.records import Floats, Ints
+from controller.records import Decision, Floats, Ints
 from controller.space import DecisionSpace
 
 #: Keeps a ratio of scores finite.
@@ -130,6 +130,16 @@ class CostTable:
                 best = self.accuracy[row]
                 kept.append(int(row))
         return np.array(kept, dtype=np.int64)
+
+    @cached_property
+    def default_decision(self) -> Decision:
+        """The most accurate model's last exit branch at the largest resolution, all of it on the MEC, sent as raw
+        pixels. A pinned decision takes from it the fields that it does not name."""
+        decisions = self.space.decisions
+        raw = [row for row, d in enumerate(decisions) if d.partition_point == 0 and d.payload == "raw"]
+        largest = max(decisions[row].resolution_px for row in raw)
+        fullest = [row for row in raw if decisions[row].resolution_px == largest]
+        return decisions[max(fullest, key=lambda row: (self.accuracy[row], decisions[row].exit_branch))]
 
     @cached_property
     def fastest_local_s(self) -> float:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from controller.controllers.simple import Memoryless
+from controller.features.fast import Features
 from controller.features.schema import FEATURE_SCHEMA
-from controller.records import Float32s, Ints
+from controller.records import Float32s, Ints, SystemState
 
 
 @dataclass(frozen=True)
@@ -62,3 +64,16 @@ class FrozenPolicy:
     def decide(self, context: Float32s, candidates: Float32s) -> Ints:
         """(B,) row of the best score."""
         return np.asarray(self.scores(context, candidates).argmax(axis=1))
+
+
+class Policy(Memoryless):
+    """``ppo``: the frozen policy scores every candidate."""
+
+    name = "ppo"
+
+    def __init__(self, policy: FrozenPolicy, features: Features) -> None:
+        self._policy = policy
+        self._features = features
+
+    def decide(self, state: SystemState) -> Ints:
+        return self._policy.decide(*self._features.of(state))

@@ -30,10 +30,9 @@ from controller.controllers.edgent import EdgentDynamic, MapTuning
 from controller.controllers.greedy import DEFAULT_PENALTY, Greedy, typical_row
 from controller.controllers.hindsight import DEFAULT_PENALTY as HINDSIGHT_PENALTY
 from controller.controllers.hindsight import Hindsight
-from controller.controllers.learned import FrozenPolicy
+from controller.controllers.learned import FrozenPolicy, Policy
 from controller.controllers.simple import (
     FixedRow,
-    Memoryless,
     MostAccurate,
     Neurosurgeon,
     Random,
@@ -45,7 +44,7 @@ from controller.costs import CostTable
 from controller.errors import UsageError, unknown_name
 from controller.features.fast import Features
 from controller.predict.estimators import Estimator, Kind
-from controller.records import Decision, Ints, SystemState
+from controller.records import Decision, Ints
 from controller.utility import Utility
 
 CONTROLLER_NAMES = (
@@ -61,6 +60,9 @@ CONTROLLER_NAMES = (
     "random",
     "hindsight",
 )
+
+#: The learned controller, and the upper bound, which knows the future.
+LEARNED, BOUND = "ppo", "hindsight"
 
 _ESTIMATOR_KEYS = tuple(field.name for field in fields(Estimator))
 _MAP_KEYS = tuple(field.name for field in fields(MapTuning))
@@ -90,19 +92,6 @@ def default_tuning(name: str) -> dict[str, Any]:
         "penalty": HINDSIGHT_PENALTY if name == "hindsight" else DEFAULT_PENALTY,
     }
     return {key: known[key] for key in TUNABLE_KEYS[name] if key in known}
-
-
-class Policy(Memoryless):
-    """``ppo``: the frozen policy scores every candidate."""
-
-    name = "ppo"
-
-    def __init__(self, policy: FrozenPolicy, features: Features) -> None:
-        self._policy = policy
-        self._features = features
-
-    def decide(self, state: SystemState) -> Ints:
-        return self._policy.decide(*self._features.of(state))
 
 
 @dataclass(frozen=True)

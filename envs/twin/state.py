@@ -15,10 +15,9 @@ import numpy as np
 
 from controller.predict.uplink import FLOOR_BPS
 from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
-from controller.timeline import MAX_UNANSWERED, believed_frac, slowdown_now
+from controller.timeline import HEARTBEAT_S, MAX_UNANSWERED, believed_frac, slowdown_now
 from envs.twin.conditions import Conditions
 from envs.twin.tables import TwinTables
-from runtime.protocol.device_session import HEARTBEAT_S
 
 #: Remembered uplink samples: those of the history, and those still to come; a power of two.
 SAMPLES_KEPT = 16

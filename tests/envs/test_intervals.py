@@ -22,6 +22,7 @@ from agents.learn.semi_markov import SemiMarkovBuffer, discounted
 from agents.learn.warm_start import FitConfig, WarmStartConfig, warm_start
 from controller.controllers.greedy import Greedy
 from controller.controllers.registry import make_controller
+from controller.controllers.shortlist import shortlist
 from controller.controllers.simple import Memoryless
 from controller.features.fast import Features
 from controller.features.schema import CANDIDATE_FEATURES
@@ -30,7 +31,6 @@ from controller.predict.estimators import Estimator, Kind
 from controller.predict.expectation import expectation, expected_utility
 from controller.records import BreakdownMs, Decision, Outcome, Status, SystemState
 from controller.scenario import Scenario, ScenarioRange
-from controller.shortlist import shortlist
 from controller.streaming import Stream, streaming_scores
 from controller.utility import Utility
 from envs.twin.twin import Twin
