@@ -1,9 +1,9 @@
-"""How does the frozen policy decide? A numpy forward pass that scores every candidate.
+"""``ppo``: the learned policy, frozen, as a numpy forward pass that scores every candidate.
 
 ``score_c = w3 . relu(W2 relu(Wf features_c + Wc context + b1) + b2) + v . features_c``
 
-The weights are shared by all candidates, so their number and order do not matter. The linear term ``v`` lets training
-start from the greedy rule, instead of from noise. No bias is needed at the end: a constant moves no argmax.
+All candidates share the weights, so their number and order do not matter. The linear term ``v`` lets training start
+from the greedy rule instead of from noise. The end has no bias, because a constant does not change the argmax.
 """
 
 from __future__ import annotations

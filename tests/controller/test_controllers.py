@@ -377,7 +377,7 @@ def test_an_unknown_controller_is_refused_with_the_known_ones():
 
 @pytest.mark.parametrize("name", CONTROLLER_NAMES)
 def test_an_unknown_tunable_is_refused(name):
-    with pytest.raises(UsageError, match=f"{name} has no tunable 'marign'"):
+    with pytest.raises(UsageError, match=f"tuning of {name}: got unknown key 'marign'"):
         _make(name, {"marign": 0.9})
 
 
