@@ -60,12 +60,12 @@ class CostTable:
         )
 
     @cached_property
-    def interval(self) -> Floats:
+    def stride(self) -> Floats:
         """(C,) frame stride as float64: the number of frames that a row answers."""
         return self.space.frame_stride.astype(float)
 
     @cached_property
-    def longest_interval(self) -> int:
+    def longest_stride(self) -> int:
         """Longest frame stride of the table; 1 where every frame has its own decision."""
         return int(self.space.frame_stride.max())
 
@@ -84,32 +84,32 @@ class CostTable:
     @cached_property
     def skipped_score(self) -> Floats:
         """(C,) sum of the expected scores of the skipped frames, if the answer is out before the first of them."""
-        lags = range(1, self.longest_interval)
-        scores = [self.accuracy_at(lag) * (lag < self.interval) for lag in lags]
+        lags = range(1, self.longest_stride)
+        scores = [self.accuracy_at(lag) * (lag < self.stride) for lag in lags]
         return np.asarray(sum(scores, np.zeros(len(self))))
 
     @cached_property
     def stale_losses(self) -> tuple[Floats, ...]:
         """(C,) each: the part of ``skipped_score`` that is lost when the answer comes after the capture of the first,
         second, ... skipped frame. That frame then has the previous answer, which is older by one stride."""
-        lags = range(1, self.longest_interval)
+        lags = range(1, self.longest_stride)
         return tuple(
-            np.where(lag < self.interval, self.accuracy_at(lag) - self._accuracy_before(lag), 0.0) for lag in lags
+            np.where(lag < self.stride, self.accuracy_at(lag) - self._accuracy_before(lag), 0.0) for lag in lags
         )
 
     @cached_property
-    def streaming_worth(self) -> Floats:
+    def streaming_accuracy(self) -> Floats:
         """(lags, C) expected streaming accuracy when each answer is out at the capture 0, 1, ... frames later: the mean
         over one stride, until the next answer replaces it."""
         last = len(self.aged_accuracy)
-        aged = self.aged_accuracy[np.minimum(np.arange(last + self.longest_interval), last - 1)]
-        ahead = [aged[k : last + k] * (k < self.interval) for k in range(self.longest_interval)]
-        return np.asarray(sum(ahead) / self.interval)
+        aged = self.aged_accuracy[np.minimum(np.arange(last + self.longest_stride), last - 1)]
+        ahead = [aged[k : last + k] * (k < self.stride) for k in range(self.longest_stride)]
+        return np.asarray(sum(ahead) / self.stride)
 
     @cached_property
-    def worth(self) -> Floats:
+    def accuracy_per_frame(self) -> Floats:
         """(C,) expected score per frame over one stride, when every answer comes before the next frame."""
-        return (self.accuracy + self.skipped_score) / self.interval
+        return (self.accuracy + self.skipped_score) / self.stride
 
     def _accuracy_before(self, lag: int) -> Floats:
         """(C,) expected score, ``lag`` frames after a decision, of the answer to the previous decision."""

@@ -105,22 +105,22 @@ class Alone:
     def _value(self, at: Situation) -> Floats:
         """(B, L) value of each device-only row; rows that sustain the stream come before all others."""
         s, table = at.against_rows(), self._table
-        period, head = s.capture_period_s * table.interval, s.slowdown * table.head_s
+        period, head = s.capture_period_s * table.stride, s.slowdown * table.head_s
         room_s = np.minimum(s.deadline_s - SLACK_S, period + self._queue_limit * s.capture_period_s)
         sustains = (head <= period) & (s.age_s + (1.0 + HEAD_RESERVE_FRAC) * head <= room_s)
         skipped = self._skipped(s.age_s + head, s.capture_period_s)
-        value = (table.accuracy + skipped - self._cost_per_s * head) / table.interval + _SUSTAINS * sustains
+        value = (table.accuracy + skipped - self._cost_per_s * head) / table.stride + _SUSTAINS * sustains
         overloaded = np.flatnonzero(~np.logical_or.reduce(sustains, axis=1))
         if len(overloaded):  # computed apart, because it takes several times as long
             s, head, period = s.at(overloaded), head[overloaded], period[overloaded]
             age = np.where(head > period, (self._queue_limit - 0.5) * s.capture_period_s, s.age_s)
             score = table.accuracy * self._on_time(s, head, period) + self._skipped(age + head, s.capture_period_s)
-            value[overloaded] = self._per_frame(s, head, period, score, table.interval)
+            value[overloaded] = self._per_frame(s, head, period, score, table.stride)
         return np.asarray(value)
 
     def _skipped(self, answer_s: Floats, capture_period_s: Floats) -> Floats | float:
         """(B, L) sum of the scores of the skipped frames; ``answer_s`` (B, L) counts from capture."""
-        return skipped_score(self._table, answer_s / capture_period_s) if self._table.longest_interval > 1 else 0.0
+        return skipped_score(self._table, answer_s / capture_period_s) if self._table.longest_stride > 1 else 0.0
 
     def fallback(self, at: Situation, stride: Ints, share_s: Floats) -> Ints:
         """(B,) rows that answer decided frames whose reply will not come.
@@ -144,7 +144,7 @@ class Alone:
         """
         head = at.slowdown * self._costs.head_s[rows]
         end = np.ceil((at.age_s + head) / at.capture_period_s).astype(np.int64)
-        longer = np.minimum(np.maximum(end, stride), max(self._costs.longest_interval, 1))
+        longer = np.minimum(np.maximum(end, stride), max(self._costs.longest_stride, 1))
         return np.where(head > share_s, np.maximum(longer, stride), stride)
 
     def hopeless(self, left_s: Floats, slowdown: Floats) -> Bools:

@@ -47,7 +47,7 @@ class _Key(enum.IntEnum):
     LEVEL = 0
     SPREAD = 1
     BUDGET = 2
-    INTERVAL = 3
+    CAPTURE_PERIOD = 3
     SLOWDOWN = 4
     MEC_SLOWDOWN = 5
     MEC_WAIT = 6
@@ -122,7 +122,7 @@ class EdgentDynamic:
         key[:, _Key.LEVEL] = level_index(self._log_bps + hope)
         key[:, _Key.SPREAD] = self._spread
         key[:, _Key.BUDGET] = _steps(state.deadline_s - state.frame_age_s)
-        key[:, _Key.INTERVAL] = _steps(state.capture_period_s)
+        key[:, _Key.CAPTURE_PERIOD] = _steps(state.capture_period_s)
         key[:, _Key.SLOWDOWN] = _steps(state.device_slowdown)
         key[:, _Key.MEC_SLOWDOWN] = _steps(state.mec_slowdown)
         key[:, _Key.MEC_WAIT] = _steps(state.mec_queue_mean_s + state.rtt_s)
@@ -139,7 +139,7 @@ class EdgentDynamic:
         uplink_bps = self._tuning.margin * np.exp(level + spread)
         state = idle_state(
             deadline_s=_value(key[:, _Key.BUDGET]),
-            capture_period_s=_value(key[:, _Key.INTERVAL]),
+            capture_period_s=_value(key[:, _Key.CAPTURE_PERIOD]),
             device_slowdown=_value(key[:, _Key.SLOWDOWN]),
             mec_slowdown=_value(key[:, _Key.MEC_SLOWDOWN]),
             mec_wait_s=_value(key[:, _Key.MEC_WAIT]),
@@ -147,14 +147,14 @@ class EdgentDynamic:
         )
         predicted = predict(self._costs, state, uplink_bps)
         due = due_s(self._costs, state, is_rescued(self._costs, state, predicted.head_s))
-        earned = np.exp(self._costs.worth)[:, None] + self._tuning.latency_weight / predicted.total_s
+        earned = np.exp(self._costs.accuracy_per_frame)[:, None] + self._tuning.latency_weight / predicted.total_s
         reward = (earned * (predicted.total_s <= (1.0 - self._tuning.headroom_frac) * due[:, :, None])).mean(axis=2)
         busy = np.maximum(predicted.head_s, predicted.transmit_s.mean(axis=2))
         if self._tuning.keep_pace:
-            reward *= busy <= state.capture_period_s[:, None] * self._costs.interval
+            reward *= busy <= state.capture_period_s[:, None] * self._costs.stride
         order = predicted.total_s.mean(axis=2)
-        if self._costs.longest_interval > 1:  # of equally fast rows, the one that delays the next decision least
-            waits = np.maximum(busy / state.capture_period_s[:, None] / self._costs.interval - 1.0, 0.0)
+        if self._costs.longest_stride > 1:  # of equally fast rows, the one that delays the next decision least
+            waits = np.maximum(busy / state.capture_period_s[:, None] / self._costs.stride - 1.0, 0.0)
             order = order + TIE_S * waits
         fastest = order.argmin(axis=1)
         return np.asarray(np.where(reward.any(axis=1), reward.argmax(axis=1), fastest))

@@ -37,7 +37,7 @@ def shortlist(costs: CostTable, family: ScenarioRange, limit: int | None = None)
 
     The fastest device-only row is always among them.
     """
-    if costs.longest_interval == 1:
+    if costs.longest_stride == 1:
         return _covering(costs, family, limit or LIMIT)
     limit = limit or LIMIT_OF_STRIDES
     kept = np.flatnonzero(~dominated(costs))
@@ -73,12 +73,12 @@ def _utilities(costs: CostTable, family: ScenarioRange) -> Floats:
     energy = family.utility.energy_j(prediction.head_s, prediction.transmit_s[:, :, 0])
     on_time = prediction.total_s[:, :, 0] <= state.deadline_s[:, None]
     own = family.utility.of(costs.accuracy[None], on_time, energy, np.zeros((1, 1), bool))
-    if costs.longest_interval == 1:
+    if costs.longest_stride == 1:
         return own
     answer_frames = prediction.total_s[:, :, 0] / state.capture_period_s[:, None]
-    per_frame = (own + skipped_score(costs, answer_frames)) / costs.interval
+    per_frame = (own + skipped_score(costs, answer_frames)) / costs.stride
     busy = np.maximum(prediction.head_s, prediction.transmit_s[:, :, 0]) / state.capture_period_s[:, None]
-    served = np.minimum(costs.interval / np.maximum(busy, 1e-9), 1.0)
+    served = np.minimum(costs.stride / np.maximum(busy, 1e-9), 1.0)
     return np.asarray(served * per_frame - (1.0 - served) * family.utility.drop_penalty)
 
 

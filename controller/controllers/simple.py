@@ -65,7 +65,7 @@ class MostAccurate(Memoryless):
         rank = np.where(good, self._rank, len(self._rank))
         best = (rank == rank.min(axis=1, keepdims=True)) & self._allowed  # every allowed row if none is good
         order = expected.total_s
-        if self._costs.longest_interval > 1:  # of equally fast rows, the one that delays the next decision least
+        if self._costs.longest_stride > 1:  # of equally fast rows, the one that delays the next decision least
             order = order + TIE_S * delay_frac(self._costs, state, expected)
         return np.asarray(np.where(best, order, np.inf).argmin(axis=1))
 
@@ -101,7 +101,9 @@ class Random(Memoryless):
 
 def by_accuracy(costs: CostTable, rows: Ints) -> Ints:
     """(n,) the rows sorted from most to least accurate per frame; ties by smaller payload, then shorter head."""
-    return np.asarray(rows[np.lexsort((costs.head_s[rows], costs.payload_bytes[rows], -costs.worth[rows]))])
+    return np.asarray(
+        rows[np.lexsort((costs.head_s[rows], costs.payload_bytes[rows], -costs.accuracy_per_frame[rows]))]
+    )
 
 
 def device_only_rows(costs: CostTable) -> Ints:
@@ -139,7 +141,7 @@ def same_network_rows(costs: CostTable, rows: Ints, like: int) -> Ints:
         return decision.model, decision.resolution_px, decision.exit_branch, decision.frame_stride
 
     same = np.array([network(row) == network(like) for row in rows], dtype=np.bool_)
-    return np.asarray(rows[same & (costs.worth[rows] >= costs.worth[like] - SAME_ACCURACY)])
+    return np.asarray(rows[same & (costs.accuracy_per_frame[rows] >= costs.accuracy_per_frame[like] - SAME_ACCURACY)])
 
 
 def configuration_rank(costs: CostTable) -> Ints:

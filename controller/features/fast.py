@@ -93,11 +93,11 @@ class Features:
         self._compute_cost = utility.compute_power_w * weight
         self._radio_cost = utility.radio_power_w * weight
         self._sent = (~costs.space.device_only).astype(np.float32)
-        self._accuracy = ((costs.worth - costs.worth.max()) * 10.0).astype(np.float32)
+        self._accuracy = ((costs.accuracy_per_frame - costs.accuracy_per_frame.max()) * 10.0).astype(np.float32)
         self._in_time = self._accuracy[:, None]  # greedy value of an answer in time, before what it charges
         missed = (costs.rescued_accuracy - costs.accuracy.max()) * 10.0
         self._missed = missed.astype(np.float32)[:, None]  # and of one that is not
-        self._strides = _Strides(costs) if costs.longest_interval > 1 else None
+        self._strides = _Strides(costs) if costs.longest_stride > 1 else None
         ones = np.ones(len(costs))
         bits = costs.payload_bytes * 8.0
         basis = (ones, self._accuracy, self._sent, costs.head_s, costs.mec_s, bits)
@@ -212,14 +212,14 @@ class _Strides:
     """
 
     def __init__(self, costs: CostTable) -> None:
-        self._stride = costs.interval.astype(np.float32)
+        self._stride = costs.stride.astype(np.float32)
         self._sent = (~costs.space.device_only).astype(np.float32)
         self._own = costs.accuracy.astype(np.float32)
         self._skipped = costs.skipped_score.astype(np.float32)
         self._losses = [loss.astype(np.float32) for loss in costs.stale_losses]
         self._rescued = costs.rescued_accuracy.astype(np.float32)
         self._rescued_share = costs.rescued_share.astype(np.float32)
-        self._best = float(costs.worth.max())
+        self._best = float(costs.accuracy_per_frame.max())
 
     def finish(self, out: Float32s, row: _Row[N], reserve_s: N) -> None:
         """Divide by frames in (B, C, F), and write the greedy values, which rest on the other features."""

@@ -100,27 +100,27 @@ def _candidates(
     deadline, period = state.deadline_s[:, None], state.capture_period_s[:, None]
     sent, transmit = ~costs.space.device_only, predicted.transmit_s[:, :, MEAN]
     link_s = _backlog_s(state, bandwidths)[:, None] * sent + transmit
-    energy_j = utility.energy_j(predicted.head_s, transmit) / costs.interval
+    energy_j = utility.energy_j(predicted.head_s, transmit) / costs.stride
     columns = {
-        "accuracy": 10.0 * (costs.worth - costs.worth.max()),
-        "interval": (costs.interval - 1.0) / 2.0,
+        "accuracy": 10.0 * (costs.accuracy_per_frame - costs.accuracy_per_frame.max()),
+        "interval": (costs.stride - 1.0) / 2.0,
         "sent": sent.astype(float),
         "head": predicted.head_s / deadline,
-        "occupancy": (state.frame_age_s[:, None] + predicted.head_s) / period - costs.interval,
-        "link_occupancy": link_s / period - costs.interval,
+        "occupancy": (state.frame_age_s[:, None] + predicted.head_s) / period - costs.stride,
+        "link_occupancy": link_s / period - costs.stride,
         "transmit": transmit / deadline,
         "mec": mec_s(costs, state) / deadline,
         "energy": 10.0 * utility.energy_weight_per_j * energy_j,
     }
     late = np.maximum(columns["occupancy"], 0.0) + np.maximum(columns["link_occupancy"], 0.0)
-    charge = 10.0 * DELAY_PENALTY * late / costs.interval + columns["energy"]
+    charge = 10.0 * DELAY_PENALTY * late / costs.stride + columns["energy"]
     due_s = np.where(sent, fallback_at_s(costs, state)[:, None], deadline)
     for estimate, name in enumerate(BANDWIDTHS):
         total_s = predicted.total_s[:, :, estimate]
         columns[f"slack_{name}"] = slack = (due_s - total_s) / deadline
         on_time = slack > HEADROOM_FRAC * (1.0 - state.frame_age_s[:, None] / deadline)
         score = _score_per_frame(costs, on_time, np.where(on_time | ~sent, total_s, deadline) / period)
-        columns[f"promise_{name}"] = 10.0 * (score - costs.worth.max()) - charge
+        columns[f"promise_{name}"] = 10.0 * (score - costs.accuracy_per_frame.max()) - charge
     return columns
 
 
@@ -131,4 +131,4 @@ def _score_per_frame(costs: CostTable, on_time: Bools, answer_frames: Floats) ->
     """
     skipped = skipped_score(costs, answer_frames)
     rescued = costs.rescued_accuracy + costs.rescued_share * skipped
-    return np.asarray(np.where(on_time, costs.accuracy + skipped, rescued) / costs.interval)
+    return np.asarray(np.where(on_time, costs.accuracy + skipped, rescued) / costs.stride)

@@ -80,12 +80,12 @@ def expected_utility(costs: CostTable, state: SystemState, utility: Utility, exp
     busy = expected.head_s + falls_back * (costs.fastest_local_s * state.device_slowdown)[:, None]
     score = np.where(expected.fits, costs.accuracy, costs.rescued_accuracy * falls_back)
     earned = score - utility.energy_weight_per_j * utility.energy_j(busy, expected.transmit_s)
-    if costs.longest_interval == 1:
+    if costs.longest_stride == 1:
         return np.asarray(earned)
     answer_s = np.where(falls_back, state.deadline_s[:, None], expected.total_s)
     skipped = skipped_score(costs, answer_s / state.capture_period_s[:, None])
     skipped *= np.where(falls_back, costs.rescued_share, 1.0)
-    return np.asarray((earned + skipped) / costs.interval)
+    return np.asarray((earned + skipped) / costs.stride)
 
 
 def skipped_score(costs: CostTable, answer_frames: Floats) -> Floats:
@@ -122,14 +122,14 @@ def expected_streaming(costs: CostTable, state: SystemState, expected: Expectati
 def streaming_at(costs: CostTable, rows: Ints, answer_frames: Floats) -> Floats:
     """Streaming accuracy if every frame is decided like ``rows`` and answered ``answer_frames`` capture periods after
     capture; the shapes of the two broadcast."""
-    table = costs.streaming_worth
+    table = costs.streaming_accuracy
     lag = np.ceil(answer_frames).astype(np.int64).clip(1, len(table) - 1)
     return np.asarray(table[lag, rows])
 
 
 def delay_frac(costs: CostTable, state: SystemState, expected: Expectation) -> Floats:
     """(B, C) delay of the next decision by device and link, in frames per frame that this decision is for."""
-    period = state.capture_period_s[:, None] * costs.interval
+    period = state.capture_period_s[:, None] * costs.stride
     device = np.maximum(state.frame_age_s[:, None] + expected.head_s - period, 0.0)
     link = np.maximum(expected.link_s - period, 0.0)
     return np.asarray((device + link) / period)
@@ -137,7 +137,7 @@ def delay_frac(costs: CostTable, state: SystemState, expected: Expectation) -> F
 
 def keeps_pace(costs: CostTable, state: SystemState, expected: Expectation) -> Bools:
     """(B, C) candidates that can be chosen at every decision without a growing queue."""
-    period = state.capture_period_s[:, None] * costs.interval
+    period = state.capture_period_s[:, None] * costs.stride
     return np.asarray((expected.head_s <= period) & (expected.transmit_s <= period))
 
 
