@@ -21,7 +21,7 @@ from stable_baselines3 import PPO
 from agents.learn.policy import CandidatePolicy
 from controller.controllers.learned import FrozenPolicy
 from controller.costs import CostTable
-from controller.features.formula import Features
+from controller.features.fast import Features
 from controller.records import UPLINK_HISTORY, SystemState
 from controller.utility import Utility
 from envs.env import observation_space

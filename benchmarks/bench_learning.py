@@ -28,7 +28,7 @@ from rich.table import Table
 from agents.compare.best_offload import BEST_OFFLOAD, best_offload
 from agents.compare.evaluation import Entrants, compare_in_twin
 from agents.compare.plots import draw_comparison
-from agents.compare.report import LEARNED, Comparison, as_json, verdict
+from agents.compare.report import Comparison, as_json, verdict
 from agents.compare.rollout import paired_scenarios
 from agents.compare.setup import BUILTIN_TEST, BUILTIN_TRAIN, Setup, family, open_setup, traces_of
 from agents.compare.tables import margin_table, table_console, tables
@@ -36,7 +36,7 @@ from agents.compare.tuning import TUNABLE, tune_controllers
 from agents.runs.run_folder import RunFolder, TrainingConfig
 from agents.training.training import Options, train
 from controller.controllers.learned import FrozenPolicy
-from controller.controllers.registry import CONTROLLER_NAMES
+from controller.controllers.registry import CONTROLLER_NAMES, LEARNED
 from controller.predict.uplink import Trace, TraceBank
 from runtime.files.policy_file import load_policy
 from runtime.files.traces import load_traces

@@ -109,7 +109,7 @@ def _widened(setup: Setup, count: int) -> Setup:
 def train_on(worlds: Sequence[Setup], steps: int, seed: int) -> FrozenPolicy:
     """A policy for all of the worlds, with ``steps`` environment steps on each."""
     parts = [TwinVecEnv(make_twin(setup, ENVIRONMENTS, seed, reward="expected")) for setup in worlds]
-    intervals = any(setup.costs.longest_interval > 1 for setup in worlds)
+    intervals = any(setup.costs.longest_stride > 1 for setup in worlds)
     model = make_ppo(Twins(parts), PpoConfig(), seed, intervals=intervals)
     warm_start(model, worlds, WarmStartConfig(), steps * len(worlds))
     model.learn(max(steps * len(worlds) - model.num_timesteps, 0), reset_num_timesteps=False)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from controller.features.formula import Features
+from controller.features.fast import Features
 from envs.twin.twin import Twin
 from envs.vec_env import TwinVecEnv
 from runtime.bundles.bundle import open_bundle

@@ -1,1 +1,1 @@
-"""The decision, pure: no socket, clock, torch or global. numpy only."""
+"""The decision, as pure functions and small classes over numpy: no socket, clock, torch or global state."""

@@ -1,8 +1,7 @@
-"""Which errors may reach a user, and with which exit code?
+"""The errors that may reach a user, with their exit codes.
 
-Every message is one line: what was got, what was expected, the way out. "We did it" (usage, failure)
-and "the peer did it" (remote protocol) are different types: the first ends a command, the second is
-counted and the session goes on.
+Every message is one line: what was got, what was expected, the way out. Errors of this side (usage, failure) end a
+command. Errors of the peer (remote protocol) are counted, and the session goes on.
 """
 
 from __future__ import annotations
@@ -15,21 +14,21 @@ class MecpilotError(Exception):
 
 
 class UsageError(MecpilotError):
-    """The user asked for something that cannot be: unknown name, bad value, malformed file."""
+    """A request that cannot be carried out as given: unknown name, bad value, malformed file."""
 
     exit_code = 2
 
 
 class FailureError(MecpilotError):
-    """The request was sound but could not be carried out: a port in use, no data source, disk full."""
+    """A valid request that failed: port in use, no data source, disk full."""
 
     exit_code = 1
 
 
 class RemoteProtocolError(MecpilotError):
-    """The peer sent bytes that are not a legal message."""
+    """The peer sent bytes that are not a valid message."""
 
 
 def unknown_name(kind: str, got: str, known: list[str] | tuple[str, ...]) -> UsageError:
-    """The error for a name that is not in a registry, listing what is."""
+    """The error for a ``kind`` of name that is not ``known``; its message lists the known names."""
     return UsageError(f"unknown {kind} {got!r}; expected one of: {', '.join(known)}")

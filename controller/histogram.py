@@ -1,7 +1,7 @@
-"""How are percentiles of an endless series kept in bounded memory? In a histogram with bins that grow by 1 %.
+"""Percentiles of an endless series in bounded memory: a histogram whose bins grow by 1 %.
 
-A value counts as the middle of its bin, so a percentile is at most 0.5 % away from that of the values themselves, for
-values from LEAST to MOST. Smaller and larger ones count as these.
+A value counts as the middle of its bin, so a percentile is at most 0.5 % off for values from LEAST to MOST. Values
+outside count as LEAST or MOST.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BINS = math.ceil(math.log(MOST / LEAST) / _LOG_GROWTH) + 1
 
 
 class LogHistogram:
-    """Owns the counts."""
+    """Counts of values per bin; grows with neither time nor number of values."""
 
     def __init__(self) -> None:
         self._counts = np.zeros(_BINS, np.int64)
@@ -31,7 +31,7 @@ class LogHistogram:
         np.add.at(self._counts, np.minimum(bins, _BINS - 1), 1)
 
     def percentile(self, percent: float) -> float | None:
-        """Interpolated between neighbours as numpy does; None without values."""
+        """The percentile (``percent`` 0 to 100), interpolated as numpy does; None without values."""
         count = int(self._counts.sum())
         if not count:
             return None
@@ -40,6 +40,6 @@ class LogHistogram:
         return below + (above - below) * (rank - math.floor(rank))
 
     def _value(self, rank: int) -> float:
-        """Middle of the bin of the value with this rank, the least value having rank 0."""
+        """Middle of the bin that holds the value with this rank; the least value has rank 0."""
         number = int(np.searchsorted(np.cumsum(self._counts), rank, side="right"))
         return float(LEAST * GROWTH ** (number + 0.5))

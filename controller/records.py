@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
+Float32s = NDArray[np.float32]
 Ints = NDArray[np.integer[Any]]
 Bools = NDArray[np.bool_]
 

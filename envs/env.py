@@ -15,7 +15,8 @@ from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
 from controller.errors import UsageError
-from controller.features.formula import FEATURE_SCHEMA, Features
+from controller.features.fast import Features
+from controller.features.schema import FEATURE_SCHEMA
 from controller.predict.uplink import TraceBank
 from controller.records import SystemState
 from controller.scenario import Scenario, ScenarioRange
@@ -53,7 +54,7 @@ class MecpilotEnv(gymnasium.Env[Observation, np.int64]):
 
     ## Observation Space
 
-    A `Dict` of two `Box(-4, 4)`, float32. `controller.features.formula.FEATURE_SCHEMA` names every number, in order.
+    A `Dict` of two `Box(-4, 4)`, float32. `controller.features.schema.FEATURE_SCHEMA` names every number, in order.
 
     | key | shape | what |
     |---|---|---|

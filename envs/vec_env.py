@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from controller.features.formula import Features
+from controller.features.fast import Features
 from controller.records import Bools, Ints, SystemState
 from envs.env import Observation, observation_space
 from envs.twin.step import StepRecord

@@ -14,13 +14,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from agents.compare.report import BOUND, LEARNED, Comparison
+from agents.compare.report import Comparison
 from agents.compare.rollout import paired_scenarios, play
 from agents.compare.setup import Setup, family
 from agents.compare.trained_on import seen_before, training_digests
 from controller.controllers.base import Controller
 from controller.controllers.learned import FrozenPolicy
-from controller.controllers.registry import CONTROLLER_NAMES, make_controller
+from controller.controllers.registry import BOUND, CONTROLLER_NAMES, LEARNED, make_controller
 from controller.errors import UsageError, unknown_name
 from controller.metrics import Frames
 from controller.records import Outcome

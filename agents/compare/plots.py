@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from agents.compare.report import BOUND, LEARNED
 from agents.compare.timelines import Timeline
+from controller.controllers.registry import BOUND, LEARNED
 from controller.records import SIDES, STATUSES, Bools, Status
 from runtime.files.atomic import write_whole
 from runtime.observe.summary import percent

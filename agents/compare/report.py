@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from controller.controllers.registry import BOUND, LEARNED
 from controller.metrics import (
     METRICS,
     STREAMING,
@@ -32,7 +33,6 @@ from controller.records import Bools, Floats, Ints
 from runtime.files.provenance import Provenance
 
 #: What the learned policy is compared with: everything but itself and the bound.
-LEARNED, BOUND = "ppo", "hindsight"
 UTILITY = "utility"
 #: Metrics of a frame that not every episode has: skipped frames, frames run in time.
 PARTIAL = ("slo_attainment", "accuracy", "skipped_accuracy")

@@ -13,7 +13,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from agents.compare.report import BOUND, LEARNED, UTILITY, Comparison
+from agents.compare.report import UTILITY, Comparison
+from controller.controllers.registry import BOUND, LEARNED
 from controller.metrics import ANSWERERS, STREAMING
 from controller.records import Bools
 from runtime.observe.summary import ABSENT, number, percent

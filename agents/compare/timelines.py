@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.compare.evaluation import Entrants, LiveEpisodes
-from agents.compare.report import BOUND, Comparison
+from agents.compare.report import Comparison
 from agents.compare.rollout import paired_scenarios, play
 from agents.compare.setup import Setup
 from controller.controllers.base import Controller
+from controller.controllers.registry import BOUND
 from controller.metrics import Frames, overall
 from controller.predict.uplink import Trace, TraceBank
 from controller.records import Bools, Decision, Floats, Ints, Outcome

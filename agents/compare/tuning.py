@@ -11,12 +11,11 @@ from typing import Any
 
 from rich.table import Table
 
-from agents.compare.report import BOUND, LEARNED
 from agents.compare.rollout import play, scenarios_on
 from agents.compare.setup import Setup
 from controller.controllers.bandwidth_states import learn_states
 from controller.controllers.base import Controller
-from controller.controllers.registry import CONTROLLER_NAMES, TUNABLE_KEYS, make_controller
+from controller.controllers.registry import BOUND, CONTROLLER_NAMES, LEARNED, TUNABLE_KEYS, make_controller
 from controller.controllers.tuning import most_tries, tune
 from controller.metrics import per_episode
 from runtime.files.tuning_file import TuningFile

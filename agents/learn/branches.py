@@ -13,7 +13,7 @@ import numpy as np
 from agents.learn.semi_markov import discounted
 from controller.controllers.learned import FrozenPolicy
 from controller.costs import CostTable
-from controller.features.formula import Features
+from controller.features.fast import Features
 from controller.records import Bools, Floats, Ints, SystemState
 from controller.streaming import newest_answered
 from envs.twin.twin import Twin

@@ -20,7 +20,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from controller.controllers.learned import FrozenPolicy
-from controller.features.formula import FEATURE_SCHEMA
+from controller.features.schema import FEATURE_SCHEMA
 
 #: Hidden units of the actor. The numpy decision costs 28 us for 48 candidates at this size.
 HIDDEN, DEEPER = 24, 16

@@ -41,7 +41,7 @@ from controller.controllers.hindsight import known_outcome
 from controller.controllers.learned import FrozenPolicy
 from controller.costs import CostTable
 from controller.errors import UsageError
-from controller.features.formula import Features
+from controller.features.fast import Features
 from controller.predict.expectation import expected_streaming, expected_utility
 from controller.records import Decision, Floats, Ints, SystemState
 from controller.utility import Utility
@@ -240,14 +240,14 @@ def worth(costs: CostTable, state: SystemState, utility: Utility, config: WarmSt
     """
     known = known_outcome(costs, state)
     interval = state.capture_period_s[:, None]
-    device = np.maximum((state.frame_age_s[:, None] + known.head_s) / interval - costs.interval, 0.0)
-    link = np.clip(known.link_s / interval - costs.interval, 0.0, config.most_link_intervals)
+    device = np.maximum((state.frame_age_s[:, None] + known.head_s) / interval - costs.stride, 0.0)
+    link = np.clip(known.link_s / interval - costs.stride, 0.0, config.most_link_intervals)
     unknown = np.minimum(state.uplink_age_s / config.knowledge_age_s, 1.0)[:, None] * ~costs.space.device_only
     own = expected_utility(costs, state, utility, known)
     charge = config.device_penalty * device + config.link_penalty * link
     if costs.lagged_accuracy is not None:
         own = own + config.streaming_weight * expected_streaming(costs, state, known)
-    return np.asarray(own + (config.knowledge_bonus * unknown - charge) / costs.interval)
+    return np.asarray(own + (config.knowledge_bonus * unknown - charge) / costs.stride)
 
 
 class _Player:
@@ -280,7 +280,7 @@ class _Player:
             interval_s = self._state.capture_period_s
             self._state, record = twin.step(self._chosen)
             terms.add(record, twin.range.utility, interval_s)
-            frames = record.frames if twin.costs.longest_interval > 1 else np.ones_like(record.frames)
+            frames = record.frames if twin.costs.longest_stride > 1 else np.ones_like(record.frames)
             happened.append((record.reward, frames, record.done))
             if record.done.any():
                 self._state = twin.reset(record.done)

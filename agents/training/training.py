@@ -93,7 +93,7 @@ def _refuse(folder: RunFolder, options: Options) -> None:
 
 
 def _learner(environment: VecEnv, learn: Setup, config: TrainingConfig, options: Options) -> PPO:
-    intervals = learn.costs.longest_interval > 1
+    intervals = learn.costs.longest_stride > 1
     model = make_ppo(environment, _ppo(config, options), config.seed, intervals=intervals)
     if options.start is not None and not options.resume:
         assert isinstance(model.policy, CandidatePolicy)

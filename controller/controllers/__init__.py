@@ -1,1 +1,1 @@
-"""Everything that can decide: the classical controllers, the learned policy, and the table of their names."""
+"""The controllers: classical ones, the learned policy, the registry of names, tuning, and the shortlist."""

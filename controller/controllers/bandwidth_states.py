@@ -1,9 +1,9 @@
-"""Which states of an uplink does Edgent's configuration map know, and how are they learned?
+"""The bandwidth states of Edgent's configuration map, and how they are learned from traces.
 
-Training traces are cut at their change points (the same detector that runs online). Between two of them, bandwidth
-strays from its mean in a way that depends on the kind of link more than on its level: the segments are sorted by
-their standard deviation into spread classes, and each class keeps five quantiles of log bandwidth around the segment
-mean. The level itself is a step on a logarithmic scale, so that a share of a link is as well served as all of it.
+Training traces are cut at their change points, by the detector that also runs online. How far bandwidth strays from
+its mean between two change points depends more on the kind of link than on its level. So the segments are sorted by
+standard deviation into spread classes, and each class keeps five quantiles of log bandwidth around the segment mean.
+The level is a step on a logarithmic scale, so that a share of a link is served as well as all of it.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from controller.errors import UsageError
 from controller.predict.uplink import FLOOR_BPS, TraceBank
 from controller.records import Bools, Floats, Ints
 
-#: Levels are apart by this factor.
+#: Factor between two levels.
 LEVEL_STEP = 1.2
-#: Each class is five equally likely bandwidths: the middles of the fifths.
+#: Each class is five equally likely bandwidths, at the middles of the fifths.
 QUANTILES = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
 _CLASSES = 3
 _WINDOW_STEPS = 256
 _STEP_S = 1.0  # as traces are recorded
 _MIN_SEGMENT = 5
-_VARIANCE_BELIEF = 2.0  # alpha of the prior: the variance is believed as if from four values
+_VARIANCE_BELIEF = 2.0  # alpha of the prior: the variance counts as if it came from four values
 
 
 @dataclass(frozen=True)
 class BandwidthStates:
-    """Spread classes (calm first), and the prior of the detector; all in natural logarithms of bit/s."""
+    """Spread classes, least spread first, and the prior of the detector; all in natural logarithms of bit/s."""
 
     std: Floats  # (S,) median standard deviation of the segments
     deviations: Floats  # (S, Q) quantiles around the segment mean
@@ -41,7 +41,7 @@ class BandwidthStates:
 
     @classmethod
     def from_tuning(cls, tuning: Mapping[str, Any]) -> BandwidthStates:
-        """Read what ``as_tuning`` wrote."""
+        """Inverse of ``as_tuning``; UsageError for anything else."""
         try:
             std, deviations = np.array(tuning["std"], float), np.array(tuning["deviations"], float)
             prior = Prior(**tuning["prior"])
@@ -52,7 +52,7 @@ class BandwidthStates:
         return cls(std, deviations, prior)
 
     def as_tuning(self) -> dict[str, Any]:
-        """Plain JSON-able form."""
+        """As plain numbers and lists, for a JSON file."""
         prior = self.prior
         return {
             "std": self.std.tolist(),
@@ -61,29 +61,33 @@ class BandwidthStates:
         }
 
     def spread_class(self, std: Floats) -> Ints:
-        """(B,) nearest class on a logarithmic scale."""
+        """(B,) class with the nearest standard deviation on a logarithmic scale; ``std`` (B,)."""
         gap = np.abs(np.log(np.maximum(std, 1e-9))[:, None] - np.log(self.std))
         return np.asarray(gap.argmin(axis=1))
 
 
 def level_index(log_bps: Floats) -> Ints:
-    """(B,) step of the level's logarithmic scale."""
+    """(B,) level, a step of the logarithmic scale, of each log bandwidth (B,)."""
     return np.asarray(np.rint(log_bps / math.log(LEVEL_STEP)), dtype=np.int64)
 
 
 def level_log_bps(index: Ints) -> Floats:
+    """(B,) log bandwidth of each level (B,)."""
     return np.asarray(index * math.log(LEVEL_STEP))
 
 
 def default_states() -> BandwidthStates:
-    """Without training traces: normal deviations of 10, 20 and 40 %, what LTE uplinks show between two changes."""
+    """States without training traces: normal deviations of 10, 20 and 40 %, as LTE uplinks have between two changes."""
     std = np.array([0.1, 0.2, 0.4])
     normal = np.array([-1.2816, -0.5244, 0.0, 0.5244, 1.2816])  # quantiles of the standard normal at QUANTILES
     return BandwidthStates(std, std[:, None] * normal, _prior(math.log(1e6), 0.2**2, 1.5**2))
 
 
 def learn_states(bank: TraceBank, share_frac: tuple[float, float] = (1.0, 1.0), seed: int = 0) -> BandwidthStates:
-    """States of the links in ``bank`` for devices that get a share in ``share_frac`` (log-uniform) of them."""
+    """States of the links in ``bank``, for devices that get a share of them within ``share_frac`` (log-uniform).
+
+    UsageError if no trace has a segment of several seconds without a change.
+    """
     log_bps, known = _windows(bank)
     low, high = np.log(share_frac)
     log_bps = log_bps + np.random.default_rng(seed).uniform(low, high, (len(log_bps), 1))
@@ -102,7 +106,8 @@ def _prior(mean: float, within_var: float, between_var: float) -> Prior:
 
 
 def _windows(bank: TraceBank) -> tuple[Floats, Bools]:
-    """(n, steps) log bit/s of windows of the traces once a second, and which entries are within their trace."""
+    """(n, steps) log bit/s of windows of the traces, sampled once a second, and whether each entry is within its
+    trace."""
     pairs = [(i, s) for i, d in enumerate(bank.duration_s) for s in np.arange(0.0, d, _WINDOW_STEPS * _STEP_S)]
     trace, start = np.array([i for i, _ in pairs]), np.array([s for _, s in pairs])
     t = start[:, None] + (np.arange(_WINDOW_STEPS) + 0.5) * _STEP_S
@@ -112,7 +117,7 @@ def _windows(bank: TraceBank) -> tuple[Floats, Bools]:
 
 
 def _segments(log_bps: Floats, known: Bools, prior: Prior) -> list[Floats]:
-    """Stretches between change points, in log bit/s."""
+    """Segments between change points, in log bit/s."""
     detector = ChangeDetector(prior, len(log_bps))
     begins = np.zeros(log_bps.shape, dtype=np.bool_)
     for step in range(log_bps.shape[1]):
@@ -127,6 +132,7 @@ def _segments(log_bps: Floats, known: Bools, prior: Prior) -> list[Floats]:
 
 
 def _classes(segments: list[Floats], prior: Prior) -> BandwidthStates:
+    """Spread classes of equally many segments each."""
     std = np.array([max(segment.std(), 1e-3) for segment in segments])
     parts = [part for part in np.array_split(np.argsort(std), _CLASSES) if len(part)]
     centred = [np.concatenate([segments[i] - segments[i].mean() for i in part]) for part in parts]

@@ -1,12 +1,12 @@
-"""When has the uplink changed for good, rather than strayed?
+"""Detects lasting changes of the uplink, as opposed to noise.
 
 Bayesian online change-point detection (Adams and MacKay, arXiv 0710.3742) on log bandwidth, for a batch of series at
 once. Within a run the values are normal with unknown mean and variance under a normal-inverse-gamma prior, so the
 predictive of each run length is a Student t (Murphy, "Conjugate Bayesian analysis of the Gaussian distribution", 2007).
 
 The posterior is kept over the length of the run that contains the newest value: index r means r + 1 values. It is
-truncated at ``runs``: the last index holds all longer runs, whose statistics forget exponentially, as if they had seen
-``runs`` values. Counts are thus the same for every series, and only means and sums of squares are arrays.
+truncated at ``runs``: the last index holds all longer runs, whose statistics forget exponentially, as if they had
+``runs`` values. So counts are the same for every series, and only means and sums of squares are arrays.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from controller.records import Bools, Floats, Ints
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """Normal-inverse-gamma prior of a run: what is believed of it before its first value."""
+    """Normal-inverse-gamma prior of a run, before its first value."""
 
     mean: float
-    kappa: float  # the mean is believed as if it came from so many values
-    alpha: float  # the variance as if from 2 alpha values
+    kappa: float  # weight of the mean: as if it came from kappa values
+    alpha: float  # weight of the variance: as if it came from 2 alpha values
     beta: float  # beta / alpha is about the variance
 
     def __post_init__(self) -> None:
@@ -52,15 +52,15 @@ class ChangeDetector:
         self._since = np.zeros(batch, dtype=np.int64)  # values since the last reported change, this one included
 
     def reset(self, rows: Bools) -> None:
-        """Forget the given series (B,)."""
+        """Forget the past of the given series (B,)."""
         self._weight[rows] = 0.0
         self._since[rows] = 0
 
     def update(self, value: Floats, seen: Bools) -> Bools:
-        """Take in one value for each series with ``seen``; True where a change is reported.
+        """(B,) True where a change is reported, after one more value (B,) of each series in ``seen`` (B,).
 
-        A change is reported when the run that began with the last reported one is over with a probability above
-        the threshold. The first value of a series is none.
+        A change is reported when the run that began with the last reported change has ended with a probability above
+        the threshold. The first value of a series is not a change.
         """
         rows = np.flatnonzero(seen)
         if not len(rows):
@@ -86,7 +86,7 @@ class ChangeDetector:
         gain = 1.0 / (self._kappa + 1)
         mean = mean + gain * (value[:, None] - mean)
         beta = beta + 0.5 * self._kappa * gain * gap_sq
-        # The longest run keeps its count: its sum of squares shrinks back to it.
+        # The longest run keeps its count of values, so its sum of squares shrinks to match.
         beta[:, -1] *= self._alpha[-1] / (self._alpha[-1] + 0.5)
         longest = grown[:, -1] > grown[:, -2]
         mean[longest, -2], beta[longest, -2] = mean[longest, -1], beta[longest, -1]
@@ -100,16 +100,16 @@ class ChangeDetector:
 
     @property
     def run_length(self) -> Ints:
-        """(B,) most probable number of values in the present run; 1 before the first value."""
+        """(B,) most probable number of values in the current run; 1 before the first value."""
         return np.asarray(self._weight.argmax(axis=1) + 1)
 
     @property
     def mean(self) -> Floats:
-        """(B,) posterior mean of the present run."""
+        """(B,) posterior mean of the current run."""
         return self._mean[np.arange(len(self._mean)), self.run_length]
 
     @property
     def std(self) -> Floats:
-        """(B,) expected standard deviation of the present run's values."""
+        """(B,) expected standard deviation of the values in the current run."""
         length = self.run_length
         return np.sqrt(self._beta[np.arange(len(self._beta)), length] / self._alpha[length])

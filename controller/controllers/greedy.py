@@ -1,8 +1,8 @@
-"""Which row promises the most utility for this frame, and what does it cost the next ones?
+"""``greedy``: the row with the highest expected utility, less a penalty for delaying the next frames.
 
-``greedy`` believes one bandwidth estimate. Its value of a row is the expected utility per frame minus a penalty for
-each frame interval by which the device or the link would be late for the next decision. The penalty is tuned; without
-it a slow head that just meets its own deadline makes the frames behind it wait and be dropped.
+It trusts one bandwidth estimate. The value of a row is the expected utility per frame minus a penalty for each capture
+period by which the device or the link would be late for the next decision. The penalty is tuned. Without it, a slow
+head that just meets its own deadline makes the frames behind it wait and be dropped.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from controller.records import Floats, Ints, SystemState
 from controller.scenario import Scenario
 from controller.utility import Utility
 
-#: Utility lost per frame interval of delay. Any value up to 0.8 does equally well on the built-in traces, where a
-#: deadline is rarely longer than a frame interval; it matters where deadlines are long.
+#: Utility lost per capture period of delay. Any value up to 0.8 does equally well on the built-in traces, where a
+#: deadline is rarely longer than a capture period; it matters where deadlines are long.
 DEFAULT_PENALTY = 0.2
 
 
 class Greedy(Memoryless):
-    """Maximises predicted utility under the estimator."""
+    """Maximises the value of the candidate under the bandwidth estimate."""
 
     name = "greedy"
 
@@ -34,32 +34,35 @@ class Greedy(Memoryless):
         self._penalty = penalty
 
     def decide(self, state: SystemState) -> Ints:
-        seen = expectation(self._costs, state, self._estimator)
-        return np.asarray(value(self._costs, state, self._utility, seen, self._penalty).argmax(axis=1))
+        expected = expectation(self._costs, state, self._estimator)
+        value = candidate_value(self._costs, state, self._utility, expected, self._penalty)
+        return np.asarray(value.argmax(axis=1))
 
 
-def value(costs: CostTable, state: SystemState, utility: Utility, seen: Expectation, penalty: float) -> Floats:
-    """(B, C) what each candidate is worth, its cost to the next frames included."""
-    return expected_utility(costs, state, utility, seen) - penalty * delay_frac(costs, state, seen)
+def candidate_value(
+    costs: CostTable, state: SystemState, utility: Utility, expected: Expectation, penalty: float
+) -> Floats:
+    """(B, C) expected utility per frame, less ``penalty`` per capture period of delay of the next decision."""
+    return expected_utility(costs, state, utility, expected) - penalty * delay_frac(costs, state, expected)
 
 
-#: Conditions that stand for "anything": half-decades around 1 Mbit/s, devices around that of the default scenario.
+#: Typical conditions: half-decades around 1 Mbit/s, and devices around that of the default scenario, by factors.
 _TYPICAL_BPS = (1e5, 3e5, 1e6, 3e6, 1e7)
-_TYPICAL_PACE = (0.5, 1.0, 2.0, 4.0)
+_TYPICAL_SLOWDOWN = (0.5, 1.0, 2.0, 4.0)
 
 
 def typical_row(costs: CostTable, utility: Utility) -> int:
-    """The row of the highest mean value over typical uplinks and devices: ``static-best``, untuned."""
+    """The row with the highest mean value over typical uplinks and devices: ``static-best`` without tuning."""
     scenario = Scenario()
-    bps, pace = (axis.ravel() for axis in np.meshgrid(_TYPICAL_BPS, _TYPICAL_PACE))
+    bps, slowdown = (axis.ravel() for axis in np.meshgrid(_TYPICAL_BPS, _TYPICAL_SLOWDOWN))
     everywhere = np.ones(len(bps))
     state = idle_state(
         deadline_s=scenario.deadline_s * everywhere,
         capture_period_s=everywhere / scenario.fps,
-        device_slowdown=scenario.device_slowdown * pace,
+        device_slowdown=scenario.device_slowdown * slowdown,
         mec_slowdown=scenario.mec_slowdown * everywhere,
         mec_wait_s=scenario.rtt_s * everywhere,
         uplink_bps=bps,
     )
-    seen = expectation(costs, state, Estimator())
-    return int(value(costs, state, utility, seen, DEFAULT_PENALTY).mean(axis=0).argmax())
+    expected = expectation(costs, state, Estimator())
+    return int(candidate_value(costs, state, utility, expected, DEFAULT_PENALTY).mean(axis=0).argmax())

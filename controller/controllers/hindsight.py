@@ -1,14 +1,14 @@
-"""What would a controller do that knows how long each candidate will really take?
+"""``hindsight``: the greedy controller that knows how long each candidate will take.
 
-The upper bound that other controllers are measured against. It reads ``SystemState.true_latency_s``, which only the
-twin can fill, so it needs no estimate; like ``greedy`` it pays for the delay it would cause to the next frames.
+Other controllers are measured against it as an upper bound. It reads ``SystemState.true_latency_s``, which only the
+twin fills, so it needs no bandwidth estimate. Like ``greedy`` it pays for the delay that it causes to the next frames.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from controller.controllers.greedy import value
+from controller.controllers.greedy import candidate_value
 from controller.controllers.simple import Memoryless
 from controller.costs import CostTable
 from controller.errors import UsageError
@@ -16,7 +16,7 @@ from controller.predict.expectation import Expectation, due_s, is_rescued, mec_s
 from controller.records import Floats, Ints, SystemState
 from controller.utility import Utility
 
-#: Utility lost per frame interval of delay. Tuned per episode it gains less than 0.0003 on the built-in traces.
+#: Utility lost per capture period of delay. Tuning it per episode gains less than 0.0003 on the built-in traces.
 DEFAULT_PENALTY = 0.02
 
 
@@ -31,14 +31,15 @@ class Hindsight(Memoryless):
         self._penalty = penalty
 
     def decide(self, state: SystemState) -> Ints:
-        seen = known_outcome(self._costs, state)
-        return np.asarray(value(self._costs, state, self._utility, seen, self._penalty).argmax(axis=1))
+        known = known_outcome(self._costs, state)
+        value = candidate_value(self._costs, state, self._utility, known, self._penalty)
+        return np.asarray(value.argmax(axis=1))
 
 
 def known_outcome(costs: CostTable, state: SystemState) -> Expectation:
-    """The expectation without any estimate of the uplink. UsageError outside the twin."""
+    """The Expectation from true latencies instead of estimates. UsageError outside the twin."""
     if state.true_latency_s is None:
-        raise UsageError("hindsight needs the future; it runs in the twin only, choose another controller here")
+        raise UsageError("controller hindsight runs in the twin only: got no true latencies; choose another one")
     total = state.true_latency_s  # infinite where the request would meet a dead link
     head = costs.head_s * _true_slowdown(costs, state)[:, None]
     rescued = is_rescued(costs, state, head)
@@ -49,9 +50,9 @@ def known_outcome(costs: CostTable, state: SystemState) -> Expectation:
 
 
 def _true_slowdown(costs: CostTable, state: SystemState) -> Floats:
-    """(B,) device time / profiled time right now, which the device-only rows give away.
+    """(B,) true device time / profiled time at this moment, from the true latencies of the device-only rows.
 
-    The least of them: a fallback that preempts the head makes some of them look slower than the device is.
+    The least over the rows, because a fallback that preempts the head makes some rows look slower than the device is.
     """
     assert state.true_latency_s is not None
     rows = costs.local_frontier

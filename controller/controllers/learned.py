@@ -1,9 +1,9 @@
-"""How does the frozen policy decide? A numpy forward pass that scores every candidate.
+"""``ppo``: the learned policy, frozen, as a numpy forward pass that scores every candidate.
 
 ``score_c = w3 . relu(W2 relu(Wf features_c + Wc context + b1) + b2) + v . features_c``
 
-The weights are shared by all candidates, so their number and order do not matter. The linear term ``v`` lets training
-start from the greedy rule, instead of from noise. No bias is needed at the end: a constant moves no argmax.
+All candidates share the weights, so their number and order do not matter. The linear term ``v`` lets training start
+from the greedy rule instead of from noise. The end has no bias, because a constant does not change the argmax.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controller.features.formula import FEATURE_SCHEMA, Float32s
-from controller.records import Ints
+from controller.controllers.simple import Memoryless
+from controller.features.fast import Features
+from controller.features.schema import FEATURE_SCHEMA
+from controller.records import Float32s, Ints, SystemState
 
 
 @dataclass(frozen=True)
@@ -62,3 +64,16 @@ class FrozenPolicy:
     def decide(self, context: Float32s, candidates: Float32s) -> Ints:
         """(B,) row of the best score."""
         return np.asarray(self.scores(context, candidates).argmax(axis=1))
+
+
+class Policy(Memoryless):
+    """``ppo``: the frozen policy scores every candidate."""
+
+    name = "ppo"
+
+    def __init__(self, policy: FrozenPolicy, features: Features) -> None:
+        self._policy = policy
+        self._features = features
+
+    def decide(self, state: SystemState) -> Ints:
+        return self._policy.decide(*self._features.of(state))

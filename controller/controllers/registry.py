@@ -1,19 +1,18 @@
-"""Which controllers are there, and how is one made from its name and a plain mapping of tunables?
+"""The registry of controllers: their names, their tunables, and a constructor by name.
 
-Tunables are JSON-able. Every key below is optional; a key that a controller does not know is an error.
+Tunables are plain JSON values. Every key below is optional; a key that a controller does not have is an error.
 
 ``kind window margin recovery_s headroom_frac``
-    The bandwidth estimate and what to keep free, see ``controller.predict.estimators.Estimator``.
+    The bandwidth estimate and the time to keep free, see ``controller.predict.estimators.Estimator``.
 ``keep_pace``
-    True: only what is quick enough to be chosen for every frame counts as fitting.
+    True: only rows that are fast enough to be chosen for every frame count as in time.
 ``penalty``
-    Utility lost per frame interval of delay caused to the next frames.
+    Utility lost per capture period of delay of the next frames.
 ``decision``
-    The one decision of ``static-best``, as a mapping of all fields of ``controller.records.Decision``.
+    The decision of ``static-best``, as a mapping of all fields of ``controller.records.Decision``.
 ``hazard threshold latency_weight states``
     Change-point detection, reward and bandwidth states of ``edgent-dynamic``, see
-    ``controller.controllers.edgent.MapTuning``
-    and ``controller.controllers.bandwidth_states``.
+    ``controller.controllers.edgent.MapTuning`` and ``controller.controllers.bandwidth_states``.
 """
 
 from __future__ import annotations
@@ -30,10 +29,9 @@ from controller.controllers.edgent import EdgentDynamic, MapTuning
 from controller.controllers.greedy import DEFAULT_PENALTY, Greedy, typical_row
 from controller.controllers.hindsight import DEFAULT_PENALTY as HINDSIGHT_PENALTY
 from controller.controllers.hindsight import Hindsight
-from controller.controllers.learned import FrozenPolicy
+from controller.controllers.learned import FrozenPolicy, Policy
 from controller.controllers.simple import (
     FixedRow,
-    Memoryless,
     MostAccurate,
     Neurosurgeon,
     Random,
@@ -43,9 +41,9 @@ from controller.controllers.simple import (
 )
 from controller.costs import CostTable
 from controller.errors import UsageError, unknown_name
-from controller.features.formula import Features
+from controller.features.fast import Features
 from controller.predict.estimators import Estimator, Kind
-from controller.records import Decision, Ints, SystemState
+from controller.records import Decision, Ints
 from controller.utility import Utility
 
 CONTROLLER_NAMES = (
@@ -61,6 +59,9 @@ CONTROLLER_NAMES = (
     "random",
     "hindsight",
 )
+
+#: Names of the learned controller, and of the upper bound, which knows the future.
+LEARNED, BOUND = "ppo", "hindsight"
 
 _ESTIMATOR_KEYS = tuple(field.name for field in fields(Estimator))
 _MAP_KEYS = tuple(field.name for field in fields(MapTuning))
@@ -82,7 +83,7 @@ TUNABLE_KEYS: dict[str, tuple[str, ...]] = {
 
 
 def default_tuning(name: str) -> dict[str, Any]:
-    """What the named controller uses for each tunable that has a plain default."""
+    """Default values of the named controller's tunables, without those that have no plain default."""
     known: dict[str, Any] = asdict(MapTuning()) if name == "edgent-dynamic" else asdict(Estimator())
     known |= {
         "kind": Estimator().kind.value,
@@ -92,22 +93,9 @@ def default_tuning(name: str) -> dict[str, Any]:
     return {key: known[key] for key in TUNABLE_KEYS[name] if key in known}
 
 
-class Policy(Memoryless):
-    """``ppo``: the frozen policy scores every candidate."""
-
-    name = "ppo"
-
-    def __init__(self, policy: FrozenPolicy, features: Features) -> None:
-        self._policy = policy
-        self._features = features
-
-    def decide(self, state: SystemState) -> Ints:
-        return self._policy.decide(*self._features.of(state))
-
-
 @dataclass(frozen=True)
 class Parts:
-    """What a controller may be made of."""
+    """Everything that the constructor of a controller may need."""
 
     costs: CostTable
     utility: Utility
@@ -142,17 +130,18 @@ def make_controller(
     policy: FrozenPolicy | None = None,
     batch: int = 1,
 ) -> Controller:
-    """The named controller over the rows of ``costs``, for states of ``batch`` rows.
+    """The named controller over the rows of ``costs``, for batches of ``batch`` states.
 
-    UsageError for an unknown name, an unknown or impossible tunable, or ``ppo`` without a policy.
+    UsageError for an unknown name, an unknown tunable or one with a bad value, or ``ppo`` without a policy.
     """
     if name not in CONTROLLER_NAMES:
         raise unknown_name("controller", name, CONTROLLER_NAMES)
     tuning = tuning or {}
     for key in tuning:
         if key not in TUNABLE_KEYS[name]:
-            known = ", ".join(TUNABLE_KEYS[name]) or "no tunable at all"
-            raise UsageError(f"{name} has no tunable {key!r}; expected {known}")
+            known = ", ".join(TUNABLE_KEYS[name])
+            expected = f"some of: {known}" if known else "no keys, because it has no tunables"
+            raise UsageError(f"tuning of {name}: got unknown key {key!r}; expected {expected}")
     try:
         return _MAKERS[name](Parts(costs, utility, default_tuning(name) | dict(tuning), seed, policy, batch))
     except TypeError as error:
@@ -161,7 +150,7 @@ def make_controller(
 
 def _ppo(parts: Parts) -> Controller:
     if parts.policy is None:
-        raise UsageError("controller ppo has no policy; give one with --policy FILE (`mecpilot export` writes it)")
+        raise UsageError("controller ppo: got no policy; give one with --policy FILE (`mecpilot export` writes it)")
     return Policy(parts.policy, Features(parts.costs, parts.utility))
 
 
@@ -209,5 +198,5 @@ _MAKERS: dict[str, Callable[[Parts], Controller]] = {
 
 
 def decision_tuning(costs: CostTable, row: int) -> dict[str, Any]:
-    """The tuning that makes ``static-best`` take the given row."""
+    """The tuning with which ``static-best`` takes the given row."""
     return {"decision": asdict(costs.space.decisions[row])}

@@ -1,7 +1,7 @@
-"""The simple strategies of the field: device-only, MEC-only, compressed offload, one fixed row, Neurosurgeon, random.
+"""The simple controllers: device-only, MEC-only, compressed offload, one fixed row, Edgent, Neurosurgeon, random.
 
-None of them remembers anything. Each prepares what only depends on the cost table and then decides a batch with a
-few array operations.
+All of them are without memory. Each prepares what depends on the cost table alone, and then decides a batch with a few
+array operations.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from controller.predict.expectation import delay_frac, expectation, keeps_pace
 from controller.predict.latency import predict
 from controller.records import Bools, Ints, SystemState
 
-#: Codecs that lose no more accuracy than this send the same thing, for a strategy that knows one network only.
+#: Rows of one network whose accuracies differ by at most this count as the same configuration.
 SAME_ACCURACY = 0.005
-#: Decides between equal latencies and nothing else.
+#: Weight of a second criterion that decides between equal latencies only.
 TIE_S = 1e-9
 
 
 class Memoryless:
-    """A controller that has nothing to forget."""
+    """A controller without memory."""
 
     def reset(self, rows: Bools) -> None:
         pass
 
 
 class FixedRow(Memoryless):
-    """``mec-only`` and ``static-best``: the same row for every frame."""
+    """``mec-only``, ``static-best`` and pinned decisions: the same row for every frame."""
 
     def __init__(self, name: str, row: int) -> None:
         self.name = name
@@ -40,13 +40,13 @@ class FixedRow(Memoryless):
 
 
 class MostAccurate(Memoryless):
-    """The most accurate configuration that some cut and codec can bring in time, by the quickest of them.
+    """The most accurate configuration that is in time, at its fastest partition point and codec.
 
-    This is Algorithm 1 of Edgent (arXiv 1806.07840): configurations (a model at a resolution up to an exit) from the
-    most accurate to the least, each at its best partition point, and the first that meets the deadline wins; if none
-    does, the fastest row is taken. ``edgent`` searches all rows, ``jpeg-offload`` the full offloads (in the encoding
-    that is quickest under way), ``device-only`` the rows without the MEC. With ``keep_pace`` a row must also be quick
-    enough to be chosen for every frame.
+    This is Algorithm 1 of Edgent (arXiv 1806.07840). It goes through the configurations (a model at a resolution up to
+    an exit branch) from the most accurate to the least, each at its best partition point. The first one that meets the
+    deadline wins; if none does, the fastest row. ``edgent`` searches all rows, ``jpeg-offload`` the full offloads,
+    ``device-only`` the rows without the MEC. With ``keep_pace`` a row must also be fast enough to be chosen for every
+    frame.
     """
 
     def __init__(self, name: str, costs: CostTable, rows: Ints, estimator: Estimator, keep_pace: bool) -> None:
@@ -58,20 +58,21 @@ class MostAccurate(Memoryless):
         self._allowed = np.isin(np.arange(len(costs)), rows)
 
     def decide(self, state: SystemState) -> Ints:
-        seen = expectation(self._costs, state, self._estimator)
-        good = seen.fits & self._allowed
+        expected = expectation(self._costs, state, self._estimator)
+        good = expected.fits & self._allowed
         if self._keep_pace:
-            good &= keeps_pace(self._costs, state, seen)
+            good &= keeps_pace(self._costs, state, expected)
         rank = np.where(good, self._rank, len(self._rank))
-        best = (rank == rank.min(axis=1, keepdims=True)) & self._allowed  # every allowed row, where none is good
-        order = seen.total_s
-        if self._costs.longest_interval > 1:  # of rows that are equally quick, the one that others wait for least
-            order = order + TIE_S * delay_frac(self._costs, state, seen)
+        best = (rank == rank.min(axis=1, keepdims=True)) & self._allowed  # every allowed row if none is good
+        order = expected.total_s
+        if self._costs.longest_stride > 1:  # of equally fast rows, the one that delays the next decision least
+            order = order + TIE_S * delay_frac(self._costs, state, expected)
         return np.asarray(np.where(best, order, np.inf).argmin(axis=1))
 
 
 class Neurosurgeon(Memoryless):
-    """The full network of the most accurate model, cut where the predicted latency is least (ASPLOS 2017)."""
+    """The full network of the most accurate model, cut where the predicted latency is least (Neurosurgeon, Kang et
+    al., ASPLOS 2017)."""
 
     name = "neurosurgeon"
 
@@ -86,7 +87,7 @@ class Neurosurgeon(Memoryless):
 
 
 class Random(Memoryless):
-    """Any legal row."""
+    """A uniformly random row."""
 
     name = "random"
 
@@ -99,54 +100,54 @@ class Random(Memoryless):
 
 
 def by_accuracy(costs: CostTable, rows: Ints) -> Ints:
-    """The rows from the most accurate to the least; among equals the smaller payload first, then the shorter head.
-
-    Accuracy is per frame that a row answers, wherever there are frames that are not run.
-    """
-    return np.asarray(rows[np.lexsort((costs.head_s[rows], costs.payload_bytes[rows], -costs.worth[rows]))])
+    """(n,) the rows sorted from most to least accurate per frame; ties by smaller payload, then shorter head."""
+    return np.asarray(
+        rows[np.lexsort((costs.head_s[rows], costs.payload_bytes[rows], -costs.accuracy_per_frame[rows]))]
+    )
 
 
 def device_only_rows(costs: CostTable) -> Ints:
+    """(n,) rows that compute everything on the device."""
     return np.flatnonzero(costs.space.device_only)
 
 
 def full_offload_rows(costs: CostTable) -> Ints:
-    """Rows that send the input itself; UsageError when the table has none."""
+    """(n,) rows that send the input itself; UsageError when the table has none."""
     rows = np.flatnonzero(costs.space.full_offload)
     if not len(rows):
-        raise UsageError("no decision of this table offloads the whole network; expected one with partition_point 0")
+        raise UsageError("got a decision table without a full offload; expected a decision with partition_point 0")
     return rows
 
 
 def raw_offload_row(costs: CostTable) -> int:
-    """The most accurate network, wholly on the MEC, with the input as little compressed as the table knows."""
+    """The most accurate network, all of it on the MEC, with the least compressed input of the table."""
     rows = full_offload_rows(costs)
     rows = same_network_rows(costs, rows, int(by_accuracy(costs, rows)[0]))
     return int(rows[costs.payload_bytes[rows].argmax()])
 
 
 def full_network_rows(costs: CostTable) -> Ints:
-    """Every cut of the most accurate network."""
+    """(n,) every partition point of the most accurate network."""
     rows = np.arange(len(costs))
     return same_network_rows(costs, rows, int(by_accuracy(costs, rows)[0]))
 
 
 def same_network_rows(costs: CostTable, rows: Ints, like: int) -> Ints:
-    """Of ``rows``, those with the model, resolution, exit and frame interval of row ``like`` that are (nearly) as
-    accurate."""
+    """Of ``rows``, those with the model, resolution, exit branch and frame stride of row ``like`` whose accuracy is at
+    most SAME_ACCURACY lower."""
 
     def network(row: int) -> tuple[str, int, int, int]:
         decision = costs.space.decisions[row]
         return decision.model, decision.resolution_px, decision.exit_branch, decision.frame_stride
 
     same = np.array([network(row) == network(like) for row in rows], dtype=np.bool_)
-    return np.asarray(rows[same & (costs.worth[rows] >= costs.worth[like] - SAME_ACCURACY)])
+    return np.asarray(rows[same & (costs.accuracy_per_frame[rows] >= costs.accuracy_per_frame[like] - SAME_ACCURACY)])
 
 
 def configuration_rank(costs: CostTable) -> Ints:
-    """(C,) 0 for the rows of the most accurate configuration, 1 for those of the next, and so on.
+    """(C,) rank of each row's configuration by accuracy: 0 for the most accurate one.
 
-    A codec that costs no more than SAME_ACCURACY does not make another configuration.
+    Rows that differ in partition point or codec, and in accuracy by at most SAME_ACCURACY, are one configuration.
     """
     rank = np.empty(len(costs), dtype=np.int64)
     left = by_accuracy(costs, np.arange(len(costs)))

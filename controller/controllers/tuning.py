@@ -1,8 +1,8 @@
-"""Which tunables serve a classical controller best? A small grid, judged by the caller.
+"""Tunes a classical controller: a small grid search over its tunables.
 
-The caller's ``evaluate`` runs a controller on the training traces and returns its mean utility, so this file knows no
-environment. Estimator and margin depend on each other and are searched together; then the tunables follow one after
-the other, each with the best values found before it, in two rounds.
+The caller's ``evaluate`` runs a controller on the training traces and returns its mean utility, so this file needs no
+environment. Estimator and margin depend on each other and are searched together. The other tunables follow one by one,
+each with the best values found so far, in two rounds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ESTIMATES = (
 )
 _MARGINS = (0.5, 0.65, 0.8, 0.9, 1.0)
 
-#: What is tried for each other tunable, in this order, twice.
+#: Values to try for each other tunable, in this order, twice.
 _GRID: dict[str, tuple[Any, ...]] = {
     "latency_weight": (1.0, 0.1, 0.01, 0.001, 0.0),
     "headroom_frac": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3),
@@ -52,14 +52,13 @@ def tune(
     batch: int = 1,
     base: Mapping[str, Any] | None = None,
 ) -> tuple[Tuning, float]:
-    """The best tuning of the named controller, every tunable named, and its score.
+    """The best tuning of the named controller, with a value for every tunable, and its score.
 
-    ``base`` is where the search starts; it also holds what is not searched, such as the ``states`` of
-    ``edgent-dynamic`` (``controller.controllers.bandwidth_states.learn_states(bank).as_tuning()``). A controller
-    without tunables is evaluated once. ``evaluate`` must give every controller the same episodes.
+    The search starts at ``base``, which also holds what is not searched, such as the ``states`` of ``edgent-dynamic``
+    (``controller.controllers.bandwidth_states.learn_states(bank).as_tuning()``). A controller without tunables is
+    evaluated once. ``evaluate`` must give every controller the same episodes.
     """
-
-    known: dict[str, float] = {}  # the second round meets many tunings again
+    known: dict[str, float] = {}  # the second round repeats many tunings
 
     def score(tuning: Tuning) -> float:
         key = repr(sorted(tuning.items()))
@@ -81,12 +80,12 @@ def tune(
 
 
 def most_tries(name: str, costs: CostTable) -> int:
-    """How often ``tune`` evaluates at most."""
+    """Upper bound on the number of evaluations by ``tune``."""
     return 1 + sum(map(len, _steps(name, costs)))
 
 
 def _steps(name: str, costs: CostTable) -> Iterable[list[Tuning]]:
-    """Groups of changes; within a group each one is tried on the best tuning so far."""
+    """Groups of changes; each change is tried on the best tuning so far."""
     keys = TUNABLE_KEYS[name]
     if "decision" in keys:
         yield [decision_tuning(costs, row) for row in range(len(costs))]

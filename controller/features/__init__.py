@@ -1,1 +1,1 @@
-"""What the policy sees of a state and of each candidate decision."""
+"""The policy's observation: features of the state and of each candidate (schema, formula, fast path)."""

@@ -1,1 +1,1 @@
-"""What will the uplink carry, and when will each candidate be answered?"""
+"""Predictions: bandwidth of the uplink, latency of each candidate, and what each candidate would achieve."""

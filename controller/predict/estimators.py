@@ -1,7 +1,7 @@
-"""Which bandwidth should a controller count on, given the samples it has seen?
+"""Bandwidth estimates from the uplink samples of a state.
 
-Pure functions from a history (B, H), newest first, to one estimate per row (B,). An ``Estimator`` names one of them
-with its window and its margins: that is what is tuned in every classical controller.
+Pure functions from a history (B, H) in bit/s, newest first, to one estimate per state (B,). An ``Estimator`` is one of
+them with its window and margins: these are tuned for every classical controller that predicts.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from controller.predict.uplink import FLOOR_BPS
 from controller.records import UPLINK_HISTORY, Floats, SystemState
 
 _LOW_PERCENTILE = 25.0
-#: An estimate is never raised by more than this, however old the newest sample is.
+#: Largest factor by which the age of the newest sample raises an estimate.
 _MAX_RECOVERY = 1_000.0
 
 
 class Kind(enum.StrEnum):
-    """How the window of samples becomes one number."""
+    """How a window of samples becomes one number."""
 
     LAST = "last"
     HARMONIC = "harmonic"
@@ -32,18 +32,18 @@ class Kind(enum.StrEnum):
 
 
 def last(history_bps: Floats, window: int) -> Floats:
-    """The newest sample, whatever the window."""
+    """The newest sample; the window is ignored."""
     return np.asarray(history_bps[:, 0])
 
 
 def harmonic_mean(history_bps: Floats, window: int) -> Floats:
-    """Mean of the time per bit: a slow sample weighs as long as it lasted."""
+    """Inverse of the mean time per bit: slow samples weigh more."""
     per_bit = 1.0 / np.maximum(history_bps[:, :window], FLOOR_BPS)
     return np.asarray(1.0 / per_bit.mean(axis=1))
 
 
 def minimum(history_bps: Floats, window: int) -> Floats:
-    """The slowest of the window."""
+    """The least sample of the window."""
     return np.asarray(history_bps[:, :window].min(axis=1))
 
 
@@ -75,8 +75,8 @@ class Estimator:
     kind: Kind = Kind.EWMA
     window: int = 3  # samples
     margin: float = 0.9  # factor on the estimate; below 1 is careful
-    recovery_s: float | None = 10.0  # the estimate doubles with each such time without a new sample; None: never
-    headroom_frac: float = 0.1  # of the remaining budget that a prediction must leave free, for what the load may do
+    recovery_s: float | None = 10.0  # without a new sample the estimate doubles once per this time; None: never
+    headroom_frac: float = 0.1  # share of the remaining budget that a prediction must leave free, for load changes
 
     def __post_init__(self) -> None:
         if not 1 <= self.window <= UPLINK_HISTORY:
@@ -85,18 +85,20 @@ class Estimator:
             raise UsageError(f"estimator margin: got {self.margin}; expected a factor above 0")
         if self.recovery_s is not None and not self.recovery_s > 0:
             raise UsageError(f"estimator recovery_s: got {self.recovery_s}; expected seconds above 0, or null")
-
         if not 0 <= self.headroom_frac < 1:
             raise UsageError(f"estimator headroom_frac: got {self.headroom_frac}; expected 0 or more, below 1")
 
     def of(self, state: SystemState) -> Floats:
-        """(B,) bit/s. Bandwidth is only seen by sending, so without hope a controller that went local stays there."""
+        """(B,) bit/s.
+
+        Only sending shows bandwidth, so without recovery a controller that went local would stay local.
+        """
         estimate = _ESTIMATE[self.kind](state.uplink_bps, self.window) * self.margin
         return estimate * recovery(state.uplink_age_s, self.recovery_s)
 
 
 def recovery(age_s: Floats, recovery_s: float | None) -> Floats:
-    """(B,) factor by which hope has raised an estimate whose newest sample is ``age_s`` old."""
+    """(B,) factor on an estimate whose newest sample is ``age_s`` (B,) old."""
     if recovery_s is None:
         return np.ones_like(age_s)
     return np.asarray(np.exp2(np.minimum(age_s / recovery_s, np.log2(_MAX_RECOVERY))))

@@ -1,42 +1,43 @@
-"""What would come of each candidate under a bandwidth estimate: in time or not, and worth how much?
+"""What each candidate would achieve under a bandwidth estimate: in time or not, with which score and utility.
 
-Latency is ``controller.predict.latency.predict``; what this file adds is the device's own rule of the game. An answer
-of the
-MEC counts only while the frame still waits for it: when a reserve before the deadline begins, the device answers
-alone (the fallback), unless its head segment was still running then. Shapes: B rows, C candidates.
+Latency comes from ``controller.predict.latency.predict``. This file adds the rule of the fallback: shortly before the
+deadline the device answers a frame alone (``fallback_at_s``), unless the frame's head segment is still running then.
+An answer of the MEC counts only until that moment. Shapes: B states, C candidates.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from controller.costs import CostTable
 from controller.predict.estimators import Estimator
 from controller.predict.latency import predict
-from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
+from controller.records import UPLINK_HISTORY, Bools, Float32s, Floats, Ints, SystemState
 from controller.timeline import GIVE_UP_DEADLINES, fallback_reserve_s
 from controller.utility import Utility
 
-#: Keeps a ratio of scores finite.
-_LEAST_SCORE = 1e-3
+#: (C,) or (B, C) scores, float64 or float32.
+Scores = TypeVar("Scores", Floats, Float32s)
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """Expectations per candidate; times count from capture unless said otherwise."""
+    """Expectations per candidate; times in seconds."""
 
     head_s: Floats  # (B, C) device time of this frame
     link_s: Floats  # (B, C) backlog and transmission after the head has ended; 0 when device-only
     transmit_s: Floats  # (B, C) own payload only
     total_s: Floats  # (B, C) capture to answer
     fits: Bools  # (B, C) predicted to be in time
-    rescued: Bools  # (B, C) if it is not, the fallback answers
+    rescued: Bools  # (B, C) if it is not in time, the fallback answers
 
 
 def expectation(costs: CostTable, state: SystemState, estimator: Estimator) -> Expectation:
-    """Expectations if the uplink kept the estimated bandwidth."""
+    """Expectations if the uplink keeps the estimated bandwidth."""
     predicted = predict(costs, state, estimator.of(state)[:, None])
     total, transmit = predicted.total_s[:, :, 0], predicted.transmit_s[:, :, 0]
     age = state.frame_age_s[:, None]
@@ -55,76 +56,89 @@ def mec_s(costs: CostTable, state: SystemState) -> Floats:
 
 
 def is_rescued(costs: CostTable, state: SystemState, head_s: Floats) -> Bools:
-    """(B, C) candidates whose head ends early enough for the fallback to step in."""
+    """(B, C) offloads whose head segment ends before the fallback would start; ``head_s`` (B, C)."""
     head_end = state.frame_age_s[:, None] + head_s
     return np.asarray(~costs.space.device_only & (head_end <= fallback_at_s(costs, state)[:, None]))
 
 
 def due_s(costs: CostTable, state: SystemState, rescued: Bools) -> Floats:
-    """(B, C) time from capture by which each candidate must have answered to count as decided."""
+    """(B, C) time from capture by which each candidate must answer to be in time; ``rescued`` (B, C)."""
     return np.where(rescued, fallback_at_s(costs, state)[:, None], state.deadline_s[:, None])
 
 
 def fallback_at_s(costs: CostTable, state: SystemState) -> Floats:
-    """(B,) time from capture at which a frame without an answer is answered locally."""
-    fastest = costs.head_s[costs.local_frontier[0]] * state.device_slowdown
-    return state.deadline_s - fallback_reserve_s(fastest)
+    """(B,) time from capture at which the device answers a frame that has no reply."""
+    return state.deadline_s - fallback_reserve_s(costs.fastest_local_s * state.device_slowdown)
 
 
-def expected_utility(costs: CostTable, state: SystemState, utility: Utility, seen: Expectation) -> Floats:
-    """(B, C) utility per frame that the decision answers.
+def expected_utility(costs: CostTable, state: SystemState, utility: Utility, expected: Expectation) -> Floats:
+    """(B, C) utility per frame that the decision is for.
 
-    Its own frame earns the candidate's accuracy if it fits, otherwise the fallback's or nothing.
+    Its own frame earns the accuracy of the candidate if that is in time, else the accuracy of the fallback, else 0.
     """
-    fallback = costs.local_frontier[0]
-    falls_back = ~seen.fits & seen.rescued
-    busy = seen.head_s + falls_back * (costs.head_s[fallback] * state.device_slowdown)[:, None]
-    score = np.where(seen.fits, costs.accuracy, costs.accuracy[fallback] * falls_back)
-    earned = score - utility.energy_weight_per_j * utility.energy_j(busy, seen.transmit_s)
-    if costs.longest_interval == 1:
+    falls_back = ~expected.fits & expected.rescued
+    busy = expected.head_s + falls_back * (costs.fastest_local_s * state.device_slowdown)[:, None]
+    score = np.where(expected.fits, costs.accuracy, costs.rescued_accuracy * falls_back)
+    earned = score - utility.energy_weight_per_j * utility.energy_j(busy, expected.transmit_s)
+    if costs.longest_stride == 1:
         return np.asarray(earned)
-    answer_s = np.where(falls_back, state.deadline_s[:, None], seen.total_s)
+    answer_s = np.where(falls_back, state.deadline_s[:, None], expected.total_s)
     skipped = skipped_score(costs, answer_s / state.capture_period_s[:, None])
-    skipped *= np.where(falls_back, costs.accuracy[fallback] / np.maximum(costs.accuracy, _LEAST_SCORE), 1.0)
-    return np.asarray((earned + skipped) / costs.interval)
+    skipped *= np.where(falls_back, costs.rescued_share, 1.0)
+    return np.asarray((earned + skipped) / costs.stride)
 
 
 def skipped_score(costs: CostTable, answer_frames: Floats) -> Floats:
-    """(B, C) expected scores, in all, of the frames that are not run, when the answer comes so many frame intervals
-    (B, C) after capture: those captured before that have the answer before, of a decision taken to be like this one."""
-    score = np.broadcast_to(costs.skipped_score, answer_frames.shape).copy()
-    for place, loss in enumerate(costs.stale_losses, start=1):
+    """(B, C) sum of the expected scores of the skipped frames, when the answer comes ``answer_frames`` (B, C) capture
+    periods after capture.
+
+    A skipped frame that is captured before the answer gets the previous answer, which is assumed to come from a
+    decision like this one.
+    """
+    return score_of_skipped(costs.skipped_score, costs.stale_losses, answer_frames)
+
+
+def score_of_skipped(in_time: Scores, stale_losses: Sequence[Scores], answer_frames: Scores) -> Scores:
+    """The formula of ``skipped_score`` in any precision.
+
+    ``in_time`` (C,) is the sum when the answer comes before the first skipped frame. ``stale_losses[i]`` (C,) is what
+    the sum loses when the answer comes after the capture of skipped frame i + 1.
+    """
+    score = np.broadcast_to(in_time, answer_frames.shape).copy()
+    for place, loss in enumerate(stale_losses, start=1):
         score -= loss * (answer_frames > place)
     return score
 
 
-def expected_streaming(costs: CostTable, state: SystemState, seen: Expectation) -> Floats:
-    """(B, C) streaming accuracy if every frame were decided like this one; a fallback comes at the deadline."""
+def expected_streaming(costs: CostTable, state: SystemState, expected: Expectation) -> Floats:
+    """(B, C) streaming accuracy if every frame is decided like this one; a fallback answers at the deadline."""
     deadline = state.deadline_s[:, None]
-    answer_s = np.where(~seen.fits & seen.rescued, deadline, np.minimum(seen.total_s, GIVE_UP_DEADLINES * deadline))
+    answer_s = np.where(
+        ~expected.fits & expected.rescued, deadline, np.minimum(expected.total_s, GIVE_UP_DEADLINES * deadline)
+    )
     return streaming_at(costs, np.arange(len(costs)), answer_s / state.capture_period_s[:, None])
 
 
 def streaming_at(costs: CostTable, rows: Ints, answer_frames: Floats) -> Floats:
-    """Streaming accuracy if every frame were decided like ``rows``, and answered so many frame intervals after capture;
-    the two are broadcast against each other."""
-    table = costs.streaming_worth
+    """Streaming accuracy if every frame is decided like ``rows`` and answered ``answer_frames`` capture periods after
+    capture; the shapes of the two broadcast."""
+    table = costs.streaming_accuracy
     lag = np.ceil(answer_frames).astype(np.int64).clip(1, len(table) - 1)
     return np.asarray(table[lag, rows])
 
 
-def delay_frac(costs: CostTable, state: SystemState, seen: Expectation) -> Floats:
-    """(B, C) by how many frames the device and the link would be late for the next decision, per frame until then."""
-    interval = state.capture_period_s[:, None] * costs.interval
-    device = np.maximum(state.frame_age_s[:, None] + seen.head_s - interval, 0.0)
-    link = np.maximum(seen.link_s - interval, 0.0)
-    return np.asarray((device + link) / interval)
+def delay_frac(costs: CostTable, state: SystemState, expected: Expectation) -> Floats:
+    """(B, C) delay of the next decision by device and link, in frames per frame that this decision is for."""
+    period = state.capture_period_s[:, None] * costs.stride
+    device = np.maximum(state.frame_age_s[:, None] + expected.head_s - period, 0.0)
+    link = np.maximum(expected.link_s - period, 0.0)
+    return np.asarray((device + link) / period)
 
 
-def keeps_pace(costs: CostTable, state: SystemState, seen: Expectation) -> Bools:
-    """(B, C) candidates that could be chosen at every decision without a queue building up."""
-    interval = state.capture_period_s[:, None] * costs.interval
-    return np.asarray((seen.head_s <= interval) & (seen.transmit_s <= interval))
+def keeps_pace(costs: CostTable, state: SystemState, expected: Expectation) -> Bools:
+    """(B, C) candidates that can be chosen at every decision without a growing queue."""
+    period = state.capture_period_s[:, None] * costs.stride
+    return np.asarray((expected.head_s <= period) & (expected.transmit_s <= period))
 
 
 def idle_state(
@@ -136,8 +150,10 @@ def idle_state(
     mec_wait_s: Floats,
     uplink_bps: Floats,
 ) -> SystemState:
-    """A state (B,) to plan with: the given conditions, nothing queued, nothing on the link. ``mec_wait_s`` is the
-    round trip with the MEC's queue; ``uplink_bps`` fills the history."""
+    """A state (B,) to plan with: the given conditions, no frame queued, no byte on the link.
+
+    ``mec_wait_s`` is the round trip plus the MEC's queue; ``uplink_bps`` fills the history.
+    """
     none, no_frames = np.zeros(len(deadline_s)), np.zeros(len(deadline_s), dtype=np.int64)
     return SystemState(
         deadline_s=deadline_s,

@@ -1,9 +1,9 @@
-"""How long will a layer take that was never measured? Edgent's regressions, one per layer kind (Li et al., 2019).
+"""Predicted latency of layers that were never measured: Edgent's regressions, one per layer kind (Li et al., 2019).
 
-Latency of a layer = intercept + coefficients . regressors, which ones depends on the kind. All terms are fitted
-non-negative: a layer that takes less than no time, or a larger one that is quicker, is measurement noise. Residuals are
-relative to the measured time, because layers of one kind span two orders of magnitude and their noise is
-proportional; with absolute ones the largest layers alone would decide.
+Latency of a layer = intercept + coefficients . regressors; the kind says which regressors. All terms are fitted
+non-negative: a negative time, or a larger layer that is faster, is measurement noise. Residuals are relative to the
+measured time, because layers of one kind span two orders of magnitude and their noise is proportional. With absolute
+residuals the largest layers alone would decide.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class LayerModel:
 
     intercept_s: float
     coefficients_s: tuple[float, ...]
-    samples: int  # it was fitted on
+    samples: int  # number of measurements in the fit
 
     def predict_s(self, regressors: Sequence[float]) -> float:
         """Latency of one layer of this kind."""
@@ -42,7 +42,7 @@ class LayerModel:
 
 @dataclass(frozen=True, slots=True)
 class PredictionError:
-    """How far predictions lie from measurements."""
+    """Distance of predictions from measurements."""
 
     mape_frac: float  # mean of |predicted - measured| / measured
     rmse_s: float
@@ -50,7 +50,7 @@ class PredictionError:
 
 
 def fit_layers(samples: Iterable[LayerSample]) -> dict[str, LayerModel]:
-    """One non-negative regression per kind that occurs in the samples."""
+    """One non-negative regression per layer kind of the samples; UsageError for times that are not above 0."""
     by_kind: dict[str, list[LayerSample]] = defaultdict(list)
     for sample in samples:
         by_kind[sample.kind].append(sample)
@@ -62,7 +62,7 @@ def _fit_kind(kind: str, samples: list[LayerSample]) -> LayerModel:
 
     measured_s = np.array([sample.measured_s for sample in samples])
     if (measured_s <= 0).any() or len({len(sample.regressors) for sample in samples}) != 1:
-        raise UsageError(f"samples of layer kind {kind!r}: expected times above 0 and equally many regressors")
+        raise UsageError(f"samples of layer kind {kind!r}: expected times above 0 and the same number of regressors")
     design = np.array([(1.0, *sample.regressors) for sample in samples])
     scale = np.maximum(np.abs(design).max(axis=0), 1e-12)  # columns span eight orders of magnitude
     fitted, _ = nnls(design / scale / measured_s[:, None], np.ones(len(samples)))
@@ -71,7 +71,7 @@ def _fit_kind(kind: str, samples: list[LayerSample]) -> LayerModel:
 
 
 def predict_layers_s(models: Mapping[str, LayerModel], layers: Iterable[tuple[str, Sequence[float]]]) -> float:
-    """Sum over layers that run one after another, each given by kind and regressors."""
+    """Sum over layers (kind, regressors) that run one after another; UsageError for a kind without regression."""
     total = 0.0
     for kind, regressors in layers:
         if kind not in models:
@@ -81,9 +81,9 @@ def predict_layers_s(models: Mapping[str, LayerModel], layers: Iterable[tuple[st
 
 
 def prediction_error(predicted_s: Floats, measured_s: Floats) -> PredictionError:
-    """MAPE and RMSE over (n,) pairs."""
+    """MAPE and RMSE over (n,) pairs; UsageError without any."""
     if not len(measured_s):
-        raise UsageError("a prediction error over no measurement; expected at least one")
+        raise UsageError("prediction error: got no measurement; expected at least one")
     error = np.asarray(predicted_s) - np.asarray(measured_s)
     return PredictionError(
         float(np.mean(np.abs(error) / measured_s)), float(np.sqrt(np.mean(error**2))), len(measured_s)

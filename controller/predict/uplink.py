@@ -1,8 +1,8 @@
-"""When does a payload that starts at time t finish crossing the uplink?
+"""Bandwidth traces, and when a payload that starts at time t has crossed the uplink.
 
-A trace is a piecewise constant bandwidth. Its running integral says how many bits can have crossed by t; a
-transfer finishes where the integral has grown by its size. The twin, the user-space shaper and the hindsight
-controller all call this one function.
+A trace is a piecewise constant bandwidth. Its running integral is the number of bits that can have crossed by time t.
+A transfer ends where the integral has grown by its size. The twin and the user-space shaper both call
+``TraceBank.finish_s``.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 from controller.errors import UsageError
 from controller.records import Floats, Ints
 
-#: A dead link still trickles, so that the integral is strictly increasing and every transfer ends.
+#: Least bandwidth of a dead link, so that the integral is strictly increasing and every transfer ends.
 FLOOR_BPS = 1_000.0
 
 
 @dataclass(frozen=True)
 class Trace:
-    """``uplink_bps[i]`` holds from ``t_s[i]`` to ``t_s[i + 1]``; the last value lasts ``last_step_s``."""
+    """``uplink_bps[i]`` holds from ``t_s[i]`` to ``t_s[i + 1]``; the last value holds for ``last_step_s``."""
 
     name: str
     t_s: Floats  # (n,) from 0, strictly increasing
@@ -30,7 +30,7 @@ class Trace:
 
     def __post_init__(self) -> None:
         if self.t_s.ndim != 1 or self.t_s.shape != self.uplink_bps.shape or not len(self.t_s):
-            raise UsageError(f"trace {self.name}: expected as many times as values, and at least one")
+            raise UsageError(f"trace {self.name}: expected one time per value, and at least one value")
         if not (np.isfinite(self.t_s).all() and np.isfinite(self.uplink_bps).all()):
             raise UsageError(f"trace {self.name}: a value is not finite; expected numbers")
         if (np.diff(self.t_s) <= 0).any() or self.t_s[0] != 0 or (self.uplink_bps < 0).any():
@@ -46,12 +46,12 @@ class Trace:
 class TraceBank:
     """Several traces end to end, so that one vectorised look-up serves a batch of different traces.
 
-    A trace repeats from its beginning when time runs past its end.
+    A trace starts over when time passes its end.
     """
 
     def __init__(self, traces: Sequence[Trace]) -> None:
         if not traces:
-            raise UsageError("no trace was given; expected at least one")
+            raise UsageError("got no trace; expected at least one")
         self.traces = tuple(traces)
         steps = [np.append(np.diff(trace.t_s), trace.last_step_s) for trace in traces]
         bits = [np.maximum(t.uplink_bps, FLOOR_BPS) * step for t, step in zip(traces, steps, strict=True)]
@@ -62,7 +62,7 @@ class TraceBank:
         self._start_t, self._start_bits = self._edge_t[first], self._edge_bits[first]
         self.total_bits = self._edge_bits[ends] - self._start_bits
         self.duration_s = self._edge_t[ends] - self._start_t
-        # What _interpolate needs of each direction: edges between steps, where each step starts, and its slope.
+        # Tables of _interpolate for both directions: inner edges, starts, values at the starts, slopes.
         t, bits_at = self._edge_t, self._edge_bits
         self._bits_of_t = (t[1:-1], t[:-1], bits_at[:-1], np.diff(bits_at) / np.diff(t))
         self._t_of_bits = (bits_at[1:-1], bits_at[:-1], t[:-1], np.diff(t) / np.diff(bits_at))
@@ -71,12 +71,12 @@ class TraceBank:
         return len(self.traces)
 
     def rate_bps(self, trace: Ints, t_s: Floats) -> Floats:
-        """Bandwidth of the given traces at the given times."""
+        """(B,) bit/s of the traces with these indices (B,) at the times (B,)."""
         inner, _, _, rate = self._bits_of_t
         return np.asarray(rate[inner.searchsorted(self._start_t[trace] + np.mod(t_s, self.duration_s[trace]), "right")])
 
     def finish_s(self, trace: Ints, start_s: Floats, bits: Floats) -> Floats:
-        """Time at which ``bits`` that start at ``start_s`` have crossed. Shapes broadcast together."""
+        """Time at which ``bits`` that start at ``start_s`` have crossed; the shapes broadcast."""
         duration, total = self.duration_s[trace], self.total_bits[trace]
         base_t, base_bits = self._start_t[trace], self._start_bits[trace]
         laps = np.floor(start_s / duration)
@@ -88,7 +88,7 @@ class TraceBank:
 
 
 def _interpolate(table: tuple[Floats, Floats, Floats, Floats], value: Floats) -> Floats:
-    """Piecewise linear map. Times are looked up once per frame and environment, so slopes are kept ready."""
+    """Piecewise linear map. It runs for every frame of every environment, so its slopes are computed beforehand."""
     inner, start, base, slope = table
     step = inner.searchsorted(value, side="right")
     return np.asarray(base[step] + (value - start[step]) * slope[step])

@@ -14,8 +14,10 @@ import numpy as np
 
 from controller.records import UPLINK_HISTORY, Bools, Floats, Ints
 from controller.timeline import (
+    HEARTBEAT_S,
     PROBE_BYTES,
     SAMPLE_AGE_S,
+    SILENCE_S,
     SLOWDOWN_ALPHA,
     probe_bytes,
     smooth,
@@ -25,11 +27,10 @@ from envs.twin.conditions import Conditions
 from envs.twin.request import DecisionPoint, RequestTimes
 from envs.twin.state import SAMPLES_KEPT, ZERO, LastRequest, Sample, TwinState, filled, select
 from envs.twin.tables import TwinTables
-from runtime.protocol import device_session
 
 #: After so long a silence the session takes the link for down; it looks with every heartbeat.
-SILENCE_S = device_session.SILENCE_S + device_session.HEARTBEAT_S / 2
-_SILENCE_S, _SAMPLE_AGE_S, _ALPHA = np.array(SILENCE_S), np.array(SAMPLE_AGE_S), np.array(SLOWDOWN_ALPHA)
+NOTICED_SILENCE_S = SILENCE_S + HEARTBEAT_S / 2
+_SILENCE_S, _SAMPLE_AGE_S, _ALPHA = np.array(NOTICED_SILENCE_S), np.array(SAMPLE_AGE_S), np.array(SLOWDOWN_ALPHA)
 _SAMPLE_MASK = np.array(SAMPLES_KEPT - 1)
 #: More probes than these, one after another, are not followed: longer than most episodes.
 _MOST_PROBES = 64
@@ -126,7 +127,7 @@ def meet_mec(rules: TwinTables, conditions: Conditions, world: TwinState) -> Twi
     if not len(rows):
         return world._replace(samples=samples)
     begin, crossed = _probed(rules, conditions, rows, heard[rows])
-    samples[Sample.AT_S, :, rows] = samples[Sample.REPLY_S, :, rows] = -SILENCE_S
+    samples[Sample.AT_S, :, rows] = samples[Sample.REPLY_S, :, rows] = -NOTICED_SILENCE_S
     first = np.full(len(rows), UPLINK_HISTORY - 1)
     _tell_probe(rules, conditions, samples, rows, first, begin, crossed)
     # The history behind the first sample is that sample; until it comes, `observe` shows that there is none.

@@ -15,10 +15,9 @@ import numpy as np
 
 from controller.predict.uplink import FLOOR_BPS
 from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
-from controller.timeline import MAX_UNANSWERED, believed_frac, slowdown_now
+from controller.timeline import HEARTBEAT_S, MAX_UNANSWERED, believed_frac, slowdown_now
 from envs.twin.conditions import Conditions
 from envs.twin.tables import TwinTables
-from runtime.protocol.device_session import HEARTBEAT_S
 
 #: Remembered uplink samples: those of the history, and those still to come; a power of two.
 SAMPLES_KEPT = 16
@@ -136,7 +135,7 @@ def new_world(rules: TwinTables, conditions: Conditions) -> TwinState:
 
 def _no_answers(rules: TwinTables, batch: int) -> Floats:
     # One for each request in flight and for each fallback that waits for another: the newest that is out is among them.
-    kept = 2 * rules.max_in_flight + 1 if rules.longest_interval > 1 else 0
+    kept = 2 * rules.max_in_flight + 1 if rules.longest_stride > 1 else 0
     answers = np.zeros((RecentAnswers.COUNT, kept, batch))
     answers[RecentAnswers.OUT_S] = np.inf
     return answers

@@ -73,7 +73,7 @@ def transition(
     uplink = send(rules, conditions, world, moment, flight, answer.sent)
     answers, skipped = world.answers, nothing_skipped(len(rows))
     first = world.frame + ONE
-    if rules.longest_interval > 1:
+    if rules.longest_stride > 1:
         first = world.frame + _interval(rules, conditions, world, flight, answer, slowdown, taken)
         answers = with_answer(world, answer)
         skipped = skip(rules, conditions, world, answers, first)
@@ -302,7 +302,7 @@ def _record(
     transmit = (flight.crossed_s - flight.begin_s) * answer.sent
     energy = rules.utility.energy_j(flight.head_s + answer.fallback_busy_s, transmit)
     reward = rules.utility.of(quality, answer.on_time, energy, following.dropped)
-    if rules.longest_interval > 1:
+    if rules.longest_stride > 1:
         reward += skipped.score
     return StepRecord(
         frame=world.frame,

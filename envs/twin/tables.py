@@ -82,7 +82,7 @@ class TwinTables:
     offload: Bools  # (C,)
     accuracy: Floats  # (C,)
     interval: Ints  # (C,) frames until the next decision
-    longest_interval: int
+    longest_stride: int
     score_start: Ints  # (C,) where the row's variant starts in ``score``
     score: NDArray[np.float32]  # (V * S,)
     samples: Ints  # () S
@@ -137,7 +137,7 @@ def make_rules(
         offload=~space.device_only,
         accuracy=costs.accuracy,
         interval=space.frame_stride,
-        longest_interval=costs.longest_interval,
+        longest_stride=costs.longest_stride,
         score_start=space.variant * samples,
         score=score,
         samples=np.array(samples),
@@ -173,7 +173,7 @@ def _payloads(costs: CostTable, recorded: RecordedAnswers) -> tuple[Floats, Floa
 
 def _aged(costs: CostTable, recorded: RecordedAnswers, score: NDArray[np.float32]) -> dict[str, Any]:
     """The tables of ageing answers; UsageError when frames may be skipped and nothing says what that costs."""
-    if costs.longest_interval == 1:
+    if costs.longest_stride == 1:
         return {"aged_score": score[None], "aged_accuracy": costs.accuracy[None]}
     lagged = recorded.lagged
     if lagged is None:

@@ -10,7 +10,6 @@ from controller.controllers.registry import CONTROLLER_NAMES, make_controller
 from controller.controllers.simple import FixedRow
 from controller.costs import CostTable
 from controller.errors import UsageError, unknown_name
-from controller.records import Decision
 from controller.utility import Utility
 from runtime.bundles.bundle import Bundle
 from runtime.cli.device_options import DeviceOptions
@@ -56,15 +55,6 @@ def rows_in_use(costs: CostTable, pilot: Controller) -> list[int]:
     return list(range(len(costs)))
 
 
-def default_decision(costs: CostTable) -> Decision:
-    """The most accurate model's last exit at the largest resolution, all of it on the MEC, fed with the raw image."""
-    space = costs.space
-    raw = [row for row, d in enumerate(space.decisions) if d.partition_point == 0 and d.payload == "raw"]
-    largest = max(space.decisions[row].resolution_px for row in raw)
-    fullest = [row for row in raw if space.decisions[row].resolution_px == largest]
-    return space.decisions[max(fullest, key=lambda row: (costs.accuracy[row], space.decisions[row].exit_branch))]
-
-
 def pinned_row(costs: CostTable, decision: str) -> int:
     """Row of the decision that a JSON object names, as far as it names it."""
     try:
@@ -73,7 +63,7 @@ def pinned_row(costs: CostTable, decision: str) -> int:
         raise UsageError(f"--decision {decision!r} is not JSON ({error.msg}); expected an object") from None
     if not isinstance(wanted, dict):
         raise UsageError(f'--decision {decision!r}; expected a JSON object such as {{"partition_point": 2}}')
-    return costs.space.pin(wanted, default_decision(costs))
+    return costs.space.pin(wanted, costs.default_decision)
 
 
 def provenance_of(bundle: Bundle, name: str, options: DeviceOptions) -> Provenance:

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from controller.controllers.learned import FrozenPolicy
 from controller.errors import UsageError
-from controller.features.formula import FEATURE_SCHEMA
+from controller.features.schema import FEATURE_SCHEMA
 from runtime.files.atomic import write_whole
 from runtime.files.provenance import GIVEN, SHIPPED, Used, used
 from runtime.files.shipped import shipped_dir

@@ -13,12 +13,12 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from controller.controllers.shortlist import shortlist
 from controller.costs import CostTable
 from controller.errors import FailureError, UsageError
 from controller.predict.regression import LayerModel, PredictionError
 from controller.records import Decision, Floats
 from controller.scenario import ScenarioRange
-from controller.shortlist import shortlist
 from controller.space import NO_PAYLOAD
 from runtime.bundles.bundle import Bundle
 from runtime.files.atomic import write_whole

@@ -27,13 +27,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from controller.errors import RemoteProtocolError
+from controller.timeline import HEARTBEAT_S, SILENCE_S
 from runtime.protocol import wire
 from runtime.protocol.conduct import Conduct
 from runtime.protocol.old_wire import OLD_VERSIONS, old_hello
 from runtime.protocol.wire import Buffer
 
-HEARTBEAT_S = 0.25
-SILENCE_S = 3 * HEARTBEAT_S
 #: Interval between new connections while no MEC answers.
 RETRY_S = 0.75
 REFUSED_RETRY_S = 2.0

@@ -10,7 +10,7 @@ from support.twins import traces
 
 from agents.learn.branches import branch_values
 from controller.controllers.learned import FrozenPolicy
-from controller.features.formula import Features
+from controller.features.fast import Features
 from controller.records import Floats, Ints
 from controller.scenario import ScenarioRange
 from controller.streaming import Answers

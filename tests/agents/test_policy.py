@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 
 from agents.learn.policy import CandidatePolicy
-from controller.features.formula import FEATURE_SCHEMA
+from controller.features.schema import FEATURE_SCHEMA
 from envs.env import observation_space
 
 CANDIDATES = 24

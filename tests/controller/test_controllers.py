@@ -34,7 +34,7 @@ from controller.controllers.registry import CONTROLLER_NAMES, TUNABLE_KEYS, make
 from controller.controllers.tuning import tune
 from controller.costs import CostTable
 from controller.errors import UsageError
-from controller.features.formula import FEATURE_SCHEMA
+from controller.features.schema import FEATURE_SCHEMA
 from controller.predict.estimators import Estimator, Kind
 from controller.predict.uplink import Trace, TraceBank
 from controller.records import UPLINK_HISTORY, Decision, SystemState
@@ -377,7 +377,7 @@ def test_an_unknown_controller_is_refused_with_the_known_ones():
 
 @pytest.mark.parametrize("name", CONTROLLER_NAMES)
 def test_an_unknown_tunable_is_refused(name):
-    with pytest.raises(UsageError, match=f"{name} has no tunable 'marign'"):
+    with pytest.raises(UsageError, match=f"tuning of {name}: got unknown key 'marign'"):
         _make(name, {"marign": 0.9})
 
 

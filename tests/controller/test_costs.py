@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from support.synthetic import make_state
 
+from controller.controllers.shortlist import shortlist
 from controller.costs import CostTable
 from controller.predict.latency import predict
 from controller.records import Decision
 from controller.scenario import ScenarioRange
-from controller.shortlist import shortlist
 from controller.space import NO_PAYLOAD, DecisionSpace
 
 

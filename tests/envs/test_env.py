@@ -16,7 +16,8 @@ from support.twins import make_twin, recorded, table, traces
 
 import envs  # noqa: F401 - registers the environment
 from controller.errors import UsageError
-from controller.features.formula import FEATURE_SCHEMA, Features
+from controller.features.fast import Features
+from controller.features.schema import FEATURE_SCHEMA
 from controller.records import SystemState
 from controller.scenario import Scenario, ScenarioRange
 from envs.backend import TwinBackend

@@ -22,14 +22,15 @@ from agents.learn.semi_markov import SemiMarkovBuffer, discounted
 from agents.learn.warm_start import FitConfig, WarmStartConfig, warm_start
 from controller.controllers.greedy import Greedy
 from controller.controllers.registry import make_controller
+from controller.controllers.shortlist import shortlist
 from controller.controllers.simple import Memoryless
-from controller.features.formula import CANDIDATE_FEATURES, Features
+from controller.features.fast import Features
+from controller.features.schema import CANDIDATE_FEATURES
 from controller.metrics import Frames, per_episode
 from controller.predict.estimators import Estimator, Kind
 from controller.predict.expectation import expectation, expected_utility
 from controller.records import BreakdownMs, Decision, Outcome, Status, SystemState
 from controller.scenario import Scenario, ScenarioRange
-from controller.shortlist import shortlist
 from controller.streaming import Stream, streaming_scores
 from controller.utility import Utility
 from envs.twin.twin import Twin
@@ -65,15 +66,15 @@ def test_garments_has_no_lags_and_one_interval():
     assert recorded.lagged_score(4) is recorded.score
     costs = load_costs(bundle)
     assert bundle.space.column("frame_stride") == (1,)
-    assert costs.longest_interval == 1
-    np.testing.assert_array_equal(costs.worth, costs.accuracy)
+    assert costs.longest_stride == 1
+    np.testing.assert_array_equal(costs.accuracy_per_frame, costs.accuracy)
 
 
 def test_a_row_is_worth_the_mean_over_its_lags():
     costs, recorded = stream_costs(), stream_recorded()
     row = costs.space.index(Decision("net", 384, 1, 2, "u1", 3))
     later = [float(recorded.lagged_score(lag)[3].mean()) for lag in (1, 2)]
-    assert costs.worth[row] == pytest.approx((costs.accuracy[row] + sum(later)) / 3, abs=1e-6)
+    assert costs.accuracy_per_frame[row] == pytest.approx((costs.accuracy[row] + sum(later)) / 3, abs=1e-6)
 
 
 def test_an_answer_that_comes_late_leaves_older_boxes_to_the_frames_before_it():
@@ -110,7 +111,7 @@ def test_the_greedy_promise_is_the_greedy_rules_value():
     seen = expectation(costs, state, estimator)
     expected = expected_utility(costs, state, utility, seen)
     _, candidates = Features(costs, utility).of(state)
-    promise = candidates[:, :, CANDIDATE_FEATURES.index("promise_last")] / 10 + costs.worth.max()
+    promise = candidates[:, :, CANDIDATE_FEATURES.index("promise_last")] / 10 + costs.accuracy_per_frame.max()
     sure = seen.fits & (seen.total_s < 0.1)  # elsewhere the feature charges delay by the mean and no fallback
     calm = sure & (candidates[:, :, CANDIDATE_FEATURES.index("occupancy")] <= 0)
     assert calm.sum() > 50

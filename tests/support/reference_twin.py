@@ -226,7 +226,7 @@ class ReferenceTwin:
         if start_s > next_s or local_s <= frames * self.interval_s - head_s:
             return frames
         until = math.ceil((start_s - self.frame * self.interval_s + local_s) / self.interval_s)
-        return max(frames, min(until, self.costs.longest_interval))
+        return max(frames, min(until, self.costs.longest_stride))
 
     def wait_at_mec(self, arrival_s: float) -> tuple[float, float]:
         level = min(round(self.at(self.mec_load, arrival_s) * 100), 95)

@@ -8,7 +8,7 @@ import numpy as np
 
 from controller.controllers.learned import FrozenPolicy
 from controller.costs import CostTable
-from controller.features.formula import FEATURE_SCHEMA
+from controller.features.schema import FEATURE_SCHEMA
 from controller.records import UPLINK_HISTORY, Decision, SystemState
 from controller.space import DecisionSpace
 

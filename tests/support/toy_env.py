@@ -9,7 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from controller.costs import CostTable
-from controller.features.formula import Features
+from controller.features.fast import Features
 from controller.predict.latency import predict
 from controller.records import UPLINK_HISTORY, Decision, Floats, SystemState
 from controller.space import NO_PAYLOAD, DecisionSpace

@@ -15,7 +15,7 @@ from support.synthetic import random_policy
 
 from controller.controllers.learned import FrozenPolicy
 from controller.errors import MecpilotError, UsageError
-from controller.features.formula import FEATURE_SCHEMA
+from controller.features.schema import FEATURE_SCHEMA
 from runtime.files.policy_file import load_policy, save_policy, shipped_policy
 from runtime.workloads.base import WORKLOADS
 

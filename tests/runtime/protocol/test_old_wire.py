@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from controller.errors import RemoteProtocolError
+from controller.timeline import HEARTBEAT_S
 from runtime.protocol import wire
 from runtime.protocol.device_session import (
-    HEARTBEAT_S,
     REFUSED_RETRY_S,
     DeviceSession,
     LinkChanged,

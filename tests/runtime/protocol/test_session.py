@@ -12,13 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.errors import RemoteProtocolError
+from controller.timeline import HEARTBEAT_S, SILENCE_S
 from runtime.protocol import wire
 from runtime.protocol.conduct import FIRST_PAUSE_S, MOST_PAUSE_S, WRONG_REPLIES
 from runtime.protocol.device_session import (
-    HEARTBEAT_S,
     REFUSED_RETRY_S,
     RETRY_S,
-    SILENCE_S,
     Action,
     Answered,
     DeviceSession,

@@ -1,12 +1,12 @@
-"""Which of all legal decisions are worth choosing from?
+"""The shortlist: the candidates that controllers choose from, out of all legal decisions.
 
 Hundreds of decisions are legal, and most are never the best one. The shortlist is the small set that loses least: over
 many random conditions of a scenario range, rows are added one by one, each time the row that raises the mean of the
 best utility most (greedy maximum coverage, within 1 - 1/e of the best set of that size: Nemhauser et al., 1978).
 
-Where decisions have frame intervals, utility is per frame, and a row that cannot keep the pace of its interval earns
-it only for the share of decisions that the device or the link can serve; without that no longer interval would ever
-be worth choosing. Rows that another one beats in everything are left out beforehand.
+With frame strides, utility is per frame. A row that takes longer than its stride earns it only for the share of
+decisions that the device or the link can serve; without that rule no long stride would ever be chosen. Dominated rows
+are left out beforehand.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from controller.predict.latency import predict
 from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
 from controller.scenario import ScenarioRange
 
-#: Conditions to try, and the seed that makes them the same everywhere.
+#: Number of conditions to try, and the seed that makes them the same everywhere.
 _CONDITIONS = 2000
 _SEED = 20_260_000
-#: Bandwidths tried, log-uniform: from a link that is as good as dead to one that costs nothing.
+#: Bandwidths tried, log-uniform: from a nearly dead link to one on which transmission costs nothing.
 _UPLINK_BPS = (1e4, 3e7)
-#: How many rows are chosen, without and with frame intervals.
-LIMIT, LIMIT_OF_INTERVALS = 48, 64
-#: Of these, for the rows of the device alone, and as many for full offloads.
+#: Number of rows to choose, without and with frame strides.
+LIMIT, LIMIT_OF_STRIDES = 48, 64
+#: With frame strides: share of these for device-only rows, and the same share for full offloads.
 SHARE_OF_A_SIDE = 0.2
-#: A row that adds less mean utility than this cannot be told from the ones already there.
+#: Least gain in mean utility for which a row is added.
 _LEAST_GAIN = 1e-5
 
 
 def shortlist(costs: CostTable, family: ScenarioRange, limit: int | None = None) -> Ints:
-    """At most ``limit`` rows of the table, in table order; by default 48, or 64 where there are frame intervals.
+    """(n,) at most ``limit`` rows of the table, in table order; by default 48, or 64 where there are frame strides.
 
     The fastest device-only row is always among them.
     """
-    if costs.longest_interval == 1:
+    if costs.longest_stride == 1:
         return _covering(costs, family, limit or LIMIT)
-    limit = limit or LIMIT_OF_INTERVALS
+    limit = limit or LIMIT_OF_STRIDES
     kept = np.flatnonzero(~dominated(costs))
     sides = (costs.space.device_only[kept], costs.space.full_offload[kept])
     chosen = set[int]()
-    for side in sides:  # strategies that know one side only shall choose from the best of it
+    for side in sides:  # controllers of one side, such as device-only, need the best of it
         rows = kept[side]
         if len(rows):
             chosen |= set(rows[_covering(costs.take(rows), family, int(limit * SHARE_OF_A_SIDE))].tolist())
@@ -52,6 +52,7 @@ def shortlist(costs: CostTable, family: ScenarioRange, limit: int | None = None)
 
 
 def _covering(costs: CostTable, family: ScenarioRange, limit: int) -> Ints:
+    """(n,) rows by greedy maximum coverage, in table order."""
     utility = _utilities(costs, family)
     chosen = [int(row) for row in costs.local_frontier[:1]]
     best = utility[:, chosen].max(axis=1, initial=-np.inf)
@@ -66,27 +67,28 @@ def _covering(costs: CostTable, family: ScenarioRange, limit: int) -> Ints:
 
 
 def _utilities(costs: CostTable, family: ScenarioRange) -> Floats:
-    """(conditions, C) utility that each row would have if the predicted latency came true."""
+    """(conditions, C) utility of each row if the predicted latency is right."""
     state = _conditions(family)
     prediction = predict(costs, state, state.uplink_bps[:, :1])
     energy = family.utility.energy_j(prediction.head_s, prediction.transmit_s[:, :, 0])
     on_time = prediction.total_s[:, :, 0] <= state.deadline_s[:, None]
     own = family.utility.of(costs.accuracy[None], on_time, energy, np.zeros((1, 1), bool))
-    if costs.longest_interval == 1:
+    if costs.longest_stride == 1:
         return own
     answer_frames = prediction.total_s[:, :, 0] / state.capture_period_s[:, None]
-    per_frame = (own + skipped_score(costs, answer_frames)) / costs.interval
+    per_frame = (own + skipped_score(costs, answer_frames)) / costs.stride
     busy = np.maximum(prediction.head_s, prediction.transmit_s[:, :, 0]) / state.capture_period_s[:, None]
-    served = np.minimum(costs.interval / np.maximum(busy, 1e-9), 1.0)
+    served = np.minimum(costs.stride / np.maximum(busy, 1e-9), 1.0)
     return np.asarray(served * per_frame - (1.0 - served) * family.utility.drop_penalty)
 
 
 def dominated(costs: CostTable) -> Bools:
-    """(C,) rows that another one of the same interval beats in accuracy, times and bytes, or equals and precedes."""
+    """(C,) rows to which another row of the same frame stride is at least equal in accuracy, times and bytes, and
+    better in one of them or earlier in the table."""
     columns = np.stack((-costs.accuracy, costs.head_s, costs.payload_bytes, costs.mec_s), axis=1)
     dominated = np.zeros(len(costs), dtype=np.bool_)
-    for interval in np.unique(costs.space.frame_stride):
-        rows = np.flatnonzero(costs.space.frame_stride == interval)
+    for stride in np.unique(costs.space.frame_stride):
+        rows = np.flatnonzero(costs.space.frame_stride == stride)
         for row in rows:
             others = rows[rows != row]
             as_good = (columns[others] <= columns[row]).all(axis=1)
@@ -96,6 +98,7 @@ def dominated(costs: CostTable) -> Bools:
 
 
 def _conditions(family: ScenarioRange) -> SystemState:
+    """Random states of the range, (conditions,) each."""
     rng = np.random.default_rng(_SEED)
     zeros, counts = np.zeros(_CONDITIONS), np.zeros(_CONDITIONS, dtype=np.int64)
 
