@@ -1,7 +1,8 @@
 """The contract of a payload codec, and the table of all codecs by name.
 
 Device and MEC look a decision's codec up here, a bundle is measured through it, and the profiler times it. A codec of
-your own takes part in all of that once `register_codec` has added it; docs/extending.md shows how.
+your own takes part in all of that once `register_codec` has added it, or an installed package has named it in an entry
+point of group ``mecpilot.codecs``; docs/extending.md shows how.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.errors import RemoteProtocolError, UsageError
+from controller.errors import FailureError, RemoteProtocolError, UsageError
 from controller.records import NO_PAYLOAD
 
 Kind = Literal["image", "tensor"]
 IMAGE: Kind = "image"
 TENSOR: Kind = "tensor"
 Payload: TypeAlias = bytes | memoryview
+
+GROUP = "mecpilot.codecs"
 
 #: The name of "no loss at all" among the recorded answers of a bundle, so no codec may have it.
 LOSSLESS = "exact"
@@ -73,9 +76,10 @@ _table: dict[str, Codec] = {}
 
 
 def register_codec(codec: Codec) -> None:
-    """Add a codec to the table; UsageError when its name is taken or not allowed.
+    """Add a codec to the table of this process; UsageError when its name is taken or not allowed.
 
-    Device, MEC and profiler must each register it before they open a bundle that uses it.
+    Every process that computes with a bundle (device, MEC, profiler) needs the codecs that the bundle names. An entry
+    point of group ``mecpilot.codecs`` gives a codec to all of them.
     """
     if not _NAME.fullmatch(codec.name) or codec.name in (NO_PAYLOAD, LOSSLESS):
         raise UsageError(
@@ -88,11 +92,12 @@ def register_codec(codec: Codec) -> None:
 
 
 def get_codec(name: str) -> Codec:
-    """The codec of that name; UsageError when none is registered under it."""
-    codec = _table.get(name)
-    if codec is None:
+    """The codec of that name, registered or installed; UsageError when there is none."""
+    if name not in _table:
+        _register_installed(name)
+    if name not in _table:
         raise UsageError(f"unknown payload codec {name!r}; expected one of: {_known()}; register_codec adds others")
-    return codec
+    return _table[name]
 
 
 def check_codecs(names: Iterable[str], kind: Kind) -> None:
@@ -122,6 +127,21 @@ def check_size(what: str, got_bytes: int, expected_bytes: int) -> None:
     """RemoteProtocolError unless both are equal."""
     if got_bytes != expected_bytes:
         raise RemoteProtocolError(f"{what} of {got_bytes} bytes; expected {expected_bytes}")
+
+
+def _register_installed(name: str) -> None:
+    """Register the codec of an installed package that has an entry point of that name."""
+    from importlib.metadata import entry_points  # takes 10 ms, and built-in codecs do not need it
+
+    for entry in entry_points(group=GROUP, name=name):
+        try:
+            codec = entry.load()()
+            register_codec(codec)
+        except Exception as error:  # noqa: BLE001 - whatever a plug-in raises is reported in one line
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise FailureError(f"the plug-in of payload codec {name!r} ({entry.value}) fails: {reason}") from None
+        if codec.name != name:
+            raise FailureError(f"the plug-in of payload codec {name!r} calls itself {codec.name!r}; expected one name")
 
 
 def _known() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 import torch
 import zstandard
 from numpy.typing import NDArray
+from support.live import ROOT
 
-from controller.errors import RemoteProtocolError, UsageError
+from controller.errors import FailureError, RemoteProtocolError, UsageError
 from controller.records import Decision
 from runtime.bundles.bundle import SHIPPED_DIR, Bundle
 from runtime.bundles.manifest import MANIFEST_FILE
@@ -23,24 +25,13 @@ from runtime.mec.warm_up import WarmUp
 from runtime.workloads.base import get_workload
 
 
-class ZstdPixels(Codec):
-    """The pixels through zstd."""
-
-    name = "zraw"
-    kind = IMAGE
-    lossless = True
-
-    def encode(self, array: NDArray[Any]) -> bytes:
-        return zstandard.compress(array.tobytes())
-
-    def decode(self, payload: bytes | memoryview, shape: tuple[int, ...]) -> NDArray[Any]:
-        size = int(np.prod(shape))
-        try:
-            check_size("a zstd frame", zstandard.frame_content_size(payload), size)
-            pixels = zstandard.ZstdDecompressor().decompress(payload, max_output_size=size, allow_extra_data=False)
-        except zstandard.ZstdError as error:
-            raise RemoteProtocolError(f"pixels that do not decompress: {error}") from None
-        return np.frombuffer(pixels, np.uint8).reshape(shape)
+def run_documented_example() -> None:
+    """The example in docs/extending.md registers `zraw`, a lossless image codec."""
+    found = re.search(
+        r"```python\n([^`]*class ZstdPixels.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL
+    )
+    assert found is not None
+    exec(found[1], {})
 
 
 class Signs(Codec):
@@ -72,7 +63,8 @@ def registered() -> None:
     """Through the public door, once per process; the other tests then run with the codecs in the table."""
     with pytest.raises(UsageError, match="unknown payload codec 'zraw'; expected one of: raw, png"):
         get_codec("zraw")
-    for codec in (ZstdPixels(), Signs(), Careless()):
+    run_documented_example()
+    for codec in (Signs(), Careless()):
         register_codec(codec)
 
 
@@ -108,7 +100,7 @@ def test_a_codec_of_ones_own_runs_from_head_to_tail_on_a_real_model(bundle: Bund
 def test_a_mec_warms_it_up_with_the_others(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     warm_up = WarmUp(Segments(bundle, get_workload("garments")))
     warmed: list[int] = []
-    monkeypatch.setattr(ZstdPixels, "decode", lambda _, payload, shape: warmed.append(len(payload)))
+    monkeypatch.setattr(type(get_codec("zraw")), "decode", lambda _, payload, shape: warmed.append(len(payload)))
     while warm_up.step():
         pass
     assert len(warmed) == 1
@@ -123,6 +115,44 @@ def test_an_array_of_another_type_is_never_handed_on() -> None:
     tensor = np.ones((2, 3, 3), np.float32)
     with pytest.raises(RemoteProtocolError, match=r"'careless' gave float64 of shape .* expected float32"):
         decode("careless", encode("careless", tensor), tensor.shape)
+
+
+PLUGIN = """
+from controller.errors import UsageError
+from runtime.codecs.image import Raw
+
+class Mine(Raw):
+    name = "plain"
+
+class Other(Raw):
+    name = "another"
+
+def broken():
+    raise RuntimeError("no licence\\nfound")
+"""
+ENTRY_POINTS = """
+[mecpilot.codecs]
+plain = codec_plugin:Mine
+other = codec_plugin:Other
+broken = codec_plugin:broken
+"""
+
+
+def test_a_codec_of_an_installed_package_is_found_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "codec_plugin.py").write_text(PLUGIN)
+    (tmp_path / "codec_plugin-1.dist-info").mkdir()
+    (tmp_path / "codec_plugin-1.dist-info" / "METADATA").write_text("Name: codec_plugin\nVersion: 1\n")
+    (tmp_path / "codec_plugin-1.dist-info" / "entry_points.txt").write_text(ENTRY_POINTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    image = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    np.testing.assert_array_equal(decode("plain", encode("plain", image), (2, 3)), image)
+    assert get_codec("plain") is get_codec("plain")
+    with pytest.raises(FailureError, match="'other' calls itself 'another'"):
+        get_codec("other")
+    with pytest.raises(FailureError, match=r"'broken' \(codec_plugin:broken\) fails: RuntimeError: no licence found$"):
+        get_codec("broken")
 
 
 class Named(Signs):
