@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.support.payload_offers import SPLITS, Offer, live_offers, recorded_offers
 from runtime.bundles.bundle import open_bundle
-from runtime.codecs import TENSOR_BITS
+from runtime.codecs import TENSOR, get_codec
 from runtime.workloads.base import get_workload
 
 EQUAL_SCORE = 0.01
@@ -92,7 +92,7 @@ def _named(o: Offer) -> str:
 
 def family_of(codec: str) -> str:
     """The codec without its quality."""
-    return codec if codec in TENSOR_BITS else codec.rstrip("0123456789")
+    return codec if get_codec(codec).kind == TENSOR else codec.rstrip("0123456789")
 
 
 def draw(offers: Sequence[Offer], split: str, title: str, path: Path) -> None:

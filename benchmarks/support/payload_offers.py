@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from controller.records import Decision
-from runtime.building.build import BATCH_PIXELS, LOSSLESS_IMAGE_CODECS
+from runtime.building.build import BATCH_PIXELS
 from runtime.bundles.bundle import Bundle
 from runtime.bundles.recorded import Recorded
-from runtime.codecs import decode, encode
+from runtime.codecs import decode, encode, get_codec
 from runtime.workloads.base import Image, Split, Workload
 
 SPLITS: tuple[Split, ...] = ("validation", "test")
@@ -53,7 +53,7 @@ class Offer:
 
     @property
     def is_lossy_image(self) -> bool:
-        return not self.is_split and self.codec not in LOSSLESS_IMAGE_CODECS
+        return not self.is_split and not get_codec(self.codec).lossless
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -113,7 +113,7 @@ def _spread(bundle: Bundle, split: Split, most_frames: int | None) -> NDArray[np
 def _exact(bundle: Bundle, recorded: Recorded, where: Row) -> NDArray[np.float32]:
     """Scores of all samples when nothing is lost on the way."""
     model, px, exit_branch = where
-    row = bundle.variant(Decision(model, px, exit_branch, 0, LOSSLESS_IMAGE_CODECS[0]))
+    row = bundle.variant(Decision(model, px, exit_branch, 0, "raw"))
     scores: NDArray[np.float32] = recorded.score[row]
     return scores
 
@@ -127,7 +127,7 @@ def _run(
     for images, truths in _batches(workload, split, indices, px):
         payloads = [encode(codec, image) for image in images]
         sizes += [len(payload) for payload in payloads]
-        seen = np.stack([decode(codec, data, images[0].shape, np.uint8) for data in payloads])
+        seen = np.stack([decode(codec, data, images[0].shape) for data in payloads])
         for model in bundle.model_names:
             for exit_branch, outputs in enumerate(bundle.model(model).all_exits(workload.to_input(seen))):
                 answers = workload.answers(outputs.numpy(), px)

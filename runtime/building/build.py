@@ -1,4 +1,4 @@
-"""How is a bundle made from trained weights? Measure everything once, on stored weights, and write it down.
+"""Making a bundle from trained weights: everything is measured once, on the stored weights, and written down.
 
 For every model, resolution and exit: answers on the validation and the test split, without loss and after every lossy
 payload at every cut; calibrated confidence; payload bytes. Test figures are written, never chosen on: temperatures
@@ -32,7 +32,7 @@ from runtime.bundles.manifest import (
 )
 from runtime.bundles.recorded import MAX_LAG, PayloadBytes, PayloadKey, Recorded, save_recorded
 from runtime.bundles.weights import load_for_inference
-from runtime.codecs import TENSOR_BITS, decode, dequantise, encode, quantise
+from runtime.codecs import Codec, encode, get_codec
 from runtime.files.atomic import write_whole
 from runtime.models.describe import describe_layers
 from runtime.models.stages import BranchyModel
@@ -40,7 +40,6 @@ from runtime.workloads.base import Image, Images, Split, Workload, stream_score
 
 RECORDED_SPLITS: tuple[Split, ...] = ("validation", "test")
 BATCH_PIXELS = 200_000  # how much is in memory at once: 255 small garments, or one large photograph
-LOSSLESS_IMAGE_CODECS = ("raw", "png")
 _TEMPERATURES = np.geomspace(0.25, 4.0, 81)
 
 Outputs = NDArray[np.floating[Any]]
@@ -266,16 +265,18 @@ def run_variants(model: BranchyModel, workload: Workload, batches: Iterable[Imag
         z = workload.to_input(batch)
         for exit_branch, output in enumerate(model.all_exits(z)):
             parts.setdefault((exit_branch, 0, LOSSLESS), []).append(output.numpy())
-        for codec in workload.image_codecs:
-            if codec not in LOSSLESS_IMAGE_CODECS:
-                seen = workload.to_input(_through_image_codec(codec, batch))
-                _run_tails(model, seen, 0, codec, parts)
+        for codec in _lossy(workload.image_codecs):
+            _run_tails(model, workload.to_input(codec.roundtrip(batch)), 0, codec.name, parts)
         for cut in range(1, len(model.stages)):
             z = model.run_stages(z, cut - 1, cut)
-            for codec in workload.tensor_codecs:
-                seen = torch.from_numpy(dequantise(quantise(z.numpy(), TENSOR_BITS[codec])))
-                _run_tails(model, seen, cut, codec, parts)
+            for codec in _lossy(workload.tensor_codecs):
+                _run_tails(model, torch.from_numpy(codec.roundtrip(z.numpy())), cut, codec.name, parts)
     return {key: np.concatenate(outputs) for key, outputs in parts.items()}
+
+
+def _lossy(names: Iterable[str]) -> list[Codec]:
+    """The codecs whose answers have rows of their own; a lossless one gives the exact answers."""
+    return [codec for codec in map(get_codec, names) if not codec.lossless]
 
 
 def _run_tails(model: BranchyModel, z: torch.Tensor, cut: int, codec: str, parts: dict[Key, list[Outputs]]) -> None:
@@ -286,10 +287,6 @@ def _run_tails(model: BranchyModel, z: torch.Tensor, cut: int, codec: str, parts
             z = model.run_stages(z, done, after)
             done = after
             parts.setdefault((exit_branch, cut, codec), []).append(model.exits[exit_branch](z).numpy())
-
-
-def _through_image_codec(codec: str, images: Images) -> Images:
-    return np.stack([decode(codec, encode(codec, image), image.shape, image.dtype) for image in images])
 
 
 def payload_splits(workload: Workload) -> tuple[Split, ...]:

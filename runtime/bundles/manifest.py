@@ -1,4 +1,4 @@
-"""What does a bundle say about itself? The manifest: typed, versioned, canonical, with a digest.
+"""The manifest of a bundle: typed, versioned, canonical, with a digest.
 
 Device and MEC compare the digest at the handshake: it covers the manifest, and the manifest holds the SHA-256 of
 every other file.
@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from controller.errors import FailureError
+from runtime.codecs.base import LOSSLESS as LOSSLESS
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
-LOSSLESS = "exact"  # the effect of decisions whose payload is lossless: raw, png, none
 
 
 class FileInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,15 +42,18 @@ class ExitInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     temperature: float  # of its calibrated confidence
 
 
-class ModelInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One branchy model."""
+class ModelInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One branchy model. Variants of one family differ in name and, for instance, in precision."""
 
-    name: str
-    family: str
+    name: str  # what decisions say; unique in the bundle
+    family: str  # the architecture that the workload builds
     file: FileInfo
     parameters: int
     stages: tuple[StageInfo, ...]
     exits: tuple[ExitInfo, ...]
+    # Defaults are left out of the file, so bundles that were written before these fields keep their digest.
+    precision: str = "float32"  # of what runs; weights may be stored in fewer bits
+    engine: str = "torch"  # that runs it; see `runtime.inference.engines`
 
     @property
     def exit_after(self) -> tuple[int, ...]:
@@ -58,9 +61,9 @@ class ModelInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VariantInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One row of the recorded predictions: what a model answers at one exit, after one lossy payload or none.
+    """One row of the recorded predictions: the answers of a model at one exit, after one lossy payload or without loss.
 
-    `codec` is "exact" and `partition_point` 0 where nothing is lost on the way.
+    Without loss, `codec` is "exact" and `partition_point` 0.
     """
 
     model: str
@@ -69,7 +72,7 @@ class VariantInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     partition_point: int
     codec: str
     accuracy: dict[str, float]  # mean score per split
-    agreement_frac: float  # validation samples answered as by the exact variant
+    agreement_frac: float  # mean score on the validation split, with the answers of the exact variant as truth
 
 
 class PayloadInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,7 +87,7 @@ class PayloadInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Everything about a bundle but weights and predictions; defaults are left out, so old digests stay."""
+    """All facts about a bundle except weights and predictions. Defaults are left out, so old digests stay."""
 
     format_version: int
     workload: str
@@ -98,17 +101,17 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     payloads: tuple[PayloadInfo, ...]
     recorded: dict[str, FileInfo]  # per split
     training: dict[str, dict[str, Any]]  # configuration per model
-    # As the workload allows; beyond 1 there are lagged scores. The file keeps its first name, so old digests stay.
+    # Of the workload; a bundle with strides beyond 1 has lagged scores. The file keeps its first name and old digests.
     frame_strides: tuple[int, ...] = msgspec.field(default=(1,), name="frame_intervals")
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The file's bytes: canonical, indented for people and diffs."""
+    """The bytes of the file: canonical, indented for readers and diffs."""
     return msgspec.json.format(_canonical(manifest), indent=1) + b"\n"
 
 
 def manifest_digest(manifest: Manifest) -> str:
-    """SHA-256 over the canonical form, whatever the file's white space."""
+    """SHA-256 over the canonical form, so white space in the file does not matter."""
     return hashlib.sha256(_canonical(manifest)).hexdigest()
 
 
@@ -131,7 +134,7 @@ def decode_manifest(data: bytes, source: str) -> Manifest:
 
 
 class _Version(msgspec.Struct, frozen=True):
-    """The one field every format version has."""
+    """The only field that every format version has."""
 
     format_version: int
 

@@ -74,8 +74,10 @@ def show(
         _draw_exits(opened, draw, resolution_px, out)
         return
     tables = [_accuracy_table(opened, split) for split in opened.manifest.recorded]
-    tables += [_cost_table(opened), _payload_table(opened)]
+    tables += [_model_table(opened), _cost_table(opened), _payload_table(opened)]
     document = msgspec.to_builtins(opened.manifest, str_keys=True) | {"digest": opened.digest}
+    for model, info in zip(document["models"], opened.manifest.models, strict=True):
+        model |= {"precision": info.precision, "engine": info.engine}  # the manifest leaves defaults out
     _emit(document, tables, json)
 
 
@@ -113,6 +115,18 @@ def _accuracy_table(bundle: Bundle, split: str) -> Table:
         for exit_branch in range(len(model.exits)):
             cells = [f"{scores[model.name, exit_branch, px] * 100:.2f}" for px in resolutions]
             table.add_row(model.name, str(exit_branch), *cells, end_section=_is_last(model, exit_branch))
+    return table
+
+
+def _model_table(bundle: Bundle) -> Table:
+    """What each model is, and what runs it."""
+    from rich.table import Table
+
+    table = Table(title="models")
+    for column in ("model", "family", "precision", "engine"):
+        table.add_column(column)
+    for model in bundle.manifest.models:
+        table.add_row(model.name, model.family, model.precision, model.engine)
     return table
 
 

@@ -1,8 +1,8 @@
-"""Are these bytes a whole JPEG, of the kind that our encoder writes? Each segment is checked before a decoder sees it.
+"""A check that bytes are one whole JPEG of the kind that our encoder writes, before a decoder sees them.
 
-Only what ``encode_image`` writes is legal: one baseline frame of 8 bits with one or three components, one scan of all
-of them, no restart intervals, no thumbnails, no comments, and nothing after the end. Progressive and arithmetic files
-are refused: a small one with many scans keeps a decoder busy for long.
+Only what `runtime.codecs.image.Jpeg` writes is legal: one baseline frame of 8 bits with one or three components, one
+scan of all of them, no restart intervals, no thumbnails, no comments, and nothing after the end. Progressive and
+arithmetic files are refused: a small one with many scans keeps a decoder busy for long.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {_HUFFMAN, 0xC8, 0xCC}
 #: Our encoder writes at most 9. A decoder reads each, so there is a bound.
 _MOST_SEGMENTS = 16
 _JFIF = re.compile(rb"JFIF\0.{7}\0\0", re.DOTALL)  # no thumbnail
-#: In the coded pixels 0xFF is followed by 0x00; whatever else follows it is a marker.
+#: In the coded pixels 0x00 follows 0xFF; with any other byte it is a marker.
 _MARKER = re.compile(rb"\xff[^\0]|\xff\Z", re.DOTALL)
 _SAMPLINGS = (0x11, 0x12, 0x21, 0x22)  # of the brightness; colours are sampled once
 
@@ -37,7 +37,9 @@ def check_jpeg(data: bytes, shape: tuple[int, ...]) -> None:
         if marker == _SCAN:
             return _check_scan(data, at, body, frames, shape)
         _check_segment(marker, body, shape)
-    raise RemoteProtocolError(f"a JPEG payload of more than {_MOST_SEGMENTS} segments; expected at most as many")
+    raise RemoteProtocolError(
+        f"a JPEG payload of more than {_MOST_SEGMENTS} segments; expected at most {_MOST_SEGMENTS}"
+    )
 
 
 def _segment(data: bytes, at: int) -> tuple[int, bytes]:
@@ -45,7 +47,7 @@ def _segment(data: bytes, at: int) -> tuple[int, bytes]:
     length = int.from_bytes(data[at + 2 : at + 4], "big")
     if at + 4 > len(data) or data[at] != 0xFF or not 2 <= length <= len(data) - at - 2:
         raise RemoteProtocolError(
-            f"a JPEG segment of {length} bytes at {at} of {len(data)}; expected one that is there"
+            f"a JPEG segment of {length} bytes at {at} of {len(data)}; expected one that ends within the payload"
         )
     return data[at + 1], data[at + 4 : at + 2 + length]
 

@@ -1,11 +1,11 @@
-"""How small do one- and two-bit levels get? As bytes that each hold one bit of eight channels at one place.
+"""A coding of one- and two-bit levels: bytes that each hold one bit of eight channels at one place, through zstd.
 
-Where something stands in the picture many channels say so at once, so few different bytes occur, and what is near
-repeats. The bytes go down the picture two columns at a time (what is to be seen is taller than wide), the planes of
-higher bits first, through zstd. On the bottleneck of a campus detector this takes 60 to 70 % of what zstd makes of
-levels packed row by row, in 0.03 ms; a lossless WebP of the same bytes saves 3 to 8 % more and takes ten times as long,
-which a slow device feels more; an order-2 context model (PPMd) saves 20 %, but no decoder was found that bears hostile
-bytes.
+Where an object stands in the picture, many channels are high at once. So few different bytes occur, and neighbouring
+bytes repeat. The bytes run down the picture two columns at a time (most objects are taller than wide), the planes of
+higher bits first. On the bottleneck of a campus detector this takes 60 to 70 % of the bytes of zstd on levels packed
+row by row, in 0.03 ms. A lossless WebP of the same bytes saves 3 to 8 % more and takes ten times as long, which costs a
+slow device more than it saves; an order-2 context model (PPMd) saves 20 %, but we found no decoder that survives
+hostile bytes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def decode_planes(data: bytes | memoryview, shape: tuple[int, ...], bits: int) -
     expected_bytes = bits * groups * pairs * h * 2
     frame = _MAGIC + bytes(data)
     try:
-        # The frame's own claim is checked first: zstandard allocates what the header claims.
+        # The size that the frame states is checked first: zstandard allocates what the header claims.
         claimed_bytes = zstandard.frame_content_size(frame)
         if claimed_bytes != expected_bytes:
             raise RemoteProtocolError(f"coded planes of {claimed_bytes} bytes; expected {expected_bytes}")
@@ -66,7 +66,7 @@ def to_planes(levels: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
 
 
 def from_planes(planes: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The levels that `to_planes` was given."""
+    """The inverse of `to_planes`: levels of that shape."""
     channels, h, w = shape
     bits, groups = planes.shape[:2]
     rows = planes.swapaxes(2, 3).reshape(bits, groups, 1, h, -1)

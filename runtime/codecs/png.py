@@ -1,7 +1,7 @@
-"""Are these bytes a whole PNG, of the kind that our encoder writes? What its scanlines are, checked to the last byte.
+"""A check that bytes are one whole PNG of the kind that our encoder writes, to the last byte of its scanlines.
 
-A decoder believes the lengths that it reads, so none sees a file that has not been checked: a file of 82 bytes with one
-wrong chunk length makes libpng take gigabytes. Only what ``encode_image`` writes is legal: 8 bits, grey or colour, not
+A decoder trusts the lengths that it reads, so it never sees an unchecked file: a file of 82 bytes with one wrong chunk
+length makes libpng take gigabytes. Only what `runtime.codecs.image.Png` writes is legal: 8 bits, grey or colour, not
 interlaced, a header, data chunks and an end. The data is inflated here, within the size that the picture must have; the
 decoder then gets these scanlines in a file of our own.
 """

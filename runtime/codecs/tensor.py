@@ -1,13 +1,14 @@
-"""How does a float tensor become a few bits per value? Affine quantisation per channel, packed and entropy-coded.
+"""Tensor codecs for later partition points: affine quantisation per channel, packed and entropy-coded.
 
     flag (1 byte) | low (float16 x channels) | step (float16 x channels) | levels
     value = low + step * level
 
-The flag says how the rest is coded: 0 stored, the levels packed; 1 the same through zstd; 2 the scales stored, the
-levels coded as planes (`runtime.codecs.planes`), which is what sparse levels of one or two bits mostly are.
+The flag names the coding of the rest. 0: scales and packed levels, stored. 1: the same, compressed by zstd. 2: stored
+scales, and levels coded as planes (`runtime.codecs.planes`), which is the smallest for most sparse levels of one or two
+bits.
 
-With 8, 4 and 2 bits, low is the channel's minimum and step its range over the number of intervals. One bit says
-whether a value lies above a threshold: low is the mean of the values below, low + step the mean of those above.
+With 8, 4 and 2 bits, low is the channel's minimum, and step is its range divided by the number of intervals. One bit
+states whether a value lies above a threshold: low is the mean of the values below, low + step the mean of those above.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ import zstandard
 from numpy.typing import NDArray
 
 from controller.errors import RemoteProtocolError
+from runtime.codecs.base import TENSOR, Codec, Payload, check_size
 from runtime.codecs.planes import decode_planes, encode_planes
 
-TENSOR_BITS = {"u8": 8, "u4": 4, "u2": 2, "u1": 1}
-THRESHOLD_FRAC = 0.35  # of a channel's range: where one bit divides it
+BITS = (8, 4, 2, 1)
+THRESHOLD_FRAC = 0.35  # of a channel's range: the limit between the two levels of one bit
 ZSTD_LEVEL = 1
-PLANE_BITS = (1, 2)  # the payloads of more bits keep the form in which their bundles were measured
+PLANE_BITS = (1, 2)  # payloads of 4 and 8 bits keep the form in which the shipped bundles were measured
 _STORED, _ZSTD, _PLANES = 0, 1, 2
 _FLOAT16_MAX = 65504.0
 #: zstandard's contexts are not safe to share between threads.
@@ -85,37 +87,54 @@ def dequantise(quantised: Quantised) -> NDArray[np.float32]:
     return low + step * quantised.levels.astype(np.float32)
 
 
-def encode_tensor(tensor: NDArray[Any], bits: int) -> bytes:
-    """Payload of a float tensor (channels, h, w)."""
-    quantised = quantise(tensor[None].astype(np.float32, copy=False), bits)
-    scales = quantised.low.tobytes() + quantised.step.tobytes()
-    levels = quantised.levels[0]
-    coders = {_STORED: scales + pack(levels.reshape(-1), bits)}
-    if bits not in PLANE_BITS:
-        coders[_ZSTD] = _compressor().compress(coders[_STORED])
-    else:
-        coders[_PLANES] = scales + encode_planes(levels, bits)
-    flag = min(coders, key=lambda coder: len(coders[coder]))
-    return bytes([flag]) + coders[flag]
+@dataclass(frozen=True)
+class QuantisedTensor(Codec):
+    """A tensor codec of 8, 4, 2 or 1 bits per value: `u8` ... `u1`."""
+
+    bits: int
+    kind = TENSOR
+
+    @property
+    def name(self) -> str:
+        return f"u{self.bits}"
+
+    @property
+    def top_level(self) -> int:
+        """The largest level; the smallest is 0."""
+        return (1 << self.bits) - 1
+
+    def encode(self, array: NDArray[Any]) -> bytes:
+        quantised = quantise(array[None].astype(np.float32, copy=False), self.bits)
+        scales = quantised.low.tobytes() + quantised.step.tobytes()
+        levels = quantised.levels[0]
+        coders = {_STORED: scales + pack(levels.reshape(-1), self.bits)}
+        if self.bits not in PLANE_BITS:
+            coders[_ZSTD] = _compressor().compress(coders[_STORED])
+        else:
+            coders[_PLANES] = scales + encode_planes(levels, self.bits)
+        flag = min(coders, key=lambda coder: len(coders[coder]))
+        return bytes([flag]) + coders[flag]
+
+    def decode(self, payload: Payload, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        if len(shape) != 3:
+            raise RemoteProtocolError(f"a tensor payload of shape {shape}; expected (channels, h, w)")
+        channels, count = shape[0], math.prod(shape)
+        if len(payload) and payload[0] == _PLANES and self.bits in PLANE_BITS:
+            body: Payload = memoryview(payload)[1:]
+            scales = _scales(body, channels)
+            levels = decode_planes(body[4 * channels :], shape, self.bits)
+        else:
+            body = _body(payload, 4 * channels + (count * self.bits + 7) // 8)
+            scales = _scales(body, channels)
+            levels = unpack(np.frombuffer(body, np.uint8, offset=4 * channels), count, self.bits)
+        return dequantise(Quantised(levels.reshape(1, *shape), *scales)).reshape(shape)
+
+    def roundtrip(self, arrays: NDArray[Any]) -> NDArray[np.float32]:
+        """The same values as by `encode` and `decode`, for the whole batch at once and without the entropy coder."""
+        return dequantise(quantise(arrays, self.bits))
 
 
-def decode_tensor(data: bytes | memoryview, shape: tuple[int, ...], bits: int) -> NDArray[np.float32]:
-    """The tensor of that shape; RemoteProtocolError when the bytes are not that."""
-    if len(shape) != 3:
-        raise RemoteProtocolError(f"a tensor payload of shape {shape}; expected (channels, h, w)")
-    channels, count = shape[0], math.prod(shape)
-    if len(data) and data[0] == _PLANES and bits in PLANE_BITS:
-        body: bytes | memoryview = memoryview(data)[1:]
-        scales = _scales(body, channels)
-        levels = decode_planes(body[4 * channels :], shape, bits)
-    else:
-        body = _body(data, 4 * channels + (count * bits + 7) // 8)
-        scales = _scales(body, channels)
-        levels = unpack(np.frombuffer(body, np.uint8, offset=4 * channels), count, bits)
-    return dequantise(Quantised(levels.reshape(1, *shape), *scales)).reshape(shape)
-
-
-def _scales(body: bytes | memoryview, channels: int) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+def _scales(body: Payload, channels: int) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
     """Low and step (1, channels) at the start of a body."""
     if len(body) < 4 * channels:
         raise RemoteProtocolError(f"a tensor payload of {len(body)} bytes; expected {4 * channels} of scales and more")
@@ -140,7 +159,7 @@ def pack(levels: NDArray[np.uint8], bits: int) -> bytes:
 
 
 def unpack(packed: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.uint8]:
-    """The first `count` levels of what `pack` made."""
+    """The first `count` levels of what `pack` returned."""
     if bits == 8:
         return packed[:count]
     if bits == 1:
@@ -149,7 +168,7 @@ def unpack(packed: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.uint8
     return (packed[:, None] >> shifts & np.uint8((1 << bits) - 1)).reshape(-1)[:count]
 
 
-def _body(data: bytes | memoryview, expected_bytes: int) -> bytes | memoryview:
+def _body(data: Payload, expected_bytes: int) -> Payload:
     """What follows the flag, decompressed, of exactly the expected size."""
     if len(data) == 0 or data[0] not in (_STORED, _ZSTD):
         raise RemoteProtocolError("a tensor payload without a known leading flag; expected 0 to 2")
@@ -158,17 +177,11 @@ def _body(data: bytes | memoryview, expected_bytes: int) -> bytes | memoryview:
         check_size("stored tensor payload", len(body), expected_bytes)
         return body
     try:
-        # The frame's own claim is checked first: zstandard allocates what the header claims.
+        # The size that the frame states is checked first: zstandard allocates what the header claims.
         check_size("compressed tensor payload", zstandard.frame_content_size(body), expected_bytes)
         return _decompressor().decompress(body, max_output_size=expected_bytes, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise RemoteProtocolError(f"a tensor payload that does not decompress: {error}") from None
-
-
-def check_size(what: str, got_bytes: int, expected_bytes: int) -> None:
-    """RemoteProtocolError unless both are equal."""
-    if got_bytes != expected_bytes:
-        raise RemoteProtocolError(f"{what} of {got_bytes} bytes; expected {expected_bytes}")
 
 
 def _compressor() -> zstandard.ZstdCompressor:

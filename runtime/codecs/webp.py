@@ -1,4 +1,4 @@
-"""Are these bytes a whole WebP, of the kind that our encoder writes? Simple lossy files with one key frame only."""
+"""A check that bytes are one whole WebP of the kind that our encoder writes: a simple lossy file of one key frame."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ def check_webp(data: bytes, shape: tuple[int, ...]) -> None:
     at = _RIFF_HEADER_BYTES
     if len(data) < at + _VP8_HEADER_BYTES or data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         raise RemoteProtocolError("an image payload that is not a WebP; expected a RIFF header")
-    tag = int.from_bytes(
-        data[at : at + 3], "little"
-    )  # inter frame 1 bit, version 3, shown 1, size of the first part 19
+    # The tag holds: inter frame 1 bit, version 3, shown 1, size of the first part 19.
+    tag = int.from_bytes(data[at : at + 3], "little")
     key_frame = tag & 0x11 == 0x10 and tag >> 1 & 7 <= 3
     if data[12:16] != b"VP8 " or not key_frame or data[at + 3 : at + 6] != b"\x9d\x01\x2a":
         raise RemoteProtocolError("a WebP payload without a lossy key frame in its first chunk; expected one")
     riff, chunk = (int.from_bytes(data[start : start + 4], "little") for start in (4, 16))
     if riff != len(data) - 8 or chunk + chunk % 2 != len(data) - at or tag >> 5 > chunk - _VP8_HEADER_BYTES:
-        raise RemoteProtocolError(f"a WebP payload of {len(data)} bytes with other lengths in it; expected its own")
+        raise RemoteProtocolError(
+            f"a WebP payload of {len(data)} bytes whose header states other lengths; expected its own"
+        )
     width, height = struct.unpack_from("<HH", data, at + 6)  # two bits of scaling in each, which our encoder leaves 0
     if (height, width) != shape[:2]:
         raise RemoteProtocolError(f"webp payload of size {(height, width)}; expected {shape[:2]}")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-import torch
 
 from controller.records import Decision
 from controller.space import NO_PAYLOAD
@@ -59,15 +58,8 @@ class LocalCompute:
         """Shape of the outputs that the MEC sends back. Found once per exit, by running the exit head alone."""
         key = (decision.model, decision.resolution_px, decision.exit_branch)
         if key not in self._output_shapes:
-            self._output_shapes[key] = self._found_shape(decision)
+            self._output_shapes[key] = self._segments.output_shape(decision)
         return self._output_shapes[key]
-
-    @torch.inference_mode()
-    def _found_shape(self, d: Decision) -> tuple[int, ...]:
-        model = self._bundle.model(d.model)
-        stages = model.exit_after[d.exit_branch]
-        before = torch.zeros(1, *self._bundle.payload_shape(d.model, d.resolution_px, stages))
-        return tuple(model.tail(before, stages, d.exit_branch).shape)
 
     def largest_output_bytes(self, decisions: Iterable[Decision]) -> int:
         """Size of the largest outputs that a MEC may send back, as float32."""

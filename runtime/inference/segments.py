@@ -1,8 +1,8 @@
-"""What does a side compute for one frame? The head, the tail and the answer, as device, MEC and profiler run them.
+"""Heads, tails and answers: what device, MEC and profiler compute for one frame.
 
 The profiler times exactly these functions, so what a profile predicts is what the processes will do: everything
 between the frame and the payload is the head, everything between the payload and the outputs is the tail, format
-conversions and codecs included. The caller decides the number of threads (`torch.set_num_threads(1)` everywhere here).
+conversions and codecs included. The caller decides on the number of threads (one everywhere in mecpilot).
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from controller.records import Decision
-from controller.space import NO_PAYLOAD
+from controller.records import NO_PAYLOAD, Decision
 from runtime.bundles.bundle import Bundle
-from runtime.codecs import decode, encode
+from runtime.codecs import IMAGE, TENSOR, check_codecs, decode, encode
+from runtime.inference.engines import open_engines
+from runtime.inference.engines.base import Engine, LoadedModel
 from runtime.workloads.base import Image, Workload
 
-Outputs = NDArray[np.float32]  # (1, ...) what the exit head gives, without the meaning of it
+Outputs = NDArray[np.float32]  # (1, ...) of the exit head, not yet interpreted
+Pause = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,35 @@ class Head:
 
 
 class Segments:
-    """The computations of one bundle. Owns nothing but references: the bundle holds the weights."""
+    """The computations of one bundle. Owns the loaded models; the engines run them.
+
+    UsageError when the bundle needs a codec or an engine that this process does not have.
+    """
 
     def __init__(self, bundle: Bundle, workload: Workload) -> None:
+        check_codecs(bundle.manifest.image_codecs, IMAGE)
+        check_codecs(bundle.manifest.tensor_codecs, TENSOR)
         self.bundle = bundle
         self.workload = workload
+        self._engines = open_engines(bundle, workload)
+        self._loaded: dict[str, LoadedModel[Any]] = {}
 
-    @torch.inference_mode()
-    def head(self, image: Image, decision: Decision, pause: Callable[[], None] | None = None) -> Head:
+    @property
+    def engines(self) -> tuple[Engine[Any], ...]:
+        """Every engine that the bundle needs."""
+        return tuple(self._engines.values())
+
+    def engine(self, model: str) -> Engine[Any]:
+        """The engine that the bundle states for a model."""
+        return self._engines[self.bundle.info(model).engine]
+
+    def loaded(self, model: str) -> LoadedModel[Any]:
+        """A model in its engine, loaded when it is first asked for."""
+        if model not in self._loaded:
+            self._loaded[model] = self.engine(model).load(model)
+        return self._loaded[model]
+
+    def head(self, image: Image, decision: Decision, pause: Pause | None = None) -> Head:
         """The device's part of a decision on a full-size frame.
 
         ``pause`` is called before each stage: there the device polls its sockets, and may run a whole other head
@@ -51,41 +72,28 @@ class Segments:
         cut, offloaded = decision.partition_point, decision.payload != NO_PAYLOAD
         if cut == 0 and offloaded:
             return Head(encode(decision.payload, small), None)
-        model = self.bundle.model(decision.model)
-        z = self._input_of(small)
-        for stage in range(cut):
+        engine, model = self.engine(decision.model), self.loaded(decision.model)
+        with engine.computing():
+            z = _run_stages(model, engine.input_of(small), range(cut), pause)
+            if offloaded:
+                return Head(encode(decision.payload, engine.to_array(z)[0]), None)
             if pause is not None:
                 pause()
-            z = model.run_stages(z, stage, stage + 1)
-        if offloaded:
-            return Head(encode(decision.payload, z[0].numpy()), None)
-        if pause is not None:
-            pause()
-        return Head(b"", _as_outputs(model.tail(z, cut, decision.exit_branch)))
+            return Head(b"", engine.to_array(model.run_exit(z, decision.exit_branch)))
 
-    @torch.inference_mode()
-    def tail(
-        self,
-        payload: bytes | memoryview,
-        decision: Decision,
-        pause: Callable[[], None] | None = None,
-    ) -> Outputs:
+    def tail(self, payload: bytes | memoryview, decision: Decision, pause: Pause | None = None) -> Outputs:
         """The MEC's part of a decision; RemoteProtocolError when the payload is not what the decision says.
 
         ``pause`` is called before each stage: there the MEC stamps what has arrived.
         """
         d = decision
-        shape = self.bundle.payload_shape(d.model, d.resolution_px, d.partition_point)
-        dtype = np.uint8 if d.partition_point == 0 else np.float32
-        array = decode(d.payload, payload, shape, dtype)
-        z = self._input_of(array) if d.partition_point == 0 else torch.from_numpy(array)[None]
-        model = self.bundle.model(d.model)
-        stages_to_exit = model.exit_after[d.exit_branch]
-        for stage in range(d.partition_point, stages_to_exit):
-            if pause is not None:
-                pause()
-            z = model.run_stages(z, stage, stage + 1)
-        return _as_outputs(model.tail(z, stages_to_exit, d.exit_branch))
+        array = decode(d.payload, payload, self.bundle.payload_shape(d.model, d.resolution_px, d.partition_point))
+        engine, model = self.engine(d.model), self.loaded(d.model)
+        stages = range(d.partition_point, self.bundle.info(d.model).exit_after[d.exit_branch])
+        with engine.computing():
+            z = engine.input_of(array) if d.partition_point == 0 else engine.from_array(array)
+            z = _run_stages(model, z, stages, pause)
+            return engine.to_array(model.run_exit(z, d.exit_branch))
 
     def whole(self, image: Image, decision: Decision) -> Outputs:
         """Head and tail in one place, as if there were no network."""
@@ -96,22 +104,32 @@ class Segments:
         """The prediction that the outputs stand for."""
         return self.workload.answers(outputs, decision.resolution_px)[0]
 
+    def output_shape(self, decision: Decision) -> tuple[int, ...]:
+        """Shape of a decision's outputs, (1, ...), found by running its exit head alone on zeros."""
+        d = decision
+        engine, after = self.engine(d.model), self.bundle.info(d.model).exit_after[d.exit_branch]
+        zeros = np.zeros(self.bundle.payload_shape(d.model, d.resolution_px, after), np.float32)
+        with engine.computing():
+            return engine.to_array(self.loaded(d.model).run_exit(engine.from_array(zeros), d.exit_branch)).shape
+
     def passes(self, model_name: str, resolution_px: int) -> Iterator[None]:
         """Run a network and all its exits once on an empty image, one stage at a time."""
-        bundle = self.bundle
-        model, after = bundle.model(model_name), bundle.info(model_name).exit_after
-        z = self._input_of(np.zeros(bundle.payload_shape(model_name, resolution_px, 0), np.uint8))
+        engine, after = self.engine(model_name), self.bundle.info(model_name).exit_after
+        blank = np.zeros(self.bundle.payload_shape(model_name, resolution_px, 0), np.uint8)
+        model = self.loaded(model_name)
+        with engine.computing():
+            z = engine.input_of(blank)
         for stage in range(after[-1]):
             yield
-            with torch.inference_mode():
-                z = model.run_stages(z, stage, stage + 1)
+            with engine.computing():
+                z = model.run_stage(z, stage)
                 if stage + 1 in after:
-                    model.tail(z, stage + 1, after.index(stage + 1))
-
-    def _input_of(self, image: Image) -> Tensor:
-        # torch refuses to wrap read-only memory without a warning; data sets and received buffers are read-only.
-        return self.workload.to_input(np.require(image, requirements="W")[None])
+                    model.run_exit(z, after.index(stage + 1))
 
 
-def _as_outputs(outputs: Tensor) -> Outputs:
-    return outputs.numpy().astype(np.float32, copy=False)
+def _run_stages(model: LoadedModel[Any], z: Any, stages: range, pause: Pause | None) -> Any:
+    for stage in stages:
+        if pause is not None:
+            pause()
+        z = model.run_stage(z, stage)
+    return z

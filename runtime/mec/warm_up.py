@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from runtime.codecs import RAW, TENSOR_BITS, decode, encode
+from runtime.codecs import IMAGE, get_codec
 from runtime.inference.segments import Segments
 
 _SMALL_PX = 16
@@ -47,11 +45,7 @@ class WarmUp:
             yield True
         gc.freeze()  # what was loaded stays, so nobody need look at it again
 
-    def _try(self, codec: str) -> None:
-        if codec == RAW:
-            return
-        colours = self._segments.bundle.frame_shape[2:]
-        array: NDArray[Any] = np.zeros((_SMALL_PX, _SMALL_PX, *colours), np.uint8)
-        if codec in TENSOR_BITS:
-            array = np.zeros((1, _SMALL_PX, _SMALL_PX), np.float32)
-        decode(codec, encode(codec, array), array.shape, array.dtype)
+    def _try(self, name: str) -> None:
+        codec, colours = get_codec(name), self._segments.bundle.frame_shape[2:]
+        shape = (_SMALL_PX, _SMALL_PX, *colours) if codec.kind == IMAGE else (1, _SMALL_PX, _SMALL_PX)
+        codec.decode(codec.encode(np.zeros(shape, codec.dtype)), shape)

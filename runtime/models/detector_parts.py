@@ -1,4 +1,4 @@
-"""Which modules make a detector of a branchy model? Its answer as a map's peaks, and cuts trained for few bits."""
+"""Modules that turn a branchy model into a detector: answers from the peaks of a map, and cuts trained for few bits."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runtime.codecs.tensor import THRESHOLD_FRAC
+from runtime.codecs.tensor import THRESHOLD_FRAC, QuantisedTensor
 
 MAP_STRIDE = 4  # input pixels per cell of an exit's map
 VALUES = 5  # per cell: objectness logit, then log distances to the box's left, top, right and bottom, in cells
 PEAKS = 32  # candidates per frame
 NO_PEAK = -30.0  # logit of a cell that is no peak
 LOG_DISTANCES = (-4.0, 6.0)  # limits of what a cell may say
-TRAINED_BITS = (1, 1, 2, 4)  # of quantised training samples, drawn from evenly
+#: One of them, drawn evenly, quantises a training sample.
+TRAINED_CODECS = tuple(map(QuantisedTensor, (1, 1, 2, 4)))
 
 
 class Peaks(nn.Module):
@@ -52,7 +53,7 @@ class Peaks(nn.Module):
 
 
 class Cut(nn.Module):
-    """What training does to a tensor at a cut; nothing in evaluation mode."""
+    """Quantises the tensor at a cut as a payload codec does, during training; the identity in evaluation mode."""
 
     def __init__(self, quantised_frac: float, sparsity_weight: float = 0.0) -> None:
         super().__init__()
@@ -71,24 +72,24 @@ class Cut(nn.Module):
     def _maybe_quantised(self, z: Tensor, draw: float) -> Tensor:
         if draw >= self.quantised_frac:
             return z
-        bits = TRAINED_BITS[int(draw / self.quantised_frac * len(TRAINED_BITS))]
-        rounded = rounded_to_bits(z.detach(), bits)
+        codec = TRAINED_CODECS[int(draw / self.quantised_frac * len(TRAINED_CODECS))]
+        rounded = rounded_as(z.detach(), codec)
         return z + (rounded - z.detach())  # the gradient passes straight through (Bengio et al., 2013)
 
 
 @torch.no_grad()
-def rounded_to_bits(z: Tensor, bits: int) -> Tensor:
-    """What arrives of (batch, channels, h, w) after the payload codec of so many bits."""
+def rounded_as(z: Tensor, codec: QuantisedTensor) -> Tensor:
+    """(batch, channels, h, w) after the payload codec, except that scales are not rounded to float16."""
     flat = z.float().flatten(2)
     low, high = flat.amin(2, keepdim=True), flat.amax(2, keepdim=True)
-    if bits == 1:
+    if codec.bits == 1:
         above = (flat > low + THRESHOLD_FRAC * (high - low)).float()
         below = 1.0 - above
         mean_above = (flat * above).sum(2, keepdim=True) / above.sum(2, keepdim=True).clamp(min=1.0)
         mean_below = (flat * below).sum(2, keepdim=True) / below.sum(2, keepdim=True).clamp(min=1.0)
         rounded = torch.where(above > 0, mean_above, mean_below)
     else:
-        step = ((high - low) / ((1 << bits) - 1)).clamp(min=1e-8)
+        step = ((high - low) / codec.top_level).clamp(min=1e-8)
         rounded = low + step * ((flat - low) / step).round()
     return rounded.reshape(z.shape).to(z.dtype)
 

@@ -1,4 +1,4 @@
-"""Which copy of a model runs? Batch norm folded into the convolutions, evaluation mode, no gradients."""
+"""The inference copy of a model: batch norm folded into the convolutions, evaluation mode, no gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is a branchy model, and how is it cut? A list of stages with exit heads beside it.
+"""The branchy model: a list of stages with an exit head after some of them, which can be cut between any two stages.
 
 A model with K stages has partition points k = 0..K: `head(x, k)` runs the first k stages (k = 0 hands the
 input through), `tail(z, k, e)` runs the rest up to exit branch e and that exit's own head. For exit e the legal

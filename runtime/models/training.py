@@ -1,4 +1,4 @@
-"""How are all exits of a branchy model trained at once? One generic loop; the workload brings the task.
+"""The training loop: all exits of a branchy model at once. The workload brings the task.
 
 The loop owns optimiser, schedule, averaging of weights and logs. The task owns data, augmentation, loss and
 evaluation, so that a classifier and a detector are trained by the same code.

@@ -1,23 +1,22 @@
-"""How long do heads, tails and layers take here? The measurements of `mecpilot profile`.
+"""The measurements of `mecpilot profile`: how long heads, tails and layers take on this machine.
 
-One thread. Everything is timed in turn, in a new random order every round, so that a slow minute of the machine hits
-all alike and each segment finds the caches as another one left them, as in a daemon whose decisions change. The clock
-counts what the thread computes, not what the machine gave to others meanwhile; reported are medians.
+One thread. Every round runs everything once, in a new random order. So a slow minute of the machine affects all alike,
+and each segment finds the caches as another one left them, as in a daemon whose decisions change. The clock counts the
+CPU time of this thread, not the time that the machine gave to other processes. Medians are reported.
 """
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from controller.predict.regression import (
     LayerModel,
@@ -26,9 +25,9 @@ from controller.predict.regression import (
     predict_layers_s,
     prediction_error,
 )
-from controller.records import Decision, Floats
-from controller.space import NO_PAYLOAD
+from controller.records import NO_PAYLOAD, Decision, Floats
 from runtime.bundles.bundle import Bundle
+from runtime.inference.engines.base import Engine
 from runtime.inference.segments import Segments
 from runtime.profiling.layer_parts import Part, PartKey, part_keys, parts_of
 from runtime.profiling.profile import (
@@ -43,12 +42,13 @@ from runtime.profiling.profile import (
 )
 from runtime.workloads.base import Image, Workload
 
+THREADS = 1
 WARM_UP_ROUNDS = 2
 MIN_ROUNDS = 8
-#: Frames that take turns, because the codecs' times depend on what is in the picture.
+#: Number of frames that take turns, because the times of codecs depend on the picture.
 FRAMES = 4
 
-Progress = Callable[[float], None]  # gets the fraction that is done
+Progress = Callable[[float], None]  # called with the completed fraction
 Call = Callable[[], Any]
 
 
@@ -65,16 +65,19 @@ def measure_sides(
     bundle: Bundle, workload: Workload, sides: Sequence[Side], budget_s: float, progress: Progress
 ) -> dict[Side, SideProfile]:
     """Profile the given sides on this machine, for about ``budget_s`` seconds in all."""
-    torch.set_num_threads(1)
     segments = Segments(bundle, workload)
+    for engine in segments.engines:
+        engine.use_threads(THREADS)
     images = [workload.sample(index, "validation")[0] for index in range(FRAMES)]
     parts = parts_of(segments, images[0])
     tasks = {side: list(_segment_tasks(side, segments, images)) for side in sides}
     calls = [task.calls for side in sides for task in tasks[side]]
-    layer_calls = [(call,) * FRAMES for part in parts.values() for call in part.calls]
-    seconds = _timed_rounds(calls + layer_calls, budget_s, progress)
+    layer_calls = [(layer.call,) * FRAMES for part in parts.values() for layer in part.layers]
+    with _computing(segments.engines):
+        seconds = _timed_rounds(calls + layer_calls, budget_s, progress)
     layers = _LayerTimes(parts, np.median(seconds[len(calls) :], axis=1))
-    machine = Machine(_cpu_model(), str(torch.__version__), torch.get_num_threads(), seconds.shape[1])
+    versions = ", ".join(engine.version for engine in segments.engines)
+    machine = Machine(_cpu_model(), versions, THREADS, seconds.shape[1])
     found: dict[Side, SideProfile] = {}
     start = 0
     for side in sides:
@@ -99,7 +102,6 @@ def _segment_tasks(side: Side, segments: Segments, images: Sequence[Image]) -> I
         yield SegmentTask(key, decision, calls)
 
 
-@torch.inference_mode()
 def _timed_rounds(calls: Sequence[Sequence[Call]], budget_s: float, progress: Progress) -> Floats:
     """(calls, rounds) seconds; round r runs ``calls[i][r % FRAMES]``."""
     rng = np.random.default_rng(0)
@@ -126,6 +128,14 @@ def _one_round(calls: Sequence[Call], order: Sequence[int]) -> Floats:
 
 
 @contextmanager
+def _computing(engines: Iterable[Engine[Any]]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for engine in engines:
+            stack.enter_context(engine.computing())
+        yield
+
+
+@contextmanager
 def _no_garbage_collection() -> Iterator[None]:
     gc.collect()
     gc.disable()
@@ -136,25 +146,26 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 class _LayerTimes:
-    """Median times of all layers, and what regressions fitted on them predict."""
+    """Median times of all layers, and the predictions of regressions fitted on them."""
 
     def __init__(self, parts: Mapping[PartKey, Part], median_s: Floats) -> None:
         self._parts = parts
         samples: dict[PartKey, list[LayerSample]] = {}
         times = iter(median_s.tolist())
         for key, part in parts.items():
-            samples[key] = [LayerSample(info.kind, info.regressors, next(times)) for info in part.layers]
+            infos = [layer.info for layer in part.layers]
+            samples[key] = [LayerSample(info.kind, info.regressors, next(times)) for info in infos]
         everything = [sample for found in samples.values() for sample in found]
         self.measured_s = {key: sum(sample.measured_s for sample in found) for key, found in samples.items()}
         self.regressions = fit_layers(everything)
-        #: By fold: fitted on the other fold only. A kind that occurs in one fold alone has no other choice.
+        #: By fold: fitted on the other fold only. A kind that occurs in one fold only is fitted on that one.
         self._held_out = tuple(
             self.regressions | fit_layers(s for key, found in samples.items() for s in found if parts[key].fold != fold)
             for fold in (0, 1)
         )
 
     def predicted_s(self, key: PartKey) -> float:
-        """By the regressions of all layers: what a profile ships."""
+        """By the regressions of all layers, which the profile file holds."""
         return _sum_s(self.regressions, self._parts[key])
 
     def held_out_s(self, key: PartKey) -> float:
@@ -163,7 +174,7 @@ class _LayerTimes:
 
 
 def _sum_s(models: Mapping[str, LayerModel], part: Part) -> float:
-    return predict_layers_s(models, [(info.kind, info.regressors) for info in part.layers])
+    return predict_layers_s(models, [(layer.info.kind, layer.info.regressors) for layer in part.layers])
 
 
 def _side_profile(

@@ -1,4 +1,4 @@
-"""What do the decisions of a bundle cost on this machine? The profile file, and the CostTable made from it.
+"""The profile file: times of all segments on one machine; and the CostTable made from it and its bundle.
 
 A profile has two sides. The device's holds the time of every head, the MEC's of every tail, and both the layer
 regressions of Edgent with their errors. It belongs to one bundle, by digest. Times are medians of CPU time, one thread.
@@ -17,9 +17,8 @@ from controller.controllers.shortlist import shortlist
 from controller.costs import CostTable
 from controller.errors import FailureError, UsageError
 from controller.predict.regression import LayerModel, PredictionError
-from controller.records import Decision, Floats
+from controller.records import NO_PAYLOAD, Decision, Floats
 from controller.scenario import ScenarioRange
-from controller.space import NO_PAYLOAD
 from runtime.bundles.bundle import Bundle
 from runtime.files.atomic import write_whole
 from runtime.files.fetch import cache_dir
@@ -37,7 +36,7 @@ Source = Literal["measured", "regression"]
 
 
 class SegmentKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a segment's time depends on; fields that it does not depend on are "" and -1."""
+    """All that a segment's time depends on; a field without influence is "" or -1."""
 
     model: str
     resolution_px: int
@@ -56,16 +55,16 @@ class SegmentTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where and how was measured."""
+    """The machine and the conditions of the measurement."""
 
     cpu: str
-    torch: str
+    engine_version: str = msgspec.field(name="torch")  # the file keeps its first name, so old profiles load
     threads: int
     rounds: int  # measurements per segment
 
 
 class Errors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How well each way of predicting meets the measured segments of this side."""
+    """The error of each way to predict the measured segments of this side."""
 
     regression: PredictionError  # layer regressions summed, on cuts not used for the fit
     layers: PredictionError  # measured layers summed
@@ -111,7 +110,7 @@ def load_costs(bundle: Bundle, profile_path: Path | None = None, source: Source 
 
 
 def candidates(costs: CostTable, usual: ScenarioRange) -> CostTable:
-    """The decisions worth choosing from under a workload's usual conditions: what controllers and the policy see."""
+    """The decisions worth a choice under a workload's usual conditions. Controllers and the policy see only these."""
     return costs.take(shortlist(costs, usual))
 
 
@@ -187,7 +186,7 @@ def find_profile(bundle: Bundle, given: Path | None = None) -> tuple[Path, str]:
 
 
 def used_profile(bundle: Bundle, given: Path | None = None) -> Used:
-    """What a result says about its profile."""
+    """The profile that a result was made with: path, origin and digest."""
     return used(*find_profile(bundle, given))
 
 
@@ -197,12 +196,12 @@ def shipped_slowdown(bundle: Bundle, path: Path) -> float:
     Slowdowns count from the machine's own profile, so a device of slowdown s on the machine of the shipped profile is
     one of s times this here.
     """
-    told_s, here_s = (load_costs(bundle, p).head_s for p in (shipped_path(bundle.workload), path))
-    return float(np.median(told_s / here_s))
+    shipped_s, here_s = (load_costs(bundle, p).head_s for p in (shipped_path(bundle.workload), path))
+    return float(np.median(shipped_s / here_s))
 
 
 def read_profile(path: Path, bundle: Bundle | None = None) -> Profile:
-    """The profile in a file; UsageError when it is none, or not of this bundle."""
+    """The profile in a file; UsageError when the file is not a profile, or the profile of another bundle."""
     try:
         data = read_bounded(path)
         version = msgspec.json.decode(data, type=_Version).format_version
@@ -230,7 +229,7 @@ def _command(workload: str) -> str:
 
 
 def write_profile(path: Path, profile: Profile) -> None:
-    """Write the file at once, so that no reader sees half of it."""
+    """Write the file as a whole, so that no reader sees half of it."""
     data = msgspec.json.format(msgspec.json.encode(profile, order="deterministic"), indent=1) + b"\n"
     write_whole(path, data, "the profile", "choose another --out", make_folder=True)
 

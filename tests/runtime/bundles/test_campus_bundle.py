@@ -11,7 +11,7 @@ from controller.space import NO_PAYLOAD
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.bundles.manifest import LOSSLESS
 from runtime.bundles.recorded import payload_key
-from runtime.codecs import TENSOR_BITS
+from runtime.codecs import TENSOR, get_codec
 from runtime.inference.segments import Segments
 from runtime.workloads.campus.workload import Campus
 
@@ -41,7 +41,7 @@ def test_at_equal_score_a_split_payload_is_far_smaller_than_any_offered_image(bu
     for decision in bundle.space.decisions:
         if decision.payload != NO_PAYLOAD:
             score = bundle.manifest.variants[bundle.variant(decision)].accuracy["validation"]
-            offers[decision.payload in TENSOR_BITS].append((score, bundle.payload(decision).mean_bytes))
+            offers[get_codec(decision.payload).kind == TENSOR].append((score, bundle.payload(decision).mean_bytes))
     score, image_bytes = max(offers[False], key=lambda offer: (round(offer[0], 2), -offer[1]))
     split_bytes = min(size for reached, size in offers[True] if reached >= score - 0.01)
     assert split_bytes < SHARE_OF_IMAGE_BYTES * image_bytes

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from controller.errors import RemoteProtocolError
-from controller.records import Decision
-from controller.space import NO_PAYLOAD
+from controller.records import NO_PAYLOAD, Decision
 from runtime.bundles.bundle import Bundle, open_bundle
+from runtime.codecs import get_codec
 from runtime.inference.segments import Segments
 from runtime.workloads.base import Image, get_workload
 
@@ -33,7 +33,7 @@ def undivided(segments: Segments, image: Image, decision: Decision) -> np.ndarra
 
 
 def is_lossless(decision: Decision) -> bool:
-    return decision.payload in (NO_PAYLOAD, "raw", "png")
+    return decision.payload == NO_PAYLOAD or get_codec(decision.payload).lossless
 
 
 def test_every_lossless_decision_gives_the_outputs_of_the_undivided_model(segments: Segments, image: Image) -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from runtime.codecs import dequantise, quantise
-from runtime.models.detector_parts import PEAKS, Cut, Peaks, rounded_to_bits
+from runtime.codecs.tensor import QuantisedTensor
+from runtime.models.detector_parts import PEAKS, Cut, Peaks, rounded_as
 from runtime.models.folding import fold_for_inference
 from runtime.models.training import TrainingConfig, train
 from runtime.workloads.campus.boxes import best_threshold, hits, kept_candidates
@@ -55,8 +55,9 @@ def test_peaks_are_boxes_around_local_maxima_relative_to_the_threshold_of_the_wi
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_training_rounds_as_the_codec_does(bits: int) -> None:
     z = torch.rand(2, 3, 6, 8, generator=torch.Generator().manual_seed(1)).relu()
-    coded = dequantise(quantise(z.numpy(), bits))
-    assert rounded_to_bits(z, bits).numpy() == pytest.approx(coded, abs=2e-3)  # its scales are float16
+    codec = QuantisedTensor(bits)
+    coded = codec.roundtrip(z.numpy())
+    assert rounded_as(z, codec).numpy() == pytest.approx(coded, abs=2e-3)  # its scales are float16
 
 
 def test_the_cut_changes_nothing_in_evaluation_and_lets_gradients_pass_in_training() -> None:
