@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runtime.models.stages import BranchyModel
     from runtime.workloads.base import Workload
 
-BATCH = 128  # samples per step, shared evenly by the resolutions
+BATCH = 64  # samples per step, shared evenly by the resolutions
 LABEL_SMOOTHING = 0.05
 EARLY_EXIT_WEIGHT = 0.4  # of each exit but the last, whose weight is 1
 DISTILLED_FRAC = 0.5  # share of an early exit's loss that comes from the last exit

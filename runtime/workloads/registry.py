@@ -76,7 +76,10 @@ class Registry:
 
     def named(self, name: str, data_dir: Path | None = None) -> Workload:
         """The workload of a name; UsageError for an unknown one, with the names that it may be a slip of."""
-        return _made(name, self._factory(name), data_dir)
+        work = _made(name, self._factory(name), data_dir)
+        if work.name != name:  # a bundle stores the workload's own name, and would not find it again
+            raise UsageError(f"the workload registered as {name!r} calls itself {work.name!r}; expected one name")
+        return work
 
     def knows(self, name: str) -> bool:
         """Whether ``named`` would find the name."""

@@ -149,6 +149,18 @@ def test_unknown_names_list_the_known_ones(bundle: Bundle, tmp_path: Path) -> No
         get_workload("cats")
 
 
+def test_a_bundle_of_an_unknown_workload_opens_and_says_how_to_register_it_when_its_models_are_needed(
+    copy: Path,
+) -> None:
+    path = copy / MANIFEST_FILE
+    path.write_text(_edit(lambda d: d.update(workload="os:abort"))(path.read_text()))
+    opened = Bundle(copy)
+    assert len(opened.space) > 0
+    for needs_it in (lambda: opened.model("vgg"), lambda: opened.default_range):
+        with pytest.raises(UsageError, match=r"workload 'os:abort', which is not registered here; give it with --wor"):
+            needs_it()
+
+
 # Decisions
 
 

@@ -71,16 +71,23 @@ def test_a_reference_imports_from_the_current_directory_and_its_name_is_known_fr
 
 def test_a_registered_factory_gets_the_data_directory_only_when_there_is_one(tmp_path: Path) -> None:
     registry, _ = _registry()
-    registry.register("mine", Garments)
+
+    class Mine(Garments):
+        name = "mine"
+
+    registry.register("mine", Mine)
     (tmp_path / "t10k-images-idx3-ubyte").touch()
-    assert registry.get("mine", tmp_path).name == "garments"
-    registry.register("mine", Garments)  # the same once more
+    assert registry.get("mine", tmp_path).name == "mine"
+    registry.register("mine", Mine)  # the same once more
     with pytest.raises(UsageError, match="'mine' is taken"):
         registry.register("mine", lambda: Garments())
     with pytest.raises(UsageError, match="'campus' is taken"):
         registry.register("campus", Garments)
     with pytest.raises(UsageError, match="expected up to 64 letters"):
         registry.register("a:b", Garments)
+    registry.register("yours", Mine)
+    with pytest.raises(UsageError, match="registered as 'yours' calls itself 'mine'"):
+        registry.get("yours")
 
 
 def test_an_entry_point_is_loaded_when_it_is_named_and_a_broken_one_does_not_break_the_others() -> None:
