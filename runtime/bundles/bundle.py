@@ -48,8 +48,15 @@ def shipped_bundles() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED_DIR.glob(f"*/{MANIFEST_FILE}"))
 
 
-def open_bundle(workload_or_dir: str | Path) -> Bundle:
-    """The bundle of a workload (by name or ``package.module:Class``), or the bundle in a directory."""
+def open_bundle(workload_or_dir: str | Path | Bundle) -> Bundle:
+    """Open the bundle of a workload (by name or ``package.module:Class``), or the one in a directory. An open bundle is
+    returned as it is.
+
+    A bundle holds a workload's models, every legal decision about them, and recorded answers. Opening it checks the
+    SHA-256 of every file. UsageError if there is no such bundle, FailureError if a file is damaged.
+    """
+    if isinstance(workload_or_dir, Bundle):
+        return workload_or_dir
     name, directory = str(workload_or_dir), Path(workload_or_dir)
     if name in shipped_bundles():
         return Bundle(SHIPPED_DIR / name)

@@ -17,7 +17,7 @@ import runtime.cli.profile
 from controller.errors import UsageError
 from runtime.bundles.bundle import open_bundle, open_served
 from runtime.testbed.processes import running_mec
-from runtime.workloads.registry import register_workload
+from runtime.workloads.registry import get_workload, register_workload
 
 SHAPES = "support.shapes:Shapes"
 FRAMES = 30
@@ -76,9 +76,26 @@ def test_a_registered_workload_names_its_own_bundle_for_the_twin(trained: Path, 
 def test_without_a_bundle_one_line_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
     with pytest.raises(
-        UsageError, match="no bundle comes with the workload .shapes.; train one with .mecpilot models train"
+        UsageError, match=r"no bundle comes with the workload .shapes.; train one with .mecpilot models train"
     ):
         open_served(SHAPES, None, None)
+
+
+def test_the_workload_of_the_documentation_is_short_and_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "extending.md").read_text()
+    source = text.split("```python\n")[1].split("```")[0]
+    assert len(source.splitlines()) < 40
+    (tmp_path / "shapes_of_the_docs.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    work = get_workload("shapes_of_the_docs:Shapes")
+    task, model = work.training_task(0), work.build("tiny")
+    groups = next(iter(task.steps(0)))
+    loss, _ = task.loss(model.all_exits(groups[0].inputs), groups[0].targets)
+    assert float(loss.detach()) > 0
+    assert work.draw(*work.sample(1)).shape == (288, 288, 3)
 
 
 def test_frames_of_ones_own_need_no_training_code_for_a_shipped_bundle() -> None:
