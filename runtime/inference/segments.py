@@ -19,7 +19,8 @@ from runtime.bundles.bundle import Bundle
 from runtime.codecs import IMAGE, TENSOR, check_codecs, decode, encode
 from runtime.inference.engines import open_engines
 from runtime.inference.engines.base import Engine, LoadedModel
-from runtime.workloads.base import Image, Workload
+from runtime.workloads.base import Workload
+from runtime.workloads.types import Image
 
 Outputs = NDArray[np.float32]  # (1, ...) of the exit head, not yet interpreted
 Pause = Callable[[], None]

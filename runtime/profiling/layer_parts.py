@@ -16,7 +16,7 @@ from controller.records import NO_PAYLOAD, Decision
 from runtime.codecs import decode, encode
 from runtime.inference.segments import Segments
 from runtime.models.layers import Call, Layer, LayerInfo
-from runtime.workloads.base import Image
+from runtime.workloads.types import Image
 
 PartKey = tuple[str | int, ...]
 
