@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from controller.records import Decision
+from runtime.workloads.base import Image
 
 #: Called between stages. The device polls there, and may compute a fallback before the head goes on.
 Pause = Callable[[], None]
@@ -49,6 +50,10 @@ class Compute(Judge, Protocol):
     @property
     def samples(self) -> int:
         """Number of frames before the source repeats."""
+        ...
+
+    def picture(self, source_index: int) -> Image:
+        """A captured picture (height, width, 3), uint8."""
         ...
 
     def head(self, source_index: int, decision: Decision, pause: Pause) -> Head: ...
