@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from controller.records import Decision
-from runtime.workloads.base import Image
+from runtime.workloads.types import Image
 
 #: Called between stages. The device polls there, and may compute a fallback before the head goes on.
 Pause = Callable[[], None]

@@ -53,7 +53,7 @@ class _Judged(NamedTuple):
 
 
 class OutcomeRecorder:
-    """Owns the outcomes that were not taken yet, and the answers that skipped frames reuse."""
+    """Owns the outcomes that were not taken yet."""
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ from runtime.link.shaped_link import ShapedLink, Shaper
 from runtime.protocol import wire
 from runtime.protocol.device_session import DeviceSession
 from runtime.shortcuts.base import Shortcut
-from runtime.workloads.base import Image
+from runtime.workloads.types import Image
 
 HELD = wire.Held("sim", "d" * 64, "e" * 64)
 UPLINK_BPS = 1e6

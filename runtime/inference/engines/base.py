@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.models.layers import Layer
-from runtime.workloads.base import Image
+from runtime.workloads.types import Image
 
 #: What an engine passes from stage to stage: a batch of one, in whatever form it likes. Only the engine looks inside.
 Z = TypeVar("Z")
