@@ -14,7 +14,8 @@ from runtime.bundles.bundle import Bundle
 from runtime.models.layer_kinds import recorded_layers
 from runtime.models.layers import Layer
 from runtime.models.stages import BranchyModel
-from runtime.workloads.base import Image, Workload
+from runtime.workloads.base import Workload
+from runtime.workloads.types import Image
 
 
 class TorchModel:
