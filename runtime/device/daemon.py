@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from controller.controllers.base import Controller
 from controller.costs import CostTable
-from controller.fallback import Situation
+from controller.fallback import FrameTiming
 from controller.predict.uplink import TraceBank
 from controller.records import Outcome
 from controller.scenario import Scenario
@@ -67,7 +67,7 @@ def drive(device: Device, controller: Controller, log: Log) -> Iterator[Outcome]
             row = int(controller.decide(state)[0])
         except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: the frame is answered all the same
             log(f"controller {controller.name} failed: {type(error).__name__}: {error}; answering locally")
-            row = int(device.alone.decide(Situation.of(state))[0])
+            row = int(device.local_fallback.decide(FrameTiming.of(state))[0])
         device.execute(row)
         yield from device.take_outcomes()
     yield from device.take_outcomes()

@@ -25,7 +25,7 @@ import numpy as np
 
 from controller import timeline as formulas
 from controller.costs import CostTable
-from controller.fallback import Alone, Situation
+from controller.fallback import FrameTiming, LocalFallback
 from controller.records import Outcome, Status, SystemState
 from controller.scenario import Scenario
 from controller.utility import Utility
@@ -107,7 +107,7 @@ class Device:
         )
         self._interval_s = interval_s
         self._pace = Pace(costs, scenario)
-        self.alone = Alone(costs, utility, self._limits.queue_limit)
+        self.local_fallback = LocalFallback(costs, utility, self._limits.queue_limit)
         self._last_moment = LastMoment(float(costs.head_s[costs.local_frontier[:1]].sum()))
         self._overdue = False  # a frame was not answered in time, and nothing has been heard since
         self._start_s: float | None = None
@@ -157,8 +157,8 @@ class Device:
         job.decide_s = decided_s - job.frame.captured_s - job.wait_s
         alone = bool(self._costs.space.device_only[row])
         refused = not alone and not self._link_takes_more
-        if (refused or not self._link_up) and self.alone.possible:
-            row = int(self.alone.instead(self._situation(job, decided_s), np.array([row]))[0])
+        if (refused or not self._link_up) and self.local_fallback.possible:
+            row = int(self.local_fallback.instead(self._timing(job, decided_s), np.array([row]))[0])
         job.row = row
         self._source.skip_until(job.frame.index + self._costs.space.decisions[row].frame_stride)
         self._answer_skipped()
@@ -167,7 +167,7 @@ class Device:
             self._answer_locally(job, row, Status.OK)
         elif not refused:
             self._offload(job)
-        elif self.alone.possible:
+        elif self.local_fallback.possible:
             self._answer_locally(job, row, Status.FALLBACK)
         else:
             self._recorder.given_up(job, decided_s)
@@ -255,12 +255,12 @@ class Device:
         """Whether a frame that is not offloaded can be in time. Where none can, a frame loses nothing by being
         offloaded in vain, or by waiting for a place in flight."""
         known = (np.array(self._scenario.deadline_s), np.array(self.telemetry.device_slowdown))
-        return self.alone.possible and not self.alone.hopeless(*known)
+        return self.local_fallback.possible and not self.local_fallback.hopeless(*known)
 
-    def _situation(self, job: Job, now_s: float) -> Situation:
+    def _timing(self, job: Job, now_s: float) -> FrameTiming:
         """One row, for what the device answers alone."""
         known = (now_s - job.frame.captured_s, self._scenario.deadline_s, self._interval_s)
-        return Situation(*(np.array([value]) for value in (*known, self.telemetry.device_slowdown)))
+        return FrameTiming(*(np.array([value]) for value in (*known, self.telemetry.device_slowdown)))
 
     def _answer_locally(self, job: Job, row: int, status: Status) -> None:
         began_s = self._clock()
@@ -300,7 +300,7 @@ class Device:
         """When to fall back, or not at all when that moment has passed already; and when to give up."""
         job.give_up_s = job.frame.captured_s + formulas.GIVE_UP_DEADLINES * self._scenario.deadline_s
         fall_back_s = self._latest_start_s(job)
-        if now_s <= fall_back_s and self.alone.possible:
+        if now_s <= fall_back_s and self.local_fallback.possible:
             job.fall_back_s = fall_back_s
         else:
             job.expected_s = max(job.frame.captured_s + self._scenario.deadline_s, now_s)
@@ -312,19 +312,19 @@ class Device:
 
     def _hopeless(self, job: Job, now_s: float) -> bool:
         left_s = job.frame.captured_s + self._scenario.deadline_s - now_s
-        return bool(self.alone.hopeless(np.array(left_s), np.array(self.telemetry.device_slowdown)))
+        return bool(self.local_fallback.hopeless(np.array(left_s), np.array(self.telemetry.device_slowdown)))
 
     def _fallback_row(self, job: Job, now_s: float) -> int:
         """At the last moment the fastest row; before, the best that fits the frame's share of the device's time, which
         others that wait have a part of. Frames that pass meanwhile are skipped if it takes longer than the share."""
-        situation, interval = self._situation(job, now_s), self._costs.space.frame_stride[[job.row]]
+        timing, interval = self._timing(job, now_s), self._costs.space.frame_stride[[job.row]]
         share_s = interval * self._interval_s - job.busy_s
-        row = np.array([self.alone.fastest])
+        row = np.array([self.local_fallback.fastest])
         if now_s < self._latest_start_s(job):
             waiting = len(self._must_fall_back) + len(self._source.waiting)
-            row = self.alone.fallback(situation, interval, share_s / (1 + waiting))
+            row = self.local_fallback.fallback(timing, interval, share_s / (1 + waiting))
         if job.frame.index == self._newest:
-            frames = int(self.alone.stretched(situation, interval, row, share_s)[0])
+            frames = int(self.local_fallback.stretched(timing, interval, row, share_s)[0])
             self._source.skip_until(job.frame.index + frames)
             self._answer_skipped()
         return int(row[0])
@@ -438,7 +438,7 @@ class Device:
 
     def _unanswered(self, job: Job, now_s: float) -> None:
         """The MEC will not answer: fall back at once, if anything can still be in time."""
-        if self.alone.possible and not self._hopeless(job, now_s):
+        if self.local_fallback.possible and not self._hopeless(job, now_s):
             self._must_fall_back.append(job)
         else:
             self._recorder.given_up(job, now_s)
