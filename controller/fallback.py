@@ -44,7 +44,7 @@ _LEAST_S = 1e-9
 _AS_GOOD = 0.005
 
 
-class Situation(NamedTuple):
+class FrameTiming(NamedTuple):
     """The frames to be answered, (B,) each; times in seconds."""
 
     age_s: Floats  # since its capture
@@ -53,20 +53,22 @@ class Situation(NamedTuple):
     slowdown: Floats  # estimate of the device's slowdown
 
     @classmethod
-    def of(cls, state: SystemState) -> Situation:
+    def of(cls, state: SystemState) -> FrameTiming:
         """The frames that a state is about."""
         return cls(state.frame_age_s, state.deadline_s, state.capture_period_s, state.device_slowdown)
 
-    def at(self, where: Any) -> Situation:
+    def at(self, where: Any) -> FrameTiming:
         """Every field indexed with ``where``."""
-        return Situation(self.age_s[where], self.deadline_s[where], self.capture_period_s[where], self.slowdown[where])
+        return FrameTiming(
+            self.age_s[where], self.deadline_s[where], self.capture_period_s[where], self.slowdown[where]
+        )
 
-    def against_rows(self) -> Situation:
+    def against_rows(self) -> FrameTiming:
         """Every field as (B, 1)."""
         return self.at(np.s_[:, None])
 
 
-class Alone:
+class LocalFallback:
     """Chooses the device's own answers. Stateless."""
 
     def __init__(self, costs: CostTable, utility: Utility, queue_limit: int = 2) -> None:
@@ -88,11 +90,11 @@ class Alone:
         """The fastest device-only row: the one of a fallback at the last moment."""
         return int(self._plain[0])
 
-    def decide(self, at: Situation) -> Ints:
+    def decide(self, at: FrameTiming) -> Ints:
         """(B,) rows for frames without a decision."""
         return np.asarray(self._rows[self._value(at).argmax(axis=1)])
 
-    def instead(self, at: Situation, rows: Ints) -> Ints:
+    def instead(self, at: FrameTiming, rows: Ints) -> Ints:
         """(B,) rows to carry out where ``rows`` (B,) were decided and the MEC cannot be asked.
 
         A device-only decision stands while it is nearly as good as the best.
@@ -102,7 +104,7 @@ class Alone:
         stands = (place >= 0) & (value[batch, place] >= value[batch, best] - _AS_GOOD)
         return np.where(stands, rows, self._rows.take(best))
 
-    def _value(self, at: Situation) -> Floats:
+    def _value(self, at: FrameTiming) -> Floats:
         """(B, L) value of each device-only row; rows that sustain the stream come before all others."""
         s, table = at.against_rows(), self._table
         period, head = s.capture_period_s * table.stride, s.slowdown * table.head_s
@@ -122,7 +124,7 @@ class Alone:
         """(B, L) sum of the scores of the skipped frames; ``answer_s`` (B, L) counts from capture."""
         return skipped_score(self._table, answer_s / capture_period_s) if self._table.longest_stride > 1 else 0.0
 
-    def fallback(self, at: Situation, stride: Ints, share_s: Floats) -> Ints:
+    def fallback(self, at: FrameTiming, stride: Ints, share_s: Floats) -> Ints:
         """(B,) rows that answer decided frames whose reply will not come.
 
         ``stride`` (B,) is the frame stride of the decision, and stays; ``share_s`` (B,) is the device time that the
@@ -137,7 +139,7 @@ class Alone:
         value = self._per_frame(s, head, period, score, count) + _SUSTAINS * (in_time & (head <= period))
         return np.asarray(self._plain[value.argmax(axis=1)])
 
-    def stretched(self, at: Situation, stride: Ints, rows: Ints, share_s: Floats) -> Ints:
+    def stretched(self, at: FrameTiming, stride: Ints, rows: Ints, share_s: Floats) -> Ints:
         """(B,) frame stride when ``rows`` (B,) answer instead of the MEC and the next frames are not decided yet.
 
         A fallback that takes longer than its ``share_s`` (B,) covers the frames that are captured until it ends.
@@ -154,7 +156,7 @@ class Alone:
         """
         return np.asarray(left_s < (1.0 - HEAD_RESERVE_FRAC) * self._costs.fastest_local_s * slowdown)
 
-    def _on_time(self, s: Situation, head: Floats, period: Floats) -> Floats:
+    def _on_time(self, s: FrameTiming, head: Floats, period: Floats) -> Floats:
         """(B, L) probability that an answer is in time when the device goes on like this."""
         fresh_s = s.deadline_s - SLACK_S
         left_s = fresh_s - s.age_s
@@ -165,7 +167,7 @@ class Alone:
         kept = later + (_likely(left_s, head) - later) * meanwhile
         return np.where(head <= period, kept, _share(behind))
 
-    def _per_frame(self, s: Situation, head: Floats, period: Floats, score: Floats, count: Floats) -> Floats:
+    def _per_frame(self, s: FrameTiming, head: Floats, period: Floats, score: Floats, count: Floats) -> Floats:
         """(B, L) utility per frame of answers with the sum ``score`` over ``count`` frames each; all (B, L)."""
         lost = np.maximum(head - period, 0.0) / s.capture_period_s
         return np.asarray((score - self._cost_per_s * head - self._utility.drop_penalty * lost) / (count + lost))

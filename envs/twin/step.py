@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from controller.fallback import Situation
+from controller.fallback import FrameTiming
 from controller.records import Bools, Floats, Ints
 from controller.reuse import next_run
 from controller.timeline import (
@@ -110,7 +110,7 @@ def _refused(rules: TwinTables, conditions: Conditions, world: TwinState, moment
     full = (world.told - world.heard >= _FULL) | (oldest > world.now_s)
     overdue_from = world.places[InFlightSlot.OVERDUE_S, :-1]
     overdue = count_rows((overdue_from > heard_s(rules, conditions, world)) & (overdue_from <= world.now_s)) > ZERO
-    in_vain = overdue & ~rules.alone.hopeless(conditions.deadline_s, world.device_slowdown)
+    in_vain = overdue & ~rules.local_fallback.hopeless(conditions.deadline_s, world.device_slowdown)
     return np.asarray((moment.down | full | in_vain) & rules.offload.take(rows))
 
 
@@ -122,15 +122,15 @@ def _taken(
     if not np.count_nonzero(questioned):
         return rows
     at, taken = np.flatnonzero(questioned), rows.copy()
-    situation = _situation(conditions, world, world.now_s, world.device_slowdown, at)
-    taken[at] = rules.alone.instead(situation, rows[at])
+    timing = _timing(conditions, world, world.now_s, world.device_slowdown, at)
+    taken[at] = rules.local_fallback.instead(timing, rows[at])
     return taken
 
 
-def _situation(conditions: Conditions, world: TwinState, now_s: Floats, slowdown: Floats, at: Ints) -> Situation:
+def _timing(conditions: Conditions, world: TwinState, now_s: Floats, slowdown: Floats, at: Ints) -> FrameTiming:
     """Of the frame at hand in the given environments, at a given moment."""
     age = now_s[at] - world.capture_s[at]
-    return Situation(age, conditions.deadline_s[at], conditions.interval_s[at], slowdown[at])
+    return FrameTiming(age, conditions.deadline_s[at], conditions.interval_s[at], slowdown[at])
 
 
 def _fallback_rows(
@@ -147,7 +147,7 @@ def _fallback_rows(
     captured = np.minimum((end / conditions.interval_s[at] + _TICK).astype(np.int64) + ONE, conditions.frames[at])
     waiting = np.clip(captured - world.frame[at] - interval, 0, rules.queue_limit)
     share = (interval * conditions.interval_s[at] - flight.head_s[at]) / (1 + waiting)
-    return rules.alone.fallback(_situation(conditions, world, flight.end_s, slowdown, at), interval, share)
+    return rules.local_fallback.fallback(_timing(conditions, world, flight.end_s, slowdown, at), interval, share)
 
 
 def _answer(
@@ -179,7 +179,7 @@ def _answer(
     fallback_s = select(falls_back, start, moment.never_s)
     overdue = np.minimum(np.maximum(answer_by, end), fallback_s)
     give_up = np.maximum(moment.give_up_s, end)
-    if np.count_nonzero(hopeless := falls_back & rules.alone.hopeless(answer_by - start, slowdown)):
+    if np.count_nonzero(hopeless := falls_back & rules.local_fallback.hopeless(answer_by - start, slowdown)):
         falls_back = falls_back & ~hopeless
         row = select(hopeless, taken, row)
         give_up, given[hopeless] = select(hopeless, start, give_up), np.inf
@@ -215,8 +215,8 @@ def _interval(
     if not len(at := np.flatnonzero((answer.fallback_busy_s > ZERO) & (answer.fallback_s <= free))):
         return interval
     share = interval[at] * conditions.interval_s[at] - flight.head_s[at]
-    situation = _situation(conditions, world, answer.fallback_s, slowdown, at)
-    interval[at] = rules.alone.stretched(situation, interval[at], answer.row[at], share)
+    timing = _timing(conditions, world, answer.fallback_s, slowdown, at)
+    interval[at] = rules.local_fallback.stretched(timing, interval[at], answer.row[at], share)
     return interval
 
 
@@ -250,7 +250,7 @@ def _advance(
     """The next moment at which the device is free and has a frame; ``first`` is the next one that is run. Where the
     device alone is too slow for the deadline, a place must be free, too."""
     now = np.maximum(flight.end_s, first * conditions.interval_s)
-    if np.count_nonzero(needs_place := rules.alone.hopeless(conditions.deadline_s, slowdown)):
+    if np.count_nonzero(needs_place := rules.local_fallback.hopeless(conditions.deadline_s, slowdown)):
         oldest = places[InFlightSlot.RELEASE_S].ravel().take((sent % moment.places) * moment.batch + moment.row)
         now = np.maximum(now, select(needs_place, oldest, filled(len(now), 0.0)))
     starts = places[InFlightSlot.FALLBACK_S, :-1]

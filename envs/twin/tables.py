@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from controller.costs import CostTable
 from controller.errors import UsageError
-from controller.fallback import Alone
+from controller.fallback import LocalFallback
 from controller.predict.uplink import TraceBank
 from controller.records import Bools, Floats, Ints, Status
 from controller.scenario import HEAD_NOISE_FRAC
@@ -111,7 +111,7 @@ class TwinTables:
     #: (lags + 1, C). One lag where nothing is ever reused.
     aged_score: NDArray[np.float32]
     aged_accuracy: Floats
-    alone: Alone  # what the device answers when the MEC cannot be asked
+    local_fallback: LocalFallback  # what the device answers when the MEC cannot be asked
     fastest: Ints  # () the local row of a fallback at the last moment
     fastest_s: Floats  # () its device time
     luck: Floats  # (Noise.COUNT, NOISE_ROWS)
@@ -139,10 +139,10 @@ def make_rules(
     shortcuts: tuple[TableShortcut, ...] = (),
 ) -> TwinTables:
     """Check and lay out what a twin needs."""
-    space, alone = costs.space, Alone(costs, utility, queue_limit)
+    space, local_fallback = costs.space, LocalFallback(costs, utility, queue_limit)
     score = np.ascontiguousarray(recorded.score).ravel()
     variants, samples = recorded.score.shape
-    if not alone.possible:
+    if not local_fallback.possible:
         raise UsageError("no decision runs on the device alone; expected at least one, for the fallback")
     if space.variant.max() >= variants:
         raise UsageError(
@@ -166,9 +166,9 @@ def make_rules(
         payload_bytes=payload_bytes.ravel(),
         payload_samples=np.array(payload_samples),
         **_aged(costs, recorded, score, reuses),
-        alone=alone,
-        fastest=np.array(alone.fastest),
-        fastest_s=np.array(costs.head_s[alone.fastest]),
+        local_fallback=local_fallback,
+        fastest=np.array(local_fallback.fastest),
+        fastest_s=np.array(costs.head_s[local_fallback.fastest]),
         luck=_draw_noise(calibration),
         bank=bank,
         queue=neighbour_queue(),

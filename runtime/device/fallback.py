@@ -13,7 +13,7 @@ import numpy as np
 
 from controller import timeline as formulas
 from controller.costs import CostTable
-from controller.fallback import Alone, Situation
+from controller.fallback import FrameTiming, LocalFallback
 from controller.records import SystemState
 from controller.scenario import Scenario
 from controller.utility import Utility
@@ -69,14 +69,14 @@ class FallbackPlan:
         self._stride = costs.space.frame_stride
         self._deadline_s, self._period_s = scenario.deadline_s, 1.0 / scenario.fps
         self._telemetry = telemetry
-        self._alone = Alone(costs, utility, queue_limit)
+        self._local = LocalFallback(costs, utility, queue_limit)
         self._reserve = FallbackReserve(float(costs.head_s[costs.local_frontier[:1]].sum()))
         self._ended_s = -math.inf
 
     @property
     def is_possible(self) -> bool:
         """Whether any row runs on the device alone; without one, only ``set_timers`` may be called."""
-        return self._alone.possible
+        return self._local.possible
 
     @property
     def is_useful(self) -> bool:
@@ -90,11 +90,11 @@ class FallbackPlan:
 
     def local_row(self, state: SystemState) -> int:
         """The row to take where the controller gave no decision."""
-        return int(self._alone.decide(Situation.of(state))[0])
+        return int(self._local.decide(FrameTiming.of(state))[0])
 
     def row_instead(self, row: int, job: Job, now_s: float) -> int:
         """The local row to carry out where ``row`` was decided and the MEC cannot be asked."""
-        return int(self._alone.instead(self._situation(job, now_s), np.array([row]))[0])
+        return int(self._local.instead(self._timing(job, now_s), np.array([row]))[0])
 
     def set_timers(self, job: Job, now_s: float) -> None:
         """When an offloaded job falls back (or counts as overdue, if it is too late for that) and is given up."""
@@ -117,12 +117,12 @@ class FallbackPlan:
         device's time, divided by 1 + the number of ``waiting`` frames. A fallback that takes longer than its share
         covers the frames that are captured meanwhile.
         """
-        situation, stride = self._situation(job, now_s), self._stride[[job.row]]
+        situation, stride = self._timing(job, now_s), self._stride[[job.row]]
         share_s = stride * self._period_s - job.busy_s
-        row = np.array([self._alone.fastest])
+        row = np.array([self._local.fastest])
         if now_s < self._latest_start_s(job):
-            row = self._alone.fallback(situation, stride, share_s / (1 + waiting))
-        return int(row[0]), int(self._alone.stretched(situation, stride, row, share_s)[0])
+            row = self._local.fallback(situation, stride, share_s / (1 + waiting))
+        return int(row[0]), int(self._local.stretched(situation, stride, row, share_s)[0])
 
     def due_s(self, job: Job, now_s: float) -> float:
         """Since when this fallback could have begun; inf if it begins before its time, because the job was lost."""
@@ -142,9 +142,9 @@ class FallbackPlan:
         return job.frame.captured_s + self._deadline_s - reserve_s
 
     def _ends_too_late(self, left_s: float) -> bool:
-        return bool(self._alone.hopeless(np.array(left_s), np.array(self._telemetry.slowdown)))
+        return bool(self._local.hopeless(np.array(left_s), np.array(self._telemetry.slowdown)))
 
-    def _situation(self, job: Job, now_s: float) -> Situation:
+    def _timing(self, job: Job, now_s: float) -> FrameTiming:
         """The frame as a batch of one."""
         known = (now_s - job.frame.captured_s, self._deadline_s, self._period_s, self._telemetry.slowdown)
-        return Situation(*(np.array([value]) for value in known))
+        return FrameTiming(*(np.array([value]) for value in known))

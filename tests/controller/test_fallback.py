@@ -1,4 +1,4 @@
-"""What a device answers alone: the local row that keeps the pace and is worth most, by the utility of all frames."""
+"""The rule for local answers: the device-only row that sustains the stream and has the most utility per frame."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import pytest
 from support.stream import stream_costs
 from support.synthetic import make_costs
 
-from controller.fallback import Alone, Situation
+from controller.fallback import FrameTiming, LocalFallback
 from controller.utility import Utility
 
-#: Of the hand-made stream: local fast takes 2 ms and good 10 ms, each with intervals of 1, 2, 3 and 5 frames.
+#: Of the hand-made stream: local fast takes 2 ms and good 10 ms, each with frame strides of 1, 2, 3 and 5.
 STREAM = stream_costs()
 PLAIN = make_costs(12)
 
 
-def situation(slowdown: float, age_s: float = 0.0, deadline_s: float = 1.0, interval_s: float = 0.1) -> Situation:
-    return Situation(*(np.array([value]) for value in (age_s, deadline_s, interval_s, slowdown)))
+def timing(slowdown: float, age_s: float = 0.0, deadline_s: float = 1.0, interval_s: float = 0.1) -> FrameTiming:
+    return FrameTiming(*(np.array([value]) for value in (age_s, deadline_s, interval_s, slowdown)))
 
 
 def chosen(slowdown: float, **conditions: float) -> tuple[int, int]:
     """Exit (0 the fast one) and frame interval."""
-    row = int(Alone(STREAM, Utility()).decide(situation(slowdown, **conditions))[0])
+    row = int(LocalFallback(STREAM, Utility()).decide(timing(slowdown, **conditions))[0])
     decision = STREAM.space.decisions[row]
     assert decision.payload == "none"
     return decision.exit_branch, decision.frame_stride
@@ -59,43 +59,43 @@ def test_a_frame_is_not_dropped_for_the_sake_of_accuracy() -> None:
 
 
 def test_where_no_row_keeps_the_pace_the_quickest_loses_least() -> None:
-    alone, local = Alone(PLAIN, Utility()), np.flatnonzero(PLAIN.space.device_only)
+    rule, local = LocalFallback(PLAIN, Utility()), np.flatnonzero(PLAIN.space.device_only)
     slow = 1.5 * 0.1 / PLAIN.head_s[local].min()
-    row = int(alone.decide(situation(slow, deadline_s=10.0))[0])
+    row = int(rule.decide(timing(slow, deadline_s=10.0))[0])
     assert row == local[PLAIN.head_s[local].argmin()]
 
 
 def test_where_every_row_does_the_most_accurate_wins_unless_its_energy_costs_more() -> None:
     local = np.flatnonzero(PLAIN.space.device_only)
     best = local[PLAIN.accuracy[local].argmax()]
-    assert Alone(PLAIN, Utility()).decide(situation(1.0)).tolist() == [best]
+    assert LocalFallback(PLAIN, Utility()).decide(timing(1.0)).tolist() == [best]
     thrifty = Utility(energy_weight_per_j=1e3)
-    assert Alone(PLAIN, thrifty).decide(situation(1.0)).tolist() == [local[PLAIN.head_s[local].argmin()]]
+    assert LocalFallback(PLAIN, thrifty).decide(timing(1.0)).tolist() == [local[PLAIN.head_s[local].argmin()]]
 
 
 def test_an_offload_is_replaced_and_a_local_decision_stands_while_it_is_as_good_as_any() -> None:
-    alone, one = Alone(STREAM, Utility()), situation(5.0)
-    best = int(alone.decide(one)[0])
+    rule, one = LocalFallback(STREAM, Utility()), timing(5.0)
+    best = int(rule.decide(one)[0])
     offload = int(np.flatnonzero(~STREAM.space.device_only)[0])
-    assert alone.instead(one, np.array([offload])).tolist() == [best]
-    assert alone.instead(one, np.array([best])).tolist() == [best]
-    slow = situation(15.0)
-    assert alone.instead(slow, np.array([best])).tolist() == alone.decide(slow).tolist() != [best]
+    assert rule.instead(one, np.array([offload])).tolist() == [best]
+    assert rule.instead(one, np.array([best])).tolist() == [best]
+    slow = timing(15.0)
+    assert rule.instead(slow, np.array([best])).tolist() == rule.decide(slow).tolist() != [best]
 
 
 def test_a_batch_is_decided_like_its_rows() -> None:
     rng = np.random.default_rng(0)
     columns = [rng.uniform(low, high, 50) for low, high in ((0, 0.3), (0.05, 0.6), (0.03, 0.3), (1, 300))]
-    alone = Alone(STREAM, Utility())
-    together = alone.decide(Situation(*columns))
-    assert together.tolist() == [int(alone.decide(Situation(*(c[i : i + 1] for c in columns)))[0]) for i in range(50)]
+    rule = LocalFallback(STREAM, Utility())
+    together = rule.decide(FrameTiming(*columns))
+    assert together.tolist() == [int(rule.decide(FrameTiming(*(c[i : i + 1] for c in columns)))[0]) for i in range(50)]
 
 
 def test_a_fallback_takes_what_its_frame_has_left_of_the_device() -> None:
-    alone = Alone(STREAM, Utility())
+    rule = LocalFallback(STREAM, Utility())
 
     def exit_of(share_s: float, age_s: float = 0.0) -> int:
-        row = alone.fallback(situation(5.0, age_s, deadline_s=0.2), np.array([1]), np.array([share_s]))
+        row = rule.fallback(timing(5.0, age_s, deadline_s=0.2), np.array([1]), np.array([share_s]))
         return STREAM.space.decisions[int(row[0])].exit_branch
 
     assert exit_of(0.1) == 1  # 50 ms
@@ -104,11 +104,11 @@ def test_a_fallback_takes_what_its_frame_has_left_of_the_device() -> None:
 
 
 def test_a_fallback_that_is_longer_than_its_share_covers_the_frames_that_pass_meanwhile() -> None:
-    alone = Alone(STREAM, Utility())
-    fast = np.array([alone.fastest])
+    rule = LocalFallback(STREAM, Utility())
+    fast = np.array([rule.fastest])
 
     def frames(slowdown: float, share_s: float) -> int:
-        return int(alone.stretched(situation(slowdown, age_s=0.05), np.array([1]), fast, np.array([share_s]))[0])
+        return int(rule.stretched(timing(slowdown, age_s=0.05), np.array([1]), fast, np.array([share_s]))[0])
 
     assert frames(40.0, 0.1) == 1  # 80 ms
     assert frames(100.0, 0.1) == 3  # 200 ms from 50 ms on
@@ -116,11 +116,11 @@ def test_a_fallback_that_is_longer_than_its_share_covers_the_frames_that_pass_me
 
 
 def test_a_fallback_that_cannot_be_in_time_is_hopeless() -> None:
-    alone = Alone(STREAM, Utility())
-    assert alone.hopeless(np.array([0.1, 0.3]), np.array([100.0, 100.0])).tolist() == [True, False]
+    rule = LocalFallback(STREAM, Utility())
+    assert rule.hopeless(np.array([0.1, 0.3]), np.array([100.0, 100.0])).tolist() == [True, False]
 
 
 def test_a_table_without_local_rows_can_do_nothing_alone() -> None:
     offloads = STREAM.take(np.flatnonzero(~STREAM.space.device_only))
-    assert not Alone(offloads, Utility()).possible
-    assert Alone(STREAM, Utility()).possible
+    assert not LocalFallback(offloads, Utility()).possible
+    assert LocalFallback(STREAM, Utility()).possible
