@@ -1,8 +1,8 @@
 """Making a bundle from trained weights: everything is measured once, on the stored weights, and written down.
 
 For every model, resolution and exit: answers on the validation and the test split, without loss and after every lossy
-payload at every cut; calibrated confidence; payload bytes. Test figures are written, never chosen on: temperatures
-are fitted on the validation split.
+payload at every cut; calibrated confidence; payload bytes. Nothing is chosen on the test split: temperatures are
+fitted on the validation split.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from runtime.workloads.base import Workload, stream_score
 from runtime.workloads.types import Image, Images, Split
 
 RECORDED_SPLITS: tuple[Split, ...] = ("validation", "test")
-BATCH_PIXELS = 200_000  # how much is in memory at once: 255 small garments, or one large photograph
+BATCH_PIXELS = 200_000  # in memory at once: 255 small garments, or one large photograph
 _TEMPERATURES = np.geomspace(0.25, 4.0, 81)
 
 Outputs = NDArray[np.floating[Any]]
@@ -60,7 +60,7 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class MeasuredModel:
-    """A model's part of the bundle; rows of `variants` and of every table belong together."""
+    """A model's part of the bundle. Row i of every table belongs to `variants[i]`."""
 
     info: ModelInfo
     variants: tuple[VariantInfo, ...]
@@ -72,7 +72,7 @@ class MeasuredModel:
 
 @dataclass(frozen=True)
 class SplitData:
-    """The first frames of one split; they are read as they are needed, since all of them may not fit into memory."""
+    """The first frames of one split. They are read when they are needed, since all of them may not fit into memory."""
 
     workload: Workload
     split: Split
@@ -104,7 +104,7 @@ def write_bundle(
     for split in RECORDED_SPLITS:
         path = directory / f"recorded_{split}.safetensors"
         table = _concatenate([model.tables[split] for model in measured])
-        if stream_score(workload) is not None:  # of samples that are no stream, mean and spread say all
+        if stream_score(workload) is not None:  # still images need only the mean and the spread
             table = replace(table, payload_bytes=payload_bytes[split])
         save_recorded(path, table, base_rows)
         recorded[str(split)] = _file_info(path)
@@ -137,7 +137,8 @@ def measure_model(
 ) -> MeasuredModel:
     """Measure one model whose weights are in `directory`.
 
-    `max_samples` limits each split (a quick look); `advance` is told what comes next, `measurement_steps` times.
+    `max_samples` limits each split (a quick look). `advance` is called with the next step's name, `measurement_steps`
+    times in all.
     """
     data = {split: _first_frames(workload, split, max_samples) for split in RECORDED_SPLITS}
     truths = {split: part.truths() for split, part in data.items()}
@@ -173,7 +174,7 @@ def measure_model(
 
 
 def measurement_steps(workload: Workload) -> int:
-    """How often `measure_model` calls `advance`."""
+    """Number of times that `measure_model` calls `advance`."""
     return len(workload.resolutions_px) * (len(RECORDED_SPLITS) + 1)
 
 
@@ -291,7 +292,7 @@ def _run_tails(model: BranchyModel, z: torch.Tensor, cut: int, codec: str, parts
 
 
 def payload_splits(workload: Workload) -> tuple[Split, ...]:
-    """Where payloads are measured: on every split that is replayed, if samples are a stream."""
+    """The splits on which payloads are measured: all recorded ones for a stream, else validation."""
     return RECORDED_SPLITS if stream_score(workload) is not None else ("validation",)
 
 
@@ -313,9 +314,9 @@ def measure_tensors(
 def measure_images(
     workload: Workload, max_samples: int | None = None, advance: Callable[[str], None] = lambda _: None
 ) -> dict[str, PayloadBytes]:
-    """Encoded bytes of every image at every resolution and codec, per split; the same for every model, so for "".
+    """Encoded bytes of every image at every resolution and codec, per split. They hold for every model: keys have "".
 
-    `advance` is told what comes next, as often as there are resolutions.
+    `advance` is called with the next step's name, once per resolution.
     """
     sizes: dict[str, dict[PayloadKey, list[int]]] = {str(split): {} for split in payload_splits(workload)}
     for px in workload.resolutions_px:

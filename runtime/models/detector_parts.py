@@ -13,8 +13,8 @@ from runtime.codecs.tensor import THRESHOLD_FRAC, QuantisedTensor
 MAP_STRIDE = 4  # input pixels per cell of an exit's map
 VALUES = 5  # per cell: objectness logit, then log distances to the box's left, top, right and bottom, in cells
 PEAKS = 32  # candidates per frame
-NO_PEAK = -30.0  # logit of a cell that is no peak
-LOG_DISTANCES = (-4.0, 6.0)  # limits of what a cell may say
+NO_PEAK = -30.0  # logit of every other cell
+LOG_DISTANCES = (-4.0, 6.0)  # a cell's distances are clamped to these limits
 #: One of them, drawn evenly, quantises a training sample.
 TRAINED_CODECS = tuple(map(QuantisedTensor, (1, 1, 2, 4)))
 

@@ -35,7 +35,7 @@ class BranchyModel(nn.Module):
     def run_stages(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Run stages start..stop-1 (0-based).
 
-        Every stage gets its input in channels-last order, wherever the cut was and however the tensor came, so
+        Every stage gets its input in channels-last order, wherever the cut is and however the tensor was received, so
         that it always runs the same kernel.
         """
         for stage in self.stages[start:stop]:
@@ -43,11 +43,11 @@ class BranchyModel(nn.Module):
         return x.contiguous(memory_format=torch.channels_last)
 
     def head(self, x: Tensor, partition_point: int) -> Tensor:
-        """What the device runs: the first `partition_point` stages."""
+        """The part that the device runs: the first `partition_point` stages."""
         return self.run_stages(x, 0, partition_point)
 
     def tail(self, z: Tensor, partition_point: int, exit_branch: int) -> Tensor:
-        """What follows the cut: the remaining stages of this exit, then its head."""
+        """The part after the cut: the remaining stages of this exit, then its head."""
         z = self.run_stages(z, partition_point, self.exit_after[exit_branch])
         output: Tensor = self.exits[exit_branch](z)
         return output
@@ -70,7 +70,7 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def channels_last(model: AnyModule) -> AnyModule:
-    """The model with its kernels in channels-last order: the fastest for convolutions on a CPU."""
+    """The model with its kernels in channels-last order, the fastest for convolutions on a CPU."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 

@@ -3,11 +3,11 @@
 The loop owns optimiser, schedule, averaging of weights and logs. The task owns data, augmentation, loss and
 evaluation, so that a classifier and a detector are trained by the same code.
 
-Batch norm sees several resolutions in every step, whose statistics differ; inference has one set of running
-statistics for all. So the last part of the training freezes the running statistics and lets the weights adapt to
-them (as FixRes, Touvron et al., 2019, adapts to the test resolution): what is trained is then exactly what is
-folded into the convolutions. A second, shorter cycle of the learning rate (as SGDR, Loshchilov and Hutter, 2017)
-starts from the averaged weights of the first, with the statistics frozen throughout: the polish.
+In every step batch norm sees several resolutions with different statistics, but inference has one set of running
+statistics for all of them. So the last part of the training freezes the running statistics, and the weights adapt to
+them, as FixRes (Touvron et al., 2019) adapts to the test resolution. The trained network is then exactly the one that
+folding into the convolutions gives. A second, shorter cycle of the learning rate (as in SGDR, Loshchilov and Hutter,
+2017) starts from the averaged weights of the first, with the statistics frozen throughout: the polish.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class TrainingConfig:
     """Hyper-parameters of one model's training."""
 
     epochs: int = 18  # of the first cycle
-    polish_frac: float = 2 / 3  # epochs of the second cycle, of those of the first; 0 for none
+    polish_frac: float = 2 / 3  # epochs of the second cycle divided by those of the first; 0: no second cycle
     seed: int = 0
     peak_rate: float = 4e-3  # AdamW's learning rate after warm-up; cosine to zero from there
-    polish_rate_frac: float = 0.5  # the second cycle's peak rate, of the first one's
+    polish_rate_frac: float = 0.5  # peak rate of the second cycle divided by that of the first
     weight_decay: float = 0.05
     warmup_frac: float = 0.1  # of a cycle's steps
     frozen_norm_frac: float = 0.2  # last part of the first cycle, with batch norm's statistics frozen
     averaging_decay: float = 0.998  # exponential moving average of the weights, per step
-    threads: int = 1  # more spin-wait for one another on a busy machine; train models in parallel instead
+    threads: int = 1  # several would spin-wait for each other on a busy machine; train models in parallel instead
 
     @property
     def polish_epochs(self) -> int:
@@ -60,16 +60,16 @@ class Group:
 
 
 class TrainingTask(Protocol):
-    """What a workload brings to train its models."""
+    """The part of a training that a workload defines."""
 
     steps_per_epoch: int
 
     def steps(self, epoch: int) -> Iterator[Sequence[Group]]:
-        """The groups of every step of one epoch; the same for the same epoch and seed."""
+        """The groups of every step of one epoch. The same epoch and seed give the same groups."""
         ...
 
     def loss(self, outputs: list[Tensor], targets: Any) -> tuple[Tensor, Scalars]:
-        """Joint loss of all exits, and what to log of it."""
+        """Joint loss of all exits, and the scalars to log."""
         ...
 
     def evaluate(self, model: BranchyModel) -> Scalars:
@@ -77,12 +77,12 @@ class TrainingTask(Protocol):
         ...
 
     def finish(self, model: BranchyModel) -> None:
-        """Set what is chosen on validation samples and stored with the weights, such as operating thresholds."""
+        """Set values that are chosen on validation samples and stored with the weights, such as thresholds."""
         ...
 
 
 class Reporter(Protocol):
-    """Where progress goes: a progress bar and TensorBoard, or nowhere."""
+    """Receives progress: a progress bar with TensorBoard, or nothing."""
 
     def step(self, step: int, scalars: Scalars) -> None: ...
 

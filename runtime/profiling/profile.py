@@ -1,7 +1,8 @@
 """The profile file: times of all segments on one machine; and the CostTable made from it and its bundle.
 
-A profile has two sides. The device's holds the time of every head, the MEC's of every tail, and both the layer
-regressions of Edgent with their errors. It belongs to one bundle, by digest. Times are medians of CPU time, one thread.
+A profile has two sides. The device's side holds the time of every head, the MEC's side the time of every tail; both
+hold the layer regressions of Edgent with their errors. A profile belongs to one bundle, by digest. Times are medians of
+CPU time on one thread.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ SHIPPED_DIR = shipped_dir("profiles")
 
 Side = Literal["device", "mec"]
 SIDES: tuple[Side, ...] = ("device", "mec")
-#: Where costs come from: segments measured as a whole, or the sum of the regressions of their layers.
+#: The source of costs: segments measured as a whole, or the summed regressions of their layers.
 Source = Literal["measured", "regression"]
 
 
@@ -191,10 +192,10 @@ def used_profile(bundle: Bundle, given: Path | None = None) -> Used:
 
 
 def shipped_slowdown(bundle: Bundle, path: Path) -> float:
-    """Head times of the shipped profile over those of the one at ``path``, in the median.
+    """Median ratio of the head times in the shipped profile to those in the profile at ``path``.
 
-    Slowdowns count from the machine's own profile, so a device of slowdown s on the machine of the shipped profile is
-    one of s times this here.
+    Slowdowns are relative to the machine's own profile. So a device with slowdown s on the machine of the shipped
+    profile has slowdown s times this ratio here.
     """
     shipped_s, here_s = (load_costs(bundle, p).head_s for p in (shipped_path(bundle.workload), path))
     return float(np.median(shipped_s / here_s))
