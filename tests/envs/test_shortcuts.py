@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from runtime.shortcuts.chain import Chain
 from runtime.shortcuts.stride import Stride
 from runtime.sources.frames import Frame
 
+EXTENDING = Path(__file__).parents[2] / "docs" / "extending.md"
 QUIET = TwinCalibration(head_noise_frac=0.0, mec_noise_frac=0.0, overhead_s=0.0, decide_s=0.0, header_bytes=0.0)
 FPS = 10.0
 
@@ -240,3 +243,31 @@ class TestInTheTwin:
         while not records or not records[-1].done[0]:
             records.append(twin.step(rows[len(records)][None])[1])
         return records
+
+
+def documented() -> dict[str, Any]:
+    """What the code of docs/extending.md defines, as it stands there."""
+    section = EXTENDING.read_text().split("## Add an input filter")[1].split("\n## ")[0]
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
+        exec(block, names)
+    return names
+
+
+class TestTheExampleOfTheDocumentation:
+    def test_the_filter_reuses_an_answer_while_the_picture_is_much_the_same(self) -> None:
+        """Each picture is brighter by 1 than the one before, and differences up to 1.5 count as nothing new."""
+        outcomes = simulation(documented()["InputFilter"]()).run(lambda _: local_row())
+        assert [o.status.value for o in outcomes] == ["ok", "filtered"] * 6
+        assert [o.reused_frame for o in outcomes if o.status.reused] == [o.frame for o in outcomes if o.status.ran]
+
+    def test_its_table_says_the_same(self) -> None:
+        table = documented()["FilterTable"](np.repeat(np.arange(3.0)[:, None], 40, axis=1))
+        age = np.array([1, 2, 1, 3])
+        assert table.stands(age, np.array([5, 5, 0, 5]), age).tolist() == [True, False, True, False]
+        sim = simulation(ToyFilter())
+        twin = Twin(sim.costs, sim.bank, stream_recorded(), ScenarioRange(), shortcuts=[table])
+        twin.reset(scenarios=[sim.scenario])
+        record = twin.step(np.array([local_row()]))[1]
+        assert record.reused.frame.tolist() == [1]
+        assert STATUSES[record.reused.reason[0]] is Status.FILTERED
