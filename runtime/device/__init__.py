@@ -1,1 +1,1 @@
-"""The device: one loop that answers every frame, on its own or with the MEC."""
+"""The device: one loop that answers every frame, locally or with the MEC."""

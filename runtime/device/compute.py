@@ -1,4 +1,7 @@
-"""What a device must be able to compute: its heads, and what outputs mean. ``runtime.device.local_compute`` does it."""
+"""What the device's loop needs of a computation: heads, and what outputs mean.
+
+``runtime.device.local_compute`` is the real implementation.
+"""
 
 from __future__ import annotations
 
@@ -8,32 +11,32 @@ from typing import Any, Protocol
 from controller.records import Decision
 from runtime.workloads.base import Image
 
-#: Called between stages; there the device polls, and may compute a fallback before it goes on.
+#: Called between stages. The device polls there, and may compute a fallback before the head goes on.
 Pause = Callable[[], None]
 
 
 class Judge(Protocol):
-    """Knows what outputs mean."""
+    """Turns outputs into predictions and scores."""
 
     def judge(self, source_index: int, outputs: Any, decision: Decision) -> tuple[Any, Any, float | None]:
-        """Prediction, truth and score; no score where there is no truth."""
+        """Prediction, truth and score; the score is None where there is no truth."""
         ...
 
     def truth(self, source_index: int) -> Any:
-        """None where it is not known."""
+        """Truth of a frame; None where it is not known."""
         ...
 
     def score(self, prediction: Any, truth: Any) -> float:
-        """Quality of a prediction that was made for this frame or for an earlier one."""
+        """Score of a prediction that was made for this frame or for an earlier one."""
         ...
 
     def source_index(self, index: int) -> int:
-        """Number of a sample in its source: test image, frame of the video."""
+        """Number of a sample in its source: of the test image, or of the video's frame."""
         ...
 
 
 class Head(Protocol):
-    """What a head gives: a payload to send, or outputs (see ``runtime.inference.segments.Head``)."""
+    """Result of a head: a payload to send, or outputs (see ``runtime.inference.segments.Head``)."""
 
     @property
     def payload(self) -> bytes: ...
@@ -42,11 +45,11 @@ class Head(Protocol):
 
 
 class Compute(Judge, Protocol):
-    """The device's own computation; ``runtime.device.local_compute`` is the real one."""
+    """The device's own computation."""
 
     @property
     def samples(self) -> int:
-        """Frames there are before the source repeats."""
+        """Number of frames before the source repeats."""
         ...
 
     def picture(self, source_index: int) -> Image:
@@ -56,7 +59,7 @@ class Compute(Judge, Protocol):
     def head(self, source_index: int, decision: Decision, pause: Pause) -> Head: ...
 
     def row(self, decision: Decision) -> int:
-        """Its row in the space of all decisions, which device and MEC agreed on when they met."""
+        """The decision's row in the bundle's space, on which device and MEC agreed in the handshake."""
         ...
 
     def output_shape(self, decision: Decision) -> tuple[int, ...]: ...

@@ -49,9 +49,9 @@ def open_device(
     clock: Clock = time.perf_counter,
     log: Log = lambda _: None,
 ) -> DeviceLoop:
-    """A device that talks to the MEC at ``endpoint``. With a bank its uplink replays the scenario's trace, share and
-    round trip; without, it is the network as it is. ``costs`` are the decisions that ``execute`` takes rows of.
-    ``shortcuts`` may answer a frame before it is decided."""
+    """A device that uses the MEC at ``endpoint``. With a bank its uplink replays the scenario's trace, share and
+    round trip; without one, it is the network as it is. Rows of ``costs`` are what ``execute`` takes. ``shortcuts``
+    may answer a frame before it is decided."""
     link: Link = DirectLink(parse_endpoint(endpoint), clock, compute.largest_output_bytes(costs.space.decisions))
     if bank is not None:
         shaper = Shaper(bank, scenario.trace_index, scenario.trace_start_s, scenario.uplink_share_frac)
@@ -74,12 +74,12 @@ def open_device(
 
 
 def drive(device: DeviceLoop, controller: Controller, log: Log) -> Iterator[Outcome]:
-    """Decide and execute until the source has ended; every outcome as soon as it is known."""
+    """Decide and execute until the source has ended. Yields each outcome as soon as it is known."""
     while (state := device.next_decision()) is not None:
         yield from device.take_outcomes()
         try:
             row = int(controller.decide(state)[0])
-        except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: the frame is answered all the same
+        except Exception as error:  # noqa: BLE001 - a device goes on: the frame gets a local answer
             log(f"controller {controller.name} failed: {type(error).__name__}: {error}; answering locally")
             row = device.local_row(state)
         device.execute(row)

@@ -1,4 +1,4 @@
-"""How does the device compute? Its heads on the workload's real frames, and what outputs mean there."""
+"""The device's computation: heads of a bundle's models on real frames, and what their outputs mean."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runtime.workloads.base import Image, Split, Workload
 
 
 class LocalCompute:
-    """One bundle on the frames of a source, by default its workload's; see ``runtime.device.compute.Compute``."""
+    """One bundle on the frames of a source, by default its workload's; a ``runtime.device.compute.Compute``."""
 
     def __init__(self, bundle: Bundle, workload: Workload, split: Split = "test", source: Source | None = None) -> None:
         self._bundle, self._workload = bundle, workload
@@ -38,12 +38,12 @@ class LocalCompute:
         return self._source.count
 
     def prepare(self) -> None:
-        """Load the pictures that the first frames would have to wait for."""
+        """Load the pictures now for which the first frames would have to wait."""
         self._source.prepare()
 
     def warm_up(self, decisions: Iterable[Decision], stopping: Callable[[], bool] = lambda: False) -> None:
-        """Run each distinct head of what may be decided once, so that no frame pays for a first run; local answers
-        first, for they need every stage."""
+        """Run each distinct head once, so that no frame pays for a first run; local answers first, because they need
+        every stage. ``stopping`` ends this early."""
         for decision in _distinct(decisions):
             if stopping():
                 return
@@ -59,7 +59,7 @@ class LocalCompute:
         return self._bundle.space.index(decision)
 
     def output_shape(self, decision: Decision) -> tuple[int, ...]:
-        """What the MEC has to send back; found once for each exit by running it, without the stages before it."""
+        """Shape of the outputs that the MEC sends back. Found once per exit, by running the exit head alone."""
         key = (decision.model, decision.resolution_px, decision.exit_branch)
         if key not in self._output_shapes:
             self._output_shapes[key] = self._found_shape(decision)
@@ -73,12 +73,12 @@ class LocalCompute:
         return tuple(model.tail(before, stages, d.exit_branch).shape)
 
     def largest_output_bytes(self, decisions: Iterable[Decision]) -> int:
-        """Of what a MEC may send back, as float32."""
+        """Size of the largest outputs that a MEC may send back, as float32."""
         offloads = {(d.model, d.resolution_px, d.exit_branch): d for d in decisions if d.payload != NO_PAYLOAD}
         return max((4 * math.prod(self.output_shape(d)) for d in offloads.values()), default=0)
 
     def judge(self, source_index: int, outputs: Any, decision: Decision) -> tuple[Any, Any, float | None]:
-        """Prediction, truth and score of outputs, an array or a buffer from the wire."""
+        """Prediction, truth and score of outputs, which are an array or a buffer from the wire."""
         shape = self.output_shape(decision)
         array = np.frombuffer(outputs, np.float32, math.prod(shape)).reshape(shape)
         prediction = self._segments.answer(array, decision)
@@ -96,7 +96,7 @@ class LocalCompute:
 
 
 def _distinct(decisions: Iterable[Decision]) -> list[Decision]:
-    """One decision for each pass through a network and each codec at a resolution, local ones first."""
+    """One decision per pass through a network and per codec and resolution; local ones first."""
     ordered = sorted(decisions, key=lambda d: d.payload != NO_PAYLOAD)
     chosen: dict[tuple[str | int, ...], Decision] = {}
     for d in ordered:

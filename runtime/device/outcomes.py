@@ -1,4 +1,4 @@
-"""Records the end of every frame: exactly one Outcome each, with its latency, energy, score and utility."""
+"""Records how each frame ended: exactly one Outcome, with its latency, energy, score and utility."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class Job:
     row: int = -1  # as decided
     decide_s: float = 0.0
     head_s: float = 0.0
-    busy_s: float = 0.0  # device time, a fallback's included
-    transmit_s: float | None = 0.0  # on the uplink; None while it is not known
+    busy_s: float = 0.0  # device time, including that of a fallback
+    transmit_s: float | None = 0.0  # on the uplink; None while that is not known
     payload_bytes: int = 0
     sent_s: float = math.nan
     fall_back_s: float = math.inf
-    expected_s: float = math.inf  # no fallback is to come, and from then on it counts as not answered in time
+    expected_s: float = math.inf  # for a job without a fallback: from then on its reply is overdue
     give_up_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Outputs of an exit, and the row that gave them (not the decided one after a fallback)."""
+    """Outputs of an exit, and the row that was run: after a fallback it is not the decided one."""
 
     outputs: Any
     row: int
@@ -53,7 +53,7 @@ class _Judged(NamedTuple):
 
 
 class OutcomeRecorder:
-    """Owns the outcomes that nobody has taken yet."""
+    """Owns the outcomes that were not taken yet."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class OutcomeRecorder:
         tail_s: float = 0.0,
         downlink_s: float = 0.0,
     ) -> None:
-        """A frame has its answer; ``on_time`` is its status unless the deadline has passed."""
+        """A frame has its answer. Its status is ``on_time``, or late if the deadline has passed."""
         status = on_time if now_s - job.frame.captured_s <= self._deadline_s else Status.LATE
         source = job.frame.source_index
         judged = _Judged(*self._judge.judge(source, answer.outputs, self._costs.space.decisions[answer.row]))
@@ -99,13 +99,13 @@ class OutcomeRecorder:
         self._add(job, now_s, status, breakdown, judged)
 
     def given_up(self, job: Job, now_s: float) -> None:
-        """No answer came and none is worth computing."""
+        """No answer came, and none is computed any more."""
         waited_s = 0.0 if math.isnan(job.sent_s) else now_s - job.sent_s
         breakdown = _breakdown(job, job.head_s, waited_s)
         self._add(job, now_s, Status.LATE, breakdown, self._unanswered(job.frame))
 
     def dropped(self, frame: Frame, now_s: float) -> None:
-        """The queue was full."""
+        """A frame was dropped because the queue was full."""
         job = Job(frame, now_s - frame.captured_s)
         self._add(job, now_s, Status.DROPPED, _breakdown(job, 0.0), self._unanswered(frame))
 
@@ -133,7 +133,7 @@ class OutcomeRecorder:
         reused_frame: int | None = None,
     ) -> None:
         energy_j = self._utility.energy_j(job.busy_s, self._transmit_s(job))
-        if not status.reused:  # says nothing about what was decided
+        if not status.reused:  # its end says nothing about a decision
             self._telemetry.on_outcome(status)
         self._outcomes.append(
             Outcome(
@@ -165,7 +165,7 @@ class OutcomeRecorder:
         return round(float(utility[0]), 6)
 
     def _transmit_s(self, job: Job) -> float:
-        """Time on the uplink; where no reply told it, what the last sample of the bandwidth says."""
+        """Time on the uplink; estimated from the last bandwidth sample where it was not measured."""
         if job.transmit_s is not None:
             return job.transmit_s
         return job.payload_bytes * 8.0 / self._uplink_bps()

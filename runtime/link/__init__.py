@@ -1,1 +1,1 @@
-"""Sockets and connections: from an endpoint's name to a link that comes back."""
+"""The way to a MEC: sockets, a link that reconnects, and the connection object that a device owns per MEC."""

@@ -1,4 +1,4 @@
-"""How is something asked that may block for long, such as a name server? On a thread of its own, one at a time."""
+"""Calls that may block for long, such as a name lookup, on threads of their own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ABANDON_WAIT_S = 0.7
 
 
 class Background(Generic[T]):
-    """Owns one question: whoever asks goes on at once and takes the answer later. The call must not raise."""
+    """Runs one call at a time without blocking its caller, who takes the result later. The call must not raise."""
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._call = call
@@ -24,18 +24,18 @@ class Background(Generic[T]):
 
     @property
     def asked(self) -> bool:
-        """Whether an answer is still to come."""
+        """Whether a call is running."""
         return self._thread is not None and self._thread.is_alive()
 
     def ask(self) -> None:
-        """Begin, unless the last question still waits for its answer."""
+        """Start the call, unless it is running."""
         if self.asked:
             return
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def take(self) -> T | None:
-        """The answer, once; None while there is none."""
+        """The last result, once; None before there is a new one."""
         return self._answers.popleft() if self._answers else None
 
     def _run(self) -> None:
@@ -43,7 +43,7 @@ class Background(Generic[T]):
 
 
 class Ahead:
-    """Work that is begun on a thread of its own before it is needed. An error reaches whoever waits for its end."""
+    """Work that is started on a thread before it is needed. ``wait`` raises its error."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         self._call = call
@@ -52,15 +52,15 @@ class Ahead:
         self._thread.start()
 
     def wait(self, stopping: Callable[[], bool]) -> None:
-        """Return when it is done, or is not needed any more."""
+        """Return when the work is done, or ``stopping`` says that it is not needed any more."""
         while self._thread.is_alive() and not stopping():
             self._thread.join(_LOOK_EVERY_S)
         if self._error is not None:
             raise self._error
 
     def abandon(self) -> None:
-        """End it where it stands. A thread that is inside a library of C++ when the process ends takes it down with an
-        abort, so it is stopped between two of its calls; one that does not come back from a call is left alone."""
+        """Stop the thread between two of its calls. A thread that is inside a C++ library when the process ends would
+        abort the process. One that does not return from its call in time is left running."""
         ident = self._thread.ident
         if self._thread.is_alive() and ident is not None:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(SystemExit))
@@ -69,5 +69,5 @@ class Ahead:
     def _run(self) -> None:
         try:
             self._call()
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+        except BaseException as error:  # noqa: BLE001 - raised by ``wait``
             self._error = error

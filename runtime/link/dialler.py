@@ -1,12 +1,12 @@
-"""How does a device get a connection to its MEC, whatever became of the last one? It opens new ones until one answers.
+"""Opens new connections to a MEC until one answers.
 
-Theory of operation. Nothing of an old connection is used again: a router may have forgotten it, its host may be dead,
-and TCP would go on to believe in it for minutes. ``connect`` opens a connection to the last known address at once and
-has the name looked up anew; other addresses are tried when they are known. The name server may hang, so it is asked on
-a thread of its own, and sockets are only ever given addresses in numbers.
+Theory of operation. An old connection is never reused: a router may have forgotten it or its host may be dead, and TCP
+would keep it for minutes. ``connect`` opens a connection to the last known addresses at once and looks the name up
+again; new addresses are tried when they are known. A name lookup may hang, so it runs on a thread of its own, and
+sockets only ever get numeric addresses.
 
-Over a slow link a handshake takes longer than the time after which the next connection is opened, so several are tried
-side by side for ``PATIENCE_S``. The first that the MEC answers on is kept and the others are closed.
+Over a slow link a handshake takes longer than the interval between new connections. So several connections are tried
+side by side, each for ``PATIENCE_S``. The first one on which the MEC answers is kept; the others are closed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from runtime.link.memory_watch import MemoryWatch
 from runtime.link.transport import Dealer, Parts, wait_for
 from runtime.protocol.wire import Buffer
 
-#: How long a connection may take to be answered on.
+#: A connection on which nothing was answered for this long is closed at the next ``connect``.
 PATIENCE_S = 4.0
 _MOST_TRIES = 8
 
 
 @dataclass(slots=True)
 class Connection:
-    """One that is tried, or the one that is used."""
+    """A connection that is tried, or the one that is in use."""
 
     dealer: Dealer
     address: Endpoint
@@ -39,7 +39,7 @@ class Connection:
 
 
 class Dialler:
-    """Owns every connection of a device, and what is known of the MEC's addresses."""
+    """Owns every connection of a device, and the known addresses of its MEC."""
 
     def __init__(self, endpoint: Endpoint, clock: Callable[[], float], largest_bytes: int) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -49,12 +49,12 @@ class Dialler:
         self._known = Found((endpoint,) if self._numeric else ())
         self._connections: list[Connection] = []
         self._kept: Connection | None = None
-        self._wanted = False  # a connection is being sought
+        self._wanted = False  # no connection is in use, and one is wanted
         self._memory = MemoryWatch(clock)
         self.connect()
 
     def connect(self) -> None:
-        """Try a new connection: instead of the one that was used, or beside those that are still young."""
+        """Try a new connection: in place of the one in use, or beside those that are being tried."""
         if self._kept is not None:
             self.disconnect()
         self._wanted = True
@@ -66,14 +66,14 @@ class Dialler:
             self._lookup.ask()
 
     def disconnect(self) -> None:
-        """Hear and say nothing until the next ``connect``."""
+        """Close every connection until the next ``connect``."""
         self._wanted, self._kept = False, None
         for connection in self._connections:
             connection.dealer.close(linger_ms=0)
         self._connections.clear()
 
     def keep(self, connection: Connection) -> None:
-        """The MEC has answered on this one."""
+        """Use this connection: the MEC has answered on it."""
         if self._kept is None:
             for other in self._connections:
                 if other is not connection:
@@ -81,17 +81,17 @@ class Dialler:
             self._connections, self._kept, self._wanted = [connection], connection, False
 
     def give_up(self, connection: Connection) -> None:
-        """Whoever is there must not be heard any more."""
+        """Close this connection: its peer must not be heard any more."""
         connection.dealer.close(linger_ms=0)
         self._connections = [other for other in self._connections if other is not connection]
 
     def send(self, parts: Sequence[Buffer]) -> None:
-        """Over the connection that is used, or over all that are tried; lost where there is none."""
+        """Send over the connection in use, or over all that are tried. Lost if there is none."""
         for connection in self._connections:
             connection.dealer.send(parts)
 
     def receive(self) -> Iterator[tuple[Connection, Parts]]:
-        """What has arrived, and over which connection."""
+        """Messages that have arrived, each with its connection."""
         self._look_up()
         for connection in tuple(self._connections):
             if connection in self._connections:  # not closed by ``keep`` or ``disconnect`` meanwhile
@@ -103,27 +103,27 @@ class Dialler:
                 self.give_up(connection)
 
     def has_new_connection(self) -> bool:
-        """Whether something can be sent that could not be before; said once."""
+        """Whether a connection was made since the last call."""
         new = [c for c in self._connections if not c.connected and c.dealer.connected]
         for connection in new:
             connection.connected = True
         return bool(new)
 
     def has_lost_connection(self) -> bool:
-        """Whether the connection that was used was gone at the last ``receive``; said once."""
+        """Whether the connection in use was found broken at the last ``receive``; true once."""
         if self._kept is None or not self._kept.connected or self._kept.dealer.was_connected:
             return False
         self._kept.connected = False
         return True
 
     def wait(self, timeout_s: float) -> None:
-        """Return when there may be something to receive, to say, or to lose."""
+        """Return when something may have arrived or a connection may have changed, or after the timeout."""
         news = [c.dealer.has_news or c.connected != c.dealer.connected for c in self._connections]
         if not any(news):
             wait_for([connection.dealer.descriptor for connection in self._connections], timeout_s)
 
     def close(self) -> None:
-        """Give what was sent last a moment to leave; may be called twice."""
+        """Close, after a moment for what was sent last; may be called twice."""
         for connection in self._connections:
             connection.dealer.close()
         self._connections.clear()
@@ -131,10 +131,10 @@ class Dialler:
         self._context.term()
 
     def _look_up(self) -> None:
-        """Take in where the MEC is now, and try what has not been tried since the last ``connect``."""
+        """Take the result of a lookup, and try addresses that were not tried since the last ``connect``."""
         found = self._lookup.take()
         if found is None or not found.addresses:
-            return  # what was known may still be true
+            return  # the addresses known so far may still be right
         self._known = found
         tried = {connection.address for connection in self._connections}
         for address in found.addresses:

@@ -1,6 +1,6 @@
-"""What is an endpoint? ``tcp://HOST:PORT``, checked before any socket sees it.
+"""Parses and checks ``tcp://HOST:PORT`` before any socket gets it.
 
-A library that takes port 99999 modulo 65,536 and ``80x`` as 80 cannot be left to check what a user typed.
+ZeroMQ takes port 99999 modulo 65,536 and reads ``80x`` as 80, so it cannot check what a user typed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SCHEME = "tcp://"
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?")
 _MOST_NAME_CHARS = 253
-#: A bracketed IPv6 address, or what holds no colon; then the port.
+#: A bracketed IPv6 address or a host without a colon; then the port.
 _HOST_PORT = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*):([^:]*)")
 
 
@@ -36,7 +36,7 @@ class Endpoint:
 
     @property
     def is_numeric(self) -> bool:
-        """An address, which nobody has to look up."""
+        """Whether the host is an address, which needs no lookup."""
         return self.is_ipv6 or _is_ipv4(self.host)
 
 
@@ -65,7 +65,7 @@ def _written(host: str, port: int | str) -> str:
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """Where a device finds its MEC; UsageError in one line when that cannot be."""
+    """Where a device finds its MEC. Raises UsageError, in one line, if the text names no such place."""
     host, port = _split(text)
     if host == "*":
         raise UsageError(f"endpoint {text!r} names no host; expected the name or address of the MEC")
@@ -73,7 +73,7 @@ def parse_endpoint(text: str) -> Endpoint:
 
 
 def parse_bind(text: str) -> BindEndpoint:
-    """Where a MEC is to listen."""
+    """Where a MEC listens. Raises UsageError, in one line, if the text names no such place."""
     host, port = _split(text)
     host = host if host == "*" else _checked_host(text, host)
     if port == "0":
@@ -95,7 +95,7 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _checked_host(text: str, host: str) -> str:
-    """The host without brackets, names with other letters in their ASCII form."""
+    """The host without brackets; international names in their ASCII form."""
     if host.startswith("["):
         return _checked_ipv6(text, host[1:-1])
     if re.fullmatch(r"[0-9.]+", host) and not _is_ipv4(host):

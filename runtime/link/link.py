@@ -1,4 +1,4 @@
-"""What does the device see of its uplink? Something that carries messages, tells what arrived, and can be waited on."""
+"""A device's way to one MEC: it carries messages, reports what arrived, and can be waited on."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from runtime.protocol.wire import MAX_PART_BYTES, MOST_PARTS, Buffer
 
 Clock = Callable[[], float]
 
-#: What a poll takes: so many messages, begun within this time. A flood waits for the next poll, and then for its end.
+#: A poll takes at most this many messages, and begins none after this time; the rest of a flood waits.
 _MESSAGES_PER_POLL = 16
 _TIME_PER_POLL_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message from the MEC, and when it came."""
+    """A message from the MEC, and when it arrived."""
 
     message: wire.AnyMessage
     buffer: Buffer
@@ -33,19 +33,19 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Bytes that are no message."""
+    """Received bytes that could not be decoded."""
 
     error: RemoteProtocolError
 
 
 @dataclass(frozen=True, slots=True)
 class NoConnection:
-    """The connection that was used is gone."""
+    """The connection in use is gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A connection was made: something can be said to whoever is there."""
+    """A connection was made: messages can be sent."""
 
 
 Event = Arrival | Malformed | NoConnection | Connected
@@ -59,11 +59,11 @@ class Link(Protocol):
         ...
 
     def send(self, message: wire.Sendable, buffer: Buffer) -> float | None:
-        """Take a message. How long its bytes will occupy the uplink, where the link knows it."""
+        """Take a message. Returns the seconds that its bytes will occupy the uplink, or None if not known."""
         ...
 
     def receive(self) -> list[Event]:
-        """What happened since the last call; never blocks."""
+        """Events since the last call; never blocks."""
         ...
 
     def wait(self, until_s: float) -> None:
@@ -71,22 +71,22 @@ class Link(Protocol):
         ...
 
     def connect(self) -> None:
-        """Open a new connection; nothing of one that was used before is heard again."""
+        """Open a new connection; nothing more is received over the last one."""
         ...
 
     def disconnect(self) -> None:
-        """Hear and say nothing until the next ``connect``."""
+        """Close every connection until the next ``connect``."""
         ...
 
     def trouble(self) -> str:
-        """Why nothing is heard, as far as known. The first call begins to find out; never blocks."""
+        """Why no MEC answers, or "" while that is not known. A call starts finding out; never blocks."""
         ...
 
     def close(self) -> None: ...
 
 
 class DirectLink:
-    """Straight to the MEC. ``largest_bytes`` is the largest part that a message of the MEC may have."""
+    """The network as it is. ``largest_bytes`` is the largest part that a message of the MEC may have."""
 
     def __init__(self, endpoint: Endpoint, clock: Clock, largest_bytes: int = MAX_PART_BYTES) -> None:
         self._dialler = Dialler(endpoint, clock, largest_bytes)
@@ -94,7 +94,7 @@ class DirectLink:
         self._clock = clock
 
     def start(self, origin_s: float) -> None:
-        """An unshaped uplink has no time of its own."""
+        """Nothing to do: only a replayed trace needs the origin."""
 
     def send(self, message: wire.Sendable, buffer: Buffer) -> None:
         self._dialler.send(wire.encode(message, buffer))
@@ -107,7 +107,7 @@ class DirectLink:
             if isinstance(event, Arrival):
                 self._dialler.keep(connection)
             elif len(parts) > MOST_PARTS:
-                self._dialler.give_up(connection)  # its message may go on for ever
+                self._dialler.give_up(connection)  # its message may never end
             events.append(event)
             if len(events) >= _MESSAGES_PER_POLL or self._clock() > end_s:
                 break

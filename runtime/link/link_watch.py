@@ -1,4 +1,4 @@
-"""What does a device tell people about its link? How long it was up, what failed, and a line when nobody answers."""
+"""What a device reports about its link: how long it was up, what failed, and a log line while no MEC answers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from runtime.protocol.device_session import LinkState
 
-#: A link that is not up is told of after this time, and again at this interval.
-TELL_AFTER_S = 1.0
-TELL_EVERY_S = 60.0
-#: How much earlier the reason is asked for, and how much longer the line waits for it.
+#: A link that is not up is reported after this time, and again at this interval.
+REPORT_AFTER_S = 1.0
+REPORT_EVERY_S = 60.0
+#: The reason is looked up this much earlier, and the line waits for it at most this much longer.
 _ASK_EARLY_S = 0.6
 _REASON_WAIT_S = 1.0
 
@@ -22,19 +22,19 @@ class Counts:
 
     peer_faults: int = 0
     link_downs: int = 0
-    refused: str = ""  # why the MEC does not serve us at all
-    welcomed: bool = False  # by a MEC, at any time
+    refused: str = ""  # why the MEC refuses this device; empty while it does not
+    welcomed: bool = False  # a MEC accepted this device at some time
     up_frac: float | None = None  # share of the run during which the link was up; None before the first frame
     reconnects: int = 0  # connections that were opened after the first
-    trouble: str = ""  # why no MEC answers, as far as known; empty while one does
+    trouble: str = ""  # why no MEC answers; empty while one does, or while the reason is not known
 
     def as_json(self) -> dict[str, Any]:
-        """By name; what is not known or did not happen is None."""
+        """By name; None where something is not known or did not happen."""
         return asdict(self) | {"refused": self.refused or None, "trouble": self.trouble or None}
 
 
 class LinkWatch:
-    """Owns the counts, since when the link is not up, and when that is told of next. ``trouble`` says why, if known."""
+    """Owns the counts, since when the link is down, and when that is reported next. ``trouble`` returns the reason."""
 
     def __init__(
         self, endpoint: str, counts: Counts, trouble: Callable[[], str], log: Callable[[str], None], now_s: float
@@ -42,18 +42,18 @@ class LinkWatch:
         self._endpoint, self._counts, self._trouble, self._log = endpoint, counts, trouble, log
         self._start_s: float | None = None  # of the run
         self._changed_s = self._absent_since_s = now_s
-        self._tell_s = now_s + TELL_AFTER_S
+        self._report_s = now_s + REPORT_AFTER_S
         self._is_up = False
         self._has_reason = False  # for the line that comes next
         self._up_for_s = 0.0
 
     def start(self, now_s: float) -> None:
-        """The run begins: shares count from here."""
+        """The run begins: ``up_frac`` counts from here."""
         self._start_s = self._changed_s = now_s
         self._up_for_s = 0.0
 
     def on_change(self, state: LinkState, why: str, now_s: float) -> None:
-        """The link changed."""
+        """The link has a new state."""
         self._count_to(now_s)
         is_up = state is LinkState.UP
         self._log(f"the link is {state.value}: {why}{'' if is_up else '; answering locally'}")
@@ -63,7 +63,7 @@ class LinkWatch:
         if is_up:
             self._counts.trouble = ""
         elif self._is_up:
-            self._absent_since_s, self._tell_s = now_s, now_s + TELL_EVERY_S
+            self._absent_since_s, self._report_s = now_s, now_s + REPORT_EVERY_S
         self._is_up = is_up
 
     def on_fault(self, text: str) -> None:
@@ -75,17 +75,17 @@ class LinkWatch:
 
     def report(self, now_s: float) -> None:
         """Log that no MEC answers, when that is due."""
-        if self._is_up or self._counts.refused or now_s < self._tell_s - _ASK_EARLY_S:
+        if self._is_up or self._counts.refused or now_s < self._report_s - _ASK_EARLY_S:
             return
         if not self._has_reason and (reason := self._trouble()):
             self._counts.trouble, self._has_reason = reason, True
-        if now_s < self._tell_s or (not self._has_reason and now_s < self._tell_s + _REASON_WAIT_S):
+        if now_s < self._report_s or (not self._has_reason and now_s < self._report_s + _REASON_WAIT_S):
             return
-        self._tell_s, self._has_reason = now_s + TELL_EVERY_S, False
+        self._report_s, self._has_reason = now_s + REPORT_EVERY_S, False
         self._log(self._line(now_s - self._absent_since_s))
 
     def finish(self, now_s: float) -> None:
-        """Bring the shares up to date."""
+        """Bring ``up_frac`` up to date."""
         self._count_to(now_s)
         if self._start_s is not None and now_s > self._start_s:
             self._counts.up_frac = round(self._up_for_s / (now_s - self._start_s), 4)
@@ -96,7 +96,7 @@ class LinkWatch:
 
     def _line(self, absent_s: float) -> str:
         reason = f" ({self._counts.trouble})" if self._counts.trouble else ""
-        since = f" for {absent_s:.0f} s" if absent_s >= TELL_EVERY_S else ""
+        since = f" for {absent_s:.0f} s" if absent_s >= REPORT_EVERY_S else ""
         if self._counts.welcomed:
             return f"the MEC at {self._endpoint} has not answered{since}{reason}: answering locally"
         return f"no MEC at {self._endpoint} yet{since}{reason}: answering locally"

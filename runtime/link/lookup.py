@@ -1,5 +1,7 @@
-"""Where is a host now, and what is there when no MEC answers? Both block, so they run in
-``runtime.link.background``."""
+"""Looks up a host's addresses, and finds out why no MEC answers there.
+
+Both block, so they run in ``runtime.link.background``.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,13 @@ from dataclasses import dataclass
 
 from runtime.link.endpoint import Endpoint
 
-#: Addresses of a name that are tried; a name with more has mistaken us for a browser.
+#: At most this many addresses of a name are tried.
 MOST_ADDRESSES = 4
 _CONNECT_WAIT_S = 1.0
 _GREETING_WAIT_S = 0.5
 _GREETING_BYTES = 10
+_ZEROMQ_LISTENS = "a ZeroMQ socket listens there, but it is not a MEC or speaks another protocol version"
+_OTHER_LISTENS = "a server accepts connections there but does not answer as a MEC would"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +40,19 @@ def addresses_of(endpoint: Endpoint) -> Found:
 
 
 def trouble_at(endpoint: Endpoint) -> str:
-    """Why no MEC can be met at an endpoint, as far as one connection tells."""
+    """Why no MEC answers at an endpoint, as far as one connection to each address shows."""
     found = addresses_of(endpoint)
     if not found.addresses:
         return found.failure or f"the name {endpoint.host} has no address"
     reasons = [_trouble_at_address(address) for address in found.addresses]
-    return next((reason for reason in reasons if reason.startswith("something")), reasons[0])
+    return next((reason for reason in reasons if reason in (_ZEROMQ_LISTENS, _OTHER_LISTENS)), reasons[0])
 
 
 def _trouble_at_address(address: Endpoint) -> str:
     try:
         connection = socket.create_connection((address.host, address.port), _CONNECT_WAIT_S)
     except TimeoutError:
-        return "nothing answers a connection there"
+        return "connecting there timed out"
     except OSError as error:
         return _reason(error)
     with connection:
@@ -64,10 +68,10 @@ def _greeting(connection: socket.socket) -> bytes:
 
 
 def _trouble_of_greeting(greeting: bytes) -> str:
-    """A ZeroMQ peer greets first, with ten bytes that begin and end like this."""
+    """A ZeroMQ peer begins with ten bytes, of which the first and the last are known."""
     if greeting[:1] == b"\xff" and greeting[9:10] == b"\x7f":
-        return "something that speaks ZeroMQ listens there, but it is no MEC or has another protocol version"
-    return "something accepts connections there but does not answer as a MEC would"
+        return _ZEROMQ_LISTENS
+    return _OTHER_LISTENS
 
 
 def _reason(error: OSError | UnicodeError) -> str:

@@ -1,9 +1,8 @@
-"""How is an uplink replayed in user space? A first-in-first-out token bucket, filled by a trace.
+"""Replays a recorded uplink in user space: a first-in-first-out token bucket that is filled by a trace.
 
-A payload is let go when the trace's integral says its last bit has crossed, plus half the round trip; what comes
-back is held for the other half. Messages without a buffer (hello, ping) weigh nothing next to payloads, but they
-wait behind them, as on one connection. All of it lives in the device's loop, needs no root, and is the same arithmetic
-as the twin's.
+A payload is passed on when the trace's integral says that its last bit has crossed, plus half the round trip; what
+comes back is held for the other half. Messages without a buffer (hello, ping) take no time themselves, but wait behind
+payloads, as on one connection. All of it runs in the device's loop, needs no root, and is the twin's arithmetic.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from runtime.link.link import Arrival, Clock, Connected, Event, Link
 from runtime.protocol import wire
 from runtime.protocol.wire import Buffer
 
-#: Events that wait for their half of the round trip; those of a flood stay with the socket, which is bounded too.
+#: At most this many events wait for their half of the round trip; the rest of a flood stays in the bounded socket.
 _MOST_ON_THE_WAY = 256
 
 

@@ -1,8 +1,8 @@
-"""How do parts of messages get from one process to the other? ZeroMQ DEALER and ROUTER, thin and dull.
+"""Moves the parts of messages between processes: ZeroMQ DEALER and ROUTER sockets.
 
-No message is interpreted here. Sockets never block: sending says whether it could, receiving drains what is there,
-waiting is on the socket's descriptor with microseconds (``zmq.poll`` counts whole milliseconds). Buffers beyond
-``_COPY_BYTES`` are handed over without a copy; below, copying is quicker than counting references.
+No message is interpreted here. Sockets never block: sending returns whether it worked, receiving drains what has
+arrived, and waiting is on the socket's descriptor, in microseconds (``zmq.poll`` counts whole milliseconds). Buffers
+beyond ``_COPY_BYTES`` are handed over without a copy; below that, copying is faster than counting references.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from runtime.protocol.wire import MAX_HEADER_BYTES, MAX_PART_BYTES, Buffer
 Parts = list[Buffer]
 
 _COPY_BYTES = 64 << 10
-#: A peer's address, a header and a buffer.
+#: Parts of a message on a ROUTER: the peer's address, a header and a buffer.
 _MOST_PARTS = 3
-#: At most so many parts per drain, so that a flood, or one message of a million parts, cannot starve the work.
+#: Parts per drain, so that a flood, or one message of a million parts, cannot starve the work.
 _DRAIN_PARTS = 192
-#: Longest wait, so that a signal's flag is seen.
+#: Longest wait, so that a signal's flag is noticed.
 MAX_WAIT_S = 0.1
-#: A sleeper is woken 0.1 to 0.3 ms late, so a wait ends so much early: who waits for a moment asks again until then.
+#: select() wakes 0.1 to 0.3 ms late, so waits end 0.3 ms early. Callers that need an exact time loop until it.
 _WAKE_EARLY_S = 0.0003
 _SEND_QUEUE = 256
-#: Messages that arrived and were not taken. With the largest message they bound the memory that one peer can fill: a
-#: MEC answers at most as many requests as are in flight, a device sends no more than a queue holds.
+#: Messages that may wait to be read. With the largest message they bound the memory that one peer can fill: a MEC
+#: answers at most as many requests as are in flight, a device sends no more than a queue holds.
 _REPLIES_UNREAD, _REQUESTS_UNREAD = 16, 64
 _CLOSE_LINGER_MS = 200
-#: A MEC that serves many devices grows by less: a queue of whole images, and what waits unread.
+#: A MEC that serves many devices grows by less than this: a queue of whole images, and unread messages.
 _MOST_GROWTH_BYTES = 1 << 30
-#: Longest that the system may need to free a port that was just closed.
+#: The system frees a port within this time after it was closed.
 _REBIND_S = 2.0
-# Plain numbers: the library's flags take longer to combine than the socket to ask.
+# Plain integers: combining the library's flag objects takes longer than asking the socket.
 _READABLE, _WRITABLE = int(zmq.POLLIN), int(zmq.POLLOUT)
 
 
 class _Limits:
-    """How long a side believes in a connection that is silent: socket options of both."""
+    """Socket options: how long each side keeps a silent connection."""
 
-    #: A device asks for a new connection itself; this only frees what the old one held.
+    #: A device opens new connections by itself; this only frees the old one's resources.
     DEVICE = ((zmq.HEARTBEAT_IVL, 1000), (zmq.HEARTBEAT_TIMEOUT, 3000), (zmq.TCP_MAXRT, 3000))
     #: A MEC must not keep the connections of devices that were switched off.
     MEC = ((zmq.HEARTBEAT_IVL, 5000), (zmq.HEARTBEAT_TIMEOUT, 15000), (zmq.TCP_MAXRT, 15000))
@@ -64,7 +64,7 @@ class _Limits:
 
 
 class _Socket:
-    """What both ends share. Owns one ZeroMQ socket, and its context unless that is shared."""
+    """Base of both ends. Owns one ZeroMQ socket, and its context unless that is shared."""
 
     def __init__(self, kind: int, options: Sequence[tuple[int, int]], context: zmq.Context[zmq.Socket[bytes]] | None):
         self._own_context = context is None
@@ -77,11 +77,11 @@ class _Socket:
             self._socket.set(option, value)
         self._descriptor = int(self._socket.get(zmq.FD))
         self._last_events = 0
-        self._skipping = False  # the rest of a message with too many parts is still to come
+        self._skipping = False  # reading over the rest of a message with too many parts
 
     @property
     def descriptor(self) -> int:
-        """Readable when something may have happened; look at ``has_news`` before waiting for it."""
+        """Readable when something may have happened; check ``has_news`` before waiting on it."""
         return self._descriptor
 
     @property
@@ -94,7 +94,7 @@ class _Socket:
             wait_for([self.descriptor], timeout_s)
 
     def close(self, linger_ms: int = _CLOSE_LINGER_MS) -> None:
-        """Give what was sent last a moment to leave; may be called twice."""
+        """Close, after a moment for what was sent last; may be called twice."""
         if not self._socket.closed:
             self._socket.close(linger=linger_ms)
             if self._own_context:
@@ -116,13 +116,13 @@ class _Socket:
         return True
 
     def _receive(self) -> Iterator[Parts]:
-        """Messages that are there, ``_DRAIN_PARTS`` parts at most; of one with too many parts, the first few.
+        """Messages that have arrived, at most ``_DRAIN_PARTS`` parts.
 
-        A message is handed out as soon as it is known to have too many; its rest is passed over by later calls.
+        A message with too many parts is returned as soon as that is known; later calls read over its rest.
         """
         taken, parts = 0, Parts()
         while parts or (taken < _DRAIN_PARTS and not self._socket.closed and self.has_news):
-            frame = self._socket.recv(zmq.NOBLOCK, copy=False)  # the rest of a message is there when its first part is
+            frame = self._socket.recv(zmq.NOBLOCK, copy=False)  # all parts arrive together
             taken += 1
             if self._skipping:
                 self._skipping = frame.more
@@ -142,10 +142,10 @@ def wait_for(descriptors: Sequence[int], timeout_s: float) -> None:
 
 
 class Dealer(_Socket):
-    """The device's end. Sends only while connected, so that nothing old is sent to a MEC that comes back.
+    """The device's end. Sends only while connected, so that a MEC that comes back gets nothing old.
 
-    ``once``: a single connection, which ends with its first failure. Without, the library makes it anew, but to an
-    address that it looked up in its own thread, and as slowly as TCP notices.
+    ``once``: a single connection, which ends with its first failure. Otherwise ZeroMQ reconnects by itself, but to an
+    address that it looked up in its own thread, and only when TCP notices the failure.
     """
 
     def __init__(
@@ -180,11 +180,11 @@ class Dealer(_Socket):
 
     @property
     def was_connected(self) -> bool:
-        """As of the last look for messages or connections."""
+        """Whether something could be sent when the socket was last asked."""
         return not self._socket.closed and bool(self._last_events & _WRITABLE)
 
     def send(self, parts: Sequence[Buffer]) -> bool:
-        """Hand over a message; False when there is no connection."""
+        """Hand over a message. Returns False if there is no connection."""
         return self._send(parts)
 
     def receive(self) -> Iterator[Parts]:
@@ -194,9 +194,9 @@ class Dealer(_Socket):
 class Router(_Socket):
     """The MEC's end: every message has the peer it comes from or goes to.
 
-    The library has no limit on the parts of one message and keeps them until the last one has come. So when the process
-    has grown by ``most_growth_bytes`` the socket is closed, with all connections and what was half received over them,
-    and a new one listens at the same place. Devices connect again within a second or so. ``on_full`` is told.
+    ZeroMQ does not limit the parts of a message and keeps them until the last one has arrived. So when the process has
+    grown by ``most_growth_bytes``, the socket is closed with all its connections and incomplete messages, a new one
+    listens at the same place, and ``on_full`` is called. Devices connect again within about a second.
     """
 
     def __init__(
@@ -230,15 +230,15 @@ class Router(_Socket):
 
     @property
     def endpoint(self) -> str:
-        """Where it is really bound (a port chosen by the system included)."""
+        """Where the socket is bound, with the port that the system chose."""
         return self._endpoint
 
     def settle(self) -> None:
-        """What the process has loaded until now is not growth."""
+        """Count growth from here: the program has loaded what it needs."""
         self._memory.reset()
 
     def send(self, peer: bytes, parts: Sequence[Buffer]) -> bool:
-        """Hand over a message; a peer that left or does not read loses it."""
+        """Hand over a message. It is lost if the peer left or does not read."""
         return self._send([peer, *parts])
 
     def receive(self) -> Iterator[tuple[bytes, Parts]]:
@@ -249,7 +249,7 @@ class Router(_Socket):
         return ((bytes(parts[0]), parts[1:]) for parts in self._receive())
 
     def _start_anew(self) -> None:
-        """Give up every connection, and listen again at the same place as soon as the system has freed it."""
+        """Close every connection, and listen again at the same place as soon as the system has freed it."""
         where, end_s = parse_bind(self._endpoint), time.perf_counter() + _REBIND_S
         self._socket.close(linger=0)
         self._open(zmq.ROUTER, self._options)
@@ -262,7 +262,7 @@ class Router(_Socket):
             select.select([], [], [], 0.005)
 
     def _bind(self, where: BindEndpoint) -> None:
-        """A machine whose IPv6 is switched off still has its other addresses."""
+        """Bind; without IPv6 where the machine has it switched off."""
         try:
             self._socket.bind(str(_with_address(where)))
         except zmq.ZMQError as error:
@@ -273,7 +273,7 @@ class Router(_Socket):
 
 
 def _with_address(where: BindEndpoint) -> BindEndpoint:
-    """The library looks no names up when it binds, so that is done here; an interface has a name as well."""
+    """Look up a host name, which ZeroMQ does not do when it binds. Interfaces keep their name."""
     if where.host == "*" or where.is_ipv6:
         return where
     try:

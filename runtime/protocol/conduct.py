@@ -1,86 +1,85 @@
-"""How well does a peer behave, and for how long is it left alone when it does not? No I/O, no clock of its own.
+"""When a device disconnects from a MEC that misbehaves, and how long it waits before it connects again.
 
-A MEC only ever answers: for each message of ours it sends one, and a good-bye. One that says much more floods us,
-whatever it says. One that breaks the protocol now and then is counted; one that does so all the time is cut off. So is
-one that gives wrong answers to several requests in a row: each of them costs a frame some of its time. And one that is
-gone as soon as it has welcomed us is not worth a decision. Each such end doubles the pause before the next connection,
-up to ``MOST_PAUSE_S``; a link that has held for ``GOOD_S`` has made up for it.
+A MEC only answers: it sends one message for each of the device's, and a Bye. Four things lead to a disconnection: many
+more messages than that, frequent protocol errors, several wrong replies in a row (each one costs a frame time), and
+connections that the MEC ends as soon as it has accepted them. Each disconnection doubles the pause before the next
+connection, up to ``MOST_PAUSE_S``. A link that has lasted ``GOOD_S`` resets this. No I/O, no clock of its own.
 """
 
 from __future__ import annotations
 
-#: Faults per second that are borne, and at most so many at once.
+#: Tolerated protocol errors: this rate per second, and this number in one burst.
 FAULTS_PER_S = 20.0
-#: Wrong answers to requests without a good one in between. After that one more is enough.
-LIES = 5
-#: Messages beyond one for each of ours that are borne per second, and at most so many at once: a MEC may answer twice,
-#: and greetings over several connections may all be answered.
+#: Wrong replies in a row that lead to a disconnection. After the first time, one more is enough.
+WRONG_REPLIES = 5
+#: Tolerated messages beyond one for each of ours: per second, and in one burst. A MEC may answer twice, and hellos over
+#: several connections may all be answered.
 UNASKED_PER_S, UNASKED = 100.0, 64
-#: A link that ends sooner after it came up has not really been up; so many of these in a row may be chance.
+#: A link that lasts less than this counts as short; this number of short links in a row may be chance.
 SHORT_S = 1.2
 _FREE_SHORT_ENDS = 3
-#: A link that has held this long is trusted as on the first day.
+#: A link that has lasted this long clears the record.
 GOOD_S = 10.0
 FIRST_PAUSE_S = 0.5
 MOST_PAUSE_S = 30.0
 
 
 class Conduct:
-    """Owns what is held against one peer."""
+    """Owns the record of one MEC's misbehaviour."""
 
     def __init__(self) -> None:
         self._faults = 0.0
         self._fault_s = 0.0
-        self._lies = 0
+        self._wrong_replies = 0
         self._unasked = 0.0
-        self._heard_s = 0.0
+        self._received_s = 0.0
         self._short_ends = 0
         self._cut_offs = 0
 
-    def said(self) -> None:
-        """We said something, so one answer is due."""
+    def on_sent(self) -> None:
+        """A message was sent, so one answer is due."""
         self._unasked = max(self._unasked - 1.0, -UNASKED)
 
-    def heard(self, now_s: float) -> None:
-        """It said something."""
+    def on_received(self, now_s: float) -> None:
+        """A message, or undecodable bytes, came from the MEC."""
         if self._unasked > 0:
-            self._unasked = max(self._unasked - UNASKED_PER_S * (now_s - self._heard_s), 0.0)
+            self._unasked = max(self._unasked - UNASKED_PER_S * (now_s - self._received_s), 0.0)
         self._unasked += 1.0
-        self._heard_s = now_s
+        self._received_s = now_s
 
-    def fault(self, now_s: float) -> None:
-        """It broke a rule."""
+    def on_fault(self, now_s: float) -> None:
+        """The MEC broke a rule of the protocol."""
         self._faults = max(self._faults - FAULTS_PER_S * (now_s - self._fault_s), 0.0) + 1.0
         self._fault_s = now_s
 
-    def lied(self) -> None:
-        """It gave a wrong answer to a request."""
-        self._lies += 1
+    def on_wrong_reply(self) -> None:
+        """A reply was wrong."""
+        self._wrong_replies += 1
 
-    def answered(self) -> None:
-        """It gave a good one."""
-        self._lies = 0
+    def on_good_reply(self) -> None:
+        """A reply was right, as far as can be checked."""
+        self._wrong_replies = 0
 
     @property
     def offence(self) -> str:
-        """Why it has to be cut off; empty when it need not."""
+        """Why the device must disconnect now; empty when it need not."""
         if self._faults > FAULTS_PER_S:
-            return "it broke the protocol again and again"
-        if self._lies >= LIES:
-            return f"{LIES} answers in a row were wrong"
+            return "it broke the protocol too often"
+        if self._wrong_replies >= WRONG_REPLIES:
+            return f"{WRONG_REPLIES} replies in a row were wrong"
         if self._unasked > UNASKED:
-            return f"it sent {UNASKED} messages that nobody asked for"
+            return f"it sent {UNASKED} unrequested messages"
         return ""
 
     def cut_off(self) -> float:
-        """It was cut off: how long to leave it alone."""
+        """The device disconnected. Returns the pause before the next connection, in seconds."""
         self._cut_offs += 1
         self._faults = self._unasked = 0.0
-        self._lies = min(self._lies, LIES - 1)
+        self._wrong_replies = min(self._wrong_replies, WRONG_REPLIES - 1)
         return self._pause_s(self._cut_offs + max(self._short_ends - _FREE_SHORT_ENDS, 0))
 
     def ended(self, lasted_s: float) -> float:
-        """The link went down after this time: how long to leave the peer alone."""
+        """The MEC ended the link after this time. Returns the pause before the next connection, in seconds."""
         if lasted_s >= GOOD_S:
             self._cut_offs = 0
         self._short_ends = self._short_ends + 1 if lasted_s < SHORT_S else 0

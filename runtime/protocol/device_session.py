@@ -1,20 +1,20 @@
-"""What does the device believe about its MEC, and what should it say next? Events in, actions out, no I/O.
+"""The device's side of the protocol: the state of its link to one MEC. Events in, actions out, no I/O.
 
-Theory of operation. The device knows its link by what it hears. It says hello until it is welcomed (WAITING), then
-counts the link as UP. While it is up it pings every ``HEARTBEAT_S``. When something it sent has been followed by
-silence for ``SILENCE_S``, the link is DOWN: everything in flight is lost. Silence is counted from the first message
-since the peer was last heard, less the time by which ticks came late, so a device that was itself asleep does not blame
-the MEC. A MEC with another bundle REFUSED us; we ask again, seldom, because it may be redeployed.
+Theory of operation. The link is WAITING while the device sends Hello and no MEC has answered. A Welcome makes it UP.
+While it is up the device pings every ``HEARTBEAT_S``. When ``SILENCE_S`` has passed without an answer to anything it
+sent, the link is DOWN, and everything in flight is lost. Silence counts from the first message sent after the MEC was
+last heard, less the time by which ticks were late: a device that was suspended itself does not blame the MEC. A MEC
+with another bundle makes the link REFUSED; the device asks again at long intervals, because the MEC may be redeployed.
 
-A link that is not up gets a new connection at once, and another one every ``RETRY_S`` until a peer speaks: nothing
-tells a device whether its old connection is slow, or was forgotten by a router, or leads to a host that is dead. Hello
-is said at every heartbeat and as soon as a connection is there. Any legal message brings a DOWN link back UP.
+A link that is not up gets a new connection at once, and another one every ``RETRY_S`` until a MEC answers. A device
+cannot find out whether its old connection is slow, was forgotten by a router, or leads to a dead host. It sends Hello
+at every heartbeat and whenever a connection was made. Any legal message brings a DOWN link back UP.
 
-The table says which message is legal in which state. It cannot say these things: a reply must belong to a request that
-is still open (a smaller id is merely late or twice; an id never issued is a lie), must have the shape that was asked
-for and finite outputs, and cannot have spent more time on the MEC than passed here. A peer that breaks a rule costs the
-request it named, never the session. One that does so again and again, that floods us, or that leaves as soon as it has
-welcomed us is left alone for a while (``runtime.protocol.conduct``).
+The table at the end says which message is legal in which state. Three rules are checked elsewhere. A reply must belong
+to an open request (an older id is a late or repeated reply; an id that was never issued is a fault). Its outputs must
+be finite and of the expected shape. It cannot claim more time at the MEC than has passed here. A MEC that breaks a rule
+costs the request that it named, never the session. One that does so often, that floods the device, or that leaves as
+soon as it has accepted the device is disconnected for a while (``runtime.protocol.conduct``).
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from runtime.protocol.wire import Buffer
 
 HEARTBEAT_S = 0.25
 SILENCE_S = 3 * HEARTBEAT_S
-#: While no peer speaks a new connection is opened this often.
+#: Interval between new connections while no MEC answers.
 RETRY_S = 0.75
 REFUSED_RETRY_S = 2.0
-#: After so many hellos without a word, one in the format of an old version: an old MEC would pass over all others.
+#: Every this many hellos without an answer, one is sent in an old version's format, because an old MEC ignores ours.
 _HELLOS_BEFORE_OLD = 4
-#: A reply may claim this much more time than passed here: the MEC's clock runs on while a device's stands still
-#: (live training stops it while the learner thinks). A smaller lie only makes one bandwidth sample too large.
+#: A reply may claim this much more time than has passed here: live training stops the device's clock during updates
+#: while the MEC's runs on. A smaller error only makes one bandwidth sample too large.
 _TIME_SLACK_MS = 250.0
-#: No exit of any model comes near: what lies beyond was not computed but made up, or broke on the way.
+#: Far above the outputs of any exit: larger values were forged or corrupted.
 _LARGEST_OUTPUT = 1e6
 
 
@@ -56,7 +56,7 @@ class LinkState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Transmit:
-    """Hand this to the link."""
+    """Send this over the link."""
 
     message: wire.Sendable
     buffer: Buffer = b""
@@ -64,7 +64,7 @@ class Transmit:
 
 @dataclass(frozen=True, slots=True)
 class LinkChanged:
-    """The link is now up, or is not, and why."""
+    """The link has a new state; ``why`` is for the log."""
 
     state: LinkState
     why: str
@@ -72,7 +72,7 @@ class LinkChanged:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A good reply to an open request."""
+    """A valid reply to an open request."""
 
     reply: wire.InferReply
     outputs: Buffer
@@ -88,14 +88,14 @@ class Unanswered:
 
 @dataclass(frozen=True, slots=True)
 class Expired(Unanswered):
-    """One that waited in vain: how long tells of the MEC what a reply would have told."""
+    """A request that waited too long at the MEC, and how long: this teaches the queue's length as a reply does."""
 
     queue_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Echoed:
-    """A ping of this many bytes came back after this long."""
+    """A ping with this much padding was answered after this time."""
 
     padding_bytes: int
     elapsed_s: float
@@ -103,19 +103,19 @@ class Echoed:
 
 @dataclass(frozen=True, slots=True)
 class PeerFault:
-    """The MEC broke the protocol; to be counted."""
+    """The MEC broke the protocol; count it."""
 
     error: RemoteProtocolError
 
 
 @dataclass(frozen=True, slots=True)
 class Reconnect:
-    """Open a new connection; what was used before is not heard again."""
+    """Open a new connection; nothing more is received over the last one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """Close every connection: the peer is left alone until the next ``Reconnect``."""
+    """Close every connection until the next ``Reconnect``."""
 
 
 Action = Transmit | LinkChanged | Answered | Unanswered | Echoed | PeerFault | Reconnect | Disconnect
@@ -129,11 +129,11 @@ class _Open:
     sent_s: float
     output_shape: tuple[int, ...]
 
-    def lie(self, claimed_ms: float, now_s: float) -> str:
-        """What is wrong with a MEC that says it had the request for so long; "" when it may be true."""
+    def implausible_time(self, claimed_ms: float, now_s: float) -> str:
+        """Error text if the MEC claims more time for the request than has passed here, else ""."""
         elapsed_ms = (now_s - self.sent_s) * 1e3
-        credible = claimed_ms <= elapsed_ms + _TIME_SLACK_MS
-        return "" if credible else f"got {claimed_ms:.1f} ms at the MEC; expected at most {elapsed_ms:.1f}"
+        plausible = claimed_ms <= elapsed_ms + _TIME_SLACK_MS
+        return "" if plausible else f"got {claimed_ms:.1f} ms at the MEC; expected at most {elapsed_ms:.1f}"
 
 
 class DeviceSession:
@@ -146,7 +146,7 @@ class DeviceSession:
         self.stale_replies = 0
         self._hello = wire.Hello(device, held)
         self._held = held
-        self._hellos = 0  # since something was heard
+        self._hellos = 0  # since the MEC was last heard
         self._instance = ""
         self._open: dict[int, _Open] = {}  # in the order of sending
         self._pings: dict[int, tuple[float, int]] = {}  # id -> sent at, padding
@@ -155,27 +155,27 @@ class DeviceSession:
         self._next_tick_s = -math.inf
         self._retry_s = math.inf  # when to ask for a new connection; the first one is there from the start
         self._up_s = math.inf  # since when the link is up
-        self._spoke_since_up = False  # a peer that only ever welcomes us may be filling our memory with half a message
+        self._heard_since_up = False  # a MEC that only sends Welcome may be filling our memory with half a message
         self._now_s = 0.0  # of the last event that had a time
-        self._deaf = False  # what comes now came over a connection that is given up
+        self._deaf = False  # messages still arrive over a connection that was given up
         self._conduct = Conduct()
 
     # What the device does -----------------------------------------------------------------------------------
 
     def request(self, request: wire.InferRequest, output_shape: tuple[int, ...], now_s: float) -> None:
-        """Note that a request with an id from ``next_id`` is being sent."""
+        """Note that a request is being sent; its id came from ``next_id``."""
         self._open[request.request_id] = _Open(now_s, output_shape)
-        self._spoke(now_s)
+        self._sent(now_s)
 
     def next_id(self) -> int:
         self._last_id = wire.next_id(self._last_id)
         return self._last_id
 
     def probe(self, padding_bytes: int, now_s: float) -> Actions:
-        """Ping with padding: its echo tells what the uplink carries."""
+        """Ping with padding; its echo measures the uplink."""
         ping_id = self.next_id()
         self._pings[ping_id] = (now_s, padding_bytes)
-        self._spoke(now_s)
+        self._sent(now_s)
         return [Transmit(wire.Ping(ping_id), bytes(padding_bytes))]
 
     def unsendable(self, now_s: float) -> Actions:
@@ -185,12 +185,12 @@ class DeviceSession:
         return self._ended("the connection is gone", now_s) if self.state is LinkState.UP else []
 
     def connected(self, now_s: float) -> None:
-        """A connection is there: say hello now rather than at the next heartbeat."""
+        """A connection was made: say hello at once, not at the next heartbeat."""
         if self.state in (LinkState.WAITING, LinkState.DOWN):
             self._next_tick_s = now_s
 
     def close(self) -> Actions:
-        """Say good-bye; may be called twice."""
+        """Leave with a Bye; may be called twice."""
         leaving = self.state is LinkState.UP
         self.state = LinkState.CLOSED
         return [Transmit(wire.Bye())] if leaving else []
@@ -203,7 +203,7 @@ class DeviceSession:
         return self._next_tick_s
 
     def tick(self, now_s: float) -> Actions:
-        """Hello, ping, or notice the silence. Call it after everything received was handed in."""
+        """Send Hello or Ping, or notice the silence. Call it after everything that arrived was handed in."""
         if now_s < self._next_tick_s or self.state is LinkState.CLOSED:
             return []
         self._now_s = now_s
@@ -211,12 +211,12 @@ class DeviceSession:
             return self._seek(now_s)
         if self._silent_s(now_s) > SILENCE_S:
             why = f"nothing heard for {SILENCE_S} s"
-            return self._down(why, now_s) if self._spoke_since_up else self._ended(why, now_s)
+            return self._down(why, now_s) if self._heard_since_up else self._ended(why, now_s)
         self._next_tick_s = now_s + HEARTBEAT_S
         return self.probe(0, now_s)
 
     def _seek(self, now_s: float) -> Actions:
-        """Hello, over a new connection when the last one has had its time."""
+        """Send Hello, over a new connection if the last one was not answered in time."""
         refused = self.state is LinkState.REFUSED
         again: Actions = [Reconnect()] if now_s >= self._retry_s else []
         self._deaf = self._deaf and not again
@@ -225,11 +225,11 @@ class DeviceSession:
         elif refused:
             self._retry_s = min(self._retry_s, now_s + RETRY_S)
         self._next_tick_s = min(now_s + (REFUSED_RETRY_S if refused else HEARTBEAT_S), self._retry_s)
-        self._conduct.said()
+        self._conduct.on_sent()
         return [*again, Transmit(self._hello), *self._old_hello()]
 
     def _old_hello(self) -> Actions:
-        """Makes an old MEC speak, each old version in turn."""
+        """A hello that an old MEC answers, in the format of each old version in turn."""
         self._hellos += 1
         turn, rest = divmod(self._hellos, _HELLOS_BEFORE_OLD)
         if rest or self.state is LinkState.REFUSED:
@@ -237,7 +237,7 @@ class DeviceSession:
         return [Transmit(wire.Foreign(old_hello(OLD_VERSIONS[-turn % len(OLD_VERSIONS)])))]
 
     def _silent_s(self, now_s: float) -> float:
-        """How long the MEC has owed us a word. The time by which this tick is late was our own sleep."""
+        """How long the MEC has owed an answer, without the time by which this tick is late: the device slept then."""
         if self._unheard_since_s is None:
             return 0.0
         asleep_from_s = max(self._next_tick_s, self._unheard_since_s)
@@ -251,17 +251,17 @@ class DeviceSession:
         if self._deaf:
             return []
         self._now_s = now_s
-        self._conduct.heard(now_s)
-        return self._handled(message, buffer, now_s) + self._judged(now_s)
+        self._conduct.on_received(now_s)
+        return self._handled(message, buffer, now_s) + self._cut_off(now_s)
 
     def _handled(self, message: wire.AnyMessage, buffer: Buffer, now_s: float) -> Actions:
         handler = _TABLE.get((self.state, type(message)))
         if handler is None:
             return self._fault(f"got {type(message).__name__} while {self.state.value}; expected another message")
         self._unheard_since_s, self._hellos = None, 0
-        self._spoke_since_up |= self.state is LinkState.UP
-        heard_again = self.state is LinkState.DOWN and isinstance(message, wire.InferReply | wire.Pong)
-        back = self._up("heard again", now_s) if heard_again else []
+        self._heard_since_up |= self.state is LinkState.UP
+        recovered = self.state is LinkState.DOWN and isinstance(message, wire.InferReply | wire.Pong)
+        back = self._up("the MEC answers again", now_s) if recovered else []
         return back + handler(self, message, buffer, now_s)
 
     def malformed(self, error: RemoteProtocolError, now_s: float) -> Actions:
@@ -269,11 +269,11 @@ class DeviceSession:
         if self._deaf:
             return []
         self._now_s = now_s
-        self._conduct.heard(now_s)
+        self._conduct.on_received(now_s)
         if isinstance(error, wire.OtherVersionError) and self.state not in (LinkState.UP, LinkState.CLOSED):
             which = f"the MEC speaks protocol {error.version}, this device {wire.VERSION}"
-            return self._refused(f"{which}; install one version on both", now_s) + self._judged(now_s)
-        return self._fault(str(error)) + self._judged(now_s)
+            return self._refused(f"{which}; install one version on both", now_s) + self._cut_off(now_s)
+        return self._fault(str(error)) + self._cut_off(now_s)
 
     def _welcome(self, message: wire.Welcome, _: Buffer, now_s: float) -> Actions:
         if why := wire.difference(message.held, self._held):
@@ -281,7 +281,7 @@ class DeviceSession:
         restarted = self._instance not in ("", message.instance)
         lost = self._lose_open("the MEC restarted") if restarted else []
         self._instance, self.mec_slowdown = message.instance, message.mec_slowdown
-        return lost + ([] if self.state is LinkState.UP else self._up("welcomed", now_s))
+        return lost + ([] if self.state is LinkState.UP else self._up("the MEC accepted this device", now_s))
 
     def _reply(self, message: wire.InferReply, buffer: Buffer, now_s: float) -> Actions:
         request_id = message.request_id
@@ -291,27 +291,27 @@ class DeviceSession:
         if sent is None:
             self.stale_replies += 1
             return []
-        lie = sent.lie(message.queue_ms + message.mec_ms, now_s)
+        error = sent.implausible_time(message.queue_ms + message.mec_ms, now_s)
         if len(buffer) != 4 * math.prod(sent.output_shape):
-            lie = f"got outputs of {len(buffer)} bytes; expected shape {sent.output_shape} of float32"
-        elif not _credible(buffer):
-            lie = f"got outputs that are not numbers of at most {_LARGEST_OUTPUT:g}; expected those of a model"
-        if lie:
-            return self._blamed(request_id, lie)
-        self._conduct.answered()
+            error = f"got outputs of {len(buffer)} bytes; expected shape {sent.output_shape} of float32"
+        elif not _plausible(buffer):
+            error = f"got outputs that are NaN or beyond {_LARGEST_OUTPUT:g}; expected those of a model"
+        if error:
+            return self._wrong_reply(request_id, error)
+        self._conduct.on_good_reply()
         return [Answered(message, buffer)]
 
     def _reject(self, message: wire.Reject, _: Buffer, now_s: float) -> Actions:
         if message.reason is wire.RejectReason.DIGEST:
             return self._refused(message.text, now_s)
         if message.reason is wire.RejectReason.NO_SESSION:
-            return self._forgotten("the MEC does not know this device any more", now_s)
+            return self._forgotten("the MEC no longer knows this device", now_s)
         sent = self._open.pop(message.request_id, None)
         if sent is None:
             self.stale_replies += 1
             return []
-        if lie := sent.lie(message.queue_ms, now_s):
-            return self._blamed(message.request_id, lie)
+        if error := sent.implausible_time(message.queue_ms, now_s):
+            return self._wrong_reply(message.request_id, error)
         which, why = (message.request_id,), f"{message.reason}: {message.text}"
         expired = message.reason is wire.RejectReason.EXPIRED
         return [Expired(which, why, message.queue_ms / 1e3) if expired else Unanswered(which, why)]
@@ -326,9 +326,9 @@ class DeviceSession:
         return [Echoed(sent[1], now_s - sent[0])]
 
     def _bye(self, _message: wire.Bye, _: Buffer, now_s: float) -> Actions:
-        return self._ended("the MEC said good-bye", now_s)
+        return self._ended("the MEC left", now_s)
 
-    def _nothing(self, _message: wire.AnyMessage, _: Buffer, _now_s: float) -> Actions:
+    def _ignore(self, _message: wire.AnyMessage, _: Buffer, _now_s: float) -> Actions:
         return []
 
     # Changes of state ---------------------------------------------------------------------------------------
@@ -336,11 +336,11 @@ class DeviceSession:
     def _up(self, why: str, now_s: float) -> Actions:
         self.state = LinkState.UP
         self._next_tick_s = self._up_s = now_s
-        self._spoke_since_up = False
+        self._heard_since_up = False
         return [LinkChanged(self.state, why)]
 
     def _down(self, why: str, now_s: float, pause_s: float = 0.0) -> Actions:
-        """Nothing is heard and said any more; a new connection after the pause."""
+        """Nothing is sent or received any more; a new connection follows after the pause."""
         self.state = LinkState.DOWN
         self._next_tick_s = self._retry_s = now_s + pause_s
         self._deaf = True
@@ -348,11 +348,14 @@ class DeviceSession:
         return [LinkChanged(self.state, why), *self._lose_open(why)]
 
     def _ended(self, why: str, now_s: float) -> Actions:
-        """The peer ended what was up; one that does nothing else has to wait."""
+        """The MEC ended a link that was up; one that does so repeatedly has to wait."""
         pause_s = self._conduct.ended(now_s - self._up_s)
         if not pause_s:
             return self._down(why, now_s)
-        return [*self._down(f"{why} as soon as it was up; next try in {pause_s:g} s", now_s, pause_s), Disconnect()]
+        return [
+            *self._down(f"{why} right after it came up; next try in {pause_s:g} s", now_s, pause_s),
+            Disconnect(),
+        ]
 
     def _refused(self, why: str, now_s: float) -> Actions:
         known = self.state is LinkState.REFUSED
@@ -364,7 +367,7 @@ class DeviceSession:
         if self.state is LinkState.WAITING:
             return []
         if self.state is LinkState.UP and (pause_s := self._conduct.ended(now_s - self._up_s)):
-            return [*self._down(f"{why}, again and again; next try in {pause_s:g} s", now_s, pause_s), Disconnect()]
+            return [*self._down(f"{why}, repeatedly; next try in {pause_s:g} s", now_s, pause_s), Disconnect()]
         self.state = LinkState.WAITING
         self._next_tick_s, self._retry_s = now_s, now_s + RETRY_S
         self._pings.clear()
@@ -377,24 +380,24 @@ class DeviceSession:
 
     def _fault(self, text: str) -> Actions:
         self.faults += 1
-        self._conduct.fault(self._now_s)
+        self._conduct.on_fault(self._now_s)
         return [PeerFault(RemoteProtocolError(text))]
 
-    def _judged(self, now_s: float) -> Actions:
-        """What an event leads to when the peer has gone too far with it."""
+    def _cut_off(self, now_s: float) -> Actions:
+        """Disconnect if the MEC's conduct asks for it."""
         offence = self._conduct.offence
         if not offence or self.state is LinkState.CLOSED:
             return []
         pause_s = self._conduct.cut_off()
-        return [*self._down(f"cut off for {pause_s:g} s: {offence}", now_s, pause_s), Disconnect()]
+        return [*self._down(f"disconnected for {pause_s:g} s: {offence}", now_s, pause_s), Disconnect()]
 
-    def _blamed(self, request_id: int, lie: str) -> Actions:
-        """A lie about a request is a fault, and no answer."""
-        self._conduct.lied()
-        return [*self._fault(lie), Unanswered((request_id,), lie)]
+    def _wrong_reply(self, request_id: int, error: str) -> Actions:
+        """Count a wrong reply as a fault; its request stays unanswered."""
+        self._conduct.on_wrong_reply()
+        return [*self._fault(error), Unanswered((request_id,), error)]
 
-    def _spoke(self, now_s: float) -> None:
-        self._conduct.said()
+    def _sent(self, now_s: float) -> None:
+        self._conduct.on_sent()
         if self._unheard_since_s is None:
             self._unheard_since_s = now_s
 
@@ -404,8 +407,8 @@ class DeviceSession:
         assert all(wire.was_issued(request_id, self._last_id) for request_id in self._open)
 
 
-def _credible(outputs: Buffer) -> bool:
-    """Whether these float32 can be what an exit gave; not a number compares as false."""
+def _plausible(outputs: Buffer) -> bool:
+    """Whether these float32 can be the outputs of an exit. NaN compares as false."""
     values = np.frombuffer(outputs, np.float32)
     return bool((np.abs(values) <= _LARGEST_OUTPUT).all())
 
@@ -416,7 +419,7 @@ _TABLE: dict[tuple[LinkState, type], Callable[..., Actions]] = {
     (LinkState.WAITING, wire.Reject): _S._reject,
     (LinkState.WAITING, wire.InferReply): _S._reply,
     (LinkState.WAITING, wire.Pong): _S._pong,
-    (LinkState.WAITING, wire.Bye): _S._nothing,
+    (LinkState.WAITING, wire.Bye): _S._ignore,
     (LinkState.UP, wire.Welcome): _S._welcome,
     (LinkState.UP, wire.InferReply): _S._reply,
     (LinkState.UP, wire.Reject): _S._reject,
@@ -426,8 +429,8 @@ _TABLE: dict[tuple[LinkState, type], Callable[..., Actions]] = {
     (LinkState.DOWN, wire.InferReply): _S._reply,
     (LinkState.DOWN, wire.Reject): _S._reject,
     (LinkState.DOWN, wire.Pong): _S._pong,
-    (LinkState.DOWN, wire.Bye): _S._nothing,
+    (LinkState.DOWN, wire.Bye): _S._ignore,
     (LinkState.REFUSED, wire.Welcome): _S._welcome,
     (LinkState.REFUSED, wire.Reject): _S._reject,
-    (LinkState.REFUSED, wire.Bye): _S._nothing,
+    (LinkState.REFUSED, wire.Bye): _S._ignore,
 }

@@ -1,13 +1,14 @@
-"""Who may ask the MEC for what? Each peer's conversation with the MEC: events in, actions out, no I/O.
+"""The MEC's side of the protocol: which peers may send requests. Events in, actions out, no I/O.
 
-Theory of operation. A peer is a connection. It is a stranger until its hello shows that it holds what the MEC holds;
-then it is a guest and its requests are admitted, each on its own, since a request carries all it needs. A guest that
-says bye, or that is silent for ``FORGET_S``, is a stranger again. A stranger's request or ping is answered with
-NO_SESSION, so that a device finds out at once that the MEC was restarted. Bytes that are no message are counted; a
-guest is told, a stranger gets nothing (the MEC reflects no traffic), unless they are the hello of an older version: its
-device gets a reject that it can read. Guests are limited in number: the longest silent one leaves first.
+Theory of operation. A peer is a connection. A Hello registers it if both sides hold the same bundle; from then on its
+requests are admitted, each on its own, because a request carries all that it needs. A registered peer that sends Bye,
+or nothing for ``FORGET_S``, is unregistered. A request or ping of an unregistered peer is answered with NO_SESSION, so
+that a device notices at once that the MEC was restarted. Bytes that cannot be decoded are counted. A registered peer
+gets a Reject for them; an unregistered one gets nothing, so that the MEC cannot be used to reflect traffic. The
+exception is the hello of an older version, which gets a Reject in its own format. At most ``MAX_REGISTERED`` peers are
+registered; the one that was silent longest leaves first.
 
-What a peer causes to be logged is one of a few sentences, so that repeated ones can be collapsed.
+A peer can cause only a few different log lines, so that repeated ones can be collapsed.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from runtime.protocol.old_wire import old_reject
 from runtime.protocol.wire import Buffer, RejectReason
 
 FORGET_S = 30.0
-MAX_GUESTS = 1024
+MAX_REGISTERED = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class SendTo:
-    """Hand this to the transport."""
+    """Send this to a peer."""
 
     peer: bytes
     message: wire.Sendable
@@ -34,7 +35,7 @@ class SendTo:
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """A guest's request for the queue."""
+    """Queue the request of a registered peer."""
 
     peer: bytes
     request: wire.InferRequest
@@ -44,7 +45,7 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A device was turned away; to be logged."""
+    """A device was refused; log why."""
 
     why: str
 
@@ -54,31 +55,31 @@ Actions = list[Action]
 
 
 class MecSession:
-    """Every peer of one MEC. Owns who is a guest; the queue of admitted requests is the server's."""
+    """Owns which peers of one MEC are registered. The queue of admitted requests is the server's."""
 
     def __init__(self, instance: str, held: wire.Held, mec_slowdown: float) -> None:
         self.faults = 0
         self._held = held
         self._welcome = wire.Welcome(instance, held, mec_slowdown)
-        self._heard_s: dict[bytes, float] = {}  # guests, longest silent first
+        self._heard_s: dict[bytes, float] = {}  # registered peers, the longest silent one first
 
     @property
-    def guests(self) -> tuple[bytes, ...]:
+    def registered(self) -> tuple[bytes, ...]:
         return tuple(self._heard_s)
 
     def receive(self, peer: bytes, message: wire.AnyMessage, buffer: Buffer, now_s: float) -> Actions:
         """Take in one decoded message."""
-        guest = peer in self._heard_s
-        if guest:
+        registered = peer in self._heard_s
+        if registered:
             del self._heard_s[peer]  # to the end of the order
             self._heard_s[peer] = now_s
-        handler = _TABLE.get((guest, type(message)))
+        handler = _TABLE.get((registered, type(message)))
         if handler is None:
             return self._fault(peer, f"got {type(message).__name__}; expected a message that a device sends")
         return handler(self, peer, message, buffer, now_s)
 
     def malformed(self, peer: bytes, error: RemoteProtocolError) -> Actions:
-        """Bytes arrived that are no message."""
+        """Bytes arrived that could not be decoded."""
         if isinstance(error, wire.OtherVersionError):
             return self._other_version(peer, error)
         self.faults += 1
@@ -87,13 +88,13 @@ class MecSession:
         return [SendTo(peer, wire.Reject(0, RejectReason.ILLEGAL, wire.plain(str(error))))]
 
     def forget_silent(self, now_s: float) -> None:
-        """Guests not heard for long become strangers."""
+        """Unregister peers that were silent for ``FORGET_S``."""
         for peer in [peer for peer, heard_s in self._heard_s.items() if now_s - heard_s > FORGET_S]:
             del self._heard_s[peer]
 
     def close(self) -> Actions:
-        """Say good-bye to every guest; may be called twice."""
-        leaving, self._heard_s = self.guests, {}
+        """Say good-bye to every registered peer; may be called twice."""
+        leaving, self._heard_s = self.registered, {}
         return [SendTo(peer, wire.Bye()) for peer in leaving]
 
     def _other_version(self, peer: bytes, error: wire.OtherVersionError) -> Actions:
@@ -110,17 +111,17 @@ class MecSession:
             self._heard_s.pop(peer, None)
             return [SendTo(peer, wire.Reject(0, RejectReason.DIGEST, why)), Refused(self._sentence(message.held))]
         self._heard_s[peer] = now_s
-        if len(self._heard_s) > MAX_GUESTS:
+        if len(self._heard_s) > MAX_REGISTERED:
             del self._heard_s[next(iter(self._heard_s))]
         return [SendTo(peer, self._welcome)]
 
     def _sentence(self, held: wire.Held) -> str:
-        """Why, without what the peer chose freely."""
+        """Why the peer is refused, without any text of its own choice."""
         if held.workload != self._held.workload:
             return f"it holds another workload; this MEC serves {self._held.workload}"
         if held.bundle_digest != self._held.bundle_digest:
             return f"it holds another bundle of workload {self._held.workload}"
-        return "it numbers the decisions otherwise; install one version of mecpilot on both"
+        return "it numbers the decisions differently; install the same version of mecpilot on both"
 
     def _request(self, peer: bytes, message: wire.InferRequest, buffer: Buffer, now_s: float) -> Actions:
         return [Admit(peer, message, buffer, now_s)]
@@ -132,7 +133,7 @@ class MecSession:
         self._heard_s.pop(peer, None)
         return []
 
-    def _stranger(self, peer: bytes, message: wire.InferRequest | wire.Ping, _b: Buffer, _n: float) -> Actions:
+    def _unregistered(self, peer: bytes, message: wire.InferRequest | wire.Ping, _b: Buffer, _n: float) -> Actions:
         request_id = message.request_id if isinstance(message, wire.InferRequest) else 0
         return [SendTo(peer, wire.Reject(request_id, RejectReason.NO_SESSION, "say hello first"))]
 
@@ -141,11 +142,11 @@ class MecSession:
 
 
 _S = MecSession
-#: (is a guest, message) -> what to do; what is not here is the peer's fault.
+#: (is registered, message) -> handler; a message that is missing here is the peer's fault.
 _TABLE: dict[tuple[bool, type], Callable[..., Actions]] = {
     (False, wire.Hello): _S._hello,
-    (False, wire.InferRequest): _S._stranger,
-    (False, wire.Ping): _S._stranger,
+    (False, wire.InferRequest): _S._unregistered,
+    (False, wire.Ping): _S._unregistered,
     (False, wire.Bye): _S._bye,
     (True, wire.Hello): _S._hello,
     (True, wire.InferRequest): _S._request,

@@ -1,8 +1,8 @@
-"""What can be said to a peer that still speaks version 1 or 2 of the protocol? That it does, in its own format.
+"""Messages that peers of protocol versions 1 and 2 understand, so that both sides can report the difference.
 
-Old headers are the preamble with their version, then a msgpack map with field names. An old device takes a reject with
-the reason ``digest`` for final: it reports the text, once, and answers locally. An old MEC rejects a hello whose bundle
-it does not hold, so a hello without one makes it speak, which tells its version; it ignores headers of version 3.
+An old header is the preamble with its version, then a msgpack map with field names. An old device treats a reject with
+the reason ``digest`` as final: it reports the text once and answers locally. An old MEC ignores headers of version 3,
+but rejects a hello whose bundle it does not hold. So a hello without a bundle makes it answer, which shows its version.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 OLD_VERSIONS = (1, 2)
-#: Who says an old hello only to hear whether an old MEC is there; a new MEC passes over it.
+#: Device name in the old hello that a new device sends to find an old MEC; a new MEC ignores it.
 _SCOUT = "mecpilot-scout"
 
 
@@ -32,12 +32,12 @@ _DECODER = msgspec.msgpack.Decoder(_Hello)
 
 
 def is_old_hello(body: bytes | memoryview) -> bool:
-    """Whether what follows an old preamble is the hello of an old device."""
+    """Whether the bytes after an old preamble are the hello of an old device."""
     return _device(body) not in ("", _SCOUT)
 
 
 def is_scout(body: bytes | memoryview) -> bool:
-    """Whether it is what a device of this version says to find out about an old MEC."""
+    """Whether they are the hello by which a device of this version looks for an old MEC."""
     return _device(body) == _SCOUT
 
 

@@ -1,14 +1,15 @@
-"""Which bytes cross the uplink? Messages as multipart: one small header, then at most one raw buffer.
+"""The messages between device and MEC as bytes: one small header, then at most one raw buffer.
 
 A header is the three bytes ``MP`` and the version, then a msgpack array: the number of the message's type, then its
 fields in order, without names. The buffer (a payload, the outputs of a model, the padding of a probe) is sent and
-received as it lies in memory. Every number has bounds and every size is checked here, before anything is allocated from
-it; whatever is not a legal message raises ``RemoteProtocolError`` and nothing else. Durations cross the wire, points in
+received as it lies in memory. Every number has bounds, and every size is checked before anything is allocated from
+it. Anything but a legal message raises ``RemoteProtocolError`` and nothing else. Durations cross the wire, points in
 time never do.
 
-A request names a row of the decision space that both sides proved to hold when they met, and with it the model, the
-cut, the codec and every shape. It carries all that its answer depends on, so the MEC keeps nothing per device but that
-it said hello. Peers of versions 1 and 2 are told so in their own format: see ``runtime.protocol.old_wire``.
+A request names a row of the decision space. The handshake has shown that both sides hold the same space, so the row
+stands for the model, the partition point, the codec and every shape. A request carries all that its answer depends on:
+all that the MEC keeps of a device is that it said hello. ``runtime.protocol.old_wire`` has what peers of versions 1
+and 2 understand.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ MAX_PART_BYTES = 4 << 20
 MAX_HEADER_BYTES = 2048
 #: Padding of the largest probe (``controller.timeline.probe_bytes``).
 MAX_PADDING_BYTES = 4096
-#: A header and a buffer.
+#: Parts of a message: a header and a buffer.
 MOST_PARTS = 2
 #: Room that a codec may add to the largest raw form (float32) of what it encodes.
 CODEC_OVERHEAD_BYTES = 4096
-#: Ids of requests and pings: 1 to this, then 1 again; 0 means none. At 24 a second that is once in 5.6 years.
+#: Ids of requests and pings go from 1 to this, then from 1 again (after 5.6 years at 24 a second); 0 means no id.
 MAX_ID = 2**32 - 1
 _MAX_MS = 3_600_000
 MAX_TEXT = 512
@@ -44,13 +45,13 @@ MAX_TEXT = 512
 Buffer = bytes | bytearray | memoryview
 
 MessageId = Annotated[int, Meta(ge=1, le=MAX_ID)]
-#: Words of a peer may be logged, so they have no control characters.
+#: Text from a peer may be logged, so it must not contain control characters.
 _PLAIN = r"\A[^\x00-\x1f\x7f]*\Z"
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=_PLAIN)]
 Digest = Annotated[str, Meta(max_length=128, pattern=_PLAIN)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=_PLAIN)]
 Milliseconds = Annotated[int, Meta(ge=0, le=_MAX_MS)]
-#: The tail of a small network takes a millisecond, and estimates of the uplink are what remains beside it.
+#: Milliseconds would be too coarse: a small tail takes 1 ms, and the uplink estimate is what remains beside it.
 Microseconds = Annotated[int, Meta(ge=0, le=_MAX_MS * 1000)]
 
 
@@ -71,30 +72,30 @@ class RejectReason(enum.Enum):
 
 
 class Message(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Base of everything that crosses."""
+    """Base of every message and of its parts."""
 
 
 class Held(Message, frozen=True):
-    """What both sides must hold alike, so that a row means the same on both."""
+    """What must be equal on both sides, so that a row means the same on both."""
 
     workload: Name
     bundle_digest: Digest
-    space_digest: Digest  # of the rows in their order, which the bundle's does not cover
+    space_digest: Digest  # of the rows and their order, which the bundle's digest does not cover
 
 
 class Hello(Message, frozen=True, tag=1):
-    """Device to MEC: who I am and what I hold."""
+    """Device to MEC: the device's name and what it holds."""
 
     device: Name
     held: Held
 
 
 class Welcome(Message, frozen=True, tag=2):
-    """MEC to device: we hold the same. ``instance`` is new each time a MEC starts."""
+    """MEC to device: both hold the same. ``instance`` is new each time a MEC starts."""
 
     instance: Name
     held: Held
-    mec_slowdown: Annotated[float, Meta(gt=0, le=1e6)]  # time of a tail here / in the shared profile
+    mec_slowdown: Annotated[float, Meta(gt=0, le=1e6)]  # time of a tail at this MEC / in the profile
 
 
 class InferRequest(Message, frozen=True, tag=3):
@@ -102,11 +103,11 @@ class InferRequest(Message, frozen=True, tag=3):
 
     request_id: MessageId
     row: Annotated[int, Meta(ge=0, lt=1 << 24)]
-    remaining_budget_ms: Milliseconds  # until the device gives the answer up
+    remaining_budget_ms: Milliseconds  # until the device no longer waits for the answer
 
 
 class InferReply(Message, frozen=True, tag=4):
-    """MEC to device: the outputs, float32 in the buffer, and where the time went."""
+    """MEC to device: the outputs (float32, in the buffer) and where the time went."""
 
     request_id: MessageId
     queue_us: Microseconds  # from arrival to the start of the tail
@@ -122,12 +123,12 @@ class InferReply(Message, frozen=True, tag=4):
 
 
 class Reject(Message, frozen=True, tag=5):
-    """MEC to device: no. ``request_id`` is 0 when no request is meant."""
+    """MEC to device: a message or request was not accepted. ``request_id`` is 0 when no request is meant."""
 
     request_id: Annotated[int, Meta(ge=0, le=MAX_ID)]
     reason: RejectReason
     text: Text
-    queue_us: Microseconds = 0  # of an expired request, from its arrival on: what a reply would have told
+    queue_us: Microseconds = 0  # of an expired request: how long it waited since its arrival
 
     @property
     def queue_ms(self) -> float:
@@ -135,19 +136,19 @@ class Reject(Message, frozen=True, tag=5):
 
 
 class Ping(Message, frozen=True, tag=6):
-    """Device to MEC: are you there? With padding in the buffer it probes the uplink."""
+    """Device to MEC: asks for a Pong. With padding in the buffer it measures the uplink."""
 
     ping_id: MessageId
 
 
 class Pong(Message, frozen=True, tag=7):
-    """MEC to device: yes."""
+    """MEC to device: the answer to a Ping, without its padding."""
 
     ping_id: MessageId
 
 
 class Bye(Message, frozen=True, tag=8):
-    """Either way: I am leaving, expect nothing more."""
+    """Either way: the sender leaves and will answer nothing more."""
 
 
 class Foreign(Struct, frozen=True):
@@ -161,8 +162,8 @@ Sendable = AnyMessage | Foreign
 
 
 class OtherVersionError(RemoteProtocolError):
-    """The peer speaks another version of this protocol; ``is_hello`` when it has just said so. ``is_scout`` when it
-    speaks ours, and only looks for an old MEC."""
+    """A message of another protocol version. ``is_hello``: it is the hello of an old device. ``is_scout``: a device of
+    our version sent it to find an old MEC."""
 
     def __init__(self, version: int, is_hello: bool, is_scout: bool = False) -> None:
         super().__init__(f"got a message of protocol {version}; expected protocol {VERSION}")
@@ -174,7 +175,7 @@ _DECODER = msgspec.msgpack.Decoder(AnyMessage)
 
 
 def encode(message: Sendable, buffer: Buffer = b"") -> list[Buffer]:
-    """The parts of one message, ready to be sent."""
+    """The parts of one message, ready to send."""
     if isinstance(message, Foreign):
         return [message.header]
     header = PREAMBLE + _ENCODER.encode(message)
@@ -182,7 +183,7 @@ def encode(message: Sendable, buffer: Buffer = b"") -> list[Buffer]:
 
 
 def decode(parts: Sequence[Buffer]) -> tuple[AnyMessage, memoryview]:
-    """The message and its buffer (empty when it has none); RemoteProtocolError when the parts are not legal."""
+    """The message and its buffer, which may be empty. Raises RemoteProtocolError if the parts are not legal."""
     if not 1 <= len(parts) <= MOST_PARTS:
         raise RemoteProtocolError(f"got a message of {len(parts)} parts; expected a header and at most one buffer")
     message = _decode_header(memoryview(parts[0]))
@@ -217,7 +218,7 @@ def _check_buffer(message: AnyMessage, got_bytes: int) -> None:
 
 
 def _buffer_bounds(message: AnyMessage) -> tuple[int, int]:
-    """Fewest and most bytes that may stand in the buffer of this message; a row may allow less."""
+    """Smallest and largest legal buffer of this message, in bytes; a request's row may allow less."""
     match message:
         case InferReply():
             return 4, MAX_PART_BYTES
@@ -230,12 +231,12 @@ def _buffer_bounds(message: AnyMessage) -> tuple[int, int]:
 
 
 def most_payload_bytes(shape: tuple[int, ...]) -> int:
-    """Most bytes that any codec makes of an array of that shape."""
+    """Largest number of bytes into which any codec encodes an array of this shape."""
     return min(MAX_PART_BYTES, 4 * math.prod(shape) + CODEC_OVERHEAD_BYTES)
 
 
 def plain(text: str) -> str:
-    """Words as they may cross the wire: one line, not too long."""
+    """Text as it may cross the wire: one line of at most ``MAX_TEXT`` characters."""
     return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())[:MAX_TEXT]
 
 
@@ -245,12 +246,12 @@ def infer_request(request_id: int, space_row: int, budget_s: float) -> InferRequ
 
 
 def whole_ms(duration_s: float) -> int:
-    """A duration as it crosses the wire; what is out of bounds becomes the bound."""
+    """A duration as whole milliseconds, clipped to what the wire allows."""
     return round(min(max(duration_s * 1e3, 0.0), _MAX_MS))
 
 
 def whole_us(duration_s: float) -> int:
-    """A duration as it crosses the wire; what is out of bounds becomes the bound."""
+    """A duration as whole microseconds, clipped to what the wire allows."""
     return round(min(max(duration_s * 1e6, 0.0), _MAX_MS * 1e3))
 
 
@@ -260,17 +261,17 @@ def next_id(last_id: int) -> int:
 
 
 def was_issued(message_id: int, last_id: int) -> bool:
-    """Whether an id is the last one or one of those before it, as far as half of all ids tell."""
+    """Whether an id is the last one or lies before it, within half of all ids."""
     return (last_id - message_id) % MAX_ID < MAX_ID // 2
 
 
 def difference(mec: Held, device: Held) -> str:
-    """Why a MEC and a device that hold these cannot work together, and the way out; "" when they can."""
+    """Why a MEC and a device that hold these cannot work together, and the way out; "" if they can."""
     if mec.workload != device.workload:
         return f"the MEC serves workload {mec.workload}, this device {device.workload}; start both with one --workload"
     if mec.bundle_digest != device.bundle_digest:
         held = f"the MEC's is {mec.bundle_digest[:12]}, this device's {device.bundle_digest[:12]}"
         return f"two bundles of workload {mec.workload}: {held}; install the same bundle on both"
     if mec.space_digest != device.space_digest:
-        return "the MEC and this device number the decisions otherwise; install one version of mecpilot on both"
+        return "the MEC and this device number the decisions differently; install the same version of mecpilot on both"
     return ""

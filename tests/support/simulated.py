@@ -272,7 +272,7 @@ class Simulation:
     ) -> None:
         self.costs = table() if costs is None else costs
         self.clock = SimClock()
-        self.told: list[str] = []
+        self.log_lines: list[str] = []
         self.compute = SimCompute(self.costs, self.clock, recorded)
         self.mec = SimMec(self.clock, self.costs)
         rates = np.array(uplink_bps or [UPLINK_BPS])
@@ -286,7 +286,7 @@ class Simulation:
             self.costs,
             max_in_flight=self.limits.max_in_flight,
             clock=self.clock,
-            log=self.told.append,
+            log=self.log_lines.append,
         )
         self.device = DeviceLoop(
             self.compute,

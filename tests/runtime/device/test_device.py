@@ -403,7 +403,7 @@ class TestBadMec:
         sim = Simulation(frames=1300, fps=10.0)
         sim.mec.reachable = False
         sim.run(lambda _: FAST)
-        assert sim.told == [
+        assert sim.log_lines == [
             "no MEC at tcp://sim:1 yet (connection refused): answering locally",
             "no MEC at tcp://sim:1 yet for 61 s (connection refused): answering locally",
             "no MEC at tcp://sim:1 yet for 121 s (connection refused): answering locally",

@@ -267,7 +267,7 @@ class TestMecThatLies:
             )
         assert (done.code, dict(done.statuses)) == (0, {"fallback": 20})
         assert 5 <= json.loads(done.out)["link"]["peer_faults"] < 15  # then it is asked ever more seldom
-        assert "answers in a row were wrong" in done.err
+        assert "replies in a row were wrong" in done.err
 
     def test_a_flood_costs_no_frame(self, tmp_path: Path) -> None:
         with Hostile(polite(open_bundle(WORKLOAD).held), flood=[b"garbage"]) as loud:

@@ -195,7 +195,7 @@ FLOODS = {
 
 
 def left_alone(why: str) -> bool:
-    return "cut off" in why or "next try" in why
+    return "disconnected for" in why or "next try" in why
 
 
 class TestHostileMec:
@@ -227,7 +227,7 @@ class TestHostileMec:
 
     def test_a_mec_that_behaves_again_is_used_again(self) -> None:
         with Hostile(polite(HELD), flood=[b"garbage"]) as mec, Keeper(mec.endpoint) as device:
-            device.until(lambda: any("cut off" in change.why for change in device.changes), 5.0)
+            device.until(lambda: any("disconnected for" in change.why for change in device.changes), 5.0)
             mec.flood = None
             assert device.until(lambda: device.up, 5.0) < 5.0
             device.for_(1.0)

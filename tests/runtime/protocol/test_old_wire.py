@@ -68,7 +68,7 @@ class TestMec:
         assert session.malformed(b"a", error_of(old_hello(2))) == []
         session.receive(b"a", wire.Hello("camera", HELD), b"", 0.0)
         assert session.malformed(b"a", error_of(old_hello(2))) == []
-        assert (session.guests, session.faults) == ((b"a",), 0)
+        assert (session.registered, session.faults) == ((b"a",), 0)
 
 
 class TestDevice:

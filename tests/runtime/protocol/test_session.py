@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from controller.errors import RemoteProtocolError
 from runtime.protocol import wire
-from runtime.protocol.conduct import FIRST_PAUSE_S, LIES, MOST_PAUSE_S
+from runtime.protocol.conduct import FIRST_PAUSE_S, MOST_PAUSE_S, WRONG_REPLIES
 from runtime.protocol.device_session import (
     HEARTBEAT_S,
     REFUSED_RETRY_S,
@@ -32,7 +32,7 @@ from runtime.protocol.device_session import (
     Transmit,
     Unanswered,
 )
-from runtime.protocol.mec_session import FORGET_S, MAX_GUESTS, Admit, MecSession, Refused, SendTo
+from runtime.protocol.mec_session import FORGET_S, MAX_REGISTERED, Admit, MecSession, Refused, SendTo
 
 HELD = wire.Held("campus", "d1" * 32, "e1" * 32)
 OTHERS = {
@@ -55,7 +55,7 @@ def reply_to(request_id: int, **fields: object) -> wire.InferReply:
 def session_that_is_up() -> DeviceSession:
     session = DeviceSession("camera", HELD)
     assert session.tick(0.0) == [Transmit(wire.Hello("camera", HELD))]
-    assert session.receive(WELCOME, b"", 0.0) == [LinkChanged(LinkState.UP, "welcomed")]
+    assert session.receive(WELCOME, b"", 0.0) == [LinkChanged(LinkState.UP, "the MEC accepted this device")]
     return session
 
 
@@ -99,7 +99,7 @@ class TestDevice:
         assert (session.stale_replies, session.faults) == (1, 0)
 
     @pytest.mark.parametrize(
-        ("lie", "blamed"),
+        ("wrong", "blamed"),
         [
             ({"outputs": bytes(36)}, True),
             ({"queue_us": 900_000, "mec_us": 900_000}, True),
@@ -107,9 +107,9 @@ class TestDevice:
         ],
         ids=["outputs", "time", "id"],
     )
-    def test_a_lie_is_a_counted_fault_that_costs_only_its_request(self, lie: dict[str, object], blamed: bool) -> None:
+    def test_a_wrong_reply_is_a_fault_that_costs_only_its_request(self, wrong: dict[str, object], blamed: bool) -> None:
         session, request_id = with_open_request()
-        fields = {"request_id": request_id, "outputs": bytes(40)} | lie
+        fields = {"request_id": request_id, "outputs": bytes(40)} | wrong
         outputs = fields.pop("outputs")
         actions = session.receive(reply_to(fields.pop("request_id"), **fields), outputs, 0.1)  # type: ignore[arg-type]
         assert isinstance(actions[0], PeerFault)
@@ -282,7 +282,7 @@ class TestDevice:
             now_s = session.next_tick_s
             session.tick(now_s)
             session.receive(WELCOME, b"", now_s)
-        assert asked == [LIES, 1, 1]
+        assert asked == [WRONG_REPLIES, 1, 1]
 
     def test_a_mec_that_comes_and_goes_waits_longer_each_time_but_a_restart_does_not(self) -> None:
         session, now_s, pauses = DeviceSession("camera", HELD), 0.0, []
@@ -331,11 +331,11 @@ class TestMec:
         assert session.receive(b"a", wire.Hello("camera", HELD), b"", 0.0) == [SendTo(b"a", WELCOME)]
         return session
 
-    def test_admits_a_guests_request_with_its_arrival(self) -> None:
+    def test_admits_a_registered_peers_request_with_its_arrival(self) -> None:
         assert self.mec().receive(b"a", request_of(1), b"x", 3.0) == [Admit(b"a", request_of(1), b"x", 3.0)]
 
     @pytest.mark.parametrize("message", [request_of(5), wire.Ping(5)])
-    def test_tells_a_stranger_to_say_hello(self, message: wire.AnyMessage) -> None:
+    def test_asks_an_unregistered_peer_to_say_hello(self, message: wire.AnyMessage) -> None:
         (sent,) = self.mec().receive(b"b", message, b"x", 0.0)
         assert isinstance(sent, SendTo)
         assert sent.peer == b"b"
@@ -347,7 +347,7 @@ class TestMec:
         [
             ("workload", "the MEC serves workload campus, this device garments"),
             ("bundle", "the MEC's is d1d1d1d1d1d1, this device's a7a7a7a7a7a7"),
-            ("space", "install one version"),
+            ("space", "install the same version"),
         ],
     )
     def test_turns_away_who_holds_something_else_and_says_what(self, other: str, named: str) -> None:
@@ -357,7 +357,7 @@ class TestMec:
         assert named in sent.message.text
         assert isinstance(refused, Refused)
 
-    def test_what_a_stranger_says_of_itself_is_not_logged(self) -> None:
+    def test_what_an_unregistered_peer_says_of_itself_is_not_logged(self) -> None:
         for other in ("\n" * 60, "zebras"):
             held = msgspec.structs.replace(HELD, workload=other)
             _, refused = self.mec().receive(b"b", wire.Hello("x", held), b"", 0.0)
@@ -367,31 +367,31 @@ class TestMec:
         assert self.mec().receive(b"a", wire.Ping(4), b"", 0.0) == [SendTo(b"a", wire.Pong(4))]
 
     @pytest.mark.parametrize("message", [WELCOME, reply_to(1), wire.Pong(1)])
-    def test_counts_what_only_a_mec_sends_and_tells_only_guests(self, message: wire.AnyMessage) -> None:
+    def test_counts_what_only_a_mec_sends_and_tells_only_registered_peers(self, message: wire.AnyMessage) -> None:
         session = self.mec()
-        assert session.receive(b"stranger", message, b"", 0.0) == []
+        assert session.receive(b"unregistered", message, b"", 0.0) == []
         assert len(session.receive(b"a", message, b"", 0.0)) == 1
         assert session.faults == 2
 
-    def test_a_guest_that_says_bye_or_is_silent_is_a_stranger_again(self) -> None:
+    def test_a_registered_peer_that_says_bye_or_is_silent_is_unregistered(self) -> None:
         session = self.mec()
         session.receive(b"b", wire.Hello("x", HELD), b"", 0.0)
         session.receive(b"b", wire.Bye(), b"", 0.0)
-        assert session.guests == (b"a",)
+        assert session.registered == (b"a",)
         session.forget_silent(FORGET_S + 1)
-        assert session.guests == ()
+        assert session.registered == ()
 
-    def test_the_longest_silent_guest_leaves_when_there_are_too_many(self) -> None:
+    def test_the_longest_silent_peer_leaves_when_there_are_too_many(self) -> None:
         session = MecSession("mec-1", HELD, 1.0)
-        for number in range(MAX_GUESTS):
+        for number in range(MAX_REGISTERED):
             session.receive(b"%d" % number, wire.Hello("x", HELD), b"", number)
         session.receive(b"0", wire.Ping(1), b"", 5000.0)
         session.receive(b"new", wire.Hello("x", HELD), b"", 5001.0)
-        assert b"0" in session.guests
-        assert b"1" not in session.guests
-        assert len(session.guests) == MAX_GUESTS
+        assert b"0" in session.registered
+        assert b"1" not in session.registered
+        assert len(session.registered) == MAX_REGISTERED
 
-    def test_says_bye_to_each_guest_once(self) -> None:
+    def test_says_bye_to_each_registered_peer_once(self) -> None:
         session = self.mec()
         assert session.close() == [SendTo(b"a", wire.Bye())]
         assert session.close() == []
