@@ -79,8 +79,8 @@ class DeviceLoop:
         epoch_s: float | None = None,
     ) -> None:
         """``shortcuts`` are asked after the one that carries out frame strides. ``epoch_s`` is the Unix time at 0 of
-        the clock, or None in simulated time. It is read once, so that captures stay in order when the system's clock is
-        set."""
+        the clock, or None in simulated time. It is read once, so that captures stay in order when the system's clock
+        is set."""
         self._compute, self._mec, self._costs, self._scenario, self._clock = compute, mec, costs, scenario, clock
         self._period_s = 1.0 / scenario.fps
         self._shortcuts = Chain((Stride(), *shortcuts), scenario.deadline_s, compute.picture)

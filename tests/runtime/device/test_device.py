@@ -475,7 +475,7 @@ def test_whatever_happens_each_frame_has_exactly_one_outcome(
     for outcome in outcomes:
         assert outcome.latency_ms >= 0
         assert 0 <= outcome.score <= 1
-        on_time = outcome.status in (Status.OK, Status.FALLBACK)
+        on_time = outcome.status.on_time
         assert not on_time or outcome.latency_ms <= outcome.deadline_ms + 1e-3
-        assert (outcome.decision is None) == (outcome.status is Status.DROPPED)
+        assert (outcome.decision is not None) == outcome.status.has_decision
         assert all(getattr(outcome.breakdown_ms, f.name) >= 0 for f in dataclasses.fields(outcome.breakdown_ms))
