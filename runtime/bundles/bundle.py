@@ -66,7 +66,8 @@ def open_bundle(workload_or_dir: str | Path | Bundle) -> Bundle:
         return Bundle(directory)
     if is_workload(name) or (":" in name and not os.path.exists(directory)):
         return _bundle_of(get_workload(name), None)
-    raise unknown_name("bundle", name, [*shipped_bundles(), f"a directory with {MANIFEST_FILE}"])
+    known = [*shipped_bundles(), f"a directory with {MANIFEST_FILE}", "a workload as package.module:Class"]
+    raise unknown_name("bundle", name, known)
 
 
 def open_served(workload: str, bundle: Path | None, data: Path | None) -> tuple[Bundle, Workload]:
@@ -133,8 +134,8 @@ class Bundle:
             return self._given
         if not is_workload(self.workload):
             raise UsageError(
-                f"the bundle {self.directory} is of workload {self.workload!r}, which is not registered here; give it "
-                "with --workload package.module:Class, or install it as an entry point of group mecpilot.workloads"
+                f"the bundle {self.directory} is of workload {self.workload!r}, which is not registered here; name it "
+                "as package.module:Class, or install it as an entry point of group mecpilot.workloads"
             )
         return workload_named(self.workload)
 

@@ -31,7 +31,7 @@ from runtime.sources.footage import letterbox, open_footage
 from runtime.sources.frames import Feed
 from runtime.sources.shots import Clock, Footage, Log, Shot, Watch
 from runtime.sources.video_file import VideoFile
-from runtime.workloads.base import Workload
+from runtime.workloads.base import Frames
 from runtime.workloads.types import Image, Split
 
 #: Read-ahead for recordings, buffer size for live cameras, in pictures.
@@ -107,7 +107,7 @@ class Samples:
     failure: str = ""
     fps: float | None = None
 
-    def __init__(self, workload: Workload, split: Split = "test", played: range = range(1)) -> None:
+    def __init__(self, workload: Frames, split: Split = "test", played: range = range(1)) -> None:
         """``played``: the samples that will be asked for, as far as that is known."""
         self._workload, self._split, self._played = workload, split, played
         self.name = f"{workload.name}, {split} samples"

@@ -12,13 +12,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from controller.errors import UsageError
 from controller.scenario import Scenario, ScenarioRange
-from runtime.workloads.drawing import captioned
 from runtime.workloads.types import Image, Images, Outputs, Split
 
 if TYPE_CHECKING:
@@ -77,6 +75,8 @@ class Task(Protocol):
 
         Default: the prediction as text.
         """
+        from runtime.workloads.drawing import captioned
+
         return captioned(image, "" if prediction is None else str(prediction))
 
 
@@ -93,6 +93,8 @@ class Models(Protocol):
 
     def resize(self, image: Image, px: int) -> Image:
         """One frame at another resolution. Default: ``px`` wide, height in proportion, area averaging."""
+        import cv2
+
         height, width = image.shape[:2]
         if width == px:
             return image

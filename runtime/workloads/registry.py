@@ -14,13 +14,15 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from controller.errors import FailureError, MecpilotError, UsageError
 from runtime.files.fetch import check_data_dir
 from runtime.workloads.base import Workload
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 #: A class, or a function that takes the directory given with --data. It is called without arguments when none is given.
 Factory = Callable[..., Workload]
@@ -40,6 +42,8 @@ def _warn(text: str) -> None:
 
 
 def _installed() -> Iterable[EntryPoint]:
+    from importlib.metadata import entry_points  # takes 20 ms, which a shipped workload does not need
+
     return entry_points(group=GROUP)
 
 

@@ -157,7 +157,7 @@ def test_a_bundle_of_an_unknown_workload_opens_and_says_how_to_register_it_when_
     opened = Bundle(copy)
     assert len(opened.space) > 0
     for needs_it in (lambda: opened.model("vgg"), lambda: opened.default_range):
-        with pytest.raises(UsageError, match=r"workload 'os:abort', which is not registered here; give it with --wor"):
+        with pytest.raises(UsageError, match=r"workload 'os:abort', which is not registered here; name it as package"):
             needs_it()
 
 

@@ -134,3 +134,15 @@ def test_a_name_that_stands_in_a_file_is_never_taken_for_a_reference() -> None:
     with pytest.raises(UsageError, match="unknown workload 'dots_module:Dots'"):
         registry.named("dots_module:Dots")
     assert "dots_module" not in sys.modules
+
+
+def test_an_installed_package_is_found_by_its_entry_point(tmp_path: Path) -> None:
+    info = tmp_path / "dots-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dots\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\ndots = dots_module:Dots\n")
+    sys.path.append(str(tmp_path))
+    registry = Registry(SHIPPED)
+    assert registry.knows("dots")
+    assert "dots_module" not in sys.modules
+    assert registry.get("dots").name == "dots"
