@@ -47,8 +47,14 @@ def shipped_bundles() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED_DIR.glob(f"*/{MANIFEST_FILE}"))
 
 
-def open_bundle(workload_or_dir: str | Path) -> Bundle:
-    """The bundle shipped for a workload, or the one in a directory."""
+def open_bundle(workload_or_dir: str | Path | Bundle) -> Bundle:
+    """Open the bundle that is shipped for a workload, or the one in a directory. An open bundle is returned as it is.
+
+    A bundle holds a workload's models, every legal decision about them, and recorded answers. Opening it checks the
+    SHA-256 of every file. UsageError if there is no such bundle, FailureError if a file is damaged.
+    """
+    if isinstance(workload_or_dir, Bundle):
+        return workload_or_dir
     shipped = shipped_bundles()
     if str(workload_or_dir) in shipped:
         return Bundle(SHIPPED_DIR / str(workload_or_dir))
