@@ -35,9 +35,12 @@ if TYPE_CHECKING:
     from runtime.files.policy_file import load_policy
     from runtime.version import VERSION as __version__
     from runtime.workloads.base import Workload
+    from runtime.workloads.classifier import Classifier
+    from runtime.workloads.registry import get_workload, register_workload
 
 __all__ = [
     "Bundle",
+    "Classifier",
     "Controller",
     "Decision",
     "FailureError",
@@ -52,12 +55,14 @@ __all__ = [
     "Workload",
     "__version__",
     "compare",
+    "get_workload",
     "load_agent",
     "load_policy",
     "make_controller",
     "make_env",
     "open_bundle",
     "open_costs",
+    "register_workload",
 ]
 
 #: Where each name is defined.
@@ -74,6 +79,8 @@ _MODULES = {
     "runtime.device.controllers": ("make_controller", "open_costs"),
     "runtime.files.policy_file": ("load_policy",),
     "runtime.workloads.base": ("Workload",),
+    "runtime.workloads.classifier": ("Classifier",),
+    "runtime.workloads.registry": ("get_workload", "register_workload"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 _PACKAGES = ("controller", "runtime", "envs", "agents")

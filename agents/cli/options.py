@@ -12,7 +12,7 @@ import typer
 
 from runtime.cli.device_options import ProfileFile
 from runtime.files.trace_formats import TRACE_HELP
-from runtime.workloads.base import WORKLOADS
+from runtime.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:
     from controller.scenario import ScenarioRange
@@ -51,7 +51,8 @@ class Conditions:
     """What is played: the options that train, tune and evaluate share."""
 
     workload: Annotated[
-        str | None, typer.Option(help=f"Workload: {', '.join(WORKLOADS)}, ... (default: {WORKLOADS[0]}).")
+        str | None,
+        typer.Option(help=f"Workload: {', '.join(WORKLOADS)}, or package.module:Class (default: {WORKLOADS[0]})."),
     ] = None
     bundle: Annotated[
         Path | None, typer.Option(help="Directory of a bundle (default: the one that ships for the workload).")

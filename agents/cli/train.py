@@ -153,8 +153,11 @@ def _policy_path(start: Path, workload: str) -> Path:
 
 def _resumed(folder: RunFolder, options: TrainOptions) -> TrainingConfig:
     """The training that the folder holds, with the number of steps that are to come."""
+    from runtime.workloads.registry import workload_name
+
     config, reached = folder.config(), folder.reached()
-    for name, got, held in (("workload", options.workload, config.workload), ("seed", options.seed, config.seed)):
+    workload = options.workload and workload_name(options.workload)
+    for name, got, held in (("workload", workload, config.workload), ("seed", options.seed, config.seed)):
         if got is not None and got != held:
             raise UsageError(
                 f"--{name} {got}: {folder.root} holds a run with {name} {held}; drop --{name} to resume it"

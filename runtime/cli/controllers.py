@@ -18,7 +18,7 @@ from runtime.files.policy_file import load_policy, shipped_policy, used_policy
 from runtime.files.provenance import Provenance
 from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
 from runtime.profiling.profile import candidates, used_profile
-from runtime.workloads.base import get_workload
+from runtime.workloads.registry import get_workload
 
 
 def controller_name(controller: str | None, policy: Path | None, decision: str | None) -> str:

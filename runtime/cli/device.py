@@ -32,7 +32,8 @@ from runtime.link.endpoint import parse_endpoint
 from runtime.observe.outcome_log import OutcomeLog
 from runtime.observe.summary import RunSummary
 from runtime.profiling.profile import load_costs
-from runtime.workloads.base import Split, Workload, stream_score
+from runtime.workloads.base import Workload, stream_score
+from runtime.workloads.types import Split
 
 if TYPE_CHECKING:
     from runtime.device.device import Device
@@ -87,6 +88,7 @@ def _plan(options: DeviceOptions) -> _Plan:
     name = controller_name(options.controller, options.policy, options.decision)
     parse_endpoint(options.mec)
     bundle, work = open_served(options.workload, options.bundle, options.data)
+    options = replace(options, workload=bundle.workload)  # the name, where package.module:Class was given
     costs, pilot = make_pilot(name, load_costs(bundle, options.profile), Utility(), options)
     bank = _trace_bank(options.uplink)
     return _Plan(options, name, bundle, work, costs, pilot, bank, provenance_of(bundle, name, options))

@@ -15,8 +15,7 @@ from controller.errors import UsageError
 from controller.scenario import Scenario
 from runtime.files.atomic import STDOUT, check_apart, check_writable
 from runtime.files.trace_formats import TRACE_HELP
-from runtime.workloads.base import WORKLOADS
-from runtime.workloads.datasets import check_data_dir
+from runtime.workloads.registry import WORKLOADS
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
 DEFAULT_FRAMES = 300
@@ -26,7 +25,8 @@ MIN_FPS = 0.001
 UNLIMITED_FRAMES = 1_000_000_000  # a source ends before, or is stopped: three years at ten frames per second
 
 PROFILE_HELP = 'Profile file, or "shipped"; default: this machine\'s, else shipped.'
-WorkloadName = Annotated[str, typer.Option("--workload", help=f"One of: {', '.join(WORKLOADS)}.")]
+WORKLOAD_HELP = f"{', '.join(WORKLOADS)}, another registered name, or package.module:Class."
+WorkloadName = Annotated[str, typer.Option("--workload", help=WORKLOAD_HELP)]
 BundleDir = Annotated[Path | None, typer.Option("--bundle", help="Directory of a bundle; default: the shipped one.")]
 ProfileFile = Annotated[Path | None, typer.Option("--profile", help=PROFILE_HELP)]
 Options = TypeVar("Options")
@@ -143,7 +143,6 @@ class DeviceOptions:
         if 0 < self.fps < MIN_FPS:
             raise UsageError(f"--fps {self.fps:g}; expected 0, or at least {MIN_FPS:g}")
         self._check_source()
-        check_data_dir(self.data)
         outputs = {"--outcomes": self.outcomes, "--json": self.json_out, "--video": self.video}
         inputs = {"--policy": self.policy, "--tuning": self.tuning, "--uplink": self.uplink, "--profile": self.profile}
         for option, path in outputs.items():

@@ -20,7 +20,8 @@ from runtime.cli.startup import no_collecting
 from runtime.link.endpoint import parse_bind
 from runtime.profiling.profile import load_costs
 from runtime.testbed.processes import say_ready
-from runtime.workloads.base import WORKLOADS, Workload
+from runtime.workloads.base import Workload
+from runtime.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:
     from runtime.link.transport import Router

@@ -10,8 +10,9 @@ from controller.space import NO_PAYLOAD
 from runtime.bundles.bundle import Bundle
 from runtime.inference.segments import Segments
 from runtime.observe.pictures import MARGIN_PX, grid, scaled
-from runtime.workloads.base import Image, Split, Workload
+from runtime.workloads.base import Workload
 from runtime.workloads.drawing import FAINT, WHITE, blank, write
+from runtime.workloads.types import Image, Split
 
 CELL_WIDTH_PX = 400
 TITLE_HEIGHT_PX = 52

@@ -31,7 +31,8 @@ from runtime.sources.footage import letterbox, open_footage
 from runtime.sources.frames import Feed
 from runtime.sources.shots import Clock, Footage, Log, Shot, Watch
 from runtime.sources.video_file import VideoFile
-from runtime.workloads.base import Image, Split, Workload
+from runtime.workloads.base import Workload
+from runtime.workloads.types import Image, Split
 
 #: How many pictures are read before they are wanted, or kept of those that came while nobody looked.
 READ_AHEAD = 8
