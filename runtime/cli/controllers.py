@@ -1,9 +1,8 @@
-"""Who decides the frames of ``mecpilot device``? The controller that its options name, and the decisions it has."""
+"""The controller of ``mecpilot device`` that its configuration names, and the decisions it may choose from."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from controller.controllers.base import Controller
 from controller.controllers.registry import CONTROLLER_NAMES, make_controller
@@ -11,42 +10,46 @@ from controller.controllers.simple import FixedRow
 from controller.costs import CostTable
 from controller.errors import UsageError, unknown_name
 from controller.records import Decision
-from controller.utility import Utility
 from runtime.bundles.bundle import Bundle
-from runtime.cli.device_options import DeviceOptions
+from runtime.config.privacy import allowed
+from runtime.config.tree import Config, ControllerSection
 from runtime.files.policy_file import load_policy, shipped_policy, used_policy
 from runtime.files.provenance import Provenance
 from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
 from runtime.profiling.profile import candidates, used_profile
 from runtime.workloads.base import get_workload
 
+#: They only ever send whole images.
+_RAW_UPLOADERS = ("mec-only", "jpeg-offload")
 
-def controller_name(controller: str | None, policy: Path | None, decision: str | None) -> str:
-    if decision is not None:
-        if controller is not None:
-            raise UsageError(f"got --decision and --controller {controller}; expected one of them")
+
+def controller_name(controller: ControllerSection) -> str:
+    """The controller as the user calls it, "pinned" for one fixed decision; UsageError when a device cannot have it."""
+    if controller.decision is not None:
         return "pinned"
-    name = controller or "ppo"
+    name = controller.name or "ppo"
     if name not in CONTROLLER_NAMES:
         raise unknown_name("controller", name, CONTROLLER_NAMES)
     if name == "hindsight":
         raise UsageError("controller hindsight knows the future, which only the twin has; choose another one")
-    if policy is not None and name != "ppo":
-        raise UsageError(f"got --policy and --controller {name}; expected --controller ppo")
     return name
 
 
-def make_pilot(name: str, table: CostTable, utility: Utility, options: DeviceOptions) -> tuple[CostTable, Controller]:
-    """The decisions to choose from, and who chooses."""
-    tunings = load_tunings(options.workload, options.tuning)
-    if options.decision is not None:
-        return table, FixedRow("pinned", pinned_row(table, options.decision))
+def make_pilot(name: str, table: CostTable, config: Config) -> tuple[CostTable, Controller]:
+    """The decisions to choose from, and who chooses. ``table`` has every decision of the bundle."""
+    workload, chosen = config.workload.name, config.controller
+    permitted = allowed(table, config.privacy)
+    tunings = load_tunings(workload, chosen.tuning)
+    if chosen.decision is not None:
+        return permitted, FixedRow("pinned", pinned_row(permitted, chosen.decision, table))
+    if config.privacy.no_raw_upload and name in _RAW_UPLOADERS:
+        raise UsageError(f"controller {name} only sends images, which --no-raw-upload forbids; choose another one")
     frozen = None
-    if name == "ppo" and (path := options.policy or shipped_policy(options.workload)):
-        frozen, _ = load_policy(path, options.workload)
-    costs = candidates(table, get_workload(options.workload).scenario_range())
+    if name == "ppo" and (path := chosen.policy or shipped_policy(workload)):
+        frozen, _ = load_policy(path, workload)
+    costs = candidates(permitted, get_workload(workload).scenario_range())
     tuning = tuning_of(name, tunings, costs)
-    return costs, make_controller(name, costs, utility, tuning, options.seed, frozen)
+    return costs, make_controller(name, costs, config.objective.utility(), tuning, config.device.seed, frozen)
 
 
 def rows_in_use(costs: CostTable, pilot: Controller) -> list[int]:
@@ -65,24 +68,36 @@ def default_decision(costs: CostTable) -> Decision:
     return space.decisions[max(fullest, key=lambda row: (costs.accuracy[row], space.decisions[row].exit_branch))]
 
 
-def pinned_row(costs: CostTable, decision: str) -> int:
-    """Row of the decision that a JSON object names, as far as it names it."""
+def pinned_row(costs: CostTable, decision: str, everything: CostTable | None = None) -> int:
+    """Row of the decision that a JSON object names, as far as it names it.
+
+    ``everything`` is the table before the privacy section took rows away; UsageError when the decision is one of those.
+    """
     try:
         wanted = json.loads(decision)
     except json.JSONDecodeError as error:
         raise UsageError(f"--decision {decision!r} is not JSON ({error.msg}); expected an object") from None
     if not isinstance(wanted, dict):
         raise UsageError(f'--decision {decision!r}; expected a JSON object such as {{"partition_point": 2}}')
-    return costs.space.pin(wanted, default_decision(costs))
+    everything = everything or costs
+    default = default_decision(everything)
+    try:
+        return costs.space.pin(wanted, default)
+    except UsageError:
+        everything.space.pin(wanted, default)  # raises the same for what no table has
+    raise UsageError(
+        f"--decision {decision} sends the image, which --no-raw-upload forbids; expected a partition_point of 1 or more"
+    )
 
 
-def provenance_of(bundle: Bundle, name: str, options: DeviceOptions) -> Provenance:
+def provenance_of(bundle: Bundle, name: str, config: Config) -> Provenance:
     """What this run rests on: only what its controller uses."""
-    policy = options.policy or shipped_policy(options.workload)
+    workload, controller = config.workload.name, config.controller
+    policy = controller.policy or shipped_policy(workload)
     return Provenance(
         bundle.workload,
         bundle.digest,
-        used_profile(bundle, options.profile),
+        used_profile(bundle, config.workload.profile),
         (used_policy(policy),) if name == "ppo" and policy else (),
-        None if name in ("ppo", "pinned") else used_tuning(options.workload, options.tuning),
+        None if name in ("ppo", "pinned") else used_tuning(workload, controller.tuning),
     )

@@ -27,7 +27,7 @@ from controller import timeline as formulas
 from controller.costs import CostTable
 from controller.fallback import Alone, Situation
 from controller.records import Outcome, Status, SystemState
-from controller.scenario import Scenario
+from controller.scenario import MAX_IN_FLIGHT, QUEUE_LIMIT, Scenario
 from controller.utility import Utility
 from runtime.device.compute import Compute, Head
 from runtime.device.fallback import LastMoment, Pace
@@ -65,8 +65,8 @@ Log = Callable[[str], None]
 class Limits:
     """How much a device holds at a time."""
 
-    queue_limit: int = 2
-    max_in_flight: int = 4
+    queue_limit: int = QUEUE_LIMIT
+    max_in_flight: int = MAX_IN_FLIGHT
 
 
 class Device:
