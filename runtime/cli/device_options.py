@@ -5,25 +5,22 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, TypeVar, get_type_hints
 
 import typer
 
 from controller.errors import UsageError
-from controller.scenario import Scenario
 from runtime.files.atomic import STDOUT, check_apart, check_writable
 from runtime.files.trace_formats import TRACE_HELP
+from runtime.link.endpoint import DEFAULT_ENDPOINT
+from runtime.sources.kinds import DEFAULT_RETRY_S
 from runtime.workloads.base import WORKLOADS
 from runtime.workloads.datasets import check_data_dir
 
-DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
-DEFAULT_FRAMES = 300
-DEFAULT_RETRY_S = 60.0
 MAX_SLOWDOWN = 1e4
 MIN_FPS = 0.001
-UNLIMITED_FRAMES = 1_000_000_000  # a source ends before, or is stopped: three years at ten frames per second
 
 PROFILE_HELP = 'Profile file, or "shipped"; default: this machine\'s, else shipped.'
 WorkloadName = Annotated[str, typer.Option("--workload", help=f"One of: {', '.join(WORKLOADS)}.")]
@@ -134,10 +131,6 @@ class DeviceOptions:
     profile: ProfileFile = None
     data: Annotated[Path | None, typer.Option(help="Directory with the workload's data.")] = None
 
-    def paced(self, own_fps: float | None) -> DeviceOptions:
-        """The same at the frame rate of the source, if that is played by its own times."""
-        return self if own_fps is None else replace(self, fps=own_fps)
-
     def check(self) -> None:
         """UsageError for what cannot be, before anything is touched or takes time."""
         if 0 < self.fps < MIN_FPS:
@@ -161,23 +154,3 @@ class DeviceOptions:
             raise UsageError("got --source-fps file with --fps 0 (as fast as they are answered); expected one of them")
         if math.isnan(self.source_retry):
             raise UsageError("got --source-retry nan; expected seconds, or inf")
-
-    def scenario(self) -> Scenario:
-        """The conditions that the options describe."""
-        return Scenario(
-            fps=self.fps or 1e3 / self.deadline_ms,
-            deadline_s=self.deadline_ms / 1e3,
-            device_slowdown=self.slowdown,
-            device_load_frac=self.device_load,
-            rtt_s=self.rtt_ms / 1e3,
-            trace_start_s=self.uplink_start_s,
-            uplink_share_frac=self.uplink_share,
-            frames=self.frames_ahead or UNLIMITED_FRAMES,
-            first_sample=self.start or 0,
-            seed=self.seed,
-        )
-
-    @property
-    def frames_ahead(self) -> int | None:
-        """How many frames there will be, where that is known."""
-        return self.frames or (DEFAULT_FRAMES if self.source is None else None)

@@ -14,10 +14,10 @@ import typer
 from controller.costs import CostTable
 from runtime.bundles.bundle import Bundle, open_served
 from runtime.cli.console import log_as
-from runtime.cli.device_options import DEFAULT_ENDPOINT, MAX_SLOWDOWN, BundleDir, ProfileFile, WorkloadName
+from runtime.cli.device_options import MAX_SLOWDOWN, BundleDir, ProfileFile, WorkloadName
 from runtime.cli.signals import stop_on_signal
 from runtime.cli.startup import no_collecting
-from runtime.link.endpoint import parse_bind
+from runtime.link.endpoint import DEFAULT_ENDPOINT, parse_bind
 from runtime.profiling.profile import load_costs
 from runtime.testbed.processes import say_ready
 from runtime.workloads.base import WORKLOADS, Workload

@@ -1,4 +1,4 @@
-"""How is a device put together, and how does a controller drive it to the end?"""
+"""Put the loop of a device together, and let a controller drive it to the end."""
 
 from __future__ import annotations
 
