@@ -249,7 +249,7 @@ class MecSection(Section, frozen=True):
     ] = False
 
 
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Config(Section, frozen=True):
     """The whole tree. Every part has its defaults."""
 
     workload: WorkloadSection = WorkloadSection()
@@ -264,6 +264,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     mec: MecSection = MecSection()
 
 
+#: What holds where nothing else is said.
+DEFAULTS = Config()
 #: The tables that each command reads, in the order of its help.
 DEVICE_SECTIONS = tuple(name for name in Config.__struct_fields__ if name != "mec")
 MEC_SECTIONS = ("workload", "mec")
