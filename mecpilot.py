@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from runtime.cli.main import console as console
     from runtime.cli.main import main as main
     from runtime.device.controllers import make_controller, open_costs
+    from runtime.device.device import Device
     from runtime.files.policy_file import load_policy
     from runtime.version import VERSION as __version__
     from runtime.workloads.base import Workload
@@ -43,6 +44,7 @@ __all__ = [
     "Classifier",
     "Controller",
     "Decision",
+    "Device",
     "FailureError",
     "MecpilotError",
     "Outcome",
@@ -77,6 +79,7 @@ _MODULES = {
     "runtime.bundles.bundle": ("Bundle", "open_bundle"),
     "runtime.cli.main": ("console", "main"),
     "runtime.device.controllers": ("make_controller", "open_costs"),
+    "runtime.device.device": ("Device",),
     "runtime.files.policy_file": ("load_policy",),
     "runtime.workloads.base": ("Workload",),
     "runtime.workloads.classifier": ("Classifier",),

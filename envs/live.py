@@ -22,9 +22,10 @@ from controller.records import Outcome, Status, SystemState
 from controller.scenario import Scenario, ScenarioRange
 from envs.backend import Step
 from runtime.bundles.bundle import Bundle
+from runtime.config.tree import LimitsSection
 from runtime.device.daemon import open_device
-from runtime.device.device import Device, Limits
 from runtime.device.local_compute import LocalCompute
+from runtime.device.loop import DeviceLoop
 from runtime.testbed.processes import RunningMec, RunningNeighbours, running_mec, running_neighbours
 from runtime.workloads.registry import workload_reference
 
@@ -51,7 +52,7 @@ class LiveBackend:
         self._mec: RunningMec | None = None
         self._mec_slowdown = 0.0
         self._mec_stack, self._episode_stack = ExitStack(), ExitStack()
-        self._device: Device | None = None
+        self._device: DeviceLoop | None = None
         self._neighbours = RunningNeighbours(None)
         self._clock = _Stopwatch() if learning else _Clock()
         self._state: SystemState | None = None
@@ -72,7 +73,7 @@ class LiveBackend:
             scenario,
             self._range.utility,
             self._bank,
-            Limits(self._range.queue_limit, self._range.max_in_flight),
+            LimitsSection(queue_limit=self._range.queue_limit, max_in_flight=self._range.max_in_flight),
             clock=self._clock,
         )
         self._episode_stack.callback(self._leave)
@@ -104,7 +105,7 @@ class LiveBackend:
         self._mec_stack.close()
         self._mec = None
 
-    def _next_state(self, device: Device) -> SystemState | None:
+    def _next_state(self, device: DeviceLoop) -> SystemState | None:
         with self._clock:
             self._state = device.next_decision()
         return self._state

@@ -13,8 +13,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from agents.cli.options import Conditions, Frames, JsonOut, takes
+from agents.cli.options import Conditions, Frames, takes
 from controller.errors import UsageError, unknown_name
+from runtime.cli.shared_options import JsonOut
 from runtime.files.atomic import check_writable, write_whole
 
 if TYPE_CHECKING:

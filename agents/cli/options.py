@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, get_type_hints
 
 import typer
 
-from runtime.cli.device_options import ProfileFile
+from runtime.cli.shared_options import BundleDir, ProfileFile
 from runtime.files.trace_formats import TRACE_HELP
 from runtime.workloads.registry import WORKLOADS
 
@@ -54,9 +54,7 @@ class Conditions:
         str | None,
         typer.Option(help=f"Workload: {', '.join(WORKLOADS)}, or package.module:Class (default: {WORKLOADS[0]})."),
     ] = None
-    bundle: Annotated[
-        Path | None, typer.Option(help="Directory of a bundle (default: the one that ships for the workload).")
-    ] = None
+    bundle: BundleDir = None
     traces: Annotated[
         list[Path] | None,
         typer.Option(help=f"Trace files or folders; may be repeated (default: built-in). {TRACE_HELP}"),
@@ -83,4 +81,3 @@ class Conditions:
 
 
 Frames = Annotated[int | None, typer.Option(min=1, help="Frames per episode (default: as the scenario range says).")]
-JsonOut = Annotated[str | None, typer.Option(help="Write the report as JSON to this file, or - for stdout.")]

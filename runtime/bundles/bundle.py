@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,10 +84,7 @@ def _bundle_of(work: Workload, given: Path | None) -> Bundle:
             f"no bundle comes with the workload {work.name!r}; train one with `mecpilot models train`, "
             "then give its directory with --bundle or as the workload's `bundle`"
         )
-    opened = open_bundle(found) if str(found) != work.name else Bundle(SHIPPED_DIR / work.name)
-    if not _fits(opened.workload, work):
-        raise UsageError(f"the bundle {found} is for workload {opened.workload!r}; expected {work.name!r}")
-    return Bundle(opened.directory, work)
+    return (open_bundle(found) if str(found) != work.name else Bundle(SHIPPED_DIR / work.name)).served_by(work)
 
 
 def _fits(name: str, work: Workload) -> bool:
@@ -111,6 +109,16 @@ class Bundle:
         self._models: dict[str, BranchyModel] = {}
         for file in self._files():
             _verify(directory, file)
+
+    def served_by(self, work: Workload) -> Bundle:
+        """The same bundle with another workload that builds its models; UsageError if they do not belong together."""
+        if not _fits(self.workload, work):
+            raise UsageError(f"the bundle {self.directory} is for workload {self.workload!r}; expected {work.name!r}")
+        served = copy(self)
+        served._given, served._models = work, {}
+        for cached in ("work", "default_range"):
+            served.__dict__.pop(cached, None)
+        return served
 
     def _files(self) -> Iterator[FileInfo]:
         yield from (model.file for model in self.manifest.models)

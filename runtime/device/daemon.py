@@ -1,4 +1,4 @@
-"""How is a device put together, and how does a controller drive it to the end?"""
+"""Put the loop of a device together, and let a controller drive it to the end."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from controller.predict.uplink import TraceBank
 from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
-from runtime.device.device import Device, Limits, Log
+from runtime.config.tree import DEFAULTS, LimitsSection
 from runtime.device.local_compute import LocalCompute
+from runtime.device.loop import DeviceLoop, Log
 from runtime.link.endpoint import parse_endpoint
 from runtime.link.link import Clock, DirectLink, Link
 from runtime.link.shaped_link import ShapedLink, Shaper
@@ -29,20 +30,20 @@ def open_device(
     scenario: Scenario,
     utility: Utility,
     bank: TraceBank | None = None,
-    limits: Limits | None = None,
+    limits: LimitsSection = DEFAULTS.limits,
     *,
     closed_loop: bool = False,
     feed: Feed | None = None,
     clock: Clock = time.perf_counter,
     log: Log = lambda _: None,
-) -> Device:
+) -> DeviceLoop:
     """A device that talks to the MEC at ``endpoint``. With a bank its uplink replays the scenario's trace, share and
     round trip; without, it is the network as it is. ``costs`` are the decisions that ``execute`` takes rows of."""
     link: Link = DirectLink(parse_endpoint(endpoint), clock, compute.largest_output_bytes(costs.space.decisions))
     if bank is not None:
         shaper = Shaper(bank, scenario.trace_index, scenario.trace_start_s, scenario.uplink_share_frac)
         link = ShapedLink(link, shaper, scenario.rtt_s, clock)
-    return Device(
+    return DeviceLoop(
         compute,
         link,
         DeviceSession(socket.gethostname()[:64] or "device", compute.held),
@@ -59,7 +60,7 @@ def open_device(
     )
 
 
-def drive(device: Device, controller: Controller, log: Log) -> Iterator[Outcome]:
+def drive(device: DeviceLoop, controller: Controller, log: Log) -> Iterator[Outcome]:
     """Decide and execute until the source has ended; every outcome as soon as it is known."""
     while (state := device.next_decision()) is not None:
         yield from device.take_outcomes()

@@ -22,6 +22,7 @@ import numpy as np
 from controller.costs import CostTable
 from controller.errors import RemoteProtocolError
 from controller.records import Decision
+from runtime.config.tree import MEC_QUEUE_LIMIT
 from runtime.inference.segments import Segments
 from runtime.link.link import Clock
 from runtime.link.transport import MAX_WAIT_S, Parts, Router
@@ -30,7 +31,6 @@ from runtime.protocol import wire
 from runtime.protocol.mec_session import Actions, Admit, MecSession, Refused, SendTo
 from runtime.protocol.wire import Buffer, RejectReason
 
-QUEUE_LIMIT = 64
 _FORGET_EVERY_S = 5.0
 #: How long a stop leaves to the request in hand.
 _GRACE_S = 0.2
@@ -66,7 +66,7 @@ class MecServer:
         costs: CostTable,
         *,
         slowdown: float = 1.0,
-        queue_limit: int = QUEUE_LIMIT,
+        queue_limit: int = MEC_QUEUE_LIMIT,
         warm_up: WarmUp | None = None,
         clock: Clock = time.perf_counter,
         log: Callable[[str], None] = lambda _: None,

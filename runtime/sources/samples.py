@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ from runtime.files.masking import shown
 from runtime.sources.capture import CAMERA_WAIT_S
 from runtime.sources.footage import letterbox, open_footage
 from runtime.sources.frames import Feed
+from runtime.sources.image_iterable import ImageIterable
 from runtime.sources.shots import Clock, Footage, Log, Shot, Watch
 from runtime.sources.video_file import VideoFile
 from runtime.workloads.base import Workload
@@ -53,6 +54,7 @@ class Source(Protocol):
 
     name: str
     failure: str  # why it ended too early, or nothing
+    cause: BaseException | None  # of that, where an exception was
 
     @property
     def fps(self) -> float | None:
@@ -105,6 +107,7 @@ class Samples:
 
     feed: Feed | None = None
     failure: str = ""
+    cause: BaseException | None = None
     fps: float | None = None
 
     def __init__(self, workload: Workload, split: Split = "test", played: range = range(1)) -> None:
@@ -168,6 +171,13 @@ def open_source(
     return source
 
 
+def play_images(
+    images: Iterable[Image], shape: tuple[int, ...], first: int = 0, keep: bool = False, *, log: Log = lambda _: None
+) -> FootageSource:
+    """Images that a program makes, brought to a workload's frame. It may take its time for each of them."""
+    return FootageSource(ImageIterable(images), shape, first, keep, watch=Watch(math.inf, log))
+
+
 class FootageSource:
     """Owns the thread that reads, and the pictures of frames that have no outcome yet."""
 
@@ -185,6 +195,7 @@ class FootageSource:
     ) -> None:
         self.name = footage.name
         self.failure = ""
+        self.cause: BaseException | None = None
         self._footage, self._shape, self._first, self._clock = footage, shape, first, clock
         self._watch = watch or Watch(clock=clock)
         self._own_times = own_times
@@ -351,7 +362,7 @@ class FootageSource:
             else:
                 failure = f"source {self.name} gives no more pictures" if self._footage.live else ""
         except FailureError as error:
-            failure = str(error)
+            failure, self.cause = str(error), error.__cause__
         except (OSError, ValueError, MemoryError, cv2.error) as error:
             failure = f"source {self.name}: {shown(str(error) or type(error).__name__)}"
         finally:

@@ -285,7 +285,7 @@ class TestMecQueue:
 
 
 class TestAgainstTheDevice:
-    """The real ``runtime.device.device.Device`` in simulated time, on the same scenario, decisions and trace."""
+    """The real ``runtime.device.loop.DeviceLoop`` in simulated time, on the same scenario, decisions and trace."""
 
     @pytest.mark.parametrize("seed", range(8))
     def test_every_frame_ends_alike(self, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:

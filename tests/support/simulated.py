@@ -20,8 +20,9 @@ from controller.scenario import Scenario
 from controller.space import DecisionSpace
 from controller.utility import Utility
 from runtime.bundles.recorded import Recorded, payload_key
+from runtime.config.tree import DEFAULTS, LimitsSection
 from runtime.device.daemon import drive
-from runtime.device.device import Device, Limits
+from runtime.device.loop import DeviceLoop
 from runtime.link.link import Arrival, Event, Malformed, NoConnection
 from runtime.link.shaped_link import ShapedLink, Shaper
 from runtime.protocol import wire
@@ -254,7 +255,7 @@ class Simulation:
         uplink_bps: list[float] | None = None,
         rtt_s: float = RTT_S,
         closed_loop: bool = False,
-        limits: Limits | None = None,
+        limits: LimitsSection = DEFAULTS.limits,
         stretch: float = 1.0,
         costs: CostTable | None = None,
         recorded: Recorded | None = None,
@@ -269,7 +270,7 @@ class Simulation:
         self.bank = TraceBank([Trace("sim", np.arange(len(rates), dtype=float), rates, 1.0)])
         self.scenario = Scenario(**({"frames": 20, "device_slowdown": 1.0} | scenario))
         link = ShapedLink(self.mec, Shaper(self.bank), rtt_s, self.clock)
-        self.device = Device(
+        self.device = DeviceLoop(
             self.compute,
             link,
             DeviceSession("sim", HELD),
