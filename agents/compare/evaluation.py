@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -29,6 +30,7 @@ from controller.scenario import Scenario, ScenarioRange
 from controller.streaming import Score
 from envs.backend import Backend
 from runtime.bundles.bundle import Bundle, open_bundle
+from runtime.device.deciding import Decides, OwnController
 from runtime.files.policy_file import load_policy, shipped_policy, used_policy
 from runtime.files.provenance import GIVEN, Provenance, Used, comparability, used
 from runtime.files.scenario_file import range_from
@@ -36,6 +38,9 @@ from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
 from runtime.profiling.profile import used_profile
 from runtime.workloads.base import stream_score
 from runtime.workloads.registry import get_workload
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
 
 #: Episodes that run side by side in the twin.
 SIDE_BY_SIDE = 512
@@ -136,7 +141,7 @@ def provenance_of(setup: Setup, entrants: Entrants) -> Provenance:
 
 def with_agents(entrants: Entrants, paths: Sequence[Path], algorithm: str | None) -> Entrants:
     """Add saved agents of stable-baselines3, each as a controller ``sb3-<file>``. The files must be trusted."""
-    from agents.compare.sb3 import Sb3Controller, load_agent
+    from agents.compare.sb3 import load_agent
 
     own, notes = dict(entrants.own), list(entrants.own_notes)
     for path in paths:
@@ -144,10 +149,16 @@ def with_agents(entrants: Entrants, paths: Sequence[Path], algorithm: str | None
         if name in own:
             raise UsageError(f"got two agents called {name}; rename one of the files")
         agent = load_agent(path, algorithm)
-        own[name] = lambda setup, agent=agent, name=name: Sb3Controller(agent, setup.costs, setup.range.utility, name)  # type: ignore[misc]
+        own[name] = partial(_sb3_controller, name, agent)
         file = used(path, GIVEN)
         notes.append(f"{name}: {type(agent).__name__} from {file.text}; unknown which traces it was trained on")
     return replace(entrants, own=own, own_notes=tuple(notes))
+
+
+def _sb3_controller(name: str, agent: BaseAlgorithm, setup: Setup) -> Controller:
+    from agents.compare.sb3 import Sb3Controller
+
+    return Sb3Controller(agent, setup.costs, setup.range.utility, name)
 
 
 def check_own(entrants: Entrants, setup: Setup) -> None:
@@ -156,8 +167,12 @@ def check_own(entrants: Entrants, setup: Setup) -> None:
         make(setup)
 
 
+def _own_controller(name: str, decider: Decides | Callable[[CostTable], Decides], setup: Setup) -> Controller:
+    return OwnController(name, decider, setup.costs)
+
+
 def compare(
-    own: Mapping[str, Callable[[CostTable], Controller]],
+    own: Mapping[str, Decides | Callable[[CostTable], Decides]],
     bundle: str | Path | Bundle = "campus",
     *,
     against: Sequence[str] = ("greedy",),
@@ -168,7 +183,8 @@ def compare(
 ) -> dict[str, Any]:
     """Play controllers of your own, and mecpilot's beside them, on the same episodes in the twin.
 
-    own       a name and a function from the cost table to a controller, for each of yours: ``{"mine": MyController}``
+    own       for each controller of yours a name, and an object with ``decide(state)`` or what makes one from the cost
+              table: ``{"mine": MyController}``
     against   mecpilot's controllers by name
     traces    files and folders; default: the built-in test traces
     scenario  a ScenarioRange, or the fields in which it differs from the workload's default range
@@ -181,10 +197,7 @@ def compare(
     bank = traces_of([Path(trace) for trace in traces], "test")
     setup = open_setup(opened, bank, "test", range_, None if profile is None else Path(profile))
     entrants = entrants_of(opened.workload, ",".join(against)) if against else Entrants(())
-    makers: dict[str, Maker] = {
-        name: lambda setup, make=make: make(setup.costs)  # type: ignore[misc]
-        for name, make in own.items()
-    }
+    makers = {name: partial(_own_controller, name, decider) for name, decider in own.items()}
     sources = [str(trace) for trace in traces] or [BUILTIN_TEST]
     return as_json(compare_in_twin(setup, replace(entrants, own=makers), sources, seeds))
 

@@ -26,7 +26,7 @@ from envs.env import observation_space
 from envs.wrappers import factors_of, nearest_rows
 
 #: A key that only one algorithm saves, and the algorithm. The first match wins.
-_MARKS = {"exploration_fraction": "DQN", "clip_range": "PPO", "use_rms_prop": "A2C"}
+_MARKS = {"exploration_fraction": "DQN", "clip_range": "PPO", "gae_lambda": "A2C"}
 #: The same algorithms by name.
 ALGORITHMS = ("PPO", "DQN", "A2C")
 #: Of the JSON part of a saved agent; pickles inside it make it large.

@@ -224,9 +224,11 @@ def _path(given: str | Path | None) -> Path | None:
 
 def _opened(bundle: str | Path | Bundle, workload: str | Workload | None, data: Path | None) -> tuple[Bundle, Workload]:
     """The bundle, and the workload that it is for."""
+    if isinstance(workload, str):
+        workload = get_workload(workload, data)
     opened = open_bundle(bundle)
-    if isinstance(workload, str) or (workload is None and data is not None):
-        workload = get_workload(workload or opened.workload, data)
+    if workload is None and data is not None:
+        workload = get_workload(opened.workload, data)
     return (opened, opened.work) if workload is None else (opened.served_by(workload), workload)
 
 
