@@ -22,9 +22,9 @@ from controller.records import Outcome, Status, SystemState
 from controller.scenario import Scenario, ScenarioRange
 from envs.backend import Step
 from runtime.bundles.bundle import Bundle
-from runtime.device.daemon import open_device
+from runtime.device.daemon import Limits, open_device
 from runtime.device.local_compute import LocalCompute
-from runtime.device.loop import DeviceLoop, Limits
+from runtime.device.loop import DeviceLoop
 from runtime.testbed.processes import RunningMec, RunningNeighbours, running_mec, running_neighbours
 from runtime.workloads.base import get_workload
 

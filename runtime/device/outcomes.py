@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from controller.records import BreakdownMs, Outcome, Status
 from controller.streaming import Answers
 from controller.utility import Utility
 from runtime.device.compute import Judge
-from runtime.device.telemetry import Telemetry
+from runtime.device.telemetry import DeviceTelemetry
 from runtime.sources.frames import Frame
 
 
@@ -52,12 +53,13 @@ class OutcomeRecorder:
         costs: CostTable,
         utility: Utility,
         deadline_s: float,
-        telemetry: Telemetry,
+        telemetry: DeviceTelemetry,
+        uplink_bps: Callable[[], float],  # the last sample of the uplink's bandwidth
         epoch_s: float | None = None,  # Unix time at 0 of the device's clock; None: simulated time
     ) -> None:
         self._judge, self._costs, self._utility = judge, costs, utility
         self._deadline_s = deadline_s
-        self._telemetry, self._epoch_s = telemetry, epoch_s
+        self._telemetry, self._uplink_bps, self._epoch_s = telemetry, uplink_bps, epoch_s
         self._outcomes: list[Outcome] = []
         self._answers = Answers()  # that skipped frames show again
 
@@ -156,7 +158,7 @@ class OutcomeRecorder:
         """Time on the uplink; where no reply told it, what the last sample of the bandwidth says."""
         if job.transmit_s is not None:
             return job.transmit_s
-        return job.payload_bytes * 8.0 / self._telemetry.last_uplink_bps
+        return job.payload_bytes * 8.0 / self._uplink_bps()
 
 
 def _breakdown(

@@ -15,14 +15,17 @@ from controller.controllers.base import Controller
 from controller.costs import CostTable
 from controller.errors import RemoteProtocolError
 from controller.predict.uplink import Trace, TraceBank
-from controller.records import Decision, Outcome
+from controller.records import Decision, Outcome, SystemState
 from controller.scenario import Scenario
 from controller.space import DecisionSpace
 from controller.utility import Utility
 from runtime.bundles.recorded import Recorded, payload_key
-from runtime.device.daemon import drive
-from runtime.device.loop import DeviceLoop, Limits
+from runtime.device.daemon import Limits, drive
+from runtime.device.loop import DeviceLoop
+from runtime.device.outcomes import Job
+from runtime.link.connection import MecConnection
 from runtime.link.link import Arrival, Event, Malformed, NoConnection
+from runtime.link.mec_telemetry import MecObservation
 from runtime.link.shaped_link import ShapedLink, Shaper
 from runtime.protocol import wire
 from runtime.protocol.device_session import DeviceSession
@@ -268,20 +271,32 @@ class Simulation:
         rates = np.array(uplink_bps or [UPLINK_BPS])
         self.bank = TraceBank([Trace("sim", np.arange(len(rates), dtype=float), rates, 1.0)])
         self.scenario = Scenario(**({"frames": 20, "device_slowdown": 1.0} | scenario))
-        link = ShapedLink(self.mec, Shaper(self.bank), rtt_s, self.clock)
+        self.limits = limits or Limits()
+        self.connection: MecConnection[Job] = MecConnection(
+            "tcp://sim:1",
+            ShapedLink(self.mec, Shaper(self.bank), rtt_s, self.clock),
+            DeviceSession("sim", HELD),
+            self.costs,
+            max_in_flight=self.limits.max_in_flight,
+            clock=self.clock,
+            log=self.told.append,
+        )
         self.device = DeviceLoop(
             self.compute,
-            link,
-            DeviceSession("sim", HELD),
+            self.connection,
             self.costs,
             self.scenario,
             Utility(),
-            limits,
+            queue_limit=self.limits.queue_limit,
             closed_loop=closed_loop,
             clock=self.clock,
-            log=self.told.append,
-            mec="tcp://sim:1",
         )
+        self.states: list[SystemState] = []  # that were decided on in ``run``
+
+    @property
+    def seen(self) -> MecObservation:
+        """What the device knows of its MEC now."""
+        return self.connection.observe(self.clock())
 
     def run(self, decide: Callable[[int], int], between: Callable[[int], None] = lambda _: None) -> list[Outcome]:
         """Serve every frame; ``between`` may change the world before decision number n. Outcomes by frame."""
@@ -291,6 +306,7 @@ class Simulation:
             outcomes += self.device.take_outcomes()
             if state is None:
                 break
+            self.states.append(state)
             between(number)
             self.device.execute(decide(number))
             outcomes += self.device.take_outcomes()
