@@ -60,12 +60,15 @@ def open_bundle(workload_or_dir: str | Path) -> Bundle:
     return Bundle(directory)
 
 
-def open_served(workload: str, bundle: Path | None, data: Path | None) -> tuple[Bundle, Workload]:
-    """A workload, and the bundle of it that is given, or the shipped one."""
-    work = get_workload(workload, data)
-    opened = open_bundle(bundle or workload)
-    if opened.workload != workload:
-        raise UsageError(f"the bundle {bundle} is for workload {opened.workload!r}; expected {workload!r}")
+def open_pair(
+    bundle: str | Path | Bundle, workload: str | Workload | None = None, data: Path | None = None
+) -> tuple[Bundle, Workload]:
+    """A bundle, and the workload that it is for; UsageError when it is not for the given one."""
+    work = get_workload(workload, data) if isinstance(workload, str) else workload
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    work = work or get_workload(opened.workload, data)
+    if opened.workload != work.name:
+        raise UsageError(f"the bundle {opened.directory} is for workload {opened.workload!r}; expected {work.name!r}")
     return opened, work
 
 

@@ -1,32 +1,27 @@
-"""What does ``mecpilot mec`` do? Options in, a running MEC, an exit code out."""
+"""The command ``mecpilot mec``: options in, a running MEC, an exit code out."""
 
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from controller.costs import CostTable
-from runtime.bundles.bundle import Bundle, open_served
 from runtime.cli.console import log_as
 from runtime.cli.device_options import MAX_SLOWDOWN, BundleDir, ProfileFile, WorkloadName
-from runtime.cli.signals import stop_on_signal
+from runtime.cli.signals import keep_through_hang_up, stop_on_signal
 from runtime.cli.startup import no_collecting
-from runtime.link.endpoint import DEFAULT_ENDPOINT, parse_bind
-from runtime.profiling.profile import load_costs
+from runtime.files.atomic import check_writable
+from runtime.link.endpoint import DEFAULT_ENDPOINT
+from runtime.mec.records import RequestRecord
+from runtime.observe.record_log import REQUESTS, RecordLog
 from runtime.testbed.processes import say_ready
-from runtime.workloads.base import WORKLOADS, Workload
+from runtime.workloads.base import WORKLOADS
 
-if TYPE_CHECKING:
-    from runtime.link.transport import Router
-    from runtime.mec.server import MecServer
-
-FULL = "a message without end filled the memory; every connection was closed, devices connect again"
+Log = Callable[[str], None]
 
 
 def mec(
@@ -41,65 +36,73 @@ def mec(
     ready_file: Annotated[
         Path | None, typer.Option(help="Write the endpoint here once ready; removed at the end.")
     ] = None,
+    requests: Annotated[
+        str | None,
+        typer.Option(
+            help="Append one JSON line per request to this file or FIFO, - for stdout. SIGHUP reopens it. A log that "
+            "is full or not read costs lines, never requests."
+        ),
+    ] = None,
     end_with_stdin: Annotated[
         bool, typer.Option("--end-with-stdin", help="End when stdin ends: with the program that started the MEC.")
     ] = False,
 ) -> int:
-    """Serve tail segments until SIGTERM or Ctrl-C."""
+    """Serve tail segments until SIGTERM or Ctrl-C. SIGHUP ends it too, but with --requests reopens that file."""
     from runtime.testbed.processes import follow_parent, withdraw_ready
 
     log = log_as("mec")
-    parse_bind(bind)
+    check_writable(requests, "--requests")
+    if requests:
+        keep_through_hang_up()
     with stop_on_signal() as stop, ExitStack() as stack:
         stop.then(_leave_at_once)
         if end_with_stdin:
             follow_parent()
         with no_collecting():
-            from runtime.link.transport import Router
+            from runtime.mec.server import MecServer
 
-            served, work = open_served(workload, bundle, None)
-            costs = load_costs(served, profile)
-            # Before torch is imported: a port in use is reported early.
-            router = stack.enter_context(closing(Router(bind, on_full=lambda: log(FULL))))
+            # Binds before torch is imported: a port in use is reported early.
+            server = stack.enter_context(
+                MecServer(
+                    bundle or workload,
+                    bind,
+                    workload=workload,
+                    profile=profile,
+                    slowdown=slowdown,
+                    queue_limit=queue_limit,
+                    log=log,
+                )
+            )
             withdraw_ready(ready_file)
-            server = _mec_server(router, served, work, costs, slowdown, queue_limit, log)
+            request_log = _request_log(requests, server.stop, log)
+            if request_log:
+                server.add_sink(request_log)
+                stop.reopen_with(request_log.reopen)
+            server.prepare()
         stop.then(lambda: None)
-        router.settle()
         if not stop.asked():
-            say_ready(ready_file, router.endpoint)
-            stack.callback(withdraw_ready, ready_file, router.endpoint)
-            log(f"ready at {router.endpoint}, workload {workload}, slowdown {slowdown:g}")
+            say_ready(ready_file, server.endpoint)
+            stack.callback(withdraw_ready, ready_file, server.endpoint)
+            log(f"ready at {server.endpoint}, workload {workload}, slowdown {slowdown:g}")
         server.serve(stop.asked)
     counts = server.counts
     log(
         f"served {counts.served} requests, rejected {counts.rejected}, failed {counts.failed}; "
-        f"turned away {counts.refused} hellos; {counts.peer_faults} messages broke the protocol"
+        f"turned away {counts.refused} hellos; protocol errors {counts.peer_faults}"
     )
+    return _exit_code(request_log, log)
+
+
+def _request_log(target: str | None, stop: Callable[[], None], log: Log) -> RecordLog[RequestRecord] | None:
+    return RecordLog(target, REQUESTS, log, when_ended=stop) if target else None
+
+
+def _exit_code(request_log: RecordLog[RequestRecord] | None, log: Log) -> int:
+    """1 when what the user asked for is not there."""
+    if request_log and request_log.lost:
+        log(f"{request_log.lost} request records could not be written")
+        return 1
     return 0
-
-
-def _mec_server(
-    router: Router,
-    bundle: Bundle,
-    work: Workload,
-    costs: CostTable,
-    slowdown: float,
-    queue_limit: int,
-    log: Callable[[str], None],
-) -> MecServer:
-    """A server that can answer at once, and warms up while it has nothing to do."""
-    import torch
-
-    from runtime.inference.segments import Segments
-    from runtime.mec.server import MecServer
-    from runtime.mec.warm_up import WarmUp
-    from runtime.protocol.mec_session import MecSession
-
-    torch.set_num_threads(1)
-    segments = Segments(bundle, work)
-    session = MecSession(uuid.uuid4().hex, bundle.held, slowdown)
-    rest: dict[str, Any] = {"queue_limit": queue_limit, "warm_up": WarmUp(segments), "log": log}
-    return MecServer(router, session, segments, costs, slowdown=slowdown, **rest)
 
 
 def _leave_at_once() -> None:

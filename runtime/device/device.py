@@ -15,19 +15,18 @@ from types import TracebackType
 from typing import Any
 
 from controller.costs import CostTable
-from controller.errors import UsageError
 from controller.predict.uplink import TraceBank
 from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
-from runtime.bundles.bundle import Bundle, open_bundle
+from runtime.bundles.bundle import Bundle, open_pair
 from runtime.device.deciding import Choice, ControllerLike, choose, provenance_of
 from runtime.device.run import DEFAULT_FRAMES, DeviceSetup, Log, Run, check_complete
 from runtime.files.provenance import Provenance
 from runtime.link.endpoint import DEFAULT_ENDPOINT, parse_endpoint
 from runtime.profiling.profile import load_costs
 from runtime.sources.kinds import DEFAULT_RETRY_S, SourceLike, open_any
-from runtime.workloads.base import Workload, get_workload
+from runtime.workloads.base import Workload
 
 
 class Device:
@@ -86,7 +85,7 @@ class Device:
         choice = Choice(controller, _path(policy), _path(tuning), decision, seed)
         self.controller_name = choice.name
         parse_endpoint(mec)
-        self.bundle, self.workload = _opened(bundle, workload, _path(data))
+        self.bundle, self.workload = open_pair(bundle, workload, _path(data))
         utility = utility or Utility()
         chosen = choose(choice, load_costs(self.bundle, _path(profile)), self.workload, utility)
         scenario = Scenario(
@@ -210,16 +209,6 @@ class Device:
 
 def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
-
-
-def _opened(bundle: str | Path | Bundle, workload: str | Workload | None, data: Path | None) -> tuple[Bundle, Workload]:
-    """The bundle, and the workload that it is for."""
-    work = get_workload(workload, data) if isinstance(workload, str) else workload
-    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    work = work or get_workload(opened.workload, data)
-    if opened.workload != work.name:
-        raise UsageError(f"the bundle {bundle} is for workload {opened.workload!r}; expected {work.name!r}")
-    return opened, work
 
 
 def _trace(path: Path | None) -> TraceBank | None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from controller.errors import unknown_name
 from controller.scenario import Scenario, ScenarioRange
+from runtime.workloads.placement import Placement
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,6 +82,11 @@ class Workload(Protocol):
 
     def score(self, prediction: Any, truth: Any) -> float:
         """Quality of a prediction in [0, 1]."""
+        ...
+
+    def to_picture(self, prediction: Any, placement: Placement) -> Any:
+        """A prediction about a frame, with its pixels counted in the picture that was placed in that frame. One
+        without places stays as it is."""
         ...
 
     def draw(self, image: Image, prediction: Any) -> Image:

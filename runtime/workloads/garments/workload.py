@@ -20,6 +20,7 @@ from controller.scenario import Scenario, ScenarioRange
 from runtime.workloads.base import Image, Images, Split
 from runtime.workloads.datasets import FashionMnist, load_fashion_mnist
 from runtime.workloads.drawing import tag
+from runtime.workloads.placement import Placement
 from runtime.workloads.resize import resize_area
 
 if TYPE_CHECKING:
@@ -139,6 +140,10 @@ class Garments:
 
     def score(self, prediction: int, truth: int) -> float:
         return float(prediction == truth)
+
+    def to_picture(self, prediction: int, placement: Placement) -> int:
+        """A class has no place."""
+        return prediction
 
     def draw(self, image: Image, prediction: int | None) -> Image:
         """Ten times as large, the name of the class below it."""
