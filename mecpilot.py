@@ -28,6 +28,7 @@ COMMANDS = {
     "export": ("agents.cli.train", "export", "freeze a trained policy into one file"),
     "tune": ("agents.cli.evaluate", "tune", "tune every classical controller on training traces"),
     "evaluate": ("agents.cli.evaluate", "evaluate", "compare controllers on the twin or --live"),
+    "config": ("runtime.cli.config", "app", "print the configuration file, or check one"),
     "mec": ("runtime.cli.mec", "mec", "serve tail segments"),
     "device": ("runtime.cli.device", "device", "answer frames, deciding each one"),
 }
@@ -107,7 +108,10 @@ def _unknown(name: str) -> str:
 
 
 def _run(name: str, arguments: list[str]) -> int:
+    from runtime.cli.option_checks import check_arguments
+
     try:
+        check_arguments(arguments)
         result = _load(name).main(arguments, prog_name=f"mecpilot {name}", standalone_mode=False)
     except (_ReaderGone, BrokenPipeError):
         return 0  # `mecpilot ... | head`: nothing is left to say

@@ -26,6 +26,7 @@ import numpy as np
 from controller.costs import CostTable
 from controller.predict.expectation import skipped_score
 from controller.records import Bools, Floats, Ints, SystemState
+from controller.scenario import QUEUE_LIMIT
 from controller.utility import Utility
 
 #: A head takes at most so much longer than predicted: 2.6 standard deviations of its noise.
@@ -65,7 +66,7 @@ class Situation(NamedTuple):
 class Alone:
     """Knows a device's own answers; owns nothing that changes."""
 
-    def __init__(self, costs: CostTable, utility: Utility, queue_limit: int = 2) -> None:
+    def __init__(self, costs: CostTable, utility: Utility, queue_limit: int = QUEUE_LIMIT) -> None:
         self._costs, self._utility, self._queue_limit = costs, utility, queue_limit
         self._rows, self._plain = np.flatnonzero(costs.space.device_only), costs.local_frontier
         self._place = np.full(len(costs), -1)  # of a row among the local ones

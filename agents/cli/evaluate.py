@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from controller.errors import unknown_name
 from controller.scenario import ScenarioRange
-from runtime.cli.device_options import PROFILE_HELP
+from runtime.cli.shared_options import ProfileFile
 from runtime.files.atomic import check_writable, write_whole
 from runtime.files.trace_formats import TRACE_HELP
 
@@ -29,7 +29,6 @@ Traces = Annotated[
 ]
 ScenarioFile = Annotated[Path | None, typer.Option(help="JSON file that overrides fields of the scenario range.")]
 Frames = Annotated[int | None, typer.Option(min=1, help="Frames per episode; default: as the scenario range says.")]
-ProfileFile = Annotated[Path | None, typer.Option(help=PROFILE_HELP)]
 
 
 def evaluate(

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from controller.errors import UsageError
-from runtime.cli.device_options import PROFILE_HELP
+from runtime.cli.shared_options import ProfileFile
 from runtime.files.atomic import check_writable
 from runtime.files.trace_formats import TRACE_HELP
 
@@ -39,7 +39,7 @@ def train(
         list[Path] | None, typer.Option(help=f"Trace files or folders; default: built-in. {TRACE_HELP}")
     ] = None,
     scenario: Annotated[Path | None, typer.Option(help="JSON file that overrides fields of the range.")] = None,
-    profile: Annotated[Path | None, typer.Option(help=PROFILE_HELP)] = None,
+    profile: ProfileFile = None,
     threads: Annotated[int, typer.Option(min=1, max=1024, help="Of torch, for the updates.")] = 1,
     start: Annotated[
         Path | None,

@@ -1,7 +1,7 @@
-"""The command ``mecpilot device``: options in, a running device, a summary and an exit code out.
+"""The command ``mecpilot device``: a configuration in, a running device, a summary and an exit code out.
 
-Four steps. What the options name is opened and checked; the device is made ready; it serves; it reports. Nothing is
-written before everything that can be refused has been.
+Four steps. What the configuration names is opened and checked; the device is made ready; it serves; it reports. Nothing
+is written before everything that can be refused has been.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from controller.errors import UsageError
 from controller.records import Outcome
 from controller.streaming import Stream
 from runtime.cli.console import log_as, print_summary, progress
-from runtime.cli.device_options import DeviceOptions, takes
+from runtime.cli.device_checks import check_paths
+from runtime.cli.shared_options import WORKLOAD_NOTE
 from runtime.cli.signals import Stop, keep_through_hang_up, stop_on_signal
 from runtime.cli.startup import no_collecting, settle
+from runtime.config.flags import takes
+from runtime.config.tree import DEVICE_SECTIONS, Config
 from runtime.device.device import Device
 from runtime.device.run import Run
 from runtime.files.atomic import STDOUT
 from runtime.files.provenance import Provenance
+from runtime.files.trace_formats import TRACE_HELP
 from runtime.observe.record_log import OUTCOMES, RecordLog
 from runtime.observe.sinks import Sink, Sinks
 from runtime.observe.summary import RunSummary
@@ -32,13 +36,13 @@ from runtime.workloads.base import stream_score
 Log = Callable[[str], None]
 
 
-@takes(DeviceOptions)
-def device(options: DeviceOptions) -> int:
+@takes(*DEVICE_SECTIONS, notes={"--workload": WORKLOAD_NOTE, "--uplink": TRACE_HELP})
+def device(config: Config) -> int:
     """Answer frames, deciding each one. SIGTERM and Ctrl-C end it orderly, with the summary; so does SIGHUP without
     --outcomes, with it SIGHUP reopens that file."""
     log = log_as("device")
-    plan = _plan(options, log)
-    if options.outcomes:
+    plan = _plan(config, log)
+    if config.outputs.outcomes:
         keep_through_hang_up()
     with ExitStack() as stack:
         run, stop = _get_ready(plan, stack)
@@ -56,55 +60,63 @@ def device(options: DeviceOptions) -> int:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What the options come to. Nothing is started or written yet."""
+    """What the configuration comes to. Nothing is started or written yet."""
 
-    options: DeviceOptions
+    config: Config
     device: Device
     provenance: Provenance
 
 
-def _plan(options: DeviceOptions, log: Log) -> _Plan:
-    """Check the options and open the files that they name."""
-    if options.video is not None:
+def _plan(config: Config, log: Log) -> _Plan:
+    """Check the configuration and open the files that it names."""
+    if config.outputs.video is not None:
         from runtime.observe.pictures import check_picture_path
 
-        check_picture_path(options.video, "--video")
-    options.check()
-    device = Device(
-        options.bundle or options.workload,
-        options.controller,
-        options.mec,
-        workload=options.workload,
-        policy=options.policy,
-        tuning=options.tuning,
-        decision=_decision(options.decision),
-        profile=options.profile,
-        data=options.data,
-        fps=options.fps,
-        deadline_s=options.deadline_ms / 1e3,
-        slowdown=options.slowdown,
-        device_load_frac=options.device_load,
-        uplink=options.uplink,
-        uplink_share_frac=options.uplink_share,
-        uplink_start_s=options.uplink_start_s,
-        rtt_s=options.rtt_ms / 1e3,
-        seed=options.seed,
+        check_picture_path(config.outputs.video, "--video")
+    check_paths(config)
+    device = _device(config, log)
+    return _Plan(config, device, device.provenance())
+
+
+def _device(config: Config, log: Log) -> Device:
+    workload, controller, emulation = config.workload, config.controller, config.emulation
+    return Device(
+        workload.bundle or workload.name,
+        controller.name,
+        config.device.mec,
+        workload=workload.name,
+        policy=controller.policy,
+        tuning=controller.tuning,
+        decision=_decision(controller.decision),
+        profile=workload.profile,
+        data=config.source.data,
+        fps=config.source.fps,
+        deadline_s=config.device.deadline_ms / 1e3,
+        slowdown=emulation.slowdown,
+        device_load_frac=emulation.load,
+        uplink=emulation.uplink,
+        uplink_share_frac=emulation.uplink_share,
+        uplink_start_s=emulation.uplink_start_s,
+        rtt_s=emulation.rtt_ms / 1e3,
+        seed=config.device.seed,
+        utility=config.objective.utility(),
+        no_raw_upload=config.privacy.no_raw_upload,
+        limits=config.limits,
         log=log,
     )
-    return _Plan(options, device, device.provenance())
 
 
 def _get_ready(plan: _Plan, stack: ExitStack) -> tuple[Run, Stop]:
     """Open the source, import the networks and run them for the first time. A stop ends this early."""
-    options = plan.options
+    source = plan.config.source
     with no_collecting():
         run = plan.device.prepare(
-            options.source,
-            frames=options.frames,
-            start=options.start,
-            retry_s=options.source_retry,
-            own_times=options.source_fps is not None,
-            keep=options.video is not None,
+            source.input,
+            frames=source.frames,
+            start=source.start,
+            retry_s=source.retry_s,
+            own_times=source.fps_from is not None,
+            keep=plan.config.outputs.video is not None,
         )
         stack.enter_context(closing(run))
         stop = stack.enter_context(stop_on_signal())  # until here a signal simply ends the process
@@ -129,13 +141,13 @@ def _start(plan: _Plan, run: Run, stop: Stop, stack: ExitStack, log: Log) -> _Se
     run.connect()
     summary = RunSummary(_stream(plan, run), run.capture_period_s)
     sinks: list[Sink[Outcome]] = [summary]
-    outcome_log = _outcome_log(plan.options.outcomes, run, log)
+    outcome_log = _outcome_log(plan.config.outputs.outcomes, run, log)
     if outcome_log:
         stack.callback(outcome_log.close)
         stop.reopen_with(outcome_log.reopen)
         sinks.append(outcome_log)
-    if plan.options.video:
-        sinks.append(_pictures(plan.options.video, plan, run))
+    if plan.config.outputs.video:
+        sinks.append(_pictures(plan.config.outputs.video, plan, run))
     stop.then(run.stop)
     return _Service(plan, run, summary, outcome_log, Sinks(sinks, log))
 
@@ -152,21 +164,21 @@ def _serve(service: _Service, log: Log) -> None:
 
 def _report(service: _Service) -> None:
     """Print and write what the user asked for; nothing when the source's failure is all that there is to say."""
-    options, device, run = service.plan.options, service.plan.device, service.run
+    outputs, device, run = service.plan.config.outputs, service.plan.device, service.run
     if run.source.failure and not service.summary.frames:
         return
     try:
         print_summary(
             service.summary,
-            f"{device.bundle.workload}: {device.controller_name}, {options.mec}",
-            options.json_out,
+            f"{device.bundle.workload}: {device.controller_name}, {device.mec}",
+            outputs.json,
             device.controller_name,
             run.counts.as_json(),
-            options.mec,
+            device.mec,
             service.plan.provenance,
             run.source.notes(),
-            quiet=options.quiet,
-            stdout_taken=options.outcomes == STDOUT,
+            quiet=outputs.quiet,
+            stdout_taken=outputs.outcomes == STDOUT,
         )
     finally:
         service.sinks.close()
@@ -182,7 +194,7 @@ def _exit_code(service: _Service, log: Log) -> int:
 
 def _failure(service: _Service) -> str:
     """The first thing that failed, or nothing."""
-    options, counts = service.plan.options, service.run.counts
+    device, counts = service.plan.config.device, service.run.counts
     if shortfall := service.run.shortfall(service.summary.frames):
         return shortfall
     if service.outcome_log and service.outcome_log.lost:
@@ -191,8 +203,8 @@ def _failure(service: _Service) -> str:
         return service.sinks.failures[0]
     if counts.refused:
         return f"the MEC did not serve this device: {counts.refused}"
-    if options.require_mec and not counts.welcomed:
-        return f"no MEC was met at {options.mec} during the whole run, and --require-mec was given"
+    if device.require_mec and not counts.welcomed:
+        return f"no MEC was met at {device.mec} during the whole run, and --require-mec was given"
     return ""
 
 

@@ -19,6 +19,8 @@ from controller.errors import UsageError, unknown_name
 from controller.records import Bools, Decision, Ints, SystemState
 from controller.utility import Utility
 from runtime.bundles.bundle import Bundle
+from runtime.config.privacy import allowed
+from runtime.config.tree import DEFAULTS, PrivacySection
 from runtime.files.policy_file import load_policy, shipped_policy, used_policy
 from runtime.files.provenance import Provenance
 from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
@@ -27,6 +29,8 @@ from runtime.workloads.base import Workload
 
 DEFAULT_CONTROLLER = "ppo"
 PINNED = "pinned"
+#: Controllers that only ever send whole images.
+_RAW_UPLOADERS = ("mec-only", "jpeg-offload")
 
 
 class Decides(Protocol):
@@ -50,6 +54,7 @@ class Choice:
     tuning: Path | None = None
     decision: Mapping[str, Any] | None = None
     seed: int = 0
+    privacy: PrivacySection = DEFAULTS.privacy
 
     @property
     def is_named(self) -> bool:
@@ -88,18 +93,33 @@ class Chosen:
 
 
 def choose(choice: Choice, table: CostTable, workload: Workload, utility: Utility) -> Chosen:
-    """The controller that was asked for, over the decisions of ``table`` that can be best."""
+    """The controller that was asked for, over the decisions of ``table`` that are allowed and can be best."""
     name, given = choice.name, choice.controller
     tunings = load_tunings(workload.name, choice.tuning)
+    permitted = allowed(table, choice.privacy)
     if choice.decision is not None:
-        row = table.space.pin(dict(choice.decision), default_decision(table))
-        return Chosen(table, FixedRow(PINNED, row))
-    costs = candidates(table, workload.scenario_range())
+        return Chosen(permitted, FixedRow(PINNED, _pinned_row(choice.decision, permitted, table)))
+    if choice.privacy.no_raw_upload and name in _RAW_UPLOADERS:
+        raise UsageError(f"controller {name} only sends images, which --no-raw-upload forbids; choose another one")
+    costs = candidates(permitted, workload.scenario_range())
     if given is not None and not isinstance(given, str):
         return Chosen(costs, OwnController(name, given, costs))
     policy = _policy(choice, workload) if name == DEFAULT_CONTROLLER else None
     tuning = tuning_of(name, tunings, costs)
     return Chosen(costs, make_controller(name, costs, utility, tuning, choice.seed, policy))
+
+
+def _pinned_row(wanted: Mapping[str, Any], permitted: CostTable, everything: CostTable) -> int:
+    """Row of ``permitted`` that has the wanted fields; UsageError when privacy took it away, or no table has it."""
+    default = default_decision(everything)
+    try:
+        return permitted.space.pin(dict(wanted), default)
+    except UsageError:
+        everything.space.pin(dict(wanted), default)  # raises the same for what no table has
+    got = ", ".join(f"{name}={value!r}" for name, value in wanted.items())
+    raise UsageError(
+        f"the decision with {got} sends the image, which --no-raw-upload forbids; expected partition_point 1 or more"
+    )
 
 
 class OwnController:

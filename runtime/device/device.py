@@ -20,12 +20,14 @@ from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.bundles.bundle import Bundle, open_pair
+from runtime.config.tree import DEFAULT_FRAMES, DEFAULTS, LimitsSection, PrivacySection
+from runtime.device.deadline import deadline_warning
 from runtime.device.deciding import Choice, ControllerLike, choose, provenance_of
-from runtime.device.run import DEFAULT_FRAMES, DeviceSetup, Log, Run, check_complete
+from runtime.device.run import DeviceSetup, Log, Run, check_complete
 from runtime.files.provenance import Provenance
-from runtime.link.endpoint import DEFAULT_ENDPOINT, parse_endpoint
+from runtime.link.endpoint import parse_endpoint
 from runtime.profiling.profile import load_costs
-from runtime.sources.kinds import DEFAULT_RETRY_S, SourceLike, open_any
+from runtime.sources.kinds import SourceLike, open_any
 from runtime.workloads.base import Workload
 
 
@@ -43,7 +45,7 @@ class Device:
         self,
         bundle: str | Path | Bundle = "campus",
         controller: ControllerLike | None = None,
-        mec: str = DEFAULT_ENDPOINT,
+        mec: str = DEFAULTS.device.mec,
         *,
         workload: str | Workload | None = None,
         policy: str | Path | None = None,
@@ -51,16 +53,18 @@ class Device:
         decision: Mapping[str, Any] | None = None,
         profile: str | Path | None = None,
         data: str | Path | None = None,
-        fps: float = 10.0,
-        deadline_s: float = 0.1,
-        slowdown: float = 1.0,
-        device_load_frac: float = 0.0,
+        fps: float = DEFAULTS.source.fps,
+        deadline_s: float = DEFAULTS.device.deadline_ms / 1e3,
+        slowdown: float = DEFAULTS.emulation.slowdown,
+        device_load_frac: float = DEFAULTS.emulation.load,
         uplink: str | Path | None = None,
-        uplink_share_frac: float = 1.0,
-        uplink_start_s: float = 0.0,
-        rtt_s: float = 0.01,
-        seed: int = 0,
+        uplink_share_frac: float = DEFAULTS.emulation.uplink_share,
+        uplink_start_s: float = DEFAULTS.emulation.uplink_start_s,
+        rtt_s: float = DEFAULTS.emulation.rtt_ms / 1e3,
+        seed: int = DEFAULTS.device.seed,
         utility: Utility | None = None,
+        no_raw_upload: bool = DEFAULTS.privacy.no_raw_upload,
+        limits: LimitsSection = DEFAULTS.limits,
         log: Log | None = None,
     ) -> None:
         """
@@ -80,9 +84,13 @@ class Device:
             of its bandwidth, the second at which to begin, the round trip in seconds. Without a file: the real network.
         seed: of everything random.
         utility: weights of the objective.
+        no_raw_upload: never send an image: every decision computes at least one stage here. What that leaves is
+            ``costs``; a controller of one's own cannot choose anything else.
+        limits: how many frames may wait, and how many requests may wait for their replies.
         log: takes one line of text for each event; default: warnings of the logger "mecpilot".
         """
-        choice = Choice(controller, _path(policy), _path(tuning), decision, seed)
+        privacy = PrivacySection(no_raw_upload=no_raw_upload)
+        choice = Choice(controller, _path(policy), _path(tuning), decision, seed, privacy)
         self.controller_name = choice.name
         parse_endpoint(mec)
         self.bundle, self.workload = open_pair(bundle, workload, _path(data))
@@ -100,7 +108,7 @@ class Device:
         )
         trace = _trace(_path(uplink))
         self._setup = DeviceSetup(
-            self.bundle, self.workload, chosen, scenario, utility, trace, mec, log or _log_to_logging
+            self.bundle, self.workload, chosen, scenario, utility, trace, limits, mec, log or _log_to_logging
         )
         self._choice, self._profile = choice, _path(profile)
         self._run: Run | None = None
@@ -125,7 +133,7 @@ class Device:
         *,
         frames: int | None = None,
         start: int | None = None,
-        retry_s: float = DEFAULT_RETRY_S,
+        retry_s: float = DEFAULTS.source.retry_s,
         own_times: bool = False,
     ) -> Iterator[Outcome]:
         """Answer the frames of a source; yields each frame's outcome as soon as it is known.
@@ -160,12 +168,14 @@ class Device:
         *,
         frames: int | None = None,
         start: int | None = None,
-        retry_s: float = DEFAULT_RETRY_S,
+        retry_s: float = DEFAULTS.source.retry_s,
         own_times: bool = False,
         keep: bool = False,
     ) -> Run:
         """The first step of ``run``, for programs that must do something between the steps: open the source and import
         the networks. With ``keep`` the pictures of a camera can be replayed after the run."""
+        if warning := deadline_warning(self.costs, self._setup.scenario):
+            self._setup.log(warning)
         if source is None:
             frames = frames or DEFAULT_FRAMES
         opened = open_any(

@@ -18,6 +18,7 @@ from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.bundles.bundle import Bundle
+from runtime.config.tree import LimitsSection
 from runtime.device.deciding import Chosen
 from runtime.link.background import Ahead
 from runtime.workloads.base import Workload
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from runtime.link.link_watch import Counts
     from runtime.sources.samples import Source
 
-DEFAULT_FRAMES = 300  # of the workload's samples; other sources are answered to their end
 UNLIMITED_FRAMES = 1_000_000_000  # a source ends before, or is stopped: three years at ten frames per second
 
 Log = Callable[[str], None]
@@ -45,6 +45,7 @@ class DeviceSetup:
     scenario: Scenario  # fps 0: as fast as frames are answered
     utility: Utility
     trace: TraceBank | None  # shapes the uplink; None leaves the network as it is
+    limits: LimitsSection
     mec: str  # endpoint
     log: Log
 
@@ -164,6 +165,7 @@ class Run:
             self.scenario,
             setup.utility,
             setup.trace,
+            setup.limits,
             closed_loop=self._closed_loop,
             feed=self.source.feed,
             log=setup.log,

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 
 from controller.errors import UsageError
 
-#: Where a MEC of this machine listens.
-DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
-
 _SCHEME = "tcp://"
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?")

@@ -20,6 +20,7 @@ import numpy as np
 from controller.costs import CostTable
 from controller.errors import RemoteProtocolError
 from controller.records import Decision
+from runtime.config.tree import DEFAULTS
 from runtime.inference.segments import Segments
 from runtime.link.link import Clock
 from runtime.link.transport import MAX_WAIT_S, Parts, Router
@@ -54,7 +55,7 @@ class MecLoop:
         costs: CostTable,
         *,
         slowdown: float = 1.0,
-        queue_limit: int = 64,
+        queue_limit: int = DEFAULTS.mec.queue_limit,
         warm_up: WarmUp | None = None,
         sinks: Iterable[Sink[RequestRecord]] = (),
         clock: Clock = time.perf_counter,

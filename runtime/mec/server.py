@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from controller.errors import FailureError
 from runtime.bundles.bundle import Bundle, open_pair
-from runtime.link.endpoint import DEFAULT_ENDPOINT, parse_bind
+from runtime.config.tree import DEFAULTS
+from runtime.link.endpoint import parse_bind
 from runtime.link.transport import Router
 from runtime.mec.records import MecCounts, RequestRecord
 from runtime.observe.sinks import Sink
@@ -27,7 +28,6 @@ from runtime.workloads.base import Workload
 if TYPE_CHECKING:
     from runtime.mec.loop import MecLoop
 
-QUEUE_LIMIT = 64
 FULL = "a message without end filled the memory; every connection was closed, devices connect again"
 #: Longest that a server in the background may take to end: a request in hand gets 0.2 s.
 _JOIN_S = 5.0
@@ -47,12 +47,12 @@ class MecServer:
     def __init__(
         self,
         bundle: str | Path | Bundle = "campus",
-        bind: str = DEFAULT_ENDPOINT,
+        bind: str = DEFAULTS.mec.bind,
         *,
         workload: str | Workload | None = None,
         profile: str | Path | None = None,
         slowdown: float = 1.0,
-        queue_limit: int = QUEUE_LIMIT,
+        queue_limit: int = DEFAULTS.mec.queue_limit,
         sinks: Iterable[Sink[RequestRecord]] = (),
         log: Log = lambda _: None,
     ) -> None:

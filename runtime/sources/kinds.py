@@ -12,8 +12,6 @@ from runtime.workloads.base import Image, Split, Workload
 if TYPE_CHECKING:
     from runtime.sources.samples import Samples, Source
 
-DEFAULT_RETRY_S = 60.0
-
 #: None: the workload's samples. A name: see ``runtime.sources.footage.open_footage``; an int is a camera's index.
 SourceLike = str | Path | int | Iterable[Image] | None
 
