@@ -62,7 +62,7 @@ class MecpilotEnv(gymnasium.Env[Observation, np.int64]):
 
     ## Rewards
 
-    The utility of the decided frame, of those that it skips and of those dropped before the next decision
+    The utility of the decided frame, of those with a reused answer and of those dropped before the next decision
     (`controller.utility`):
     score if on time, minus weighted energy, minus a penalty per drop. With `reward="expected"` the table's accuracy
     stands in for the recorded score. Live, it is the utility of all frames whose outcome came since the last step.

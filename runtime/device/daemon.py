@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from controller.controllers.base import Controller
 from controller.costs import CostTable
@@ -20,6 +20,7 @@ from runtime.link.endpoint import parse_endpoint
 from runtime.link.link import Clock, DirectLink, Link
 from runtime.link.shaped_link import ShapedLink, Shaper
 from runtime.protocol.device_session import DeviceSession
+from runtime.shortcuts.base import Shortcut
 from runtime.sources.frames import Feed
 
 Log = Callable[[str], None]
@@ -36,11 +37,13 @@ def open_device(
     *,
     closed_loop: bool = False,
     feed: Feed | None = None,
+    shortcuts: Sequence[Shortcut] = (),
     clock: Clock = time.perf_counter,
     log: Log = lambda _: None,
 ) -> DeviceLoop:
     """A device that talks to the MEC at ``endpoint``. With a bank its uplink replays the scenario's trace, share and
-    round trip; without, it is the network as it is. ``costs`` are the decisions that ``execute`` takes rows of."""
+    round trip; without, it is the network as it is. ``costs`` are the decisions that ``execute`` takes rows of.
+    ``shortcuts`` may answer a frame before it is decided."""
     link: Link = DirectLink(parse_endpoint(endpoint), clock, compute.largest_output_bytes(costs.space.decisions))
     if bank is not None:
         shaper = Shaper(bank, scenario.trace_index, scenario.trace_start_s, scenario.uplink_share_frac)
@@ -55,6 +58,7 @@ def open_device(
         queue_limit=limits.queue_limit,
         closed_loop=closed_loop,
         feed=feed,
+        shortcuts=shortcuts,
         clock=clock,
         epoch_s=time.time() - clock() if clock is time.perf_counter else None,
     )

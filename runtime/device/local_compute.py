@@ -16,7 +16,7 @@ from runtime.device.compute import Pause
 from runtime.inference.segments import Head, Segments
 from runtime.protocol.wire import Held
 from runtime.sources.samples import Samples, Source
-from runtime.workloads.base import Split, Workload
+from runtime.workloads.base import Image, Split, Workload
 
 
 class LocalCompute:
@@ -48,6 +48,9 @@ class LocalCompute:
             if stopping():
                 return
             self._segments.head(self._blank, decision)
+
+    def picture(self, source_index: int) -> Image:
+        return self._source.picture(source_index)
 
     def head(self, source_index: int, decision: Decision, pause: Pause) -> Head:
         return self._segments.head(self._source.picture(source_index), decision, pause)

@@ -9,20 +9,22 @@ MEC. These calls take it from capture to Outcome:
 
 1. ``_poll`` captures it (``FrameSource.offer``); where the queue is full, the oldest waiting frame is recorded as
    dropped.
-2. ``next_decision`` takes it from the queue when it can be decided and returns the state that the controller sees.
-3. ``execute`` gets the controller's row. If the MEC cannot be asked, the row becomes a local one.
-4. A local row: ``_answer_locally`` runs the head (``_run``) and records the answer. This ends the frame.
-5. Any other row: ``_offload`` runs the head, sets the job's timers (``FallbackPlan.set_timers``) and hands the payload
+2. A shortcut (``runtime.shortcuts``) may find that an earlier answer stands for it, when it is captured, while it waits
+   or just before it is decided. That ends the frame: it is recorded as reused.
+3. ``next_decision`` takes it from the queue when it can be decided and returns the state that the controller sees.
+4. ``execute`` gets the controller's row. If the MEC cannot be asked, the row becomes a local one.
+5. A local row: ``_answer_locally`` runs the head (``_run``) and records the answer. This ends the frame.
+6. Any other row: ``_offload`` runs the head, sets the job's timers (``FallbackPlan.set_timers``) and hands the payload
    to the connection (``MecConnection.offload``).
-6. A later ``_poll`` ends the frame. Its reply came: ``_replied`` records the answer. It was lost: ``_lost`` queues a
+7. A later ``_poll`` ends the frame. Its reply came: ``_replied`` records the answer. It was lost: ``_lost`` queues a
    fallback. Its reply is overdue: ``_run_timers`` queues a fallback, or gives the frame up. ``_fall_back`` computes a
    local answer and records it.
 
 A fallback runs inside ``_poll``, so it preempts the head that polled, and that head's end moves by the fallback's
 duration. ``OutcomeRecorder`` records each frame once; ``take_outcomes`` hands the outcomes over.
 
-A decision with a frame stride of n is for n frames. The n - 1 frames after the decided one never wait: each is answered
-when it is captured, with the newest answer there is at that time (``_answer_skipped``).
+A decision with a frame stride of n is for n frames. The n - 1 frames after the decided one never wait: the first
+shortcut, ``Stride``, answers each when it is captured, with the newest answer there is at that time.
 
 A slow device is emulated: after the real computation the loop idles, and polls, for as long as
 ``runtime.device.emulation`` says. docs/architecture.md shows the timeline of a frame.
@@ -32,6 +34,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 from controller.costs import CostTable
 from controller.records import Outcome, Status, SystemState
@@ -45,7 +48,10 @@ from runtime.device.telemetry import DeviceTelemetry
 from runtime.link.connection import Lost, MecConnection, Offload, Replied
 from runtime.link.link import Clock
 from runtime.link.link_watch import Counts
-from runtime.sources.frames import Feed, FrameSource
+from runtime.shortcuts.base import Shortcut
+from runtime.shortcuts.chain import Chain
+from runtime.shortcuts.stride import Stride
+from runtime.sources.frames import Feed, Frame, FrameSource
 
 #: Longest that a device waits for its MEC before the first frame, and then for the echo of its probe.
 CONNECT_WAIT_S = 0.4
@@ -68,21 +74,38 @@ class DeviceLoop:
         queue_limit: int,
         closed_loop: bool = False,
         feed: Feed | None = None,
+        shortcuts: Sequence[Shortcut] = (),
         clock: Clock = time.perf_counter,
         epoch_s: float | None = None,
     ) -> None:
-        """``epoch_s`` is the Unix time at 0 of the clock, or None in simulated time. It is read once, so that captures
-        stay in order when the system's clock is set."""
+        """``shortcuts`` are asked after the one that carries out frame strides. ``epoch_s`` is the Unix time at 0 of
+        the clock, or None in simulated time. It is read once, so that captures stay in order when the system's clock
+        is set."""
         self._compute, self._mec, self._costs, self._scenario, self._clock = compute, mec, costs, scenario, clock
         self._period_s = 1.0 / scenario.fps
+        self._shortcuts = Chain((Stride(), *shortcuts), scenario.deadline_s, compute.picture)
         self._source = FrameSource(
-            scenario.frames, self._period_s, scenario.first_sample, compute.samples, queue_limit, closed_loop, feed
+            scenario.frames,
+            self._period_s,
+            scenario.first_sample,
+            compute.samples,
+            queue_limit,
+            closed_loop,
+            feed,
+            self._reuse_at_capture,
         )
         self._emulation = Emulation(costs, scenario)
         self._telemetry = DeviceTelemetry(costs, self._emulation.slowdown_at(0.0))
         self._plan = FallbackPlan(costs, scenario, utility, queue_limit, self._telemetry)
         self._recorder = OutcomeRecorder(
-            compute, costs, utility, scenario.deadline_s, self._telemetry, lambda: mec.uplink_bps, epoch_s
+            compute,
+            costs,
+            utility,
+            scenario.deadline_s,
+            self._telemetry,
+            lambda: mec.uplink_bps,
+            self._shortcuts.answered,
+            epoch_s,
         )
         self.start_s: float | None = None  # when the first frame is captured; None before
         self._stop_s = math.inf  # when ``stop`` was called
@@ -106,12 +129,13 @@ class DeviceLoop:
                 return None
             busy = bool(self._mec.in_flight)
             if self._source.waiting and (not self._mec.is_full or self._plan.is_useful):
-                return self._take()
+                if (state := self._take()) is not None:
+                    return state
+                continue
             if not busy and self._source.exhausted:
                 return None
             if not busy:
                 self._source.offer_answered(self._clock())
-                self._answer_skipped()
             if not self._source.waiting or busy:
                 self._wait(math.inf)
 
@@ -126,7 +150,7 @@ class DeviceLoop:
         if (refused or not self._mec.is_up) and self._plan.is_possible:
             row = self._plan.row_instead(row, job, decided_s)
         job.row = row
-        self._skip_after(job, self._costs.space.decisions[row].frame_stride)
+        self._decided(job, self._costs.space.decisions[row].frame_stride)
         if local:
             self._mec.probe_if_stale(decided_s)
             self._answer_locally(job, Status.OK)
@@ -197,11 +221,14 @@ class DeviceLoop:
 
     # From decision to answer --------------------------------------------------------------------------------
 
-    def _take(self) -> SystemState:
-        now_s = self._clock()
+    def _take(self) -> SystemState | None:
+        """What the controller sees of the next frame; None if that frame needs no decision."""
         frame = self._source.waiting.popleft()
-        self._newest = frame.index
-        self._deciding = Job(frame, now_s - frame.captured_s)
+        job = self._deciding = Job(frame, self._clock() - frame.captured_s)
+        if self._shortcuts.needs_pictures and not self._needs_decision(job):
+            return None
+        now_s, self._newest = self._clock(), frame.index
+        job.wait_s = now_s - frame.captured_s
         return self._telemetry.state(
             self._mec.observe(now_s),
             deadline_s=self._scenario.deadline_s,
@@ -209,6 +236,32 @@ class DeviceLoop:
             frame_age_s=now_s - frame.captured_s,
             queued_frames=len(self._source.waiting),
         )
+
+    def _needs_decision(self, job: Job) -> bool:
+        """Ask the shortcuts that need the picture. False if one answered the frame, or the device stops for good."""
+        began_s, preempted_s = self._clock(), self._preempted_s
+        reuse = self._shortcuts.before_decision(job.frame, began_s)
+        slowdown = max(self._emulation.slowdown_at(began_s - (self.start_s or began_s)), 1.0)
+        took_s = self._occupy(began_s, preempted_s, slowdown * (self._clock() - began_s))
+        if took_s is None:
+            return False
+        job.busy_s += took_s
+        if reuse is not None:
+            self._deciding = None
+            self._recorder.reused(job.frame, reuse, job.busy_s)
+        return reuse is None
+
+    def _decided(self, job: Job, stride: int) -> None:
+        """The answer of this job is for ``stride`` frames, so those after the first are not run."""
+        self._shortcuts.decided(job.frame.index, stride)
+        self._source.answer_waiting()
+
+    def _reuse_at_capture(self, frame: Frame) -> bool:
+        """Record a frame that a shortcut answers without its picture; whether one did."""
+        reuse = self._shortcuts.at_capture(frame, self._clock())
+        if reuse is not None:
+            self._recorder.reused(frame, reuse)
+        return reuse is not None
 
     @property
     def _takes_offload(self) -> bool:
@@ -247,16 +300,25 @@ class DeviceLoop:
         stops for good while it idles."""
         began_s, preempted_s = self._clock(), self._preempted_s
         head = self._compute.head(job.frame.source_index, self._costs.space.decisions[row], self._poll)
-        end_s = began_s + self._emulation.head_s(row, began_s - (self.start_s or began_s))
-        while self._clock() < end_s + self._preempted_s - preempted_s:
-            if self._abandoned:
-                return None
-            self._wait(end_s + self._preempted_s - preempted_s)
-            self._poll()
-        took_s = self._clock() - began_s - (self._preempted_s - preempted_s)
+        took_s = self._occupy(began_s, preempted_s, self._emulation.head_s(row, began_s - (self.start_s or began_s)))
+        if took_s is None:
+            return None
         job.busy_s += took_s
         self._telemetry.on_head(row, took_s)
         return head
+
+    def _occupy(self, began_s: float, preempted_s: float, lasts_s: float) -> float | None:
+        """Idle, and poll, until a computation has lasted as long as on the emulated device.
+
+        ``preempted_s`` is what ``_preempted_s`` was when it began. Returns the seconds that it took, without fallbacks,
+        or None if the device stops for good.
+        """
+        while self._clock() < (end_s := began_s + lasts_s + self._preempted_s - preempted_s):
+            if self._abandoned:
+                return None
+            self._wait(end_s)
+            self._poll()
+        return self._clock() - began_s - (self._preempted_s - preempted_s)
 
     # What happens to the device -----------------------------------------------------------------------------
 
@@ -278,17 +340,7 @@ class DeviceLoop:
         if now_s >= self._source.next_capture_s:
             for frame in self._source.offer(now_s):
                 self._recorder.dropped(frame, now_s)
-            self._answer_skipped()
         self._run_timers(now_s)
-
-    def _skip_after(self, job: Job, frames: int) -> None:
-        """The answer of this job is for ``frames`` frames: those after the first are not run."""
-        self._source.skip_until(job.frame.index + frames)
-        self._answer_skipped()
-
-    def _answer_skipped(self) -> None:
-        for frame in self._source.take_skipped():
-            self._recorder.skipped(frame)
 
     def _replied(self, reply: Replied[Job]) -> None:
         job = reply.job
@@ -339,7 +391,7 @@ class DeviceLoop:
         self._falling_back = True
         row, frames = self._plan.choose(job, began_s, len(self._must_fall_back) + len(self._source.waiting))
         if job.frame.index == self._newest:
-            self._skip_after(job, frames)
+            self._decided(job, frames)
         head = self._run(job, row)
         now_s = self._clock()
         self._falling_back = False

@@ -27,6 +27,7 @@ from controller.metrics import (
     ratios,
 )
 from controller.records import STATUSES, Outcome
+from controller.reuse import REASONS
 from controller.streaming import Stream
 
 #: Outcomes that are turned into sums together; one by one would take ten times as long.
@@ -119,9 +120,9 @@ class RunSummary:
 def _rows(figures: dict[str, Any], link: str, source: str) -> dict[str, str]:
     latency = figures["latency_ms"]
     unscored = NO_TRUTH if figures["frames"] and figures["utility"] is None else ABSENT
-    shares = {
-        name: percent(figures[f"{name.replace(' ', '_')}_frac"]) for name in ("in time", "skipped", "late", "dropped")
-    }
+    parts = ("in time", *(reason.value for reason in REASONS), "late", "dropped")
+    keys = {name: f"{name.replace(' ', '_')}_frac" for name in parts}
+    shares = {name: percent(figures[key]) for name, key in keys.items() if key in figures}
     rows = {
         "frames": f"{figures['frames']}: " + ", ".join(f"{share} {name}" for name, share in shares.items()),
         "deadline met": f"{percent(figures['slo_attainment'])} of the frames that were run or dropped",
@@ -132,7 +133,7 @@ def _rows(figures: dict[str, Any], link: str, source: str) -> dict[str, str]:
         + " ms, capture to answer",
         "goodput": number(figures["goodput_fps"], ".2f") + " frames in time per second",
         "accuracy in time": percent(figures["accuracy"], unscored),
-        "accuracy of skipped frames": percent(figures["skipped_accuracy"], unscored),
+        "accuracy of reused answers": percent(figures["reused_accuracy"], unscored),
         "payload per frame": number(figures["payload_kbytes"], ".2f") + " kB",
         "energy per frame": number(figures["energy_j"], ".4f") + " J (modelled)",
         "utility per frame": number(figures["utility"], ".4f", unscored),

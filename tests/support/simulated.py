@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,8 @@ from runtime.link.mec_telemetry import MecObservation
 from runtime.link.shaped_link import ShapedLink, Shaper
 from runtime.protocol import wire
 from runtime.protocol.device_session import DeviceSession
+from runtime.shortcuts.base import Shortcut
+from runtime.workloads.base import Image
 
 HELD = wire.Held("sim", "d" * 64, "e" * 64)
 UPLINK_BPS = 1e6
@@ -100,6 +102,10 @@ class SimCompute:
         if self._recorded is not None and self._recorded.payload_bytes is not None:
             payload_bytes = self._recorded.payload_bytes[payload_key(decision)][source_index]
         return SimHead(bytes(int(payload_bytes)), None)
+
+    def picture(self, source_index: int) -> Image:
+        """Its brightness is the number of the sample."""
+        return np.full((2, 2, 3), source_index % 256, np.uint8)
 
     def row(self, decision: Decision) -> int:
         return self._costs.space.index(decision)
@@ -262,6 +268,7 @@ class Simulation:
         stretch: float = 1.0,
         costs: CostTable | None = None,
         recorded: Recorded | None = None,
+        shortcuts: Sequence[Shortcut] = (),
         **scenario: Any,
     ) -> None:
         self.costs = table() if costs is None else costs
@@ -290,6 +297,7 @@ class Simulation:
             Utility(),
             queue_limit=self.limits.queue_limit,
             closed_loop=closed_loop,
+            shortcuts=shortcuts,
             clock=self.clock,
         )
         self.states: list[SystemState] = []  # that were decided on in ``run``
