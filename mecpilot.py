@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from runtime.device.controllers import make_controller, open_costs
     from runtime.device.device import Device
     from runtime.files.policy_file import load_policy
+    from runtime.mec.records import RequestRecord
+    from runtime.mec.server import MecServer
+    from runtime.observe.sinks import Sink
     from runtime.version import VERSION as __version__
     from runtime.workloads.base import Workload
     from runtime.workloads.classifier import Classifier
@@ -46,11 +49,14 @@ __all__ = [
     "Decision",
     "Device",
     "FailureError",
+    "MecServer",
     "MecpilotError",
     "Outcome",
+    "RequestRecord",
     "Sb3Controller",
     "Scenario",
     "ScenarioRange",
+    "Sink",
     "Status",
     "SystemState",
     "UsageError",
@@ -81,6 +87,9 @@ _MODULES = {
     "runtime.device.controllers": ("make_controller", "open_costs"),
     "runtime.device.device": ("Device",),
     "runtime.files.policy_file": ("load_policy",),
+    "runtime.mec.records": ("RequestRecord",),
+    "runtime.mec.server": ("MecServer",),
+    "runtime.observe.sinks": ("Sink",),
     "runtime.workloads.base": ("Workload",),
     "runtime.workloads.classifier": ("Classifier",),
     "runtime.workloads.registry": ("get_workload", "register_workload"),

@@ -64,7 +64,7 @@ def demo_table(figures: Figures, scenario: Scenario) -> Table:
         table.add_row(
             PLAIN_NAMES.get(name, name),
             percent(found["in_time_frac"]),
-            percent(found["skipped_frac"]),
+            percent(found["reused_frac"]),
             percent(found["late_frac"] + found["dropped_frac"]),
             percent(found["accuracy"]),
             percent(found.get("streaming_accuracy")),
@@ -82,7 +82,7 @@ def _on_screen(found: Mapping[str, Any]) -> float:
 def captions(figures: Figures) -> dict[str, str]:
     """How each controller did, for the picture."""
     return {
-        name: f"{percent(found['in_time_frac'])} answered in time, {percent(found['skipped_frac'])} skipped, "
+        name: f"{percent(found['in_time_frac'])} answered in time, {percent(found['reused_frac'])} skipped, "
         f"{percent(found['late_frac'] + found['dropped_frac'])} late or dropped"
         for name, found in figures.items()
     }

@@ -50,7 +50,7 @@ def record(scenarios: int = SCENARIOS) -> dict[str, np.ndarray]:
 def _columns(episodes: Episodes) -> dict[str, np.ndarray]:
     """What is kept, by episode and frame."""
     f = episodes.frames
-    flags = (f.skipped, f.dropped, f.fallback, f.in_time)
+    flags = (f.reused, f.dropped, f.fallback, f.in_time)
     names = (Status.SKIPPED, Status.DROPPED, Status.FALLBACK, Status.OK)
     status = np.select(flags, [STATUSES.index(name) for name in names], STATUSES.index(Status.LATE))
     order = np.lexsort((episodes.frame, f.episode))

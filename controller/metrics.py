@@ -1,25 +1,27 @@
-"""How well did it go, and how sure are we?
+"""Metrics over frames, and how sure they are.
 
 Every metric is a ratio of two sums over frames, listed in ``METRICS``. The daemon's summary, the twin and live
 comparisons all take their figures from that one list: the daemon keeps the sums of its run, a comparison keeps them per
 episode. A comparison's mean is the ratio of the sums over all episodes. An episode thus weighs as much as it has frames
 that the metric is about, and one that has none does not count. Absent is NaN here and null in JSON, never 0.
 
-Every frame is exactly one of in time, skipped, late and dropped (``controller.records.ENDINGS``).
+Every frame is exactly one of in time, reused, late and dropped (``controller.records.ENDINGS``).
 
 ======================  ========================================================================================
 metric                  meaning
 ======================  ========================================================================================
 ``utility``             mean over all frames (``controller.utility``)
 ``in_time_frac``        share of all frames that were run and answered before the deadline: ok or fallback
-``skipped_frac``        share of all frames that were not run; an earlier answer stands for them
+``reused_frac``         share of all frames that were not run; an earlier answer stands for them (``controller.reuse``)
+``skipped_frac``        the part of these that a decision's frame stride skipped; ``filtered_frac`` and ``cached_frac``
+                        are the parts of the other reasons, each there only where such a frame occurred
 ``late_frac``           share of all frames that were run, but answered after the deadline or never
 ``dropped_frac``        share of all frames that never started because the queue was full
 ``fallback_frac``       share of all frames answered in time by the local fallback; part of ``in_time_frac``
 ``unanswered_frac``     share of all frames that were run and never answered; part of ``late_frac``
-``slo_attainment``      "deadline met": in time / (run or dropped). Skipped frames do not count
+``slo_attainment``      "deadline met": in time / (run or dropped). Reused answers do not count
 ``accuracy``            mean score of the frames in time
-``skipped_accuracy``    mean score that skipped frames have from the earlier answer
+``reused_accuracy``     mean score that reused answers have on the frames that they stand for
 ``streaming_accuracy``  mean score of the newest answer out at each capture (``controller.streaming``); streams only
 ``goodput_fps``         frames in time per second of camera time
 ``energy_j``            modelled energy per frame
@@ -46,6 +48,7 @@ import numpy as np
 
 from controller.errors import UsageError
 from controller.records import ENDINGS, SIDES, STATUSES, Bools, Floats, Ints, Outcome, Status
+from controller.reuse import REASONS
 from controller.streaming import Score, streaming_scores
 
 RESAMPLES = 10_000
@@ -65,20 +68,23 @@ Sums = Mapping[str, Floats]
 METRICS = {
     "utility": ("utility", "frames"),
     "in_time_frac": ("in_time", "frames"),
-    "skipped_frac": ("skipped", "frames"),
+    "reused_frac": ("reused", "frames"),
+    **{f"{reason.value}_frac": (reason.value, "frames") for reason in REASONS},
     "late_frac": ("late", "frames"),
     "dropped_frac": ("dropped", "frames"),
     "fallback_frac": ("fallback", "frames"),
     "unanswered_frac": ("unanswered", "frames"),
     "slo_attainment": ("in_time", "run_or_dropped"),
     "accuracy": ("score_in_time", "in_time"),
-    "skipped_accuracy": ("score_skipped", "skipped"),
+    "reused_accuracy": ("score_reused", "reused"),
     "streaming_accuracy": ("streaming", "frames"),
     "goodput_fps": ("in_time", "camera_s"),
     "energy_j": ("energy_j", "frames"),
     "payload_kbytes": ("payload_kbytes", "frames"),
 }
 STREAMING = "streaming_accuracy"
+#: Metrics that are left out where no frame has that reason. Frame strides are everywhere, so theirs always stands.
+_RARE = {f"{reason.value}_frac": reason.value for reason in REASONS if reason is not Status.SKIPPED}
 #: Every sum that there is.
 SUMS = tuple(dict.fromkeys([name for pair in METRICS.values() for name in pair] + list(_ANSWERED)))
 
@@ -88,7 +94,7 @@ def _by_status(field: str) -> Bools:
 
 
 _ON_TIME, _RAN, _REUSED = (_by_status(field) for field in ("on_time", "ran", "reused"))
-_FALLBACK, _DROPPED = STATUSES.index(Status.FALLBACK), STATUSES.index(Status.DROPPED)
+_FALLBACK = STATUSES.index(Status.FALLBACK)
 
 
 @dataclass(frozen=True)
@@ -115,12 +121,12 @@ class Frames:
         return np.asarray((_RAN & ~_ON_TIME)[self.status])
 
     @property
-    def skipped(self) -> Bools:
+    def reused(self) -> Bools:
         return np.asarray(_REUSED[self.status])
 
     @property
     def dropped(self) -> Bools:
-        return np.asarray(self.status == _DROPPED)
+        return np.asarray(~(_RAN | _REUSED)[self.status])
 
     @property
     def fallback(self) -> Bools:
@@ -199,19 +205,20 @@ def episode_sums(frames: Frames) -> dict[str, Floats]:
     def score(some: Bools) -> Floats:
         return total(np.where(some, frames.score, 0.0))
 
-    in_time, skipped = frames.in_time, frames.skipped
+    in_time, reused = frames.in_time, frames.reused
     return {
         "frames": count,
-        "run_or_dropped": count - total(skipped),
+        "run_or_dropped": count - total(reused),
         "in_time": total(in_time),
-        "skipped": total(skipped),
+        "reused": total(reused),
+        **{reason.value: total(frames.status == STATUSES.index(reason)) for reason in REASONS},
         "late": total(frames.late),
         "dropped": total(frames.dropped),
         "fallback": total(frames.fallback),
         "unanswered": total(frames.late & ~frames.answered),
         "utility": total(frames.utility),
         "score_in_time": score(in_time),
-        "score_skipped": score(skipped),
+        "score_reused": score(reused),
         "streaming": total(frames.streaming),
         "camera_s": total(frames.capture_period_s),
         "energy_j": total(frames.energy_j),
@@ -221,8 +228,12 @@ def episode_sums(frames: Frames) -> dict[str, Floats]:
 
 
 def ratios(sums: Sums) -> dict[str, Floats]:
-    """Every metric from its sums, one number or (E,) alike; NaN where a denominator is 0."""
-    return {name: _ratio(sums[above], sums[below]) for name, (above, below) in METRICS.items()}
+    """Every metric from its sums, one number or (E,) alike; NaN where a denominator is 0.
+
+    The share of a reason that occurred nowhere is left out.
+    """
+    absent = {name for name, reason in _RARE.items() if not np.any(sums[reason])}
+    return {name: _ratio(sums[above], sums[below]) for name, (above, below) in METRICS.items() if name not in absent}
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:

@@ -26,7 +26,8 @@ class Ending(NamedTuple):
 
     on_time: bool  # answered before the deadline
     ran: bool  # something was computed for it
-    reused: bool  # not run: an earlier answer stands for it
+    reused: bool  # not run: an earlier answer stands for it (``controller.reuse``)
+    has_decision: bool  # a decision was due for it
 
 
 class Status(enum.StrEnum):
@@ -35,10 +36,10 @@ class Status(enum.StrEnum):
     OK = "ok"  # answered before the deadline as decided
     LATE = "late"  # answered after the deadline, or never
     FALLBACK = "fallback"  # answered before the deadline by a local exit, because the MEC did not
-    FILTERED = "filtered"  # skipped by the input filter
-    CACHED = "cached"  # answered from the edge cache
+    FILTERED = "filtered"  # reused: an input filter found nothing new in the picture
+    CACHED = "cached"  # reused: a cache knew the answer
     DROPPED = "dropped"  # never started: the bounded queue was full
-    SKIPPED = "skipped"  # not run, as decided for an earlier frame: answered at once with the newest answer there was
+    SKIPPED = "skipped"  # reused: an earlier decision's frame stride covers the frame
 
     @property
     def on_time(self) -> bool:
@@ -52,16 +53,25 @@ class Status(enum.StrEnum):
     def reused(self) -> bool:
         return ENDINGS[self].reused
 
+    @property
+    def has_decision(self) -> bool:
+        return ENDINGS[self].has_decision
 
-#: The one table that says which statuses count as what.
+    @property
+    def dropped(self) -> bool:
+        """Neither run nor answered by an earlier answer."""
+        return not (self.ran or self.reused)
+
+
+#: The one table that says what a status means; nothing else lists statuses.
 ENDINGS = {
-    Status.OK: Ending(on_time=True, ran=True, reused=False),
-    Status.LATE: Ending(on_time=False, ran=True, reused=False),
-    Status.FALLBACK: Ending(on_time=True, ran=True, reused=False),
-    Status.FILTERED: Ending(on_time=True, ran=False, reused=True),
-    Status.CACHED: Ending(on_time=True, ran=False, reused=True),
-    Status.DROPPED: Ending(on_time=False, ran=False, reused=False),
-    Status.SKIPPED: Ending(on_time=True, ran=False, reused=True),
+    Status.OK: Ending(on_time=True, ran=True, reused=False, has_decision=True),
+    Status.LATE: Ending(on_time=False, ran=True, reused=False, has_decision=True),
+    Status.FALLBACK: Ending(on_time=True, ran=True, reused=False, has_decision=True),
+    Status.FILTERED: Ending(on_time=True, ran=False, reused=True, has_decision=False),
+    Status.CACHED: Ending(on_time=True, ran=False, reused=True, has_decision=False),
+    Status.DROPPED: Ending(on_time=False, ran=False, reused=False, has_decision=False),
+    Status.SKIPPED: Ending(on_time=True, ran=False, reused=True, has_decision=False),
 }
 #: Statuses by their number, where arrays hold numbers.
 STATUSES = tuple(Status)
@@ -124,12 +134,13 @@ class Outcome:
     payload_bytes: int
     energy_j: float  # modelled, see controller.utility
     utility: float | None  # None where no truth is known
-    decision: Decision | None  # None when nothing was decided for this frame: dropped or skipped
+    decision: Decision | None  # None where the status has no decision
     breakdown_ms: BreakdownMs
     prediction: Any
     truth: Any  # None where it is not known: frames that are not the workload's own samples
     score: float | None  # quality of the answer in [0, 1], whether or not it was in time; None without a truth
     captured_at: float | None = None  # Unix time of the capture in seconds, to the millisecond; None in the twin
+    reused_frame: int | None = None  # whose answer stands for this frame; None where none was reused
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,47 +1,31 @@
-"""What does a viewer see? Streaming accuracy: at each capture the newest answer that is out, against its truth.
+"""Streaming accuracy, what a viewer sees: at each capture the newest answer that is out, against its truth.
 
 Latency then costs accuracy by itself: an answer that comes three frames late is compared with the truth three frames
 later (Li, Wang and Ramanan, "Towards Streaming Perception", ECCV 2020). It counts every frame of a stream, whether it
-was run, skipped or dropped; deadlines play no part.
+was run, reused an answer or was dropped; deadlines play no part.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from controller.records import Bools, Floats, Ints, Outcome
+from controller.reuse import Answers, PastAnswer
 
 #: Quality of a prediction against a truth.
 Score = Callable[[Any, Any], float]
-#: The newest answer that is out is always among so many.
-_ANSWERS_KEPT = 32
 #: An answer that is out exactly at a capture counts; rounding must not hide one.
 _TICK = 1e-9
 
 
-class Answers:
-    """Owns the last answers of a device, and knows which one a viewer sees."""
-
-    def __init__(self) -> None:
-        self._last: deque[tuple[int, float, Any]] = deque(maxlen=_ANSWERS_KEPT)  # frame, when it was out, answer
-
-    def add(self, frame: int, out_s: float, prediction: Any) -> None:
-        self._last.append((frame, out_s, prediction))
-
-    def newest_at(self, at_s: float) -> tuple[Any, bool]:
-        """The answer to the newest of the frames whose answer was out, and whether there was one."""
-        out = [(frame, prediction) for frame, out_s, prediction in self._last if out_s <= at_s]
-        return (max(out, key=lambda answer: answer[0])[1], True) if out else (None, False)
-
-
 class Stream:
-    """Scores each outcome's frame as a viewer sees it at its capture; fed in the order in which frames end.
+    """Scores what a viewer sees when each outcome's frame is captured; fed in the order in which frames end.
 
-    Frame i is captured at i intervals, and an answer is out its latency after its capture.
+    Frame i is captured at i intervals, and an answer is out its latency after its capture. A reused answer is not out
+    again: the answer itself is what a viewer sees already.
     """
 
     def __init__(self, interval_s: float, score: Score) -> None:
@@ -53,12 +37,12 @@ class Stream:
         seen = None if outcome.truth is None else self._seen(outcome.frame, outcome.truth)
         if outcome.prediction is not None and not outcome.status.reused:
             out_s = outcome.frame * self._interval_s + outcome.latency_ms / 1e3
-            self._answers.add(outcome.frame, out_s, outcome.prediction)
+            self._answers.add(PastAnswer(outcome.frame, out_s, outcome.prediction))
         return seen
 
     def _seen(self, frame: int, truth: Any) -> float:
-        prediction, known = self._answers.newest_at((frame + _TICK) * self._interval_s)
-        return self._score(prediction, truth) if known else 0.0
+        newest = self._answers.newest_at((frame + _TICK) * self._interval_s)
+        return 0.0 if newest is None else self._score(newest.prediction, truth)
 
 
 def streaming_scores(outcomes: Sequence[Outcome], interval_s: float, score: Score) -> Floats:
@@ -74,8 +58,8 @@ def streaming_scores(outcomes: Sequence[Outcome], interval_s: float, score: Scor
 def newest_answered(episode: Ints, frame: Ints, out_frames: Floats, shape: tuple[int, int]) -> Ints:
     """(episodes, frames) number of the newest frame whose answer is out at each capture; -1 before the first.
 
-    ``episode``, ``frame`` and ``out_frames`` (N,) tell of each answer whose it is and when it is out, in frame
-    intervals from the start of the episode.
+    Each of the N answers belongs to ``frame`` of ``episode`` and is out at ``out_frames``, in capture periods from the
+    start of the episode.
     """
     first = np.ceil(out_frames - _TICK)
     counts: Bools = first < shape[1]

@@ -76,8 +76,8 @@ def step_info(record: StepRecord, row: int) -> dict[str, Any]:
         "energy_j": float(record.energy_j[row]),
         "payload_bytes": float(record.payload_bytes[row]),
         "utility": float(record.utility[row]),
-        "skipped": int(record.skipped[row]),
-        "skipped_score": float(record.skipped_score[row]),
+        "reused": int(record.reused_frames[row]),
+        "reused_score": float(record.reused_score[row]),
         "dropped": int(record.dropped[row]),
         "breakdown_s": {name: float(term[row]) for name, term in record.breakdown_s().items()},
     }

@@ -67,8 +67,8 @@ class MecpilotEnv(gymnasium.Env[Observation, np.int64]):
 
     ## Rewards
 
-    The utility (`controller.utility`) of the decided frame, of the frames that it skips, and of the frames dropped
-    before the next decision: score if on time, minus weighted energy, minus a penalty per dropped frame. With
+    The utility (`controller.utility`) of the decided frame, of the frames with a reused answer, and of the frames
+    dropped before the next decision: score if on time, minus weighted energy, minus a penalty per dropped frame. With
     `reward="expected"` the table's accuracy replaces the recorded score. With `live=True` it is the utility of all
     frames that ended since the last step.
 
@@ -83,7 +83,7 @@ class MecpilotEnv(gymnasium.Env[Observation, np.int64]):
     ## Information
 
     Raw terms of the step: `frame`, `source_index`, `status`, `latency_s`, `score`, `accuracy`, `energy_j`,
-    `payload_bytes`, `utility`, `skipped`, `skipped_score`, `dropped`, `breakdown_s`. With `live=True`, `outcomes` has
+    `payload_bytes`, `utility`, `reused`, `reused_score`, `dropped`, `breakdown_s`. With `live=True`, `outcomes` has
     one entry per frame that ended since the last step.
 
     ## Arguments

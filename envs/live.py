@@ -18,7 +18,7 @@ import torch
 from controller.costs import CostTable
 from controller.errors import FailureError
 from controller.predict.uplink import TraceBank
-from controller.records import Outcome, Status, SystemState
+from controller.records import Outcome, SystemState
 from controller.scenario import Scenario, ScenarioRange
 from envs.backend import Step
 from runtime.bundles.bundle import Bundle
@@ -180,9 +180,9 @@ def _info(outcomes: list[Outcome]) -> dict[str, Any]:
     """The raw terms of every frame that ended, and their sums."""
     return {
         "outcomes": [asdict(outcome) for outcome in outcomes],
-        "dropped": sum(outcome.status is Status.DROPPED for outcome in outcomes),
+        "dropped": sum(outcome.status.dropped for outcome in outcomes),
         "on_time": sum(outcome.status.on_time for outcome in outcomes),
-        "skipped": sum(outcome.status.reused for outcome in outcomes),
+        "reused": sum(outcome.status.reused for outcome in outcomes),
         "energy_j": sum(outcome.energy_j for outcome in outcomes),
         "payload_bytes": sum(outcome.payload_bytes for outcome in outcomes),
         "utility": _utility(outcomes),

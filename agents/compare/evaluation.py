@@ -244,7 +244,7 @@ def _played(
         group = scenarios[first : first + SIDE_BY_SIDE]
         controller = entrants.make(name, setup, len(group), seed=first)[copy]
         frames = play(setup, controller, group, oracle=name == BOUND, progress=progress).frames
-        progress(int((frames.dropped | frames.skipped).sum()))  # the frames that nobody decided
+        progress(int((frames.dropped | frames.reused).sum()))  # the frames that nobody decided
         parts.append(renumbered(frames, first))
     return joined(parts)
 

@@ -46,7 +46,7 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
 def _title(timeline: Timeline) -> str:
     figures = {name: None if np.isnan(value) else value for name, value in timeline.figures.items()}
     utility = "unknown" if figures["utility"] is None else f"{figures['utility']:.3f}"
-    shares = {"in time": "in_time_frac", "skipped": "skipped_frac", "late": "late_frac", "dropped": "dropped_frac"}
+    shares = {"in time": "in_time_frac", "skipped": "reused_frac", "late": "late_frac", "dropped": "dropped_frac"}
     ended = ", ".join(f"{percent(figures[key])} {name}" for name, key in shares.items())
     return f"{timeline.controller} over the uplink {timeline.trace}\nutility {utility} per frame; {ended}"
 
@@ -141,7 +141,7 @@ def _legend(axis: Any, title: str) -> None:
 
 _SHARES = {
     "in time": ("in_time_frac", "tab:green"),
-    "skipped: not run, an earlier answer stands": ("skipped_frac", "lightgray"),
+    "skipped: not run, an earlier answer stands": ("reused_frac", "lightgray"),
     "late or never answered": ("late_frac", "tab:red"),
     "dropped: never started": ("dropped_frac", "black"),
 }

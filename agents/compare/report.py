@@ -34,8 +34,8 @@ from runtime.files.provenance import Provenance
 #: What the learned policy is compared with: everything but itself and the bound.
 LEARNED, BOUND = "ppo", "hindsight"
 UTILITY = "utility"
-#: Metrics of a frame that not every episode has: skipped frames, frames run in time.
-PARTIAL = ("slo_attainment", "accuracy", "skipped_accuracy")
+#: Metrics of a frame that not every episode has: frames that reuse an answer, frames run in time.
+PARTIAL = ("slo_attainment", "accuracy", "reused_accuracy")
 #: What is reported again without the episodes that nobody can serve.
 AGAIN = (UTILITY, "slo_attainment", STREAMING)
 #: One of so many episodes is harder than the one that is shown as hard.

@@ -1,4 +1,4 @@
-"""How do controllers play the same episodes? Paired scenarios, and one pass over them in the twin.
+"""Paired scenarios, and one pass of a controller over them in the twin.
 
 All episodes of a comparison run side by side as the rows of one twin. Scenarios are drawn once, and the twin's luck
 belongs to (episode, frame), so whatever differs between two controllers is what they decided.
@@ -23,18 +23,18 @@ from controller.timeline import GIVE_UP_DEADLINES
 from envs.twin.record import StepRecord
 from envs.twin.twin import Reward, Twin
 
-_LATE, _FALLBACK = STATUSES.index(Status.LATE), ANSWERERS.index("fallback")
+_LATE, _DROPPED, _FALLBACK = STATUSES.index(Status.LATE), STATUSES.index(Status.DROPPED), ANSWERERS.index("fallback")
 
 Progress = Callable[[int], None]  # told how many frames were decided since the last call
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """What happened to every frame: first the decided ones in order of decision, then the others."""
+    """What happened to every frame: the decided ones in order of decision, then the dropped, then the reusing ones."""
 
     frames: Frames
     frame: Ints  # (N,) number within the episode
-    row: Ints  # (N,) of the cost table; -1 for dropped and skipped frames
+    row: Ints  # (N,) of the cost table; -1 where nothing was decided
 
 
 def paired_scenarios(setup: Setup, seeds: Sequence[int]) -> list[Scenario]:
@@ -104,9 +104,8 @@ def _episodes(
     # The twin reports a frame that was given up with the time of giving up.
     unanswered = (status == _LATE) & (latency >= GIVE_UP_DEADLINES * deadline * (1 - 1e-9))
     answered_by = np.where(column("fell_back"), _FALLBACK, _sides(setup)[column("row")])
-    frame, skipped = column("frame"), column("skipped")
-    lost, lost_frame = _following(episode, frame + 1 + skipped, column("dropped"))
-    passed, passed_frame = _following(episode, frame + 1, skipped)
+    frame, reused = column("frame"), _reused(records)
+    lost, lost_frame = _dropped(scenarios, (episode, frame), (reused.env, reused.frame))
     seen = np.full((len(scenarios), max(scenario.frames for scenario in scenarios)), np.nan)
     if setup.recorded.lagged is not None:
         came = column("answered")
@@ -125,14 +124,18 @@ def _episodes(
         capture_period_s=interval[episode],
         streaming=seen[episode, frame],
     )
-    lost_seen, passed_seen = seen[lost, lost_frame], seen[passed, passed_frame]
-    penalty = np.full(len(lost), -setup.range.utility.drop_penalty)
-    dropped = _not_run(Status.DROPPED, lost, interval[lost], penalty, np.zeros(len(lost)), lost_seen)
-    # What was to be seen at their capture is the answer of skipped frames: in time, and for nothing.
-    skips = _not_run(Status.SKIPPED, passed, interval[passed], passed_seen, passed_seen, passed_seen)
-    frames = _concatenated(_concatenated(decided, dropped), skips)
-    none = np.full(len(lost) + len(passed), -1)
-    return Episodes(frames, np.concatenate((frame, lost_frame, passed_frame)), np.append(column("row"), none))
+    penalty, nothing = np.full(len(lost), -setup.range.utility.drop_penalty), np.zeros(len(lost))
+    status = np.full(len(lost), _DROPPED)
+    dropped = _not_run(status, lost, interval[lost], penalty, nothing, seen[lost, lost_frame])
+    # A reused answer is in time and costs no energy: its utility is its score.
+    by_reuse = (reused.reason, reused.env, interval[reused.env], reused.score, reused.score)
+    stood = _not_run(*by_reuse, seen[reused.env, reused.frame])
+    none = np.full(len(lost) + len(reused.env), -1)
+    return Episodes(
+        _concatenated(_concatenated(decided, dropped), stood),
+        np.concatenate((frame, lost_frame, reused.frame)),
+        np.append(column("row"), none),
+    )
 
 
 def _sides(setup: Setup) -> Ints:
@@ -140,10 +143,30 @@ def _sides(setup: Setup) -> Ints:
     return np.array([ANSWERERS.index(decision.side) for decision in setup.costs.space.decisions], np.int8)
 
 
-def _following(episode: Ints, first: Ints, count: Ints) -> tuple[Ints, Ints]:
-    """Episode and number of each frame of runs of ``count`` frames from ``first`` on."""
-    before = np.repeat(np.cumsum(count) - count, count)
-    return np.repeat(episode, count), np.repeat(first, count) + np.arange(count.sum()) - before
+class _Reused(NamedTuple):
+    """(K,) every frame that an earlier answer stands for; ``env`` is its episode."""
+
+    env: Ints
+    frame: Ints
+    reason: Ints  # number in STATUSES
+    score: Floats
+
+
+def _reused(records: list[tuple[Bools, StepRecord]]) -> _Reused:
+    """Those of episodes that were under way; ``records`` come with (B,) which were."""
+    steps = [record.reused for _, record in records]
+    alive = np.concatenate([mask[record.reused.env] for mask, record in records])
+    return _Reused(*(np.concatenate([getattr(step, name) for step in steps])[alive] for name in _Reused._fields))
+
+
+def _dropped(scenarios: Sequence[Scenario], *others: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
+    """Episode and number of each frame that is none of the others, given by episode and number."""
+    frames = np.array([scenario.frames for scenario in scenarios])
+    left = np.arange(frames.max()) < frames[:, None]
+    for episode, frame in others:
+        left[episode, frame] = False
+    episode, frame = np.nonzero(left)
+    return episode, frame
 
 
 class _Answers(NamedTuple):
@@ -167,12 +190,12 @@ def _streaming(twin: Twin, scenarios: Sequence[Scenario], answers: _Answers, sha
     return np.where(newest < 0, 0.0, score)
 
 
-def _not_run(status: Status, episode: Ints, interval_s: Floats, utility: Floats, score: Floats, seen: Floats) -> Frames:
+def _not_run(status: Ints, episode: Ints, interval_s: Floats, utility: Floats, score: Floats, seen: Floats) -> Frames:
     """Frames that nothing was computed for."""
     nothing = np.zeros(len(episode))
     return Frames(
         episode=episode,
-        status=np.full(len(episode), STATUSES.index(status), np.int8),
+        status=status.astype(np.int8),
         answered_by=np.full(len(episode), NOBODY, np.int8),
         utility=utility,
         score=score,

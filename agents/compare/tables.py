@@ -91,7 +91,7 @@ def ranking_table(comparison: Comparison, report: dict[str, Any], wide: bool = F
 
 def _ranking_cells(report: dict[str, Any], name: str, stream: bool, wide: bool) -> list[str]:
     row = report["controllers"][name]
-    shares = (f"{metric}_frac" for metric in ("skipped", "late", "dropped"))
+    shares = (f"{metric}_frac" for metric in ("reused", "late", "dropped"))
     utility = [_bracketed(row[UTILITY]) if wide else number(row[UTILITY]["mean"], ".4f")]
     if wide and "ppo_minus" in report:
         utility.append(_bracketed(report["ppo_minus"].get(name), signed=True))

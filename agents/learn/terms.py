@@ -1,4 +1,4 @@
-"""How did the learner's own frames go? Sums over steps of the twin, and the means that TensorBoard gets of them."""
+"""How the learner's own frames went: sums over steps of the twin, and the means that TensorBoard gets of them."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Terms:
         terms = {
             "decided": len(record.row),
             "dropped": dropped,
-            "skipped": record.skipped.sum(),
+            "reused": record.reused_frames.sum(),
             "in_time": record.on_time.sum(),
             "fallback": (record.status == _FALLBACK).sum(),
             "utility": record.reward.sum(),
-            "score": (record.accuracy * record.on_time + record.skipped_score).sum(),
+            "score": (record.accuracy * record.on_time + record.reused_score).sum(),
             "energy_cost": utility.energy_weight_per_j * record.energy_j.sum(),
             "drop_cost": utility.drop_penalty * dropped,
             "camera_s": (capture_period_s * record.frames).sum(),
@@ -47,17 +47,17 @@ class Terms:
     def scalars(self) -> dict[str, float]:
         """Tags and values for TensorBoard, see ``agents.training.curves``. Empty when nothing was added."""
         sums = self._sums
-        frames = sums["decided"] + sums["skipped"] + sums["dropped"]
+        frames = sums["decided"] + sums["reused"] + sums["dropped"]
         if not frames:
             return {}
-        run = frames - sums["skipped"]
+        run = frames - sums["reused"]
         return {
             **{f"reward/{term}": sums[term] / frames for term in ("utility", "score", "energy_cost", "drop_cost")},
             "slo/attainment": sums["in_time"] / run,
             "slo/in_time": sums["in_time"] / frames,
             "slo/late": (sums["decided"] - sums["in_time"]) / frames,
             "slo/dropped": sums["dropped"] / frames,
-            "slo/skipped": sums["skipped"] / frames,
+            "slo/reused": sums["reused"] / frames,
             "slo/fallback": sums["fallback"] / frames,
             "goodput/fps": sums["in_time"] / sums["camera_s"],
             **{f"decision/{name}": value for name, value in self._decision_means().items()},

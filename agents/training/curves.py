@@ -37,7 +37,7 @@ MEANINGS: Mapping[str, str] = {
     "slo/in_time": "frames that were run and answered in time, fallbacks included, of all frames",
     "slo/late": "frames that were run and not answered in time, of all frames",
     "slo/dropped": "frames that never started, of all frames",
-    "slo/skipped": "frames that were not run, as decided for an earlier one, of all frames",
+    "slo/reused": "frames that were not run because an earlier answer stands for them, of all frames",
     "slo/fallback": "frames answered in time by the local fallback, of all frames",
     "goodput/fps": "frames answered in time per second of camera time",
     "decision/device, split, MEC": "share of decisions that compute on the device, on both, on the MEC",

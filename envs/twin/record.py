@@ -1,4 +1,4 @@
-"""What became of a decision? The record of one step of the twin, the source of every metric."""
+"""The record of one step of the twin: what became of a decision. It is the source of every metric."""
 
 from __future__ import annotations
 
@@ -30,6 +30,17 @@ class Answer(NamedTuple):
     overdue_s: Floats  # from when on the request counts as not answered in time; infinite if it is
 
 
+class Reused(NamedTuple):
+    """K frames of the batch that earlier answers stand for; they are in time and cost no energy."""
+
+    env: Ints  # (K,) row of the batch
+    frame: Ints  # (K,) number in its episode
+    reason: Ints  # (K,) number in STATUSES
+    score: Floats  # (K,) of the earlier answer on this frame
+    frames: Ints  # (B,) how many in each environment
+    total: Floats  # (B,) sum of their scores
+
+
 @dataclass(frozen=True, slots=True)
 class StepRecord:
     """What became of each row's decision, in raw terms; every array is (B,). What few ask for is made when asked."""
@@ -37,10 +48,9 @@ class StepRecord:
     frame: Ints
     row: Ints  # of the cost table, as carried out
     energy_j: Floats
-    skipped: Ints  # frames after this one that are not run
-    skipped_score: Floats  # of the answers that these have, in all
+    reused: Reused  # frames before the next decision that earlier answers stand for
     dropped: Ints  # frames dropped before the next decision
-    reward: Floats  # utility of this frame, of the skipped and of the dropped ones
+    reward: Floats  # utility of this frame, of those with a reused answer and of the dropped ones
     done: Bools  # this was the episode's last decision
     decided_s: Floats  # since the episode began
     capture_s: Floats
@@ -96,12 +106,22 @@ class StepRecord:
     @property
     def utility(self) -> Floats:
         """Of this frame alone."""
-        return np.asarray(self.reward - self.skipped_score + self.rules.utility.drop_penalty * self.dropped)
+        return np.asarray(self.reward - self.reused_score + self.rules.utility.drop_penalty * self.dropped)
+
+    @property
+    def reused_frames(self) -> Ints:
+        """How many frames have a reused answer."""
+        return self.reused.frames
+
+    @property
+    def reused_score(self) -> Floats:
+        """Sum of the scores of these."""
+        return self.reused.total
 
     @property
     def frames(self) -> Ints:
         """Frames that the reward counts."""
-        return np.asarray(1 + self.skipped + self.dropped)
+        return np.asarray(1 + self.reused.frames + self.dropped)
 
     @property
     def payload_bytes(self) -> Floats:

@@ -50,7 +50,7 @@ class InFlightSlot:
 
 
 class RecentAnswers:
-    """Rows of TwinState.answers: the last answers, newest frame first; where frames are skipped only."""
+    """Rows of TwinState.answers: the last answers, newest frame first; where answers are reused only."""
 
     OUT_S: Final = 0  # when it is there; infinite before the first ones
     FRAME: Final = 1
@@ -136,7 +136,7 @@ def new_world(rules: TwinTables, conditions: Conditions) -> TwinState:
 
 def _no_answers(rules: TwinTables, batch: int) -> Floats:
     # One for each request in flight and for each fallback that waits for another: the newest that is out is among them.
-    kept = 2 * rules.max_in_flight + 1 if rules.longest_interval > 1 else 0
+    kept = 2 * rules.max_in_flight + 1 if rules.reuses else 0
     answers = np.zeros((RecentAnswers.COUNT, kept, batch))
     answers[RecentAnswers.OUT_S] = np.inf
     return answers

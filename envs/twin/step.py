@@ -1,4 +1,4 @@
-"""What does one decision lead to? The twin's step: ``transition(world, rows) -> (world, record)``, pure.
+"""The twin's step, what one decision leads to: ``transition(world, rows) -> (world, record)``, pure.
 
 The timeline is that of docs/architecture.md. Everything about a frame is settled at its decision point, because what
 it depends on has been settled before: the uplink and the MEC serve in order, fallbacks run in order, and what others
@@ -7,13 +7,15 @@ do does not depend on this device. What the device *knows* comes later, when a r
 
 from __future__ import annotations
 
-from functools import reduce
+from collections.abc import Callable
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from controller.fallback import Situation
 from controller.records import Bools, Floats, Ints
+from controller.reuse import next_run
 from controller.timeline import (
     MAX_UNANSWERED,
     OUTCOME_ALPHA,
@@ -23,9 +25,9 @@ from controller.timeline import (
 )
 from envs.twin.conditions import Conditions
 from envs.twin.link import send
-from envs.twin.record import STATUSES, Answer, StepRecord, recorded_score
+from envs.twin.record import STATUSES, Answer, Reused, StepRecord, recorded_score
 from envs.twin.request import DecisionPoint, RequestTimes, follow_request
-from envs.twin.reuse import Skipped, nothing_skipped, skip, with_answer
+from envs.twin.reuse import ask, both, nothing_reused, skip, with_answer
 from envs.twin.state import (
     ONE,
     ZERO,
@@ -71,13 +73,17 @@ def transition(
     answer = _answer(rules, conditions, world, moment, flight, slowdown, taken, refused, answer_by)
     places = _take_place(world, moment, answer)
     uplink = send(rules, conditions, world, moment, flight, answer.sent)
-    answers, skipped = world.answers, nothing_skipped(len(rows))
+    answers, reused = world.answers, nothing_reused(len(rows))
     first = world.frame + ONE
-    if rules.longest_interval > 1:
-        first = world.frame + _interval(rules, conditions, world, flight, answer, slowdown, taken)
+    if rules.reuses:
+        first = next_run(world.frame, _interval(rules, conditions, world, flight, answer, slowdown, taken))
         answers = with_answer(world, answer)
-        skipped = skip(rules, conditions, world, answers, first)
-    following = _advance(rules, conditions, moment, places, uplink.sent, flight, answer, slowdown, first)
+        reused = skip(rules, conditions, world, answers, first)
+    advance = partial(_advance, rules, conditions, moment, places, uplink.sent, flight, answer, slowdown)
+    following = advance(first)
+    if rules.shortcuts:
+        following, more = _pass_over(rules, conditions, answers, following, first, advance)
+        reused = both(reused, more)
     on_time_frac, fallback_frac = _count_outcomes(world, places, answer, following)
     unheard = (uplink.samples[Sample.AT_S, :-1] > following.now_s).astype(np.float64)
     after = TwinState(
@@ -94,7 +100,7 @@ def transition(
         answers=answers,
         **uplink._asdict(),
     )
-    return after, _record(rules, conditions, world, flight, answer, skipped, following, taken)
+    return after, _record(rules, conditions, world, flight, answer, reused, following, taken)
 
 
 def _refused(rules: TwinTables, conditions: Conditions, world: TwinState, moment: DecisionPoint, rows: Ints) -> Bools:
@@ -263,6 +269,24 @@ def _advance(
     return _Next(now, frame, frame * conditions.interval_s, queued, frame - first)
 
 
+def _pass_over(
+    rules: TwinTables,
+    conditions: Conditions,
+    answers: Floats,
+    following: _Next,
+    first: Ints,
+    advance: Callable[[Ints], _Next],
+) -> tuple[_Next, Reused]:
+    """Go on to the next frame that no shortcut answers. Of the frames from ``first`` on, those that are neither run nor
+    answered were dropped."""
+    passed, up = nothing_reused(len(first)), first
+    while len((more := ask(rules, conditions, answers, following)).env):
+        passed, up = both(passed, more), up.copy()
+        up[more.env] = more.frame + 1
+        following = advance(up)
+    return following._replace(dropped=following.frame - first - passed.frames), passed
+
+
 def _count_outcomes(world: TwinState, places: Floats, answer: Answer, following: _Next) -> tuple[Floats, Floats]:
     """Smooth the fractions over the outcomes that have become known, and mark these in ``places`` as counted.
 
@@ -290,7 +314,7 @@ def _record(
     world: TwinState,
     flight: RequestTimes,
     answer: Answer,
-    skipped: Skipped,
+    reused: Reused,
     following: _Next,
     rows: Ints,
 ) -> StepRecord:
@@ -302,14 +326,13 @@ def _record(
     transmit = (flight.crossed_s - flight.begin_s) * answer.sent
     energy = rules.utility.energy_j(flight.head_s + answer.fallback_busy_s, transmit)
     reward = rules.utility.of(quality, answer.on_time, energy, following.dropped)
-    if rules.longest_interval > 1:
-        reward += skipped.score
+    if rules.reuses:
+        reward += reused.total
     return StepRecord(
         frame=world.frame,
         row=rows,
         energy_j=energy,
-        skipped=skipped.frames,
-        skipped_score=skipped.score,
+        reused=reused,
         dropped=following.dropped,
         reward=reward,
         done=following.frame >= conditions.frames,

@@ -1,4 +1,4 @@
-"""What is the same for every environment of a twin? Costs, traces, recorded scores, noise and limits, as arrays."""
+"""What is the same for every environment of a twin: costs, traces, recorded scores, noise and limits, as arrays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.fallback import Alone
 from controller.predict.uplink import TraceBank
-from controller.records import Bools, Floats, Ints
+from controller.records import Bools, Floats, Ints, Status
 from controller.scenario import HEAD_NOISE_FRAC
 from controller.utility import Utility
 from envs.twin.conditions import NOISE_ROWS
@@ -38,6 +38,23 @@ class RecordedAnswers(Protocol):
     @property
     def payload_bytes(self) -> PayloadBytes | None:
         """(samples,) of every payload, or None: then the cost table's mean and deviation stand for them"""
+        ...
+
+
+class TableShortcut(Protocol):
+    """A shortcut (``runtime.shortcuts``) as the twin knows it: the rule of its device half, on recorded verdicts."""
+
+    @property
+    def reason(self) -> Status:
+        """One of ``controller.reuse.REASONS``."""
+        ...
+
+    def stands(self, frame: Ints, sample: Ints, age: Ints) -> Bools:
+        """(B,) whether the newest answer that is out may stand for each frame.
+
+        ``frame`` is its number in the episode, ``sample`` its column in the recorded tables, ``age`` how many frames
+        ago the frame of that answer was; all (B,).
+        """
         ...
 
 
@@ -82,7 +99,8 @@ class TwinTables:
     offload: Bools  # (C,)
     accuracy: Floats  # (C,)
     interval: Ints  # (C,) frames until the next decision
-    longest_interval: int
+    shortcuts: tuple[TableShortcut, ...]  # asked in order before a frame is decided
+    reuses: bool  # whether an earlier answer may ever stand for a frame
     score_start: Ints  # (C,) where the row's variant starts in ``score``
     score: NDArray[np.float32]  # (V * S,)
     samples: Ints  # () S
@@ -90,7 +108,7 @@ class TwinTables:
     payload_bytes: Floats  # (C * S,) as recorded, or (C,) means where every sample's were not
     payload_samples: Ints  # () S or 1
     #: Scores by the age of the answer in frames, from 0 to the last lag: replayed (lags + 1, V * S) and expected
-    #: (lags + 1, C). One lag where nothing is ever skipped.
+    #: (lags + 1, C). One lag where nothing is ever reused.
     aged_score: NDArray[np.float32]
     aged_accuracy: Floats
     alone: Alone  # what the device answers when the MEC cannot be asked
@@ -118,6 +136,7 @@ def make_rules(
     queue_limit: int,
     max_in_flight: int,
     replayed: bool,
+    shortcuts: tuple[TableShortcut, ...] = (),
 ) -> TwinTables:
     """Check and lay out what a twin needs."""
     space, alone = costs.space, Alone(costs, utility, queue_limit)
@@ -132,19 +151,21 @@ def make_rules(
         )
     payload_bytes, payload_std_bytes = _payloads(costs, recorded)
     rows, payload_samples = payload_bytes.shape
+    reuses = costs.longest_interval > 1 or bool(shortcuts)
     return TwinTables(
         costs=np.array((costs.head_s, payload_std_bytes, costs.mec_s)),
         offload=~space.device_only,
         accuracy=costs.accuracy,
         interval=space.frame_stride,
-        longest_interval=costs.longest_interval,
+        shortcuts=shortcuts,
+        reuses=reuses,
         score_start=space.variant * samples,
         score=score,
         samples=np.array(samples),
         payload_start=np.arange(rows) * payload_samples,
         payload_bytes=payload_bytes.ravel(),
         payload_samples=np.array(payload_samples),
-        **_aged(costs, recorded, score),
+        **_aged(costs, recorded, score, reuses),
         alone=alone,
         fastest=np.array(alone.fastest),
         fastest_s=np.array(costs.head_s[alone.fastest]),
@@ -171,13 +192,16 @@ def _payloads(costs: CostTable, recorded: RecordedAnswers) -> tuple[Floats, Floa
     return table, np.zeros(len(costs))
 
 
-def _aged(costs: CostTable, recorded: RecordedAnswers, score: NDArray[np.float32]) -> dict[str, Any]:
-    """The tables of ageing answers; UsageError when frames may be skipped and nothing says what that costs."""
-    if costs.longest_interval == 1:
+def _aged(costs: CostTable, recorded: RecordedAnswers, score: NDArray[np.float32], reuses: bool) -> dict[str, Any]:
+    """The tables of ageing answers; UsageError when answers may be reused and nothing says what that costs."""
+    if not reuses:
         return {"aged_score": score[None], "aged_accuracy": costs.accuracy[None]}
     lagged = recorded.lagged
     if lagged is None:
-        raise UsageError("decisions skip frames, but no lagged scores were recorded; take both from one bundle")
+        raise UsageError(
+            "got decisions or shortcuts that reuse answers, but no lagged scores; expected scores of older answers: "
+            "take both from one bundle of a stream"
+        )
     return {
         "aged_score": np.concatenate((score[None], lagged.reshape(len(lagged), -1))),
         "aged_accuracy": np.stack([costs.accuracy_at(lag) for lag in range(len(lagged) + 1)]),

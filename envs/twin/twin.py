@@ -25,7 +25,7 @@ from envs.twin.record import aged_score
 from envs.twin.request import DecisionPoint, moment_of, true_latency_s
 from envs.twin.state import TwinState, new_world, observe
 from envs.twin.step import StepRecord, transition
-from envs.twin.tables import RecordedAnswers, TwinCalibration, make_rules
+from envs.twin.tables import RecordedAnswers, TableShortcut, TwinCalibration, make_rules
 
 Reward = Literal["replayed", "expected"]
 DEFAULT_CALIBRATION = TwinCalibration()
@@ -47,7 +47,8 @@ class Twin:
     """A batch of emulated devices. Owns their conditions, their worlds and the generator of their scenarios.
 
     ``reward="expected"`` pays the table's accuracy where ``"replayed"`` pays the recorded score of the sample:
-    the same mean with less variance. ``oracle`` fills ``SystemState.true_latency_s``.
+    the same mean with less variance. ``oracle`` fills ``SystemState.true_latency_s``. ``shortcuts`` may answer a frame
+    before it is decided.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Twin:
         reward: Reward = "replayed",
         oracle: bool = False,
         calibration: TwinCalibration = DEFAULT_CALIBRATION,
+        shortcuts: Sequence[TableShortcut] = (),
     ) -> None:
         if reward not in ("replayed", "expected"):
             raise UsageError(f"unknown reward {reward!r}; expected 'replayed' or 'expected'")
@@ -80,6 +82,7 @@ class Twin:
             queue_limit=range.queue_limit,
             max_in_flight=range.max_in_flight,
             replayed=reward == "replayed",
+            shortcuts=tuple(shortcuts),
         )
         self._stock: _Begun | None = None
         self._used = 0  # of the stock
@@ -139,7 +142,7 @@ class Twin:
 
     @property
     def answers(self) -> Floats:
-        """(RecentAnswers.COUNT, kept, B) the last answers, where frames may be skipped."""
+        """(RecentAnswers.COUNT, kept, B) the last answers, where answers may be reused."""
         return self._world.answers
 
     @property

@@ -94,6 +94,18 @@ def _fits(name: str, work: Workload) -> bool:
     return is_workload(name) and isinstance(work, type(workload_named(name)))
 
 
+def open_pair(
+    bundle: str | Path | Bundle, workload: str | Workload | None = None, data: Path | None = None
+) -> tuple[Bundle, Workload]:
+    """A bundle, and the workload that serves it; UsageError when they do not belong together."""
+    if isinstance(workload, str):
+        workload = get_workload(workload, data)
+    opened = open_bundle(bundle)
+    if workload is None and data is not None:
+        workload = get_workload(opened.workload, data)
+    return (opened, opened.work) if workload is None else (opened.served_by(workload), workload)
+
+
 class Bundle:
     """Owns the files of one directory and the inference copies of its models.
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from controller.errors import UsageError
@@ -27,7 +28,8 @@ from runtime.device.run import Run
 from runtime.files.atomic import STDOUT
 from runtime.files.provenance import Provenance
 from runtime.files.trace_formats import TRACE_HELP
-from runtime.observe.outcome_log import OutcomeLog
+from runtime.observe.record_log import OUTCOMES, RecordLog
+from runtime.observe.sinks import Sink, Sinks
 from runtime.observe.summary import RunSummary
 from runtime.workloads.base import stream_score
 
@@ -125,43 +127,36 @@ def _get_ready(plan: _Plan, stack: ExitStack) -> tuple[Run, Stop]:
 
 @dataclass(frozen=True)
 class _Service:
-    """A device that serves, and what is kept of its outcomes."""
+    """A device that serves, and the sinks of its outcomes."""
 
     plan: _Plan
     run: Run
-    stop: Stop
-    outcome_log: OutcomeLog | None
     summary: RunSummary
-    outcomes: list[Outcome] = field(default_factory=list)  # for the pictures
-
-    def record(self, outcome: Outcome) -> None:
-        """Hand one frame's outcome to everybody who wants it."""
-        self.summary.add(outcome)
-        if self.outcome_log:
-            self.outcome_log.write(outcome)
-            if self.outcome_log.ended:
-                self.run.stop()
-        if self.plan.config.outputs.video:
-            self.outcomes.append(outcome)
+    outcome_log: RecordLog[Outcome] | None
+    sinks: Sinks[Outcome]
 
 
 def _start(plan: _Plan, run: Run, stop: Stop, stack: ExitStack, log: Log) -> _Service:
-    """Connect the device and open the outcome log."""
+    """Connect the device and open the sinks: nothing is refused any more."""
     run.connect()
-    path = plan.config.outputs.outcomes
-    outcome_log = OutcomeLog(path, log) if path else None  # nothing is refused any more
+    summary = RunSummary(_stream(plan, run), run.capture_period_s)
+    sinks: list[Sink[Outcome]] = [summary]
+    outcome_log = _outcome_log(plan.config.outputs.outcomes, run, log)
     if outcome_log:
         stack.callback(outcome_log.close)
         stop.reopen_with(outcome_log.reopen)
+        sinks.append(outcome_log)
+    if plan.config.outputs.video:
+        sinks.append(_pictures(plan.config.outputs.video, plan, run))
     stop.then(run.stop)
-    return _Service(plan, run, stop, outcome_log, RunSummary(_stream(plan, run), run.capture_period_s))
+    return _Service(plan, run, summary, outcome_log, Sinks(sinks, log))
 
 
 def _serve(service: _Service, log: Log) -> None:
     """Answer frames until the source ends or a stop is asked for."""
     with progress(service.run.frames, log) as advance:
         for outcome in service.run:
-            service.record(outcome)
+            service.sinks.add(outcome)
             advance(outcome)
     if service.outcome_log:
         service.outcome_log.close()
@@ -186,10 +181,7 @@ def _report(service: _Service) -> None:
             stdout_taken=outputs.outcomes == STDOUT,
         )
     finally:
-        if outputs.video:
-            from runtime.observe.pictures import write_pictures
-
-            write_pictures(outputs.video, service.outcomes, run.source.replay, device.workload.draw, run.scenario.fps)
+        service.sinks.close()
 
 
 def _exit_code(service: _Service, log: Log) -> int:
@@ -207,6 +199,8 @@ def _failure(service: _Service) -> str:
         return shortfall
     if service.outcome_log and service.outcome_log.lost:
         return f"{service.outcome_log.lost} outcomes could not be written"
+    if service.sinks.failures:
+        return service.sinks.failures[0]
     if counts.refused:
         return f"the MEC did not serve this device: {counts.refused}"
     if device.require_mec and not counts.welcomed:
@@ -228,6 +222,16 @@ def _decision(text: str | None) -> dict[str, Any] | None:
     if not isinstance(wanted, dict):
         raise UsageError(f'--decision {text!r}; expected a JSON object such as {{"partition_point": 2}}')
     return wanted
+
+
+def _outcome_log(target: str | None, run: Run, log: Log) -> RecordLog[Outcome] | None:
+    return RecordLog(target, OUTCOMES, log, when_ended=run.stop) if target else None
+
+
+def _pictures(path: Path, plan: _Plan, run: Run) -> Sink[Outcome]:
+    from runtime.observe.pictures import PicturesSink
+
+    return PicturesSink(path, run.source.replay, plan.device.workload.draw, run.scenario.fps, run.on_frame)
 
 
 def _stream(plan: _Plan, run: Run) -> Stream | None:

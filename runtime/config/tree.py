@@ -243,6 +243,15 @@ class MecSection(Section, frozen=True):
     ready_file: Annotated[
         Path | None, about("Write the endpoint here once ready; removed at the end.", "--ready-file", show="mec.ready")
     ] = None
+    requests: Annotated[
+        Text | None,
+        about(
+            "Append one JSON line per request to this file or FIFO, - for stdout. SIGHUP reopens it. A log that is "
+            "full or not read costs lines, never requests.",
+            "--requests",
+            show="requests.jsonl",
+        ),
+    ] = None
     end_with_stdin: Annotated[
         bool,
         about("End when stdin ends: with the program that started the MEC.", "--end-with-stdin"),

@@ -1,5 +1,4 @@
-"""What must a device be able to compute? Its heads, and what outputs mean; ``runtime.device.local_compute`` really
-does."""
+"""What a device must be able to compute: its heads, and what outputs mean. ``runtime.device.local_compute`` does it."""
 
 from __future__ import annotations
 
@@ -7,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from controller.records import Decision
+from runtime.workloads.types import Image
 
 #: Called between stages; there the device polls, and may compute a fallback before it goes on.
 Pause = Callable[[], None]
@@ -47,6 +47,10 @@ class Compute(Judge, Protocol):
     @property
     def samples(self) -> int:
         """Frames there are before the source repeats."""
+        ...
+
+    def picture(self, source_index: int) -> Image:
+        """A captured picture (height, width, 3), uint8."""
         ...
 
     def head(self, source_index: int, decision: Decision, pause: Pause) -> Head: ...

@@ -1,26 +1,29 @@
-"""Put the loop of a device together, and let a controller drive it to the end."""
+"""Builds a device, and lets a controller drive it until its source ends."""
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from controller.controllers.base import Controller
 from controller.costs import CostTable
-from controller.fallback import Situation
 from controller.predict.uplink import TraceBank
 from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.config.tree import DEFAULTS, LimitsSection
 from runtime.device.local_compute import LocalCompute
-from runtime.device.loop import DeviceLoop, Log
+from runtime.device.loop import DeviceLoop
+from runtime.link.connection import MecConnection
 from runtime.link.endpoint import parse_endpoint
 from runtime.link.link import Clock, DirectLink, Link
 from runtime.link.shaped_link import ShapedLink, Shaper
 from runtime.protocol.device_session import DeviceSession
+from runtime.shortcuts.base import Shortcut
 from runtime.sources.frames import Feed
+
+Log = Callable[[str], None]
 
 
 def open_device(
@@ -34,29 +37,30 @@ def open_device(
     *,
     closed_loop: bool = False,
     feed: Feed | None = None,
+    shortcuts: Sequence[Shortcut] = (),
     clock: Clock = time.perf_counter,
     log: Log = lambda _: None,
 ) -> DeviceLoop:
     """A device that talks to the MEC at ``endpoint``. With a bank its uplink replays the scenario's trace, share and
-    round trip; without, it is the network as it is. ``costs`` are the decisions that ``execute`` takes rows of."""
+    round trip; without, it is the network as it is. ``costs`` are the decisions that ``execute`` takes rows of.
+    ``shortcuts`` may answer a frame before it is decided."""
     link: Link = DirectLink(parse_endpoint(endpoint), clock, compute.largest_output_bytes(costs.space.decisions))
     if bank is not None:
         shaper = Shaper(bank, scenario.trace_index, scenario.trace_start_s, scenario.uplink_share_frac)
         link = ShapedLink(link, shaper, scenario.rtt_s, clock)
+    session = DeviceSession(socket.gethostname()[:64] or "device", compute.held)
     return DeviceLoop(
         compute,
-        link,
-        DeviceSession(socket.gethostname()[:64] or "device", compute.held),
+        MecConnection(endpoint, link, session, costs, max_in_flight=limits.max_in_flight, clock=clock, log=log),
         costs,
         scenario,
         utility,
-        limits,
+        queue_limit=limits.queue_limit,
         closed_loop=closed_loop,
         feed=feed,
+        shortcuts=shortcuts,
         clock=clock,
         epoch_s=time.time() - clock() if clock is time.perf_counter else None,
-        log=log,
-        mec=endpoint,
     )
 
 
@@ -68,7 +72,7 @@ def drive(device: DeviceLoop, controller: Controller, log: Log) -> Iterator[Outc
             row = int(controller.decide(state)[0])
         except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: the frame is answered all the same
             log(f"controller {controller.name} failed: {type(error).__name__}: {error}; answering locally")
-            row = int(device.alone.decide(Situation.of(state))[0])
+            row = device.local_row(state)
         device.execute(row)
         yield from device.take_outcomes()
     yield from device.take_outcomes()

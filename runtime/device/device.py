@@ -19,7 +19,7 @@ from controller.predict.uplink import TraceBank
 from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
-from runtime.bundles.bundle import Bundle, open_bundle
+from runtime.bundles.bundle import Bundle, open_pair
 from runtime.config.tree import DEFAULT_FRAMES, DEFAULTS, LimitsSection, PrivacySection
 from runtime.device.deadline import deadline_warning
 from runtime.device.deciding import Choice, ControllerLike, choose, provenance_of
@@ -29,7 +29,6 @@ from runtime.link.endpoint import parse_endpoint
 from runtime.profiling.profile import load_costs
 from runtime.sources.kinds import SourceLike, open_any
 from runtime.workloads.base import Workload
-from runtime.workloads.registry import get_workload
 
 
 class Device:
@@ -94,7 +93,7 @@ class Device:
         choice = Choice(controller, _path(policy), _path(tuning), decision, seed, privacy)
         self.controller_name = choice.name
         parse_endpoint(mec)
-        self.bundle, self.workload = _opened(bundle, workload, _path(data))
+        self.bundle, self.workload = open_pair(bundle, workload, _path(data))
         utility = utility or Utility()
         chosen = choose(choice, load_costs(self.bundle, _path(profile)), self.bundle, utility)
         scenario = Scenario(
@@ -220,16 +219,6 @@ class Device:
 
 def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
-
-
-def _opened(bundle: str | Path | Bundle, workload: str | Workload | None, data: Path | None) -> tuple[Bundle, Workload]:
-    """The bundle, and the workload that it is for."""
-    if isinstance(workload, str):
-        workload = get_workload(workload, data)
-    opened = open_bundle(bundle)
-    if workload is None and data is not None:
-        workload = get_workload(opened.workload, data)
-    return (opened, opened.work) if workload is None else (opened.served_by(workload), workload)
 
 
 def _trace(path: Path | None) -> TraceBank | None:

@@ -17,7 +17,7 @@ from runtime.inference.segments import Head, Segments
 from runtime.protocol.wire import Held
 from runtime.sources.samples import Samples, Source
 from runtime.workloads.base import Workload
-from runtime.workloads.types import Split
+from runtime.workloads.types import Image, Split
 
 
 class LocalCompute:
@@ -49,6 +49,9 @@ class LocalCompute:
             if stopping():
                 return
             self._segments.head(self._blank, decision)
+
+    def picture(self, source_index: int) -> Image:
+        return self._source.picture(source_index)
 
     def head(self, source_index: int, decision: Decision, pause: Pause) -> Head:
         return self._segments.head(self._source.picture(source_index), decision, pause)

@@ -1,19 +1,20 @@
-"""How does a frame end? Exactly one Outcome for each, with its latency, energy, score and utility."""
+"""Records the end of every frame: exactly one Outcome each, with its latency, energy, score and utility."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from controller.costs import CostTable
 from controller.records import BreakdownMs, Outcome, Status
-from controller.streaming import Answers
+from controller.reuse import PastAnswer, Reuse
 from controller.utility import Utility
 from runtime.device.compute import Judge
-from runtime.device.telemetry import Telemetry
+from runtime.device.telemetry import DeviceTelemetry
 from runtime.sources.frames import Frame
 
 
@@ -43,6 +44,14 @@ class Answer:
     row: int
 
 
+class _Judged(NamedTuple):
+    """What a frame's answer is worth."""
+
+    prediction: Any
+    truth: Any
+    score: float | None
+
+
 class OutcomeRecorder:
     """Owns the outcomes that nobody has taken yet."""
 
@@ -52,14 +61,16 @@ class OutcomeRecorder:
         costs: CostTable,
         utility: Utility,
         deadline_s: float,
-        telemetry: Telemetry,
+        telemetry: DeviceTelemetry,
+        uplink_bps: Callable[[], float],  # the last sample of the uplink's bandwidth
+        on_answer: Callable[[PastAnswer], None],  # called with every answer that was computed
         epoch_s: float | None = None,  # Unix time at 0 of the device's clock; None: simulated time
     ) -> None:
         self._judge, self._costs, self._utility = judge, costs, utility
         self._deadline_s = deadline_s
-        self._telemetry, self._epoch_s = telemetry, epoch_s
+        self._telemetry, self._uplink_bps, self._epoch_s = telemetry, uplink_bps, epoch_s
+        self._on_answer = on_answer
         self._outcomes: list[Outcome] = []
-        self._answers = Answers()  # that skipped frames show again
 
     def take(self) -> list[Outcome]:
         """Outcomes since the last call."""
@@ -82,34 +93,35 @@ class OutcomeRecorder:
         """A frame has its answer; ``on_time`` is its status unless the deadline has passed."""
         status = on_time if now_s - job.frame.captured_s <= self._deadline_s else Status.LATE
         source = job.frame.source_index
-        judged = self._judge.judge(source, answer.outputs, self._costs.space.decisions[answer.row])
-        self._answers.add(job.frame.index, now_s, judged[0])
+        judged = _Judged(*self._judge.judge(source, answer.outputs, self._costs.space.decisions[answer.row]))
+        self._on_answer(PastAnswer(job.frame.index, now_s, judged.prediction))
         breakdown = _breakdown(job, head_s, uplink_s, queue_s, tail_s, downlink_s)
-        self._add(job, now_s, status, breakdown, *judged)
+        self._add(job, now_s, status, breakdown, judged)
 
     def given_up(self, job: Job, now_s: float) -> None:
         """No answer came and none is worth computing."""
         waited_s = 0.0 if math.isnan(job.sent_s) else now_s - job.sent_s
         breakdown = _breakdown(job, job.head_s, waited_s)
-        self._add(job, now_s, Status.LATE, breakdown, *self._unanswered(job.frame))
+        self._add(job, now_s, Status.LATE, breakdown, self._unanswered(job.frame))
 
     def dropped(self, frame: Frame, now_s: float) -> None:
         """The queue was full."""
         job = Job(frame, now_s - frame.captured_s)
-        self._add(job, now_s, Status.DROPPED, _breakdown(job, 0.0), *self._unanswered(frame))
+        self._add(job, now_s, Status.DROPPED, _breakdown(job, 0.0), self._unanswered(frame))
 
-    def skipped(self, frame: Frame) -> None:
-        """Not run, as decided for an earlier frame: it has the newest answer that was out at its capture, if any."""
-        truth = self._judge.truth(frame.source_index)
-        prediction, known = self._answers.newest_at(frame.captured_s)
-        score = None if truth is None else self._judge.score(prediction, truth) if known else 0.0
-        job = Job(frame, 0.0)
-        self._add(job, frame.captured_s, Status.SKIPPED, _breakdown(job, 0.0), prediction, truth, score)
+    def reused(self, frame: Frame, reuse: Reuse, busy_s: float = 0.0) -> None:
+        """An earlier answer stands for the frame, which is not run. ``busy_s`` is the device time of finding that."""
+        judged, answer = self._unanswered(frame), reuse.answer
+        if answer is not None:
+            score = None if judged.truth is None else self._judge.score(answer.prediction, judged.truth)
+            judged = _Judged(answer.prediction, judged.truth, score)
+        job = Job(frame, reuse.latency_s(frame.captured_s), busy_s=busy_s)
+        source = None if answer is None else answer.frame
+        self._add(job, frame.captured_s + job.wait_s, reuse.reason, _breakdown(job, 0.0), judged, source)
 
-    def _unanswered(self, frame: Frame) -> tuple[None, Any, float | None]:
-        """Prediction, truth and score of a frame without an answer."""
+    def _unanswered(self, frame: Frame) -> _Judged:
         truth = self._judge.truth(frame.source_index)
-        return None, truth, None if truth is None else 0.0
+        return _Judged(None, truth, None if truth is None else 0.0)
 
     def _add(
         self,
@@ -117,12 +129,11 @@ class OutcomeRecorder:
         now_s: float,
         status: Status,
         breakdown: BreakdownMs,
-        prediction: Any,
-        truth: Any,
-        score: float | None,
+        judged: _Judged,
+        reused_frame: int | None = None,
     ) -> None:
         energy_j = self._utility.energy_j(job.busy_s, self._transmit_s(job))
-        if not status.reused:  # tells nothing about what was decided
+        if not status.reused:  # says nothing about what was decided
             self._telemetry.on_outcome(status)
         self._outcomes.append(
             Outcome(
@@ -133,22 +144,23 @@ class OutcomeRecorder:
                 deadline_ms=round(self._deadline_s * 1e3, 3),
                 payload_bytes=job.payload_bytes,
                 energy_j=round(energy_j, 6),
-                utility=None if score is None else self._worth(status, score, energy_j),
+                utility=None if judged.score is None else self._utility_of(status, judged.score, energy_j),
                 decision=None if job.row < 0 else self._costs.space.decisions[job.row],
                 breakdown_ms=breakdown,
-                prediction=prediction,
-                truth=truth,
-                score=None if score is None else float(score),
+                prediction=judged.prediction,
+                truth=judged.truth,
+                score=None if judged.score is None else float(judged.score),
                 captured_at=None if self._epoch_s is None else round(self._epoch_s + job.frame.captured_s, 3),
+                reused_frame=reused_frame,
             )
         )
 
-    def _worth(self, status: Status, score: float, energy_j: float) -> float:
+    def _utility_of(self, status: Status, score: float, energy_j: float) -> float:
         utility = self._utility.of(
             np.array([score]),
             np.array([status.on_time]),
             np.array([energy_j]),
-            np.array([status is Status.DROPPED]),
+            np.array([status.dropped]),
         )
         return round(float(utility[0]), 6)
 
@@ -156,7 +168,7 @@ class OutcomeRecorder:
         """Time on the uplink; where no reply told it, what the last sample of the bandwidth says."""
         if job.transmit_s is not None:
             return job.transmit_s
-        return job.payload_bytes * 8.0 / self._telemetry.last_uplink_bps
+        return job.payload_bytes * 8.0 / self._uplink_bps()
 
 
 def _breakdown(

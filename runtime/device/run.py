@@ -22,6 +22,7 @@ from runtime.config.tree import LimitsSection
 from runtime.device.deciding import Chosen
 from runtime.link.background import Ahead
 from runtime.workloads.base import Workload
+from runtime.workloads.placement import Placement
 
 if TYPE_CHECKING:
     from runtime.device.local_compute import LocalCompute
@@ -100,8 +101,8 @@ class Run:
                 self._loop.stop()
 
     def __iter__(self) -> Iterator[Outcome]:
-        """Each frame's outcome as soon as it is known. The time that the caller takes between two of them is taken from
-        the frames."""
+        """Each frame's outcome as soon as it is known, its prediction in pixels of the source's picture. The time that
+        the caller takes between two of them is taken from the frames."""
         from runtime.device.daemon import drive
 
         self.connect()
@@ -115,8 +116,21 @@ class Run:
             yield from self._released(outcome)
 
     def _released(self, outcome: Outcome) -> Iterator[Outcome]:
-        yield outcome
+        placement = self.source.placement(outcome.source_index)
+        yield outcome if placement is None else self._moved(outcome, placement)
         self.source.release(outcome.source_index)
+
+    def on_frame(self, outcome: Outcome) -> Outcome:
+        """An outcome that was just yielded, with its prediction in pixels of the workload's frame again."""
+        placement = self.source.placement(outcome.source_index)
+        if placement is None:
+            return outcome
+        return self._moved(outcome, placement.inverse(self._setup.bundle.frame_shape))
+
+    def _moved(self, outcome: Outcome, placement: Placement) -> Outcome:
+        if outcome.prediction is None:
+            return outcome
+        return replace(outcome, prediction=self._setup.workload.to_picture(outcome.prediction, placement))
 
     def stop(self) -> None:
         """Capture nothing more; the frames at hand get half a second. Safe in a signal handler and from any thread."""

@@ -73,8 +73,8 @@ class LinkWatch:
         if not self._counts.welcomed:
             self._counts.trouble = text
 
-    def tell(self, now_s: float) -> None:
-        """Say that nobody answers, when it is time for that."""
+    def report(self, now_s: float) -> None:
+        """Log that no MEC answers, when that is due."""
         if self._is_up or self._counts.refused or now_s < self._tell_s - _ASK_EARLY_S:
             return
         if not self._has_reason and (reason := self._trouble()):

@@ -239,6 +239,11 @@ def plain(text: str) -> str:
     return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())[:MAX_TEXT]
 
 
+def infer_request(request_id: int, space_row: int, budget_s: float) -> InferRequest:
+    """The request for a decision, given its row in the space that both sides hold."""
+    return InferRequest(request_id, space_row, whole_ms(budget_s))
+
+
 def whole_ms(duration_s: float) -> int:
     """A duration as it crosses the wire; what is out of bounds becomes the bound."""
     return round(min(max(duration_s * 1e3, 0.0), _MAX_MS))

@@ -1,16 +1,16 @@
-"""Which frame is next? A source on a clock, and the bounded queue before the device.
+"""The frames that a device decides next: a source on a clock, and the bounded queue behind it.
 
 Frame i is captured at i / fps after the start and waits; when the queue is full the oldest waiting frame is
 dropped, for it has the least time left. A closed loop captures the next frame when the one before was answered.
-Pictures of other sources come when they come: a feed tells which have. Frames that a decision skips are captured all
-the same, but never wait.
+Pictures of other sources come when they come: a feed says which have. A frame that is answered at its capture, because
+an earlier answer stands for it, does not wait.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,7 +58,9 @@ class FrameSource:
         queue_limit: int,
         closed_loop: bool,
         feed: Feed | None = None,
+        answer: Callable[[Frame], bool] = lambda _: False,
     ) -> None:
+        """``answer`` is called with each frame that is captured, and says whether it was answered at once."""
         self._frames = frames
         self._interval_s = interval_s
         self._first_sample = first_sample
@@ -68,8 +70,7 @@ class FrameSource:
         self._feed = feed  # None: the workload's samples, which are there at any time
         self._start_s = math.inf  # nothing is captured before start()
         self._next_index = 0
-        self._skip_until = 0
-        self._skipped: list[Frame] = []
+        self._answer = answer
         self.waiting: deque[Frame] = deque()
 
     def start(self, now_s: float) -> None:
@@ -82,16 +83,9 @@ class FrameSource:
         """Capture nothing more; what waits is still served."""
         self._frames = self._next_index
 
-    def skip_until(self, index: int) -> None:
-        """Frames with a lower number than this are not for running, whether they wait or are still to come."""
-        self._skip_until = index
-        while self.waiting and self.waiting[0].index < index:
-            self._skipped.append(self.waiting.popleft())
-
-    def take_skipped(self) -> list[Frame]:
-        """Frames that were captured, or stopped waiting, to be skipped since the last call."""
-        taken, self._skipped = self._skipped, []
-        return taken
+    def answer_waiting(self) -> None:
+        """Ask again for each frame that waits whether it is answered at once."""
+        self.waiting = deque(frame for frame in self.waiting if not self._answer(frame))
 
     @property
     def exhausted(self) -> bool:
@@ -133,7 +127,7 @@ class FrameSource:
         return captures
 
     def offer_answered(self, now_s: float) -> None:
-        """Everything captured so far was answered: a closed loop goes on, to the next frame that is run."""
+        """Everything captured so far was answered: a closed loop goes on, to the next frame that waits."""
         while self._closed_loop and not self.waiting and self._next_index < self._frames:
             captures = [now_s] if self._feed is None else self._fed(now_s, 1)
             for captured_s in captures:
@@ -144,5 +138,6 @@ class FrameSource:
     def _capture(self, captured_s: float) -> None:
         sample = (self._first_sample + self._next_index) % self._samples
         frame = Frame(self._next_index, sample, captured_s)
-        (self._skipped if frame.index < self._skip_until else self.waiting).append(frame)
         self._next_index += 1
+        if not self._answer(frame):
+            self.waiting.append(frame)

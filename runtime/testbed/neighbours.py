@@ -29,7 +29,7 @@ from runtime.protocol import wire
 from runtime.protocol.device_session import Actions, DeviceSession, LinkChanged, LinkState, Transmit
 from runtime.testbed.processes import follow_parent, say_ready
 
-_BUDGET_MS = 60_000
+_BUDGET_S = 60.0
 #: A MEC that lives welcomes its devices within a stage of a network; this long is no MEC.
 _STALL_S = 60.0
 _SAY_EVERY_S = 5.0
@@ -112,7 +112,7 @@ class Neighbours:
         if self._session.state is not LinkState.UP:
             return
         self._sent += 1
-        self._dealer.send(wire.encode(wire.InferRequest(self._sent, self._row, _BUDGET_MS), self._payload))
+        self._dealer.send(wire.encode(wire.infer_request(self._sent, self._row, _BUDGET_S), self._payload))
 
     def _listen(self) -> None:
         """Keep the session; answers are not wanted."""

@@ -12,8 +12,8 @@ from agents.learn.branches import branch_values
 from controller.controllers.learned import FrozenPolicy
 from controller.features.formula import Features
 from controller.records import Floats, Ints
+from controller.reuse import Answers, PastAnswer
 from controller.scenario import ScenarioRange
-from controller.streaming import Answers
 from envs.twin.twin import Twin
 
 FRAMES, GAMMA, WEIGHT = 30, 0.9, 0.7
@@ -49,17 +49,17 @@ def test_a_branch_earns_what_its_decisions_earn_in_the_twin_itself() -> None:
             if first >= RANGE.frames:
                 continue
             if record.answered[b]:
-                answers[b].add(first, record.capture_s[b] + record.latency_s[b], (first, record.answer_row[b]))
+                out_s = record.capture_s[b] + record.latency_s[b]
+                answers[b].add(PastAnswer(first, out_s, record.answer_row[b]))
             inside = np.arange(first, first + count) - begins[b]
             if step >= 8:
                 own = GAMMA ** inside[inside < FRAMES]
                 expected[b] += (record.reward[b] / count * own).sum()
     for b in range(batch):
         for frame in range(RANGE.frames):
-            newest, known = answers[b].newest_at((frame + 1e-9) * interval[b])
-            if known:
-                source, row = newest
-                seen[b, frame] = costs.accuracy_at(frame - source)[row]
+            newest = answers[b].newest_at((frame + 1e-9) * interval[b])
+            if newest is not None:
+                seen[b, frame] = costs.accuracy_at(frame - newest.frame)[newest.prediction]
         ahead = seen[b, begins[b] + 1 : begins[b] + FRAMES + 1]
         expected[b] += WEIGHT * (ahead * GAMMA ** np.arange(len(ahead))).sum()
     lasts = begins + FRAMES < RANGE.frames

@@ -133,9 +133,9 @@ class TestCurves:
         assert not [tag for tag in tags if tag.startswith("rollout/") or tag == "0_held_out/steps"]
         assert len([tag for tag in tags if tag.startswith("decision/")]) <= 6
 
-    def test_tell_frames_in_time_skipped_late_and_dropped_apart(self, finished: RunFolder) -> None:
+    def test_tell_frames_in_time_reused_late_and_dropped_apart(self, finished: RunFolder) -> None:
         found = scalars(finished)
-        parts = [found[f"slo/{name}"] for name in ("in_time", "late", "skipped", "dropped")]
+        parts = [found[f"slo/{name}"] for name in ("in_time", "late", "reused", "dropped")]
         np.testing.assert_allclose(np.sum([[v for _, v in part] for part in parts], axis=0), 1.0, atol=1e-6)
 
     def test_the_learning_rate_falls_and_stays_above_zero(self, finished: RunFolder) -> None:

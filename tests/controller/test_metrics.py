@@ -64,6 +64,7 @@ def test_metrics_per_episode() -> None:
     metrics = per_episode(two_episodes())
     expected = {
         "in_time_frac": [1.0, 0.2],
+        "reused_frac": [0.0, 0.2],
         "skipped_frac": [0.0, 0.2],
         "late_frac": [0.0, 0.4],
         "dropped_frac": [0.0, 0.2],
@@ -71,7 +72,7 @@ def test_metrics_per_episode() -> None:
         "unanswered_frac": [0.0, 0.2],
         "slo_attainment": [1.0, 0.25],  # of the frames run or dropped
         "accuracy": [0.5, 1.0],  # of the frames in time, late ones left out
-        "skipped_accuracy": [np.nan, 0.6],
+        "reused_accuracy": [np.nan, 0.6],
         "goodput_fps": [10.0, 2.0],
         "payload_kbytes": [0.5, 0.5],
         "utility": [0.5, 0.52],
@@ -82,23 +83,26 @@ def test_metrics_per_episode() -> None:
 
 
 @pytest.mark.parametrize("status", list(Status))
-def test_every_frame_is_one_of_in_time_skipped_late_and_dropped(status: Status) -> None:
+def test_every_frame_is_one_of_in_time_reused_late_and_dropped(status: Status) -> None:
     ending = ENDINGS[status]
     found = per_episode(frames_of((0, status, DEVICE if ending.ran else NOBODY, 1.0, 0.01)))
-    shares = [found[name][0] for name in ("in_time_frac", "skipped_frac", "late_frac", "dropped_frac")]
+    shares = [found[name][0] for name in ("in_time_frac", "reused_frac", "late_frac", "dropped_frac")]
     assert sorted(shares) == [0.0, 0.0, 0.0, 1.0]
-    assert found["skipped_frac"][0] == ending.reused
+    assert found["reused_frac"][0] == ending.reused
+    assert found["dropped_frac"][0] == status.dropped
     assert not (ending.ran and ending.reused)
+    assert ending.has_decision == ending.ran  # a decision is what runs
+    assert not ending.reused or found[f"{status.value}_frac"][0] == 1.0
 
 
 def test_what_there_is_no_frame_for_is_absent_and_not_zero() -> None:
-    skipped = frames_of((0, Status.SKIPPED, NOBODY, 0.7, np.inf), (0, Status.CACHED, NOBODY, 0.9, np.inf))
-    found = overall(skipped)
+    reused = frames_of((0, Status.SKIPPED, NOBODY, 0.7, np.inf), (0, Status.CACHED, NOBODY, 0.9, np.inf))
+    found = overall(reused)
     assert np.isnan([found["slo_attainment"], found["accuracy"]]).all()
-    assert found["skipped_accuracy"] == pytest.approx(0.8)
+    assert found["reused_accuracy"] == pytest.approx(0.8)
     assert found["goodput_fps"] == 0.0
-    assert answered_on(episode_sums(skipped)) is None
-    assert set(latency_percentiles_ms(skipped).values()) == {None}
+    assert answered_on(episode_sums(reused)) is None
+    assert set(latency_percentiles_ms(reused).values()) == {None}
 
 
 def test_who_answered_is_told_of_the_frames_that_were_answered() -> None:
@@ -162,7 +166,7 @@ def test_live_outcomes_become_frames() -> None:
     assert frames.answered_by.tolist() == [DEVICE, SPLIT, MEC, FALLBACK, FALLBACK, NOBODY, NOBODY, NOBODY]
     assert np.isfinite(frames.latency_s).tolist() == [True] * 5 + [False] * 3
     assert frames.late.sum() == 3
-    assert frames.dropped.sum() == frames.skipped.sum() == frames.fallback.sum() == 1
+    assert frames.dropped.sum() == frames.reused.sum() == frames.fallback.sum() == 1
 
 
 @pytest.mark.parametrize(
@@ -230,3 +234,14 @@ def test_the_gap_to_hindsight():
 def test_nothing_has_no_mean():
     with pytest.raises(UsageError, match="expected"):
         bootstrap(np.zeros(0))
+
+
+def test_reused_answers_are_counted_in_all_and_for_each_reason_that_occurs() -> None:
+    ok, skipped = (Status.OK, DEVICE, 1.0, 0.01), (Status.SKIPPED, NOBODY, 0.5, np.inf)
+    filtered = (Status.FILTERED, NOBODY, 0.9, np.inf)
+    found = per_episode(frames_of((0, *ok), (0, *skipped), (1, *filtered), (1, *filtered)))
+    assert found["reused_frac"].tolist() == [0.5, 1.0]
+    assert found["skipped_frac"].tolist() == [0.5, 0.0]
+    assert found["filtered_frac"].tolist() == [0.0, 1.0]
+    assert "cached_frac" not in found  # nothing was
+    assert overall(frames_of((0, *ok)))["skipped_frac"] == 0.0  # this one always stands

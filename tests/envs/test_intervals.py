@@ -223,7 +223,7 @@ class TestStreaming:
             earned += record.reward * alive
             alive &= ~record.done
         np.testing.assert_allclose(per_episode(episodes.frames)["utility"] * 60, earned, atol=1e-6)
-        assert episodes.frames.skipped.any()
+        assert episodes.frames.reused.any()
 
     def test_the_device_and_the_twin_tell_the_same_streaming_accuracy(self):
         costs = dataclasses.replace(stream_costs(), payload_std_bytes=np.zeros(16))

@@ -82,7 +82,7 @@ class TestAgainstThePlainReference:
                     got = np.asarray(getattr(record, name)[column])
                     np.testing.assert_allclose(got, value, rtol=1e-9, atol=1e-9, err_msg=f"{where}: {name}")
             assert record.done[column]
-            assert sum(o["dropped"] + o["skipped"] for o in done) + len(done) == scenario.frames
+            assert sum(o["dropped"] + o["reused_frames"] for o in done) + len(done) == scenario.frames
 
 
 class TestByHand:
@@ -350,7 +350,7 @@ class TestAgainstTheDevice:
         ran = [o for o in outcomes if 45 <= o.frame < 85 and o.decision is not None]
         assert {STATUSES[r.status[0]] for r in inside} == {o.status for o in ran} == {Status.FALLBACK}
         assert {costs.space.decisions[r.row[0]] for r in inside} == {o.decision for o in ran}
-        assert {int(r.skipped[0]) for r in inside} == {1}
+        assert {int(r.reused_frames[0]) for r in inside} == {1}
         assert len(ran) == len(inside) == 20
         assert {o.status for o in outcomes if 45 <= o.frame < 85} == {Status.FALLBACK, Status.SKIPPED}
 
@@ -394,11 +394,10 @@ class TestAgainstTheDevice:
         for row in rows:
             _, r = twin.step(np.array([row]))
             ended[int(r.frame[0])] = (STATUSES[r.status[0]].value, 1e3 * r.latency_s[0], r.utility[0])
-            shown += float(r.skipped_score[0])
+            shown += float(r.reused_score[0])
             if r.done[0]:
                 break
-        not_run = (Status.DROPPED, Status.SKIPPED)
-        assert [o.frame for o in outcomes if o.status not in not_run] == list(ended)
+        assert [o.frame for o in outcomes if o.status.ran] == list(ended)
         assert sum(o.score or 0.0 for o in skipped) == pytest.approx(shown, abs=1e-4)
         assert sum(o.utility or 0.0 for o in skipped) == pytest.approx(shown, abs=1e-4)
         for outcome in outcomes:

@@ -12,7 +12,7 @@ import numpy as np
 from controller.controllers.base import Controller
 from controller.controllers.registry import make_controller
 from controller.costs import CostTable
-from controller.records import Outcome, Status
+from controller.records import Outcome
 from controller.scenario import ScenarioRange
 from controller.utility import Utility
 from runtime.bundles.bundle import open_bundle
@@ -120,7 +120,7 @@ def run(workload_name: str, controller: str, fault: str, known: bool = False, **
 
 
 def _figures(outcomes: list[Outcome]) -> Figures:
-    ran = [outcome for outcome in outcomes if outcome.status is not Status.SKIPPED]
+    ran = [outcome for outcome in outcomes if not outcome.status.reused]
     return Figures(
         float(np.mean([outcome.status.on_time for outcome in ran])),
         float(np.mean([outcome.status.on_time for outcome in outcomes])),

@@ -307,7 +307,7 @@ class ReferenceTwin:
         if not sent and self.now_s + self.calibration.decide_s - self.reply_s >= SAMPLE_AGE_S:
             self.probe_idle(self.now_s + self.calibration.decide_s)
         following = self.frame + frames
-        skipped_score = self.skip(min(following, s.frames))
+        reused_score = self.skip(min(following, s.frames))
         frame, dropped = self.frame, self.advance(busy_until_s, following)
         self.count(None if sent else (on_time, on_time and fell_back), dropped)
         return {
@@ -318,9 +318,9 @@ class ReferenceTwin:
             "energy_j": energy_j,
             "utility": utility,
             "dropped": dropped,
-            "skipped": min(following, s.frames) - frame - 1,
-            "skipped_score": skipped_score,
-            "reward": utility + skipped_score - self.utility.drop_penalty * dropped,
+            "reused_frames": min(following, s.frames) - frame - 1,
+            "reused_score": reused_score,
+            "reward": utility + reused_score - self.utility.drop_penalty * dropped,
         }
 
     def skip(self, following: int) -> float:

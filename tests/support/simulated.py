@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from controller.controllers.base import Controller
 from controller.costs import CostTable
 from controller.errors import RemoteProtocolError
 from controller.predict.uplink import Trace, TraceBank
-from controller.records import Decision, Outcome
+from controller.records import Decision, Outcome, SystemState
 from controller.scenario import Scenario
 from controller.space import DecisionSpace
 from controller.utility import Utility
@@ -23,10 +23,15 @@ from runtime.bundles.recorded import Recorded, payload_key
 from runtime.config.tree import DEFAULTS, LimitsSection
 from runtime.device.daemon import drive
 from runtime.device.loop import DeviceLoop
+from runtime.device.outcomes import Job
+from runtime.link.connection import MecConnection
 from runtime.link.link import Arrival, Event, Malformed, NoConnection
+from runtime.link.mec_telemetry import MecObservation
 from runtime.link.shaped_link import ShapedLink, Shaper
 from runtime.protocol import wire
 from runtime.protocol.device_session import DeviceSession
+from runtime.shortcuts.base import Shortcut
+from runtime.workloads.types import Image
 
 HELD = wire.Held("sim", "d" * 64, "e" * 64)
 UPLINK_BPS = 1e6
@@ -97,6 +102,10 @@ class SimCompute:
         if self._recorded is not None and self._recorded.payload_bytes is not None:
             payload_bytes = self._recorded.payload_bytes[payload_key(decision)][source_index]
         return SimHead(bytes(int(payload_bytes)), None)
+
+    def picture(self, source_index: int) -> Image:
+        """Its brightness is the number of the sample."""
+        return np.full((2, 2, 3), source_index % 256, np.uint8)
 
     def row(self, decision: Decision) -> int:
         return self._costs.space.index(decision)
@@ -259,6 +268,7 @@ class Simulation:
         stretch: float = 1.0,
         costs: CostTable | None = None,
         recorded: Recorded | None = None,
+        shortcuts: Sequence[Shortcut] = (),
         **scenario: Any,
     ) -> None:
         self.costs = table() if costs is None else costs
@@ -269,20 +279,33 @@ class Simulation:
         rates = np.array(uplink_bps or [UPLINK_BPS])
         self.bank = TraceBank([Trace("sim", np.arange(len(rates), dtype=float), rates, 1.0)])
         self.scenario = Scenario(**({"frames": 20, "device_slowdown": 1.0} | scenario))
-        link = ShapedLink(self.mec, Shaper(self.bank), rtt_s, self.clock)
+        self.limits = limits
+        self.connection: MecConnection[Job] = MecConnection(
+            "tcp://sim:1",
+            ShapedLink(self.mec, Shaper(self.bank), rtt_s, self.clock),
+            DeviceSession("sim", HELD),
+            self.costs,
+            max_in_flight=self.limits.max_in_flight,
+            clock=self.clock,
+            log=self.told.append,
+        )
         self.device = DeviceLoop(
             self.compute,
-            link,
-            DeviceSession("sim", HELD),
+            self.connection,
             self.costs,
             self.scenario,
             Utility(),
-            limits,
+            queue_limit=self.limits.queue_limit,
             closed_loop=closed_loop,
+            shortcuts=shortcuts,
             clock=self.clock,
-            log=self.told.append,
-            mec="tcp://sim:1",
         )
+        self.states: list[SystemState] = []  # that were decided on in ``run``
+
+    @property
+    def seen(self) -> MecObservation:
+        """What the device knows of its MEC now."""
+        return self.connection.observe(self.clock())
 
     def run(self, decide: Callable[[int], int], between: Callable[[int], None] = lambda _: None) -> list[Outcome]:
         """Serve every frame; ``between`` may change the world before decision number n. Outcomes by frame."""
@@ -292,6 +315,7 @@ class Simulation:
             outcomes += self.device.take_outcomes()
             if state is None:
                 break
+            self.states.append(state)
             between(number)
             self.device.execute(decide(number))
             outcomes += self.device.take_outcomes()

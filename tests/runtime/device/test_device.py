@@ -13,9 +13,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.simulated import FAST, GOOD, HELD, OFFLOAD, PAYLOAD_BYTES, RTT_S, SPLIT, UPLINK_BPS, SimCompute, Simulation
+from support.simulated import (
+    FAST,
+    GOOD,
+    HELD,
+    OFFLOAD,
+    PAYLOAD_BYTES,
+    RTT_S,
+    SPLIT,
+    UPLINK_BPS,
+    SimCompute,
+    SimMec,
+    Simulation,
+)
 
-from controller.records import Outcome, Status, SystemState
+from controller.records import Outcome, Status
 from controller.scenario import HEAD_NOISE_FRAC
 from controller.timeline import FALLBACK_MARGIN, FALLBACK_SLACK_S, MAX_UNANSWERED
 from runtime.config.tree import LimitsSection
@@ -30,7 +42,7 @@ OFFLOAD_MS = 1 + PAYLOAD_BYTES * 8e3 / UPLINK_BPS + RTT_S * 1e3 + 4
 @pytest.fixture
 def even_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every emulated head takes exactly its time."""
-    monkeypatch.setattr("runtime.device.fallback.HEAD_NOISE_FRAC", 0.0)
+    monkeypatch.setattr("runtime.device.emulation.HEAD_NOISE_FRAC", 0.0)
 
 
 def statuses(outcomes: list[Outcome]) -> Counter[Status]:
@@ -76,20 +88,20 @@ class TestTimeline:
     def test_no_more_requests_wait_than_may(self) -> None:
         sim = Simulation(fps=200.0, frames=30, limits=LimitsSection(max_in_flight=3))
         seen = []
-        sim.run(lambda _: OFFLOAD, lambda _: seen.append(len(sim.device._in_flight)))
+        sim.run(lambda _: OFFLOAD, lambda _: seen.append(sim.seen.in_flight))
         assert max(seen) == 3
 
     def test_a_hopeless_uplink_is_handed_no_more_than_it_may_hold(self) -> None:
         sim = Simulation(uplink_bps=[2e4], fps=20.0, frames=60)  # half a second for each payload
-        seen: list[int] = []
-        outcomes = sim.run(lambda _: OFFLOAD, lambda _: seen.append(sim.device.telemetry.unanswered))
+        seen: list[float] = []
+        outcomes = sim.run(lambda _: OFFLOAD, lambda _: seen.append(sim.seen.uplink_backlog_bytes / PAYLOAD_BYTES))
         assert 0 < max(seen) < MAX_UNANSWERED  # the first one that is overdue is sign enough
         assert statuses(outcomes) == {Status.FALLBACK: 60}
 
     def test_a_device_that_is_too_slow_alone_hands_its_uplink_no_more_than_it_may_hold(self) -> None:
         sim = Simulation(uplink_bps=[2e4], fps=20.0, frames=60, device_slowdown=60.0, deadline_s=0.25)
-        seen: list[int] = []
-        sim.run(lambda _: OFFLOAD, lambda _: seen.append(sim.device.telemetry.unanswered))
+        seen: list[float] = []
+        sim.run(lambda _: OFFLOAD, lambda _: seen.append(sim.seen.uplink_backlog_bytes / PAYLOAD_BYTES))
         assert max(seen) == MAX_UNANSWERED
 
     def test_payloads_queue_on_the_uplink(self) -> None:
@@ -224,7 +236,7 @@ class TestFallback:
         assert min(b - a for a, b in itertools.pairwise(began)) >= 0.005 - 1e-9
 
     def test_a_reply_after_the_fallback_changes_no_outcome_but_teaches_the_bandwidth(self) -> None:
-        sim = Simulation(frames=2, fps=2.0, uplink_bps=[8e6, 0.08e6, 0.08e6, 0.08e6])
+        sim = Simulation(frames=4, fps=2.0, uplink_bps=[8e6, 0.08e6, 0.08e6, 0.08e6])
         sim.device.next_decision()
         sim.clock.advance(1.0)
         sim.device.execute(OFFLOAD)
@@ -232,11 +244,30 @@ class TestFallback:
         assert state is not None
         outcomes = sim.device.take_outcomes()
         assert [o.status for o in outcomes] == [Status.LATE]
-        while (last := sim.device.telemetry.last_uplink_bps) > 1e6 and sim.clock() < 110:
-            sim.device._wait(sim.clock() + 0.05)
-            sim.device._poll()
-        assert last == pytest.approx(0.08e6, rel=0.02)
-        sim.device.execute(FAST)
+        while state is not None and state.uplink_bps[0, 0] > 1e6:
+            sim.device.execute(FAST)
+            state = sim.device.next_decision()
+        assert state is not None
+        assert state.uplink_bps[0, 0] == pytest.approx(0.08e6, rel=0.02)
+        assert [o.frame for o in sim.device.take_outcomes()].count(0) == 0
+
+    @pytest.mark.parametrize("slept_s", [0.15, 0.25, 2.0])
+    def test_a_device_that_was_suspended_while_a_reply_was_due_goes_on(self, slept_s: float) -> None:
+        """The moments of falling back and of giving up may pass together."""
+        sim = Simulation(frames=60)
+
+        def suspend(mec: SimMec) -> None:
+            mec.hung = True  # the request of frame 5 is on its way
+            sim.clock.advance(slept_s)
+            mec.plan(sim.clock() + 0.1, lambda mec: setattr(mec, "hung", False))
+
+        def at_frame_5(number: int) -> None:
+            if number == 5:
+                sim.mec.plan(sim.clock() + 0.005, suspend)
+
+        outcomes = sim.run(lambda _: OFFLOAD, at_frame_5)
+        assert outcomes[5].status is not Status.OK
+        assert [o.frame for o in outcomes if o.status is Status.OK][-2:] == [58, 59]
 
 
 class TestTelemetry:
@@ -249,7 +280,7 @@ class TestTelemetry:
         sim = Simulation(fps=fps, deadline_s=0.4)
         sim.mec.slowdown = slowdown
         sim.run(lambda _: OFFLOAD)
-        samples = list(sim.device.telemetry._uplink_bps)
+        samples = list(sim.seen.uplink_bps)
         assert samples == pytest.approx([UPLINK_BPS] * 8, rel=0.02)
 
     def test_the_first_state_knows_the_link_from_a_probe(self) -> None:
@@ -269,19 +300,18 @@ class TestTelemetry:
         sim = Simulation(frames=40, device_slowdown=3.0)
         sim.mec.slowdown = 2.0
         sim.run(lambda _: OFFLOAD)
-        assert sim.device.telemetry.device_slowdown == pytest.approx(3.0, rel=0.01)
-        assert sim.device.telemetry.mec_slowdown == pytest.approx(2.0, rel=0.01)
+        assert sim.states[-1].device_slowdown[0] == pytest.approx(3.0, rel=0.01)
+        assert sim.seen.mec_slowdown == pytest.approx(2.0, rel=0.01)
 
     def test_a_request_that_expires_teaches_the_queue_and_the_bandwidth(self) -> None:
         sim = Simulation(frames=20, fps=20.0, deadline_s=0.1)
         sim.mec.slowdown = 100.0  # a tail takes the time of two answers, so the second request waits too long
         sim.run(lambda number: FAST if number > 1 else OFFLOAD)
-        telemetry = sim.device.telemetry
         assert len(sim.mec.requests) == 2
-        assert telemetry._samples == 3
-        assert telemetry._mec_queue_s[-1] == pytest.approx(0.35, rel=0.05)
-        assert telemetry.last_uplink_bps == pytest.approx(UPLINK_BPS, rel=0.02)
-        assert telemetry.mec_slowdown == pytest.approx(100.0)  # a request that never ran tells nothing of the pace
+        assert sim.seen.uplink_sample_count == 3
+        assert sim.seen.mec_queue_s == pytest.approx(0.35, rel=0.05)
+        assert sim.seen.uplink_bps[0] == pytest.approx(UPLINK_BPS, rel=0.02)
+        assert sim.seen.mec_slowdown == pytest.approx(100.0)  # a request that never ran does not change it
 
     def test_the_backlog_is_what_has_not_been_heard_of(self) -> None:
         sim = Simulation(uplink_bps=[8e6, *[0.1e6] * 9], fps=50.0, deadline_s=10.0, frames=1000)
@@ -299,20 +329,20 @@ class TestTelemetry:
         sim = Simulation(uplink_bps=[UPLINK_BPS] * 4 + [later_bps] * 100, fps=10.0, frames=100)
         outcomes = sim.run(lambda _: FAST)
         assert statuses(outcomes) == {Status.OK: 100}
-        assert sim.device.telemetry._samples == pytest.approx(5, abs=1)  # in 10 s
-        assert sim.device.telemetry.last_uplink_bps == pytest.approx(later_bps, rel=0.05)
+        assert sim.seen.uplink_sample_count == pytest.approx(5, abs=1)  # in 10 s
+        assert sim.seen.uplink_bps[0] == pytest.approx(later_bps, rel=0.05)
 
     def test_an_uplink_in_use_is_not_probed(self) -> None:
         sim = Simulation(fps=10.0, frames=100)
         sim.run(lambda _: OFFLOAD)
-        assert sim.device.telemetry._samples == 1 + 100
+        assert sim.seen.uplink_sample_count == 1 + 100
 
     def test_fallbacks_and_late_frames_show_in_the_state(self) -> None:
         sim = Simulation(frames=30)
         sim.mec.reject = wire.RejectReason.BUSY
         sim.run(lambda _: OFFLOAD)
-        assert sim.device.telemetry._fallback_frac > 0.9
-        assert sim.device.telemetry._on_time_frac == 1.0
+        assert sim.states[-1].fallback_frac[0] > 0.9
+        assert sim.states[-1].on_time_frac[0] == 1.0
 
 
 class TestBadMec:
@@ -400,26 +430,16 @@ class TestBadMec:
         """Else a decision would rest on what it carried before, and its payload would be in the probe's sample."""
         slow_bps = UPLINK_BPS / 50
         sim = Simulation(uplink_bps=[UPLINK_BPS] * 3 + [slow_bps] * 100, fps=50.0, frames=300)
-        known, ages_s, was_up = [], [], True
-        take = sim.device._take
-
-        def watched() -> SystemState:
-            nonlocal was_up
-            state = take()
-            if state.link_up[0] and not was_up:
-                ages_s.append(state.uplink_age_s[0])
-            was_up = bool(state.link_up[0])
-            return state
-
-        sim.device._take = watched  # type: ignore[method-assign]
+        known: list[float] = []
 
         def outage(number: int) -> None:
             sim.mec.hung = 100 <= number < 180
-            if sim.device.telemetry._samples > len(known):
-                known.append(sim.device.telemetry.last_uplink_bps)
+            if sim.seen.uplink_sample_count > len(known):
+                known.append(sim.seen.uplink_bps[0])
 
         outcomes = sim.run(lambda number: OFFLOAD if number < 260 else FAST, outage)
         used = [outcome.frame for outcome in outcomes if outcome.frame > 180 and outcome.payload_bytes]
+        ages_s = [now.uplink_age_s[0] for last, now in itertools.pairwise(sim.states) if now.link_up > last.link_up]
         assert used
         assert ages_s
         assert sim.device.counts.link_downs >= 1
@@ -455,7 +475,7 @@ def test_whatever_happens_each_frame_has_exactly_one_outcome(
     for outcome in outcomes:
         assert outcome.latency_ms >= 0
         assert 0 <= outcome.score <= 1
-        on_time = outcome.status in (Status.OK, Status.FALLBACK)
+        on_time = outcome.status.on_time
         assert not on_time or outcome.latency_ms <= outcome.deadline_ms + 1e-3
-        assert (outcome.decision is None) == (outcome.status is Status.DROPPED)
+        assert (outcome.decision is not None) == outcome.status.has_decision
         assert all(getattr(outcome.breakdown_ms, f.name) >= 0 for f in dataclasses.fields(outcome.breakdown_ms))

@@ -16,7 +16,7 @@ from controller.controllers.base import Controller
 from controller.controllers.registry import CONTROLLER_NAMES
 from controller.records import Outcome, Status, SystemState
 from runtime.device.daemon import drive
-from runtime.device.fallback import LastMoment
+from runtime.device.fallback import FallbackReserve
 
 CONDITIONS = {
     "garments": {"device_slowdown": 100.0, "fps": 20.0, "deadline_s": 0.2},
@@ -147,30 +147,30 @@ def test_a_mec_that_was_busy_for_a_moment_is_asked_again(name: str, hiccup: Call
     assert all(asked[-40:])
 
 
-class TestLastMoment:
+class TestFallbackReserve:
     def test_a_reserve_is_the_margin_and_what_fallbacks_took_beyond_it(self) -> None:
-        moment = LastMoment(0.010)
-        planned = moment.reserve_s(10.0)
+        reserve = FallbackReserve(0.010)
+        planned = reserve.reserve_s(10.0)
         for _ in range(20):
-            moment.learn(took_s=0.110, slowdown=10.0, deadline_s=0.4)  # within the margin
-        assert moment.reserve_s(10.0) == planned
+            reserve.learn(took_s=0.110, slowdown=10.0, deadline_s=0.4)  # within the margin
+        assert reserve.reserve_s(10.0) == planned
         for _ in range(20):
-            moment.learn(took_s=0.150, slowdown=10.0, deadline_s=0.4)
-        assert moment.reserve_s(10.0) == pytest.approx(0.152, abs=1e-3)
+            reserve.learn(took_s=0.150, slowdown=10.0, deadline_s=0.4)
+        assert reserve.reserve_s(10.0) == pytest.approx(0.152, abs=1e-3)
 
     def test_one_that_could_not_even_begin_in_time_counts_as_well(self) -> None:
-        moment = LastMoment(0.010)
-        moment.missed(late_s=0.030, slowdown=1.0, deadline_s=0.4)
-        assert moment.reserve_s(1.0) == pytest.approx(LastMoment(0.010).reserve_s(1.0) + 0.5 * 0.0285)
+        reserve = FallbackReserve(0.010)
+        reserve.missed(late_s=0.030, slowdown=1.0, deadline_s=0.4)
+        assert reserve.reserve_s(1.0) == pytest.approx(FallbackReserve(0.010).reserve_s(1.0) + 0.5 * 0.0285)
 
     def test_a_hiccup_is_forgotten_and_never_takes_most_of_the_deadline(self) -> None:
-        moment = LastMoment(0.010)
-        planned = moment.reserve_s(1.0)
-        moment.learn(took_s=60.0, slowdown=1.0, deadline_s=0.2)
-        assert moment.reserve_s(1.0) == pytest.approx(planned + 0.05)
+        reserve = FallbackReserve(0.010)
+        planned = reserve.reserve_s(1.0)
+        reserve.learn(took_s=60.0, slowdown=1.0, deadline_s=0.2)
+        assert reserve.reserve_s(1.0) == pytest.approx(planned + 0.05)
         for _ in range(200):
-            moment.learn(took_s=0.010, slowdown=1.0, deadline_s=0.2)
-        assert moment.reserve_s(1.0) == pytest.approx(planned, abs=1e-3)
+            reserve.learn(took_s=0.010, slowdown=1.0, deadline_s=0.2)
+        assert reserve.reserve_s(1.0) == pytest.approx(planned, abs=1e-3)
 
 
 @pytest.mark.parametrize("slowdown", [30.0, 100.0])
@@ -184,7 +184,7 @@ def test_replies_just_before_the_deadline_leave_no_frame_late(slowdown: float) -
 
     def lingering(request, now_s):  # type: ignore[no-untyped-def]
         answer, at_s = infer(request, now_s)
-        captured_s = math.floor((now_s - sim.device._start_s) * 20.0) / 20.0 + sim.device._start_s
+        captured_s = math.floor((now_s - sim.device.start_s) * 20.0) / 20.0 + sim.device.start_s
         return answer, max(at_s, captured_s + sim.scenario.deadline_s - rng.uniform(0.010, 0.050) - 0.005)
 
     sim.mec._infer = lingering  # type: ignore[method-assign]

@@ -91,7 +91,7 @@ def test_nothing_is_absent_and_not_zero() -> None:
 
 def test_without_a_truth_there_is_no_score_but_everything_else() -> None:
     figures = summary_of(list(outcomes(200, truth=None))).figures()
-    assert figures["utility"] is figures["accuracy"] is figures["skipped_accuracy"] is None
+    assert figures["utility"] is figures["accuracy"] is figures["reused_accuracy"] is None
     assert figures["slo_attainment"] > 0
     assert figures["latency_ms"]["p50"] > 0
 

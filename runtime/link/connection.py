@@ -1,0 +1,276 @@
+"""One MEC as a device uses it: its session, its link, what was measured of both, and the requests in flight.
+
+Theory of operation. The device hands over a job with its payload (``offload``) and polls. ``poll`` takes in what
+arrived, lets the session's timer run, carries out what the session asks for, and returns what became of jobs: each job
+handed over comes back exactly once, as ``Replied``, as ``Lost``, or through ``release`` when the device gave up waiting
+for it. A job is opaque here. A reply to a released job still teaches the telemetry.
+
+The uplink is probed with a padded ping when the link comes up and again when nothing was sent for a while. A link that
+has come up counts as down (``is_up``) until its first probe has returned: what the uplink carried before the outage is
+no reason to load it again, and a payload sent ahead of the probe would distort its sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from controller import timeline as formulas
+from controller.costs import CostTable
+from runtime.link.link import Arrival, Clock, Connected, Link, Malformed
+from runtime.link.link_watch import Counts, LinkWatch
+from runtime.link.mec_telemetry import MecObservation, MecTelemetry, Sent
+from runtime.protocol import wire
+from runtime.protocol.device_session import (
+    Actions,
+    Answered,
+    DeviceSession,
+    Disconnect,
+    Echoed,
+    Expired,
+    LinkChanged,
+    LinkState,
+    PeerFault,
+    Reconnect,
+    Transmit,
+    Unanswered,
+)
+from runtime.protocol.wire import Buffer
+
+JobT = TypeVar("JobT")
+
+
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """What the MEC is to do: run the tail of a row on a payload."""
+
+    row: int  # in the device's cost table
+    space_row: int  # the same decision's number in the space that both sides agreed on
+    output_shape: tuple[int, ...]  # of the outputs that have to come back
+    payload: Buffer
+    budget_s: float  # until the device gives the answer up
+
+
+@dataclass(frozen=True, slots=True)
+class Replied(Generic[JobT]):
+    """A job's outputs came back; the durations add up to the time since it was handed over."""
+
+    job: JobT
+    outputs: Buffer
+    uplink_s: float
+    queue_s: float
+    tail_s: float
+    downlink_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lost(Generic[JobT]):
+    """A job will not be answered: rejected, or the link went down."""
+
+    job: JobT
+
+
+@dataclass(frozen=True, slots=True)
+class _InFlight(Generic[JobT]):
+    job: JobT
+    sent_s: float
+
+
+class MecConnection(Generic[JobT]):
+    """Owns everything that a device has to do with one MEC. Single-threaded; nothing here blocks but ``wait``."""
+
+    def __init__(
+        self,
+        endpoint: str,  # as the log names it
+        link: Link,
+        session: DeviceSession,
+        costs: CostTable,
+        *,
+        max_in_flight: int,
+        clock: Clock,
+        log: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._link, self._session, self._clock = link, session, clock
+        self._max_in_flight = max_in_flight
+        self._telemetry = MecTelemetry(costs, clock())
+        self._in_flight: dict[int, _InFlight[JobT]] = {}  # by request id
+        self._events: list[Replied[JobT] | Lost[JobT]] = []  # since the last poll
+        self._probing = False  # the link came up and its first probe has not returned
+        self._probe_s = -math.inf  # when the last probe was sent
+        self._overdue = False
+        self.counts = Counts()
+        self._watch = LinkWatch(endpoint, self.counts, link.trouble, log, clock())
+
+    # What the device may ask --------------------------------------------------------------------------------
+
+    @property
+    def is_greeting(self) -> bool:
+        """No MEC has welcomed or refused this device yet."""
+        return self._session.state is LinkState.WAITING
+
+    @property
+    def is_probing(self) -> bool:
+        """The link came up, and what its uplink carries is not known yet."""
+        return self._probing
+
+    @property
+    def is_up(self) -> bool:
+        """The link is up and its uplink was measured."""
+        return self._session.state is LinkState.UP and not self._probing
+
+    @property
+    def is_full(self) -> bool:
+        """No further job may be in flight."""
+        return len(self._in_flight) >= self._max_in_flight
+
+    @property
+    def takes_more(self) -> bool:
+        """An offload can be carried out now."""
+        return self.is_up and not self.is_full and self._telemetry.unanswered < formulas.MAX_UNANSWERED
+
+    @property
+    def is_overdue(self) -> bool:
+        """A job was not answered in time (``note_overdue``), and nothing was heard since."""
+        return self._overdue
+
+    @property
+    def in_flight(self) -> tuple[JobT, ...]:
+        """Jobs that wait for their reply, oldest first."""
+        return tuple(flight.job for flight in self._in_flight.values())
+
+    @property
+    def uplink_bps(self) -> float:
+        """The last sample of the uplink's bandwidth."""
+        return self._telemetry.last_uplink_bps
+
+    def observe(self, now_s: float) -> MecObservation:
+        """What a controller sees of this MEC now."""
+        return self._telemetry.observe(now_s, link_up=self.is_up, in_flight=len(self._in_flight))
+
+    # What the device may do ---------------------------------------------------------------------------------
+
+    def start(self, now_s: float) -> None:
+        """The first frame is captured at ``now_s``; shares of time in ``counts`` begin here."""
+        self._link.start(now_s)
+        self._watch.start(now_s)
+
+    def offload(self, job: JobT, offload: Offload, now_s: float) -> float | None:
+        """Send a job's request; only while ``is_up``. Returns how long its payload occupies the uplink, in seconds, or
+        None where the link does not know."""
+        request_id = self._session.next_id()
+        request = wire.infer_request(request_id, offload.space_row, offload.budget_s)
+        self._in_flight[request_id] = _InFlight(job, now_s)
+        self._session.request(request, offload.output_shape, now_s)
+        self._telemetry.on_sent(request_id, Sent(now_s, len(offload.payload), offload.row))
+        return self._link.send(request, offload.payload)
+
+    def release(self, job: JobT) -> None:
+        """The device does not wait for this job any more."""
+        self._in_flight = {key: flight for key, flight in self._in_flight.items() if flight.job is not job}
+
+    def note_overdue(self) -> None:
+        """A job was not answered in time."""
+        self._overdue = True
+
+    def probe_if_stale(self, now_s: float) -> None:
+        """Measure an uplink that carried nothing for long. Else a device that computes locally because of one bad
+        sample never learns that it could offload again."""
+        asked_s = max(self._telemetry.sample_s, self._probe_s)
+        if self.is_up and not self._telemetry.unanswered and now_s - asked_s >= formulas.SAMPLE_AGE_S:
+            self._probe(int(formulas.probe_bytes(self.uplink_bps)), now_s)
+
+    def poll(self) -> list[Replied[JobT] | Lost[JobT]]:
+        """Take in what arrived and do what is due; never blocks. Returns what became of jobs since the last call."""
+        for event in self._link.receive():
+            if isinstance(event, Arrival):
+                self._act(self._session.receive(event.message, event.buffer, event.at_s), event.at_s)
+            elif isinstance(event, Malformed):
+                self._act(self._session.malformed(event.error, self._clock()))
+            elif isinstance(event, Connected):
+                self._session.connected(self._clock())
+            else:
+                self._act(self._session.unsendable(self._clock()))
+        now_s = self._clock()
+        if now_s >= self._session.next_tick_s:
+            self._act(self._session.tick(now_s))
+        self._watch.report(now_s)
+        events, self._events = self._events, []
+        return events
+
+    def wait(self, until_s: float) -> None:
+        """Return at that time, or earlier when ``poll`` may have something to do."""
+        self._link.wait(min(until_s, self._session.next_tick_s))
+
+    def close(self) -> None:
+        """Say good-bye and leave; may be called twice. Jobs in flight stay the device's to release."""
+        self._watch.finish(self._clock())
+        self._act(self._session.close())
+        self._link.close()
+
+    # What the session asks for ------------------------------------------------------------------------------
+
+    def _act(self, actions: Actions, at_s: float | None = None) -> None:
+        """Carry out actions; ``at_s`` is when the message that led to them arrived."""
+        for action in actions:
+            match action:
+                case Transmit():
+                    self._link.send(action.message, action.buffer)
+                case Answered():
+                    self._replied(action, self._clock() if at_s is None else at_s)
+                case Unanswered():
+                    self._lost(action, self._clock() if at_s is None else at_s)
+                case Echoed():
+                    self._echoed(action)
+                case LinkChanged():
+                    self._link_changed(action)
+                case PeerFault():
+                    self._watch.on_fault(str(action.error))
+                case Reconnect():
+                    self.counts.reconnects += 1
+                    self._link.connect()
+                case Disconnect():
+                    self._link.disconnect()
+
+    def _replied(self, action: Answered, at_s: float) -> None:
+        reply, self._overdue = action.reply, False
+        self._telemetry.on_reply(reply, at_s)
+        flight = self._in_flight.pop(reply.request_id, None)
+        if flight is None:
+            return  # the job was released
+        elapsed_s, mec_s = self._clock() - flight.sent_s, (reply.queue_ms + reply.mec_ms) / 1e3
+        downlink_s = min(self._telemetry.rtt_s / 2, max(elapsed_s - mec_s, 0.0))
+        uplink_s = max(elapsed_s - mec_s - downlink_s, 0.0)
+        durations_s = (uplink_s, reply.queue_ms / 1e3, reply.mec_ms / 1e3, downlink_s)
+        self._events.append(Replied(flight.job, action.outputs, *durations_s))
+
+    def _lost(self, action: Unanswered, at_s: float) -> None:
+        if isinstance(action, Expired):
+            (request_id,), self._overdue = action.request_ids, False
+            self._telemetry.on_expired(request_id, action.queue_s, at_s)
+        self._telemetry.on_unanswered(action.request_ids)
+        for request_id in action.request_ids:
+            if (flight := self._in_flight.pop(request_id, None)) is not None:
+                self._events.append(Lost(flight.job))
+
+    def _echoed(self, action: Echoed) -> None:
+        """The first bare echo of a link that came up calls for the probe: a sample needs the round trip, and by then
+        everything sent before has arrived or is lost. A later bare echo while probing means that the probe was lost,
+        for order is kept."""
+        now_s, self._overdue = self._clock(), False
+        self._telemetry.on_echo(action.padding_bytes, action.elapsed_s, now_s)
+        if action.padding_bytes:
+            self._probing = False
+        elif self._probing and now_s - action.elapsed_s > self._probe_s:
+            self._probe(formulas.PROBE_BYTES, now_s)
+
+    def _probe(self, padding_bytes: int, now_s: float) -> None:
+        self._probe_s = now_s
+        self._act(self._session.probe(padding_bytes, now_s))
+
+    def _link_changed(self, action: LinkChanged) -> None:
+        self._watch.on_change(action.state, action.why, self._clock())
+        self._probing, self._probe_s, self._overdue = action.state is LinkState.UP, -math.inf, False
+        if self._probing:
+            self._telemetry.on_welcome(self._session.mec_slowdown)

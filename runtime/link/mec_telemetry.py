@@ -1,0 +1,157 @@
+"""What a device knows of one MEC and of the uplink to it: bandwidth, round trip, queue and slowdown.
+
+Everything here was measured by the device, or sent by the MEC as a duration. Nothing reads a trace, a scenario's load
+or another machine's clock. The formulas are those of ``controller.timeline``, which the twin uses too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from controller import timeline as formulas
+from controller.costs import CostTable
+from controller.predict.uplink import FLOOR_BPS
+from controller.records import UPLINK_HISTORY
+from runtime.protocol.wire import InferReply
+
+#: The smallest round trip of this many pings counts: ten seconds of heartbeats.
+_ROUND_TRIPS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class MecObservation:
+    """The part of a SystemState that concerns one MEC; its fields have the names and units of the state's."""
+
+    link_up: bool
+    in_flight: int
+    uplink_bps: tuple[float, ...]  # newest first, ``UPLINK_HISTORY`` values
+    uplink_sample_count: int
+    uplink_age_s: float
+    uplink_backlog_bytes: float
+    rtt_s: float
+    mec_queue_s: float
+    mec_queue_mean_s: float
+    mec_slowdown: float
+    mec_age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A payload that was handed to the link."""
+
+    at_s: float
+    payload_bytes: int
+    row: int
+
+
+class MecTelemetry:
+    """Owns the smoothed estimates of one MEC, and the payloads that are not known to have arrived there."""
+
+    def __init__(self, costs: CostTable, now_s: float) -> None:
+        self._costs = costs
+        self._slowdown = self._announced = 1.0
+        self._round_trips_s: deque[float] = deque(maxlen=_ROUND_TRIPS)
+        self._uplink_bps: deque[float] = deque(maxlen=UPLINK_HISTORY)
+        self._samples = 0
+        self.sample_s = now_s  # time of the newest uplink sample
+        self._reply_s = now_s
+        self._queue_s: deque[float] = deque([0.0] * UPLINK_HISTORY, UPLINK_HISTORY)
+        self._crossing: dict[int, Sent] = {}  # request id -> payload, in the order of sending
+        self._crossed_s = -math.inf  # when the last payload that is known to have arrived did so
+
+    def on_welcome(self, mec_slowdown: float) -> None:
+        """The MEC announced its slowdown."""
+        self._slowdown = self._announced = mec_slowdown
+
+    def on_sent(self, request_id: int, sent: Sent) -> None:
+        self._crossing[request_id] = sent
+
+    def on_reply(self, reply: InferReply, now_s: float) -> None:
+        """Learn from a reply, whatever became of its frame."""
+        tail_s, old = reply.mec_ms / 1e3, self._slowdown_now(now_s)
+        sent = self._arrived(reply.request_id, reply.queue_ms / 1e3, tail_s, now_s)
+        if sent is not None and (profiled_s := self._costs.mec_s[sent.row]) > 0:
+            self._slowdown = old + formulas.SLOWDOWN_ALPHA * (tail_s / float(profiled_s) - old)
+
+    def on_expired(self, request_id: int, queue_s: float, now_s: float) -> None:
+        """Learn from a request that waited too long at the MEC; else a device would go on to ask an overloaded one."""
+        self._arrived(request_id, queue_s, 0.0, now_s)
+
+    def on_echo(self, padding_bytes: int, elapsed_s: float, now_s: float) -> None:
+        """A bare ping measures the round trip, a padded one samples the uplink."""
+        if not padding_bytes:
+            self._round_trips_s.append(elapsed_s)
+        else:
+            self._sample_uplink(Sent(now_s - elapsed_s, padding_bytes, -1), 0.0, now_s)
+            self._queue_s.append(self._queue_s[-1])  # an echo says nothing about the queue
+
+    def on_unanswered(self, request_ids: tuple[int, ...]) -> None:
+        """Lost or rejected: these payloads are not on their way any more."""
+        for request_id in request_ids:
+            self._crossing.pop(request_id, None)
+
+    @property
+    def rtt_s(self) -> float:
+        """Smallest recent round trip without payload; 0 before the first."""
+        return min(self._round_trips_s, default=0.0)
+
+    @property
+    def last_uplink_bps(self) -> float:
+        return self._uplink_bps[0] if self._uplink_bps else FLOOR_BPS
+
+    @property
+    def unanswered(self) -> int:
+        """Number of payloads that may still be on their way, whatever became of their frames."""
+        return len(self._crossing)
+
+    def observe(self, now_s: float, *, link_up: bool, in_flight: int) -> MecObservation:
+        """What a controller sees of this MEC now."""
+        reply_age_s = now_s - self._reply_s
+        believed = float(formulas.believed_frac(reply_age_s))
+        known = tuple(self._uplink_bps) or (FLOOR_BPS,)
+        return MecObservation(
+            link_up=link_up,
+            in_flight=in_flight,
+            uplink_bps=known + known[-1:] * (UPLINK_HISTORY - len(known)),
+            uplink_sample_count=self._samples,
+            uplink_age_s=now_s - self.sample_s,
+            uplink_backlog_bytes=float(sum(sent.payload_bytes for sent in self._crossing.values())),
+            rtt_s=self.rtt_s,
+            mec_queue_s=self._queue_s[-1] * believed,
+            mec_queue_mean_s=sum(self._queue_s) / UPLINK_HISTORY * believed,
+            mec_slowdown=self._slowdown_now(now_s),
+            mec_age_s=reply_age_s,
+        )
+
+    def _slowdown_now(self, now_s: float) -> float:
+        believed = formulas.believed_frac(now_s - self._reply_s)
+        return float(formulas.slowdown_now(self._slowdown, self._announced, believed))
+
+    def _arrived(self, request_id: int, queue_s: float, tail_s: float, now_s: float) -> Sent | None:
+        """The MEC reported on a payload. Returns the payload, or None if it was known to have arrived before."""
+        sent = self._take_crossed(request_id)
+        if sent is not None:
+            self._sample_uplink(sent, queue_s + tail_s, now_s)
+            self._queue_s.append(queue_s)
+            self._reply_s = now_s
+        return sent
+
+    def _take_crossed(self, request_id: int) -> Sent | None:
+        """Payloads arrive in the order of sending: with this one, those before it have arrived too."""
+        sent = self._crossing.pop(request_id, None)
+        for older in [other for other in self._crossing if other < request_id]:
+            del self._crossing[older]
+        return sent
+
+    def _sample_uplink(self, sent: Sent, mec_s: float, now_s: float) -> None:
+        began_s = max(sent.at_s, self._crossed_s)
+        terms = np.array([[sent.payload_bytes], [now_s - began_s], [mec_s], [self.rtt_s]], dtype=np.float64)
+        sample = formulas.uplink_sample_bps(*terms)
+        self._uplink_bps.appendleft(float(sample[0]))
+        self._samples += 1
+        self.sample_s = now_s
+        self._crossed_s = max(self._crossed_s, now_s - mec_s - self.rtt_s)

@@ -1,0 +1,57 @@
+"""The shortcuts of one device, asked in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from controller.reuse import Answers, PastAnswer, Reuse, in_time
+from runtime.shortcuts.base import Context, Shortcut
+from runtime.sources.frames import Frame
+from runtime.workloads.types import Image
+
+
+class Chain:
+    """Owns the answers that may stand again. The first member that answers a frame counts.
+
+    An answer that would stand only after the frame's deadline is not taken.
+    """
+
+    def __init__(self, members: Sequence[Shortcut], deadline_s: float, picture: Callable[[int], Image]) -> None:
+        """``picture`` gives the picture of a sample, by ``Frame.source_index``."""
+        self._members, self._deadline_s, self._picture = members, deadline_s, picture
+        self._blind = [member for member in members if not member.needs_picture]
+        self._seeing = [member for member in members if member.needs_picture]
+        self._answers = Answers()
+
+    @property
+    def needs_pictures(self) -> bool:
+        """Whether ``before_decision`` has anyone to ask."""
+        return bool(self._seeing)
+
+    def at_capture(self, frame: Frame, now_s: float) -> Reuse | None:
+        """Ask those that need no picture; for a frame that was captured just now, or still waits."""
+        return self._ask(self._blind, frame, now_s)
+
+    def before_decision(self, frame: Frame, now_s: float) -> Reuse | None:
+        """Ask those that need the picture."""
+        return self._ask(self._seeing, frame, now_s)
+
+    def decided(self, frame: int, stride: int) -> None:
+        """See ``Shortcut.decided``."""
+        for member in self._members:
+            member.decided(frame, stride)
+
+    def answered(self, answer: PastAnswer) -> None:
+        """See ``Shortcut.answered``."""
+        self._answers.add(answer)
+        for member in self._members:
+            member.answered(answer)
+
+    def _ask(self, members: Sequence[Shortcut], frame: Frame, now_s: float) -> Reuse | None:
+        context = Context(now_s, self._answers, partial(self._picture, frame.source_index))
+        for member in members:
+            reuse = member.try_answer(frame, context)
+            if reuse is not None and in_time(reuse.latency_s(frame.captured_s), self._deadline_s):
+                return reuse
+        return None
