@@ -1,263 +1,150 @@
-"""The front door: which sub-command was asked for, and how does its end reach the user?
+"""mecpilot from Python: decide, frame by frame, how an inference runs between a device and a MEC server.
 
-Sub-commands are imported when they are called, so that ``mecpilot device`` never loads the training stack. Errors
-are one line on stderr: exit code 2 for what the user asked, 1 for what failed, 70 for a bug. Whatever the standard
-streams are (closed, full, a reader that went away), a command ends with a line or quietly, never with a traceback.
-``MECPILOT_DEBUG=1`` shows the traceback of any error that is not a user's.
+    import mecpilot
+
+    bundle = mecpilot.open_bundle("campus")                        # models, decisions, recorded answers
+    controller = mecpilot.make_controller("greedy", bundle=bundle)  # what decides
+    env = mecpilot.make_env(bundle)                                # the same decisions as a Gymnasium environment
+
+A name is loaded when it is first used, so importing this module never loads torch. Where Gymnasium is installed, the
+import registers ``mecpilot/Campus-v0`` and ``mecpilot/Garments-v0``. docs/python.md shows the whole API on one page.
+``python -m mecpilot`` is the command line; it lives in ``runtime.cli.main``.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
-import io
 import os
 import sys
-import threading
 
-TYPE_CHECKING = False  # as typing's: that module costs milliseconds before signals are handled
+TYPE_CHECKING = False  # instead of typing's: importing typing costs milliseconds before signals are handled
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from typing import Any
 
-#: name -> (module, attribute, one line of help). The attribute is a typer function or a typer app.
-COMMANDS = {
-    "models": ("runtime.cli.models", "app", "list, train and show the models of a bundle"),
-    "profile": ("runtime.cli.profile", "profile", "measure segments here, fit regressions"),
-    "train": ("agents.cli.train", "train", "train a PPO policy on the twin (or --live)"),
-    "export": ("agents.cli.train", "export", "freeze a trained policy into one file"),
-    "tune": ("agents.cli.evaluate", "tune", "tune every classical controller on training traces"),
-    "evaluate": ("agents.cli.evaluate", "evaluate", "compare controllers on the twin or --live"),
-    "mec": ("runtime.cli.mec", "mec", "serve tail segments"),
-    "device": ("runtime.cli.device", "device", "answer frames, deciding each one"),
+    from agents.compare.evaluation import compare
+    from agents.compare.sb3 import Sb3Controller, load_agent
+    from controller.controllers.base import Controller
+    from controller.errors import FailureError, MecpilotError, UsageError
+    from controller.records import Decision, Outcome, Status, SystemState
+    from controller.scenario import Scenario, ScenarioRange
+    from envs.env import make_env
+    from runtime.bundles.bundle import Bundle, open_bundle
+    from runtime.cli.main import console as console
+    from runtime.cli.main import main as main
+    from runtime.device.controllers import make_controller, open_costs
+    from runtime.device.device import Device
+    from runtime.files.policy_file import load_policy
+    from runtime.mec.records import RequestRecord
+    from runtime.mec.server import MecServer
+    from runtime.observe.sinks import Sink
+    from runtime.version import VERSION as __version__
+    from runtime.workloads.base import Workload
+    from runtime.workloads.classifier import Classifier
+    from runtime.workloads.registry import get_workload, register_workload
+
+__all__ = [
+    "Bundle",
+    "Classifier",
+    "Controller",
+    "Decision",
+    "Device",
+    "FailureError",
+    "MecServer",
+    "MecpilotError",
+    "Outcome",
+    "RequestRecord",
+    "Sb3Controller",
+    "Scenario",
+    "ScenarioRange",
+    "Sink",
+    "Status",
+    "SystemState",
+    "UsageError",
+    "Workload",
+    "__version__",
+    "compare",
+    "get_workload",
+    "load_agent",
+    "load_policy",
+    "make_controller",
+    "make_env",
+    "open_bundle",
+    "open_costs",
+    "register_workload",
+]
+
+#: Where each name is defined.
+_MODULES = {
+    "agents.compare.evaluation": ("compare",),
+    "agents.compare.sb3": ("Sb3Controller", "load_agent"),
+    "controller.controllers.base": ("Controller",),
+    "controller.errors": ("FailureError", "MecpilotError", "UsageError"),
+    "controller.records": ("Decision", "Outcome", "Status", "SystemState"),
+    "controller.scenario": ("Scenario", "ScenarioRange"),
+    "envs.env": ("make_env",),
+    "runtime.bundles.bundle": ("Bundle", "open_bundle"),
+    "runtime.cli.main": ("console", "main"),
+    "runtime.device.controllers": ("make_controller", "open_costs"),
+    "runtime.device.device": ("Device",),
+    "runtime.files.policy_file": ("load_policy",),
+    "runtime.mec.records": ("RequestRecord",),
+    "runtime.mec.server": ("MecServer",),
+    "runtime.observe.sinks": ("Sink",),
+    "runtime.workloads.base": ("Workload",),
+    "runtime.workloads.classifier": ("Classifier",),
+    "runtime.workloads.registry": ("get_workload", "register_workload"),
 }
-VERSION = "0.1.0"
-OUR_PACKAGES = ("controller", "runtime", "envs", "agents")
-TRAINING_PACKAGES = ("gymnasium", "stable_baselines3", "tensorboard", "matplotlib")
-BUG = 70  # EX_SOFTWARE of sysexits.h
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_PACKAGES = ("controller", "runtime", "envs", "agents")
 
 
-class _ReaderGone(Exception):
-    """Standard output is a pipe that nobody reads any more. Not an OSError, which typer would end by itself."""
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name == "__version__":
+        value = importlib.import_module("runtime.version").VERSION
+    elif name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    else:
+        raise AttributeError(f"module 'mecpilot' has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
 
-def _help() -> str:
-    rows = "\n".join(f"  {name:<10}{text}" for name, (_, _, text) in COMMANDS.items())
-    return (
-        "mecpilot: decides, frame by frame, how each inference runs between a device and a MEC\n\n"
-        f"usage: mecpilot COMMAND [OPTIONS]\n\n{rows}\n\n"
-        "`mecpilot COMMAND --help` lists the options of a command; `mecpilot --version` prints the version."
-    )
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
-def _load(name: str) -> Any:
-    """The click command behind a sub-command."""
-    import typer
+def _shadowed() -> str:
+    """An error text if another package hides one of mecpilot's, for example a folder ``envs`` of the user; else ""."""
+    from importlib.util import find_spec
 
-    module_name, attribute, _ = COMMANDS[name]
-    target = getattr(importlib.import_module(module_name), attribute)
-    if isinstance(target, typer.Typer):
-        for info in target.registered_commands:
-            info.callback = _checked(info.callback)
-        return typer.main.get_command(target)
-    app = typer.Typer(add_completion=False)
-    app.command(name)(_checked(target))
-    return typer.main.get_command(app)
-
-
-def _checked(command: Any) -> Callable[..., Any]:
-    """A command whose numbers are checked before it begins."""
-    from runtime.cli.option_checks import check_numbers
-
-    original = getattr(command, "__mecpilot_command__", command)
-
-    @functools.wraps(original)
-    def checked(**options: Any) -> Any:
-        check_numbers(options)
-        try:
-            return original(**options)
-        except BrokenPipeError as error:
-            raise _ReaderGone from error
-
-    checked.__mecpilot_command__ = original  # type: ignore[attr-defined]
-    return checked
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help())
-        return 0 if arguments else 2
-    if arguments[0] in ("-v", "-V", "--version", "version"):
-        print(f"mecpilot {VERSION}")
-        return 0
-    name, rest = arguments[0], arguments[1:]
-    if name not in COMMANDS:
-        return _complain(_unknown(name), 2)
-    return _run(name, rest)
-
-
-def _unknown(name: str) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else f"; expected one of: {', '.join(COMMANDS)}"
-    return f"unknown command {name!r}{hint}"
-
-
-def _run(name: str, arguments: list[str]) -> int:
-    try:
-        result = _load(name).main(arguments, prog_name=f"mecpilot {name}", standalone_mode=False)
-    except (_ReaderGone, BrokenPipeError):
-        return 0  # `mecpilot ... | head`: nothing is left to say
-    except KeyboardInterrupt:
-        result = 130
-    except Exception as error:  # noqa: BLE001 - the outermost border: everything ends in one line
-        return _end_of(error, name)
-    if result == 130:  # how typer returns Ctrl-C
-        return _complain("interrupted", 130)
-    return result if isinstance(result, int) else 0
-
-
-def _end_of(error: Exception, name: str) -> int:
-    """One line for an exception, and the exit code."""
-    from typer.exceptions import Abort, Exit, TyperException
-
-    from controller.errors import MecpilotError
-
-    if isinstance(error, MecpilotError):
-        return _complain(str(error), error.exit_code)
-    if isinstance(error, TyperException):
-        text = error.format_message().strip() or "a command is missing"
-        return _complain(f"{text.rstrip('.')}; see `mecpilot {name} --help`", error.exit_code)
-    if isinstance(error, Exit):
-        return error.exit_code
-    if isinstance(error, Abort):
-        return _complain("interrupted", 130)
-    if os.environ.get("MECPILOT_DEBUG"):
-        import traceback
-
-        traceback.print_exception(error)
-    if text := _machine_fault(error, name):
-        return _complain(text, 1)
-    return _complain(_bug(error), BUG)
-
-
-def _machine_fault(error: Exception, name: str) -> str:
-    """What the machine or its installation lacks; nothing when the error is a bug of ours."""
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in OUR_PACKAGES:
-        package = (error.name or "").split(".")[0]
-        extra = "[train]" if package in TRAINING_PACKAGES else ""
-        return f"{name} needs the package {package}; run: pip install 'mecpilot{extra}'"
-    if isinstance(error, ImportError) and "shared object" in str(error):
-        return f"{name} cannot load a library ({error}); expected enough memory, and packages that are whole"
-    if isinstance(error, OSError):
-        return f"{error.filename or 'input or output failed'}: {error.strerror or error}"
-    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "Insufficient memory" in str(error):
-        return f"{name} needs more memory than there is; use smaller numbers, or a larger machine"
-    if isinstance(error, RecursionError):
-        return "the input is nested too deeply"
-    if isinstance(error, UnicodeError):
-        return f"text that cannot be encoded or decoded ({error}); set LC_ALL=C.UTF-8, or check the input"
+    here = os.path.dirname(os.path.realpath(__file__))
+    for package in _PACKAGES:
+        spec = find_spec(package)
+        found = list(spec.submodule_search_locations or [str(spec.origin)]) if spec else []
+        if os.path.join(here, package) not in [os.path.realpath(place) for place in found]:
+            where = found[0] if found else "nothing"
+            return (
+                f"mecpilot needs its own package {package!r} in {here}, but Python finds {where}; "
+                "rename that folder, or start Python in another one"
+            )
     return ""
 
 
-def _bug(error: Exception) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = "" if trace is None else f" at {os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
-    return (
-        f"a bug in mecpilot: {type(error).__name__}: {error}{where}; please report it with the traceback, "
-        "which the same command prints with MECPILOT_DEBUG=1"
-    )
-
-
-def _complain(text: str, exit_code: int) -> int:
-    if sys.stderr is not None:
-        try:
-            print(f"mecpilot: {' '.join(text.split())}", file=sys.stderr, flush=True)
-        except OSError:
-            _discard(sys.stderr)
-    return exit_code
-
-
-def _open_missing_streams() -> None:
-    """A closed stdin, stdout or stderr becomes /dev/null. Otherwise the next file that is opened takes its number, and
-    what a library prints goes into that file."""
-    for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            opened = os.open(os.devnull, mode)
-            if opened != descriptor:
-                os.dup2(opened, descriptor)
-                os.close(opened)
-    if sys.stdout is None:
-        sys.stdout = os.fdopen(1, "w", closefd=False)
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(2, "w", closefd=False)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # LC_ALL=C, or a file name that is no text
-
-
-def _flush(exit_code: int) -> int:
-    """Write what is buffered now: when the interpreter does it, an error is a traceback."""
+def _register_environments() -> None:
+    """Register the Gymnasium ids. Without Gymnasium, the rest of mecpilot works all the same."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _discard(sys.stdout)
-    except OSError as error:
-        _discard(sys.stdout)
-        exit_code = _complain(f"cannot write standard output: {error.strerror}", exit_code or 1)
-    try:
-        sys.stderr.flush()
-    except OSError:
-        _discard(sys.stderr)
-    return exit_code
-
-
-def _discard(stream: Any) -> None:
-    """What is left in its buffer, and all that follows, goes nowhere."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, stream.fileno())
-    os.close(devnull)
-
-
-def _thread_failed(failed: Any) -> None:
-    if os.environ.get("MECPILOT_DEBUG"):
-        threading.__excepthook__(failed)
-    if isinstance(failed.exc_value, Exception):
-        _complain(_bug(failed.exc_value), BUG)
-
-
-def console() -> None:
-    """Entry point of the console script."""
-    from runtime.cli import signals
-
-    signals.end_on_signals()
-    threading.excepthook = _thread_failed
-    _open_missing_streams()
-    exit_code = 1
-    try:
-        exit_code = main()
-    except BrokenPipeError:
-        exit_code = 0
-    except OSError as error:  # what `--help` prints, with PYTHONUNBUFFERED=1, on a full disk
-        _discard(sys.stdout)
-        exit_code = _complain(f"cannot write standard output: {error.strerror}", 1)
-    except KeyboardInterrupt:
-        exit_code = _complain("interrupted", 130)
-    except SystemExit as end:
-        exit_code = end.code if isinstance(end.code, int) else 1
-    signals.exit_at_once_on_signals(exit_code)
-    exit_code = _flush(exit_code)
-    if any(thread.name == "source" for thread in threading.enumerate()):
-        os._exit(exit_code)  # a reader of a source that hangs in a library would abort the interpreter's own end
-    sys.exit(exit_code)
+        importlib.import_module("envs")
+    except ModuleNotFoundError as error:
+        if error.name != "gymnasium":
+            raise
 
 
 if __name__ == "__main__":
-    console()
+    if _problem := _shadowed():
+        sys.exit(f"mecpilot: {_problem}")
+    __getattr__("console")()
+elif _problem := _shadowed():
+    raise ImportError(_problem)
+else:
+    _register_environments()

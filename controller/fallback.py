@@ -29,6 +29,7 @@ import numpy as np
 from controller.costs import CostTable
 from controller.predict.expectation import skipped_score
 from controller.records import Bools, Floats, Ints, SystemState
+from controller.scenario import QUEUE_LIMIT
 from controller.utility import Utility
 
 #: Reserve on the predicted device time: 2.6 standard deviations of its noise.
@@ -71,7 +72,7 @@ class FrameTiming(NamedTuple):
 class LocalFallback:
     """Chooses the device's own answers. Stateless."""
 
-    def __init__(self, costs: CostTable, utility: Utility, queue_limit: int = 2) -> None:
+    def __init__(self, costs: CostTable, utility: Utility, queue_limit: int = QUEUE_LIMIT) -> None:
         self._costs, self._utility, self._queue_limit = costs, utility, queue_limit
         self._rows, self._plain = np.flatnonzero(costs.space.device_only), costs.local_frontier
         self._place = np.full(len(costs), -1)  # index of a row among the device-only ones

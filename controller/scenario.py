@@ -22,6 +22,10 @@ LOAD_STEP_S = 1.0
 MAX_LOAD_FRAC = 0.95
 #: Loads of a longer episode stay what they were after a day.
 MAX_LOAD_STEPS = 86_400
+#: Frames that may wait on a device, and requests that may wait for the MEC's reply, unless something else is set.
+QUEUE_LIMIT = 2
+MAX_IN_FLIGHT = 4
+MAX_COUNT = 1_000  # of either
 #: Standard deviation of a device's log time around the profiled time.
 HEAD_NOISE_FRAC = 0.03
 
@@ -64,7 +68,7 @@ _SCENARIO_LIMITS = {
     "seed": _NOT_NEGATIVE,
 }
 #: Counts of a range and their upper bounds. The twin allocates memory for each.
-_RANGE_COUNTS = {"frames": 10_000_000, "queue_limit": 1_000, "max_in_flight": 1_000}
+_RANGE_COUNTS = {"frames": 10_000_000, "queue_limit": MAX_COUNT, "max_in_flight": MAX_COUNT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +119,8 @@ class ScenarioRange:
     rtt_s: tuple[float, float] = (0.002, 0.02)
     uplink_share_frac: tuple[float, float] = (0.01, 0.2)
     frames: int = 300
-    queue_limit: int = 2  # frames that may wait; the oldest is dropped when one more arrives
-    max_in_flight: int = 4  # requests that may wait for the MEC at a time
+    queue_limit: int = QUEUE_LIMIT  # frames that may wait; the oldest is dropped when one more arrives
+    max_in_flight: int = MAX_IN_FLIGHT  # requests that may wait for the MEC at a time
     utility: Utility = field(default_factory=Utility)
 
     def __post_init__(self) -> None:

@@ -1,11 +1,11 @@
-"""The Gymnasium environment: one device, one decision per step, on the twin or on real processes."""
+"""The Gymnasium environment: one device, one decision per step, in the twin or with real processes."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium
 import numpy as np
@@ -18,16 +18,19 @@ from controller.errors import UsageError
 from controller.features.fast import Features
 from controller.features.schema import FEATURE_SCHEMA
 from controller.predict.uplink import TraceBank
-from controller.records import SystemState
+from controller.records import Decision, SystemState
 from controller.scenario import Scenario, ScenarioRange
 from envs.backend import Backend, TwinBackend
 from envs.twin.twin import Reward, Twin
+
+if TYPE_CHECKING:
+    from runtime.bundles.bundle import Bundle
 
 Observation = dict[str, NDArray[np.float32]]
 
 
 def observation_space(candidates: int) -> spaces.Dict:
-    """Boxes of the feature schema: the same table that the observations are made from."""
+    """The space of observations for a table of `candidates` decisions, from the feature schema."""
     low, high = FEATURE_SCHEMA.low, FEATURE_SCHEMA.high
     return spaces.Dict(
         {
@@ -42,15 +45,17 @@ class MecpilotEnv(gymnasium.Env[Observation, np.int64]):
     ## Description
 
     A device must answer every frame of a camera before a deadline. Before each frame it decides how the inference
-    runs: which model, at which resolution, up to which exit branch, how many stages on the device before the rest
-    is sent to the MEC, with which payload codec, and (of a stream) how many of the next frames are not run at all. The uplink changes from second to second and is only seen by
-    sending, the MEC serves others too, frames that wait too long are dropped, and a frame whose answer does not come
-    in time is answered by a local fallback. docs/architecture.md has the timeline of one frame.
+    runs: which model, at which resolution, up to which exit branch, how many stages run on the device before the rest
+    is sent to the MEC (a server at the base station), with which payload codec, and, for a video, how many of the next
+    frames are skipped. The uplink changes every second and can only be measured by sending. The MEC serves other
+    devices too. A frame that waits too long is dropped. A frame whose reply is late is answered by a local fallback.
+    docs/architecture.md has the timeline of one frame.
 
     ## Action Space
 
-    `Discrete(C)`: the row of the table of candidate decisions (`env.unwrapped.backend.costs`). Every action is legal.
-    `envs.wrappers.FactoredActions` offers the same as a `MultiDiscrete` over the fields of a decision.
+    `Discrete(C)`: a row of the table of candidate decisions, `env.unwrapped.backend.costs`. Every action is legal.
+    `env.unwrapped.decision(action)` is the action as a `Decision`. `envs.wrappers.FactoredActions` offers the same
+    table as a `MultiDiscrete` over the fields of a decision.
 
     ## Observation Space
 
@@ -59,31 +64,33 @@ class MecpilotEnv(gymnasium.Env[Observation, np.int64]):
     | key | shape | what |
     |---|---|---|
     | `context` | `(D,)` | the moment: bandwidth history and its spread, age of the last sample, backlog, frames in flight and waiting, slowdowns, MEC queue, round trip, deadline, last outcomes |
-    | `candidates` | `(C * F,)` | the candidates row by row, `F` features each: accuracy, device time, payload, MEC time, energy, and the slack to the deadline under five bandwidth estimates |
+    | `candidates` | `(C * F,)` | the candidates row by row, `F` features each: accuracy, device time, payload, MEC time, energy, and the slack to the deadline under four bandwidth estimates |
 
     ## Rewards
 
-    The utility of the decided frame, of those with a reused answer and of those dropped before the next decision
-    (`controller.utility`):
-    score if on time, minus weighted energy, minus a penalty per drop. With `reward="expected"` the table's accuracy
-    stands in for the recorded score. Live, it is the utility of all frames whose outcome came since the last step.
+    The utility (`controller.utility`) of the decided frame, of the frames with a reused answer, and of the frames
+    dropped before the next decision: score if on time, minus weighted energy, minus a penalty per dropped frame. With
+    `reward="expected"` the table's accuracy replaces the recorded score. With `live=True` it is the utility of all
+    frames that ended since the last step.
 
     ## Starting State
 
-    A scenario drawn from the range with the environment's generator, or `options={"scenario": Scenario(...)}`.
+    A scenario drawn from the range, or the one in `reset(options={"scenario": Scenario(...)})`.
 
     ## Episode Termination
 
-    Truncation when the scenario's frames are over. There is no terminal state, so nothing terminates.
+    Truncation after the scenario's last frame. There is no terminal state.
 
     ## Information
 
-    Raw terms of the step: `status`, `latency_s`, `score`, `accuracy`, `energy_j`, `payload_bytes`, `utility`,
-    `dropped`, `breakdown_s`, `frame`, `source_index`; live, `outcomes` has them for every frame that ended.
+    Raw terms of the step: `frame`, `source_index`, `status`, `latency_s`, `score`, `accuracy`, `energy_j`,
+    `payload_bytes`, `utility`, `reused`, `reused_score`, `dropped`, `breakdown_s`. With `live=True`, `outcomes` has
+    one entry per frame that ended since the last step.
 
     ## Arguments
 
-    `gymnasium.make("mecpilot/Inference-v0", workload="garments", backend="twin")`; see `make_env`.
+    `gymnasium.make("mecpilot/Campus-v0", live=False)`; `make_env` describes every argument.
+    `mecpilot/Inference-v0` also takes `bundle=`, a name or a directory.
     """  # noqa: E501
 
     metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium's own name and type
@@ -102,7 +109,7 @@ class MecpilotEnv(gymnasium.Env[Observation, np.int64]):
 
     @property
     def spec(self) -> EnvSpec | None:
-        """As registered, except that real processes are never deterministic."""
+        """As registered, but marked nondeterministic with real processes."""
         return self._spec
 
     @spec.setter
@@ -132,47 +139,69 @@ class MecpilotEnv(gymnasium.Env[Observation, np.int64]):
     def close(self) -> None:
         self.backend.close()
 
+    def decision(self, action: np.int64 | int) -> Decision:
+        """The decision that an action stands for."""
+        return self.backend.costs.space.decisions[int(action)]
+
     def _observation(self, state: SystemState) -> Observation:
         context, candidates = self._features.of(state)
         return {"context": context[0], "candidates": candidates[0].ravel()}
 
 
 def make_env(
-    workload: str | Path = "garments",
-    backend: Literal["twin", "live"] = "twin",
-    range: ScenarioRange | None = None,
-    traces: TraceBank | Sequence[str | Path] | None = None,
+    bundle: str | Path | Bundle = "campus",
+    *,
+    traces: TraceBank | str | Path | Sequence[str | Path] | None = None,
+    scenario: ScenarioRange | Mapping[str, Any] | str | Path | None = None,
+    live: bool = False,
     reward: Reward = "replayed",
     split: Literal["validation", "test"] = "validation",
     seed: int | None = None,
-    profile: Path | None = None,
+    profile: str | Path | None = None,
 ) -> MecpilotEnv:
-    """The entry point of ``mecpilot/Inference-v0``.
+    """One device as a Gymnasium environment: ``make_env("campus", scenario={"fps": 10})``.
 
-    ``workload`` is the name of a shipped bundle or the directory of one; ``traces`` are files or folders (the
-    built-in training traces by default); ``split`` says whose recorded predictions, or whose frames, are played.
+    bundle    a shipped bundle's name, a bundle's directory, or an open bundle
+    traces    uplink traces: a file, a folder, several of them, or a TraceBank; default: the built-in training traces
+    scenario  the range that episodes are drawn from: a ScenarioRange, a mapping of the fields that differ from the
+              workload's default range, or a JSON file of them
+    live      real processes and real time instead of the emulated twin
+    reward    "replayed" pays the recorded score of the sample, "expected" the mean accuracy of the decision
+    split     the samples that are played: "validation" or "test"
+    profile   a file that ``mecpilot profile`` wrote, or "shipped"; default: this machine's, else the shipped one
+
+    UsageError for an unknown name, field or file.
     """
     from runtime.bundles.bundle import open_bundle
     from runtime.profiling.profile import candidates, load_costs
 
-    bundle = open_bundle(workload)
-    costs, range = candidates(load_costs(bundle, profile), bundle.default_range), range or bundle.default_range
-    bank, recorded = _bank(traces), bundle.recorded(split)
-    samples = recorded.score.shape[1]
-    if backend == "twin":
-        twin = Twin(costs, bank, recorded, range, reward=reward)
-        return MecpilotEnv(TwinBackend(twin), bank, samples, range, seed)
-    if backend == "live":
+    opened, where = open_bundle(bundle), None if profile is None else Path(profile)
+    costs = candidates(load_costs(opened, where), opened.default_range)
+    range, bank, recorded = _range(scenario, opened.default_range), _bank(traces), opened.recorded(split)
+    backend: Backend
+    if live:
         from envs.live import LiveBackend
 
-        return MecpilotEnv(LiveBackend(bundle, costs, bank, range, split, profile), bank, samples, range, seed)
-    raise UsageError(f"unknown backend {backend!r}; expected 'twin' or 'live'")
+        backend = LiveBackend(opened, costs, bank, range, split, where)
+    else:
+        backend = TwinBackend(Twin(costs, bank, recorded, range, reward=reward))
+    return MecpilotEnv(backend, bank, recorded.score.shape[1], range, seed)
 
 
-def _bank(traces: TraceBank | Sequence[str | Path] | None) -> TraceBank:
+def _range(given: ScenarioRange | Mapping[str, Any] | str | Path | None, default: ScenarioRange) -> ScenarioRange:
+    from runtime.files.scenario_file import range_from, read_range
+
+    if given is None or isinstance(given, ScenarioRange):
+        return given or default
+    return range_from(given, "scenario", default) if isinstance(given, Mapping) else read_range(Path(given), default)
+
+
+def _bank(traces: TraceBank | str | Path | Sequence[str | Path] | None) -> TraceBank:
     from runtime.files.traces import load_traces
     from runtime.testbed.markov_traces import builtin_traces
 
     if isinstance(traces, TraceBank):
         return traces
-    return load_traces([Path(trace) for trace in traces]) if traces else builtin_traces("train")
+    if not traces:
+        return builtin_traces("train")
+    return load_traces([Path(traces)] if isinstance(traces, str | Path) else [Path(trace) for trace in traces])

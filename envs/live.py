@@ -22,7 +22,8 @@ from controller.records import Outcome, SystemState
 from controller.scenario import Scenario, ScenarioRange
 from envs.backend import Step
 from runtime.bundles.bundle import Bundle
-from runtime.device.daemon import Limits, open_device
+from runtime.config.tree import LimitsSection
+from runtime.device.daemon import open_device
 from runtime.device.local_compute import LocalCompute
 from runtime.device.loop import DeviceLoop
 from runtime.testbed.processes import RunningMec, RunningNeighbours, running_mec, running_neighbours
@@ -72,7 +73,7 @@ class LiveBackend:
             scenario,
             self._range.utility,
             self._bank,
-            Limits(self._range.queue_limit, self._range.max_in_flight),
+            LimitsSection(queue_limit=self._range.queue_limit, max_in_flight=self._range.max_in_flight),
             clock=self._clock,
         )
         self._episode_stack.callback(self._leave)

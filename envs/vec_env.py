@@ -1,7 +1,7 @@
-"""How does stable-baselines3 drive the twin? As one vectorised environment, without a Python object per row.
+"""The twin as one vectorised environment of stable-baselines3, without a Python object per row.
 
-Building 64 info dictionaries would cost as much as the step itself, so rows share one empty dictionary except where
-an episode ends, and callbacks read the raw terms of all rows from ``record``.
+Building 64 info dictionaries would take as long as the step itself. So all rows share one empty dictionary, except
+where an episode ends, and callbacks read the raw terms of all rows from ``record``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from envs.twin.twin import Twin
 class TwinVecEnv(VecEnv):
     """A twin with automatic resets. Owns the twin and the running return of each row.
 
-    ``state`` is what the last observation was made of, ``record`` what the last step did in every row.
+    ``state`` is the source of the last observation. ``record`` holds the raw terms of the last step, row by row.
     """
 
     def __init__(self, twin: Twin) -> None:
@@ -42,7 +42,7 @@ class TwinVecEnv(VecEnv):
         super().__init__(twin.batch, observation_space(len(twin.costs)), spaces.Discrete(len(twin.costs)))
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Draw the scenarios to come from this seed."""
+        """Draw all later scenarios from this seed."""
         if seed is not None:
             self.twin.seed(seed)
         return [seed] * self.num_envs
@@ -67,7 +67,7 @@ class TwinVecEnv(VecEnv):
         return self._observation(self.state), reward.astype(np.float32), done, infos
 
     def close(self) -> None:
-        """Nothing runs."""
+        """There is nothing to close."""
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         return [getattr(self, attr_name)] * len(self._rows(indices))
@@ -86,7 +86,7 @@ class TwinVecEnv(VecEnv):
         return {"context": context, "candidates": candidates.reshape(len(candidates), -1)}
 
     def _end(self, done: Bools) -> list[dict[str, Any]]:
-        """Infos of a step in which episodes end, in stable-baselines3's words."""
+        """Infos of a step in which episodes end, with the keys of stable-baselines3."""
         rows = np.flatnonzero(done)
         last = self._observation(self.state)
         infos = self._nothing.copy()

@@ -1,4 +1,4 @@
-"""How does a learner without a table of decisions act? Factor by factor, mapped to the nearest legal row."""
+"""Actions factor by factor, mapped to the nearest legal row, for learners that do not use the table of decisions."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from controller.records import Decision, Floats, Ints
+from controller.records import Decision, Ints
 from controller.space import DecisionSpace
 
 FIELDS = tuple(field.name for field in fields(Decision))
 
 
 class FactoredActions(gymnasium.ActionWrapper[Any, Any, Any]):
-    """``MultiDiscrete`` over (model, resolution, exit, partition point, payload) in place of the row.
+    """``MultiDiscrete`` over model, resolution, exit branch, partition point, payload, and frame stride.
 
-    Each factor indexes the sorted distinct values of its field in the table (``values``). A combination that is no
-    legal row stands for the nearest one: rows are compared field by field in the order above, the first field that
-    differs decides, and the smaller difference of indices wins; ties go to the earlier row. So the model is always
-    as asked for, and the payload gives way first.
+    Each factor indexes the sorted distinct values of its field in the table (``values``). A combination that is not a
+    legal row means the nearest row: fields are compared in the order above, the first field that differs decides, the
+    smaller difference of indices wins, and ties go to the earlier row. So the model is always the requested one.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -32,10 +31,10 @@ class FactoredActions(gymnasium.ActionWrapper[Any, Any, Any]):
         self.action_space = spaces.MultiDiscrete([len(values) for values in self.values.values()])
 
     def action(self, action: Any) -> np.int64:
-        return nearest_row(self._table, np.asarray(action))
+        return np.int64(nearest_rows(self._table, np.asarray(action)[None])[0])
 
     def factors(self, row: int) -> Ints:
-        """The action that asks for a row."""
+        """The action that means a row."""
         return np.asarray(self._table[row])
 
 
@@ -45,7 +44,7 @@ def factors_of(space: DecisionSpace) -> Ints:
     return np.array(columns).T
 
 
-def nearest_row(table: Ints, wanted: Ints) -> np.int64:
-    """Row of ``table`` (C, fields) with the lexicographically smallest difference to ``wanted`` (fields,)."""
-    difference: Floats = np.abs(table - wanted)
-    return np.int64(np.lexsort(difference.T[::-1])[0])
+def nearest_rows(table: Ints, wanted: Ints) -> Ints:
+    """(B,) rows of ``table`` (C, fields) with the lexicographically smallest differences to ``wanted`` (B, fields)."""
+    difference = np.abs(table[None] - wanted[:, None]).T  # (fields, C, B)
+    return np.asarray(np.lexsort(difference[::-1], axis=0)[0])

@@ -1,10 +1,10 @@
-"""``mecpilot evaluate`` and ``mecpilot tune``: what the user may say, and what is shown."""
+"""``mecpilot evaluate`` and ``mecpilot tune``: their options, and what they show."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,75 +13,94 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from controller.errors import unknown_name
-from controller.scenario import ScenarioRange
-from runtime.cli.device_options import PROFILE_HELP
+from agents.cli.options import Conditions, Frames, takes
+from controller.errors import UsageError, unknown_name
+from runtime.cli.shared_options import JsonOut
 from runtime.files.atomic import check_writable, write_whole
-from runtime.files.trace_formats import TRACE_HELP
-from runtime.workloads.registry import workload_name
 
 if TYPE_CHECKING:
     from agents.compare.evaluation import Entrants, LiveEpisodes
     from agents.compare.report import Comparison
     from agents.compare.setup import Setup
-
-Traces = Annotated[
-    list[Path] | None, typer.Option(help=f"Trace files or folders; may be repeated. Default: built-in. {TRACE_HELP}")
-]
-ScenarioFile = Annotated[Path | None, typer.Option(help="JSON file that overrides fields of the scenario range.")]
-Frames = Annotated[int | None, typer.Option(min=1, help="Frames per episode; default: as the scenario range says.")]
-ProfileFile = Annotated[Path | None, typer.Option(help=PROFILE_HELP)]
+    from runtime.bundles.bundle import Bundle
 
 
-def evaluate(
-    workload: Annotated[str, typer.Option(help="What the camera sees.")] = "garments",
-    controllers: Annotated[str | None, typer.Option(help="Comma-separated; default: all that can run.")] = None,
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(Conditions):
+    """``mecpilot evaluate``."""
+
+    controllers: Annotated[
+        str | None, typer.Option(help="Controllers, separated by commas (default: all that can run).")
+    ] = None
     policy: Annotated[
-        list[Path] | None, typer.Option(help="Policy file of ppo, repeated for several seeds; default: shipped.")
-    ] = None,
-    traces: Traces = None,
+        list[Path] | None,
+        typer.Option(help="Policy file of ppo; repeat it for several training seeds (default: the shipped one)."),
+    ] = None
+    sb3: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Agent of stable-baselines3, saved with agent.save(): one more controller; may be repeated. The file "
+            "contains pickles, which can run any code: give only files that you trust."
+        ),
+    ] = None
+    algorithm: Annotated[
+        str | None,
+        typer.Option(help="Algorithm of --sb3: PPO, DQN, A2C, or package.module:Class (default: detected)."),
+    ] = None
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Scenarios per trace (default: up to 8); with --live in all (default: 3).")
-    ] = None,
-    live: Annotated[bool, typer.Option("--live", help="Real processes, in real time, instead of the twin.")] = False,
-    frames: Frames = None,
-    scenario: ScenarioFile = None,
-    profile: ProfileFile = None,
-    tuning: Annotated[Path | None, typer.Option(help="File of `mecpilot tune`; default: the shipped one.")] = None,
-    json: Annotated[str | None, typer.Option(help="Write the report as JSON to this file, or - for stdout.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the report and the plots.")] = None,
-    wide: Annotated[bool, typer.Option("--wide", help="Tables of 160 columns: intervals, all controllers.")] = False,
-) -> None:
-    """Compare controllers on the same scenarios; without --traces on ones that nothing was trained on."""
-    from agents.compare.evaluation import entrants_of
+    ] = None
+    live: Annotated[bool, typer.Option("--live", help="Real processes and real time instead of the emulated twin.")] = (
+        False
+    )
+    frames: Frames = None
+    tuning: Annotated[Path | None, typer.Option(help="Tuning file of `mecpilot tune` (default: the shipped one).")] = (
+        None
+    )
+    json: JsonOut = None
+    out: Annotated[Path | None, typer.Option(help="Folder for the report and the plots.")] = None
+    wide: Annotated[bool, typer.Option("--wide", help="Tables of 160 columns, with intervals and all controllers.")] = (
+        False
+    )
+
+    def entrants(self, bundle: Bundle) -> Entrants:
+        """The controllers that take part."""
+        from agents.compare.evaluation import entrants_of, with_agents
+
+        if self.algorithm and not self.sb3:
+            raise UsageError("got --algorithm without --sb3; expected both, or neither")
+        named = entrants_of(bundle.workload, self.controllers, self.policy or (), self.tuning, live=self.live)
+        return with_agents(named, self.sb3, self.algorithm) if self.sb3 else named
+
+
+@takes(EvaluateOptions)
+def evaluate(options: EvaluateOptions) -> int:
+    """Compare controllers on the same scenarios, by default on traces that nothing was trained on."""
+    from agents.compare.evaluation import check_own
     from agents.compare.report import as_json
     from agents.compare.setup import BUILTIN_TEST, open_setup, traces_of
     from agents.runs.run_lock import locked
 
-    check_writable(json, "--json", make_folder=True)
+    out = options.out
+    check_writable(options.json, "--json", make_folder=True)
     check_writable(None if out is None else out / "evaluation.json", "--out", make_folder=True)
-    workload = workload_name(workload)
-    entrants = entrants_of(workload, controllers, policy or (), tuning, live=live)
-    setup = open_setup(workload, traces_of(traces or [], "test"), "test", _range(workload, scenario, frames), profile)
-    sources = [str(path) for path in traces or ()] or [BUILTIN_TEST]
+    bundle = options.open()
+    entrants, bank = options.entrants(bundle), traces_of(options.traces or [], "test")
+    setup = open_setup(bundle, bank, "test", options.range_of(bundle, options.frames), options.profile)
+    check_own(entrants, setup)
+    sources = [str(path) for path in options.traces or ()] or [BUILTIN_TEST]
     with nullcontext() if out is None else locked(out, "evaluating"):
-        if live:
-            comparison, episodes = _compare_live(setup, entrants, sources, seeds, profile)
+        if options.live:
+            comparison, episodes = _compare_live(setup, entrants, sources, options.seeds, options.profile)
         else:
-            comparison, episodes = _compare_in_twin(setup, entrants, sources, seeds), None
+            comparison, episodes = _compare_in_twin(setup, entrants, sources, options.seeds), None
         report = as_json(comparison)
-        if json != "-":
-            _show(comparison, report, wide)
-        _write_json(report, json, out)
+        if options.json != "-":
+            _show(comparison, report, options.wide)
+        _write_json(report, options.json, out)
         if out is not None:
             _draw(setup, entrants, comparison, report, episodes, out)
-
-
-def _range(workload: str, scenario: Path | None, frames: int | None) -> ScenarioRange:
-    from agents.compare.setup import scenario_range
-
-    chosen = scenario_range(workload, scenario)
-    return chosen if frames is None else replace(chosen, frames=frames)
+    return 0
 
 
 def _compare_in_twin(setup: Setup, entrants: Entrants, sources: Sequence[str], seeds: int | None) -> Comparison:
@@ -135,7 +154,7 @@ def _draw(
     live: LiveEpisodes | None,
     out: Path,
 ) -> None:
-    """The comparison, and what every controller does on one typical and one hard episode; live, also as pictures."""
+    """Draw the comparison, and each controller on a typical and a hard episode; after live episodes also pictures."""
     from agents.compare.plots import draw_comparison, draw_timeline
     from agents.compare.report import example_episodes
     from agents.compare.timelines import timeline
@@ -146,7 +165,7 @@ def _draw(
         f"{setup.workload}, {comparison.backend}: {comparison.episodes} episodes",
         out / "compared.png",
     )
-    for earlier in (*out.glob("timeline_*.png"), *out.glob("strip_*.png")):  # of an evaluation that this one replaces
+    for earlier in (*out.glob("timeline_*.png"), *out.glob("strip_*.png")):  # of an earlier evaluation in this folder
         earlier.unlink()
     episodes = example_episodes(comparison)
     with _bar() as bar:
@@ -159,51 +178,65 @@ def _draw(
     Console(stderr=True).print(f"plots and evaluation.json are in {out}", highlight=False, soft_wrap=True)
 
 
-def tune(
-    workload: Annotated[str, typer.Option(help="What the camera sees.")] = "garments",
-    controllers: Annotated[str | None, typer.Option(help="Comma-separated; default: all that have tunables.")] = None,
-    traces: Traces = None,
-    episodes: Annotated[int | None, typer.Option(min=1, help="Scenarios that every try plays; default: 192.")] = None,
-    frames: Frames = None,
-    scenario: ScenarioFile = None,
-    profile: ProfileFile = None,
-    out: Annotated[Path, typer.Option(help="Tuning file to write.")] = Path("tuning.json"),
-    json: Annotated[str | None, typer.Option(help="Write the same as JSON to this file too, or - for stdout.")] = None,
-) -> None:
-    """Tune every classical controller on training traces in the twin."""
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions(Conditions):
+    """``mecpilot tune``."""
+
+    controllers: Annotated[
+        str | None, typer.Option(help="Controllers, separated by commas (default: all that have tunables).")
+    ] = None
+    episodes: Annotated[int | None, typer.Option(min=1, help="Scenarios that every try plays (default: 192).")] = None
+    frames: Frames = None
+    out: Annotated[Path, typer.Option(help="Tuning file to write.")] = Path("tuning.json")
+    json: JsonOut = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The controllers to tune; UsageError for one without tunables."""
+        from agents.compare.tuning import TUNABLE
+
+        if self.controllers is None:
+            return TUNABLE
+        names = tuple(dict.fromkeys(name.strip() for name in self.controllers.split(",")))
+        for name in names:
+            if name not in TUNABLE:
+                raise unknown_name("controller with tunables", name, TUNABLE)
+        return names
+
+
+@takes(TuneOptions)
+def tune(options: TuneOptions) -> int:
+    """Tune the classical controllers on training traces in the twin."""
     from agents.compare.evaluation import Entrants, provenance_of
     from agents.compare.setup import BUILTIN_TRAIN, open_setup, traces_of
     from agents.compare.tables import table_console
-    from agents.compare.tuning import EPISODES, TUNABLE, tries, tune_controllers, tuning_table
+    from agents.compare.tuning import EPISODES, tries, tune_controllers, tuning_table
     from runtime.files.tuning_file import save_tunings
 
-    names = TUNABLE if controllers is None else tuple(dict.fromkeys(name.strip() for name in controllers.split(",")))
-    for name in names:
-        if name not in TUNABLE:
-            raise unknown_name("controller with tunables", name, TUNABLE)
-    check_writable(json, "--json", make_folder=True)
+    names, out = options.names, options.out
+    check_writable(options.json, "--json", make_folder=True)
     check_writable(out, "--out", make_folder=True)
-    workload = workload_name(workload)
-    range_ = _range(workload, scenario, frames)
-    setup = open_setup(workload, traces_of(traces or [], "train"), "validation", range_, profile)
-    sources = [str(path) for path in traces or ()] or [BUILTIN_TRAIN]
+    bundle, bank = options.open(), traces_of(options.traces or [], "train")
+    setup = open_setup(bundle, bank, "validation", options.range_of(bundle, options.frames), options.profile)
+    sources = [str(path) for path in options.traces or ()] or [BUILTIN_TRAIN]
     with _bar() as bar:
         task = bar.add_task("tuning", total=tries(setup, names))
 
-        def tell(name: str, done: int) -> None:
+        def show(name: str, done: int) -> None:
             bar.update(task, description=f"tuning {name:<14}", completed=done)
 
-        found = tune_controllers(setup, names, sources, episodes or EPISODES, tell)
+        found = tune_controllers(setup, names, sources, options.episodes or EPISODES, show)
     provenance = provenance_of(setup, Entrants(names))
     found = msgspec.structs.replace(found, made_with=provenance.as_json())
-    if json != "-":
+    if options.json != "-":
         console = table_console()
         console.print(tuning_table(found))
         for line in provenance.lines:
             console.print(line, highlight=False)
-    _write_json(msgspec.to_builtins(found), json, None)
+    _write_json(msgspec.to_builtins(found), options.json, None)
     save_tunings(out, found)
     Console(stderr=True).print(f"written to {out}; use it with --tuning {out}", highlight=False, soft_wrap=True)
+    return 0
 
 
 def _bar() -> Progress:

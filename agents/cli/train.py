@@ -1,8 +1,8 @@
-"""``mecpilot train`` and ``mecpilot export``: what the user may say, and what is shown."""
+"""``mecpilot train`` and ``mecpilot export``: their options, and what they show."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,72 +10,88 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from agents.cli.options import Conditions, takes
 from controller.errors import UsageError
-from runtime.cli.device_options import PROFILE_HELP
 from runtime.files.atomic import check_writable
-from runtime.files.trace_formats import TRACE_HELP
-from runtime.workloads.registry import workload_name
 
 if TYPE_CHECKING:
     from agents.runs.run_folder import RunFolder, TrainingConfig
     from controller.controllers.learned import FrozenPolicy
 
-#: Unless the user says how many.
+#: Unless the user gives a number.
 STEPS = 300_000
 
 
-def train(
-    out: Annotated[Path, typer.Option(help="Run folder: checkpoints, TensorBoard logs, configuration.")],
-    workload: Annotated[str | None, typer.Option(help="What the camera sees; default: garments.")] = None,
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(Conditions):
+    """``mecpilot train``."""
+
+    out: Annotated[Path, typer.Option(help="Run folder: checkpoints, TensorBoard logs, configuration.")]
     steps: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Frames to decide, over all environments; default: 300,000. With --resume: how many more; default: "
-            "those that an interrupted run lacks.",
+            help=f"Frames to decide, over all environments (default: {STEPS:,}); rounded up to whole rollouts of PPO. "
+            "With --resume: how many more (default: what an interrupted run lacks).",
         ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, scenarios and exploration; default: 0.")] = None,
-    traces: Annotated[
-        list[Path] | None, typer.Option(help=f"Trace files or folders; default: built-in. {TRACE_HELP}")
-    ] = None,
-    scenario: Annotated[Path | None, typer.Option(help="JSON file that overrides fields of the range.")] = None,
-    profile: Annotated[Path | None, typer.Option(help=PROFILE_HELP)] = None,
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="Of torch, for the updates.")] = 1,
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Random seed of weights, scenarios and exploration (default: 0).")
+    ] = None
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of torch for the updates.")] = 1
     start: Annotated[
         Path | None,
         typer.Option("--from", help='Policy file to continue, or "shipped"; the best weights found are kept.'),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that --out holds.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    ] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that --out holds.")] = False
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")] = False
     live: Annotated[
-        bool, typer.Option("--live", help="Go on with real processes, in real time; implies --resume.")
-    ] = False,
-) -> int:
-    """Train a policy on the twin, or continue one on real processes.
+        bool, typer.Option("--live", help="Continue with real processes, in real time; implies --resume.")
+    ] = False
 
-    Ctrl-C keeps what was learned: go on with --resume, or export it.
+    @property
+    def continues(self) -> bool:
+        """Whether a run that exists is continued; UsageError for options that only a new run takes."""
+        if not (self.resume or self.live):
+            return False
+        if self.traces or self.scenario or self.start or self.overwrite or self.bundle:
+            raise UsageError(
+                "--traces, --scenario, --bundle, --from and --overwrite belong to a new run; drop them to continue "
+                "this one"
+            )
+        return True
+
+
+@takes(TrainOptions)
+def train(options: TrainOptions) -> int:
+    """Train a policy in the twin, or continue one with real processes.
+
+    Ctrl-C keeps what was learned: continue with --resume, or export it.
     """
-    from agents.runs.interruption import Interrupted, interruptible
     from agents.runs.run_folder import RunFolder
+
+    folder = RunFolder(options.out)
+    if options.continues:
+        return _run(_resumed(folder, options), folder, options, None, folder.reached().steps)
+    config, policy = _fresh(options)
+    return _run(config, folder, options, policy, 0)
+
+
+def _run(
+    config: TrainingConfig, folder: RunFolder, options: TrainOptions, policy: FrozenPolicy | None, before: int
+) -> int:
+    """Train and show it. ``before``: the steps that were made already."""
+    from agents.runs.interruption import Interrupted, interruptible
     from agents.training.training import Options
     from agents.training.training import train as run
 
-    workload = workload and workload_name(workload)
-    folder = RunFolder(out)
-    if resume or live:
-        if traces or scenario or start or overwrite:
-            raise UsageError(
-                "--traces, --scenario, --from and --overwrite belong to a new run; drop them to go on with this one"
-            )
-        config, policy = _resumed(folder, workload, seed, steps), None
-        before = folder.reached().steps
-    else:
-        config, policy = _fresh(workload, seed, steps, traces or [], scenario, threads, start)
-        before = 0
     console, facts = Console(stderr=True), dict[str, Any]()
     bar = _bar(console)
-    task = bar.add_task("training live" if live else "training", total=before + config.steps)
+    task = bar.add_task("training live" if options.live else "training", total=before + config.steps)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
     with interruptible() as interruption:
 
         def advance(done: int) -> None:
@@ -84,46 +100,42 @@ def train(
 
         def opened(found: dict[str, Any]) -> None:
             facts.update(found)
-            console.print(_rests_on(config.workload, found), highlight=False, soft_wrap=True)
+            say(_rests_on(config.workload, found))
             bar.start()
 
-        options = Options(profile, resume or live, live, overwrite, policy, advance, opened)
+        how = Options(options.profile, options.continues, options.live, options.overwrite, policy, advance, opened, say)
         try:
-            run(replace(config, threads=threads), folder, options)
+            run(replace(config, threads=options.threads), folder, how)
         except Interrupted as stop:
             bar.stop()
-            console.print(_kept(folder, out), highlight=False, soft_wrap=True)
+            say(_kept(folder, options.out))
             return stop.exit_code
         finally:
             bar.stop()
-    Console().print(_result(folder, out, facts), highlight=False, soft_wrap=True)
+    Console().print(_result(folder, options.out, facts), highlight=False, soft_wrap=True)
     return 0
 
 
-def _fresh(
-    workload: str | None,
-    seed: int | None,
-    steps: int | None,
-    traces: list[Path],
-    scenario: Path | None,
-    threads: int,
-    start: Path | None,
-) -> tuple[TrainingConfig, FrozenPolicy | None]:
+def _fresh(options: TrainOptions) -> tuple[TrainingConfig, FrozenPolicy | None]:
     """A new training, and the policy that it starts from, if one was named."""
-    from agents.compare.setup import scenario_range
     from agents.learn.warm_start import WarmStartConfig
     from agents.runs.run_folder import TrainingConfig
     from runtime.files.policy_file import load_policy
 
-    workload = workload or "garments"
-    range_ = scenario_range(workload, scenario)
+    bundle = options.open()
     config = TrainingConfig(
-        workload, steps or STEPS, seed or 0, tuple(map(str, traces)), threads=threads, scenario=range_
+        bundle.workload,
+        options.steps or STEPS,
+        options.seed or 0,
+        tuple(map(str, options.traces or ())),
+        bundle="" if options.bundle is None else str(options.bundle.resolve()),
+        threads=options.threads,
+        scenario=options.range_of(bundle),
     )
-    if start is None:
+    if options.start is None:
         return config, None
-    path = _policy_path(start, workload)
-    policy, manifest = load_policy(path, workload)
+    path = _policy_path(options.start, bundle.workload)
+    policy, manifest = load_policy(path, bundle.workload)
     continues = f"{path.name} {manifest.weights_sha256[:12]}"
     return replace(config, continues=continues, warm_start=WarmStartConfig(rounds=0)), policy
 
@@ -139,23 +151,25 @@ def _policy_path(start: Path, workload: str) -> Path:
     return path
 
 
-def _resumed(folder: RunFolder, workload: str | None, seed: int | None, steps: int | None) -> TrainingConfig:
-    """The training that the folder holds, with as many steps as are to come."""
+def _resumed(folder: RunFolder, options: TrainOptions) -> TrainingConfig:
+    """The training that the folder holds, with the number of steps that are to come."""
+    from runtime.workloads.registry import workload_name
+
     config, reached = folder.config(), folder.reached()
-    for name, got, held in (("workload", workload, config.workload), ("seed", seed, config.seed)):
+    workload = options.workload and workload_name(options.workload)
+    for name, got, held in (("workload", workload, config.workload), ("seed", options.seed, config.seed)):
         if got is not None and got != held:
             raise UsageError(
                 f"--{name} {got}: {folder.root} holds a run with {name} {held}; drop --{name} to resume it"
             )
+    steps = options.steps
     if steps is None and reached.finished:
-        raise UsageError(
-            f"{folder.root} holds a finished run ({reached.steps} steps); say with --steps how many more it shall make"
-        )
+        raise UsageError(f"{folder.root} holds a finished run ({reached.steps} steps); give --steps for more")
     return replace(config, steps=reached.goal - reached.steps if steps is None else steps)
 
 
 def _rests_on(workload: str, facts: dict[str, Any]) -> str:
-    """What a training uses, in one line."""
+    """The profile and the traces of a training, in one line."""
     profile, learnt, judged = facts["profile"], len(facts["trained_on"]), len(facts["judged_on"])
     named = profile["path"] if profile["origin"] == "given" else profile["origin"]
     apart = f"{judged} held out" if facts["held_out"] else "none held out: too few"
@@ -163,7 +177,7 @@ def _rests_on(workload: str, facts: dict[str, Any]) -> str:
 
 
 def _kept(folder: RunFolder, out: Path) -> str:
-    """What an interrupted training leaves."""
+    """Text about what an interrupted training keeps."""
     reached = folder.reached()
     return (
         f"interrupted; {out} keeps the training as it was after {reached.steps} of {reached.goal} steps: go on with "

@@ -1,38 +1,46 @@
-"""How good is each controller? All of them on the same scenarios, in the twin or with real processes.
+"""Compares controllers on the same scenarios, in the twin or with real processes.
 
-The twin plays every trace with every seed; what differs between two controllers is only what they decide. With real
-processes each seed is one scenario on one trace, because an episode takes as long as it lasts.
+The twin plays every trace with every seed. Two controllers differ only in their decisions. With real processes each
+seed is one scenario on one trace, because an episode takes as long as it lasts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from agents.compare.report import Comparison
+from agents.compare.report import Comparison, as_json
 from agents.compare.rollout import paired_scenarios, play
-from agents.compare.setup import Setup, family
+from agents.compare.setup import BUILTIN_TEST, Setup, family, open_setup, traces_of
 from agents.compare.trained_on import seen_before, training_digests
 from controller.controllers.base import Controller
 from controller.controllers.learned import FrozenPolicy
 from controller.controllers.registry import BOUND, CONTROLLER_NAMES, LEARNED, make_controller
+from controller.costs import CostTable
 from controller.errors import UsageError, unknown_name
 from controller.metrics import Frames
 from controller.records import Outcome
-from controller.scenario import Scenario
+from controller.scenario import Scenario, ScenarioRange
 from controller.streaming import Score
 from envs.backend import Backend
+from runtime.bundles.bundle import Bundle, open_bundle
+from runtime.device.deciding import Decides, OwnController
 from runtime.files.policy_file import load_policy, shipped_policy, used_policy
-from runtime.files.provenance import Provenance, Used, comparability
+from runtime.files.provenance import GIVEN, Provenance, Used, comparability, used
+from runtime.files.scenario_file import range_from
 from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
 from runtime.profiling.profile import used_profile
 from runtime.workloads.base import stream_score
 from runtime.workloads.registry import get_workload
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
 
 #: Episodes that run side by side in the twin.
 SIDE_BY_SIDE = 512
@@ -40,18 +48,21 @@ SIDE_BY_SIDE = 512
 EPISODES, MOST_SEEDS = 512, 8
 #: The same with real processes, where an episode takes as long as it lasts.
 LIVE_SCENARIOS = 3
-Progress = Callable[[int], None]  # told how many frames have ended since the last call
+Progress = Callable[[int], None]  # called with the number of frames that ended since the last call
+Maker = Callable[[Setup], Controller]  # makes one of the user's controllers
 
 
 @dataclass(frozen=True)
 class Entrants:
-    """Who competes, and how each is made."""
+    """The controllers that are compared, and how each is made."""
 
     names: tuple[str, ...]
     policies: Sequence[FrozenPolicy] = ()  # copies of ppo, one per training seed
     tunings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    files: Sequence[tuple[Used, Mapping[str, Any]]] = ()  # that policies came from, with what each says of its training
+    files: Sequence[tuple[Used, Mapping[str, Any]]] = ()  # policy files, with what each says about its training
     tuning_file: Used | None = None
+    own: Mapping[str, Maker] = field(default_factory=dict)  # the user's controllers; they compete besides ``names``
+    own_notes: tuple[str, ...] = ()  # what a reader must know about them
 
     def copies(self, name: str) -> int:
         """How often a controller plays each scenario."""
@@ -59,11 +70,17 @@ class Entrants:
 
     @property
     def total(self) -> int:
-        """How many passes over the scenarios there will be."""
-        return sum(map(self.copies, self.names))
+        """Number of passes over the scenarios."""
+        return sum(map(self.copies, self.all_names))
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        return (*self.names, *self.own)
 
     def make(self, name: str, setup: Setup, batch: int, seed: int = 0) -> list[Controller]:
         """The copies of one controller."""
+        if name in self.own:
+            return [self.own[name](setup)]
         policies: Sequence[FrozenPolicy | None] = self.policies if name == LEARNED else [None]
         tuning = tuning_of(name, self.tunings, setup.costs)
         utility = setup.range.utility
@@ -96,7 +113,7 @@ def entrants_of(
     *,
     live: bool = False,
 ) -> Entrants:
-    """Named controllers, tuned, and ppo from policy files; by default all that can run, as they come with mecpilot."""
+    """Named controllers, tuned, and ppo from policy files; by default all that can run, with what ships."""
     files = policies or [path for path in [shipped_policy(workload)] if path]
     names = chosen_names(controllers, bool(files), live)
     if policies and LEARNED not in names:
@@ -112,13 +129,77 @@ def entrants_of(
 
 
 def provenance_of(setup: Setup, entrants: Entrants) -> Provenance:
-    """What a comparison rests on."""
+    """The files that a comparison used, and what limits its figures."""
     profile = used_profile(setup.bundle, setup.profile)
     notes = list(comparability(profile))
     for file, training in entrants.files:
         notes += seen_before(f"ppo, policy {file.text}", training_digests(training), setup.bank)
+    notes += entrants.own_notes
     policies = tuple(file for file, _ in entrants.files)
     return Provenance(setup.workload, setup.bundle.digest, profile, policies, entrants.tuning_file, tuple(notes))
+
+
+def with_agents(entrants: Entrants, paths: Sequence[Path], algorithm: str | None) -> Entrants:
+    """Add saved agents of stable-baselines3, each as a controller ``sb3-<file>``. The files must be trusted."""
+    from agents.compare.sb3 import load_agent
+
+    own, notes = dict(entrants.own), list(entrants.own_notes)
+    for path in paths:
+        name = f"sb3-{path.stem}"
+        if name in own:
+            raise UsageError(f"got two agents called {name}; rename one of the files")
+        agent = load_agent(path, algorithm)
+        own[name] = partial(_sb3_controller, name, agent)
+        file = used(path, GIVEN)
+        notes.append(f"{name}: {type(agent).__name__} from {file.text}; unknown which traces it was trained on")
+    return replace(entrants, own=own, own_notes=tuple(notes))
+
+
+def _sb3_controller(name: str, agent: BaseAlgorithm, setup: Setup) -> Controller:
+    from agents.compare.sb3 import Sb3Controller
+
+    return Sb3Controller(agent, setup.costs, setup.range.utility, name)
+
+
+def check_own(entrants: Entrants, setup: Setup) -> None:
+    """Make the user's controllers once, so that a misfit is reported before anything is played."""
+    for make in entrants.own.values():
+        make(setup)
+
+
+def _own_controller(name: str, decider: Decides | Callable[[CostTable], Decides], setup: Setup) -> Controller:
+    return OwnController(name, decider, setup.costs)
+
+
+def compare(
+    own: Mapping[str, Decides | Callable[[CostTable], Decides]],
+    bundle: str | Path | Bundle = "campus",
+    *,
+    against: Sequence[str] = ("greedy",),
+    traces: Sequence[str | Path] = (),
+    scenario: ScenarioRange | Mapping[str, Any] | None = None,
+    seeds: int = 1,
+    profile: str | Path | None = None,
+) -> dict[str, Any]:
+    """Play controllers of your own, and mecpilot's beside them, on the same episodes in the twin.
+
+    own       for each controller of yours a name, and an object with ``decide(state)`` or what makes one from the cost
+              table: ``{"mine": MyController}``
+    against   mecpilot's controllers by name
+    traces    files and folders; default: the built-in test traces
+    scenario  a ScenarioRange, or the fields in which it differs from the workload's default range
+    seeds     scenarios per trace
+
+    Returns the report that ``mecpilot evaluate --json`` writes: ``report["controllers"]["mine"]["utility"]["mean"]``.
+    """
+    opened = open_bundle(bundle)
+    range_ = range_from(scenario, "scenario", opened.default_range) if isinstance(scenario, Mapping) else scenario
+    bank = traces_of([Path(trace) for trace in traces], "test")
+    setup = open_setup(opened, bank, "test", range_, None if profile is None else Path(profile))
+    entrants = entrants_of(opened.workload, ",".join(against)) if against else Entrants(())
+    makers = {name: partial(_own_controller, name, decider) for name, decider in own.items()}
+    sources = [str(trace) for trace in traces] or [BUILTIN_TEST]
+    return as_json(compare_in_twin(setup, replace(entrants, own=makers), sources, seeds))
 
 
 def default_seeds(traces: int) -> int:
@@ -144,10 +225,11 @@ def play_in_twin(
     """Every entrant on the given scenarios."""
     runs = {
         name: tuple(_played(setup, entrants, name, copy, scenarios, progress) for copy in range(entrants.copies(name)))
-        for name in entrants.names
+        for name in entrants.all_names
     }
     families, provenance = _families(setup, scenarios), provenance_of(setup, entrants)
-    return Comparison(setup.workload, "twin", tuple(sources), seeds, families, runs, provenance)
+    own = tuple(entrants.own)
+    return Comparison(setup.workload, "twin", tuple(sources), seeds, families, runs, provenance, own)
 
 
 def _families(setup: Setup, scenarios: Sequence[Scenario]) -> tuple[str, ...]:
@@ -187,12 +269,12 @@ def compare_live(
     from envs.live import LiveBackend
 
     outcomes: dict[str, list[list[list[Outcome]]]] = {
-        n: [[] for _ in range(entrants.copies(n))] for n in entrants.names
+        n: [[] for _ in range(entrants.copies(n))] for n in entrants.all_names
     }
     backend = LiveBackend(setup.bundle, setup.costs, setup.bank, setup.range, "test", profile, learning=False)
     try:
-        for scenario in scenarios:  # controllers in the inner loop: a slow minute of the machine hits all alike
-            for name in entrants.names:
+        for scenario in scenarios:  # controllers in the inner loop: a slow minute of the machine affects all of them
+            for name in entrants.all_names:
                 for controller, episodes in zip(entrants.make(name, setup, batch=1), outcomes[name], strict=True):
                     episodes.append(_live_episode(backend, controller, scenario, progress))
     finally:
@@ -200,7 +282,8 @@ def compare_live(
     score = stream_score(get_workload(setup.workload))
     runs = {n: tuple(_frames_of(episodes, scenarios, score) for episodes in copies) for n, copies in outcomes.items()}
     families, provenance = _families(setup, scenarios), provenance_of(setup, entrants)
-    comparison = Comparison(setup.workload, "live", tuple(sources), len(scenarios), families, runs, provenance)
+    about = (setup.workload, "live", tuple(sources), len(scenarios))
+    comparison = Comparison(*about, families, runs, provenance, tuple(entrants.own))
     return comparison, LiveEpisodes(scenarios, outcomes)
 
 

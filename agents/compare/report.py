@@ -53,6 +53,7 @@ class Comparison:
     families: tuple[str, ...]  # of each episode's trace
     runs: Mapping[str, tuple[Frames, ...]]  # several where there are several policies
     provenance: Provenance | None = None
+    own: tuple[str, ...] = ()  # the user's controllers: neither classical, nor ``ppo``, nor the bound
 
     @property
     def episodes(self) -> int:
@@ -84,7 +85,7 @@ class Comparison:
 
     def classical_by(self, metric: str) -> list[str]:
         """The same, by another metric."""
-        others = [name for name in self.runs if name not in (LEARNED, BOUND)]
+        others = [name for name in self.runs if name not in (LEARNED, BOUND, *self.own)]
         return sorted(others, key=lambda name: -float(self.metrics[name][metric].mean()))
 
     @cached_property

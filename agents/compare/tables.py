@@ -162,7 +162,7 @@ def family_table(comparison: Comparison, wide: bool = False) -> Table:
     names = sorted(comparison.runs, key=lambda name: -float(comparison.utility(name).mean()))
     if not wide:
         others = comparison.classical[: _others_beside(comparison)]
-        names = [name for name in names if name in (LEARNED, BOUND, *others)]
+        names = [name for name in names if name in (LEARNED, BOUND, *comparison.own, *others)]
     table = _table("mean utility per trace family", ["trace family", "episodes", *names])
     for family, means in comparison.by_family().items():
         best = max((means[name] for name in names if name != BOUND), default=np.nan)
@@ -178,6 +178,7 @@ def _others_beside(comparison: Comparison) -> int:
         return max(len(name), len("-0.0000")) + 2
 
     taken = max(map(len, comparison.families)) + width("episodes") + width(LEARNED) + width(BOUND)
+    taken += sum(map(width, comparison.own))
     widths = np.cumsum([width(name) for name in comparison.classical[:FAMILY_OTHERS]])
     return max(int(np.searchsorted(widths, TABLE_COLUMNS - taken, side="right")), 1)
 

@@ -8,11 +8,12 @@ without any, and one that relies on its sampling noise to try the uplink again f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from agents.learn.policy import GREEDY_WEIGHT, CandidatePolicy
@@ -27,7 +28,7 @@ class PpoConfig:
     rollout_steps: int = 64  # per environment between two updates
     minibatch: int = 2048
     epochs: int = 4
-    learning_rate: float = 1e-3  # before the warm start's share of the steps; falls linearly to zero
+    learning_rate: float = 1e-3  # falls linearly over all steps, the warm start's included
     gamma: float = 0.98  # per frame
     gae_lambda: float = 0.95
     clip_frac: float = 0.2
@@ -83,20 +84,31 @@ def make_ppo(
 
 
 def whole_rollouts(model: PPO, steps: int) -> int:
-    """The least number of steps in whole rollouts that is not below ``steps``: PPO makes no others.
-
-    With this number of steps the learning rate reaches zero in the last update.
-    """
+    """The smallest number of steps in whole rollouts that is not below ``steps``: PPO makes no others."""
     rollout = model.n_steps * model.n_envs
     return -(-steps // rollout) * rollout
 
 
+def learn_rollouts(model: PPO, steps: int, callbacks: list[BaseCallback] | None = None) -> None:
+    """Make ``steps`` more steps, a number of whole rollouts; the learning rate falls over their updates."""
+    if isinstance(model.learning_rate, Falling):
+        total = model.num_timesteps + steps
+        model.lr_schedule = replace(model.learning_rate, update_frac=model.n_steps * model.n_envs / total)
+    model.learn(steps, callbacks, log_interval=1, reset_num_timesteps=False)
+
+
 @dataclass(frozen=True)
 class Falling:
-    """A learning rate that falls linearly to zero; a class, so that a saved learner can name it."""
+    """A learning rate that falls linearly; a class, so that a saved learner can name it.
+
+    stable-baselines3 asks for the rate of an update after it has counted the update's steps. So the rate of the last
+    update would be zero, and a training of one update would learn nothing. ``update_frac``, an update's share of all
+    steps, is added again: the first update has the full rate and the last one has ``start * update_frac``.
+    """
 
     start: float
+    update_frac: float = 0.0
 
     def __call__(self, progress_remaining: float) -> float:
-        # stable-baselines3 counts below zero when the number of steps is not a multiple of a rollout.
-        return self.start * max(progress_remaining, 0.0)
+        # stable-baselines3 counts below zero when the number of steps is not one of whole rollouts.
+        return self.start * (max(progress_remaining, 0.0) + self.update_frac)

@@ -44,6 +44,7 @@ class TrainingConfig:
     seed: int
     traces: tuple[str, ...] = ()  # files and folders; empty: the built-in training traces
     continues: str = ""  # the policy that it started from, by file name and digest; empty: the greedy rule
+    bundle: str = ""  # directory of the bundle; empty: the one that ships for the workload
     environments: int = 64
     threads: int = 1  # of torch: the networks are so small that a second thread costs more than it brings
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)

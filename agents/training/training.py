@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from agents.compare.rollout import make_twin
 from agents.compare.setup import Setup, hold_out, open_setup, traces_of
 from agents.learn.policy import CandidatePolicy
-from agents.learn.ppo import PpoConfig, make_ppo, whole_rollouts
+from agents.learn.ppo import PpoConfig, learn_rollouts, make_ppo, whole_rollouts
 from agents.learn.warm_start import warm_start
 from agents.runs.checkpoint import checkpoint_bytes, load_checkpoint
 from agents.runs.interruption import Interrupted
@@ -56,6 +56,7 @@ class Options:
     start: FrozenPolicy | None = None  # what a new run starts from, instead of the greedy rule
     progress: Progress = lambda _: None  # called with the steps done, often; may raise Interrupted
     opened: Callable[[dict[str, Any]], None] = lambda _: None  # called with the facts of the run before it begins
+    say: Callable[[str], None] = lambda _: None  # called with a line of text for the user
 
 
 def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
@@ -66,7 +67,7 @@ def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
     torch.set_num_threads(config.threads)
     _refuse(folder, options)
     bank = traces_of([Path(source) for source in config.traces], "train", config.seed)
-    setup = open_setup(config.workload, bank, "validation", config.scenario, options.profile)
+    setup = open_setup(config.bundle or config.workload, bank, "validation", config.scenario, options.profile)
     learn, judge = (setup.on(traces) for traces in hold_out(bank))
     environment = _live(learn, config, options) if options.live else _twin(learn, config)
     try:
@@ -147,6 +148,9 @@ def _ppo_part(model: PPO, run: Running, options: Options, goal: int) -> None:
     steps = whole_rollouts(model, max(goal - model.num_timesteps, 0))
     if not steps:
         return
+    if (end := model.num_timesteps + steps) > goal:
+        rollout = model.n_steps * model.n_envs
+        options.say(f"PPO makes whole rollouts of {rollout} steps: the training ends after {end} steps, not {goal}")
 
     def look() -> None:
         run.look()
@@ -161,7 +165,7 @@ def _ppo_part(model: PPO, run: Running, options: Options, goal: int) -> None:
     if isinstance(environment, TwinVecEnv):
         callbacks.append(TwinMetrics(environment))
     try:
-        model.learn(steps, callbacks, log_interval=1, reset_num_timesteps=False)
+        learn_rollouts(model, steps, callbacks)
     except Interrupted:
         run.checkpoint()  # between two steps, so the weights are those of the last update
         raise
@@ -192,5 +196,7 @@ def _twin(setup: Setup, config: TrainingConfig) -> TwinVecEnv:
 
 
 def _live(setup: Setup, config: TrainingConfig, options: Options) -> VecEnv:
-    environment = make_env(config.workload, "live", setup.range, setup.bank, seed=config.seed, profile=options.profile)
+    environment = make_env(
+        setup.bundle, traces=setup.bank, scenario=setup.range, live=True, seed=config.seed, profile=options.profile
+    )
     return DummyVecEnv([lambda: Monitor(environment)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,11 +50,11 @@ def shipped_bundles() -> list[str]:
 
 
 def open_bundle(workload_or_dir: str | Path | Bundle) -> Bundle:
-    """Open the bundle of a workload (by name or ``package.module:Class``), or the one in a directory. An open bundle is
-    returned as it is.
+    """Open the bundle of a workload (by name or ``package.module:Class``), or the bundle in a directory.
 
     A bundle holds a workload's models, every legal decision about them, and recorded answers. Opening it checks the
-    SHA-256 of every file. UsageError if there is no such bundle, FailureError if a file is damaged.
+    SHA-256 of every file. An open bundle is returned as it is. UsageError if there is no such bundle, FailureError if a
+    file is damaged.
     """
     if isinstance(workload_or_dir, Bundle):
         return workload_or_dir
@@ -84,10 +85,7 @@ def _bundle_of(work: Workload, given: Path | None) -> Bundle:
             f"no bundle comes with the workload {work.name!r}; train one with `mecpilot models train`, "
             "then give its directory with --bundle or as the workload's `bundle`"
         )
-    opened = open_bundle(found) if str(found) != work.name else Bundle(SHIPPED_DIR / work.name)
-    if not _fits(opened.workload, work):
-        raise UsageError(f"the bundle {found} is for workload {opened.workload!r}; expected {work.name!r}")
-    return Bundle(opened.directory, work)
+    return (open_bundle(found) if str(found) != work.name else Bundle(SHIPPED_DIR / work.name)).served_by(work)
 
 
 def _fits(name: str, work: Workload) -> bool:
@@ -95,6 +93,18 @@ def _fits(name: str, work: Workload) -> bool:
     if name == work.name:
         return True
     return is_workload(name) and isinstance(work, type(workload_named(name)))
+
+
+def open_pair(
+    bundle: str | Path | Bundle, workload: str | Workload | None = None, data: Path | None = None
+) -> tuple[Bundle, Workload]:
+    """A bundle, and the workload that serves it; UsageError when they do not belong together."""
+    if isinstance(workload, str):
+        workload = get_workload(workload, data)
+    opened = open_bundle(bundle)
+    if workload is None and data is not None:
+        workload = get_workload(opened.workload, data)
+    return (opened, opened.work) if workload is None else (opened.served_by(workload), workload)
 
 
 class Bundle:
@@ -112,6 +122,16 @@ class Bundle:
         self._models: dict[str, BranchyModel] = {}
         for file in self._files():
             _verify(directory, file)
+
+    def served_by(self, work: Workload) -> Bundle:
+        """The same bundle with another workload that builds its models; UsageError if they do not belong together."""
+        if not _fits(self.workload, work):
+            raise UsageError(f"the bundle {self.directory} is for workload {self.workload!r}; expected {work.name!r}")
+        served = copy(self)
+        served._given, served._models = work, {}
+        for cached in ("work", "default_range"):
+            served.__dict__.pop(cached, None)
+        return served
 
     def _files(self) -> Iterator[FileInfo]:
         yield from (model.file for model in self.manifest.models)

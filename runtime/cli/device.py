@@ -1,64 +1,58 @@
-"""What does ``mecpilot device`` do? Options in, a running device, a summary and an exit code out.
+"""The command ``mecpilot device``: a configuration in, a running device, a summary and an exit code out.
 
-Four steps. What the options name is opened and checked; the device is made ready; it serves; it reports. Nothing is
-written before everything that can be refused has been.
+Four steps. What the configuration names is opened and checked; the device is made ready; it serves; it reports. Nothing
+is written before everything that can be refused has been.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from controller.controllers.base import Controller
-from controller.costs import CostTable
 from controller.errors import UsageError
-from controller.predict.uplink import TraceBank
 from controller.records import Outcome
 from controller.streaming import Stream
-from controller.utility import Utility
-from runtime.bundles.bundle import Bundle, open_served
 from runtime.cli.console import log_as, print_summary, progress
-from runtime.cli.controllers import controller_name, make_pilot, provenance_of, rows_in_use
-from runtime.cli.device_options import DeviceOptions, takes
+from runtime.cli.device_checks import check_paths
+from runtime.cli.shared_options import WORKLOAD_NOTE
 from runtime.cli.signals import Stop, keep_through_hang_up, stop_on_signal
 from runtime.cli.startup import no_collecting, settle
+from runtime.config.flags import takes
+from runtime.config.tree import DEVICE_SECTIONS, Config
+from runtime.device.device import Device
+from runtime.device.run import Run
 from runtime.files.atomic import STDOUT
 from runtime.files.provenance import Provenance
-from runtime.link.background import Ahead
-from runtime.link.endpoint import parse_endpoint
-from runtime.observe.outcome_log import OutcomeLog
+from runtime.files.trace_formats import TRACE_HELP
+from runtime.observe.record_log import OUTCOMES, RecordLog
+from runtime.observe.sinks import Sink, Sinks
 from runtime.observe.summary import RunSummary
-from runtime.profiling.profile import load_costs
-from runtime.workloads.base import Workload, stream_score
-from runtime.workloads.types import Split
-
-if TYPE_CHECKING:
-    from runtime.device.local_compute import LocalCompute
-    from runtime.device.loop import DeviceLoop
-    from runtime.sources.samples import Source
+from runtime.workloads.base import stream_score
 
 Log = Callable[[str], None]
 
 
-@takes(DeviceOptions)
-def device(options: DeviceOptions) -> int:
+@takes(*DEVICE_SECTIONS, notes={"--workload": WORKLOAD_NOTE, "--uplink": TRACE_HELP})
+def device(config: Config) -> int:
     """Answer frames, deciding each one. SIGTERM and Ctrl-C end it orderly, with the summary; so does SIGHUP without
     --outcomes, with it SIGHUP reopens that file."""
-    log, plan = log_as("device"), _plan(options)
-    if options.outcomes:
+    log = log_as("device")
+    plan = _plan(config, log)
+    if config.outputs.outcomes:
         keep_through_hang_up()
     with ExitStack() as stack:
-        ready = _get_ready(plan, stack, log)
-        if ready.stop.asked():
+        run, stop = _get_ready(plan, stack)
+        if stop.asked():
             log("stopped before the first frame")
             return 0
-        run = _start(ready, stack, log)
-        _serve(run, log)
-        _report(run)
-    return _exit_code(run, log)
+        service = _start(plan, run, stop, stack, log)
+        _serve(service, log)
+        _report(service)
+    return _exit_code(service, log)
 
 
 # The steps ---------------------------------------------------------------------------------------------------
@@ -66,225 +60,181 @@ def device(options: DeviceOptions) -> int:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What the options come to. Nothing is started or written yet."""
+    """What the configuration comes to. Nothing is started or written yet."""
 
-    options: DeviceOptions
-    controller: str  # as the user calls it
-    bundle: Bundle
-    work: Workload
-    costs: CostTable
-    pilot: Controller
-    bank: TraceBank | None
+    config: Config
+    device: Device
     provenance: Provenance
 
 
-def _plan(options: DeviceOptions) -> _Plan:
-    """Check the options and open the files that they name."""
-    if options.video is not None:
+def _plan(config: Config, log: Log) -> _Plan:
+    """Check the configuration and open the files that it names."""
+    if config.outputs.video is not None:
         from runtime.observe.pictures import check_picture_path
 
-        check_picture_path(options.video, "--video")
-    options.check()
-    name = controller_name(options.controller, options.policy, options.decision)
-    parse_endpoint(options.mec)
-    bundle, work = open_served(options.workload, options.bundle, options.data)
-    options = replace(options, workload=bundle.workload)  # the name, where package.module:Class was given
-    costs, pilot = make_pilot(name, load_costs(bundle, options.profile), Utility(), options)
-    bank = _trace_bank(options.uplink)
-    return _Plan(options, name, bundle, work, costs, pilot, bank, provenance_of(bundle, name, options))
+        check_picture_path(config.outputs.video, "--video")
+    check_paths(config)
+    device = _device(config, log)
+    return _Plan(config, device, device.provenance())
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """What a device needs before its first frame."""
-
-    plan: _Plan  # its options at the frame rate of the source
-    source: Source
-    compute: LocalCompute
-    stop: Stop
-
-
-def _get_ready(plan: _Plan, stack: ExitStack, log: Log) -> _Ready:
-    """Open the source, import the networks and run them for the first time. A stop ends this early."""
-    with no_collecting():
-        source = stack.enter_context(closing(_source(plan, log)))
-        plan = replace(plan, options=plan.options.paced(source.fps))
-        pictures = Ahead(source.prepare)  # while the networks are imported and run for the first time
-        stack.callback(pictures.abandon)
-        import runtime.device.daemon  # noqa: F401 - an import under our handlers would delay a stop
-        from runtime.device.local_compute import LocalCompute
-
-        stop = stack.enter_context(stop_on_signal())  # until here a signal simply ends the process
-        compute = LocalCompute(plan.bundle, plan.work, source=source)
-        settle()
-        decisions = plan.costs.space.decisions
-        compute.warm_up([decisions[row] for row in rows_in_use(plan.costs, plan.pilot)], stop.asked)
-        pictures.wait(stop.asked)
-    return _Ready(plan, source, compute, stop)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What serves, and what is kept of it."""
-
-    plan: _Plan
-    source: Source
-    unit: DeviceLoop
-    journal: OutcomeLog | None
-    stop: Stop
-    summary: RunSummary
-    seen: list[Outcome] = field(default_factory=list)  # for the pictures
-
-    def record(self, outcome: Outcome) -> None:
-        """Take in what became of a frame."""
-        self.summary.add(outcome)
-        if self.journal:
-            self.journal.write(outcome)
-            if self.journal.ended:
-                self.unit.stop()
-        self.source.release(outcome.source_index)
-        if self.plan.options.video:
-            self.seen.append(outcome)
-
-
-def _start(ready: _Ready, stack: ExitStack, log: Log) -> _Run:
-    """Connect the device and open the journal."""
-    from runtime.device.daemon import open_device
-
-    plan, source, options = ready.plan, ready.source, ready.plan.options
-    unit = open_device(
-        options.mec,
-        ready.compute,
-        plan.costs,
-        options.scenario(),
-        Utility(),
-        plan.bank,
-        closed_loop=options.fps == 0,
-        feed=source.feed,
+def _device(config: Config, log: Log) -> Device:
+    workload, controller, emulation = config.workload, config.controller, config.emulation
+    return Device(
+        workload.bundle or workload.name,
+        controller.name,
+        config.device.mec,
+        workload=workload.name,
+        policy=controller.policy,
+        tuning=controller.tuning,
+        decision=_decision(controller.decision),
+        profile=workload.profile,
+        data=config.source.data,
+        fps=config.source.fps,
+        deadline_s=config.device.deadline_ms / 1e3,
+        slowdown=emulation.slowdown,
+        device_load_frac=emulation.load,
+        uplink=emulation.uplink,
+        uplink_share_frac=emulation.uplink_share,
+        uplink_start_s=emulation.uplink_start_s,
+        rtt_s=emulation.rtt_ms / 1e3,
+        seed=config.device.seed,
+        utility=config.objective.utility(),
+        no_raw_upload=config.privacy.no_raw_upload,
+        limits=config.limits,
         log=log,
     )
-    stack.callback(unit.close)
-    journal = OutcomeLog(options.outcomes, log) if options.outcomes else None  # nothing is refused any more
-    if journal:
-        stack.callback(journal.close)
-        ready.stop.reopen_with(journal.reopen)
-    ready.stop.then(unit.stop)
-    summary = RunSummary(_stream(plan.work, options), _interval_s(source, options))
-    return _Run(plan, source, unit, journal, ready.stop, summary)
 
 
-def _serve(run: _Run, log: Log) -> None:
+def _get_ready(plan: _Plan, stack: ExitStack) -> tuple[Run, Stop]:
+    """Open the source, import the networks and run them for the first time. A stop ends this early."""
+    source = plan.config.source
+    with no_collecting():
+        run = plan.device.prepare(
+            source.input,
+            frames=source.frames,
+            start=source.start,
+            retry_s=source.retry_s,
+            own_times=source.fps_from is not None,
+            keep=plan.config.outputs.video is not None,
+        )
+        stack.enter_context(closing(run))
+        stop = stack.enter_context(stop_on_signal())  # until here a signal simply ends the process
+        settle()
+        run.warm_up(stop.asked)
+    return run, stop
+
+
+@dataclass(frozen=True)
+class _Service:
+    """A device that serves, and the sinks of its outcomes."""
+
+    plan: _Plan
+    run: Run
+    summary: RunSummary
+    outcome_log: RecordLog[Outcome] | None
+    sinks: Sinks[Outcome]
+
+
+def _start(plan: _Plan, run: Run, stop: Stop, stack: ExitStack, log: Log) -> _Service:
+    """Connect the device and open the sinks: nothing is refused any more."""
+    run.connect()
+    summary = RunSummary(_stream(plan, run), run.capture_period_s)
+    sinks: list[Sink[Outcome]] = [summary]
+    outcome_log = _outcome_log(plan.config.outputs.outcomes, run, log)
+    if outcome_log:
+        stack.callback(outcome_log.close)
+        stop.reopen_with(outcome_log.reopen)
+        sinks.append(outcome_log)
+    if plan.config.outputs.video:
+        sinks.append(_pictures(plan.config.outputs.video, plan, run))
+    stop.then(run.stop)
+    return _Service(plan, run, summary, outcome_log, Sinks(sinks, log))
+
+
+def _serve(service: _Service, log: Log) -> None:
     """Answer frames until the source ends or a stop is asked for."""
-    from runtime.device.daemon import drive
-
-    with progress(run.plan.options.frames_ahead, log) as advance:
-        for outcome in drive(run.unit, run.plan.pilot, log):
-            run.record(outcome)
+    with progress(service.run.frames, log) as advance:
+        for outcome in service.run:
+            service.sinks.add(outcome)
             advance(outcome)
-        run.unit.close()
-        for outcome in run.unit.take_outcomes():  # of frames that an end in mid-frame left behind
-            run.record(outcome)
-            advance(outcome)
-    if run.journal:
-        run.journal.close()
+    if service.outcome_log:
+        service.outcome_log.close()
 
 
-def _report(run: _Run) -> None:
+def _report(service: _Service) -> None:
     """Print and write what the user asked for; nothing when the source's failure is all that there is to say."""
-    options = run.plan.options
-    if run.source.failure and not run.summary.frames:
+    outputs, device, run = service.plan.config.outputs, service.plan.device, service.run
+    if run.source.failure and not service.summary.frames:
         return
     try:
         print_summary(
-            run.summary,
-            f"{run.plan.bundle.workload}: {run.plan.pilot.name}, {options.mec}",
-            options.json_out,
-            run.plan.controller,
-            run.unit.counts.as_json(),
-            options.mec,
-            run.plan.provenance,
+            service.summary,
+            f"{device.bundle.workload}: {device.controller_name}, {device.mec}",
+            outputs.json,
+            device.controller_name,
+            run.counts.as_json(),
+            device.mec,
+            service.plan.provenance,
             run.source.notes(),
-            quiet=options.quiet,
-            stdout_taken=options.outcomes == STDOUT,
+            quiet=outputs.quiet,
+            stdout_taken=outputs.outcomes == STDOUT,
         )
     finally:
-        if options.video:
-            from runtime.observe.pictures import write_pictures
-
-            write_pictures(options.video, run.seen, run.source.replay, run.plan.work.draw, options.scenario().fps)
+        service.sinks.close()
 
 
-def _exit_code(run: _Run, log: Log) -> int:
+def _exit_code(service: _Service, log: Log) -> int:
     """Frames were answered whatever happened; what else failed is said here."""
-    failure = _failure(run)
+    failure = _failure(service)
     if failure:
         log(failure)
     return 1 if failure else 0
 
 
-def _failure(run: _Run) -> str:
+def _failure(service: _Service) -> str:
     """The first thing that failed, or nothing."""
-    options, counts = run.plan.options, run.unit.counts
-    if trouble := _trouble(run.source, run.summary, options, run.stop.asked()):
-        return trouble
-    if run.journal and run.journal.lost:
-        return f"{run.journal.lost} outcomes could not be written"
+    device, counts = service.plan.config.device, service.run.counts
+    if shortfall := service.run.shortfall(service.summary.frames):
+        return shortfall
+    if service.outcome_log and service.outcome_log.lost:
+        return f"{service.outcome_log.lost} outcomes could not be written"
+    if service.sinks.failures:
+        return service.sinks.failures[0]
     if counts.refused:
         return f"the MEC did not serve this device: {counts.refused}"
-    if options.require_mec and not counts.welcomed:
-        return f"no MEC was met at {options.mec} during the whole run, and --require-mec was given"
+    if device.require_mec and not counts.welcomed:
+        return f"no MEC was met at {device.mec} during the whole run, and --require-mec was given"
     return ""
 
 
 # Their parts -------------------------------------------------------------------------------------------------
 
 
-def _stream(work: Workload, options: DeviceOptions) -> Stream | None:
-    """What judges streaming accuracy: for a workload of consecutive frames that are captured by the clock."""
-    score = stream_score(work)
-    return None if score is None or options.fps == 0 else Stream(1.0 / options.scenario().fps, score)
-
-
-def _interval_s(source: Source, options: DeviceOptions) -> float | None:
-    """Time between captures, where it is known beforehand."""
-    return 1.0 / options.fps if source.feed is None and options.fps else None
-
-
-def _trace_bank(path: Path | None) -> TraceBank | None:
-    if path is None:
+def _decision(text: str | None) -> dict[str, Any] | None:
+    """The fields that --decision names."""
+    if text is None:
         return None
-    from runtime.files.traces import load_traces
-
-    return load_traces([path])
-
-
-def _source(plan: _Plan, log: Log) -> Source:
-    from runtime.sources.samples import Samples, open_source
-
-    options, work = plan.options, plan.work
-    if options.source is not None:
-        return open_source(
-            options.source,
-            plan.bundle.frame_shape,
-            options.start or 0,
-            keep=options.video is not None,
-            retry_s=options.source_retry,
-            own_times=options.source_fps is not None,
-            log=log,
-        )
-    split: Split = "test" if options.start is None else "all"
-    first, count = options.start or 0, work.sample_count(split)
-    if first >= count:
-        raise UsageError(f"--start {first}; expected at most {count - 1}, for {work.name} has {count} samples")
-    return Samples(work, split, range(first, first + (options.frames_ahead or 1)))
+    try:
+        wanted = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"--decision {text!r} is not JSON ({error.msg}); expected an object") from None
+    if not isinstance(wanted, dict):
+        raise UsageError(f'--decision {text!r}; expected a JSON object such as {{"partition_point": 2}}')
+    return wanted
 
 
-def _trouble(source: Source, summary: RunSummary, options: DeviceOptions, stopped: bool) -> str:
-    """How the source ended before it should have, or nothing."""
-    if source.failure:
-        return source.failure
-    missing = summary.frames < (options.frames or 1)
-    if options.source is None or stopped or not missing:
-        return ""
-    asked = f"{options.frames} were asked for with --frames" if options.frames else "expected at least one"
-    return f"source {source.name} ended after {summary.frames} frames; {asked}"
+def _outcome_log(target: str | None, run: Run, log: Log) -> RecordLog[Outcome] | None:
+    return RecordLog(target, OUTCOMES, log, when_ended=run.stop) if target else None
+
+
+def _pictures(path: Path, plan: _Plan, run: Run) -> Sink[Outcome]:
+    from runtime.observe.pictures import PicturesSink
+
+    return PicturesSink(path, run.source.replay, plan.device.workload.draw, run.scenario.fps, run.on_frame)
+
+
+def _stream(plan: _Plan, run: Run) -> Stream | None:
+    """What judges streaming accuracy: for a workload of consecutive frames that are captured by the clock."""
+    score = stream_score(plan.device.workload)
+    return None if score is None or run.is_closed_loop else Stream(1.0 / run.scenario.fps, score)

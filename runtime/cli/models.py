@@ -1,4 +1,4 @@
-"""`mecpilot models`: which bundles are there, what is in them, and how are they trained?"""
+"""``mecpilot models``: list, show and train the models of bundles."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import typer
 from controller.errors import UsageError, unknown_name
 from runtime.bundles.bundle import Bundle, open_bundle, shipped_bundles
 from runtime.bundles.manifest import LOSSLESS, MANIFEST_FILE, ModelInfo
+from runtime.cli.shared_options import DataDir, JsonOut, WorkloadName
+from runtime.config.tree import DEFAULT_WORKLOAD
 from runtime.files.atomic import check_writable, write_whole
 
 if TYPE_CHECKING:
@@ -19,12 +21,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Bundles: models, exits, accuracy.")
 
-JsonOption = Annotated[str | None, typer.Option("--json", help="Write JSON to this file, or to stdout with -.")]
 BundleArgument = Annotated[str, typer.Argument(help="A workload's shipped bundle, or a bundle's directory.")]
 
 
 @app.command("list")
-def list_bundles(json: JsonOption = None) -> None:
+def list_bundles(json: JsonOut = None) -> None:
     """Shipped bundles and their models."""
     from rich.table import Table
 
@@ -60,7 +61,7 @@ def _summary(bundle: Bundle) -> dict[str, Any]:
 @app.command()
 def show(
     bundle: BundleArgument = "garments",
-    json: JsonOption = None,
+    json: JsonOut = None,
     draw: Annotated[
         int | None, typer.Option(min=0, help="Draw what every exit answers for this test image or video frame.")
     ] = None,
@@ -187,17 +188,17 @@ def _is_last(model: ModelInfo, exit_branch: int) -> bool:
 
 @app.command()
 def train(
-    workload: Annotated[str, typer.Option(help="A name, or package.module:Class.")] = "garments",
+    workload: WorkloadName = DEFAULT_WORKLOAD,
     out: Annotated[Path | None, typer.Option(help="Directory of the new bundle; runs/models-WORKLOAD.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same weights on the same kind of machine.")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of each family's own number.")] = None,
     family: Annotated[list[str] | None, typer.Option(help="Train only this family; may be repeated.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Families trained at the same time.")] = 2,
-    data: Annotated[Path | None, typer.Option(help="Directory that holds the data set.")] = None,
+    data: DataDir = None,
     max_samples: Annotated[
         int | None, typer.Option(min=2, help="Measure on so many samples per split only (a quick look).")
     ] = None,
-    json: JsonOption = None,
+    json: JsonOut = None,
 ) -> None:
     """Train all exits of every family jointly, measure them, and write a bundle."""
     from runtime.building.training_run import TrainingPlan, run_plan

@@ -1,4 +1,4 @@
-"""Which numbers can no option mean? Those that are not finite, negative counts, and what no machine could do.
+"""What no option of any command can mean: numbers that are not finite, negative counts, and empty text.
 
 ``typer`` accepts inf and nan where a float is expected, and integers of any size. Options state tighter limits
 themselves; these hold for every option of every command.
@@ -7,15 +7,22 @@ themselves; these hold for every option of every command.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from controller.errors import UsageError
+from runtime.config.settings import settings
+from runtime.config.tree import MAX_FLOAT, MAX_INT
 
-#: Seeds, counts and frame numbers: what every library behind the options accepts.
-MAX_INT = 2**31 - 1
-MAX_FLOAT = 1e9
 #: Times that may be infinite: "for ever".
-ENDLESS = frozenset({"source_retry"})
+ENDLESS = frozenset(setting.parameter for setting in settings() if setting.endless)
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """UsageError for an empty value: an unset variable in a script or a unit file, not the current folder."""
+    for before, value in zip(("", *arguments), arguments, strict=False):
+        if value == "" or (value.startswith("--") and value.endswith("=")):
+            option = before if value == "" and before.startswith("-") else value.removesuffix("=")
+            raise UsageError(f'got {option or "an argument"} ""; expected a value, or leave it out')
 
 
 def check_numbers(options: Mapping[str, object]) -> None:

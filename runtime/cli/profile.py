@@ -12,6 +12,8 @@ import msgspec
 import typer
 
 from controller.errors import UsageError, unknown_name
+from runtime.cli.shared_options import BundleDir, DataDir, JsonOut, WorkloadName
+from runtime.config.tree import DEFAULT_WORKLOAD
 from runtime.files.atomic import STDOUT, check_apart, check_writable, write_whole
 from runtime.profiling.profile import (
     FORMAT_VERSION,
@@ -33,18 +35,16 @@ FULL_BUDGET_S = 75.0
 
 
 def profile(
-    workload: Annotated[str, typer.Option(help="Workload to profile: a name, or package.module:Class.")] = "garments",
-    bundle: Annotated[Path | None, typer.Option(help="Directory of another bundle of that workload.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Directory that holds the workload's data.")] = None,
+    workload: WorkloadName = DEFAULT_WORKLOAD,
+    bundle: BundleDir = None,
+    data: DataDir = None,
     side: Annotated[str | None, typer.Option(help="Measure only: device or mec. Both by default.")] = None,
     merge_file: Annotated[
         Path | None, typer.Option("--merge", help="Take the other side from this profile, of another machine.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: under 20 instead of about 90 s.")] = False,
     out: Annotated[Path | None, typer.Option(help="Profile to write; by default in the user's cache.")] = None,
-    json_out: Annotated[
-        str | None, typer.Option("--json", help="Write the errors as JSON to this file, or - for stdout.")
-    ] = None,
+    json_out: JsonOut = None,
 ) -> None:
     """Measure segments on this machine, fit the layer regressions, report both errors, write the profile."""
     from runtime.bundles.bundle import open_served

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from controller.controllers.base import Controller
 from controller.costs import CostTable
@@ -13,6 +12,7 @@ from controller.predict.uplink import TraceBank
 from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
+from runtime.config.tree import DEFAULTS, LimitsSection
 from runtime.device.local_compute import LocalCompute
 from runtime.device.loop import DeviceLoop
 from runtime.link.connection import MecConnection
@@ -26,14 +26,6 @@ from runtime.sources.frames import Feed
 Log = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many frames a device holds at a time."""
-
-    queue_limit: int = 2  # waiting for their decision
-    max_in_flight: int = 4  # waiting for the MEC's reply
-
-
 def open_device(
     endpoint: str,
     compute: LocalCompute,
@@ -41,7 +33,7 @@ def open_device(
     scenario: Scenario,
     utility: Utility,
     bank: TraceBank | None = None,
-    limits: Limits | None = None,
+    limits: LimitsSection = DEFAULTS.limits,
     *,
     closed_loop: bool = False,
     feed: Feed | None = None,
@@ -57,7 +49,6 @@ def open_device(
         shaper = Shaper(bank, scenario.trace_index, scenario.trace_start_s, scenario.uplink_share_frac)
         link = ShapedLink(link, shaper, scenario.rtt_s, clock)
     session = DeviceSession(socket.gethostname()[:64] or "device", compute.held)
-    limits = limits or Limits()
     return DeviceLoop(
         compute,
         MecConnection(endpoint, link, session, costs, max_in_flight=limits.max_in_flight, clock=clock, log=log),

@@ -85,11 +85,13 @@ def used_policy(path: Path) -> Used:
     return used(path, SHIPPED if path.parent == SHIPPED_DIR else GIVEN)
 
 
-def load_policy(path: Path, workload: str | None = None) -> tuple[FrozenPolicy, PolicyManifest]:
-    """Read a policy file; UsageError when it cannot be used here, or was not trained for the workload, if one is given.
+def load_policy(path: str | Path, workload: str | None = None) -> tuple[FrozenPolicy, PolicyManifest]:
+    """Read a policy file that ``mecpilot export`` wrote: the weights, and what the file says about itself.
 
-    A policy for several workloads names them in its training's "workloads".
+    UsageError if the file cannot be used here, or if a workload is given that the policy was not trained for. A policy
+    for several workloads names them in its training's "workloads".
     """
+    path = Path(path)
     _check_readable(path)
     try:
         with safe_open(path, framework="numpy") as file:

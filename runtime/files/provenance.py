@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from runtime.version import VERSION
 
 #: Where a file comes from.
 SHIPPED, OWN, GIVEN = "shipped", "this machine's", "given"
@@ -43,7 +44,7 @@ class Provenance(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()  # what a reader must know to compare the figures
 
     def as_json(self) -> dict[str, Any]:
-        return {**msgspec.to_builtins(self), "revision": revision(), "version": program_version()}
+        return {**msgspec.to_builtins(self), "revision": revision(), "version": VERSION}
 
     @property
     def lines(self) -> list[str]:
@@ -65,14 +66,6 @@ def comparability(profile: Used) -> tuple[str, ...]:
     return (
         "slowdowns count from that profile; `--profile shipped` gives figures that can be compared across machines",
     )
-
-
-def program_version() -> str:
-    """Of the installed package; empty where it is not installed."""
-    try:
-        return version("mecpilot")
-    except PackageNotFoundError:
-        return ""
 
 
 def revision() -> str:

@@ -1,237 +1,166 @@
-"""What does the MEC do with requests? First come, first served: decode, run the tail, reply.
+"""A MEC, as a program of one's own uses it: it runs the tail segments that devices ask for.
 
-One thread. It polls its socket between stages and while it idles, so that arrivals are stamped when they come and pings
-are answered while a tail runs; an I/O thread of its own would cost a hand-over per message and fight for the
-interpreter. Measured on loopback: see ``benchmarks/bench_overhead.py``. Nothing is kept between two requests.
+    with MecServer("campus", bind="tcp://0.0.0.0:5577") as mec:
+        mec.serve()
 
-While no request waits it warms up, one stage at a time (``runtime.mec.warm_up``). A stop ends it soon at any moment:
-the
-request in hand is finished where that is quick, the others are rejected as ``CLOSING``.
+``mecpilot mec`` is made of the same class.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
 
-import numpy as np
+from controller.errors import FailureError
+from runtime.bundles.bundle import Bundle, open_pair
+from runtime.config.tree import DEFAULTS
+from runtime.link.endpoint import parse_bind
+from runtime.link.transport import Router
+from runtime.mec.records import MecCounts, RequestRecord
+from runtime.observe.sinks import Sink
+from runtime.profiling.profile import load_costs
+from runtime.workloads.base import Workload
 
-from controller.costs import CostTable
-from controller.errors import RemoteProtocolError
-from controller.records import Decision
-from runtime.inference.segments import Segments
-from runtime.link.link import Clock
-from runtime.link.transport import MAX_WAIT_S, Parts, Router
-from runtime.mec.warm_up import WarmUp
-from runtime.protocol import wire
-from runtime.protocol.mec_session import Actions, Admit, MecSession, Refused, SendTo
-from runtime.protocol.wire import Buffer, RejectReason
+if TYPE_CHECKING:
+    from runtime.mec.loop import MecLoop
 
-QUEUE_LIMIT = 64
-_FORGET_EVERY_S = 5.0
-#: How long a stop leaves to the request in hand.
-_GRACE_S = 0.2
-#: A closed connection takes with it what its peer has not read yet, so the last words get this long.
-_LEAVE_S = 0.05
+FULL = "a message without end filled the memory; every connection was closed, devices connect again"
+#: Longest that a server in the background may take to end: a request in hand gets 0.2 s.
+_JOIN_S = 5.0
 
-
-class _StoppedError(Exception):
-    """A stop was asked for, and the request in hand takes too long."""
-
-
-@dataclass
-class MecCounts:
-    """What a MEC has done."""
-
-    served: int = 0
-    rejected: int = 0
-    failed: int = 0
-    refused: int = 0
-    peer_faults: int = 0
+Log = Callable[[str], None]
 
 
 class MecServer:
-    """Owns the queue of admitted requests. ``slowdown`` > 1 emulates a share of the machine: after the real
-    computation the MEC idles until the profiled time of the tail times the slowdown has passed. ``log`` counts lines
-    that repeat (``runtime.observe.repeats``): peers can cause any number of them."""
+    """Serves the requests of any number of devices that hold the same bundle, one after the other, on one thread.
+
+    Making one checks the arguments and binds the port, so that ``endpoint`` is known and a port in use is an error at
+    once. ``serve`` then imports the networks, which takes one to three seconds; devices that connect before wait.
+
+    UsageError says which argument cannot be used.
+    """
 
     def __init__(
         self,
-        router: Router,
-        session: MecSession,
-        segments: Segments,
-        costs: CostTable,
+        bundle: str | Path | Bundle = "campus",
+        bind: str = DEFAULTS.mec.bind,
         *,
+        workload: str | Workload | None = None,
+        profile: str | Path | None = None,
         slowdown: float = 1.0,
-        queue_limit: int = QUEUE_LIMIT,
-        warm_up: WarmUp | None = None,
-        clock: Clock = time.perf_counter,
-        log: Callable[[str], None] = lambda _: None,
+        queue_limit: int = DEFAULTS.mec.queue_limit,
+        sinks: Iterable[Sink[RequestRecord]] = (),
+        log: Log = lambda _: None,
     ) -> None:
-        self._router, self._session, self._segments, self._costs = router, session, segments, costs
-        self._slowdown, self._queue_limit = slowdown, queue_limit
-        self._warm_up = warm_up
-        self._clock, self._log = clock, log
-        self._queue: deque[Admit] = deque()
-        self._stopping: Callable[[], bool] = lambda: False
-        self._stop_s = math.inf
-        self._closing = False
-        self._free_s = clock()  # when the emulated server has done what it began
-        self._forget_s = clock() + _FORGET_EVERY_S
-        self.counts = MecCounts()
+        """
+        bundle: name of a shipped bundle, the directory of one, or an opened one.
+        bind: tcp://HOST:PORT; host * is every address, port * any free port.
+        workload: only to check that the bundle is of it, or a workload object of one's own.
+        profile: file of `mecpilot profile`, or "shipped"; default: this machine's, else the shipped one.
+        slowdown: emulate a MEC that is this many times slower.
+        queue_limit: requests that may wait; further ones are rejected.
+        sinks: each gets a record of every request; they are closed with the server.
+        log: takes one line of text for each event.
+        """
+        parse_bind(bind)
+        self.bundle, self.workload = open_pair(bundle, workload)
+        self._costs = load_costs(self.bundle, None if profile is None else Path(profile))
+        self._slowdown, self._queue_limit, self._log = slowdown, queue_limit, log
+        self._sinks = list(sinks)
+        self._router = Router(bind, on_full=lambda: log(FULL))
+        self._loop: MecLoop | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
 
-    def serve(self, stopping: Callable[[], bool]) -> None:
-        """Serve until told to stop; then reject what waits and say good-bye."""
-        self._stopping = stopping
-        while not stopping():
-            if not self._queue and not self._warm_up_step():
-                self._router.wait(MAX_WAIT_S)
-            self._poll()
-            if self._queue:
-                self._serve_next()
-        self._leave()
+    @property
+    def endpoint(self) -> str:
+        """Where devices reach it, tcp://HOST:PORT with the port that is really used."""
+        return self._router.endpoint
 
-    def _leave(self) -> None:
-        self._closing = True
-        while self._queue:
-            self._close_on(self._queue.popleft())
-        self._act(self._session.close())
-        end_s = self._clock() + _LEAVE_S
-        while (left_s := end_s - self._clock()) > 0:
-            self._router.wait(left_s)
-            self._poll()
+    @property
+    def counts(self) -> MecCounts:
+        """What it has done so far."""
+        return MecCounts() if self._loop is None else self._loop.counts
 
-    def _warm_up_step(self) -> bool:
-        """Run a stage that nobody has asked for yet; False when there is none."""
-        if self._warm_up is None:
-            return False
+    def add_sink(self, sink: Sink[RequestRecord]) -> None:
+        """One more sink; only before ``prepare``."""
+        self._sinks.append(sink)
+
+    def prepare(self) -> None:
+        """Import the networks, for programs that say when they are ready. ``serve`` does it if nobody did."""
+        if self._loop is None:
+            self._loop = self._new_loop()
+            self._router.settle()
+
+    def serve(self, stopping: Callable[[], bool] = lambda: False) -> None:
+        """Serve in this thread until ``stop`` is called or ``stopping`` returns True. Then reject what waits, and say
+        good-bye to every device."""
+        self.prepare()
+        assert self._loop is not None
+        self._loop.serve(lambda: self._stop.is_set() or stopping())
+
+    def start(self) -> MecServer:
+        """Serve in a thread of this process, for tests and notebooks; returns itself. The thread shares the interpreter
+        with the program, so times are those of neither a MEC nor a program of its own."""
+        self.prepare()
+        self._thread = threading.Thread(target=self._serve_in_thread, name="MEC", daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Have ``serve`` return soon. Safe in a signal handler and from any thread; may be called twice."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Stop, wait for the thread of ``start``, and free the port; may be called twice. FailureError with what ended
+        the thread early."""
+        self.stop()
+        if self._thread is not None:
+            self._thread.join(_JOIN_S)
+        self._router.close()
+        for sink in self._sinks:
+            sink.close()
+        error, self._error = self._error, None
+        if error is not None:
+            raise FailureError(f"the MEC ended: {type(error).__name__}: {error}") from error
+
+    def __enter__(self) -> MecServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _serve_in_thread(self) -> None:
         try:
-            if self._warm_up.step():
-                return True
-        except Exception as error:  # noqa: BLE001 - requests that need this fail by themselves, others do not
-            self._log(f"cannot warm up: {type(error).__name__}: {error}")
-        self._warm_up = None
-        return False
+            self.serve()
+        except BaseException as error:  # noqa: BLE001 - raised again by close()
+            self._error = error
 
-    # What arrives -------------------------------------------------------------------------------------------
+    def _new_loop(self) -> MecLoop:
+        import torch
 
-    def _poll(self) -> None:
-        for peer, parts in self._router.receive():
-            try:
-                self._act(self._understood(peer, parts))
-            except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: one message fails, the MEC stays
-                self._fail(error)
-        if self._clock() > self._forget_s:
-            self._forget_s = self._clock() + _FORGET_EVERY_S
-            self._session.forget_silent(self._clock())
+        from runtime.inference.segments import Segments
+        from runtime.mec.loop import MecLoop
+        from runtime.mec.warm_up import WarmUp
+        from runtime.protocol.mec_session import MecSession
 
-    def _understood(self, peer: bytes, parts: Parts) -> Actions:
-        try:
-            message, buffer = wire.decode(parts)
-        except RemoteProtocolError as error:
-            return self._session.malformed(peer, error)
-        return self._session.receive(peer, message, buffer, self._clock())
-
-    def _act(self, actions: Actions) -> None:
-        for action in actions:
-            match action:
-                case SendTo():
-                    self._router.send(action.peer, wire.encode(action.message))
-                case Refused():
-                    self.counts.refused += 1
-                    self._log(f"turned a device away: {action.why}")
-                case Admit():
-                    self._admit(action)
-        self.counts.peer_faults = self._session.faults
-
-    def _admit(self, job: Admit) -> None:
-        """Queue what can be served; refuse the rest now, so that it takes no room."""
-        row, space = job.request.row, self._costs.space
-        if self._closing:
-            self._close_on(job)
-        elif row >= len(space) or space.device_only[row]:
-            self._reject(job, RejectReason.ILLEGAL, f"got row {row}; expected one of {len(space)} that sends a payload")
-        elif (size := len(job.payload)) > (most := wire.most_payload_bytes(self._shape(space.decisions[row]))):
-            self._reject(job, RejectReason.PAYLOAD, f"got a payload of {size} bytes; expected at most {most}")
-        elif len(self._queue) >= self._queue_limit:
-            self._reject(job, RejectReason.BUSY, f"{len(self._queue)} requests wait already")
-        else:
-            self._queue.append(job)
-
-    def _shape(self, d: Decision) -> tuple[int, ...]:
-        return self._segments.bundle.payload_shape(d.model, d.resolution_px, d.partition_point)
-
-    # What is done about it ----------------------------------------------------------------------------------
-
-    def _serve_next(self) -> None:
-        job = self._queue.popleft()
-        # An emulated MEC goes from one request to the next at once: what this process takes in between is not its own,
-        # and at a high load the queue would feel it.
-        began_s = max(job.arrived_s, self._free_s) if self._slowdown > 1.0 else self._clock()
-        waited_s = began_s - job.arrived_s
-        if waited_s * 1e3 > job.request.remaining_budget_ms:
-            self._reject(job, RejectReason.EXPIRED, "it waited too long", waited_s)
-            return
-        try:
-            outputs = self._run(job.request.row, job.payload, began_s)
-        except _StoppedError:
-            self._close_on(job)
-        except RemoteProtocolError as error:
-            self._reject(job, RejectReason.PAYLOAD, str(error))
-        except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: one request fails, the MEC stays
-            self._fail(error)
-            self._reject(job, RejectReason.FAILED, type(error).__name__)
-        else:
-            self._reply(job, outputs, began_s)
-
-    def _run(self, row: int, payload: Buffer, began_s: float) -> np.ndarray:
-        """The outputs, when the emulated server would have them."""
-        decision = self._costs.space.decisions[row]
-        if self._warm_up is not None:
-            self._warm_up.prefer(decision.model)
-        outputs = self._segments.tail(memoryview(payload), decision, self._between_stages)
-        self._free_s = max(began_s + self._emulated_s(row), self._clock())
-        self._idle_until(self._free_s)
-        return outputs
-
-    def _between_stages(self) -> None:
-        self._poll()
-        if self._clock() > self._grace_end_s():
-            raise _StoppedError
-
-    def _grace_end_s(self) -> float:
-        """When the request in hand must be done; never, while nobody asks for a stop."""
-        if self._stop_s == math.inf and self._stopping():
-            self._stop_s = self._clock()
-        return self._stop_s + _GRACE_S
-
-    def _emulated_s(self, row: int) -> float:
-        return float(self._costs.mec_s[row]) * self._slowdown if self._slowdown > 1.0 else 0.0
-
-    def _idle_until(self, end_s: float) -> None:
-        while (left_s := end_s - self._clock()) > 0:
-            if end_s > self._grace_end_s():
-                raise _StoppedError
-            self._router.wait(left_s)
-            self._poll()
-
-    def _reply(self, job: Admit, outputs: np.ndarray, began_s: float) -> None:
-        self.counts.served += 1
-        queue_us, mec_us = wire.whole_us(began_s - job.arrived_s), wire.whole_us(self._clock() - began_s)
-        reply = wire.InferReply(job.request.request_id, queue_us, mec_us)
-        self._router.send(job.peer, wire.encode(reply, np.ascontiguousarray(outputs).data.cast("B")))
-
-    def _reject(self, job: Admit, reason: RejectReason, text: str, waited_s: float = 0.0) -> None:
-        self.counts.rejected += 1
-        reject = wire.Reject(job.request.request_id, reason, wire.plain(text), wire.whole_us(waited_s))
-        self._router.send(job.peer, wire.encode(reject))
-
-    def _close_on(self, job: Admit) -> None:
-        self._reject(job, RejectReason.CLOSING, "the MEC is shutting down")
-
-    def _fail(self, error: Exception) -> None:
-        self.counts.failed += 1
-        self._log(f"a request failed: {type(error).__name__}: {error}")
+        torch.set_num_threads(1)  # as in the profile
+        segments = Segments(self.bundle, self.workload)
+        return MecLoop(
+            self._router,
+            MecSession(uuid.uuid4().hex, self.bundle.held, self._slowdown),
+            segments,
+            self._costs,
+            slowdown=self._slowdown,
+            queue_limit=self._queue_limit,
+            warm_up=WarmUp(segments),
+            sinks=self._sinks,
+            log=self._log,
+        )

@@ -1,4 +1,4 @@
-"""What does a MEC run before it is asked to? Each network at each resolution once, and each codec, in small steps.
+"""The warm-up of a MEC: each network at each resolution once, and each codec, in small steps.
 
 The first run of a network loads its weights and builds the kernels of its shapes; 2,592 decisions of a workload share
 12 such runs, since every cut and exit lies on the way through its network. They happen while no request waits, stage by

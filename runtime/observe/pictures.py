@@ -1,4 +1,4 @@
-"""What did a run look like? Frames with their answers, decisions and latencies, as a strip or as a video.
+"""The pictures of a run: frames with their answers, decisions and latencies, as a strip or as a video.
 
 A workload draws its own predictions (``Workload.draw``); everything around them is the same for all: a panel is a
 frame over a caption with the status, the latency against the deadline, and the decision. OpenCV alone is needed.
@@ -124,6 +124,34 @@ def _latency_bar(caption: Image, outcome: Outcome, colour: Colour) -> None:
 
 
 # Many frames ------------------------------------------------------------------------------------------------
+
+
+class PicturesSink:
+    """A sink that writes a strip or a video when it is closed. Owns the outcomes until then."""
+
+    def __init__(
+        self,
+        path: Path,
+        replay: Callable[[Sequence[int]], Iterator[Image]],
+        draw: Draw,
+        fps: float,
+        on_frame: Callable[[Outcome], Outcome] = lambda outcome: outcome,
+    ) -> None:
+        """``replay`` gives the run's frames once more (``Source.replay``). ``on_frame`` brings a prediction to the
+        pixels of such a frame."""
+        self._path, self._replay, self._draw, self._fps = path, replay, draw, fps
+        self._on_frame = on_frame
+        self._outcomes: list[Outcome] = []
+        self._closed = False
+
+    def add(self, outcome: Outcome, /) -> None:
+        self._outcomes.append(self._on_frame(outcome))
+
+    def close(self) -> None:
+        """FailureError when the file cannot be written."""
+        if not self._closed:
+            self._closed = True
+            write_pictures(self._path, self._outcomes, self._replay, self._draw, self._fps)
 
 
 def write_pictures(

@@ -1,4 +1,4 @@
-"""How did a run go? The figures of one device's outcomes, as a table and as JSON, in bounded memory.
+"""The summary of a run: the figures of one device's outcomes, as a table and as JSON, in bounded memory.
 
 The metrics are those of ``controller.metrics``. Outcomes are turned into sums a few at a time; percentiles come from a
 histogram and are at most 0.5 % off. How many frames there are does not change what is kept.
@@ -33,10 +33,11 @@ from controller.streaming import Stream
 #: Outcomes that are turned into sums together; one by one would take ten times as long.
 CHUNK = 64
 ABSENT = "-"
+NO_TRUTH = "n/a (no ground truth)"
 
 
 class RunSummary:
-    """Owns the sums of a run. Outcomes come in the order in which frames end.
+    """A sink. Owns the sums of a run. Outcomes come in the order in which frames end.
 
     ``stream`` scores what a viewer sees. ``interval_s`` is the time between captures; without it the time between the
     first and the last capture is measured.
@@ -64,6 +65,9 @@ class RunSummary:
         self._waiting.append(outcome)
         if len(self._waiting) == CHUNK:
             self._fold()
+
+    def close(self) -> None:
+        """The figures stay readable."""
 
     def _fold(self) -> None:
         if not self._waiting:
@@ -115,7 +119,7 @@ class RunSummary:
 
 def _rows(figures: dict[str, Any], link: str, source: str) -> dict[str, str]:
     latency = figures["latency_ms"]
-    unscored = "no known truth" if figures["frames"] and figures["utility"] is None else ABSENT
+    unscored = NO_TRUTH if figures["frames"] and figures["utility"] is None else ABSENT
     parts = ("in time", *(reason.value for reason in REASONS), "late", "dropped")
     keys = {name: f"{name.replace(' ', '_')}_frac" for name in parts}
     shares = {name: percent(figures[key]) for name, key in keys.items() if key in figures}
@@ -127,7 +131,7 @@ def _rows(figures: dict[str, Any], link: str, source: str) -> dict[str, str]:
         "source": source,
         "latency p50 / p95 / p99": " / ".join(number(latency[p], ".1f") for p in PERCENTILES)
         + " ms, capture to answer",
-        "in time per second": number(figures["goodput_fps"], ".2f") + " frames",
+        "goodput": number(figures["goodput_fps"], ".2f") + " frames in time per second",
         "accuracy in time": percent(figures["accuracy"], unscored),
         "accuracy of reused answers": percent(figures["reused_accuracy"], unscored),
         "payload per frame": number(figures["payload_kbytes"], ".2f") + " kB",

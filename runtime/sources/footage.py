@@ -21,6 +21,7 @@ from runtime.sources.image_folder import ImageFolder
 from runtime.sources.pipe_stream import STDIN, STDIN_NAME, PipeStream
 from runtime.sources.shots import Footage
 from runtime.sources.video_file import VideoFile
+from runtime.workloads.placement import Placement
 from runtime.workloads.types import Image
 
 EXPECTED = (
@@ -101,15 +102,27 @@ def letterbox(image: Image, shape: tuple[int, ...]) -> Image:
     """The picture scaled to fit into (h, w) grey or (h, w, 3) colour, centred on black: nothing is cut or stretched."""
     if len(shape) == 2:
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
-    height, width = shape[:2]
-    scale = min(height / image.shape[0], width / image.shape[1])
-    inner_h, inner_w = max(round(image.shape[0] * scale), 1), max(round(image.shape[1] * scale), 1)
+    top, left, inner_h, inner_w = _fitted(image.shape, shape)
     if (inner_h, inner_w) != image.shape[:2]:
-        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        how = cv2.INTER_AREA if (inner_h, inner_w) < image.shape[:2] else cv2.INTER_LINEAR
         image = np.asarray(cv2.resize(image, (inner_w, inner_h), interpolation=how), np.uint8)
     if image.shape == shape:
         return image
     framed = np.zeros(shape, np.uint8)
-    top, left = (height - inner_h) // 2, (width - inner_w) // 2
     framed[top : top + inner_h, left : left + inner_w] = image
     return framed
+
+
+def placement_of(picture: tuple[int, ...], shape: tuple[int, ...]) -> Placement:
+    """Where ``letterbox`` puts a picture of shape (h, w, ...) in a frame of that shape."""
+    top, left, inner_h, inner_w = _fitted(picture, shape)
+    height, width = picture[:2]
+    return Placement(width, height, inner_w / width, inner_h / height, left, top)
+
+
+def _fitted(picture: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the scaled picture in the frame, in pixels."""
+    height, width = shape[:2]
+    scale = min(height / picture[0], width / picture[1])
+    inner_h, inner_w = max(round(picture[0] * scale), 1), max(round(picture[1] * scale), 1)
+    return (height - inner_h) // 2, (width - inner_w) // 2, inner_h, inner_w

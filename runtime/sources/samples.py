@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,11 +27,13 @@ import numpy as np
 from controller.errors import FailureError, UsageError
 from runtime.files.masking import shown
 from runtime.sources.capture import CAMERA_WAIT_S
-from runtime.sources.footage import letterbox, open_footage
+from runtime.sources.footage import letterbox, open_footage, placement_of
 from runtime.sources.frames import Feed
+from runtime.sources.image_iterable import ImageIterable
 from runtime.sources.shots import Clock, Footage, Log, Shot, Watch
 from runtime.sources.video_file import VideoFile
 from runtime.workloads.base import Frames
+from runtime.workloads.placement import Placement
 from runtime.workloads.types import Image, Split
 
 #: Read-ahead for recordings, buffer size for live cameras, in pictures.
@@ -53,6 +55,7 @@ class Source(Protocol):
 
     name: str
     failure: str  # why it ended too early, or nothing
+    cause: BaseException | None  # of that, where an exception was
 
     @property
     def fps(self) -> float | None:
@@ -89,6 +92,11 @@ class Source(Protocol):
         """Its number for people: test image, frame of the video."""
         ...
 
+    def placement(self, index: int) -> Placement | None:
+        """Where the picture with that number for people lies in its frame, until it is released; None when it is the
+        frame."""
+        ...
+
     def replay(self, indices: Sequence[int]) -> Iterator[Image]:
         """Pictures of a run that is over once more, by their numbers for people; those of footage ascend."""
         ...
@@ -105,6 +113,7 @@ class Samples:
 
     feed: Feed | None = None
     failure: str = ""
+    cause: BaseException | None = None
     fps: float | None = None
 
     def __init__(self, workload: Frames, split: Split = "test", played: range = range(1)) -> None:
@@ -131,6 +140,9 @@ class Samples:
 
     def release(self, index: int) -> None:
         """Nothing is kept."""
+
+    def placement(self, index: int) -> Placement | None:
+        return None
 
     def replay(self, indices: Sequence[int]) -> Iterator[Image]:
         samples = {self._workload.source_index(i, self._split): i for i in range(self.count)}
@@ -168,6 +180,13 @@ def open_source(
     return source
 
 
+def play_images(
+    images: Iterable[Image], shape: tuple[int, ...], first: int = 0, keep: bool = False, *, log: Log = lambda _: None
+) -> FootageSource:
+    """Images that a program makes, brought to a workload's frame. It may take its time for each of them."""
+    return FootageSource(ImageIterable(images), shape, first, keep, watch=Watch(math.inf, log))
+
+
 class FootageSource:
     """Owns the thread that reads, and the pictures of frames that have no outcome yet."""
 
@@ -185,6 +204,7 @@ class FootageSource:
     ) -> None:
         self.name = footage.name
         self.failure = ""
+        self.cause: BaseException | None = None
         self._footage, self._shape, self._first, self._clock = footage, shape, first, clock
         self._watch = watch or Watch(clock=clock)
         self._own_times = own_times
@@ -193,6 +213,7 @@ class FootageSource:
         self._held: dict[int, Image] = {}  # pictures of frames, by number
         self._place: dict[int, int] = {}  # of those frames in the source
         self._number: dict[int, int] = {}  # the other way round
+        self._sizes: dict[int, tuple[int, ...]] = {}  # shapes of the pictures as they came, by number
         self._spooled: dict[int, int] = {}  # place in the source -> place in the spool
         self._next_number = first
         self._start_s, self._interval_s, self._due_s = math.inf, 0.0, math.inf
@@ -275,7 +296,7 @@ class FootageSource:
         place = number if picture.place is None else picture.place
         if picture.image is not None:
             self._held[number] = picture.image
-        self._place[number], self._number[place] = place, number
+        self._place[number], self._number[place], self._sizes[number] = place, number, picture.came_as
         if self._spool:
             self._spooled[place] = picture.spooled
         self._next_number += 1
@@ -308,6 +329,11 @@ class FootageSource:
         if number is not None:
             self._held.pop(number, None)
             self._place.pop(number, None)
+            self._sizes.pop(number, None)
+
+    def placement(self, index: int) -> Placement | None:
+        came_as = self._sizes.get(self._number.get(index, -1), self._shape)
+        return None if came_as[:2] == self._shape[:2] else placement_of(came_as, self._shape)
 
     def replay(self, indices: Sequence[int]) -> Iterator[Image]:
         self._stop()
@@ -351,7 +377,7 @@ class FootageSource:
             else:
                 failure = f"source {self.name} gives no more pictures" if self._footage.live else ""
         except FailureError as error:
-            failure = str(error)
+            failure, self.cause = str(error), error.__cause__
         except (OSError, ValueError, MemoryError, cv2.error) as error:
             failure = f"source {self.name}: {shown(str(error) or type(error).__name__)}"
         finally:
@@ -368,7 +394,7 @@ class FootageSource:
         spooled = self._spool.write(framed) if self._spool else 0
         own_s = self._since_first(shot) if self._own_times else None
         with self._condition:
-            self._ready.append(_Picture(self._clock(), framed, shot.place, own_s, spooled))
+            self._ready.append(_Picture(self._clock(), framed, shot.image.shape, shot.place, own_s, spooled))
             self._condition.notify_all()
             self._condition.wait_for(lambda: len(self._ready) < READ_AHEAD or self._over)
             self._watch.heard()
@@ -397,7 +423,7 @@ class FootageSource:
         with self._condition:
             if not self._interval_s:
                 self._ready.clear()  # a closed loop sees the newest picture
-            self._ready.append(_Picture(now_s, framed, None, None, spooled))
+            self._ready.append(_Picture(now_s, framed, shot.image.shape, None, None, spooled))
             if len(self._ready) > READ_AHEAD:
                 # So many newer ones wait behind it that it will be dropped unseen.
                 unseen = len(self._ready) - READ_AHEAD - 1
@@ -410,7 +436,8 @@ class _Picture:
     """A picture that was read and is not a frame yet."""
 
     arrived_s: float
-    image: Image | None  # None when it will not be seen
+    image: Image | None  # as a frame; None when it will not be seen
+    came_as: tuple[int, ...]  # shape before it became one
     place: int | None = None  # in the source; None: the number of its frame
     own_s: float | None = None  # after the first picture, by the file's own clock
     spooled: int = 0  # place in the spool

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from controller.errors import UsageError
 from controller.scenario import Scenario, ScenarioRange
+from runtime.workloads.placement import Placement
 from runtime.workloads.types import Image, Images, Outputs, Split
 
 if TYPE_CHECKING:
@@ -69,6 +70,13 @@ class Task(Protocol):
         scaled = outputs.astype(np.float64) / temperature
         odds = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         return np.asarray(1.0 / odds.sum(axis=1))
+
+    def to_picture(self, prediction: Any, placement: Placement) -> Any:
+        """A prediction about a frame, with its pixels counted in the picture that was placed in that frame.
+
+        Default: the prediction as it is, for one without places.
+        """
+        return prediction
 
     def draw(self, image: Image, prediction: Any) -> Image:
         """The frame in colour, large enough to be looked at, with the prediction on it; None draws the frame alone.

@@ -8,21 +8,23 @@ from typing import Any
 
 import pytest
 
-from agents.compare.setup import families, family, hold_out, range_from, scenario_range, traces_of
+from agents.compare.setup import families, family, hold_out, scenario_range, traces_of
 from controller.errors import UsageError
 from controller.scenario import ScenarioRange
+from runtime.bundles.bundle import open_bundle
+from runtime.files.scenario_file import range_from
 from runtime.testbed.markov_traces import builtin_traces
 from runtime.workloads.garments.workload import Garments
 
 
 def test_without_a_file_the_usual_range_of_the_workload_holds() -> None:
-    assert scenario_range("garments", None) == Garments().scenario_range()
+    assert scenario_range(open_bundle("garments"), None) == Garments().scenario_range()
 
 
 def test_a_scenario_file_overrides_only_what_it_names(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     path.write_text(json.dumps({"fps": 10, "deadline_s": [0.05, 0.1], "utility": {"drop_penalty": 0.3}, "frames": 50}))
-    found = scenario_range("garments", path)
+    found = scenario_range(open_bundle("garments"), path)
     assert found.fps == (10, 10)
     assert found.deadline_s == (0.05, 0.1)
     assert found.frames == 50
@@ -70,12 +72,12 @@ def test_a_file_that_is_no_json_object_is_refused(tmp_path: Path, content: str) 
     path = tmp_path / "s.json"
     path.write_text(content)
     with pytest.raises(UsageError, match="JSON object"):
-        scenario_range("garments", path)
+        scenario_range(open_bundle("garments"), path)
 
 
 def test_a_missing_scenario_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.json"):
-        scenario_range("garments", tmp_path / "none.json")
+        scenario_range(open_bundle("garments"), tmp_path / "none.json")
 
 
 def test_no_trace_both_teaches_and_judges_a_training() -> None:

@@ -24,7 +24,7 @@ from envs.backend import TwinBackend
 from envs.env import MecpilotEnv
 from envs.twin.twin import Twin
 from envs.vec_env import TwinVecEnv
-from envs.wrappers import FIELDS, FactoredActions, factors_of, nearest_row
+from envs.wrappers import FIELDS, FactoredActions, factors_of, nearest_rows
 
 RANGE = ScenarioRange(frames=30)
 
@@ -56,10 +56,17 @@ def rollout(env: gymnasium.Env, seed: int) -> list[float]:
 
 @pytest.mark.usefixtures("strictly")
 class TestContracts:
-    def test_checkers_pass_on_the_registered_environment(self) -> None:
-        env = gymnasium.make("mecpilot/Inference-v0", workload="garments", range=RANGE)
-        check_env(env.unwrapped)
-        sb3_check_env(env.unwrapped)
+    def test_checkers_pass_on_the_registered_environments(self) -> None:
+        for name in ("Campus", "Garments"):
+            env = gymnasium.make(f"mecpilot/{name}-v0", scenario={"frames": 30})
+            check_env(env.unwrapped)
+            sb3_check_env(env.unwrapped)
+
+    def test_the_shipped_ids_play_their_bundle_and_the_third_any_bundle(self) -> None:
+        for name, bundle in (("Campus", "campus"), ("Garments", "garments")):
+            one, other = gymnasium.make(f"mecpilot/{name}-v0"), gymnasium.make("mecpilot/Inference-v0", bundle=bundle)
+            assert one.action_space == other.action_space
+            assert one.unwrapped.decision(0) == other.unwrapped.decision(0)  # type: ignore[attr-defined]
 
     def test_checkers_pass_on_factored_actions(self) -> None:
         sb3_check_env(FactoredActions(make_small_env()))
@@ -107,10 +114,10 @@ class TestContracts:
     def test_unknown_names_are_refused(self) -> None:
         with pytest.raises(UsageError, match="unknown reset option 'scenery'; expected 'scenario'"):
             make_small_env().reset(options={"scenery": 1})
-        with pytest.raises(UsageError, match="unknown backend 'cloud'; expected"):
-            gymnasium.make("mecpilot/Inference-v0", backend="cloud")
+        with pytest.raises(UsageError, match="scenario: unknown field 'fsp'; expected some of: fps"):
+            gymnasium.make("mecpilot/Garments-v0", scenario={"fsp": 10})
         with pytest.raises(UsageError, match="unknown bundle 'shoes'; expected one of"):
-            gymnasium.make("mecpilot/Inference-v0", workload="shoes")
+            gymnasium.make("mecpilot/Inference-v0", bundle="shoes")
 
 
 class TestFactoredActions:
@@ -125,7 +132,7 @@ class TestFactoredActions:
         rng = np.random.default_rng(0)
         for _ in range(200):
             wanted = np.array([rng.integers(len(column)) for column in values])
-            row = int(nearest_row(factors, wanted))
+            (row,) = nearest_rows(factors, wanted[None])
             assert factors[row][0] == wanted[0]  # the model is as asked for
             gaps = [tuple(np.abs(other - wanted)) for other in factors]
             assert gaps[row] == min(gaps)
@@ -200,7 +207,7 @@ def test_an_oracle_changes_what_is_known_but_not_what_happens() -> None:
 
 
 def test_a_table_from_a_bundle_works_like_any_other() -> None:
-    env = gymnasium.make("mecpilot/Inference-v0", range=dataclasses.replace(RANGE, frames=20))
+    env = gymnasium.make("mecpilot/Garments-v0", scenario=dataclasses.replace(RANGE, frames=20))
     costs = env.unwrapped.backend.costs  # type: ignore[attr-defined]
     assert env.action_space == gymnasium.spaces.Discrete(len(costs))
     assert len(rollout(env, 0)) <= 20

@@ -35,7 +35,7 @@ BANK = TraceBank([Trace("flat", np.zeros(1), np.array([20e6]), 1.0)])
 
 @pytest.fixture(scope="module")
 def env() -> Iterator[MecpilotEnv]:
-    made = gymnasium.make("mecpilot/Inference-v0", backend="live", range=RANGE, traces=BANK)
+    made = gymnasium.make("mecpilot/Garments-v0", live=True, scenario=RANGE, traces=BANK)
     yield made.unwrapped  # type: ignore[misc]
     made.close()
     made.close()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from runtime.observe.outcome_log import outcome_line
 from support.simulated import RTT_S, SimClock, SimCompute, Simulation
 from support.stream import stream_costs, stream_recorded
 
@@ -23,7 +24,6 @@ from controller.utility import Utility
 from envs.twin.record import StepRecord
 from envs.twin.tables import TwinCalibration
 from envs.twin.twin import Twin
-from runtime.observe.outcome_log import outcome_line
 from runtime.observe.summary import RunSummary
 from runtime.shortcuts.base import Context, Shortcut
 from runtime.shortcuts.chain import Chain

@@ -20,7 +20,8 @@ from controller.scenario import Scenario
 from controller.space import DecisionSpace
 from controller.utility import Utility
 from runtime.bundles.recorded import Recorded, payload_key
-from runtime.device.daemon import Limits, drive
+from runtime.config.tree import DEFAULTS, LimitsSection
+from runtime.device.daemon import drive
 from runtime.device.loop import DeviceLoop
 from runtime.device.outcomes import Job
 from runtime.link.connection import MecConnection
@@ -263,7 +264,7 @@ class Simulation:
         uplink_bps: list[float] | None = None,
         rtt_s: float = RTT_S,
         closed_loop: bool = False,
-        limits: Limits | None = None,
+        limits: LimitsSection = DEFAULTS.limits,
         stretch: float = 1.0,
         costs: CostTable | None = None,
         recorded: Recorded | None = None,
@@ -278,7 +279,7 @@ class Simulation:
         rates = np.array(uplink_bps or [UPLINK_BPS])
         self.bank = TraceBank([Trace("sim", np.arange(len(rates), dtype=float), rates, 1.0)])
         self.scenario = Scenario(**({"frames": 20, "device_slowdown": 1.0} | scenario))
-        self.limits = limits or Limits()
+        self.limits = limits
         self.connection: MecConnection[Job] = MecConnection(
             "tcp://sim:1",
             ShapedLink(self.mec, Shaper(self.bank), rtt_s, self.clock),

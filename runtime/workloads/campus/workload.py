@@ -25,6 +25,7 @@ from runtime.workloads.campus.boxes import kept_candidates
 from runtime.workloads.campus.labels import read_labels
 from runtime.workloads.datasets import VIDEO_NAME, find_campus_video
 from runtime.workloads.drawing import draw_boxes
+from runtime.workloads.placement import Placement
 from runtime.workloads.types import Image, Images, Outputs, Split
 
 if TYPE_CHECKING:
@@ -150,6 +151,10 @@ class Campus(Workload):
     def score(self, prediction: Boxes, truth: Boxes) -> float:
         """F1 of one frame."""
         return count_matches(prediction, truth).f1
+
+    def to_picture(self, prediction: Boxes, placement: Placement) -> list[list[float]]:
+        """The boxes in pixels of the picture."""
+        return placement.boxes(prediction)
 
     def draw(self, image: Image, prediction: Boxes | None) -> Image:
         """A box around each person."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import mecpilot
+from runtime.cli.main import COMMANDS
 
 
 def modules_after(statement: str) -> set[str]:
@@ -66,4 +67,4 @@ def test_help_and_version_go_to_stdout(capsys: pytest.CaptureFixture[str]) -> No
     assert mecpilot.main(["--help"]) == 0
     assert mecpilot.main(["--version"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in mecpilot.COMMANDS)
+    assert all(name in out for name in COMMANDS)

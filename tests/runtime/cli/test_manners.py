@@ -18,6 +18,7 @@ from support.live import ROOT, WORKLOAD, device, wait_for_library
 import mecpilot
 from controller.errors import UsageError
 from controller.records import BreakdownMs, Decision, Outcome, Status
+from runtime.cli import main as front
 from runtime.cli.console import Log
 from runtime.cli.option_checks import check_numbers
 from runtime.cli.signals import stop_on_signal
@@ -252,7 +253,7 @@ def test_any_error_ends_in_one_line_and_debugging_adds_the_traceback(
     def fail(_: str) -> None:
         raise error
 
-    monkeypatch.setattr(mecpilot, "_load", fail)
+    monkeypatch.setattr(front, "_load", fail)
     monkeypatch.setenv("MECPILOT_DEBUG", "1" if debug else "")
     assert mecpilot.main(["device"]) == code
     err = capsys.readouterr().err
@@ -269,7 +270,7 @@ def test_a_misspelt_command_is_guessed(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize("asked", ["-v", "-V", "--version", "version"])
 def test_the_version_is_told_however_it_is_asked_for(asked: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert mecpilot.main([asked]) == 0
-    assert capsys.readouterr().out == f"mecpilot {mecpilot.VERSION}\n"
+    assert capsys.readouterr().out == f"mecpilot {mecpilot.__version__}\n"
 
 
 def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -308,7 +309,7 @@ def test_wrapping_a_command_twice_checks_it_once() -> None:
     def command(seed: int = 0) -> None:
         calls.append(seed)
 
-    wrapped: Callable[..., Any] = mecpilot._checked(mecpilot._checked(command))
+    wrapped: Callable[..., Any] = front._checked(front._checked(command))
     wrapped(seed=3)
     assert calls == [3]
     assert wrapped.__mecpilot_command__ is command  # type: ignore[attr-defined]

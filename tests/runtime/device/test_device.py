@@ -30,7 +30,7 @@ from support.simulated import (
 from controller.records import Outcome, Status
 from controller.scenario import HEAD_NOISE_FRAC
 from controller.timeline import FALLBACK_MARGIN, FALLBACK_SLACK_S, MAX_UNANSWERED
-from runtime.device.daemon import Limits
+from runtime.config.tree import LimitsSection
 from runtime.protocol import wire
 
 #: What the fastest local answer keeps back of the deadline.
@@ -86,7 +86,7 @@ class TestTimeline:
         assert max(b - a for a, b in itertools.pairwise(began)) < 0.021
 
     def test_no_more_requests_wait_than_may(self) -> None:
-        sim = Simulation(fps=200.0, frames=30, limits=Limits(max_in_flight=3))
+        sim = Simulation(fps=200.0, frames=30, limits=LimitsSection(max_in_flight=3))
         seen = []
         sim.run(lambda _: OFFLOAD, lambda _: seen.append(sim.seen.in_flight))
         assert max(seen) == 3

@@ -24,7 +24,7 @@ from controller.records import BreakdownMs, Decision, Outcome, Status
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.bundles.manifest import encode_manifest
 from runtime.files import policy_file
-from runtime.observe.outcome_log import OutcomeLog, outcome_line
+from runtime.observe.record_log import OUTCOMES, RecordLog, line_of
 from runtime.observe.repeats import AT_ONCE
 from runtime.profiling.profile import read_profile, shipped_path, write_profile
 from runtime.protocol import wire
@@ -323,14 +323,14 @@ class TestFullDisk:
             pytest.skip("a tmpfs cannot be mounted here")
         complaints: list[str] = []
         try:
-            log = OutcomeLog(tmp_path / "log", complaints.append)
+            log = RecordLog(tmp_path / "log", OUTCOMES, complaints.append)
             for frame in range(100):
-                log.write(an_outcome(frame))
+                log.add(an_outcome(frame))
             log.close()
             lines = (tmp_path / "log").read_bytes().splitlines(keepends=True)
         finally:
             subprocess.run(["umount", tmp_path], check=True)
-        assert lines == [outcome_line(an_outcome(frame)) for frame in range(len(lines))]
+        assert lines == [line_of(an_outcome(frame), OUTCOMES) for frame in range(len(lines))]
         assert 10 < len(lines) < 100
         assert log.lost == 100 - len(lines)
         assert len(complaints) == 1

@@ -13,7 +13,7 @@ from support.simulated import FAST as LOCAL
 from support.simulated import HELD, OFFLOAD, SimClock, table
 
 from runtime.link.transport import MAX_WAIT_S
-from runtime.mec.server import MecServer
+from runtime.mec.loop import MecLoop
 from runtime.observe.repeats import AT_ONCE, Repeats
 from runtime.protocol import wire
 from runtime.protocol.mec_session import MecSession
@@ -58,7 +58,7 @@ def served(slowdown: float) -> list[wire.InferReply]:
 
     segments = SimpleNamespace(tail=tail, bundle=SimpleNamespace(payload_shape=lambda *_: (4,)))
     session = MecSession("mec-0", HELD, slowdown)
-    server = MecServer(router, session, segments, costs, slowdown=slowdown, clock=clock)  # type: ignore[arg-type]
+    server = MecLoop(router, session, segments, costs, slowdown=slowdown, clock=clock)  # type: ignore[arg-type]
     server.serve(lambda: server.counts.served == REQUESTS)
     return [message for message in router.sent if isinstance(message, wire.InferReply)]
 
@@ -117,7 +117,7 @@ class Bench:
                 tail()
             return np.zeros((1, 1), np.float32)
 
-        self.server = MecServer(
+        self.server = MecLoop(
             self.router,  # type: ignore[arg-type]
             MecSession("mec-0", HELD, slowdown),
             SimpleNamespace(tail=run, bundle=SimpleNamespace(payload_shape=lambda *_: (4,))),  # type: ignore[arg-type]

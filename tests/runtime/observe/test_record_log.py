@@ -16,21 +16,21 @@ from support.live import ROOT
 
 from controller.errors import FailureError, UsageError
 from controller.records import BreakdownMs, Outcome, Status
-from runtime.observe import outcome_log
+from runtime.observe import record_log
 from runtime.observe.line_sink import FileSink
-from runtime.observe.outcome_log import OutcomeLog, outcome_line
+from runtime.observe.record_log import OUTCOMES, RecordLog, line_of
 
 
 def an_outcome(frame: int) -> Outcome:
     return Outcome(frame, frame, Status.OK, 1.0, 100.0, 784, 0.001, 1.0, None, BreakdownMs(), 3, 3, 1.0, 1.7e9 + frame)
 
 
-def written(path: Path, frames: range, during: Callable[[int], None] = lambda _: None) -> OutcomeLog:
+def written(path: Path, frames: range, during: Callable[[int], None] = lambda _: None) -> RecordLog[Outcome]:
     """A log after these outcomes; ``during`` is called before each."""
-    log = OutcomeLog(path, lambda _: None)
+    log = RecordLog(path, OUTCOMES, lambda _: None)
     for frame in frames:
         during(frame)
-        log.write(an_outcome(frame))
+        log.add(an_outcome(frame))
     log.close()
     return log
 
@@ -57,7 +57,7 @@ def test_the_end_waits_for_a_file_that_is_slow(tmp_path: Path, monkeypatch: pyte
     write = FileSink.write
 
     def late(sink: FileSink, lines: Sequence[bytes], wait_s: float) -> int:
-        time.sleep(outcome_log.CLOSE_WAIT_S + 0.3)
+        time.sleep(record_log.CLOSE_WAIT_S + 0.3)
         return write(sink, lines, wait_s)
 
     monkeypatch.setattr(FileSink, "write", late)
@@ -71,72 +71,72 @@ def test_after_a_broken_line_a_new_one_begins(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-7])
     written(path, range(2, 4))
     lines = path.read_bytes().splitlines(keepends=True)
-    assert lines[2:] == [outcome_line(an_outcome(2)), outcome_line(an_outcome(3))]
+    assert lines[2:] == [line_of(an_outcome(2), OUTCOMES), line_of(an_outcome(3), OUTCOMES)]
     assert len(lines) == 4
 
 
 def test_a_log_that_is_truncated_goes_on_from_its_beginning(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    log = OutcomeLog(path, lambda _: None)
-    log.write(an_outcome(0))
+    log = RecordLog(path, OUTCOMES, lambda _: None)
+    log.add(an_outcome(0))
     wait_until(lambda: path.stat().st_size > 0)
     os.truncate(path, 0)  # logrotate's copytruncate
-    log.write(an_outcome(1))
+    log.add(an_outcome(1))
     log.close()
-    assert path.read_bytes() == outcome_line(an_outcome(1))
+    assert path.read_bytes() == line_of(an_outcome(1), OUTCOMES)
 
 
 def test_a_log_that_is_moved_away_is_reopened_on_request(tmp_path: Path) -> None:
     path, moved, said = tmp_path / "log", tmp_path / "log.1", list[str]()
-    log = OutcomeLog(path, said.append)
-    log.write(an_outcome(0))
+    log = RecordLog(path, OUTCOMES, said.append)
+    log.add(an_outcome(0))
     wait_until(lambda: path.stat().st_size > 0)
     path.rename(moved)
     log.reopen()
     wait_until(path.exists)
-    log.write(an_outcome(1))
+    log.add(an_outcome(1))
     log.reopen()  # the same file: nothing happens to it
     wait_until(lambda: len(said) == 2)
-    log.write(an_outcome(2))
+    log.add(an_outcome(2))
     log.close()
     assert (frames_in(moved), frames_in(path), log.lost) == ([0], [1, 2], 0)
 
 
 def test_a_log_that_is_deleted_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    log = OutcomeLog(path, lambda _: None)
-    log.write(an_outcome(0))
+    log = RecordLog(path, OUTCOMES, lambda _: None)
+    log.add(an_outcome(0))
     wait_until(lambda: path.stat().st_size > 0)
     path.unlink()
-    log.write(an_outcome(1))
+    log.add(an_outcome(1))
     log.close()
     assert frames_in(path) == [1]
 
 
 def test_a_second_process_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    log = OutcomeLog(path, lambda _: None)
-    log.write(an_outcome(0))
-    second = f"from runtime.observe.outcome_log import OutcomeLog; OutcomeLog({str(path)!r}, print)"
+    log = RecordLog(path, OUTCOMES, lambda _: None)
+    log.add(an_outcome(0))
+    second = f"from runtime.observe.record_log import OUTCOMES, RecordLog; RecordLog({str(path)!r}, OUTCOMES, print)"
     done = subprocess.run([sys.executable, "-c", second], capture_output=True, text=True, cwd=ROOT, check=False)
     assert "is in use by another process" in done.stderr
     log.close()
     assert frames_in(path) == [0]
     written(path, range(1, 2))  # the lock is gone with its owner
-    holder = OutcomeLog(path, lambda _: None)
+    holder = RecordLog(path, OUTCOMES, lambda _: None)
     with pytest.raises(FailureError, match="in use"):
-        OutcomeLog(path, lambda _: None)
+        RecordLog(path, OUTCOMES, lambda _: None)
     holder.close()
 
 
 def test_a_fifo_without_a_reader_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, said = tmp_path / "fifo", list[str]()
     os.mkfifo(path)
-    monkeypatch.setattr(outcome_log, "QUEUE_BYTES", 20 * len(outcome_line(an_outcome(10))))
+    monkeypatch.setattr(record_log, "QUEUE_BYTES", 20 * len(line_of(an_outcome(10), OUTCOMES)))
     began_s = time.monotonic()
-    log = OutcomeLog(path, said.append)
+    log = RecordLog(path, OUTCOMES, said.append)
     for frame in range(100, 150):
-        log.write(an_outcome(frame))
+        log.add(an_outcome(frame))
     log.close()
     assert time.monotonic() - began_s < 5
     assert log.lost == 50
@@ -148,9 +148,9 @@ def test_a_fifo_without_a_reader_holds_nobody_up(tmp_path: Path, monkeypatch: py
 def test_a_reader_that_comes_late_and_reads_slowly_gets_every_line(tmp_path: Path) -> None:
     path, read = tmp_path / "fifo", bytearray()
     os.mkfifo(path)
-    log = OutcomeLog(path, lambda _: None)
+    log = RecordLog(path, OUTCOMES, lambda _: None)
     for frame in range(1000):  # more than a pipe holds
-        log.write(an_outcome(frame))
+        log.add(an_outcome(frame))
 
     def read_all() -> None:
         with path.open("rb", buffering=0) as stream:
@@ -160,20 +160,20 @@ def test_a_reader_that_comes_late_and_reads_slowly_gets_every_line(tmp_path: Pat
 
     reader = threading.Thread(target=read_all)
     reader.start()
-    wait_until(lambda: len(read) == sum(len(outcome_line(an_outcome(frame))) for frame in range(1000)))
+    wait_until(lambda: len(read) == sum(len(line_of(an_outcome(frame), OUTCOMES)) for frame in range(1000)))
     log.close()
     reader.join()
-    assert (bytes(read), log.lost) == (b"".join(outcome_line(an_outcome(frame)) for frame in range(1000)), 0)
+    assert (bytes(read), log.lost) == (b"".join(line_of(an_outcome(frame), OUTCOMES) for frame in range(1000)), 0)
 
 
 def test_a_reader_that_goes_away_costs_no_whole_line_of_the_next_one(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
-    log = OutcomeLog(path, lambda _: None)
+    log = RecordLog(path, OUTCOMES, lambda _: None)
     for frame in range(3):
-        log.write(an_outcome(frame))
+        log.add(an_outcome(frame))
         with path.open("rb", buffering=0) as stream:
-            assert stream.read(4096) == outcome_line(an_outcome(frame))
+            assert stream.read(4096) == line_of(an_outcome(frame), OUTCOMES)
     log.close()
     assert log.lost == 0
 
@@ -188,12 +188,12 @@ def test_a_full_disk_that_has_room_again_loses_nothing(tmp_path: Path, monkeypat
         return write(descriptor, data)
 
     monkeypatch.setattr(os, "write", write_half)
-    log = OutcomeLog(path, said.append)
-    log.write(an_outcome(0))
+    log = RecordLog(path, OUTCOMES, said.append)
+    log.add(an_outcome(0))
     wait_until(lambda: bool(said))
     assert path.read_bytes() == b""  # the half line was taken back
     full[0] = False
-    log.write(an_outcome(1))
+    log.add(an_outcome(1))
     wait_until(lambda: len(said) == 2)
     log.close()
     assert (frames_in(path), log.lost) == ([0, 1], 0)
@@ -204,4 +204,4 @@ def test_a_full_disk_that_has_room_again_loses_nothing(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("name", ["", "nowhere/log", "a\0b"])
 def test_what_cannot_be_a_log_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--outcomes"):
-        OutcomeLog(tmp_path / name, lambda _: None)
+        RecordLog(tmp_path / name, OUTCOMES, lambda _: None)

@@ -1,9 +1,8 @@
-"""How do outcomes reach their log without ever holding up a frame? One JSON line each, through a queue and a thread.
+"""A log of records: one JSON line each, written by a thread, so that nothing that is logged ever waits for it.
 
-``write`` only encodes and queues. The thread hands lines to the sink (``runtime.observe.line_sink``); what the sink
-does not
-take (a full disk, a FIFO without a reader) waits in the queue and is offered again. When the queue is full, further
-outcomes are lost and counted; frames go on.
+``add`` only encodes and queues. The thread hands lines to a ``runtime.observe.line_sink``. What that does not take (a
+full disk, a FIFO without a reader) waits in the queue and is offered again. When the queue is full, further records are
+lost and counted; frames and requests go on.
 """
 
 from __future__ import annotations
@@ -12,17 +11,18 @@ import errno
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import msgspec
 import numpy as np
 
-from controller.records import Outcome
 from runtime.observe.line_sink import FileSink, LineSink, open_sink
+from runtime.observe.sinks import Record
 
-#: Bytes of lines that may wait: some thousand outcomes, minutes of a camera.
+#: Bytes of lines that may wait: some thousand records, minutes of a camera.
 QUEUE_BYTES = 4 << 20
 #: How long to wait before the sink is tried again after an error, and how often the thread looks for a signal.
 RETRY_S = 0.2
@@ -32,30 +32,50 @@ CLOSE_WAIT_FILE_S = 5.0
 _BATCH_LINES = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the records of a log are, in the words of its messages, and the version of the form of its lines."""
+
+    option: str  # that names the file
+    records: str
+    work: str  # what goes on when records are lost
+    schema: int
+
+
+#: The fields of both are in docs/outcomes.md. A field that goes, or that changes its meaning, makes a new version.
+OUTCOMES = Kind("--outcomes", "outcomes", "frames", schema=1)
+REQUESTS = Kind("--requests", "request records", "requests", schema=1)
+
+
 def _plain(value: Any) -> Any:
     """Numbers of numpy as JSON numbers."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    raise TypeError(f"an outcome holds a {type(value).__name__}; expected what JSON can say")
+    raise TypeError(f"a record holds a {type(value).__name__}; expected what JSON can say")
 
 
 _ENCODER = msgspec.json.Encoder(enc_hook=_plain)
 
 
-def outcome_line(outcome: Outcome) -> bytes:
-    """One line of the log: the fields of ``Outcome`` as a JSON object."""
-    return _ENCODER.encode(outcome) + b"\n"
+def line_of(record: Any, kind: Kind) -> bytes:
+    """One line of the log: a JSON object of "schema" and the fields of the record, a dataclass."""
+    return b'{"schema":%d,' % kind.schema + _ENCODER.encode(record)[1:] + b"\n"
 
 
-class OutcomeLog:
-    """Owns the queue of lines and the thread that writes them. ``lost`` counts outcomes that were never written."""
+class RecordLog(Generic[Record]):
+    """A sink. Owns the queue of lines and the thread that writes them. ``lost`` counts records that were never
+    written."""
 
-    def __init__(self, target: Path | str, complain: Callable[[str], None]) -> None:
+    def __init__(
+        self, target: Path | str, kind: Kind, log: Callable[[str], None], when_ended: Callable[[], None] = lambda: None
+    ) -> None:
+        """``target``: a file or FIFO, - for standard output. ``log`` takes a line of text when something is wrong.
+        ``when_ended`` is called, by the thread, when standard output has no reader any more, and never will."""
         self.lost = 0
-        self.ended = False  # standard output has no reader any more, and never will
-        self._complain = complain
-        self._sink: LineSink = open_sink(target, "--outcomes")
+        self._kind, self._log, self._when_ended = kind, log, when_ended
+        self._sink: LineSink = open_sink(target, kind.option)
         self._is_stdout = str(target) == "-"
+        self._ended = False
         self._failing = False
         self._reopen = False
         self._dropping = False
@@ -64,14 +84,14 @@ class OutcomeLog:
         self._lines: deque[bytes] = deque()
         self._bytes = 0
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="outcome log", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"log of {kind.records}", daemon=True)
         self._thread.start()
 
-    # What the frame loop calls -------------------------------------------------------------------------------
+    # What the loop of a device or a MEC calls ----------------------------------------------------------------
 
-    def write(self, outcome: Outcome) -> None:
+    def add(self, record: Record, /) -> None:
         """Queue one line; never blocks and never raises OSError."""
-        line = outcome_line(outcome)
+        line = line_of(record, self._kind)
         with self._condition:
             full = self._bytes + len(line) > QUEUE_BYTES
             if full:
@@ -81,7 +101,7 @@ class OutcomeLog:
                 self._bytes += len(line)
                 self._condition.notify()
         if full and not self._dropping:
-            self._complain(f"{self._sink.name} takes too little: outcomes are lost, frames are not")
+            self._log(f"{self._sink.name} takes too little: {self._kind.records} are lost, {self._kind.work} are not")
         self._dropping = full
 
     def reopen(self) -> None:
@@ -128,14 +148,17 @@ class OutcomeLog:
             return 0
         if written and self._failing:
             self._failing = False
-            self._complain(f"{self._sink.name} is written again")
+            self._log(f"{self._sink.name} is written again")
         return written
 
     def _failed(self, error: OSError) -> None:
-        self.ended = self._is_stdout and error.errno == errno.EPIPE
+        if self._is_stdout and error.errno == errno.EPIPE and not self._ended:
+            self._ended = True
+            self._when_ended()
         if not self._failing:
-            what_now = "nobody reads it any more" if self.ended else "outcomes wait or are lost, frames go on"
-            self._complain(f"cannot write {self._sink.name}: {error.strerror}; {what_now}")
+            waiting = f"{self._kind.records} wait or are lost, {self._kind.work} go on"
+            what_now = "nobody reads it any more" if self._ended else waiting
+            self._log(f"cannot write {self._sink.name}: {error.strerror}; {what_now}")
         self._failing = True
 
     def _open_again(self) -> None:
@@ -144,6 +167,6 @@ class OutcomeLog:
             self._sink.reopen()
         except OSError as error:
             why = "another process uses it" if isinstance(error, BlockingIOError) else error.strerror
-            self._complain(f"cannot reopen {self._sink.name}: {why}; writing to the old file")
+            self._log(f"cannot reopen {self._sink.name}: {why}; writing to the old file")
         else:
-            self._complain(f"reopened {self._sink.name}")
+            self._log(f"reopened {self._sink.name}")

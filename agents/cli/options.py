@@ -1,0 +1,83 @@
+"""The options of the learning side's commands: records whose fields are options, and what several of them share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar, get_type_hints
+
+import typer
+
+from runtime.cli.shared_options import BundleDir, ProfileFile
+from runtime.files.trace_formats import TRACE_HELP
+from runtime.workloads.registry import WORKLOADS
+
+if TYPE_CHECKING:
+    from controller.scenario import ScenarioRange
+    from runtime.bundles.bundle import Bundle
+
+Options = TypeVar("Options")
+
+
+def takes(record: type[Options]) -> Callable[[Callable[[Options], int]], Callable[..., int]]:
+    """Make a command with one option per field of a dataclass; its function receives the record."""
+    hints = get_type_hints(record, include_extras=True)
+    parameters = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(record)  # type: ignore[arg-type]
+    ]
+
+    def command_of(function: Callable[[Options], int]) -> Callable[..., int]:
+        def command(**options: object) -> int:
+            return function(record(**options))
+
+        command.__doc__, command.__name__ = function.__doc__, function.__name__
+        command.__annotations__ = {**hints, "return": int}
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return command
+
+    return command_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What is played: the options that train, tune and evaluate share."""
+
+    workload: Annotated[
+        str | None,
+        typer.Option(help=f"Workload: {', '.join(WORKLOADS)}, or package.module:Class (default: {WORKLOADS[0]})."),
+    ] = None
+    bundle: BundleDir = None
+    traces: Annotated[
+        list[Path] | None,
+        typer.Option(help=f"Trace files or folders; may be repeated (default: built-in). {TRACE_HELP}"),
+    ] = None
+    scenario: Annotated[Path | None, typer.Option(help="JSON file that overrides fields of the scenario range.")] = None
+    profile: ProfileFile = None
+
+    def open(self) -> Bundle:
+        """The bundle that is named; UsageError if it is not of the named workload."""
+        from runtime.bundles.bundle import open_bundle, open_served
+
+        if self.bundle is None:
+            return open_bundle(self.workload or WORKLOADS[0])
+        if self.workload is None:
+            return open_bundle(self.bundle)
+        return open_served(self.workload, self.bundle, None)[0]
+
+    def range_of(self, bundle: Bundle, frames: int | None = None) -> ScenarioRange:
+        """The scenario range, with another number of frames per episode if one is given."""
+        from agents.compare.setup import scenario_range
+
+        chosen = scenario_range(bundle, self.scenario)
+        return chosen if frames is None else replace(chosen, frames=frames)
+
+
+Frames = Annotated[int | None, typer.Option(min=1, help="Frames per episode (default: as the scenario range says).")]

@@ -1,0 +1,31 @@
+"""``mecpilot config``: print the configuration, or check a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runtime.config.load import load_config
+from runtime.config.show import as_toml
+from runtime.config.tree import Config
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="The configuration file of device and MEC.")
+
+
+@app.command()
+def show(
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Print the values of this file; default: the defaults.")
+    ] = None,
+) -> None:
+    """Print every setting as a commented TOML file, which is itself a valid configuration."""
+    print(as_toml(Config() if config is None else load_config(config)), end="")
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(help="Configuration file.")]) -> None:
+    """Say whether a configuration file is valid: names, types and limits. What it names is not opened."""
+    load_config(file)
+    print(f"{file} is valid")

@@ -1,0 +1,113 @@
+"""Make the flags of a command from sections of the configuration tree, and put them on top of a file."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from controller.errors import UsageError
+from runtime.config.load import load_config
+from runtime.config.rules import check_rules
+from runtime.config.settings import Setting, settings
+from runtime.config.tree import MAX_FLOAT, MAX_INT, Config
+
+_CONFIG_HELP = (
+    "TOML file with settings; flags override it. Without this option no file is read. "
+    "`mecpilot config show` prints one."
+)
+#: Flags that contradict each other: a flag that is given clears what the file says about these.
+_CONTRADICTS = {"--decision": ("--controller", "--policy"), "--controller": ("--decision",)}
+
+
+def takes(
+    *sections: str, notes: Mapping[str, str] | None = None
+) -> Callable[[Callable[[Config], int]], Callable[..., int]]:
+    """A command with ``--config`` and one flag per field of the sections, handed to a function of a Config.
+
+    ``notes`` are further sentences of help, by flag: what only other rooms know, such as the names of workloads.
+    """
+    known = settings(*sections)
+    more = notes or {}
+
+    def command_of(function: Callable[[Config], int]) -> Callable[..., int]:
+        def command(config: str | None = None, **given: Any) -> int:
+            return function(effective(config, known, given))
+
+        parameters = [_config_parameter(), *(_parameter(setting, more.get(setting.flag, "")) for setting in known)]
+        command.__doc__, command.__name__ = function.__doc__, function.__name__
+        command.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": int}
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return command
+
+    return command_of
+
+
+def effective(path: str | None, known: tuple[Setting, ...], given: Mapping[str, Any]) -> Config:
+    """Defaults, then the file, then the flags; None is a flag that was not given."""
+    config = Config() if path is None else load_config(Path(path))
+    chosen = {setting.flag: given[setting.parameter] for setting in known if given.get(setting.parameter) is not None}
+    cleared = {other for flag in chosen for other in _CONTRADICTS.get(flag, ())}
+    for setting in known:
+        if setting.flag in chosen:
+            config = _with(config, setting, _converted(setting, chosen[setting.flag]))
+        elif setting.flag in cleared:
+            config = _with(config, setting, None)
+    check_rules(config)
+    return config
+
+
+def _with(config: Config, setting: Setting, value: Any) -> Config:
+    """The configuration with another value at one place."""
+    section = msgspec.structs.replace(getattr(config, setting.section), **{setting.key: value})
+    return msgspec.structs.replace(config, **{setting.section: section})
+
+
+def _converted(setting: Setting, value: Any) -> Any:
+    """The value of a flag in the type of its field."""
+    try:
+        return setting.convert(value)
+    except UsageError as error:
+        raise UsageError(f"{setting.flag} {error}") from None
+
+
+def _parameter(setting: Setting, note: str) -> inspect.Parameter:
+    names = f"{setting.flag}/{setting.off}" if setting.off else setting.flag
+    # Where nothing but a library's limit holds, `check_numbers` refuses in its own words.
+    most = None if setting.most in (MAX_INT, MAX_FLOAT) else setting.most
+    option = typer.Option(
+        names,
+        help=" ".join(filter(None, (setting.sentence, _default_text(setting), note))),
+        metavar=_metavar(setting),
+        rich_help_panel=setting.section,
+        show_default=False,
+        min=setting.least,
+        max=most,
+    )
+    kind = str if setting.kind is Path else setting.kind
+    return _keyword(setting.parameter, Annotated[kind | None, option])
+
+
+def _metavar(setting: Setting) -> str | None:
+    if setting.choices:
+        return "|".join(setting.choices)
+    return "PATH" if setting.kind is Path else None
+
+
+def _default_text(setting: Setting) -> str:
+    if setting.default is None or setting.kind is bool:
+        return ""
+    shown = f"{setting.default:.12g}" if isinstance(setting.default, float) else setting.default
+    return f"Default: {shown}."
+
+
+def _config_parameter() -> inspect.Parameter:
+    return _keyword("config", Annotated[str | None, typer.Option("--config", metavar="PATH", help=_CONFIG_HELP)])
+
+
+def _keyword(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -1,0 +1,30 @@
+"""What single values allow and together make no sense. Messages name flags, which name the keys of a file too."""
+
+from __future__ import annotations
+
+from controller.errors import UsageError
+from runtime.config.tree import Config, ControllerSection, SourceSection
+
+MIN_FPS = 0.001
+
+
+def check_rules(config: Config) -> None:
+    """UsageError for the first rule that the configuration breaks. Touches no file."""
+    _check_source(config.source)
+    _check_controller(config.controller)
+
+
+def _check_source(source: SourceSection) -> None:
+    if 0 < source.fps < MIN_FPS:
+        raise UsageError(f"--fps {source.fps:g}; expected 0, or at least {MIN_FPS:g}")
+    if source.fps_from and source.input is None:
+        raise UsageError("got --source-fps without --source; expected a video file as --source")
+    if source.fps_from and source.fps == 0:
+        raise UsageError("got --source-fps file with --fps 0 (as fast as they are answered); expected one of them")
+
+
+def _check_controller(controller: ControllerSection) -> None:
+    if controller.decision is not None and controller.name is not None:
+        raise UsageError(f"got --decision and --controller {controller.name}; expected one of them")
+    if controller.policy is not None and controller.name not in (None, "ppo"):
+        raise UsageError(f"got --policy and --controller {controller.name}; expected --controller ppo")

@@ -1,0 +1,280 @@
+"""The configuration tree: every setting of ``mecpilot device`` and ``mecpilot mec``, with its default and its meaning.
+
+A section of the tree is a table of ``mecpilot.toml``; a field is a key of that table and one command-line flag. The
+sentence of a field is the comment in the file and the help of the flag, and it names the unit. Limits stand in the
+type. Nothing here depends on another room, so that every room may import it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from controller.scenario import MAX_COUNT, MAX_IN_FLIGHT, MAX_LOAD_FRAC, QUEUE_LIMIT
+from controller.utility import Utility
+
+DEFAULT_WORKLOAD = "garments"
+DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
+#: Seeds, counts and frame numbers: what every library behind the settings accepts.
+MAX_INT = 2**31 - 1
+MAX_FLOAT = 1e9
+#: Requests that wait at a MEC, unless its configuration says otherwise.
+MEC_QUEUE_LIMIT = 64
+#: Samples of the workload that a device captures, unless a source or a number is given.
+DEFAULT_FRAMES = 300
+_UTILITY = Utility()
+
+
+def about(sentence: str, flag: str, **extra: Any) -> Meta:
+    """What a field means, and its flag.
+
+    ``off`` is the flag that sets a switch to false, ``show`` an example value for a field without a default;
+    ``endless`` says that infinity makes sense.
+    """
+    return Meta(description=sentence, extra={"flag": flag} | extra)
+
+
+Text = Annotated[str, Meta(min_length=1)]
+Count = Annotated[int, Meta(ge=1, le=MAX_INT)]
+Index = Annotated[int, Meta(ge=0, le=MAX_INT)]
+FewCount = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
+Amount = Annotated[float, Meta(ge=0.0, le=MAX_FLOAT)]
+Slowdown = Annotated[float, Meta(ge=1.0, le=1e4)]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the file."""
+
+
+class WorkloadSection(Section, frozen=True):
+    """What is inferred, with which models. Device and MEC must agree on it."""
+
+    name: Annotated[Text, about("Name of the workload.", "--workload")] = DEFAULT_WORKLOAD
+    bundle: Annotated[
+        Path | None, about("Directory of a bundle; default: the shipped one.", "--bundle", show="FOLDER")
+    ] = None
+    profile: Annotated[
+        Path | None, about('Profile file, or "shipped"; default: this machine\'s, else shipped.', "--profile")
+    ] = None
+
+
+class ControllerSection(Section, frozen=True):
+    """Who decides how each frame is answered. Device only."""
+
+    name: Annotated[Text | None, about("Who decides; default: ppo.", "--controller", show="ppo")] = None
+    policy: Annotated[Path | None, about("Policy file of ppo; default: the shipped one.", "--policy")] = None
+    tuning: Annotated[Path | None, about("File of `mecpilot tune`; default: the shipped one.", "--tuning")] = None
+    decision: Annotated[
+        Text | None,
+        about(
+            "Pin one decision, e.g. '{\"partition_point\": 2}'; fields not named default.",
+            "--decision",
+            show='{"partition_point": 2}',
+        ),
+    ] = None
+
+
+class SourceSection(Section, frozen=True):
+    """Where the frames come from. Device only."""
+
+    input: Annotated[
+        Text | None,
+        about(
+            "Video file, image folder, camera index or device, FIFO, - for stdin, or URL; letterboxed. "
+            "Default: the workload's samples.",
+            "--source",
+            show="rtsp://camera/stream",
+        ),
+    ] = None
+    retry_s: Annotated[
+        float,
+        Meta(ge=0.0),
+        about(
+            "How long a camera, stream or pipe may give no picture, in seconds; a camera or stream is opened again and "
+            "again meanwhile. 0: not at all, inf: for ever.",
+            "--source-retry",
+            endless=True,
+        ),
+    ] = 60.0
+    fps_from: Annotated[
+        Literal["file"] | None,
+        about(
+            "file: play a video by the times in it, and --fps is its mean rate. Default: a video or folder is played "
+            "at --fps.",
+            "--source-fps",
+            show="file",
+        ),
+    ] = None
+    fps: Annotated[
+        float, Meta(ge=0.0, le=1000.0), about("Frames per second; 0: as fast as they are answered.", "--fps")
+    ] = 10.0
+    frames: Annotated[
+        Count | None,
+        about(
+            f"Frames to capture; default: {DEFAULT_FRAMES} samples, or the whole --source.",
+            "--frames",
+            show=DEFAULT_FRAMES,
+        ),
+    ] = None
+    start: Annotated[
+        Index | None,
+        about("First test image or video frame; default: the first of the test part.", "--start", show=0),
+    ] = None
+    data: Annotated[
+        Path | None, about("Directory with the workload's data; default: fetched.", "--data", show="FOLDER")
+    ] = None
+
+
+class DeviceSection(Section, frozen=True):
+    """The device: its MEC, and what is asked of it."""
+
+    mec: Annotated[Text, about("Endpoint of the MEC.", "--mec")] = DEFAULT_ENDPOINT
+    require_mec: Annotated[
+        bool, about("Exit with 1 when no MEC was met during the whole run.", "--require-mec", off="--no-require-mec")
+    ] = False
+    deadline_ms: Annotated[
+        float, Meta(ge=0.001, le=3.6e6), about("From capture to answer, in milliseconds.", "--deadline-ms")
+    ] = 100.0
+    seed: Annotated[Index, about("Random seed, of emulated loads and of the controller.", "--seed")] = 0
+
+
+class LimitsSection(Section, frozen=True):
+    """How much a device holds at a time."""
+
+    queue_limit: Annotated[
+        FewCount, about("Frames that may wait; the oldest is dropped when one more is captured.", "--queue-limit")
+    ] = QUEUE_LIMIT
+    max_in_flight: Annotated[
+        FewCount, about("Requests that may wait for the MEC's reply at a time.", "--max-in-flight")
+    ] = MAX_IN_FLIGHT
+
+
+class PrivacySection(Section, frozen=True):
+    """What must never leave the device."""
+
+    no_raw_upload: Annotated[
+        bool,
+        about(
+            "Never send an image, compressed or not: only decisions with partition point 1 or more, or device-only, "
+            "are candidates.",
+            "--no-raw-upload",
+            off="--raw-upload",
+        ),
+    ] = False
+
+
+class ObjectiveSection(Section, frozen=True):
+    """What a device weighs: utility = score if on time - energy weight * energy - drop penalty if dropped."""
+
+    energy_weight_per_j: Annotated[
+        Amount, about("Utility that one joule of modelled energy costs.", "--energy-weight-per-j")
+    ] = _UTILITY.energy_weight_per_j
+    drop_penalty: Annotated[
+        Amount, about("Utility that a dropped frame costs, beside the score that it does not earn.", "--drop-penalty")
+    ] = _UTILITY.drop_penalty
+    compute_power_w: Annotated[
+        Amount, about("Power of the device while it computes, above idle, in watts.", "--compute-power-w")
+    ] = _UTILITY.compute_power_w
+    radio_power_w: Annotated[
+        Amount, about("Power of the radio while bytes cross the uplink, in watts.", "--radio-power-w")
+    ] = _UTILITY.radio_power_w
+
+    def utility(self) -> Utility:
+        """The same as the record that controllers use."""
+        return Utility(**msgspec.structs.asdict(self))
+
+
+class EmulationSection(Section, frozen=True):
+    """A slower device and a narrower link than those at hand, for experiments. Leave it out on a real device."""
+
+    slowdown: Annotated[Slowdown, about("Emulate a device this many times slower.", "--slowdown")] = 1.0
+    load: Annotated[
+        float, Meta(ge=0.0, le=MAX_LOAD_FRAC), about("Mean share of the device taken by other tasks.", "--device-load")
+    ] = 0.0
+    uplink: Annotated[
+        Path | None, about("Trace that shapes the uplink; default: not shaped.", "--uplink", show="TRACE")
+    ] = None
+    uplink_share: Annotated[
+        float, Meta(ge=1e-6, le=1.0), about("Share of the trace's bandwidth.", "--uplink-share")
+    ] = 1.0
+    uplink_start_s: Annotated[Amount, about("Where in the trace to begin, in seconds.", "--uplink-start-s")] = 0.0
+    rtt_ms: Annotated[
+        float, Meta(ge=0.0, le=60e3), about("Round trip of the shaped link, in milliseconds.", "--rtt-ms")
+    ] = 10.0
+
+
+class OutputsSection(Section, frozen=True):
+    """What a device writes."""
+
+    outcomes: Annotated[
+        Text | None,
+        about(
+            "Append one JSON line per frame to this file or FIFO, - for stdout (the summary then goes to stderr). "
+            "SIGHUP reopens it, as logrotate needs. A log that is full or not read costs lines, never frames.",
+            "--outcomes",
+            show="outcomes.jsonl",
+        ),
+    ] = None
+    video: Annotated[
+        Path | None,
+        about(
+            "Write what it looked like: .mp4 or .avi, or a strip as .png. Keeps all outcomes in memory.",
+            "--video",
+            show="run.mp4",
+        ),
+    ] = None
+    json: Annotated[Text | None, about("Summary as JSON: a file, or - for stdout.", "--json", show="summary.json")] = (
+        None
+    )
+    quiet: Annotated[bool, about("Print no table at the end.", "--quiet", off="--no-quiet")] = False
+
+
+class MecSection(Section, frozen=True):
+    """The MEC: where it listens, and how much it takes on."""
+
+    bind: Annotated[Text, about("tcp://HOST:PORT; port * lets the system choose.", "--bind")] = DEFAULT_ENDPOINT
+    slowdown: Annotated[Slowdown, about("Emulate a MEC this many times slower.", "--slowdown")] = 1.0
+    queue_limit: Annotated[Count, about("Requests that may wait; more are rejected.", "--queue-limit")] = (
+        MEC_QUEUE_LIMIT
+    )
+    ready_file: Annotated[
+        Path | None, about("Write the endpoint here once ready; removed at the end.", "--ready-file", show="mec.ready")
+    ] = None
+    requests: Annotated[
+        Text | None,
+        about(
+            "Append one JSON line per request to this file or FIFO, - for stdout. SIGHUP reopens it. A log that is "
+            "full or not read costs lines, never requests.",
+            "--requests",
+            show="requests.jsonl",
+        ),
+    ] = None
+    end_with_stdin: Annotated[
+        bool,
+        about("End when stdin ends: with the program that started the MEC.", "--end-with-stdin"),
+    ] = False
+
+
+class Config(Section, frozen=True):
+    """The whole tree. Every part has its defaults."""
+
+    workload: WorkloadSection = WorkloadSection()
+    controller: ControllerSection = ControllerSection()
+    source: SourceSection = SourceSection()
+    device: DeviceSection = DeviceSection()
+    limits: LimitsSection = LimitsSection()
+    privacy: PrivacySection = PrivacySection()
+    objective: ObjectiveSection = ObjectiveSection()
+    emulation: EmulationSection = EmulationSection()
+    outputs: OutputsSection = OutputsSection()
+    mec: MecSection = MecSection()
+
+
+#: What holds where nothing else is said.
+DEFAULTS = Config()
+#: The tables that each command reads, in the order of its help.
+DEVICE_SECTIONS = tuple(name for name in Config.__struct_fields__ if name != "mec")
+MEC_SECTIONS = ("workload", "mec")

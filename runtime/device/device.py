@@ -1,0 +1,235 @@
+"""A device, as a program of one's own uses it: frames in, one outcome for each frame out.
+
+    with Device("campus", controller="greedy", mec="tcp://10.0.0.5:5577", deadline_s=0.15) as device:
+        for outcome in device.run("rtsp://camera/stream"):
+            print(outcome.status, outcome.latency_ms, outcome.prediction)
+
+``mecpilot device`` is made of the same class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from controller.costs import CostTable
+from controller.predict.uplink import TraceBank
+from controller.records import Outcome
+from controller.scenario import Scenario
+from controller.utility import Utility
+from runtime.bundles.bundle import Bundle, open_pair
+from runtime.config.tree import DEFAULT_FRAMES, DEFAULTS, LimitsSection, PrivacySection
+from runtime.device.deadline import deadline_warning
+from runtime.device.deciding import Choice, ControllerLike, choose, provenance_of
+from runtime.device.run import DeviceSetup, Log, Run, check_complete
+from runtime.files.provenance import Provenance
+from runtime.link.endpoint import parse_endpoint
+from runtime.profiling.profile import load_costs
+from runtime.sources.kinds import SourceLike, open_any
+from runtime.workloads.base import Workload
+
+
+class Device:
+    """Answers frames, here or with the help of a MEC, and decides for each frame which.
+
+    Making one checks all arguments and opens the files that they name; ``run`` then imports the networks, which takes
+    one to three seconds, and connects. Torch computes on one thread, as in the profile. A MEC that is not there is no
+    error: frames are answered here.
+
+    UsageError says which argument cannot be used. FailureError says what went wrong with the source.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path | Bundle = "campus",
+        controller: ControllerLike | None = None,
+        mec: str = DEFAULTS.device.mec,
+        *,
+        workload: str | Workload | None = None,
+        policy: str | Path | None = None,
+        tuning: str | Path | None = None,
+        decision: Mapping[str, Any] | None = None,
+        profile: str | Path | None = None,
+        data: str | Path | None = None,
+        fps: float = DEFAULTS.source.fps,
+        deadline_s: float = DEFAULTS.device.deadline_ms / 1e3,
+        slowdown: float = DEFAULTS.emulation.slowdown,
+        device_load_frac: float = DEFAULTS.emulation.load,
+        uplink: str | Path | None = None,
+        uplink_share_frac: float = DEFAULTS.emulation.uplink_share,
+        uplink_start_s: float = DEFAULTS.emulation.uplink_start_s,
+        rtt_s: float = DEFAULTS.emulation.rtt_ms / 1e3,
+        seed: int = DEFAULTS.device.seed,
+        utility: Utility | None = None,
+        no_raw_upload: bool = DEFAULTS.privacy.no_raw_upload,
+        limits: LimitsSection = DEFAULTS.limits,
+        log: Log | None = None,
+    ) -> None:
+        """
+        bundle: name of a shipped bundle, the directory of one, or an opened one.
+        controller: a name (default "ppo"); an object with ``decide(state)``, which returns a row of ``costs``; or a
+            class or function that makes such an object from ``costs``.
+        mec: endpoint of the MEC, tcp://HOST:PORT.
+        workload: only to check that the bundle is of it, or a workload object of one's own.
+        policy, tuning: files of `mecpilot export` and `mecpilot tune`; default: the shipped ones.
+        decision: fields of the one decision to take for every frame, instead of a controller.
+        profile: file of `mecpilot profile`, or "shipped"; default: this machine's, else the shipped one.
+        data: directory with the workload's data set.
+        fps: captures per second; 0 captures a frame when the one before was answered.
+        deadline_s: seconds from capture to answer.
+        slowdown, device_load_frac: emulate a device that is this many times slower, with this mean share of it taken.
+        uplink, uplink_share_frac, uplink_start_s, rtt_s: emulate an uplink with a bandwidth trace: the file, the share
+            of its bandwidth, the second at which to begin, the round trip in seconds. Without a file: the real network.
+        seed: of everything random.
+        utility: weights of the objective.
+        no_raw_upload: never send an image: every decision computes at least one stage here. What that leaves is
+            ``costs``; a controller of one's own cannot choose anything else.
+        limits: how many frames may wait, and how many requests may wait for their replies.
+        log: takes one line of text for each event; default: warnings of the logger "mecpilot".
+        """
+        privacy = PrivacySection(no_raw_upload=no_raw_upload)
+        choice = Choice(controller, _path(policy), _path(tuning), decision, seed, privacy)
+        self.controller_name = choice.name
+        parse_endpoint(mec)
+        self.bundle, self.workload = open_pair(bundle, workload, _path(data))
+        utility = utility or Utility()
+        chosen = choose(choice, load_costs(self.bundle, _path(profile)), self.bundle, utility)
+        scenario = Scenario(
+            fps=fps,
+            deadline_s=deadline_s,
+            device_slowdown=slowdown,
+            device_load_frac=device_load_frac,
+            rtt_s=rtt_s,
+            trace_start_s=uplink_start_s,
+            uplink_share_frac=uplink_share_frac,
+            seed=seed,
+        )
+        trace = _trace(_path(uplink))
+        self._setup = DeviceSetup(
+            self.bundle, self.workload, chosen, scenario, utility, trace, limits, mec, log or _log_to_logging
+        )
+        self._choice, self._profile = choice, _path(profile)
+        self._run: Run | None = None
+
+    @property
+    def costs(self) -> CostTable:
+        """The decisions that the controller chooses from, and what each of them costs."""
+        return self._setup.chosen.costs
+
+    @property
+    def mec(self) -> str:
+        """Endpoint of the MEC."""
+        return self._setup.mec
+
+    def provenance(self) -> Provenance:
+        """The files that a run rests on, with their digests."""
+        return provenance_of(self.bundle, self._choice, self._profile)
+
+    def run(
+        self,
+        source: SourceLike = None,
+        *,
+        frames: int | None = None,
+        start: int | None = None,
+        retry_s: float = DEFAULTS.source.retry_s,
+        own_times: bool = False,
+    ) -> Iterator[Outcome]:
+        """Answer the frames of a source; yields each frame's outcome as soon as it is known.
+
+        source: a video file, image folder, camera index or device, FIFO, or URL; any iterable of images, numpy u8 of
+            shape (h, w) or (h, w, 3) blue-green-red; None: the workload's own samples, which have a truth.
+        frames: how many to capture; default: 300 samples, or the whole source.
+        start: first sample or frame of the source.
+        retry_s: how long a camera or stream may give no picture.
+        own_times: play a video by the times in it, not at ``fps``.
+
+        What the body of the loop takes is taken from the frames, so keep it short. A second run connects anew. Leave
+        the loop, or call ``stop``, to end it early. FailureError when the source gives fewer frames than asked for.
+        """
+        import torch
+
+        run = self.prepare(source, frames=frames, start=start, retry_s=retry_s, own_times=own_times)
+        answered = 0
+        try:
+            torch.set_num_threads(1)
+            run.warm_up()
+            for outcome in run:
+                answered += 1
+                yield outcome
+            check_complete(run, answered)
+        finally:
+            run.close()
+
+    def prepare(
+        self,
+        source: SourceLike = None,
+        *,
+        frames: int | None = None,
+        start: int | None = None,
+        retry_s: float = DEFAULTS.source.retry_s,
+        own_times: bool = False,
+        keep: bool = False,
+    ) -> Run:
+        """The first step of ``run``, for programs that must do something between the steps: open the source and import
+        the networks. With ``keep`` the pictures of a camera can be replayed after the run."""
+        if warning := deadline_warning(self.costs, self._setup.scenario):
+            self._setup.log(warning)
+        if source is None:
+            frames = frames or DEFAULT_FRAMES
+        opened = open_any(
+            source,
+            self.workload,
+            self.bundle.frame_shape,
+            frames=frames,
+            start=start,
+            keep=keep,
+            retry_s=retry_s,
+            own_times=own_times,
+            log=self._setup.log,
+        )
+        try:
+            self._run = Run(self._setup, opened, frames, start or 0)
+        except BaseException:
+            opened.close()
+            raise
+        return self._run
+
+    def stop(self) -> None:
+        """End the run that is under way: capture nothing more, and give the frames at hand half a second. Safe in a
+        signal handler and from any thread."""
+        if self._run is not None:
+            self._run.stop()
+
+    def close(self) -> None:
+        """End the run that is under way at once; may be called twice."""
+        if self._run is not None:
+            self._run.close()
+            self._run = None
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _trace(path: Path | None) -> TraceBank | None:
+    if path is None:
+        return None
+    from runtime.files.traces import load_traces
+
+    return load_traces([path])
+
+
+def _log_to_logging(text: str) -> None:
+    import logging
+
+    logging.getLogger("mecpilot").warning("%s", text)

@@ -1,0 +1,258 @@
+"""The loop of a MEC. First come, first served: decode, run the tail, reply; one record for each request.
+
+One thread. It polls its socket between stages and while it idles, so that arrivals are stamped when they come and pings
+are answered while a tail runs; an I/O thread of its own would cost a hand-over per message and fight for the
+interpreter. Measured on loopback: see ``benchmarks/bench_overhead.py``. Nothing is kept between two requests.
+
+While no request waits it warms up, one stage at a time (``runtime.mec.warm_up``). A stop ends it soon at any moment:
+the request in hand is finished where that is quick, the others are rejected as ``CLOSING``.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from controller.costs import CostTable
+from controller.errors import RemoteProtocolError
+from controller.records import Decision
+from runtime.config.tree import DEFAULTS
+from runtime.inference.segments import Segments
+from runtime.link.link import Clock
+from runtime.link.transport import MAX_WAIT_S, Parts, Router
+from runtime.mec.records import SERVED, MecCounts, RequestRecord
+from runtime.mec.warm_up import WarmUp
+from runtime.observe.sinks import Sink, Sinks
+from runtime.protocol import wire
+from runtime.protocol.mec_session import MAX_REGISTERED, Actions, Admit, MecSession, Refused, SendTo
+from runtime.protocol.wire import Buffer, RejectReason
+
+_FORGET_EVERY_S = 5.0
+#: How long a stop leaves to the request in hand.
+_GRACE_S = 0.2
+#: A closed connection takes with it what its peer has not read yet, so the last words get this long.
+_LEAVE_S = 0.05
+
+
+class _StoppedError(Exception):
+    """A stop was asked for, and the request in hand takes too long."""
+
+
+class MecLoop:
+    """Owns the queue of admitted requests. ``slowdown`` > 1 emulates a share of the machine: after the real
+    computation the MEC idles until the profiled time of the tail times the slowdown has passed. ``log`` counts lines
+    that repeat (``runtime.observe.repeats``): peers can cause any number of them. ``counts`` is the first sink."""
+
+    def __init__(
+        self,
+        router: Router,
+        session: MecSession,
+        segments: Segments,
+        costs: CostTable,
+        *,
+        slowdown: float = 1.0,
+        queue_limit: int = DEFAULTS.mec.queue_limit,
+        warm_up: WarmUp | None = None,
+        sinks: Iterable[Sink[RequestRecord]] = (),
+        clock: Clock = time.perf_counter,
+        log: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._router, self._session, self._segments, self._costs = router, session, segments, costs
+        self._slowdown, self._queue_limit = slowdown, queue_limit
+        self._warm_up = warm_up
+        self._clock, self._log = clock, log
+        self._queue: deque[Admit] = deque()
+        self._stopping: Callable[[], bool] = lambda: False
+        self._stop_s = math.inf
+        self._closing = False
+        self._free_s = clock()  # when the emulated server has done what it began
+        self._forget_s = clock() + _FORGET_EVERY_S
+        self._devices: dict[bytes, str] = {}  # peer -> the name that it gave
+        self._epoch_s = time.time() - clock() if clock is time.perf_counter else None
+        self.counts = MecCounts()
+        self._sinks: Sinks[RequestRecord] = Sinks([self.counts, *sinks], log)
+
+    def serve(self, stopping: Callable[[], bool]) -> None:
+        """Serve until told to stop; then reject what waits and say good-bye."""
+        self._stopping = stopping
+        while not stopping():
+            if not self._queue and not self._warm_up_step():
+                self._router.wait(MAX_WAIT_S)
+            self._poll()
+            if self._queue:
+                self._serve_next()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._closing = True
+        while self._queue:
+            self._close_on(self._queue.popleft())
+        self._act(self._session.close())
+        end_s = self._clock() + _LEAVE_S
+        while (left_s := end_s - self._clock()) > 0:
+            self._router.wait(left_s)
+            self._poll()
+
+    def _warm_up_step(self) -> bool:
+        """Run a stage that nobody has asked for yet; False when there is none."""
+        if self._warm_up is None:
+            return False
+        try:
+            if self._warm_up.step():
+                return True
+        except Exception as error:  # noqa: BLE001 - requests that need this fail by themselves, others do not
+            self._log(f"cannot warm up: {type(error).__name__}: {error}")
+        self._warm_up = None
+        return False
+
+    # What arrives -------------------------------------------------------------------------------------------
+
+    def _poll(self) -> None:
+        for peer, parts in self._router.receive():
+            try:
+                self._act(self._understood(peer, parts))
+            except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: one message fails, the MEC stays
+                self.counts.failed += 1
+                self._complain(error)
+        if self._clock() > self._forget_s:
+            self._forget_s = self._clock() + _FORGET_EVERY_S
+            self._session.forget_silent(self._clock())
+            self._forget_names()
+
+    def _forget_names(self) -> None:
+        self._devices = {peer: self._devices.get(peer, "") for peer in self._session.registered}
+
+    def _understood(self, peer: bytes, parts: Parts) -> Actions:
+        try:
+            message, buffer = wire.decode(parts)
+        except RemoteProtocolError as error:
+            return self._session.malformed(peer, error)
+        if isinstance(message, wire.Hello):
+            self._name(peer, message.device)
+        return self._session.receive(peer, message, buffer, self._clock())
+
+    def _name(self, peer: bytes, device: str) -> None:
+        if len(self._devices) > 2 * MAX_REGISTERED:  # a flood of greetings
+            self._forget_names()
+        self._devices[peer] = device
+
+    def _act(self, actions: Actions) -> None:
+        for action in actions:
+            match action:
+                case SendTo():
+                    self._router.send(action.peer, wire.encode(action.message))
+                case Refused():
+                    self.counts.refused += 1
+                    self._log(f"turned a device away: {action.why}")
+                case Admit():
+                    self._admit(action)
+        self.counts.peer_faults = self._session.faults
+
+    def _admit(self, job: Admit) -> None:
+        """Queue what can be served; refuse the rest now, so that it takes no room."""
+        row, space = job.request.row, self._costs.space
+        if self._closing:
+            self._close_on(job)
+        elif row >= len(space) or space.device_only[row]:
+            self._reject(job, RejectReason.ILLEGAL, f"got row {row}; expected one of {len(space)} that sends a payload")
+        elif (size := len(job.payload)) > (most := wire.most_payload_bytes(self._shape(space.decisions[row]))):
+            self._reject(job, RejectReason.PAYLOAD, f"got a payload of {size} bytes; expected at most {most}")
+        elif len(self._queue) >= self._queue_limit:
+            self._reject(job, RejectReason.BUSY, f"{len(self._queue)} requests wait already")
+        else:
+            self._queue.append(job)
+
+    def _shape(self, d: Decision) -> tuple[int, ...]:
+        return self._segments.bundle.payload_shape(d.model, d.resolution_px, d.partition_point)
+
+    # What is done about it ----------------------------------------------------------------------------------
+
+    def _serve_next(self) -> None:
+        job = self._queue.popleft()
+        # An emulated MEC goes from one request to the next at once: what this process takes in between is not its own,
+        # and at a high load the queue would feel it.
+        began_s = max(job.arrived_s, self._free_s) if self._slowdown > 1.0 else self._clock()
+        waited_s = began_s - job.arrived_s
+        if waited_s * 1e3 > job.request.remaining_budget_ms:
+            self._reject(job, RejectReason.EXPIRED, "it waited too long", waited_s)
+            return
+        try:
+            outputs = self._run(job.request.row, job.payload, began_s)
+        except _StoppedError:
+            self._close_on(job)
+        except RemoteProtocolError as error:
+            self._reject(job, RejectReason.PAYLOAD, str(error))
+        except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: one request fails, the MEC stays
+            self._complain(error)
+            self._reject(job, RejectReason.FAILED, type(error).__name__)
+        else:
+            self._reply(job, outputs, began_s)
+
+    def _run(self, row: int, payload: Buffer, began_s: float) -> np.ndarray:
+        """The outputs, when the emulated server would have them."""
+        decision = self._costs.space.decisions[row]
+        if self._warm_up is not None:
+            self._warm_up.prefer(decision.model)
+        outputs = self._segments.tail(memoryview(payload), decision, self._between_stages)
+        self._free_s = max(began_s + self._emulated_s(row), self._clock())
+        self._idle_until(self._free_s)
+        return outputs
+
+    def _between_stages(self) -> None:
+        self._poll()
+        if self._clock() > self._grace_end_s():
+            raise _StoppedError
+
+    def _grace_end_s(self) -> float:
+        """When the request in hand must be done; never, while nobody asks for a stop."""
+        if self._stop_s == math.inf and self._stopping():
+            self._stop_s = self._clock()
+        return self._stop_s + _GRACE_S
+
+    def _emulated_s(self, row: int) -> float:
+        return float(self._costs.mec_s[row]) * self._slowdown if self._slowdown > 1.0 else 0.0
+
+    def _idle_until(self, end_s: float) -> None:
+        while (left_s := end_s - self._clock()) > 0:
+            if end_s > self._grace_end_s():
+                raise _StoppedError
+            self._router.wait(left_s)
+            self._poll()
+
+    def _reply(self, job: Admit, outputs: np.ndarray, began_s: float) -> None:
+        queue_s, mec_s = began_s - job.arrived_s, self._clock() - began_s
+        reply = wire.InferReply(job.request.request_id, wire.whole_us(queue_s), wire.whole_us(mec_s))
+        self._router.send(job.peer, wire.encode(reply, np.ascontiguousarray(outputs).data.cast("B")))
+        self._record(job, queue_s, mec_s, SERVED)
+
+    def _reject(self, job: Admit, reason: RejectReason, text: str, waited_s: float = 0.0) -> None:
+        reject = wire.Reject(job.request.request_id, reason, wire.plain(text), wire.whole_us(waited_s))
+        self._router.send(job.peer, wire.encode(reject))
+        self._record(job, max(self._clock() - job.arrived_s, 0.0), 0.0, str(reason))
+
+    def _record(self, job: Admit, queue_s: float, mec_s: float, ending: str) -> None:
+        row, decisions = job.request.row, self._costs.space.decisions
+        self._sinks.add(
+            RequestRecord(
+                device=self._devices.get(job.peer, ""),
+                peer=job.peer.hex(),
+                request_id=job.request.request_id,
+                row=row,
+                decision=decisions[row] if row < len(decisions) else None,
+                arrived_at=None if self._epoch_s is None else round(self._epoch_s + job.arrived_s, 3),
+                queue_s=round(queue_s, 6),
+                mec_s=round(mec_s, 6),
+                payload_bytes=len(job.payload),
+                ending=ending,
+            )
+        )
+
+    def _close_on(self, job: Admit) -> None:
+        self._reject(job, RejectReason.CLOSING, "the MEC is shutting down")
+
+    def _complain(self, error: Exception) -> None:
+        self._log(f"a request failed: {type(error).__name__}: {error}")
