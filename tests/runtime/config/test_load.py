@@ -117,6 +117,9 @@ class TestPrecedence:
     def test_a_flag_replaces_what_it_contradicts_in_the_file(self, file: str) -> None:
         config = effective(file, settings(*DEVICE_SECTIONS), {"decision": "{}"})
         assert (config.controller.name, config.controller.policy, config.controller.decision) == (None, None, "{}")
+        other = effective(file, settings(*DEVICE_SECTIONS), {"controller": "greedy"}).controller
+        same = effective(file, settings(*DEVICE_SECTIONS), {"controller": "ppo"}).controller
+        assert (other.name, other.policy, same.policy) == ("greedy", None, Path("p"))
         with pytest.raises(UsageError, match="got --decision and --controller greedy; expected one of them"):
             effective(file, settings(*DEVICE_SECTIONS), {"decision": "{}", "controller": "greedy"})
 
