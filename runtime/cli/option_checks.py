@@ -20,7 +20,7 @@ ENDLESS = frozenset(setting.parameter for setting in settings() if setting.endle
 def check_arguments(arguments: Sequence[str]) -> None:
     """UsageError for an empty value: an unset variable in a script or a unit file, not the current folder."""
     for before, value in zip(("", *arguments), arguments, strict=False):
-        if value == "" or (value.startswith("--") and value.endswith("=")):
+        if value == "" or (value.startswith("--") and value.find("=") == len(value) - 1):
             option = before if value == "" and before.startswith("-") else value.removesuffix("=")
             raise UsageError(f'got {option or "an argument"} ""; expected a value, or leave it out')
 

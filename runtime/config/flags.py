@@ -20,8 +20,6 @@ _CONFIG_HELP = (
     "TOML file with settings; flags override it. Without this option no file is read. "
     "`mecpilot config show` prints one."
 )
-#: Flags that contradict each other: a flag that is given clears what the file says about these.
-_CONTRADICTS = {"--decision": ("--controller", "--policy"), "--controller": ("--decision",)}
 
 
 def takes(
@@ -51,7 +49,7 @@ def effective(path: str | None, known: tuple[Setting, ...], given: Mapping[str, 
     """Defaults, then the file, then the flags; None is a flag that was not given."""
     config = Config() if path is None else load_config(Path(path))
     chosen = {setting.flag: given[setting.parameter] for setting in known if given.get(setting.parameter) is not None}
-    cleared = {other for flag in chosen for other in _CONTRADICTS.get(flag, ())}
+    cleared = {other for flag, value in chosen.items() for other in _contradicted(flag, value)}
     for setting in known:
         if setting.flag in chosen:
             config = _with(config, setting, _converted(setting, chosen[setting.flag]))
@@ -59,6 +57,15 @@ def effective(path: str | None, known: tuple[Setting, ...], given: Mapping[str, 
             config = _with(config, setting, None)
     check_rules(config)
     return config
+
+
+def _contradicted(flag: str, value: Any) -> tuple[str, ...]:
+    """Flags whose values in the file make no sense beside a flag that was given."""
+    if flag == "--decision":
+        return "--controller", "--policy"
+    if flag == "--controller":
+        return ("--decision",) if value == "ppo" else ("--decision", "--policy")
+    return ()
 
 
 def _with(config: Config, setting: Setting, value: Any) -> Config:

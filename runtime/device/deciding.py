@@ -113,8 +113,11 @@ def _pinned_row(wanted: Mapping[str, Any], permitted: CostTable, everything: Cos
     default = everything.default_decision
     try:
         return permitted.space.pin(dict(wanted), default)
-    except UsageError:
-        everything.space.pin(dict(wanted), default)  # raises the same for what no table has
+    except UsageError as refusal:
+        try:
+            everything.space.pin(dict(wanted), default)
+        except UsageError:
+            raise refusal from None
     got = ", ".join(f"{name}={value!r}" for name, value in wanted.items())
     raise UsageError(
         f"the decision with {got} sends the image, which --no-raw-upload forbids; expected partition_point 1 or more"
