@@ -31,7 +31,7 @@ from runtime.bundles.bundle import open_bundle
 from runtime.profiling.profile import shipped_slowdown
 from runtime.testbed.markov_traces import builtin_traces
 from runtime.testbed.processes import running_mec, running_neighbours
-from runtime.workloads.base import get_workload
+from runtime.workloads.registry import get_workload
 
 TRACE_FAMILY = "nyc_lte_up"
 _console = table_console()

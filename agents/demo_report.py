@@ -14,8 +14,9 @@ from controller.scenario import Scenario
 from runtime.observe.pictures import MARGIN_PX, PANEL_WIDTH_PX, panel, write_png
 from runtime.observe.summary import number, percent
 from runtime.sources.samples import Samples
-from runtime.workloads.base import Image, get_workload
 from runtime.workloads.drawing import FAINT, WHITE, blank, text_width, write
+from runtime.workloads.registry import get_workload
+from runtime.workloads.types import Image
 
 #: What each controller does, in a few words.
 PLAIN_NAMES = {

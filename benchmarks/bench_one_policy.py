@@ -33,7 +33,7 @@ from controller.metrics import bootstrap
 from controller.records import Floats, Ints
 from envs.vec_env import TwinVecEnv
 from runtime.profiling.profile import load_costs
-from runtime.workloads.base import WORKLOADS
+from runtime.workloads.registry import WORKLOADS
 
 ENVIRONMENTS = 64  # of each workload
 

@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks.support.payload_offers import SPLITS, Offer, live_offers, recorded_offers
 from runtime.bundles.bundle import open_bundle
 from runtime.codecs import TENSOR_BITS
-from runtime.workloads.base import get_workload
+from runtime.workloads.registry import get_workload
 
 EQUAL_SCORE = 0.01
 TARGET_RATIO = 0.4

@@ -27,7 +27,7 @@ from runtime.device.daemon import open_device
 from runtime.device.local_compute import LocalCompute
 from runtime.device.loop import DeviceLoop
 from runtime.testbed.processes import RunningMec, RunningNeighbours, running_mec, running_neighbours
-from runtime.workloads.base import get_workload
+from runtime.workloads.registry import workload_reference
 
 
 class LiveBackend:
@@ -48,7 +48,7 @@ class LiveBackend:
     ) -> None:
         self.costs = costs
         self._bundle, self._bank, self._range, self._profile = bundle, bank, range, profile
-        self._compute = LocalCompute(bundle, get_workload(bundle.workload), split)
+        self._compute = LocalCompute(bundle, bundle.work, split)
         self._mec: RunningMec | None = None
         self._mec_slowdown = 0.0
         self._mec_stack, self._episode_stack = ExitStack(), ExitStack()
@@ -118,7 +118,7 @@ class LiveBackend:
             options = ["--bundle", str(self._bundle.directory)]
             options += ["--profile", str(self._profile)] if self._profile else []
             slowdown = max(scenario.mec_slowdown, 1.0)
-            mec = running_mec(self._bundle.workload, slowdown=slowdown, options=tuple(options))
+            mec = running_mec(workload_reference(self._bundle.work.name), slowdown=slowdown, options=tuple(options))
             self._mec = self._mec_stack.enter_context(mec)
             self._mec_slowdown = scenario.mec_slowdown
         return self._mec

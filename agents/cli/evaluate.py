@@ -18,6 +18,7 @@ from controller.scenario import ScenarioRange
 from runtime.cli.shared_options import ProfileFile
 from runtime.files.atomic import check_writable, write_whole
 from runtime.files.trace_formats import TRACE_HELP
+from runtime.workloads.registry import workload_name
 
 if TYPE_CHECKING:
     from agents.compare.evaluation import Entrants, LiveEpisodes
@@ -58,6 +59,7 @@ def evaluate(
 
     check_writable(json, "--json", make_folder=True)
     check_writable(None if out is None else out / "evaluation.json", "--out", make_folder=True)
+    workload = workload_name(workload)
     entrants = entrants_of(workload, controllers, policy or (), tuning, live=live)
     setup = open_setup(workload, traces_of(traces or [], "test"), "test", _range(workload, scenario, frames), profile)
     sources = [str(path) for path in traces or ()] or [BUILTIN_TEST]
@@ -180,6 +182,7 @@ def tune(
             raise unknown_name("controller with tunables", name, TUNABLE)
     check_writable(json, "--json", make_folder=True)
     check_writable(out, "--out", make_folder=True)
+    workload = workload_name(workload)
     range_ = _range(workload, scenario, frames)
     setup = open_setup(workload, traces_of(traces or [], "train"), "validation", range_, profile)
     sources = [str(path) for path in traces or ()] or [BUILTIN_TRAIN]

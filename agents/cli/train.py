@@ -14,6 +14,7 @@ from controller.errors import UsageError
 from runtime.cli.shared_options import ProfileFile
 from runtime.files.atomic import check_writable
 from runtime.files.trace_formats import TRACE_HELP
+from runtime.workloads.registry import workload_name
 
 if TYPE_CHECKING:
     from agents.runs.run_folder import RunFolder, TrainingConfig
@@ -60,6 +61,7 @@ def train(
     from agents.runs.interruption import Interrupted, interruptible
     from agents.runs.run_folder import RunFolder
 
+    workload = workload and workload_name(workload)
     folder = RunFolder(out)
     if resume or live:
         if traces or scenario or start or overwrite:

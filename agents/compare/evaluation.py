@@ -31,7 +31,8 @@ from runtime.files.policy_file import load_policy, shipped_policy, used_policy
 from runtime.files.provenance import Provenance, Used, comparability
 from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
 from runtime.profiling.profile import used_profile
-from runtime.workloads.base import get_workload, stream_score
+from runtime.workloads.base import stream_score
+from runtime.workloads.registry import get_workload
 
 #: Episodes that run side by side in the twin.
 SIDE_BY_SIDE = 512

@@ -24,7 +24,7 @@ from runtime.bundles.recorded import Recorded
 from runtime.files.traces import load_traces
 from runtime.profiling.profile import candidates, load_costs
 from runtime.testbed.markov_traces import builtin_traces
-from runtime.workloads.base import get_workload
+from runtime.workloads.registry import get_workload
 
 #: What comparisons and tunings call the built-in traces.
 BUILTIN_TEST, BUILTIN_TRAIN = "built-in test traces", "built-in training traces"

@@ -22,7 +22,8 @@ from runtime.building.build import BATCH_PIXELS, LOSSLESS_IMAGE_CODECS
 from runtime.bundles.bundle import Bundle
 from runtime.bundles.recorded import Recorded
 from runtime.codecs import decode, encode
-from runtime.workloads.base import Image, Split, Workload
+from runtime.workloads.base import Workload
+from runtime.workloads.types import Image, Split
 
 SPLITS: tuple[Split, ...] = ("validation", "test")
 QUALITIES = (2, 5, 10, 20, 30, 50, 75, 90)

@@ -36,7 +36,8 @@ from runtime.codecs import TENSOR_BITS, decode, dequantise, encode, quantise
 from runtime.files.atomic import write_whole
 from runtime.models.describe import describe_layers
 from runtime.models.stages import BranchyModel
-from runtime.workloads.base import Image, Images, Split, Workload, stream_score
+from runtime.workloads.base import Workload, stream_score
+from runtime.workloads.types import Image, Images, Split
 
 RECORDED_SPLITS: tuple[Split, ...] = ("validation", "test")
 BATCH_PIXELS = 200_000  # how much is in memory at once: 255 small garments, or one large photograph
@@ -142,7 +143,7 @@ def measure_model(
     data = {split: _first_frames(workload, split, max_samples) for split in RECORDED_SPLITS}
     truths = {split: part.truths() for split, part in data.items()}
     path = directory / trained.file_name
-    model = load_for_inference(path, workload.name, trained.family, trained.exit_after)
+    model = load_for_inference(path, workload.build, trained.family, trained.exit_after)
     outputs: dict[Split, dict[int, dict[Key, Outputs]]] = {split: {} for split in data}
     tensor_bytes: dict[str, PayloadBytes] = {str(split): {} for split in payload_splits(workload)}
     for px in workload.resolutions_px:

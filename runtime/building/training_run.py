@@ -1,8 +1,8 @@
-"""How does `mecpilot models train` run? Each family trains and is measured in its own process; then one bundle.
+"""The run of `mecpilot models train`: each family is trained and measured in a process; then a bundle is written.
 
-A model's training is single-threaded (threads that wait for one another waste a busy machine), so families are
+The training of a model is single-threaded (threads that wait for one another waste a busy machine), so families are
 trained side by side, as many at a time as there are jobs. The result of a family depends only on its configuration and
-seed, not on what runs beside it.
+seed, not on the other families.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from runtime.building.build import (
 from runtime.bundles.manifest import Manifest
 from runtime.bundles.weights import save_weights
 from runtime.models.training import Scalars, TrainingConfig, train
-from runtime.workloads.base import get_workload
+from runtime.workloads.registry import get_workload
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -41,9 +41,9 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What one call trains, and where it puts it."""
+    """The models that one call trains, and the directory it writes."""
 
-    workload: str
+    workload: str  # a name, or package.module:Class, which the processes of the families import
     out: Path
     families: tuple[str, ...]
     seed: int = 0
@@ -58,13 +58,14 @@ class TrainingPlan:
 
     def config(self, family: str) -> TrainingConfig:
         """The family's configuration under this plan."""
-        epochs = self.epochs or get_workload(self.workload).training_epochs[family]
-        return replace(TrainingConfig(seed=self.seed), epochs=epochs)
+        usual = TrainingConfig(seed=self.seed)
+        own = get_workload(self.workload).training_epochs.get(family, usual.epochs)
+        return replace(usual, epochs=self.epochs or own)
 
 
 @dataclass(frozen=True)
 class _Event:
-    """What a training process tells its parent."""
+    """A message from a training process to its parent."""
 
     family: str
     done: float = 0.0  # epochs, then measurement steps on top
@@ -75,7 +76,7 @@ class _Event:
 
 
 class _ProcessReporter:
-    """Writes TensorBoard logs and tells the parent how far the training is."""
+    """Writes TensorBoard logs and reports progress to the parent."""
 
     def __init__(self, family: str, steps_per_epoch: int, logs: Path, events: Any) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -83,7 +84,7 @@ class _ProcessReporter:
         self._family = family
         self._steps_per_epoch = steps_per_epoch
         self._events = events
-        self.writer = SummaryWriter(str(logs / family), purge_step=0)  # hides an earlier run into this directory
+        self.writer = SummaryWriter(str(logs / family), purge_step=0)  # hides an earlier run in this directory
 
     def step(self, step: int, scalars: Scalars) -> None:
         if step % LOG_EVERY_STEPS == 0:
@@ -141,7 +142,7 @@ def run_plan(plan: TrainingPlan, progress: Progress) -> Manifest:
                 running[family].start()
             ended = [family for family, process in running.items() if process.exitcode is not None]
             board.follow(events)
-            for family in ended:  # whatever they reported has been read by now
+            for family in ended:  # all their events have been read by now
                 if family not in board.measured:
                     raise FailureError(f"training of {family} ended before it was done")
                 del running[family]
@@ -157,7 +158,7 @@ def run_plan(plan: TrainingPlan, progress: Progress) -> Manifest:
 
 
 class _Board:
-    """What is known of each family: a progress bar, and in the end its measurements."""
+    """The state of each family: a progress bar, and at the end its measurements."""
 
     def __init__(self, plan: TrainingPlan, progress: Progress, measurement_steps: int) -> None:
         self._progress = progress
@@ -168,7 +169,7 @@ class _Board:
         self.measured: dict[str, MeasuredModel] = {}
 
     def follow(self, events: Any) -> None:
-        """Take in what has been reported; wait a little when nothing was."""
+        """Take in the events of the next half second."""
         deadline_s = time.monotonic() + _POLL_S
         while (left_s := deadline_s - time.monotonic()) > 0:
             try:

@@ -1,7 +1,7 @@
-"""What do device and MEC both hold? A bundle: verified models, their decisions, and recorded predictions.
+"""A bundle, which device and MEC both hold: verified models, their decisions, and recorded predictions.
 
-Opening a bundle reads the manifest and checks every file's SHA-256; weights and predictions are loaded when
-they are first asked for.
+Opening a bundle reads the manifest and checks the SHA-256 of every file. Weights, predictions and the workload are
+loaded when they are first needed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,12 +35,15 @@ from runtime.bundles.recorded import Recorded, load_recorded, payload_key
 from runtime.files.reading import read_bounded
 from runtime.files.shipped import shipped_dir
 from runtime.protocol.wire import Held
-from runtime.workloads.base import Workload, get_workload
+from runtime.workloads.base import Workload
+from runtime.workloads.registry import get_workload, is_workload, workload_named
 
 if TYPE_CHECKING:
     from runtime.models.stages import BranchyModel
 
 SHIPPED_DIR = shipped_dir("bundles")
+#: Whose bundle a program gets that names none.
+DEFAULT_NAME = "campus"
 
 
 def shipped_bundles() -> list[str]:
@@ -47,42 +51,101 @@ def shipped_bundles() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED_DIR.glob(f"*/{MANIFEST_FILE}"))
 
 
-def open_bundle(workload_or_dir: str | Path) -> Bundle:
-    """The bundle shipped for a workload, or the one in a directory."""
-    shipped = shipped_bundles()
-    if str(workload_or_dir) in shipped:
-        return Bundle(SHIPPED_DIR / str(workload_or_dir))
-    directory = Path(workload_or_dir)
+def open_bundle(workload_or_dir: str | Path | Bundle) -> Bundle:
+    """Open the bundle of a workload (by name or ``package.module:Class``), or the one in a directory. An open bundle is
+    returned as it is.
+
+    A bundle holds a workload's models, every legal decision about them, and recorded answers. Opening it checks the
+    SHA-256 of every file. UsageError if there is no such bundle, FailureError if a file is damaged.
+    """
+    if isinstance(workload_or_dir, Bundle):
+        return workload_or_dir
+    name, directory = str(workload_or_dir), Path(workload_or_dir)
+    if name in shipped_bundles():
+        return Bundle(SHIPPED_DIR / name)
     if os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK):
         raise UsageError(f"bundle {directory}: Permission denied; expected a folder that can be read")
-    if not os.path.isfile(directory / MANIFEST_FILE):
-        raise unknown_name("bundle", str(workload_or_dir), [*shipped, f"a directory with {MANIFEST_FILE}"])
-    return Bundle(directory)
+    if os.path.isfile(directory / MANIFEST_FILE):
+        return Bundle(directory)
+    if _names_workload(name):
+        return _bundle_of(get_workload(name), None)
+    known = [*shipped_bundles(), f"a directory with {MANIFEST_FILE}", "a workload as package.module:Class"]
+    raise unknown_name("bundle", name, known)
 
 
 def open_pair(
-    bundle: str | Path | Bundle, workload: str | Workload | None = None, data: Path | None = None
+    bundle: str | Path | Bundle | None = None, workload: str | Workload | None = None, data: Path | None = None
 ) -> tuple[Bundle, Workload]:
-    """A bundle, and the workload that it is for; UsageError when it is not for the given one."""
+    """A bundle and its workload, where one of the two is enough. UsageError when they do not belong together.
+
+    bundle: name of a workload that ships with one, a directory, or an open bundle; default: the workload's, or campus.
+    workload: a name, ``package.module:Class``, or an object.
+    """
+    if workload is None and isinstance(bundle, str | None) and _names_workload(bundle or DEFAULT_NAME):
+        workload, bundle = bundle or DEFAULT_NAME, None
+    if workload is None:
+        opened = open_bundle(bundle or DEFAULT_NAME)
+        return opened, opened.work if data is None else get_workload(opened.work.name, data)
     work = get_workload(workload, data) if isinstance(workload, str) else workload
-    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    work = work or get_workload(opened.workload, data)
-    if opened.workload != work.name:
-        raise UsageError(f"the bundle {opened.directory} is for workload {opened.workload!r}; expected {work.name!r}")
-    return opened, work
+    return _bundle_of(work, bundle), work
+
+
+def _names_workload(name: str) -> bool:
+    return is_workload(name) or (":" in name and not os.path.exists(name))
+
+
+def open_served(workload: str, bundle: Path | None, data: Path | None) -> tuple[Bundle, Workload]:
+    """A workload (by name or ``package.module:Class``), and the given bundle of it, or its own one."""
+    work = get_workload(workload, data)
+    return _bundle_of(work, bundle), work
+
+
+def _bundle_of(work: Workload, given: str | Path | Bundle | None) -> Bundle:
+    """The bundle that is given or that the workload names; its models are built by the workload."""
+    found = given or work.bundle or (work.name if work.name in shipped_bundles() else None)
+    if found is None:
+        raise UsageError(
+            f"no bundle comes with the workload {work.name!r}; train one with `mecpilot models train`, "
+            "then give its directory with --bundle or as the workload's `bundle`"
+        )
+    opened = open_bundle(found) if str(found) != work.name else Bundle(SHIPPED_DIR / work.name)
+    if not _fits(opened.workload, work):
+        raise UsageError(f"the bundle {found} is for workload {opened.workload!r}; expected {work.name!r}")
+    return opened.built_by(work)
+
+
+def _fits(name: str, work: Workload) -> bool:
+    """Whether a bundle of the named workload serves this one: the same workload, or one that extends it."""
+    if name == work.name:
+        return True
+    return is_workload(name) and isinstance(work, type(workload_named(name)))
 
 
 class Bundle:
-    """Owns the files of one directory and the inference copies of its models."""
+    """Owns the files of one directory and the inference copies of its models.
 
-    def __init__(self, directory: Path) -> None:
+    ``work`` is the workload that builds the models; without it, the one that is registered under the bundle's name.
+    """
+
+    def __init__(self, directory: Path, work: Workload | None = None) -> None:
         self.directory = directory
         self.manifest = _read_manifest(directory)
         self.digest = manifest_digest(self.manifest)
+        self._given = work
         self._index = ManifestIndex(self.manifest)
         self._models: dict[str, BranchyModel] = {}
         for file in self._files():
             _verify(directory, file)
+
+    def built_by(self, work: Workload) -> Bundle:
+        """The same bundle, whose files are not checked again, with models that this workload builds."""
+        if self._given is work:
+            return self
+        other = copy(self)
+        other._given, other._models = work, {}
+        for cached in ("work", "default_range"):
+            other.__dict__.pop(cached, None)
+        return other
 
     def _files(self) -> Iterator[FileInfo]:
         yield from (model.file for model in self.manifest.models)
@@ -90,17 +153,30 @@ class Bundle:
 
     @cached_property
     def held(self) -> Held:
-        """What device and MEC compare when they meet."""
+        """The digests that device and MEC compare at the handshake."""
         return Held(self.workload, self.digest, self.space.digest)
 
     @property
     def workload(self) -> str:
+        """Name of the workload that the models were trained for."""
         return self.manifest.workload
 
     @cached_property
+    def work(self) -> Workload:
+        """The workload itself. UsageError, with the way to register one, when the bundle's is not known here."""
+        if self._given is not None:
+            return self._given
+        if not is_workload(self.workload):
+            raise UsageError(
+                f"the bundle {self.directory} is of workload {self.workload!r}, which is not registered here; name it "
+                "as package.module:Class, or install it as an entry point of group mecpilot.workloads"
+            )
+        return workload_named(self.workload)
+
+    @cached_property
     def default_range(self) -> ScenarioRange:
-        """The conditions that the workload is usually run under."""
-        return get_workload(self.workload).scenario_range()
+        """The conditions under which the workload usually runs."""
+        return self.work.scenario_range()
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -120,13 +196,13 @@ class Bundle:
 
             info = self.info(name)
             self._models[name] = load_for_inference(
-                self.directory / info.file.name, self.workload, info.family, info.exit_after
+                self.directory / info.file.name, self.work.build, info.family, info.exit_after
             )
         return self._models[name]
 
     @cached_property
     def space(self) -> DecisionSpace:
-        """Every legal decision: model, resolution, exit, cut 0..stages to that exit, codec, and frame interval."""
+        """Every legal decision: model, resolution, exit, cut 0..stages to that exit, codec, and frame stride."""
         decisions, stages, variants = [], [], []
         for decision, stages_to_exit in self._legal_decisions():
             decisions.append(decision)
@@ -140,8 +216,8 @@ class Bundle:
                 for exit_branch, after in enumerate(model.exit_after):
                     for cut in range(after + 1):
                         for codec in self._codecs(cut, after):
-                            for interval in self.manifest.frame_strides:
-                                yield Decision(model.name, px, exit_branch, cut, codec, interval), after
+                            for stride in self.manifest.frame_strides:
+                                yield Decision(model.name, px, exit_branch, cut, codec, stride), after
 
     def _codecs(self, cut: int, stages_to_exit: int) -> tuple[str, ...]:
         if cut == stages_to_exit:

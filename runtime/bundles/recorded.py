@@ -1,11 +1,11 @@
-"""What did every variant answer on every sample? The table that the twin replays instead of assuming accuracy.
+"""The recorded predictions of every variant on every sample, which the twin replays.
 
 A recorded file holds one row per variant of the manifest, in its order, and one column per sample of one split:
 score, confidence (in 255ths) and, where answers are class labels, the label. Where samples are consecutive frames it
-also holds what an answer is worth later, its score against the truth of the frame so many frames on (in 255ths), and
-the bytes of every payload of the manifest: these change slowly, so a device does not meet a mean of all frames. On disk
-a lossy variant's row is the difference to its exact variant's row, and the whole is compressed with zstd: lossy
-answers hardly differ.
+also holds the score of each answer against the truth of the following frames (in 255ths), and the bytes of every
+payload of the manifest: these change slowly, so a device does not see the mean of all frames. On disk the row of a
+lossy variant is the difference to the row of its exact variant, and the table is compressed with zstd: lossy answers
+hardly differ.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from controller.records import Decision
 
 _ZSTD_LEVEL = 19
 _MAX_TABLE_BYTES = 1 << 30
-#: Frames for which an answer is followed: beyond a second of video at 10 frames/s it is as good as the last one says.
+#: Frames for which an answer is scored: one second of video at 10 frames/s. Beyond, the last score holds.
 MAX_LAG = 10
 
 #: Model, resolution, partition point, codec.
@@ -35,7 +35,7 @@ PayloadBytes: TypeAlias = dict[PayloadKey, NDArray[np.int32]]  # (samples,) each
 
 
 def payload_key(decision: Decision) -> PayloadKey:
-    """The payload that a decision sends; of an exit's depth it does not depend."""
+    """The payload that a decision sends. The exit branch does not matter."""
     return decision.model, decision.resolution_px, decision.partition_point, decision.payload
 
 
@@ -47,12 +47,12 @@ class Recorded:
     confidence: NDArray[np.float32]  # (variants, samples) in [0, 1]
     label: NDArray[np.uint8] | None  # (variants, samples) where answers are class labels
     #: (lags, variants, samples): score of the answer to sample s against the truth of sample s + 1, s + 2, ... (the
-    #: last sample is followed by the first); None where samples are no stream.
+    #: last sample is followed by the first); None where samples are not a stream.
     lagged: NDArray[np.float32] | None = None
-    payload_bytes: PayloadBytes | None = None  # likewise
+    payload_bytes: PayloadBytes | None = None  # None where samples are not a stream
 
     def lagged_score(self, lag: int) -> NDArray[np.float32]:
-        """(variants, samples) score against the truth so many samples later; beyond the last lag it stays."""
+        """(variants, samples) score against the truth ``lag`` samples later; beyond the last lag it stays the same."""
         if lag == 0 or self.lagged is None:
             return self.score
         return np.asarray(self.lagged[min(lag, len(self.lagged)) - 1])

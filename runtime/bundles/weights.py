@@ -1,10 +1,11 @@
-"""How are weights stored? safetensors: matrices and kernels in float16, norms and biases in float32.
+"""Weights as safetensors: matrices and kernels in float16, norms and biases in float32.
 
-Accuracy is always measured from the stored weights, so what the manifest states is what a reader gets.
+Accuracy is always measured from the stored weights, so a reader gets the accuracy that the manifest states.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from controller.errors import FailureError
 from runtime.models.folding import fold_for_inference
 from runtime.models.stages import BranchyModel
-from runtime.workloads.base import get_workload
+
+Build = Callable[[str], BranchyModel]  # a new model of a family, `Models.build` of a workload
 
 
 def save_weights(model: BranchyModel, path: Path) -> None:
@@ -26,10 +28,10 @@ def save_weights(model: BranchyModel, path: Path) -> None:
     save_file({name: value.contiguous() for name, value in stored.items()}, path)
 
 
-def load_weights(path: Path, workload: str, family: str) -> BranchyModel:
+def load_weights(path: Path, build: Build, family: str) -> BranchyModel:
     """The trainable model in float32; FailureError when the file does not fit the family."""
     try:
-        model = get_workload(workload).build(family)
+        model = build(family)
         stored = load_file(path)
         model.load_state_dict({name: _as_float32(value) for name, value in stored.items()})
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
@@ -42,9 +44,9 @@ def _as_float32(value: torch.Tensor) -> torch.Tensor:
     return value.float() if value.is_floating_point() else value
 
 
-def load_for_inference(path: Path, workload: str, family: str, exit_after: tuple[int, ...]) -> BranchyModel:
-    """The folded copy that runs; its exits must be where the manifest says."""
-    model = load_weights(path, workload, family)
+def load_for_inference(path: Path, build: Build, family: str, exit_after: tuple[int, ...]) -> BranchyModel:
+    """The folded copy for inference; FailureError when its exits are not where the manifest says."""
+    model = load_weights(path, build, family)
     if model.exit_after != exit_after:
         raise FailureError(f"{path}: {family} has exits after {model.exit_after}, the manifest says {exit_after}")
     return fold_for_inference(model)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from runtime.config.tree import Config
 from runtime.files.atomic import STDOUT, check_apart, check_writable
-from runtime.workloads.datasets import check_data_dir
 
 
 def check_paths(config: Config) -> None:
     """UsageError for an output that cannot be written or that is also an input, before anything is touched."""
-    check_data_dir(config.source.data)
     outputs = {"--outcomes": config.outputs.outcomes, "--json": config.outputs.json, "--video": config.outputs.video}
     for option, path in outputs.items():
         check_writable(path, option)

@@ -15,7 +15,6 @@ from runtime.bundles.manifest import LOSSLESS, MANIFEST_FILE, ModelInfo
 from runtime.cli.shared_options import DataDir, JsonOut, WorkloadName
 from runtime.config.tree import DEFAULT_WORKLOAD
 from runtime.files.atomic import check_writable, write_whole
-from runtime.workloads.datasets import check_data_dir
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -83,7 +82,6 @@ def show(
 def _draw_exits(bundle: Bundle, frame: int, resolution_px: int | None, out: Path) -> None:
     from runtime.observe.exit_sheet import exit_sheet
     from runtime.observe.pictures import write_png
-    from runtime.workloads.base import get_workload
 
     known = bundle.manifest.resolutions_px
     px = max(known) if resolution_px is None else resolution_px
@@ -92,7 +90,7 @@ def _draw_exits(bundle: Bundle, frame: int, resolution_px: int | None, out: Path
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out}; expected a name that ends in .png")
     check_writable(out, "--out")
-    write_png(out, exit_sheet(bundle, get_workload(bundle.workload), frame, px))
+    write_png(out, exit_sheet(bundle, bundle.work, frame, px))
     print(out)
 
 
@@ -190,15 +188,15 @@ def train(
 ) -> None:
     """Train all exits of every family jointly, measure them, and write a bundle."""
     from runtime.building.training_run import TrainingPlan, run_plan
-    from runtime.workloads.base import get_workload
+    from runtime.workloads.registry import get_workload
 
-    known = get_workload(workload).families
+    work = get_workload(workload, data)
+    known = work.families
     for name in family or []:
         if name not in known:
             raise unknown_name("family", name, known)
-    check_data_dir(data)
     check_writable(json, "--json")
-    directory = out or Path("runs") / f"models-{workload}"
+    directory = out or Path("runs") / f"models-{work.name}"
     check_writable(directory / MANIFEST_FILE, "--out", make_folder=True)
     families = tuple(name for name in known if not family or name in family)
     plan = TrainingPlan(workload, directory, families, seed, epochs, jobs, data, max_samples)

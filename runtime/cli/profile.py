@@ -26,7 +26,6 @@ from runtime.profiling.profile import (
     read_profile,
     write_profile,
 )
-from runtime.workloads.datasets import check_data_dir
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,24 +47,19 @@ def profile(
     json_out: JsonOut = None,
 ) -> None:
     """Measure segments on this machine, fit the layer regressions, report both errors, write the profile."""
-    from runtime.bundles.bundle import open_bundle
+    from runtime.bundles.bundle import open_served
     from runtime.profiling.measure import measure_sides
-    from runtime.workloads.base import get_workload
 
     sides = _sides(side, merge_file)
-    check_data_dir(data)
-    source = get_workload(workload, data)
-    opened = open_bundle(bundle or workload)
+    opened, source = open_served(workload, bundle, data)
     path = out or default_out(opened)
     check_writable(path, "--out", make_folder=True)
     check_writable(json_out, "--json")
     check_apart({"--out": path, "--json": json_out}, {})
     other = None if merge_file is None else read_profile(merge_file, opened)
-    if opened.workload != workload:
-        raise UsageError(f"bundle {bundle} is of workload {opened.workload!r}; expected {workload!r}")
     with _progress_bar(f"profiling {workload}") as progress:
         found = measure_sides(opened, source, sides, QUICK_BUDGET_S if quick else FULL_BUDGET_S, progress)
-    measured = Profile(FORMAT_VERSION, workload, opened.digest, found.get("device"), found.get("mec"))
+    measured = Profile(FORMAT_VERSION, opened.workload, opened.digest, found.get("device"), found.get("mec"))
     if other is not None:
         measured = merge(measured, other)
     write_profile(path, measured)

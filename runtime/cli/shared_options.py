@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from runtime.config.settings import settings
-from runtime.workloads.base import WORKLOADS
+from runtime.workloads.registry import WORKLOADS
 
 _SENTENCES = {setting.flag: setting.sentence for setting in settings("workload", "source", "privacy")}
 #: Added to the sentence about the workload's name.
-WORKLOAD_NOTE = f"One of: {', '.join(WORKLOADS)}."
+WORKLOAD_NOTE = f"{', '.join(WORKLOADS)}, another registered name, or package.module:Class."
 
 WorkloadName = Annotated[str, typer.Option("--workload", help=f"{_SENTENCES['--workload']} {WORKLOAD_NOTE}")]
 BundleDir = Annotated[Path | None, typer.Option("--bundle", help=_SENTENCES["--bundle"])]

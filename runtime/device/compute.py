@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from controller.records import Decision
-from runtime.workloads.base import Image
+from runtime.workloads.types import Image
 
 #: Called between stages; there the device polls, and may compute a fallback before it goes on.
 Pause = Callable[[], None]

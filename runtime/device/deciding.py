@@ -25,7 +25,6 @@ from runtime.files.policy_file import load_policy, shipped_policy, used_policy
 from runtime.files.provenance import Provenance
 from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
 from runtime.profiling.profile import candidates, used_profile
-from runtime.workloads.base import Workload
 
 DEFAULT_CONTROLLER = "ppo"
 PINNED = "pinned"
@@ -92,19 +91,22 @@ class Chosen:
         return list(decisions)
 
 
-def choose(choice: Choice, table: CostTable, workload: Workload, utility: Utility) -> Chosen:
-    """The controller that was asked for, over the decisions of ``table`` that are allowed and can be best."""
+def choose(choice: Choice, table: CostTable, bundle: Bundle, utility: Utility) -> Chosen:
+    """The controller that was asked for, over the decisions of ``table`` that are allowed and can be best.
+
+    ``table``: what every decision of the bundle costs.
+    """
     name, given = choice.name, choice.controller
-    tunings = load_tunings(workload.name, choice.tuning)
+    tunings = load_tunings(bundle.workload, choice.tuning)
     permitted = allowed(table, choice.privacy)
     if choice.decision is not None:
         return Chosen(permitted, FixedRow(PINNED, _pinned_row(choice.decision, permitted, table)))
     if choice.privacy.no_raw_upload and name in _RAW_UPLOADERS:
         raise UsageError(f"controller {name} only sends images, which --no-raw-upload forbids; choose another one")
-    costs = candidates(permitted, workload.scenario_range())
+    costs = candidates(permitted, bundle.default_range)
     if given is not None and not isinstance(given, str):
         return Chosen(costs, OwnController(name, given, costs))
-    policy = _policy(choice, workload) if name == DEFAULT_CONTROLLER else None
+    policy = _policy(choice, bundle.workload) if name == DEFAULT_CONTROLLER else None
     tuning = tuning_of(name, tunings, costs)
     return Chosen(costs, make_controller(name, costs, utility, tuning, choice.seed, policy))
 
@@ -166,9 +168,9 @@ def provenance_of(bundle: Bundle, choice: Choice, profile: Path | None) -> Prove
     )
 
 
-def _policy(choice: Choice, workload: Workload) -> FrozenPolicy | None:
-    path = choice.policy or shipped_policy(workload.name)
-    return load_policy(path, workload.name)[0] if path else None
+def _policy(choice: Choice, workload: str) -> FrozenPolicy | None:
+    path = choice.policy or shipped_policy(workload)
+    return load_policy(path, workload)[0] if path else None
 
 
 def _check_name(name: str) -> None:

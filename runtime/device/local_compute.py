@@ -16,7 +16,8 @@ from runtime.device.compute import Pause
 from runtime.inference.segments import Head, Segments
 from runtime.protocol.wire import Held
 from runtime.sources.samples import Samples, Source
-from runtime.workloads.base import Image, Split, Workload
+from runtime.workloads.base import Workload
+from runtime.workloads.types import Image, Split
 
 
 class LocalCompute:

@@ -1,8 +1,8 @@
-"""How is a published data set obtained? Several ways in order, each verified; one message when none works.
+"""Finding and fetching a published data set: several ways in order, each verified; one message when all fail.
 
-Ways are a label and something that gives a path. What a way gives is read and verified by the data set's own reader;
-the first that passes wins. Nothing is ever installed system-wide: Debian packages are unpacked into a temporary
-directory, and what is kept goes into the user's cache.
+A way is a label and a function that returns a path. The data set's own reader reads and verifies what lies there; the
+first way that passes is taken. Nothing is ever installed system-wide: Debian packages are unpacked into a temporary
+directory, and the files that are kept go into the user's cache.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import tempfile
 import time
 import urllib.request
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from controller.errors import FailureError
+from controller.errors import FailureError, UsageError
 from runtime.files.atomic import copy_whole
 from runtime.files.file_lock import try_lock
 
@@ -47,17 +47,32 @@ def cache_dir() -> Path:
 
 
 def _temporary_cache() -> Path:
-    """A directory of this user alone. One that somebody else put there is not believed."""
+    """A directory of this user alone. One that belongs to another user is not used."""
     path = Path(os.environ.get("TMPDIR") or "/tmp") / f"mecpilot-{os.getuid()}"
     try:
         is_ours = path.lstat().st_uid == os.getuid()
     except OSError:
-        is_ours = True  # nobody's yet
+        is_ours = True  # it does not exist yet
     return path if is_ours else path.with_name(f"{path.name}-{os.getpid()}")
 
 
+def check_data_dir(directory: Path | None, files: Collection[str], workload: str) -> None:
+    """UsageError unless the directory that the user gives can be read and holds one of a workload's files, if it has
+    such files. A copy in it that turns out to be damaged gives way to the next source."""
+    if directory is None:
+        return
+    if not os.path.isdir(directory):
+        raise UsageError(f"--data {directory} is not a directory; expected one that holds the data of {workload}")
+    try:
+        names = set(os.listdir(directory))
+    except OSError as error:
+        raise UsageError(f"--data {directory}: {error.strerror}; expected a directory that can be read") from None
+    if files and not names & set(files):
+        raise UsageError(f"--data {directory} holds no data of {workload}; expected {' or '.join(files)}")
+
+
 def first_that_works(failure: str, ways: Sequence[Way], read: Callable[[Path], T]) -> T:
-    """What `read` makes of the first path it accepts; FailureError with `failure` and every way tried otherwise."""
+    """Result of `read` for the first path that it accepts; else FailureError with `failure` and every way tried."""
     tried = []
     for label, locate in ways:
         try:
@@ -75,7 +90,7 @@ def _one_line(error: Exception) -> str:
 
 
 def from_debian_package(package: str, take: Callable[[Path], Path]) -> Path:
-    """`apt-get download` + `dpkg-deb -x` in a temporary directory; `take` gets the unpacked root."""
+    """`apt-get download` and `dpkg-deb -x` in a temporary directory; `take` receives the unpacked root."""
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise FileNotFoundError(f"{tool} is not installed")
@@ -104,7 +119,7 @@ def _run(command: list[str], cwd: str) -> None:
 
 
 def from_urls(base: str, names: Iterable[str], take: Callable[[Path], Path]) -> Path:
-    """Download every `base + name` into a temporary directory, which `take` gets."""
+    """Download every `base + name` into a temporary directory, and pass it to `take`."""
     with tempfile.TemporaryDirectory(prefix="mecpilot-") as work:
         for name in names:
             with urllib.request.urlopen(f"{base}{name}", timeout=DOWNLOAD_TIMEOUT_S) as reply:
@@ -114,8 +129,8 @@ def from_urls(base: str, names: Iterable[str], take: Callable[[Path], Path]) -> 
 
 @contextmanager
 def _one_at_a_time(cached: Path) -> Iterator[None]:
-    """Hold the lock of a directory of the cache while a block runs. Its holder's end frees it, however that comes.
-    Where the cache cannot be written or knows no locks, or the holder takes too long, the block runs without it."""
+    """Hold the lock of a directory of the cache while a block runs. The system frees it when the process ends, in
+    whatever way. The block runs without it where the cache cannot be written or locked, or after a long wait."""
     try:
         cached.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(cached.with_name(f".{cached.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
@@ -149,9 +164,9 @@ def ways_to(
     names: Sequence[str],
     verify: Callable[[Path], object],
 ) -> list[Way]:
-    """In this order: the directory that the user gives, the system's, the cache, the Debian package whose place is the
-    system's, upstream. What is fetched is verified and kept in the cache, or in a temporary directory where the cache
-    cannot be written; ``names`` are its files. One process fetches at a time, and the next one uses what it kept."""
+    """In this order: the directory that the user gives, the system's, the cache, the Debian package that would fill the
+    system's, upstream. Files that are fetched (``names``) are verified and kept in the cache, or in a temporary
+    directory where the cache cannot be written. One process fetches at a time; the next one uses the kept files."""
     spare = _temporary_cache() / cached.name
 
     def kept(source: Path) -> Path:

@@ -20,7 +20,8 @@ from controller.records import Decision
 from controller.space import NO_PAYLOAD
 from runtime.bundles.bundle import Bundle
 from runtime.codecs import decode, encode
-from runtime.workloads.base import Image, Workload
+from runtime.workloads.base import Workload
+from runtime.workloads.types import Image
 
 Outputs = NDArray[np.float32]  # (1, ...) what the exit head gives, without the meaning of it
 

@@ -10,8 +10,9 @@ from controller.space import NO_PAYLOAD
 from runtime.bundles.bundle import Bundle
 from runtime.inference.segments import Segments
 from runtime.observe.pictures import MARGIN_PX, grid, scaled
-from runtime.workloads.base import Image, Split, Workload
+from runtime.workloads.base import Frames, Workload
 from runtime.workloads.drawing import FAINT, WHITE, blank, write
+from runtime.workloads.types import Image, Split
 
 CELL_WIDTH_PX = 400
 TITLE_HEIGHT_PX = 52
@@ -38,7 +39,7 @@ def exit_sheet(bundle: Bundle, workload: Workload, frame: int, px: int, split: S
     return np.vstack((title, grid(cells, columns)))
 
 
-def _sample_of(frame: int, workload: Workload, split: Split) -> int:
+def _sample_of(frame: int, workload: Frames, split: Split) -> int:
     numbers = [workload.source_index(index, split) for index in range(workload.sample_count(split))]
     if frame not in numbers:
         raise UsageError(f"frame {frame} is not in the {split} part; expected {numbers[0]} to {numbers[-1]}")

@@ -20,8 +20,8 @@ from controller.records import Outcome
 from runtime.files.atomic import appearing, write_whole
 from runtime.files.masking import shown
 from runtime.sources.capture import open_capture, pictures
-from runtime.workloads.base import Image
-from runtime.workloads.drawing import FAINT, GREY, INK, WHITE, Colour, blank, text_width, write
+from runtime.workloads.drawing import FAINT, GREY, LIGHT, WHITE, Colour, blank, text_width, write
+from runtime.workloads.types import Image
 
 Draw = Callable[[Image, Any], Image]  # see Workload.draw
 
@@ -120,7 +120,7 @@ def _latency_bar(caption: Image, outcome: Outcome, colour: Colour) -> None:
         share = min(outcome.latency_ms / outcome.deadline_ms, BAR_DEADLINES)
         cv2.rectangle(caption, (left, 45), (left + round(share * span_px), 52), colour, -1)
     tick = left + round(span_px)
-    cv2.rectangle(caption, (tick - 1, 41), (tick, 56), INK, -1)
+    cv2.rectangle(caption, (tick - 1, 41), (tick, 56), LIGHT, -1)
 
 
 # Many frames ------------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def write_pictures(
 def draw_strip(workload: str, outcomes: Sequence[Outcome], path: Path) -> None:
     """A run over a workload's own test samples as a strip."""
     from runtime.sources.samples import Samples
-    from runtime.workloads.base import get_workload
+    from runtime.workloads.registry import get_workload
 
     work = get_workload(workload)
     write_pictures(path, outcomes, Samples(work).replay, work.draw, 0.0)

@@ -24,7 +24,7 @@ from runtime.inference.segments import Segments
 from runtime.models.describe import LayerInfo, describe_layers
 from runtime.models.detector_parts import Peaks
 from runtime.models.stages import Residual
-from runtime.workloads.base import Image
+from runtime.workloads.types import Image
 
 PartKey = tuple[str | int, ...]
 Call = Callable[[], Any]

@@ -41,7 +41,8 @@ from runtime.profiling.profile import (
     head_key,
     tail_key,
 )
-from runtime.workloads.base import Image, Workload
+from runtime.workloads.base import Workload
+from runtime.workloads.types import Image
 
 WARM_UP_ROUNDS = 2
 MIN_ROUNDS = 8

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from controller.reuse import Answers, PastAnswer, Reuse
 from runtime.sources.frames import Frame
-from runtime.workloads.base import Image
+from runtime.workloads.types import Image
 
 
 @dataclass(frozen=True, slots=True)

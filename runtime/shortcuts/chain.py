@@ -8,7 +8,7 @@ from functools import partial
 from controller.reuse import Answers, PastAnswer, Reuse, in_time
 from runtime.shortcuts.base import Context, Shortcut
 from runtime.sources.frames import Frame
-from runtime.workloads.base import Image
+from runtime.workloads.types import Image
 
 
 class Chain:

@@ -9,7 +9,7 @@ from typing import Any
 
 import cv2
 
-from runtime.workloads.base import Image
+from runtime.workloads.types import Image
 
 #: Longest that a camera may take to open, and to give its next picture.
 CAMERA_WAIT_S = 5.0

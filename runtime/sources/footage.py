@@ -21,8 +21,8 @@ from runtime.sources.image_folder import ImageFolder
 from runtime.sources.pipe_stream import STDIN, STDIN_NAME, PipeStream
 from runtime.sources.shots import Footage
 from runtime.sources.video_file import VideoFile
-from runtime.workloads.base import Image
 from runtime.workloads.placement import Placement
+from runtime.workloads.types import Image
 
 EXPECTED = (
     "a video file, a folder of images, a camera index or device such as /dev/video0, a FIFO, - for standard input, "

@@ -10,7 +10,7 @@ import numpy as np
 
 from controller.errors import FailureError, UsageError
 from runtime.sources.shots import Shot, Watch
-from runtime.workloads.base import Image
+from runtime.workloads.types import Image
 
 NAME = "iterable of images"
 

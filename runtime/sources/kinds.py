@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from controller.errors import UsageError
-from runtime.workloads.base import Image, Split, Workload
+from runtime.workloads.base import Workload
+from runtime.workloads.types import Image, Split
 
 if TYPE_CHECKING:
     from runtime.sources.samples import Samples, Source

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from runtime.workloads.base import Image
+from runtime.workloads.types import Image
 
 #: Larger ones are refused: 134 million pixels take 400 MB.
 MAX_PIXELS = 1 << 27

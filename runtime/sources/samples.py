@@ -32,8 +32,9 @@ from runtime.sources.frames import Feed
 from runtime.sources.image_iterable import ImageIterable
 from runtime.sources.shots import Clock, Footage, Log, Shot, Watch
 from runtime.sources.video_file import VideoFile
-from runtime.workloads.base import Image, Split, Workload
+from runtime.workloads.base import Frames
 from runtime.workloads.placement import Placement
+from runtime.workloads.types import Image, Split
 
 #: How many pictures are read before they are wanted, or kept of those that came while nobody looked.
 READ_AHEAD = 8
@@ -115,7 +116,7 @@ class Samples:
     cause: BaseException | None = None
     fps: float | None = None
 
-    def __init__(self, workload: Workload, split: Split = "test", played: range = range(1)) -> None:
+    def __init__(self, workload: Frames, split: Split = "test", played: range = range(1)) -> None:
         """``played``: the samples that will be asked for, as far as that is known."""
         self._workload, self._split, self._played = workload, split, played
         self.name = f"{workload.name}, {split} samples"

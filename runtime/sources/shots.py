@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Protocol
 
-from runtime.workloads.base import Image
+from runtime.workloads.types import Image
 
 Log = Callable[[str], None]
 Clock = Callable[[], float]

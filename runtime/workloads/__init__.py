@@ -1,1 +1,1 @@
-"""Workloads: sources of frames with a truth and a score."""
+"""Workloads: frames with a truth, a task with a score, models, and defaults; found by name."""

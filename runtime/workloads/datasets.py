@@ -1,9 +1,9 @@
-"""Where do Fashion-MNIST and the campus video come from? Five ways, tried in order, each checked by SHA-256.
+"""Fashion-MNIST and the campus video: where they are found or fetched from, and the SHA-256 that each file must have.
 
-1. a directory the user names, 2. the system's copy of a Debian package, 3. the user's cache, 4. that package
-downloaded and unpacked into the cache (nothing is installed system-wide), 5. the upstream repository over HTTPS.
-Fashion-MNIST's digests are of the *decompressed* files, because Debian recompresses them: the .gz files differ
-between the sources while their content is the same.
+Tried in order: 1. a directory that the user names, 2. the system's copy of a Debian package, 3. the user's cache,
+4. that package, downloaded and unpacked into the cache, 5. the upstream repository over HTTPS. Nothing is installed
+system-wide. Fashion-MNIST's digests are of the *decompressed* files, because Debian recompresses them: the .gz files
+differ between the sources while their content is the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.errors import UsageError
 from runtime.files.fetch import cache_dir, first_that_works, ways_to
 
 IMAGE_PX = 28
@@ -70,6 +69,10 @@ FILES = {
 }
 
 
+#: Names under which the first of them may lie in a directory that the user gives.
+FASHION_MNIST_FILES = (f"{FILES['test_images'].name}.gz", FILES["test_images"].name)
+
+
 @dataclass(frozen=True)
 class FashionMnist:
     """The four arrays: images (n, 28, 28) u8 and labels (n,) u8 with values 0..9."""
@@ -118,27 +121,6 @@ def _read_file(directory: Path, spec: IdxFile) -> bytes:
     if digest != spec.sha256:
         raise ValueError(f"{spec.name} has sha256 {digest[:12]}..., expected {spec.sha256[:12]}...")
     return raw
-
-
-def check_data_dir(directory: Path | None) -> None:
-    """UsageError unless a directory that the user names can be read and holds data of some workload.
-
-    A copy in it that turns out to be damaged gives way to the next source.
-    """
-    if directory is None:
-        return
-    if not os.path.isdir(directory):
-        raise UsageError(f"--data {directory} is not a directory; expected one that holds the data set")
-    try:
-        names = set(os.listdir(directory))
-    except OSError as error:
-        raise UsageError(f"--data {directory}: {error.strerror}; expected a directory that can be read") from None
-    known = {VIDEO_NAME, *(spec.name for spec in FILES.values()), *(f"{spec.name}.gz" for spec in FILES.values())}
-    if not names & known:
-        raise UsageError(
-            f"--data {directory} holds no data set; expected {VIDEO_NAME} (campus) or "
-            f"{FILES['test_images'].name}.gz and its three companions (garments)"
-        )
 
 
 def find_campus_video(data_dir: Path | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""How are text and colours put on a picture? The few strokes that every picture here is made of."""
+"""Text, boxes and colours for pictures. Workloads and the pictures of a run draw with these functions only."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]  # (h, w, 3)
+Picture = NDArray[np.uint8]  # (h, w, 3) blue, green, red
 Colour = tuple[int, int, int]  # blue, green, red
 
 WHITE: Colour = (255, 255, 255)
-INK: Colour = (235, 235, 235)
+LIGHT: Colour = (235, 235, 235)
 FAINT: Colour = (170, 170, 170)
 GREY: Colour = (120, 120, 120)
 BOX: Colour = (90, 230, 120)
-PAPER: Colour = (32, 30, 28)
+BACKGROUND: Colour = (32, 30, 28)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+CAPTIONED_WIDTH_PX = 280  # small images are enlarged to at least this width
 
 
-def blank(height_px: int, width_px: int, colour: Colour = PAPER) -> Picture:
+def blank(height_px: int, width_px: int, colour: Colour = BACKGROUND) -> Picture:
+    """A picture of one colour."""
     return np.full((height_px, width_px, 3), colour, np.uint8)
 
 
 def text_width(text: str, size: float) -> int:
+    """Width of a text in pixels."""
     return int(cv2.getTextSize(text, FONT, size, 1)[0][0])
 
 
 def write(
-    image: Picture, text: str, at: tuple[int, int], size: float, colour: Colour = INK, *, align: str = "left"
+    image: Picture, text: str, at: tuple[int, int], size: float, colour: Colour = LIGHT, *, align: str = "left"
 ) -> None:
-    """Text with its base line beginning (or, aligned right, ending) there."""
+    """Write text in place. ``at`` (x, y) is the left end of its base line; with align "right", the right end."""
     x, y = at
     if align == "right":
         x -= text_width(text, size)
@@ -39,8 +42,8 @@ def write(
         cv2.putText(image, text, (x, y), FONT, size, colour, 1, cv2.LINE_AA)
 
 
-def tag(image: Picture, text: str, at: tuple[int, int], size: float, colour: Colour = PAPER) -> None:
-    """Text on a filled ground, so that it can be read on any picture."""
+def tag(image: Picture, text: str, at: tuple[int, int], size: float, colour: Colour = BACKGROUND) -> None:
+    """Write text on a filled rectangle, so that it can be read on any picture. ``at`` as in ``write``."""
     x, y = at
     height = round(size * 26)
     cv2.rectangle(image, (x - 4, y - height + 5), (x + text_width(text, size) + 4, y + 6), colour, -1)
@@ -48,10 +51,20 @@ def tag(image: Picture, text: str, at: tuple[int, int], size: float, colour: Col
 
 
 def draw_boxes(image: Picture, boxes: Sequence[Sequence[float]], colour: Colour = BOX) -> Picture:
-    """A copy of a colour picture with boxes [x, y, w, h, ...] in its pixels."""
+    """A copy of a colour picture with boxes [x, y, w, h, ...], in pixels of the picture."""
     drawn = image.copy()
     for x, y, w, h, *_ in boxes:
         corners = (round(x), round(y)), (round(x + w), round(y + h))
-        cv2.rectangle(drawn, *corners, PAPER, 4, cv2.LINE_AA)  # a dark rim, for bright grounds
+        cv2.rectangle(drawn, *corners, BACKGROUND, 4, cv2.LINE_AA)  # a dark rim, for bright pictures
         cv2.rectangle(drawn, *corners, colour, 2, cv2.LINE_AA)
+    return drawn
+
+
+def captioned(image: NDArray[np.uint8], text: str) -> Picture:
+    """A grey (h, w) or colour image in colour, enlarged by a whole number if small, with a text near its lower edge."""
+    factor = -(-CAPTIONED_WIDTH_PX // image.shape[1])
+    large = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+    drawn = np.asarray(large if image.ndim == 3 else cv2.cvtColor(large, cv2.COLOR_GRAY2BGR), np.uint8)
+    if text:
+        tag(drawn, text, (10, drawn.shape[0] - 12), 0.6)
     return drawn

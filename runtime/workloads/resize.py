@@ -1,4 +1,4 @@
-"""How is a u8 image brought to another resolution, identically on every machine? Area averaging in whole numbers.
+"""Area averaging of u8 images in whole numbers: the same result on every machine.
 
 Every output pixel is the mean of the input area it covers. The overlaps are whole numbers (in units of one
 common fraction of a pixel), and the sums stay below 2**24, so float32 matrix products are exact and the rounded

@@ -15,7 +15,7 @@ from benchmarks.support.payload_offers import Offer, live_offers, recorded_offer
 from controller.errors import FailureError
 from runtime.bundles.bundle import open_bundle
 from runtime.codecs import encode
-from runtime.workloads.base import get_workload
+from runtime.workloads.registry import get_workload
 
 
 def _offer(cut: int, codec: str, mean_bytes: float, score: float) -> Offer:

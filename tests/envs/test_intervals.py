@@ -38,7 +38,8 @@ from runtime.bundles.bundle import open_bundle
 from runtime.bundles.recorded import MAX_LAG, load_recorded, save_recorded
 from runtime.observe.summary import RunSummary
 from runtime.profiling.profile import load_costs
-from runtime.workloads.base import get_workload, stream_score
+from runtime.workloads.base import stream_score
+from runtime.workloads.registry import get_workload
 
 
 def test_lagged_scores_and_payloads_survive_the_file(tmp_path):

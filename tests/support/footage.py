@@ -13,7 +13,7 @@ import numpy as np
 
 from runtime.sources.frames import FrameSource
 from runtime.sources.samples import FootageSource
-from runtime.workloads.base import Image
+from runtime.workloads.types import Image
 
 SHAPE = (24, 32, 3)
 

@@ -1,39 +1,28 @@
-"""What do a detector's candidates mean? Boxes in pixels of the original frame, after non-maximum suppression.
+"""Boxes from a detector's candidates: pixels of the original frame, after non-maximum suppression.
 
-Candidates are what an exit gives for a frame (`detector_parts.Peaks`): left, top, right, bottom as fractions of the
+Candidates are the outputs of an exit for a frame (`detector_parts.Peaks`): left, top, right, bottom as fractions of the
 frame, and a logit relative to the operating threshold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
+from runtime.workloads.boxes import Floats, iou
 
 NMS_IOU = 0.5
-PLATEAU_F1 = 0.01  # below the greatest, still as good
-
-
-def iou_matrix(a: Floats, b: Floats) -> Floats:
-    """(n, m) intersection over union of boxes (n, 4) and (m, 4): left, top, right, bottom."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.clip(high - low, 0.0, None).prod(axis=2)
-    areas = [(box[:, 2:] - box[:, :2]).prod(axis=1) for box in (a, b)]
-    union = areas[0][:, None] + areas[1][None, :] - shared
-    return np.asarray(shared / np.maximum(union, 1e-9))
+PLATEAU_F1 = 0.01  # this far below the greatest F1 counts as equally good
 
 
 def kept_candidates(candidates: Floats, width: int, height: int, least_logit: float = 0.0) -> Floats:
-    """Rows (n, 5) left, top, right, bottom in pixels and logit, best first, none covering a better one."""
+    """Rows (n, 5) left, top, right, bottom in pixels and logit, best first, without those that cover a better one."""
     likely = candidates[candidates[:, 4] >= least_logit].astype(np.float64)
     likely = likely[np.argsort(-likely[:, 4], kind="stable")]
     likely[:, :4] = np.clip(likely[:, :4], 0.0, 1.0) * (width, height, width, height)
-    overlap = iou_matrix(likely[:, :4], likely[:, :4]) > NMS_IOU
+    overlap = iou(likely[:, :4], likely[:, :4]) > NMS_IOU
     kept: list[int] = []
     for row in range(len(likely)):
         if not overlap[row, kept].any():
@@ -42,10 +31,10 @@ def kept_candidates(candidates: Floats, width: int, height: int, least_logit: fl
 
 
 def hits(boxes: Floats, truth: Floats, least_iou: float) -> NDArray[np.bool_]:
-    """Which boxes (best first) find a person that no better one has found; boxes are left, top, right, bottom."""
+    """Which boxes (best first) match a person that no better box has matched; both are corners."""
     found = np.zeros(len(boxes), bool)
     free = np.ones(len(truth), bool)
-    overlap = iou_matrix(boxes, truth)
+    overlap = iou(boxes, truth)
     for row in range(len(boxes)):
         gain = np.where(free, overlap[row], 0.0)
         if len(truth) and gain.max() >= least_iou:
@@ -55,9 +44,9 @@ def hits(boxes: Floats, truth: Floats, least_iou: float) -> NDArray[np.bool_]:
 
 
 def best_threshold(logits: Sequence[Floats], found: Sequence[NDArray[np.bool_]], people: int) -> tuple[float, float]:
-    """A logit threshold amid those with nearly the greatest F1 over many frames, and that greatest F1.
+    """The mean of all logit thresholds with nearly the greatest F1 over many frames, and that greatest F1.
 
-    The very best one is an accident of a few frames; the middle of the plateau holds on others, too.
+    The best threshold depends on a few frames by chance; the middle of the plateau holds on other frames, too.
     """
     every, right = np.concatenate(logits), np.concatenate(found)
     order = np.argsort(-every, kind="stable")

@@ -1,12 +1,12 @@
-"""Which detectors are there for the campus camera? Three families of one build: stem, bottleneck, hourglasses, exits.
+"""The detectors of the campus camera: three families of one design, with stem, bottleneck, hourglasses and exits.
 
-The stem ends in a **bottleneck** of a few channels at an eighth of the input: the cut that is worth sending. While
+The stem ends in a **bottleneck** of a few channels at an eighth of the input: the cheapest cut to offload at. While
 training, tensors at the cuts are sometimes quantised as the payload codecs do it (`Cut`), so that one set of weights
-serves every bit width, and the bottleneck is pressed to be sparse, so that its payload is small.
+serves every bit width, and a penalty makes the bottleneck sparse, so that its payload is small.
 
-The blocks that follow do their work at a sixteenth of the input, where it is cheap and sees far. An exit head gives a
-map at a quarter of the input, five numbers per cell, while training; for inference it gives the highest peaks of that
-map only (`Peaks`): 640 bytes whatever the resolution.
+The blocks that follow work at a sixteenth of the input, where it is cheap and the receptive field is large. An exit
+head returns a map at a quarter of the input, five numbers per cell, while training; for inference it returns only the
+highest peaks of that map (`Peaks`): 640 bytes whatever the resolution.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from runtime.models.blocks import conv_norm
 from runtime.models.detector_parts import MAP_STRIDE, VALUES, Cut, Peaks
 from runtime.models.stages import BranchyModel, Residual
-from runtime.workloads.garments.models import conv_norm
 
 WIDTHS_PX = (768, 512, 384, 256)  # input widths that have an operating threshold of their own
 QUANTISED_FRAC = 0.5  # share of training samples whose bottleneck is quantised
@@ -31,7 +31,7 @@ class Size:
     """What distinguishes the families."""
 
     stem: tuple[int, ...]  # channels: to a quarter of the input, to an eighth, then residuals of the same width
-    bottleneck: int  # channels that cross the cut worth sending
+    bottleneck: int  # channels at the cut after the stem
     trunk: int  # channels after the bottleneck
     blocks: tuple[tuple[int, ...], ...]  # per stage after the bottleneck: channels at 1/16, at 1/32; () for none
     exit_after: tuple[int, ...]

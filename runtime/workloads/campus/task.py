@@ -1,8 +1,8 @@
-"""How are campus detectors trained? Crops with pasted people, a heat map and box loss for every exit, F1.
+"""The training of campus detectors: crops with pasted people, a heat map and box loss for every exit, F1.
 
-The camera never moves, so what is scarce is people: 424 frames show a few dozen. Cut out by their difference to the
-median frame, they are pasted elsewhere at the same height in the picture (where the perspective is the same), with
-other colours and mirrored; pasted pairs also teach what the labels merge. Every step holds crops of all four
+People are scarce: 424 frames show a few dozen. They are cut out by their difference to the median frame and pasted
+elsewhere at the same height in the picture (where the perspective is the same), with other colours and mirrored.
+Pasted pairs also show overlapping people, whom the labels merge. Every step holds crops of all four
 resolutions. Targets are those of CenterNet (Zhou et al., 2019): a Gaussian around each centre, and box sides near it.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -20,14 +20,14 @@ from torch import Tensor
 
 from runtime.models.detector_parts import LOG_DISTANCES, MAP_STRIDE, NO_PEAK, Peaks
 from runtime.models.training import Group, Scalars
+from runtime.workloads.boxes import Floats
 from runtime.workloads.campus.boxes import best_threshold, hits, kept_candidates
 from runtime.workloads.campus.models import WIDTHS_PX
+from runtime.workloads.types import Image
 
 if TYPE_CHECKING:
     from runtime.models.stages import BranchyModel
-    from runtime.workloads.base import Image, Workload
-
-Floats = NDArray[np.floating[Any]]
+    from runtime.workloads.base import Workload
 
 STEPS_PER_EPOCH = 100
 CROPS = {768: (384, 288, 6), 512: (384, 288, 4), 384: (384, 288, 4), 256: (256, 192, 6)}  # width, height, count
@@ -35,7 +35,7 @@ ZOOM = (0.85, 1.3)  # of people, relative to the resolution's own size
 JPEG_FRAC = 0.15  # of the crops, so that no codec is at a disadvantage
 JPEG_QUALITY = (5, 60)
 PASTED = (0, 0, 1, 2, 3)  # people per crop, drawn from evenly
-BACKGROUND_STEP = 8  # every so many frames make the median
+BACKGROUND_STEP = 8  # every eighth frame enters the median
 FOREGROUND_DIFFERENCE = 25  # of a pixel's strongest channel from the median
 GROUP_ASPECT = 0.6  # a box wider than this share of its height holds several people: nothing is learned inside
 CENTRE_SPREAD = 0.12  # standard deviation of the Gaussian, of the box's sides
@@ -154,7 +154,7 @@ def _as_array(truth: Sequence[Sequence[float]]) -> Floats:
 
 
 def cut_out(frame: Image, boxes: Floats, background: Image) -> Iterator[Person]:
-    """Single people that nothing else touches."""
+    """Single people whom no other box touches."""
     height, width = frame.shape[:2]
     for left, top, right, bottom in boxes:
         shape_fits = 1.7 < (bottom - top) / (right - left) < 4.5
@@ -175,12 +175,12 @@ def cut_out(frame: Image, boxes: Floats, background: Image) -> Iterator[Person]:
 
 
 def paste(frame: Image, boxes: Floats, person: Person, rng: np.random.Generator) -> Floats:
-    """Put a person into the frame, in place, unless somebody would be hidden; the frame's boxes afterwards."""
+    """Paste a person into the frame, in place, unless another would be hidden; returns the frame's boxes afterwards."""
     height, width = frame.shape[:2]
     h, w = person.mask.shape[:2]
     top = int(np.clip(person.top + rng.normal(0, 6), 0, height - h))
     left = int(rng.integers(0, width - w))
-    if len(boxes) and rng.random() < 0.4:  # beside somebody, as groups walk
+    if len(boxes) and rng.random() < 0.4:  # beside another person, as groups walk
         near = boxes[int(rng.integers(len(boxes)))]
         if abs(near[3] - (top + h)) < 25:
             left = int(np.clip(near[0] + rng.choice((-1, 1)) * rng.uniform(0.5, 1.3) * w, 0, width - w))
@@ -202,7 +202,7 @@ def paste(frame: Image, boxes: Floats, person: Person, rng: np.random.Generator)
 def view(
     frame: Image, boxes: Floats, scale: float, width: int, height: int, rng: np.random.Generator
 ) -> tuple[Image, Floats]:
-    """A window of the frame, scaled; three quarters of the windows are aimed at somebody. Grey beyond the frame."""
+    """A window of the frame, scaled; three quarters of the windows aim at a person. Grey beyond the frame."""
     full_height, full_width = frame.shape[:2]
     w, h = min(round(width / scale), full_width), min(round(height / scale), full_height)
     left, top = int(rng.integers(0, full_width - w + 1)), int(rng.integers(0, full_height - h + 1))
@@ -228,7 +228,7 @@ def recolour(image: Image, rng: np.random.Generator) -> Image:
 
 
 def through_jpeg(image: Image, quality: int) -> Image:
-    """What is left of a picture."""
+    """The image after JPEG compression."""
     coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
 
@@ -260,7 +260,7 @@ class Wanted:
 
 
 def _draw(heat: Floats, sides: Floats, box: Floats) -> None:
-    """One person's Gaussian, where it is above what is there."""
+    """Draw one person's Gaussian where it is above the present values."""
     height, width = heat.shape
     left, top, right, bottom = box
     x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
@@ -296,7 +296,7 @@ def exit_loss(output: Tensor, wanted: Wanted) -> tuple[Tensor, Tensor]:
 
 
 def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Of boxes around one point, given by their distances (n, 4) to it: left, top, right, bottom."""
+    """(n,) for boxes around one point, given by their distances (n, 4) to it: left, top, right, bottom."""
     both, either = torch.minimum(a, b), torch.maximum(a, b)
     shared = (both[:, 0] + both[:, 2]) * (both[:, 1] + both[:, 3])
     hull = (either[:, 0] + either[:, 2]) * (either[:, 1] + either[:, 3])

@@ -1,6 +1,6 @@
-"""Which boxes of consecutive frames are one person? Linking, filling of gaps, smoothing: time as a second witness.
+"""Tracks of people over frames: boxes are linked, gaps filled, and positions smoothed.
 
-The whole video is there, so every step may look ahead. Boxes are left, top, right, bottom.
+The whole video is available, so every step may look ahead. Boxes are left, top, right, bottom.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.workloads.campus.boxes import iou_matrix
+from runtime.workloads.boxes import iou
 
 Floats = NDArray[np.float64]
 
-LONGEST_GAP = 20  # frames that a person may be hidden
-SHORTEST_TRACK = 6  # seen frames
+LONGEST_GAP = 20  # frames for which a person may be hidden
+SHORTEST_TRACK = 6  # frames in which the person was found
 LEAST_OVERLAP = 0.12  # IoU of a box with where its track is expected
-OUTLIER_FRAC = 0.15  # a height so far from the track's own is not believed
-NEIGHBOURHOOD = 12  # frames to each side that tell a track's own size
-DOUBLE_IOU = 0.55  # two people hide each other so much only for a moment
+OUTLIER_FRAC = 0.15  # a height that differs this much from the track's usual one is an error
+NEIGHBOURHOOD = 12  # frames to each side over which a track's usual size is measured
+DOUBLE_IOU = 0.55  # two people overlap this much only for a moment
 SMOOTHED_OVER = 1.2  # standard deviation in frames
 
 
@@ -32,7 +32,7 @@ class Track:
     boxes: list[Floats]
 
     def expected(self, frame: int) -> Floats:
-        """Where it will be, by the mean motion of the last frames."""
+        """Expected box, by the mean motion of the last frames."""
         ago = max(len(self.boxes) - 6, 0)
         elapsed = self.frames[-1] - self.frames[ago]
         if elapsed < 2:
@@ -43,7 +43,7 @@ class Track:
 
 
 def link(found: list[Floats], height_at: Callable[[float], float]) -> list[Track]:
-    """Tracks without gaps, of all boxes per frame."""
+    """Tracks without gaps, from the boxes (n, 4) of each frame."""
     tracks = [track for track in _linked(found) if len(track.frames) >= SHORTEST_TRACK]
     whole = [_filled(_sized(track)) for track in tracks if _is_person(track, height_at)]
     return [_smoothed(track) for track in whole if not any(_shadows(track, other) for other in whole)]
@@ -59,7 +59,7 @@ def _linked(found: list[Floats]) -> list[Track]:
         open_tracks = [track for track in open_tracks if number - track.frames[-1] <= LONGEST_GAP]
         taken = set()
         if open_tracks and len(boxes):
-            overlap = iou_matrix(np.array([track.expected(number) for track in open_tracks]), boxes)
+            overlap = iou(np.array([track.expected(number) for track in open_tracks]), boxes)
             for row, column in zip(*linear_sum_assignment(-overlap), strict=True):
                 if overlap[row, column] > LEAST_OVERLAP:
                     open_tracks[row].frames.append(number)
@@ -77,7 +77,7 @@ def _shadows(track: Track, other: Track) -> bool:
     pairs = [(box, boxes[n]) for n, box in zip(track.frames, track.boxes, strict=True) if n in boxes]
     if len(pairs) < 0.7 * len(track.frames):
         return False
-    return bool(np.median([iou_matrix(a[None], b[None])[0, 0] for a, b in pairs]) > DOUBLE_IOU)
+    return bool(np.median([iou(a[None], b[None])[0, 0] for a, b in pairs]) > DOUBLE_IOU)
 
 
 def _is_person(track: Track, height_at: Callable[[float], float]) -> bool:

@@ -1,8 +1,8 @@
-"""The campus workload: where are the people? A fixed camera over an industrial campus, 795 frames of 768 x 576.
+"""The campus workload: people on a fixed camera over an industrial campus, 795 frames of 768 x 576.
 
 Splits are consecutive frames: 0-423 train, 424-529 validation, 530-794 test; `index` counts within a split. Nothing
-is ever trained or chosen on the test part. Every score in here is against the labels of an automatic teacher
-(`campus_labels`), not against people that a person has marked: the teacher has its own mistakes.
+is ever trained or chosen on the test part. Scores are against the labels of an automatic teacher (`campus.teacher`),
+not against boxes that a person has drawn: the teacher makes mistakes of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from controller.errors import FailureError
 from controller.scenario import Scenario, ScenarioRange
-from runtime.workloads.base import Image, Images, Split
+from runtime.workloads.base import Workload
 from runtime.workloads.boxes import Boxes, count_matches
 from runtime.workloads.campus.boxes import kept_candidates
 from runtime.workloads.campus.labels import read_labels
-from runtime.workloads.datasets import find_campus_video
+from runtime.workloads.datasets import VIDEO_NAME, find_campus_video
 from runtime.workloads.drawing import draw_boxes
 from runtime.workloads.placement import Placement
+from runtime.workloads.types import Image, Images, Outputs, Split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,17 +44,18 @@ PIXEL_MEAN = 128.0
 PIXEL_STD = 64.0
 
 
-class Campus:
+class Campus(Workload):
     """Owns the video's frames, decoded a split at a time on first use, and their labels."""
 
-    name: str = "campus"
-    resolutions_px: tuple[int, ...] = (768, 512, 384, 256)  # widths; heights are three quarters of them
+    name = "campus"
+    data_files = (VIDEO_NAME,)
+    resolutions_px = (768, 512, 384, 256)  # widths; heights are three quarters of them
     training_epochs: Mapping[str, int] = MappingProxyType({"medium": 10, "small": 10, "nano": 10})
-    families: tuple[str, ...] = tuple(training_epochs)
-    image_codecs: tuple[str, ...] = ("raw", "png", "jpeg75", "jpeg30", "jpeg10", "jpeg5", "webp50", "webp10", "webp2")
-    tensor_codecs: tuple[str, ...] = ("u8", "u4", "u2", "u1")
-    frame_strides: tuple[int, ...] = (1, 2, 3, 5)
-    fps: float = 10.0
+    families = tuple(training_epochs)
+    image_codecs = ("raw", "png", "jpeg75", "jpeg30", "jpeg10", "jpeg5", "webp50", "webp10", "webp2")
+    tensor_codecs = ("u8", "u4", "u2", "u1")
+    frame_strides = (1, 2, 3, 5)
+    fps = 10.0
 
     def __init__(self, data_dir: Path | None = None) -> None:
         self._data_dir = data_dir
@@ -65,12 +67,9 @@ class Campus:
         return find_campus_video(self._data_dir)
 
     @cached_property
-    def _labels(self) -> list[list[list[float]]]:
-        return read_labels()
-
     def labels(self) -> list[list[list[float]]]:
-        """Teacher's boxes [x, y, w, h, 1.0] of all frames of the video."""
-        return self._labels
+        """Boxes [x, y, w, h, 1.0] of the teacher, for every frame of the video."""
+        return read_labels()
 
     def frames(self, split: Split) -> Images:
         """(n, 576, 768, 3) of a split, blue-green-red."""
@@ -89,7 +88,7 @@ class Campus:
 
     def sample(self, index: int, split: Split = "test") -> tuple[Image, list[list[float]]]:
         number = self.source_index(index, split)
-        return self.video_frame(number), self._labels[number]
+        return self.video_frame(number), self.labels[number]
 
     def source_index(self, index: int, split: Split = "test") -> int:
         numbers = SPLITS[split]
@@ -124,15 +123,8 @@ class Campus:
             seed=1,
         )
 
-    def resize(self, image: Image, px: int) -> Image:
-        """Area averaging."""
-        if image.shape[-2] == px:
-            return image
-        if image.ndim == 4:
-            return np.stack([self.resize(one, px) for one in image])
-        return np.asarray(cv2.resize(image, (px, px * 3 // 4), interpolation=cv2.INTER_AREA), np.uint8)
-
     def to_input(self, images: Images) -> Tensor:
+        """Grey 128 becomes 0, white nearly 2."""
         import torch
 
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
@@ -143,11 +135,12 @@ class Campus:
 
         return build(family)
 
-    def answers(self, outputs: NDArray[np.floating[Any]], px: int) -> list[list[list[float]]]:
+    def answers(self, outputs: Outputs, px: int) -> list[list[list[float]]]:
+        """Boxes [x, y, w, h, score] in pixels of the frame, best first."""
         return [_as_boxes(kept_candidates(frame, WIDTH_PX, HEIGHT_PX)) for frame in outputs]
 
-    def confidence(self, outputs: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
-        """The F1 to be expected when every candidate is a person with the probability that it claims."""
+    def confidence(self, outputs: Outputs, temperature: float) -> NDArray[np.float64]:
+        """The expected F1 if every candidate is a person with the probability that the model states."""
         logits = np.clip(outputs[..., 4].astype(np.float64) / temperature, -50.0, 50.0)
         claimed = 1.0 / (1.0 + np.exp(-logits))
         kept = logits >= 0.0
@@ -156,6 +149,7 @@ class Campus:
         return np.asarray(np.where(kept.any(axis=1), expected, 1.0 - claimed.max(axis=1)))
 
     def score(self, prediction: Boxes, truth: Boxes) -> float:
+        """F1 of one frame."""
         return count_matches(prediction, truth).f1
 
     def to_picture(self, prediction: Boxes, placement: Placement) -> list[list[float]]:
@@ -172,7 +166,7 @@ class Campus:
         return CampusTask(self, seed)
 
 
-def _as_boxes(kept: NDArray[np.floating[Any]]) -> list[list[float]]:
+def _as_boxes(kept: Outputs) -> list[list[float]]:
     """Rows left, top, right, bottom, logit to [x, y, w, h, score], to a tenth of a pixel."""
     left, top, right, bottom, logit = kept.reshape(-1, 5).T
     score = 1.0 / (1.0 + np.exp(-np.clip(logit, -50.0, 50.0)))

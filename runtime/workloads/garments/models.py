@@ -1,4 +1,4 @@
-"""Which network families are there, and how is each one built? One function per family, one table.
+"""The network families of the garments workload: one function per family, and a table of them.
 
 All end in heads that pool adaptively, so one set of weights serves every resolution. Sizes are chosen so that
 the costs spread by more than an order of magnitude: a MobileNet's first exit costs thousandths of the last
@@ -11,34 +11,10 @@ from collections.abc import Callable
 
 from torch import nn
 
+from runtime.models.blocks import conv_norm, pooled_head
 from runtime.models.stages import BranchyModel, Residual
 
 CLASSES = 10
-
-
-def conv_norm(
-    inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1, *, relu: bool = True
-) -> nn.Sequential:
-    """Convolution, batch norm and (mostly) relu; "same" padding. The norm is folded away for inference."""
-    layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs, momentum=0.03),
-    ]
-    return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
-
-
-def pooled_head(channels: int, pool: int, hidden: int, classes: int = CLASSES) -> nn.Sequential:
-    """Exit head: pool to pool x pool, then one hidden layer (none when hidden is 0)."""
-    features = channels * pool * pool
-    if hidden == 0:
-        return nn.Sequential(nn.AdaptiveAvgPool2d(pool), nn.Flatten(), nn.Linear(features, classes))
-    return nn.Sequential(
-        nn.AdaptiveAvgPool2d(pool),
-        nn.Flatten(),
-        nn.Linear(features, hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, classes),
-    )
 
 
 def alexnet() -> BranchyModel:
@@ -51,11 +27,11 @@ def alexnet() -> BranchyModel:
         nn.Sequential(conv_norm(96, 64), nn.MaxPool2d(3, 2, 1)),
     ]
     exits = [
-        pooled_head(24, 4, 48),
-        pooled_head(64, 4, 64),
-        pooled_head(96, 3, 64),
-        pooled_head(96, 3, 64),
-        pooled_head(64, 3, 192),
+        pooled_head(24, 4, 48, CLASSES),
+        pooled_head(64, 4, 64, CLASSES),
+        pooled_head(96, 3, 64, CLASSES),
+        pooled_head(96, 3, 64, CLASSES),
+        pooled_head(64, 3, 192, CLASSES),
     ]
     return BranchyModel(stages, exits, (1, 2, 3, 4, 5))
 
@@ -72,10 +48,10 @@ def vgg() -> BranchyModel:
         nn.Sequential(conv_norm(96, 128), conv_norm(128, 128)),
     ]
     exits = [
-        pooled_head(32, 4, 48),
-        pooled_head(64, 4, 64),
-        pooled_head(96, 3, 96),
-        pooled_head(128, 2, 128),
+        pooled_head(32, 4, 48, CLASSES),
+        pooled_head(64, 4, 64, CLASSES),
+        pooled_head(96, 3, 96, CLASSES),
+        pooled_head(128, 2, 128, CLASSES),
     ]
     return BranchyModel(stages, exits, (2, 4, 6, 7))
 
@@ -98,10 +74,10 @@ def resnet() -> BranchyModel:
         _basic_block(96, 96),
     ]
     exits = [
-        pooled_head(16, 4, 48),
-        pooled_head(32, 4, 64),
-        pooled_head(64, 4, 64),
-        pooled_head(96, 1, 0),
+        pooled_head(16, 4, 48, CLASSES),
+        pooled_head(32, 4, 64, CLASSES),
+        pooled_head(64, 4, 64, CLASSES),
+        pooled_head(96, 1, 0, CLASSES),
     ]
     return BranchyModel(stages, exits, (1, 2, 4, 6))
 
@@ -123,10 +99,10 @@ def mobilenet() -> BranchyModel:
         nn.Sequential(_separable(64, 128, 2), _separable(128, 128)),
     ]
     exits = [
-        pooled_head(16, 4, 32),
-        pooled_head(32, 4, 48),
-        pooled_head(64, 3, 64),
-        pooled_head(128, 2, 64),
+        pooled_head(16, 4, 32, CLASSES),
+        pooled_head(32, 4, 48, CLASSES),
+        pooled_head(64, 3, 64, CLASSES),
+        pooled_head(128, 2, 64, CLASSES),
     ]
     return BranchyModel(stages, exits, (1, 2, 3, 5))
 

@@ -1,7 +1,7 @@
-"""The garments workload: which piece of clothing is this? Fashion-MNIST, ten classes, 28 x 28 grey pixels.
+"""The garments workload: pieces of clothing in ten classes. Fashion-MNIST, 28 x 28 grey pixels.
 
 The 60,000 training images are split once, by a fixed permutation, into 55,000 to train on and 5,000 to validate
-on; the 10,000 test images are kept apart and never chosen on. `index` counts within a split.
+on; nothing is ever trained or chosen on the 10,000 test images. `index` counts within a split.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.scenario import Scenario, ScenarioRange
-from runtime.workloads.base import Image, Images, Split
-from runtime.workloads.datasets import FashionMnist, load_fashion_mnist
-from runtime.workloads.drawing import tag
-from runtime.workloads.placement import Placement
+from controller.scenario import Scenario
+from runtime.workloads.classifier import Classifier
+from runtime.workloads.datasets import FASHION_MNIST_FILES, FashionMnist, load_fashion_mnist
 from runtime.workloads.resize import resize_area
+from runtime.workloads.types import Image, Images, Split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,37 +27,35 @@ if TYPE_CHECKING:
     from runtime.models.stages import BranchyModel
     from runtime.models.training import TrainingTask
 
-CLASS_NAMES = (
-    "t-shirt/top",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
 VALIDATION_COUNT = 5_000
 SPLIT_SEED = 0  # not the training seed: the split is part of the workload, the same for every bundle
 PIXEL_MEAN = 0.286  # of the training images, in units of 255
 PIXEL_STD = 0.353
 
 
-class Garments:
-    """Owns the data set, read on first use."""
+class Garments(Classifier):
+    """Owns the data set, which is read on first use."""
 
-    name: str = "garments"
-    resolutions_px: tuple[int, ...] = (28, 20, 14)
+    name = "garments"
+    class_names = (
+        "t-shirt/top",
+        "trouser",
+        "pullover",
+        "dress",
+        "coat",
+        "sandal",
+        "shirt",
+        "sneaker",
+        "bag",
+        "ankle boot",
+    )
+    data_files = FASHION_MNIST_FILES
+    resolutions_px = (28, 20, 14)
     training_epochs: Mapping[str, int] = MappingProxyType({"resnet": 18, "vgg": 14, "alexnet": 16, "mobilenet": 18})
-    families: tuple[str, ...] = tuple(training_epochs)
+    families = tuple(training_epochs)
     # No JPEG: on these images it is larger than PNG wherever it is as accurate. Validation, VGG's last exit, 28 px:
     # PNG 511 bytes 93.7 %; JPEG quality 95 672 bytes 93.6 %, 85 515 bytes 93.1 %, 75 449 bytes 92.3 %.
-    image_codecs: tuple[str, ...] = ("raw", "png")
-    tensor_codecs: tuple[str, ...] = ("u8", "u4")
-    frame_strides: tuple[int, ...] = (1,)
-    fps: float = 0.0
+    image_codecs = ("raw", "png")
 
     def __init__(self, data_dir: Path | None = None) -> None:
         self._data_dir = data_dir
@@ -95,12 +91,6 @@ class Garments:
         row = index % len(labels)
         return images[row], int(labels[row])
 
-    def source_index(self, index: int, split: Split = "test") -> int:
-        return index % self.sample_count(split)
-
-    def scenario_range(self) -> ScenarioRange:
-        return ScenarioRange()
-
     def demo_scenario(self) -> Scenario:
         """A weak camera on a shared cell, with a MEC that serves others too."""
         return Scenario(
@@ -116,9 +106,11 @@ class Garments:
         )
 
     def resize(self, image: Image, px: int) -> Image:
+        """The same result on every machine; a batch (n, 28, 28) too."""
         return resize_area(image, px)
 
     def to_input(self, images: Images) -> Tensor:
+        """Mean 0 and standard deviation 1 over the training images."""
         import torch
 
         pixels = torch.from_numpy(images.astype(np.float32)).unsqueeze(1)
@@ -128,30 +120,6 @@ class Garments:
         from runtime.workloads.garments.models import build
 
         return build(family)
-
-    def answers(self, outputs: NDArray[np.floating[Any]], px: int) -> list[int]:
-        return [int(label) for label in outputs.argmax(axis=1)]
-
-    def confidence(self, outputs: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
-        """Largest softmax probability."""
-        scaled = outputs.astype(np.float64) / temperature
-        odds = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        return np.asarray(1.0 / odds.sum(axis=1))
-
-    def score(self, prediction: int, truth: int) -> float:
-        return float(prediction == truth)
-
-    def to_picture(self, prediction: int, placement: Placement) -> int:
-        """A class has no place."""
-        return prediction
-
-    def draw(self, image: Image, prediction: int | None) -> Image:
-        """Ten times as large, the name of the class below it."""
-        large = cv2.resize(image, None, fx=10, fy=10, interpolation=cv2.INTER_NEAREST)
-        drawn = np.asarray(cv2.cvtColor(large, cv2.COLOR_GRAY2BGR), np.uint8)
-        if prediction is not None:
-            tag(drawn, CLASS_NAMES[prediction], (10, drawn.shape[0] - 12), 0.6)
-        return drawn
 
     def training_task(self, seed: int) -> TrainingTask:
         from runtime.workloads.garments.task import GarmentsTask

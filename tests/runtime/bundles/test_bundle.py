@@ -31,9 +31,9 @@ from runtime.bundles.manifest import LOSSLESS, MANIFEST_FILE
 from runtime.bundles.recorded import Recorded, load_recorded, save_recorded
 from runtime.bundles.weights import save_weights
 from runtime.codecs import TENSOR_BITS, decode, encode
-from runtime.workloads.base import WORKLOADS, get_workload
 from runtime.workloads.datasets import FashionMnist
 from runtime.workloads.garments.workload import Garments
+from runtime.workloads.registry import WORKLOADS, get_workload
 
 SHIPPED = SHIPPED_DIR / "garments"
 
@@ -145,8 +145,20 @@ def test_unknown_names_list_the_known_ones(bundle: Bundle, tmp_path: Path) -> No
         bundle.info("lenet")
     with pytest.raises(UsageError, match="unknown split 'train'; expected one of: test, validation"):
         bundle.recorded("train")
-    with pytest.raises(UsageError, match=f"unknown workload 'cats'; expected one of: {WORKLOADS[0]}"):
+    with pytest.raises(UsageError, match=f"unknown workload 'cats'; expected one of: .*{WORKLOADS[0]}"):
         get_workload("cats")
+
+
+def test_a_bundle_of_an_unknown_workload_opens_and_says_how_to_register_it_when_its_models_are_needed(
+    copy: Path,
+) -> None:
+    path = copy / MANIFEST_FILE
+    path.write_text(_edit(lambda d: d.update(workload="os:abort"))(path.read_text()))
+    opened = Bundle(copy)
+    assert len(opened.space) > 0
+    for needs_it in (lambda: opened.model("vgg"), lambda: opened.default_range):
+        with pytest.raises(UsageError, match=r"workload 'os:abort', which is not registered here; name it as package"):
+            needs_it()
 
 
 # Decisions

@@ -182,7 +182,7 @@ class TestSignals:
         (["--frames", "1" + "0" * 30], "--frames"),
         (["--start", "99999999"], "--start 99999999; expected at most"),
         (["--data", "/nowhere"], "--data /nowhere is not a directory"),
-        (["--data", "/"], "--data / holds no data set"),
+        (["--data", "/"], "--data / holds no data of garments; expected t10k-images-idx3-ubyte.gz or"),
         (["--json", "/nowhere/x"], "--json /nowhere/x: No such file or directory"),
         (["--json", "/"], "--json /: Is a directory"),
         (["--video", "/nowhere/x.mp4"], "--video /nowhere/x.mp4"),

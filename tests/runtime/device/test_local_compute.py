@@ -8,7 +8,7 @@ import torch
 from controller.space import NO_PAYLOAD
 from runtime.bundles.bundle import open_bundle
 from runtime.device.local_compute import LocalCompute
-from runtime.workloads.base import get_workload
+from runtime.workloads.registry import get_workload
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from controller.controllers.learned import FrozenPolicy
 from controller.errors import MecpilotError, UsageError
 from controller.features.formula import FEATURE_SCHEMA
 from runtime.files.policy_file import load_policy, save_policy, shipped_policy
-from runtime.workloads.base import WORKLOADS
+from runtime.workloads.registry import WORKLOADS
 
 TENSORS = [field.name for field in fields(FrozenPolicy)]
 

@@ -11,7 +11,8 @@ from controller.records import Decision
 from controller.space import NO_PAYLOAD
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.inference.segments import Segments
-from runtime.workloads.base import Image, get_workload
+from runtime.workloads.registry import get_workload
+from runtime.workloads.types import Image
 
 
 @pytest.fixture(scope="module")

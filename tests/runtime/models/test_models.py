@@ -140,15 +140,15 @@ def test_weights_come_back_from_float16_and_another_family_is_refused(tmp_path) 
     model = _with_real_norms("mobilenet")
     path = tmp_path / "m.safetensors"
     save_weights(model, path)
-    loaded = load_weights(path, "garments", "mobilenet").eval()
+    loaded = load_weights(path, build, "mobilenet").eval()
     x = torch.rand(2, 1, 28, 28)
     with torch.inference_mode():
         torch.testing.assert_close(loaded.whole(x, 3), model.whole(x, 3), rtol=1e-2, atol=1e-2)
     with pytest.raises(FailureError, match="does not hold the weights of a vgg"):
-        load_weights(path, "garments", "vgg")
+        load_weights(path, build, "vgg")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(FailureError, match="does not hold the weights"):
-        load_weights(path, "garments", "mobilenet")
+        load_weights(path, build, "mobilenet")
 
 
 class _Brightness:

@@ -26,8 +26,9 @@ from runtime.observe.pictures import (
     panel,
     write_pictures,
 )
-from runtime.workloads.base import Image, get_workload
 from runtime.workloads.drawing import BOX, draw_boxes
+from runtime.workloads.registry import get_workload
+from runtime.workloads.types import Image
 
 NOWHERE = "tcp://127.0.0.1:9"  # nobody listens there: the device answers alone
 FRAME = np.full((30, 40, 3), 128, np.uint8)

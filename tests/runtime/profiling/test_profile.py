@@ -29,7 +29,7 @@ from runtime.profiling.profile import (
     read_profile,
     write_profile,
 )
-from runtime.workloads.base import get_workload
+from runtime.workloads.registry import get_workload
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import pytest
 from controller.records import Outcome, Status
 from runtime.device.device import Device
 from runtime.sources.footage import letterbox, placement_of
-from runtime.workloads.base import get_workload
 from runtime.workloads.placement import Placement
+from runtime.workloads.registry import get_workload
 
 FRAME = (576, 768, 3)
 SIZES = [(360, 640), (576, 768), (1080, 1920), (640, 360), (48, 64), (100, 101)]

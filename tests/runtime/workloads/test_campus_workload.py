@@ -10,12 +10,13 @@ import torch
 
 from controller.errors import FailureError
 from runtime.workloads import datasets as data
-from runtime.workloads.base import WORKLOADS, get_workload
-from runtime.workloads.boxes import Counts, count_matches, iou, pooled
-from runtime.workloads.campus.labels import LABELS_PATH, Heights, background, people_in, split
+from runtime.workloads.boxes import Counts, count_matches, iou, iou_of_boxes, pooled
+from runtime.workloads.campus.labels import LABELS_PATH
+from runtime.workloads.campus.teacher import Heights, background, people_in, split
 from runtime.workloads.campus.tracks import LONGEST_GAP, link
 from runtime.workloads.campus.workload import FRAMES, HEIGHT_PX, SPLITS, WIDTH_PX, Campus
 from runtime.workloads.datasets import VIDEO_NAME, VIDEO_SHA256, find_campus_video
+from runtime.workloads.registry import WORKLOADS, get_workload
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +38,12 @@ def test_frames_and_truth_belong_together_wherever_they_are_asked_for(campus: Ca
     assert frame.shape == (HEIGHT_PX, WIDTH_PX, 3)
     assert frame.dtype == np.uint8
     assert np.array_equal(frame, campus.video_frame(427))
-    assert truth == campus.labels()[427]
+    assert truth == campus.labels[427]
     assert campus.score(truth, truth) == 1.0
 
 
 def test_shipped_labels_are_small_whole_boxes_inside_the_frame_and_of_this_video(campus: Campus) -> None:
-    labels = campus.labels()
+    labels = campus.labels
     boxes = np.array([box for frame in labels for box in frame])
     assert len(labels) == FRAMES
     assert LABELS_PATH.stat().st_size < 300_000
@@ -61,7 +62,7 @@ def test_the_teacher_sees_in_single_frames_most_of_what_the_labels_say(campus: C
     counts = []
     for row in range(0, len(frames), 21):
         found = [[x0, y0, x1 - x0, y1 - y0, 1.0] for x0, y0, x1, y1 in people_in(frames[row], empty, Heights())]
-        counts.append(count_matches(found, campus.labels()[424 + row]))
+        counts.append(count_matches(found, campus.labels[424 + row]))
     assert pooled(counts).f1 > 0.85
 
 
@@ -93,7 +94,9 @@ def test_linking_fills_gaps_corrects_outliers_and_drops_flicker() -> None:
 def test_iou_and_counts_of_known_boxes() -> None:
     a = np.array([[0.0, 0, 10, 10]])
     b = np.array([[5.0, 0, 10, 10], [20, 20, 5, 5]])
-    assert iou(a, b)[0] == pytest.approx([1 / 3, 0.0])
+    assert iou_of_boxes(a, b)[0] == pytest.approx([1 / 3, 0.0])
+    corners = [np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), 1) for boxes in (a, b)]
+    assert np.array_equal(iou(*corners), iou_of_boxes(a, b))
     assert count_matches([], []).f1 == 1.0
     assert count_matches([[0, 0, 10, 10, 1]], []) == Counts(0, 1, 0)
     assert count_matches([], [[0, 0, 10, 10, 1]]).f1 == 0.0
@@ -123,7 +126,7 @@ def test_answers_are_boxes_in_the_original_frame_and_confidence_is_the_expected_
 def test_inputs_are_colour_planes_of_three_quarters_the_width(campus: Campus, px: int) -> None:
     frames = np.full((2, HEIGHT_PX, WIDTH_PX, 3), 128, np.uint8)
     frames[..., 2] = 192
-    inputs = campus.to_input(campus.resize(frames, px))
+    inputs = campus.to_input(np.stack([campus.resize(frame, px) for frame in frames]))
     assert inputs.shape == (2, 3, px * 3 // 4, px)
     assert inputs[0, :, 0, 0].tolist() == [0.0, 0.0, 1.0]
     assert inputs.dtype == torch.float32

@@ -1,0 +1,216 @@
+"""Workloads by name: those that ship, those that are registered, those that are installed, and references to a class.
+
+``get_workload`` takes a name or a reference ``package.module:Class``. Names come from ``register_workload``, from this
+project, from entry points of group ``mecpilot.workloads``, and from references that this process has resolved.
+A name that stands in a file (a bundle, a run) is looked up with ``workload_named``, which never takes a reference:
+a file must not decide which code is imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from controller.errors import FailureError, MecpilotError, UsageError
+from runtime.files.fetch import check_data_dir
+from runtime.workloads.base import Workload
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+#: A class, or a function that takes the directory given with --data. It is called without arguments when none is given.
+Factory = Callable[..., Workload]
+
+GROUP = "mecpilot.workloads"
+SHIPPED = {
+    "garments": "runtime.workloads.garments.workload:Garments",
+    "campus": "runtime.workloads.campus.workload:Campus",
+}
+WORKLOADS = tuple(SHIPPED)  # what ships; see `workload_names` for all
+_NAME = re.compile(r"[\w.-]{1,64}")
+_REQUIRED = ("name", "resolutions_px", "families")
+
+
+def _warn(text: str) -> None:
+    print(f"mecpilot: {text}", file=sys.stderr)
+
+
+def _installed() -> Iterable[EntryPoint]:
+    from importlib.metadata import entry_points  # takes 20 ms, which a shipped workload does not need
+
+    return entry_points(group=GROUP)
+
+
+class Registry:
+    """Owns the factories of one process. Installed packages are searched only for a name that is not known."""
+
+    def __init__(
+        self,
+        shipped: dict[str, str],
+        installed: Callable[[], Iterable[EntryPoint]] = _installed,
+        warn: Callable[[str], None] = _warn,
+    ) -> None:
+        self._shipped = shipped
+        self._installed = installed
+        self._warn = warn
+        self._registered: dict[str, Factory] = {}
+        self._referenced: dict[str, str] = {}  # name -> the reference by which it came
+
+    def register(self, name: str, factory: Factory) -> None:
+        """Give a workload a name. UsageError when the name is taken by another factory or cannot be a name."""
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"got the workload name {name!r}; expected up to 64 letters, digits, '.', '-' or '_'")
+        if name in self._shipped or self._registered.get(name, factory) is not factory:
+            raise UsageError(f"the workload name {name!r} is taken; choose another one")
+        self._registered[name] = factory
+
+    def get(self, name: str, data_dir: Path | None = None) -> Workload:
+        """The workload of a name or of a reference ``package.module:Class``."""
+        if ":" not in name:
+            return self.named(name, data_dir)
+        work = _made(name, _loaded(name), data_dir)
+        self._referenced.setdefault(work.name, name)
+        return work
+
+    def named(self, name: str, data_dir: Path | None = None) -> Workload:
+        """The workload of a name; UsageError for an unknown one, with the names that it may be a slip of."""
+        work = _made(name, self._factory(name), data_dir)
+        if work.name != name:  # a bundle stores the workload's own name, and would not find it again
+            raise UsageError(f"the workload registered as {name!r} calls itself {work.name!r}; expected one name")
+        return work
+
+    def knows(self, name: str) -> bool:
+        """Whether ``named`` would find the name."""
+        return name in self._shipped | self._registered | self._referenced or name in self._entry_points()
+
+    def reference(self, name: str) -> str:
+        """What another process has to be given as --workload to find this workload."""
+        return name if name in self._shipped else self._referenced.get(name, name)
+
+    def names(self) -> tuple[str, ...]:
+        """Every name that works here, in alphabetical order. A plug-in that cannot be imported costs one warning."""
+        found = set(self._shipped) | set(self._registered) | set(self._referenced)
+        for name, entry in self._entry_points().items():
+            if name in found:
+                continue
+            try:
+                _plugin(entry)
+            except MecpilotError as error:
+                self._warn(f"{error}; it is left out")
+            else:
+                found.add(name)
+        return tuple(sorted(found))
+
+    def _factory(self, name: str) -> Factory:
+        if name in self._registered:
+            return self._registered[name]
+        if reference := self._shipped.get(name):
+            return _loaded(reference)
+        if entry := self._entry_points().get(name):
+            return _plugin(entry)
+        if reference := self._referenced.get(name):
+            return _loaded(reference)
+        raise self._unknown(name)
+
+    def _entry_points(self) -> dict[str, EntryPoint]:
+        return {entry.name: entry for entry in self._installed() if _NAME.fullmatch(entry.name)}
+
+    def _unknown(self, name: str) -> UsageError:
+        known = self.names()
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        return UsageError(
+            f"unknown workload {name!r}{hint}; expected one of: {', '.join(known)}, or package.module:Class"
+        )
+
+
+def _plugin(entry: EntryPoint) -> Factory:
+    """The factory of an installed package."""
+    try:
+        return cast(Factory, entry.load())
+    except Exception as error:  # noqa: BLE001 - whatever a plug-in does wrong must not break the others
+        raise FailureError(f"the plug-in of workload {entry.name!r} ({entry.value}) fails: {_line(error)}") from None
+
+
+def _loaded(reference: str) -> Factory:
+    """The class or function that ``package.module:Class`` names. The current directory is searched last."""
+    module, _, attribute = reference.partition(":")
+    if not module or not attribute:
+        raise UsageError(f"got the workload {reference!r}; expected a name or package.module:Class")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # noqa: BLE001 - the module is the user's: whatever it raises is reported in one line
+        raise UsageError(f"the workload {reference!r} cannot be imported: {_line(error)}") from None
+    return cast(Factory, found)
+
+
+def _made(name: str, factory: Factory, data_dir: Path | None) -> Workload:
+    """The workload that a factory makes, checked for what has no default."""
+    try:
+        work = factory() if data_dir is None else factory(data_dir)
+    except MecpilotError:
+        raise
+    except TypeError as error:  # abstract methods, arguments, or not something that can be called
+        raise UsageError(f"the workload {name!r} cannot be made: {_line(error)}") from None
+    missing = [member for member in _REQUIRED if not hasattr(work, member)]
+    if missing:
+        raise UsageError(f"the workload {name!r} has no {', '.join(missing)}; see docs/extending.md")
+    if not _NAME.fullmatch(work.name):
+        raise UsageError(f"the workload {name!r} calls itself {work.name!r}; expected letters, digits, '.', '-' or '_'")
+    check_data_dir(data_dir, work.data_files, work.name)
+    return work
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+_registry = Registry(SHIPPED)
+
+
+def register_workload(name: str, factory: Factory) -> None:
+    """Give a workload of your own a name in this process, for ``get_workload`` and every bundle that stores the name.
+
+    An installed package declares an entry point of group ``mecpilot.workloads`` instead.
+    """
+    _registry.register(name, factory)
+
+
+def get_workload(name: str, data_dir: Path | None = None) -> Workload:
+    """The workload of a name or of a reference ``package.module:Class``; its data is fetched when first needed."""
+    return _registry.get(name, data_dir)
+
+
+def workload_name(name: str) -> str:
+    """The name behind what a user gave: itself, or that of the class that ``package.module:Class`` refers to."""
+    return get_workload(name).name if ":" in name else name
+
+
+def workload_named(name: str) -> Workload:
+    """The workload of a name that a file states. References are refused."""
+    return _registry.named(name)
+
+
+def workload_names() -> tuple[str, ...]:
+    """Every name that ``get_workload`` takes here."""
+    return _registry.names()
+
+
+def is_workload(name: str) -> bool:
+    """Whether a workload of that name is known, without importing it."""
+    return _registry.knows(name)
+
+
+def workload_reference(name: str) -> str:
+    """What another process has to be given as --workload to find the workload of this name."""
+    return _registry.reference(name)

@@ -1,0 +1,13 @@
+"""The types that frames, tasks and models share: images, splits, outputs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]  # (h, w) grey or (h, w, 3) colour, blue-green-red
+Images = NDArray[np.uint8]  # the same with a leading batch dimension
+Outputs: TypeAlias = NDArray[np.floating[Any]]  # (batch, ...) what an exit head returns
+Split = Literal["train", "validation", "test", "all"]  # all: every frame that can be played, in the source's order
