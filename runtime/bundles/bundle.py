@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from runtime.models.stages import BranchyModel
 
 SHIPPED_DIR = shipped_dir("bundles")
+#: Whose bundle a program gets that names none.
+DEFAULT_NAME = "campus"
 
 
 def shipped_bundles() -> list[str]:
@@ -65,10 +67,31 @@ def open_bundle(workload_or_dir: str | Path | Bundle) -> Bundle:
         raise UsageError(f"bundle {directory}: Permission denied; expected a folder that can be read")
     if os.path.isfile(directory / MANIFEST_FILE):
         return Bundle(directory)
-    if is_workload(name) or (":" in name and not os.path.exists(directory)):
+    if _names_workload(name):
         return _bundle_of(get_workload(name), None)
     known = [*shipped_bundles(), f"a directory with {MANIFEST_FILE}", "a workload as package.module:Class"]
     raise unknown_name("bundle", name, known)
+
+
+def open_pair(
+    bundle: str | Path | Bundle | None = None, workload: str | Workload | None = None, data: Path | None = None
+) -> tuple[Bundle, Workload]:
+    """A bundle and its workload, where one of the two is enough. UsageError when they do not belong together.
+
+    bundle: name of a workload that ships with one, a directory, or an open bundle; default: the workload's, or campus.
+    workload: a name, ``package.module:Class``, or an object.
+    """
+    if workload is None and isinstance(bundle, str | None) and _names_workload(bundle or DEFAULT_NAME):
+        workload, bundle = bundle or DEFAULT_NAME, None
+    if workload is None:
+        opened = open_bundle(bundle or DEFAULT_NAME)
+        return opened, opened.work if data is None else get_workload(opened.work.name, data)
+    work = get_workload(workload, data) if isinstance(workload, str) else workload
+    return _bundle_of(work, bundle), work
+
+
+def _names_workload(name: str) -> bool:
+    return is_workload(name) or (":" in name and not os.path.exists(name))
 
 
 def open_served(workload: str, bundle: Path | None, data: Path | None) -> tuple[Bundle, Workload]:
@@ -77,7 +100,7 @@ def open_served(workload: str, bundle: Path | None, data: Path | None) -> tuple[
     return _bundle_of(work, bundle), work
 
 
-def _bundle_of(work: Workload, given: Path | None) -> Bundle:
+def _bundle_of(work: Workload, given: str | Path | Bundle | None) -> Bundle:
     """The bundle that is given or that the workload names; its models are built by the workload."""
     found = given or work.bundle or (work.name if work.name in shipped_bundles() else None)
     if found is None:
@@ -93,18 +116,6 @@ def _fits(name: str, work: Workload) -> bool:
     if name == work.name:
         return True
     return is_workload(name) and isinstance(work, type(workload_named(name)))
-
-
-def open_pair(
-    bundle: str | Path | Bundle, workload: str | Workload | None = None, data: Path | None = None
-) -> tuple[Bundle, Workload]:
-    """A bundle, and the workload that serves it; UsageError when they do not belong together."""
-    if isinstance(workload, str):
-        workload = get_workload(workload, data)
-    opened = open_bundle(bundle)
-    if workload is None and data is not None:
-        workload = get_workload(opened.workload, data)
-    return (opened, opened.work) if workload is None else (opened.served_by(workload), workload)
 
 
 class Bundle:
@@ -124,7 +135,10 @@ class Bundle:
             _verify(directory, file)
 
     def served_by(self, work: Workload) -> Bundle:
-        """The same bundle with another workload that builds its models; UsageError if they do not belong together."""
+        """The same bundle, whose files are not checked again, with models that another workload builds. UsageError if
+        they do not belong together."""
+        if self._given is work:
+            return self
         if not _fits(self.workload, work):
             raise UsageError(f"the bundle {self.directory} is for workload {self.workload!r}; expected {work.name!r}")
         served = copy(self)

@@ -81,7 +81,7 @@ def _plan(config: Config, log: Log) -> _Plan:
 def _device(config: Config, log: Log) -> Device:
     workload, controller, emulation = config.workload, config.controller, config.emulation
     return Device(
-        workload.bundle or workload.name,
+        workload.bundle,
         controller.name,
         config.device.mec,
         workload=workload.name,

@@ -46,7 +46,7 @@ def mec(config: Config) -> int:
         if not stop.asked():
             say_ready(settings.ready_file, server.endpoint)
             stack.callback(withdraw_ready, settings.ready_file, server.endpoint)
-            log(f"ready at {server.endpoint}, workload {config.workload.name}, slowdown {settings.slowdown:g}")
+            log(f"ready at {server.endpoint}, workload {server.bundle.workload}, slowdown {settings.slowdown:g}")
         server.serve(stop.asked)
     counts = server.counts
     log(
@@ -61,7 +61,7 @@ def _server(config: Config, log: Log) -> MecServer:
 
     workload, settings = config.workload, config.mec
     return MecServer(
-        workload.bundle or workload.name,
+        workload.bundle,
         settings.bind,
         workload=workload.name,
         profile=workload.profile,

@@ -92,7 +92,10 @@ class Chosen:
 
 
 def choose(choice: Choice, table: CostTable, bundle: Bundle, utility: Utility) -> Chosen:
-    """The controller that was asked for, over the decisions of ``table`` that are allowed and can be best."""
+    """The controller that was asked for, over the decisions of ``table`` that are allowed and can be best.
+
+    ``table``: what every decision of the bundle costs.
+    """
     name, given = choice.name, choice.controller
     tunings = load_tunings(bundle.workload, choice.tuning)
     permitted = allowed(table, choice.privacy)

@@ -43,7 +43,7 @@ class Device:
 
     def __init__(
         self,
-        bundle: str | Path | Bundle = "campus",
+        bundle: str | Path | Bundle | None = None,
         controller: ControllerLike | None = None,
         mec: str = DEFAULTS.device.mec,
         *,
@@ -68,11 +68,11 @@ class Device:
         log: Log | None = None,
     ) -> None:
         """
-        bundle: name of a shipped bundle, the directory of one, or an opened one.
+        bundle: name of a shipped bundle, the directory of one, or an opened one; default: the workload's, or campus.
         controller: a name (default "ppo"); an object with ``decide(state)``, which returns a row of ``costs``; or a
             class or function that makes such an object from ``costs``.
         mec: endpoint of the MEC, tcp://HOST:PORT.
-        workload: only to check that the bundle is of it, or a workload object of one's own.
+        workload: a name, package.module:Class, or an object; only needed for one's own, or to check the bundle.
         policy, tuning: files of `mecpilot export` and `mecpilot tune`; default: the shipped ones.
         decision: fields of the one decision to take for every frame, instead of a controller.
         profile: file of `mecpilot profile`, or "shipped"; default: this machine's, else the shipped one.

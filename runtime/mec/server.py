@@ -46,7 +46,7 @@ class MecServer:
 
     def __init__(
         self,
-        bundle: str | Path | Bundle = "campus",
+        bundle: str | Path | Bundle | None = None,
         bind: str = DEFAULTS.mec.bind,
         *,
         workload: str | Workload | None = None,
@@ -57,9 +57,9 @@ class MecServer:
         log: Log = lambda _: None,
     ) -> None:
         """
-        bundle: name of a shipped bundle, the directory of one, or an opened one.
+        bundle: name of a shipped bundle, the directory of one, or an opened one; default: the workload's, or campus.
         bind: tcp://HOST:PORT; host * is every address, port * any free port.
-        workload: only to check that the bundle is of it, or a workload object of one's own.
+        workload: a name, package.module:Class, or an object; only needed for one's own, or to check the bundle.
         profile: file of `mecpilot profile`, or "shipped"; default: this machine's, else the shipped one.
         slowdown: emulate a MEC that is this many times slower.
         queue_limit: requests that may wait; further ones are rejected.
