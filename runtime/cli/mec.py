@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
+from runtime.cli.child import follow_parent, say_ready, withdraw_ready
 from runtime.cli.console import log_as
 from runtime.cli.shared_options import WORKLOAD_NOTE
 from runtime.cli.signals import Stop, keep_through_hang_up, stop_on_signal
@@ -16,7 +17,6 @@ from runtime.config.tree import MEC_SECTIONS, Config
 from runtime.files.atomic import check_writable
 from runtime.mec.records import RequestRecord
 from runtime.observe.record_log import REQUESTS, RecordLog
-from runtime.testbed.processes import say_ready
 
 if TYPE_CHECKING:
     from runtime.mec.server import MecServer
@@ -27,8 +27,6 @@ Log = Callable[[str], None]
 @takes(*MEC_SECTIONS, notes={"--workload": WORKLOAD_NOTE})
 def mec(config: Config) -> int:
     """Serve tail segments until SIGTERM or Ctrl-C. SIGHUP ends it too, but with --requests reopens that file."""
-    from runtime.testbed.processes import follow_parent, withdraw_ready
-
     log, settings = log_as("mec"), config.mec
     check_writable(settings.requests, "--requests")
     if settings.requests:

@@ -21,13 +21,13 @@ from controller.errors import FailureError, MecpilotError, RemoteProtocolError
 from controller.predict.arrivals import arrivals_from, level_of, stream_start
 from controller.scenario import LOAD_STEP_S, Scenario
 from runtime.bundles.bundle import Bundle, open_bundle
+from runtime.cli.child import follow_parent, say_ready
 from runtime.cli.console import log_as
 from runtime.codecs import encode
 from runtime.link.transport import Dealer
 from runtime.profiling.profile import load_costs
 from runtime.protocol import wire
 from runtime.protocol.device_session import Actions, DeviceSession, LinkChanged, LinkState, Transmit
-from runtime.testbed.processes import follow_parent, say_ready
 
 _BUDGET_S = 60.0
 #: A live MEC welcomes its devices within the time of one stage; after this long there is none.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 import subprocess
 import sys
 import threading
@@ -24,7 +23,6 @@ from typing import IO
 
 from controller.errors import FailureError
 from controller.scenario import Scenario
-from runtime.files.atomic import write_whole
 
 STOP_WAIT_S = 10.0
 #: A child that uses no processor time for so long before it is ready will never be.
@@ -199,42 +197,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None:  # only now: to the child its end means that we are gone
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-
-
-# The child's side --------------------------------------------------------------------------------------------
-
-
-def follow_parent() -> threading.Event:
-    """End by SIGTERM when stdin ends, as it does when the parent is gone; the event is set by a word of the parent."""
-    word = threading.Event()
-    main = threading.main_thread().ident
-
-    def watch() -> None:
-        with contextlib.suppress(OSError):
-            while os.read(0, 64):
-                word.set()
-        if main is not None:
-            signal.pthread_kill(main, signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-    return word
-
-
-def say_ready(ready_file: Path | None, line: str) -> None:
-    """A line into a pipe, or into a file that is never seen half written."""
-    if ready_file is not None:
-        write_whole(ready_file, f"{line}\n".encode(), "the ready file")
-
-
-def withdraw_ready(ready_file: Path | None, line: str | None = None) -> None:
-    """Remove a ready file, if it is a file and holds that line; so that an old file is not taken for a new start."""
-    if ready_file is None or _is_special(ready_file):
-        return
-    with contextlib.suppress(OSError, UnicodeError):
-        if line is None or ready_file.read_text() == line + "\n":
-            ready_file.unlink()
-
-
-def _is_special(path: Path) -> bool:
-    """A pipe or a device."""
-    return path.exists() and not path.is_file()

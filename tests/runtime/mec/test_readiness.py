@@ -16,8 +16,9 @@ import pytest
 from support.live import ROOT, WORKLOAD, is_running, wait_for_library
 
 from controller.errors import FailureError
+from runtime.cli.child import say_ready, withdraw_ready
 from runtime.testbed import processes
-from runtime.testbed.processes import running_mec, say_ready, withdraw_ready
+from runtime.testbed.processes import running_mec
 
 MEC = [sys.executable, "-m", "mecpilot", "mec", "--workload", WORKLOAD, "--bind", "tcp://127.0.0.1:*"]
 
