@@ -64,13 +64,13 @@ class Conditions:
 
     def open(self) -> Bundle:
         """The bundle that is named; UsageError if it is not of the named workload."""
-        from runtime.bundles.bundle import open_bundle, open_served
+        from runtime.bundles.bundle import open_bundle, open_pair
 
         if self.bundle is None:
             return open_bundle(self.workload or WORKLOADS[0])
         if self.workload is None:
             return open_bundle(self.bundle)
-        return open_served(self.workload, self.bundle, None)[0]
+        return open_pair(self.bundle, self.workload)[0]
 
     def range_of(self, bundle: Bundle, frames: int | None = None) -> ScenarioRange:
         """The scenario range, with another number of frames per episode if one is given."""

@@ -60,13 +60,9 @@ def open_bundle(workload_or_dir: str | Path | Bundle) -> Bundle:
     """
     if isinstance(workload_or_dir, Bundle):
         return workload_or_dir
-    name, directory = str(workload_or_dir), Path(workload_or_dir)
-    if name in shipped_bundles():
-        return Bundle(SHIPPED_DIR / name)
-    if os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK):
-        raise UsageError(f"bundle {directory}: Permission denied; expected a folder that can be read")
-    if os.path.isfile(directory / MANIFEST_FILE):
-        return Bundle(directory)
+    if opened := _shipped_or_in(workload_or_dir):
+        return opened
+    name = str(workload_or_dir)
     if _names_workload(name):
         return _bundle_of(get_workload(name), None)
     known = [*shipped_bundles(), f"a directory with {MANIFEST_FILE}", "a workload as package.module:Class"]
@@ -94,21 +90,26 @@ def _names_workload(name: str) -> bool:
     return is_workload(name) or (":" in name and not os.path.exists(name))
 
 
-def open_served(workload: str, bundle: Path | None, data: Path | None) -> tuple[Bundle, Workload]:
-    """A workload (by name or ``package.module:Class``), and the given bundle of it, or its own one."""
-    work = get_workload(workload, data)
-    return _bundle_of(work, bundle), work
+def _shipped_or_in(name_or_dir: str | Path) -> Bundle | None:
+    """The shipped bundle of a name, or the bundle in a directory; None where neither is there."""
+    name, directory = str(name_or_dir), Path(name_or_dir)
+    if name in shipped_bundles():
+        return Bundle(SHIPPED_DIR / name)
+    if os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK):
+        raise UsageError(f"bundle {directory}: Permission denied; expected a folder that can be read")
+    return Bundle(directory) if os.path.isfile(directory / MANIFEST_FILE) else None
 
 
 def _bundle_of(work: Workload, given: str | Path | Bundle | None) -> Bundle:
     """The bundle that is given or that the workload names; its models are built by the workload."""
-    found = given or work.bundle or (work.name if work.name in shipped_bundles() else None)
-    if found is None:
+    opened = open_bundle(given) if given else _shipped_or_in(work.bundle or SHIPPED_DIR / work.name)
+    if opened is None:
+        missing = f"no bundle is at {work.bundle} for" if work.bundle else "no bundle comes with"
         raise UsageError(
-            f"no bundle comes with the workload {work.name!r}; train one with `mecpilot models train`, "
+            f"{missing} the workload {work.name!r}; train one with `mecpilot models train`, "
             "then give its directory with --bundle or as the workload's `bundle`"
         )
-    return (open_bundle(found) if str(found) != work.name else Bundle(SHIPPED_DIR / work.name)).served_by(work)
+    return opened.served_by(work)
 
 
 def _fits(name: str, work: Workload) -> bool:
@@ -121,14 +122,14 @@ def _fits(name: str, work: Workload) -> bool:
 class Bundle:
     """Owns the files of one directory and the inference copies of its models.
 
-    ``work`` is the workload that builds the models; without it, the one that is registered under the bundle's name.
+    The models are built by the workload that the bundle serves; without one, by that of the name it states.
     """
 
-    def __init__(self, directory: Path, work: Workload | None = None) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.manifest = _read_manifest(directory)
         self.digest = manifest_digest(self.manifest)
-        self._given = work
+        self._work: Workload | None = None
         self._index = ManifestIndex(self.manifest)
         self._models: dict[str, BranchyModel] = {}
         for file in self._files():
@@ -137,14 +138,13 @@ class Bundle:
     def served_by(self, work: Workload) -> Bundle:
         """The same bundle, whose files are not checked again, with models that another workload builds. UsageError if
         they do not belong together."""
-        if self._given is work:
+        if self._work is work:
             return self
         if not _fits(self.workload, work):
             raise UsageError(f"the bundle {self.directory} is for workload {self.workload!r}; expected {work.name!r}")
         served = copy(self)
-        served._given, served._models = work, {}
-        for cached in ("work", "default_range"):
-            served.__dict__.pop(cached, None)
+        served._work, served._models = work, {}
+        served.__dict__.pop("default_range", None)
         return served
 
     def _files(self) -> Iterator[FileInfo]:
@@ -161,17 +161,17 @@ class Bundle:
         """Name of the workload that the models were trained for."""
         return self.manifest.workload
 
-    @cached_property
+    @property
     def work(self) -> Workload:
         """The workload itself. UsageError, with the way to register one, when the bundle's is not known here."""
-        if self._given is not None:
-            return self._given
-        if not is_workload(self.workload):
-            raise UsageError(
-                f"the bundle {self.directory} is of workload {self.workload!r}, which is not registered here; name it "
-                "as package.module:Class, or install it as an entry point of group mecpilot.workloads"
-            )
-        return workload_named(self.workload)
+        if self._work is None:
+            if not is_workload(self.workload):
+                raise UsageError(
+                    f"the bundle {self.directory} is of workload {self.workload!r}, which is not registered here; name "
+                    "it as package.module:Class, or install it as an entry point of group mecpilot.workloads"
+                )
+            self._work = workload_named(self.workload)
+        return self._work
 
     @cached_property
     def default_range(self) -> ScenarioRange:

@@ -47,11 +47,11 @@ def profile(
     json_out: JsonOut = None,
 ) -> None:
     """Measure segments on this machine, fit the layer regressions, report both errors, write the profile."""
-    from runtime.bundles.bundle import open_served
+    from runtime.bundles.bundle import open_pair
     from runtime.profiling.measure import measure_sides
 
     sides = _sides(side, merge_file)
-    opened, source = open_served(workload, bundle, data)
+    opened, source = open_pair(bundle, workload, data)
     path = out or default_out(opened)
     check_writable(path, "--out", make_folder=True)
     check_writable(json_out, "--json")
