@@ -77,7 +77,7 @@ class MecLoop:
         self._sinks: Sinks[RequestRecord] = Sinks([self.counts, *sinks], log)
 
     def serve(self, stopping: Callable[[], bool]) -> None:
-        """Serve until told to stop; then reject what waits and say good-bye."""
+        """Serve until ``stopping`` returns True. Then reject what waits, and say good-bye."""
         self._stopping = stopping
         while not stopping():
             if not self._queue and not self._warm_up_step():

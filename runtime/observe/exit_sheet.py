@@ -1,4 +1,4 @@
-"""What does each exit of each model answer for one frame? A sheet of pictures, a row per model, a column per exit."""
+"""A sheet of pictures: what each exit of each model answers for one frame, a row per model, a column per exit."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Where do lines go, and how is each of them whole there? A file that is appended to, a FIFO, or standard output.
+"""Where the lines of a log go, each of them whole: a file that is appended to, a FIFO, or standard output.
 
-A sink never loses a line by itself: ``write`` returns how many of the given lines are out, and the caller offers the
-others again. A regular file is opened with ``O_APPEND`` and never truncated, is locked for one writer (``flock``), and
-begins on a new line when a crash left half a line in it. What a full disk accepts of a line is taken back. A stream is
-asked whether it has room before each piece, so that a reader that does not read blocks nobody.
+A line sink never loses a line by itself: ``write`` returns the number of lines that are out, and the caller offers
+the others again. A regular file is opened with ``O_APPEND`` and never truncated, is locked for one writer (``flock``),
+and begins on a new line when a crash left half a line in it. What a full disk accepts of a line is taken back. A stream
+is asked whether it has room before each piece, so that a reader that does not read blocks nobody.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Protocol
 from controller.errors import FailureError, UsageError
 from runtime.files.file_lock import try_lock
 
-#: A pipe that says it has room takes so many bytes without blocking (POSIX PIPE_BUF on Linux).
+#: A pipe that has room takes this number of bytes without blocking (POSIX PIPE_BUF on Linux).
 PIPE_BYTES = 4096
-#: What an ordinary file gets with one call.
+#: Most bytes that an ordinary file gets with one call, and then up to one line more.
 BATCH_BYTES = 256 << 10
 
 
@@ -31,7 +31,8 @@ class LineSink(Protocol):
     name: str
 
     def write(self, lines: Sequence[bytes], wait_s: float) -> int:
-        """Write from the first line on; how many are out. A stream may wait so long for room. OSError says why not."""
+        """Write from the first line on; returns the number of lines that are out. A stream waits up to ``wait_s``
+        seconds for room. OSError says why nothing can be written."""
         ...
 
     def reopen(self) -> None:
@@ -44,7 +45,7 @@ class LineSink(Protocol):
 
 
 def open_sink(target: Path | str, option: str) -> LineSink:
-    """The sink that the user named; - is standard output. Never blocks, and changes nothing that is there already."""
+    """The line sink that the user named; - is standard output. Never blocks, and changes nothing that is there."""
     if str(target) == "-":
         return StreamSink("standard output", os.dup(1))
     path = Path(target)

@@ -40,7 +40,7 @@ TEXT = 0.58  # size of letters; still legible at half the size of the picture
 TROUGH: Colour = (70, 66, 62)
 CAPTION_HEIGHT_PX = 86
 MARGIN_PX = 10
-#: Latency bars end at so many deadlines.
+#: Latency bars end at this number of deadlines.
 BAR_DEADLINES = 1.5
 STRIP_PANELS = 6
 STRIP_COLUMNS = 3
@@ -181,7 +181,7 @@ def draw_strip(workload: str, outcomes: Sequence[Outcome], path: Path) -> None:
 
 
 def _spread(outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
-    """So many, evenly over the run."""
+    """At most ``count`` of them, evenly over the run."""
     if len(outcomes) <= count:
         return list(outcomes)
     return [outcomes[(2 * i + 1) * len(outcomes) // (2 * count)] for i in range(count)]
@@ -217,7 +217,7 @@ def write_video(path: Path, panels: Iterable[Image], fps: float) -> None:
         if not count:
             raise FailureError("there is no frame to draw")
         if (readable := _frames_in(partial)) != count:
-            # The writer says nothing of a disk that is full; the file does.
+            # The writer reports no full disk; the file shows it.
             raise FailureError(f"cannot write {path}: {readable} of {count} frames are in it; is the disk full?")
 
 
@@ -233,7 +233,7 @@ def _errors_of_opencv(path: Path) -> Iterator[None]:
 
 
 def _write_frames(partial: Path, path: Path, panels: Iterable[Image], fps: float) -> int:
-    """How many were handed to the writer."""
+    """Number of frames that were handed to the writer."""
     writer, count = None, 0
     try:
         for image in panels:
@@ -251,7 +251,7 @@ def _write_frames(partial: Path, path: Path, panels: Iterable[Image], fps: float
 
 
 def _frames_in(path: Path) -> int:
-    """How many whole frames a video has. All are read; only the last are decoded, for it breaks off at its end."""
+    """Number of whole frames in a video. All are read; only the last are decoded, for it breaks off at its end."""
     packets = open_capture(os.path.abspath(path), packets=True)
     if packets is None:
         return 0

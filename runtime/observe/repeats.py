@@ -1,4 +1,4 @@
-"""Which log lines are printed when thousands come? The first few of each kind at once, then a count.
+"""Collapses repeated log lines: the first few of each kind are printed at once, then a count.
 
 Two lines are of one kind when they differ only in numbers and hexadecimal digests. Three lines of a kind are printed at
 once, so that a link that is lost now and then reads in order. Further ones are counted for a window of 10 s, which
@@ -20,7 +20,7 @@ WINDOW_S = 10.0
 LONGEST_WINDOW_S = 60.0
 #: Lines of a kind that are printed at once; as many again after a quiet window.
 AT_ONCE = 3
-#: The age of a line that is printed later than this is told.
+#: A line that is printed later than this gets its age.
 _TELL_AGE_S = 2.0
 #: New kinds that are printed at once, and how many more there may be per second.
 KINDS = 40

@@ -1,4 +1,4 @@
-"""What does a device that runs for months say about itself? Once a minute, where its frames were answered."""
+"""A line per minute for a device that runs for months: where its frames were answered."""
 
 from __future__ import annotations
 

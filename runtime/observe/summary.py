@@ -144,7 +144,7 @@ def _rows(figures: dict[str, Any], link: str, source: str) -> dict[str, str]:
 
 
 def answered_text(shares: Mapping[str, float] | None) -> str:
-    """Who answered, in one line; the largest share first."""
+    """Where frames were answered, in one line, the largest share first."""
     if shares is None:
         return "no frame was answered"
     ordered = sorted(shares.items(), key=lambda item: -item[1])
@@ -152,7 +152,7 @@ def answered_text(shares: Mapping[str, float] | None) -> str:
 
 
 def link_text(counts: Mapping[str, Any], endpoint: str) -> str:
-    """How the link to the MEC did, from the device's counts; unknown ones may be missing."""
+    """The state of the link to the MEC over the run, from the device's counts; unknown ones may be missing."""
     if refused := counts.get("refused"):
         return f"refused by {endpoint}: {refused}"
     if counts.get("welcomed") is False:
@@ -166,7 +166,7 @@ def link_text(counts: Mapping[str, Any], endpoint: str) -> str:
 
 
 def source_text(notes: Mapping[str, float]) -> str:
-    """What went wrong with the source, from what it notes (``Source.notes``); nothing when all went well."""
+    """What went wrong with the source, from its counts (``Source.notes``); empty when nothing did."""
     unreadable, missing, losses = (int(notes.get(name, 0)) for name in ("unreadable", "missing", "losses"))
     parts = [f"unreadable pictures: {unreadable}"] if unreadable else []
     parts += [f"missing frames: {missing}"] if missing else []

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from support.live import ROOT
+from support.live import ROOT, WORKLOAD
 
 from controller.errors import FailureError, UsageError
 from controller.records import BreakdownMs, Outcome, Status
@@ -205,3 +205,33 @@ def test_a_full_disk_that_has_room_again_loses_nothing(tmp_path: Path, monkeypat
 def test_what_cannot_be_a_log_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--outcomes"):
         RecordLog(tmp_path / name, OUTCOMES, lambda _: None)
+
+
+# The command --------------------------------------------------------------------------------------------------
+
+TO_STDOUT = [sys.executable, "-m", "mecpilot", "device", "--workload", WORKLOAD, "--mec", "tcp://127.0.0.1:9"]
+
+
+def test_outcomes_on_standard_output_leave_the_summary_to_stderr() -> None:
+    done = subprocess.run(
+        [*TO_STDOUT, "--outcomes", "-", "--frames", "5", "--fps", "20"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["frame"] for line in done.stdout.splitlines()] == list(range(5))
+    assert "latency" in done.stderr
+
+
+def test_a_device_ends_when_nobody_reads_its_outcomes_any_more() -> None:
+    command = [*TO_STDOUT, "--outcomes", "-", "--frames", "1000000", "--fps", "50"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["schema"] == OUTCOMES.schema
+        process.stdout.close()
+        assert process.wait(timeout=50) == 1
+        assert process.stderr is not None
+        assert "nobody reads it any more" in process.stderr.read()
