@@ -21,7 +21,7 @@ TYPE_CHECKING = False  # instead of typing's: importing typing costs millisecond
 if TYPE_CHECKING:
     from typing import Any
 
-    from agents.compare.evaluation import compare
+    from agents.compare.own import compare
     from agents.compare.sb3 import Sb3Controller, load_agent
     from controller.controllers.base import Controller
     from controller.errors import FailureError, MecpilotError, UsageError
@@ -75,7 +75,7 @@ __all__ = [
 
 #: Where each name is defined.
 _MODULES = {
-    "agents.compare.evaluation": ("compare",),
+    "agents.compare.own": ("compare",),
     "agents.compare.sb3": ("Sb3Controller", "load_agent"),
     "controller.controllers.base": ("Controller",),
     "controller.errors": ("FailureError", "MecpilotError", "UsageError"),

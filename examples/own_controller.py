@@ -25,7 +25,7 @@ class FastestLink:
 def compare(bundle: str = "campus", seeds: int = 1, **scenario: object) -> dict[str, float]:
     """Mean utility per frame. ``Device(bundle, controller=FastestLink)`` runs the same controller on real frames."""
     own = {"fastest-link": FastestLink}
-    report = mecpilot.compare(own, bundle, against=["greedy", "device-only"], seeds=seeds, scenario=scenario)
+    report = mecpilot.compare(bundle, ["greedy", "device-only"], own, seeds=seeds, scenario=scenario)
     return {name: figures["utility"]["mean"] for name, figures in report["controllers"].items()}
 
 
