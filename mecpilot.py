@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from agents.compare.own import compare
     from agents.compare.sb3 import Sb3Controller, load_agent
     from controller.controllers.base import Controller
+    from controller.costs import CostTable
     from controller.errors import FailureError, MecpilotError, UsageError
     from controller.records import Decision, Outcome, Status, SystemState
     from controller.scenario import Scenario, ScenarioRange
@@ -46,6 +47,7 @@ __all__ = [
     "Bundle",
     "Classifier",
     "Controller",
+    "CostTable",
     "Decision",
     "Device",
     "FailureError",
@@ -78,6 +80,7 @@ _MODULES = {
     "agents.compare.own": ("compare",),
     "agents.compare.sb3": ("Sb3Controller", "load_agent"),
     "controller.controllers.base": ("Controller",),
+    "controller.costs": ("CostTable",),
     "controller.errors": ("FailureError", "MecpilotError", "UsageError"),
     "controller.records": ("Decision", "Outcome", "Status", "SystemState"),
     "controller.scenario": ("Scenario", "ScenarioRange"),

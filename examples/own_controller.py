@@ -9,7 +9,7 @@ import mecpilot
 class FastestLink:
     """Sends the image while the uplink is fast, and answers on the device otherwise."""
 
-    def __init__(self, costs, megabits: float = 2.0) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, costs: mecpilot.CostTable, megabits: float = 2.0) -> None:
         sides = np.array([decision.side for decision in costs.space.decisions])
         accuracy_per_second = costs.accuracy / (costs.head_s + 1e-3)
         self.local = int(np.where(sides == "device", accuracy_per_second, -np.inf).argmax())
