@@ -21,9 +21,10 @@ TYPE_CHECKING = False  # instead of typing's: importing typing costs millisecond
 if TYPE_CHECKING:
     from typing import Any
 
-    from agents.compare.evaluation import compare
+    from agents.compare.own import compare
     from agents.compare.sb3 import Sb3Controller, load_agent
     from controller.controllers.base import Controller
+    from controller.costs import CostTable
     from controller.errors import FailureError, MecpilotError, UsageError
     from controller.records import Decision, Outcome, Status, SystemState
     from controller.scenario import Scenario, ScenarioRange
@@ -46,6 +47,7 @@ __all__ = [
     "Bundle",
     "Classifier",
     "Controller",
+    "CostTable",
     "Decision",
     "Device",
     "FailureError",
@@ -75,9 +77,10 @@ __all__ = [
 
 #: Where each name is defined.
 _MODULES = {
-    "agents.compare.evaluation": ("compare",),
+    "agents.compare.own": ("compare",),
     "agents.compare.sb3": ("Sb3Controller", "load_agent"),
     "controller.controllers.base": ("Controller",),
+    "controller.costs": ("CostTable",),
     "controller.errors": ("FailureError", "MecpilotError", "UsageError"),
     "controller.records": ("Decision", "Outcome", "Status", "SystemState"),
     "controller.scenario": ("Scenario", "ScenarioRange"),

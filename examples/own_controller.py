@@ -9,7 +9,7 @@ import mecpilot
 class FastestLink:
     """Sends the image while the uplink is fast, and answers on the device otherwise."""
 
-    def __init__(self, costs, megabits: float = 2.0) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, costs: mecpilot.CostTable, megabits: float = 2.0) -> None:
         sides = np.array([decision.side for decision in costs.space.decisions])
         accuracy_per_second = costs.accuracy / (costs.head_s + 1e-3)
         self.local = int(np.where(sides == "device", accuracy_per_second, -np.inf).argmax())
@@ -25,7 +25,7 @@ class FastestLink:
 def compare(bundle: str = "campus", seeds: int = 1, **scenario: object) -> dict[str, float]:
     """Mean utility per frame. ``Device(bundle, controller=FastestLink)`` runs the same controller on real frames."""
     own = {"fastest-link": FastestLink}
-    report = mecpilot.compare(own, bundle, against=["greedy", "device-only"], seeds=seeds, scenario=scenario)
+    report = mecpilot.compare(bundle, ["greedy", "device-only"], own, seeds=seeds, scenario=scenario)
     return {name: figures["utility"]["mean"] for name, figures in report["controllers"].items()}
 
 

@@ -15,7 +15,7 @@ def train(algorithm: str, steps: int, path: str, bundle: str = "garments", **sce
     agent.learn(steps)
     agent.save(path)
     own = {algorithm: lambda costs: mecpilot.Sb3Controller(agent, costs)}
-    report = mecpilot.compare(own, bundle, against=["greedy"], scenario=scenario)
+    report = mecpilot.compare(bundle, ["greedy"], own, scenario=scenario)
     return {name: figures["utility"]["mean"] for name, figures in report["controllers"].items()}
 
 

@@ -65,7 +65,8 @@ class EvaluateOptions(Conditions):
 
     def entrants(self, bundle: Bundle) -> Entrants:
         """The controllers that take part."""
-        from agents.compare.evaluation import entrants_of, with_agents
+        from agents.compare.evaluation import entrants_of
+        from agents.compare.own import with_agents
 
         if self.algorithm and not self.sb3:
             raise UsageError("got --algorithm without --sb3; expected both, or neither")
@@ -76,7 +77,7 @@ class EvaluateOptions(Conditions):
 @takes(EvaluateOptions)
 def evaluate(options: EvaluateOptions) -> int:
     """Compare controllers on the same scenarios, by default on traces that nothing was trained on."""
-    from agents.compare.evaluation import check_own
+    from agents.compare.own import check_own
     from agents.compare.report import as_json
     from agents.compare.setup import BUILTIN_TEST, open_setup, traces_of
     from agents.runs.run_lock import locked

@@ -7,40 +7,32 @@ seed is one scenario on one trace, because an episode takes as long as it lasts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from agents.compare.report import Comparison, as_json
+from agents.compare.report import Comparison
 from agents.compare.rollout import paired_scenarios, play
-from agents.compare.setup import BUILTIN_TEST, Setup, family, open_setup, traces_of
+from agents.compare.setup import Setup, family
 from agents.compare.trained_on import seen_before, training_digests
 from controller.controllers.base import Controller
 from controller.controllers.learned import FrozenPolicy
 from controller.controllers.registry import BOUND, CONTROLLER_NAMES, LEARNED, make_controller
-from controller.costs import CostTable
 from controller.errors import UsageError, unknown_name
 from controller.metrics import Frames
 from controller.records import Outcome
-from controller.scenario import Scenario, ScenarioRange
+from controller.scenario import Scenario
 from controller.streaming import Score
 from envs.backend import Backend
-from runtime.bundles.bundle import Bundle, open_bundle
-from runtime.device.deciding import Decides, OwnController
 from runtime.files.policy_file import load_policy, shipped_policy, used_policy
-from runtime.files.provenance import GIVEN, Provenance, Used, comparability, used
-from runtime.files.scenario_file import range_from
+from runtime.files.provenance import Provenance, Used, comparability
 from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
 from runtime.profiling.profile import used_profile
 from runtime.workloads.base import stream_score
 from runtime.workloads.registry import get_workload
-
-if TYPE_CHECKING:
-    from stable_baselines3.common.base_class import BaseAlgorithm
 
 #: Episodes that run side by side in the twin.
 SIDE_BY_SIDE = 512
@@ -137,69 +129,6 @@ def provenance_of(setup: Setup, entrants: Entrants) -> Provenance:
     notes += entrants.own_notes
     policies = tuple(file for file, _ in entrants.files)
     return Provenance(setup.workload, setup.bundle.digest, profile, policies, entrants.tuning_file, tuple(notes))
-
-
-def with_agents(entrants: Entrants, paths: Sequence[Path], algorithm: str | None) -> Entrants:
-    """Add saved agents of stable-baselines3, each as a controller ``sb3-<file>``. The files must be trusted."""
-    from agents.compare.sb3 import load_agent
-
-    own, notes = dict(entrants.own), list(entrants.own_notes)
-    for path in paths:
-        name = f"sb3-{path.stem}"
-        if name in own:
-            raise UsageError(f"got two agents called {name}; rename one of the files")
-        agent = load_agent(path, algorithm)
-        own[name] = partial(_sb3_controller, name, agent)
-        file = used(path, GIVEN)
-        notes.append(f"{name}: {type(agent).__name__} from {file.text}; unknown which traces it was trained on")
-    return replace(entrants, own=own, own_notes=tuple(notes))
-
-
-def _sb3_controller(name: str, agent: BaseAlgorithm, setup: Setup) -> Controller:
-    from agents.compare.sb3 import Sb3Controller
-
-    return Sb3Controller(agent, setup.costs, setup.range.utility, name)
-
-
-def check_own(entrants: Entrants, setup: Setup) -> None:
-    """Make the user's controllers once, so that a misfit is reported before anything is played."""
-    for make in entrants.own.values():
-        make(setup)
-
-
-def _own_controller(name: str, decider: Decides | Callable[[CostTable], Decides], setup: Setup) -> Controller:
-    return OwnController(name, decider, setup.costs)
-
-
-def compare(
-    own: Mapping[str, Decides | Callable[[CostTable], Decides]],
-    bundle: str | Path | Bundle = "campus",
-    *,
-    against: Sequence[str] = ("greedy",),
-    traces: Sequence[str | Path] = (),
-    scenario: ScenarioRange | Mapping[str, Any] | None = None,
-    seeds: int = 1,
-    profile: str | Path | None = None,
-) -> dict[str, Any]:
-    """Play controllers of your own, and mecpilot's beside them, on the same episodes in the twin.
-
-    own       for each controller of yours a name, and an object with ``decide(state)`` or what makes one from the cost
-              table: ``{"mine": MyController}``
-    against   mecpilot's controllers by name
-    traces    files and folders; default: the built-in test traces
-    scenario  a ScenarioRange, or the fields in which it differs from the workload's default range
-    seeds     scenarios per trace
-
-    Returns the report that ``mecpilot evaluate --json`` writes: ``report["controllers"]["mine"]["utility"]["mean"]``.
-    """
-    opened = open_bundle(bundle)
-    range_ = range_from(scenario, "scenario", opened.default_range) if isinstance(scenario, Mapping) else scenario
-    bank = traces_of([Path(trace) for trace in traces], "test")
-    setup = open_setup(opened, bank, "test", range_, None if profile is None else Path(profile))
-    entrants = entrants_of(opened.workload, ",".join(against)) if against else Entrants(())
-    makers = {name: partial(_own_controller, name, decider) for name, decider in own.items()}
-    sources = [str(trace) for trace in traces] or [BUILTIN_TEST]
-    return as_json(compare_in_twin(setup, replace(entrants, own=makers), sources, seeds))
 
 
 def default_seeds(traces: int) -> int:

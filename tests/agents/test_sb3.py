@@ -14,7 +14,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from support.synthetic import make_state
 
 import mecpilot
-from agents.compare.evaluation import Entrants, compare_live, with_agents
+from agents.compare.evaluation import Entrants, compare_live
+from agents.compare.own import with_agents
 from agents.compare.rollout import spread_scenarios
 from agents.compare.sb3 import Sb3Controller, load_agent
 from agents.compare.setup import open_setup
@@ -176,6 +177,6 @@ def test_controllers_of_ones_own_are_checked() -> None:
             return np.full(state.batch, 10_000)
 
     with pytest.raises(ValueError, match=r"expected .* row in"):
-        mecpilot.compare({"wrong": Wrong()}, "garments", against=[], scenario=SCENARIO)
+        mecpilot.compare("garments", [], {"wrong": Wrong()}, scenario=SCENARIO)
     with pytest.raises(UsageError, match="unknown controller 'magic'"):
-        mecpilot.compare({}, "garments", against=["magic"], scenario=SCENARIO)
+        mecpilot.compare("garments", ["magic"], scenario=SCENARIO)

@@ -20,6 +20,8 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 PATH = re.compile(r"(?:controller|runtime|envs|agents|tests|benchmarks|examples|docs)/[\w/.-]+\.\w+")
 #: The change log tells of what was: commands and files of older versions.
+#: Files that docs/extending.md lets the reader write.
+TO_BE_WRITTEN = {"runtime/shortcuts/input_filter.py"}
 LIVING = [page for page in PAGES if page.name != "CHANGELOG.md"]
 
 
@@ -130,7 +132,7 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", LIVING, ids=name_of)
 def test_every_file_of_the_project_that_is_named_exists(page: Path) -> None:
     for piece in INLINE.findall(text_of(page)):
-        if PATH.fullmatch(piece):
+        if PATH.fullmatch(piece) and piece not in TO_BE_WRITTEN:
             assert (ROOT / piece).exists(), f"{page.name}: {piece}"
 
 

@@ -1,0 +1,89 @@
+"""Controllers of the user's own in a comparison: Python objects, and saved agents of stable-baselines3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agents.compare.evaluation import Entrants, compare_in_twin, entrants_of
+from agents.compare.report import as_json
+from agents.compare.setup import BUILTIN_TEST, Setup, open_setup, traces_of
+from controller.controllers.base import Controller
+from controller.costs import CostTable
+from controller.errors import UsageError
+from controller.scenario import ScenarioRange
+from runtime.bundles.bundle import Bundle, open_bundle
+from runtime.device.deciding import Decides, OwnController
+from runtime.files.provenance import GIVEN, used
+from runtime.files.scenario_file import range_from
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+
+def with_agents(entrants: Entrants, paths: Sequence[Path], algorithm: str | None) -> Entrants:
+    """Add saved agents of stable-baselines3, each as a controller ``sb3-<file>``. The files must be trusted."""
+    from agents.compare.sb3 import load_agent
+
+    own, notes = dict(entrants.own), list(entrants.own_notes)
+    for path in paths:
+        name = f"sb3-{path.stem}"
+        if name in own:
+            raise UsageError(f"got two agents called {name}; rename one of the files")
+        agent = load_agent(path, algorithm)
+        own[name] = partial(_sb3_controller, name, agent)
+        file = used(path, GIVEN)
+        notes.append(f"{name}: {type(agent).__name__} from {file.text}; unknown which traces it was trained on")
+    return replace(entrants, own=own, own_notes=tuple(notes))
+
+
+def _sb3_controller(name: str, agent: BaseAlgorithm, setup: Setup) -> Controller:
+    from agents.compare.sb3 import Sb3Controller
+
+    return Sb3Controller(agent, setup.costs, setup.range.utility, name)
+
+
+def check_own(entrants: Entrants, setup: Setup) -> None:
+    """Make the user's controllers once, so that a misfit is reported before anything is played."""
+    for make in entrants.own.values():
+        make(setup)
+
+
+def _own_controller(name: str, decider: Decides | Callable[[CostTable], Decides], setup: Setup) -> Controller:
+    return OwnController(name, decider, setup.costs)
+
+
+def compare(
+    bundle: str | Path | Bundle = "campus",
+    controllers: Sequence[str] = ("ppo", "greedy"),
+    own: Mapping[str, Decides | Callable[[CostTable], Decides]] | None = None,
+    *,
+    traces: Sequence[str | Path] = (),
+    scenario: ScenarioRange | Mapping[str, Any] | None = None,
+    seeds: int = 1,
+    profile: str | Path | None = None,
+) -> dict[str, Any]:
+    """Play mecpilot's controllers, and controllers of your own, on the same episodes in the twin.
+
+    controllers  mecpilot's controllers by name
+    own          for each controller of yours a name, and an object with ``decide(state)`` or what makes one from the
+                 cost table: ``{"mine": MyController}``
+    traces       files and folders of uplink traces; default: the built-in test traces
+    scenario     a ScenarioRange, or a mapping of the fields in which it differs from the workload's default range
+    seeds        scenarios per trace
+
+    Returns the report that ``mecpilot evaluate --json`` writes: ``report["controllers"]["mine"]["utility"]["mean"]``.
+    UsageError for an unknown name, field or file; ValueError if a controller of yours returns a row that does not
+    exist.
+    """
+    opened = open_bundle(bundle)
+    range_ = range_from(scenario, "scenario", opened.default_range) if isinstance(scenario, Mapping) else scenario
+    bank = traces_of([Path(trace) for trace in traces], "test")
+    setup = open_setup(opened, bank, "test", range_, None if profile is None else Path(profile))
+    entrants = entrants_of(opened.workload, ",".join(controllers)) if controllers else Entrants(())
+    makers = {name: partial(_own_controller, name, decider) for name, decider in (own or {}).items()}
+    sources = [str(trace) for trace in traces] or [BUILTIN_TEST]
+    return as_json(compare_in_twin(setup, replace(entrants, own=makers), sources, seeds))
