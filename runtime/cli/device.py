@@ -112,8 +112,8 @@ def _get_ready(plan: _Plan, stack: ExitStack, log: Log) -> _Ready:
         import runtime.device.daemon  # noqa: F401 - an import under our handlers would delay a stop
         from runtime.device.local_compute import LocalCompute
 
+        compute = LocalCompute(plan.bundle, plan.work, source=source)  # imports the engines
         stop = stack.enter_context(stop_on_signal())  # until here a signal simply ends the process
-        compute = LocalCompute(plan.bundle, plan.work, source=source)
         settle()
         decisions = plan.costs.space.decisions
         compute.warm_up([decisions[row] for row in rows_in_use(plan.costs, plan.pilot)], stop.asked)
