@@ -20,7 +20,7 @@ from agents.compare.rollout import spread_scenarios
 from agents.compare.sb3 import Sb3Controller, load_agent
 from agents.compare.setup import open_setup
 from controller.errors import UsageError
-from controller.features.formula import Features
+from controller.features.fast import Features
 from controller.predict.uplink import Trace, TraceBank
 from controller.scenario import ScenarioRange
 from envs.wrappers import FactoredActions

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
-from runtime.observe.outcome_log import outcome_line
 from support.simulated import RTT_S, SimClock, SimCompute, Simulation
 from support.stream import stream_costs, stream_recorded
 
@@ -24,6 +23,7 @@ from controller.utility import Utility
 from envs.twin.record import StepRecord
 from envs.twin.tables import TwinCalibration
 from envs.twin.twin import Twin
+from runtime.observe.record_log import OUTCOMES, line_of
 from runtime.observe.summary import RunSummary
 from runtime.shortcuts.base import Context, Shortcut
 from runtime.shortcuts.chain import Chain
@@ -133,7 +133,7 @@ class TestOnTheDevice:
         with console.capture() as shown:
             console.print(summary.table("toy"))
         assert "66.7 % in time, 33.3 % filtered, 0.0 % skipped, 0.0 % late" in shown.get()
-        line = json.loads(outcome_line(outcomes[2]))
+        line = json.loads(line_of(outcomes[2], OUTCOMES))
         assert (line["status"], line["reused_frame"], line["decision"]) == ("filtered", 1, None)
 
     def test_it_hears_of_every_answer_and_is_asked_only_about_frames_that_would_be_decided(self) -> None:

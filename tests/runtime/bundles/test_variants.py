@@ -22,9 +22,9 @@ from runtime.bundles.manifest import MANIFEST_FILE, decode_manifest, encode_mani
 from runtime.bundles.weights import save_weights
 from runtime.inference.segments import Segments
 from runtime.testbed.processes import running_mec
-from runtime.workloads.base import get_workload
 from runtime.workloads.datasets import FashionMnist
 from runtime.workloads.garments.workload import Garments
+from runtime.workloads.registry import get_workload
 
 FRAMES = 20
 

@@ -22,7 +22,7 @@ from runtime.bundles.manifest import MANIFEST_FILE
 from runtime.codecs import IMAGE, TENSOR, Codec, check_codecs, check_size, decode, encode, get_codec, register_codec
 from runtime.inference.segments import Segments
 from runtime.mec.warm_up import WarmUp
-from runtime.workloads.base import get_workload
+from runtime.workloads.registry import get_workload
 
 
 def run_documented_example() -> None:
