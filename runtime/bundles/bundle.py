@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from runtime.models.stages import BranchyModel
 
 SHIPPED_DIR = shipped_dir("bundles")
-#: Whose bundle a program gets that names none.
+#: Whose bundle a program gets that names neither a bundle nor a workload.
 DEFAULT_NAME = "campus"
 
 
@@ -60,58 +59,59 @@ def open_bundle(workload_or_dir: str | Path | Bundle) -> Bundle:
     """
     if isinstance(workload_or_dir, Bundle):
         return workload_or_dir
-    name, directory = str(workload_or_dir), Path(workload_or_dir)
-    if name in shipped_bundles():
-        return Bundle(SHIPPED_DIR / name)
-    if os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK):
-        raise UsageError(f"bundle {directory}: Permission denied; expected a folder that can be read")
-    if os.path.isfile(directory / MANIFEST_FILE):
-        return Bundle(directory)
-    if _names_workload(name):
+    if opened := _shipped_or_in(workload_or_dir):
+        return opened
+    name = str(workload_or_dir)
+    if is_workload(name) or (":" in name and not os.path.exists(name)):
         return _bundle_of(get_workload(name), None)
     known = [*shipped_bundles(), f"a directory with {MANIFEST_FILE}", "a workload as package.module:Class"]
     raise unknown_name("bundle", name, known)
 
 
+def _shipped_or_in(name_or_dir: str | Path) -> Bundle | None:
+    """The shipped bundle of a name, or the bundle in a directory; None where neither is there."""
+    name, directory = str(name_or_dir), Path(name_or_dir)
+    if name in shipped_bundles():
+        return Bundle(SHIPPED_DIR / name)
+    if os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK):
+        raise UsageError(f"bundle {directory}: Permission denied; expected a folder that can be read")
+    return Bundle(directory) if os.path.isfile(directory / MANIFEST_FILE) else None
+
+
 def open_pair(
-    bundle: str | Path | Bundle | None = None, workload: str | Workload | None = None, data: Path | None = None
+    bundle: str | Path | Bundle | None, workload: str | Workload | None = None, data: Path | None = None
 ) -> tuple[Bundle, Workload]:
-    """A bundle and its workload, where one of the two is enough. UsageError when they do not belong together.
+    """A bundle (None: the workload's own) and a workload (None: the bundle's own), of which ``data`` is the directory.
 
-    bundle: name of a workload that ships with one, a directory, or an open bundle; default: the workload's, or campus.
-    workload: a name, ``package.module:Class``, or an object.
+    Either may be named: the workload also as ``package.module:Class``. UsageError when they do not fit each other.
     """
-    if workload is None and isinstance(bundle, str | None) and _names_workload(bundle or DEFAULT_NAME):
-        workload, bundle = bundle or DEFAULT_NAME, None
+    if workload is None and isinstance(bundle, str) and (":" in bundle or is_workload(bundle)):
+        workload = bundle
     if workload is None:
-        opened = open_bundle(bundle or DEFAULT_NAME)
-        return opened, opened.work if data is None else get_workload(opened.work.name, data)
+        opened = open_bundle(bundle or "")
+        return opened, opened.work if data is None else workload_named(opened.workload, data)
     work = get_workload(workload, data) if isinstance(workload, str) else workload
-    return _bundle_of(work, bundle), work
-
-
-def _names_workload(name: str) -> bool:
-    return is_workload(name) or (":" in name and not os.path.exists(name))
+    return _bundle_of(work, None if bundle == workload else bundle), work
 
 
 def open_served(workload: str, bundle: Path | None, data: Path | None) -> tuple[Bundle, Workload]:
-    """A workload (by name or ``package.module:Class``), and the given bundle of it, or its own one."""
-    work = get_workload(workload, data)
-    return _bundle_of(work, bundle), work
+    """``open_pair`` with the arguments in the order of the command line: --workload, --bundle, --data."""
+    return open_pair(bundle, workload, data)
 
 
 def _bundle_of(work: Workload, given: str | Path | Bundle | None) -> Bundle:
     """The bundle that is given or that the workload names; its models are built by the workload."""
-    found = given or work.bundle or (work.name if work.name in shipped_bundles() else None)
-    if found is None:
+    opened = open_bundle(given) if given else _shipped_or_in(work.bundle or SHIPPED_DIR / work.name)
+    if opened is None:
+        missing = f"no bundle is at {work.bundle} for" if work.bundle else "no bundle comes with"
         raise UsageError(
-            f"no bundle comes with the workload {work.name!r}; train one with `mecpilot models train`, "
+            f"{missing} the workload {work.name!r}; train one with `mecpilot models train`, "
             "then give its directory with --bundle or as the workload's `bundle`"
         )
-    opened = open_bundle(found) if str(found) != work.name else Bundle(SHIPPED_DIR / work.name)
     if not _fits(opened.workload, work):
-        raise UsageError(f"the bundle {found} is for workload {opened.workload!r}; expected {work.name!r}")
-    return opened.built_by(work)
+        raise UsageError(f"the bundle {opened.directory} is for workload {opened.workload!r}; expected {work.name!r}")
+    opened.serve(work)
+    return opened
 
 
 def _fits(name: str, work: Workload) -> bool:
@@ -124,28 +124,18 @@ def _fits(name: str, work: Workload) -> bool:
 class Bundle:
     """Owns the files of one directory and the inference copies of its models.
 
-    ``work`` is the workload that builds the models; without it, the one that is registered under the bundle's name.
+    The models are built by the workload that the bundle serves; without one, by that of the name it states.
     """
 
-    def __init__(self, directory: Path, work: Workload | None = None) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.manifest = _read_manifest(directory)
         self.digest = manifest_digest(self.manifest)
-        self._given = work
+        self._work: Workload | None = None
         self._index = ManifestIndex(self.manifest)
         self._models: dict[str, BranchyModel] = {}
         for file in self._files():
             _verify(directory, file)
-
-    def built_by(self, work: Workload) -> Bundle:
-        """The same bundle, whose files are not checked again, with models that this workload builds."""
-        if self._given is work:
-            return self
-        other = copy(self)
-        other._given, other._models = work, {}
-        for cached in ("work", "default_range"):
-            other.__dict__.pop(cached, None)
-        return other
 
     def _files(self) -> Iterator[FileInfo]:
         yield from (model.file for model in self.manifest.models)
@@ -161,17 +151,22 @@ class Bundle:
         """Name of the workload that the models were trained for."""
         return self.manifest.workload
 
-    @cached_property
+    @property
     def work(self) -> Workload:
         """The workload itself. UsageError, with the way to register one, when the bundle's is not known here."""
-        if self._given is not None:
-            return self._given
-        if not is_workload(self.workload):
-            raise UsageError(
-                f"the bundle {self.directory} is of workload {self.workload!r}, which is not registered here; name it "
-                "as package.module:Class, or install it as an entry point of group mecpilot.workloads"
-            )
-        return workload_named(self.workload)
+        if self._work is None:
+            if not is_workload(self.workload):
+                raise UsageError(
+                    f"the bundle {self.directory} is of workload {self.workload!r}, which is not registered here; name "
+                    "it as package.module:Class, or install it as an entry point of group mecpilot.workloads"
+                )
+            self._work = workload_named(self.workload)
+        return self._work
+
+    def serve(self, work: Workload) -> None:
+        """Let a workload build the models. The first one that the bundle serves stays."""
+        if self._work is None:
+            self._work = work
 
     @cached_property
     def default_range(self) -> ScenarioRange:

@@ -196,9 +196,9 @@ def workload_name(name: str) -> str:
     return get_workload(name).name if ":" in name else name
 
 
-def workload_named(name: str) -> Workload:
+def workload_named(name: str, data_dir: Path | None = None) -> Workload:
     """The workload of a name that a file states. References are refused."""
-    return _registry.named(name)
+    return _registry.named(name, data_dir)
 
 
 def workload_names() -> tuple[str, ...]:

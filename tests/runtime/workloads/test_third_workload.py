@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from support.once import once
-from support.shapes import Shapes
+from support.shapes import Shapes, Wardrobe
 
 import mecpilot
 import runtime.cli.profile
 from controller.errors import UsageError
-from runtime.bundles.bundle import open_bundle, open_served
+from runtime.bundles.bundle import open_bundle, open_pair, open_served
 from runtime.testbed.processes import running_mec
 from runtime.workloads.registry import get_workload, register_workload
 
@@ -81,6 +81,18 @@ def test_without_a_bundle_one_line_says_where_it_comes_from(monkeypatch: pytest.
         open_served(SHAPES, None, None)
 
 
+def test_a_bundle_and_a_workload_may_each_be_an_object_or_left_out() -> None:
+    opened, work = open_pair("garments")
+    assert (opened.workload, work.name) == ("garments", "garments")
+    assert opened.work is work
+    wardrobe = Wardrobe()
+    again, same = open_pair(open_bundle("garments"), wardrobe)
+    assert again.work is same is wardrobe
+    assert open_pair(None, "campus")[0].workload == open_pair("campus", "campus")[0].workload == "campus"
+    with pytest.raises(UsageError, match="unknown bundle ''"):
+        open_pair(None)
+
+
 def test_the_workload_of_the_documentation_is_short_and_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,5 +115,5 @@ def test_frames_of_ones_own_need_no_training_code_for_a_shipped_bundle() -> None
     assert (opened.workload, work.name) == ("garments", "wardrobe")
     model = opened.model("mobilenet")
     assert work.answers(model.whole(work.to_input(work.sample(3)[0][None]), 0).numpy(), 28)[0] in range(10)
-    with pytest.raises(UsageError, match="bundle campus is for workload 'campus'; expected 'wardrobe'"):
+    with pytest.raises(UsageError, match="campus is for workload 'campus'; expected 'wardrobe'"):
         open_served("support.shapes:Wardrobe", Path("campus"), None)
