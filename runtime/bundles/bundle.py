@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from runtime.models.stages import BranchyModel
 
 SHIPPED_DIR = shipped_dir("bundles")
-#: Whose bundle a program gets that names none.
+#: Whose bundle a program gets that names neither a bundle nor a workload.
 DEFAULT_NAME = "campus"
 
 
@@ -81,7 +80,7 @@ def open_pair(
         workload, bundle = bundle or DEFAULT_NAME, None
     if workload is None:
         opened = open_bundle(bundle or DEFAULT_NAME)
-        return opened, opened.work if data is None else get_workload(opened.work.name, data)
+        return opened, opened.work if data is None else workload_named(opened.workload, data)
     work = get_workload(workload, data) if isinstance(workload, str) else workload
     return _bundle_of(work, bundle), work
 

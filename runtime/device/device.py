@@ -19,7 +19,7 @@ from controller.predict.uplink import TraceBank
 from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
-from runtime.bundles.bundle import Bundle, open_pair
+from runtime.bundles.bundle import DEFAULT_NAME, Bundle, open_pair
 from runtime.config.tree import DEFAULT_FRAMES, DEFAULTS, LimitsSection, PrivacySection
 from runtime.device.deadline import deadline_warning
 from runtime.device.deciding import Choice, ControllerLike, choose, provenance_of
@@ -93,7 +93,7 @@ class Device:
         choice = Choice(controller, _path(policy), _path(tuning), decision, seed, privacy)
         self.controller_name = choice.name
         parse_endpoint(mec)
-        self.bundle, self.workload = open_pair(bundle, workload, _path(data))
+        self.bundle, self.workload = open_pair(bundle or (None if workload else DEFAULT_NAME), workload, _path(data))
         utility = utility or Utility()
         chosen = choose(choice, load_costs(self.bundle, _path(profile)), self.bundle, utility)
         scenario = Scenario(

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from controller.errors import FailureError
-from runtime.bundles.bundle import Bundle, open_pair
+from runtime.bundles.bundle import DEFAULT_NAME, Bundle, open_pair
 from runtime.config.tree import DEFAULTS
 from runtime.link.endpoint import parse_bind
 from runtime.link.transport import Router
@@ -67,7 +67,7 @@ class MecServer:
         log: takes one line of text for each event.
         """
         parse_bind(bind)
-        self.bundle, self.workload = open_pair(bundle, workload)
+        self.bundle, self.workload = open_pair(bundle or (None if workload else DEFAULT_NAME), workload)
         self._costs = load_costs(self.bundle, None if profile is None else Path(profile))
         self._slowdown, self._queue_limit, self._log = slowdown, queue_limit, log
         self._sinks = list(sinks)
