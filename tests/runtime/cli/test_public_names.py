@@ -97,7 +97,7 @@ def test_a_controller_is_made_by_name() -> None:
     ("name", "options", "expected"),
     [
         ("magic", {}, "unknown controller 'magic'"),
-        ("greedy", {"tuning": {"hope": 1}}, "greedy has no tunable 'hope'"),
+        ("greedy", {"tuning": {"hope": 1}}, "tuning of greedy: got unknown key 'hope'"),
         ("greedy", {"policy": "x"}, "got a policy for controller 'greedy'"),
         ("ppo", {"bundle": "garments", "policy": ROOT / "runtime/shipped/policies/campus.safetensors"}, "trained for"),
         ("ppo", {"bundle": "shoes"}, "unknown bundle 'shoes'"),

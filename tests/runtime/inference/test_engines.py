@@ -21,7 +21,9 @@ from runtime.inference.engines.torch_engine import TorchEngine, TorchModel
 from runtime.inference.segments import Segments
 from runtime.models.layers import Layer
 from runtime.profiling.layer_parts import part_keys, parts_of
-from runtime.workloads.base import Image, Workload, get_workload
+from runtime.workloads.base import Workload
+from runtime.workloads.registry import get_workload
+from runtime.workloads.types import Image
 
 
 @dataclass(frozen=True)
