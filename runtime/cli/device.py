@@ -19,7 +19,7 @@ from controller.streaming import Stream
 from runtime.cli.console import log_as, print_summary, progress
 from runtime.cli.device_checks import check_paths
 from runtime.cli.shared_options import WORKLOAD_NOTE
-from runtime.cli.signals import Stop, keep_through_hang_up, stop_on_signal
+from runtime.cli.signals import Stop, kept_through_hang_up, stop_on_signal
 from runtime.cli.startup import no_collecting, settle
 from runtime.config.flags import takes
 from runtime.config.tree import DEVICE_SECTIONS, Config
@@ -42,9 +42,7 @@ def device(config: Config) -> int:
     --outcomes, with it SIGHUP reopens that file."""
     log = log_as("device")
     plan = _plan(config, log)
-    if config.outputs.outcomes:
-        keep_through_hang_up()
-    with ExitStack() as stack:
+    with kept_through_hang_up(bool(config.outputs.outcomes)), ExitStack() as stack:
         run, stop = _get_ready(plan, stack)
         if stop.asked():
             log("stopped before the first frame")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from runtime.cli.child import follow_parent, say_ready, withdraw_ready
 from runtime.cli.console import log_as
 from runtime.cli.shared_options import WORKLOAD_NOTE
-from runtime.cli.signals import Stop, keep_through_hang_up, stop_on_signal
+from runtime.cli.signals import Stop, kept_through_hang_up, stop_on_signal
 from runtime.cli.startup import no_collecting
 from runtime.config.flags import takes
 from runtime.config.tree import MEC_SECTIONS, Config
@@ -29,9 +29,7 @@ def mec(config: Config) -> int:
     """Serve tail segments until SIGTERM or Ctrl-C. SIGHUP ends it too, but with --requests reopens that file."""
     log, settings = log_as("mec"), config.mec
     check_writable(settings.requests, "--requests")
-    if settings.requests:
-        keep_through_hang_up()
-    with stop_on_signal() as stop, ExitStack() as stack:
+    with kept_through_hang_up(bool(settings.requests)), stop_on_signal() as stop, ExitStack() as stack:
         stop.then(_leave_at_once)
         if settings.end_with_stdin:
             follow_parent()

@@ -106,10 +106,18 @@ def next_signal_ends() -> None:
             signal.signal(number, end)
 
 
-def keep_through_hang_up() -> None:
-    """Until the log is open SIGHUP asks for nothing: it will be opened anew. A terminal that closes still ends us."""
-    if not _is_terminal():
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@contextmanager
+def kept_through_hang_up(has_log: bool) -> Iterator[None]:
+    """For the time of a block a command with a log ignores SIGHUP, until the log is open and can be reopened. A terminal
+    that closes still ends the command."""
+    if not has_log or _is_terminal():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 class Stop:
