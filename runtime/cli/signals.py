@@ -108,8 +108,8 @@ def next_signal_ends() -> None:
 
 @contextmanager
 def kept_through_hang_up(has_log: bool) -> Iterator[None]:
-    """For the time of a block a command with a log ignores SIGHUP, until the log is open and can be reopened. A terminal
-    that closes still ends the command."""
+    """For the time of a block a command with a log ignores SIGHUP, until the log is open and can be reopened. When a
+    terminal closes, the command still ends."""
     if not has_log or _is_terminal():
         yield
         return
