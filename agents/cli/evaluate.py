@@ -15,9 +15,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from agents.cli.options import Conditions, Frames, takes
 from controller.errors import UsageError, unknown_name
-from runtime.cli.shared_options import JsonOut
+from runtime.cli.shared_options import JsonOut, Wide
 from runtime.config.privacy import check_controller, may_run
 from runtime.files.atomic import check_writable, write_whole
+from runtime.observe.tables import table_console
 
 if TYPE_CHECKING:
     from agents.compare.evaluation import Entrants, LiveEpisodes
@@ -60,9 +61,7 @@ class EvaluateOptions(Conditions):
     )
     json: JsonOut = None
     out: Annotated[Path | None, typer.Option(help="Folder for the report and the plots.")] = None
-    wide: Annotated[bool, typer.Option("--wide", help="Tables of 160 columns, with intervals and all controllers.")] = (
-        False
-    )
+    wide: Wide = False
 
     def entrants(self, bundle: Bundle) -> Entrants:
         """The controllers that take part."""
@@ -139,7 +138,7 @@ def _write_json(report: dict[str, Any], json: str | None, out: Path | None) -> N
 
 def _show(comparison: Comparison, report: dict[str, Any], wide: bool) -> None:
     from agents.compare.report import verdict
-    from agents.compare.tables import table_console, tables
+    from agents.compare.tables import tables
 
     console = table_console(wide)
     for table in tables(comparison, report, wide):
@@ -214,7 +213,6 @@ def tune(options: TuneOptions) -> int:
     """Tune the classical controllers on training traces in the twin."""
     from agents.compare.evaluation import Entrants, provenance_of
     from agents.compare.setup import BUILTIN_TRAIN, open_setup, traces_of
-    from agents.compare.tables import table_console
     from agents.compare.tuning import EPISODES, tries, tune_controllers, tuning_table
     from runtime.files.tuning_file import save_tunings
 
