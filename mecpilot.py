@@ -135,7 +135,7 @@ def _shadowed() -> str:
     for package in _PACKAGES:
         spec = find_spec(package)
         found = list(spec.submodule_search_locations or [str(spec.origin)]) if spec else []
-        if os.path.join(here, package) not in [os.path.realpath(place) for place in found]:
+        if os.path.join(here, package) not in [os.path.realpath(folder) for folder in found]:
             where = found[0] if found else "nothing"
             return (
                 f"mecpilot needs its own package {package!r} in {here}, but Python finds {where}; "

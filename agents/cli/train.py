@@ -158,10 +158,10 @@ def _resumed(folder: RunFolder, options: TrainOptions) -> TrainingConfig:
 
     config, reached = folder.config(), folder.reached()
     workload = options.workload and workload_name(options.workload)
-    for name, got, held in (("workload", workload, config.workload), ("seed", options.seed, config.seed)):
-        if got is not None and got != held:
+    for name, got, stored in (("workload", workload, config.workload), ("seed", options.seed, config.seed)):
+        if got is not None and got != stored:
             raise UsageError(
-                f"--{name} {got}: {folder.root} holds a run with {name} {held}; drop --{name} to resume it"
+                f"--{name} {got}: {folder.root} holds a run with {name} {stored}; drop --{name} to resume it"
             )
     steps = options.steps
     if steps is None and reached.finished:

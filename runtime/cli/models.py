@@ -65,7 +65,7 @@ def show(
     draw: Annotated[
         int | None, typer.Option(min=0, help="Draw what every exit answers for this test image or video frame.")
     ] = None,
-    resolution_px: Annotated[int | None, typer.Option(help="To draw at; default: the largest.")] = None,
+    resolution_px: Annotated[int | None, typer.Option(help="Resolution to draw at (default: the largest).")] = None,
     out: Annotated[Path, typer.Option(help="Picture to draw, a .png.")] = Path("exits.png"),
     wide: Wide = False,
 ) -> None:
@@ -183,14 +183,18 @@ def _is_last(model: ModelInfo, exit_branch: int) -> bool:
 @app.command()
 def train(
     workload: WorkloadName = DEFAULT_WORKLOAD,
-    out: Annotated[Path | None, typer.Option(help="Directory of the new bundle; runs/models-WORKLOAD.")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same weights on the same kind of machine.")] = 0,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of each family's own number.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the new bundle (default: runs/models-WORKLOAD).")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Random seed; the same seed gives the same weights on the same kind of machine.")
+    ] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs; overrides each family's default.")] = None,
     family: Annotated[list[str] | None, typer.Option(help="Train only this family; may be repeated.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Families trained at the same time.")] = 2,
     data: DataDir = None,
     max_samples: Annotated[
-        int | None, typer.Option(min=2, help="Measure on so many samples per split only (a quick look).")
+        int | None, typer.Option(min=2, help="Samples per split to measure on (default: all); few give a quick look.")
     ] = None,
     json: JsonOut = None,
 ) -> None:

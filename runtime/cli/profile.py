@@ -1,4 +1,4 @@
-"""`mecpilot profile`: measure this machine, print how well each way of predicting does, write the profile."""
+"""``mecpilot profile``: measure this machine, print the error of each way to predict, write the profile."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def profile(
     workload: WorkloadName = DEFAULT_WORKLOAD,
     bundle: BundleDir = None,
     data: DataDir = None,
-    side: Annotated[str | None, typer.Option(help="Measure only: device or mec. Both by default.")] = None,
+    side: Annotated[str | None, typer.Option(help="Side to measure: device or mec (default: both).")] = None,
     merge_file: Annotated[
         Path | None, typer.Option("--merge", help="Take the other side from this profile, of another machine.")
     ] = None,
