@@ -183,12 +183,8 @@ def _is_last(model: ModelInfo, exit_branch: int) -> bool:
 @app.command()
 def train(
     workload: WorkloadName = DEFAULT_WORKLOAD,
-    out: Annotated[
-        Path | None, typer.Option(help="Directory of the new bundle (default: runs/models-WORKLOAD).")
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(help="Random seed; the same seed gives the same weights on the same kind of machine.")
-    ] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the new bundle (default: runs/models-WORKLOAD).")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed: the same one gives the same weights on a like machine.")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs; overrides each family's default.")] = None,
     family: Annotated[list[str] | None, typer.Option(help="Train only this family; may be repeated.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Families trained at the same time.")] = 2,
