@@ -18,7 +18,7 @@ from controller.errors import UsageError, unknown_name
 from controller.records import Decision
 from controller.utility import Utility
 from runtime.bundles.bundle import Bundle
-from runtime.config.privacy import allowed, check_controller
+from runtime.config.privacy import allowed, check_controller, privacy_notes
 from runtime.config.tree import DEFAULTS, PrivacySection
 from runtime.device.controllers import ControllerLike, OwnController, name_of, policy_of
 from runtime.files.policy_file import shipped_policy, used_policy
@@ -121,6 +121,7 @@ def provenance_of(bundle: Bundle, choice: Choice, profile: Path | None) -> Prove
         used_profile(bundle, profile),
         (used_policy(policy),) if is_ppo and policy else (),
         used_tuning(workload, choice.tuning) if choice.is_named and not is_ppo else None,
+        privacy_notes(choice.privacy),
     )
 
 
