@@ -20,7 +20,6 @@ from typing import Any
 import msgspec
 
 from agents.compare.plots import draw_timeline
-from agents.compare.tables import table_console
 from agents.compare.timelines import of_outcomes
 from agents.demo_report import captions, demo_table, draw_moments
 from controller.errors import FailureError, MecpilotError
@@ -28,6 +27,7 @@ from controller.predict.uplink import Trace
 from controller.records import Outcome
 from controller.scenario import Scenario
 from runtime.bundles.bundle import open_bundle
+from runtime.observe.tables import table_console
 from runtime.profiling.profile import shipped_slowdown
 from runtime.testbed.markov_traces import builtin_traces
 from runtime.testbed.processes import running_mec, running_neighbours

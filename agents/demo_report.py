@@ -42,7 +42,7 @@ def demo_table(figures: Figures, scenario: Scenario) -> Table:
     table = Table(
         title=f"{scenario.frames} frames at {fps:g} per second, each to be answered within {deadline_ms:.0f} ms",
         caption=(
-            "answered in time: computed for this frame, before its deadline. skipped: not\n"
+            "answered in time: computed for this frame, before its deadline. reused: not\n"
             "computed, the last answer stands. answers right: agreement of the answers in\n"
             "time with the reference. on screen: the same for what a viewer sees at each\n"
             "capture, old answers included. This is one short run on one uplink; the\n"
@@ -58,7 +58,7 @@ def demo_table(figures: Figures, scenario: Scenario) -> Table:
     table.add_column("controller")
     for heading in (
         "answered\nin time",
-        "skipped",
+        "reused",
         "late or\ndropped",
         "answers\nright",
         "on\nscreen",
@@ -88,7 +88,7 @@ def _on_screen(found: Mapping[str, Any]) -> float:
 def captions(figures: Figures) -> dict[str, str]:
     """How each controller did, for the picture."""
     return {
-        name: f"{percent(found['in_time_frac'])} answered in time, {percent(found['reused_frac'])} skipped, "
+        name: f"{percent(found['in_time_frac'])} answered in time, {percent(found['reused_frac'])} reused, "
         f"{percent(found['late_frac'] + found['dropped_frac'])} late or dropped"
         for name, found in figures.items()
     }

@@ -31,7 +31,7 @@ from agents.compare.plots import draw_comparison
 from agents.compare.report import Comparison, as_json, verdict
 from agents.compare.rollout import paired_scenarios
 from agents.compare.setup import BUILTIN_TEST, BUILTIN_TRAIN, Setup, family, open_setup, traces_of
-from agents.compare.tables import margin_table, table_console, tables
+from agents.compare.tables import margin_table, tables
 from agents.compare.tuning import TUNABLE, tune_controllers
 from agents.runs.run_folder import RunFolder, TrainingConfig
 from agents.training.training import Options, train
@@ -41,6 +41,7 @@ from controller.predict.uplink import Trace, TraceBank
 from runtime.files.policy_file import load_policy
 from runtime.files.traces import load_traces
 from runtime.files.tuning_file import TuningFile, save_tunings
+from runtime.observe.tables import table_console
 
 #: Families of the shared collection that are only evaluated on: a moving 5G link, a 3G network, a satellite.
 HELD_OUT_FAMILIES = ("vz_mmwave_up", "norway3g", "starlink_up")

@@ -21,6 +21,7 @@ from controller.predict.uplink import TraceBank
 from controller.records import Decision, SystemState
 from controller.scenario import Scenario, ScenarioRange
 from envs.backend import Backend, TwinBackend
+from envs.twin.tables import TableShortcut
 from envs.twin.twin import Reward, Twin
 
 if TYPE_CHECKING:
@@ -158,6 +159,8 @@ def make_env(
     split: Literal["validation", "test"] = "validation",
     seed: int | None = None,
     profile: str | Path | None = None,
+    no_raw_upload: bool = False,
+    shortcuts: Sequence[TableShortcut] = (),
 ) -> MecpilotEnv:
     """One device as a Gymnasium environment: ``make_env("campus", scenario={"fps": 10})``.
 
@@ -169,14 +172,18 @@ def make_env(
     reward    "replayed" pays the recorded score of the sample, "expected" the mean accuracy of the decision
     split     the samples that are played: "validation" or "test"
     profile   a file that ``mecpilot profile`` wrote, or "shipped"; default: this machine's, else the shipped one
+    no_raw_upload  no candidate decision sends an image
+    shortcuts  of the twin: what may answer a frame before it is decided, see docs/extending.md
 
-    UsageError for an unknown name, field or file.
+    UsageError for an unknown name, field or file, and for shortcuts with ``live``.
     """
     from runtime.bundles.bundle import open_bundle
-    from runtime.profiling.profile import candidates, load_costs
+    from runtime.device.controllers import open_costs
 
+    if live and shortcuts:
+        raise UsageError("got shortcuts with live=True; expected shortcuts of the twin, or live=True")
     opened, where = open_bundle(bundle), None if profile is None else Path(profile)
-    costs = candidates(load_costs(opened, where), opened.default_range)
+    costs = open_costs(opened, where, no_raw_upload=no_raw_upload)
     range, bank, recorded = _range(scenario, opened.default_range), _bank(traces), opened.recorded(split)
     backend: Backend
     if live:
@@ -184,7 +191,7 @@ def make_env(
 
         backend = LiveBackend(opened, costs, bank, range, split, where)
     else:
-        backend = TwinBackend(Twin(costs, bank, recorded, range, reward=reward))
+        backend = TwinBackend(Twin(costs, bank, recorded, range, reward=reward, shortcuts=shortcuts))
     return MecpilotEnv(backend, bank, recorded.score.shape[1], range, seed)
 
 

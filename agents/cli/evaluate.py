@@ -15,8 +15,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from agents.cli.options import Conditions, Frames, takes
 from controller.errors import UsageError, unknown_name
-from runtime.cli.shared_options import JsonOut
+from runtime.cli.shared_options import JsonOut, Wide
+from runtime.config.privacy import check_controller, may_run
 from runtime.files.atomic import check_writable, write_whole
+from runtime.observe.tables import table_console
 
 if TYPE_CHECKING:
     from agents.compare.evaluation import Entrants, LiveEpisodes
@@ -59,9 +61,7 @@ class EvaluateOptions(Conditions):
     )
     json: JsonOut = None
     out: Annotated[Path | None, typer.Option(help="Folder for the report and the plots.")] = None
-    wide: Annotated[bool, typer.Option("--wide", help="Tables of 160 columns, with intervals and all controllers.")] = (
-        False
-    )
+    wide: Wide = False
 
     def entrants(self, bundle: Bundle) -> Entrants:
         """The controllers that take part."""
@@ -70,7 +70,8 @@ class EvaluateOptions(Conditions):
 
         if self.algorithm and not self.sb3:
             raise UsageError("got --algorithm without --sb3; expected both, or neither")
-        named = entrants_of(bundle.workload, self.controllers, self.policy or (), self.tuning, live=self.live)
+        files = (self.policy or (), self.tuning)
+        named = entrants_of(bundle.workload, self.controllers, *files, live=self.live, privacy=self.privacy)
         return with_agents(named, self.sb3, self.algorithm) if self.sb3 else named
 
 
@@ -87,7 +88,8 @@ def evaluate(options: EvaluateOptions) -> int:
     check_writable(None if out is None else out / "evaluation.json", "--out", make_folder=True)
     bundle = options.open()
     entrants, bank = options.entrants(bundle), traces_of(options.traces or [], "test")
-    setup = open_setup(bundle, bank, "test", options.range_of(bundle, options.frames), options.profile)
+    range_ = options.range_of(bundle, options.frames)
+    setup = open_setup(bundle, bank, "test", range_, options.profile, options.privacy)
     check_own(entrants, setup)
     sources = [str(path) for path in options.traces or ()] or [BUILTIN_TEST]
     with nullcontext() if out is None else locked(out, "evaluating"):
@@ -136,7 +138,7 @@ def _write_json(report: dict[str, Any], json: str | None, out: Path | None) -> N
 
 def _show(comparison: Comparison, report: dict[str, Any], wide: bool) -> None:
     from agents.compare.report import verdict
-    from agents.compare.tables import table_console, tables
+    from agents.compare.tables import tables
 
     console = table_console(wide)
     for table in tables(comparison, report, wide):
@@ -197,11 +199,12 @@ class TuneOptions(Conditions):
         from agents.compare.tuning import TUNABLE
 
         if self.controllers is None:
-            return TUNABLE
+            return tuple(name for name in TUNABLE if may_run(name, self.privacy))
         names = tuple(dict.fromkeys(name.strip() for name in self.controllers.split(",")))
         for name in names:
             if name not in TUNABLE:
                 raise unknown_name("controller with tunables", name, TUNABLE)
+            check_controller(name, self.privacy)
         return names
 
 
@@ -210,7 +213,6 @@ def tune(options: TuneOptions) -> int:
     """Tune the classical controllers on training traces in the twin."""
     from agents.compare.evaluation import Entrants, provenance_of
     from agents.compare.setup import BUILTIN_TRAIN, open_setup, traces_of
-    from agents.compare.tables import table_console
     from agents.compare.tuning import EPISODES, tries, tune_controllers, tuning_table
     from runtime.files.tuning_file import save_tunings
 
@@ -218,7 +220,8 @@ def tune(options: TuneOptions) -> int:
     check_writable(options.json, "--json", make_folder=True)
     check_writable(out, "--out", make_folder=True)
     bundle, bank = options.open(), traces_of(options.traces or [], "train")
-    setup = open_setup(bundle, bank, "validation", options.range_of(bundle, options.frames), options.profile)
+    range_ = options.range_of(bundle, options.frames)
+    setup = open_setup(bundle, bank, "validation", range_, options.profile, options.privacy)
     sources = [str(path) for path in options.traces or ()] or [BUILTIN_TRAIN]
     with _bar() as bar:
         task = bar.add_task("tuning", total=tries(setup, names))

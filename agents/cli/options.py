@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, get_type_hints
 
 import typer
 
-from runtime.cli.shared_options import BundleDir, ProfileFile
+from runtime.cli.shared_options import BundleDir, NoRawUpload, ProfileFile
+from runtime.config.tree import PrivacySection
 from runtime.files.trace_formats import TRACE_HELP
 from runtime.workloads.registry import WORKLOADS
 
@@ -61,6 +62,12 @@ class Conditions:
     ] = None
     scenario: Annotated[Path | None, typer.Option(help="JSON file that overrides fields of the scenario range.")] = None
     profile: ProfileFile = None
+    no_raw_upload: NoRawUpload = False
+
+    @property
+    def privacy(self) -> PrivacySection:
+        """What the candidate decisions must respect."""
+        return PrivacySection(no_raw_upload=self.no_raw_upload)
 
     def open(self) -> Bundle:
         """The bundle that is named; UsageError if it is not of the named workload."""

@@ -27,6 +27,8 @@ from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.streaming import Score
 from envs.backend import Backend
+from runtime.config.privacy import check_controller, may_run, privacy_notes
+from runtime.config.tree import DEFAULTS, PrivacySection
 from runtime.files.policy_file import load_policy, shipped_policy, used_policy
 from runtime.files.provenance import Provenance, Used, comparability
 from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
@@ -79,15 +81,18 @@ class Entrants:
         return [make_controller(name, setup.costs, utility, tuning, seed, policy, batch) for policy in policies]
 
 
-def chosen_names(controllers: str | None, has_policy: bool, live: bool) -> tuple[str, ...]:
+def chosen_names(
+    controllers: str | None, has_policy: bool, live: bool, privacy: PrivacySection = DEFAULTS.privacy
+) -> tuple[str, ...]:
     """The controllers of a comma-separated list; by default all that can run here."""
-    possible = [name for name in CONTROLLER_NAMES if not (live and name == BOUND)]
+    possible = [name for name in CONTROLLER_NAMES if not (live and name == BOUND) and may_run(name, privacy)]
     if controllers is None:
         return tuple(name for name in possible if has_policy or name != LEARNED)
     names = tuple(dict.fromkeys(name.strip() for name in controllers.split(",") if name.strip()))
     for name in names:
         if name not in CONTROLLER_NAMES:
             raise unknown_name("controller", name, CONTROLLER_NAMES)
+        check_controller(name, privacy)
         if name not in possible:
             raise UsageError(f"{name} knows the future and runs in the twin only; drop it or drop --live")
     if not names:
@@ -104,10 +109,11 @@ def entrants_of(
     tuning: Path | None = None,
     *,
     live: bool = False,
+    privacy: PrivacySection = DEFAULTS.privacy,
 ) -> Entrants:
     """Named controllers, tuned, and ppo from policy files; by default all that can run, with what ships."""
     files = policies or [path for path in [shipped_policy(workload)] if path]
-    names = chosen_names(controllers, bool(files), live)
+    names = chosen_names(controllers, bool(files), live, privacy)
     if policies and LEARNED not in names:
         raise UsageError("got --policy without ppo among --controllers; give both or neither")
     loaded = [(path, *load_policy(path, workload)) for path in files] if LEARNED in names else []
@@ -123,7 +129,7 @@ def entrants_of(
 def provenance_of(setup: Setup, entrants: Entrants) -> Provenance:
     """The files that a comparison used, and what limits its figures."""
     profile = used_profile(setup.bundle, setup.profile)
-    notes = list(comparability(profile))
+    notes = [*comparability(profile), *privacy_notes(setup.privacy)]
     for file, training in entrants.files:
         notes += seen_before(f"ppo, policy {file.text}", training_digests(training), setup.bank)
     notes += entrants.own_notes

@@ -15,8 +15,10 @@ from controller.controllers.base import Controller
 from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.scenario import ScenarioRange
+from envs.twin.tables import TableShortcut
 from runtime.bundles.bundle import Bundle, open_bundle
-from runtime.device.deciding import Decides, OwnController
+from runtime.config.tree import PrivacySection
+from runtime.device.controllers import Decides, OwnController
 from runtime.files.provenance import GIVEN, used
 from runtime.files.scenario_file import range_from
 
@@ -65,6 +67,8 @@ def compare(
     scenario: ScenarioRange | Mapping[str, Any] | None = None,
     seeds: int = 1,
     profile: str | Path | None = None,
+    no_raw_upload: bool = False,
+    shortcuts: Sequence[TableShortcut] = (),
 ) -> dict[str, Any]:
     """Play mecpilot's controllers, and controllers of your own, on the same episodes in the twin.
 
@@ -74,6 +78,8 @@ def compare(
     traces       files and folders of uplink traces; default: the built-in test traces
     scenario     a ScenarioRange, or a mapping of the fields in which it differs from the workload's default range
     seeds        scenarios per trace
+    no_raw_upload  no decision sends an image
+    shortcuts    what may answer a frame of the twin before it is decided, see docs/extending.md
 
     Returns the report that ``mecpilot evaluate --json`` writes: ``report["controllers"]["mine"]["utility"]["mean"]``.
     UsageError for an unknown name, field or file; ValueError if a controller of yours returns a row that does not
@@ -81,9 +87,11 @@ def compare(
     """
     opened = open_bundle(bundle)
     range_ = range_from(scenario, "scenario", opened.default_range) if isinstance(scenario, Mapping) else scenario
+    privacy = PrivacySection(no_raw_upload=no_raw_upload)
     bank = traces_of([Path(trace) for trace in traces], "test")
-    setup = open_setup(opened, bank, "test", range_, None if profile is None else Path(profile))
-    entrants = entrants_of(opened.workload, ",".join(controllers)) if controllers else Entrants(())
+    setup = open_setup(opened, bank, "test", range_, None if profile is None else Path(profile), privacy)
+    entrants = entrants_of(opened.workload, ",".join(controllers), privacy=privacy) if controllers else Entrants(())
     makers = {name: partial(_own_controller, name, decider) for name, decider in (own or {}).items()}
     sources = [str(trace) for trace in traces] or [BUILTIN_TEST]
+    setup = replace(setup, shortcuts=tuple(shortcuts))
     return as_json(compare_in_twin(setup, replace(entrants, own=makers), sources, seeds))

@@ -46,7 +46,7 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
 def _title(timeline: Timeline) -> str:
     figures = {name: None if np.isnan(value) else value for name, value in timeline.figures.items()}
     utility = "unknown" if figures["utility"] is None else f"{figures['utility']:.3f}"
-    shares = {"in time": "in_time_frac", "skipped": "reused_frac", "late": "late_frac", "dropped": "dropped_frac"}
+    shares = {"in time": "in_time_frac", "reused": "reused_frac", "late": "late_frac", "dropped": "dropped_frac"}
     ended = ", ".join(f"{percent(figures[key])} {name}" for name, key in shares.items())
     return f"{timeline.controller} over the uplink {timeline.trace}\nutility {utility} per frame; {ended}"
 
@@ -113,7 +113,7 @@ def _draw_endings(axis: Any, timeline: Timeline) -> None:
     lanes = {
         "in time": (_are(timeline, Status.OK), _IN_TIME),
         "in time, fallback": (_are(timeline, Status.FALLBACK), _FALLBACK),
-        "skipped": (np.isin(timeline.status, [STATUSES.index(s) for s in STATUSES if s.reused]), _SKIPPED),
+        "reused": (np.isin(timeline.status, [STATUSES.index(s) for s in STATUSES if s.reused]), _SKIPPED),
         "late": (late & timeline.answered, _LATE),
         "no answer": (late & ~timeline.answered, _LATE),
         "dropped": (_are(timeline, Status.DROPPED), _DROPPED),
@@ -141,7 +141,7 @@ def _legend(axis: Any, title: str) -> None:
 
 _SHARES = {
     "in time": ("in_time_frac", "tab:green"),
-    "skipped: not run, an earlier answer stands": ("reused_frac", "lightgray"),
+    "reused: not run, an earlier answer stands": ("reused_frac", "lightgray"),
     "late or never answered": ("late_frac", "tab:red"),
     "dropped: never started": ("dropped_frac", "black"),
 }

@@ -62,7 +62,8 @@ def _scenario(setup: Setup, seed: int, trace: int) -> Scenario:
 
 def make_twin(setup: Setup, batch: int, seed: int = 0, reward: Reward = "replayed", oracle: bool = False) -> Twin:
     """A twin of the setup."""
-    return Twin(setup.costs, setup.bank, setup.recorded, setup.range, batch, seed, reward=reward, oracle=oracle)
+    parts = (setup.costs, setup.bank, setup.recorded, setup.range)
+    return Twin(*parts, batch, seed, reward=reward, oracle=oracle, shortcuts=setup.shortcuts)
 
 
 def play(

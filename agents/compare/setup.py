@@ -14,8 +14,10 @@ from pathlib import Path
 from controller.costs import CostTable
 from controller.predict.uplink import Trace, TraceBank
 from controller.scenario import ScenarioRange
+from envs.twin.tables import TableShortcut
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.bundles.recorded import Recorded
+from runtime.config.tree import DEFAULTS, PrivacySection
 from runtime.files.scenario_file import read_range
 from runtime.files.traces import load_traces
 from runtime.profiling.profile import candidates, load_costs
@@ -37,6 +39,8 @@ class Setup:
     bank: TraceBank
     range: ScenarioRange
     profile: Path | None = None  # as the user named it; see ``runtime.profiling.profile.find_profile``
+    privacy: PrivacySection = DEFAULTS.privacy  # what the candidates respect
+    shortcuts: Sequence[TableShortcut] = ()  # what may answer a frame before it is decided
 
     @property
     def workload(self) -> str:
@@ -53,14 +57,16 @@ def open_setup(
     split: str,
     range_: ScenarioRange | None = None,
     profile: Path | None = None,
+    privacy: PrivacySection = DEFAULTS.privacy,
 ) -> Setup:
     """A setup of a shipped bundle's name, of a bundle's directory, or of an open bundle.
 
-    ``split`` chooses the recorded answers: "validation" for learning, "test" for evaluation.
+    ``split`` chooses the recorded answers: "validation" for learning, "test" for evaluation. ``privacy`` may forbid
+    decisions; UsageError when it leaves none.
     """
     opened = open_bundle(bundle)
-    costs = candidates(load_costs(opened, profile), opened.default_range)
-    return Setup(opened, costs, opened.recorded(split), traces, range_ or opened.default_range, profile)
+    costs = candidates(load_costs(opened, profile), opened.default_range, privacy)
+    return Setup(opened, costs, opened.recorded(split), traces, range_ or opened.default_range, profile, privacy)
 
 
 def scenario_range(bundle: Bundle, path: Path | None) -> ScenarioRange:

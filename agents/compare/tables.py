@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from agents.compare.report import UTILITY, Comparison
@@ -18,16 +17,15 @@ from controller.controllers.registry import BOUND, LEARNED
 from controller.metrics import ANSWERERS, STREAMING
 from controller.records import Bools
 from runtime.observe.summary import ABSENT, number, percent
+from runtime.observe.tables import TABLE_COLUMNS
 
-#: A narrower terminal wraps lines rather than cutting figures off.
-TABLE_COLUMNS, WIDE_COLUMNS = 80, 160
 #: Controllers beside each trace family, unless all are asked for: ppo, the best others, and the bound.
 FAMILY_OTHERS = 3
 
 LEGEND = (
-    "utility: mean over all frames of the answer's score if it came in time (1 is perfect; a skipped frame has the "
-    "score of the earlier answer that stands), less a price for energy and for dropped frames. deadline met: of the "
-    "frames that were run or dropped, those answered before the deadline. skipped (not run, an earlier answer stands "
+    "utility: mean over all frames of the answer's score if it came in time (1 is perfect; a reused answer has its "
+    "score on the frame that it stands for), less a price for energy and for dropped frames. deadline met: of the "
+    "frames that were run or dropped, those answered before the deadline. reused (not run, an earlier answer stands "
     "and is scored), late and dropped: shares of all frames; the rest is in time. accuracy: mean score of the frames "
     "in time."
 )
@@ -36,11 +34,6 @@ ANSWERED_LEGEND = (
     "Shares of the frames that were run and answered: by the device alone, by device and MEC together (split), by the "
     "MEC, or by the device in the MEC's place (fallback). p50, p95: median and 95th percentile of capture to answer."
 )
-
-
-def table_console(wide: bool = False) -> Console:
-    """Where tables are printed: wide enough for all columns, also into a pipe."""
-    return Console(width=max(Console().width, WIDE_COLUMNS if wide else TABLE_COLUMNS))
 
 
 def tables(comparison: Comparison, report: dict[str, Any], wide: bool = False) -> list[Table]:
@@ -79,7 +72,7 @@ def _ranked(controllers: Mapping[str, Any]) -> list[str]:
 def ranking_table(comparison: Comparison, report: dict[str, Any], wide: bool = False) -> Table:
     """Controllers from the best utility to the least, and what became of their frames."""
     stream = comparison.is_stream
-    headings = ["controller", "utility", "deadline\nmet", "skipped", "late", "dropped", "accuracy"]
+    headings = ["controller", "utility", "deadline\nmet", "reused", "late", "dropped", "accuracy"]
     if wide:
         headings[1:2] = ["utility [95 %]", *(["ppo minus it [95 %]"] if LEARNED in comparison.runs else [])]
     title = f"{comparison.workload}, {comparison.backend}: {comparison.episodes} paired episodes"

@@ -45,6 +45,7 @@ class TrainingConfig:
     traces: tuple[str, ...] = ()  # files and folders; empty: the built-in training traces
     continues: str = ""  # the policy that it started from, by file name and digest; empty: the greedy rule
     bundle: str = ""  # directory of the bundle; empty: the one that ships for the workload
+    no_raw_upload: bool = False  # whether decisions that send an image were left out
     environments: int = 64
     threads: int = 1  # of torch: the networks are so small that a second thread costs more than it brings
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)

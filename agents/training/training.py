@@ -34,6 +34,7 @@ from controller.controllers.learned import FrozenPolicy
 from controller.errors import FailureError, UsageError
 from envs.env import make_env
 from envs.vec_env import TwinVecEnv
+from runtime.config.tree import PrivacySection
 from runtime.profiling.profile import used_profile
 
 Progress = Callable[[int], None]
@@ -67,7 +68,8 @@ def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
     torch.set_num_threads(config.threads)
     _refuse(folder, options)
     bank = traces_of([Path(source) for source in config.traces], "train", config.seed)
-    setup = open_setup(config.bundle or config.workload, bank, "validation", config.scenario, options.profile)
+    privacy = PrivacySection(no_raw_upload=config.no_raw_upload)
+    setup = open_setup(config.bundle or config.workload, bank, "validation", config.scenario, options.profile, privacy)
     learn, judge = (setup.on(traces) for traces in hold_out(bank))
     environment = _live(learn, config, options) if options.live else _twin(learn, config)
     try:
@@ -197,6 +199,12 @@ def _twin(setup: Setup, config: TrainingConfig) -> TwinVecEnv:
 
 def _live(setup: Setup, config: TrainingConfig, options: Options) -> VecEnv:
     environment = make_env(
-        setup.bundle, traces=setup.bank, scenario=setup.range, live=True, seed=config.seed, profile=options.profile
+        setup.bundle,
+        traces=setup.bank,
+        scenario=setup.range,
+        live=True,
+        seed=config.seed,
+        profile=options.profile,
+        no_raw_upload=config.no_raw_upload,
     )
     return DummyVecEnv([lambda: Monitor(environment)])

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from controller.errors import FailureError, UsageError, unknown_name
-from controller.records import Decision
+from controller.records import NO_PAYLOAD, Decision
 from controller.scenario import ScenarioRange
-from controller.space import NO_PAYLOAD, DecisionSpace
+from controller.space import DecisionSpace
 from runtime.bundles.manifest import (
     LOSSLESS,
     MANIFEST_FILE,

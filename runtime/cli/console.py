@@ -1,4 +1,4 @@
-"""How do the long-running commands talk to people and to the system? Logs, progress, the summary."""
+"""What the long-running commands show: log lines, progress, the summary."""
 
 from __future__ import annotations
 

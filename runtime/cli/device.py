@@ -77,7 +77,7 @@ def _plan(config: Config, log: Log) -> _Plan:
 
 
 def _device(config: Config, log: Log) -> Device:
-    workload, controller, emulation = config.workload, config.controller, config.emulation
+    workload, controller = config.workload, config.controller
     return Device(
         workload.bundle,
         controller.name,
@@ -90,16 +90,11 @@ def _device(config: Config, log: Log) -> Device:
         data=config.source.data,
         fps=config.source.fps,
         deadline_s=config.device.deadline_ms / 1e3,
-        slowdown=emulation.slowdown,
-        device_load_frac=emulation.load,
-        uplink=emulation.uplink,
-        uplink_share_frac=emulation.uplink_share,
-        uplink_start_s=emulation.uplink_start_s,
-        rtt_s=emulation.rtt_ms / 1e3,
         seed=config.device.seed,
         utility=config.objective.utility(),
         no_raw_upload=config.privacy.no_raw_upload,
         limits=config.limits,
+        emulation=config.emulation,
         log=log,
     )
 

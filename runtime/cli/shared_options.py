@@ -19,4 +19,5 @@ BundleDir = Annotated[Path | None, typer.Option("--bundle", help=_SENTENCES["--b
 ProfileFile = Annotated[Path | None, typer.Option("--profile", help=_SENTENCES["--profile"])]
 DataDir = Annotated[Path | None, typer.Option("--data", help=_SENTENCES["--data"])]
 NoRawUpload = Annotated[bool, typer.Option("--no-raw-upload", help=_SENTENCES["--no-raw-upload"])]
+Wide = Annotated[bool, typer.Option("--wide", help="Tables of 160 columns, with everything in them.")]
 JsonOut = Annotated[str | None, typer.Option("--json", help="Write JSON to this file, or - for stdout.")]

@@ -69,7 +69,7 @@ def _contradicted(flag: str, value: Any) -> tuple[str, ...]:
 
 
 def _with(config: Config, setting: Setting, value: Any) -> Config:
-    """The configuration with another value at one place."""
+    """The configuration with another value of one setting."""
     section = msgspec.structs.replace(getattr(config, setting.section), **{setting.key: value})
     return msgspec.structs.replace(config, **{setting.section: section})
 

@@ -64,7 +64,9 @@ class WorkloadSection(Section, frozen=True):
 class ControllerSection(Section, frozen=True):
     """Who decides how each frame is answered. Device only."""
 
-    name: Annotated[Text | None, about("Who decides; default: ppo.", "--controller", show="ppo")] = None
+    name: Annotated[
+        Text | None, about("Controller that decides each frame; default: ppo.", "--controller", show="ppo")
+    ] = None
     policy: Annotated[Path | None, about("Policy file of ppo; default: the shipped one.", "--policy")] = None
     tuning: Annotated[Path | None, about("File of `mecpilot tune`; default: the shipped one.", "--tuning")] = None
     decision: Annotated[

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from controller.records import Decision
-from controller.space import NO_PAYLOAD
+from controller.records import NO_PAYLOAD, Decision
 from runtime.bundles.bundle import Bundle
 from runtime.device.compute import Pause
 from runtime.inference.segments import Head, Segments

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from controller.costs import CostTable
 from controller.records import Outcome, Status, SystemState
@@ -75,15 +75,16 @@ class DeviceLoop:
         closed_loop: bool = False,
         feed: Feed | None = None,
         shortcuts: Sequence[Shortcut] = (),
+        log: Callable[[str], None] = lambda _: None,
         clock: Clock = time.perf_counter,
         epoch_s: float | None = None,
     ) -> None:
-        """``shortcuts`` are asked after the one that carries out frame strides. ``epoch_s`` is the Unix time at 0 of
-        the clock, or None in simulated time. It is read once, so that captures stay in order when the system's clock
-        is set."""
+        """``shortcuts`` are asked after the one that carries out frame strides; ``log`` takes a line when one fails.
+        ``epoch_s`` is the Unix time at 0 of the clock, or None in simulated time. It is read once, so that captures
+        stay in order when the system's clock is set."""
         self._compute, self._mec, self._costs, self._scenario, self._clock = compute, mec, costs, scenario, clock
         self._period_s = 1.0 / scenario.fps
-        self._shortcuts = Chain((Stride(), *shortcuts), scenario.deadline_s, compute.picture)
+        self._shortcuts = Chain((Stride(), *shortcuts), scenario.deadline_s, compute.picture, log)
         self._source = FrameSource(
             scenario.frames,
             self._period_s,

@@ -19,7 +19,7 @@ DIGEST_DIGITS = 12
 class Used(msgspec.Struct, frozen=True):
     """One file."""
 
-    path: str
+    path: str  # as it was given; of a file that ships or is this machine's, its name alone
     origin: str  # SHIPPED, OWN or GIVEN
     digest: str  # the first digits of its SHA-256
 
@@ -29,8 +29,9 @@ class Used(msgspec.Struct, frozen=True):
 
 
 def used(path: Path, origin: str) -> Used:
-    """The file as it is now."""
-    return Used(str(path), origin, hashlib.sha256(path.read_bytes()).hexdigest()[:DIGEST_DIGITS])
+    """The file as it is now. Results are shared, so they do not show where mecpilot is installed."""
+    shown = str(path) if origin == GIVEN else path.name
+    return Used(shown, origin, hashlib.sha256(path.read_bytes()).hexdigest()[:DIGEST_DIGITS])
 
 
 class Provenance(msgspec.Struct, frozen=True):

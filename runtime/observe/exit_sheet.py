@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from controller.errors import UsageError
-from controller.records import Decision
-from controller.space import NO_PAYLOAD
+from controller.records import NO_PAYLOAD, Decision
 from runtime.bundles.bundle import Bundle
 from runtime.inference.segments import Segments
 from runtime.observe.pictures import MARGIN_PX, grid, scaled

@@ -6,8 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from controller.records import Outcome, Status
-from controller.space import NO_PAYLOAD
+from controller.records import NO_PAYLOAD, Outcome, Status
 
 EVERY_S = 60.0
 #: Always shown; the others only when there are any.

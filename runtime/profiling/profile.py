@@ -21,6 +21,8 @@ from controller.predict.regression import LayerModel, PredictionError
 from controller.records import NO_PAYLOAD, Decision, Floats
 from controller.scenario import ScenarioRange
 from runtime.bundles.bundle import Bundle
+from runtime.config.privacy import allowed
+from runtime.config.tree import DEFAULTS, PrivacySection
 from runtime.files.atomic import write_whole
 from runtime.files.fetch import cache_dir
 from runtime.files.provenance import GIVEN, OWN, SHIPPED, Used, used
@@ -110,9 +112,13 @@ def load_costs(bundle: Bundle, profile_path: Path | None = None, source: Source 
     return cost_table(bundle, read_profile(find_profile(bundle, profile_path)[0], bundle), source)
 
 
-def candidates(costs: CostTable, usual: ScenarioRange) -> CostTable:
-    """The decisions worth a choice under a workload's usual conditions. Controllers and the policy see only these."""
-    return costs.take(shortlist(costs, usual))
+def candidates(costs: CostTable, usual: ScenarioRange, privacy: PrivacySection = DEFAULTS.privacy) -> CostTable:
+    """The decisions that privacy allows and that can be best under a workload's usual conditions.
+
+    Controllers and the policy see only these. UsageError when privacy leaves no decision.
+    """
+    permitted = allowed(costs, privacy)
+    return permitted.take(shortlist(permitted, usual))
 
 
 def cost_table(bundle: Bundle, profile: Profile, source: Source = "measured") -> CostTable:

@@ -337,7 +337,7 @@ def test_tables_have_at_most_80_columns_and_cut_nothing(controllers: int) -> Non
     assert max(map(len, shown.splitlines())) <= 80
     assert "\u2026" not in shown
     assert all(name in shown for name in (*runs, *comparison.families))
-    for word in ("utility:", "deadline met:", "skipped", "late", "dropped", "fallback"):
+    for word in ("utility:", "deadline met:", "reused", "late", "dropped", "fallback"):
         assert word in shown
 
 

@@ -14,7 +14,9 @@ from rich.console import Console
 from support.simulated import RTT_S, SimClock, SimCompute, Simulation
 from support.stream import stream_costs, stream_recorded
 
+import mecpilot
 from controller.costs import CostTable
+from controller.errors import UsageError
 from controller.metrics import Frames, overall
 from controller.records import STATUSES, Bools, Decision, Ints, Outcome, Status
 from controller.reuse import Answers, PastAnswer, Reuse
@@ -96,6 +98,35 @@ def simulation(shortcut: Shortcut, times: float = 1.0, **options: Any) -> Simula
     return Simulation(
         costs=slow_stream(times), recorded=stream_recorded(), shortcuts=[shortcut], **(defaults | options)
     )
+
+
+class BrokenFilter(ToyFilter):
+    """Raises an error wherever it is called."""
+
+    def try_answer(self, frame: Frame, context: Context) -> Reuse | None:
+        raise ValueError(f"frame {frame.index}")
+
+    def decided(self, frame: int, stride: int) -> None:
+        raise KeyError(frame)
+
+    def answered(self, answer: PastAnswer) -> None:
+        raise KeyError(answer.frame)
+
+
+@pytest.mark.parametrize("needs_picture", [True, False])
+def test_errors_of_a_shortcut_cost_no_frame_and_are_logged_once_per_kind(needs_picture: bool) -> None:
+    broken = BrokenFilter()
+    broken.needs_picture = needs_picture
+    sim = simulation(broken)
+    outcomes = sim.run(lambda _: local_row())
+    assert [o.status for o in outcomes] == [Status.OK] * 12
+    failed = [line for line in sim.log_lines if line.startswith("shortcut BrokenFilter failed: ")]
+    assert sorted(line.split(": ")[1] for line in failed) == ["KeyError", "ValueError"]
+
+
+def test_frame_strides_go_on_beside_a_shortcut_that_fails() -> None:
+    outcomes = simulation(BrokenFilter()).run(lambda _: local_row(stride=2))
+    assert [o.status for o in outcomes] == [Status.OK, Status.SKIPPED] * 6
 
 
 class TestOnTheDevice:
@@ -243,6 +274,20 @@ class TestInTheTwin:
         while not records or not records[-1].done[0]:
             records.append(twin.step(rows[len(records)][None])[1])
         return records
+
+
+def test_make_env_and_compare_pass_shortcuts_to_their_twin() -> None:
+    scenario = {"frames": 9, "fps": 10, "mec_load_frac": 0.0}
+    options: dict[str, Any] = {"scenario": scenario, "profile": "shipped", "shortcuts": [ToyTable()]}
+    env = mecpilot.make_env("campus", **options)
+    env.reset(seed=0)
+    space = env.backend.costs.space
+    local = int(np.flatnonzero(space.device_only & (space.frame_stride == 1))[0])
+    assert [env.step(local)[4]["reused"] for _ in range(6)] == [0, 1, 0, 1, 0, 1]
+    (found,) = mecpilot.compare("campus", ["device-only"], **options)["controllers"].values()
+    assert found["filtered_frac"]["mean"] > 0.0
+    with pytest.raises(UsageError, match="got shortcuts with live=True"):
+        mecpilot.make_env("campus", live=True, **options)
 
 
 def documented() -> dict[str, Any]:

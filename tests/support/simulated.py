@@ -298,6 +298,7 @@ class Simulation:
             queue_limit=self.limits.queue_limit,
             closed_loop=closed_loop,
             shortcuts=shortcuts,
+            log=self.log_lines.append,
             clock=self.clock,
         )
         self.states: list[SystemState] = []  # that were decided on in ``run``

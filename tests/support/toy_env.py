@@ -11,8 +11,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 from controller.costs import CostTable
 from controller.features.fast import Features
 from controller.predict.latency import predict
-from controller.records import UPLINK_HISTORY, Decision, Floats, SystemState
-from controller.space import NO_PAYLOAD, DecisionSpace
+from controller.records import NO_PAYLOAD, UPLINK_HISTORY, Decision, Floats, SystemState
+from controller.space import DecisionSpace
 from controller.utility import Utility
 from envs.env import observation_space
 

@@ -13,7 +13,7 @@ from support.once import once
 import mecpilot
 import runtime.profiling.measure
 from controller.errors import UsageError
-from controller.space import NO_PAYLOAD
+from controller.records import NO_PAYLOAD
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.cli import profile as profile_commands
 from runtime.profiling import profile as profiles
