@@ -87,9 +87,7 @@ def read_iperf_text(text: Text) -> Series:
     if len(kept) > 1 and float(kept[-1][1]["start"]) == float(kept[0][1]["start"]):
         kept = kept[:-1]  # iperf 2 ends with a line for the whole test
     if not kept or (len(ids - {"SUM"}) > 1 and wanted != "SUM"):
-        raise UsageError(
-            f"{text.name}: got an iperf log of no stream or of several; expected one stream, or [SUM] lines"
-        )
+        raise UsageError(f"{text.name}: got an iperf log without exactly one stream; expected one, or [SUM] lines")
     values = np.array([[float(m["start"]), float(m["end"]), float(m["rate"])] for _, m in kept])
     units = [SI_PREFIX[m["unit"].lower()] for _, m in kept]
     part = Text(text.name, [text.numbers[i] for i, _ in kept], [text.lines[i] for i, _ in kept])
