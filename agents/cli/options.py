@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, get_type_hints
 import typer
 
 from runtime.cli.shared_options import BundleDir, ProfileFile
-from runtime.files.trace_formats import TRACE_HELP
+from runtime.traces.formats import TRACE_HELP
 from runtime.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:

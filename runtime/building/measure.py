@@ -138,5 +138,6 @@ def _describe(
 
 
 def file_info(path: Path) -> FileInfo:
+    """Name, digest and size of a file."""
     data = path.read_bytes()
     return FileInfo(path.name, hashlib.sha256(data).hexdigest(), len(data))

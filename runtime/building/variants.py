@@ -64,6 +64,7 @@ class Answers:
 
 
 def answers_of(workload: Workload, outputs: Outputs, px: int, truths: Sequence[Any], temperature: float) -> Answers:
+    """Interpret outputs (samples, ...) at resolution ``px``, and score the predictions."""
     predictions = workload.answers(outputs, px)
     score = [workload.score(got, truth) for got, truth in zip(predictions, truths, strict=True)]
     confidence = workload.confidence(outputs, temperature)
@@ -119,6 +120,7 @@ class VariantRows:
 
 
 def recorded_of(rows: Sequence[Answers]) -> Recorded:
+    """The tables of one split from the answers of its variants."""
     label = None
     if isinstance(rows[0].predictions[0], int):
         label = np.array([row.predictions for row in rows], np.uint8)

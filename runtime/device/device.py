@@ -224,7 +224,7 @@ def _path(given: str | Path | None) -> Path | None:
 def _trace(path: Path | None) -> TraceBank | None:
     if path is None:
         return None
-    from runtime.files.traces import load_traces
+    from runtime.traces.load import load_traces
 
     return load_traces([path])
 

@@ -1,1 +1,1 @@
-"""Reading, checking and atomic writing of files: traces, scenarios, policies, tunings, downloads."""
+"""Reading, checking and atomic writing of files: scenarios, policies, tunings, downloads."""

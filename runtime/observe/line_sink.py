@@ -197,7 +197,7 @@ class FifoSink:
                 descriptor = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             except OSError as error:
                 raise OSError(
-                    error.errno, "nobody reads it" if error.errno == errno.ENXIO else error.strerror
+                    error.errno, "it has no reader" if error.errno == errno.ENXIO else error.strerror
                 ) from None
             self._stream = StreamSink(self.name, descriptor)
         try:

@@ -107,7 +107,12 @@ class _HeldFrame:
 
 
 class FootageSource:
-    """Owns the thread that reads, and the pictures of frames that have no outcome yet."""
+    """A source without ground truth. Owns the reading thread, and the pictures of frames without an outcome.
+
+    ``shape`` is that of the workload's frames, (h, w) or (h, w, 3). ``first`` is the index of the first picture. With
+    ``keep``, pictures of a camera or pipe are kept for ``replay``. With ``own_times``, capture times are those in the
+    file.
+    """
 
     count: int = sys.maxsize
 

@@ -62,7 +62,7 @@ class Statistics:
 #: Lags in steps.
 CORRELATION_LAGS = (1, 2, 5, 10, 20)
 
-# Measurements, each an uplink unless said otherwise: nyc_lte_up (direction inferred) Mei et al., PAM 2019; mahimahi_up
+# Measurements, uplinks unless stated otherwise: nyc_lte_up (direction inferred) Mei et al., PAM 2019; mahimahi_up
 # Winstein et al., NSDI 2013; orange4g_up mahimahi pull request 152 (2022); nyc3g_up Abbasloo et al., JSAC 2019;
 # vz_mmwave_up Ghoshal et al., 5G-MeMU 2022; us5g_iperf_up Narayanan et al., SIGCOMM 2021; starlink_up Hu et al., CoNEXT
 # 2023; perama_wifi_up minarady1/wifi_for_industrial_robotics; and three downlinks as stand-ins: ghent4g van der Hooft

@@ -1,6 +1,6 @@
 """Find the bandwidth traces in the files and folders that a user names, and read them into one ``TraceBank``.
 
-``runtime.files.trace_formats`` has the formats. A file that is named must be a trace. In a folder, files that are not
+``runtime.traces.formats`` has the formats. A file that is named must be a trace. In a folder, files that are not
 traces, cannot be read, or hold only a downlink are skipped and reported. The name of a trace is ``FOLDER/FILE``; the
 folder stands for its family.
 """
@@ -20,7 +20,9 @@ from pathlib import Path
 from controller.errors import UsageError
 from controller.predict.uplink import Trace, TraceBank
 from runtime.files.masking import shown
-from runtime.files.trace_formats import EXPECTED, NoTrace, Series, Text, columns_of, read_text
+from runtime.traces.formats import EXPECTED, read_text
+from runtime.traces.tables import columns_of
+from runtime.traces.text import NoTrace, Series, Text
 
 MOST_BYTES = 64 << 20
 MOST_FILES = 20_000

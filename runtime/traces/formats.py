@@ -9,18 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runtime.files.trace_formats.iperf import is_iperf_json, is_iperf_text, read_iperf_json, read_iperf_text
-from runtime.files.trace_formats.logs import is_log, is_mahimahi, read_log, read_mahimahi
-from runtime.files.trace_formats.tables import (
-    columns_of,
-    is_table,
-    is_two_columns,
-    read_table,
-    read_two_columns,
-)
-from runtime.files.trace_formats.text import NoTrace, Series, Text, short
-
-__all__ = ["EXPECTED", "FORMATS", "TRACE_HELP", "Format", "NoTrace", "Series", "Text", "columns_of", "read_text"]
+from runtime.traces.iperf import is_iperf_json, is_iperf_text, read_iperf_json, read_iperf_text
+from runtime.traces.logs import is_log, is_mahimahi, read_log, read_mahimahi
+from runtime.traces.tables import is_table, is_two_columns, read_table, read_two_columns
+from runtime.traces.text import NoTrace, Series, Text, short
 
 
 @dataclass(frozen=True)

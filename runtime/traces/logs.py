@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.files.trace_formats.text import Series, Text, checked, finite_numbers, number
+from runtime.traces.text import Series, Text, checked, finite_numbers, number
 
 MAHIMAHI_PACKET_BITS = 1500 * 8
 #: Radio schedulers work in milliseconds; bins of this length keep the bursts without a value for each packet.
@@ -13,6 +13,7 @@ LONGEST_MAHIMAHI_MS = 48 * 3_600_000
 
 
 def is_mahimahi(text: Text) -> bool:
+    """Whether the first line is a whole number."""
     return text.lines[0].isascii() and text.lines[0].isdigit()
 
 
@@ -38,12 +39,13 @@ def read_mahimahi(text: Text) -> Series:
 
 
 def is_log(text: Text) -> bool:
+    """Whether the first line has six numbers."""
     fields = text.lines[0].split()
     return len(fields) == 6 and all(number(field) is not None for field in fields)
 
 
 def read_log(text: Text) -> Series:
-    """Riiser et al. (MMSys 2013, HSDPA) and van der Hooft et al. (IEEE Comm. Letters 2016, LTE)."""
+    """Read the logs of Riiser et al. (MMSys 2013, HSDPA) and van der Hooft et al. (IEEE Comm. Letters 2016, LTE)."""
     expected = "six numbers: epoch, ms, latitude, longitude, bytes, elapsed ms"
     rows = [line.split() for line in text.lines]
     text.check([len(row) == 6 and None not in map(number, row) for row in rows], expected)

@@ -10,7 +10,7 @@ import numpy as np
 
 from controller.errors import UsageError
 from controller.records import Floats
-from runtime.files.trace_formats.text import (
+from runtime.traces.text import (
     LONGEST_S,
     MOST_BPS,
     SI_PREFIX,
@@ -23,6 +23,7 @@ from runtime.files.trace_formats.text import (
 
 
 def is_iperf_json(text: Text) -> bool:
+    """Whether the file begins like a JSON object."""
     return text.lines[0].startswith("{")
 
 
@@ -75,6 +76,7 @@ _IPERF_LINE = re.compile(
 
 
 def is_iperf_text(text: Text) -> bool:
+    """Whether one of the first 50 lines is an interval of iperf."""
     return any(_IPERF_LINE.match(line) for line in text.lines[:50])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from controller.errors import UsageError
 from controller.records import Floats
-from runtime.files.trace_formats.text import SI_PREFIX, Series, Text, checked, decimal, finite_numbers, number
+from runtime.traces.text import SI_PREFIX, Series, Text, checked, decimal, finite_numbers, number
 
 #: bit/s of known columns without a unit in their name: the Irish 4G and 5G data sets (Raca et al., MMSys 2018, 2020).
 KNOWN_COLUMNS = {"ul_bitrate": 1e3, "dl_bitrate": 1e3}
@@ -93,6 +93,7 @@ def _rate_unit(name: str) -> float | None:
 
 
 def is_table(text: Text) -> bool:
+    """Whether the first line is the header of a table."""
     try:
         return columns_of(text.lines[0]) is not None
     except UsageError:
@@ -100,6 +101,7 @@ def is_table(text: Text) -> bool:
 
 
 def read_table(text: Text) -> Series:
+    """Read a table with a header."""
     try:
         columns = columns_of(text.lines[0])
     except UsageError as error:
@@ -115,6 +117,7 @@ def is_two_columns(text: Text) -> bool:
 
 
 def read_two_columns(text: Text) -> Series:
+    """Read seconds and Mbit/s."""
     return _table(text, _Columns(_separator(text.lines[0]), 2, 0, None, 1, 1e6, False), 0)
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support.rights import somebody_else
 
 from controller.errors import UsageError
-from runtime.files.traces import load_traces, read_trace
+from runtime.traces.load import load_traces, read_trace
 
 SHARED = Path(__file__).parents[4] / "shared" / "traces"
 
@@ -312,7 +312,7 @@ def test_no_file_is_read_without_end() -> None:
 
 
 def test_a_pipe_is_read_and_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.files.traces.PIPE_WAIT_S", 0.2)
+    monkeypatch.setattr("runtime.traces.load.PIPE_WAIT_S", 0.2)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match=r"nothing from the pipe for 0\.2 s"):
         load_traces(tmp_path / "pipe")
