@@ -39,9 +39,9 @@ from controller.controllers.learned import FrozenPolicy
 from controller.controllers.registry import CONTROLLER_NAMES, LEARNED
 from controller.predict.uplink import Trace, TraceBank
 from runtime.files.policy_file import load_policy
-from runtime.files.traces import load_traces
 from runtime.files.tuning_file import TuningFile, save_tunings
 from runtime.observe.tables import table_console
+from runtime.traces.load import load_traces
 
 #: Families of the shared collection that are only evaluated on: a moving 5G link, a 3G network, a satellite.
 HELD_OUT_FAMILIES = ("vz_mmwave_up", "norway3g", "starlink_up")

@@ -125,12 +125,12 @@ def draw(offers: Sequence[Offer], split: str, title: str, path: Path) -> None:
 def markdown(offers: Sequence[Offer], workload: str, plot: str) -> str:
     """Every payload: a table per model, a row per resolution, cut and codec, a column per exit; the plot above."""
     lines = [
-        f"# What an answer costs on the uplink: {workload}",
+        f"# Payload sizes and accuracy: {workload}",
         "",
         f"`python -m benchmarks.bench_payloads --workload {workload} --markdown FILE --plot {plot}`",
         "",
-        "Bytes per frame and bits per element (of the image, or of the tensor) are means over the validation split,",
-        "scores are means over the test split, for every exit behind the cut. Cut 0 sends the image.",
+        "Bytes per frame and bits per element (of the image or the tensor) are means over the validation split.",
+        "Scores are means over the test split, for every exit after the cut. Cut 0 sends the image.",
         "",
         f"![Bytes per frame against score]({plot})",
     ]

@@ -18,8 +18,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from controller.records import Floats
-from runtime.files.traces import load_traces
 from runtime.testbed.markov_traces import OUTAGE_MBPS, Family, Statistics, generate, statistics
+from runtime.traces.load import load_traces
 
 SIMULATED_TRACES = 60
 LONGEST_S = 1200.0  # of a simulated trace; the autocorrelation of a short trace is biased, so lengths are alike

@@ -204,8 +204,8 @@ def _range(given: ScenarioRange | Mapping[str, Any] | str | Path | None, default
 
 
 def _bank(traces: TraceBank | str | Path | Sequence[str | Path] | None) -> TraceBank:
-    from runtime.files.traces import load_traces
     from runtime.testbed.markov_traces import builtin_traces
+    from runtime.traces.load import load_traces
 
     if isinstance(traces, TraceBank):
         return traces

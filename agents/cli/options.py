@@ -12,7 +12,7 @@ import typer
 
 from runtime.cli.shared_options import BundleDir, NoRawUpload, ProfileFile
 from runtime.config.tree import PrivacySection
-from runtime.files.trace_formats import TRACE_HELP
+from runtime.traces.formats import TRACE_HELP
 from runtime.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.bundles.recorded import Recorded
 from runtime.config.tree import DEFAULTS, PrivacySection
 from runtime.files.scenario_file import read_range
-from runtime.files.traces import load_traces
 from runtime.profiling.profile import candidates, load_costs
 from runtime.testbed.markov_traces import builtin_traces
+from runtime.traces.load import load_traces
 
 #: What comparisons and tunings call the built-in traces.
 BUILTIN_TEST, BUILTIN_TRAIN = "built-in test traces", "built-in training traces"

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from controller.records import Decision
-from runtime.building.build import BATCH_PIXELS
+from runtime.building.split_frames import BATCH_PIXELS
 from runtime.bundles.bundle import Bundle
 from runtime.bundles.recorded import Recorded
 from runtime.codecs import decode, encode, get_codec

@@ -27,10 +27,10 @@ from runtime.device.device import Device
 from runtime.device.run import Run
 from runtime.files.atomic import STDOUT
 from runtime.files.provenance import Provenance
-from runtime.files.trace_formats import TRACE_HELP
 from runtime.observe.record_log import OUTCOMES, RecordLog
 from runtime.observe.sinks import Sink, Sinks
 from runtime.observe.summary import RunSummary
+from runtime.traces.formats import TRACE_HELP
 from runtime.workloads.base import stream_score
 
 Log = Callable[[str], None]

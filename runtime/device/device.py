@@ -232,7 +232,7 @@ def _scenario(fps: float, deadline_s: float, seed: int, emulation: EmulationSect
 def _trace(path: Path | None) -> TraceBank | None:
     if path is None:
         return None
-    from runtime.files.traces import load_traces
+    from runtime.traces.load import load_traces
 
     return load_traces([path])
 

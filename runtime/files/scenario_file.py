@@ -1,4 +1,4 @@
-"""Reads scenario ranges: a workload's default range, with the fields that a JSON file or a mapping overrides."""
+"""Read scenario ranges: a workload's default range with the fields that a JSON file or a mapping overrides."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from runtime.sources.footage_source import FootageSource
 from runtime.sources.frames import FrameSource
-from runtime.sources.samples import FootageSource
 from runtime.workloads.types import Image
 
 SHAPE = (24, 32, 3)

@@ -17,15 +17,11 @@ import mecpilot
 from controller.errors import FailureError, UsageError
 from controller.records import Decision
 from runtime.building import training_run
-from runtime.building.build import (
-    TrainedModel,
-    measure_images,
-    measure_model,
-    measurement_steps,
-    run_variants,
-    write_bundle,
-)
+from runtime.building.build import write_bundle
+from runtime.building.measure import TrainedModel, measure_model, measurement_steps
+from runtime.building.payload_sizes import measure_images
 from runtime.building.training_run import TrainingPlan
+from runtime.building.variants import run_variants
 from runtime.bundles.bundle import SHIPPED_DIR, Bundle, open_bundle
 from runtime.bundles.manifest import LOSSLESS, MANIFEST_FILE
 from runtime.bundles.recorded import Recorded, load_recorded, save_recorded

@@ -16,7 +16,9 @@ import mecpilot
 import runtime.cli.profile
 from controller.errors import UsageError
 from controller.records import Decision
-from runtime.building.build import TrainedModel, measure_images, measure_model, write_bundle
+from runtime.building.build import write_bundle
+from runtime.building.measure import TrainedModel, measure_model
+from runtime.building.payload_sizes import measure_images
 from runtime.bundles.bundle import SHIPPED_DIR, Bundle
 from runtime.bundles.manifest import MANIFEST_FILE, decode_manifest, encode_manifest
 from runtime.bundles.weights import save_weights

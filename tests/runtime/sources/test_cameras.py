@@ -18,7 +18,7 @@ import pytest
 from support.footage import SHAPE, StreamServer, captured, write_video
 from support.live import ROOT
 
-from runtime.sources.samples import FootageSource, open_source
+from runtime.sources.footage_source import FootageSource, open_source
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def test_a_stream_that_is_not_there_yet_is_waited_for(port: int) -> None:
         run.finish()
     assert len(run.times) == 10
     assert run.source.failure == ""
-    assert re.search(r"is there after \d+\.\d s", run.lines[1])
+    assert re.search(r"is available after \d+\.\d s", run.lines[1])
     assert run.source.notes()["losses"] == 0
 
 

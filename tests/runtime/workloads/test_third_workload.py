@@ -77,7 +77,7 @@ def test_a_registered_workload_names_its_own_bundle_for_the_twin(trained: Path, 
 def test_without_a_bundle_one_line_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
     with pytest.raises(
-        UsageError, match=r"no bundle comes with the workload .shapes.; train one with .mecpilot models train"
+        UsageError, match=r"mecpilot ships no bundle for the workload .shapes.; train one with .mecpilot models train"
     ):
         open_pair(None, SHAPES)
 
