@@ -13,7 +13,14 @@ from runtime.link.endpoint import parse_endpoint
 from runtime.link.link import Arrival, Connected, DirectLink, Malformed
 from runtime.link.transport import Parts, Router
 from runtime.protocol import wire
-from runtime.protocol.device_session import DeviceSession, Disconnect, LinkChanged, LinkState, Reconnect, Transmit
+from runtime.protocol.device_actions import (
+    Disconnect,
+    LinkChanged,
+    LinkState,
+    Reconnect,
+    Transmit,
+)
+from runtime.protocol.device_session import DeviceSession
 from runtime.protocol.mec_session import MecSession, SendTo
 
 HELD = wire.Held("campus", "d1" * 32, "e1" * 32)
