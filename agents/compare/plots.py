@@ -26,6 +26,7 @@ _IN_TIME, _FALLBACK, _LATE, _SKIPPED, _DROPPED = "tab:green", "tab:olive", "tab:
 #: Top of the latency axis at most, in deadlines; later answers are drawn at the edge.
 _MOST_DEADLINES = 2.0
 _SMALL, _NORMAL = 9, 10  # font sizes in points
+_AXIS_LABEL_PT = 34  # height of the numbers and the label below an axis
 
 
 # One episode ------------------------------------------------------------------------------------------------
@@ -190,6 +191,8 @@ def _draw_utilities(axis: Any, names: Sequence[str], controllers: Mapping[str, A
 
 def _draw_shares(axis: Any, names: Sequence[str], controllers: Mapping[str, Any]) -> None:
     """Stacked bars; every frame belongs to exactly one part."""
+    from matplotlib.transforms import ScaledTranslation
+
     left = np.zeros(len(names))
     for what, (key, colour) in _SHARES.items():
         share = np.array([100 * (controllers[name][key]["mean"] or 0.0) for name in names])
@@ -204,7 +207,9 @@ def _draw_shares(axis: Any, names: Sequence[str], controllers: Mapping[str, Any]
     axis.set_ylim(-0.6, len(names) - 0.4)
     axis.set_yticks([])
     axis.set_xlabel("share of all frames, %")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, fontsize=_SMALL, frameon=False)
+    below = axis.transAxes + ScaledTranslation(0, -_AXIS_LABEL_PT / 72, axis.figure.dpi_scale_trans)
+    where: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "bbox_transform": below}
+    axis.legend(**where, ncols=2, fontsize=_SMALL, frameon=False)
 
 
 # Files ------------------------------------------------------------------------------------------------------
