@@ -1,10 +1,10 @@
 """Discounts returns per frame rather than per decision, because a decision may cover several frames.
 
 A decision with a frame stride of 5 earns the utility of five frames in one step. If each step were discounted by gamma,
-that utility would arrive five times as early, and long strides would win whatever their answers. (Subtracting a running
-mean of the utility per frame corrects this on average, but not in a scenario that is easier or harder than the mean.)
-So time counts in frames (a semi-Markov decision process; Sutton, Precup and Singh, 1999): with m frames from this
-decision to the next, skipped and dropped ones included,
+that utility would arrive five times as early, and long strides would always win. (Subtracting a running mean of the
+utility per frame corrects this on average, but not in a scenario that is easier or harder than the mean.) So time
+counts in frames (a semi-Markov decision process; Sutton, Precup and Singh, 1999): with m frames from this decision to
+the next, skipped and dropped ones included,
 
     return = u_0 + gamma u_1 + ... + gamma^(m-1) u_(m-1) + gamma^m * (return from the next decision on)
 

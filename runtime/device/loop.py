@@ -6,7 +6,7 @@ the timers of frames that wait for the MEC. The methods below stand in the order
 
 1. ``_capture`` puts the frame into the source's queue. If the queue is full, the oldest waiting frame is recorded as
    dropped. A shortcut (``runtime.shortcuts``) may answer the frame here, while it waits, or just before it is decided
-   (``_reuse_before_decision``). The frame is then recorded as reused and needs no decision.
+   (``_needs_decision``). The frame is then recorded as reused and needs no decision.
 2. ``next_decision`` takes the frame from the queue as soon as it can be decided, and returns what the controller sees.
 3. ``execute`` gets the controller's row. If the MEC cannot be asked, the row becomes a local one.
 4. A local row: ``_answer_locally`` runs the head and records the answer.
@@ -202,7 +202,7 @@ class DeviceLoop:
         """Take the next frame from the queue. Returns its state; None if it needs no decision."""
         frame = self._source.waiting.popleft()
         job = self._deciding = Job(frame, self._clock() - frame.captured_s)
-        if self._shortcuts.needs_pictures and not self._reuse_before_decision(job):
+        if self._shortcuts.needs_pictures and not self._needs_decision(job):
             return None
         now_s, self._newest = self._clock(), frame.index
         job.wait_s = now_s - frame.captured_s
@@ -214,9 +214,8 @@ class DeviceLoop:
             queued_frames=len(self._source.waiting),
         )
 
-    def _reuse_before_decision(self, job: Job) -> bool:
-        """Ask the shortcuts that need the picture. Returns whether the frame still needs a decision: false if one
-        answered it, or if the device stops for good."""
+    def _needs_decision(self, job: Job) -> bool:
+        """Ask the shortcuts that need the picture. False if one answered the frame, or if the device stops for good."""
         began_s = self._clock()
         reuse = self._shortcuts.before_decision(job.frame, began_s)
         if not self._heads.lengthen(job, began_s):

@@ -45,7 +45,7 @@ class Answer:
 
 
 class _Judged(NamedTuple):
-    """A frame's prediction and truth, None where there is none, and its score, None without a truth."""
+    """A frame's prediction (None without an answer), truth (None if unknown) and score (None without a truth)."""
 
     prediction: Any
     truth: Any

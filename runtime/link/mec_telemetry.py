@@ -71,7 +71,7 @@ class MecTelemetry:
         self._crossing[request_id] = sent
 
     def on_reply(self, reply: InferReply, now_s: float) -> None:
-        """Learn from a reply, whatever became of its frame."""
+        """Learn from a reply, also if its frame has already ended."""
         tail_s, old = reply.mec_ms / 1e3, self._slowdown_now(now_s)
         sent = self._arrived(reply.request_id, reply.queue_ms / 1e3, tail_s, now_s)
         if sent is not None and (profiled_s := self._costs.mec_s[sent.row]) > 0:
