@@ -1,9 +1,9 @@
-"""Steps per second of the twin: alone, with the policy's features, and behind stable-baselines3.
+"""Measures steps per second of the twin: alone, with the policy's features, and as an SB3 environment.
 
 ``python -m benchmarks.bench_twin [--json FILE]``. One process, one thread, random decisions on the candidates of
-garments, scenarios of the default range on the built-in training traces, resets included. Seconds are those of the
-processor that the process got, so that what else the machine does counts little: on an idle machine they are the
-clock's. The figure is the median of equal slices of the run; the best slice stands beside it.
+garments, scenarios of the default range on the built-in training traces, resets included. Time is the process's CPU
+time, so that other load matters little; on an idle machine it equals real time. The figure is the median over equal
+slices of the run, printed with the best slice.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def make_twin(batch: int) -> Twin:
 
 
 def steps_of(batch: int, what: str) -> Callable[[np.ndarray], None]:
-    """One step of every environment, resets included."""
+    """A function that makes one step of every environment, resets included."""
     twin = make_twin(batch)
     if what == "sb3":
         vec = TwinVecEnv(twin)

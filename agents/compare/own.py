@@ -1,4 +1,4 @@
-"""Controllers of the user's own in a comparison: Python objects, and saved agents of stable-baselines3."""
+"""Adds a user's own controllers to a comparison: Python objects, and saved agents of stable-baselines3."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 
 def with_agents(entrants: Entrants, paths: Sequence[Path], algorithm: str | None) -> Entrants:
-    """Add saved agents of stable-baselines3, each as a controller ``sb3-<file>``. The files must be trusted."""
+    """Add saved agents of stable-baselines3, each as a controller ``sb3-<file>``.
+
+    The files must be trusted, because they contain pickles. UsageError for a file that cannot be used.
+    """
     from agents.compare.sb3 import load_agent
 
     own, notes = dict(entrants.own), list(entrants.own_notes)
@@ -49,7 +52,7 @@ def _sb3_controller(name: str, agent: BaseAlgorithm, setup: Setup) -> Controller
 
 
 def check_own(entrants: Entrants, setup: Setup) -> None:
-    """Make the user's controllers once, so that a misfit is reported before anything is played."""
+    """Make the user's controllers once, so that errors are reported before anything is played."""
     for make in entrants.own.values():
         make(setup)
 
@@ -70,19 +73,21 @@ def compare(
     no_raw_upload: bool = False,
     shortcuts: Sequence[TableShortcut] = (),
 ) -> dict[str, Any]:
-    """Play mecpilot's controllers, and controllers of your own, on the same episodes in the twin.
+    """Play mecpilot's controllers and your own ones on the same episodes in the twin.
 
+    bundle       name of a shipped bundle, the directory of one, or an opened one
     controllers  mecpilot's controllers by name
-    own          for each controller of yours a name, and an object with ``decide(state)`` or what makes one from the
-                 cost table: ``{"mine": MyController}``
+    own          your controllers by name: objects with ``decide(state)``, or classes or functions that make one from
+                 the cost table: ``{"mine": MyController}``
     traces       files and folders of uplink traces; default: the built-in test traces
-    scenario     a ScenarioRange, or a mapping of the fields in which it differs from the workload's default range
+    scenario     a ScenarioRange, or a mapping of the fields that differ from the workload's default range
     seeds        scenarios per trace
     no_raw_upload  no decision sends an image
     shortcuts    what may answer a frame of the twin before it is decided, see docs/extending.md
+    profile      file of ``mecpilot profile``, or "shipped"; default: this machine's, else the shipped one
 
     Returns the report that ``mecpilot evaluate --json`` writes: ``report["controllers"]["mine"]["utility"]["mean"]``.
-    UsageError for an unknown name, field or file; ValueError if a controller of yours returns a row that does not
+    UsageError for an unknown name, field or file; ValueError if one of your controllers returns a row that does not
     exist.
     """
     opened = open_bundle(bundle)

@@ -1,4 +1,4 @@
-"""The shortcuts of one device, asked in order."""
+"""Asks the shortcuts of one device in order."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Result = TypeVar("Result")
 
 
 class Chain:
-    """Owns the answers that may stand again. The first member that answers a frame counts.
+    """Owns the answers that may be reused. The first shortcut that answers a frame counts, unless its answer would
+    come after the frame's deadline.
 
-    An answer that would stand only after the frame's deadline is not taken. A member that raises an error gives no
-    answer, so the frame is decided; each kind of error is logged once.
+    A shortcut that raises an error gives no answer, so the frame is decided. Each kind of error is logged once.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Chain:
         picture: Callable[[int], Image],
         log: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``picture`` gives the picture of a sample, by ``Frame.source_index``; ``log`` takes a line of text."""
+        """``picture`` returns the picture of a sample, given ``Frame.source_index``; ``log`` takes a line of text."""
         self._members, self._deadline_s, self._picture, self._log = members, deadline_s, picture, log
         self._logged: set[tuple[str, str]] = set()  # member and kind of error
         self._blind = [member for member in members if not member.needs_picture]
@@ -37,15 +37,15 @@ class Chain:
 
     @property
     def needs_pictures(self) -> bool:
-        """Whether ``before_decision`` has anyone to ask."""
+        """Whether any shortcut needs pictures, so that ``before_decision`` must be called."""
         return bool(self._seeing)
 
     def at_capture(self, frame: Frame, now_s: float) -> Reuse | None:
-        """Ask those that need no picture; for a frame that was captured just now, or still waits."""
+        """Ask the shortcuts that need no picture, for a frame that was just captured or still waits."""
         return self._ask(self._blind, frame, now_s)
 
     def before_decision(self, frame: Frame, now_s: float) -> Reuse | None:
-        """Ask those that need the picture."""
+        """Ask the shortcuts that need the picture."""
         return self._ask(self._seeing, frame, now_s)
 
     def decided(self, frame: int, stride: int) -> None:

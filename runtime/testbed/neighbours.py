@@ -26,7 +26,8 @@ from runtime.codecs import encode
 from runtime.link.transport import Dealer
 from runtime.profiling.profile import load_costs
 from runtime.protocol import wire
-from runtime.protocol.device_session import Actions, DeviceSession, LinkChanged, LinkState, Transmit
+from runtime.protocol.device_actions import Actions, LinkChanged, LinkState, Transmit
+from runtime.protocol.device_session import DeviceSession
 
 _BUDGET_S = 60.0
 #: A running MEC replies within the time of one stage; after this long there is none.

@@ -369,9 +369,9 @@ def test_a_workload_without_a_shipped_policy_asks_for_a_file(
     ("arguments", "expected"),
     [
         (["--controllers", "magic"], "unknown controller 'magic'; expected one of"),
-        (["--controllers", ","], "no controller was named"),
+        (["--controllers", ","], "got no controller"),
         (["--controllers", "edgent", "--policy", "x"], "--policy without ppo"),
-        (["--controllers", "hindsight", "--live"], "hindsight knows the future and runs in the twin only"),
+        (["--controllers", "hindsight", "--live"], "hindsight knows the future and runs only in the twin"),
         (["--policy", "bad.txt"], "not a safetensors file"),
         (["--scenario", "bad.json"], "unknown field 'fsp'; expected some of: fps"),
         (["--scenario", "bad.txt"], "expected a JSON object of ScenarioRange fields"),

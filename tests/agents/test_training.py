@@ -14,7 +14,7 @@ from agents.compare.rollout import make_twin, play, scenarios_on
 from agents.compare.setup import Setup, open_setup
 from agents.learn.policy import CandidatePolicy
 from agents.learn.ppo import PpoConfig, make_ppo
-from agents.learn.warm_start import WarmStartConfig, warm_start, worth
+from agents.learn.warm_start import WarmStartConfig, penalised_utility, warm_start
 from agents.runs.checkpoint import load_checkpoint, save_checkpoint
 from controller.controllers.registry import make_controller
 from controller.errors import UsageError
@@ -117,7 +117,7 @@ def test_the_worth_of_sending_grows_with_the_age_of_the_last_sample() -> None:
     state = make_twin(setup, 8, 0, oracle=True).reset()
     config = WarmStartConfig(knowledge_bonus=0.1, knowledge_age_s=4.0)
     fresh, stale = (
-        worth(setup.costs, replace(state, uplink_age_s=np.full(8, age)), setup.range.utility, config)
+        penalised_utility(setup.costs, replace(state, uplink_age_s=np.full(8, age)), setup.range.utility, config)
         for age in (0.0, 2.0)
     )
     sent = ~setup.costs.space.device_only

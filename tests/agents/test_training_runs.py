@@ -25,7 +25,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import mecpilot
 from agents.compare.rollout import make_twin
 from agents.compare.setup import hold_out, open_setup, traces_of
-from agents.learn.ppo import Falling, PpoConfig, learn_rollouts, make_ppo, whole_rollouts
+from agents.learn.ppo import LinearDecay, PpoConfig, learn_rollouts, make_ppo, whole_rollouts
 from agents.learn.warm_start import BranchConfig, FitConfig, WarmStartConfig, warm_start
 from agents.runs import replacing
 from agents.runs.checkpoint import load_actor, reached
@@ -170,12 +170,12 @@ class TestCurves:
 
 
 def test_a_learning_rate_is_never_negative() -> None:
-    assert [Falling(2.0)(progress) for progress in (1.0, 0.25, 0.0, -0.05)] == [2.0, 0.5, 0.0, 0.0]
+    assert [LinearDecay(2.0)(progress) for progress in (1.0, 0.25, 0.0, -0.05)] == [2.0, 0.5, 0.0, 0.0]
 
 
 def test_the_last_update_learns_too() -> None:
     """Three updates of a training of four rollouts, of which the warm start made one."""
-    rate = Falling(2.0, update_frac=0.25)
+    rate = LinearDecay(2.0, update_frac=0.25)
     assert [rate(progress) for progress in (0.5, 0.25, 0.0, -0.01)] == [1.5, 1.0, 0.5, 0.5]
 
 

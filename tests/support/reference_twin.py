@@ -1,7 +1,7 @@
-"""One environment of the twin, as plainly as possible: lists and floats, one event after another.
+"""A reference implementation of one twin environment: plain lists and floats, one event after another.
 
-Slow and obvious where ``envs`` is quick and vectorised; the two must tell the same story to the last digit. It takes
-from ``envs`` only what is luck (the noise of a frame, the path of the MEC's queue) and the names of the statuses.
+It is slow and obvious where ``envs`` is fast and vectorised; both must give the same results to the last digit. It
+shares only the random numbers with ``envs``: the noise of each frame and the path of the MEC's queue.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ HEAD_RESERVE, SLACK_S, HORIZON = 0.08, 0.002, 20
 
 
 @dataclass
-class Told:
-    """A sample that comes at a time."""
+class Measurement:
+    """What a reply or an echo shows, and when it arrives."""
 
     at_s: float
     bps: float
-    sent_bytes: float  # up to and including its request
+    sent_bytes: float  # in total, its request included
     queue_s: float | None = None  # None for a probe
     mec_slowdown: float | None = None
     reset_slowdown: float | None = None
@@ -47,13 +47,13 @@ class Pending:
     settle_s: float
     on_time: bool
     fell_back: bool
-    overdue_s: float  # from when on it counts as not answered in time
+    overdue_s: float  # when its reply becomes overdue
     counted: bool = False
 
 
 @dataclass
 class ReferenceTwin:
-    """Runs one scenario; ``seen`` collects what the device knows at each decision, ``done`` what became of it."""
+    """Runs one scenario. ``run`` returns the observation at each decision and the result of each step."""
 
     costs: CostTable
     bank: TraceBank
@@ -64,7 +64,7 @@ class ReferenceTwin:
     queue_limit: int = 2
     max_in_flight: int = 4
     lagged: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0)))  # as in Recorded
-    payload_bytes: PayloadBytes | None = None  # likewise
+    payload_bytes: PayloadBytes | None = None  # as in Recorded
 
     def __post_init__(self) -> None:
         s = self.scenario
@@ -72,7 +72,7 @@ class ReferenceTwin:
         drawn = conditions_of([s], self.costs.neighbour_mec_s, len(self.mec_load))
         self.noise_start, self.phase = int(drawn.noise_start[0]), float(drawn.neighbour_start[0])
         self.neighbour_s = self.costs.neighbour_mec_s * s.mec_slowdown
-        self.luck = _draw_noise(self.calibration)
+        self.noise = _draw_noise(self.calibration)
         self.interval_s = 1.0 / s.fps
         self.now_s, self.frame = 0.0, 0
         self.link_free_s = self.reply_s = self.arrival_s = self.done_s = self.extra_s = 0.0
@@ -80,8 +80,8 @@ class ReferenceTwin:
         self.lost_bytes = self.sent_bytes = 0.0
         self.fallbacks: list[tuple[float, float]] = []  # start, duration
         self.pending: list[Pending] = []
-        self.answers: list[tuple[float, int, int]] = []  # out at, frame, row whose answer it is
-        self.told: list[Told] = []
+        self.answers: list[tuple[float, int, int]] = []  # time, frame, row that computed it
+        self.measurements: list[Measurement] = []
         self.device_slowdown = s.device_slowdown / (1 - self.device_load[0])
         self.on_time_frac, self.fallback_frac = 1.0, 0.0
         self.met_s = 0.0
@@ -92,7 +92,7 @@ class ReferenceTwin:
             self.met_s, self.first_bps = -SILENCE_S, 1000.0
             self.down = (0.0, self.probe(heard_s))
 
-    # The world ----------------------------------------------------------------------------------------------
+    # Uplink and MEC -----------------------------------------------------------------------------------------
 
     def at(self, series: np.ndarray, time_s: float) -> float:
         return float(series[min(int(time_s), len(series) - 1)])
@@ -104,7 +104,7 @@ class ReferenceTwin:
         return float(self.bank.finish_s(np.array([s.trace_index]), begin, bits)[0] - begin[0])
 
     def probe(self, heard_s: float) -> float:
-        """After a silence: probe until one is answered in time; the link is down until then."""
+        """After a silence: probe until an echo comes in time. Returns its time; the link is down until then."""
         s = self.scenario
         while True:
             begin_s = heard_s + s.rtt_s
@@ -115,38 +115,38 @@ class ReferenceTwin:
             heard_s = echo_s
         self.link_free_s, self.reply_s = begin_s + took_s, echo_s
         bps = PROBE_BYTES * 8 / max(took_s, 1e-4)
-        self.told.append(Told(echo_s, bps, self.sent_bytes, reset_slowdown=s.mec_slowdown))
+        self.measurements.append(Measurement(echo_s, bps, self.sent_bytes, reset_slowdown=s.mec_slowdown))
         return echo_s
 
     def probe_idle(self, begin_s: float) -> None:
-        """Ask what the uplink carries now; that may silence the link."""
-        s, last_bps = self.scenario, self.told[-1].bps if self.told else self.first_bps
+        """Probe an idle uplink. If the echo takes too long, the link goes down."""
+        s, last_bps = self.scenario, self.measurements[-1].bps if self.measurements else self.first_bps
         size = min(max(int(last_bps * 0.005 / 8), PROBE_BYTES), 4 * PROBE_BYTES)
         took_s = self.crossing_s(begin_s, size)
         echo_s = begin_s + took_s + s.rtt_s + self.calibration.overhead_s
         if echo_s - begin_s <= SILENCE_S:
             self.link_free_s, self.reply_s = begin_s + took_s, echo_s
-            self.told.append(Told(echo_s, size * 8 / max(took_s, 1e-4), self.sent_bytes))
+            self.measurements.append(Measurement(echo_s, size * 8 / max(took_s, 1e-4), self.sent_bytes))
         else:
             self.lost_bytes = self.sent_bytes
             self.down = (begin_s + SILENCE_S, self.probe(echo_s))
 
-    def luck_of(self, row: int) -> float:
-        return float(self.luck[row, (self.noise_start + self.frame) % NOISE_ROWS])
+    def noise_of(self, row: int) -> float:
+        return float(self.noise[row, (self.noise_start + self.frame) % NOISE_ROWS])
 
-    def device_s(self, row: int, time_s: float, luck: float) -> float:
+    def device_s(self, row: int, time_s: float, noise: float) -> float:
         load = self.at(self.device_load, time_s)
-        return float(self.costs.head_s[row]) * self.scenario.device_slowdown / (1 - load) * luck
+        return float(self.costs.head_s[row]) * self.scenario.device_slowdown / (1 - load) * noise
 
     def is_down(self, time_s: float) -> bool:
         return self.down[0] <= time_s < self.down[1]
 
     def unheard(self) -> int:
-        return sum(sample.at_s > self.now_s for sample in self.told)
+        return sum(sample.at_s > self.now_s for sample in self.measurements)
 
     def heard_s(self) -> float:
-        """The last word of the MEC: of a request or a probe, or the echo of a heartbeat that found the uplink free."""
-        heard = [sample.at_s for sample in self.told if sample.at_s <= self.now_s]
+        """When the MEC was last heard: by a reply, a probe's echo, or the echo of a heartbeat on a free uplink."""
+        heard = [sample.at_s for sample in self.measurements if sample.at_s <= self.now_s]
         echo_s = self.scenario.rtt_s + self.calibration.overhead_s
         ping_s = math.floor((self.now_s - echo_s) / HEARTBEAT_S) * HEARTBEAT_S
         return max([0.0, *heard[-1:], *([ping_s + echo_s] if self.link_free_s <= ping_s else [])])
@@ -155,7 +155,7 @@ class ReferenceTwin:
         last = self.pending[-self.max_in_flight :]
         return any(self.heard_s() < request.overdue_s <= self.now_s for request in last)
 
-    # What the device answers alone --------------------------------------------------------------------------
+    # Local answers ------------------------------------------------------------------------------------------
 
     def fastest(self) -> int:
         return int(self.costs.local_frontier[0])
@@ -167,7 +167,7 @@ class ReferenceTwin:
         return min(max(0.5 + (left_s / head_s - 1) / (2 * HEAD_RESERVE), 0.0), 1.0)
 
     def on_time(self, head_s: float, age_s: float, period_s: float) -> float:
-        """How likely an answer is in time in the long run."""
+        """Share of answers in time in the long run."""
         fresh_s = self.scenario.deadline_s - SLACK_S
         if head_s > period_s:
             return min(max((fresh_s - head_s) / self.interval_s - (self.queue_limit - 1), 0.0), 1.0)
@@ -176,13 +176,13 @@ class ReferenceTwin:
         share = min(late_frames / HORIZON, 1.0)
         return share * self.likely(fresh_s - age_s, head_s) + (1 - share) * self.likely(fresh_s, head_s)
 
-    def worth(self, head_s: float, period_s: float, score: float, frames: int) -> float:
+    def utility_per_frame(self, head_s: float, period_s: float, score: float, frames: int) -> float:
         """Utility per frame in the long run."""
         lost = max(head_s - period_s, 0.0) / self.interval_s
         energy = self.utility.energy_weight_per_j * self.utility.energy_j(head_s, 0.0)
         return (score - energy - self.utility.drop_penalty * lost) / (frames + lost)
 
-    def local_worth(self, row: int, age_s: float) -> float:
+    def local_utility(self, row: int, age_s: float) -> float:
         c, interval_s = self.costs, self.interval_s
         frames = c.space.decisions[row].frame_stride
         head_s, period_s = float(c.head_s[row]) * self.device_slowdown, frames * interval_s
@@ -191,35 +191,38 @@ class ReferenceTwin:
         fits_queue = age_s + head_s * (1 + HEAD_RESERVE) <= period_s + self.queue_limit * interval_s
         if head_s > period_s:
             age_s = (self.queue_limit - 0.5) * interval_s
-        for ahead in range(1, frames):  # frames that are not run have the answer before until this one is out
+        for ahead in range(1, frames):  # frames that are not run have the previous answer until this one is out
             out = age_s + head_s <= ahead * interval_s
             score += float(c.accuracy_at(ahead if out else ahead + frames)[row])
-        return self.worth(head_s, period_s, score, frames) + 10 * (head_s <= period_s and kept and fits_queue)
+        keeps_pace = head_s <= period_s and kept and fits_queue
+        return self.utility_per_frame(head_s, period_s, score, frames) + 10 * keeps_pace
 
     def instead(self, decided: int) -> int:
         age_s = self.now_s - self.frame * self.interval_s
-        worth = {int(row): self.local_worth(int(row), age_s) for row in np.flatnonzero(self.costs.space.device_only)}
-        best = max(worth, key=lambda row: worth[row])
-        return decided if decided in worth and worth[decided] >= worth[best] - 0.005 else best
+        utility = {
+            int(row): self.local_utility(int(row), age_s) for row in np.flatnonzero(self.costs.space.device_only)
+        }
+        best = max(utility, key=lambda row: utility[row])
+        return decided if decided in utility and utility[decided] >= utility[best] - 0.005 else best
 
     def fallback_row(self, row: int, end_s: float, head_s: float) -> int:
-        """Of a fallback long before its deadline, right after the head of its frame."""
+        """The row of a fallback that starts right after the head of its frame, long before the deadline."""
         c, frames = self.costs, self.costs.space.decisions[row].frame_stride
         captured = sum(number * self.interval_s <= end_s + 1e-9 for number in range(self.scenario.frames))
         waiting = min(max(captured - self.frame - frames, 0), self.queue_limit)
         share_s = (frames * self.interval_s - head_s) / (1 + waiting)
         age_s = end_s - self.frame * self.interval_s
 
-        def worth(local: int) -> float:
+        def utility_of(local: int) -> float:
             local_s = float(c.head_s[local]) * self.device_slowdown
             score = float(c.accuracy[local]) * (self.on_time(local_s, age_s, share_s) + frames - 1)
             kept = local_s <= share_s and self.likely(self.scenario.deadline_s - SLACK_S - age_s, local_s) >= 1
-            return self.worth(local_s, share_s, score, frames) + 10 * kept
+            return self.utility_per_frame(local_s, share_s, score, frames) + 10 * kept
 
-        return max(map(int, c.local_frontier), key=worth)
+        return max(map(int, c.local_frontier), key=utility_of)
 
     def stretched(self, row: int, answer_row: int, start_s: float, end_s: float, head_s: float) -> int:
-        """Frames until the next that may be run, after a fallback."""
+        """Number of frames that a fallback covers."""
         frames = self.costs.space.decisions[row].frame_stride
         local_s = float(self.costs.head_s[answer_row]) * self.device_slowdown
         next_s = max(end_s, (self.frame + frames) * self.interval_s)
@@ -256,13 +259,13 @@ class ReferenceTwin:
         elif self.is_down(self.now_s):
             row = self.instead(decided)
         frames = space.decisions[row].frame_stride
-        head_s = self.device_s(row, self.now_s, self.luck_of(0))
+        head_s = self.device_s(row, self.now_s, self.noise_of(0))
         end_s = self.now_s + self.calibration.decide_s + head_s
         for start_s, busy_s in self.fallbacks:
             if self.now_s <= start_s < end_s:
                 end_s += busy_s
-        pace = head_s / float(self.costs.head_s[row])
-        self.device_slowdown += 0.2 * (pace - self.device_slowdown)
+        slowdown = head_s / float(self.costs.head_s[row])
+        self.device_slowdown += 0.2 * (slowdown - self.device_slowdown)
         busy_until_s, transmit_s, busy_s, sent, silent = end_s, 0.0, head_s, False, False
         answered_s, answer_row = end_s, row
         if not space.device_only[row]:
@@ -284,7 +287,7 @@ class ReferenceTwin:
                 answer_row = self.fastest()
                 if not sent and end_s < answer_by_s - (reserve_s + FALLBACK_SLACK_S):
                     answer_row = self.fallback_row(row, end_s, head_s)
-                extra_s = self.device_s(answer_row, self.now_s, self.luck_of(1))
+                extra_s = self.device_s(answer_row, self.now_s, self.noise_of(1))
                 answered_s, busy_s, fell_back = start_s + extra_s, busy_s + extra_s, True
                 self.fallbacks.append((start_s, extra_s))
                 frames = self.stretched(row, answer_row, start_s, end_s, head_s)
@@ -324,7 +327,7 @@ class ReferenceTwin:
         }
 
     def skip(self, following: int) -> float:
-        """Scores of the frames from the next one to ``following``: the newest answer out at their capture."""
+        """Sum of the scores of the frames before ``following``: each has the newest answer at its capture."""
         total = 0.0
         for frame in range(self.frame + 1, following):
             out = [(source, row) for out_s, source, row in self.answers if out_s <= frame * self.interval_s]
@@ -336,11 +339,11 @@ class ReferenceTwin:
         return total
 
     def send(self, row: int, end_s: float) -> tuple[float, float]:
-        """Reply time and transmission time; what the reply tells is noted for later."""
+        """Send a request. Returns the times of its reply and of its transmission; stores what the reply shows."""
         s, c = self.scenario, self.costs
         if self.payload_bytes is None:
             mean = float(c.payload_bytes[row])
-            payload = max(mean + float(c.payload_std_bytes[row]) * self.luck_of(3), mean / 2)
+            payload = max(mean + float(c.payload_std_bytes[row]) * self.noise_of(3), mean / 2)
         else:
             sample = (s.first_sample + self.frame) % self.score.shape[1]
             payload = float(self.payload_bytes[payload_key(c.space.decisions[row])][sample])
@@ -348,9 +351,9 @@ class ReferenceTwin:
         transmit_s = self.crossing_s(begin_s, payload + self.calibration.header_bytes)
         arrival_s = begin_s + transmit_s + s.rtt_s / 2 + self.calibration.overhead_s
         queue_s, others_s = self.wait_at_mec(arrival_s)
-        pace = s.mec_slowdown * self.luck_of(2)
+        slowdown = s.mec_slowdown * self.noise_of(2)
         served = queue_s <= max(self.frame * self.interval_s + 2 * s.deadline_s - end_s, 0.0)
-        tail_s = float(c.mec_s[row]) * pace if served else 0.0
+        tail_s = float(c.mec_s[row]) * slowdown if served else 0.0
         done_s = arrival_s + queue_s + tail_s
         reply_s = done_s + s.rtt_s / 2
         silent_from_s = max(end_s, self.reply_s)
@@ -359,22 +362,24 @@ class ReferenceTwin:
         self.sent_bytes += payload
         self.link_free_s, self.reply_s = begin_s + transmit_s, reply_s
         self.arrival_s, self.done_s, self.extra_s = arrival_s, done_s, queue_s - others_s + tail_s
-        sample = Told(reply_s, payload * 8 / max(transmit_s, 1e-4), self.sent_bytes, queue_s, pace if served else None)
+        sample = Measurement(
+            reply_s, payload * 8 / max(transmit_s, 1e-4), self.sent_bytes, queue_s, slowdown if served else None
+        )
         if lost:
             self.lost_bytes = self.sent_bytes
         else:
-            self.told.append(sample)
+            self.measurements.append(sample)
         if breaks:
             from_s = silent_from_s + SILENCE_S
             self.down = (self.down[0] if self.down[1] > from_s else from_s, self.probe(reply_s))
         return reply_s, transmit_s
 
     def oldest_release_s(self) -> float:
-        """When the place is free that the next request takes."""
+        """When the next request may be in flight."""
         return self.pending[-self.max_in_flight].release_s if len(self.pending) >= self.max_in_flight else -np.inf
 
     def advance(self, busy_until_s: float, first: int) -> int:
-        """Move to the next decision point; how many frames were dropped on the way."""
+        """Move to the next decision point. Returns the number of frames that were dropped meanwhile."""
         now_s = max(busy_until_s, first * self.interval_s)
         if self.hopeless(self.scenario.deadline_s):
             now_s = max(now_s, self.oldest_release_s())
@@ -401,8 +406,8 @@ class ReferenceTwin:
             self.fallback_frac = forget * self.fallback_frac + (1 - forget) * fell_back
 
     def observe(self) -> dict:
-        """What the device knows now."""
-        heard = [sample for sample in self.told if sample.at_s <= self.now_s]
+        """The device's observation, by names of SystemState."""
+        heard = [sample for sample in self.measurements if sample.at_s <= self.now_s]
         replies = [sample for sample in heard if sample.queue_s is not None]
         slowdown = announced = self.scenario.mec_slowdown
         for sample in heard:
@@ -411,7 +416,7 @@ class ReferenceTwin:
             if sample.reset_slowdown is not None:
                 slowdown = sample.reset_slowdown
         queues = [0.0] * 8
-        for sample in heard:  # a probe tells nothing of the queue: the last value stands
+        for sample in heard:  # a probe does not measure the queue: the last value stands
             queues.append(queues[-1] if sample.queue_s is None else sample.queue_s)
         reply_age_s = self.now_s - (replies[-1].at_s if replies else self.met_s)
         believed = 0.5 ** max(reply_age_s - SAMPLE_AGE_S, 0.0)
