@@ -75,7 +75,8 @@ def test_variants_of_one_family_are_told_apart_by_name(
     facts = [tuple(model[field] for field in ("name", "family", "precision", "engine")) for model in shown]
     assert facts == [("small-a", "mobilenet", "float32", "torch"), ("small-b", "mobilenet", "float32", "torch")]
     assert mecpilot.main(["models", "show", str(variants.directory)]) == 0
-    assert "small-b │ mobilenet │ float32   │ torch" in capsys.readouterr().out
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["small-b", "mobilenet", "float32", "torch"] in [line[:4] for line in lines]
 
 
 @pytest.mark.slow
