@@ -13,17 +13,15 @@ import pytest
 from rich.console import Console
 from support.same_episode import assert_same
 from support.simulated import SimClock, Simulation
-from support.stream import stream_costs, stream_recorded
+from support.stream import SAMPLES, stream_costs, stream_recorded
 
 import mecpilot
 from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.metrics import Frames, overall
-from controller.records import STATUSES, Bools, Decision, Ints, Outcome, Status
+from controller.records import Bools, Decision, Ints, Outcome, Status
 from controller.reuse import Answers, PastAnswer, Reuse
-from controller.scenario import ScenarioRange
 from controller.utility import Utility
-from envs.twin.twin import Twin
 from runtime.observe.record_log import OUTCOMES, line_of
 from runtime.observe.summary import RunSummary
 from runtime.shortcuts.base import Context, Shortcut
@@ -277,13 +275,22 @@ class TestTheExampleOfTheDocumentation:
         assert [o.status.value for o in outcomes] == ["ok", "filtered"] * 6
         assert [o.reused_frame for o in outcomes if o.status.reused] == [o.frame for o in outcomes if o.status.ran]
 
-    def test_its_table_says_the_same(self) -> None:
-        table = documented()["FilterTable"](np.repeat(np.arange(3.0)[:, None], 40, axis=1))
-        age = np.array([1, 2, 1, 3])
-        assert table.stands(age, np.array([5, 5, 0, 5]), age).tolist() == [True, False, True, False]
-        sim = simulation(ToyFilter())
-        twin = Twin(sim.costs, sim.bank, stream_recorded(), ScenarioRange(), shortcuts=[table])
-        twin.reset(scenarios=[sim.scenario])
-        record = twin.step(np.array([local_row()]))[1]
-        assert record.reused.frame.tolist() == [1]
-        assert STATUSES[record.reused.reason[0]] is Status.FILTERED
+    def test_no_answer_stands_for_ever(self) -> None:
+        """With a limit that finds all pictures alike."""
+        page = documented()
+        page["shows_nothing_new"].__defaults__ = (255.0,)
+        outcomes = simulation(page["InputFilter"]()).run(lambda _: local_row())
+        assert [o.status.value for o in outcomes] == ["ok", *["filtered"] * 10, "ok"]
+
+    def test_grey_and_small_pictures_are_compared_in_full(self) -> None:
+        small_copy = documented()["small_copy"]
+        assert small_copy(np.zeros((28, 28), np.uint8)).shape == (28, 28)
+        assert small_copy(np.zeros((576, 768, 3), np.uint8)).shape == (36, 48, 3)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_its_table_says_the_same(self, seed: int) -> None:
+        page, rng = documented(), np.random.default_rng(seed)
+        table = page["FilterTable"]([np.full((2, 2, 3), index, np.uint8) for index in range(SAMPLES)])
+        sim = simulation(page["InputFilter"](), times=8.0, uplink_bps=[2e6, 5e5], fps=rng.uniform(8, 25), frames=80)
+        found = assert_same(sim, rng.integers(0, len(sim.costs), 80), [table])
+        assert Status.FILTERED in {outcome.status for outcome in found}

@@ -20,7 +20,7 @@ QUIET = TwinCalibration(head_noise_frac=0.0, mec_noise_frac=0.0, overhead_s=0.0,
 
 
 def assert_same(sim: Simulation, rows: Ints, tables: Sequence[TableShortcut]) -> list[Outcome]:
-    """Play ``rows`` (frames,), one per decision, on both; AssertionError where a status, a score or the utility differs.
+    """Play ``rows`` (frames,), one per decision, on both; AssertionError where a status, score or utility differs.
 
     ``sim`` has the device halves of the shortcuts and recorded answers, ``tables`` are the halves of the twin in the
     same order. Returns the outcomes of the device, by frame.
