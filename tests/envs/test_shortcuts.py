@@ -257,6 +257,18 @@ def test_make_env_and_compare_pass_shortcuts_to_their_twin() -> None:
     assert found["filtered_frac"]["mean"] > 0.0
     with pytest.raises(UsageError, match="got shortcuts with live=True"):
         mecpilot.make_env("campus", live=True, **options)
+    with pytest.raises(
+        UsageError, match="got shortcuts for garments, whose bundle has no scores of older answers; exp"
+    ):
+        mecpilot.make_env("garments", **options)
+
+
+def test_a_shortcut_that_cannot_answer_is_no_shortcut() -> None:
+    class Forgetful(Shortcut):
+        pass
+
+    with pytest.raises(TypeError, match="try_answer"):
+        Forgetful()  # type: ignore[abstract]
 
 
 def documented() -> dict[str, Any]:
