@@ -21,13 +21,12 @@ from typing import Any
 import numpy as np
 
 from agents.compare.evaluation import entrants_of
-from agents.compare.rollout import make_twin
-from agents.compare.setup import open_setup
 from benchmarks.support.machine_profile import machine_profile
 from controller.controllers.base import Controller
 from controller.records import STATUSES, Decision, Status, SystemState
 from controller.scenario import Scenario, ScenarioRange
 from envs.live import LiveBackend
+from envs.setup import open_setup
 from envs.twin.twin import Twin
 from runtime.testbed.markov_traces import builtin_traces
 
@@ -152,8 +151,8 @@ def run(workload: str, profile: Path, frames: int, controllers: str) -> dict[str
     """Results by scenario and controller."""
     setup = open_setup(workload, builtin_traces("test"), "test", profile=profile)
     entrants = entrants_of(workload, controllers, live=True)
-    twin = make_twin(setup, 1)
-    backend = LiveBackend(setup.bundle, setup.costs, setup.bank, setup.range, "test", profile, learning=False)
+    twin = setup.twin(1)
+    backend = setup.live(learning=False)
 
     def controller(name: str) -> Controller:
         return entrants.make(name, setup, 1)[0]

@@ -30,14 +30,15 @@ from agents.compare.evaluation import Entrants, compare_in_twin
 from agents.compare.plots import draw_comparison
 from agents.compare.report import Comparison, as_json, verdict
 from agents.compare.rollout import paired_scenarios
-from agents.compare.setup import BUILTIN_TEST, BUILTIN_TRAIN, Setup, family, open_setup, traces_of
 from agents.compare.tables import margin_table, tables
+from agents.compare.traces import BUILTIN_TEST, BUILTIN_TRAIN, family
 from agents.compare.tuning import TUNABLE, tune_controllers
 from agents.runs.run_folder import RunFolder, TrainingConfig
 from agents.training.training import Options, train
 from controller.controllers.learned import FrozenPolicy
 from controller.controllers.registry import CONTROLLER_NAMES, LEARNED
 from controller.predict.uplink import Trace, TraceBank
+from envs.setup import Setup, open_setup, traces_of
 from runtime.files.policy_file import load_policy
 from runtime.files.tuning_file import TuningFile, save_tunings
 from runtime.observe.tables import table_console

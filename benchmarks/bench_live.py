@@ -29,13 +29,14 @@ from rich.table import Table
 from agents.compare.evaluation import Entrants, chosen_names, compare_live, default_seeds, entrants_of, play_in_twin
 from agents.compare.report import UTILITY, Comparison, as_json
 from agents.compare.rollout import on_trace, paired_scenarios
-from agents.compare.setup import BUILTIN_TEST, BUILTIN_TRAIN, Setup, open_setup, traces_of
+from agents.compare.traces import BUILTIN_TEST, BUILTIN_TRAIN
 from benchmarks.bench_learning import train_policies, tuned
 from benchmarks.support.machine_profile import machine_profile
 from controller.errors import UsageError
 from controller.metrics import known
 from controller.records import Floats, Ints
 from controller.scenario import Scenario, ScenarioRange
+from envs.setup import Setup, open_setup, traces_of
 from runtime.observe.summary import percent
 from runtime.profiling.profile import shipped_slowdown
 
@@ -163,7 +164,7 @@ def compare(options: argparse.Namespace, profile: Path) -> None:
     scenarios = representative(everywhere, drawn, options.scenarios)
     with Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("live", total=entrants.total * len(scenarios) * options.frames)
-        live, _ = compare_live(setup, entrants, sources, scenarios, profile, lambda done: bar.advance(task, done))
+        live, _ = compare_live(setup, entrants, sources, scenarios, lambda done: bar.advance(task, done))
     twin = play_in_twin(setup, entrants, sources, options.scenarios, scenarios)
     for metric in live.ranking_metrics:
         means = ", ".join(f"{name} {mean:.3f}" for name, mean in ranking(everywhere, metric).items())

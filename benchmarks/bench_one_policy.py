@@ -23,14 +23,14 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvObs, Vec
 
 from agents.compare.evaluation import Entrants, compare_in_twin
 from agents.compare.report import Comparison
-from agents.compare.rollout import make_twin
-from agents.compare.setup import Setup, hold_out, open_setup, traces_of
+from agents.compare.traces import hold_out
 from agents.learn.policy import CandidatePolicy
 from agents.learn.ppo import PpoConfig, make_ppo
 from agents.learn.warm_start import WarmStartConfig, warm_start
 from controller.controllers.learned import FrozenPolicy
 from controller.metrics import bootstrap
 from controller.records import Floats, Ints
+from envs.setup import Setup, open_setup, traces_of
 from envs.vec_env import TwinVecEnv
 from runtime.profiling.profile import load_costs
 from runtime.workloads.registry import WORKLOADS
@@ -108,9 +108,9 @@ def _widened(setup: Setup, count: int) -> Setup:
 
 def train_on(setups: Sequence[Setup], steps: int, seed: int) -> FrozenPolicy:
     """Train a policy on all setups together, with ``steps`` environment steps on each."""
-    parts = [TwinVecEnv(make_twin(setup, ENVIRONMENTS, seed, reward="expected")) for setup in setups]
-    intervals = any(setup.costs.longest_stride > 1 for setup in setups)
-    model = make_ppo(Twins(parts), PpoConfig(), seed, intervals=intervals)
+    parts = [TwinVecEnv(setup.twin(ENVIRONMENTS, seed, reward="expected")) for setup in setups]
+    strides = any(setup.costs.longest_stride > 1 for setup in setups)
+    model = make_ppo(Twins(parts), PpoConfig(), seed, strides=strides)
     warm_start(model, setups, WarmStartConfig(), steps * len(setups))
     model.learn(max(steps * len(setups) - model.num_timesteps, 0), reset_num_timesteps=False)
     assert isinstance(model.policy, CandidatePolicy)

@@ -18,10 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from controller.features.fast import Features
+from envs.setup import open_setup
 from envs.twin.twin import Twin
 from envs.vec_env import TwinVecEnv
-from runtime.bundles.bundle import open_bundle
-from runtime.profiling.profile import candidates, load_costs
 from runtime.testbed.markov_traces import builtin_traces
 
 SLICES = 15
@@ -29,15 +28,13 @@ SLICES = 15
 TARGET_STEPS_PER_S = 200_000
 
 
-def make_twin(batch: int) -> Twin:
-    bundle = open_bundle("garments")
-    costs = candidates(load_costs(bundle), bundle.default_range)
-    return Twin(costs, builtin_traces("train"), bundle.recorded("validation"), bundle.default_range, batch, seed=1)
+def twin_of(batch: int) -> Twin:
+    return open_setup("garments", builtin_traces("train"), "validation").twin(batch, seed=1)
 
 
 def steps_of(batch: int, what: str) -> Callable[[np.ndarray], None]:
     """A function that makes one step of every environment, resets included."""
-    twin = make_twin(batch)
+    twin = twin_of(batch)
     if what == "sb3":
         vec = TwinVecEnv(twin)
         vec.reset()
@@ -60,7 +57,7 @@ def steps_per_s(batch: int, what: str, seconds: float) -> tuple[float, float]:
     """Median and best of the slices."""
     step = steps_of(batch, what)
     rng = np.random.default_rng(0)
-    rows = rng.integers(0, len(make_twin(1).costs), (64, batch))
+    rows = rng.integers(0, len(twin_of(1).costs), (64, batch))
     for i in range(200):  # until episodes end at different times
         step(rows[i % 64])
     rates = []

@@ -18,9 +18,9 @@ import numpy as np
 
 from agents.compare.evaluation import Entrants, chosen_names, entrants_of
 from agents.compare.rollout import Episodes, play, spread_scenarios
-from agents.compare.setup import open_setup
 from controller.controllers.registry import BOUND
 from controller.records import Status
+from envs.setup import open_setup
 from runtime.testbed.markov_traces import builtin_traces
 
 WORKLOADS = ("garments", "campus")

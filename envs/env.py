@@ -22,7 +22,7 @@ from controller.records import Decision, SystemState
 from controller.scenario import Scenario, ScenarioRange
 from envs.backend import Backend, TwinBackend
 from envs.twin.tables import TableShortcut
-from envs.twin.twin import Reward, Twin
+from envs.twin.twin import Reward
 
 if TYPE_CHECKING:
     from runtime.bundles.bundle import Bundle
@@ -177,38 +177,12 @@ def make_env(
 
     UsageError for an unknown name, field or file, and for shortcuts with ``live``.
     """
-    from runtime.bundles.bundle import open_bundle
-    from runtime.device.controllers import open_costs
+    from envs.setup import open_setup, traces_of
+    from runtime.config.tree import PrivacySection
 
     if live and shortcuts:
         raise UsageError("got shortcuts with live=True; expected shortcuts of the twin, or live=True")
-    opened, where = open_bundle(bundle), None if profile is None else Path(profile)
-    costs = open_costs(opened, where, no_raw_upload=no_raw_upload)
-    range, bank, recorded = _range(scenario, opened.default_range), _bank(traces), opened.recorded(split)
-    backend: Backend
-    if live:
-        from envs.live import LiveBackend
-
-        backend = LiveBackend(opened, costs, bank, range, split, where)
-    else:
-        backend = TwinBackend(Twin(costs, bank, recorded, range, reward=reward, shortcuts=shortcuts))
-    return MecpilotEnv(backend, bank, recorded.score.shape[1], range, seed)
-
-
-def _range(given: ScenarioRange | Mapping[str, Any] | str | Path | None, default: ScenarioRange) -> ScenarioRange:
-    from runtime.files.scenario_file import range_from, read_range
-
-    if given is None or isinstance(given, ScenarioRange):
-        return given or default
-    return range_from(given, "scenario", default) if isinstance(given, Mapping) else read_range(Path(given), default)
-
-
-def _bank(traces: TraceBank | str | Path | Sequence[str | Path] | None) -> TraceBank:
-    from runtime.testbed.markov_traces import builtin_traces
-    from runtime.traces.load import load_traces
-
-    if isinstance(traces, TraceBank):
-        return traces
-    if not traces:
-        return builtin_traces("train")
-    return load_traces([Path(traces)] if isinstance(traces, str | Path) else [Path(trace) for trace in traces])
+    privacy = PrivacySection(no_raw_upload=no_raw_upload)
+    setup = open_setup(bundle, traces_of(traces, "train"), split, scenario, profile, privacy, shortcuts)
+    backend: Backend = setup.live() if live else TwinBackend(setup.twin(reward=reward))
+    return MecpilotEnv(backend, setup.bank, setup.recorded.score.shape[1], setup.range, seed)

@@ -23,7 +23,7 @@ from runtime.observe.tables import table_console
 if TYPE_CHECKING:
     from agents.compare.evaluation import Entrants, LiveEpisodes
     from agents.compare.report import Comparison
-    from agents.compare.setup import Setup
+    from envs.setup import Setup
     from runtime.bundles.bundle import Bundle
 
 
@@ -80,8 +80,9 @@ def evaluate(options: EvaluateOptions) -> int:
     """Compare controllers on the same scenarios, by default on traces that nothing was trained on."""
     from agents.compare.own import check_own
     from agents.compare.report import as_json
-    from agents.compare.setup import BUILTIN_TEST, open_setup, traces_of
+    from agents.compare.traces import BUILTIN_TEST
     from agents.runs.run_lock import locked
+    from envs.setup import open_setup, traces_of
 
     out = options.out
     check_writable(options.json, "--json", make_folder=True)
@@ -94,7 +95,7 @@ def evaluate(options: EvaluateOptions) -> int:
     sources = [str(path) for path in options.traces or ()] or [BUILTIN_TEST]
     with nullcontext() if out is None else locked(out, "evaluating"):
         if options.live:
-            comparison, episodes = _compare_live(setup, entrants, sources, options.seeds, options.profile)
+            comparison, episodes = _compare_live(setup, entrants, sources, options.seeds)
         else:
             comparison, episodes = _compare_in_twin(setup, entrants, sources, options.seeds), None
         report = as_json(comparison)
@@ -116,7 +117,7 @@ def _compare_in_twin(setup: Setup, entrants: Entrants, sources: Sequence[str], s
 
 
 def _compare_live(
-    setup: Setup, entrants: Entrants, sources: Sequence[str], seeds: int | None, profile: Path | None
+    setup: Setup, entrants: Entrants, sources: Sequence[str], seeds: int | None
 ) -> tuple[Comparison, LiveEpisodes]:
     from agents.compare.evaluation import LIVE_SCENARIOS, compare_live
     from agents.compare.rollout import spread_scenarios
@@ -124,7 +125,7 @@ def _compare_live(
     scenarios = spread_scenarios(setup, seeds or LIVE_SCENARIOS)
     with _bar() as bar:
         task = bar.add_task("evaluating live", total=entrants.total * len(scenarios) * setup.range.frames)
-        return compare_live(setup, entrants, sources, scenarios, profile, lambda done: bar.advance(task, done))
+        return compare_live(setup, entrants, sources, scenarios, lambda done: bar.advance(task, done))
 
 
 def _write_json(report: dict[str, Any], json: str | None, out: Path | None) -> None:
@@ -212,8 +213,9 @@ class TuneOptions(Conditions):
 def tune(options: TuneOptions) -> int:
     """Tune the classical controllers on training traces in the twin."""
     from agents.compare.evaluation import Entrants, provenance_of
-    from agents.compare.setup import BUILTIN_TRAIN, open_setup, traces_of
+    from agents.compare.traces import BUILTIN_TRAIN
     from agents.compare.tuning import EPISODES, tries, tune_controllers, tuning_table
+    from envs.setup import open_setup, traces_of
     from runtime.files.tuning_file import save_tunings
 
     names, out = options.names, options.out

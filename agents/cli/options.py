@@ -81,9 +81,9 @@ class Conditions:
 
     def range_of(self, bundle: Bundle, frames: int | None = None) -> ScenarioRange:
         """The scenario range, with another number of frames per episode if one is given."""
-        from agents.compare.setup import scenario_range
+        from envs.setup import range_of
 
-        chosen = scenario_range(bundle, self.scenario)
+        chosen = range_of(self.scenario, bundle.default_range)
         return chosen if frames is None else replace(chosen, frames=frames)
 
 

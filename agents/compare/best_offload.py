@@ -14,12 +14,12 @@ from dataclasses import replace
 import numpy as np
 
 from agents.compare.rollout import play
-from agents.compare.setup import Setup
 from controller.controllers.shortlist import dominated, shortlist
 from controller.controllers.simple import FixedRow, Memoryless, full_offload_rows
 from controller.metrics import Frames, per_episode
 from controller.records import Ints, SystemState
 from controller.scenario import Scenario
+from envs.setup import Setup
 from runtime.profiling.profile import load_costs
 
 Progress = Callable[[int], None]  # called with the number of decisions tried so far

@@ -16,7 +16,7 @@ import numpy as np
 
 from agents.compare.report import Comparison
 from agents.compare.rollout import paired_scenarios, play
-from agents.compare.setup import Setup, family
+from agents.compare.traces import family
 from agents.compare.trained_on import seen_before, training_digests
 from controller.controllers.base import Controller
 from controller.controllers.learned import FrozenPolicy
@@ -27,6 +27,7 @@ from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.streaming import Score
 from envs.backend import Backend
+from envs.setup import Setup
 from runtime.config.privacy import check_controller, may_run, privacy_notes
 from runtime.config.tree import DEFAULTS, PrivacySection
 from runtime.files.policy_file import load_policy, shipped_policy, used_policy
@@ -203,16 +204,13 @@ def compare_live(
     entrants: Entrants,
     sources: Sequence[str],
     scenarios: Sequence[Scenario],
-    profile: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> tuple[Comparison, LiveEpisodes]:
     """Play every controller on the given scenarios, with real processes and in real time."""
-    from envs.live import LiveBackend
-
     outcomes: dict[str, list[list[list[Outcome]]]] = {
         n: [[] for _ in range(entrants.copies(n))] for n in entrants.all_names
     }
-    backend = LiveBackend(setup.bundle, setup.costs, setup.bank, setup.range, "test", profile, learning=False)
+    backend = setup.live(learning=False)
     try:
         for scenario in scenarios:  # controllers in the inner loop: a slow phase of the machine affects all of them
             for name in entrants.all_names:

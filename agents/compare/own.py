@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from agents.compare.evaluation import Entrants, compare_in_twin, entrants_of
 from agents.compare.report import as_json
-from agents.compare.setup import BUILTIN_TEST, Setup, open_setup, traces_of
+from agents.compare.traces import BUILTIN_TEST
 from controller.controllers.base import Controller
 from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.scenario import ScenarioRange
+from envs.setup import Setup, open_setup, traces_of
 from envs.twin.tables import TableShortcut
-from runtime.bundles.bundle import Bundle, open_bundle
+from runtime.bundles.bundle import Bundle
 from runtime.config.tree import PrivacySection
 from runtime.device.controllers import Decides, OwnController
 from runtime.files.provenance import GIVEN, used
-from runtime.files.scenario_file import range_from
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -90,13 +90,9 @@ def compare(
     UsageError for an unknown name, field or file; ValueError if one of your controllers returns a row that does not
     exist.
     """
-    opened = open_bundle(bundle)
-    range_ = range_from(scenario, "scenario", opened.default_range) if isinstance(scenario, Mapping) else scenario
     privacy = PrivacySection(no_raw_upload=no_raw_upload)
-    bank = traces_of([Path(trace) for trace in traces], "test")
-    setup = open_setup(opened, bank, "test", range_, None if profile is None else Path(profile), privacy)
-    entrants = entrants_of(opened.workload, ",".join(controllers), privacy=privacy) if controllers else Entrants(())
+    setup = open_setup(bundle, traces_of(traces, "test"), "test", scenario, profile, privacy, shortcuts)
+    entrants = entrants_of(setup.workload, ",".join(controllers), privacy=privacy) if controllers else Entrants(())
     makers = {name: partial(_own_controller, name, decider) for name, decider in (own or {}).items()}
     sources = [str(trace) for trace in traces] or [BUILTIN_TEST]
-    setup = replace(setup, shortcuts=tuple(shortcuts))
     return as_json(compare_in_twin(setup, replace(entrants, own=makers), sources, seeds))

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agents.compare.setup import Setup
 from controller.controllers.base import Controller
 from controller.metrics import ANSWERERS, NOBODY, Frames
 from controller.predict.uplink import TraceBank
@@ -20,6 +19,7 @@ from controller.records import STATUSES, Bools, Floats, Ints, Status
 from controller.scenario import Scenario
 from controller.streaming import newest_answered
 from controller.timeline import GIVE_UP_DEADLINES
+from envs.setup import Setup
 from envs.twin.record import StepRecord
 from envs.twin.twin import Reward, Twin
 
@@ -61,12 +61,6 @@ def _scenario(setup: Setup, seed: int, trace: int) -> Scenario:
     return replace(drawn, trace_index=trace)
 
 
-def make_twin(setup: Setup, batch: int, seed: int = 0, reward: Reward = "replayed", oracle: bool = False) -> Twin:
-    """A twin of the setup for ``batch`` episodes. ``oracle``: states contain the true latency of every row."""
-    parts = (setup.costs, setup.bank, setup.recorded, setup.range)
-    return Twin(*parts, batch, seed, reward=reward, oracle=oracle, shortcuts=setup.shortcuts)
-
-
 def play(
     setup: Setup,
     controller: Controller,
@@ -77,7 +71,7 @@ def play(
     progress: Progress | None = None,
 ) -> Episodes:
     """Run every scenario to its end under one controller, which was made for a batch of ``len(scenarios)``."""
-    twin = make_twin(setup, len(scenarios), reward=reward, oracle=oracle)
+    twin = setup.twin(len(scenarios), reward=reward, oracle=oracle)
     state = twin.reset(scenarios=scenarios)
     controller.reset(np.ones(len(scenarios), bool))
     alive = np.ones(len(scenarios), bool)

@@ -10,13 +10,13 @@ import numpy as np
 from agents.compare.evaluation import Entrants, LiveEpisodes
 from agents.compare.report import Comparison
 from agents.compare.rollout import paired_scenarios, play
-from agents.compare.setup import Setup
 from controller.controllers.base import Controller
 from controller.controllers.registry import BOUND
 from controller.metrics import Frames, overall
 from controller.predict.uplink import Trace, TraceBank
 from controller.records import Bools, Decision, Floats, Ints, Outcome
 from controller.scenario import Scenario
+from envs.setup import Setup
 
 
 @dataclass(frozen=True)

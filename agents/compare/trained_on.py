@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.compare.setup import BUILTIN_TRAIN, traces_of
+from agents.compare.traces import BUILTIN_TRAIN
 from controller.errors import UsageError
 from controller.predict.uplink import Trace, TraceBank
+from envs.setup import traces_of
 
 #: Key of the digests in the description of a policy's training.
 DIGESTS = "trace_digests"

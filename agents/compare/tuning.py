@@ -12,12 +12,12 @@ from typing import Any
 from rich.table import Table
 
 from agents.compare.rollout import play, scenarios_on
-from agents.compare.setup import Setup
 from controller.controllers.bandwidth_states import learn_states
 from controller.controllers.base import Controller
 from controller.controllers.registry import BOUND, CONTROLLER_NAMES, LEARNED, TUNABLE_KEYS, make_controller
 from controller.controllers.tuning import most_tries, tune
 from controller.metrics import per_episode
+from envs.setup import Setup
 from runtime.files.tuning_file import TuningFile
 
 EPISODES = 192  # two on each built-in training trace

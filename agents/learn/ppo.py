@@ -53,12 +53,12 @@ def make_ppo(
     seed: int,
     log_dir: Path | None = None,
     *,
-    intervals: bool = False,
+    strides: bool = False,
     **policy: Any,
 ) -> PPO:
     """A new learner on the CPU; ``policy``: further options of CandidatePolicy.
 
-    ``intervals``: decisions cover different numbers of frames, so returns are discounted per frame.
+    ``strides``: decisions cover different numbers of frames, so returns are discounted per frame.
     """
     return PPO(
         CandidatePolicy,
@@ -75,8 +75,8 @@ def make_ppo(
         max_grad_norm=config.max_grad_norm,
         target_kl=config.target_kl,
         tensorboard_log=None if log_dir is None else str(log_dir),
-        rollout_buffer_class=SemiMarkovBuffer if intervals else None,
-        rollout_buffer_kwargs={"last_step": last_step_of(env)} if intervals else None,
+        rollout_buffer_class=SemiMarkovBuffer if strides else None,
+        rollout_buffer_kwargs={"last_step": last_step_of(env)} if strides else None,
         policy_kwargs={"greedy_weight": config.greedy_weight, **policy},
         seed=seed,
         device="cpu",

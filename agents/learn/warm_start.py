@@ -32,8 +32,6 @@ import torch
 from stable_baselines3 import PPO
 from torch import Tensor
 
-from agents.compare.rollout import make_twin
-from agents.compare.setup import Setup
 from agents.learn.branches import branch_values
 from agents.learn.policy import CandidatePolicy
 from agents.learn.semi_markov import discounted
@@ -46,6 +44,7 @@ from controller.features.fast import Features
 from controller.predict.expectation import expected_streaming, expected_utility
 from controller.records import Decision, Floats, Ints, SystemState
 from controller.utility import Utility
+from envs.setup import Setup
 
 Progress = Callable[[int], None]
 
@@ -259,7 +258,7 @@ class _Player:
         self, model: PPO, setup: Setup, batch: int, seed: int, config: WarmStartConfig, on_step: Callable[[], None]
     ) -> None:
         self._model, self._config, self._on_step = model, config, on_step
-        self._twin = make_twin(setup, batch, seed, reward="expected", oracle=True)
+        self._twin = setup.twin(batch, seed, reward="expected", oracle=True)
         self._features = Features(setup.costs, setup.range.utility)
         self._state = self._twin.reset()
         self._frozen: FrozenPolicy

@@ -14,7 +14,6 @@ import numpy as np
 
 from agents.compare.plots import draw_timeline
 from agents.compare.rollout import Episodes, play, scenarios_on
-from agents.compare.setup import Setup
 from agents.compare.timelines import of_twin
 from agents.training.decision_map import draw_decision_map
 from controller.controllers.base import Controller
@@ -23,6 +22,7 @@ from controller.controllers.registry import make_controller
 from controller.metrics import overall
 from controller.records import Floats
 from controller.scenario import Scenario
+from envs.setup import Setup
 from runtime.files.tuning_file import load_tunings, tuning_of
 
 FINAL_EPISODES = 64

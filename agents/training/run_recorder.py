@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 from stable_baselines3 import PPO
 
-from agents.compare.setup import Setup
 from agents.learn.policy import CandidatePolicy
 from agents.learn.warm_start import Round
 from agents.runs.checkpoint import load_actor, save_checkpoint
@@ -20,6 +19,7 @@ from agents.runs.run_folder import RunFolder, TrainingConfig
 from agents.training.curves import FINAL, HELD_OUT, HELD_OUT_CURVES, Curves, metrics_text
 from agents.training.judge import LONG_STEPS, judges
 from controller.controllers.learned import FrozenPolicy
+from envs.setup import Setup
 
 
 class RunRecorder:

@@ -20,8 +20,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from agents.compare.rollout import make_twin
-from agents.compare.setup import Setup, hold_out, open_setup, traces_of
+from agents.compare.traces import hold_out
 from agents.learn.policy import CandidatePolicy
 from agents.learn.ppo import PpoConfig, learn_rollouts, make_ppo, whole_rollouts
 from agents.learn.warm_start import warm_start
@@ -33,6 +32,7 @@ from agents.training.run_recorder import RunRecorder
 from controller.controllers.learned import FrozenPolicy
 from controller.errors import FailureError, UsageError
 from envs.env import make_env
+from envs.setup import Setup, open_setup, traces_of
 from envs.vec_env import TwinVecEnv
 from runtime.config.tree import PrivacySection
 from runtime.profiling.profile import used_profile
@@ -97,8 +97,8 @@ def _refuse(folder: RunFolder, options: Options) -> None:
 
 
 def _learner(environment: VecEnv, learn: Setup, config: TrainingConfig, options: Options) -> PPO:
-    intervals = learn.costs.longest_stride > 1
-    model = make_ppo(environment, _ppo(config, options), config.seed, intervals=intervals)
+    strides = learn.costs.longest_stride > 1
+    model = make_ppo(environment, _ppo(config, options), config.seed, strides=strides)
     if options.start is not None and not options.resume:
         assert isinstance(model.policy, CandidatePolicy)
         try:
@@ -195,7 +195,7 @@ def _ppo(config: TrainingConfig, options: Options) -> PpoConfig:
 
 
 def _twin(setup: Setup, config: TrainingConfig) -> TwinVecEnv:
-    return TwinVecEnv(make_twin(setup, config.environments, config.seed, reward="expected"))
+    return TwinVecEnv(setup.twin(config.environments, config.seed, reward="expected"))
 
 
 def _live(setup: Setup, config: TrainingConfig, options: Options) -> VecEnv:

@@ -38,7 +38,7 @@ class SplitFrames:
 
 
 def first_frames(workload: Workload, split: Split, max_samples: int | None) -> SplitFrames:
-    """The first frames of a split, at most ``max_samples``."""
+    """The first ``max_samples`` frames of a split; all of them with None or 0."""
     count = workload.sample_count(split)
     return SplitFrames(workload, split, min(count, max_samples or count))
 

@@ -53,7 +53,7 @@ class Compute(Judge, Protocol):
         ...
 
     def picture(self, source_index: int) -> Image:
-        """A captured picture, (height, width, 3) uint8."""
+        """A captured picture: uint8, (height, width, 3) blue-green-red or (height, width) grey."""
         ...
 
     def head(self, source_index: int, decision: Decision, pause: Pause) -> Head:

@@ -6,9 +6,9 @@ A new shortcut is a class that inherits from ``Shortcut``; docs/extending.md sho
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from controller.reuse import Answers, PastAnswer, Reuse
 from runtime.sources.frames import Frame
@@ -21,10 +21,11 @@ class Context:
 
     now_s: float  # all times are on the device's clock
     answers: Answers  # computed by the device so far
-    picture: Callable[[], Image]  # returns the frame's picture, (height, width, 3) uint8; read only if called
+    #: Reads and returns the frame's picture: uint8, (height, width, 3) blue-green-red or (height, width) grey.
+    picture: Callable[[], Image]
 
 
-class Shortcut(Protocol):
+class Shortcut(ABC):
     """One way to answer a frame without running it."""
 
     #: False: asked when a frame is captured, and again after each decision while the frame waits; a frame that it
@@ -32,9 +33,9 @@ class Shortcut(Protocol):
     #: takes longer on an emulated slow device.
     needs_picture: bool = False
 
+    @abstractmethod
     def try_answer(self, frame: Frame, context: Context) -> Reuse | None:
         """The earlier answer that stands for this frame, or None if this shortcut has none."""
-        ...
 
     def decided(self, frame: int, stride: int) -> None:
         """The answer of this frame shall stand for ``stride`` frames, itself included.

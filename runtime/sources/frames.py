@@ -37,7 +37,7 @@ class Feed(Protocol):
         ...
 
     def take(self, now_s: float, limit: int) -> list[float]:
-        """Capture times of the frames that arrived since the last call, at most ``limit``. Never blocks."""
+        """Capture times of at most ``limit`` frames that arrived since the last call; none with 0. Never blocks."""
         ...
 
     @property

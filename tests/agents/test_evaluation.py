@@ -19,7 +19,6 @@ from agents.compare import evaluation
 from agents.compare.evaluation import Entrants, chosen_names, compare_in_twin, compare_live, default_seeds
 from agents.compare.report import Comparison, as_json, example_episodes
 from agents.compare.rollout import paired_scenarios, spread_scenarios
-from agents.compare.setup import Setup, open_setup
 from agents.compare.tables import ranking_table, tables
 from agents.compare.timelines import of_outcomes, of_twin
 from agents.compare.trained_on import DIGESTS, digests_of
@@ -29,6 +28,7 @@ from controller.metrics import Frames, Interval, per_episode
 from controller.predict.uplink import Trace, TraceBank
 from controller.records import STATUSES, BreakdownMs, Decision, Outcome, Status
 from controller.scenario import Scenario, ScenarioRange
+from envs.setup import Setup, open_setup
 from runtime.files import policy_file as policy_file_module
 from runtime.files.policy_file import load_policy, save_policy
 from runtime.profiling.profile import shipped_path

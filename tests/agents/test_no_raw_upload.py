@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import mecpilot
-from agents.compare.setup import open_setup
 from agents.runs.run_folder import RunFolder
 from controller.controllers.registry import CONTROLLER_NAMES
 from controller.errors import UsageError
+from envs.setup import open_setup
 from runtime.config.tree import PrivacySection
 from runtime.testbed.markov_traces import builtin_traces
 

@@ -23,8 +23,7 @@ from support.once import once
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import mecpilot
-from agents.compare.rollout import make_twin
-from agents.compare.setup import hold_out, open_setup, traces_of
+from agents.compare.traces import hold_out
 from agents.learn.ppo import LinearDecay, PpoConfig, learn_rollouts, make_ppo, whole_rollouts
 from agents.learn.warm_start import BranchConfig, FitConfig, WarmStartConfig, warm_start
 from agents.runs import replacing
@@ -37,6 +36,7 @@ from agents.training.training import Options, train
 from controller.controllers.learned import FrozenPolicy
 from controller.errors import FailureError, UsageError
 from controller.scenario import ScenarioRange
+from envs.setup import open_setup, traces_of
 from envs.vec_env import TwinVecEnv
 from runtime.files.policy_file import load_policy, shipped_policy
 
@@ -162,7 +162,7 @@ class TestCurves:
         setup = open_setup(config.workload, bank, "validation", config.scenario)
         learn = setup.on(hold_out(bank)[0])
         model = make_ppo(
-            TwinVecEnv(make_twin(learn, config.environments, config.seed, reward="expected")), config.ppo, config.seed
+            TwinVecEnv(learn.twin(config.environments, config.seed, reward="expected")), config.ppo, config.seed
         )
         warm_start(model, [learn], config.warm_start, config.steps)
         learn_rollouts(model, whole_rollouts(model, config.steps - model.num_timesteps))
@@ -386,7 +386,7 @@ class TestContinued:
         assert path is not None
         policy, rng = load_policy(path)[0], np.random.default_rng(0)
         setup = open_setup("garments", traces_of([], "train"), "validation", ScenarioRange(frames=12))
-        model = make_ppo(TwinVecEnv(make_twin(setup, 4, 0)), PpoConfig(rollout_steps=8, minibatch=32), 0)
+        model = make_ppo(TwinVecEnv(setup.twin(4, 0)), PpoConfig(rollout_steps=8, minibatch=32), 0)
         scorer = model.policy.scorer  # type: ignore[union-attr]
         scorer.take(policy)
         context = rng.standard_normal((50, policy.from_context.shape[0])).astype(np.float32)

@@ -13,7 +13,6 @@ import pytest
 import mecpilot
 from agents.compare.evaluation import Entrants
 from agents.compare.rollout import play, scenarios_on
-from agents.compare.setup import Setup, open_setup
 from agents.compare.tuning import SEED, TUNABLE, tries, tune_controllers
 from controller.controllers.registry import TUNABLE_KEYS
 from controller.controllers.simple import FixedRow
@@ -21,6 +20,7 @@ from controller.errors import UsageError
 from controller.metrics import per_episode
 from controller.predict.uplink import TraceBank
 from controller.scenario import ScenarioRange
+from envs.setup import Setup, open_setup
 from runtime.files.tuning_file import load_tunings, save_tunings, tuning_of
 from runtime.testbed.markov_traces import builtin_traces
 

@@ -274,6 +274,7 @@ class Simulation:
         self.costs = table() if costs is None else costs
         self.clock = SimClock()
         self.log_lines: list[str] = []
+        self.recorded = recorded
         self.compute = SimCompute(self.costs, self.clock, recorded)
         self.mec = SimMec(self.clock, self.costs)
         rates = np.array(uplink_bps or [UPLINK_BPS])

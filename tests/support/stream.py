@@ -9,7 +9,7 @@ from controller.records import Decision
 from controller.space import DecisionSpace
 from runtime.bundles.recorded import MAX_LAG, Recorded
 
-INTERVALS = (1, 2, 3, 5)
+STRIDES = (1, 2, 3, 5)
 SAMPLES = 40
 #: A fast and a good local row, a full offload, a split: exit, cut, payload, accuracy, head s, payload bytes, MEC s.
 _BASE = (
@@ -22,12 +22,12 @@ _BASE = (
 FADE = 0.9
 
 
-def stream_costs(intervals: tuple[int, ...] = INTERVALS) -> CostTable:
+def stream_costs(strides: tuple[int, ...] = STRIDES) -> CostTable:
     """Every base row with every stride; strides vary fastest, as in a bundle."""
-    rows = [(*row, n) for row in _BASE for n in intervals]
+    rows = [(*row, n) for row in _BASE for n in strides]
     decisions = tuple(Decision("net", 384, exit_, cut, codec, n) for exit_, cut, codec, *_, n in rows)
     stages = np.array([2 if exit_ == 0 else 4 for exit_, *_ in rows])
-    variant = np.repeat(np.arange(len(_BASE)), len(intervals))
+    variant = np.repeat(np.arange(len(_BASE)), len(strides))
     accuracy, head, payload, mec = (np.array([row[i] for row in rows]) for i in (3, 4, 5, 6))
     recorded = stream_recorded()
     return CostTable(
