@@ -77,7 +77,8 @@ def ranking_table(comparison: Comparison, report: dict[str, Any], wide: bool = F
     headings = ["controller", "utility", "deadline\nmet", "reused", "late", "dropped", "accuracy"]
     if wide:
         headings[1:2] = ["utility [95 %]", *(["ppo minus it [95 %]"] if LEARNED in comparison.runs else [])]
-    title = f"{comparison.workload}, {comparison.backend}: {comparison.episodes} paired episodes"
+    subject = comparison.subject or comparison.workload
+    title = f"{subject}, {comparison.backend}: {comparison.episodes} paired episodes"
     legend = LEGEND + (STREAMING_LEGEND if stream else "")
     table = _table(title, headings + (["streaming"] if stream else []), legend)
     _add_controllers(table, {n: _ranking_cells(report, n, stream, wide) for n in _ranked(report["controllers"])})

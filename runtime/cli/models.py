@@ -60,7 +60,7 @@ def _summary(bundle: Bundle) -> dict[str, Any]:
 
 @app.command()
 def show(
-    bundle: BundleArgument = "garments",
+    bundle: BundleArgument = DEFAULT_WORKLOAD,
     json: JsonOut = None,
     draw: Annotated[
         int | None, typer.Option(min=0, help="Draw what every exit answers for this test image or video frame.")

@@ -55,7 +55,7 @@ class Choice:
             return PINNED
         name = DEFAULT_CONTROLLER if self.controller is None else name_of(self.controller)
         if self.is_named:
-            _check_name(name)
+            check_name(name)
         if self.policy is not None and name != DEFAULT_CONTROLLER:
             raise UsageError(f"got --policy and --controller {name}; expected --controller ppo")
         return name
@@ -125,7 +125,8 @@ def provenance_of(bundle: Bundle, choice: Choice, profile: Path | None) -> Prove
     )
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """UsageError for a name that no controller of a device has."""
     if name not in CONTROLLER_NAMES:
         raise unknown_name("controller", name, CONTROLLER_NAMES)
     if name == BOUND:

@@ -29,8 +29,8 @@ Factory = Callable[..., Workload]
 
 GROUP = "mecpilot.workloads"
 SHIPPED = {
-    "garments": "runtime.workloads.garments.workload:Garments",
     "campus": "runtime.workloads.campus.workload:Campus",
+    "garments": "runtime.workloads.garments.workload:Garments",
 }
 WORKLOADS = tuple(SHIPPED)  # only the shipped ones; `workload_names` returns all
 _NAME = re.compile(r"[\w.-]{1,64}")
@@ -88,6 +88,11 @@ class Registry:
     def knows(self, name: str) -> bool:
         """Whether ``named`` would find the name."""
         return name in self._shipped | self._registered | self._referenced or name in self._entry_points()
+
+    def check(self, name: str) -> None:
+        """UsageError for an unknown name. A reference is not imported and may be anything."""
+        if ":" not in name and not self.knows(name):
+            raise self._unknown(name)
 
     def reference(self, name: str) -> str:
         """The value of --workload with which another process finds this workload."""
@@ -216,6 +221,11 @@ def workload_names() -> tuple[str, ...]:
 def is_workload(name: str) -> bool:
     """Whether a workload of that name is known, without importing it."""
     return _registry.knows(name)
+
+
+def check_workload_name(name: str) -> None:
+    """UsageError for an unknown name. A reference is not imported and may be anything."""
+    _registry.check(name)
 
 
 def workload_reference(name: str) -> str:

@@ -54,7 +54,8 @@ def policy_file(tmp_path: Path) -> Path:
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of ``mecpilot evaluate`` on small episodes."""
-    code = mecpilot.main(["evaluate", "--seeds", "1", "--frames", str(FRAMES), *map(str, arguments)])
+    options = ("--workload", "garments", "--seeds", "1", "--frames", str(FRAMES))
+    code = mecpilot.main(["evaluate", *options, *map(str, arguments)])
     streams = capsys.readouterr()
     return code, streams.out, streams.err
 

@@ -177,7 +177,7 @@ class TestSignals:
         (["--fps", "1e-30"], "--fps 1e-30; expected 0, or at least 0.001"),
         (["--deadline-ms", "inf"], "--deadline-ms"),
         (["--rtt-ms", "inf"], "--rtt-ms"),
-        (["--uplink-start-s", "inf"], "--uplink-start-s inf; expected a finite number"),
+        (["--uplink-start-s", "inf"], "--uplink-start-s inf; expected a number from 0 to 1000000000"),
         (["--seed", "-1"], "--seed"),
         (["--seed", "1" + "0" * 30], "--seed"),
         (["--frames", "1" + "0" * 30], "--frames"),
