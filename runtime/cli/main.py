@@ -163,9 +163,7 @@ def _end_of(error: Exception, name: str) -> int:
 def _machine_fault(error: Exception, name: str) -> str:
     """Text for a fault of the machine or of its installation; "" if the error is a bug in mecpilot."""
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in OUR_PACKAGES:
-        package = (error.name or "").split(".")[0]
-        extra = "[train]" if package in TRAINING_PACKAGES else ""
-        return f"{name} needs the package {package}; run: pip install 'mecpilot{extra}'"
+        return missing_package(error, name)
     if isinstance(error, ImportError) and "shared object" in str(error):
         return f"{name} cannot load a library ({error}); expected enough memory, and packages that are whole"
     if isinstance(error, OSError):
@@ -177,6 +175,14 @@ def _machine_fault(error: Exception, name: str) -> str:
     if isinstance(error, UnicodeError):
         return f"text that cannot be encoded or decoded ({error}); set LC_ALL=C.UTF-8, or check the input"
     return ""
+
+
+def missing_package(error: ModuleNotFoundError, what: str) -> str:
+    """Text for a package that ``what`` needs and that is not installed. Another project may have our name on PyPI, so
+    the text names the checkout."""
+    package = (error.name or "").split(".")[0]
+    extra = "[train]" if package in TRAINING_PACKAGES else ""
+    return f"{what} needs the package {package}; run: pip install 'PATH_OF_THE_CHECKOUT{extra}'"
 
 
 def _bug(error: Exception) -> str:

@@ -27,7 +27,7 @@ from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
 from runtime.profiling.profile import candidates, used_profile
 
 DEFAULT_CONTROLLER = LEARNED
-PINNED = "pinned"
+PINNED, DEVICE_ONLY = "pinned", "device-only"
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,13 @@ class Chosen:
 
     costs: CostTable
     controller: Controller
+
+    @property
+    def never_asks(self) -> bool:
+        """Whether every frame is answered on the device, by the decision of the user: a MEC is not missed then."""
+        if isinstance(self.controller, FixedRow):
+            return bool(self.costs.space.device_only[self.controller.row])
+        return self.controller.name == DEVICE_ONLY and not isinstance(self.controller, OwnController)
 
     @property
     def decisions_in_use(self) -> list[Decision]:

@@ -158,8 +158,16 @@ def _loaded(reference: str) -> Factory:
         for part in attribute.split("."):
             found = getattr(found, part)
     except Exception as error:  # noqa: BLE001 - any error of the user's module is reported in one line
-        raise UsageError(f"the workload {reference!r} cannot be imported: {_line(error)}") from None
+        why = _missing_file(error, module) or _line(error)
+        raise UsageError(f"the workload {reference!r} cannot be imported: {why}") from None
     return cast(Factory, found)
+
+
+def _missing_file(error: Exception, module: str) -> str:
+    """Text for a module that does not exist; "" for any other error, also of a module that it imports."""
+    if not isinstance(error, ModuleNotFoundError) or not f"{module}.".startswith(f"{error.name}."):
+        return ""
+    return f"no file {module.replace('.', '/')}.py in the current folder, and no installed module {module}"
 
 
 def _made(name: str, factory: Factory, data_dir: Path | None) -> Workload:

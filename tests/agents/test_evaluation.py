@@ -309,6 +309,11 @@ def test_episodes_that_nobody_can_serve_are_counted_and_left_out_of_a_second_res
     assert servable["ppo_minus"]["edgent"]["mean"] == pytest.approx(0.2)
 
 
+def test_a_long_name_is_broken_after_a_separator() -> None:
+    table = ranking_table(comparison := compared(**{"sb3-campus_agent": frames_with([10], [0.8])}), as_json(comparison))
+    assert list(table.columns[0].cells) == ["sb3-campus_\nagent"]
+
+
 def test_a_frame_in_time_by_the_bound_alone_makes_an_episode_servable() -> None:
     nobody, bound = frames_with([0, 0], [0.1, 0.1]), frames_with([0, 1], [0.2, 0.2])
     assert compared(edgent=nobody, hindsight=bound).servable.tolist() == [False, True]

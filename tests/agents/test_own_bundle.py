@@ -47,7 +47,7 @@ def trained(
 def test_steps_that_are_rounded_up_are_said_in_one_line(trained: tuple[RunFolder, str]) -> None:
     folder, err = trained
     lines = [line for line in err.splitlines() if "rollouts" in line]
-    assert lines == ["PPO takes whole rollouts of 4096 steps: the training ends after 4096 steps, not 100"]
+    assert lines == ["PPO takes whole rollouts: one PPO rollout of 4,096: 4,096 in all"]
     assert folder.reached().steps == 4096
 
 
