@@ -116,11 +116,24 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         value = importlib.import_module("runtime.version").VERSION
     elif name in _HOME:
-        value = getattr(importlib.import_module(_HOME[name]), name)
+        value = getattr(_imported(_HOME[name], name), name)
     else:
         raise AttributeError(f"module 'mecpilot' has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def _imported(module: str, name: str) -> Any:
+    """The module; UsageError when a package of the training extra is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        from controller.errors import UsageError
+        from runtime.cli.main import TRAINING_PACKAGES, missing_package
+
+        if (error.name or "").split(".")[0] not in TRAINING_PACKAGES:
+            raise
+        raise UsageError(missing_package(error, f"mecpilot.{name}")) from error
 
 
 def __dir__() -> list[str]:
@@ -149,7 +162,7 @@ def _register_environments() -> None:
     try:
         importlib.import_module("envs")
     except ModuleNotFoundError as error:
-        if error.name != "gymnasium":
+        if (error.name or "").split(".")[0] != "gymnasium":
             raise
 
 

@@ -218,10 +218,11 @@ def _report(files: DemoFiles, scenario: Scenario, trace: Trace, elapsed_s: float
 
 def _what_next(files: DemoFiles) -> str:
     on = f"--workload {files.plan.workload}"
+    warning = " (expect poor boxes: the models know one camera)" if files.plan.workload == "campus" else ""
     return (
         f"Look at {files.picture}, and at the training curves: tensorboard --logdir {files.root}\n"
         f"The comparison in the twin is in {files.twin}, every frame of the real processes in {files.live}.\n\n"
-        "Try next, with your own camera, after `. .venv/bin/activate`:\n"
+        f"Try next, with your own camera{warning}, after `. .venv/bin/activate`:\n"
         f"  mecpilot device {on} --source VIDEO.mp4 --video answers.mp4   # draw the answers\n"
         f"  mecpilot mec {on} --bind tcp://0.0.0.0:5577                   # on the server\n"
         f"  mecpilot device {on} --source rtsp://CAMERA --mec tcp://SERVER:5577 --outcomes log.jsonl"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, get_type_hints
 import typer
 
 from runtime.cli.shared_options import BundleDir, NoRawUpload, ProfileFile
-from runtime.config.tree import PrivacySection
+from runtime.config.tree import DEFAULT_WORKLOAD, PrivacySection
 from runtime.traces.formats import TRACE_HELP
 from runtime.workloads.registry import WORKLOADS
 
@@ -53,7 +53,7 @@ class Conditions:
 
     workload: Annotated[
         str | None,
-        typer.Option(help=f"Workload: {', '.join(WORKLOADS)}, or package.module:Class (default: {WORKLOADS[0]})."),
+        typer.Option(help=f"Workload: {', '.join(WORKLOADS)}, or package.module:Class (default: {DEFAULT_WORKLOAD})."),
     ] = None
     bundle: BundleDir = None
     traces: Annotated[
@@ -74,7 +74,7 @@ class Conditions:
         from runtime.bundles.bundle import open_bundle, open_pair
 
         if self.bundle is None:
-            return open_bundle(self.workload or WORKLOADS[0])
+            return open_bundle(self.workload or DEFAULT_WORKLOAD)
         if self.workload is None:
             return open_bundle(self.bundle)
         return open_pair(self.bundle, self.workload)[0]

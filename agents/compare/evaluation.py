@@ -133,10 +133,10 @@ def entrants_of(
     )
 
 
-def provenance_of(setup: Setup, entrants: Entrants) -> Provenance:
+def provenance_of(setup: Setup, entrants: Entrants, *, live: bool = False) -> Provenance:
     """The files that a comparison used, and notes on what limits its figures."""
     profile = used_profile(setup.bundle, setup.profile)
-    notes = [*comparability(profile), *privacy_notes(setup.privacy)]
+    notes = [*(() if live else _replay_notes(setup)), *comparability(profile), *privacy_notes(setup.privacy)]
     for file, training in entrants.files:
         notes += seen_before(f"ppo, policy {file.text}", training_digests(training), setup.bank)
     notes += entrants.own_notes
@@ -171,7 +171,24 @@ def play_in_twin(
     }
     families, provenance = _families(setup, scenarios), provenance_of(setup, entrants)
     own = tuple(entrants.own)
-    return Comparison(setup.workload, "twin", tuple(sources), seeds, families, runs, provenance, own)
+    subject = _subject(setup)
+    return Comparison(setup.workload, "twin", tuple(sources), seeds, families, runs, provenance, own, subject)
+
+
+def _subject(setup: Setup) -> str:
+    """What the title of a comparison in the twin says about a workload that uses the bundle of another."""
+    name = setup.bundle.work.name
+    return "" if name == setup.workload else f"{name}, on the recordings of bundle {setup.workload}"
+
+
+def _replay_notes(setup: Setup) -> list[str]:
+    name = setup.bundle.work.name
+    if name == setup.workload:
+        return []
+    return [
+        f"note: the twin replays the recorded answers of bundle {setup.workload}, not the frames of {name}; measure "
+        "those with `mecpilot device`, or train a bundle with `mecpilot models train`"
+    ]
 
 
 def _families(setup: Setup, scenarios: Sequence[Scenario]) -> tuple[str, ...]:
@@ -220,7 +237,7 @@ def compare_live(
         backend.close()
     score = stream_score(get_workload(setup.workload))
     runs = {n: tuple(_frames_of(episodes, scenarios, score) for episodes in copies) for n, copies in outcomes.items()}
-    families, provenance = _families(setup, scenarios), provenance_of(setup, entrants)
+    families, provenance = _families(setup, scenarios), provenance_of(setup, entrants, live=True)
     about = (setup.workload, "live", tuple(sources), len(scenarios))
     comparison = Comparison(*about, families, runs, provenance, tuple(entrants.own))
     return comparison, LiveEpisodes(scenarios, outcomes)

@@ -53,6 +53,7 @@ class Comparison:
     runs: Mapping[str, tuple[Frames, ...]]  # by controller, one per copy
     provenance: Provenance | None = None
     own: tuple[str, ...] = ()  # the user's controllers: neither classical, nor ``ppo``, nor the bound
+    subject: str = ""  # the workload in words, where its name is not that of the bundle
 
     @property
     def episodes(self) -> int:

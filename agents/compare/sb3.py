@@ -110,6 +110,9 @@ def _algorithm(path: Path, name: str) -> type[BaseAlgorithm]:
         raise UsageError(f"unknown algorithm {name!r}; expected one of: {', '.join(ALGORITHMS)}, package.module:Class")
     try:
         found = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        package = (error.name or module).split(".")[0].replace("_", "-")  # as sb3_contrib is called on PyPI
+        raise UsageError(f"algorithm {name!r}: {error}; install what has it: pip install {package}") from None
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"algorithm {name!r}: {error}; expected package.module:Class") from None
     if not (isinstance(found, type) and issubclass(found, BaseAlgorithm)):

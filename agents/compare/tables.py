@@ -19,6 +19,8 @@ from controller.records import Bools
 from runtime.observe.summary import ABSENT, number, percent
 from runtime.observe.tables import TABLE_COLUMNS
 
+#: Longest name that is not wrapped; the names of mecpilot's own controllers are not longer.
+NAME_COLUMNS = 14
 #: Most classical controllers in the family table, besides ppo and the bound.
 FAMILY_OTHERS = 3
 
@@ -63,7 +65,17 @@ def _table(title: str, headings: Sequence[str], legend: str = "") -> Table:
 
 def _add_controllers(table: Table, rows: Mapping[str, Sequence[str]]) -> None:
     for name, cells in rows.items():
-        table.add_row(name, *cells, style="bold" if name == LEARNED else None)
+        table.add_row(_wrapped(name), *cells, style="bold" if name == LEARNED else None)
+
+
+def _wrapped(name: str) -> str:
+    """A name in lines that fit its column, each broken after a separator where there is one."""
+    lines = []
+    while len(name) > NAME_COLUMNS:
+        at = max(name.rfind(mark, 0, NAME_COLUMNS) for mark in "-_. ") + 1 or NAME_COLUMNS
+        lines.append(name[:at])
+        name = name[at:]
+    return "\n".join((*lines, name))
 
 
 def _ranked(controllers: Mapping[str, Any]) -> list[str]:
@@ -77,7 +89,8 @@ def ranking_table(comparison: Comparison, report: dict[str, Any], wide: bool = F
     headings = ["controller", "utility", "deadline\nmet", "reused", "late", "dropped", "accuracy"]
     if wide:
         headings[1:2] = ["utility [95 %]", *(["ppo minus it [95 %]"] if LEARNED in comparison.runs else [])]
-    title = f"{comparison.workload}, {comparison.backend}: {comparison.episodes} paired episodes"
+    subject = comparison.subject or comparison.workload
+    title = f"{subject}, {comparison.backend}: {comparison.episodes} paired episodes"
     legend = LEGEND + (STREAMING_LEGEND if stream else "")
     table = _table(title, headings + (["streaming"] if stream else []), legend)
     _add_controllers(table, {n: _ranking_cells(report, n, stream, wide) for n in _ranked(report["controllers"])})
@@ -121,10 +134,13 @@ def servable_table(comparison: Comparison, report: dict[str, Any]) -> Table:
     """The main figures without the episodes in which no controller computes a frame in time."""
     servable = report["servable"]
     controllers = servable["controllers"]
-    title = f"{servable['episodes']} servable episodes ({percent(1 - servable['unservable_frac'])})"
+    title = f"the {servable['episodes']} servable episodes ({percent(1 - servable['unservable_frac'])} of all)"
     metrics = list(next(iter(controllers.values())))
     names = {"slo_attainment": "deadline\nmet", STREAMING: "streaming"}
-    legend = "Servable: at least one of these controllers computes at least one frame in time."
+    legend = (
+        "Only episodes in which at least one of these controllers computes at least one frame in time. The other "
+        "episodes are in the tables above, but not in this one."
+    )
     table = _table(title, ["controller", *(names.get(metric, metric) for metric in metrics)], legend)
     _add_controllers(
         table,

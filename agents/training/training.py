@@ -147,13 +147,21 @@ def _learn(
         run.close()
 
 
+def _whole_rollouts_text(model: PPO, steps: int, resumed: bool) -> str:
+    """What a training whose steps are no multiple of a rollout comes to."""
+    rollout, before = model.n_steps * model.n_envs, model.num_timesteps
+    count = steps // rollout
+    first = f"{before:,} {'steps so far' if resumed else 'warm-start steps'}, then " if before else ""
+    rollouts = f"one PPO rollout of {rollout:,}" if count == 1 else f"{count:,} PPO rollouts of {rollout:,} each"
+    return f"PPO takes whole rollouts: {first}{rollouts}: {before + steps:,} in all"
+
+
 def _ppo_part(model: PPO, run: RunRecorder, options: Options, goal: int) -> None:
     steps = whole_rollouts(model, max(goal - model.num_timesteps, 0))
     if not steps:
         return
-    if (end := model.num_timesteps + steps) > goal:
-        rollout = model.n_steps * model.n_envs
-        options.say(f"PPO takes whole rollouts of {rollout} steps: the training ends after {end} steps, not {goal}")
+    if model.num_timesteps + steps > goal:
+        options.say(_whole_rollouts_text(model, steps, options.resume))
 
     def evaluate() -> None:
         run.evaluate()

@@ -26,6 +26,11 @@ def log_as(who: str) -> Log:
     return Log(f"mecpilot {who}: ")
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: "1 device", "2 devices"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 class Log:
     """Owns what was not printed yet. A stderr that is closed, full or not read stops nothing."""
 

@@ -16,9 +16,8 @@ from typing import Any
 from controller.errors import UsageError
 from controller.records import Outcome
 from controller.streaming import Stream
-from runtime.cli.console import log_as, print_summary, progress
+from runtime.cli.console import counted, log_as, print_summary, progress
 from runtime.cli.device_checks import check_paths
-from runtime.cli.shared_options import WORKLOAD_NOTE
 from runtime.cli.signals import Stop, kept_through_hang_up, stop_on_signal
 from runtime.cli.startup import no_collecting, settle
 from runtime.config.flags import takes
@@ -36,9 +35,9 @@ from runtime.workloads.base import stream_score
 Log = Callable[[str], None]
 
 
-@takes(*DEVICE_SECTIONS, notes={"--workload": WORKLOAD_NOTE, "--uplink": TRACE_HELP})
+@takes(*DEVICE_SECTIONS, notes={"--uplink": TRACE_HELP})
 def device(config: Config) -> int:
-    """Answer frames, deciding each one. SIGTERM and Ctrl-C end it orderly, with the summary; so does SIGHUP without
+    """Answer frames, deciding each one. SIGTERM and Ctrl-C stop it cleanly, with the summary; so does SIGHUP without
     --outcomes, with it SIGHUP reopens that file."""
     log = log_as("device")
     plan = _plan(config, log)
@@ -191,7 +190,7 @@ def _failure(service: _Service) -> str:
     if shortfall := service.run.shortfall(service.summary.frames):
         return shortfall
     if service.outcome_log and service.outcome_log.lost:
-        return f"{service.outcome_log.lost} outcomes could not be written"
+        return f"{counted(service.outcome_log.lost, 'outcome')} could not be written"
     if service.sinks.failures:
         return service.sinks.failures[0]
     if counts.refused:

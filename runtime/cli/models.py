@@ -60,22 +60,25 @@ def _summary(bundle: Bundle) -> dict[str, Any]:
 
 @app.command()
 def show(
-    bundle: BundleArgument = "garments",
+    bundle: BundleArgument = DEFAULT_WORKLOAD,
     json: JsonOut = None,
     draw: Annotated[
         int | None, typer.Option(min=0, help="Draw what every exit answers for this test image or video frame.")
     ] = None,
     resolution_px: Annotated[int | None, typer.Option(help="Resolution to draw at (default: the largest).")] = None,
     out: Annotated[Path, typer.Option(help="Picture to draw, a .png.")] = Path("exits.png"),
+    payloads: Annotated[
+        bool, typer.Option("--payloads", help="Bytes and scores of every payload too: a row per cut and codec.")
+    ] = False,
     wide: Wide = False,
 ) -> None:
-    """Stages, exits, accuracy per resolution and exit, and payloads of a bundle; or one frame, drawn."""
+    """Stages, exits, and accuracy per resolution and exit of a bundle; or one frame, drawn."""
     opened = open_bundle(bundle)
     if draw is not None:
         _draw_exits(opened, draw, resolution_px, out)
         return
     tables = [_accuracy_table(opened, split) for split in opened.manifest.recorded]
-    tables += [_model_table(opened), _cost_table(opened), *_payload_tables(opened, wide)]
+    tables += [_model_table(opened), _cost_table(opened), *(_payload_tables(opened, wide) if payloads else ())]
     document = msgspec.to_builtins(opened.manifest, str_keys=True) | {"digest": opened.digest}
     for model, info in zip(document["models"], opened.manifest.models, strict=True):
         model |= {"precision": info.precision, "engine": info.engine}  # the manifest leaves defaults out
@@ -116,11 +119,10 @@ def _accuracy_table(bundle: Bundle, split: str) -> Table:
 
 def _model_table(bundle: Bundle) -> Table:
     """What each model is, and what runs it."""
-    headings = ("model", "family", "precision", "engine", "parameters", "weights MB")
+    headings = ("model", "family", "precision", "engine", "parameters")
     table = new_table("models", headings, text=headings[:4])
     for model in bundle.manifest.models:
-        size = (f"{model.parameters:,}", f"{model.file.size_bytes / 1e6:.2f}")
-        table.add_row(model.name, model.family, model.precision, model.engine, *size)
+        table.add_row(model.name, model.family, model.precision, model.engine, f"{model.parameters / 1e6:.2f} M")
     return table
 
 

@@ -27,7 +27,7 @@ from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
 from runtime.profiling.profile import candidates, used_profile
 
 DEFAULT_CONTROLLER = LEARNED
-PINNED = "pinned"
+PINNED, DEVICE_ONLY = "pinned", "device-only"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Choice:
             return PINNED
         name = DEFAULT_CONTROLLER if self.controller is None else name_of(self.controller)
         if self.is_named:
-            _check_name(name)
+            check_name(name)
         if self.policy is not None and name != DEFAULT_CONTROLLER:
             raise UsageError(f"got --policy and --controller {name}; expected --controller ppo")
         return name
@@ -67,6 +67,13 @@ class Chosen:
 
     costs: CostTable
     controller: Controller
+
+    @property
+    def never_asks(self) -> bool:
+        """Whether every frame is answered on the device, by the decision of the user: a MEC is not missed then."""
+        if isinstance(self.controller, FixedRow):
+            return bool(self.costs.space.device_only[self.controller.row])
+        return self.controller.name == DEVICE_ONLY and not isinstance(self.controller, OwnController)
 
     @property
     def decisions_in_use(self) -> list[Decision]:
@@ -125,7 +132,8 @@ def provenance_of(bundle: Bundle, choice: Choice, profile: Path | None) -> Prove
     )
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """UsageError for a name that no controller of a device has."""
     if name not in CONTROLLER_NAMES:
         raise unknown_name("controller", name, CONTROLLER_NAMES)
     if name == BOUND:

@@ -9,18 +9,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from controller.costs import CostTable
+from controller.errors import UsageError
 from controller.predict.uplink import TraceBank
 from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.bundles.bundle import DEFAULT_NAME, Bundle, open_pair
-from runtime.config.tree import DEFAULT_FRAMES, DEFAULTS, EmulationSection, LimitsSection, PrivacySection
+from runtime.config.tree import DEFAULT_FRAMES, DEFAULTS, MAX_INT, EmulationSection, LimitsSection, PrivacySection
 from runtime.device.controllers import ControllerLike
 from runtime.device.deadline import deadline_warning
 from runtime.device.deciding import Choice, choose, provenance_of
@@ -92,6 +95,9 @@ class Device:
         self._profile = _path(profile)
         self.controller_name = self._choice.name
         parse_endpoint(mec)
+        _check_number("fps", fps, 0.0, 1000.0)
+        _check_number("deadline_s", deadline_s, 1e-6, 3600.0)
+        _check_number("seed", seed, 0, MAX_INT)
         self.bundle, self.workload = open_pair(bundle or (None if workload else DEFAULT_NAME), workload, _path(data))
         utility = utility or Utility()
         self._setup = DeviceSetup(
@@ -169,6 +175,7 @@ class Device:
     ) -> Run:
         """The first step of ``run``, for programs that must do something between the steps: open the source and import
         the networks. With ``keep`` the pictures of a camera can be replayed after the run."""
+        _check_number("retry_s", retry_s, 0.0, math.inf)
         if warning := deadline_warning(self.costs, self._setup.scenario):
             self._setup.log(warning)
         if source is None:
@@ -210,6 +217,12 @@ class Device:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_number(name: str, value: object, least: float, most: float) -> None:
+    """UsageError unless the value is a number within the limits."""
+    if not isinstance(value, Real) or not least <= float(value) <= most:
+        raise UsageError(f"{name}: got {value!r}; expected a number from {least:g} to {most:.12g}")
 
 
 def _path(given: str | Path | None) -> Path | None:

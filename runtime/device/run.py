@@ -172,7 +172,12 @@ class Run:
             feed=self.source.feed,
             shortcuts=setup.shortcuts,
             log=setup.log,
+            link_log=_silent if setup.chosen.never_asks else setup.log,
         )
+
+
+def _silent(_: str) -> None:
+    """Takes a line of text and drops it."""
 
 
 def _compute(setup: DeviceSetup, source: Source) -> LocalCompute:

@@ -33,7 +33,6 @@ from controller.streaming import Stream
 #: Number of outcomes that are added to the sums together. One by one would take ten times as long.
 CHUNK = 64
 ABSENT = "-"
-NO_TRUTH = "n/a (no ground truth)"
 
 
 class RunSummary:
@@ -119,7 +118,6 @@ class RunSummary:
 
 def _rows(figures: dict[str, Any], link: str, source: str) -> dict[str, str]:
     latency = figures["latency_ms"]
-    unscored = NO_TRUTH if figures["frames"] and figures["utility"] is None else ABSENT
     parts = ("in time", *(reason.value for reason in REASONS), "late", "dropped")
     keys = {name: f"{name.replace(' ', '_')}_frac" for name in parts}
     shares = {name: percent(figures[key]) for name, key in keys.items() if key in figures}
@@ -132,14 +130,14 @@ def _rows(figures: dict[str, Any], link: str, source: str) -> dict[str, str]:
         "latency p50 / p95 / p99": " / ".join(number(latency[p], ".1f") for p in PERCENTILES)
         + " ms, capture to answer",
         "goodput": number(figures["goodput_fps"], ".2f") + " frames in time per second",
-        "accuracy in time": percent(figures["accuracy"], unscored),
-        "accuracy of reused answers": percent(figures["reused_accuracy"], unscored),
+        "accuracy in time": percent(figures["accuracy"]),
+        "accuracy of reused answers": percent(figures["reused_accuracy"]),
         "payload per frame": number(figures["payload_kbytes"], ".2f") + " kB",
         "energy per frame": number(figures["energy_j"], ".4f") + " J (modelled)",
-        "utility per frame": number(figures["utility"], ".4f", unscored),
+        "utility per frame": number(figures["utility"], ".4f"),
     }
-    if STREAMING in figures:
-        rows["streaming accuracy"] = percent(figures[STREAMING], unscored) + ", what a viewer sees at each capture"
+    if figures.get(STREAMING) is not None:
+        rows["streaming accuracy"] = percent(figures[STREAMING]) + ", what a viewer sees at each capture"
     return {name: text for name, text in rows.items() if text and text != ABSENT}
 
 

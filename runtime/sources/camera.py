@@ -97,10 +97,11 @@ class _Availability:
         if not self._loss_logged:
             self._loss_logged = True
             how_long = "" if self._watch.retry_s == math.inf else f" for {self._watch.retry_s:g} s"
-            self._watch.log(f"source {self._name} {why}; trying again{how_long} (--source-retry)")
+            self._watch.log(f"source {self._name} {why}; trying again{how_long} (--source-retry or retry_s)")
 
     def _give_up(self, why: str, now_s: float) -> None:
         if not self._loss_logged:
             raise FailureError(f"source {self._name} {why}")
         self._watch.away_s += now_s - self._last_s
-        raise FailureError(f"source {self._name} {why}; tried for {self._watch.retry_s:g} s (--source-retry)")
+        tried = f"tried for {self._watch.retry_s:g} s (--source-retry or retry_s)"
+        raise FailureError(f"source {self._name} {why}; {tried}")

@@ -140,7 +140,7 @@ class _Chunks:
                 except BlockingIOError:
                     continue
             if self._watch.clock() - heard_s > limit_s:
-                self.failure = f"source {self._name} sent nothing for {limit_s:g} s (--source-retry)"
+                self.failure = f"source {self._name} sent nothing for {limit_s:g} s (--source-retry or retry_s)"
                 break
         return b""
 

@@ -29,8 +29,8 @@ Factory = Callable[..., Workload]
 
 GROUP = "mecpilot.workloads"
 SHIPPED = {
-    "garments": "runtime.workloads.garments.workload:Garments",
     "campus": "runtime.workloads.campus.workload:Campus",
+    "garments": "runtime.workloads.garments.workload:Garments",
 }
 WORKLOADS = tuple(SHIPPED)  # only the shipped ones; `workload_names` returns all
 _NAME = re.compile(r"[\w.-]{1,64}")
@@ -88,6 +88,11 @@ class Registry:
     def knows(self, name: str) -> bool:
         """Whether ``named`` would find the name."""
         return name in self._shipped | self._registered | self._referenced or name in self._entry_points()
+
+    def check(self, name: str) -> None:
+        """UsageError for an unknown name. A reference is not imported and may be anything."""
+        if ":" not in name and not self.knows(name):
+            raise self._unknown(name)
 
     def reference(self, name: str) -> str:
         """The value of --workload with which another process finds this workload."""
@@ -153,8 +158,16 @@ def _loaded(reference: str) -> Factory:
         for part in attribute.split("."):
             found = getattr(found, part)
     except Exception as error:  # noqa: BLE001 - any error of the user's module is reported in one line
-        raise UsageError(f"the workload {reference!r} cannot be imported: {_line(error)}") from None
+        why = _missing_file(error, module) or _line(error)
+        raise UsageError(f"the workload {reference!r} cannot be imported: {why}") from None
     return cast(Factory, found)
+
+
+def _missing_file(error: Exception, module: str) -> str:
+    """Text for a module that does not exist; "" for any other error, also of a module that it imports."""
+    if not isinstance(error, ModuleNotFoundError) or not f"{module}.".startswith(f"{error.name}."):
+        return ""
+    return f"no file {module.replace('.', '/')}.py in the current folder, and no installed module {module}"
 
 
 def _made(name: str, factory: Factory, data_dir: Path | None) -> Workload:
@@ -216,6 +229,11 @@ def workload_names() -> tuple[str, ...]:
 def is_workload(name: str) -> bool:
     """Whether a workload of that name is known, without importing it."""
     return _registry.knows(name)
+
+
+def check_workload_name(name: str) -> None:
+    """UsageError for an unknown name. A reference is not imported and may be anything."""
+    _registry.check(name)
 
 
 def workload_reference(name: str) -> str:

@@ -54,7 +54,8 @@ def policy_file(tmp_path: Path) -> Path:
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of ``mecpilot evaluate`` on small episodes."""
-    code = mecpilot.main(["evaluate", "--seeds", "1", "--frames", str(FRAMES), *map(str, arguments)])
+    options = ("--workload", "garments", "--seeds", "1", "--frames", str(FRAMES))
+    code = mecpilot.main(["evaluate", *options, *map(str, arguments)])
     streams = capsys.readouterr()
     return code, streams.out, streams.err
 
@@ -306,6 +307,11 @@ def test_episodes_that_nobody_can_serve_are_counted_and_left_out_of_a_second_res
     assert servable["controllers"]["ppo"]["utility"]["mean"] == pytest.approx(0.4)
     assert servable["controllers"]["ppo"]["slo_attainment"]["mean"] == pytest.approx(0.5)
     assert servable["ppo_minus"]["edgent"]["mean"] == pytest.approx(0.2)
+
+
+def test_a_long_name_is_broken_after_a_separator() -> None:
+    table = ranking_table(comparison := compared(**{"sb3-campus_agent": frames_with([10], [0.8])}), as_json(comparison))
+    assert list(table.columns[0].cells) == ["sb3-campus_\nagent"]
 
 
 def test_a_frame_in_time_by_the_bound_alone_makes_an_episode_servable() -> None:

@@ -104,7 +104,11 @@ def test_the_algorithm_is_detected_or_given(saved: Path, algorithm: type[BaseAlg
         ("cartpole.zip", [], "got observations Box (4,); expected"),
         ("PPO.zip", ["--algorithm", "DQN"], "it cannot be loaded as DQN"),
         ("PPO.zip", ["--algorithm", "SARSA"], "unknown algorithm 'SARSA'; expected one of: PPO, DQN, A2C"),
-        ("PPO.zip", ["--algorithm", "nowhere:X"], "No module named 'nowhere'"),
+        (
+            "PPO.zip",
+            ["--algorithm", "nowhere:X"],
+            "No module named 'nowhere'; install what has it: pip install nowhere",
+        ),
         ("PPO.zip", ["--algorithm", "json:loads"], "is not an algorithm of stable-baselines3"),
         ("PPO.zip", ["--sb3", "PPO.zip"], "got two agents called sb3-PPO"),
     ],

@@ -347,7 +347,8 @@ class TestInterrupted:
         self, traces: tuple[str, ...], tmp_path: Path
     ) -> None:
         folder = RunFolder(tmp_path / "run")
-        command = [sys.executable, "-m", "mecpilot", "train", "--out", str(folder.root), "--traces", traces[0]]
+        command = [sys.executable, "-m", "mecpilot", "train", "--workload", "garments", "--out", str(folder.root)]
+        command += ["--traces", traces[0]]
         running = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         until = time.monotonic() + 50
         while not folder.held_out_file.is_file() and time.monotonic() < until:
@@ -427,7 +428,7 @@ def test_one_trace_is_not_called_held_out(
     scenario = tmp_path / "s.json"
     scenario.write_text(json.dumps({"frames": 5}))
     arguments = ["--traces", str(one), "--scenario", str(scenario), "--steps", "1", "--out", str(tmp_path / "run")]
-    assert mecpilot.main(["train", *arguments]) == 0
+    assert mecpilot.main(["train", "--workload", "garments", *arguments]) == 0
     streams = capsys.readouterr()
     assert "held-out" not in streams.out
     assert "trained on" in " ".join(streams.out.split())

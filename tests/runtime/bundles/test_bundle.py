@@ -358,7 +358,11 @@ def test_models_list_and_show_print_tables_and_the_same_facts_as_json(
     [
         (["show", "cats"], 2, "unknown bundle 'cats'"),
         (["train", "--workload", "cats"], 2, "unknown workload 'cats'"),
-        (["train", "--family", "lenet"], 2, "unknown family 'lenet'; expected one of: resnet"),
+        (
+            ["train", "--workload", "garments", "--family", "lenet"],
+            2,
+            "unknown family 'lenet'; expected one of: resnet",
+        ),
         (["train", "--data", "/nowhere"], 2, "--data /nowhere is not a directory"),
         (["list", "--json", "/nowhere/x.json"], 1, "cannot write /nowhere/x.json"),
     ],

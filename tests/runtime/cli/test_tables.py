@@ -30,17 +30,19 @@ def check_whole(shown: str, columns: int = 80) -> None:
 @pytest.mark.parametrize("name", ["campus", "garments"])
 def test_models_show(name: str, capsys: Capture) -> None:
     assert mecpilot.main(["models", "show", name]) == 0
+    assert "payload" not in capsys.readouterr().out
+    assert mecpilot.main(["models", "show", name, "--payloads"]) == 0
     shown = capsys.readouterr().out
     check_whole(shown)
     words, manifest = set(shown.split()), open_bundle(name).manifest
     for model in manifest.models:
-        assert {model.name, f"{model.parameters:,}"} <= words
+        assert {model.name, f"{model.parameters / 1e6:.2f}"} <= words
     for payload in manifest.payloads:
         assert {payload.codec, f"{payload.mean_bytes:.0f}"} <= words
 
 
 def test_models_show_wide_has_the_spread_too(capsys: Capture) -> None:
-    assert mecpilot.main(["models", "show", "campus", "--wide"]) == 0
+    assert mecpilot.main(["models", "show", "campus", "--payloads", "--wide"]) == 0
     shown = capsys.readouterr().out
     check_whole(shown, columns=160)
     for payload in open_bundle("campus").manifest.payloads:

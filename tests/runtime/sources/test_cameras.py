@@ -114,7 +114,7 @@ def test_a_stream_that_stays_away_is_given_up_in_one_line(port: int) -> None:
     run = Run(port, 10, retry_s=0.8)
     run.finish()
     assert run.times == []
-    assert "cannot be opened; tried for 0.8 s (--source-retry)" in run.source.failure
+    assert "cannot be opened; tried for 0.8 s (--source-retry or retry_s)" in run.source.failure
     assert len(run.lines) == 1
 
 
