@@ -82,7 +82,8 @@ def test_variants_of_one_family_are_told_apart_by_name(
 @pytest.mark.slow
 def test_variants_are_profiled_and_served(variants: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime.cli.profile, "QUICK_BUDGET_S", 0.5)
-    bundle, profile = ["--bundle", str(variants.directory)], tmp_path / "profile.json"
+    bundle = ["--workload", "garments", "--bundle", str(variants.directory)]
+    profile = tmp_path / "profile.json"
     assert mecpilot.main(["profile", "--quick", *bundle, "--out", str(profile)]) == 0
     with running_mec("garments", options=(*bundle, "--profile", str(profile))) as mec:
         for decision in (
