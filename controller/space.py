@@ -68,7 +68,8 @@ class DecisionSpace:
         try:
             return self._row_of[decision]
         except KeyError:
-            raise UsageError(f"{decision} is not a legal decision; `mecpilot models show` lists what is") from None
+            way_out = "`mecpilot models show BUNDLE --payloads` lists what is"
+            raise UsageError(f"{decision} is not a legal decision; {way_out}") from None
 
     def take(self, rows: Sequence[int] | Ints) -> DecisionSpace:
         """A smaller space with the given rows, in the given order."""

@@ -166,7 +166,7 @@ def _draw(
 
     draw_comparison(
         report["controllers"],
-        f"{setup.workload}, {comparison.backend}: {comparison.episodes} episodes",
+        f"{comparison.subject or setup.workload}, {comparison.backend}: {comparison.episodes} episodes",
         out / "compared.png",
     )
     for earlier in (*out.glob("timeline_*.png"), *out.glob("strip_*.png")):  # of an earlier evaluation in this folder

@@ -169,7 +169,8 @@ class PrivacySection(Section, frozen=True):
         bool,
         about(
             "Never send an image, compressed or not: only decisions with partition point 1 or more, or device-only, "
-            "are candidates.",
+            "are candidates. The shipped policy is not tuned for it; `mecpilot train --no-raw-upload` makes one "
+            "that is.",
             "--no-raw-upload",
             off="--raw-upload",
         ),
