@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from agents.cli.options import Conditions, Frames, takes
 from controller.errors import UsageError, unknown_name
+from runtime.cli.console import task_bar, write_json
 from runtime.cli.shared_options import JsonOut, Wide
 from runtime.config.privacy import check_controller, may_run
-from runtime.files.atomic import check_writable, write_whole
+from runtime.files.atomic import check_writable
 from runtime.observe.tables import table_console
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def evaluate(options: EvaluateOptions) -> int:
         report = as_json(comparison)
         if options.json != "-":
             _show(comparison, report, options.wide)
-        _write_json(report, options.json, out)
+        write_json(report, options.json)
+        write_json(report, None if out is None else out / "evaluation.json")
         if out is not None:
             _draw(setup, entrants, comparison, report, episodes, out)
     return 0
@@ -111,7 +112,7 @@ def _compare_in_twin(setup: Setup, entrants: Entrants, sources: Sequence[str], s
     from agents.compare.evaluation import compare_in_twin, default_seeds
 
     seeds = seeds or default_seeds(len(setup.bank))
-    with _bar() as bar:
+    with task_bar() as bar:
         task = bar.add_task("evaluating", total=entrants.total * seeds * len(setup.bank) * setup.range.frames)
         return compare_in_twin(setup, entrants, sources, seeds, lambda done: bar.advance(task, done))
 
@@ -123,18 +124,9 @@ def _compare_live(
     from agents.compare.rollout import spread_scenarios
 
     scenarios = spread_scenarios(setup, seeds or LIVE_SCENARIOS)
-    with _bar() as bar:
+    with task_bar() as bar:
         task = bar.add_task("evaluating live", total=entrants.total * len(scenarios) * setup.range.frames)
         return compare_live(setup, entrants, sources, scenarios, lambda done: bar.advance(task, done))
-
-
-def _write_json(report: dict[str, Any], json: str | None, out: Path | None) -> None:
-    text = msgspec.json.format(msgspec.json.encode(report), indent=1)
-    for path in (Path(json) if json not in (None, "-") else None, None if out is None else out / "evaluation.json"):
-        if path is not None:
-            write_whole(path, text + b"\n", make_folder=True)
-    if json == "-":
-        print(text.decode())
 
 
 def _show(comparison: Comparison, report: dict[str, Any], wide: bool) -> None:
@@ -172,7 +164,7 @@ def _draw(
     for earlier in (*out.glob("timeline_*.png"), *out.glob("strip_*.png")):  # of an earlier evaluation in this folder
         earlier.unlink()
     episodes = example_episodes(comparison)
-    with _bar() as bar:
+    with task_bar() as bar:
         for name in bar.track(comparison.runs, description="drawing"):
             for kind, episode in episodes.items():
                 shown = timeline(setup, entrants, comparison, name, episode, live)
@@ -225,7 +217,7 @@ def tune(options: TuneOptions) -> int:
     range_ = options.range_of(bundle, options.frames)
     setup = open_setup(bundle, bank, "validation", range_, options.profile, options.privacy)
     sources = [str(path) for path in options.traces or ()] or [BUILTIN_TRAIN]
-    with _bar() as bar:
+    with task_bar() as bar:
         task = bar.add_task("tuning", total=tries(setup, names))
 
         def show(name: str, done: int) -> None:
@@ -239,12 +231,7 @@ def tune(options: TuneOptions) -> int:
         console.print(tuning_table(found))
         for line in provenance.lines:
             console.print(line, highlight=False)
-    _write_json(msgspec.to_builtins(found), options.json, None)
+    write_json(msgspec.to_builtins(found), options.json)
     save_tunings(out, found)
     Console(stderr=True).print(f"written to {out}; use it with --tuning {out}", highlight=False, soft_wrap=True)
     return 0
-
-
-def _bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from agents.cli.options import Conditions, takes
 from controller.errors import UsageError
+from runtime.cli.console import task_bar
 from runtime.files.atomic import check_writable
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _run(
     from agents.training.training import train as run
 
     console, facts = Console(stderr=True), dict[str, Any]()
-    bar = _bar(console)
+    bar = task_bar(console)
     task = bar.add_task("training live" if options.live else "training", total=before + config.steps)
 
     def say(text: str) -> None:
@@ -216,9 +216,3 @@ def export(
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    times = (TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, *times, console=console, disable=not console.is_terminal)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import json
 import math
 import select
 import sys
@@ -11,7 +10,9 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from controller.records import Outcome
 from runtime.files.atomic import STDOUT, write_whole
@@ -19,6 +20,10 @@ from runtime.files.provenance import Provenance
 from runtime.observe.repeats import Repeats
 from runtime.observe.status_line import StatusLine
 from runtime.observe.summary import RunSummary, link_text, source_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as TaskBar
 
 
 def log_as(who: str) -> Log:
@@ -105,6 +110,29 @@ class _Bar:
         self._progress.update(self._task, advance=1, description=f"{outcome.status.value} {outcome.latency_ms:.0f} ms")
 
 
+def task_bar(console: Console | None = None) -> TaskBar:
+    """A bar per task, with counts and times, on ``console`` or on stderr. Nothing is drawn without a terminal."""
+    from rich import progress as bars
+    from rich.console import Console
+
+    console = console or Console(stderr=True)
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn())
+    times = (bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
+    return bars.Progress(*columns, *times, console=console, disable=not console.is_terminal)
+
+
+def write_json(document: Any, target: str | Path | None) -> bool:
+    """Write a document as JSON to a file, or to stdout for "-"; whether stdout has it, so that no table goes there."""
+    if target is None:
+        return False
+    data = msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
+    if str(target) == STDOUT:
+        print(data.decode(), end="", flush=True)
+        return True
+    write_whole(Path(target), data, make_folder=True)
+    return False
+
+
 def print_summary(
     summary: RunSummary,
     title: str,
@@ -129,14 +157,10 @@ def print_summary(
         "source": dict(source) or None,
         "provenance": provenance.as_json(),
     }
-    text = json.dumps(about, indent=1)
-    if json_out == STDOUT:
-        print(text, flush=True)
+    if write_json(about, json_out):
         return
     if not quiet:
         console = Console(stderr=stdout_taken)
         console.print(summary.table(title, link_text(link, endpoint), source_text(source)))
         for line in provenance.lines:
             console.print(line, highlight=False, soft_wrap=True)
-    if json_out is not None:
-        write_whole(Path(json_out), text.encode() + b"\n")

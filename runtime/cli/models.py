@@ -14,9 +14,10 @@ from controller.errors import UsageError, unknown_name
 from controller.records import Decision
 from runtime.bundles.bundle import Bundle, open_bundle, shipped_bundles
 from runtime.bundles.manifest import LOSSLESS, MANIFEST_FILE, ModelInfo, PayloadInfo
+from runtime.cli.console import task_bar, write_json
 from runtime.cli.shared_options import DataDir, JsonOut, Wide, WorkloadName
 from runtime.config.tree import DEFAULT_WORKLOAD
-from runtime.files.atomic import check_writable, write_whole
+from runtime.files.atomic import check_writable
 from runtime.observe.tables import new_table, table_console
 
 if TYPE_CHECKING:
@@ -210,43 +211,18 @@ def train(
     check_writable(directory / MANIFEST_FILE, "--out", make_folder=True)
     families = tuple(name for name in known if not family or name in family)
     plan = TrainingPlan(workload, directory, families, seed, epochs, jobs, data, max_samples)
-    with _progress() as progress:
+    with task_bar() as progress:
         run_plan(plan, progress)
     bundle = open_bundle(directory)
     print(f"bundle {directory}, TensorBoard logs {plan.logs}", file=sys.stderr)
     _emit(_summary(bundle), [_accuracy_table(bundle, split) for split in bundle.manifest.recorded], json)
 
 
-def _progress() -> Any:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-
-
 def _emit(document: Any, tables: list[Table], json_target: str | None, wide: bool = False) -> None:
     """Tables on stdout; or JSON there with `-`; or tables on stdout and JSON in a file."""
-    text = msgspec.json.format(msgspec.json.encode(document), indent=1).decode()
-    if json_target == "-":
-        print(text)
+    if write_json(document, json_target):
         return
     console = table_console(wide)
     for table in tables:
         console.print(table)
         console.print()
-    if json_target is not None:
-        write_whole(Path(json_target), text.encode() + b"\n")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from controller.errors import UsageError, unknown_name
+from runtime.cli.console import write_json
 from runtime.cli.shared_options import BundleDir, DataDir, JsonOut, WorkloadName
 from runtime.config.tree import DEFAULT_WORKLOAD
-from runtime.files.atomic import STDOUT, check_apart, check_writable, write_whole
+from runtime.files.atomic import check_apart, check_writable
 from runtime.observe.tables import new_table, table_console
 from runtime.profiling.profile import (
     FORMAT_VERSION,
@@ -47,7 +46,7 @@ def profile(
     out: Annotated[Path | None, typer.Option(help="Profile to write; by default in the user's cache.")] = None,
     json_out: JsonOut = None,
 ) -> None:
-    """Measure segments on this machine, fit the layer regressions, report both errors, write the profile."""
+    """Measure segments on this machine, fit the layer regressions, report their errors, write the profile."""
     from runtime.bundles.bundle import open_pair
     from runtime.profiling.measure import measure_sides
 
@@ -87,9 +86,7 @@ def _progress_bar(title: str) -> Iterator[Callable[[float], None]]:
 
 def report(measured: Profile, path: Path, json_out: str | None) -> None:
     """Tables on stdout, or JSON where it was asked for."""
-    if json_out is not None:
-        _write_json(json_out, measured, path)
-    if json_out == "-":
+    if write_json(_summary(measured, path), json_out):
         return
     console = table_console()
     console.print(_error_table(measured))
@@ -98,7 +95,7 @@ def report(measured: Profile, path: Path, json_out: str | None) -> None:
     console.print(f"profile written to {path}", soft_wrap=True)
 
 
-def _write_json(json_out: str, measured: Profile, path: Path) -> None:
+def _summary(measured: Profile, path: Path) -> dict[str, object]:
     """Everything but the single segments, which are in the profile."""
     summary: dict[str, object] = {
         "workload": measured.workload,
@@ -113,11 +110,7 @@ def _write_json(json_out: str, measured: Profile, path: Path) -> None:
                 "errors": found.errors,
                 "regressions": found.regressions,
             }
-    data = msgspec.json.format(msgspec.json.encode(summary), indent=2).decode() + "\n"
-    if json_out == STDOUT:
-        sys.stdout.write(data)
-    else:
-        write_whole(Path(json_out), data.encode())
+    return summary
 
 
 def _error_table(measured: Profile) -> Table:
