@@ -1,9 +1,9 @@
-"""Under which conditions does each environment of the batch run? Scenarios as arrays, fixed for an episode."""
+"""Under which conditions does each environment of the batch run? Scenarios as records, fixed for an episode."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -11,45 +11,20 @@ from controller.errors import UsageError
 from controller.predict.arrivals import level_of, spread_seed, stream_start
 from controller.records import Floats, Ints
 from controller.scenario import Scenario
-
-#: Rows of the noise table; frame i of an episode uses row (start + i) modulo this.
-NOISE_ROWS = 1 << 16
-
-
-class Conditions(NamedTuple):
-    """One scenario per row; every array is (B,) unless said otherwise."""
-
-    interval_s: Floats  # between captures
-    deadline_s: Floats
-    device_slowdown: Floats
-    mec_slowdown: Floats
-    rtt_s: Floats
-    trace: Ints
-    trace_start_s: Floats
-    bits_per_byte: Floats  # 8 over the share of the trace's bandwidth
-    frames: Ints
-    first_sample: Ints
-    noise_start: Ints  # row of the noise table that frame 0 uses
-    neighbour_s: Floats  # service time of other devices' requests
-    neighbour_start: Floats  # where on the stream of others' requests the episode starts, in service times
-    device_pace: Floats  # (B, S) 1 / (1 - load of the device) at each second
-    mec_level: Ints  # (B, S) load of the MEC in hundredths at each second
+from envs.twin.state import CONDITIONS
+from envs.twin.tables import NOISE_ROWS, records_of
 
 
-def conditions_of(scenarios: Sequence[Scenario], neighbour_mec_s: float, seconds: int) -> Conditions:
-    """The scenarios as arrays; ``seconds`` is the number of load steps to keep (the last one goes on)."""
+def conditions_of(scenarios: Sequence[Scenario], neighbour_mec_s: float) -> Any:
+    """(B,) CONDITIONS of the scenarios; ``neighbour_mec_s`` is the MEC time of one request of another device."""
     column = {
         name: np.array([getattr(scenario, name) for scenario in scenarios]) for name in Scenario.__dataclass_fields__
     }
     if (column["fps"] <= 0).any():
         raise UsageError("the twin got a scenario with fps 0; expected frames on a clock, e.g. fps=10")
-    device = np.array([_to_length(scenario.device_load(), seconds) for scenario in scenarios])
-    mec = np.array([_to_length(scenario.mec_load(), seconds) for scenario in scenarios])
-    neighbour = neighbour_mec_s * column["mec_slowdown"]
-    if neighbour_mec_s <= 0:  # nothing can be offloaded whole, so nobody does
-        neighbour, mec = np.ones_like(neighbour), np.zeros_like(mec)
-    return Conditions(
-        interval_s=1.0 / column["fps"],
+    return records_of(
+        CONDITIONS,
+        capture_period_s=1.0 / column["fps"],
         deadline_s=column["deadline_s"],
         device_slowdown=column["device_slowdown"],
         mec_slowdown=column["mec_slowdown"],
@@ -60,11 +35,20 @@ def conditions_of(scenarios: Sequence[Scenario], neighbour_mec_s: float, seconds
         frames=column["frames"],
         first_sample=column["first_sample"],
         noise_start=spread_seed(column["seed"]) & (NOISE_ROWS - 1),
-        neighbour_s=neighbour,
+        # Where nothing can be offloaded whole, nobody does.
+        neighbour_s=neighbour_mec_s * column["mec_slowdown"] if neighbour_mec_s > 0 else 1.0,
         neighbour_start=stream_start(column["seed"]),
-        device_pace=1.0 / (1.0 - device),
-        mec_level=level_of(mec),
     )
+
+
+def loads_of(scenarios: Sequence[Scenario], seconds: int, others: bool) -> tuple[Floats, Ints]:
+    """(B, seconds) pace of the device and level of the MEC's load at each second; the last one goes on.
+
+    Without ``others`` no other device asks the MEC.
+    """
+    device = np.array([_to_length(scenario.device_load(), seconds) for scenario in scenarios])
+    mec = np.array([_to_length(scenario.mec_load(), seconds) for scenario in scenarios])
+    return 1.0 / (1.0 - device), level_of(mec if others else np.zeros_like(mec))
 
 
 def load_steps(scenarios: Sequence[Scenario]) -> int:

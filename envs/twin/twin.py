@@ -1,8 +1,8 @@
 """The calibrated emulation: thousands of devices without a socket, a clock or a network.
 
-``Twin`` owns the world of every environment of the batch and the generator that draws their scenarios; what one
-decision leads to is the pure function ``envs.twin.step.transition``. Given scenarios run exactly as given, with the
-same noise for every controller, so that controllers can be compared frame by frame.
+``Twin`` owns every environment of the batch and the generator that draws their scenarios; what becomes of one frame
+is told in ``envs.twin.frame``. Given scenarios run exactly as given, with the same noise for every controller, so that
+controllers can be compared frame by frame.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from controller.errors import UsageError
 from controller.predict.uplink import TraceBank
 from controller.records import Bools, Floats, Ints, SystemState
 from controller.scenario import LOAD_STEP_S, Scenario, ScenarioRange
-from envs.twin.conditions import Conditions, conditions_of, load_steps
-from envs.twin.link import meet_mec
-from envs.twin.record import aged_score
-from envs.twin.request import DecisionPoint, moment_of, true_latency_s
-from envs.twin.state import TwinState, new_world, observe
-from envs.twin.step import StepRecord, transition
-from envs.twin.tables import RecordedAnswers, TableShortcut, TwinCalibration, make_rules
+from envs.twin import drive
+from envs.twin.conditions import conditions_of, load_steps, loads_of
+from envs.twin.observe import SEEN
+from envs.twin.record import RECORD, Reused, StepRecord
+from envs.twin.reuse import aged_scores, ask_shortcuts
+from envs.twin.state import Environment, empty_batch
+from envs.twin.tables import RecordedAnswers, TableShortcut, TwinCalibration, make_tables
 
 Reward = Literal["replayed", "expected"]
 DEFAULT_CALIBRATION = TwinCalibration()
@@ -39,12 +39,11 @@ class _Begun(NamedTuple):
     """Episodes at their first decision point."""
 
     scenarios: Sequence[Scenario]
-    conditions: Conditions
-    world: TwinState
+    batch: Environment
 
 
 class Twin:
-    """A batch of emulated devices. Owns their conditions, their worlds and the generator of their scenarios.
+    """A batch of emulated devices. Owns their state and the generator of their scenarios.
 
     ``reward="expected"`` pays the table's accuracy where ``"replayed"`` pays the recorded score of the sample:
     the same mean with less variance. ``oracle`` fills ``SystemState.true_latency_s``. ``shortcuts`` may answer a frame
@@ -72,23 +71,22 @@ class Twin:
         self.batch = batch
         self.oracle = oracle
         self.scenarios: list[Scenario] = []
+        self._shortcuts = tuple(shortcuts)
         self._rng = np.random.default_rng(seed)
-        self._rules = make_rules(
+        self._tables = make_tables(
             costs,
             bank,
             recorded,
             range.utility,
             calibration,
             queue_limit=range.queue_limit,
-            max_in_flight=range.max_in_flight,
             replayed=reward == "replayed",
-            shortcuts=tuple(shortcuts),
+            shortcuts=bool(shortcuts),
         )
+        self._trace_duration_s = bank.duration_s
         self._stock: _Begun | None = None
         self._used = 0  # of the stock
-        self._conditions: Conditions
-        self._world: TwinState
-        self._moment: DecisionPoint
+        self._environments: Environment
 
     def seed(self, seed: int) -> None:
         """Draw the scenarios to come from this seed."""
@@ -104,8 +102,7 @@ class Twin:
             first = scenarios if scenarios is not None else [self._draw() for _ in chosen]
             seconds = max(self._seconds_of_range(), load_steps(first))
             begun = self._begin(first, seconds)
-            self.scenarios, self._conditions, self._world = list(first), begun.conditions, begun.world
-            self._stock = None
+            self.scenarios, self._environments, self._stock = list(first), begun.batch, None
         elif scenarios is not None:
             self._replace(chosen, self._begin(scenarios, self._seconds), slice(0, len(chosen)))
         else:
@@ -119,8 +116,18 @@ class Twin:
         The state is that of the next decision point. Where the record says ``done`` that frame belongs to no
         episode any more: reset those rows.
         """
-        self._world, record = transition(self._rules, self._conditions, self._world, self._moment, np.asarray(rows))
-        return self._observe(), record
+        t, batch, rows = self._tables, self._environments, np.asarray(rows, np.int64)
+        records, seen = np.zeros(self.batch, RECORD), np.empty(self.batch, SEEN)
+        skipped = np.empty((self.batch, self.costs.longest_stride - 1))
+        passed: Reused | None = None
+        if self._shortcuts:
+            drive.run_frames(t, batch, rows, records, skipped)
+            passed = ask_shortcuts(t, batch, self._shortcuts, records)
+            drive.settle_frames(t, batch, records)
+            drive.observe_all(t, batch, seen)
+        else:
+            drive.step_frames(t, batch, rows, records, skipped, seen)
+        return self._state(seen), StepRecord(records, skipped, passed, t)
 
     def fork(self, rows: Ints) -> tuple[Twin, SystemState]:
         """A twin of devices that go on from where ``rows`` (N,) of this one stand, and their present state.
@@ -131,45 +138,56 @@ class Twin:
         fork = copy(self)
         fork.batch, fork.oracle = len(rows), False
         fork.scenarios = [self.scenarios[row] for row in rows]
-        fork._conditions = Conditions._make(column[rows] for column in self._conditions)
-        fork._world = TwinState._make(column[..., rows] for column in self._world)
+        fork._environments = Environment._make(column[rows] for column in self._environments)
         return fork, fork._observe()
 
     @property
     def frame(self) -> Ints:
         """(B,) to be decided next, in its episode."""
-        return self._world.frame
+        return np.array(self._environments.state["frame"])
 
     @property
     def answers(self) -> Floats:
-        """(RecentAnswers.COUNT, kept, B) the last answers, where answers may be reused."""
-        return self._world.answers
+        """(3, kept, B) the last answers, where answers may be reused: out at, frame, row."""
+        answers = self._environments.answers.T
+        return np.array([answers["out_s"], answers["frame"], answers["row"]])
 
     @property
     def frames_left(self) -> Ints:
         """(B,) frames of each episode from the present decision point on."""
-        return np.asarray(self._conditions.frames - self._world.frame)
+        return np.asarray(self._environments.conditions["frames"] - self.frame)
 
     @property
     def samples(self) -> int:
         """How many were recorded."""
-        return int(self._rules.samples)
+        return self._tables.samples
 
     def aged_score(self, rows: Ints, samples: Ints, lags: Ints) -> Floats:
         """What the answers of ``rows`` to ``samples`` score for the frames so many later, as the reward counts it."""
-        return np.asarray(aged_score(self._rules, rows, samples, lags))
+        return aged_scores(self._tables, rows, samples, lags)
 
     def _observe(self) -> SystemState:
-        self._moment = moment_of(self._rules, self._conditions, self._world)
+        seen = np.empty(self.batch, SEEN)
+        drive.observe_all(self._tables, self._environments, seen)
+        return self._state(seen)
+
+    def _state(self, seen: Any) -> SystemState:
         known = None
         if self.oracle:
-            known = true_latency_s(self._rules, self._conditions, self._world, self._moment)
-        return observe(self._rules, self._conditions, self._world, self._moment.down, known)
+            known = np.empty((self.batch, len(self.costs)))
+            drive.look_ahead(self._tables, self._environments, np.zeros(1, RECORD), known)
+        return SystemState(**{name: seen[name] for name in SEEN.names or ()}, true_latency_s=known)
 
     def _begin(self, scenarios: Sequence[Scenario], seconds: int) -> _Begun:
-        conditions = conditions_of(scenarios, self.costs.neighbour_mec_s, seconds)
-        world = meet_mec(self._rules, conditions, new_world(self._rules, conditions))
-        return _Begun(scenarios, conditions, world)
+        others = self.costs.neighbour_mec_s > 0  # where nothing can be offloaded whole, nobody else asks the MEC
+        device_pace, mec_level = loads_of(scenarios, seconds, others)
+        # One answer for each request in flight and for each fallback that waits for another: the newest that is out is
+        # among them.
+        answers = 2 * self.range.max_in_flight + 1 if self._tables.reuses else 0
+        conditions = conditions_of(scenarios, self.costs.neighbour_mec_s)
+        batch = empty_batch(conditions, device_pace, mec_level, self.range.max_in_flight, answers)
+        drive.begin_episodes(self._tables, batch)
+        return _Begun(scenarios, batch)
 
     def _from_stock(self, count: int) -> tuple[_Begun, slice]:
         """So many episodes of those drawn beforehand: drawing one by one costs several times as much."""
@@ -182,26 +200,15 @@ class Twin:
     def _replace(self, rows: Ints, begun: _Begun, picked: slice) -> None:
         for row, scenario in zip(rows, begun.scenarios[picked], strict=True):
             self.scenarios[row] = scenario
-        changed = [
-            _with_rows(*pair, (rows,), (picked,)) for pair in zip(self._conditions, begun.conditions, strict=True)
-        ]
-        self._conditions = Conditions._make(changed)
-        changed = [_with_rows(*pair, (..., rows), (..., picked)) for pair in zip(self._world, begun.world, strict=True)]
-        self._world = TwinState._make(changed)
+        for column, new in zip(self._environments, begun.batch, strict=True):
+            column[rows] = new[picked]
 
     def _draw(self) -> Scenario:
-        return self.range.sample(self._rng, self._rules.bank.duration_s, int(self._rules.samples))
+        return self.range.sample(self._rng, self._trace_duration_s, self._tables.samples)
 
     @property
     def _seconds(self) -> int:
-        return int(self._conditions.mec_level.shape[1])
+        return int(self._environments.mec_level.shape[1])
 
     def _seconds_of_range(self) -> int:
         return math.ceil(self.range.frames / self.range.fps[0] / LOAD_STEP_S) + 1
-
-
-def _with_rows(old: np.ndarray, new: np.ndarray, at: tuple[Any, ...], picked: tuple[Any, ...]) -> np.ndarray:
-    """A copy of ``old`` with what is picked of ``new`` in place of some rows."""
-    changed = old.copy()
-    changed[at] = new[picked]
-    return changed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,13 @@ from controller.predict.arrivals import LEVELS, STREAM_UNITS
 from controller.predict.uplink import FLOOR_BPS, Trace, TraceBank
 from controller.records import Decision, Status, SystemState
 from controller.scenario import Scenario, ScenarioRange
-from envs.twin.mec_queue import neighbour_queue
-from envs.twin.step import STATUSES
+from envs.twin.mec_queue import neighbour_queue, workload
+from envs.twin.record import STATUSES
 from envs.twin.tables import TwinCalibration
 from envs.twin.twin import Twin
 
+#: Workloads of levels and times that broadcast together.
+WORKLOADS = np.vectorize(partial(workload, *neighbour_queue()))
 QUIET = TwinCalibration(head_noise_frac=0.0, mec_noise_frac=0.0, overhead_s=0.0, decide_s=0.0, header_bytes=0.0)
 
 
@@ -172,7 +175,7 @@ class TestEpisodes:
             twin.reset(scenarios=[scenario])
             rows = np.append(rng.integers(0, len(twin.costs), 20), 7)
             records = [twin.step(rows[i : i + 1])[1] for i in range(21)]
-            paces.append(float(records[-1].flight.head_s[0]))
+            paces.append(float(records[-1].head_s[0]))
             assert [int(r.frame[0]) for r in records] == list(range(21))
         assert paces[0] == paces[1]
 
@@ -256,15 +259,14 @@ class TestMecQueue:
     def test_the_mean_wait_is_pollaczek_khinchines(self, load: float) -> None:
         units = np.arange(0.0, STREAM_UNITS, 0.25)
         level = np.full(len(units), round(load * 100))
-        mean = neighbour_queue().workload(level, units).mean()
+        mean = WORKLOADS(level, units).mean()
         assert mean == pytest.approx(load / (2 * (1 - load)), rel=0.06)
 
     def test_the_path_closes_without_a_jump_and_no_load_means_no_wait(self) -> None:
-        queue = neighbour_queue()
         for level in range(0, LEVELS, 19):
-            ends = queue.workload(np.array([level, level]), np.array([STREAM_UNITS - 1e-6, STREAM_UNITS + 0.0]))
+            ends = WORKLOADS(level, np.array([STREAM_UNITS - 1e-6, STREAM_UNITS + 0.0]))
             assert ends[0] == pytest.approx(ends[1], abs=1e-3)
-        assert queue.workload(np.zeros(100, int), np.linspace(0, 1e5, 100)).max() == 0
+        assert WORKLOADS(0, np.linspace(0, 1e5, 100)).max() == 0
 
     def test_a_loaded_mec_makes_requests_wait_as_long_as_theory_says(self) -> None:
         costs, load = table(), 0.6

@@ -17,9 +17,9 @@ from controller.predict.uplink import TraceBank
 from controller.scenario import Scenario
 from controller.timeline import FALLBACK_MARGIN, FALLBACK_SLACK_S, MAX_UNANSWERED
 from controller.utility import Utility
-from envs.twin.conditions import NOISE_ROWS, conditions_of
-from envs.twin.mec_queue import neighbour_queue
-from envs.twin.tables import TwinCalibration, _draw_noise
+from envs.twin.conditions import conditions_of
+from envs.twin.mec_queue import neighbour_queue, workload
+from envs.twin.tables import NOISE_ROWS, TwinCalibration, _draw_noise
 from runtime.bundles.recorded import PayloadBytes, payload_key
 
 PROBE_BYTES, SAMPLE_AGE_S = 1024, 2.0
@@ -69,8 +69,8 @@ class ReferenceTwin:
     def __post_init__(self) -> None:
         s = self.scenario
         self.device_load, self.mec_load = s.device_load(), s.mec_load()
-        drawn = conditions_of([s], self.costs.neighbour_mec_s, len(self.mec_load))
-        self.noise_start, self.phase = int(drawn.noise_start[0]), float(drawn.neighbour_start[0])
+        drawn = conditions_of([s], self.costs.neighbour_mec_s)
+        self.noise_start, self.phase = int(drawn["noise_start"][0]), float(drawn["neighbour_start"][0])
         self.neighbour_s = self.costs.neighbour_mec_s * s.mec_slowdown
         self.luck = _draw_noise(self.calibration)
         self.interval_s = 1.0 / s.fps
@@ -132,7 +132,7 @@ class ReferenceTwin:
             self.down = (begin_s + SILENCE_S, self.probe(echo_s))
 
     def luck_of(self, row: int) -> float:
-        return float(self.luck[row, (self.noise_start + self.frame) % NOISE_ROWS])
+        return float(list(self.luck[(self.noise_start + self.frame) % NOISE_ROWS])[row])
 
     def device_s(self, row: int, time_s: float, luck: float) -> float:
         load = self.at(self.device_load, time_s)
@@ -230,8 +230,7 @@ class ReferenceTwin:
 
     def wait_at_mec(self, arrival_s: float) -> tuple[float, float]:
         level = min(round(self.at(self.mec_load, arrival_s) * 100), 95)
-        units = np.array([self.phase + arrival_s / self.neighbour_s])
-        others = float(neighbour_queue().workload(np.array([level]), units)[0]) * self.neighbour_s
+        others = workload(*neighbour_queue(), level, self.phase + arrival_s / self.neighbour_s) * self.neighbour_s
         own = max(self.extra_s - (arrival_s - self.arrival_s) * (1 - level / 100), 0.0)
         return max(others + own, self.done_s - arrival_s), others
 

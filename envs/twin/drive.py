@@ -1,0 +1,70 @@
+"""The loops over the environments of a batch: what Python calls, and what is compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from envs.twin.compiled import compiled
+from envs.twin.frame import advance, run_frame, settle
+from envs.twin.link import meet_mec
+from envs.twin.observe import observe, true_latencies
+from envs.twin.state import Environment, begin, environment
+from envs.twin.tables import TwinTables
+
+
+@compiled
+def begin_episodes(t: TwinTables, batch: Environment) -> None:
+    """Put every environment at its first decision point."""
+    for b in range(len(batch.state)):
+        env = environment(batch, b)
+        begin(env)
+        meet_mec(t, env)
+
+
+@compiled
+def step_frames(t: TwinTables, batch: Environment, rows: Any, records: Any, skipped: Any, seen: Any) -> None:
+    """One frame of every environment, where no shortcut is asked: ``rows`` (B,) in, RECORD (B,), scores of skipped
+    frames (B, K) and SEEN (B,) out."""
+    for b in range(len(rows)):
+        env = environment(batch, b)
+        run_frame(t, env, rows[b], records[b], skipped[b])
+        advance(t, env, records[b].first, records[b])
+        settle(t, env, records[b])
+        observe(t, env, seen[b])
+
+
+@compiled
+def run_frames(t: TwinTables, batch: Environment, rows: Any, records: Any, skipped: Any) -> None:
+    """The first part of a step, until a shortcut is asked."""
+    for b in range(len(rows)):
+        env = environment(batch, b)
+        run_frame(t, env, rows[b], records[b], skipped[b])
+        advance(t, env, records[b].first, records[b])
+
+
+@compiled
+def pass_over(t: TwinTables, batch: Environment, which: Any, first: Any, records: Any) -> None:
+    """Go on to frames ``first`` (K,) in the environments ``which`` (K,): a shortcut answered those before."""
+    for k in range(len(which)):
+        advance(t, environment(batch, which[k]), first[k], records[which[k]])
+
+
+@compiled
+def settle_frames(t: TwinTables, batch: Environment, records: Any) -> None:
+    """The last part of a step, once every shortcut has been asked."""
+    for b in range(len(records)):
+        settle(t, environment(batch, b), records[b])
+
+
+@compiled
+def observe_all(t: TwinTables, batch: Environment, seen: Any) -> None:
+    """What every device knows: SEEN (B,) out."""
+    for b in range(len(seen)):
+        observe(t, environment(batch, b), seen[b])
+
+
+@compiled
+def look_ahead(t: TwinTables, batch: Environment, scratch: Any, latency_s: Any) -> None:
+    """What only an oracle knows: latencies (B, C) of every candidate out; ``scratch`` is one RECORD."""
+    for b in range(len(latency_s)):
+        true_latencies(t, environment(batch, b), scratch[0], latency_s[b])
