@@ -19,13 +19,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 import controller.fallback
+import controller.scenario
 import controller.timeline
 from controller.errors import UsageError
 from runtime.files.fetch import cache_dir
@@ -33,7 +34,7 @@ from runtime.files.fetch import cache_dir
 OLDEST_NUMBA = (0, 68)
 #: A compilation that takes longer is announced.
 _PATIENCE_S = 1.5
-_NOTICE = "compiling the twin, once, about 30 s"
+_NOTICE = "compiling the twin, once, about 20 s"
 _OPTIONS = {"error_model": "numpy", "_nrt": False}  # a division by zero gives infinity, and needs no check
 _INNER = {
     "no_cpython_wrapper": True,
@@ -81,32 +82,56 @@ def inlined(function: F) -> F:
 class compiled:
     """A function that Python calls and that runs compiled, without holding the interpreter's lock."""
 
-    def __init__(self, plain: Callable[..., Any]) -> None:
+    def __init__(self, plain: Callable[..., None]) -> None:
         self.plain, self.__doc__ = plain, plain.__doc__
-        self.call = self._first
+        self._dispatcher: Any = None
+        self._entry: Callable[..., None] = plain
+        self._tables: Any = None
 
-    def __call__(self, *arguments: Any) -> Any:
-        return self.call(*arguments)
+    def __call__(self, tables: Any, *arguments: Any) -> None:
+        """``tables`` are those of a twin, whose arguments have the same types in every call.
 
-    def _first(self, *arguments: Any) -> Any:
+        So their types are looked at once, which would take 4 us of every call.
+        """
+        if tables is not self._tables:
+            self._prepare(tables, *arguments)
+        self._entry(tables, *arguments)
+
+    def _prepare(self, *arguments: Any) -> None:
         """Compile, or load what was compiled before."""
-        with _announced(), _kept_in(_folder()):
-            made = numba.njit(cache=True, nogil=True, **_OPTIONS)(self.plain)
-            result = made(*arguments)
-        self.call = made
-        return result
+        types = tuple(map(numba.typeof, arguments))
+        if self._dispatcher is None:
+            with _kept_in(_folder()):
+                self._dispatcher = numba.njit(cache=True, nogil=True, **_OPTIONS)(self.plain)
+        if types not in self._dispatcher.overloads:
+            with nullcontext() if self._is_kept() else _announced():
+                self._dispatcher.compile(types)
+        self._entry, self._tables = self._dispatcher.overloads[types].entry_point, arguments[0]
+
+    def _is_kept(self) -> bool:
+        """Whether it was compiled before: to load that takes a moment only."""
+        return any(_folder().rglob(f"*.{self.plain.__name__}-*.nbi"))
+
+
+_said: list[str] = []  # what this process has announced
 
 
 @contextmanager
 def _announced() -> Iterator[None]:
-    """Say that something is compiled, if it takes long."""
-    timer = threading.Timer(_PATIENCE_S, lambda: print(_NOTICE, file=sys.stderr, flush=True))
+    """Say once that something is compiled, if it takes long."""
+    timer = threading.Timer(_PATIENCE_S, _announce)
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+
+
+def _announce() -> None:
+    if not _said:
+        _said.append(_NOTICE)
+        print(_NOTICE, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -154,3 +179,4 @@ def _share_rules_of(module: ModuleType) -> None:
 
 _share_rules_of(controller.timeline)
 _share_rules_of(controller.fallback)
+rule(controller.scenario.walk_loads)

@@ -8,15 +8,20 @@ from typing import Any
 import numpy as np
 
 from controller.errors import UsageError
-from controller.predict.arrivals import level_of, spread_seed, stream_start
-from controller.records import Floats, Ints
-from controller.scenario import Scenario
-from envs.twin.state import CONDITIONS
+from controller.predict.arrivals import LEVELS, spread_seed, stream_start
+from controller.records import Floats
+from controller.scenario import Scenario, load_noise, walk_loads
+from envs.twin.compiled import rule
+from envs.twin.state import CONDITIONS, Environment
 from envs.twin.tables import NOISE_ROWS, records_of
 
 
 def conditions_of(scenarios: Sequence[Scenario], neighbour_mec_s: float) -> Any:
-    """(B,) CONDITIONS of the scenarios; ``neighbour_mec_s`` is the MEC time of one request of another device."""
+    """(B,) CONDITIONS of the scenarios; ``neighbour_mec_s`` is the MEC time of one request of another device.
+
+    Where that is 0, nothing can be offloaded whole, and nobody does.
+    """
+    others = neighbour_mec_s > 0
     column = {
         name: np.array([getattr(scenario, name) for scenario in scenarios]) for name in Scenario.__dataclass_fields__
     }
@@ -29,33 +34,40 @@ def conditions_of(scenarios: Sequence[Scenario], neighbour_mec_s: float) -> Any:
         device_slowdown=column["device_slowdown"],
         mec_slowdown=column["mec_slowdown"],
         rtt_s=column["rtt_s"],
-        trace=column["trace_index"],
+        trace_number=column["trace_index"],
         trace_start_s=column["trace_start_s"],
         bits_per_byte=8.0 / column["uplink_share_frac"],
         frames=column["frames"],
         first_sample=column["first_sample"],
         noise_start=spread_seed(column["seed"]) & (NOISE_ROWS - 1),
-        # Where nothing can be offloaded whole, nobody does.
-        neighbour_s=neighbour_mec_s * column["mec_slowdown"] if neighbour_mec_s > 0 else 1.0,
+        device_load_frac=column["device_load_frac"],
+        mec_load_frac=column["mec_load_frac"] * others,
+        load_steps=[scenario.load_steps for scenario in scenarios],
+        neighbour_s=neighbour_mec_s * column["mec_slowdown"] if others else 1.0,
         neighbour_start=stream_start(column["seed"]),
     )
 
 
-def loads_of(scenarios: Sequence[Scenario], seconds: int, others: bool) -> tuple[Floats, Ints]:
-    """(B, seconds) pace of the device and level of the MEC's load at each second; the last one goes on.
-
-    Without ``others`` no other device asks the MEC.
-    """
-    device = np.array([_to_length(scenario.device_load(), seconds) for scenario in scenarios])
-    mec = np.array([_to_length(scenario.mec_load(), seconds) for scenario in scenarios])
-    return 1.0 / (1.0 - device), level_of(mec if others else np.zeros_like(mec))
-
-
-def load_steps(scenarios: Sequence[Scenario]) -> int:
-    """How many load steps the longest of the scenarios has."""
-    return max(len(scenario.device_load()) for scenario in scenarios)
+def load_noise_of(scenarios: Sequence[Scenario], seconds: int) -> Floats:
+    """(B, 2, seconds) what the loads of device and MEC are made of (``begin_loads``); zeros where a load is 0."""
+    noise = np.zeros((len(scenarios), 2, seconds))
+    for drawn, scenario in zip(noise, scenarios, strict=True):
+        steps = min(scenario.load_steps, seconds)
+        if scenario.device_load_frac:
+            drawn[0, :steps] = load_noise(steps, scenario.device_load_seed)
+        if scenario.mec_load_frac:
+            drawn[1, :steps] = load_noise(steps, scenario.mec_load_seed)
+    return noise
 
 
-def _to_length(series: Floats, length: int) -> Floats:
-    """Cut, or go on with the last value."""
-    return np.append(series[:length], np.full(max(length - len(series), 0), series[-1]))
+@rule
+def begin_loads(env: Environment, noise: Any) -> None:
+    """The loads of an episode at each second, from ``noise`` (2, seconds), which is used up; the last one goes on."""
+    conditions, seconds = env.conditions, len(env.device_pace)
+    steps = min(conditions.load_steps, seconds)
+    walk_loads(noise[0], steps, conditions.device_load_frac)
+    walk_loads(noise[1], steps, conditions.mec_load_frac)
+    for second in range(seconds):
+        drawn = min(second, steps - 1)
+        env.device_pace[second] = 1.0 / (1.0 - noise[0, drawn])
+        env.mec_level[second] = min(int(np.rint(noise[1, drawn] * 100)), LEVELS - 1)

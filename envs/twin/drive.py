@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from envs.twin.compiled import compiled
+from envs.twin.conditions import begin_loads
 from envs.twin.frame import advance, run_frame, settle
 from envs.twin.link import meet_mec
 from envs.twin.observe import observe, true_latencies
@@ -13,10 +14,11 @@ from envs.twin.tables import TwinTables
 
 
 @compiled
-def begin_episodes(t: TwinTables, batch: Environment) -> None:
-    """Put every environment at its first decision point."""
+def begin_episodes(t: TwinTables, batch: Environment, load_noise: Any) -> None:
+    """Put every environment at its first decision point; ``load_noise`` (B, 2, seconds) is used up."""
     for b in range(len(batch.state)):
         env = environment(batch, b)
+        begin_loads(env, load_noise[b])
         begin(env)
         meet_mec(t, env)
 

@@ -39,7 +39,7 @@ _MOST_PROBES = 64
 def crossed_s(t: TwinTables, conditions: Any, begin_s: float, size: float) -> float:
     """When ``size`` bytes that begin to cross at ``begin_s`` have done so."""
     start_s = conditions.trace_start_s
-    return finish_s(t, conditions.trace, start_s + begin_s, size * conditions.bits_per_byte) - start_s
+    return finish_s(t, conditions.trace_number, start_s + begin_s, size * conditions.bits_per_byte) - start_s
 
 
 @rule

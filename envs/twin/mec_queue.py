@@ -26,7 +26,7 @@ from envs.twin.state import record_type
 
 #: The workload leaps at each arrival and falls by one per service time until the next.
 ARRIVAL = record_type(
-    at="f8",  # in service times
+    at="f8",  # in service times, plus STREAM_UNITS for each level before
     work="f8",  # just after it, in service times
 )
 
@@ -36,6 +36,7 @@ def workload(paths: Any, started: Any, level: int, units: float) -> float:
     """Workload of others at a time in service times, from 0; ``paths`` and ``started`` as ``neighbour_queue``."""
     time = units % STREAM_UNITS
     place = started[level, int(time)]
+    time += level * STREAM_UNITS
     while paths[place + 1].at <= time:
         place += 1
     return max(paths[place].work - (time - paths[place].at), 0.0)
@@ -45,7 +46,7 @@ def workload(paths: Any, started: Any, level: int, units: float) -> float:
 def neighbour_queue() -> tuple[Any, Any]:
     """The workload's path for every load of the ladder, and where to look in it.
 
-    The paths stand one behind the other, (N,) ARRIVAL with N about 750,000; each begins with a point at time 0 and
+    The paths stand one behind the other, (N,) ARRIVAL with N about 750,000; each begins with a point at its time 0 and
     ends with one that is never reached. The second array (LEVELS, STREAM_UNITS) has the place of the last arrival
     before each whole time. There is one such table in a process (18 MB, a fifth of a second).
     """
@@ -54,8 +55,9 @@ def neighbour_queue() -> tuple[Any, Any]:
     for level in range(LEVELS):
         path = _cyclic_path(stream.at[stream.needed_load < level / 100])
         started[level] = count + path["at"].searchsorted(np.arange(STREAM_UNITS), side="right") - 1
-        count += len(path)
+        path["at"] += level * STREAM_UNITS
         paths.append(path)
+        count += len(path)
     return np.concatenate(paths), started
 
 

@@ -28,12 +28,15 @@ CONDITIONS = record_type(
     device_slowdown="f8",
     mec_slowdown="f8",
     rtt_s="f8",
-    trace="i8",
+    trace_number="i8",
     trace_start_s="f8",
     bits_per_byte="f8",  # 8 over the share of the trace's bandwidth
     frames="i8",
     first_sample="i8",
     noise_start="i8",  # record of the noise table that frame 0 uses
+    device_load_frac="f8",  # mean of the load
+    mec_load_frac="f8",
+    load_steps="i8",  # seconds after which a load stays as it is
     neighbour_s="f8",  # service time of other devices' requests
     neighbour_start="f8",  # where on the stream of others' requests the episode starts, in service times
 )
@@ -126,7 +129,7 @@ def environment(batch: Environment, b: int) -> Environment:
     )
 
 
-def empty_batch(conditions: Any, device_pace: Any, mec_level: Any, max_in_flight: int, answers: int) -> Environment:
+def empty_batch(conditions: Any, seconds: int, max_in_flight: int, answers: int) -> Environment:
     """A batch under these conditions, all else zero."""
     batch = len(conditions)
     return Environment(
@@ -135,8 +138,8 @@ def empty_batch(conditions: Any, device_pace: Any, mec_level: Any, max_in_flight
         requests=np.zeros((batch, max_in_flight), REQUEST),
         samples=np.zeros((batch, SAMPLES_KEPT), SAMPLE),
         answers=np.zeros((batch, answers), ANSWER),
-        device_pace=device_pace,
-        mec_level=mec_level,
+        device_pace=np.zeros((batch, seconds)),
+        mec_level=np.zeros((batch, seconds), np.int64),
     )
 
 

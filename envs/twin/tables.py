@@ -175,7 +175,7 @@ def make_tables(
     aged, accuracy = _aged(costs, recorded, reuses)
     queue, queue_started = neighbour_queue()
     traces, steps = _traces(bank)
-    return TwinTables(
+    tables = TwinTables(
         decisions=_decisions(costs, payload_std_bytes, payload_bytes.shape[1], samples),
         noise=_draw_noise(calibration),
         traces=traces,
@@ -184,7 +184,7 @@ def make_tables(
         queue_started=queue_started,
         aged_score=aged,
         aged_accuracy=accuracy,
-        payload_bytes=payload_bytes.ravel(),
+        payload_bytes=payload_bytes.astype(np.float64).ravel(),
         local=fallback_table(costs, utility, queue_limit),
         samples=samples,
         payload_samples=payload_bytes.shape[1],
@@ -200,6 +200,12 @@ def make_tables(
         compute_power_w=float(utility.compute_power_w),
         radio_power_w=float(utility.radio_power_w),
     )
+    return tables._replace(local=FallbackTable._make(map(_plain_array, tables.local)))
+
+
+def _plain_array(column: Any) -> Any:
+    """A copy of a kind that is the same in every twin, so that the twin is compiled once."""
+    return np.array(column, order="C") if isinstance(column, np.ndarray) else column
 
 
 def _check(costs: CostTable, variants: int) -> None:
@@ -266,9 +272,9 @@ def _payloads(costs: CostTable, recorded: RecordedAnswers) -> tuple[Floats, Floa
 
 def _aged(costs: CostTable, recorded: RecordedAnswers, reuses: bool) -> tuple[NDArray[np.float32], Floats]:
     """The tables of ageing answers; UsageError when answers may be reused and nothing says what that costs."""
-    score = np.ascontiguousarray(recorded.score).reshape(1, -1)
+    score = np.array(recorded.score, np.float32).reshape(1, -1)
     if not reuses:
-        return score, costs.accuracy[None]
+        return score, np.array(costs.accuracy[None])
     lagged = recorded.lagged
     if lagged is None:
         raise UsageError(
@@ -276,7 +282,7 @@ def _aged(costs: CostTable, recorded: RecordedAnswers, reuses: bool) -> tuple[ND
             "take both from one bundle of a stream"
         )
     expected = np.stack([costs.accuracy_at(lag) for lag in range(len(lagged) + 1)])
-    return np.concatenate((score, lagged.reshape(len(lagged), -1))), expected
+    return np.concatenate((score, lagged.reshape(len(lagged), -1)), dtype=np.float32), expected
 
 
 def _draw_noise(calibration: TwinCalibration) -> Any:

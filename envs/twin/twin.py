@@ -20,7 +20,7 @@ from controller.predict.uplink import TraceBank
 from controller.records import Bools, Floats, Ints, SystemState
 from controller.scenario import LOAD_STEP_S, Scenario, ScenarioRange
 from envs.twin import drive
-from envs.twin.conditions import conditions_of, load_steps, loads_of
+from envs.twin.conditions import conditions_of, load_noise_of
 from envs.twin.observe import SEEN
 from envs.twin.record import RECORD, Reused, StepRecord
 from envs.twin.reuse import aged_scores, ask_shortcuts
@@ -100,13 +100,13 @@ class Twin:
             raise UsageError(f"got {len(scenarios)} scenarios; expected one for each of {len(chosen)} rows")
         if rows is None:
             first = scenarios if scenarios is not None else [self._draw() for _ in chosen]
-            seconds = max(self._seconds_of_range(), load_steps(first))
+            seconds = max(self._seconds_of_range(), *(scenario.load_steps for scenario in first))
             begun = self._begin(first, seconds)
             self.scenarios, self._environments, self._stock = list(first), begun.batch, None
         elif scenarios is not None:
             self._replace(chosen, self._begin(scenarios, self._seconds), slice(0, len(chosen)))
         else:
-            for part in np.array_split(chosen, -(-len(chosen) // STOCK) or 1):
+            for part in [chosen] if len(chosen) <= STOCK else np.array_split(chosen, -(-len(chosen) // STOCK)):
                 self._replace(part, *self._from_stock(len(part)))
         return self._observe()
 
@@ -116,7 +116,7 @@ class Twin:
         The state is that of the next decision point. Where the record says ``done`` that frame belongs to no
         episode any more: reset those rows.
         """
-        t, batch, rows = self._tables, self._environments, np.asarray(rows, np.int64)
+        t, batch, rows = self._tables, self._environments, np.ascontiguousarray(rows, np.int64)
         records, seen = np.zeros(self.batch, RECORD), np.empty(self.batch, SEEN)
         skipped = np.empty((self.batch, self.costs.longest_stride - 1))
         passed: Reused | None = None
@@ -179,14 +179,12 @@ class Twin:
         return SystemState(**{name: seen[name] for name in SEEN.names or ()}, true_latency_s=known)
 
     def _begin(self, scenarios: Sequence[Scenario], seconds: int) -> _Begun:
-        others = self.costs.neighbour_mec_s > 0  # where nothing can be offloaded whole, nobody else asks the MEC
-        device_pace, mec_level = loads_of(scenarios, seconds, others)
         # One answer for each request in flight and for each fallback that waits for another: the newest that is out is
         # among them.
-        answers = 2 * self.range.max_in_flight + 1 if self._tables.reuses else 0
-        conditions = conditions_of(scenarios, self.costs.neighbour_mec_s)
-        batch = empty_batch(conditions, device_pace, mec_level, self.range.max_in_flight, answers)
-        drive.begin_episodes(self._tables, batch)
+        in_flight = self.range.max_in_flight
+        answers = 2 * in_flight + 1 if self._tables.reuses else 0
+        batch = empty_batch(conditions_of(scenarios, self.costs.neighbour_mec_s), seconds, in_flight, answers)
+        drive.begin_episodes(self._tables, batch, load_noise_of(scenarios, seconds))
         return _Begun(scenarios, batch)
 
     def _from_stock(self, count: int) -> tuple[_Begun, slice]:

@@ -1,4 +1,4 @@
-"""The twin tells the story of the timeline: by hand, against a plain reference, and against the device itself."""
+"""The twin tells the story of the timeline: by hand, and against the device itself."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.reference_twin import ReferenceTwin
 from support.simulated import RTT_S, SimCompute, Simulation
 from support.simulated import table as device_table
 from support.stream import stream_costs, stream_recorded
 from support.twins import make_twin, recorded, scores_only, table, traces
 
-from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.predict.arrivals import LEVELS, STREAM_UNITS
 from controller.predict.uplink import FLOOR_BPS, Trace, TraceBank
@@ -28,64 +26,6 @@ from envs.twin.twin import Twin
 #: Workloads of levels and times that broadcast together.
 WORKLOADS = np.vectorize(partial(workload, *neighbour_queue()))
 QUIET = TwinCalibration(head_noise_frac=0.0, mec_noise_frac=0.0, overhead_s=0.0, decide_s=0.0, header_bytes=0.0)
-
-
-class TestAgainstThePlainReference:
-    WIDE = ScenarioRange(
-        fps=(4.0, 40.0),
-        deadline_s=(0.02, 0.6),
-        device_slowdown=(5.0, 300.0),
-        device_load_frac=(0.0, 0.8),
-        uplink_share_frac=(0.003, 0.3),
-        frames=60,
-    )
-
-    @pytest.mark.parametrize("seed", range(6))
-    def test_every_frame_and_every_state_agree(self, seed: int) -> None:
-        self.compare(table(seed=seed), recorded(table(seed=seed), seed), seed)
-
-    @pytest.mark.parametrize("seed", range(4))
-    def test_they_agree_where_frames_are_skipped(self, seed: int) -> None:
-        self.compare(stream_costs(), stream_recorded(), seed)
-
-    def compare(self, costs: CostTable, scores: Any, seed: int) -> None:
-        """Play random rows on random scenarios in both."""
-        rng = np.random.default_rng(seed)
-        bank, range_ = traces(seed=seed), self.WIDE
-        if seed % 2:
-            range_ = dataclasses.replace(range_, queue_limit=1, max_in_flight=2)
-        scenarios = [range_.sample(rng, bank.duration_s, scores.score.shape[1]) for _ in range(16)]
-        # Some rows only offload, so that links and places fill up, or seldom do, so that idle links are probed; the
-        # others do anything.
-        rows = rng.integers(0, len(costs), (60, 16))
-        rows[:, ::2] = rng.choice(np.flatnonzero(~costs.space.device_only), (60, 8))
-        local = rng.choice(np.flatnonzero(costs.space.device_only), (60, 4))
-        rows[:, 1::4] = np.where(rng.random((60, 4)) < 0.95, local, rows[:, 1::4])
-        twin = Twin(costs, bank, scores, range_, len(scenarios))
-        states, records = [twin.reset(scenarios=scenarios)], []
-        for step in range(60):
-            state, record = twin.step(rows[step])
-            states.append(state)
-            records.append(record)
-        for column, scenario in enumerate(scenarios):
-            limits: dict[str, Any] = {"queue_limit": range_.queue_limit, "max_in_flight": range_.max_in_flight}
-            limits["payload_bytes"] = scores.payload_bytes
-            if scores.lagged is not None:
-                limits["lagged"] = scores.lagged
-            reference = ReferenceTwin(costs, bank, scores.score, scenario, **limits)
-            seen, done = reference.run(lambda n, column=column: int(rows[n, column]))  # type: ignore[misc]
-            for number, (known, outcome) in enumerate(zip(seen, done, strict=True)):
-                where = f"scenario {column}, decision {number}"
-                for name, value in known.items():
-                    got = np.asarray(getattr(states[number], name)[column])
-                    np.testing.assert_allclose(got, value, rtol=1e-9, atol=1e-9, err_msg=f"{where}: {name}")
-                record = records[number]
-                assert STATUSES[record.status[column]].value == outcome.pop("status"), where
-                for name, value in outcome.items():
-                    got = np.asarray(getattr(record, name)[column])
-                    np.testing.assert_allclose(got, value, rtol=1e-9, atol=1e-9, err_msg=f"{where}: {name}")
-            assert record.done[column]
-            assert sum(o["dropped"] + o["reused_frames"] for o in done) + len(done) == scenario.frames
 
 
 class TestByHand:
