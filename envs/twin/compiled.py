@@ -26,6 +26,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import controller.fallback
+import controller.features.scalar
 import controller.scenario
 import controller.timeline
 from controller.errors import UsageError
@@ -170,13 +171,14 @@ def _digest() -> str:
     return found.hexdigest()[:16]
 
 
-def _share_rules_of(module: ModuleType) -> None:
+def share_rules_of(module: ModuleType) -> None:
     """Let compiled code call what the module defines."""
     for function in list(vars(module).values()):
         if inspect.isfunction(function) and function.__module__ == module.__name__:
             rule(function)
 
 
-_share_rules_of(controller.timeline)
-_share_rules_of(controller.fallback)
+share_rules_of(controller.timeline)
+share_rules_of(controller.fallback)
+share_rules_of(controller.features.scalar)
 rule(controller.scenario.walk_loads)

@@ -19,7 +19,7 @@ from controller.errors import UsageError
 from controller.predict.uplink import TraceBank
 from controller.records import Bools, Floats, Ints, SystemState
 from controller.scenario import LOAD_STEP_S, Scenario, ScenarioRange
-from envs.twin import drive
+from envs.twin import drive, features
 from envs.twin.conditions import conditions_of, load_noise_of
 from envs.twin.observe import SEEN
 from envs.twin.record import RECORD, Reused, StepRecord
@@ -27,6 +27,7 @@ from envs.twin.reuse import aged_scores, ask_shortcuts
 from envs.twin.state import Environment, empty_batch
 from envs.twin.tables import RecordedAnswers, TableShortcut, TwinCalibration, make_tables
 
+features.install()
 Reward = Literal["replayed", "expected"]
 DEFAULT_CALIBRATION = TwinCalibration()
 
