@@ -1,16 +1,28 @@
-"""The loops over the environments of a batch: what Python calls, and what is compiled."""
+"""The loops over the environments of a batch: what Python calls, and what is compiled.
+
+Compiled code looks at no index. So what comes from outside is checked: here the rows, in ``Twin`` the shapes and the
+numbers of traces.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from envs.twin.compiled import compiled
+from envs.twin.compiled import compiled, rule
 from envs.twin.conditions import begin_loads
 from envs.twin.frame import advance, run_frame, settle
 from envs.twin.link import meet_mec
 from envs.twin.observe import observe, true_latencies
-from envs.twin.state import Environment, begin, environment
+from envs.twin.state import Environment, begin, environment, replace
 from envs.twin.tables import TwinTables
+
+
+@rule
+def check_rows(t: TwinTables, rows: Any) -> None:
+    """IndexError unless every row is one of the cost table."""
+    for b in range(len(rows)):
+        if not 0 <= rows[b] < len(t.decisions):
+            raise IndexError("got a row that is not in the cost table; expected 0 to its length less one")
 
 
 @compiled
@@ -24,9 +36,17 @@ def begin_episodes(t: TwinTables, batch: Environment, load_noise: Any) -> None:
 
 
 @compiled
+def replace_episodes(t: TwinTables, batch: Environment, which: Any, others: Environment, first: int) -> None:
+    """Put environments ``first``, ``first`` + 1, ... of ``others`` in place of those numbered ``which`` (K,)."""
+    for k in range(len(which)):
+        replace(batch, which[k], others, first + k)
+
+
+@compiled
 def step_frames(t: TwinTables, batch: Environment, rows: Any, records: Any, skipped: Any, seen: Any) -> None:
     """One frame of every environment, where no shortcut is asked: ``rows`` (B,) in, RECORD (B,), scores of skipped
     frames (B, K) and SEEN (B,) out."""
+    check_rows(t, rows)
     for b in range(len(rows)):
         env = environment(batch, b)
         run_frame(t, env, rows[b], records[b], skipped[b])
@@ -38,6 +58,7 @@ def step_frames(t: TwinTables, batch: Environment, rows: Any, records: Any, skip
 @compiled
 def run_frames(t: TwinTables, batch: Environment, rows: Any, records: Any, skipped: Any) -> None:
     """The first part of a step, until a shortcut is asked."""
+    check_rows(t, rows)
     for b in range(len(rows)):
         env = environment(batch, b)
         run_frame(t, env, rows[b], records[b], skipped[b])

@@ -231,7 +231,8 @@ def row_at_once(t: TwinTables, env: Environment, record: Any) -> int:
 @rule
 def captured_by(env: Environment, now_s: float) -> int:
     """How many frames of the episode have been captured."""
-    return min(int(now_s / env.conditions.capture_period_s + _TICK) + 1, env.conditions.frames)
+    last = env.conditions.frames - 1.0
+    return int(min(now_s / env.conditions.capture_period_s + _TICK, last)) + 1
 
 
 @rule

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from controller.records import UPLINK_HISTORY
 from controller.timeline import (
     HEARTBEAT_S,
@@ -47,11 +49,11 @@ def finish_s(t: TwinTables, number: int, start_s: float, bits: float) -> float:
     """When ``bits`` that start at ``start_s`` on a trace have crossed, as ``TraceBank.finish_s``: where the running
     integral of the trace has grown by them. A trace starts over when time passes its end."""
     trace = t.traces[number]
-    laps = math.floor(start_s / trace.duration_s)
+    laps = np.floor(start_s / trace.duration_s)
     begin_s = trace.start_s + (start_s - laps * trace.duration_s)
     step = t.steps[_step_at(t, trace, begin_s)]
     target = step.start_bits + (begin_s - step.start_s) * step.bps - trace.start_bits + bits
-    more = math.floor(target / trace.bits)
+    more = np.floor(target / trace.bits)
     end_bits = trace.start_bits + (target - more * trace.bits)
     step = t.steps[_step_with(t, trace, end_bits)]
     end_s = step.start_s + (end_bits - step.start_bits) * step.s_per_bit

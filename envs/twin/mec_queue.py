@@ -35,7 +35,7 @@ ARRIVAL = record_type(
 def workload(paths: Any, started: Any, level: int, units: float) -> float:
     """Workload of others at a time in service times, from 0; ``paths`` and ``started`` as ``neighbour_queue``."""
     time = units % STREAM_UNITS
-    place = started[level, int(time)]
+    place = started[level, int(time) & (STREAM_UNITS - 1)]
     time += level * STREAM_UNITS
     while paths[place + 1].at <= time:
         place += 1

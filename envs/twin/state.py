@@ -144,9 +144,24 @@ def empty_batch(conditions: Any, seconds: int, max_in_flight: int, answers: int)
 
 
 @rule
+def replace(batch: Environment, b: int, others: Environment, k: int) -> None:
+    """Make environment ``b`` of a batch what environment ``k`` of another one is."""
+    batch.conditions[b], batch.state[b] = others.conditions[k], others.state[k]
+    for i in range(batch.requests.shape[1]):
+        batch.requests[b, i] = others.requests[k, i]
+    for i in range(batch.samples.shape[1]):
+        batch.samples[b, i] = others.samples[k, i]
+    for i in range(batch.answers.shape[1]):
+        batch.answers[b, i] = others.answers[k, i]
+    for i in range(batch.device_pace.shape[1]):
+        batch.device_pace[b, i] = others.device_pace[k, i]
+        batch.mec_level[b, i] = others.mec_level[k, i]
+
+
+@rule
 def at_second(series: Any, time_s: float) -> Any:
     """Value of a series at a time."""
-    return series[min(int(time_s), len(series) - 1)]
+    return series[int(min(time_s, len(series) - 1.0))]
 
 
 @rule

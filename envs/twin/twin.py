@@ -96,6 +96,8 @@ class Twin:
 
     def reset(self, rows: Bools | None = None, scenarios: Sequence[Scenario] | None = None) -> SystemState:
         """Begin an episode in the given rows (B,) (all of them by default), with the given scenarios or drawn ones."""
+        if rows is not None and np.shape(rows) != (self.batch,):
+            raise UsageError(f"got rows of shape {np.shape(rows)}; expected ({self.batch},), one truth value for each")
         chosen = np.arange(self.batch) if rows is None else np.flatnonzero(rows)
         if scenarios is not None and len(scenarios) != len(chosen):
             raise UsageError(f"got {len(scenarios)} scenarios; expected one for each of {len(chosen)} rows")
@@ -105,7 +107,7 @@ class Twin:
             begun = self._begin(first, seconds)
             self.scenarios, self._environments, self._stock = list(first), begun.batch, None
         elif scenarios is not None:
-            self._replace(chosen, self._begin(scenarios, self._seconds), slice(0, len(chosen)))
+            self._replace(chosen, self._begin(scenarios, self._seconds), 0)
         else:
             for part in [chosen] if len(chosen) <= STOCK else np.array_split(chosen, -(-len(chosen) // STOCK)):
                 self._replace(part, *self._from_stock(len(part)))
@@ -118,6 +120,8 @@ class Twin:
         episode any more: reset those rows.
         """
         t, batch, rows = self._tables, self._environments, np.ascontiguousarray(rows, np.int64)
+        if rows.shape != (self.batch,):
+            raise UsageError(f"got rows of shape {rows.shape}; expected ({self.batch},), a row of the cost table each")
         records, seen = np.zeros(self.batch, RECORD), np.empty(self.batch, SEEN)
         skipped = np.empty((self.batch, self.costs.longest_stride - 1))
         passed: Reused | None = None
@@ -180,6 +184,8 @@ class Twin:
         return SystemState(**{name: seen[name] for name in SEEN.names or ()}, true_latency_s=known)
 
     def _begin(self, scenarios: Sequence[Scenario], seconds: int) -> _Begun:
+        if (most := max((scenario.trace_index for scenario in scenarios), default=0)) >= len(self._tables.traces):
+            raise UsageError(f"got a scenario on trace {most} of {len(self._tables.traces)}; expected a lower number")
         # One answer for each request in flight and for each fallback that waits for another: the newest that is out is
         # among them.
         in_flight = self.range.max_in_flight
@@ -188,19 +194,19 @@ class Twin:
         drive.begin_episodes(self._tables, batch, load_noise_of(scenarios, seconds))
         return _Begun(scenarios, batch)
 
-    def _from_stock(self, count: int) -> tuple[_Begun, slice]:
-        """So many episodes of those drawn beforehand: drawing one by one costs several times as much."""
+    def _from_stock(self, count: int) -> tuple[_Begun, int]:
+        """The place of ``count`` episodes among those drawn beforehand: drawing one by one costs several times as
+        much."""
         if self._stock is None or self._used + count > STOCK:
             self._stock, self._used = self._begin([self._draw() for _ in range(STOCK)], self._seconds), 0
-        picked = slice(self._used, self._used + count)
         self._used += count
-        return self._stock, picked
+        return self._stock, self._used - count
 
-    def _replace(self, rows: Ints, begun: _Begun, picked: slice) -> None:
-        for row, scenario in zip(rows, begun.scenarios[picked], strict=True):
-            self.scenarios[row] = scenario
-        for column, new in zip(self._environments, begun.batch, strict=True):
-            column[rows] = new[picked]
+    def _replace(self, rows: Ints, begun: _Begun, first: int) -> None:
+        """Put what was begun, from number ``first`` on, in place of the given rows."""
+        for k, row in enumerate(rows.tolist()):
+            self.scenarios[row] = begun.scenarios[first + k]
+        drive.replace_episodes(self._tables, self._environments, rows, begun.batch, first)
 
     def _draw(self) -> Scenario:
         return self.range.sample(self._rng, self._trace_duration_s, self._tables.samples)

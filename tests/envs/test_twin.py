@@ -169,6 +169,19 @@ class TestEpisodes:
             make_twin(batch=1).reset(scenarios=[Scenario(fps=0.0)])
         with pytest.raises(UsageError, match="got 1 scenarios; expected one for each of 8 rows"):
             make_twin().reset(scenarios=[Scenario()])
+        with pytest.raises(UsageError, match="trace 6 of 6"):
+            make_twin(batch=1).reset(scenarios=[Scenario(trace_index=6)])
+
+    @pytest.mark.parametrize("row", [-1, 24])
+    def test_rows_that_are_not_in_the_table_and_shapes_that_do_not_fit_are_refused(self, row: int) -> None:
+        twin = make_twin(batch=2)
+        twin.reset()
+        with pytest.raises(IndexError, match="not in the cost table"):
+            twin.step(np.array([0, row]))
+        with pytest.raises(UsageError, match=r"got rows of shape \(3,\); expected \(2,\)"):
+            twin.step(np.zeros(3, int))
+        with pytest.raises(UsageError, match=r"got rows of shape \(1,\); expected \(2,\)"):
+            twin.reset(np.ones(1, bool))
 
 
 class TestOracle:
