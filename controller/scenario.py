@@ -184,14 +184,9 @@ def load_series(mean_frac: float, steps: int, seed: int) -> Floats:
     Ornstein-Uhlenbeck with a relaxation of ten seconds and a standard deviation of a third of the mean, clipped
     to [0, 0.95]. A mean of 0 gives zeros.
     """
-    series = load_noise(steps, seed).tolist() if mean_frac else [0.0] * steps
+    series = np.random.default_rng(seed).standard_normal(steps).tolist() if mean_frac else [0.0] * steps
     walk_loads(series, steps, mean_frac)
     return np.array(series)
-
-
-def load_noise(steps: int, seed: int) -> Floats:
-    """(steps,) standard normal draws: what ``walk_loads`` starts from."""
-    return np.random.default_rng(seed).standard_normal(steps)
 
 
 def walk_loads(series: list[float] | Floats, steps: int, mean_frac: float) -> None:

@@ -46,6 +46,7 @@ class FeatureTable(NamedTuple):
     mec_s: Floats
     bits: Floats
     stride: Floats
+    per_frame: Floats  # one over the stride
     accuracy: Floats
     skipped_score: Floats
     stale_losses: Floats  # (K, C)
@@ -67,6 +68,7 @@ def feature_table(costs: CostTable, utility: Utility) -> FeatureTable:
         mec_s=np.array(costs.mec_s),
         bits=costs.payload_bytes * 8.0,
         stride=np.array(costs.stride),
+        per_frame=1.0 / costs.stride,
         accuracy=np.array(costs.accuracy),
         skipped_score=np.array(costs.skipped_score),
         stale_losses=np.array(costs.stale_losses).reshape(-1, len(costs)),
@@ -79,13 +81,47 @@ def feature_table(costs: CostTable, utility: Utility) -> FeatureTable:
     )
 
 
+class StateTerms(NamedTuple):
+    """What the features of all candidates share. Quotients, because a division takes longer than all else."""
+
+    slowdown: float  # of the device
+    mec_slowdown: float
+    age_s: float
+    deadline_s: float
+    per_deadline: float  # one over it
+    per_period: float  # one over the capture period
+    per_bit: tuple[float, float, float, float]  # seconds that a bit takes under each estimate
+    backlog_s: float  # until the uplink has sent own bytes, under the mean
+    wait_s: float  # queue of the MEC and round trip
+    reserve_s: float  # how long before the deadline a fallback begins
+    headroom: float  # slack above which an answer counts as in time, in deadlines
+
+
 def fill_features(t: FeatureTable, s: Any, context: Float32s, candidates: Float32s) -> None:
     """Write the features of one state into ``context`` (D,) and ``candidates`` (C, F)."""
     bandwidths = estimates(s)
     fill_context(s, bandwidths, context)
-    per_bit = (1.0 / bandwidths[0], 1.0 / bandwidths[1], 1.0 / bandwidths[2], 1.0 / bandwidths[3])
+    terms = state_terms(t, s, bandwidths)
     for c in range(len(candidates)):
-        fill_candidate(t, s, per_bit, c, candidates[c])
+        fill_candidate(t, terms, c, candidates[c])
+
+
+def state_terms(t: FeatureTable, s: Any, bandwidths: tuple[float, float, float, float]) -> StateTerms:
+    """The terms of one state."""
+    per_bit = (1.0 / bandwidths[0], 1.0 / bandwidths[1], 1.0 / bandwidths[2], 1.0 / bandwidths[3])
+    return StateTerms(
+        s.device_slowdown,
+        s.mec_slowdown,
+        s.frame_age_s,
+        s.deadline_s,
+        1.0 / s.deadline_s,
+        1.0 / s.capture_period_s,
+        per_bit,
+        s.uplink_backlog_bytes * 8.0 * per_bit[2],
+        s.mec_queue_mean_s + s.rtt_s,
+        fallback_reserve_s(t.fastest_local_s * s.device_slowdown),
+        HEADROOM_FRAC * (1.0 - s.frame_age_s / s.deadline_s),
+    )
 
 
 def estimates(s: Any) -> tuple[float, float, float, float]:
@@ -132,50 +168,50 @@ def fill_context(s: Any, bandwidths: tuple[float, float, float, float], out: Flo
         out[i] = _clipped(features[i])
 
 
-def fill_candidate(t: FeatureTable, s: Any, per_bit: tuple[float, float, float, float], c: int, out: Float32s) -> None:
+def fill_candidate(t: FeatureTable, s: StateTerms, c: int, out: Float32s) -> None:
     """The features of candidate ``c`` in the order of the schema."""
-    sent, stride, period_s = t.sent[c], t.stride[c], s.capture_period_s
-    head_s, transmit_s = s.device_slowdown * t.head_s[c], t.bits[c] * per_bit[2]
-    backlog_s = s.uplink_backlog_bytes * 8.0 * per_bit[2]
-    mec_s = (s.mec_queue_mean_s + s.rtt_s + s.mec_slowdown * t.mec_s[c]) * sent
-    occupancy = (s.frame_age_s + head_s) / period_s - stride
-    link_occupancy = (backlog_s * sent + transmit_s) / period_s - stride
-    energy = (head_s * t.compute_cost + transmit_s * t.radio_cost) / stride
+    sent, stride, per_frame = t.sent[c], t.stride[c], t.per_frame[c]
+    head_s, transmit_s = s.slowdown * t.head_s[c], t.bits[c] * s.per_bit[2]
+    mec_s = (s.wait_s + s.mec_slowdown * t.mec_s[c]) * sent
+    occupancy = (s.age_s + head_s) * s.per_period - stride
+    link_occupancy = (s.backlog_s * sent + transmit_s) * s.per_period - stride
+    energy = (head_s * t.compute_cost + transmit_s * t.radio_cost) * per_frame
     linear = (
         t.above_best[c],
         (stride - 1.0) * 0.5,
         sent,
-        head_s / s.deadline_s,
+        head_s * s.per_deadline,
         occupancy,
         link_occupancy,
-        transmit_s / s.deadline_s,
-        mec_s / s.deadline_s,
+        transmit_s * s.per_deadline,
+        mec_s * s.per_deadline,
         energy,
     )
     for i in range(len(linear)):
         out[i] = _clipped(linear[i])
-    charge = 10.0 * DELAY_PENALTY * (max(occupancy, 0.0) + max(link_occupancy, 0.0)) / stride + energy
-    fixed_s = s.frame_age_s + head_s + max(backlog_s - head_s, 0.0) * sent + mec_s
-    due_s = s.deadline_s - fallback_reserve_s(t.fastest_local_s * s.device_slowdown) * sent
+    charge = 10.0 * DELAY_PENALTY * (max(occupancy, 0.0) + max(link_occupancy, 0.0)) * per_frame + energy
+    fixed_s = s.age_s + head_s + max(s.backlog_s - head_s, 0.0) * sent + mec_s
+    due_s = s.deadline_s - s.reserve_s * sent
     for q in range(_ESTIMATES):
-        total_s = fixed_s + t.bits[c] * per_bit[q]
-        slack = (due_s - total_s) / s.deadline_s
+        total_s = fixed_s + t.bits[c] * s.per_bit[q]
+        slack = (due_s - total_s) * s.per_deadline
+        score = _score(t, s, c, slack, total_s) * per_frame
         out[_SLACK + q] = _clipped(slack)
-        out[_GREEDY_VALUE + q] = _clipped(10.0 * (_score_per_frame(t, s, c, slack, total_s) - t.best) - charge)
+        out[_GREEDY_VALUE + q] = _clipped(10.0 * (score - t.best) - charge)
 
 
-def _score_per_frame(t: FeatureTable, s: Any, c: int, slack: float, total_s: float) -> float:
-    """Expected score per frame of candidate ``c`` under an estimate. An offload that is not in time is answered by the
-    fallback at the deadline."""
-    on_time = slack > HEADROOM_FRAC * (1.0 - s.frame_age_s / s.deadline_s)
-    answer_frames = (total_s if on_time or t.sent[c] == 0.0 else s.deadline_s) / s.capture_period_s
+def _score(t: FeatureTable, s: StateTerms, c: int, slack: float, total_s: float) -> float:
+    """Expected score of all frames of candidate ``c`` under an estimate. An offload that is not in time is answered by
+    the fallback at the deadline."""
+    on_time = slack > s.headroom
+    answer_frames = (total_s if on_time or t.sent[c] == 0.0 else s.deadline_s) * s.per_period
     skipped = t.skipped_score[c]
     for place in range(1, int(t.stride[c])):
         if answer_frames > place:
             skipped -= t.stale_losses[place - 1, c]
     if on_time:
-        return float((t.accuracy[c] + skipped) / t.stride[c])
-    return float((t.rescued_accuracy[c] + t.rescued_share[c] * skipped) / t.stride[c])
+        return float(t.accuracy[c] + skipped)
+    return float(t.rescued_accuracy[c] + t.rescued_share[c] * skipped)
 
 
 def _clipped(value: float) -> float:

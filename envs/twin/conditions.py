@@ -10,8 +10,9 @@ import numpy as np
 from controller.errors import UsageError
 from controller.predict.arrivals import LEVELS, spread_seed, stream_start
 from controller.records import Floats
-from controller.scenario import Scenario, load_noise, walk_loads
+from controller.scenario import Scenario, walk_loads
 from envs.twin.compiled import rule
+from envs.twin.draws import normals
 from envs.twin.state import CONDITIONS, Environment
 from envs.twin.tables import NOISE_ROWS, records_of
 
@@ -49,15 +50,11 @@ def conditions_of(scenarios: Sequence[Scenario], neighbour_mec_s: float) -> Any:
 
 
 def load_noise_of(scenarios: Sequence[Scenario], seconds: int) -> Floats:
-    """(B, 2, seconds) what the loads of device and MEC are made of (``begin_loads``); zeros where a load is 0."""
-    noise = np.zeros((len(scenarios), 2, seconds))
-    for drawn, scenario in zip(noise, scenarios, strict=True):
-        steps = min(scenario.load_steps, seconds)
-        if scenario.device_load_frac:
-            drawn[0, :steps] = load_noise(steps, scenario.device_load_seed)
-        if scenario.mec_load_frac:
-            drawn[1, :steps] = load_noise(steps, scenario.mec_load_seed)
-    return noise
+    """(B, 2, seconds) what the loads of device and MEC are made of (``begin_loads``), as ``Scenario.device_load`` and
+    ``mec_load`` draw it."""
+    seeds = [(scenario.device_load_seed, scenario.mec_load_seed) for scenario in scenarios]
+    steps = [(scenario.load_steps, scenario.load_steps) for scenario in scenarios]
+    return normals(np.ravel(seeds), np.minimum(np.ravel(steps), seconds), seconds).reshape(-1, 2, seconds)
 
 
 @rule
