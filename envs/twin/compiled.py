@@ -1,8 +1,8 @@
 """Compiles the twin with numba, keeps what it compiled, and says in one line what is in the way.
 
-The twin is plain Python on one environment. ``rule`` marks a function that compiled code may call; it stays a plain
-function for everybody else. ``compiled`` makes the few functions with the loop over environments, which Python calls,
-and keeps the plain one as ``plain``: the tests run the same source uncompiled.
+The twin is plain Python on one environment. ``rules`` names the modules whose functions compiled code may call; nothing
+in them knows of it. ``compiled`` makes the few functions with the loop over environments, which Python calls, and keeps
+the plain one as ``plain``: the tests run the same source uncompiled.
 
 numba looks only at the file of a function to see whether what it kept is still valid. So the folder is named after all
 sources that may enter.
@@ -34,7 +34,7 @@ from runtime.files.fetch import cache_dir
 
 OLDEST_NUMBA = (0, 68)
 #: A compilation that takes longer is announced.
-_PATIENCE_S = 1.5
+_PATIENCE_S = 1.0
 _NOTICE = "compiling the twin, once, about 20 s"
 _OPTIONS = {"error_model": "numpy", "_nrt": False}  # a division by zero gives infinity, and needs no check
 _INNER = {
@@ -68,15 +68,27 @@ def _numba() -> ModuleType:
 numba = _numba()
 
 
+def rules(*modules: ModuleType) -> None:
+    """Let compiled code call the functions that these modules define. They stay plain functions for everybody else."""
+    for module in modules:
+        for function in list(vars(module).values()):
+            if inspect.isfunction(function) and function.__module__ == module.__name__ and function not in _inlined:
+                rule(function)
+
+
 def rule(function: F) -> F:
-    """A function that compiled code may call."""
+    """The same for one function."""
     numba.extending.register_jitable(**_OPTIONS, **_INNER)(function)
     return function
 
 
+_inlined: set[Callable[..., Any]] = set()
+
+
 def inlined(function: F) -> F:
-    """The same, copied into its caller: compiled code can return no tuple of records."""
+    """The same, copied into its caller: a compiled function can return no tuple of records."""
     numba.extending.register_jitable(inline="always", **_OPTIONS, **_INNER)(function)
+    _inlined.add(function)
     return function
 
 
@@ -171,14 +183,5 @@ def _digest() -> str:
     return found.hexdigest()[:16]
 
 
-def share_rules_of(module: ModuleType) -> None:
-    """Let compiled code call what the module defines."""
-    for function in list(vars(module).values()):
-        if inspect.isfunction(function) and function.__module__ == module.__name__:
-            rule(function)
-
-
-share_rules_of(controller.timeline)
-share_rules_of(controller.fallback)
-share_rules_of(controller.features.scalar)
+rules(controller.timeline, controller.fallback, controller.features.scalar)
 rule(controller.scenario.walk_loads)

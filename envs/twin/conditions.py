@@ -11,7 +11,6 @@ from controller.errors import UsageError
 from controller.predict.arrivals import LEVELS, spread_seed, stream_start
 from controller.records import Floats
 from controller.scenario import Scenario, walk_loads
-from envs.twin.compiled import rule
 from envs.twin.draws import normals
 from envs.twin.state import CONDITIONS, Environment
 from envs.twin.tables import NOISE_ROWS, records_of
@@ -57,7 +56,6 @@ def load_noise_of(scenarios: Sequence[Scenario], seconds: int) -> Floats:
     return normals(np.ravel(seeds), np.minimum(np.ravel(steps), seconds), seconds).reshape(-1, 2, seconds)
 
 
-@rule
 def begin_loads(env: Environment, noise: Any) -> None:
     """The loads of an episode at each second, from ``noise`` (2, seconds), which is used up; the last one goes on."""
     conditions, seconds = env.conditions, len(env.device_pace)

@@ -8,14 +8,16 @@ its algorithms are written out here: SeedSequence, PCG64 (O'Neill, 2014) and the
 from __future__ import annotations
 
 import math
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.np.random._constants import fi_double, ki_double, wi_double, ziggurat_nor_inv_r, ziggurat_nor_r
 
 from controller.records import Floats, Ints
 from envs.twin.compiled import compiled, rule
 
+_numba = import_module("numba.np.random._constants")  # not above: ``compiled`` says it when there is no numba
+_LAST, _PER_BEYOND = float(_numba.ziggurat_nor_r), float(_numba.ziggurat_nor_inv_r)
 _U = np.uint64
 _LOW_32, _BYTE, _MANTISSA = _U(0xFFFF_FFFF), _U(0xFF), _U(0x000F_FFFF_FFFF_FFFF)
 _0, _1, _8, _9, _11, _16, _32, _58, _63, _64 = (_U(n) for n in (0, 1, 8, 9, 11, 16, 32, 58, 63, 64))
@@ -35,7 +37,7 @@ class Ziggurat(NamedTuple):
     height: Any
 
 
-ZIGGURAT = Ziggurat(np.array(ki_double), np.array(wi_double), np.array(fi_double))
+ZIGGURAT = Ziggurat(*(np.array(table) for table in (_numba.ki_double, _numba.wi_double, _numba.fi_double)))
 
 
 def normals(seeds: Ints, steps: Ints, most: int) -> Floats:
@@ -161,7 +163,7 @@ def _normal(t: Ziggurat, state: Any) -> float:
 def _tail(state: Any) -> float:
     """A draw beyond the last layer."""
     while True:
-        x = -ziggurat_nor_inv_r * math.log1p(-_uniform(state))
+        x = -_PER_BEYOND * math.log1p(-_uniform(state))
         y = -math.log1p(-_uniform(state))
         if y + y > x * x:
-            return ziggurat_nor_r + x
+            return _LAST + x

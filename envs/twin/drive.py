@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from envs.twin.compiled import compiled, rule
+from envs.twin import conditions, frame, link, mec_queue, observe, state, tables
+from envs.twin.compiled import compiled, inlined, rule, rules
 from envs.twin.conditions import begin_loads
 from envs.twin.frame import advance, run_frame, settle
 from envs.twin.link import meet_mec
-from envs.twin.observe import observe, true_latencies
-from envs.twin.state import Environment, begin, environment, replace
+from envs.twin.observe import observe_state, true_latencies
+from envs.twin.state import Environment, begin, replace
 from envs.twin.tables import TwinTables
+
+environment = inlined(state.environment)
+rules(conditions, frame, link, mec_queue, observe, state, tables)
 
 
 @rule
@@ -52,7 +56,7 @@ def step_frames(t: TwinTables, batch: Environment, rows: Any, records: Any, skip
         run_frame(t, env, rows[b], records[b], skipped[b])
         advance(t, env, records[b].first, records[b])
         settle(t, env, records[b])
-        observe(t, env, seen[b])
+        observe_state(t, env, seen[b])
 
 
 @compiled
@@ -83,7 +87,7 @@ def settle_frames(t: TwinTables, batch: Environment, records: Any) -> None:
 def observe_all(t: TwinTables, batch: Environment, seen: Any) -> None:
     """What every device knows: SEEN (B,) out."""
     for b in range(len(seen)):
-        observe(t, environment(batch, b), seen[b])
+        observe_state(t, environment(batch, b), seen[b])
 
 
 @compiled

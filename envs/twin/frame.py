@@ -3,7 +3,7 @@
 The order is that of the timeline in docs/architecture.md: ``run_frame``, ``advance``, ``settle``. Everything about a
 frame is settled at its decision point, because what it depends on has been settled before: the uplink and the MEC serve
 in order, fallbacks run in order, and what others do does not depend on this device. What the device *knows* comes
-later, when a reply or an outcome arrives (``observe``).
+later, when a reply or an outcome arrives (``envs.twin.observe``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from controller.timeline import (
     fallback_reserve_s,
     smooth,
 )
-from envs.twin.compiled import rule
 from envs.twin.link import (
     crossed_s,
     heard_s,
@@ -37,7 +36,6 @@ from envs.twin.tables import NOISE_ROWS, TwinTables, aged_score, sample_of
 _TICK = 1e-9
 
 
-@rule
 def run_frame(t: TwinTables, env: Environment, row: int, record: Any, skipped: Any) -> None:
     """Carry ``row`` out at the decision point. ``record`` (RECORD) takes what becomes of the frame, ``skipped`` (K,)
     the scores of the frames that its stride covers."""
@@ -64,19 +62,16 @@ def run_frame(t: TwinTables, env: Environment, row: int, record: Any, skipped: A
 # The decision point -----------------------------------------------------------------------------------------
 
 
-@rule
 def noise_of(t: TwinTables, env: Environment) -> Any:
     """NOISE of the frame at hand: it belongs to the frame, whatever was decided before."""
     return t.noise[(env.conditions.noise_start + env.state.frame) & (NOISE_ROWS - 1)]
 
 
-@rule
 def load_pace(env: Environment) -> float:
     """Device time over profiled time under the present load."""
     return env.conditions.device_slowdown * at_second(env.device_pace, env.state.now_s)
 
 
-@rule
 def timing(env: Environment, now_s: float) -> FrameTiming:
     """Of the frame at hand, at a given moment."""
     conditions, state = env.conditions, env.state
@@ -84,7 +79,6 @@ def timing(env: Environment, now_s: float) -> FrameTiming:
     return FrameTiming(age_s, conditions.deadline_s, conditions.capture_period_s, state.device_slowdown)
 
 
-@rule
 def is_refused(t: TwinTables, env: Environment, row: int) -> bool:
     """Whether an offload was decided that cannot be carried out: the link is down or holds too much, all places in
     flight are taken, or a request was not answered in time and nothing has been heard since."""
@@ -98,13 +92,11 @@ def is_refused(t: TwinTables, env: Environment, row: int) -> bool:
     return is_overdue(t, env) and not is_hopeless(t.local, env.conditions.deadline_s, state.device_slowdown)
 
 
-@rule
 def next_place(env: Environment) -> Any:
     """The place that the next request takes."""
     return env.requests[env.state.sent % len(env.requests)]
 
 
-@rule
 def is_overdue(t: TwinTables, env: Environment) -> bool:
     """Whether a request was not answered in time, and the MEC has not been heard since."""
     last_s = heard_s(t, env)
@@ -114,7 +106,6 @@ def is_overdue(t: TwinTables, env: Environment) -> bool:
     return False
 
 
-@rule
 def carried_out(t: TwinTables, env: Environment, row: int, refused: bool) -> int:
     """The row that is carried out: a local one where the decision was refused, or the link is down."""
     if refused or link_is_down(env.state, env.state.now_s):
@@ -125,7 +116,6 @@ def carried_out(t: TwinTables, env: Environment, row: int, refused: bool) -> int
 # Head, uplink, MEC, reply -----------------------------------------------------------------------------------
 
 
-@rule
 def follow_decision(t: TwinTables, env: Environment, luck: Any, row: int, record: Any) -> None:
     """Times of a row if it is carried out now; of a device-only row, the end of its head is the answer."""
     conditions, state, decision = env.conditions, env.state, t.decisions[row]
@@ -140,7 +130,6 @@ def follow_decision(t: TwinTables, env: Environment, luck: Any, row: int, record
         follow_at_mec(t, env, decision.mec_s * (conditions.mec_slowdown * luck.mec), record)
 
 
-@rule
 def preempted_end_s(env: Environment, end_s: float) -> float:
     """The end of a head that waits for every fallback that starts before it."""
     undisturbed_s = end_s
@@ -155,7 +144,6 @@ def preempted_end_s(env: Environment, end_s: float) -> float:
     return end_s
 
 
-@rule
 def payload_bytes(t: TwinTables, env: Environment, decision: Any, luck: Any) -> float:
     """As recorded for this sample; around the mean where only that is known."""
     sample = (env.conditions.first_sample + env.state.frame) % t.payload_samples
@@ -163,7 +151,6 @@ def payload_bytes(t: TwinTables, env: Environment, decision: Any, luck: Any) -> 
     return max(usual + decision.payload_std_bytes * luck.payload, 0.5 * usual)
 
 
-@rule
 def follow_at_mec(t: TwinTables, env: Environment, tail_s: float, record: Any) -> None:
     """Wait behind others' and own work, the tail, and the reply. A request whose wait exceeds the time that it brings
     is not served."""
@@ -183,7 +170,6 @@ def follow_at_mec(t: TwinTables, env: Environment, tail_s: float, record: Any) -
 # The answer -------------------------------------------------------------------------------------------------
 
 
-@rule
 def answer_frame(t: TwinTables, env: Environment, luck: Any, refused: bool, record: Any) -> None:
     """The first of: the local answer, the reply, the fallback; or silence."""
     state, end_s, reply_s = env.state, record.end_s, record.reply_s
@@ -218,7 +204,6 @@ def answer_frame(t: TwinTables, env: Environment, luck: Any, refused: bool, reco
         state.fallback_end_s = max(state.fallback_end_s, record.settled_s)
 
 
-@rule
 def row_at_once(t: TwinTables, env: Environment, record: Any) -> int:
     """Row of a fallback that follows its head at once."""
     state, period_s = env.state, env.conditions.capture_period_s
@@ -228,14 +213,12 @@ def row_at_once(t: TwinTables, env: Environment, record: Any) -> int:
     return fallback_row(t.local, timing(env, record.end_s), stride, share_s)
 
 
-@rule
 def captured_by(env: Environment, now_s: float) -> int:
     """How many frames of the episode have been captured."""
     last = env.conditions.frames - 1.0
     return int(min(now_s / env.conditions.capture_period_s + _TICK, last)) + 1
 
 
-@rule
 def take_place(env: Environment, record: Any) -> None:
     """The request takes the next place in flight."""
     request = next_place(env)
@@ -249,7 +232,6 @@ def take_place(env: Environment, record: Any) -> None:
 # Frames that are not run ------------------------------------------------------------------------------------
 
 
-@rule
 def covered_frames(t: TwinTables, env: Environment, record: Any) -> int:
     """Frames until the next one that may be run. A fallback that begins before that one can be decided, and takes
     longer than its share of the device's time, covers those that pass meanwhile."""
@@ -261,7 +243,6 @@ def covered_frames(t: TwinTables, env: Environment, record: Any) -> int:
     return stride
 
 
-@rule
 def keep_answer(env: Environment, record: Any) -> None:
     """Put the answer before those of earlier frames, if there is one; the oldest is forgotten."""
     if record.silent:
@@ -272,7 +253,6 @@ def keep_answer(env: Environment, record: Any) -> None:
     answers[0].out_s, answers[0].frame, answers[0].row = record.settled_s, record.frame, record.answer_row
 
 
-@rule
 def skip_frames(t: TwinTables, env: Environment, record: Any, skipped: Any) -> None:
     """Each frame between this one and the next that may be run has the newest answer that was out at its capture; an
     episode may end before. Before the first answer there is nothing to show."""
@@ -288,7 +268,6 @@ def skip_frames(t: TwinTables, env: Environment, record: Any, skipped: Any) -> N
         record.reused_score += skipped[k]
 
 
-@rule
 def newest_out(env: Environment, at_s: float) -> int:
     """Which answer is the one to the newest frame of those that are out; -1 where none is."""
     for k in range(len(env.answers)):
@@ -300,7 +279,6 @@ def newest_out(env: Environment, at_s: float) -> int:
 # The next decision point ------------------------------------------------------------------------------------
 
 
-@rule
 def advance(t: TwinTables, env: Environment, first: int, record: Any) -> None:
     """Go to the next moment at which the device is free and has a frame; ``first`` is the next one that may be run.
     Where the device alone is too slow for the deadline, a place must be free, too."""
@@ -317,7 +295,6 @@ def advance(t: TwinTables, env: Environment, first: int, record: Any) -> None:
     state.queued = max(captured - state.frame - 1, 0)
 
 
-@rule
 def after_fallbacks_s(env: Environment, now_s: float) -> float:
     """When the fallbacks that start while the device idles are over; each may let it meet one more."""
     met = True
@@ -330,7 +307,6 @@ def after_fallbacks_s(env: Environment, now_s: float) -> float:
     return now_s
 
 
-@rule
 def settle(t: TwinTables, env: Environment, record: Any) -> None:
     """What is known at the next decision point, and what the frame earned."""
     record.dropped = env.state.frame - record.first - record.passed_frames
@@ -340,7 +316,6 @@ def settle(t: TwinTables, env: Environment, record: Any) -> None:
     earn(t, record)
 
 
-@rule
 def count_outcomes(env: Environment, record: Any) -> None:
     """Smooth the fractions over the outcomes that have become known.
 
@@ -360,7 +335,6 @@ def count_outcomes(env: Environment, record: Any) -> None:
         state.fallback_frac = kept * state.fallback_frac + (1.0 - kept) / count * fell_back
 
 
-@rule
 def earn(t: TwinTables, record: Any) -> None:
     """Energy of the frame, and utility of it, of those with a reused answer and of the dropped ones."""
     transmit_s = record.crossed_s - record.begin_s if record.sent else 0.0

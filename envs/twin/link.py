@@ -23,7 +23,6 @@ from controller.timeline import (
     smooth,
     uplink_sample_bps,
 )
-from envs.twin.compiled import rule
 from envs.twin.mec_queue import workload
 from envs.twin.state import Environment, sample_place
 from envs.twin.tables import TwinTables
@@ -37,14 +36,12 @@ _MOST_PROBES = 64
 # The uplink -------------------------------------------------------------------------------------------------
 
 
-@rule
 def crossed_s(t: TwinTables, conditions: Any, begin_s: float, size: float) -> float:
     """When ``size`` bytes that begin to cross at ``begin_s`` have done so."""
     start_s = conditions.trace_start_s
     return finish_s(t, conditions.trace_number, start_s + begin_s, size * conditions.bits_per_byte) - start_s
 
 
-@rule
 def finish_s(t: TwinTables, number: int, start_s: float, bits: float) -> float:
     """When ``bits`` that start at ``start_s`` on a trace have crossed, as ``TraceBank.finish_s``: where the running
     integral of the trace has grown by them. A trace starts over when time passes its end."""
@@ -60,7 +57,6 @@ def finish_s(t: TwinTables, number: int, start_s: float, bits: float) -> float:
     return (laps + more) * trace.duration_s + (end_s - trace.start_s)
 
 
-@rule
 def _step_at(t: TwinTables, trace: Any, time_s: float) -> int:
     """The step of the trace that holds at a time of the bank."""
     low, high = trace.first, trace.last
@@ -73,7 +69,6 @@ def _step_at(t: TwinTables, trace: Any, time_s: float) -> int:
     return low
 
 
-@rule
 def _step_with(t: TwinTables, trace: Any, bits: float) -> int:
     """The step of the trace in which the integral of the bank reaches ``bits``."""
     low, high = trace.first, trace.last
@@ -89,14 +84,12 @@ def _step_with(t: TwinTables, trace: Any, bits: float) -> int:
 # The MEC ----------------------------------------------------------------------------------------------------
 
 
-@rule
 def others_work_s(t: TwinTables, env: Environment, level: int, arrival_s: float) -> float:
     """How long the MEC needs for the requests of other devices that are there."""
     service_s = env.conditions.neighbour_s
     return workload(t.queue, t.queue_started, level, env.conditions.neighbour_start + arrival_s / service_s) * service_s
 
 
-@rule
 def own_work_s(env: Environment, level: int, arrival_s: float) -> float:
     """How much longer it needs because of own requests.
 
@@ -109,7 +102,6 @@ def own_work_s(env: Environment, level: int, arrival_s: float) -> float:
 # Sending and probing ----------------------------------------------------------------------------------------
 
 
-@rule
 def send(t: TwinTables, env: Environment, request: Any, mec_pace: float) -> None:
     """Hand the payload to the link and note what its reply will tell, unless the link goes silent before."""
     state = env.state
@@ -128,7 +120,6 @@ def send(t: TwinTables, env: Environment, request: Any, mec_pace: float) -> None
         _go_silent(t, env, silent_from_s + NOTICED_SILENCE_S)
 
 
-@rule
 def _note_reply(env: Environment, request: Any, mec_pace: float) -> None:
     """What the reply will tell.
 
@@ -147,7 +138,6 @@ def _note_reply(env: Environment, request: Any, mec_pace: float) -> None:
     state.told += 1
 
 
-@rule
 def probe_if_idle(t: TwinTables, env: Environment, begin_s: float) -> None:
     """Probe an uplink that has carried nothing for long; it may go silent because of that."""
     state = env.state
@@ -163,7 +153,6 @@ def probe_if_idle(t: TwinTables, env: Environment, begin_s: float) -> None:
         _go_silent(t, env, begin_s + NOTICED_SILENCE_S)
 
 
-@rule
 def _go_silent(t: TwinTables, env: Environment, from_s: float) -> None:
     """The link is down until the next word and then the echo of a probe, which tells what it carries."""
     state, announced = env.state, env.conditions.mec_slowdown
@@ -175,7 +164,6 @@ def _go_silent(t: TwinTables, env: Environment, from_s: float) -> None:
     sample.mec_slowdown = state.mec_slowdown = announced
 
 
-@rule
 def _probe_anew(t: TwinTables, env: Environment, heard_s: float) -> None:
     """Probe a link that is heard again; it counts as up when the echo is there.
 
@@ -195,13 +183,11 @@ def _probe_anew(t: TwinTables, env: Environment, heard_s: float) -> None:
     _note_echo(t, env, begin_s, PROBE_BYTES)
 
 
-@rule
 def _echo_s(t: TwinTables, env: Environment, probe_crossed_s: float) -> float:
     """When the echo of a probe is there."""
     return probe_crossed_s + env.conditions.rtt_s + t.overhead_s
 
 
-@rule
 def _note_echo(t: TwinTables, env: Environment, begin_s: float, size: float) -> None:
     """What the echo of the last probe will tell: of the MEC's queue nothing, so that stands as before."""
     state, place = env.state, sample_place(env.state.told)
@@ -211,7 +197,6 @@ def _note_echo(t: TwinTables, env: Environment, begin_s: float, size: float) -> 
     state.told += 1
 
 
-@rule
 def meet_mec(t: TwinTables, env: Environment) -> None:
     """The first probe, before the first frame, tells what the uplink carries.
 
@@ -227,7 +212,7 @@ def meet_mec(t: TwinTables, env: Environment) -> None:
         for k in range(len(env.samples)):
             env.samples[k].at_s = env.samples[k].reply_s = -NOTICED_SILENCE_S
         _probe_anew(t, env, heard_s)
-        # The history behind the first sample is that sample; until it comes, `observe` shows that there is none.
+        # The history behind the first sample is that sample; until it comes, the device sees that there is none.
         bps = env.samples[sample_place(state.told - 1)].uplink_bps
     for k in range(len(env.samples)):
         env.samples[k].uplink_bps = bps
@@ -236,7 +221,6 @@ def meet_mec(t: TwinTables, env: Environment) -> None:
 # Hearing ----------------------------------------------------------------------------------------------------
 
 
-@rule
 def listen(env: Environment) -> None:
     """Hear what has come by now."""
     state = env.state
@@ -244,7 +228,6 @@ def listen(env: Environment) -> None:
         state.heard += 1
 
 
-@rule
 def heard_s(t: TwinTables, env: Environment) -> float:
     """When the device last heard of its MEC: a reply, the echo of a probe, or that of a heartbeat, for which the uplink
     must have been free."""

@@ -21,7 +21,6 @@ import numpy as np
 
 from controller.predict.arrivals import LEVELS, STREAM_UNITS, arrivals
 from controller.records import Floats
-from envs.twin.compiled import rule
 from envs.twin.state import record_type
 
 #: The workload leaps at each arrival and falls by one per service time until the next.
@@ -31,7 +30,6 @@ ARRIVAL = record_type(
 )
 
 
-@rule
 def workload(paths: Any, started: Any, level: int, units: float) -> float:
     """Workload of others at a time in service times, from 0; ``paths`` and ``started`` as ``neighbour_queue``."""
     time = units % STREAM_UNITS

@@ -8,7 +8,6 @@ from typing import Any
 from controller.predict.uplink import FLOOR_BPS
 from controller.records import UPLINK_HISTORY
 from controller.timeline import believed_frac, slowdown_now
-from envs.twin.compiled import rule
 from envs.twin.frame import follow_decision, noise_of
 from envs.twin.state import Environment, link_is_down, record_type, sample_place
 from envs.twin.tables import TwinTables
@@ -36,8 +35,7 @@ SEEN = record_type(
 )
 
 
-@rule
-def observe(t: TwinTables, env: Environment, seen: Any) -> None:
+def observe_state(t: TwinTables, env: Environment, seen: Any) -> None:
     """Fill ``seen`` (SEEN)."""
     conditions, state = env.conditions, env.state
     seen.deadline_s, seen.capture_period_s = conditions.deadline_s, conditions.capture_period_s
@@ -51,7 +49,6 @@ def observe(t: TwinTables, env: Environment, seen: Any) -> None:
     observe_mec(env, seen)
 
 
-@rule
 def in_flight(env: Environment) -> int:
     """How many frames wait for the MEC."""
     count = 0
@@ -60,7 +57,6 @@ def in_flight(env: Environment) -> int:
     return count
 
 
-@rule
 def observe_uplink(env: Environment, seen: Any) -> None:
     """Samples, newest first, and what has not crossed yet."""
     state, newest = env.state, env.samples[sample_place(env.state.heard - 1)]
@@ -73,7 +69,6 @@ def observe_uplink(env: Environment, seen: Any) -> None:
     seen.uplink_backlog_bytes = state.sent_bytes - max(newest.sent_bytes, lost_bytes)
 
 
-@rule
 def observe_mec(env: Environment, seen: Any) -> None:
     """What the last replies reported; an old report counts less."""
     state, newest = env.state, env.samples[sample_place(env.state.heard - 1)]
@@ -87,7 +82,6 @@ def observe_mec(env: Environment, seen: Any) -> None:
     seen.mec_slowdown = slowdown_now(newest.mec_slowdown, env.conditions.mec_slowdown, believed)
 
 
-@rule
 def true_latencies(t: TwinTables, env: Environment, record: Any, latency_s: Any) -> None:
     """Fill ``latency_s`` (C,): capture to answer of every candidate, had it all the time it takes."""
     luck, down = noise_of(t, env), link_is_down(env.state, env.state.now_s)

@@ -12,7 +12,6 @@ import numpy as np
 
 from controller.records import UPLINK_HISTORY
 from controller.timeline import MAX_UNANSWERED
-from envs.twin.compiled import inlined, rule
 
 
 def record_type(**fields: str | tuple[str, tuple[int, ...]]) -> np.dtype[Any]:
@@ -115,7 +114,6 @@ class Environment(NamedTuple):
     mec_level: Any  # (seconds,) load of the MEC in hundredths; likewise
 
 
-@inlined
 def environment(batch: Environment, b: int) -> Environment:
     """Environment ``b`` of a batch."""
     return Environment(
@@ -143,7 +141,6 @@ def empty_batch(conditions: Any, seconds: int, max_in_flight: int, answers: int)
     )
 
 
-@rule
 def replace(batch: Environment, b: int, others: Environment, k: int) -> None:
     """Make environment ``b`` of a batch what environment ``k`` of another one is."""
     batch.conditions[b], batch.state[b] = others.conditions[k], others.state[k]
@@ -158,25 +155,21 @@ def replace(batch: Environment, b: int, others: Environment, k: int) -> None:
         batch.mec_level[b, i] = others.mec_level[k, i]
 
 
-@rule
 def at_second(series: Any, time_s: float) -> Any:
     """Value of a series at a time."""
     return series[int(min(time_s, len(series) - 1.0))]
 
 
-@rule
 def sample_place(number: int) -> int:
     """Where sample ``number`` stands among those that are remembered."""
     return number & (SAMPLES_KEPT - 1)
 
 
-@rule
 def link_is_down(state: Any, at_s: float) -> bool:
     """Whether the session holds the link for down at this time."""
     return state.down_from_s <= at_s < state.down_until_s
 
 
-@rule
 def begin(env: Environment) -> None:
     """The first decision point: frame 0 was just captured. What the uplink carries is not known yet."""
     conditions, state = env.conditions, env.state

@@ -15,7 +15,6 @@ from controller.predict.uplink import TraceBank
 from controller.records import Bools, Floats, Ints, Status
 from controller.scenario import HEAD_NOISE_FRAC
 from controller.utility import Utility
-from envs.twin.compiled import rule
 from envs.twin.mec_queue import neighbour_queue
 from envs.twin.state import record_type
 from runtime.bundles.recorded import PayloadBytes, payload_key
@@ -141,13 +140,11 @@ class TwinTables(NamedTuple):
     radio_power_w: float
 
 
-@rule
 def sample_of(t: TwinTables, conditions: Any, frame: int) -> int:
     """Column of the recorded scores that a frame of an episode shows."""
     return (conditions.first_sample + frame) % t.samples
 
 
-@rule
 def aged_score(t: TwinTables, row: int, sample: int, lag: int) -> float:
     """What the answer of ``row`` to ``sample`` scores for the frame that comes ``lag`` frames later."""
     lag = min(lag, len(t.aged_score) - 1)
