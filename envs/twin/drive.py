@@ -92,6 +92,6 @@ def observe_all(t: TwinTables, batch: Environment, seen: Any) -> None:
 
 @compiled
 def look_ahead(t: TwinTables, batch: Environment, scratch: Any, latency_s: Any) -> None:
-    """What only an oracle knows: latencies (B, C) of every candidate out; ``scratch`` is one RECORD."""
+    """What only an oracle knows: latencies (B, C) of every candidate out; ``scratch`` (B,) RECORD is used up."""
     for b in range(len(latency_s)):
-        true_latencies(t, environment(batch, b), scratch[0], latency_s[b])
+        true_latencies(t, environment(batch, b), scratch[b], latency_s[b])

@@ -127,6 +127,11 @@ def environment(batch: Environment, b: int) -> Environment:
     )
 
 
+def part_of(batch: Environment, which: Any) -> Environment:
+    """The environments of a slice, or copies of those with the given numbers."""
+    return Environment(*[column[which] for column in batch])
+
+
 def empty_batch(conditions: Any, seconds: int, max_in_flight: int, answers: int) -> Environment:
     """A batch under these conditions, all else zero."""
     batch = len(conditions)

@@ -24,8 +24,9 @@ from envs.twin.conditions import conditions_of, load_noise_of
 from envs.twin.observe import SEEN
 from envs.twin.record import RECORD, Reused, StepRecord
 from envs.twin.reuse import aged_scores, ask_shortcuts
-from envs.twin.state import Environment, empty_batch
+from envs.twin.state import Environment, empty_batch, part_of
 from envs.twin.tables import RecordedAnswers, TableShortcut, TwinCalibration, make_tables
+from envs.twin.threads import over_threads
 
 features.install()
 Reward = Literal["replayed", "expected"]
@@ -131,7 +132,7 @@ class Twin:
             drive.settle_frames(t, batch, records)
             drive.observe_all(t, batch, seen)
         else:
-            drive.step_frames(t, batch, rows, records, skipped, seen)
+            over_threads(drive.step_frames, t, batch, rows, records, skipped, seen)
         return self._state(seen), StepRecord(records, skipped, passed, t)
 
     def fork(self, rows: Ints) -> tuple[Twin, SystemState]:
@@ -143,7 +144,7 @@ class Twin:
         fork = copy(self)
         fork.batch, fork.oracle = len(rows), False
         fork.scenarios = [self.scenarios[row] for row in rows]
-        fork._environments = Environment._make(column[rows] for column in self._environments)
+        fork._environments = part_of(self._environments, rows)
         return fork, fork._observe()
 
     @property
@@ -180,7 +181,8 @@ class Twin:
         known = None
         if self.oracle:
             known = np.empty((self.batch, len(self.costs)))
-            drive.look_ahead(self._tables, self._environments, np.zeros(1, RECORD), known)
+            scratch = np.empty(self.batch, RECORD)
+            over_threads(drive.look_ahead, self._tables, self._environments, scratch, known)
         return SystemState(**{name: seen[name] for name in SEEN.names or ()}, true_latency_s=known)
 
     def _begin(self, scenarios: Sequence[Scenario], seconds: int) -> _Begun:

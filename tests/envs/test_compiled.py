@@ -105,6 +105,20 @@ class TestAgainstItsSource:
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12, err_msg=name)
 
 
+def test_a_large_batch_gives_the_same_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def played(threads: int) -> list[tuple[SystemState, StepRecord]]:
+        monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+        twin = Twin(table(), traces(), recorded(table()), WIDE, 1_700, 5, oracle=True)
+        rows, _ = np.random.default_rng(0).integers(0, len(table()), (12, 1_700)), twin.reset()
+        return [twin.step(row) for row in rows]
+
+    one, three = played(1), played(3)
+    for (state, record), (other_state, other) in zip(one, three, strict=True):
+        np.testing.assert_array_equal(record.records, other.records)
+        for field in dataclasses.fields(SystemState):
+            np.testing.assert_array_equal(getattr(state, field.name), getattr(other_state, field.name))
+
+
 class TestAgainstWhatItStandsFor:
     @pytest.mark.parametrize("costs", [make_costs(), stream_costs()], ids=["plain", "stream"])
     def test_features_of_a_batch_are_the_formulas(self, costs: CostTable) -> None:
