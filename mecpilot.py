@@ -27,17 +27,20 @@ if TYPE_CHECKING:
     from controller.costs import CostTable
     from controller.errors import FailureError, MecpilotError, UsageError
     from controller.records import Decision, Outcome, Status, SystemState
+    from controller.reuse import Reuse
     from controller.scenario import Scenario, ScenarioRange
     from envs.env import make_env
     from runtime.bundles.bundle import Bundle, open_bundle
     from runtime.cli.main import console as console
     from runtime.cli.main import main as main
+    from runtime.config.tree import EmulationSection, LimitsSection
     from runtime.device.controllers import make_controller, open_costs
     from runtime.device.device import Device
     from runtime.files.policy_file import load_policy
     from runtime.mec.records import RequestRecord
     from runtime.mec.server import MecServer
     from runtime.observe.sinks import Sink
+    from runtime.shortcuts.base import Shortcut
     from runtime.version import VERSION as __version__
     from runtime.workloads.base import Workload
     from runtime.workloads.classifier import Classifier
@@ -50,14 +53,18 @@ __all__ = [
     "CostTable",
     "Decision",
     "Device",
+    "EmulationSection",
     "FailureError",
+    "LimitsSection",
     "MecServer",
     "MecpilotError",
     "Outcome",
     "RequestRecord",
+    "Reuse",
     "Sb3Controller",
     "Scenario",
     "ScenarioRange",
+    "Shortcut",
     "Sink",
     "Status",
     "SystemState",
@@ -83,16 +90,19 @@ _MODULES = {
     "controller.costs": ("CostTable",),
     "controller.errors": ("FailureError", "MecpilotError", "UsageError"),
     "controller.records": ("Decision", "Outcome", "Status", "SystemState"),
+    "controller.reuse": ("Reuse",),
     "controller.scenario": ("Scenario", "ScenarioRange"),
     "envs.env": ("make_env",),
     "runtime.bundles.bundle": ("Bundle", "open_bundle"),
     "runtime.cli.main": ("console", "main"),
+    "runtime.config.tree": ("EmulationSection", "LimitsSection"),
     "runtime.device.controllers": ("make_controller", "open_costs"),
     "runtime.device.device": ("Device",),
     "runtime.files.policy_file": ("load_policy",),
     "runtime.mec.records": ("RequestRecord",),
     "runtime.mec.server": ("MecServer",),
     "runtime.observe.sinks": ("Sink",),
+    "runtime.shortcuts.base": ("Shortcut",),
     "runtime.workloads.base": ("Workload",),
     "runtime.workloads.classifier": ("Classifier",),
     "runtime.workloads.registry": ("get_workload", "register_workload"),
@@ -106,11 +116,24 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         value = importlib.import_module("runtime.version").VERSION
     elif name in _HOME:
-        value = getattr(importlib.import_module(_HOME[name]), name)
+        value = getattr(_imported(_HOME[name], name), name)
     else:
         raise AttributeError(f"module 'mecpilot' has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def _imported(module: str, name: str) -> Any:
+    """The module; UsageError when a package of the training extra is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        from controller.errors import UsageError
+        from runtime.cli.main import TRAINING_PACKAGES, missing_package
+
+        if (error.name or "").split(".")[0] not in TRAINING_PACKAGES:
+            raise
+        raise UsageError(missing_package(error, f"mecpilot.{name}")) from error
 
 
 def __dir__() -> list[str]:
@@ -125,7 +148,7 @@ def _shadowed() -> str:
     for package in _PACKAGES:
         spec = find_spec(package)
         found = list(spec.submodule_search_locations or [str(spec.origin)]) if spec else []
-        if os.path.join(here, package) not in [os.path.realpath(place) for place in found]:
+        if os.path.join(here, package) not in [os.path.realpath(folder) for folder in found]:
             where = found[0] if found else "nothing"
             return (
                 f"mecpilot needs its own package {package!r} in {here}, but Python finds {where}; "
@@ -139,7 +162,7 @@ def _register_environments() -> None:
     try:
         importlib.import_module("envs")
     except ModuleNotFoundError as error:
-        if error.name != "gymnasium":
+        if (error.name or "").split(".")[0] != "gymnasium":
             raise
 
 

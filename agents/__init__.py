@@ -1,1 +1,1 @@
-"""The learner: the PPO policy, its training, export, evaluation and the tuning of its opponents. stable-baselines3."""
+"""Learning and comparing: trains the PPO policy (stable-baselines3), tunes and evaluates controllers, runs the demo."""

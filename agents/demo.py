@@ -1,9 +1,9 @@
-"""The demo: ``make demo`` takes a few minutes, ``make demo-full`` profiles this machine and trains a policy for it.
+"""The demo: trains a policy, compares controllers in the twin, then runs them with real processes.
 
-Every step is a command that a user could type, and is printed before it runs. The quick demo takes the profile, the
-tunings and the policy that ship with mecpilot, so that what it shows does not depend on how busy this machine is. The
-full demo profiles this machine and trains a policy of its own. Both end with real processes: one MEC that also serves
-other devices, and one device per controller, over an uplink that replays a trace.
+``make demo`` takes a few minutes. It uses the shipped profile, tunings and policy, so its results do not depend on the
+load of this machine. ``make demo-full`` profiles this machine and trains its own policy. Every step is a command that a
+user could type, and is printed before it runs. Both demos end with real processes: one MEC that also serves other
+devices, and one device per controller, over an uplink that replays a trace.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 import msgspec
 
 from agents.compare.plots import draw_timeline
-from agents.compare.tables import table_console
 from agents.compare.timelines import of_outcomes
-from agents.demo_report import captions, demo_table, draw_moments
+from agents.demo_report import captions, demo_table, draw_example_frames
 from controller.errors import FailureError, MecpilotError
 from controller.predict.uplink import Trace
 from controller.records import Outcome
 from controller.scenario import Scenario
 from runtime.bundles.bundle import open_bundle
+from runtime.observe.tables import table_console
 from runtime.profiling.profile import shipped_slowdown
 from runtime.testbed.markov_traces import builtin_traces
 from runtime.testbed.processes import running_mec, running_neighbours
@@ -39,12 +39,12 @@ _console = table_console()
 
 @dataclass(frozen=True)
 class Plan:
-    """How much a demo does."""
+    """What a demo does, and for how long."""
 
     workload: str
-    full: bool
-    steps: int  # of a training from nothing
-    continued: int  # steps by which the shipped policy is trained on; 0 for none
+    full: bool  # profile this machine and train its own policy
+    steps: int  # of the training from scratch
+    continued: int  # steps of training that continues the shipped policy; 0: none
     frames: int  # per controller, with real processes
     controllers: tuple[str, ...]  # with real processes
     in_twin: tuple[object, ...]  # further options of the comparison in the twin
@@ -71,8 +71,8 @@ FULL = Plan(
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where a demo leaves what it made."""
+class DemoFiles:
+    """Paths of the files and folders that a demo writes."""
 
     root: Path
     plan: Plan
@@ -83,7 +83,7 @@ class Places:
 
     @property
     def run(self) -> Path:
-        return self.root / "from-nothing"
+        return self.root / "from-scratch"
 
     @property
     def continued(self) -> Path:
@@ -91,7 +91,7 @@ class Places:
 
     @property
     def policy(self) -> Path | None:
-        """None: the one that ships."""
+        """Policy file for the comparisons; None: the shipped one."""
         return self.root / "policy.safetensors" if self.plan.full else None
 
     @property
@@ -117,116 +117,113 @@ class Places:
         return self.live / f"{controller}.json"
 
 
-def run(places: Places) -> None:
-    """All steps, one after the other."""
-    began_s, plan = time.monotonic(), places.plan
-    if places.live.exists():  # outcome logs are appended to
-        shutil.rmtree(places.live)
-    places.live.mkdir(parents=True)
-    on = ("--workload", plan.workload, "--profile", places.profile)
+def run(files: DemoFiles) -> None:
+    """Run all steps in order. FailureError if one fails."""
+    began_s, plan = time.monotonic(), files.plan
+    if files.live.exists():  # outcome logs are appended to
+        shutil.rmtree(files.live)
+    files.live.mkdir(parents=True)
+    on = ("--workload", plan.workload, "--profile", files.profile)
     if plan.full:
-        _step("Profile this machine: how long does each part of each network take? (Edgent, stage 1)")
-        _mecpilot("profile", "--workload", plan.workload, "--quick", "--out", places.profile)
-    _learn(places, on)
-    _step(
-        "Compare controllers in the twin, a simulator of device, uplink and MEC, on traces that nothing was trained on"
-    )
-    _mecpilot("evaluate", *on, *_policy(places), *plan.in_twin, "--out", places.twin)
-    _step(f"Run real processes: a MEC, other devices, and one device per controller for {plan.frames} frames each")
-    trace, scenario = _write_trace(places.trace), _scenario(places)
-    _deploy(places, scenario)
-    _report(places, scenario, trace, time.monotonic() - began_s)
+        _step("Profile this machine: measure how long each stage of each network takes")
+        _mecpilot("profile", "--workload", plan.workload, "--quick", "--out", files.profile)
+    _learn(files, on)
+    _step("Compare controllers in the twin (a simulator) on held-out traces")
+    _mecpilot("evaluate", *on, *_policy(files), *plan.in_twin, "--out", files.twin)
+    _step(f"Run real processes: a MEC, other devices, {plan.frames} frames per controller")
+    trace, scenario = _write_trace(files.trace), _scenario(files)
+    _deploy(files, scenario)
+    _report(files, scenario, trace, time.monotonic() - began_s)
 
 
-def _learn(places: Places, on: tuple[str, ...]) -> None:
-    plan = places.plan
-    _step(f"Learn from nothing: {plan.steps:,} decisions in the twin")
-    _mecpilot("train", *on, "--steps", plan.steps, "--overwrite", "--out", places.run)
+def _learn(files: DemoFiles, on: tuple[str, ...]) -> None:
+    plan = files.plan
+    _step(f"Train a policy from scratch: {plan.steps:,} decisions in the twin")
+    _mecpilot("train", *on, "--steps", plan.steps, "--overwrite", "--out", files.run)
     if plan.continued:
-        _step(f"Go on with the policy that ships: {plan.continued:,} more decisions")
-        _mecpilot(
-            "train", *on, "--from", "shipped", "--steps", plan.continued, "--overwrite", "--out", places.continued
-        )
-    if places.policy is not None:
-        _step("Freeze the policy into one file")
-        _mecpilot("export", places.run, "--out", places.policy)
+        _step(f"Continue the training of the shipped policy: {plan.continued:,} more decisions")
+        _mecpilot("train", *on, "--from", "shipped", "--steps", plan.continued, "--overwrite", "--out", files.continued)
+    if files.policy is not None:
+        _step("Export the policy to one file")
+        _mecpilot("export", files.run, "--out", files.policy)
 
 
-def _policy(places: Places) -> tuple[object, ...]:
-    return () if places.policy is None else ("--policy", places.policy)
+def _policy(files: DemoFiles) -> tuple[object, ...]:
+    return () if files.policy is None else ("--policy", files.policy)
 
 
-def _scenario(places: Places) -> Scenario:
-    """The workload's demonstration, with a device that is as slow wherever the demo runs."""
-    plan = places.plan
+def _scenario(files: DemoFiles) -> Scenario:
+    """The workload's demo scenario, with an emulated device that is equally slow on every machine."""
+    plan = files.plan
     scenario = replace(get_workload(plan.workload).demo_scenario(), frames=plan.frames)
-    return same_device(scenario, plan.workload, Path(places.profile)) if plan.full else scenario
+    return same_device(scenario, plan.workload, Path(files.profile)) if plan.full else scenario
 
 
 def same_device(scenario: Scenario, workload: str, profile: Path) -> Scenario:
-    """The scenario for a device that counts its slowdown from another profile than the shipped one."""
+    """The scenario with the slowdown converted from the shipped profile to the given one."""
     slowdown = scenario.device_slowdown * shipped_slowdown(open_bundle(workload), profile)
     return replace(scenario, device_slowdown=max(round(slowdown, 1), 1.0))
 
 
-def _deploy(places: Places, scenario: Scenario) -> None:
-    workload, profile = places.plan.workload, places.profile
+def _deploy(files: DemoFiles, scenario: Scenario) -> None:
+    workload, profile = files.plan.workload, files.profile
     with running_mec(workload, slowdown=scenario.mec_slowdown, options=("--profile", profile)) as mec:
-        for name in places.plan.controllers:
+        for name in files.plan.controllers:
             with running_neighbours(mec.endpoint, workload, scenario, Path(profile)) as others:
                 others.begin()
-                _mecpilot("device", "--mec", mec.endpoint, *_device_options(places, scenario, name))
+                _mecpilot("device", "--mec", mec.endpoint, *_device_options(files, scenario, name))
 
 
-def _device_options(places: Places, s: Scenario, controller: str) -> list[object]:
+def _device_options(files: DemoFiles, s: Scenario, controller: str) -> list[object]:
     options: dict[str, object] = {
-        "--workload": places.plan.workload,
-        "--profile": places.profile,
+        "--workload": files.plan.workload,
+        "--profile": files.profile,
         "--controller": controller,
         "--frames": s.frames,
         "--fps": s.fps,
         "--deadline-ms": s.deadline_s * 1e3,
         "--slowdown": s.device_slowdown,
-        "--uplink": places.trace,
+        "--uplink": files.trace,
         "--uplink-share": s.uplink_share_frac,
         "--uplink-start-s": s.trace_start_s,
         "--rtt-ms": s.rtt_s * 1e3,
         "--seed": s.seed,
-        "--outcomes": places.outcomes(controller),
-        "--json": places.summary(controller),
+        "--outcomes": files.outcomes(controller),
+        "--json": files.summary(controller),
     }
-    policy = _policy(places) if controller == "ppo" else ()
+    policy = _policy(files) if controller == "ppo" else ()
     return [part for pair in options.items() for part in pair] + [*policy, "--quiet"]
 
 
 def _write_trace(path: Path) -> Trace:
-    """A generated LTE uplink that no policy was trained on, as a file that the device replays."""
+    """Write a generated LTE uplink, which no policy was trained on, to a file that the devices replay."""
     trace = next(t for t in builtin_traces("test").traces if t.name.startswith(TRACE_FAMILY))
     rows = (f"{t:g},{bps / 1e6:.6f}" for t, bps in zip(trace.t_s, trace.uplink_bps, strict=True))
     path.write_text("t_s,uplink_mbps\n" + "\n".join(rows) + "\n")
     return trace
 
 
-def _report(places: Places, scenario: Scenario, trace: Trace, elapsed_s: float) -> None:
-    """The picture, the table, and what to try next."""
-    names = places.plan.controllers
-    outcomes = {name: _outcomes(places.outcomes(name)) for name in names}
-    figures = {name: msgspec.json.decode(places.summary(name).read_bytes(), type=dict[str, Any]) for name in names}
+def _report(files: DemoFiles, scenario: Scenario, trace: Trace, elapsed_s: float) -> None:
+    """Draw the picture and the timelines; print the table and what to try next."""
+    names = files.plan.controllers
+    outcomes = {name: _outcomes(files.outcomes(name)) for name in names}
+    figures = {name: msgspec.json.decode(files.summary(name).read_bytes(), type=dict[str, Any]) for name in names}
     for name in names:
-        draw_timeline(of_outcomes(name, outcomes[name], scenario, trace), places.live / f"timeline_{name}.png")
-    draw_moments(places.plan.workload, outcomes, captions(figures), places.picture)
+        draw_timeline(of_outcomes(name, outcomes[name], scenario, trace), files.live / f"timeline_{name}.png")
+    draw_example_frames(files.plan.workload, outcomes, captions(figures), files.picture)
     _step(f"Done in {elapsed_s:.0f} s")
     _console.print(demo_table(figures, scenario))
-    _console.print(_what_next(places), highlight=False, soft_wrap=True)
+    _console.print(_what_next(files), highlight=False, soft_wrap=True)
 
 
-def _what_next(places: Places) -> str:
-    on = f"--workload {places.plan.workload}"
+def _what_next(files: DemoFiles) -> str:
+    on = f"--workload {files.plan.workload}"
+    warning = " (expect poor boxes: the models know one camera)" if files.plan.workload == "campus" else ""
     return (
-        f"Look at {places.picture}, and at the curves: tensorboard --logdir {places.root}\n"
-        f"The comparison in the twin is in {places.twin}, every frame of the real processes in {places.live}.\n\n"
-        "Try next, with your own camera, after `. .venv/bin/activate`:\n"
-        f"  mecpilot device {on} --source VIDEO.mp4 --video answers.mp4   # look at the answers\n"
+        f"Look at {files.picture}, and at the training curves: tensorboard --logdir {files.root}\n"
+        f"The comparison in the twin is in {files.twin}, every frame of the real processes in {files.live}.\n\n"
+        f"Try next, with your own camera{warning}, after `. .venv/bin/activate`:\n"
+        f"  mecpilot device {on} --source VIDEO.mp4 --video answers.mp4   # draw the answers\n"
         f"  mecpilot mec {on} --bind tcp://0.0.0.0:5577                   # on the server\n"
         f"  mecpilot device {on} --source rtsp://CAMERA --mec tcp://SERVER:5577 --outcomes log.jsonl"
     )
@@ -241,7 +238,7 @@ def _step(title: str) -> None:
 
 
 def _mecpilot(*arguments: object) -> None:
-    """Show a command, run it, and stop the demo when it fails."""
+    """Print a command and run it. FailureError if it fails."""
     words = [str(argument) for argument in arguments]
     _console.print("$ mecpilot " + " ".join(words), style="dim", highlight=False, soft_wrap=True)
     done = subprocess.run([sys.executable, "-m", "mecpilot", *words], check=False)
@@ -251,15 +248,15 @@ def _mecpilot(*arguments: object) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m agents.demo")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for all that is made")
-    parser.add_argument("--full", action="store_true", help="profile this machine and train a policy from nothing")
-    parser.add_argument("--workload", default="campus", help="what the camera sees")
-    parser.add_argument("--steps", type=int, help="decisions that the training takes")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for all results")
+    parser.add_argument("--full", action="store_true", help="profile this machine and train a policy for it")
+    parser.add_argument("--workload", default="campus", help="workload: garments or campus")
+    parser.add_argument("--steps", type=int, help="decisions of the training from scratch")
     parser.add_argument("--frames", type=int, help="frames per controller with real processes")
     options = parser.parse_args()
     chosen = {name: value for name in ("workload", "steps", "frames") if (value := getattr(options, name)) is not None}
     try:
-        run(Places(options.out, replace(FULL if options.full else QUICK, **chosen)))
+        run(DemoFiles(options.out, replace(FULL if options.full else QUICK, **chosen)))
     except MecpilotError as error:
         print(f"mecpilot demo: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,4 +1,4 @@
-"""The table and the picture at the end of the demo."""
+"""Makes the table and the picture at the end of the demo."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from runtime.workloads.drawing import FAINT, WHITE, blank, text_width, write
 from runtime.workloads.registry import get_workload
 from runtime.workloads.types import Image
 
-#: What each controller does, in a few words.
+#: Each controller in a few words.
 PLAIN_NAMES = {
-    "device-only": "never asks the server",
+    "device-only": "never asks the MEC",
     "jpeg-offload": "always sends a JPEG",
-    "neurosurgeon": "quickest cut",
-    "edgent": "most accurate that fits",
+    "neurosurgeon": "fastest split",
+    "edgent": "most accurate in time",
     "greedy": "best by last bandwidth",
     "ppo": "the learned policy",
 }
-#: Moments that the picture shows, spread evenly over the run.
-MOMENTS = 3
+#: Number of frames that the picture shows of each controller, spread evenly over the run.
+COLUMNS = 3
 _TITLE_HEIGHT_PX = 44
 _TITLE_SIZE, _TEXT_SIZE = 0.8, 0.58
 
@@ -37,16 +37,16 @@ Figures = Mapping[str, Mapping[str, Any]]  # by controller: what ``mecpilot devi
 
 
 def demo_table(figures: Figures, scenario: Scenario) -> Table:
-    """At most 80 columns wide."""
+    """One row per controller, at most 80 columns wide."""
     deadline_ms, fps = scenario.deadline_s * 1e3, scenario.fps
     table = Table(
         title=f"{scenario.frames} frames at {fps:g} per second, each to be answered within {deadline_ms:.0f} ms",
         caption=(
-            "answered in time: computed for this frame, before its deadline. skipped: not\n"
-            "computed, the last answer stands. answers right: agreement of the answers in\n"
-            "time with the reference. on screen: the same for what a viewer sees at each\n"
-            "capture, old answers included. This is one short run on one uplink; the\n"
-            "comparison in the twin above is over many episodes."
+            "answered in time: computed for this frame before its deadline. reused: not\n"
+            "computed, the last answer stands. accuracy: mean score of the answers in time.\n"
+            "on screen: mean score of the newest answer that a viewer has at each capture.\n"
+            "This is one short run on one uplink; the comparison in the twin above covers\n"
+            "many episodes."
         ),
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -58,63 +58,63 @@ def demo_table(figures: Figures, scenario: Scenario) -> Table:
     table.add_column("controller")
     for heading in (
         "answered\nin time",
-        "skipped",
+        "reused",
         "late or\ndropped",
-        "answers\nright",
+        "accuracy",
         "on\nscreen",
         "sent per\nframe",
     ):
         table.add_column(heading, justify="right")
     for name in sorted(figures, key=lambda name: -_on_screen(figures[name])):
-        found = figures[name]
+        row = figures[name]
         table.add_row(
             f"{name}\n  {PLAIN_NAMES[name]}" if name in PLAIN_NAMES else name,
-            percent(found["in_time_frac"]),
-            percent(found["reused_frac"]),
-            percent(found["late_frac"] + found["dropped_frac"]),
-            percent(found["accuracy"]),
-            percent(found.get("streaming_accuracy")),
-            number(found["payload_kbytes"], ".2f") + " kB",
+            percent(row["in_time_frac"]),
+            percent(row["reused_frac"]),
+            percent(row["late_frac"] + row["dropped_frac"]),
+            percent(row["accuracy"]),
+            percent(row.get("streaming_accuracy")),
+            number(row["payload_kbytes"], ".2f") + " kB",
             style="bold" if name == "ppo" else None,
         )
     return table
 
 
-def _on_screen(found: Mapping[str, Any]) -> float:
-    """What the rows are sorted by: what a viewer sees, or the utility where samples are no stream."""
-    return float(found.get("streaming_accuracy") or found["utility"])
+def _on_screen(row: Mapping[str, Any]) -> float:
+    """Sort key of the rows: streaming accuracy, or utility if samples are not a stream."""
+    return float(row.get("streaming_accuracy") or row["utility"])
 
 
 def captions(figures: Figures) -> dict[str, str]:
-    """How each controller did, for the picture."""
+    """A caption for each controller in the picture: shares of frames in time, skipped, and late or dropped."""
     return {
-        name: f"{percent(found['in_time_frac'])} answered in time, {percent(found['reused_frac'])} skipped, "
-        f"{percent(found['late_frac'] + found['dropped_frac'])} late or dropped"
-        for name, found in figures.items()
+        name: f"{percent(row['in_time_frac'])} answered in time, {percent(row['reused_frac'])} reused, "
+        f"{percent(row['late_frac'] + row['dropped_frac'])} late or dropped"
+        for name, row in figures.items()
     }
 
 
-def draw_moments(
+def draw_example_frames(
     workload: str, outcomes: Mapping[str, Sequence[Outcome]], captions: Mapping[str, str], path: Path
 ) -> None:
-    """One PNG: a row per controller, a column per moment of the run."""
-    rows = [np.vstack((_title(name, captions[name]), _moments(workload, run))) for name, run in outcomes.items()]
+    """Write one PNG with a row per controller and ``COLUMNS`` frames of its run in it."""
+    rows = [np.vstack((_title(name, captions[name]), _frames(workload, run))) for name, run in outcomes.items()]
     write_png(path, np.vstack(rows))
 
 
-def _moments(workload: str, outcomes: Sequence[Outcome]) -> Image:
-    work = get_workload(workload)
+def _frames(workload_name: str, outcomes: Sequence[Outcome]) -> Image:
+    workload = get_workload(workload_name)
     ordered = sorted(outcomes, key=lambda outcome: outcome.frame)
-    shown = [ordered[(2 * place + 1) * len(ordered) // (2 * MOMENTS)] for place in range(MOMENTS)]
-    images = Samples(work).replay([outcome.source_index for outcome in shown])
-    panels = [panel(image, outcome, work.draw) for image, outcome in zip(images, shown, strict=True)]
+    examples = [ordered[(2 * column + 1) * len(ordered) // (2 * COLUMNS)] for column in range(COLUMNS)]
+    images = Samples(workload).replay([outcome.source_index for outcome in examples])
+    panels = [panel(image, outcome, workload.draw) for image, outcome in zip(images, examples, strict=True)]
     gap = blank(panels[0].shape[0], MARGIN_PX, WHITE)
     return np.hstack([part for one in panels for part in (gap, one)] + [gap])
 
 
 def _title(name: str, caption: str) -> Image:
-    """A bar over a row: who decided, and how it went."""
-    bar = blank(_TITLE_HEIGHT_PX, MOMENTS * (PANEL_WIDTH_PX + MARGIN_PX) + MARGIN_PX)
+    """A bar over a row with the controller's name and caption."""
+    bar = blank(_TITLE_HEIGHT_PX, COLUMNS * (PANEL_WIDTH_PX + MARGIN_PX) + MARGIN_PX)
     write(bar, name, (MARGIN_PX, 29), _TITLE_SIZE, WHITE)
     write(bar, caption, (MARGIN_PX + text_width(name, _TITLE_SIZE) + 20, 29), _TEXT_SIZE, FAINT)
     return bar

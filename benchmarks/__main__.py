@@ -1,4 +1,4 @@
-"""Run every benchmark, or those that are named.
+"""Runs every benchmark, or those that are named.
 
 Each benchmark is a module of this package that prints its own table and can be run alone.
 """
@@ -8,19 +8,19 @@ from __future__ import annotations
 import subprocess
 import sys
 
-#: name -> what its figures are about, the quick ones first.
+#: name -> what it measures, the quick ones first.
 BENCHMARKS = {
     "bench_wire": "bytes of each message's header",
-    "bench_ready": "from the start of MEC and device to ready and to the first answer",
-    "bench_decide": "one decision in numpy, against the predict() of an SB3 MlpPolicy",
+    "bench_ready": "seconds from the start of a MEC or device until ready, and until its first answer",
+    "bench_decide": "time of one decision in numpy, and of predict() of an SB3 MlpPolicy",
     "bench_twin": "environment steps per second of the twin",
-    "bench_payloads": "bytes per frame against score: images, and tensors from inside the network",
-    "bench_overhead": "what the runtime adds to a full offload on loopback",
-    "bench_faults": "frames in time after the MEC or the link failed, against a device that never asks",
-    "bench_fidelity": "the twin against live processes, term by term",
-    "bench_live": "how controllers rank with real processes, and in the twin on the same scenarios",
-    "bench_one_policy": "one policy for both workloads against one for each",
-    "bench_learning": "PPO against every classical controller: five seeds, traces never trained on",
+    "bench_payloads": "bytes per frame against score, for images and for tensors from inside the network",
+    "bench_overhead": "time that the runtime adds to a full offload on loopback",
+    "bench_faults": "frames in time after a fault of the MEC or the link, relative to device-only",
+    "bench_fidelity": "latency in the twin against real processes, term by term",
+    "bench_live": "ranking of controllers with real processes, and in the twin on the same scenarios",
+    "bench_one_policy": "one policy for both workloads against one policy for each",
+    "bench_learning": "PPO against every classical controller: five training seeds, held-out traces",
 }
 
 

@@ -1,7 +1,7 @@
-"""Time of one decision (features and policy), beside stable-baselines3's own predict.
+"""Measures the time of one decision (features and policy), and that of stable-baselines3's predict for comparison.
 
 ``python -m benchmarks.bench_decide`` prints p50 and p99 in microseconds for all candidates of a workload, for 16 to 128
-of them, and for ``model.predict`` of an ``MlpPolicy`` with 16 inputs in the same process.
+decisions, and for ``model.predict`` of an ``MlpPolicy`` with 16 inputs in the same process.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ MLP_CALLS = 5_000
 
 
 class SixteenInputs(gymnasium.Env[np.ndarray, np.int64]):
-    """Only its spaces matter."""
+    """An environment that only provides spaces."""
 
     observation_space = spaces.Box(-1.0, 1.0, (16,), np.float32)
     action_space = spaces.Discrete(48)
 
 
 def one_state(rng: np.random.Generator) -> SystemState:
-    """A moment with everything in motion: backlog, frames in flight, changing bandwidth."""
+    """A state with a backlog, frames in flight and varying bandwidth."""
 
     def number(value: float) -> np.ndarray:
         return np.array([value])
@@ -68,7 +68,7 @@ def one_state(rng: np.random.Generator) -> SystemState:
 
 
 def fresh_policy(count: int) -> FrozenPolicy:
-    """Untrained weights: what they are does not change the time."""
+    """An untrained policy: the time does not depend on the weights."""
     return CandidatePolicy(observation_space(count), spaces.Discrete(count), lambda _: 1e-3).frozen()
 
 

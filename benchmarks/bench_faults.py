@@ -1,13 +1,13 @@
-"""Frames answered while the MEC or the link fails: every controller, real processes, one fault per run.
+"""Measures the answers of every controller after a fault of the MEC or the link, with real processes.
 
 ``python -m benchmarks.bench_faults [--workload garments] [--faults killed,held] [--at-once 4]`` starts a MEC, a TCP
-proxy in front of it, and one device process per controller. When every device has answered ``--before`` frames the
-fault begins (``benchmarks.support.faults``); it lasts to the end of the run, or for some seconds. What counts are the
-frames
-after it: the share that was answered in time, and the utility, as a ratio to ``device-only`` in the same run. Answers
-are right or wrong, so utilities differ by chance: the standard error of the frame-by-frame difference is given. A
-controller that keeps pace alone has a ratio of about 1 under a fault that lasts, and of at least that under one that
-ends. Where a fault ends, a second table says how long it took until the MEC answered a frame again.
+proxy in front of it, and one device process per controller. When every device has answered ``--before`` frames, the
+fault begins (``benchmarks.support.faults``). It lasts until the end of the run, or for some seconds. The figures cover
+the frames after that: the share answered in time, and the utility, both relative to ``device-only`` in the same run.
+Utilities differ by chance, because answers are right or wrong: the standard error of the frame-by-frame difference is
+printed. A controller whose local answers are as good as those of ``device-only`` has a ratio of about 1 under a
+permanent fault, and of at least 1 under a temporary one. For temporary faults, a second table shows the seconds until
+the MEC answered a frame again.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from runtime.link.endpoint import parse_endpoint
 from runtime.testbed.processes import running_mec
 
 CONTROLLERS = tuple(name for name in CONTROLLER_NAMES if name not in ("random", "hindsight"))
-#: The target: at least this share of what device-only does.
+#: Target for both ratios.
 TARGET = 0.99
 
 
 @dataclass(frozen=True)
 class Devices:
-    """How the emulated devices run."""
+    """Options of the emulated devices."""
 
     workload: str
     frames: int
@@ -73,22 +73,22 @@ class Devices:
 
 @dataclass(frozen=True)
 class After:
-    """How the frames after the fault went."""
+    """Figures of the frames after the fault began."""
 
-    in_time_frac: float  # answered in time or reusing an answer, of all
-    run_in_time_frac: float  # of those that were run or dropped
+    in_time_frac: float  # share of all frames that were answered in time or reused an answer
+    run_in_time_frac: float  # share answered in time of the frames that were run or dropped
     utility: float
-    by_frame: dict[int, float]  # utility
+    by_frame: dict[int, float]  # utility by frame
     statuses: dict[str, int]
-    back_s: float | None  # from the end of the fault to the first answer of the MEC; None where it was not asked before
+    back_s: float | None  # from the end of the fault to the MEC's next answer; None if it gave none before the fault
 
     def of(self, other: After) -> tuple[float, float]:
-        """Frames in time and utility as shares of another's; of the two ways to count frames the one that is worse."""
+        """Ratios of frames in time and of utility to another device's; of both ways to count frames, the smaller."""
         in_time = _ratio(self.in_time_frac, other.in_time_frac), _ratio(self.run_in_time_frac, other.run_in_time_frac)
         return min(in_time), _ratio(self.utility, other.utility)
 
     def error_of(self, other: After) -> float:
-        """The standard error of the utility's share."""
+        """Standard error of the ratio of utilities."""
         pairs = [(own, other.by_frame[frame]) for frame, own in self.by_frame.items() if frame in other.by_frame]
         difference = [own - theirs for own, theirs in pairs]
         return _ratio(statistics.pstdev(difference) / math.sqrt(len(difference)), other.utility)
@@ -98,12 +98,12 @@ def _ratio(own: float, other: float) -> float:
     return own / other if other > 0 else 1.0
 
 
-#: Per controller how it went, and how device-only went in the same run.
+#: Per controller: its figures, and those of device-only in the same run.
 Found = dict[str, tuple[After, After]]
 
 
 def play(devices: Devices, fault: str, controllers: Sequence[str], before: int, keep: Path | None) -> Found:
-    """One run: these controllers and device-only at once, one fault."""
+    """Run these controllers and device-only at the same time, with one fault."""
     with contextlib.ExitStack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         mec = stack.enter_context(running_mec(devices.workload, slowdown=MEC_SLOWDOWN, options=SHIPPED))
@@ -139,7 +139,7 @@ def _process(command: list[str], errors: Path) -> Iterator[subprocess.Popen[byte
 
 
 def _wait_for(running: Sequence[subprocess.Popen[bytes]], logs: Iterable[Path], count: int) -> None:
-    """Wait until every log has ``lines`` lines; a process that ends before is an error."""
+    """Wait until every log has ``count`` lines. FailureError if a process ends before that."""
     while any(_lines(log) < count for log in logs):
         if any(process.poll() is not None for process in running):
             raise FailureError("a device ended before the fault; run it alone to see why")
@@ -180,13 +180,14 @@ def _back_s(outcomes: list[dict[str, Any]], first: int, ended_s: float) -> float
 
 
 def tables_of(devices: Devices, results: Mapping[str, Found]) -> Iterator[Table]:
-    """A row per fault and a column per controller: first both ratios, then the seconds until the MEC was back."""
+    """A row per fault and a column per controller: a table of both ratios, and one of the seconds until the MEC
+    answered again."""
     controllers = list(next(iter(results.values())))
     title = (
         f"{devices.workload}, device {devices.slowdown:g} times slower, {devices.fps:g} frames/s, "
         f"deadline {devices.deadline_ms:g} ms: frames in time / utility after the fault"
     )
-    table = Table("fault", *controllers, title=f"{title}; all but device-only: over its figures", box=box.MARKDOWN)
+    table = Table("fault", *controllers, title=f"{title}, relative to device-only", box=box.MARKDOWN)
     back = Table("fault", *controllers, title="Seconds until the MEC answered a frame again", box=box.MARKDOWN)
     for fault, found in results.items():
         table.add_row(fault, *(_cell(name, *found[name]) for name in controllers))
@@ -205,7 +206,7 @@ def _seconds(duration_s: float) -> str:
 
 
 def missed(results: Mapping[str, Found]) -> list[str]:
-    """What is below the target, in words."""
+    """A line for each figure below the target."""
     return [
         f"{fault}, {name}: {what} {value:.3f} of device-only's{error}"
         for fault, found in results.items()
@@ -225,14 +226,14 @@ def main() -> int:
     parser.add_argument("--workload", default="garments")
     parser.add_argument("--faults", default=",".join(FAULTS), help="comma-separated")
     parser.add_argument("--controllers", default=",".join(CONTROLLERS), help="comma-separated; device-only always runs")
-    parser.add_argument("--at-once", type=int, default=99, help="device processes beside device-only's")
+    parser.add_argument("--at-once", type=int, default=99, help="devices that run at once, besides device-only")
     parser.add_argument("--before", type=int, default=60, help="frames before the fault")
     parser.add_argument("--frames", type=int, default=500)
     parser.add_argument("--fps", type=float, default=20.0)
     parser.add_argument("--deadline-ms", type=float, default=200.0)
     parser.add_argument("--slowdown", type=float, default=100.0)
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    parser.add_argument("--keep", type=Path, help="leave outcome logs and what devices print in this new folder")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--keep", type=Path, help="keep outcome logs and the devices' messages in this folder")
     options = parser.parse_args()
     devices = Devices(options.workload, options.frames, options.fps, options.deadline_ms, options.slowdown)
     others = [name for name in dict.fromkeys(options.controllers.split(",")) if name != "device-only"]

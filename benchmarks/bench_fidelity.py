@@ -1,10 +1,10 @@
-"""The twin against real processes: the same scenarios and decisions on both, term by term.
+"""Compares the twin with real processes, term by term: the same scenarios and decisions on both.
 
 ``python -m benchmarks.bench_fidelity [--workload campus] [--frames 150] [--json FILE]``. First the machine is profiled,
-for a twin can only tell of the machine that it was calibrated on. Then every controller, tuned as in `mecpilot
-evaluate`, plays every scenario live (a MEC process, neighbours that load it, this process as the device, the uplink
-replayed in user space) and decides there. The twin then takes the same decision for the same frame, which compares the
-emulation alone. For the ranking each controller also plays the twin on its own.
+because a twin is valid only for the machine that it was calibrated on. Then every controller, tuned as in ``mecpilot
+evaluate``, plays every scenario live: a MEC process, other devices that load it, this process as the device, an
+emulated uplink. The twin then takes the same decision for each frame, so only the emulation differs. For the ranking
+each controller also plays the twin with its own decisions.
 """
 
 from __future__ import annotations
@@ -21,28 +21,27 @@ from typing import Any
 import numpy as np
 
 from agents.compare.evaluation import entrants_of
-from agents.compare.rollout import make_twin
-from agents.compare.setup import open_setup
 from benchmarks.support.machine_profile import machine_profile
 from controller.controllers.base import Controller
 from controller.records import STATUSES, Decision, Status, SystemState
 from controller.scenario import Scenario, ScenarioRange
 from envs.live import LiveBackend
+from envs.setup import open_setup
 from envs.twin.twin import Twin
 from runtime.testbed.markov_traces import builtin_traces
 
 TERMS = ("wait", "head", "uplink", "queue", "tail", "downlink")
 CONTROLLERS = "device-only,jpeg-offload,edgent,greedy,ppo"
 TRACES = (0, 3, 7)  # of the built-in test traces: one per scenario
-LEAST_MS = 1.0  # a shorter term cannot be told from the clock
-SAME_UTILITY = 0.01  # controllers that are closer than this may change places
+LEAST_MS = 1.0  # shorter terms are too close to the clock's resolution
+SAME_UTILITY = 0.01  # controllers closer than this count as equal in the ranking
 
 
-def scenarios_of(usual: ScenarioRange, frames: int) -> list[Scenario]:
-    """An easy link with an idle MEC, a narrow one, and a busy MEC with a busy device, inside a workload's range."""
+def scenarios_of(default_range: ScenarioRange, frames: int) -> list[Scenario]:
+    """Three scenarios in a workload's range: a good uplink with an idle MEC, a narrow one, a busy MEC and device."""
 
     def at(name: str, share: float) -> float:
-        low, high = getattr(usual, name)
+        low, high = getattr(default_range, name)
         return float(low * (high / low) ** share)
 
     def scenario(number: int, slowdown: float, uplink: float, deadline: float, **loads: float) -> Scenario:
@@ -68,7 +67,7 @@ def scenarios_of(usual: ScenarioRange, frames: int) -> list[Scenario]:
 
 @dataclass(frozen=True)
 class Played:
-    """What became of every frame that was decided; arrays over frames."""
+    """Results of an episode; arrays (N,) over the decided frames."""
 
     frame: np.ndarray
     row: np.ndarray
@@ -80,7 +79,7 @@ class Played:
 
 
 def play_live(backend: LiveBackend, scenario: Scenario, controller: Controller) -> Played:
-    """One scenario with real processes."""
+    """Play one scenario with real processes."""
     state, done = backend.reset(scenario), False
     controller.reset(np.ones(1, bool))
     outcomes: list[dict[str, Any]] = []
@@ -102,7 +101,7 @@ def play_live(backend: LiveBackend, scenario: Scenario, controller: Controller) 
 
 
 def play_twin(twin: Twin, scenario: Scenario, decide: Callable[[SystemState, int], int]) -> Played:
-    """The same in the twin; ``decide`` gets the state and the number of the frame."""
+    """Play one scenario in the twin; ``decide(state, frame)`` returns a row."""
     state, records = twin.reset(scenarios=[scenario]), []
     frame, done = 0, False
     while not done:
@@ -123,9 +122,10 @@ def play_twin(twin: Twin, scenario: Scenario, decide: Callable[[SystemState, int
 
 
 def compare(live: Played, twin: Played) -> dict[str, Any]:
-    """Typical times over the frames that both decided and answered as decided: medians, but of the queue the mean.
+    """Typical times over the frames that both decided and answered as decided: medians, for the queue the mean.
 
-    A request meets a busy MEC or it does not, and at a load of about a half the median leaps between the two.
+    A request finds the MEC either busy or idle, and at a load near one half the median of the queue jumps between the
+    two.
     """
     frames, at_live, at_twin = np.intersect1d(live.frame, twin.frame, return_indices=True)
     both = live.answered_as_decided[at_live] & twin.answered_as_decided[at_twin]
@@ -151,8 +151,8 @@ def run(workload: str, profile: Path, frames: int, controllers: str) -> dict[str
     """Results by scenario and controller."""
     setup = open_setup(workload, builtin_traces("test"), "test", profile=profile)
     entrants = entrants_of(workload, controllers, live=True)
-    twin = make_twin(setup, 1)
-    backend = LiveBackend(setup.bundle, setup.costs, setup.bank, setup.range, "test", profile, learning=False)
+    twin = setup.twin(1)
+    backend = setup.live(learning=False)
 
     def controller(name: str) -> Controller:
         return entrants.make(name, setup, 1)[0]
@@ -175,7 +175,7 @@ def run(workload: str, profile: Path, frames: int, controllers: str) -> dict[str
 
 
 def _decisions_of(live: Played) -> Callable[[SystemState, int], int]:
-    """The decision that was taken live for a frame, or for the last one before it that was not dropped."""
+    """A function that returns the live decision for a frame, or for the last frame before it that was decided."""
 
     def decide(_: SystemState, frame: int) -> int:
         return int(live.row[max(int(np.searchsorted(live.frame, frame, side="right")) - 1, 0)])
@@ -198,22 +198,22 @@ def verdict(results: dict[str, dict[str, Any]]) -> list[str]:
     gap = np.abs(slo[:, 1] - slo[:, 0])
     swapped = [pair for pair in combinations(results, 2) if _swapped(results, *pair)]
     return [
-        f"total: off by {np.median(off):.1%} in the median, {off.max():.1%} at most (target 10 %)",
-        "terms, in the median: " + ", ".join(f"{term} {np.median(off_by[term]):.1%}" for term in TERMS[1:]),
-        f"SLO attainment: off by {100 * gap.max():.1f} points at most (target 3)",
+        f"total latency: error {np.median(off):.1%} (median), {off.max():.1%} (largest); target 10 %",
+        "terms, median error: " + ", ".join(f"{term} {np.median(off_by[term]):.1%}" for term in TERMS[1:]),
+        f"SLO attainment: largest error {100 * gap.max():.1f} points; target 3",
         f"ranking: {'equal' if not swapped else f'differs in {swapped}'}",
     ]
 
 
 def _off(results: dict[str, dict[str, Any]], term: str) -> np.ndarray:
-    """By which share a term differs in each scenario and controller where it lasts a millisecond."""
+    """Relative difference of a term in each scenario and controller in which it lasts at least ``LEAST_MS``."""
     pairs = np.array([r["typical_ms"][term] for r in results.values() if term in r["typical_ms"]]).reshape(-1, 2)
     pairs = pairs[pairs.max(axis=1) >= LEAST_MS]
     return np.abs(pairs[:, 1] / pairs[:, 0] - 1) if len(pairs) else np.zeros(1)
 
 
 def _swapped(results: dict[str, dict[str, Any]], one: str, other: str) -> bool:
-    """Whether two controllers on one scenario change places, by more than SAME_UTILITY."""
+    """Whether two controllers rank differently on one scenario, by more than SAME_UTILITY on both sides."""
     if one.split()[0] != other.split()[0]:
         return False
     live, twin = np.subtract(results[one]["utility"], results[other]["utility"])
@@ -230,7 +230,7 @@ def main() -> int:
     options = parser.parse_args()
     with machine_profile(options.workload, options.profile) as profile:
         terms = "".join(f"{term:^13}" for term in ("total", *TERMS))
-        print(f"{'live/twin':<15}{terms}     SLO       utility   (ms: medians; of the queue means)")
+        print(f"{'live/twin':<15}{terms}     SLO       utility   (ms: medians, for the queue means)")
         results = run(options.workload, profile, options.frames, options.controllers)
     print("\n".join(verdict(results)))
     if options.json:

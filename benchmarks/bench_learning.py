@@ -1,12 +1,12 @@
-"""PPO against every classical controller, on traces that nothing was trained on.
+"""Compares PPO with every classical controller on held-out traces.
 
 ``python -m benchmarks.bench_learning`` tunes every classical controller on the training traces, trains one policy per
-seed on the same traces, and compares all on held-out ones: paired scenarios, 95 % bootstrap intervals over policies and
-episodes, share of the gap to hindsight that is closed.
+seed on the same traces, and compares all of them on held-out traces: paired scenarios, 95 % bootstrap intervals over
+policies and episodes, share of the gap to hindsight that is closed.
 
-Without ``--traces`` the built-in generator gives both kinds of traces, and the test kind has families that the training
-kind lacks. With ``--traces DIR`` (folders of families, as in many collections) the files are split: the families named
-by ``--hold-out`` are only evaluated on, and of every other family each third file.
+Without ``--traces`` the built-in generator provides all traces; the test traces include families that the training
+traces lack. With ``--traces DIR`` (a folder per family) the files are split: those of the families in ``--hold-out``,
+and one third of the others, are used for evaluation only.
 """
 
 from __future__ import annotations
@@ -30,32 +30,34 @@ from agents.compare.evaluation import Entrants, compare_in_twin
 from agents.compare.plots import draw_comparison
 from agents.compare.report import Comparison, as_json, verdict
 from agents.compare.rollout import paired_scenarios
-from agents.compare.setup import BUILTIN_TEST, BUILTIN_TRAIN, Setup, family, open_setup, traces_of
-from agents.compare.tables import margin_table, table_console, tables
+from agents.compare.tables import margin_table, tables
+from agents.compare.traces import BUILTIN_TEST, BUILTIN_TRAIN, family
 from agents.compare.tuning import TUNABLE, tune_controllers
 from agents.runs.run_folder import RunFolder, TrainingConfig
 from agents.training.training import Options, train
 from controller.controllers.learned import FrozenPolicy
 from controller.controllers.registry import CONTROLLER_NAMES, LEARNED
 from controller.predict.uplink import Trace, TraceBank
+from envs.setup import Setup, open_setup, traces_of
 from runtime.files.policy_file import load_policy
-from runtime.files.traces import load_traces
 from runtime.files.tuning_file import TuningFile, save_tunings
+from runtime.observe.tables import table_console
+from runtime.traces.load import load_traces
 
-#: Families of the shared collection that are only evaluated on: a moving 5G link, a 3G network, a satellite.
+#: Held-out families of the shared collection: a moving 5G link, a 3G network, a satellite.
 HELD_OUT_FAMILIES = ("vz_mmwave_up", "norway3g", "starlink_up")
-#: Of the other families, one file in this many is only evaluated on.
+#: One in this many files of the other families is held out.
 HELD_OUT_SHARE = 3
-#: Files of one family on either side at most: a large collection of one kind of link must not drown the others.
+#: Most files of one family on either side, so that a large collection of one kind of link does not dominate.
 MOST_PER_FAMILY = 16
-#: What is reported family by family.
+#: References of the table per trace family.
 MARGINS = (BEST_OFFLOAD, "device-only")
-#: Device slowdowns that separate the groups of results.
+#: Bounds of the groups by device slowdown.
 SLOWDOWNS = (0.0, 30.0, 100.0, 200.0, np.inf)
 
 
 def split_files(directory: Path, held_out: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """Files to learn from and files to be evaluated on."""
+    """Training files and evaluation files."""
     learn, judge = [], []
     for path in sorted(directory.rglob("*.csv")):
         only_judge = path.parent.name.removesuffix("_100ms") in held_out
@@ -65,7 +67,7 @@ def split_files(directory: Path, held_out: Sequence[str]) -> tuple[list[Path], l
 
 
 def _balanced(paths: Sequence[Path]) -> list[Path]:
-    """At most MOST_PER_FAMILY of each folder, spread over it."""
+    """At most MOST_PER_FAMILY files of each folder, evenly spread over it."""
     folders = sorted({path.parent for path in paths})
     return [path for folder in folders for path in _spread([p for p in paths if p.parent == folder])]
 
@@ -76,7 +78,7 @@ def _spread(paths: Sequence[Path]) -> list[Path]:
 
 
 def _same_ride(path: Path) -> str:
-    """A ride that was sampled at two rates is one ride: both files go to the same side."""
+    """Key of a measured ride: files of one ride, sampled at two rates, go to the same side."""
     return path.parent.name.removesuffix("_100ms") + "/" + path.stem.removesuffix("_100ms")
 
 
@@ -105,7 +107,7 @@ def train_policies(
 
 
 def tuned(setup: Setup, sources: Sequence[str], folder: Path, console: Console) -> TuningFile:
-    """Every classical controller at its best on the training traces."""
+    """The classical controllers, tuned on the training traces."""
     begin_s = time.monotonic()
     found = tune_controllers(setup, TUNABLE, sources)
     save_tunings(folder / "tuning.json", found)
@@ -121,7 +123,7 @@ def _against_offload(setup: Setup, comparison: Comparison) -> Comparison:
 
 
 def _by_slowdown(setup: Setup, comparison: Comparison) -> Table:
-    """The policies against the best classical controllers, for devices of different speed."""
+    """The policies against the best classical controllers, per group of device slowdowns."""
     slowdown = np.array([scenario.device_slowdown for scenario in paired_scenarios(setup, range(comparison.seeds))])
     groups = {f"{a:g} to {b:g}": (slowdown >= a) & (slowdown < b) for a, b in itertools.pairwise(SLOWDOWNS)}
     best = dict.fromkeys(comparison.classical_by(metric)[0] for metric in comparison.ranking_metrics)
@@ -132,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workload", default="garments")
     parser.add_argument("--traces", type=Path, help="folder of families of traces; default: the built-in generator")
-    parser.add_argument("--hold-out", nargs="*", default=HELD_OUT_FAMILIES, help="families that are only evaluated on")
+    parser.add_argument("--hold-out", nargs="*", default=HELD_OUT_FAMILIES, help="families for evaluation only")
     parser.add_argument("--policies", type=int, default=5, help="training seeds")
     parser.add_argument("--steps", type=int, default=300_000)
     parser.add_argument("--seeds", type=int, default=10, help="scenarios per held-out trace")
@@ -142,9 +144,9 @@ def main() -> None:
     learn, judge = split_files(options.traces, options.hold_out) if options.traces else ([], [])
     training = open_setup(options.workload, traces_of(learn, "train"), "validation")
     testing = open_setup(options.workload, load_traces(judge) if judge else traces_of([], "test"), "test")
-    learnt_from, sources = ([str(options.traces or name)] for name in (BUILTIN_TRAIN, BUILTIN_TEST))
-    _tell_split(console, training.bank, testing.bank)
-    tunings = tuned(training, learnt_from, options.out, console)
+    trained_on, sources = ([str(options.traces or name)] for name in (BUILTIN_TRAIN, BUILTIN_TEST))
+    _print_split(console, training.bank, testing.bank)
+    tunings = tuned(training, trained_on, options.out, console)
     policies = train_policies(training, learn, options.policies, options.steps, options.out, console)
     entrants = Entrants(CONTROLLER_NAMES, policies, tunings.controllers)
     comparison = compare_in_twin(testing, entrants, sources, options.seeds)
@@ -161,12 +163,12 @@ def main() -> None:
     sys.exit(0 if all(gain.low > 0 for gain in best) else 1)
 
 
-def _tell_split(console: Console, learn: TraceBank, judge: TraceBank) -> None:
+def _print_split(console: Console, learn: TraceBank, judge: TraceBank) -> None:
     def kinds(traces: Sequence[Trace]) -> set[str]:
         return {family(trace) for trace in traces}
 
     new = sorted(kinds(judge.traces) - kinds(learn.traces))
-    console.print(f"{len(learn)} traces to learn from, {len(judge)} to be evaluated on; new families: {', '.join(new)}")
+    console.print(f"{len(learn)} training traces, {len(judge)} held-out traces; new families: {', '.join(new)}")
 
 
 if __name__ == "__main__":

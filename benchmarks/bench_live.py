@@ -1,12 +1,14 @@
-"""The ranking of controllers with real processes, against their ranking in the twin.
+"""Compares the ranking of controllers with real processes to their ranking in the twin.
 
-``python -m benchmarks.bench_live [--traces DIR] [--scenarios 5] [--frames 600]`` does what an engineer would do on this
-machine, which should have nothing else to do: profile it, tune the classical controllers and train a policy on the
-training traces (or take them: ``--policy FILE --tuning FILE``), for devices as slow as everywhere, whatever the machine
-is, but for MECs at least ``MEC_SLOWDOWN`` times slower than it. The twin then plays the scenarios of `mecpilot
-evaluate` on all held-out traces. A minute of real time is too dear for so many, and a few of them taken blindly would
-tell another story than all, so those few are chosen on which together every controller fares as it does on all. These
-are played live, with a MEC process, other devices that load it, a device that really computes, and a shaped uplink.
+``python -m benchmarks.bench_live [--traces DIR] [--scenarios 5] [--frames 600]``, on an otherwise idle machine:
+
+1. Profile the machine, tune the classical controllers, and train a policy on the training traces (or use given ones:
+   ``--policy FILE --tuning FILE``). Device slowdowns are converted so that devices are as slow as on the machine of the
+   shipped profile; MECs are at least ``MEC_SLOWDOWN`` times slower than this machine.
+2. Play the scenarios of ``mecpilot evaluate`` on all held-out traces in the twin.
+3. Choose a few scenarios that represent all of them: every controller's mean over these few is close to its mean over
+   all. Real time is too expensive for all, and random ones would not be representative.
+4. Play these live: a MEC process, other devices that load it, a device that really computes, an emulated uplink.
 """
 
 from __future__ import annotations
@@ -27,24 +29,25 @@ from rich.table import Table
 from agents.compare.evaluation import Entrants, chosen_names, compare_live, default_seeds, entrants_of, play_in_twin
 from agents.compare.report import UTILITY, Comparison, as_json
 from agents.compare.rollout import on_trace, paired_scenarios
-from agents.compare.setup import BUILTIN_TEST, BUILTIN_TRAIN, Setup, open_setup, traces_of
+from agents.compare.traces import BUILTIN_TEST, BUILTIN_TRAIN
 from benchmarks.bench_learning import train_policies, tuned
 from benchmarks.support.machine_profile import machine_profile
 from controller.errors import UsageError
 from controller.metrics import known
 from controller.records import Floats, Ints
 from controller.scenario import Scenario, ScenarioRange
+from envs.setup import Setup, open_setup, traces_of
 from runtime.observe.summary import percent
 from runtime.profiling.profile import shipped_slowdown
 
 CONTROLLERS = "ppo,greedy,edgent,edgent-dynamic,jpeg-offload,device-only"
-#: No process can be made quicker than it is. A computation after a pause takes up to twice as long as in the profile,
-#: where one follows another, so only such a MEC and slower ones can be emulated under any load.
+#: A process cannot be faster than the machine, and a computation after a pause takes up to twice as long as in the
+#: profile, where one follows another. So a MEC must be this much slower to be emulated correctly under any load.
 MEC_SLOWDOWN = 2.0
-#: Random sets of scenarios that the search for the most representative one starts from.
+#: Number of random sets that the search for representative scenarios starts from.
 STARTS = 1000
 STEPS = 300_000
-#: Controllers that are closer than this may change places.
+#: Controllers closer than this count as equal in the ranking.
 SAME = 0.01
 
 
@@ -55,33 +58,36 @@ def ranking(comparison: Comparison, metric: str) -> dict[str, float]:
 
 
 def swapped(live: Comparison, twin: Comparison, metric: str) -> list[str]:
-    """Pairs that rank differently, by more than SAME on both sides."""
+    """Pairs of controllers that rank differently, by more than SAME on both sides."""
     one, other = ranking(live, metric), ranking(twin, metric)
     pairs = [(a, b, one[a] - one[b], other[a] - other[b]) for a, b in combinations(one, 2)]
     return [f"{a} and {b}" for a, b, x, y in pairs if x * y < 0 and min(abs(x), abs(y)) > SAME]
 
 
 def representative(twin: Comparison, scenarios: Sequence[Scenario], count: int) -> list[Scenario]:
-    """``count`` scenarios on different traces, whose means in the twin are nearest to those over all scenarios.
+    """``count`` scenarios on different traces whose means in the twin are closest to the means over all scenarios.
 
-    By all metrics of a ranking and all controllers: a local search that exchanges one scenario at a time.
+    All ranking metrics and all controllers count. A local search exchanges one scenario at a time.
     """
     played = np.stack([found[metric].mean(0) for found in twin.metrics.values() for metric in twin.ranking_metrics])
     trace = np.array([scenario.trace_index for scenario in scenarios])
     rng = np.random.default_rng(0)
-    found = [_nearest(played - played.mean(axis=1, keepdims=True), trace, count, rng) for _ in range(STARTS)]
-    return [scenarios[i] for i in sorted(min(found)[1])]
+    sets = [_nearest(played - played.mean(axis=1, keepdims=True), trace, count, rng) for _ in range(STARTS)]
+    return [scenarios[i] for i in sorted(min(sets)[1])]
 
 
 def _nearest(off: Floats, trace: Ints, count: int, rng: np.random.Generator) -> tuple[float, list[int]]:
-    """From a random set, exchange as long as that brings the mean of ``off`` (metrics, scenarios) nearer to zero."""
-    apart = rng.permutation(len(trace))
-    chosen = apart[np.unique(trace[apart], return_index=True)[1]]
+    """From a random set, exchange scenarios while that brings the mean of ``off`` (metrics, scenarios) closer to 0.
+
+    Returns the squared distance and the numbers of the chosen scenarios.
+    """
+    shuffled = rng.permutation(len(trace))
+    chosen = shuffled[np.unique(trace[shuffled], return_index=True)[1]]
     chosen = rng.permutation(chosen)[:count]
     distance = np.inf
     while True:
-        others = trace[chosen][:, None] == trace  # (count, scenarios) on whose trace a scenario is
-        taken = others.sum(axis=0) - others > 0
+        same_trace = trace[chosen][:, None] == trace  # (count, scenarios)
+        taken = same_trace.sum(axis=0) - same_trace > 0
         total = off[:, chosen].sum(axis=1)[:, None, None] - off[:, chosen, None] + off[:, None, :]
         distances = np.where(taken, np.inf, np.square(total / count).sum(axis=0))
         place, scenario = np.unravel_index(distances.argmin(), distances.shape)
@@ -120,7 +126,7 @@ def verdict(live: Comparison, twin: Comparison) -> list[str]:
 
 
 def live_range(setup: Setup, profile: Path) -> ScenarioRange:
-    """The setup's range with devices that are as slow as on the shipped profile, and a MEC that can be emulated."""
+    """The setup's range with device slowdowns converted from the shipped profile, and a MEC that can be emulated."""
     scale = shipped_slowdown(setup.bundle, profile)
     low, high = (max(scale * bound, 1.0) for bound in setup.range.device_slowdown)
     mec_low, mec_high = (max(bound, MEC_SLOWDOWN) for bound in setup.range.mec_slowdown)
@@ -128,7 +134,7 @@ def live_range(setup: Setup, profile: Path) -> ScenarioRange:
 
 
 def learned(options: argparse.Namespace, range_: ScenarioRange, profile: Path, console: Console) -> Entrants:
-    """Controllers tuned and a policy trained on the training traces, for devices and MECs of the range."""
+    """Tune controllers and train a policy on the training traces, for devices and MECs of the range."""
     bank = traces_of([], "train")
     setup = open_setup(options.workload, bank, "validation", range_, profile)
     names = chosen_names(options.controllers, has_policy=True, live=True)
@@ -138,12 +144,12 @@ def learned(options: argparse.Namespace, range_: ScenarioRange, profile: Path, c
 
 
 def compare(options: argparse.Namespace, profile: Path) -> None:
-    """Learn if need be, choose, play, and print what was found."""
+    """Train unless a policy is given, choose scenarios, play them, and print the results."""
     console = Console(width=160)
     setup = open_setup(options.workload, traces_of(options.traces, "test"), "test", profile=profile)
     if options.scenarios > len(setup.bank):
         raise UsageError(
-            f"got --scenarios {options.scenarios} on {len(setup.bank)} traces; expected one for each at most"
+            f"got --scenarios {options.scenarios} on {len(setup.bank)} traces; expected at most one per trace"
         )
     range_ = live_range(setup, profile)
     setup = replace(setup, range=replace(range_, frames=options.frames))
@@ -158,7 +164,7 @@ def compare(options: argparse.Namespace, profile: Path) -> None:
     scenarios = representative(everywhere, drawn, options.scenarios)
     with Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("live", total=entrants.total * len(scenarios) * options.frames)
-        live, _ = compare_live(setup, entrants, sources, scenarios, profile, lambda done: bar.advance(task, done))
+        live, _ = compare_live(setup, entrants, sources, scenarios, lambda done: bar.advance(task, done))
     twin = play_in_twin(setup, entrants, sources, options.scenarios, scenarios)
     for metric in live.ranking_metrics:
         means = ", ".join(f"{name} {mean:.3f}" for name, mean in ranking(everywhere, metric).items())
@@ -178,10 +184,10 @@ def main() -> None:
     parser.add_argument(
         "--policy", type=Path, help="policy file of ppo; default: tune and train for this machine first"
     )
-    parser.add_argument("--tuning", type=Path, help="of the classical controllers beside --policy; default: shipped")
+    parser.add_argument("--tuning", type=Path, help="tuning file, with --policy; default: the shipped one")
     parser.add_argument("--scenarios", type=int, default=5)
     parser.add_argument("--frames", type=int, default=600, help="per controller and scenario")
-    parser.add_argument("--profile", type=Path, help="of this machine; default: measured now")
+    parser.add_argument("--profile", type=Path, help="profile of this machine; default: measured now")
     parser.add_argument("--out", type=Path, default=Path("runs/live"), help="folder of the tuning and the policy")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()

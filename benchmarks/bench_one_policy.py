@@ -1,8 +1,8 @@
-"""One policy for both workloads against one policy for each.
+"""Compares one policy for both workloads with one policy for each.
 
 ``python -m benchmarks.bench_one_policy [--seeds 3] [--steps 300000]`` trains, per seed, a policy on each workload and
-one on both at once (as many steps on each, a network of the same size), and plays all of them on the held-out built-in
-traces of both workloads. All are trained by the code of ``mecpilot train``.
+one on both together (the same steps per workload, the same network size), and plays all of them on the held-out
+built-in traces of both workloads. All are trained by the code of ``mecpilot train``.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvObs, Vec
 
 from agents.compare.evaluation import Entrants, compare_in_twin
 from agents.compare.report import Comparison
-from agents.compare.rollout import make_twin
-from agents.compare.setup import Setup, hold_out, open_setup, traces_of
+from agents.compare.traces import hold_out
 from agents.learn.policy import CandidatePolicy
 from agents.learn.ppo import PpoConfig, make_ppo
 from agents.learn.warm_start import WarmStartConfig, warm_start
 from controller.controllers.learned import FrozenPolicy
 from controller.metrics import bootstrap
 from controller.records import Floats, Ints
+from envs.setup import Setup, open_setup, traces_of
 from envs.vec_env import TwinVecEnv
 from runtime.profiling.profile import load_costs
 from runtime.workloads.registry import WORKLOADS
@@ -39,14 +39,14 @@ ENVIRONMENTS = 64  # of each workload
 
 
 class Steps(NamedTuple):
-    """What the last step did in every environment of all twins."""
+    """Reward and frames of the last step in every environment of all twins."""
 
     reward: Floats
     frames: Ints
 
 
 class Twins(VecEnv):
-    """Twins of different workloads side by side. Owns them; they must have equally many candidates."""
+    """One vectorised environment of several workloads' twins. They must have the same number of candidates."""
 
     def __init__(self, parts: Sequence[TwinVecEnv]) -> None:
         self.parts = parts
@@ -72,7 +72,7 @@ class Twins(VecEnv):
         return _together(observed), np.concatenate(reward), np.concatenate(done), [i for part in infos for i in part]
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Nothing to close."""
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         return [getattr(self, attr_name)] * self.num_envs
@@ -91,11 +91,11 @@ def _together(observations: Sequence[Any]) -> VecEnvObs:
     return {name: np.concatenate([part[name] for part in observations]) for name in observations[0]}
 
 
-def worlds_to_learn_from() -> dict[str, Setup]:
-    """The training side of every workload, with further legal decisions as candidates until all have equally many."""
-    worlds = {name: open_setup(name, traces_of([], "train"), "validation") for name in WORKLOADS}
-    most = max(len(setup.costs) for setup in worlds.values())
-    return {name: _widened(setup, most).on(hold_out(setup.bank)[0]) for name, setup in worlds.items()}
+def training_setups() -> dict[str, Setup]:
+    """The training setup of every workload, with extra legal decisions so that all have as many candidates."""
+    setups = {name: open_setup(name, traces_of([], "train"), "validation") for name in WORKLOADS}
+    most = max(len(setup.costs) for setup in setups.values())
+    return {name: _widened(setup, most).on(hold_out(setup.bank)[0]) for name, setup in setups.items()}
 
 
 def _widened(setup: Setup, count: int) -> Setup:
@@ -106,19 +106,19 @@ def _widened(setup: Setup, count: int) -> Setup:
     return replace(setup, costs=everything.take(np.sort(np.append(chosen, spread))))
 
 
-def train_on(worlds: Sequence[Setup], steps: int, seed: int) -> FrozenPolicy:
-    """A policy for all of the worlds, with ``steps`` environment steps on each."""
-    parts = [TwinVecEnv(make_twin(setup, ENVIRONMENTS, seed, reward="expected")) for setup in worlds]
-    intervals = any(setup.costs.longest_stride > 1 for setup in worlds)
-    model = make_ppo(Twins(parts), PpoConfig(), seed, intervals=intervals)
-    warm_start(model, worlds, WarmStartConfig(), steps * len(worlds))
-    model.learn(max(steps * len(worlds) - model.num_timesteps, 0), reset_num_timesteps=False)
+def train_on(setups: Sequence[Setup], steps: int, seed: int) -> FrozenPolicy:
+    """Train a policy on all setups together, with ``steps`` environment steps on each."""
+    parts = [TwinVecEnv(setup.twin(ENVIRONMENTS, seed, reward="expected")) for setup in setups]
+    strides = any(setup.costs.longest_stride > 1 for setup in setups)
+    model = make_ppo(Twins(parts), PpoConfig(), seed, strides=strides)
+    warm_start(model, setups, WarmStartConfig(), steps * len(setups))
+    model.learn(max(steps * len(setups) - model.num_timesteps, 0), reset_num_timesteps=False)
     assert isinstance(model.policy, CandidatePolicy)
     return model.policy.frozen()
 
 
 def show(found: dict[str, dict[str, Comparison]], console: Console) -> dict[str, Any]:
-    """Mean utility of every policy on every workload, and what it loses against the workload's own."""
+    """Print and return every policy's mean utility on every workload, and its difference to the workload's own."""
     table, report = Table(title="mean utility on held-out traces [95 %]"), dict[str, Any]()
     table.add_column("trained on")
     for workload in WORKLOADS:
@@ -146,13 +146,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     console = Console(width=136)
-    learn = worlds_to_learn_from()
+    learn = training_setups()
     judge = {name: open_setup(name, traces_of([], "test"), "test") for name in WORKLOADS}
     groups = {name: [setup] for name, setup in learn.items()} | {"both": list(learn.values())}
     found: dict[str, dict[str, Comparison]] = {}
-    for name, worlds in groups.items():
+    for name, setups in groups.items():
         begin_s = time.monotonic()
-        policies = [train_on(worlds, options.steps, seed) for seed in range(options.seeds)]
+        policies = [train_on(setups, options.steps, seed) for seed in range(options.seeds)]
         console.print(f"{name}: {options.seeds} policies in {time.monotonic() - begin_s:.0f} s")
         entrants = Entrants(("ppo",), policies)
         found[name] = {

@@ -1,9 +1,9 @@
-"""What the runtime adds to a full offload: capture to answer, less encoding and the MEC's computing.
+"""Measures the time that the runtime adds to a full offload: capture to answer, minus encoding and the MEC's tail.
 
 ``python -m benchmarks.bench_overhead`` starts ``mecpilot mec`` and ``mecpilot device`` as two processes on loopback,
-without shaping, one frame after another, and reads the device's outcome log. The encoding is the device's whole head
-(resize included), the tail is what the MEC reports (decoding included), so the difference holds the decision, both
-sides' messages, the sockets, all wake-ups and the judging of the answer. The budget is 1.0 ms.
+without an emulated uplink, one frame after another, and reads the device's outcome log. The encoding is the device's
+whole head (resize included), the tail is the time that the MEC reports (decoding included). The difference contains the
+decision, the messages of both sides, the sockets, all wake-ups and the judging of the answer. The budget is 1.0 ms.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from runtime.testbed.processes import running_mec
 
 BUDGET_MS = 1.0
 CODECS = ("raw", "png")
-#: Frames that the machine needs to settle.
+#: Frames at the start that are not counted.
 SKIPPED = 50
 
 
 def outcomes(endpoint: str, workload: str, codec: str, frames: int, folder: Path) -> list[dict]:
-    """Run the device on one full offload; its log."""
+    """Run the device with one full offload for all frames. Returns its outcome log."""
     log = folder / f"{codec}.jsonl"
     decision = json.dumps({"partition_point": 0, "payload": codec})
     command = [sys.executable, "-m", "mecpilot", "device", "--mec", endpoint, "--workload", workload]

@@ -1,10 +1,10 @@
-"""Bytes against accuracy of every payload: images, and tensors from inside the network.
+"""Measures bytes against score of every payload: images, and tensors from inside the network.
 
-``python -m benchmarks.bench_payloads --workload W`` prints bytes per frame and bits per element against the score for
-the payloads of every model, cut, resolution and codec that nothing beats, JPEG and WebP of quality 2 to 90 beside
-them; ``--markdown FILE`` writes every payload there is (docs/payloads.md). The verdict compares at equal score: the
-smallest split payload that comes within 0.01 of a level, over the smallest JPEG or WebP that reaches it, both free to
-choose model, resolution and exit.
+``python -m benchmarks.bench_payloads --workload W`` prints bytes per frame, bits per element and score of the
+non-dominated payloads over all models, partition points, resolutions and codecs, JPEG and WebP of quality 2 to 90
+included; ``--markdown FILE`` writes all payloads (docs/payloads.md). The verdict compares at equal score: the smallest
+split payload that comes within 0.01 of a level, divided by the smallest JPEG or WebP that reaches it, each with the
+best model, resolution and exit.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.support.payload_offers import SPLITS, Offer, live_offers, recorded_offers
+from controller.records import Decision
 from runtime.bundles.bundle import open_bundle
 from runtime.codecs import TENSOR, get_codec
 from runtime.workloads.registry import get_workload
@@ -35,7 +36,7 @@ COLOURS |= {"u8": "tab:cyan", "u4": "tab:blue", "u2": "tab:green", "u1": "darkgr
 
 
 def frontier(offers: Iterable[Offer], split: str) -> list[Offer]:
-    """Offers that no other one beats in both bytes and score, the smallest first."""
+    """Non-dominated offers by bytes and score, the smallest first."""
     best: list[Offer] = []
     for offer in sorted(offers, key=lambda o: (o.mean_bytes, -o.score[split])):
         if not best or offer.score[split] > best[-1].score[split]:
@@ -44,13 +45,14 @@ def frontier(offers: Iterable[Offer], split: str) -> list[Offer]:
 
 
 def smallest(offers: Iterable[Offer], split: str, score: float) -> Offer | None:
-    """The offer of fewest bytes that reaches a score."""
+    """The smallest offer that reaches a score; None if none does."""
     reaching = [offer for offer in offers if offer.score[split] >= score]
     return min(reaching, key=lambda o: o.mean_bytes, default=None)
 
 
 def comparison(offers: Sequence[Offer], split: str) -> list[dict[str, Any]]:
-    """Levels of score from the highest that both kinds reach downwards: the smallest of each kind, and their ratio."""
+    """For levels of score, from the highest that both kinds reach downwards: the smallest offer of each kind and the
+    ratio of their bytes."""
     tensors = [offer for offer in offers if offer.is_split]
     images = [offer for offer in offers if offer.is_lossy_image]
     if not tensors or not images:
@@ -66,7 +68,7 @@ def comparison(offers: Sequence[Offer], split: str) -> list[dict[str, Any]]:
 
 
 def offers_table(offers: Sequence[Offer], title: str) -> Table:
-    table = Table("model", "px", "exit", "cut", "codec", title=title)
+    table = Table("model", "px", "exit", "split after stage", "codec", title=title)
     for heading in ("bytes", "bits/element", "MMAC on device", *(f"score, {split}" for split in SPLITS)):
         table.add_column(heading, justify="right")
     for o in offers:
@@ -87,7 +89,8 @@ def comparison_table(rows: Sequence[dict[str, Any]], split: str) -> Table:
 
 
 def _named(o: Offer) -> str:
-    return f"{o.model} {o.resolution_px} px, exit {o.exit_branch}, cut {o.partition_point}, {o.codec}"
+    decision = Decision(o.model, o.resolution_px, o.exit_branch, o.partition_point, o.codec)
+    return decision.label
 
 
 def family_of(codec: str) -> str:
@@ -117,7 +120,7 @@ def draw(offers: Sequence[Offer], split: str, title: str, path: Path) -> None:
     axis.set_xlabel("bytes per frame")
     axis.set_ylabel(f"score, {split}")
     axis.set_title(title)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
@@ -125,12 +128,12 @@ def draw(offers: Sequence[Offer], split: str, title: str, path: Path) -> None:
 def markdown(offers: Sequence[Offer], workload: str, plot: str) -> str:
     """Every payload: a table per model, a row per resolution, cut and codec, a column per exit; the plot above."""
     lines = [
-        f"# What an answer costs on the uplink: {workload}",
+        f"# Payload sizes and accuracy: {workload}",
         "",
         f"`python -m benchmarks.bench_payloads --workload {workload} --markdown FILE --plot {plot}`",
         "",
-        "Bytes per frame and bits per element (of the image, or of the tensor) are means over the validation split,",
-        "scores are means over the test split, for every exit behind the cut. Cut 0 sends the image.",
+        "Bytes per frame and bits per element (of the image or the tensor) are means over the validation split.",
+        "Scores are means over the test split, for every exit after the cut. Cut 0 sends the image.",
         "",
         f"![Bytes per frame against score]({plot})",
     ]
@@ -155,7 +158,7 @@ def markdown(offers: Sequence[Offer], workload: str, plot: str) -> str:
 
 
 def report(offers: Sequence[Offer], compared: dict[str, list[dict[str, Any]]], workload: str) -> dict[str, Any]:
-    """Everything, for a program."""
+    """All results as JSON."""
     levels = {
         split: [row | {"tensor": row["tensor"].plain(), "image": row["image"].plain()} for row in rows]
         for split, rows in compared.items()
@@ -169,9 +172,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workload", default="campus")
     parser.add_argument("--bundle", help="a bundle's directory; default: the one shipped for the workload")
-    parser.add_argument("--frames", type=int, help="frames of each split that qualities not in the bundle are run on")
-    parser.add_argument("--markdown", type=Path, help="file for a table of every payload, not only those unbeaten")
-    parser.add_argument("--json", type=Path, help="file for everything")
+    parser.add_argument("--frames", type=int, help="frames of each split for qualities that the bundle does not have")
+    parser.add_argument("--markdown", type=Path, help="write a table of all payloads to this file")
+    parser.add_argument("--json", type=Path, help="write all results to this file")
     parser.add_argument("--plot", type=Path, help="default: runs/payloads/WORKLOAD.png")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -196,7 +199,7 @@ def main() -> int:
 
 
 def verdict(rows: Sequence[dict[str, Any]], console: Console, plot: Path) -> int:
-    """Exit code 1 when split payloads do not reach the target at the highest score that both kinds reach."""
+    """Print the verdict. Returns exit code 1 if split payloads miss the target at the highest score of both kinds."""
     if not rows:
         console.print("no verdict: the bundle has no split payloads, or no image codec was run")
         return 1

@@ -1,10 +1,10 @@
-"""Time from the start of a process until it is ready, and until its first answer.
+"""Measures the time from the start of a process until it is ready, and until its first answer.
 
 ``python -m benchmarks.bench_ready`` starts ``mecpilot mec`` and ``mecpilot device`` for each workload. A MEC is ready
-when it says so; its first answer is that to a full offload of a peer that greets it as soon as it is ready. A device is
-ready when it captures its first frame; its first answer is that frame's outcome, with a MEC that has been up for long.
-Interpreter and imports are included. Cold is the first start in a fresh copy of mecpilot, whose modules have not been
-compiled; the page cache is as it is, for only root can empty it. Warm is the median of the starts after that.
+when it writes its ready file; its first answer is the reply to a full offload, sent as soon as it is ready. A device is
+ready when it captures its first frame; its first answer is that frame's outcome, with a MEC that is already running.
+Interpreter and imports are included. "Cold" is the first start in a fresh copy of mecpilot, without compiled modules
+(the page cache stays as it is, because only root can clear it). "Warm" is the median of the starts after that.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Start:
 
 @contextmanager
 def fresh_copy() -> Iterator[Path]:
-    """mecpilot as it is after a clone."""
+    """A copy of mecpilot without compiled modules, as after a clone."""
     with tempfile.TemporaryDirectory() as folder:
         for part in PARTS:
             source, target = ROOT / part, Path(folder) / part
@@ -62,7 +62,7 @@ def fresh_copy() -> Iterator[Path]:
 
 @contextmanager
 def command(root: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
-    """A sub-command of the copy in ``root``, and when it was started."""
+    """A running sub-command of the copy in ``root``, and its start time."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     began_s = time.perf_counter()
     process = subprocess.Popen(
@@ -80,7 +80,7 @@ def command(root: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[byte
 
 
 def until(happened: Callable[[], bool], process: subprocess.Popen[bytes]) -> float:
-    """The moment at which it has happened."""
+    """Time at which ``happened()`` becomes true. FailureError if the process fails before that."""
     while not happened():
         if process.poll() not in (None, 0):
             raise FailureError(f"{process.args} ended with exit code {process.returncode}")
@@ -100,7 +100,7 @@ def start_mec(root: Path, workload: str, bundle: Bundle, folder: Path) -> Start:
 
 
 class Peer:
-    """Greets a MEC until it is welcomed, then asks it once."""
+    """Sends Hello to a MEC until it is welcomed, then one request."""
 
     def __init__(self, dealer: Dealer, bundle: Bundle) -> None:
         self._dealer, self._bundle = dealer, bundle
@@ -124,7 +124,7 @@ class Peer:
 
 
 def _full_offload(bundle: Bundle) -> tuple[int, bytes]:
-    """The first row that sends a whole image, and such an image."""
+    """The first row that sends a whole image, and a blank image as its payload."""
     row = int(np.flatnonzero(bundle.space.full_offload)[0])
     decision = bundle.space.decisions[row]
     blank = np.zeros(bundle.payload_shape(decision.model, decision.resolution_px, 0), np.uint8)
@@ -152,7 +152,7 @@ def measured(start: Callable[[Path], Start], starts: int) -> tuple[Start, Start]
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workload", choices=WORKLOADS, action="append", help="default: each")
-    parser.add_argument("--starts", type=int, default=5, help="warm ones")
+    parser.add_argument("--starts", type=int, default=5, help="number of warm starts")
     options = parser.parse_args()
     slowest_s = 0.0
     print(f"{'':<16} {'cold: ready':>12} {'answer':>8} {'warm: ready':>12} {'answer':>8}   (seconds)")

@@ -1,10 +1,9 @@
-"""Steps per second of the twin: alone, with the policy's features, and behind stable-baselines3.
+"""Measures steps per second of the twin: alone, with the policy's features, and as an SB3 environment.
 
 ``python -m benchmarks.bench_twin [--json FILE]``. One process, one thread, random decisions on the candidates of a
 workload (18 of garments, 41 of campus), scenarios of its default range on the built-in training traces, resets included
-and compilation excluded. Seconds are those of the processor that the process got, so that what else the machine does
-counts little: on an idle machine they are the clock's. The figure is the median of equal slices of the run; the best
-slice stands beside it.
+and compilation excluded. Time is the process's CPU time, so that other load matters little; on an idle machine it equals
+real time. The figure is the median over equal slices of the run, printed with the best slice.
 """
 
 from __future__ import annotations
@@ -20,10 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from controller.features.fast import Features
+from envs.setup import open_setup
 from envs.twin.twin import Twin
 from envs.vec_env import TwinVecEnv
-from runtime.bundles.bundle import open_bundle
-from runtime.profiling.profile import candidates, load_costs
 from runtime.testbed.markov_traces import builtin_traces
 
 SLICES = 15
@@ -32,14 +30,12 @@ TARGET_STEPS_PER_S = {("garments", "twin"): 3_000_000, ("campus", "features"): 6
 BATCHES = (64, 1024)
 
 
-def make_twin(batch: int, workload: str) -> Twin:
-    bundle = open_bundle(workload)
-    costs = candidates(load_costs(bundle), bundle.default_range)
-    return Twin(costs, builtin_traces("train"), bundle.recorded("validation"), bundle.default_range, batch, seed=1)
+def twin_of(batch: int, workload: str) -> Twin:
+    return open_setup(workload, builtin_traces("train"), "validation").twin(batch, seed=1)
 
 
 def steps_of(twin: Twin, what: str) -> Callable[[np.ndarray], None]:
-    """One step of every environment, resets included."""
+    """A function that makes one step of every environment, resets included."""
     if what == "sb3":
         vec = TwinVecEnv(twin)
         vec.reset()
@@ -60,7 +56,7 @@ def steps_of(twin: Twin, what: str) -> Callable[[np.ndarray], None]:
 
 def steps_per_s(workload: str, batch: int, what: str, seconds: float) -> tuple[float, float]:
     """Median and best of the slices."""
-    twin = make_twin(batch, workload)
+    twin = twin_of(batch, workload)
     step = steps_of(twin, what)
     rng = np.random.default_rng(0)
     rows = rng.integers(0, len(twin.costs), (64, batch))

@@ -1,8 +1,7 @@
-"""Bytes of each message beside its payload: typical, and the largest possible.
+"""Measures the header of each message in bytes: typical, and largest possible.
 
-``python -m benchmarks.bench_wire`` encodes each message of ``runtime.protocol.wire`` for a shipped workload. That of a
-request
-crosses the uplink with every payload, so it has a budget: 24 bytes.
+``python -m benchmarks.bench_wire`` encodes each message of ``runtime.protocol.wire`` for a shipped workload. The header
+of a request crosses the uplink with every payload, so it has a budget of 24 bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _MOST_US, _MOST_MS = wire.whole_us(float("inf")), wire.whole_ms(float("inf"))
 
 
 def examples() -> list[tuple[wire.AnyMessage, wire.AnyMessage]]:
-    """A typical message after some minutes of service, and the largest of its kind."""
+    """For each kind of message, a typical one and the largest one."""
     held = open_bundle("campus").held
     widest = wire.Held("w" * 64, "d" * 128, "d" * 128)
     closing, busy = wire.RejectReason.CLOSING, wire.RejectReason.BUSY

@@ -1,10 +1,10 @@
-"""Fit the trace generator to measured uplinks, and print the tables of runtime/testbed/markov_traces.py.
+"""Fits the trace generator to measured uplinks, and prints the tables of runtime/testbed/markov_traces.py.
 
     python benchmarks/fit_traces.py DIR     # one folder of traces per family below DIR, about three minutes
 
-Statistics that were published for whole families (`PUBLISHED`) take precedence over those of the files in DIR,
-which may be a part of the family. Six parameters are searched (Nelder-Mead on simulated statistics, the same
-random numbers in every evaluation); share and length of outages and the largest value are counted.
+Published statistics of whole families (``PUBLISHED``) take precedence over those of the files in DIR, which may be only
+a part of the family. Six parameters are searched (Nelder-Mead on simulated statistics, with the same random numbers in
+every evaluation); share and length of outages and the largest value are counted.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from controller.records import Floats
-from runtime.files.traces import load_traces
 from runtime.testbed.markov_traces import OUTAGE_MBPS, Family, Statistics, generate, statistics
+from runtime.traces.load import load_traces
 
 SIMULATED_TRACES = 60
 LONGEST_S = 1200.0  # of a simulated trace; the autocorrelation of a short trace is biased, so lengths are alike
@@ -87,7 +87,7 @@ def _search(loss: Callable[[Floats], float], start: Floats) -> tuple[Floats, flo
 
 
 def _target(name: str, measured: list[Floats]) -> tuple[Statistics, float]:
-    """Published statistics where there are some; the autocorrelation always from the files."""
+    """Published statistics if there are any; the autocorrelation always comes from the files."""
     target = statistics(measured)
     cap = float(max(series.max() for series in measured))
     if name in PUBLISHED:

@@ -1,9 +1,9 @@
-"""Golden episodes: what a change of the twin changes, frame by frame.
+"""Records golden episodes, and compares them frame by frame after a change of the twin or of a controller.
 
-``python -m benchmarks.golden record FILE`` plays the same episodes with every controller of both workloads, as they
-come with mecpilot, and keeps what became of each frame. ``python -m benchmarks.golden compare BEFORE AFTER`` counts the
-frames that differ between two such files; with one file, it plays the episodes again. Because an early difference
-moves all that follows it, the first one of each episode is told by its status before and after.
+``python -m benchmarks.golden record FILE`` plays fixed episodes with every controller of both workloads, as shipped,
+and stores the end of each frame. ``python -m benchmarks.golden compare BEFORE AFTER`` counts the frames that differ
+between two such files; with one file, it plays the episodes again. An early difference changes everything after it, so
+the output lists the first difference of each episode, by its status before and after.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import numpy as np
 
 from agents.compare.evaluation import Entrants, chosen_names, entrants_of
 from agents.compare.rollout import Episodes, play, spread_scenarios
-from agents.compare.setup import open_setup
 from controller.controllers.registry import BOUND
 from controller.records import Status
+from envs.setup import open_setup
 from runtime.testbed.markov_traces import builtin_traces
 
 WORKLOADS = ("garments", "campus")
 SCENARIOS = 48
-#: What is kept of each frame.
+#: Stored columns, one value per frame.
 COLUMNS = ("status", "row", "latency_s", "utility")
 STATUSES = tuple(Status)
 Golden = Mapping[str, np.ndarray]  # "workload/controller/column" -> (episodes * frames,)
@@ -48,7 +48,7 @@ def record(scenarios: int = SCENARIOS) -> dict[str, np.ndarray]:
 
 
 def _columns(episodes: Episodes) -> dict[str, np.ndarray]:
-    """What is kept, by episode and frame."""
+    """The stored columns, ordered by episode and frame."""
     f = episodes.frames
     flags = (f.reused, f.dropped, f.fallback, f.in_time)
     names = (Status.SKIPPED, Status.DROPPED, Status.FALLBACK, Status.OK)
@@ -80,8 +80,9 @@ def _compare(key: str, before: Golden, after: Golden) -> None:
         for place in first
     )
     means = [golden[f"{key}/utility"].mean() for golden in (before, after)]
-    told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    print(f"{workload:<9} {name:<15} {differs.mean():>8.2%} {len(first):>8} {means[0]:>8.4f} {means[1]:>8.4f}  {told}")
+    changes = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    row = f"{workload:<9} {name:<15} {differs.mean():>8.2%} {len(first):>8} {means[0]:>8.4f} {means[1]:>8.4f}"
+    print(f"{row}  {changes}")
 
 
 def main() -> int:

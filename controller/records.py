@@ -104,10 +104,17 @@ class Decision:
     @property
     def label(self) -> str:
         """The decision in a few words."""
-        cut = f"cut {self.partition_point}, {self.payload}"
-        where = {"device": "device only", "split": cut, "MEC": f"{self.payload} to the MEC"}[self.side]
+        split = f"split after stage {self.partition_point}, {self.payload}"
+        where = {"device": "device only", "split": split, "MEC": f"whole image as {self._image_codec}"}[self.side]
         every = f", 1 of {self.frame_stride} frames" if self.frame_stride > 1 else ""
         return f"{self.model}, {self.resolution_px} px, exit {self.exit_branch}, {where}{every}"
+
+    @property
+    def _image_codec(self) -> str:
+        """The codec's name and quality, such as "JPEG 5"."""
+        kind = self.payload.rstrip("0123456789")
+        written = {"jpeg": "JPEG", "webp": "WebP", "png": "PNG"}.get(kind, kind)
+        return f"{written} {self.payload.removeprefix(kind)}".strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Which decisions are legal, and in which order?
+"""The decision space: the legal decisions, in a fixed order.
 
 A ``DecisionSpace`` is a table with one row per legal decision of a bundle. Controllers answer with a row
 index, so an illegal decision cannot be expressed. The order is fixed by construction and covered by a digest.
@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from controller.errors import UsageError
-from controller.records import NO_PAYLOAD as NO_PAYLOAD
-from controller.records import Bools, Decision, Ints
+from controller.records import NO_PAYLOAD, Bools, Decision, Ints
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,8 @@ class DecisionSpace:
         try:
             return self._row_of[decision]
         except KeyError:
-            raise UsageError(f"{decision} is not a legal decision; `mecpilot models show` lists what is") from None
+            way_out = "`mecpilot models show BUNDLE --payloads` lists what is"
+            raise UsageError(f"{decision} is not a legal decision; {way_out}") from None
 
     def take(self, rows: Sequence[int] | Ints) -> DecisionSpace:
         """A smaller space with the given rows, in the given order."""

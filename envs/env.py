@@ -21,7 +21,8 @@ from controller.predict.uplink import TraceBank
 from controller.records import Decision, SystemState
 from controller.scenario import Scenario, ScenarioRange
 from envs.backend import Backend, TwinBackend
-from envs.twin.twin import Reward, Twin
+from envs.twin.tables import TableShortcut
+from envs.twin.twin import Reward
 
 if TYPE_CHECKING:
     from runtime.bundles.bundle import Bundle
@@ -158,6 +159,8 @@ def make_env(
     split: Literal["validation", "test"] = "validation",
     seed: int | None = None,
     profile: str | Path | None = None,
+    no_raw_upload: bool = False,
+    shortcuts: Sequence[TableShortcut] = (),
 ) -> MecpilotEnv:
     """One device as a Gymnasium environment: ``make_env("campus", scenario={"fps": 10})``.
 
@@ -169,39 +172,17 @@ def make_env(
     reward    "replayed" pays the recorded score of the sample, "expected" the mean accuracy of the decision
     split     the samples that are played: "validation" or "test"
     profile   a file that ``mecpilot profile`` wrote, or "shipped"; default: this machine's, else the shipped one
+    no_raw_upload  no candidate decision sends an image
+    shortcuts  of the twin: what may answer a frame before it is decided, see docs/extending.md
 
-    UsageError for an unknown name, field or file.
+    UsageError for an unknown name, field or file, and for shortcuts with ``live``.
     """
-    from runtime.bundles.bundle import open_bundle
-    from runtime.profiling.profile import candidates, load_costs
+    from envs.setup import open_setup, traces_of
+    from runtime.config.tree import PrivacySection
 
-    opened, where = open_bundle(bundle), None if profile is None else Path(profile)
-    costs = candidates(load_costs(opened, where), opened.default_range)
-    range, bank, recorded = _range(scenario, opened.default_range), _bank(traces), opened.recorded(split)
-    backend: Backend
-    if live:
-        from envs.live import LiveBackend
-
-        backend = LiveBackend(opened, costs, bank, range, split, where)
-    else:
-        backend = TwinBackend(Twin(costs, bank, recorded, range, reward=reward))
-    return MecpilotEnv(backend, bank, recorded.score.shape[1], range, seed)
-
-
-def _range(given: ScenarioRange | Mapping[str, Any] | str | Path | None, default: ScenarioRange) -> ScenarioRange:
-    from runtime.files.scenario_file import range_from, read_range
-
-    if given is None or isinstance(given, ScenarioRange):
-        return given or default
-    return range_from(given, "scenario", default) if isinstance(given, Mapping) else read_range(Path(given), default)
-
-
-def _bank(traces: TraceBank | str | Path | Sequence[str | Path] | None) -> TraceBank:
-    from runtime.files.traces import load_traces
-    from runtime.testbed.markov_traces import builtin_traces
-
-    if isinstance(traces, TraceBank):
-        return traces
-    if not traces:
-        return builtin_traces("train")
-    return load_traces([Path(traces)] if isinstance(traces, str | Path) else [Path(trace) for trace in traces])
+    if live and shortcuts:
+        raise UsageError("got shortcuts with live=True; expected shortcuts of the twin, or live=True")
+    privacy = PrivacySection(no_raw_upload=no_raw_upload)
+    setup = open_setup(bundle, traces_of(traces, "train"), split, scenario, profile, privacy, shortcuts)
+    backend: Backend = setup.live() if live else TwinBackend(setup.twin(reward=reward))
+    return MecpilotEnv(backend, setup.bank, setup.recorded.score.shape[1], setup.range, seed)

@@ -23,7 +23,7 @@ from controller.scenario import Scenario, ScenarioRange
 from envs.backend import Step
 from runtime.bundles.bundle import Bundle
 from runtime.config.tree import LimitsSection
-from runtime.device.daemon import open_device
+from runtime.device.daemon import open_loop
 from runtime.device.local_compute import LocalCompute
 from runtime.device.loop import DeviceLoop
 from runtime.testbed.processes import RunningMec, RunningNeighbours, running_mec, running_neighbours
@@ -66,7 +66,7 @@ class LiveBackend:
         mec = self._mec_for(scenario)
         neighbours = running_neighbours(mec.endpoint, str(self._bundle.directory), scenario, self._profile)
         self._neighbours = self._episode_stack.enter_context(neighbours)
-        self._device = open_device(
+        self._device = open_loop(
             mec.endpoint,
             self._compute,
             self.costs,

@@ -20,8 +20,8 @@ def scene(frames: int) -> Iterator[np.ndarray]:
 def answer(source: str | Iterable[np.ndarray], on_outcome: Callable[[mecpilot.Outcome], None], frames: int) -> None:
     """A MEC on another machine is started there with `mecpilot mec`; give its endpoint as ``mec=``."""
     with mecpilot.MecServer("campus", bind="tcp://127.0.0.1:*").start() as server:
-        device = mecpilot.Device("campus", controller="ppo", mec=server.endpoint, fps=5, deadline_s=0.5, slowdown=60)
-        with device:
+        slow = mecpilot.EmulationSection(slowdown=60)  # leave it out on a real device
+        with mecpilot.Device("campus", mec=server.endpoint, fps=5, deadline_s=0.5, emulation=slow) as device:
             for outcome in device.run(source, frames=frames):
                 on_outcome(outcome)
 

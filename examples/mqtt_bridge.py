@@ -1,5 +1,5 @@
 """Publish every outcome of a device to an MQTT broker, on the topic mecpilot/STATUS.
-Run: mecpilot device --outcomes - --quiet | python examples/mqtt_bridge.py BROKER (needs: pip install paho-mqtt)"""
+Run: mecpilot device --workload campus --outcomes - --quiet | python examples/mqtt_bridge.py BROKER (needs paho-mqtt)"""
 
 import json
 import sys
@@ -17,7 +17,12 @@ def bridge(lines: Iterable[str], client: Any, topic: str = "mecpilot") -> int:
 
 
 if __name__ == "__main__":
-    from paho.mqtt import client as mqtt
+    try:
+        from paho.mqtt import client as mqtt
+    except ModuleNotFoundError:
+        sys.exit("paho-mqtt is not installed: pip install paho-mqtt")
+    if len(sys.argv) != 2:
+        sys.exit(f"got {len(sys.argv) - 1} arguments; expected one, the name of the broker")
 
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
     client.connect(sys.argv[1])

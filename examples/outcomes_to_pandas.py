@@ -1,4 +1,4 @@
-"""Read the outcomes that `mecpilot device --outcomes FILE` writes, and summarise them per place of computation.
+"""Read the outcomes that `mecpilot device --workload campus --outcomes FILE` writes, and summarise them per model.
 Run: python examples/outcomes_to_pandas.py outcomes.jsonl (needs: pip install pandas)"""
 
 import json
@@ -18,8 +18,10 @@ def row(line: str) -> dict[str, Any]:
 
 def table(lines: Iterable[str]) -> Any:
     """A DataFrame with one row per frame."""
-    import pandas
-
+    try:
+        import pandas
+    except ModuleNotFoundError:
+        sys.exit("pandas is not installed: pip install pandas")
     return pandas.DataFrame([row(line) for line in lines])
 
 

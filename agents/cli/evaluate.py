@@ -15,13 +15,15 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from agents.cli.options import Conditions, Frames, takes
 from controller.errors import UsageError, unknown_name
-from runtime.cli.shared_options import JsonOut
+from runtime.cli.shared_options import JsonOut, Wide
+from runtime.config.privacy import check_controller, may_run
 from runtime.files.atomic import check_writable, write_whole
+from runtime.observe.tables import table_console
 
 if TYPE_CHECKING:
     from agents.compare.evaluation import Entrants, LiveEpisodes
     from agents.compare.report import Comparison
-    from agents.compare.setup import Setup
+    from envs.setup import Setup
     from runtime.bundles.bundle import Bundle
 
 
@@ -59,9 +61,7 @@ class EvaluateOptions(Conditions):
     )
     json: JsonOut = None
     out: Annotated[Path | None, typer.Option(help="Folder for the report and the plots.")] = None
-    wide: Annotated[bool, typer.Option("--wide", help="Tables of 160 columns, with intervals and all controllers.")] = (
-        False
-    )
+    wide: Wide = False
 
     def entrants(self, bundle: Bundle) -> Entrants:
         """The controllers that take part."""
@@ -70,7 +70,8 @@ class EvaluateOptions(Conditions):
 
         if self.algorithm and not self.sb3:
             raise UsageError("got --algorithm without --sb3; expected both, or neither")
-        named = entrants_of(bundle.workload, self.controllers, self.policy or (), self.tuning, live=self.live)
+        files = (self.policy or (), self.tuning)
+        named = entrants_of(bundle.workload, self.controllers, *files, live=self.live, privacy=self.privacy)
         return with_agents(named, self.sb3, self.algorithm) if self.sb3 else named
 
 
@@ -79,20 +80,22 @@ def evaluate(options: EvaluateOptions) -> int:
     """Compare controllers on the same scenarios, by default on traces that nothing was trained on."""
     from agents.compare.own import check_own
     from agents.compare.report import as_json
-    from agents.compare.setup import BUILTIN_TEST, open_setup, traces_of
+    from agents.compare.traces import BUILTIN_TEST
     from agents.runs.run_lock import locked
+    from envs.setup import open_setup, traces_of
 
     out = options.out
     check_writable(options.json, "--json", make_folder=True)
     check_writable(None if out is None else out / "evaluation.json", "--out", make_folder=True)
     bundle = options.open()
     entrants, bank = options.entrants(bundle), traces_of(options.traces or [], "test")
-    setup = open_setup(bundle, bank, "test", options.range_of(bundle, options.frames), options.profile)
+    range_ = options.range_of(bundle, options.frames)
+    setup = open_setup(bundle, bank, "test", range_, options.profile, options.privacy)
     check_own(entrants, setup)
     sources = [str(path) for path in options.traces or ()] or [BUILTIN_TEST]
     with nullcontext() if out is None else locked(out, "evaluating"):
         if options.live:
-            comparison, episodes = _compare_live(setup, entrants, sources, options.seeds, options.profile)
+            comparison, episodes = _compare_live(setup, entrants, sources, options.seeds)
         else:
             comparison, episodes = _compare_in_twin(setup, entrants, sources, options.seeds), None
         report = as_json(comparison)
@@ -114,7 +117,7 @@ def _compare_in_twin(setup: Setup, entrants: Entrants, sources: Sequence[str], s
 
 
 def _compare_live(
-    setup: Setup, entrants: Entrants, sources: Sequence[str], seeds: int | None, profile: Path | None
+    setup: Setup, entrants: Entrants, sources: Sequence[str], seeds: int | None
 ) -> tuple[Comparison, LiveEpisodes]:
     from agents.compare.evaluation import LIVE_SCENARIOS, compare_live
     from agents.compare.rollout import spread_scenarios
@@ -122,7 +125,7 @@ def _compare_live(
     scenarios = spread_scenarios(setup, seeds or LIVE_SCENARIOS)
     with _bar() as bar:
         task = bar.add_task("evaluating live", total=entrants.total * len(scenarios) * setup.range.frames)
-        return compare_live(setup, entrants, sources, scenarios, profile, lambda done: bar.advance(task, done))
+        return compare_live(setup, entrants, sources, scenarios, lambda done: bar.advance(task, done))
 
 
 def _write_json(report: dict[str, Any], json: str | None, out: Path | None) -> None:
@@ -136,7 +139,7 @@ def _write_json(report: dict[str, Any], json: str | None, out: Path | None) -> N
 
 def _show(comparison: Comparison, report: dict[str, Any], wide: bool) -> None:
     from agents.compare.report import verdict
-    from agents.compare.tables import table_console, tables
+    from agents.compare.tables import tables
 
     console = table_console(wide)
     for table in tables(comparison, report, wide):
@@ -163,7 +166,7 @@ def _draw(
 
     draw_comparison(
         report["controllers"],
-        f"{setup.workload}, {comparison.backend}: {comparison.episodes} episodes",
+        f"{comparison.subject or setup.workload}, {comparison.backend}: {comparison.episodes} episodes",
         out / "compared.png",
     )
     for earlier in (*out.glob("timeline_*.png"), *out.glob("strip_*.png")):  # of an earlier evaluation in this folder
@@ -197,11 +200,12 @@ class TuneOptions(Conditions):
         from agents.compare.tuning import TUNABLE
 
         if self.controllers is None:
-            return TUNABLE
+            return tuple(name for name in TUNABLE if may_run(name, self.privacy))
         names = tuple(dict.fromkeys(name.strip() for name in self.controllers.split(",")))
         for name in names:
             if name not in TUNABLE:
                 raise unknown_name("controller with tunables", name, TUNABLE)
+            check_controller(name, self.privacy)
         return names
 
 
@@ -209,16 +213,17 @@ class TuneOptions(Conditions):
 def tune(options: TuneOptions) -> int:
     """Tune the classical controllers on training traces in the twin."""
     from agents.compare.evaluation import Entrants, provenance_of
-    from agents.compare.setup import BUILTIN_TRAIN, open_setup, traces_of
-    from agents.compare.tables import table_console
+    from agents.compare.traces import BUILTIN_TRAIN
     from agents.compare.tuning import EPISODES, tries, tune_controllers, tuning_table
+    from envs.setup import open_setup, traces_of
     from runtime.files.tuning_file import save_tunings
 
     names, out = options.names, options.out
     check_writable(options.json, "--json", make_folder=True)
     check_writable(out, "--out", make_folder=True)
     bundle, bank = options.open(), traces_of(options.traces or [], "train")
-    setup = open_setup(bundle, bank, "validation", options.range_of(bundle, options.frames), options.profile)
+    range_ = options.range_of(bundle, options.frames)
+    setup = open_setup(bundle, bank, "validation", range_, options.profile, options.privacy)
     sources = [str(path) for path in options.traces or ()] or [BUILTIN_TRAIN]
     with _bar() as bar:
         task = bar.add_task("tuning", total=tries(setup, names))

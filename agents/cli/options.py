@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, get_type_hints
 
 import typer
 
-from runtime.cli.shared_options import BundleDir, ProfileFile
-from runtime.files.trace_formats import TRACE_HELP
+from runtime.cli.shared_options import BundleDir, NoRawUpload, ProfileFile
+from runtime.config.tree import DEFAULT_WORKLOAD, PrivacySection
+from runtime.traces.formats import TRACE_HELP
 from runtime.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Conditions:
 
     workload: Annotated[
         str | None,
-        typer.Option(help=f"Workload: {', '.join(WORKLOADS)}, or package.module:Class (default: {WORKLOADS[0]})."),
+        typer.Option(help=f"Workload: {', '.join(WORKLOADS)}, or package.module:Class (default: {DEFAULT_WORKLOAD})."),
     ] = None
     bundle: BundleDir = None
     traces: Annotated[
@@ -61,22 +62,28 @@ class Conditions:
     ] = None
     scenario: Annotated[Path | None, typer.Option(help="JSON file that overrides fields of the scenario range.")] = None
     profile: ProfileFile = None
+    no_raw_upload: NoRawUpload = False
+
+    @property
+    def privacy(self) -> PrivacySection:
+        """What the candidate decisions must respect."""
+        return PrivacySection(no_raw_upload=self.no_raw_upload)
 
     def open(self) -> Bundle:
         """The bundle that is named; UsageError if it is not of the named workload."""
         from runtime.bundles.bundle import open_bundle, open_pair
 
         if self.bundle is None:
-            return open_bundle(self.workload or WORKLOADS[0])
+            return open_bundle(self.workload or DEFAULT_WORKLOAD)
         if self.workload is None:
             return open_bundle(self.bundle)
         return open_pair(self.bundle, self.workload)[0]
 
     def range_of(self, bundle: Bundle, frames: int | None = None) -> ScenarioRange:
         """The scenario range, with another number of frames per episode if one is given."""
-        from agents.compare.setup import scenario_range
+        from envs.setup import range_of
 
-        chosen = scenario_range(bundle, self.scenario)
+        chosen = range_of(self.scenario, bundle.default_range)
         return chosen if frames is None else replace(chosen, frames=frames)
 
 

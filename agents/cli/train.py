@@ -54,10 +54,10 @@ class TrainOptions(Conditions):
         """Whether a run that exists is continued; UsageError for options that only a new run takes."""
         if not (self.resume or self.live):
             return False
-        if self.traces or self.scenario or self.start or self.overwrite or self.bundle:
+        if self.traces or self.scenario or self.start or self.overwrite or self.bundle or self.no_raw_upload:
             raise UsageError(
-                "--traces, --scenario, --bundle, --from and --overwrite belong to a new run; drop them to continue "
-                "this one"
+                "--traces, --scenario, --bundle, --from, --overwrite and --no-raw-upload belong to a new run; drop "
+                "them to continue this one"
             )
         return True
 
@@ -129,6 +129,7 @@ def _fresh(options: TrainOptions) -> tuple[TrainingConfig, FrozenPolicy | None]:
         options.seed or 0,
         tuple(map(str, options.traces or ())),
         bundle="" if options.bundle is None else str(options.bundle.resolve()),
+        no_raw_upload=options.no_raw_upload,
         threads=options.threads,
         scenario=options.range_of(bundle),
     )
@@ -157,10 +158,10 @@ def _resumed(folder: RunFolder, options: TrainOptions) -> TrainingConfig:
 
     config, reached = folder.config(), folder.reached()
     workload = options.workload and workload_name(options.workload)
-    for name, got, held in (("workload", workload, config.workload), ("seed", options.seed, config.seed)):
-        if got is not None and got != held:
+    for name, got, stored in (("workload", workload, config.workload), ("seed", options.seed, config.seed)):
+        if got is not None and got != stored:
             raise UsageError(
-                f"--{name} {got}: {folder.root} holds a run with {name} {held}; drop --{name} to resume it"
+                f"--{name} {got}: {folder.root} holds a run with {name} {stored}; drop --{name} to resume it"
             )
     steps = options.steps
     if steps is None and reached.finished:

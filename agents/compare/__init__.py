@@ -1,1 +1,1 @@
-"""Comparing controllers: the same episodes for all, tuned opponents, tables and plots."""
+"""Comparing controllers on the same episodes: scenarios, tuning, metrics, tables and plots."""

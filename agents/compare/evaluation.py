@@ -1,7 +1,7 @@
 """Compares controllers on the same scenarios, in the twin or with real processes.
 
-The twin plays every trace with every seed. Two controllers differ only in their decisions. With real processes each
-seed is one scenario on one trace, because an episode takes as long as it lasts.
+In the twin every controller plays every trace with every seed, and two controllers differ only in their decisions. Real
+processes run in real time, so each seed is one scenario on one trace.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from agents.compare.report import Comparison
 from agents.compare.rollout import paired_scenarios, play
-from agents.compare.setup import Setup, family
+from agents.compare.traces import family
 from agents.compare.trained_on import seen_before, training_digests
 from controller.controllers.base import Controller
 from controller.controllers.learned import FrozenPolicy
@@ -27,6 +27,9 @@ from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.streaming import Score
 from envs.backend import Backend
+from envs.setup import Setup
+from runtime.config.privacy import check_controller, may_run, privacy_notes
+from runtime.config.tree import DEFAULTS, PrivacySection
 from runtime.files.policy_file import load_policy, shipped_policy, used_policy
 from runtime.files.provenance import Provenance, Used, comparability
 from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
@@ -34,11 +37,11 @@ from runtime.profiling.profile import used_profile
 from runtime.workloads.base import stream_score
 from runtime.workloads.registry import get_workload
 
-#: Episodes that run side by side in the twin.
+#: Batch size of the twin, in episodes.
 SIDE_BY_SIDE = 512
-#: Unless the user says how many: episodes of a comparison in the twin, and the most scenarios on one trace.
+#: Defaults of a comparison in the twin: number of episodes, and most scenarios per trace.
 EPISODES, MOST_SEEDS = 512, 8
-#: The same with real processes, where an episode takes as long as it lasts.
+#: Default number of scenarios with real processes, which run in real time.
 LIVE_SCENARIOS = 3
 Progress = Callable[[int], None]  # called with the number of frames that ended since the last call
 Maker = Callable[[Setup], Controller]  # makes one of the user's controllers
@@ -46,23 +49,23 @@ Maker = Callable[[Setup], Controller]  # makes one of the user's controllers
 
 @dataclass(frozen=True)
 class Entrants:
-    """The controllers that are compared, and how each is made."""
+    """The controllers of a comparison, and everything to make them."""
 
     names: tuple[str, ...]
     policies: Sequence[FrozenPolicy] = ()  # copies of ppo, one per training seed
     tunings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    files: Sequence[tuple[Used, Mapping[str, Any]]] = ()  # policy files, with what each says about its training
+    files: Sequence[tuple[Used, Mapping[str, Any]]] = ()  # policy files, each with the description of its training
     tuning_file: Used | None = None
-    own: Mapping[str, Maker] = field(default_factory=dict)  # the user's controllers; they compete besides ``names``
-    own_notes: tuple[str, ...] = ()  # what a reader must know about them
+    own: Mapping[str, Maker] = field(default_factory=dict)  # the user's controllers, besides ``names``
+    own_notes: tuple[str, ...] = ()  # lines about them for the report
 
     def copies(self, name: str) -> int:
-        """How often a controller plays each scenario."""
+        """Number of copies of a controller; each plays every scenario."""
         return len(self.policies) if name == LEARNED else 1
 
     @property
     def total(self) -> int:
-        """Number of passes over the scenarios."""
+        """Number of passes over the scenarios: all copies of all controllers."""
         return sum(map(self.copies, self.all_names))
 
     @property
@@ -70,7 +73,7 @@ class Entrants:
         return (*self.names, *self.own)
 
     def make(self, name: str, setup: Setup, batch: int, seed: int = 0) -> list[Controller]:
-        """The copies of one controller."""
+        """The copies of one controller, each for ``batch`` episodes."""
         if name in self.own:
             return [self.own[name](setup)]
         policies: Sequence[FrozenPolicy | None] = self.policies if name == LEARNED else [None]
@@ -79,21 +82,26 @@ class Entrants:
         return [make_controller(name, setup.costs, utility, tuning, seed, policy, batch) for policy in policies]
 
 
-def chosen_names(controllers: str | None, has_policy: bool, live: bool) -> tuple[str, ...]:
-    """The controllers of a comma-separated list; by default all that can run here."""
-    possible = [name for name in CONTROLLER_NAMES if not (live and name == BOUND)]
+def chosen_names(
+    controllers: str | None, has_policy: bool, live: bool, privacy: PrivacySection = DEFAULTS.privacy
+) -> tuple[str, ...]:
+    """The controllers of a comma-separated list; by default all that can run here. UsageError for a bad list."""
+    possible = [name for name in CONTROLLER_NAMES if not (live and name == BOUND) and may_run(name, privacy)]
     if controllers is None:
         return tuple(name for name in possible if has_policy or name != LEARNED)
     names = tuple(dict.fromkeys(name.strip() for name in controllers.split(",") if name.strip()))
     for name in names:
         if name not in CONTROLLER_NAMES:
             raise unknown_name("controller", name, CONTROLLER_NAMES)
+        check_controller(name, privacy)
         if name not in possible:
-            raise UsageError(f"{name} knows the future and runs in the twin only; drop it or drop --live")
+            raise UsageError(f"{name} knows the future and runs only in the twin; leave it out, or leave out --live")
     if not names:
-        raise UsageError(f"no controller was named; expected some of: {', '.join(possible)}")
+        raise UsageError(f"got no controller; expected some of: {', '.join(possible)}")
     if LEARNED in names and not has_policy:
-        raise UsageError("got ppo without --policy FILE, and none is shipped (`mecpilot export` writes policy files)")
+        raise UsageError(
+            "got ppo without --policy FILE, and no policy is shipped; `mecpilot export` writes policy files"
+        )
     return names
 
 
@@ -104,10 +112,15 @@ def entrants_of(
     tuning: Path | None = None,
     *,
     live: bool = False,
+    privacy: PrivacySection = DEFAULTS.privacy,
 ) -> Entrants:
-    """Named controllers, tuned, and ppo from policy files; by default all that can run, with what ships."""
+    """The named controllers with their tunings, and ppo from policy files.
+
+    Defaults: all controllers that can run, the shipped policy, the shipped tuning. UsageError for names or files that
+    cannot be used.
+    """
     files = policies or [path for path in [shipped_policy(workload)] if path]
-    names = chosen_names(controllers, bool(files), live)
+    names = chosen_names(controllers, bool(files), live, privacy)
     if policies and LEARNED not in names:
         raise UsageError("got --policy without ppo among --controllers; give both or neither")
     loaded = [(path, *load_policy(path, workload)) for path in files] if LEARNED in names else []
@@ -120,10 +133,10 @@ def entrants_of(
     )
 
 
-def provenance_of(setup: Setup, entrants: Entrants) -> Provenance:
-    """The files that a comparison used, and what limits its figures."""
+def provenance_of(setup: Setup, entrants: Entrants, *, live: bool = False) -> Provenance:
+    """The files that a comparison used, and notes on what limits its figures."""
     profile = used_profile(setup.bundle, setup.profile)
-    notes = list(comparability(profile))
+    notes = [*(() if live else _replay_notes(setup)), *comparability(profile), *privacy_notes(setup.privacy)]
     for file, training in entrants.files:
         notes += seen_before(f"ppo, policy {file.text}", training_digests(training), setup.bank)
     notes += entrants.own_notes
@@ -132,14 +145,14 @@ def provenance_of(setup: Setup, entrants: Entrants) -> Provenance:
 
 
 def default_seeds(traces: int) -> int:
-    """Scenarios per trace that keep a comparison in the twin below a minute, whatever the number of traces."""
+    """Scenarios per trace so that a comparison in the twin takes less than a minute for any number of traces."""
     return max(1, min(MOST_SEEDS, EPISODES // traces))
 
 
 def compare_in_twin(
     setup: Setup, entrants: Entrants, sources: Sequence[str], seeds: int, progress: Progress = lambda _: None
 ) -> Comparison:
-    """Every entrant on every trace with every seed."""
+    """Play every controller on every trace with every seed, in the twin."""
     return play_in_twin(setup, entrants, sources, seeds, paired_scenarios(setup, range(seeds)), progress)
 
 
@@ -151,14 +164,31 @@ def play_in_twin(
     scenarios: Sequence[Scenario],
     progress: Progress = lambda _: None,
 ) -> Comparison:
-    """Every entrant on the given scenarios."""
+    """Play every controller on the given scenarios, in the twin."""
     runs = {
         name: tuple(_played(setup, entrants, name, copy, scenarios, progress) for copy in range(entrants.copies(name)))
         for name in entrants.all_names
     }
     families, provenance = _families(setup, scenarios), provenance_of(setup, entrants)
     own = tuple(entrants.own)
-    return Comparison(setup.workload, "twin", tuple(sources), seeds, families, runs, provenance, own)
+    subject = _subject(setup)
+    return Comparison(setup.workload, "twin", tuple(sources), seeds, families, runs, provenance, own, subject)
+
+
+def _subject(setup: Setup) -> str:
+    """What the title of a comparison in the twin says about a workload that uses the bundle of another."""
+    name = setup.bundle.work.name
+    return "" if name == setup.workload else f"{name}, on the recordings of bundle {setup.workload}"
+
+
+def _replay_notes(setup: Setup) -> list[str]:
+    name = setup.bundle.work.name
+    if name == setup.workload:
+        return []
+    return [
+        f"note: the twin replays the recorded answers of bundle {setup.workload}, not the frames of {name}; measure "
+        "those with `mecpilot device`, or train a bundle with `mecpilot models train`"
+    ]
 
 
 def _families(setup: Setup, scenarios: Sequence[Scenario]) -> tuple[str, ...]:
@@ -173,14 +203,14 @@ def _played(
         group = scenarios[first : first + SIDE_BY_SIDE]
         controller = entrants.make(name, setup, len(group), seed=first)[copy]
         frames = play(setup, controller, group, oracle=name == BOUND, progress=progress).frames
-        progress(int((frames.dropped | frames.reused).sum()))  # the frames that nobody decided
+        progress(int((frames.dropped | frames.reused).sum()))  # frames without a decision
         parts.append(renumbered(frames, first))
     return joined(parts)
 
 
 @dataclass(frozen=True)
 class LiveEpisodes:
-    """What happened with real processes, by controller, copy and scenario."""
+    """Outcomes of real processes, by controller, copy and scenario."""
 
     scenarios: Sequence[Scenario]
     outcomes: Mapping[str, Sequence[Sequence[list[Outcome]]]]
@@ -191,18 +221,15 @@ def compare_live(
     entrants: Entrants,
     sources: Sequence[str],
     scenarios: Sequence[Scenario],
-    profile: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> tuple[Comparison, LiveEpisodes]:
-    """Every entrant on the given scenarios with real processes."""
-    from envs.live import LiveBackend
-
+    """Play every controller on the given scenarios, with real processes and in real time."""
     outcomes: dict[str, list[list[list[Outcome]]]] = {
         n: [[] for _ in range(entrants.copies(n))] for n in entrants.all_names
     }
-    backend = LiveBackend(setup.bundle, setup.costs, setup.bank, setup.range, "test", profile, learning=False)
+    backend = setup.live(learning=False)
     try:
-        for scenario in scenarios:  # controllers in the inner loop: a slow minute of the machine affects all of them
+        for scenario in scenarios:  # controllers in the inner loop: a slow phase of the machine affects all of them
             for name in entrants.all_names:
                 for controller, episodes in zip(entrants.make(name, setup, batch=1), outcomes[name], strict=True):
                     episodes.append(_live_episode(backend, controller, scenario, progress))
@@ -210,7 +237,7 @@ def compare_live(
         backend.close()
     score = stream_score(get_workload(setup.workload))
     runs = {n: tuple(_frames_of(episodes, scenarios, score) for episodes in copies) for n, copies in outcomes.items()}
-    families, provenance = _families(setup, scenarios), provenance_of(setup, entrants)
+    families, provenance = _families(setup, scenarios), provenance_of(setup, entrants, live=True)
     about = (setup.workload, "live", tuple(sources), len(scenarios))
     comparison = Comparison(*about, families, runs, provenance, tuple(entrants.own))
     return comparison, LiveEpisodes(scenarios, outcomes)
@@ -245,6 +272,6 @@ def renumbered(frames: Frames, first: int) -> Frames:
 
 
 def joined(parts: Sequence[Frames]) -> Frames:
-    """All frames of several tables."""
+    """The frames of several tables in one."""
     names = Frames.__dataclass_fields__
     return Frames(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

@@ -1,4 +1,4 @@
-"""Controllers of the user's own in a comparison: Python objects, and saved agents of stable-baselines3."""
+"""Adds a user's own controllers to a comparison: Python objects, and saved agents of stable-baselines3."""
 
 from __future__ import annotations
 
@@ -10,22 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 from agents.compare.evaluation import Entrants, compare_in_twin, entrants_of
 from agents.compare.report import as_json
-from agents.compare.setup import BUILTIN_TEST, Setup, open_setup, traces_of
+from agents.compare.traces import BUILTIN_TEST
 from controller.controllers.base import Controller
 from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.scenario import ScenarioRange
-from runtime.bundles.bundle import Bundle, open_bundle
-from runtime.device.deciding import Decides, OwnController
+from envs.setup import Setup, open_setup, traces_of
+from envs.twin.tables import TableShortcut
+from runtime.bundles.bundle import Bundle
+from runtime.config.tree import PrivacySection
+from runtime.device.controllers import Decides, OwnController
 from runtime.files.provenance import GIVEN, used
-from runtime.files.scenario_file import range_from
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
 
 def with_agents(entrants: Entrants, paths: Sequence[Path], algorithm: str | None) -> Entrants:
-    """Add saved agents of stable-baselines3, each as a controller ``sb3-<file>``. The files must be trusted."""
+    """Add saved agents of stable-baselines3, each as a controller ``sb3-<file>``.
+
+    The files must be trusted, because they contain pickles. UsageError for a file that cannot be used.
+    """
     from agents.compare.sb3 import load_agent
 
     own, notes = dict(entrants.own), list(entrants.own_notes)
@@ -47,7 +52,7 @@ def _sb3_controller(name: str, agent: BaseAlgorithm, setup: Setup) -> Controller
 
 
 def check_own(entrants: Entrants, setup: Setup) -> None:
-    """Make the user's controllers once, so that a misfit is reported before anything is played."""
+    """Make the user's controllers once, so that errors are reported before anything is played."""
     for make in entrants.own.values():
         make(setup)
 
@@ -65,25 +70,29 @@ def compare(
     scenario: ScenarioRange | Mapping[str, Any] | None = None,
     seeds: int = 1,
     profile: str | Path | None = None,
+    no_raw_upload: bool = False,
+    shortcuts: Sequence[TableShortcut] = (),
 ) -> dict[str, Any]:
-    """Play mecpilot's controllers, and controllers of your own, on the same episodes in the twin.
+    """Play mecpilot's controllers and your own ones on the same episodes in the twin.
 
+    bundle       name of a shipped bundle, the directory of one, or an opened one
     controllers  mecpilot's controllers by name
-    own          for each controller of yours a name, and an object with ``decide(state)`` or what makes one from the
-                 cost table: ``{"mine": MyController}``
+    own          your controllers by name: objects with ``decide(state)``, or classes or functions that make one from
+                 the cost table: ``{"mine": MyController}``
     traces       files and folders of uplink traces; default: the built-in test traces
-    scenario     a ScenarioRange, or a mapping of the fields in which it differs from the workload's default range
+    scenario     a ScenarioRange, or a mapping of the fields that differ from the workload's default range
     seeds        scenarios per trace
+    no_raw_upload  no decision sends an image
+    shortcuts    what may answer a frame of the twin before it is decided, see docs/extending.md
+    profile      file of ``mecpilot profile``, or "shipped"; default: this machine's, else the shipped one
 
     Returns the report that ``mecpilot evaluate --json`` writes: ``report["controllers"]["mine"]["utility"]["mean"]``.
-    UsageError for an unknown name, field or file; ValueError if a controller of yours returns a row that does not
+    UsageError for an unknown name, field or file; ValueError if one of your controllers returns a row that does not
     exist.
     """
-    opened = open_bundle(bundle)
-    range_ = range_from(scenario, "scenario", opened.default_range) if isinstance(scenario, Mapping) else scenario
-    bank = traces_of([Path(trace) for trace in traces], "test")
-    setup = open_setup(opened, bank, "test", range_, None if profile is None else Path(profile))
-    entrants = entrants_of(opened.workload, ",".join(controllers)) if controllers else Entrants(())
+    privacy = PrivacySection(no_raw_upload=no_raw_upload)
+    setup = open_setup(bundle, traces_of(traces, "test"), "test", scenario, profile, privacy, shortcuts)
+    entrants = entrants_of(setup.workload, ",".join(controllers), privacy=privacy) if controllers else Entrants(())
     makers = {name: partial(_own_controller, name, decider) for name, decider in (own or {}).items()}
     sources = [str(trace) for trace in traces] or [BUILTIN_TEST]
     return as_json(compare_in_twin(setup, replace(entrants, own=makers), sources, seeds))

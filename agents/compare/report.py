@@ -1,10 +1,10 @@
-"""The results of an evaluation, as numbers and as JSON.
+"""Computes the results of an evaluation, and writes them as JSON.
 
-All figures come from the ``Frames`` of each controller over the same episodes. A controller that exists several times
-(a policy per training seed) is averaged over its copies; its intervals then cover both seeds and episodes.
+All figures come from the ``Frames`` of each controller over the same episodes. A controller with several copies (a
+policy per training seed) is averaged over them; its intervals then cover both seeds and episodes.
 
-Some episodes nobody can serve: no controller, the bound included where it runs, computes one frame in time. Their
-share is reported, and the figures with and without them.
+In some episodes no controller, the bound included if it runs, computes a single frame in time. The report gives the
+share of these unservable episodes, and the main figures with and without them.
 """
 
 from __future__ import annotations
@@ -32,11 +32,10 @@ from controller.metrics import (
 from controller.records import Bools, Floats, Ints
 from runtime.files.provenance import Provenance
 
-#: What the learned policy is compared with: everything but itself and the bound.
 UTILITY = "utility"
-#: Metrics of a frame that not every episode has: frames that reuse an answer, frames run in time.
+#: Metrics that an episode may lack, because it has no frame that was run, was in time, or reused an answer.
 PARTIAL = ("slo_attainment", "accuracy", "reused_accuracy")
-#: What is reported again without the episodes that nobody can serve.
+#: Metrics that are also reported over the servable episodes alone.
 AGAIN = (UTILITY, "slo_attainment", STREAMING)
 #: The "hard" example is at the 5th percentile (1 in 20).
 HARD_SHARE = 20
@@ -48,12 +47,13 @@ class Comparison:
 
     workload: str
     backend: str  # "twin" or "live"
-    traces: tuple[str, ...]  # where they came from
+    traces: tuple[str, ...]  # sources: files, folders, or the built-in traces
     seeds: int
-    families: tuple[str, ...]  # of each episode's trace
-    runs: Mapping[str, tuple[Frames, ...]]  # several where there are several policies
+    families: tuple[str, ...]  # family of each episode's trace
+    runs: Mapping[str, tuple[Frames, ...]]  # by controller, one per copy
     provenance: Provenance | None = None
     own: tuple[str, ...] = ()  # the user's controllers: neither classical, nor ``ppo``, nor the bound
+    subject: str = ""  # the workload in words, where its name is not that of the bundle
 
     @property
     def episodes(self) -> int:
@@ -61,16 +61,16 @@ class Comparison:
 
     @cached_property
     def sums(self) -> dict[str, dict[str, Floats]]:
-        """Per controller: the sums behind every metric (copies, episodes)."""
+        """Per controller, the sums behind every metric, (copies, episodes) each."""
         return {name: _stacked([episode_sums(frames) for frames in copies]) for name, copies in self.runs.items()}
 
     @cached_property
     def metrics(self) -> dict[str, dict[str, Floats]]:
-        """Per controller and metric (copies, episodes); NaN where an episode has none."""
+        """Per controller and metric, values (copies, episodes); NaN where an episode lacks the metric."""
         return {name: _without_absent(ratios(sums)) for name, sums in self.sums.items()}
 
     def utility(self, name: str) -> Floats:
-        """(copies, episodes)."""
+        """(copies, episodes) mean utility per frame."""
         return self.metrics[name][UTILITY]
 
     @cached_property
@@ -80,42 +80,42 @@ class Comparison:
 
     @property
     def classical(self) -> list[str]:
-        """Controllers that neither learn nor know the future, the best first."""
+        """Controllers that neither learn nor know the future, the best by utility first."""
         return self.classical_by(UTILITY)
 
     def classical_by(self, metric: str) -> list[str]:
-        """The same, by another metric."""
+        """Classical controllers, the best by a metric first."""
         others = [name for name in self.runs if name not in (LEARNED, BOUND, *self.own)]
         return sorted(others, key=lambda name: -float(self.metrics[name][metric].mean()))
 
     @cached_property
     def is_stream(self) -> bool:
-        """Whether there is a streaming accuracy."""
+        """Whether samples are a stream, so that there is a streaming accuracy."""
         return all(STREAMING in metrics for metrics in self.metrics.values())
 
     @property
     def ranking_metrics(self) -> tuple[str, ...]:
-        """By which controllers are ranked here."""
+        """Metrics that controllers are ranked by."""
         return (UTILITY, STREAMING) if self.is_stream else (UTILITY,)
 
     def interval(self, name: str, metric: str, episodes: Bools | None = None) -> Interval:
-        """A metric's mean over all frames that it is about, of all episodes or of some."""
+        """A metric's mean over the frames that it covers, with its interval; ``episodes``: mask of those to use."""
         return _interval(self.metrics[name][metric], self.sums[name][METRICS[metric][1]], episodes)
 
     def difference(self, name: str, reference: str, metric: str = UTILITY, episodes: Bools | None = None) -> Interval:
-        """Paired difference of a metric's mean over the same episodes, or over some of them."""
+        """Mean paired difference of a metric over episodes; ``episodes``: mask of those to use."""
         values = self.metrics[name][metric] - self.metrics[reference][metric]
         return _interval(values, np.ones(values.shape), episodes)
 
     def of_family(self, family: str) -> Bools:
-        """Which episodes were played on traces of the family."""
+        """(episodes,) mask of those on traces of the family."""
         return np.asarray(np.array(self.families) == family)
 
     @property
     def gap(self) -> Interval | None:
         """Share of the gap between the best classical controller and hindsight that the learned policy closes.
 
-        None where hindsight is not ahead, and where the interval is wider than the whole gap: too few episodes.
+        None if hindsight is not ahead, or if there are too few episodes: the interval is wider than the whole gap.
         """
         if LEARNED not in self.runs or BOUND not in self.runs or not self.classical:
             return None
@@ -134,10 +134,11 @@ class Comparison:
 
 
 def example_episodes(comparison: Comparison) -> dict[str, int]:
-    """Numbers of two example episodes: servable ones in which controllers differ (the bound left out).
+    """Numbers of two example episodes, "typical" and "hard", among servable episodes in which controllers differ.
 
-    They differ by what the best of them earns more than the median one. Of the half of the episodes with the larger
-    differences, "typical" is the one with the median difference, "hard" one in which even the best earns little.
+    The difference of an episode is the best controller's utility minus the median one's, the bound left out. Of the
+    half of the episodes with larger differences, "typical" has the median difference. "hard" is at the 5th percentile
+    of the best controller's utility.
     """
     names = [name for name in comparison.runs if name != BOUND] or list(comparison.runs)
     utility = np.stack([comparison.utility(name).mean(axis=0) for name in names])  # (controllers, episodes)
@@ -145,12 +146,12 @@ def example_episodes(comparison: Comparison) -> dict[str, int]:
     servable = np.flatnonzero(comparison.servable) if comparison.servable.any() else np.arange(comparison.episodes)
     ranked = _sorted_by(best - np.median(utility, axis=0), servable)
     differing = ranked[len(ranked) // 2 :]
-    hard = _sorted_by(best, differing)
-    return {"typical": int(differing[len(differing) // 2]), "hard": int(hard[len(hard) // HARD_SHARE])}
+    by_best = _sorted_by(best, differing)
+    return {"typical": int(differing[len(differing) // 2]), "hard": int(by_best[len(by_best) // HARD_SHARE])}
 
 
-def _sorted_by(figure: Floats, episodes: Ints) -> Ints:
-    return np.asarray(episodes[np.argsort(figure[episodes], kind="stable")])
+def _sorted_by(key: Floats, episodes: Ints) -> Ints:
+    return np.asarray(episodes[np.argsort(key[episodes], kind="stable")])
 
 
 def _stacked(copies: list[dict[str, Floats]]) -> dict[str, Floats]:
@@ -158,21 +159,21 @@ def _stacked(copies: list[dict[str, Floats]]) -> dict[str, Floats]:
 
 
 def _without_absent(metrics: dict[str, Floats]) -> dict[str, Floats]:
-    """Streaming accuracy is a metric only where every frame is one of a stream."""
+    """Metrics without streaming accuracy, unless all frames belong to streams."""
     return {name: values for name, values in metrics.items() if name != STREAMING or np.isfinite(values).all()}
 
 
 def _interval(values: Floats, weights: Floats, episodes: Bools | None) -> Interval:
-    """Mean over (copies, episodes), copies being a sample only when there are several.
+    """Mean and interval of (copies, episodes); copies are resampled too if there are several.
 
-    Episodes that are left out have no weight: resampling all of them needs no weights of its own for each subset.
+    Episodes that are left out get weight 0, so that every subset uses the same resampling.
     """
     weights = weights if episodes is None else weights * episodes
     return bootstrap(values, weights=weights) if len(values) > 1 else bootstrap(values[0], weights=weights[0])
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """The contract's form, with paired differences, the gap and families beside it."""
+    """The report that ``mecpilot evaluate --json`` writes: metrics, paired differences, gap, families, provenance."""
     report: dict[str, Any] = {
         "workload": comparison.workload,
         "backend": comparison.backend,
@@ -211,29 +212,30 @@ def _summary(comparison: Comparison, name: str) -> dict[str, Any]:
 
 
 def _latency(copies: list[dict[str, float | None]]) -> dict[str, float | None]:
-    """Means over the copies that answered at all."""
-    found = {at: [copy[at] for copy in copies if copy[at] is not None] for at in copies[0]}
-    return {at: float(np.mean(values)) if values else None for at, values in found.items()}  # type: ignore[arg-type]
+    """Percentiles, averaged over the copies that answered any frame; None if none did."""
+    known = {at: [copy[at] for copy in copies if copy[at] is not None] for at in copies[0]}
+    return {at: float(np.mean(values)) if values else None for at, values in known.items()}  # type: ignore[arg-type]
 
 
 def _servable(comparison: Comparison) -> dict[str, Any]:
-    """How many episodes somebody can serve, and what was found on these."""
+    """Number and share of servable episodes, and the main figures over these."""
     some = comparison.servable
-    found: dict[str, Any] = {"episodes": int(some.sum()), "unservable_frac": float(1 - some.mean())}
+    part: dict[str, Any] = {"episodes": int(some.sum()), "unservable_frac": float(1 - some.mean())}
     if not some.any():
-        return found
+        return part
     metrics = [metric for metric in AGAIN if metric != STREAMING or comparison.is_stream]
-    found["controllers"] = {
+    part["controllers"] = {
         name: {metric: comparison.interval(name, metric, some).as_json() for metric in metrics}
         for name in comparison.runs
     }
     if LEARNED in comparison.runs:
-        found["ppo_minus"] = _margins(comparison, UTILITY, some)
-    return found
+        part["ppo_minus"] = _margins(comparison, UTILITY, some)
+    return part
 
 
 def verdict(comparison: Comparison) -> str:
-    """A sentence about the learned policy against its best opponent, and one by streaming accuracy if there is any."""
+    """The learned policy against the best classical controller: a line by utility, on a stream one by streaming
+    accuracy too. Empty without these controllers."""
     if LEARNED not in comparison.runs or not comparison.classical:
         return ""
     text = _verdict_by(comparison, UTILITY)
@@ -248,8 +250,8 @@ def _verdict_by(comparison: Comparison, metric: str) -> str:
     text = f"ppo minus {best} (best classical): {gain.mean:+.4f}"
     if not gain.is_known:
         return f"{text} in a single episode; compare more episodes with --seeds"
-    sure = "the interval excludes zero" if gain.excludes_zero else "the interval includes zero"
-    text = f"{text} [{gain.low:+.4f}, {gain.high:+.4f}], {sure}"
+    significance = "the interval excludes zero" if gain.excludes_zero else "the interval includes zero"
+    text = f"{text} [{gain.low:+.4f}, {gain.high:+.4f}], {significance}"
     if comparison.servable.all() or not comparison.servable.any():
         return text
     return f"{text}; {comparison.difference(LEARNED, best, metric, comparison.servable).mean:+.4f} in servable episodes"

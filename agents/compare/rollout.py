@@ -1,7 +1,7 @@
-"""Play the same scenarios under each controller in the twin.
+"""Plays the same scenarios under each controller in the twin.
 
-All episodes of a comparison run side by side as the rows of one twin. Scenarios are drawn once, and the twin's
-noise depends on (episode, frame) only, so two controllers differ only by their decisions.
+All episodes of a comparison run as one batch of the twin. Scenarios are drawn once, and the twin's noise depends on
+(episode, frame) only, so two controllers differ only in their decisions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agents.compare.setup import Setup
 from controller.controllers.base import Controller
 from controller.metrics import ANSWERERS, NOBODY, Frames
 from controller.predict.uplink import TraceBank
@@ -20,6 +19,7 @@ from controller.records import STATUSES, Bools, Floats, Ints, Status
 from controller.scenario import Scenario
 from controller.streaming import newest_answered
 from controller.timeline import GIVE_UP_DEADLINES
+from envs.setup import Setup
 from envs.twin.record import StepRecord
 from envs.twin.twin import Reward, Twin
 
@@ -30,11 +30,12 @@ Progress = Callable[[int], None]  # called with the number of frames decided sin
 
 @dataclass(frozen=True)
 class Episodes:
-    """What happened to every frame: the decided ones in order of decision, then the dropped, then the reusing ones."""
+    """The ends of all N frames: decided ones in order of decision, then dropped ones, then those with a reused
+    answer."""
 
     frames: Frames
     frame: Ints  # (N,) number within the episode
-    row: Ints  # (N,) of the cost table; -1 where nothing was decided
+    row: Ints  # (N,) of the cost table; -1 without a decision
 
 
 def paired_scenarios(setup: Setup, seeds: Sequence[int]) -> list[Scenario]:
@@ -43,26 +44,21 @@ def paired_scenarios(setup: Setup, seeds: Sequence[int]) -> list[Scenario]:
 
 
 def spread_scenarios(setup: Setup, count: int) -> list[Scenario]:
-    """``count`` of the paired scenarios, on traces that are spread over the bank."""
+    """``count`` of the paired scenarios, evenly spread over the bank's traces."""
     paired = paired_scenarios(setup, range(-(-count // len(setup.bank))))
     return [paired[i * len(paired) // count] for i in range(count)]
 
 
 def scenarios_on(setup: Setup, count: int, seed: int) -> list[Scenario]:
-    """``count`` scenarios that take the traces in turn."""
+    """``count`` scenarios; the traces take turns."""
     return [_scenario(setup, seed + i // len(setup.bank), i % len(setup.bank)) for i in range(count)]
 
 
 def _scenario(setup: Setup, seed: int, trace: int) -> Scenario:
-    """Depends on the seed and the trace's place, not on how many others there are."""
+    """The scenario of a seed and a trace's number; it does not depend on the number of traces."""
     rng = np.random.default_rng([seed, trace])
     drawn = setup.range.sample(rng, setup.bank.duration_s[trace : trace + 1], setup.recorded.score.shape[1])
     return replace(drawn, trace_index=trace)
-
-
-def make_twin(setup: Setup, batch: int, seed: int = 0, reward: Reward = "replayed", oracle: bool = False) -> Twin:
-    """A twin of the setup."""
-    return Twin(setup.costs, setup.bank, setup.recorded, setup.range, batch, seed, reward=reward, oracle=oracle)
 
 
 def play(
@@ -74,8 +70,8 @@ def play(
     oracle: bool = False,
     progress: Progress | None = None,
 ) -> Episodes:
-    """Run every scenario to its end under one controller made for ``len(scenarios)`` rows."""
-    twin = make_twin(setup, len(scenarios), reward=reward, oracle=oracle)
+    """Run every scenario to its end under one controller, which was made for a batch of ``len(scenarios)``."""
+    twin = setup.twin(len(scenarios), reward=reward, oracle=oracle)
     state = twin.reset(scenarios=scenarios)
     controller.reset(np.ones(len(scenarios), bool))
     alive = np.ones(len(scenarios), bool)
@@ -101,17 +97,17 @@ def _episodes(
     deadline = np.array([scenario.deadline_s for scenario in scenarios])[episode]
     interval = np.array([1.0 / scenario.fps for scenario in scenarios])
     status, latency = column("status").astype(np.int8), column("latency_s")
-    # The twin reports a frame that was given up with the time of giving up.
+    # For a frame that was given up, the twin reports the time at which that happened.
     unanswered = (status == _LATE) & (latency >= GIVE_UP_DEADLINES * deadline * (1 - 1e-9))
     answered_by = np.where(column("fell_back"), _FALLBACK, _sides(setup)[column("row")])
     frame, reused = column("frame"), _reused(records)
     lost, lost_frame = _dropped(scenarios, (episode, frame), (reused.env, reused.frame))
-    seen = np.full((len(scenarios), max(scenario.frames for scenario in scenarios)), np.nan)
+    streaming = np.full((len(scenarios), max(scenario.frames for scenario in scenarios)), np.nan)
     if setup.recorded.lagged is not None:
-        came = column("answered")
+        answered = column("answered")
         out_frames = frame + latency / interval[episode]
-        answers = _Answers(*(a[came] for a in (episode, frame, out_frames, column("answer_row"))))
-        seen = _streaming(twin, scenarios, answers, seen.shape)
+        answers = _Answers(*(a[answered] for a in (episode, frame, out_frames, column("answer_row"))))
+        streaming = _streaming(twin, scenarios, answers, streaming.shape)
     decided = Frames(
         episode=episode,
         status=status,
@@ -122,29 +118,29 @@ def _episodes(
         payload_bytes=column("payload_bytes"),
         energy_j=column("energy_j"),
         capture_period_s=interval[episode],
-        streaming=seen[episode, frame],
+        streaming=streaming[episode, frame],
     )
-    penalty, nothing = np.full(len(lost), -setup.range.utility.drop_penalty), np.zeros(len(lost))
+    penalty, no_score = np.full(len(lost), -setup.range.utility.drop_penalty), np.zeros(len(lost))
     status = np.full(len(lost), _DROPPED)
-    dropped = _not_run(status, lost, interval[lost], penalty, nothing, seen[lost, lost_frame])
+    dropped = _not_run(status, lost, interval[lost], penalty, no_score, streaming[lost, lost_frame])
     # A reused answer is in time and costs no energy: its utility is its score.
-    by_reuse = (reused.reason, reused.env, interval[reused.env], reused.score, reused.score)
-    stood = _not_run(*by_reuse, seen[reused.env, reused.frame])
-    none = np.full(len(lost) + len(reused.env), -1)
+    columns = (reused.reason, reused.env, interval[reused.env], reused.score, reused.score)
+    reusing = _not_run(*columns, streaming[reused.env, reused.frame])
+    no_row = np.full(len(lost) + len(reused.env), -1)
     return Episodes(
-        _concatenated(_concatenated(decided, dropped), stood),
+        _concatenated(_concatenated(decided, dropped), reusing),
         np.concatenate((frame, lost_frame, reused.frame)),
-        np.append(column("row"), none),
+        np.append(column("row"), no_row),
     )
 
 
 def _sides(setup: Setup) -> Ints:
-    """(C,) number in ANSWERERS of where each row computes."""
+    """(C,) number in ANSWERERS of the side on which each row computes."""
     return np.array([ANSWERERS.index(decision.side) for decision in setup.costs.space.decisions], np.int8)
 
 
 class _Reused(NamedTuple):
-    """(K,) every frame that an earlier answer stands for; ``env`` is its episode."""
+    """The K frames that an earlier answer stands for; (K,) each, ``env`` is the episode."""
 
     env: Ints
     frame: Ints
@@ -153,14 +149,14 @@ class _Reused(NamedTuple):
 
 
 def _reused(records: list[tuple[Bools, StepRecord]]) -> _Reused:
-    """Those of episodes that were under way; ``records`` come with (B,) which were."""
+    """The reused frames of running episodes; each record comes with a (B,) mask of these."""
     steps = [record.reused for _, record in records]
     alive = np.concatenate([mask[record.reused.env] for mask, record in records])
     return _Reused(*(np.concatenate([getattr(step, name) for step in steps])[alive] for name in _Reused._fields))
 
 
 def _dropped(scenarios: Sequence[Scenario], *others: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
-    """Episode and number of each frame that is none of the others, given by episode and number."""
+    """Episode and number of every frame that is not among ``others``, which are such pairs too."""
     frames = np.array([scenario.frames for scenario in scenarios])
     left = np.arange(frames.max()) < frames[:, None]
     for episode, frame in others:
@@ -170,16 +166,16 @@ def _dropped(scenarios: Sequence[Scenario], *others: tuple[Ints, Ints]) -> tuple
 
 
 class _Answers(NamedTuple):
-    """(N,) every answer that came."""
+    """All N computed answers; (N,) each."""
 
     episode: Ints
     frame: Ints
-    out_frames: Floats  # when, in frame intervals from the start of the episode
-    row: Ints  # whose it is
+    out_frames: Floats  # time of the answer in frame intervals since the start of the episode
+    row: Ints  # that computed it
 
 
 def _streaming(twin: Twin, scenarios: Sequence[Scenario], answers: _Answers, shape: tuple[int, int]) -> Floats:
-    """(episodes, frames) score of the newest answer out at each capture, from the recorded answers at their age."""
+    """(episodes, frames) score of the newest answer at each capture, from the recorded scores of aged answers."""
     newest = newest_answered(answers.episode, answers.frame, answers.out_frames, shape)
     row_of = np.zeros(shape, np.int64)
     row_of[answers.episode, answers.frame] = answers.row
@@ -190,20 +186,22 @@ def _streaming(twin: Twin, scenarios: Sequence[Scenario], answers: _Answers, sha
     return np.where(newest < 0, 0.0, score)
 
 
-def _not_run(status: Ints, episode: Ints, interval_s: Floats, utility: Floats, score: Floats, seen: Floats) -> Frames:
-    """Frames that nothing was computed for."""
-    nothing = np.zeros(len(episode))
+def _not_run(
+    status: Ints, episode: Ints, period_s: Floats, utility: Floats, score: Floats, streaming: Floats
+) -> Frames:
+    """Frames without a computation."""
+    zeros = np.zeros(len(episode))
     return Frames(
         episode=episode,
         status=status.astype(np.int8),
         answered_by=np.full(len(episode), NOBODY, np.int8),
         utility=utility,
         score=score,
-        latency_s=nothing + np.inf,
-        payload_bytes=nothing,
-        energy_j=nothing,
-        capture_period_s=interval_s,
-        streaming=seen,
+        latency_s=zeros + np.inf,
+        payload_bytes=zeros,
+        energy_j=zeros,
+        capture_period_s=period_s,
+        streaming=streaming,
     )
 
 

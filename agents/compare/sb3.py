@@ -1,7 +1,6 @@
-"""Agents of stable-baselines3 as controllers: any algorithm that learned on mecpilot's environment.
+"""Runs agents of stable-baselines3 as controllers: any algorithm that was trained on mecpilot's environment.
 
-A saved agent is a zip file with pickles in it. Loading one runs whatever code the file asks for, so load only files
-that you trust.
+A saved agent is a zip file that contains pickles. Loading one can run any code, so load only files that you trust.
 """
 
 from __future__ import annotations
@@ -25,19 +24,18 @@ from controller.utility import Utility
 from envs.env import observation_space
 from envs.wrappers import factors_of, nearest_rows
 
-#: A key that only one algorithm saves, and the algorithm. The first match wins.
+#: Keys of saved agents that identify the algorithm. The first match counts.
 _MARKS = {"exploration_fraction": "DQN", "clip_range": "PPO", "gae_lambda": "A2C"}
-#: The same algorithms by name.
 ALGORITHMS = ("PPO", "DQN", "A2C")
-#: Of the JSON part of a saved agent; pickles inside it make it large.
+#: Largest JSON part of a saved agent that is read; pickles inside it make it large.
 _MAX_DATA_BYTES = 256 << 20
 
 
 class Sb3Controller:
-    """Decides with a trained agent, all rows of a batch in one prediction, without exploration.
+    """Decides with a trained agent without exploration, with one prediction for the whole batch.
 
-    The agent must have learned on an environment of the same bundle and profile: on ``make_env``'s, or on one that
-    ``envs.wrappers.FactoredActions`` wraps. UsageError if its spaces do not fit the cost table.
+    The agent must have been trained on an environment of the same bundle and profile, made by ``make_env``, with or
+    without ``envs.wrappers.FactoredActions``. UsageError if its spaces do not fit the cost table.
     """
 
     def __init__(
@@ -48,36 +46,36 @@ class Sb3Controller:
         self._agent = agent
         self._features = Features(costs, utility or Utility())
         self._factors = factors_of(costs.space) if isinstance(agent.action_space, spaces.MultiDiscrete) else None
-        self._memory: Any = None  # of recurrent agents
-        self._begins: Bools = np.ones(0, bool)
+        self._memory: Any = None  # hidden state of a recurrent agent
+        self._starts: Bools = np.ones(0, bool)  # (B,) where an episode starts
 
     def reset(self, rows: Bools) -> None:
-        if len(rows) != len(self._begins):
-            self._memory, self._begins = None, np.ones(len(rows), bool)
-        self._begins = self._begins | rows
+        if len(rows) != len(self._starts):
+            self._memory, self._starts = None, np.ones(len(rows), bool)
+        self._starts = self._starts | rows
 
     def decide(self, state: SystemState) -> Ints:
         context, candidates = self._features.of(state)
         observation = {"context": context, "candidates": candidates.reshape(len(candidates), -1)}
-        actions, self._memory = self._agent.predict(observation, self._memory, self._begins, deterministic=True)
-        self._begins = np.zeros(len(self._begins), bool)
+        actions, self._memory = self._agent.predict(observation, self._memory, self._starts, deterministic=True)
+        self._starts = np.zeros(len(self._starts), bool)
         return np.asarray(actions if self._factors is None else nearest_rows(self._factors, actions))
 
 
 def load_agent(path: str | Path, algorithm: str | None = None) -> BaseAlgorithm:
-    """Load what ``agent.save(path)`` wrote. The file must be trusted: it contains pickles, which can run any code.
+    """Load a file that ``agent.save(path)`` wrote. It must be trusted: it contains pickles, which can run any code.
 
-    ``algorithm`` is PPO, DQN, A2C, or ``package.module:Class``; by default it is detected. UsageError in one line for
-    a file that is not a saved agent and for an algorithm that does not fit it.
+    ``algorithm``: PPO, DQN, A2C, or ``package.module:Class``; detected by default. UsageError for a file that is not a
+    saved agent, and for an algorithm that does not fit it.
     """
     path = Path(path)
     data = _saved_data(path)
     chosen = _algorithm(path, algorithm or _detected(path, data))
     try:
         return chosen.load(path, device="cpu")
-    except Exception as error:  # unpickling raises whatever the file makes it raise
+    except Exception as error:  # unpickling can raise anything
         why = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise _refused(path, f"it cannot be loaded as {chosen.__name__} ({why})", "give its --algorithm") from error
+        raise _refused(path, f"it cannot be loaded as {chosen.__name__} ({why})", "name its --algorithm") from error
 
 
 def _saved_data(path: Path) -> dict[str, Any]:
@@ -85,7 +83,7 @@ def _saved_data(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.getinfo("data").file_size > _MAX_DATA_BYTES:
-                raise _refused(path, f"its data has more than {_MAX_DATA_BYTES} bytes")
+                raise _refused(path, f"its data is larger than {_MAX_DATA_BYTES} bytes")
             data = json.loads(archive.read("data"))
     except OSError as error:
         raise UsageError(f"agent {path}: {error.strerror}; expected a file that `agent.save(...)` wrote") from None
@@ -112,6 +110,9 @@ def _algorithm(path: Path, name: str) -> type[BaseAlgorithm]:
         raise UsageError(f"unknown algorithm {name!r}; expected one of: {', '.join(ALGORITHMS)}, package.module:Class")
     try:
         found = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        package = (error.name or module).split(".")[0].replace("_", "-")  # as sb3_contrib is called on PyPI
+        raise UsageError(f"algorithm {name!r}: {error}; install what has it: pip install {package}") from None
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"algorithm {name!r}: {error}; expected package.module:Class") from None
     if not (isinstance(found, type) and issubclass(found, BaseAlgorithm)):
@@ -120,19 +121,19 @@ def _algorithm(path: Path, name: str) -> type[BaseAlgorithm]:
 
 
 def _check_spaces(agent: BaseAlgorithm, costs: CostTable, name: str) -> None:
-    """UsageError unless the agent sees and does what the environment over this table offers."""
-    seen, acted = observation_space(len(costs)), agent.action_space
-    if agent.observation_space != seen:
+    """UsageError unless the agent's spaces are those of an environment over this table."""
+    observations, actions = observation_space(len(costs)), agent.action_space
+    if agent.observation_space != observations:
         raise UsageError(
-            f"{name}: got observations {_shapes(agent.observation_space)}; expected {_shapes(seen)}: "
+            f"{name}: got observations {_shapes(agent.observation_space)}; expected {_shapes(observations)}: "
             "train it on an environment of the same bundle and profile"
         )
-    if isinstance(acted, spaces.Discrete) and acted == spaces.Discrete(len(costs)):
+    if isinstance(actions, spaces.Discrete) and actions == spaces.Discrete(len(costs)):
         return
     factors = [int(values) + 1 for values in factors_of(costs.space).max(axis=0)]
-    if isinstance(acted, spaces.MultiDiscrete) and acted == spaces.MultiDiscrete(factors):
+    if isinstance(actions, spaces.MultiDiscrete) and actions == spaces.MultiDiscrete(factors):
         return
-    raise UsageError(f"{name}: got actions {acted}; expected Discrete({len(costs)}) or MultiDiscrete({factors})")
+    raise UsageError(f"{name}: got actions {actions}; expected Discrete({len(costs)}) or MultiDiscrete({factors})")
 
 
 def _shapes(space: spaces.Space[Any]) -> str:

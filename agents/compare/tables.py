@@ -1,6 +1,6 @@
-"""The tables of an evaluation: at most 80 columns wide, each with a legend in plain words.
+"""Builds the tables of an evaluation, at most 80 columns wide, with a legend.
 
-Intervals have a table of their own. ``wide`` puts them beside the means, and all controllers beside each trace family.
+Intervals have a separate table. With ``wide`` they stand beside the means, and the family table has all controllers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from agents.compare.report import UTILITY, Comparison
@@ -18,33 +17,31 @@ from controller.controllers.registry import BOUND, LEARNED
 from controller.metrics import ANSWERERS, STREAMING
 from controller.records import Bools
 from runtime.observe.summary import ABSENT, number, percent
+from runtime.observe.tables import TABLE_COLUMNS
 
-#: A narrower terminal wraps lines rather than cutting figures off.
-TABLE_COLUMNS, WIDE_COLUMNS = 80, 160
-#: Controllers beside each trace family, unless all are asked for: ppo, the best others, and the bound.
+#: Longest name that is not wrapped; the names of mecpilot's own controllers are not longer.
+NAME_COLUMNS = 14
+#: Most classical controllers in the family table, besides ppo and the bound.
 FAMILY_OTHERS = 3
 
 LEGEND = (
-    "utility: mean over all frames of the answer's score if it came in time (1 is perfect; a skipped frame has the "
-    "score of the earlier answer that stands), less a price for energy and for dropped frames. deadline met: of the "
-    "frames that were run or dropped, those answered before the deadline. skipped (not run, an earlier answer stands "
-    "and is scored), late and dropped: shares of all frames; the rest is in time. accuracy: mean score of the frames "
-    "in time."
+    "utility: mean over all frames of the answer's score if it is in time (1 is perfect; a reused answer has its "
+    "score on the frame that it stands for), minus weighted energy and a penalty for dropped frames. deadline met: "
+    "share of frames answered in time, of those that were run or dropped. reused (not run, an earlier answer stands), "
+    "late, dropped: shares of all frames; the rest is in time. accuracy: mean score of the frames in time."
 )
-STREAMING_LEGEND = " streaming: mean score of what a viewer sees when each frame is captured, late or not."
+STREAMING_LEGEND = (
+    " streaming: mean score, against the frame just captured, of the newest answer that a viewer has at that time."
+)
 ANSWERED_LEGEND = (
-    "Shares of the frames that were run and answered: by the device alone, by device and MEC together (split), by the "
-    "MEC, or by the device in the MEC's place (fallback). p50, p95: median and 95th percentile of capture to answer."
+    "Shares of the frames that were run and answered: by the device alone, by device and MEC (split), by the MEC, or "
+    "by the device in place of a MEC that did not answer or could not be asked (fallback). p50, p95: median and 95th "
+    "percentile of the latency from capture to answer. kB/frame: mean payload of all frames."
 )
-
-
-def table_console(wide: bool = False) -> Console:
-    """Where tables are printed: wide enough for all columns, also into a pipe."""
-    return Console(width=max(Console().width, WIDE_COLUMNS if wide else TABLE_COLUMNS))
 
 
 def tables(comparison: Comparison, report: dict[str, Any], wide: bool = False) -> list[Table]:
-    """Everything that an evaluation shows."""
+    """All tables of an evaluation."""
     shown = [ranking_table(comparison, report, wide), answered_table(report)]
     if not comparison.servable.all() and comparison.servable.any():
         shown.append(servable_table(comparison, report))
@@ -56,33 +53,44 @@ def tables(comparison: Comparison, report: dict[str, Any], wide: bool = False) -
 
 
 def _table(title: str, headings: Sequence[str], legend: str = "") -> Table:
-    """The first column is text, the others are numbers."""
+    """An empty table; its first column is text, the others are numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.min_width = len(title)
     table.padding, table.pad_edge, table.show_edge = (0, 0, 0, 1), False, False
     table.caption, table.caption_justify, table.caption_style = legend or None, "left", ""
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left", overflow="fold", vertical="top")
+    for column, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if column else "left", overflow="fold", vertical="top")
     return table
 
 
 def _add_controllers(table: Table, rows: Mapping[str, Sequence[str]]) -> None:
     for name, cells in rows.items():
-        table.add_row(name, *cells, style="bold" if name == LEARNED else None)
+        table.add_row(_wrapped(name), *cells, style="bold" if name == LEARNED else None)
+
+
+def _wrapped(name: str) -> str:
+    """A name in lines that fit its column, each broken after a separator where there is one."""
+    lines = []
+    while len(name) > NAME_COLUMNS:
+        at = max(name.rfind(mark, 0, NAME_COLUMNS) for mark in "-_. ") + 1 or NAME_COLUMNS
+        lines.append(name[:at])
+        name = name[at:]
+    return "\n".join((*lines, name))
 
 
 def _ranked(controllers: Mapping[str, Any]) -> list[str]:
-    """From the best utility to the least."""
+    """Controllers, the best utility first."""
     return sorted(controllers, key=lambda name: -(controllers[name][UTILITY]["mean"] or 0.0))
 
 
 def ranking_table(comparison: Comparison, report: dict[str, Any], wide: bool = False) -> Table:
-    """Controllers from the best utility to the least, and what became of their frames."""
+    """Controllers, the best utility first, with the shares of frames skipped, late and dropped."""
     stream = comparison.is_stream
-    headings = ["controller", "utility", "deadline\nmet", "skipped", "late", "dropped", "accuracy"]
+    headings = ["controller", "utility", "deadline\nmet", "reused", "late", "dropped", "accuracy"]
     if wide:
         headings[1:2] = ["utility [95 %]", *(["ppo minus it [95 %]"] if LEARNED in comparison.runs else [])]
-    title = f"{comparison.workload}, {comparison.backend}: {comparison.episodes} paired episodes"
+    subject = comparison.subject or comparison.workload
+    title = f"{subject}, {comparison.backend}: {comparison.episodes} paired episodes"
     legend = LEGEND + (STREAMING_LEGEND if stream else "")
     table = _table(title, headings + (["streaming"] if stream else []), legend)
     _add_controllers(table, {n: _ranking_cells(report, n, stream, wide) for n in _ranked(report["controllers"])})
@@ -105,11 +113,11 @@ def _ranking_cells(report: dict[str, Any], name: str, stream: bool, wide: bool) 
 
 
 def answered_table(report: dict[str, Any]) -> Table:
-    """Where each controller had frames answered, how fast, and for how many bytes."""
+    """Where the frames of each controller were answered, the latency, and the bytes sent."""
     headings = ["controller", *ANSWERERS, "p50 ms", "p95 ms", "kB/frame"]
     table = _table("where frames were answered", headings, ANSWERED_LEGEND)
-    found = report["controllers"]
-    _add_controllers(table, {name: _answered_cells(found[name]) for name in _ranked(found)})
+    controllers = report["controllers"]
+    _add_controllers(table, {name: _answered_cells(controllers[name]) for name in _ranked(controllers)})
     return table
 
 
@@ -123,20 +131,22 @@ def _answered_cells(row: dict[str, Any]) -> list[str]:
 
 
 def servable_table(comparison: Comparison, report: dict[str, Any]) -> Table:
-    """The figures without the episodes in which no controller computes one frame in time."""
-    found = report["servable"]
-    lost = comparison.episodes - found["episodes"]
-    what = "the episode" if lost == 1 else f"the {lost} episodes"
-    title = f"without {what} that none of these controllers can serve ({percent(found['unservable_frac'])})"
-    metrics = list(next(iter(found["controllers"].values())))
+    """The main figures without the episodes in which no controller computes a frame in time."""
+    servable = report["servable"]
+    controllers = servable["controllers"]
+    title = f"the {servable['episodes']} servable episodes ({percent(1 - servable['unservable_frac'])} of all)"
+    metrics = list(next(iter(controllers.values())))
     names = {"slo_attainment": "deadline\nmet", STREAMING: "streaming"}
-    legend = "In those, none of the controllers that were compared computes one frame in time."
+    legend = (
+        "Only episodes in which at least one of these controllers computes at least one frame in time. The other "
+        "episodes are in the tables above, but not in this one."
+    )
     table = _table(title, ["controller", *(names.get(metric, metric) for metric in metrics)], legend)
     _add_controllers(
         table,
         {
-            name: [_plain(metric, found["controllers"][name][metric]["mean"]) for metric in metrics]
-            for name in _ranked(found["controllers"])
+            name: [_plain(metric, controllers[name][metric]["mean"]) for metric in metrics]
+            for name in _ranked(controllers)
         },
     )
     return table
@@ -147,7 +157,7 @@ def _plain(metric: str, mean: float | None) -> str:
 
 
 def against_table(comparison: Comparison, report: dict[str, Any]) -> Table:
-    """The learned policy minus each other controller."""
+    """Paired differences of the learned policy to each other controller."""
     stream = comparison.is_stream
     headings = ["controller", UTILITY, *(["streaming"] if stream else [])]
     table = _table("ppo minus each controller [95 % interval]", headings)
@@ -158,10 +168,10 @@ def against_table(comparison: Comparison, report: dict[str, Any]) -> Table:
 
 
 def family_table(comparison: Comparison, wide: bool = False) -> Table:
-    """Mean utility per family of traces: of ppo, the best others and the bound, or of all."""
+    """Mean utility per trace family: of ppo, the best classical controllers and the bound, or of all controllers."""
     names = sorted(comparison.runs, key=lambda name: -float(comparison.utility(name).mean()))
     if not wide:
-        others = comparison.classical[: _others_beside(comparison)]
+        others = comparison.classical[: _classical_that_fit(comparison)]
         names = [name for name in names if name in (LEARNED, BOUND, *comparison.own, *others)]
     table = _table("mean utility per trace family", ["trace family", "episodes", *names])
     for family, means in comparison.by_family().items():
@@ -171,8 +181,8 @@ def family_table(comparison: Comparison, wide: bool = False) -> Table:
     return table
 
 
-def _others_beside(comparison: Comparison) -> int:
-    """How many classical controllers fit beside the names of the families: those are never cut."""
+def _classical_that_fit(comparison: Comparison) -> int:
+    """Number of classical controllers that fit beside the names of the families, which are never cut."""
 
     def width(name: str) -> int:
         return max(len(name), len("-0.0000")) + 2
@@ -189,7 +199,7 @@ def margin_table(
     what: str = "trace family",
     groups: Mapping[str, Bools] | None = None,
 ) -> Table:
-    """By how much the learned policy is above each reference, per group of episodes: by default, family of traces."""
+    """Paired differences of the learned policy to each reference, per group of episodes; default: per trace family."""
     metrics = comparison.ranking_metrics
     headings = [f"{metric.split('_')[0]}: {name}" for metric in metrics for name in references]
     table = _table(f"{LEARNED} minus a reference per {what} [95 %]", [what, "episodes", *headings])

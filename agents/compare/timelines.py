@@ -1,4 +1,4 @@
-"""One episode of one controller, frame by frame: the arrays behind a timeline plot."""
+"""Builds the arrays behind a timeline plot: one episode of one controller, frame by frame."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import numpy as np
 from agents.compare.evaluation import Entrants, LiveEpisodes
 from agents.compare.report import Comparison
 from agents.compare.rollout import paired_scenarios, play
-from agents.compare.setup import Setup
 from controller.controllers.base import Controller
 from controller.controllers.registry import BOUND
 from controller.metrics import Frames, overall
 from controller.predict.uplink import Trace, TraceBank
 from controller.records import Bools, Decision, Floats, Ints, Outcome
 from controller.scenario import Scenario
+from envs.setup import Setup
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """One episode of one controller; (N,) per frame in order of capture unless said otherwise."""
+    """One episode of one controller; arrays are (N,), one value per frame in order of capture."""
 
     controller: str
     trace: str
-    t_s: Floats  # capture
-    uplink_mbps: Floats  # what this device gets at capture
+    t_s: Floats  # capture time since the start of the episode
+    uplink_mbps: Floats  # the device's bandwidth at capture
     deadline_ms: float
     latency_ms: Floats  # infinite for a frame that was not run or never answered
     status: Ints  # number in STATUSES
     answered: Bools  # whether the frame was run and answered, in time or late
-    row: Ints  # of ``decisions``; -1 where nothing was decided for the frame
+    row: Ints  # in ``decisions``; -1 for a frame without a decision
     decisions: tuple[Decision, ...]
     figures: dict[str, float]  # of the episode, as in ``controller.metrics``
 
@@ -39,7 +39,7 @@ class Timeline:
 def timeline(
     setup: Setup, entrants: Entrants, comparison: Comparison, name: str, episode: int, live: LiveEpisodes | None = None
 ) -> Timeline:
-    """One episode of one controller (its first copy): what was seen live, or played again in the twin."""
+    """One episode of a controller's first copy: recorded live, or played again in the twin."""
     if live is not None:
         scenario = live.scenarios[episode]
         trace = setup.bank.traces[scenario.trace_index]
@@ -49,7 +49,7 @@ def timeline(
 
 
 def of_twin(setup: Setup, controller: Controller, scenario: Scenario, oracle: bool = False) -> Timeline:
-    """Play one scenario in the twin."""
+    """The timeline of one scenario, played in the twin."""
     episodes = play(setup, controller, [scenario], oracle=oracle)
     trace = setup.bank.traces[scenario.trace_index]
     played = (episodes.frames, episodes.frame, episodes.row, setup.costs.space.decisions)
@@ -57,7 +57,7 @@ def of_twin(setup: Setup, controller: Controller, scenario: Scenario, oracle: bo
 
 
 def of_outcomes(controller: str, outcomes: Sequence[Outcome], scenario: Scenario, trace: Trace) -> Timeline:
-    """From the outcomes of a live episode, in any order."""
+    """The timeline of a live episode, from its outcomes in any order."""
     decisions: dict[Decision, int] = {}
     row = [-1 if o.decision is None else decisions.setdefault(o.decision, len(decisions)) for o in outcomes]
     frames = Frames.from_outcomes(outcomes, 1.0 / scenario.fps)
@@ -74,7 +74,7 @@ def _timeline(
     row: Ints,
     decisions: tuple[Decision, ...],
 ) -> Timeline:
-    """Frames in order of capture, which is not the order in which they ended."""
+    """Sort frames by capture; they come in the order in which they ended."""
     order = np.argsort(number)
     captured_s = number[order] / scenario.fps
     return Timeline(

@@ -1,7 +1,7 @@
-"""Find the traces that a policy was trained on. Traces are compared by content, so a copy under another name counts.
+"""Finds out which traces of an evaluation a policy was trained on, so that its report can warn about them.
 
-A policy file names the sources of its training traces, and since it is exported with their digests also what they were.
-Of older files the sources are read again; where they are gone, nobody can tell.
+Traces are compared by content, so a copy under another name counts. A policy file contains the digests of its training
+traces. An older file only names their sources, which are read again; if they are gone, the answer is unknown.
 """
 
 from __future__ import annotations
@@ -11,23 +11,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.compare.setup import BUILTIN_TRAIN, traces_of
+from agents.compare.traces import BUILTIN_TRAIN
 from controller.errors import UsageError
 from controller.predict.uplink import Trace, TraceBank
+from envs.setup import traces_of
 
-#: Key of the digests in a policy's description of its training.
+#: Key of the digests in the description of a policy's training.
 DIGESTS = "trace_digests"
 
 
 def trace_digest(trace: Trace) -> str:
-    """Of times and values, not of the name."""
+    """Digest of a trace's times and values; its name does not matter."""
     digest = hashlib.sha256(trace.t_s.astype("<f8").tobytes())
     digest.update(trace.uplink_bps.astype("<f8").tobytes())
     return digest.hexdigest()[:16]
 
 
 def digests_of(sources: Sequence[str], seed: int = 0) -> list[str] | None:
-    """Of the training traces that the sources name, the built-in ones without any; None where they cannot be read."""
+    """Digests of the training traces in these files and folders, or of the built-in ones if there are no sources.
+
+    None if a source cannot be read.
+    """
     files = [] if tuple(sources) == (BUILTIN_TRAIN,) else [Path(source) for source in sources]
     try:
         return [trace_digest(trace) for trace in traces_of(files, "train", seed).traces]
@@ -36,7 +40,7 @@ def digests_of(sources: Sequence[str], seed: int = 0) -> list[str] | None:
 
 
 def training_digests(training: Mapping[str, Any]) -> list[str] | None:
-    """Of a policy's training traces, as its manifest describes the training; None where that is unknown."""
+    """Digests of a policy's training traces from the description in its manifest; None if unknown."""
     if DIGESTS in training:
         return list(training[DIGESTS])
     if "traces" not in training:
@@ -44,11 +48,14 @@ def training_digests(training: Mapping[str, Any]) -> list[str] | None:
     return digests_of(training["traces"], training.get("seed", 0))
 
 
-def seen_before(what: str, learnt_from: list[str] | None, bank: TraceBank) -> list[str]:
-    """One line if some of the traces were trained on, or if that is unknown; else empty."""
-    if learnt_from is None:
+def seen_before(what: str, trained_on: list[str] | None, bank: TraceBank) -> list[str]:
+    """A warning if a policy was trained on some of the bank's traces, or if that is unknown; else nothing.
+
+    ``what`` names the policy; ``trained_on``: digests of its training traces, None if unknown.
+    """
+    if trained_on is None:
         return [f"{what}: unknown which traces it was trained on"]
-    count = _common(learnt_from, bank.traces)
+    count = _common(trained_on, bank.traces)
     return (
         [f"{what}: {count} of {len(bank.traces)} traces were trained on, so its figures are optimistic"]
         if count
@@ -56,6 +63,6 @@ def seen_before(what: str, learnt_from: list[str] | None, bank: TraceBank) -> li
     )
 
 
-def _common(learnt_from: Iterable[str], traces: Sequence[Trace]) -> int:
-    known = set(learnt_from)
+def _common(trained_on: Iterable[str], traces: Sequence[Trace]) -> int:
+    known = set(trained_on)
     return sum(trace_digest(trace) in known for trace in traces)

@@ -1,7 +1,7 @@
-"""Tune every classical controller on the training traces.
+"""Tunes the parameters of classical controllers on training traces.
 
-The grid is in ``controller.controllers.tuning``; here each candidate plays the same scenarios in the twin, with the
-expected scores, so that the choice does not depend on the noise of single frames.
+``controller.controllers.tuning`` has the grid. Here each setting plays the same scenarios in the twin, with expected
+scores, so that the choice does not depend on the noise of single frames.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import Any
 from rich.table import Table
 
 from agents.compare.rollout import play, scenarios_on
-from agents.compare.setup import Setup
 from controller.controllers.bandwidth_states import learn_states
 from controller.controllers.base import Controller
 from controller.controllers.registry import BOUND, CONTROLLER_NAMES, LEARNED, TUNABLE_KEYS, make_controller
 from controller.controllers.tuning import most_tries, tune
 from controller.metrics import per_episode
+from envs.setup import Setup
 from runtime.files.tuning_file import TuningFile
 
 EPISODES = 192  # two on each built-in training trace
-#: Seed of the scenarios, apart from those of any evaluation.
+#: Seed of the scenarios; no evaluation uses it.
 SEED = 50_000
-#: Hindsight is tuned too: untuned it would be a weaker reference.
+#: Hindsight is tuned too: untuned, it would be a weaker reference.
 TUNABLE = tuple(name for name in CONTROLLER_NAMES if name != LEARNED and TUNABLE_KEYS[name])
 
 Progress = Callable[[str, int], None]  # called with the controller and the number of tries done
 
 
 def tries(setup: Setup, names: Sequence[str]) -> int:
-    """How many passes over the scenarios ``tune_controllers`` makes at most."""
+    """Largest number of passes over the scenarios that ``tune_controllers`` needs."""
     return sum(1 + most_tries(name, setup.costs) for name in names)
 
 
@@ -41,7 +41,8 @@ def tune_controllers(
     episodes: int = EPISODES,
     progress: Progress = lambda name, done: None,
 ) -> TuningFile:
-    """The best tunables of each named controller over ``episodes`` scenarios on the setup's traces."""
+    """The parameters of each named controller with the best mean utility over ``episodes`` scenarios on the setup's
+    traces; ``sources`` names these traces in the file."""
     scenarios = scenarios_on(setup, episodes, SEED)
     utility = setup.range.utility
     untuned: dict[str, float] = {}
@@ -61,13 +62,13 @@ def tune_controllers(
         base = _states(setup) if "states" in TUNABLE_KEYS[name] else {}
         best = tune(name, setup.costs, utility, mean_utility, batch=episodes, base=base)
         tunings[name], reached[name] = best
-        done = tries(setup, names[:number])  # some tries were spared
+        done = tries(setup, names[:number])  # fewer tries may have been needed
         progress(name, done)
     return TuningFile(setup.workload, tuple(sources), episodes, untuned, reached, tunings)
 
 
 def tuning_table(found: TuningFile) -> Table:
-    """What tuning brought to each controller."""
+    """Utility of each controller before and after tuning, and the chosen parameters."""
     table = Table(title=f"{found.workload}: mean utility over {found.episodes} training episodes", title_justify="left")
     table.add_column("controller", no_wrap=True)
     table.add_column("untuned", justify="right")
@@ -84,5 +85,5 @@ def _short(value: Any) -> str:
 
 
 def _states(setup: Setup) -> dict[str, Any]:
-    """Bandwidth states of edgent-dynamic, as this device sees the traces: through its share of the link."""
+    """Bandwidth states of edgent-dynamic, learned from the device's share of the traces' bandwidth."""
     return {"states": learn_states(setup.bank, setup.range.uplink_share_frac).as_tuning()}

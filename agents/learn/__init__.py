@@ -1,1 +1,1 @@
-"""Learning: the network, PPO, and the warm start before it."""
+"""The learning algorithm: the policy network, the warm start that fits it first, and PPO after that."""

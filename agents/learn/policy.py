@@ -1,8 +1,8 @@
-"""The network that PPO trains. It scores candidates, and can be frozen into a ``FrozenPolicy``.
+"""The actor-critic network that PPO trains: scores candidates, and is frozen into a numpy ``FrozenPolicy``.
 
-The actor is the forward pass of ``controller.controllers.learned`` in torch, tensor by tensor and under the same names.
-Its weights are shared by all candidates, so the number of candidates may vary. The critic sees the context and what
-the candidates offer as a whole: mean and maximum over a projection of their features.
+The actor is the forward pass of ``controller.controllers.learned`` in torch, with the same tensors and names. All
+candidates share its weights, so the number of candidates may vary. The critic sees the context, and the mean and
+maximum over a projection of the candidates' features.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from controller.features.schema import FEATURE_SCHEMA
 
 #: Hidden units of the actor. The numpy decision costs 28 us for 48 candidates at this size.
 HIDDEN, DEEPER = 24, 16
-#: Logits per tenth of predicted utility that training starts from: the greedy rule, softened enough to explore.
+#: Initial logits per 0.1 of predicted utility: training starts from the greedy rule, softened enough to explore.
 GREEDY_WEIGHT = 20.0
-#: Scores are this many times what the last layer gives. Two good candidates differ by a hundredth of utility,
-#: and their logits by several; without the factor the last layer would grow for most of a fit.
+#: Factor on the last layer's output. Two good candidates differ by 0.01 in utility but by several logits; without the
+#: factor the last layer would have to grow for most of a fit.
 SCORE_SCALE = 20.0
-#: The value network's output is multiplied by this, so that returns of a few utilities need no large weights.
+#: Factor on the critic's output, so that returns well above 1 need no large weights.
 VALUE_SCALE = 10.0
 
 #: Tensors of a frozen policy.
 FROZEN_NAMES = tuple(field.name for field in fields(FrozenPolicy))
-#: Keeps a feature that never changes finite.
+#: Added to standard deviations, so that a constant feature stays finite.
 _LEAST_SPREAD = 1e-3
 
 #: The feature that is the greedy rule's value under the estimate that serves that rule best.
@@ -62,19 +62,19 @@ class CandidateScorer(nn.Module):
         start = torch.zeros(candidate)
         start[_GREEDY_RULE] = greedy_weight / SCORE_SCALE
         self.linear = nn.Parameter(start)
-        # What the hidden layers see is centred and scaled; without, one fit in three ends in a worse optimum.
+        # The hidden layers see standardised features; without that, one fit in three ends in a worse optimum.
         for name, width in (("context", context), ("candidate", candidate)):
             self.register_buffer(f"{name}_mean", torch.zeros(width))
             self.register_buffer(f"{name}_scale", torch.ones(width))
 
     def standardise(self, context: Tensor, candidates: Tensor) -> None:
-        """Centre and scale by (N, D) and (N, C, F) from now on."""
+        """Standardise features by the mean and deviation of these: (N, D) and (N, C, F)."""
         for name, values in (("context", context), ("candidate", candidates.flatten(0, 1))):
             getattr(self, f"{name}_mean").copy_(values.mean(dim=0))
             getattr(self, f"{name}_scale").copy_(values.std(dim=0) + _LEAST_SPREAD)
 
     def restandardise(self, context: Tensor, candidates: Tensor) -> None:
-        """The same, for a scorer that has learned already: every score stays what it was."""
+        """The same for a trained scorer: the weights are adapted so that every score stays equal."""
         with torch.no_grad():
             from_context, from_candidate, bias = self._folded()
             self.standardise(context, candidates)
@@ -83,7 +83,7 @@ class CandidateScorer(nn.Module):
             self.bias.copy_(bias + self.context_mean @ from_context + self.candidate_mean @ from_candidate)
 
     def take(self, policy: FrozenPolicy) -> None:
-        """Score as a frozen policy does. ValueError when its layers have other sizes."""
+        """Copy the weights of a frozen policy. ValueError if its layers have other sizes."""
         weights = {name: torch.from_numpy(np.array(getattr(policy, name))) for name in FROZEN_NAMES}
         for name in ("out", "linear"):
             weights[name] /= SCORE_SCALE
@@ -117,7 +117,7 @@ class CandidateScorer(nn.Module):
         return FrozenPolicy(**{name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()})
 
     def _folded(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights of the first layer for features as they are."""
+        """Weights of the first layer for features that are not standardised."""
         from_context = self.from_context / self.context_scale[:, None]
         from_candidate = self.from_candidate / self.candidate_scale[:, None]
         bias = self.bias - self.context_mean @ from_context - self.candidate_mean @ from_candidate
@@ -125,7 +125,7 @@ class CandidateScorer(nn.Module):
 
 
 def scorer_of(weights: dict[str, Tensor]) -> CandidateScorer:
-    """The scorer with the given state. KeyError or RuntimeError when it is not one of a scorer."""
+    """The scorer with the given state dict. KeyError or RuntimeError if it belongs to another module."""
     hidden, deeper = weights["hidden"].shape
     scorer = CandidateScorer(hidden, deeper, greedy_weight=0.0)
     scorer.load_state_dict(weights)
@@ -133,7 +133,7 @@ def scorer_of(weights: dict[str, Tensor]) -> CandidateScorer:
 
 
 class CandidateValue(nn.Module):
-    """Expected return of a moment, whatever is decided in it."""
+    """The critic: expected return of a state."""
 
     def __init__(self, projection: int, width: int) -> None:
         super().__init__()
@@ -156,8 +156,8 @@ class CandidatePolicy(MultiInputActorCriticPolicy):
     """Actor-critic policy over observations {"context": (D,), "candidates": (C * F,) or (C, F)} and C discrete
     actions.
 
-    ``net_arch`` keeps its meaning of hidden layers: ``pi`` the two layers of the scorer, ``vf`` the projection and
-    the width of the critic.
+    ``net_arch`` gives the sizes of hidden layers: ``pi`` the two layers of the scorer, ``vf`` the projection and the
+    width of the critic.
     """
 
     def __init__(
@@ -185,13 +185,13 @@ class CandidatePolicy(MultiInputActorCriticPolicy):
         return super()._get_constructor_parameters() | {"greedy_weight": self._greedy_weight}
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Actions, values and log probabilities."""
+        """Actions (B,), values (B, 1) and log probabilities (B,)."""
         distribution = self.get_distribution(obs)
         actions = distribution.get_actions(deterministic=deterministic)
         return actions, self.predict_values(obs), distribution.log_prob(actions)
 
     def evaluate_actions(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Values, log probabilities of the given actions, and entropies."""
+        """Values (B, 1), log probabilities of the given actions (B,), and entropies (B,)."""
         distribution = self.get_distribution(obs)
         return self.predict_values(obs), distribution.log_prob(actions), distribution.entropy()
 
@@ -213,11 +213,11 @@ class CandidatePolicy(MultiInputActorCriticPolicy):
 
 
 def _table(candidates: Tensor) -> Tensor:
-    """(B, C, F), also of (B, C * F): stable-baselines3's checker asks for flat observations."""
+    """(B, C, F) from that or from (B, C * F): stable-baselines3's checker asks for flat observations."""
     return candidates.reshape(len(candidates), -1, len(FEATURE_SCHEMA.candidate))
 
 
 def _uniform(rows: int, columns: int, fan_in: int) -> nn.Parameter:
-    """He's uniform initialisation for a layer whose input has ``fan_in`` units in all."""
+    """A weight matrix with He's uniform initialisation for ``fan_in`` inputs in all."""
     bound = math.sqrt(6.0 / fan_in)
     return nn.Parameter(torch.empty(rows, columns).uniform_(-bound, bound))

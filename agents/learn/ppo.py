@@ -1,9 +1,9 @@
-"""PPO of stable-baselines3 with the candidate policy, and its hyper-parameters in one record.
+"""Configures stable-baselines3's PPO with the candidate policy; all hyperparameters are in ``PpoConfig``.
 
-Found on the twin of garments (`benchmarks/bench_learning.py` repeats the search's last step). PPO refines what
-`agents.learn.warm_start` has fitted, so steps are small, minibatches large, and exploration slight: the policy is
-deployed
-without any, and one that relies on its sampling noise to try the uplink again forgets to do so when it is gone.
+The values were found on the twin of garments (``benchmarks/bench_learning.py`` repeats the last step of the search).
+PPO refines the policy that ``agents.learn.warm_start`` has fitted, so steps are small, minibatches large, and there is
+little exploration. The policy is deployed without any: one that needs its sampling noise to try the uplink again would
+stop trying after deployment.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from controller.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class PpoConfig:
-    """Hyper-parameters of PPO; their meaning is stable-baselines3's."""
+    """Hyperparameters of PPO, with stable-baselines3's meaning."""
 
     rollout_steps: int = 64  # per environment between two updates
     minibatch: int = 2048
     epochs: int = 4
-    learning_rate: float = 1e-3  # falls linearly over all steps, the warm start's included
+    learning_rate: float = 1e-3  # decays linearly over all steps, the warm start's included
     gamma: float = 0.98  # per frame
     gae_lambda: float = 0.95
     clip_frac: float = 0.2
@@ -36,7 +36,7 @@ class PpoConfig:
     value_weight: float = 0.5
     target_kl: float = 0.02
     max_grad_norm: float = 5.0
-    greedy_weight: float = GREEDY_WEIGHT  # logits per tenth of predicted utility at the start
+    greedy_weight: float = GREEDY_WEIGHT  # initial logits per 0.1 of predicted utility
 
     def __post_init__(self) -> None:
         for name in ("rollout_steps", "minibatch", "epochs", "learning_rate", "value_weight", "max_grad_norm"):
@@ -53,17 +53,17 @@ def make_ppo(
     seed: int,
     log_dir: Path | None = None,
     *,
-    intervals: bool = False,
+    strides: bool = False,
     **policy: Any,
 ) -> PPO:
-    """A fresh learner on the CPU; ``policy`` goes to CandidatePolicy.
+    """A new learner on the CPU; ``policy``: further options of CandidatePolicy.
 
-    With ``intervals`` decisions are for different numbers of frames, and time counts in frames.
+    ``strides``: decisions cover different numbers of frames, so returns are discounted per frame.
     """
     return PPO(
         CandidatePolicy,
         env,
-        learning_rate=Falling(config.learning_rate),
+        learning_rate=LinearDecay(config.learning_rate),
         n_steps=config.rollout_steps,
         batch_size=config.minibatch,
         n_epochs=config.epochs,
@@ -75,8 +75,8 @@ def make_ppo(
         max_grad_norm=config.max_grad_norm,
         target_kl=config.target_kl,
         tensorboard_log=None if log_dir is None else str(log_dir),
-        rollout_buffer_class=SemiMarkovBuffer if intervals else None,
-        rollout_buffer_kwargs={"last_step": last_step_of(env)} if intervals else None,
+        rollout_buffer_class=SemiMarkovBuffer if strides else None,
+        rollout_buffer_kwargs={"last_step": last_step_of(env)} if strides else None,
         policy_kwargs={"greedy_weight": config.greedy_weight, **policy},
         seed=seed,
         device="cpu",
@@ -84,26 +84,26 @@ def make_ppo(
 
 
 def whole_rollouts(model: PPO, steps: int) -> int:
-    """The smallest number of steps in whole rollouts that is not below ``steps``: PPO makes no others."""
+    """``steps``, rounded up to whole rollouts: PPO cannot stop within one."""
     rollout = model.n_steps * model.n_envs
     return -(-steps // rollout) * rollout
 
 
 def learn_rollouts(model: PPO, steps: int, callbacks: list[BaseCallback] | None = None) -> None:
-    """Make ``steps`` more steps, a number of whole rollouts; the learning rate falls over their updates."""
-    if isinstance(model.learning_rate, Falling):
+    """Train for ``steps`` more steps (whole rollouts), with the learning rate decaying over their updates."""
+    if isinstance(model.learning_rate, LinearDecay):
         total = model.num_timesteps + steps
         model.lr_schedule = replace(model.learning_rate, update_frac=model.n_steps * model.n_envs / total)
     model.learn(steps, callbacks, log_interval=1, reset_num_timesteps=False)
 
 
 @dataclass(frozen=True)
-class Falling:
-    """A learning rate that falls linearly; a class, so that a saved learner can name it.
+class LinearDecay:
+    """A linearly decaying learning rate; a class rather than a closure, so that a saved learner can name it.
 
-    stable-baselines3 asks for the rate of an update after it has counted the update's steps. So the rate of the last
-    update would be zero, and a training of one update would learn nothing. ``update_frac``, an update's share of all
-    steps, is added again: the first update has the full rate and the last one has ``start * update_frac``.
+    stable-baselines3 asks for the rate of an update after it has counted the steps of that update. The last rate would
+    be zero, and a training with one update would learn nothing. So ``update_frac``, the share of one update in all
+    steps, is added: the first update has the full rate and the last one has ``start * update_frac``.
     """
 
     start: float

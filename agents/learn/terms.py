@@ -1,4 +1,4 @@
-"""Sums over the frames that the learner played, and the means that TensorBoard shows."""
+"""Sums reward terms and frame counts over the learner's episodes, and returns the means that TensorBoard shows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FALLBACK = STATUSES.index(Status.FALLBACK)
 
 
 class Terms:
-    """Owns the sums since it was made or cleared."""
+    """Owns the sums since the last ``clear``."""
 
     def __init__(self, decisions: tuple[Decision, ...]) -> None:
         self.decisions = decisions
@@ -26,7 +26,7 @@ class Terms:
         self._rows = np.zeros(len(self.decisions), np.int64)
 
     def add(self, record: StepRecord, utility: Utility, capture_period_s: Floats) -> None:
-        """One step of every environment; (B,) the camera's interval in each."""
+        """Add one step of every environment; ``capture_period_s``: (B,)."""
         dropped = record.dropped.sum()
         terms = {
             "decided": len(record.row),
@@ -45,7 +45,7 @@ class Terms:
         self._rows += np.bincount(record.row, minlength=len(self._rows))
 
     def scalars(self) -> dict[str, float]:
-        """Tags and values for TensorBoard, see ``agents.training.curves``. Empty when nothing was added."""
+        """Tags and values for TensorBoard, see ``agents.training.curves``; empty if nothing was added."""
         sums = self._sums
         frames = sums["decided"] + sums["reused"] + sums["dropped"]
         if not frames:

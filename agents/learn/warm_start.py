@@ -1,23 +1,24 @@
-"""The warm start: before PPO, the policy is fitted to the values of all candidates, in the states it visits itself.
+"""The warm start: fits the policy to the values of all candidates before PPO, in the states that it visits itself.
 
-The twin can tell what every candidate would have led to at a decision point, not only the one that was taken. So
-before any trial and error the scorer is fitted to maximise
+At a decision point the twin can evaluate every candidate, not only the one that was taken. So before any trial and
+error the scorer is fitted to maximise
 
-    J = E_state [ sum_c softmax(score(state))_c * worth_c(state) ]
+    J = E_state [ sum_c softmax(score(state))_c * value_c(state) ]
 
-where ``worth_c`` is what candidate c really would have brought. Its gradient has no exploration noise at all.
+where ``value_c`` is the value of candidate c. The gradient of J has no exploration noise.
 
-It goes in rounds: the policy of one round decides (without exploration, as it will be deployed) which states the next
-is fitted on. In the first rounds the worth is the true utility of the frame itself, and what that does to the frames
-after it is charged by three terms: delay of the device, a link that stays occupied, and a bonus for sending when
-the newest sample is old, because a reply tells more than a probe. Such charges are a guess, and policies that please
-them alike differ in what they earn. So in the last rounds the twin plays out the most promising candidates of each
-state (``agents.learn.branches``), and the worth is what they earned. The critic is fitted to the returns of the first
-rounds'
-behaviour, and at the end PPO takes over.
+The fit is iterated in rounds: the policy of one round, without exploration as when deployed, visits the states that the
+next round is fitted on. There are two kinds of rounds.
 
-A policy that is good already (``mecpilot train --from``) needs only the last rounds; the critic is then fitted to the
-first of these.
+* In the first ones the value is the true utility of the frame itself, corrected for the effect on later frames: a
+  penalty for a busy device, one for an occupied link, and a bonus for sending when the newest bandwidth sample is old,
+  because a reply gives better samples than a probe (``penalised_utility``). These terms are a guess: policies that
+  score alike on them still differ in utility.
+* In the last ones the twin plays the most promising candidates of each state out (``agents.learn.branches``), and the
+  value is the utility that they earned.
+
+The critic is fitted to the returns that the policies of the first rounds earned. Then PPO takes over. A policy that is
+good already (``mecpilot train --from``) needs only the last rounds; the critic is then fitted after the first of them.
 """
 
 from __future__ import annotations
@@ -31,8 +32,6 @@ import torch
 from stable_baselines3 import PPO
 from torch import Tensor
 
-from agents.compare.rollout import make_twin
-from agents.compare.setup import Setup
 from agents.learn.branches import branch_values
 from agents.learn.policy import CandidatePolicy
 from agents.learn.semi_markov import discounted
@@ -45,6 +44,7 @@ from controller.features.fast import Features
 from controller.predict.expectation import expected_streaming, expected_utility
 from controller.records import Decision, Floats, Ints, SystemState
 from controller.utility import Utility
+from envs.setup import Setup
 
 Progress = Callable[[int], None]
 
@@ -55,18 +55,18 @@ class FitConfig:
 
     epochs: int = 8
     minibatch: int = 1024
-    learning_rate: float = 5e-3  # at the start; falls linearly to zero
+    learning_rate: float = 5e-3  # initial; decays linearly to zero
 
 
 @dataclass(frozen=True, slots=True)
 class BranchConfig:
     """The last rounds, in which the twin plays candidates out."""
 
-    rounds: int = 3  # 0 for none
-    kept_rounds: int = 3  # the newest, that each fit uses
-    every: int = 2  # decisions between two states that are branched from
-    candidates: int = 16  # that are played out: the most promising by their charges, and the policy's own
-    frames: int = 20  # that a branch lasts
+    rounds: int = 3  # number of these rounds; 0: none
+    kept_rounds: int = 3  # each fit uses the samples of this many rounds, the newest ones
+    every: int = 2  # decisions from one branched state to the next
+    candidates: int = 16  # played out per state: the best by penalised utility, and the policy's own choice
+    frames: int = 20  # length of a branch
     fit: FitConfig = FitConfig(epochs=30, learning_rate=2e-3)
 
 
@@ -74,20 +74,20 @@ class BranchConfig:
 class WarmStartConfig:
     """How the scorer and the critic are fitted before PPO."""
 
-    steps_frac: float = 0.85  # of all environment steps of a training; 0 for no warm start
-    rounds: int = 5  # with charges; 0 where the scorer is a good policy already
-    kept_rounds: int = 5  # the newest, that each fit uses: the first ones met the states of a worse policy
+    steps_frac: float = 0.85  # share of all environment steps of a training; 0: no warm start
+    rounds: int = 5  # rounds with penalties; 0 if the scorer is a good policy already
+    kept_rounds: int = 5  # each fit uses the samples of this many rounds, the newest ones
     fit: FitConfig = FitConfig()
     branches: BranchConfig = BranchConfig()
     device_penalty: float = 0.4  # utility per frame interval by which the device is late for the next frame
-    link_penalty: float = 0.05  # the same for the link; it costs the next frames their offload, not their answer
-    most_link_intervals: float = 10.0  # that are charged: after a failed transfer the device decides otherwise
-    #: What streaming accuracy weighs where samples are a stream: latency within the deadline costs nothing in utility,
-    #: but an answer that comes later is older when it is looked at.
+    link_penalty: float = 0.05  # the same for the link: the next frames lose their offload, not their answer
+    most_link_intervals: float = 10.0  # cap of the link's delay: after a failed transfer the device decides otherwise
+    #: Weight of streaming accuracy if samples are a stream: utility does not depend on the latency within the deadline,
+    #: but a later answer is older when it is looked at.
     streaming_weight: float = 0.9
-    knowledge_bonus: float = 0.1  # utility of sending ``knowledge_age_s`` after the last sample, or later
+    knowledge_bonus: float = 0.1  # utility of sending ``knowledge_age_s`` or more after the last bandwidth sample
     knowledge_age_s: float = 6.0
-    entropy: float = 3e-3  # keeps the softmax wide enough for PPO to try alternatives
+    entropy: float = 3e-3  # entropy bonus; keeps the softmax wide enough for PPO to try alternatives
 
     def __post_init__(self) -> None:
         if not 0 <= self.steps_frac < 1:
@@ -111,39 +111,39 @@ class WarmStartConfig:
         return self.rounds + self.branches.rounds
 
     def round_length(self, steps: int, environments: int, rounds_left: int) -> int:
-        """Decisions of each environment in a round: ``rounds_left`` rounds share ``steps_frac`` of ``steps``."""
+        """Decisions per environment and round: ``rounds_left`` rounds share ``steps_frac`` of ``steps``."""
         return int(self.steps_frac * steps) // (rounds_left * environments) if rounds_left else 0
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Decision points of one round, in the order of time, and what came of them; N = steps x environments."""
+    """Decision points in order of time, with the values to fit; N = steps x environments."""
 
     context: Tensor  # (N, D)
     candidates: Tensor  # (N, C, F)
-    worth: Tensor  # (N, C) of each candidate
-    gain: Tensor  # (N,) discounted utility that followed
+    values: Tensor  # (N, C) of the candidates
+    returns: Tensor  # (N,) discounted utility from this decision on
 
     def __len__(self) -> int:
-        return len(self.gain)
+        return len(self.returns)
 
     def at(self, rows: Tensor) -> Samples:
-        return Samples(self.context[rows], self.candidates[rows], self.worth[rows], self.gain[rows])
+        return Samples(self.context[rows], self.candidates[rows], self.values[rows], self.returns[rows])
 
 
 @dataclass(frozen=True)
 class Round:
-    """What a round of the warm start was like."""
+    """Results of one round of the warm start."""
 
     rounds_left: int
-    actor_loss: float  # mean over the last epoch of the fit; NaN when there was nothing to fit
-    critic_loss: float | None  # None in a round that did not fit the critic
-    terms: Terms  # what happened in the frames that were played
+    actor_loss: float  # mean over the last epoch of the fit; NaN without samples
+    critic_loss: float | None  # None if the critic was not fitted in this round
+    terms: Terms  # sums over the frames that were played
 
 
 def warm_start(
     model: PPO,
-    worlds: Sequence[Setup],
+    setups: Sequence[Setup],
     config: WarmStartConfig,
     steps: int,
     progress: Progress = lambda _: None,
@@ -153,27 +153,30 @@ def warm_start(
 ) -> None:
     """Fit the model's scorer and critic with ``steps_frac`` of ``steps`` environment steps.
 
-    Worlds of equally many candidates share the environments. ``progress`` is called with the steps done so far, often,
-    and may raise to stop; the model is then as the last round left it, or in the middle of a fit. ``ended`` is called
-    after each round. ``rounds_left`` resumes a warm start that was stopped: samples of its earlier rounds that a fit
-    would use are collected anew, by the policy as it is now, and their steps are not counted. A round has
-    ``most_per_round`` decisions of each environment at most. A share too small for one of them means no warm start.
+    setups: share the environments equally; they need the same number of candidates.
+    progress: called often, with the steps done; may raise to stop. The model may then be in the middle of a fit.
+    ended: called after each round.
+    rounds_left: resumes an interrupted warm start. Samples of earlier rounds that a fit uses are collected again with
+        the present policy; their steps are not counted.
+    most_per_round: limit of the decisions per environment and round.
+
+    Returns at once if ``steps_frac`` of ``steps`` is less than one decision per environment and round.
     """
     left = config.all_rounds if rounds_left is None else rounds_left
     length = config.round_length(steps, model.n_envs, left)
     length = length if most_per_round is None else min(length, most_per_round)
     if length == 0:
         return
-    _WarmStart(model, worlds, config, length, progress, left).run(ended)
+    _WarmStart(model, setups, config, length, progress, left).run(ended)
 
 
 class _WarmStart:
-    """Owns the players, the samples that the next fit uses, and the order in which fits see them."""
+    """Owns the players, the samples for the next fit, and their shuffling."""
 
     def __init__(
         self,
         model: PPO,
-        worlds: Sequence[Setup],
+        setups: Sequence[Setup],
         config: WarmStartConfig,
         length: int,
         progress: Progress,
@@ -182,11 +185,11 @@ class _WarmStart:
         assert isinstance(model.policy, CandidatePolicy)
         self._model, self._policy, self._config = model, model.policy, config
         self._length, self._done = length, config.all_rounds - rounds_left
-        self._beat = lambda: progress(model.num_timesteps)
-        seed = (model.seed or 0) + self._done  # a resumed training meets other scenarios than its first part
+        self._on_step = lambda: progress(model.num_timesteps)
+        seed = (model.seed or 0) + self._done  # a resumed training must not repeat the scenarios of its first part
         self._shuffle = torch.Generator().manual_seed(seed)
-        batch = model.n_envs // len(worlds)
-        self._players = [_Player(model, setup, batch, seed, config, self._beat) for setup in worlds]
+        batch = model.n_envs // len(setups)
+        self._players = [_Player(model, setup, batch, seed, config, self._on_step) for setup in setups]
         self._kept = list[Samples]()
 
     def run(self, ended: Callable[[Round], None]) -> None:
@@ -194,12 +197,12 @@ class _WarmStart:
             terms = Terms(self._players[0].decisions)
             branching = number >= self._config.rounds
             within = number - self._config.rounds if branching else number
-            actor_loss = self._branch_round(within, terms) if branching else self._charged_round(within, terms)
+            actor_loss = self._branch_round(within, terms) if branching else self._penalised_round(within, terms)
             critic_loss = self._fit_critic() if number == max(self._config.rounds - 1, 0) else None
             ended(Round(self._config.all_rounds - number - 1, actor_loss, critic_loss, terms))
 
-    def _charged_round(self, number: int, terms: Terms) -> float:
-        self._collect(number, self._config.kept_rounds, "charged", 1, terms)
+    def _penalised_round(self, number: int, terms: Terms) -> float:
+        self._collect(number, self._config.kept_rounds, "penalised", 1, terms)
         if number == 0:
             self._policy.scorer.standardise(self._kept[0].context, self._kept[0].candidates)
         return self._fit_actor(self._config.fit)
@@ -211,53 +214,51 @@ class _WarmStart:
             self._policy.scorer.restandardise(self._kept[0].context, self._kept[0].candidates)
         return self._fit_actor(branches.fit)
 
-    def _collect(self, number: int, kept_rounds: int, worth: str, every: int, terms: Terms) -> None:
-        """Samples of this round of its kind, and of those before it that a resumed training lacks."""
+    def _collect(self, number: int, kept_rounds: int, kind: str, every: int, terms: Terms) -> None:
+        """Collect the samples of round ``number`` of its kind, and of earlier ones that a resumed training lacks."""
         if number == 0:
             self._kept = []
         before = self._model.num_timesteps
         while len(self._kept) < min(number, kept_rounds - 1):
-            self._kept.append(self._played(worth, every, Terms(terms.decisions)))
+            self._kept.append(self._played(kind, every, Terms(terms.decisions)))
             self._model.num_timesteps = before
-        self._kept = [*self._kept, self._played(worth, every, terms)][-kept_rounds:]
+        self._kept = [*self._kept, self._played(kind, every, terms)][-kept_rounds:]
 
-    def _played(self, worth: str, every: int, terms: Terms) -> Samples:
-        return _joined([player.play(self._length, getattr(player, worth), every, terms) for player in self._players])
+    def _played(self, kind: str, every: int, terms: Terms) -> Samples:
+        return _joined([player.play(self._length, getattr(player, kind), every, terms) for player in self._players])
 
     def _fit_actor(self, fit: FitConfig) -> float:
         loss = partial(_actor_loss, self._policy, self._config.entropy)
-        return _fit(self._policy.scorer, _joined(self._kept), fit, self._shuffle, loss, self._beat)
+        return _fit(self._policy.scorer, _joined(self._kept), fit, self._shuffle, loss, self._on_step)
 
     def _fit_critic(self) -> float:
         loss = partial(_critic_loss, self._policy)
-        return _fit(self._policy.critic, _joined(self._kept), self._config.fit, self._shuffle, loss, self._beat)
+        return _fit(self._policy.critic, _joined(self._kept), self._config.fit, self._shuffle, loss, self._on_step)
 
 
-def worth(costs: CostTable, state: SystemState, utility: Utility, config: WarmStartConfig) -> Floats:
-    """(B, C) true utility of each candidate, less what it costs the next frames, plus what it lets them know.
-
-    All of it per frame that the candidate answers.
-    """
+def penalised_utility(costs: CostTable, state: SystemState, utility: Utility, config: WarmStartConfig) -> Floats:
+    """(B, C) true utility of each candidate per frame that it covers, with penalties for delaying the next frames and
+    a bonus for measuring the uplink."""
     known = known_outcome(costs, state)
     interval = state.capture_period_s[:, None]
     device = np.maximum((state.frame_age_s[:, None] + known.head_s) / interval - costs.stride, 0.0)
     link = np.clip(known.link_s / interval - costs.stride, 0.0, config.most_link_intervals)
     unknown = np.minimum(state.uplink_age_s / config.knowledge_age_s, 1.0)[:, None] * ~costs.space.device_only
     own = expected_utility(costs, state, utility, known)
-    charge = config.device_penalty * device + config.link_penalty * link
+    penalty = config.device_penalty * device + config.link_penalty * link
     if costs.lagged_accuracy is not None:
         own = own + config.streaming_weight * expected_streaming(costs, state, known)
-    return np.asarray(own + (config.knowledge_bonus * unknown - charge) / costs.stride)
+    return np.asarray(own + (config.knowledge_bonus * unknown - penalty) / costs.stride)
 
 
 class _Player:
-    """Plays the twin with the present policy and values every candidate. Owns the twin's state."""
+    """Plays the twin with the present policy and evaluates every candidate. Owns the twin and its state."""
 
     def __init__(
-        self, model: PPO, setup: Setup, batch: int, seed: int, config: WarmStartConfig, beat: Callable[[], None]
+        self, model: PPO, setup: Setup, batch: int, seed: int, config: WarmStartConfig, on_step: Callable[[], None]
     ) -> None:
-        self._model, self._config, self._beat = model, config, beat
-        self._twin = make_twin(setup, batch, seed, reward="expected", oracle=True)
+        self._model, self._config, self._on_step = model, config, on_step
+        self._twin = setup.twin(batch, seed, reward="expected", oracle=True)
         self._features = Features(setup.costs, setup.range.utility)
         self._state = self._twin.reset()
         self._frozen: FrozenPolicy
@@ -267,84 +268,84 @@ class _Player:
     def decisions(self) -> tuple[Decision, ...]:
         return self._twin.costs.space.decisions
 
-    def play(self, length: int, worth_of: Callable[[], Floats], every: int, terms: Terms) -> Samples:
-        """Play ``length`` decisions of each environment; samples of every ``every``-th one that has values."""
+    def play(self, length: int, values_of: Callable[[], Floats], every: int, terms: Terms) -> Samples:
+        """Play ``length`` decisions per environment. Returns samples of every ``every``-th one, if it has values."""
         assert isinstance(self._model.policy, CandidatePolicy)
         twin, self._frozen = self._twin, self._model.policy.frozen()
-        kept, happened = [], []
+        kept, steps = [], []
         for step in range(length):
             context, candidates = self._features.of(self._state)
             self._chosen = self._frozen.decide(context, candidates)
             if step % every == 0:
-                kept.append((context, candidates, worth_of().astype(np.float32)))
+                kept.append((context, candidates, values_of().astype(np.float32)))
             interval_s = self._state.capture_period_s
             self._state, record = twin.step(self._chosen)
             terms.add(record, twin.range.utility, interval_s)
             frames = record.frames if twin.costs.longest_stride > 1 else np.ones_like(record.frames)
-            happened.append((record.reward, frames, record.done))
+            steps.append((record.reward, frames, record.done))
             if record.done.any():
                 self._state = twin.reset(record.done)
             self._model.num_timesteps += twin.batch
-            self._beat()
-        reward, frames, done = (np.stack(column) for column in zip(*happened, strict=True))
-        gains = _gains(reward, frames, done, self._model.gamma)[::every]
-        columns = (*(np.stack(column) for column in zip(*kept, strict=True)), gains.astype(np.float32))
+            self._on_step()
+        reward, frames, done = (np.stack(column) for column in zip(*steps, strict=True))
+        returns = _returns(reward, frames, done, self._model.gamma)[::every]
+        columns = (*(np.stack(column) for column in zip(*kept, strict=True)), returns.astype(np.float32))
         samples = Samples(*(torch.from_numpy(column.reshape(-1, *column.shape[2:])) for column in columns))
-        return samples.at(samples.worth.isfinite().all(dim=1))
+        return samples.at(samples.values.isfinite().all(dim=1))
 
-    def charged(self) -> Floats:
-        """(B, C) value of each candidate: its utility less penalties."""
-        return worth(self._twin.costs, self._state, self._twin.range.utility, self._config)
+    def penalised(self) -> Floats:
+        """(B, C) penalised utility of each candidate."""
+        return penalised_utility(self._twin.costs, self._state, self._twin.range.utility, self._config)
 
     def played_out(self) -> Floats:
-        """(B, C) value of each candidate when the policy goes on from it; NaN where the episode ends too soon.
+        """(B, C) utility that each candidate earns if the policy continues from it; NaN where the episode ends too
+        soon.
 
-        Most are not tried: they are taken to be as much worse than the policy's choice as their charges say, and
-        worse than all that were tried.
+        Only some candidates are played out. The others differ from the policy's choice as their penalised utilities
+        do, but never exceed the worst candidate that was played out.
         """
         options, twin, chosen = self._config.branches, self._twin, self._chosen[:, None]
-        promised = self.charged()
-        ranked = promised.copy()
+        predicted = self.penalised()
+        ranked = predicted.copy()
         np.put_along_axis(ranked, chosen, np.inf, axis=1)
         count = min(options.candidates, ranked.shape[1])
         tried = np.argpartition(-ranked, count - 1, axis=1)[:, :count]
         weight = self._config.streaming_weight
-        value = branch_values(twin, self._frozen, tried, options.frames, self._model.gamma, weight)
-        own = value[tried == chosen][:, None]
-        rest = own + promised - np.take_along_axis(promised, chosen, axis=1)
-        found = np.minimum(rest, value.min(axis=1, keepdims=True))
-        np.put_along_axis(found, tried, value, axis=1)
-        found[twin.frames_left < options.frames] = np.nan
-        return np.asarray(found)
+        played = branch_values(twin, self._frozen, tried, options.frames, self._model.gamma, weight)
+        own = played[tried == chosen][:, None]
+        others = own + predicted - np.take_along_axis(predicted, chosen, axis=1)
+        values = np.minimum(others, played.min(axis=1, keepdims=True))
+        np.put_along_axis(values, tried, played, axis=1)
+        values[twin.frames_left < options.frames] = np.nan
+        return np.asarray(values)
 
 
-def _gains(reward: np.ndarray, frames: np.ndarray, done: np.ndarray, gamma: float) -> np.ndarray:
-    """(steps, B) sums, discounted by the frames of each step; what follows the end of an episode or of the round is
-    taken to be average."""
-    # Without discount the sum of an endless average would be infinite; the critic then learns the reward alone.
+def _returns(reward: np.ndarray, frames: np.ndarray, done: np.ndarray, gamma: float) -> np.ndarray:
+    """(steps, B) returns, discounted per frame. After the end of an episode or of the round the mean is assumed."""
+    # Without a discount the return of an infinite mean would be infinite; then the critic learns the reward alone.
     average = np.full(reward.shape[1], reward.sum() / frames.sum() / (1 - gamma) if gamma < 1 else 0.0)
-    gain, following = np.zeros_like(reward), average
+    returns, following = np.zeros_like(reward), average
     own, discount = discounted(reward, frames, gamma), gamma**frames
     for step in range(len(reward) - 1, -1, -1):
         following = np.where(done[step], average, following)
-        gain[step] = following = own[step] + discount[step] * following
-    return gain
+        returns[step] = following = own[step] + discount[step] * following
+    return returns
 
 
 def _joined(parts: list[Samples]) -> Samples:
-    columns = ("context", "candidates", "worth", "gain")
+    columns = ("context", "candidates", "values", "returns")
     return Samples(*(torch.cat([getattr(part, column) for part in parts]) for column in columns))
 
 
 def _actor_loss(policy: CandidatePolicy, entropy: float, samples: Samples) -> Tensor:
     log_share = torch.log_softmax(policy.scorer(samples.context, samples.candidates), dim=1)
-    regret = samples.worth.amax(dim=1, keepdim=True) - samples.worth
+    regret = samples.values.amax(dim=1, keepdim=True) - samples.values
     loss: Tensor = (log_share.exp() * (regret + entropy * log_share)).sum(dim=1).mean()
     return loss
 
 
 def _critic_loss(policy: CandidatePolicy, samples: Samples) -> Tensor:
-    return torch.nn.functional.mse_loss(policy.critic(samples.context, samples.candidates)[:, 0], samples.gain)
+    return torch.nn.functional.mse_loss(policy.critic(samples.context, samples.candidates)[:, 0], samples.returns)
 
 
 def _fit(
@@ -353,23 +354,23 @@ def _fit(
     config: FitConfig,
     shuffle: torch.Generator,
     loss_of: Callable[[Samples], Tensor],
-    beat: Callable[[], None],
+    on_step: Callable[[], None],
 ) -> float:
-    """Mean loss over the last epoch; NaN without samples. ``beat`` is called before each minibatch."""
-    if not len(samples):  # episodes too short to play anything out
+    """Mean loss over the last epoch; NaN without samples. ``on_step`` is called before each minibatch."""
+    if not len(samples):  # all episodes were too short to play candidates out
         return float("nan")
     optimizer = torch.optim.Adam(module.parameters(), lr=config.learning_rate)
     updates = config.epochs * -(-len(samples) // config.minibatch)
-    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1.0 / updates, updates)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1.0 / updates, updates)
     for _ in range(config.epochs):
         total = 0.0
         for rows in torch.randperm(len(samples), generator=shuffle).split(config.minibatch):  # type: ignore[no-untyped-call]
-            beat()
+            on_step()
             optimizer.zero_grad()
             loss = loss_of(samples.at(rows))
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(module.parameters(), 5.0)
             optimizer.step()
-            falling.step()
+            schedule.step()
             total += loss.item() * len(rows)
     return total / len(samples)

@@ -1,6 +1,6 @@
-"""Checkpoints: one safetensors file with the weights, Adam's moments and the number of steps done.
+"""Saves and loads checkpoints: one safetensors file with the weights, Adam's moments and the number of steps.
 
-Nothing is pickled, and nothing depends on the number of candidates: a run may go on with another decision space, or on
+Nothing is pickled, and nothing depends on the number of candidates: a run may resume with another decision space or on
 the live backend.
 """
 
@@ -16,8 +16,8 @@ from stable_baselines3 import PPO
 from torch import Tensor
 
 from agents.learn.policy import scorer_of
-from controller.errors import UsageError
 from controller.controllers.learned import FrozenPolicy
+from controller.errors import UsageError
 from runtime.files.atomic import write_whole
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -25,11 +25,11 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """How far a training is."""
+    """Progress of a training."""
 
     steps: int = 0
-    goal: int = 0  # steps at which it ends; 0 when unknown
-    rounds_left: int = 0  # of the warm start
+    goal: int = 0  # number of steps at which it ends; 0 if unknown
+    rounds_left: int = 0  # remaining rounds of the warm start
 
     @property
     def finished(self) -> bool:
@@ -47,7 +47,7 @@ def checkpoint_bytes(model: PPO, goal: int = 0, rounds_left: int = 0) -> bytes:
 
 
 def save_checkpoint(model: PPO, path: Path, goal: int = 0, rounds_left: int = 0) -> None:
-    """Write the learner, whole or not at all."""
+    """Write the learner; the file is complete or unchanged."""
     write_whole(
         path,
         checkpoint_bytes(model, goal, rounds_left),
@@ -58,7 +58,7 @@ def save_checkpoint(model: PPO, path: Path, goal: int = 0, rounds_left: int = 0)
 
 
 def reached(path: Path) -> Reached:
-    """How far the training was that wrote a checkpoint."""
+    """Progress of the training when it wrote this checkpoint. UsageError if the file cannot be used."""
     counters = _read(path)[1]
     try:
         return Reached(*(int(counters.get(name, "0")) for name in ("steps", "goal", "rounds_left")))
@@ -67,7 +67,8 @@ def reached(path: Path) -> Reached:
 
 
 def load_checkpoint(model: PPO, path: Path) -> None:
-    """Put a stored learner into a fresh one of the same architecture."""
+    """Load weights, moments and counters into a model of the same architecture. UsageError if the file cannot be
+    used."""
     tensors, counters = _read(path)
     weights = _section(tensors, "policy/")
     try:
@@ -82,7 +83,7 @@ def load_checkpoint(model: PPO, path: Path) -> None:
 
 
 def load_actor(path: Path) -> FrozenPolicy:
-    """Only what decides, as numpy arrays."""
+    """The actor alone, as numpy arrays. UsageError if the file cannot be used."""
     weights = _section(_read(path)[0], "policy/scorer.")
     try:
         return scorer_of(weights).frozen()
@@ -112,5 +113,5 @@ def _section(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _refused(path: Path, why: str) -> UsageError:
     return UsageError(
         f"checkpoint {path}: {why}; expected one that this version's `mecpilot train` wrote; "
-        "delete it to go on from the one before, or train again"
+        "delete it to resume from the one before, or train again"
     )

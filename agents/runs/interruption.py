@@ -1,4 +1,4 @@
-"""Stop a training on a signal at a moment when its state can be saved."""
+"""Stops a training on a signal, at a point where its state can be saved."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class Interruption:
         self._number = 0
 
     def check(self) -> None:
-        """Raise Interrupted when a signal came."""
+        """Raise Interrupted if a signal came."""
         if self._number:
             raise Interrupted(self._number)
 
     def ask(self, number: int, _: FrameType | None) -> None:
-        """A signal handler. The next signal ends the process at once."""
+        """Signal handler: remember the signal. The next one ends the process at once."""
         self._number = number
         next_signal_ends()
 
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Signals only ask for the time of a block."""
+    """Within the block, the first signal only sets a flag, which ``Interruption.check`` reads."""
     interruption = Interruption()
     before = {number: signal.getsignal(number) for number in ENDING}
     before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}  # as under nohup

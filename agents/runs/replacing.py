@@ -1,9 +1,9 @@
-"""Replace a run in a folder so that a crash leaves either the old run or the new one complete.
+"""Replaces a run in a folder so that a crash leaves either the old run or the new one complete.
 
-The new entries lie complete in one hidden folder. Then, in this order: the old entries go to a second one; a marker
-says that all of them are there; the new entries take their places; the second folder is renamed, which commits; the
-old entries are removed. ``recover`` ends what a crash left: without the last rename the old run comes back. Only the
-named entries are touched. What a user keeps in the folder stays.
+The new entries are written to one hidden folder. Then, in this order: the old entries move to a second one; a marker
+file shows that all of them are there; the new entries move to their final places; the second folder is renamed, which
+commits the replacement; the old entries are removed. ``recover`` cleans up after a crash: before the commit it restores
+the old run. Only the named entries are touched; other files in the folder stay.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MARKER = ".all"
 
 
 def replace_entries(root: Path, names: Sequence[str]) -> None:
-    """Put what lies in the folder ``NEW`` of ``root`` in the place of all named entries."""
+    """Replace all named entries of ``root`` by those in its folder ``NEW``."""
     replaced = root / _REPLACED
     replaced.mkdir()
     _move(root, replaced, names)
@@ -33,15 +33,15 @@ def replace_entries(root: Path, names: Sequence[str]) -> None:
 
 
 def was_cut_off(root: Path) -> bool:
-    """Whether there is something to recover."""
+    """Whether a crash interrupted a replacement here."""
     return any((root / name).exists() for name in (NEW, _REPLACED, _DISCARDED))
 
 
 def recover(root: Path, names: Sequence[str]) -> None:
-    """Undo a replacement that was cut off before it was committed, and remove what a committed one left."""
+    """Undo a replacement that was interrupted before its commit; finish one that was interrupted after it."""
     replaced = root / _REPLACED
     if replaced.is_dir():
-        if (replaced / _MARKER).exists():  # whatever has taken the places of the old entries is new
+        if (replaced / _MARKER).exists():  # all entries now in ``root`` are new
             for name in names:
                 _remove(root / name)
             (replaced / _MARKER).unlink()

@@ -1,9 +1,8 @@
-"""The folder of a training run: all that is needed to repeat, resume and export it.
+"""The folder of a training run: holds everything to repeat, resume and export it.
 
-``config.json`` (configuration, seed, traces and profile by name, revision and versions), ``tensorboard/``,
-``figures/``, ``checkpoints/`` and ``held_out.json`` (how the exported weights do on traces that were held out). Only
-one process at a time writes into it (``agents.runs.run_lock``), and a run is replaced only when asked
-(``agents.runs.replacing``).
+``config.json`` (configuration, seed, names of traces and profile, revision and versions), ``tensorboard/``,
+``figures/``, ``checkpoints/`` and ``held_out.json`` (figures of the exported weights on held-out traces). One process
+at a time writes into it (``agents.runs.run_lock``), and a run is replaced only on request (``agents.runs.replacing``).
 """
 
 from __future__ import annotations
@@ -17,20 +16,20 @@ from typing import Any
 
 import msgspec
 
-from agents.runs.checkpoint import Reached, reached
 from agents.learn.ppo import PpoConfig
+from agents.learn.warm_start import WarmStartConfig
+from agents.runs.checkpoint import Reached, reached
 from agents.runs.replacing import NEW, recover, replace_entries, was_cut_off
 from agents.runs.run_lock import LOCK_FILE, locked, refuse_if_locked
-from agents.learn.warm_start import WarmStartConfig
 from controller.errors import FailureError, MecpilotError, UsageError
 from controller.scenario import ScenarioRange
 from runtime.files.atomic import write_whole
 from runtime.files.provenance import revision
 
 KEPT_CHECKPOINTS = 3
-#: stable-baselines3 seeds numpy's old generator, which takes no more.
+#: stable-baselines3 seeds numpy's legacy generator, which accepts no larger number.
 MAX_SEED = 2**32 - 1
-#: What belongs to a run. Whatever else lies in its folder is the user's.
+#: Files and folders of a run. Anything else in its folder belongs to the user.
 _ENTRIES = ("config.json", "held_out.json", "tensorboard", "figures", "checkpoints")
 _PACKAGES = ("mecpilot", "stable-baselines3", "gymnasium", "torch", "numpy")
 
@@ -43,10 +42,11 @@ class TrainingConfig:
     steps: int  # frames decided, over all environments
     seed: int
     traces: tuple[str, ...] = ()  # files and folders; empty: the built-in training traces
-    continues: str = ""  # the policy that it started from, by file name and digest; empty: the greedy rule
-    bundle: str = ""  # directory of the bundle; empty: the one that ships for the workload
+    continues: str = ""  # file name and digest of the policy that it started from; empty: the greedy rule
+    bundle: str = ""  # directory of the bundle; empty: the one shipped for the workload
+    no_raw_upload: bool = False  # whether decisions that send an image were left out
     environments: int = 64
-    threads: int = 1  # of torch: the networks are so small that a second thread costs more than it brings
+    threads: int = 1  # of torch; the networks are too small to gain from a second one
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     ppo: PpoConfig = field(default_factory=PpoConfig)
     scenario: ScenarioRange = field(default_factory=ScenarioRange)
@@ -91,7 +91,7 @@ class RunFolder:
 
     @property
     def best_checkpoint(self) -> Path:
-        """The best weights by held-out utility, of a training that continues a policy."""
+        """File of the best weights by held-out utility; exists if the training continues a policy."""
         return self.root / "checkpoints" / "best.safetensors"
 
     def checkpoint_at(self, steps: int) -> Path:
@@ -102,45 +102,48 @@ class RunFolder:
             path.unlink()
 
     def latest_checkpoint(self) -> Path:
-        """Where the training goes on."""
+        """File to resume from. UsageError if there is none."""
         if not self.checkpoints:
             raise self._no_checkpoint() if self._holds_run() else self._no_run()
         return self.checkpoints[-1]
 
     def exported_checkpoint(self) -> Path:
-        """What a policy file is made of."""
+        """File to export: the best checkpoint if there is one, else the latest. UsageError if there is none."""
         return self.best_checkpoint if self.best_checkpoint.is_file() else self.latest_checkpoint()
 
     def reached(self) -> Reached:
-        """How far the run is."""
+        """Progress of the run. UsageError if it has no readable checkpoint."""
         found = reached(self.latest_checkpoint())
         return found if found.goal else replace(found, goal=self.config().steps)
 
     def lock(self) -> AbstractContextManager[None]:
-        """Keep other trainings out for the time of a block."""
+        """A context manager that keeps other trainings out. UsageError if the folder is in use."""
         return locked(self.root)
 
     def refuse_if_used(self) -> None:
-        """UsageError when another process trains here. Changes nothing, but for a replacement that was cut off."""
+        """UsageError if another process trains here. Cleans up after an interrupted replacement."""
         refuse_if_locked(self.root)
         self.recover()
 
-    def refuse_what_is_there(self, overwrite: bool) -> None:
-        """UsageError unless a new run may begin here."""
+    def refuse_existing(self, overwrite: bool) -> None:
+        """UsageError if the folder holds something that a new run must not replace."""
         try:
-            there = self.root.exists() and any(entry.name != LOCK_FILE for entry in self.root.iterdir())
+            is_used = self.root.exists() and any(entry.name != LOCK_FILE for entry in self.root.iterdir())
         except OSError as error:
-            raise UsageError(f"--out {self.root}: {error.strerror}; expected a folder, or none yet") from None
-        if there and not self._holds_run():
+            raise UsageError(f"--out {self.root}: {error.strerror}; expected a folder, or a new path") from None
+        if is_used and not self._holds_run():
             raise UsageError(f"{self.root} exists and is not a training run; choose another --out")
-        if there and not overwrite:
-            resume = "go on with it with --resume, " if self.checkpoints else ""
+        if is_used and not overwrite:
+            resume = "continue it with --resume, " if self.checkpoints else ""
             raise UsageError(
-                f"{self.root} holds {self._told()}; replace it with --overwrite, {resume}or choose another --out"
+                f"{self.root} holds {self._summary()}; replace it with --overwrite, {resume}or choose another --out"
             )
 
     def start(self, config: TrainingConfig, facts: dict[str, Any], first_checkpoint: bytes) -> None:
-        """Begin a run with its first checkpoint, in the place of the one that is there. The caller holds the lock."""
+        """Create a run with its first checkpoint; replaces the run in the folder, if any. The caller holds the lock.
+
+        FailureError if the folder cannot be written.
+        """
         new = RunFolder(self.root / NEW)
         try:
             recover(self.root, _ENTRIES)
@@ -151,7 +154,7 @@ class RunFolder:
             raise FailureError(f"cannot make the run folder {self.root}: {error.strerror}") from error
 
     def recover(self) -> None:
-        """Put a run back whose replacement was cut off, unless it still goes on."""
+        """Restore a run whose replacement was interrupted, unless another process is still replacing it."""
         if was_cut_off(self.root):
             with suppress(MecpilotError, OSError), self.lock():
                 recover(self.root, _ENTRIES)
@@ -163,7 +166,7 @@ class RunFolder:
             return False
         return "made_with" in self.description()
 
-    def _told(self) -> str:
+    def _summary(self) -> str:
         try:
             found = self.reached()
         except UsageError:
@@ -180,7 +183,7 @@ class RunFolder:
         return UsageError(f"{self.root} holds no training run; make one with `mecpilot train --out {self.root}`")
 
     def config(self) -> TrainingConfig:
-        """The configuration that the run was started with."""
+        """The configuration that the run was started with. UsageError if there is no run."""
         self.recover()
         if not self.config_file.is_file():
             raise self._no_run()
@@ -197,7 +200,7 @@ class RunFolder:
         self._write(self.held_out_file, figures)
 
     def held_out(self) -> dict[str, Any]:
-        """Held-out figures of the last weights; empty when there are none yet."""
+        """Held-out figures of the exported weights; empty before the first evaluation."""
         return self._read(self.held_out_file) if self.held_out_file.is_file() else {}
 
     def _write(self, path: Path, values: dict[str, Any]) -> None:

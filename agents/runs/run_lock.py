@@ -1,4 +1,4 @@
-"""A lock on a run folder or an evaluation folder: one process writes at a time, and its end frees the lock."""
+"""Locks a run folder or an evaluation folder: one process writes at a time. The lock ends with its process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def locked(folder: Path, doing: str = "training") -> Iterator[None]:
-    """Hold the folder for the time of a block; make it if there is none. UsageError when another process holds it."""
+    """Hold the folder within the block; create it if necessary.
+
+    UsageError if another process holds it, FailureError if it cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
@@ -32,11 +35,11 @@ def locked(folder: Path, doing: str = "training") -> Iterator[None]:
 
 
 def refuse_if_locked(folder: Path) -> None:
-    """UsageError when another process holds the folder. Makes nothing."""
+    """UsageError if another process holds the folder. Creates nothing."""
     try:
         descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY)
     except OSError:
-        return  # no training was ever run here, or the folder may not be read
+        return  # no lock file: no training ran here, or the folder is not readable
     try:
         if not try_lock(descriptor):
             raise _in_use(folder, descriptor)

@@ -1,1 +1,1 @@
-"""A training run from its first step to its last, and what it shows while it goes on."""
+"""Running a training: the steps from start to end, callbacks, held-out evaluation, curves and pictures."""

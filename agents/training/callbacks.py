@@ -1,6 +1,6 @@
-"""Callbacks of PPO: log metrics, evaluate on held-out traces, write checkpoints, report progress.
+"""Callbacks of PPO: log metrics, act at intervals (evaluate, write checkpoints), report progress.
 
-``agents.training.curves`` says what each logged figure means.
+``agents.training.curves`` explains each logged figure.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class TwinMetrics(BaseCallback):
         for tag, value in self._terms.scalars().items():
             self.logger.record(tag, value)
         self._terms.clear()
-        # stable-baselines3 logs the mean return of the episodes that ended lately. They begin together, and those of
-        # few decisions end first, so that this mean rises and falls while nothing is learned.
+        # stable-baselines3 logs the mean return of recent episodes. All episodes begin together and short ones end
+        # first, so this mean would rise and fall without any learning.
         if self.model.ep_info_buffer is not None:
             self.model.ep_info_buffer.clear()
 
@@ -61,16 +61,16 @@ class Every(BaseCallback):
         return True
 
 
-class Beat(BaseCallback):
-    """Calls a function after every step, which may raise to stop, and gives each update's figures their own step."""
+class ProgressCallback(BaseCallback):
+    """Calls a function after every step, which may raise to stop; logs the figures of each update at its own step."""
 
-    def __init__(self, beat: Callable[[], None]) -> None:
+    def __init__(self, report: Callable[[], None]) -> None:
         super().__init__()
-        self._beat = beat
+        self._report = report
 
     def _on_rollout_start(self) -> None:
-        self.logger.dump(self.num_timesteps)  # else they would be logged with the next rollout
+        self.logger.dump(self.num_timesteps)  # otherwise they would be logged with the next rollout
 
     def _on_step(self) -> bool:
-        self._beat()
+        self._report()
         return True

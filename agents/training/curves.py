@@ -1,8 +1,7 @@
-"""The curves that TensorBoard shows of a training, and what each one means.
+"""Writes a training's curves for TensorBoard, and explains each one.
 
-All curves of a run share one axis, the environment steps from 0 on, warm start included. What matters most comes first
-on the page: how the policy does on traces that it does not learn from. ``MEANINGS`` is the one place that says what a
-tag means; every run carries it as text.
+All curves of a run share one axis: environment steps from 0, warm start included. The most important curves come first
+on the page: the policy's results on held-out traces. ``MEANINGS`` explains every tag; each run stores it as text.
 """
 
 from __future__ import annotations
@@ -21,34 +20,37 @@ HELD_OUT, FINAL = "0_held_out", "final"
 HELD_OUT_CURVES = ("utility", "gap_to_hindsight", "slo_attainment", "in_time_frac", "goodput_fps")
 
 MEANINGS: Mapping[str, str] = {
-    f"{HELD_OUT}/utility": "mean utility per frame of the policy, deciding as it will be deployed, on a few episodes "
-    "of traces that it does not learn from: **is it getting better?**",
-    f"{HELD_OUT}/gap_to_hindsight": "utility that the tuned `hindsight`, which knows the future, has more there",
-    f"{HELD_OUT}/slo_attainment": "frames answered in time there, of those that were run or dropped",
-    f"{HELD_OUT}/in_time_frac": "frames answered in time there, of all frames",
-    f"{HELD_OUT}/goodput_fps": "frames answered in time there, per second of camera time",
-    f"{FINAL}/*": "the same at the end, over more episodes: what `mecpilot train` prints",
-    "reward/utility": "mean utility per frame in the training's own episodes. Their conditions vary from update to "
-    "update, so this curve says little about progress",
-    "reward/score": "its first term: expected score of the answers in time",
-    "reward/energy_cost": "its second term: weighted energy",
-    "reward/drop_cost": "its third term: penalty of dropped frames",
-    "slo/attainment": "frames answered in time, of those that were run or dropped",
-    "slo/in_time": "frames that were run and answered in time, fallbacks included, of all frames",
-    "slo/late": "frames that were run and not answered in time, of all frames",
-    "slo/dropped": "frames that never started, of all frames",
-    "slo/reused": "frames that were not run because an earlier answer stands for them, of all frames",
-    "slo/fallback": "frames answered in time by the local fallback, of all frames",
+    f"{HELD_OUT}/utility": "mean utility per frame on a few episodes of held-out traces, without exploration: **shows "
+    "whether the policy improves**",
+    f"{HELD_OUT}/gap_to_hindsight": "utility of the tuned `hindsight`, which knows the future, minus the policy's, on "
+    "the same episodes",
+    f"{HELD_OUT}/slo_attainment": "share of frames answered in time, of those that were run or dropped, on the same "
+    "episodes",
+    f"{HELD_OUT}/in_time_frac": "share of all frames that were run and answered in time, on the same episodes",
+    f"{HELD_OUT}/goodput_fps": "frames answered in time per second of camera time, on the same episodes",
+    f"{FINAL}/*": "the same figures at the end of the training, over more episodes; `mecpilot train` prints them",
+    "reward/utility": "mean utility per frame in the training episodes. Their conditions vary from update to update, "
+    "so this curve does not show progress",
+    "reward/score": "first term of `reward/utility`: expected score of the answers in time",
+    "reward/energy_cost": "second term, subtracted: energy times its weight",
+    "reward/drop_cost": "third term, subtracted: penalty for dropped frames",
+    "slo/attainment": "share of frames answered in time, of those that were run or dropped (training episodes)",
+    "slo/in_time": "share of all frames that were run and answered in time, fallbacks included",
+    "slo/late": "share of all frames that were run but not answered in time",
+    "slo/dropped": "share of all frames that were dropped from the queue",
+    "slo/reused": "share of all frames that were not run because an earlier answer stands for them",
+    "slo/fallback": "share of all frames that the local fallback answered in time",
     "goodput/fps": "frames answered in time per second of camera time",
     "decision/device, split, MEC": "share of decisions that compute on the device, on both, on the MEC",
     "decision/resolution_px, exit_branch, frame_stride": "mean over decisions",
-    "warm_start/actor_loss": "expected value by which the scorer's softmax falls short of the best candidate, in the "
+    "warm_start/actor_loss": "expected value of the best candidate minus that of the scorer's softmax (regret), in the "
     "last epoch of a round's fit",
-    "warm_start/critic_loss": "mean squared error of the critic's fit",
-    "warm_start/rounds_left": "rounds of the warm start that are to come; then PPO takes over",
-    "train/*": "stable-baselines3's figures of the last PPO update; `train/learning_rate` falls to 0",
-    "figures/timeline": "one held-out episode: bandwidth, decisions, latency against the deadline",
-    "figures/decisions_over_bandwidth": "where the policy computes, by the bandwidth at capture, on held-out episodes",
+    "warm_start/critic_loss": "mean squared error of the critic in the last epoch of its fit",
+    "warm_start/rounds_left": "remaining rounds of the warm start; PPO follows after 0",
+    "train/*": "stable-baselines3's figures of the last PPO update; `train/learning_rate` decays towards 0",
+    "figures/timeline": "one held-out episode: bandwidth, decisions, latency against the deadline, ends of frames",
+    "figures/decisions_over_bandwidth": "share of decisions on device, split and MEC by the bandwidth at capture, on "
+    "held-out episodes",
 }
 
 
@@ -59,7 +61,7 @@ def metrics_text() -> str:
 
 
 class _Events(TensorBoardOutputFormat):
-    """One event file. Points of an earlier part of the run from this step on are taken back."""
+    """One event file. TensorBoard hides points of earlier files of the run from this step on."""
 
     def __init__(self, folder: Path, step: int) -> None:
         self.writer = SummaryWriter(log_dir=str(folder), purge_step=step)
@@ -73,7 +75,7 @@ class Curves:
         self.logger = Logger(str(folder), [_Events(folder, step)])
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Points of curves. What is not finite is left out."""
+        """Add a point to each curve; values that are not finite are left out."""
         for tag, value in values.items():
             if math.isfinite(value):
                 self.logger.record(tag, value)
@@ -84,7 +86,7 @@ class Curves:
         self.logger.dump(step)
 
     def picture(self, tag: str, path: Path, step: int) -> None:
-        """A PNG file."""
+        """Show a PNG file."""
         import cv2
 
         image = cv2.imread(str(path))
@@ -93,7 +95,7 @@ class Curves:
         self.logger.dump(step)
 
     def hyperparameters(self, values: Mapping[str, Any], step: int) -> None:
-        """What the HParams page compares runs by, with the final held-out figures."""
+        """Hyperparameters for the HParams page, which compares runs by the final held-out figures."""
         plain = {n: v if isinstance(v, bool | int | float | str) else str(v) for n, v in values.items()}
         results = {f"{FINAL}/{name}": 0.0 for name in HELD_OUT_CURVES}
         self.logger.record("hparams", HParam(plain, results), exclude="stdout")

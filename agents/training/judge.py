@@ -1,7 +1,7 @@
-"""Evaluation of a policy during training, on traces that it does not learn from.
+"""Evaluates a policy on held-out traces during training.
 
-A curve needs a point after every round, so a short training plays few and short episodes for it; the figures at the end
-are always those of ``FINAL_EPISODES``.
+Curves get a point after every round, so a short training plays few and short episodes for each point. The final figures
+are always over ``FINAL_EPISODES``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 
 from agents.compare.plots import draw_timeline
 from agents.compare.rollout import Episodes, play, scenarios_on
-from agents.compare.setup import Setup
 from agents.compare.timelines import of_twin
 from agents.training.decision_map import draw_decision_map
 from controller.controllers.base import Controller
@@ -23,19 +22,20 @@ from controller.controllers.registry import make_controller
 from controller.metrics import overall
 from controller.records import Floats
 from controller.scenario import Scenario
+from envs.setup import Setup
 from runtime.files.tuning_file import load_tunings, tuning_of
 
 FINAL_EPISODES = 64
-#: What a point of a short training's curve is made of: it then costs a third of one with all episodes.
+#: Episodes and frames for each point of a short training: a third of the time of a full evaluation.
 FEW_EPISODES, FEW_FRAMES = 16, 150
-#: Trainings of at least this length evaluate every point on all episodes.
+#: Trainings of at least this many steps evaluate every point on all episodes.
 LONG_STEPS = 100_000
 #: Seed of the held-out scenarios: the same for every run, so that runs can be compared.
 _SEED = 7_000
 
 
 class Judge:
-    """Owns the episodes, and the utility of ``hindsight`` on them."""
+    """Owns the held-out episodes, and the utility of ``hindsight`` on them."""
 
     def __init__(self, setup: Setup, scenarios: Sequence[Scenario]) -> None:
         self._setup, self._scenarios = setup, scenarios
@@ -51,10 +51,10 @@ class Judge:
         return self._with_gap(overall(self._played(policy).frames))
 
     def draw(self, policy: FrozenPolicy, step: int, folder: Path) -> dict[str, Path]:
-        """Pictures of what the policy does: one episode, and where it computes in all of them."""
-        shown = of_twin(self._setup, self._controller(policy, 1), self._scenarios[0])
+        """Draw one episode, and the decisions over the bandwidth in all of them. Returns the PNG files by name."""
+        example = of_twin(self._setup, self._controller(policy, 1), self._scenarios[0])
         paths = {name: folder / f"{name}_{step:09d}.png" for name in ("timeline", "decisions_over_bandwidth")}
-        draw_timeline(shown, paths["timeline"])
+        draw_timeline(example, paths["timeline"])
         played = self._played(policy)
         decided = played.row >= 0
         title = f"{self.episodes} held-out episodes after {step:,} steps"
@@ -82,7 +82,7 @@ class Judge:
         return figures | {"gap_to_hindsight": self._bound - figures["utility"]}
 
     def _uplink_mbps(self, played: Episodes) -> Floats:
-        """What each frame's device gets of the uplink at its capture."""
+        """(N,) bandwidth that the device of each frame has at the capture."""
         scenario = played.frames.episode
 
         def of(name: str) -> Floats:
@@ -94,9 +94,10 @@ class Judge:
 
 
 def judges(setup: Setup, steps: int, keeps_best: bool) -> tuple[Judge, Judge]:
-    """One judge for the curves of a training of ``steps`` steps, one for the figures at the end.
+    """A judge for the curves of a training of ``steps`` steps, and one for its final figures.
 
-    One and the same where a training is long, or keeps its best weights: those are best by what is reported.
+    They are the same one if the training is long, or if it keeps its best weights: these must be best by the final
+    figures.
     """
     scenarios = scenarios_on(setup, FINAL_EPISODES, _SEED)
     final = Judge(setup, scenarios)

@@ -1,10 +1,10 @@
-"""Train a policy into a run folder: a warm start and PPO on the vectorised twin, or PPO on the live backend.
+"""Trains a policy into a run folder: a warm start and PPO in the vectorised twin, or PPO on the live backend.
 
-The twin rewards with expected accuracy (the table's) instead of the 0/1 score of each replayed sample: the same mean
-with far less noise. What the policy is worth is always told on replayed scores (`mecpilot evaluate`).
+The twin's reward uses the expected accuracy of the cost table instead of the score of each replayed sample: the mean is
+the same and the noise far smaller. ``mecpilot evaluate`` always uses replayed scores.
 
-Everything that a training needs is opened and checked before its folder is touched. From then on the folder always
-holds a checkpoint to go on from: the start, the last round of the warm start, or a place in PPO.
+All inputs are opened and checked before the folder is touched. After that the folder always holds a checkpoint to
+resume from: of the start, of the last round of the warm start, or of PPO.
 """
 
 from __future__ import annotations
@@ -20,54 +20,57 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from agents.compare.rollout import make_twin
-from agents.compare.setup import Setup, hold_out, open_setup, traces_of
+from agents.compare.traces import hold_out
 from agents.learn.policy import CandidatePolicy
 from agents.learn.ppo import PpoConfig, learn_rollouts, make_ppo, whole_rollouts
 from agents.learn.warm_start import warm_start
 from agents.runs.checkpoint import checkpoint_bytes, load_checkpoint
 from agents.runs.interruption import Interrupted
 from agents.runs.run_folder import RunFolder, TrainingConfig
-from agents.training.callbacks import Beat, Every, TwinMetrics
-from agents.training.running import Running
+from agents.training.callbacks import Every, ProgressCallback, TwinMetrics
+from agents.training.run_recorder import RunRecorder
 from controller.controllers.learned import FrozenPolicy
 from controller.errors import FailureError, UsageError
 from envs.env import make_env
+from envs.setup import Setup, open_setup, traces_of
 from envs.vec_env import TwinVecEnv
+from runtime.config.tree import PrivacySection
 from runtime.profiling.profile import used_profile
 
 Progress = Callable[[int], None]
-#: Held-out evaluations of PPO per training, each with a checkpoint; and seconds between two checkpoints at most.
-_LOOKS = 10
+#: Held-out evaluations during PPO, each with a checkpoint; and longest time between two checkpoints.
+_EVALUATIONS = 10
 _CHECKPOINT_S = 30.0
-#: Live, one environment plays in real time: short rollouts, and steps too small to unlearn what the twin taught.
+#: On the live backend one environment runs in real time: short rollouts, and a rate that keeps what the twin taught.
 _LIVE_ROLLOUT_STEPS = 64
 _LIVE_RATE = 2e-4
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to run, as opposed to what is trained."""
+    """Options of running a training, which do not change its result except for ``live``, ``profile`` and ``start``."""
 
     profile: Path | None = None
     resume: bool = False  # from the last checkpoint of the folder
-    live: bool = False  # on real processes
-    overwrite: bool = False  # a run that the folder holds
-    start: FrozenPolicy | None = None  # what a new run starts from, instead of the greedy rule
-    progress: Progress = lambda _: None  # called with the steps done, often; may raise Interrupted
-    opened: Callable[[dict[str, Any]], None] = lambda _: None  # called with the facts of the run before it begins
-    say: Callable[[str], None] = lambda _: None  # called with a line of text for the user
+    live: bool = False  # train with real processes instead of the twin
+    overwrite: bool = False  # replace a run in the folder
+    start: FrozenPolicy | None = None  # initial policy of a new run; None: the greedy rule
+    progress: Progress = lambda _: None  # called often with the steps done; may raise Interrupted
+    opened: Callable[[dict[str, Any]], None] = lambda _: None  # called with traces and profile before the run begins
+    say: Callable[[str], None] = lambda _: None  # called with lines of text for the user
 
 
 def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
-    """Train ``config.steps`` steps and leave checkpoints, curves and held-out figures in the folder.
+    """Train for ``config.steps`` steps; write checkpoints, curves and held-out figures into the folder.
 
-    UsageError before anything in the folder is touched, when something is wrong with what was asked for.
+    UsageError, before the folder is touched, for options or inputs that cannot be used. FailureError if the folder
+    cannot be written.
     """
     torch.set_num_threads(config.threads)
     _refuse(folder, options)
     bank = traces_of([Path(source) for source in config.traces], "train", config.seed)
-    setup = open_setup(config.bundle or config.workload, bank, "validation", config.scenario, options.profile)
+    privacy = PrivacySection(no_raw_upload=config.no_raw_upload)
+    setup = open_setup(config.bundle or config.workload, bank, "validation", config.scenario, options.profile, privacy)
     learn, judge = (setup.on(traces) for traces in hold_out(bank))
     environment = _live(learn, config, options) if options.live else _twin(learn, config)
     try:
@@ -85,17 +88,17 @@ def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
 
 
 def _refuse(folder: RunFolder, options: Options) -> None:
-    """UsageError unless the folder can be trained in."""
+    """UsageError if the folder is in use, or holds something that must not be replaced or cannot be resumed."""
     folder.refuse_if_used()
     if options.resume:
         folder.reached()
     else:
-        folder.refuse_what_is_there(options.overwrite)
+        folder.refuse_existing(options.overwrite)
 
 
 def _learner(environment: VecEnv, learn: Setup, config: TrainingConfig, options: Options) -> PPO:
-    intervals = learn.costs.longest_stride > 1
-    model = make_ppo(environment, _ppo(config, options), config.seed, intervals=intervals)
+    strides = learn.costs.longest_stride > 1
+    model = make_ppo(environment, _ppo(config, options), config.seed, strides=strides)
     if options.start is not None and not options.resume:
         assert isinstance(model.policy, CandidatePolicy)
         try:
@@ -106,12 +109,12 @@ def _learner(environment: VecEnv, learn: Setup, config: TrainingConfig, options:
 
 
 def _begin(model: PPO, config: TrainingConfig, folder: RunFolder, options: Options, facts: dict[str, Any]) -> int:
-    """Make the run's folder, or read its last checkpoint. Returns how many rounds of the warm start are left."""
+    """Create the run folder, or load its last checkpoint. Returns the number of remaining warm-start rounds."""
     if options.resume:
         load_checkpoint(model, folder.latest_checkpoint())
         return 0 if options.live else folder.reached().rounds_left
     folder.recover()
-    folder.refuse_what_is_there(options.overwrite)
+    folder.refuse_existing(options.overwrite)
     rounds = config.warm_start.all_rounds
     folder.start(config, facts, checkpoint_bytes(model, config.steps, rounds))
     return rounds
@@ -127,11 +130,11 @@ def _learn(
     rounds_left: int,
 ) -> None:
     goal = model.num_timesteps + config.steps
-    run = Running(model, folder, judge, config, goal, rounds_left, resumed=options.resume)
+    run = RunRecorder(model, folder, judge, config, goal, rounds_left, resumed=options.resume)
     try:
         if not options.resume:
             run.describe()
-            run.look(draw=True)
+            run.evaluate(draw=True)
         planned = folder.config()
         length = planned.warm_start.round_length(planned.steps, model.n_envs, planned.warm_start.all_rounds)
         warm_start(
@@ -144,21 +147,29 @@ def _learn(
         run.close()
 
 
-def _ppo_part(model: PPO, run: Running, options: Options, goal: int) -> None:
+def _whole_rollouts_text(model: PPO, steps: int, resumed: bool) -> str:
+    """What a training whose steps are no multiple of a rollout comes to."""
+    rollout, before = model.n_steps * model.n_envs, model.num_timesteps
+    count = steps // rollout
+    first = f"{before:,} {'steps so far' if resumed else 'warm-start steps'}, then " if before else ""
+    rollouts = f"one PPO rollout of {rollout:,}" if count == 1 else f"{count:,} PPO rollouts of {rollout:,} each"
+    return f"PPO takes whole rollouts: {first}{rollouts}: {before + steps:,} in all"
+
+
+def _ppo_part(model: PPO, run: RunRecorder, options: Options, goal: int) -> None:
     steps = whole_rollouts(model, max(goal - model.num_timesteps, 0))
     if not steps:
         return
-    if (end := model.num_timesteps + steps) > goal:
-        rollout = model.n_steps * model.n_envs
-        options.say(f"PPO makes whole rollouts of {rollout} steps: the training ends after {end} steps, not {goal}")
+    if model.num_timesteps + steps > goal:
+        options.say(_whole_rollouts_text(model, steps, options.resume))
 
-    def look() -> None:
-        run.look()
+    def evaluate() -> None:
+        run.evaluate()
         run.checkpoint()
 
     callbacks: list[BaseCallback] = [
-        Beat(lambda: options.progress(model.num_timesteps)),
-        Every(look, steps=max(steps // _LOOKS, 1)),
+        ProgressCallback(lambda: options.progress(model.num_timesteps)),
+        Every(evaluate, steps=max(steps // _EVALUATIONS, 1)),
         Every(run.checkpoint, seconds=_CHECKPOINT_S),
     ]
     environment = model.get_env()
@@ -167,12 +178,12 @@ def _ppo_part(model: PPO, run: Running, options: Options, goal: int) -> None:
     try:
         learn_rollouts(model, steps, callbacks)
     except Interrupted:
-        run.checkpoint()  # between two steps, so the weights are those of the last update
+        run.checkpoint()  # it stopped between two steps, so the weights are those of the last update
         raise
 
 
 def _facts(learn: Setup, judge: Setup, options: Options) -> dict[str, Any]:
-    """What else a result rests on: the traces by name, and the profile."""
+    """The inputs behind a result besides the configuration: traces by name, and the profile."""
     trained_on, judged_on = ([trace.name for trace in setup.bank.traces] for setup in (learn, judge))
     used = used_profile(learn.bundle, options.profile)
     return {
@@ -192,11 +203,17 @@ def _ppo(config: TrainingConfig, options: Options) -> PpoConfig:
 
 
 def _twin(setup: Setup, config: TrainingConfig) -> TwinVecEnv:
-    return TwinVecEnv(make_twin(setup, config.environments, config.seed, reward="expected"))
+    return TwinVecEnv(setup.twin(config.environments, config.seed, reward="expected"))
 
 
 def _live(setup: Setup, config: TrainingConfig, options: Options) -> VecEnv:
     environment = make_env(
-        setup.bundle, traces=setup.bank, scenario=setup.range, live=True, seed=config.seed, profile=options.profile
+        setup.bundle,
+        traces=setup.bank,
+        scenario=setup.range,
+        live=True,
+        seed=config.seed,
+        profile=options.profile,
+        no_raw_upload=config.no_raw_upload,
     )
     return DummyVecEnv([lambda: Monitor(environment)])

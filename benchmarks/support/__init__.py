@@ -1,1 +1,1 @@
-"""What several benchmarks share."""
+"""Helpers of the benchmarks: faults, proxies, hostile peers, payload measurements, the machine's profile."""

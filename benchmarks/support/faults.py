@@ -1,4 +1,4 @@
-"""Faults of a MEC and of the link to it, each as a function that causes it in real processes."""
+"""Functions that cause faults of a MEC, or of the link to it, in real processes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from runtime.bundles.bundle import open_bundle
 from runtime.link.endpoint import parse_endpoint
 from runtime.testbed.processes import RunningMec, running_mec
 
-#: How long a fault lasts that ends.
+#: Duration of a temporary fault.
 BREAK_S = 6.0
-#: Whatever the machine has measured of itself, the figures shall be those of everyone.
+#: The shipped profile, so that results are comparable between machines.
 SHIPPED = ("--profile", "shipped")
 MEC_SLOWDOWN = 2.0
 #: Seconds before the deadline at which late replies arrive.
@@ -29,7 +29,7 @@ JUST_BEFORE_S = (0.010, 0.050)
 
 @dataclass(frozen=True)
 class Scene:
-    """What a fault can act on; whatever it starts ends with ``stack``."""
+    """What a fault can act on. ``stack`` ends everything that it starts."""
 
     workload: str
     deadline_s: float
@@ -44,12 +44,12 @@ def killed(scene: Scene) -> None:
 
 
 def stopped(scene: Scene) -> None:
-    """SIGSTOP: the connection stays, and nothing answers."""
+    """SIGSTOP: connections stay open, but the MEC does not answer."""
     scene.mec.process.send_signal(signal.SIGSTOP)
 
 
 def restarted(scene: Scene) -> None:
-    """Another MEC on the same port, after a while."""
+    """The MEC is killed; another one starts on the same port after a while."""
     killed(scene)
     scene.mec.process.wait()
     time.sleep(BREAK_S)
@@ -65,39 +65,39 @@ def cut(scene: Scene) -> None:
 
 
 def held(scene: Scene) -> None:
-    """Every byte is lost and nothing is reset for a while."""
+    """All bytes are lost for a while, without a reset."""
     scene.proxy.set(Mode.SWALLOW)
     time.sleep(BREAK_S)
     scene.proxy.set(Mode.PASS)
 
 
 def half_open(scene: Scene) -> None:
-    """A router forgets its connections: new ones work, old ones stay silent for ever."""
+    """A router forgets its connections: old ones stay silent for ever, new ones work."""
     scene.proxy.forget()
 
 
 def absent(scene: Scene) -> None:
-    """There is no MEC from the start."""
+    """No MEC can be reached from the start."""
 
 
-def lying(scene: Scene) -> None:
-    """Its outputs are no numbers."""
+def corrupt(scene: Scene) -> None:
+    """The MEC's outputs are NaN."""
     _relayed(scene, lambda outputs, _: (np.full(len(outputs) // 4, np.nan, np.float32).tobytes(), 0.0))
 
 
 def late(scene: Scene) -> None:
     """Every reply comes just before the deadline."""
-    luck = random.Random(0)
-    _relayed(scene, lambda outputs, left_s: (outputs, max(left_s - luck.uniform(*JUST_BEFORE_S), 0.0)))
+    rng = random.Random(0)
+    _relayed(scene, lambda outputs, left_s: (outputs, max(left_s - rng.uniform(*JUST_BEFORE_S), 0.0)))
 
 
 def flooding(scene: Scene) -> None:
-    """It sends garbage as fast as it can."""
+    """The MEC sends garbage as fast as it can."""
     _replaced(scene, Hostile(polite(open_bundle(scene.workload).held), flood=[b"garbage"]))
 
 
 def leaves(scene: Scene) -> None:
-    """It greets and says good-bye, again and again."""
+    """The MEC welcomes the device and leaves at once, again and again."""
     _replaced(scene, Hostile(leaving(open_bundle(scene.workload).held)))
 
 
@@ -106,7 +106,7 @@ def _relayed(scene: Scene, change: Change) -> None:
 
 
 def _replaced(scene: Scene, other: Hostile | Relay) -> None:
-    """Another MEC takes the place of the one that was there."""
+    """Redirect the proxy to another MEC."""
     where = parse_endpoint(scene.stack.enter_context(other).endpoint)
     scene.proxy.target = where.host, where.port
     scene.proxy.set(Mode.CUT)
@@ -121,10 +121,10 @@ FAULTS: dict[str, Callable[[Scene], None]] = {
     "held": held,
     "half-open": half_open,
     "absent": absent,
-    "lying": lying,
+    "corrupt": corrupt,
     "flooding": flooding,
     "leaves": leaves,
     "late": late,
 }
-#: Those after which the MEC can be used again; they return when that is so.
+#: Temporary faults. Their functions return when the MEC can be used again.
 ENDS = ("restarted", "cut", "held", "half-open")

@@ -17,7 +17,7 @@ Answer = Callable[[wire.AnyMessage], list[list[bytes]]]
 
 
 class Hostile:
-    """A peer that answers as it likes, and sends ``flood`` to everyone it knows as fast as it can."""
+    """A MEC that replies with ``answer(message)``, and sends ``flood`` to all peers as fast as it can."""
 
     def __init__(self, answer: Answer, flood: list[bytes] | None = None) -> None:
         self._context = zmq.Context()
@@ -61,7 +61,7 @@ class Hostile:
         try:
             self._socket.send_multipart([peer, *parts])
         except zmq.ZMQError as error:
-            if error.errno == zmq.EHOSTUNREACH:  # it left
+            if error.errno == zmq.EHOSTUNREACH:  # the peer left
                 self._peers.discard(peer)
 
 
@@ -74,7 +74,7 @@ def welcome(held: wire.Held) -> list[bytes]:
 
 
 def polite(held: wire.Held) -> Answer:
-    """Greets and answers heartbeats; requests get no answer."""
+    """An answer function that welcomes devices and answers heartbeats, but not requests."""
 
     def answer(message: wire.AnyMessage) -> list[list[bytes]]:
         if isinstance(message, wire.Ping):
@@ -85,7 +85,7 @@ def polite(held: wire.Held) -> Answer:
 
 
 def leaving(held: wire.Held) -> Answer:
-    """Greets and says good-bye at once."""
+    """An answer function that welcomes devices and says good-bye at once."""
     greet = polite(held)
 
     def answer(message: wire.AnyMessage) -> list[list[bytes]]:
@@ -95,7 +95,7 @@ def leaving(held: wire.Held) -> Answer:
 
 
 class Endless:
-    """A peer that welcomes and then sends one message whose parts have no end, written by hand as ZMTP 3.1."""
+    """A MEC that welcomes a device and then sends one message with endless parts, written by hand as ZMTP 3.1."""
 
     GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
     _READY = b"\x05READY\x0bSocket-Type\0\0\0\x06ROUTER\x08Identity\0\0\0\0"

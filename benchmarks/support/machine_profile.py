@@ -1,6 +1,6 @@
-"""The profile of this machine for a benchmark.
+"""Provides a profile of this machine to benchmarks that compare the twin with real processes.
 
-A twin tells only of the machine that it was calibrated on, so benchmarks that set it against real processes need one.
+A twin is valid only for the machine that it was calibrated on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from runtime.cli.profile import profile
 
 @contextmanager
 def machine_profile(workload: str, given: Path | None) -> Iterator[Path]:
-    """The given file, or one that is measured now and forgotten afterwards."""
+    """The given file, or a temporary one that is measured now."""
     if given is not None:
         yield given
         return

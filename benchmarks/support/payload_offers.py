@@ -1,8 +1,8 @@
-"""Bytes and accuracy of every payload of a bundle, and of image codecs that it lacks.
+"""Measures bytes and score of every payload of a bundle, and of image codecs that it lacks.
 
-What the bundle recorded is read from it: bytes over the validation split, scores on both splits. Qualities of JPEG and
-WebP that it does not offer are run here, on evenly spaced frames of each split; what they lose against the undamaged
-image on those very frames is taken from the recorded score of all frames.
+Recorded values are read from the bundle: bytes over the validation split, scores on both splits. Qualities of JPEG and
+WebP that the bundle does not have are run here on evenly spaced frames of each split. Their score is the recorded score
+over all frames, minus the loss against the unencoded image on these frames.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from controller.records import Decision
-from runtime.building.build import BATCH_PIXELS
+from runtime.building.split_frames import BATCH_PIXELS
 from runtime.bundles.bundle import Bundle
 from runtime.bundles.recorded import Recorded
 from runtime.codecs import decode, encode, get_codec
@@ -36,7 +36,7 @@ Row = tuple[str, int, int]  # model, resolution, exit
 
 @dataclass(frozen=True)
 class Offer:
-    """One way to get an answer over the uplink."""
+    """One way to compute an answer with the MEC, with its bytes and scores."""
 
     model: str
     resolution_px: int
@@ -61,7 +61,7 @@ class Offer:
 
 
 def recorded_offers(bundle: Bundle) -> list[Offer]:
-    """Everything that the bundle offers over the uplink; how often frames are run makes no other payload."""
+    """All decisions of the bundle that send a payload; those with a frame stride above 1 send the same ones."""
     scores = {split: bundle.recorded(split).score.mean(axis=1) for split in SPLITS}
     offers = []
     for decision in bundle.space.decisions:
@@ -83,9 +83,9 @@ def _offer(bundle: Bundle, where: Row, cut: int, codec: str, mean_bytes: float, 
 
 @torch.inference_mode()
 def live_offers(
-    bundle: Bundle, workload: Workload, most_frames: int | None, told: Callable[[str], None] = lambda _: None
+    bundle: Bundle, workload: Workload, most_frames: int | None, on_status: Callable[[str], None] = lambda _: None
 ) -> list[Offer]:
-    """JPEG and WebP of all qualities that the bundle does not offer, run on some frames."""
+    """JPEG and WebP of all qualities that the bundle does not have, run on some frames."""
     codecs = [codec for codec in QUALITY_CODECS if codec not in bundle.manifest.image_codecs]
     scores: dict[tuple[Row, str], dict[str, float]] = {}
     sizes: dict[tuple[int, str], float] = {}
@@ -93,7 +93,7 @@ def live_offers(
         recorded = bundle.recorded(split)
         indices = _spread(bundle, split, most_frames)
         for px, codec in product(bundle.manifest.resolutions_px, codecs):
-            told(f"{split}, {px} px, {codec}")
+            on_status(f"{split}, {px} px, {codec}")
             found, mean_bytes = _run(bundle, workload, split, indices, px, codec)
             sizes.setdefault((px, codec), mean_bytes)  # of the first split, validation
             for where, live in found.items():
@@ -104,7 +104,7 @@ def live_offers(
 
 
 def _spread(bundle: Bundle, split: Split, most_frames: int | None) -> NDArray[np.int64]:
-    """Evenly spaced samples of those that were recorded."""
+    """Evenly spaced numbers of recorded samples."""
     count = bundle.manifest.sample_counts[split]
     pixels = math.prod(bundle.frame_shape[:2])
     most = most_frames or LIVE_PIXELS // pixels
@@ -112,7 +112,7 @@ def _spread(bundle: Bundle, split: Split, most_frames: int | None) -> NDArray[np
 
 
 def _exact(bundle: Bundle, recorded: Recorded, where: Row) -> NDArray[np.float32]:
-    """Scores of all samples when nothing is lost on the way."""
+    """Scores of all samples with a lossless payload."""
     model, px, exit_branch = where
     row = bundle.variant(Decision(model, px, exit_branch, 0, "raw"))
     scores: NDArray[np.float32] = recorded.score[row]
@@ -122,7 +122,7 @@ def _exact(bundle: Bundle, recorded: Recorded, where: Row) -> NDArray[np.float32
 def _run(
     bundle: Bundle, workload: Workload, split: Split, indices: NDArray[np.int64], px: int, codec: str
 ) -> tuple[dict[Row, NDArray[np.float64]], float]:
-    """Scores of every model and exit on the chosen frames after one image codec, and its mean bytes."""
+    """Scores of every model and exit on the chosen frames with one image codec, and the codec's mean bytes."""
     scores: dict[Row, list[float]] = {}
     sizes: list[int] = []
     for images, truths in _batches(workload, split, indices, px):

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback with every kind of hole: cut, held, swallowed, half-open."""
+"""A TCP proxy on loopback that can reset, delay, swallow and forget connections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 class Mode(enum.Enum):
-    """What becomes of bytes and of new connections."""
+    """What happens to bytes and to new connections."""
 
     PASS = "pass"
     CUT = "cut"  # connections are reset and new ones refused
@@ -20,7 +20,7 @@ class Mode(enum.Enum):
 
 @dataclass(eq=False)
 class _Pair:
-    """A connection of a client and the one to the target for it; forgotten ones lose every byte for good."""
+    """A client's connection and the one to the target. A forgotten pair loses all bytes."""
 
     client: socket.socket
     server: socket.socket
@@ -35,7 +35,7 @@ class _Pair:
 
 
 class Proxy:
-    """Owns a listening port and a thread; ``port`` stays the same over cuts."""
+    """Owns a listening port and a thread. ``port`` does not change when the mode does."""
 
     def __init__(self, target: tuple[str, int], host: str = "127.0.0.1") -> None:
         self.target, self.host = target, host
@@ -68,7 +68,7 @@ class Proxy:
                 self.forget()
 
     def forget(self) -> None:
-        """As a router that lost its table: old connections stay open and carry nothing, new ones are well."""
+        """Act as a router that lost its table: old connections stay open and carry nothing, new ones work."""
         with self._lock:
             for pair in self._pairs:
                 pair.forgotten = True

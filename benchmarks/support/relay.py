@@ -15,7 +15,7 @@ from controller.timeline import GIVE_UP_DEADLINES
 from runtime.link.transport import Dealer, Parts, Router
 from runtime.protocol import wire
 
-#: From outputs and the seconds until the frame's deadline to the outputs to hand over, and in how many seconds.
+#: Takes outputs and the seconds until the frame's deadline; returns the outputs to deliver and the delay in seconds.
 Change = Callable[[bytes, float], tuple[bytes, float]]
 _LOOK_EVERY_S = 0.002
 

@@ -1,8 +1,7 @@
-"""The run of `mecpilot models train`: each family is trained and measured in a process; then a bundle is written.
+"""Run `mecpilot models train`: train and measure each family in a process of its own, then write the bundle.
 
-The training of a model is single-threaded (threads that wait for one another waste a busy machine), so families are
-trained side by side, as many at a time as there are jobs. The result of a family depends only on its configuration and
-seed, not on the other families.
+A training uses one thread, because several threads would wait for each other on a busy machine. Instead, up to
+``jobs`` families are trained in parallel. The result of a family depends only on its configuration and seed.
 """
 
 from __future__ import annotations
@@ -19,14 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from controller.errors import FailureError
-from runtime.building.build import (
-    MeasuredModel,
-    TrainedModel,
-    measure_images,
-    measure_model,
-    measurement_steps,
-    write_bundle,
-)
+from runtime.building.build import write_bundle
+from runtime.building.measure import MeasuredModel, TrainedModel, measure_model, measurement_steps
+from runtime.building.payload_sizes import measure_images
 from runtime.bundles.manifest import Manifest
 from runtime.bundles.weights import save_weights
 from runtime.models.training import Scalars, TrainingConfig, train
@@ -41,26 +35,27 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """The models that one call trains, and the directory it writes."""
+    """What to train, and the directory of the bundle."""
 
-    workload: str  # a name, or package.module:Class, which the processes of the families import
+    workload: str  # a name or package.module:Class; the processes import it
     out: Path
     families: tuple[str, ...]
     seed: int = 0
-    epochs: int | None = None  # instead of each family's own number
+    epochs: int | None = None  # overrides each family's default
     jobs: int = 2
     data_dir: Path | None = None
-    max_samples: int | None = None  # limits what is measured afterwards
+    max_samples: int | None = None  # per split, for the measurement after the training
 
     @property
     def logs(self) -> Path:
+        """Folder of the TensorBoard logs."""
         return self.out / "logs"
 
     def config(self, family: str) -> TrainingConfig:
-        """The family's configuration under this plan."""
-        usual = TrainingConfig(seed=self.seed)
-        own = get_workload(self.workload).training_epochs.get(family, usual.epochs)
-        return replace(usual, epochs=self.epochs or own)
+        """The training configuration of a family."""
+        default = TrainingConfig(seed=self.seed)
+        family_epochs = get_workload(self.workload).training_epochs.get(family, default.epochs)
+        return replace(default, epochs=self.epochs or family_epochs)
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ class _Event:
     """A message from a training process to its parent."""
 
     family: str
-    done: float = 0.0  # epochs, then measurement steps on top
+    done: float = 0.0  # completed epochs plus measurement steps
     doing: str = "train"
     scores: Scalars | None = None  # after an epoch
     measured: MeasuredModel | None = None  # at the end
@@ -84,7 +79,7 @@ class _ProcessReporter:
         self._family = family
         self._steps_per_epoch = steps_per_epoch
         self._events = events
-        self.writer = SummaryWriter(str(logs / family), purge_step=0)  # hides an earlier run in this directory
+        self.writer = SummaryWriter(str(logs / family), purge_step=0)  # hides logs of an earlier run
 
     def step(self, step: int, scalars: Scalars) -> None:
         if step % LOG_EVERY_STEPS == 0:
@@ -99,7 +94,7 @@ class _ProcessReporter:
 
 
 def _train_and_measure(plan: TrainingPlan, family: str, events: Any) -> None:
-    """Body of one family's process."""
+    """The main function of the process of one family."""
     try:
         workload = get_workload(plan.workload, plan.data_dir)
         task = workload.training_task(plan.seed)
@@ -119,18 +114,18 @@ def _train_and_measure(plan: TrainingPlan, family: str, events: Any) -> None:
 
         measured = measure_model(plan.out, workload, trained, plan.max_samples, advance)
         events.put(_Event(family, next(steps), "done", measured=measured))
-    except Exception as error:  # noqa: BLE001 - the process's outermost frame: its parent reports and stops
+    except Exception as error:  # noqa: BLE001 - outermost frame of the process; the parent reports the error
         events.put(_Event(family, error=f"{type(error).__name__}: {error}"))
         raise SystemExit(1) from None
 
 
 def run_plan(plan: TrainingPlan, progress: Progress) -> Manifest:
-    """Train and measure every family, and write the bundle into `plan.out`."""
+    """Train and measure every family, and write the bundle into `plan.out`; FailureError when a family fails."""
     plan.out.mkdir(parents=True, exist_ok=True)
     workload = get_workload(plan.workload, plan.data_dir)
-    workload.sample_count("train")  # fetches the data once, before the processes start
+    workload.sample_count("train")  # downloads the data before the processes start
     board = _Board(plan, progress, measurement_steps(workload))
-    context = multiprocessing.get_context("spawn")  # a forked child of a process that ran torch may hang
+    context = multiprocessing.get_context("spawn")  # a fork of a process that ran torch may hang
     events = context.Queue()
     waiting = list(plan.families)
     running: dict[str, BaseProcess] = {}
@@ -142,7 +137,7 @@ def run_plan(plan: TrainingPlan, progress: Progress) -> Manifest:
                 running[family].start()
             ended = [family for family, process in running.items() if process.exitcode is not None]
             board.follow(events)
-            for family in ended:  # all their events have been read by now
+            for family in ended:  # all their events were read above
                 if family not in board.measured:
                     raise FailureError(f"training of {family} ended before it was done")
                 del running[family]
@@ -158,7 +153,7 @@ def run_plan(plan: TrainingPlan, progress: Progress) -> Manifest:
 
 
 class _Board:
-    """The state of each family: a progress bar, and at the end its measurements."""
+    """The progress bar of each family, and its measurements when they are complete."""
 
     def __init__(self, plan: TrainingPlan, progress: Progress, measurement_steps: int) -> None:
         self._progress = progress
@@ -169,7 +164,7 @@ class _Board:
         self.measured: dict[str, MeasuredModel] = {}
 
     def follow(self, events: Any) -> None:
-        """Take in the events of the next half second."""
+        """Handle the events of the next half second; FailureError when a training failed."""
         deadline_s = time.monotonic() + _POLL_S
         while (left_s := deadline_s - time.monotonic()) > 0:
             try:
@@ -189,7 +184,7 @@ class _Board:
 
 
 def _stop(processes: Sequence[BaseProcess]) -> None:
-    started = [process for process in processes if process.pid is not None]  # a signal may come while one starts
+    started = [process for process in processes if process.pid is not None]  # a signal may interrupt a start
     for process in started:
         process.terminate()
     for process in started:

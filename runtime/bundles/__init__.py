@@ -1,1 +1,1 @@
-"""Bundles: models, manifest and recorded answers in one folder, checked by SHA-256."""
+"""Bundles: models, manifest and recorded predictions in one folder, checked by SHA-256."""

@@ -1,7 +1,7 @@
-"""A bundle, which device and MEC both hold: verified models, their decisions, and recorded predictions.
+"""Open a bundle: verified models, the decision space over them, and recorded predictions. Device and MEC share one.
 
-Opening a bundle reads the manifest and checks the SHA-256 of every file. Weights, predictions and the workload are
-loaded when they are first needed.
+Opening reads the manifest and checks the SHA-256 of every file. Weights, predictions and the workload are loaded on
+first use.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from controller.errors import FailureError, UsageError, unknown_name
-from controller.records import Decision
+from controller.records import NO_PAYLOAD, Decision
 from controller.scenario import ScenarioRange
-from controller.space import NO_PAYLOAD, DecisionSpace
+from controller.space import DecisionSpace
 from runtime.bundles.manifest import (
     LOSSLESS,
     MANIFEST_FILE,
@@ -42,21 +42,21 @@ if TYPE_CHECKING:
     from runtime.models.stages import BranchyModel
 
 SHIPPED_DIR = shipped_dir("bundles")
-#: Whose bundle a program gets that names neither a bundle nor a workload.
+#: The bundle for programs that name neither a bundle nor a workload.
 DEFAULT_NAME = "campus"
 
 
 def shipped_bundles() -> list[str]:
-    """Names of the workloads whose bundle comes with mecpilot."""
+    """Names of the workloads whose bundle mecpilot ships."""
     return sorted(path.parent.name for path in SHIPPED_DIR.glob(f"*/{MANIFEST_FILE}"))
 
 
 def open_bundle(workload_or_dir: str | Path | Bundle) -> Bundle:
     """Open the bundle of a workload (by name or ``package.module:Class``), or the bundle in a directory.
 
-    A bundle holds a workload's models, every legal decision about them, and recorded answers. Opening it checks the
-    SHA-256 of every file. An open bundle is returned as it is. UsageError if there is no such bundle, FailureError if a
-    file is damaged.
+    A bundle holds the models of a workload, every legal decision about them, and recorded predictions. Opening it
+    checks the SHA-256 of every file. An open bundle is returned unchanged. UsageError if there is no such bundle,
+    FailureError if a file is damaged.
     """
     if isinstance(workload_or_dir, Bundle):
         return workload_or_dir
@@ -72,10 +72,11 @@ def open_bundle(workload_or_dir: str | Path | Bundle) -> Bundle:
 def open_pair(
     bundle: str | Path | Bundle | None = None, workload: str | Workload | None = None, data: Path | None = None
 ) -> tuple[Bundle, Workload]:
-    """A bundle and its workload, where one of the two is enough. UsageError when they do not belong together.
+    """Open a bundle and its workload; giving one of the two is enough. UsageError when they do not belong together.
 
-    bundle: name of a workload that ships with one, a directory, or an open bundle; default: the workload's, or campus.
+    bundle: name of a shipped bundle, a directory, or an open bundle; default: the workload's, or campus.
     workload: a name, ``package.module:Class``, or an object.
+    data: directory of the workload's data.
     """
     if workload is None and isinstance(bundle, str | None) and _names_workload(bundle or DEFAULT_NAME):
         workload, bundle = bundle or DEFAULT_NAME, None
@@ -91,7 +92,7 @@ def _names_workload(name: str) -> bool:
 
 
 def _shipped_or_in(name_or_dir: str | Path) -> Bundle | None:
-    """The shipped bundle of a name, or the bundle in a directory; None where neither is there."""
+    """The shipped bundle of that name, or the bundle in that directory; None if there is neither."""
     name, directory = str(name_or_dir), Path(name_or_dir)
     if name in shipped_bundles():
         return Bundle(SHIPPED_DIR / name)
@@ -101,10 +102,10 @@ def _shipped_or_in(name_or_dir: str | Path) -> Bundle | None:
 
 
 def _bundle_of(work: Workload, given: str | Path | Bundle | None) -> Bundle:
-    """The bundle that is given or that the workload names; its models are built by the workload."""
+    """The given bundle, else the one that the workload names, with models built by the workload."""
     opened = open_bundle(given) if given else _shipped_or_in(work.bundle or SHIPPED_DIR / work.name)
     if opened is None:
-        missing = f"no bundle is at {work.bundle} for" if work.bundle else "no bundle comes with"
+        missing = f"there is no bundle at {work.bundle} for" if work.bundle else "mecpilot ships no bundle for"
         raise UsageError(
             f"{missing} the workload {work.name!r}; train one with `mecpilot models train`, "
             "then give its directory with --bundle or as the workload's `bundle`"
@@ -113,7 +114,7 @@ def _bundle_of(work: Workload, given: str | Path | Bundle | None) -> Bundle:
 
 
 def _fits(name: str, work: Workload) -> bool:
-    """Whether a bundle of the named workload serves this one: the same workload, or one that extends it."""
+    """Whether a workload can use a bundle made for the named one: it has the same name or extends its class."""
     if name == work.name:
         return True
     return is_workload(name) and isinstance(work, type(workload_named(name)))
@@ -122,7 +123,8 @@ def _fits(name: str, work: Workload) -> bool:
 class Bundle:
     """Owns the files of one directory and the inference copies of its models.
 
-    The models are built by the workload that the bundle serves; without one, by that of the name it states.
+    The models are built by the workload given to ``served_by``, else by the workload that the manifest names.
+    FailureError if a file is missing or damaged.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -136,8 +138,10 @@ class Bundle:
             _verify(directory, file)
 
     def served_by(self, work: Workload) -> Bundle:
-        """The same bundle, whose files are not checked again, with models that another workload builds. UsageError if
-        they do not belong together."""
+        """The same bundle with models built by another workload; files are not checked again.
+
+        UsageError if the bundle was made for a different workload.
+        """
         if self._work is work:
             return self
         if not _fits(self.workload, work):
@@ -163,7 +167,7 @@ class Bundle:
 
     @property
     def work(self) -> Workload:
-        """The workload itself. UsageError, with the way to register one, when the bundle's is not known here."""
+        """The workload object. UsageError, with the way to register it, if the workload is not known here."""
         if self._work is None:
             if not is_workload(self.workload):
                 raise UsageError(
@@ -175,7 +179,7 @@ class Bundle:
 
     @cached_property
     def default_range(self) -> ScenarioRange:
-        """The conditions under which the workload usually runs."""
+        """Range of the conditions under which the workload usually runs."""
         return self.work.scenario_range()
 
     @property
@@ -183,14 +187,14 @@ class Bundle:
         return tuple(model.name for model in self.manifest.models)
 
     def info(self, model: str) -> ModelInfo:
-        """What the manifest says about a model."""
+        """The manifest's entry of a model; UsageError for an unknown name."""
         try:
             return self._index.models[model]
         except KeyError:
             raise unknown_name("model", model, self.model_names) from None
 
     def model(self, name: str) -> BranchyModel:
-        """The inference copy of a model: norms folded, float32, evaluation mode. Loaded once."""
+        """The inference copy of a model: batch norm folded, float32, evaluation mode. Loaded once."""
         if name not in self._models:
             from runtime.bundles.weights import load_for_inference
 
@@ -225,7 +229,7 @@ class Bundle:
         return self.manifest.image_codecs if cut == 0 else self.manifest.tensor_codecs
 
     def variant(self, decision: Decision) -> int:
-        """Row of the recorded predictions that holds a decision's answers."""
+        """Row of the recorded predictions for a decision; UsageError if there is none."""
         d, rows = decision, self._index.variants
         lossy = rows.get((d.model, d.resolution_px, d.exit_branch, d.partition_point, d.payload))
         exact = rows.get((d.model, d.resolution_px, d.exit_branch, 0, LOSSLESS))
@@ -235,14 +239,14 @@ class Bundle:
         return row
 
     def payload(self, decision: Decision) -> PayloadInfo:
-        """Bytes on the uplink over the validation split; zero when the device answers alone."""
+        """Mean and deviation of the payload's bytes over the validation split; 0 when the device answers alone."""
         key = payload_key(decision)
         if decision.payload == NO_PAYLOAD:
             return PayloadInfo(*key, 0.0, 0.0)
         return self._index.payloads[key]
 
     def payload_shape(self, model: str, resolution_px: int, partition_point: int) -> tuple[int, ...]:
-        """Shape of what crosses a cut: the u8 image (h, w[, 3]) at 0, else float32 (channels, h, w)."""
+        """Shape of the array that is sent: the u8 image (h, w[, 3]) at cut 0, else float32 (channels, h, w)."""
         if partition_point == 0:
             return self.manifest.input_shapes[resolution_px]
         return self.info(model).stages[partition_point - 1].shape[resolution_px]
@@ -253,7 +257,7 @@ class Bundle:
         return self.manifest.input_shapes[max(self.manifest.input_shapes)]
 
     def recorded(self, split: str) -> Recorded:
-        """Recorded predictions of "validation" or "test"."""
+        """Recorded predictions of the split "validation" or "test". FailureError if the file is damaged."""
         if split not in self.manifest.recorded:
             raise unknown_name("split", split, tuple(self.manifest.recorded))
         return load_recorded(
@@ -283,6 +287,6 @@ def _verify(directory: Path, file: FileInfo) -> None:
         raise FailureError(f"cannot read the bundle's {path}: {error.strerror}") from None
     if digest != file.sha256:
         raise FailureError(
-            f"{path} has sha256 {digest[:12]}..., the manifest says {file.sha256[:12]}...: "
-            "the bundle is damaged or was changed; fetch or train it anew"
+            f"{path} has sha256 {digest[:12]}..., but the manifest states {file.sha256[:12]}...: "
+            "the bundle is damaged or was changed; download or train it again"
         )

@@ -1,7 +1,7 @@
-"""The manifest of a bundle: typed, versioned, canonical, with a digest.
+"""The manifest of a bundle, its canonical encoding and its digest.
 
-Device and MEC compare the digest at the handshake: it covers the manifest, and the manifest holds the SHA-256 of
-every other file.
+Device and MEC compare the digest in the handshake. It covers the manifest, and the manifest holds the SHA-256 of every
+other file.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ class StageInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ExitInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One exit head."""
 
-    after: int  # stages that run before it
-    macs: dict[int, int]  # of the head alone
-    temperature: float  # of its calibrated confidence
+    after: int  # number of stages before it
+    macs: dict[int, int]  # of the head alone; keys are resolutions in pixels
+    temperature: float  # that calibrates its confidence
 
 
 class ModelInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One branchy model. Variants of one family differ in name and, for instance, in precision."""
+    """One branchy model. Models of one family differ in name and, for instance, in precision."""
 
-    name: str  # what decisions say; unique in the bundle
+    name: str  # used in decisions; unique in the bundle
     family: str  # the architecture that the workload builds
     file: FileInfo
     parameters: int
     stages: tuple[StageInfo, ...]
     exits: tuple[ExitInfo, ...]
-    # Defaults are left out of the file, so bundles that were written before these fields keep their digest.
-    precision: str = "float32"  # of what runs; weights may be stored in fewer bits
-    engine: str = "torch"  # that runs it; see `runtime.inference.engines`
+    # Defaults are left out of the file, so bundles that are older than these fields keep their digest.
+    precision: str = "float32"  # of the computation; weights may be stored in fewer bits
+    engine: str = "torch"  # see `runtime.inference.engines`
 
     @property
     def exit_after(self) -> tuple[int, ...]:
@@ -61,9 +61,9 @@ class ModelInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class VariantInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One row of the recorded predictions: the answers of a model at one exit, after one lossy payload or without loss.
+    """One row of the recorded predictions: a model at one exit, without loss or after one lossy payload.
 
-    Without loss, `codec` is "exact" and `partition_point` 0.
+    Without loss, `codec` is "exact" and `partition_point` is 0.
     """
 
     model: str
@@ -72,11 +72,11 @@ class VariantInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     partition_point: int
     codec: str
     accuracy: dict[str, float]  # mean score per split
-    agreement_frac: float  # mean score on the validation split, with the answers of the exact variant as truth
+    agreement_frac: float  # mean score on the validation split against the answers of the exact variant
 
 
 class PayloadInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Bytes that one cut and codec put on the uplink, over the validation split."""
+    """Size of the payload of one cut and codec over the validation split."""
 
     model: str
     resolution_px: int
@@ -87,12 +87,12 @@ class PayloadInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """All facts about a bundle except weights and predictions. Defaults are left out, so old digests stay."""
+    """Everything about a bundle except weights and predictions. Defaults are left out, so old digests stay valid."""
 
     format_version: int
     workload: str
     resolutions_px: tuple[int, ...]
-    input_shapes: dict[int, tuple[int, ...]]  # u8 image that crosses at cut 0, per resolution
+    input_shapes: dict[int, tuple[int, ...]]  # of the u8 image sent at cut 0, per resolution
     image_codecs: tuple[str, ...]  # at cut 0
     tensor_codecs: tuple[str, ...]  # at later cuts
     sample_counts: dict[str, int]
@@ -101,17 +101,17 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     payloads: tuple[PayloadInfo, ...]
     recorded: dict[str, FileInfo]  # per split
     training: dict[str, dict[str, Any]]  # configuration per model
-    # Of the workload; a bundle with strides beyond 1 has lagged scores. The file keeps its first name and old digests.
+    # A bundle with strides above 1 has lagged scores. The file keeps the old name, so that old digests stay valid.
     frame_strides: tuple[int, ...] = msgspec.field(default=(1,), name="frame_intervals")
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The bytes of the file: canonical, indented for readers and diffs."""
+    """The bytes of the file: keys in canonical order, indented for people and diffs."""
     return msgspec.json.format(_canonical(manifest), indent=1) + b"\n"
 
 
 def manifest_digest(manifest: Manifest) -> str:
-    """SHA-256 over the canonical form, so white space in the file does not matter."""
+    """SHA-256 over the canonical form; white space in the file does not matter."""
     return hashlib.sha256(_canonical(manifest)).hexdigest()
 
 
@@ -121,12 +121,15 @@ def _canonical(manifest: Manifest) -> bytes:
 
 
 def decode_manifest(data: bytes, source: str) -> Manifest:
-    """FailureError when the bytes are not a manifest of this version."""
+    """The manifest in the bytes of a file; FailureError when they are not one of this version.
+
+    ``source`` names the file in errors.
+    """
     try:
         version = msgspec.json.decode(data, type=_Version).format_version
         if version != FORMAT_VERSION:
             raise FailureError(
-                f"{source}: bundle format {version}; expected {FORMAT_VERSION}: train or fetch the bundle anew"
+                f"{source}: bundle format {version}; expected {FORMAT_VERSION}; download or train the bundle again"
             )
         return msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -151,7 +154,7 @@ class ManifestIndex:
 
     @cached_property
     def variants(self) -> dict[tuple[str, int, int, int, str], int]:
-        """Row of (model, resolution, exit, cut, codec); exact variants under cut 0 and "exact"."""
+        """Row of (model, resolution, exit, cut, codec); exact variants have cut 0 and codec "exact"."""
         return {
             (v.model, v.resolution_px, v.exit_branch, v.partition_point, v.codec): row
             for row, v in enumerate(self.manifest.variants)

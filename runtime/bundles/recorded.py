@@ -1,11 +1,14 @@
-"""The recorded predictions of every variant on every sample, which the twin replays.
+"""Read and write the recorded predictions of every variant on every sample, which the twin replays.
 
-A recorded file holds one row per variant of the manifest, in its order, and one column per sample of one split:
-score, confidence (in 255ths) and, where answers are class labels, the label. Where samples are consecutive frames it
-also holds the score of each answer against the truth of the following frames (in 255ths), and the bytes of every
-payload of the manifest: these change slowly, so a device does not see the mean of all frames. On disk the row of a
-lossy variant is the difference to the row of its exact variant, and the table is compressed with zstd: lossy answers
-hardly differ.
+A file holds tables with one row per variant of the manifest, in its order, and one column per sample of one split:
+score, confidence (in 255ths) and, if answers are class labels, the label.
+
+If the samples are consecutive frames, it also holds the score of each answer against the truth of the following frames
+(in 255ths), and the bytes of every payload of the manifest. Payload sizes change slowly from frame to frame, so their
+mean would not show what a device sees.
+
+On disk, the row of a lossy variant is the difference to the row of its exact variant, because lossy answers hardly
+differ. The tables are compressed with zstd.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from controller.records import Decision
 
 _ZSTD_LEVEL = 19
 _MAX_TABLE_BYTES = 1 << 30
-#: Frames for which an answer is scored: one second of video at 10 frames/s. Beyond, the last score holds.
+#: Number of following frames for which an answer is scored: one second at 10 frames/s. Later frames use the last score.
 MAX_LAG = 10
 
 #: Model, resolution, partition point, codec.
@@ -41,25 +44,25 @@ def payload_key(decision: Decision) -> PayloadKey:
 
 @dataclass(frozen=True)
 class Recorded:
-    """Rows are variants, columns samples."""
+    """The recorded predictions of one split."""
 
     score: NDArray[np.float32]  # (variants, samples) in [0, 1]
     confidence: NDArray[np.float32]  # (variants, samples) in [0, 1]
-    label: NDArray[np.uint8] | None  # (variants, samples) where answers are class labels
+    label: NDArray[np.uint8] | None  # (variants, samples); None if answers are not class labels
     #: (lags, variants, samples): score of the answer to sample s against the truth of sample s + 1, s + 2, ... (the
-    #: last sample is followed by the first); None where samples are not a stream.
+    #: last sample is followed by the first); None if samples are not a stream.
     lagged: NDArray[np.float32] | None = None
-    payload_bytes: PayloadBytes | None = None  # None where samples are not a stream
+    payload_bytes: PayloadBytes | None = None  # None if samples are not a stream
 
     def lagged_score(self, lag: int) -> NDArray[np.float32]:
-        """(variants, samples) score against the truth ``lag`` samples later; beyond the last lag it stays the same."""
+        """(variants, samples) score against the truth ``lag`` samples later; constant beyond the last lag."""
         if lag == 0 or self.lagged is None:
             return self.score
         return np.asarray(self.lagged[min(lag, len(self.lagged)) - 1])
 
 
 def save_recorded(path: Path, recorded: Recorded, base_rows: Sequence[int]) -> None:
-    """`base_rows[v]` is the exact variant of variant v (itself for an exact one)."""
+    """Write the file. `base_rows[v]` is the row of the exact variant of variant v (v itself for an exact one)."""
     tables: dict[str, NDArray[Any]] = {
         "score": np.rint(recorded.score * 65535).astype(np.uint16),
         "confidence": np.rint(recorded.confidence * 255).astype(np.uint8),
@@ -79,7 +82,7 @@ def save_recorded(path: Path, recorded: Recorded, base_rows: Sequence[int]) -> N
 
 def _pack(table: NDArray[Any], base: NDArray[np.int64]) -> NDArray[np.uint8]:
     is_base = base == np.arange(len(base))
-    difference = np.where(is_base[:, None], table, table - table[base])  # wraps around, undone by the reader
+    difference = np.where(is_base[:, None], table, table - table[base])  # wraps around; so does the reader
     return _compress(difference)
 
 
@@ -88,7 +91,10 @@ def _compress(table: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def load_recorded(path: Path, variants: int, samples: int, payloads: Sequence[PayloadKey] = ()) -> Recorded:
-    """FailureError when the file is not a table of that size; ``payloads`` are those of the manifest, in its order."""
+    """Read the file; FailureError when it does not hold tables of (variants, samples).
+
+    ``payloads`` are the payloads of the manifest, in its order.
+    """
     try:
         stored = load_file(path)
         if tuple(stored["shape"]) != (variants, samples):

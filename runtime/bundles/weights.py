@@ -1,6 +1,6 @@
-"""Weights as safetensors: matrices and kernels in float16, norms and biases in float32.
+"""Read and write weights as safetensors: matrices and kernels in float16, norms and biases in float32.
 
-Accuracy is always measured from the stored weights, so a reader gets the accuracy that the manifest states.
+Accuracy is measured with the stored weights, so the accuracy in the manifest is that of the file.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from controller.errors import FailureError
 from runtime.models.folding import fold_for_inference
 from runtime.models.stages import BranchyModel
 
-Build = Callable[[str], BranchyModel]  # a new model of a family, `Models.build` of a workload
+Build = Callable[[str], BranchyModel]  # returns a new model of a family: `Models.build` of a workload
 
 
 def save_weights(model: BranchyModel, path: Path) -> None:
-    """Write a trained (not folded) model."""
+    """Write the weights of a trained model, before folding."""
     stored = {
         name: value.half() if value.is_floating_point() and value.ndim > 1 else value
         for name, value in model.state_dict().items()
@@ -45,8 +45,8 @@ def _as_float32(value: torch.Tensor) -> torch.Tensor:
 
 
 def load_for_inference(path: Path, build: Build, family: str, exit_after: tuple[int, ...]) -> BranchyModel:
-    """The folded copy for inference; FailureError when its exits are not where the manifest says."""
+    """The folded copy for inference; FailureError when its exits are not those that the manifest states."""
     model = load_weights(path, build, family)
     if model.exit_after != exit_after:
-        raise FailureError(f"{path}: {family} has exits after {model.exit_after}, the manifest says {exit_after}")
+        raise FailureError(f"{path}: {family} has exits after {model.exit_after}, but the manifest states {exit_after}")
     return fold_for_inference(model)

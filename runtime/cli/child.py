@@ -28,7 +28,7 @@ def follow_parent() -> threading.Event:
 
 
 def say_ready(ready_file: Path | None, line: str) -> None:
-    """A line into a pipe, or into a file that is never seen half written."""
+    """A line into a pipe, or into a file that no reader finds half written."""
     if ready_file is not None:
         write_whole(ready_file, f"{line}\n".encode(), "the ready file")
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from controller.errors import UsageError
 from runtime.config.load import load_config
 from runtime.config.show import as_toml
 from runtime.config.tree import Config
@@ -26,6 +27,20 @@ def show(
 
 @app.command()
 def check(file: Annotated[Path, typer.Argument(help="Configuration file.")]) -> None:
-    """Say whether a configuration file is valid: names, types and limits. What it names is not opened."""
-    load_config(file)
+    """Say whether a configuration file is valid: names, types and limits. Files that it names are not opened."""
+    config = load_config(file)
+    try:
+        _check_names(config)
+    except UsageError as error:
+        raise UsageError(f"config file {file}: {error}") from None
     print(f"{file} is valid")
+
+
+def _check_names(config: Config) -> None:
+    """UsageError for a controller or a workload that does not exist."""
+    from runtime.device.deciding import check_name
+    from runtime.workloads.registry import check_workload_name
+
+    if config.controller.name is not None:
+        check_name(config.controller.name)
+    check_workload_name(config.workload.name)

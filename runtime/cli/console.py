@@ -1,4 +1,4 @@
-"""How do the long-running commands talk to people and to the system? Logs, progress, the summary."""
+"""What the long-running commands show: log lines, progress, the summary."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ from runtime.observe.summary import RunSummary, link_text, source_text
 def log_as(who: str) -> Log:
     """A log on stderr, a line per call; lines that repeat are counted (``runtime.observe.repeats``)."""
     return Log(f"mecpilot {who}: ")
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: "1 device", "2 devices"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 class Log:

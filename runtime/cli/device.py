@@ -16,9 +16,8 @@ from typing import Any
 from controller.errors import UsageError
 from controller.records import Outcome
 from controller.streaming import Stream
-from runtime.cli.console import log_as, print_summary, progress
+from runtime.cli.console import counted, log_as, print_summary, progress
 from runtime.cli.device_checks import check_paths
-from runtime.cli.shared_options import WORKLOAD_NOTE
 from runtime.cli.signals import Stop, kept_through_hang_up, stop_on_signal
 from runtime.cli.startup import no_collecting, settle
 from runtime.config.flags import takes
@@ -27,18 +26,18 @@ from runtime.device.device import Device
 from runtime.device.run import Run
 from runtime.files.atomic import STDOUT
 from runtime.files.provenance import Provenance
-from runtime.files.trace_formats import TRACE_HELP
 from runtime.observe.record_log import OUTCOMES, RecordLog
 from runtime.observe.sinks import Sink, Sinks
 from runtime.observe.summary import RunSummary
+from runtime.traces.formats import TRACE_HELP
 from runtime.workloads.base import stream_score
 
 Log = Callable[[str], None]
 
 
-@takes(*DEVICE_SECTIONS, notes={"--workload": WORKLOAD_NOTE, "--uplink": TRACE_HELP})
+@takes(*DEVICE_SECTIONS, notes={"--uplink": TRACE_HELP})
 def device(config: Config) -> int:
-    """Answer frames, deciding each one. SIGTERM and Ctrl-C end it orderly, with the summary; so does SIGHUP without
+    """Answer frames, deciding each one. SIGTERM and Ctrl-C stop it cleanly, with the summary; so does SIGHUP without
     --outcomes, with it SIGHUP reopens that file."""
     log = log_as("device")
     plan = _plan(config, log)
@@ -77,7 +76,7 @@ def _plan(config: Config, log: Log) -> _Plan:
 
 
 def _device(config: Config, log: Log) -> Device:
-    workload, controller, emulation = config.workload, config.controller, config.emulation
+    workload, controller = config.workload, config.controller
     return Device(
         workload.bundle,
         controller.name,
@@ -90,16 +89,11 @@ def _device(config: Config, log: Log) -> Device:
         data=config.source.data,
         fps=config.source.fps,
         deadline_s=config.device.deadline_ms / 1e3,
-        slowdown=emulation.slowdown,
-        device_load_frac=emulation.load,
-        uplink=emulation.uplink,
-        uplink_share_frac=emulation.uplink_share,
-        uplink_start_s=emulation.uplink_start_s,
-        rtt_s=emulation.rtt_ms / 1e3,
         seed=config.device.seed,
         utility=config.objective.utility(),
         no_raw_upload=config.privacy.no_raw_upload,
         limits=config.limits,
+        emulation=config.emulation,
         log=log,
     )
 
@@ -196,7 +190,7 @@ def _failure(service: _Service) -> str:
     if shortfall := service.run.shortfall(service.summary.frames):
         return shortfall
     if service.outcome_log and service.outcome_log.lost:
-        return f"{service.outcome_log.lost} outcomes could not be written"
+        return f"{counted(service.outcome_log.lost, 'outcome')} could not be written"
     if service.sinks.failures:
         return service.sinks.failures[0]
     if counts.refused:

@@ -62,10 +62,19 @@ def _load(name: str) -> Any:
     if isinstance(target, typer.Typer):
         for info in target.registered_commands:
             info.callback = _checked(info.callback)
-        return typer.main.get_command(target)
+        return _with_plain_switches(typer.main.get_command(target))
     app = typer.Typer(add_completion=False)
     app.command(name)(_checked(target))
-    return typer.main.get_command(app)
+    return _with_plain_switches(typer.main.get_command(app))
+
+
+def _with_plain_switches(command: Any) -> Any:
+    """The command, with help that shows no type beside a switch."""
+    for one in (command, *getattr(command, "commands", {}).values()):
+        for option in (*one.params, one.get_help_option(one.make_context(None, [], resilient_parsing=True))):
+            if getattr(option, "is_flag", False):
+                option.metavar = ""
+    return command
 
 
 def _checked(command: Any) -> Callable[..., Any]:
@@ -131,11 +140,12 @@ def _end_of(error: Exception, name: str) -> int:
     from typer.exceptions import Abort, Exit, TyperException
 
     from controller.errors import MecpilotError
+    from runtime.cli.option_checks import number_refusal
 
     if isinstance(error, MecpilotError):
         return _complain(str(error), error.exit_code)
     if isinstance(error, TyperException):
-        text = error.format_message().strip() or "a command is missing"
+        text = number_refusal(error) or error.format_message().strip() or "a command is missing"
         return _complain(f"{text.rstrip('.')}; see `mecpilot {name} --help`", error.exit_code)
     if isinstance(error, Exit):
         return error.exit_code
@@ -153,9 +163,7 @@ def _end_of(error: Exception, name: str) -> int:
 def _machine_fault(error: Exception, name: str) -> str:
     """Text for a fault of the machine or of its installation; "" if the error is a bug in mecpilot."""
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in OUR_PACKAGES:
-        package = (error.name or "").split(".")[0]
-        extra = "[train]" if package in TRAINING_PACKAGES else ""
-        return f"{name} needs the package {package}; run: pip install 'mecpilot{extra}'"
+        return missing_package(error, name)
     if isinstance(error, ImportError) and "shared object" in str(error):
         return f"{name} cannot load a library ({error}); expected enough memory, and packages that are whole"
     if isinstance(error, OSError):
@@ -167,6 +175,14 @@ def _machine_fault(error: Exception, name: str) -> str:
     if isinstance(error, UnicodeError):
         return f"text that cannot be encoded or decoded ({error}); set LC_ALL=C.UTF-8, or check the input"
     return ""
+
+
+def missing_package(error: ModuleNotFoundError, what: str) -> str:
+    """Text for a package that ``what`` needs and that is not installed. Another project may have our name on PyPI, so
+    the text names the checkout."""
+    package = (error.name or "").split(".")[0]
+    extra = "[train]" if package in TRAINING_PACKAGES else ""
+    return f"{what} needs the package {package}; run: pip install 'PATH_OF_THE_CHECKOUT{extra}'"
 
 
 def _bug(error: Exception) -> str:

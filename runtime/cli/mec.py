@@ -8,8 +8,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from runtime.cli.child import follow_parent, say_ready, withdraw_ready
-from runtime.cli.console import log_as
-from runtime.cli.shared_options import WORKLOAD_NOTE
+from runtime.cli.console import counted, log_as
 from runtime.cli.signals import Stop, kept_through_hang_up, stop_on_signal
 from runtime.cli.startup import no_collecting
 from runtime.config.flags import takes
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 Log = Callable[[str], None]
 
 
-@takes(*MEC_SECTIONS, notes={"--workload": WORKLOAD_NOTE})
+@takes(*MEC_SECTIONS)
 def mec(config: Config) -> int:
     """Serve tail segments until SIGTERM or Ctrl-C. SIGHUP ends it too, but with --requests reopens that file."""
     log, settings = log_as("mec"), config.mec
@@ -46,8 +45,8 @@ def mec(config: Config) -> int:
         server.serve(stop.asked)
     counts = server.counts
     log(
-        f"served {counts.served} requests, rejected {counts.rejected}, failed {counts.failed}; "
-        f"turned away {counts.refused} hellos; protocol errors {counts.peer_faults}"
+        f"served {counted(counts.served, 'request')}, rejected {counts.rejected}, failed {counts.failed}; "
+        f"turned away {counted(counts.refused, 'device')}; protocol errors {counts.peer_faults}"
     )
     return _exit_code(request_log, log)
 
@@ -80,7 +79,7 @@ def _request_log(target: str | None, server: MecServer, stop: Stop, log: Log) ->
 def _exit_code(request_log: RecordLog[RequestRecord] | None, log: Log) -> int:
     """1 when records are missing that the user asked for."""
     if request_log and request_log.lost:
-        log(f"{request_log.lost} request records could not be written")
+        log(f"{counted(request_log.lost, 'request record')} could not be written")
         return 1
     return 0
 

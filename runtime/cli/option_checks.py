@@ -1,20 +1,18 @@
 """What no option of any command can mean: numbers that are not finite, negative counts, and empty text.
 
 ``typer`` accepts inf and nan where a float is expected, and integers of any size. Options state tighter limits
-themselves; these hold for every option of every command.
+themselves; these hold for every number that reaches a command. The flags of the configuration are checked by their
+fields instead.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from controller.errors import UsageError
-from runtime.config.settings import settings
 from runtime.config.tree import MAX_FLOAT, MAX_INT
-
-#: Times that may be infinite: "for ever".
-ENDLESS = frozenset(setting.parameter for setting in settings() if setting.endless)
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
@@ -33,11 +31,23 @@ def check_numbers(options: Mapping[str, object]) -> None:
                 continue
             if isinstance(number, int) and not 0 <= number <= MAX_INT:
                 raise _refused(name, number, f"a whole number from 0 to {MAX_INT}")
-            if name in ENDLESS and number == math.inf:
-                continue
             if isinstance(number, float) and not (math.isfinite(number) and abs(number) <= MAX_FLOAT):
                 raise _refused(name, number, f"a finite number up to {MAX_FLOAT:g}")
 
 
 def _refused(name: str, number: float, expected: str) -> UsageError:
     return UsageError(f"--{name.removesuffix('_').replace('_', '-')} {number}; expected {expected}")
+
+
+def number_refusal(error: Any) -> str:
+    """What was got and what was expected, where ``typer`` refuses a number; "" for its other errors."""
+    option, errors = getattr(error, "param", None), getattr(error.__cause__, "errors", None)
+    if option is None or errors is None:
+        return ""
+    kind = option.display_type(error.ctx)
+    nouns = [noun for word, noun in (("int", "a whole number"), ("float", "a number")) if word in kind]
+    if not nouns:
+        return ""
+    least, most = getattr(option, "min", None), getattr(option, "max", None)
+    limits = "" if least is None else f" of {least:g} or more" if most is None else f" from {least:g} to {most:g}"
+    return f"{option.opts[-1]} {errors()[0]['input']}; expected {nouns[0]}{limits}"

@@ -1,4 +1,4 @@
-"""`mecpilot profile`: measure this machine, print how well each way of predicting does, write the profile."""
+"""``mecpilot profile``: measure this machine, print the error of each way to predict, write the profile."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from controller.errors import UsageError, unknown_name
 from runtime.cli.shared_options import BundleDir, DataDir, JsonOut, WorkloadName
 from runtime.config.tree import DEFAULT_WORKLOAD
 from runtime.files.atomic import STDOUT, check_apart, check_writable, write_whole
+from runtime.observe.tables import new_table, table_console
 from runtime.profiling.profile import (
     FORMAT_VERSION,
     SIDES,
@@ -38,7 +39,7 @@ def profile(
     workload: WorkloadName = DEFAULT_WORKLOAD,
     bundle: BundleDir = None,
     data: DataDir = None,
-    side: Annotated[str | None, typer.Option(help="Measure only: device or mec. Both by default.")] = None,
+    side: Annotated[str | None, typer.Option(help="Side to measure: device or mec (default: both).")] = None,
     merge_file: Annotated[
         Path | None, typer.Option("--merge", help="Take the other side from this profile, of another machine.")
     ] = None,
@@ -90,9 +91,7 @@ def report(measured: Profile, path: Path, json_out: str | None) -> None:
         _write_json(json_out, measured, path)
     if json_out == "-":
         return
-    from rich.console import Console
-
-    console = Console()
+    console = table_console()
     console.print(_error_table(measured))
     if measured.device is not None:
         console.print(_device_table(measured.device.segments))
@@ -122,11 +121,8 @@ def _write_json(json_out: str, measured: Profile, path: Path) -> None:
 
 
 def _error_table(measured: Profile) -> Table:
-    from rich.table import Table
-
-    table = Table(title=f"How well are the segments of {measured.workload} predicted?", title_justify="left")
-    for heading in ("side", "predicted by", "MAPE", "RMSE", "segments"):
-        table.add_column(heading, justify="left" if heading in ("side", "predicted by") else "right")
+    headings = ("side", "predicted by", "MAPE", "RMSE", "segments")
+    table = new_table(f"How well the segments of {measured.workload} are predicted", headings, text=headings[:2])
     ways = {
         "regression": "layer regressions, summed (cuts not fitted on)",
         "layers": "measured layers, summed",
@@ -144,11 +140,8 @@ def _error_table(measured: Profile) -> Table:
 
 def _device_table(segments: tuple[SegmentTime, ...]) -> Table:
     """What the device would need alone, per model and resolution, first and last exit."""
-    from rich.table import Table
-
-    table = Table(title="Device-only, profiled machine, one thread", title_justify="left")
-    for heading in ("model", "px", "exit", "median", "p95", "by regression"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
+    headings = ("model", "px", "exit", "median", "p95", "by regression")
+    table = new_table("Device-only, profiled machine, one thread", headings, text=("model",))
     alone = [segment for segment in segments if segment.key.exit_branch >= 0]
     last = {s.key.model: max(o.key.exit_branch for o in alone if o.key.model == s.key.model) for s in alone}
     for segment in alone:

@@ -8,15 +8,13 @@ from typing import Annotated
 import typer
 
 from runtime.config.settings import settings
-from runtime.workloads.registry import WORKLOADS
 
 _SENTENCES = {setting.flag: setting.sentence for setting in settings("workload", "source", "privacy")}
-#: Added to the sentence about the workload's name.
-WORKLOAD_NOTE = f"{', '.join(WORKLOADS)}, another registered name, or package.module:Class."
 
-WorkloadName = Annotated[str, typer.Option("--workload", help=f"{_SENTENCES['--workload']} {WORKLOAD_NOTE}")]
+WorkloadName = Annotated[str, typer.Option("--workload", help=_SENTENCES["--workload"])]
 BundleDir = Annotated[Path | None, typer.Option("--bundle", help=_SENTENCES["--bundle"])]
 ProfileFile = Annotated[Path | None, typer.Option("--profile", help=_SENTENCES["--profile"])]
 DataDir = Annotated[Path | None, typer.Option("--data", help=_SENTENCES["--data"])]
 NoRawUpload = Annotated[bool, typer.Option("--no-raw-upload", help=_SENTENCES["--no-raw-upload"])]
+Wide = Annotated[bool, typer.Option("--wide", help="Tables of 160 columns, with everything in them.")]
 JsonOut = Annotated[str | None, typer.Option("--json", help="Write JSON to this file, or - for stdout.")]

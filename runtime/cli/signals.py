@@ -1,8 +1,8 @@
-"""What do signals do to a command, and when? Only the standard library: this is loaded before everything else.
+"""What signals do to a command. Only the standard library is used, because this is loaded before everything else.
 
 SIGTERM, SIGHUP and Ctrl-C end a command by an exception, so that every ``finally`` is run: processes that it started
 end with it. In an import no exception may be raised (libraries swallow it, or print it with a traceback), so there the
-process ends at once, or a moment later when it has children to end. Device and MEC replace this by ``stop_on_signal``:
+process ends at once, or 20 ms later when it has children to end. Device and MEC replace this by ``stop_on_signal``:
 the first signal asks for an orderly end, the next one ends the process. What follows within half a second repeats the
 first: ``timeout``, a terminal that closes, and service managers send two.
 """
@@ -27,7 +27,7 @@ _IMPORTS = "importlib._bootstrap"
 
 
 def end_on_signals() -> None:
-    """From now on the signals that end a process end it quietly, at any moment. A signal that is ignored stays so."""
+    """From now on the signals that end a process end it quietly at any time. A signal that is ignored stays so."""
     for number in ENDING:
         if number is signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)

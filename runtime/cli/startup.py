@@ -1,4 +1,4 @@
-"""How does a process start fast? It does not look for garbage in what it loads, and computes on one thread."""
+"""A fast start: no garbage collection in what is loaded, and one thread for torch."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Payload codecs: arrays to bytes and back, with every size checked before memory is allocated.
+"""Payload codecs: convert arrays to bytes and back. Sizes are checked before memory is allocated.
 
 At partition point 0 the payload is the resized u8 image: `raw` (uncompressed), `png`, or `jpegQ` or `webpQ` with
 quality Q. At later partition points it is the float tensor (channels, h, w), quantised per channel to 8, 4, 2 or 1
-bits (`u8` ... `u1`). A decision that sends nothing has no codec; its payload is called `NO_PAYLOAD`.
+bits (`u8` ... `u1`). A decision that sends nothing has no codec; its payload is `NO_PAYLOAD`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The contract of a payload codec, and the table of all codecs by name.
 
-Device and MEC look a decision's codec up here, a bundle is measured through it, and the profiler times it. A codec of
-your own takes part in all of that once `register_codec` has added it, or an installed package has named it in an entry
-point of group ``mecpilot.codecs``; docs/extending.md shows how.
+Device and MEC, the measurement of bundles and the profiler all look codecs up here. Add your own codec with
+`register_codec`, or with an entry point of group ``mecpilot.codecs`` in an installed package; see docs/extending.md.
 """
 
 from __future__ import annotations
@@ -26,49 +25,49 @@ Payload: TypeAlias = bytes | memoryview
 
 GROUP = "mecpilot.codecs"
 
-#: The name of "no loss at all" among the recorded answers of a bundle, so no codec may have it.
+#: In recorded predictions this name stands for "without loss", so no codec may have it.
 LOSSLESS = "exact"
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _DTYPES: dict[Kind, np.dtype[Any]] = {IMAGE: np.dtype(np.uint8), TENSOR: np.dtype(np.float32)}
-#: Error messages write a longer series of names as "jpeg1..jpeg100".
+#: Error messages shorten a longer series of names to "jpeg1..jpeg100".
 _MOST_NAMES = 4
 
 
 class Codec(ABC):
-    """One way to turn an array into a payload and back.
+    """Converts an array to a payload and back.
 
-    An image codec gets the resized picture at partition point 0: u8, (h, w) grey or (h, w, 3) colour. A tensor codec
-    gets the tensor at a later partition point: float32, (channels, h, w). Codecs keep no state between two calls.
+    An image codec encodes the resized picture at partition point 0: u8, (h, w) grey or (h, w, 3) colour. A tensor codec
+    encodes the tensor at a later partition point: float32, (channels, h, w). Codecs keep no state between calls.
     """
 
     kind: ClassVar[Kind]
-    lossless: ClassVar[bool] = False  # True: `decode` returns exactly what `encode` was given
+    lossless: ClassVar[bool] = False  # True: `decode` returns exactly the array that was encoded
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What decisions and bundles call it."""
+        """The name in decisions and bundles."""
 
     @abstractmethod
     def encode(self, array: NDArray[Any]) -> bytes:
-        """The payload of one array."""
+        """Encode one array."""
 
     @abstractmethod
     def decode(self, payload: Payload, shape: tuple[int, ...]) -> NDArray[Any]:
-        """The array of that shape. The payload comes from the network and may hold anything.
+        """Decode an array of that shape. The payload comes from the network and may hold anything.
 
         Check every size that the payload states against `shape` before memory is allocated for it. Raise
-        RemoteProtocolError for whatever is wrong with the bytes.
+        RemoteProtocolError for any malformed payload.
         """
 
     def roundtrip(self, arrays: NDArray[Any]) -> NDArray[Any]:
-        """What the MEC computes with instead of each array of a batch (n, ...)."""
+        """Encode and decode each array of a batch (n, ...); returns what the MEC computes with."""
         return np.stack([self.decode(self.encode(array), array.shape) for array in arrays])
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of what `decode` returns."""
+        """Type of the decoded array: u8 for an image codec, float32 for a tensor codec."""
         return _DTYPES[self.kind]
 
 
@@ -78,8 +77,8 @@ _table: dict[str, Codec] = {}
 def register_codec(codec: Codec) -> None:
     """Add a codec to the table of this process; UsageError when its name is taken or not allowed.
 
-    Every process that computes with a bundle (device, MEC, profiler) needs the codecs that the bundle names. An entry
-    point of group ``mecpilot.codecs`` gives a codec to all of them.
+    Every process that uses a bundle (device, MEC, profiler) needs the codecs that the bundle names. An entry point of
+    group ``mecpilot.codecs`` registers a codec in all of them.
     """
     if not _NAME.fullmatch(codec.name) or codec.name in (NO_PAYLOAD, LOSSLESS):
         raise UsageError(
@@ -87,12 +86,12 @@ def register_codec(codec: Codec) -> None:
             f"and neither {NO_PAYLOAD!r} nor {LOSSLESS!r}"
         )
     if codec.name in _table:
-        raise UsageError(f"there is a codec {codec.name!r} already; choose another name")
+        raise UsageError(f"codec {codec.name!r} is already registered; choose another name")
     _table[codec.name] = codec
 
 
 def get_codec(name: str) -> Codec:
-    """The codec of that name, registered or installed; UsageError when there is none."""
+    """The registered or installed codec of that name; UsageError when there is none."""
     if name not in _table:
         _register_installed(name)
     if name not in _table:
@@ -101,51 +100,53 @@ def get_codec(name: str) -> Codec:
 
 
 def check_codecs(names: Iterable[str], kind: Kind) -> None:
-    """UsageError unless every name is that of a registered codec of this kind."""
+    """UsageError unless every name belongs to a codec of this kind."""
     for name in names:
         if (found := get_codec(name).kind) != kind:
             raise UsageError(f"payload codec {name!r} is for {found}s; expected one for {kind}s")
 
 
 def encode(name: str, array: NDArray[Any]) -> bytes:
-    """The payload of a u8 image (h, w[, 3]) or a float tensor (channels, h, w) by the codec of that name."""
+    """Encode a u8 image (h, w[, 3]) or a float tensor (channels, h, w) with the codec of that name."""
     return get_codec(name).encode(array)
 
 
 def decode(name: str, payload: Payload, shape: tuple[int, ...]) -> NDArray[Any]:
-    """The array of that shape, u8 or float32 as the codec's kind has it; RemoteProtocolError for any other bytes."""
+    """Decode an array of that shape, u8 or float32 depending on the kind; RemoteProtocolError for a bad payload."""
     codec = get_codec(name)
     array = codec.decode(payload, shape)
     if array.shape != shape or array.dtype != codec.dtype:
         raise RemoteProtocolError(
-            f"payload codec {name!r} gave {array.dtype} of shape {array.shape}; expected {codec.dtype} of shape {shape}"
+            f"payload codec {name!r} decoded {array.dtype} {array.shape}; expected {codec.dtype} {shape}"
         )
     return array
 
 
 def check_size(what: str, got_bytes: int, expected_bytes: int) -> None:
-    """RemoteProtocolError unless both are equal."""
+    """RemoteProtocolError unless both sizes are equal. ``what`` begins the message."""
     if got_bytes != expected_bytes:
         raise RemoteProtocolError(f"{what} of {got_bytes} bytes; expected {expected_bytes}")
 
 
 def _register_installed(name: str) -> None:
-    """Register the codec of an installed package that has an entry point of that name."""
-    from importlib.metadata import entry_points  # takes 10 ms, and built-in codecs do not need it
+    """Register the codec of the entry point of that name, if there is one; FailureError when it cannot be loaded."""
+    from importlib.metadata import entry_points  # imported here because it takes 10 ms
 
     for entry in entry_points(group=GROUP, name=name):
         try:
             codec = entry.load()()
             register_codec(codec)
-        except Exception as error:  # noqa: BLE001 - whatever a plug-in raises is reported in one line
+        except Exception as error:  # noqa: BLE001 - any error of a plug-in is reported in one line
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise FailureError(f"the plug-in of payload codec {name!r} ({entry.value}) fails: {reason}") from None
         if codec.name != name:
-            raise FailureError(f"the plug-in of payload codec {name!r} calls itself {codec.name!r}; expected one name")
+            raise FailureError(
+                f"the plug-in of payload codec {name!r} has the name {codec.name!r}; expected equal names"
+            )
 
 
 def _known() -> str:
-    """All names in the order of registration, a series that differs in its number as first..last."""
+    """All names in the order of registration; a numbered series is shortened to first..last."""
     shown: list[str] = []
     for _, group in groupby(_table, key=lambda name: name.rstrip("0123456789")):
         names = list(group)

@@ -1,7 +1,7 @@
-"""Image codecs for partition point 0: raw pixels, and PNG, JPEG and WebP by OpenCV; grey (h, w) or colour (h, w, 3).
+"""Image codecs for partition point 0: raw pixels, and OpenCV's PNG, JPEG and WebP, grey (h, w) or colour (h, w, 3).
 
-A decoder allocates what a header claims and trusts every length. So a payload is checked to its last byte before a
-decoder sees it (`runtime.codecs.png`, `jpeg`, `webp`), and the decoder gets the bytes that were checked.
+Decoders allocate what a header states and trust every length. So a payload is checked completely before it is decoded
+(`runtime.codecs.png`, `jpeg`, `webp`), and the decoder gets only checked bytes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Png(Codec):
     def encode(self, array: NDArray[Any]) -> bytes:
         import cv2
 
-        # The best level is used on small images only: on a photograph it takes 150 ms.
+        # The best level takes 150 ms on a photograph, so it is used for small images only.
         level = 9 if array.size <= _SMALL_IMAGE_BYTES else 3
         return _encode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, level])
 
@@ -64,7 +64,7 @@ class Png(Codec):
 
 @dataclass(frozen=True)
 class Jpeg(Codec):
-    """Baseline JPEG of one quality."""
+    """Baseline JPEG with a fixed quality."""
 
     quality: int  # 1 to 100
     kind = IMAGE
@@ -86,7 +86,7 @@ class Jpeg(Codec):
 
 @dataclass(frozen=True)
 class WebP(Codec):
-    """Lossy WebP of one quality."""
+    """Lossy WebP with a fixed quality."""
 
     quality: int  # 1 to 100
     kind = IMAGE
@@ -107,17 +107,17 @@ class WebP(Codec):
 
 
 def _encode(extension: str, image: NDArray[Any], options: list[int]) -> bytes:
-    """A u8 image as a file of that kind."""
+    """Encode a u8 image as a file with that extension."""
     import cv2
 
-    done, data = cv2.imencode(extension, image, options)
-    if not done:
+    encoded, data = cv2.imencode(extension, image, options)
+    if not encoded:
         raise UsageError(f"OpenCV cannot write an image of shape {image.shape} as {extension}; expected (h, w[, 3])")
     return data.tobytes()
 
 
 def _decode(kind: str, checked: bytes, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The u8 image of that shape from bytes that were checked; RemoteProtocolError when its pixels are damaged."""
+    """Decode a u8 image of that shape from checked bytes; RemoteProtocolError when its pixels are damaged."""
     import cv2
 
     flag = cv2.IMREAD_GRAYSCALE if len(shape) == 2 else cv2.IMREAD_COLOR
@@ -133,15 +133,15 @@ def _decode(kind: str, checked: bytes, shape: tuple[int, ...]) -> NDArray[np.uin
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Drop whatever the block writes to standard error.
+    """Discard what the block writes to standard error.
 
-    The C libraries report damaged pixels there and go on, so a peer could fill the log with one line per message. The
-    descriptor belongs to the whole process, hence the lock.
+    The C libraries report damaged pixels there, so a peer could fill the log with one line per message. The descriptor
+    belongs to the whole process, hence the lock.
     """
     with _silencing, open(os.devnull, "wb") as nowhere:
         try:
             shown = os.dup(_STDERR)
-        except OSError:  # standard error is closed, so nothing is shown anyway
+        except OSError:  # standard error is closed, so there is nothing to silence
             yield
             return
         os.dup2(nowhere.fileno(), _STDERR)

@@ -1,11 +1,11 @@
-"""A coding of one- and two-bit levels: bytes that each hold one bit of eight channels at one place, through zstd.
+"""A coding of one- and two-bit levels as bit planes: each byte holds one bit of eight channels at one cell; then zstd.
 
-Where an object stands in the picture, many channels are high at once. So few different bytes occur, and neighbouring
-bytes repeat. The bytes run down the picture two columns at a time (most objects are taller than wide), the planes of
-higher bits first. On the bottleneck of a campus detector this takes 60 to 70 % of the bytes of zstd on levels packed
-row by row, in 0.03 ms. A lossless WebP of the same bytes saves 3 to 8 % more and takes ten times as long, which costs a
-slow device more than it saves; an order-2 context model (PPMd) saves 20 %, but we found no decoder that survives
-hostile bytes.
+At an object many channels are high at once. So few different bytes occur, and neighbouring bytes repeat. The bytes run
+down the map two columns at a time (most objects are taller than wide), planes of higher bits first.
+
+On the bottleneck of a campus detector this takes 60 to 70 % of the bytes of zstd on levels packed row by row, in
+0.03 ms. A lossless WebP of the same bytes saves another 3 to 8 % but takes ten times as long, which costs a slow device
+more than it saves. An order-2 context model (PPMd) saves 20 %, but we found no decoder that is safe for hostile bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _contexts = threading.local()
 
 
 def encode_planes(levels: NDArray[np.uint8], bits: int) -> bytes:
-    """Levels (channels, h, w) as one zstd frame without its magic number."""
+    """Encode levels (channels, h, w) of 1 or 2 bits as one zstd frame without its magic number."""
     if not hasattr(_contexts, "compressor"):
         _contexts.compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
     frame: bytes = _contexts.compressor.compress(to_planes(levels, bits).tobytes())
@@ -34,7 +34,7 @@ def encode_planes(levels: NDArray[np.uint8], bits: int) -> bytes:
 
 
 def decode_planes(data: bytes | memoryview, shape: tuple[int, ...], bits: int) -> NDArray[np.uint8]:
-    """Levels of that shape (channels, h, w); RemoteProtocolError when the bytes are not that."""
+    """Decode levels of shape (channels, h, w); RemoteProtocolError for any other bytes."""
     if not hasattr(_contexts, "decompressor"):
         _contexts.decompressor = zstandard.ZstdDecompressor()
     channels, h, w = shape
@@ -42,7 +42,7 @@ def decode_planes(data: bytes | memoryview, shape: tuple[int, ...], bits: int) -
     expected_bytes = bits * groups * pairs * h * 2
     frame = _MAGIC + bytes(data)
     try:
-        # The size that the frame states is checked first: zstandard allocates what the header claims.
+        # The stated size is checked first, because zstandard allocates what the header states.
         claimed_bytes = zstandard.frame_content_size(frame)
         if claimed_bytes != expected_bytes:
             raise RemoteProtocolError(f"coded planes of {claimed_bytes} bytes; expected {expected_bytes}")
@@ -53,7 +53,7 @@ def decode_planes(data: bytes | memoryview, shape: tuple[int, ...], bits: int) -
 
 
 def to_planes(levels: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """(bits, channels / 8, w / 2, h, 2) of levels in Gray code, where neighbouring levels differ in one bit."""
+    """Bit planes (bits, channels / 8, w / 2, h, 2) of levels in Gray code, where adjacent levels differ in one bit."""
     channels, h, w = levels.shape
     padded = np.zeros((-(-channels // 8) * 8, h, w + w % 2), np.uint8)
     padded[:channels, :, :w] = levels ^ levels >> np.uint8(1) if bits > 1 else levels
@@ -66,7 +66,7 @@ def to_planes(levels: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
 
 
 def from_planes(planes: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The inverse of `to_planes`: levels of that shape."""
+    """The inverse of `to_planes`: levels of shape (channels, h, w)."""
     channels, h, w = shape
     bits, groups = planes.shape[:2]
     rows = planes.swapaxes(2, 3).reshape(bits, groups, 1, h, -1)

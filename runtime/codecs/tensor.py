@@ -1,14 +1,15 @@
-"""Tensor codecs for later partition points: affine quantisation per channel, packed and entropy-coded.
+"""Tensor codecs for later partition points: affine quantisation per channel, then packing and entropy coding.
 
     flag (1 byte) | low (float16 x channels) | step (float16 x channels) | levels
     value = low + step * level
 
-The flag names the coding of the rest. 0: scales and packed levels, stored. 1: the same, compressed by zstd. 2: stored
-scales, and levels coded as planes (`runtime.codecs.planes`), which is the smallest for most sparse levels of one or two
-bits.
+The flag states the coding of the rest. 0: scales and packed levels, uncompressed. 1: scales and packed levels,
+compressed with zstd. 2: uncompressed scales, and levels coded as planes (`runtime.codecs.planes`), the smallest coding
+of most sparse levels of one or two bits.
 
-With 8, 4 and 2 bits, low is the channel's minimum, and step is its range divided by the number of intervals. One bit
-states whether a value lies above a threshold: low is the mean of the values below, low + step the mean of those above.
+With 8, 4 and 2 bits, low is the minimum of the channel, and step is its range divided by the number of intervals. With
+one bit, a level states whether a value is above a threshold: low is the mean of the values below it, low + step the
+mean of those above.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from runtime.codecs.base import TENSOR, Codec, Payload, check_size
 from runtime.codecs.planes import decode_planes, encode_planes
 
 BITS = (8, 4, 2, 1)
-THRESHOLD_FRAC = 0.35  # of a channel's range: the limit between the two levels of one bit
+THRESHOLD_FRAC = 0.35  # threshold between the two levels of one bit, as a share of the channel's range
 ZSTD_LEVEL = 1
-PLANE_BITS = (1, 2)  # payloads of 4 and 8 bits keep the form in which the shipped bundles were measured
+PLANE_BITS = (1, 2)  # payloads of 4 and 8 bits keep the coding with which the shipped bundles were measured
 _STORED, _ZSTD, _PLANES = 0, 1, 2
 _FLOAT16_MAX = 65504.0
 #: zstandard's contexts are not safe to share between threads.
@@ -46,7 +47,7 @@ class Quantised:
 
 
 def quantise(tensors: NDArray[np.float32], bits: int) -> Quantised:
-    """Affine quantisation of (batch, channels, h, w), a scale for each sample and channel."""
+    """Affine quantisation of (batch, channels, h, w), with a scale for each sample and channel."""
     flat = tensors.reshape(*tensors.shape[:2], -1)
     levels, low, step = _binary(flat) if bits == 1 else _uniform(flat, bits)
     return Quantised(levels.reshape(tensors.shape), low, step)
@@ -68,7 +69,7 @@ def _binary(flat: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.fl
     above = flat > (least + np.float32(THRESHOLD_FRAC) * (most - least))[..., None]
     count = np.count_nonzero(above, axis=2)
     total, total_above = flat.sum(axis=2), (flat * above).sum(axis=2)
-    # At least the minimum is below; nothing is above in a constant channel.
+    # At least the minimum is below the threshold; in a constant channel nothing is above it.
     mean_below = (total - total_above) / np.maximum(flat.shape[2] - count, 1)
     mean_above = np.where(count > 0, total_above / np.maximum(count, 1), mean_below)
     low = _to_float16(mean_below)
@@ -81,7 +82,7 @@ def _to_float16(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
 
 
 def dequantise(quantised: Quantised) -> NDArray[np.float32]:
-    """The values the receiver computes with, float32 (batch, channels, h, w)."""
+    """The values that the receiver computes with, float32 (batch, channels, h, w)."""
     low = quantised.low.astype(np.float32)[..., None, None]
     step = quantised.step.astype(np.float32)[..., None, None]
     return low + step * quantised.levels.astype(np.float32)
@@ -130,12 +131,12 @@ class QuantisedTensor(Codec):
         return dequantise(Quantised(levels.reshape(1, *shape), *scales)).reshape(shape)
 
     def roundtrip(self, arrays: NDArray[Any]) -> NDArray[np.float32]:
-        """The same values as by `encode` and `decode`, for the whole batch at once and without the entropy coder."""
+        """The same values as `encode` and `decode`, for a whole batch at once and without the entropy coder."""
         return dequantise(quantise(arrays, self.bits))
 
 
 def _scales(body: Payload, channels: int) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
-    """Low and step (1, channels) at the start of a body."""
+    """Low and step, (1, channels) each, from the start of a body."""
     if len(body) < 4 * channels:
         raise RemoteProtocolError(f"a tensor payload of {len(body)} bytes; expected {4 * channels} of scales and more")
     scales = np.frombuffer(body, "<f2", 2 * channels).reshape(2, 1, channels)
@@ -145,7 +146,7 @@ def _scales(body: Payload, channels: int) -> tuple[NDArray[np.float16], NDArray[
 
 
 def pack(levels: NDArray[np.uint8], bits: int) -> bytes:
-    """Levels of 1, 2, 4 or 8 bits, the first in the highest bits of a byte; zeros fill the last byte."""
+    """Pack levels of 1, 2, 4 or 8 bits, the first in the highest bits of a byte; the last byte is filled with 0."""
     if bits == 8:
         return levels.tobytes()
     if bits == 1:
@@ -169,7 +170,7 @@ def unpack(packed: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.uint8
 
 
 def _body(data: Payload, expected_bytes: int) -> Payload:
-    """What follows the flag, decompressed, of exactly the expected size."""
+    """The decompressed content after the flag; RemoteProtocolError unless it has the expected size."""
     if len(data) == 0 or data[0] not in (_STORED, _ZSTD):
         raise RemoteProtocolError("a tensor payload without a known leading flag; expected 0 to 2")
     body = memoryview(data)[1:]
@@ -177,7 +178,7 @@ def _body(data: Payload, expected_bytes: int) -> Payload:
         check_size("stored tensor payload", len(body), expected_bytes)
         return body
     try:
-        # The size that the frame states is checked first: zstandard allocates what the header claims.
+        # The stated size is checked first, because zstandard allocates what the header states.
         check_size("compressed tensor payload", zstandard.frame_content_size(body), expected_bytes)
         return _decompressor().decompress(body, max_output_size=expected_bytes, allow_extra_data=False)
     except zstandard.ZstdError as error:

@@ -22,6 +22,10 @@ _CONFIG_HELP = (
 )
 
 
+#: Shown beside a flag; short, because it takes the room of the sentence.
+_METAVARS = {bool: "", str: "TEXT", Path: "PATH", int: "COUNT", float: "NUMBER"}
+
+
 def takes(
     *sections: str, notes: Mapping[str, str] | None = None
 ) -> Callable[[Callable[[Config], int]], Callable[..., int]]:
@@ -69,40 +73,53 @@ def _contradicted(flag: str, value: Any) -> tuple[str, ...]:
 
 
 def _with(config: Config, setting: Setting, value: Any) -> Config:
-    """The configuration with another value at one place."""
+    """The configuration with another value of one setting."""
     section = msgspec.structs.replace(getattr(config, setting.section), **{setting.key: value})
     return msgspec.structs.replace(config, **{setting.section: section})
 
 
 def _converted(setting: Setting, value: Any) -> Any:
-    """The value of a flag in the type of its field."""
+    """The value of a flag in the type of its field; numbers arrive as text."""
     try:
-        return setting.convert(value)
+        return setting.convert(_as_number(setting, value))
     except UsageError as error:
         raise UsageError(f"{setting.flag} {error}") from None
 
 
+def _as_number(setting: Setting, value: Any) -> Any:
+    """The text as the number that the field takes; any other value as it is."""
+    if not isinstance(value, str) or setting.kind not in (int, float):
+        return value
+    try:
+        return setting.kind(value)
+    except ValueError:
+        raise setting.refusal(value) from None
+
+
 def _parameter(setting: Setting, note: str) -> inspect.Parameter:
     names = f"{setting.flag}/{setting.off}" if setting.off else setting.flag
-    # Where nothing but a library's limit holds, `check_numbers` refuses in its own words.
-    most = None if setting.most in (MAX_INT, MAX_FLOAT) else setting.most
     option = typer.Option(
         names,
-        help=" ".join(filter(None, (setting.sentence, _default_text(setting), note))),
+        help=" ".join(filter(None, (setting.sentence, _default_text(setting), _range_text(setting), note))),
         metavar=_metavar(setting),
         rich_help_panel=setting.section,
         show_default=False,
-        min=setting.least,
-        max=most,
     )
-    kind = str if setting.kind is Path else setting.kind
+    kind = bool if setting.kind is bool else str
     return _keyword(setting.parameter, Annotated[kind | None, option])
 
 
 def _metavar(setting: Setting) -> str | None:
     if setting.choices:
         return "|".join(setting.choices)
-    return "PATH" if setting.kind is Path else None
+    return _METAVARS[setting.kind]
+
+
+def _range_text(setting: Setting) -> str:
+    """The limits, where they are not those of a library."""
+    if setting.least is None or setting.most in (None, MAX_INT, MAX_FLOAT):
+        return ""
+    return f"From {setting.least:g} to {setting.most:.12g}."
 
 
 def _default_text(setting: Setting) -> str:

@@ -1,4 +1,4 @@
-"""Read a configuration file: TOML in, the tree out, one line for whatever the file cannot mean."""
+"""Read a configuration file: TOML in, the tree out. A file that is not valid is refused in one line."""
 
 from __future__ import annotations
 

@@ -8,6 +8,20 @@ from controller.costs import CostTable
 from controller.errors import UsageError
 from runtime.config.tree import PrivacySection
 
+#: Controllers that only ever send whole images.
+_RAW_UPLOADERS = ("mec-only", "jpeg-offload")
+
+
+def may_run(controller: str, privacy: PrivacySection) -> bool:
+    """Whether the named controller has a decision left that it could choose."""
+    return not (privacy.no_raw_upload and controller in _RAW_UPLOADERS)
+
+
+def check_controller(name: str, privacy: PrivacySection) -> None:
+    """UsageError for a controller that privacy leaves no decision."""
+    if not may_run(name, privacy):
+        raise UsageError(f"controller {name} only sends images, which --no-raw-upload forbids; choose another one")
+
 
 def allowed(costs: CostTable, privacy: PrivacySection) -> CostTable:
     """The rows of a table that the privacy section allows.
@@ -22,3 +36,8 @@ def allowed(costs: CostTable, privacy: PrivacySection) -> CostTable:
     if not len(rows):
         raise UsageError("every decision of the bundle sends the image, which --no-raw-upload forbids; choose another")
     return costs.take(rows)
+
+
+def privacy_notes(privacy: PrivacySection) -> tuple[str, ...]:
+    """What a reader of figures must know about the decisions that were left out."""
+    return ("no_raw_upload: no decision sends an image",) if privacy.no_raw_upload else ()

@@ -1,4 +1,4 @@
-"""What single values allow and together make no sense. Messages name flags, which name the keys of a file too."""
+"""Rules between settings that are each valid alone. Messages name flags, which name the keys of a file too."""
 
 from __future__ import annotations
 

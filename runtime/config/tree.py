@@ -16,7 +16,7 @@ from msgspec import Meta
 from controller.scenario import MAX_COUNT, MAX_IN_FLIGHT, MAX_LOAD_FRAC, QUEUE_LIMIT
 from controller.utility import Utility
 
-DEFAULT_WORKLOAD = "garments"
+DEFAULT_WORKLOAD = "campus"
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
 #: Seeds, counts and frame numbers: what every library behind the settings accepts.
 MAX_INT = 2**31 - 1
@@ -52,7 +52,9 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class WorkloadSection(Section, frozen=True):
     """What is inferred, with which models. Device and MEC must agree on it."""
 
-    name: Annotated[Text, about("Name of the workload.", "--workload")] = DEFAULT_WORKLOAD
+    name: Annotated[
+        Text, about("Workload: campus, garments, a registered name, or package.module:Class.", "--workload")
+    ] = DEFAULT_WORKLOAD
     bundle: Annotated[
         Path | None, about("Directory of a bundle; default: the shipped one.", "--bundle", show="FOLDER")
     ] = None
@@ -64,13 +66,21 @@ class WorkloadSection(Section, frozen=True):
 class ControllerSection(Section, frozen=True):
     """Who decides how each frame is answered. Device only."""
 
-    name: Annotated[Text | None, about("Who decides; default: ppo.", "--controller", show="ppo")] = None
+    name: Annotated[
+        Text | None,
+        about(
+            "Controller that decides each frame: ppo, device-only, mec-only, jpeg-offload, static-best, neurosurgeon, "
+            "edgent, edgent-dynamic, greedy or random; default: ppo.",
+            "--controller",
+            show="ppo",
+        ),
+    ] = None
     policy: Annotated[Path | None, about("Policy file of ppo; default: the shipped one.", "--policy")] = None
     tuning: Annotated[Path | None, about("File of `mecpilot tune`; default: the shipped one.", "--tuning")] = None
     decision: Annotated[
         Text | None,
         about(
-            "Pin one decision, e.g. '{\"partition_point\": 2}'; fields not named default.",
+            "Pin one decision, e.g. '{\"partition_point\": 2}'; fields left out take defaults.",
             "--decision",
             show='{"partition_point": 2}',
         ),
@@ -159,7 +169,8 @@ class PrivacySection(Section, frozen=True):
         bool,
         about(
             "Never send an image, compressed or not: only decisions with partition point 1 or more, or device-only, "
-            "are candidates.",
+            "are candidates. The shipped policy is not tuned for it; `mecpilot train --no-raw-upload` makes one "
+            "that is.",
             "--no-raw-upload",
             off="--raw-upload",
         ),

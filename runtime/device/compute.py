@@ -1,6 +1,6 @@
-"""What the device's loop needs of a computation: heads, and what outputs mean.
+"""The contract between the device's loop and its computation: run heads, turn outputs into predictions and scores.
 
-``runtime.device.local_compute`` is the real implementation.
+``runtime.device.local_compute`` implements it.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ class Judge(Protocol):
         ...
 
     def truth(self, source_index: int) -> Any:
-        """Truth of a frame; None where it is not known."""
+        """Truth of a frame; None if it has none."""
         ...
 
     def score(self, prediction: Any, truth: Any) -> float:
-        """Score of a prediction that was made for this frame or for an earlier one."""
+        """Score of a prediction, made for the truth's frame or an earlier one, against that truth."""
         ...
 
     def source_index(self, index: int) -> int:
-        """Number of a sample in its source: of the test image, or of the video's frame."""
+        """Number of a sample in its source: of the test image, or of the frame of a video."""
         ...
 
 
 class Head(Protocol):
-    """Result of a head: a payload to send, or outputs (see ``runtime.inference.segments.Head``)."""
+    """Result of a head: a payload to send, or the outputs of an exit (see ``runtime.inference.segments.Head``)."""
 
     @property
     def payload(self) -> bytes: ...
@@ -53,13 +53,17 @@ class Compute(Judge, Protocol):
         ...
 
     def picture(self, source_index: int) -> Image:
-        """A captured picture (height, width, 3), uint8."""
+        """A captured picture: uint8, (height, width, 3) blue-green-red or (height, width) grey."""
         ...
 
-    def head(self, source_index: int, decision: Decision, pause: Pause) -> Head: ...
+    def head(self, source_index: int, decision: Decision, pause: Pause) -> Head:
+        """Run the decision's stages that belong to the device; call ``pause`` between two stages."""
+        ...
 
     def row(self, decision: Decision) -> int:
-        """The decision's row in the bundle's space, on which device and MEC agreed in the handshake."""
+        """The decision's row in the bundle's space, which the handshake showed to be equal on device and MEC."""
         ...
 
-    def output_shape(self, decision: Decision) -> tuple[int, ...]: ...
+    def output_shape(self, decision: Decision) -> tuple[int, ...]:
+        """Shape of the outputs of the decision's exit, float32."""
+        ...

@@ -1,4 +1,4 @@
-"""Builds a device, and lets a controller drive it until its source ends."""
+"""Connect a device's loop to a MEC, and let a controller decide in it until its source ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from runtime.sources.frames import Feed
 Log = Callable[[str], None]
 
 
-def open_device(
+def open_loop(
     endpoint: str,
     compute: LocalCompute,
     costs: CostTable,
@@ -40,18 +40,22 @@ def open_device(
     shortcuts: Sequence[Shortcut] = (),
     clock: Clock = time.perf_counter,
     log: Log = lambda _: None,
+    link_log: Log | None = None,
 ) -> DeviceLoop:
-    """A device that uses the MEC at ``endpoint``. With a bank its uplink replays the scenario's trace, share and
-    round trip; without one, it is the network as it is. Rows of ``costs`` are what ``execute`` takes. ``shortcuts``
-    may answer a frame before it is decided."""
+    """The loop of a device, connected to the MEC at ``endpoint``, whose caller decides: ``Device`` with a controller,
+    the live environment with its actions. With a bank the uplink replays the scenario's trace, share and round trip;
+    without one, it is the network as it is. Rows of ``costs`` are what ``execute`` takes. ``shortcuts`` may answer a
+    frame before it is decided; ``log`` takes a line for each event, ``link_log`` those about the MEC
+    (default: ``log``)."""
     link: Link = DirectLink(parse_endpoint(endpoint), clock, compute.largest_output_bytes(costs.space.decisions))
     if bank is not None:
         shaper = Shaper(bank, scenario.trace_index, scenario.trace_start_s, scenario.uplink_share_frac)
         link = ShapedLink(link, shaper, scenario.rtt_s, clock)
     session = DeviceSession(socket.gethostname()[:64] or "device", compute.held)
+    in_flight, about_mec = limits.max_in_flight, link_log or log
     return DeviceLoop(
         compute,
-        MecConnection(endpoint, link, session, costs, max_in_flight=limits.max_in_flight, clock=clock, log=log),
+        MecConnection(endpoint, link, session, costs, max_in_flight=in_flight, clock=clock, log=about_mec),
         costs,
         scenario,
         utility,
@@ -59,6 +63,7 @@ def open_device(
         closed_loop=closed_loop,
         feed=feed,
         shortcuts=shortcuts,
+        log=log,
         clock=clock,
         epoch_s=time.time() - clock() if clock is time.perf_counter else None,
     )

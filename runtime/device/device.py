@@ -9,24 +9,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from controller.costs import CostTable
+from controller.errors import UsageError
 from controller.predict.uplink import TraceBank
 from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.bundles.bundle import DEFAULT_NAME, Bundle, open_pair
-from runtime.config.tree import DEFAULT_FRAMES, DEFAULTS, LimitsSection, PrivacySection
+from runtime.config.tree import DEFAULT_FRAMES, DEFAULTS, MAX_INT, EmulationSection, LimitsSection, PrivacySection
+from runtime.device.controllers import ControllerLike
 from runtime.device.deadline import deadline_warning
-from runtime.device.deciding import Choice, ControllerLike, choose, provenance_of
+from runtime.device.deciding import Choice, choose, provenance_of
 from runtime.device.run import DeviceSetup, Log, Run, check_complete
 from runtime.files.provenance import Provenance
 from runtime.link.endpoint import parse_endpoint
 from runtime.profiling.profile import load_costs
+from runtime.shortcuts.base import Shortcut
 from runtime.sources.kinds import SourceLike, open_any
 from runtime.workloads.base import Workload
 
@@ -55,16 +60,12 @@ class Device:
         data: str | Path | None = None,
         fps: float = DEFAULTS.source.fps,
         deadline_s: float = DEFAULTS.device.deadline_ms / 1e3,
-        slowdown: float = DEFAULTS.emulation.slowdown,
-        device_load_frac: float = DEFAULTS.emulation.load,
-        uplink: str | Path | None = None,
-        uplink_share_frac: float = DEFAULTS.emulation.uplink_share,
-        uplink_start_s: float = DEFAULTS.emulation.uplink_start_s,
-        rtt_s: float = DEFAULTS.emulation.rtt_ms / 1e3,
         seed: int = DEFAULTS.device.seed,
         utility: Utility | None = None,
         no_raw_upload: bool = DEFAULTS.privacy.no_raw_upload,
+        shortcuts: Sequence[Shortcut] = (),
         limits: LimitsSection = DEFAULTS.limits,
+        emulation: EmulationSection = DEFAULTS.emulation,
         log: Log | None = None,
     ) -> None:
         """
@@ -79,38 +80,38 @@ class Device:
         data: directory with the workload's data set.
         fps: captures per second; 0 captures a frame when the one before was answered.
         deadline_s: seconds from capture to answer.
-        slowdown, device_load_frac: emulate a device that is this many times slower, with this mean share of it taken.
-        uplink, uplink_share_frac, uplink_start_s, rtt_s: emulate an uplink with a bandwidth trace: the file, the share
-            of its bandwidth, the second at which to begin, the round trip in seconds. Without a file: the real network.
         seed: of everything random.
         utility: weights of the objective.
         no_raw_upload: never send an image: every decision computes at least one stage here. What that leaves is
             ``costs``; a controller of one's own cannot choose anything else.
+        shortcuts: may answer a frame before it is decided, by an earlier answer; asked in this order. They may keep
+            answers, so give each run a new device. One that raises an error is logged, and the frame is decided.
         limits: how many frames may wait, and how many requests may wait for their replies.
+        emulation: a slower device and a narrower uplink than those at hand, for experiments.
         log: takes one line of text for each event; default: warnings of the logger "mecpilot".
         """
         privacy = PrivacySection(no_raw_upload=no_raw_upload)
-        choice = Choice(controller, _path(policy), _path(tuning), decision, seed, privacy)
-        self.controller_name = choice.name
+        self._choice = Choice(controller, _path(policy), _path(tuning), decision, seed, privacy)
+        self._profile = _path(profile)
+        self.controller_name = self._choice.name
         parse_endpoint(mec)
+        _check_number("fps", fps, 0.0, 1000.0)
+        _check_number("deadline_s", deadline_s, 1e-6, 3600.0)
+        _check_number("seed", seed, 0, MAX_INT)
         self.bundle, self.workload = open_pair(bundle or (None if workload else DEFAULT_NAME), workload, _path(data))
         utility = utility or Utility()
-        chosen = choose(choice, load_costs(self.bundle, _path(profile)), self.bundle, utility)
-        scenario = Scenario(
-            fps=fps,
-            deadline_s=deadline_s,
-            device_slowdown=slowdown,
-            device_load_frac=device_load_frac,
-            rtt_s=rtt_s,
-            trace_start_s=uplink_start_s,
-            uplink_share_frac=uplink_share_frac,
-            seed=seed,
-        )
-        trace = _trace(_path(uplink))
         self._setup = DeviceSetup(
-            self.bundle, self.workload, chosen, scenario, utility, trace, limits, mec, log or _log_to_logging
+            self.bundle,
+            self.workload,
+            choose(self._choice, load_costs(self.bundle, self._profile), self.bundle, utility),
+            _scenario(fps, deadline_s, seed, emulation),
+            utility,
+            _trace(_path(emulation.uplink)),
+            limits,
+            mec,
+            tuple(shortcuts),
+            log or _log_to_logging,
         )
-        self._choice, self._profile = choice, _path(profile)
         self._run: Run | None = None
 
     @property
@@ -174,6 +175,7 @@ class Device:
     ) -> Run:
         """The first step of ``run``, for programs that must do something between the steps: open the source and import
         the networks. With ``keep`` the pictures of a camera can be replayed after the run."""
+        _check_number("retry_s", retry_s, 0.0, math.inf)
         if warning := deadline_warning(self.costs, self._setup.scenario):
             self._setup.log(warning)
         if source is None:
@@ -217,14 +219,33 @@ class Device:
         self.close()
 
 
+def _check_number(name: str, value: object, least: float, most: float) -> None:
+    """UsageError unless the value is a number within the limits."""
+    if not isinstance(value, Real) or not least <= float(value) <= most:
+        raise UsageError(f"{name}: got {value!r}; expected a number from {least:g} to {most:.12g}")
+
+
 def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
+
+
+def _scenario(fps: float, deadline_s: float, seed: int, emulation: EmulationSection) -> Scenario:
+    return Scenario(
+        fps=fps,
+        deadline_s=deadline_s,
+        device_slowdown=emulation.slowdown,
+        device_load_frac=emulation.load,
+        rtt_s=emulation.rtt_ms / 1e3,
+        trace_start_s=emulation.uplink_start_s,
+        uplink_share_frac=emulation.uplink_share,
+        seed=seed,
+    )
 
 
 def _trace(path: Path | None) -> TraceBank | None:
     if path is None:
         return None
-    from runtime.files.traces import load_traces
+    from runtime.traces.load import load_traces
 
     return load_traces([path])
 

@@ -1,18 +1,23 @@
-"""How long an emulated device takes for a head.
+"""Runs heads, each for as long as an emulated slow device takes.
 
 A slow device is emulated on a fast machine: the computation is real, then the device idles until the profiled time x
-slowdown / (1 - load of that second) has passed, times some random noise, because no two heads take equally long. Only
-the loop's idling uses this. What a device plans rests on times that it measured.
+slowdown / (1 - load of that second) has passed, times random noise, because no two heads take equally long. Only the
+idling uses these numbers. A device plans with the times that it measured.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from controller.costs import CostTable
 from controller.scenario import HEAD_NOISE_FRAC, LOAD_STEP_S, Scenario
+from runtime.device.compute import Compute, Head, Pause
+from runtime.device.outcomes import Job
+from runtime.device.telemetry import DeviceTelemetry
+from runtime.link.link import Clock
 
 
 class Emulation:
@@ -25,13 +30,79 @@ class Emulation:
         self._noise = np.random.default_rng(scenario.seed)
 
     def slowdown_at(self, elapsed_s: float) -> float:
-        """Device time / profiled time at a moment."""
+        """Device time / profiled time."""
         second = min(max(int(elapsed_s / LOAD_STEP_S), 0), len(self._load_frac) - 1)
         return self._slowdown / (1.0 - float(self._load_frac[second]))
 
     def head_s(self, row: int, elapsed_s: float) -> float:
-        """How long a head takes that starts at a moment; 0 when the machine is used as it is."""
+        """Seconds that a head takes which starts then; 0 if no slow device is emulated."""
         slowdown = self.slowdown_at(elapsed_s)
         if slowdown <= 1.0:
             return 0.0
         return float(self._head_s[row]) * slowdown * math.exp(HEAD_NOISE_FRAC * self._noise.standard_normal())
+
+
+class HeadRunner:
+    """Runs heads one at a time. Owns the time that fallbacks took from them."""
+
+    def __init__(
+        self,
+        compute: Compute,
+        costs: CostTable,
+        emulation: Emulation,
+        telemetry: DeviceTelemetry,
+        clock: Clock,
+        poll: Pause,
+        idle: Callable[[float], bool],  # wait until that time and poll; False if the device stops for good
+    ) -> None:
+        self._compute, self._decisions = compute, costs.space.decisions
+        self._emulation, self._telemetry = emulation, telemetry
+        self._clock, self._poll, self._idle = clock, poll, idle
+        self._start_s: float | None = None
+        self._preempted_s = 0.0  # seconds given to fallbacks so far
+
+    def start(self, start_s: float) -> None:
+        """The first frame is captured at this time; the emulated load begins here."""
+        self._start_s = start_s
+
+    def run(self, job: Job, row: int) -> Head | None:
+        """Run the head of a row on the job's frame. Its time, without that of fallbacks, is added to ``job.busy_s``.
+
+        None if the device stops for good meanwhile.
+        """
+        began_s, preempted_s = self._clock(), self._preempted_s
+        head = self._compute.head(job.frame.source_index, self._decisions[row], self._poll)
+        took_s = self._finish(began_s, preempted_s, self._emulation.head_s(row, self._elapsed_s(began_s)))
+        if took_s is None:
+            return None
+        job.busy_s += took_s
+        self._telemetry.on_head(row, took_s)
+        return head
+
+    def lengthen(self, job: Job, began_s: float) -> bool:
+        """Idle until a computation that has just ended has taken as long as on the emulated device.
+
+        Its time is added to ``job.busy_s``. False if the device stops for good meanwhile.
+        """
+        slowdown = max(self._emulation.slowdown_at(self._elapsed_s(began_s)), 1.0)
+        took_s = self._finish(began_s, self._preempted_s, slowdown * (self._clock() - began_s))
+        job.busy_s += took_s or 0.0
+        return took_s is not None
+
+    def preempted(self, took_s: float) -> None:
+        """A fallback took this long; the head that it preempted ends that much later."""
+        self._preempted_s += took_s
+
+    def _finish(self, began_s: float, preempted_s: float, lasts_s: float) -> float | None:
+        """Idle until ``lasts_s`` have passed since the start, fallbacks not counted.
+
+        ``preempted_s``: value of ``_preempted_s`` at the start. Returns the seconds that it took without fallbacks, or
+        None if the device stops for good.
+        """
+        while self._clock() < (end_s := began_s + lasts_s + self._preempted_s - preempted_s):
+            if not self._idle(end_s):
+                return None
+        return self._clock() - began_s - (self._preempted_s - preempted_s)
+
+    def _elapsed_s(self, now_s: float) -> float:
+        return now_s - (self._start_s if self._start_s is not None else now_s)

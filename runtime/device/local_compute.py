@@ -1,4 +1,4 @@
-"""The device's computation: heads of a bundle's models on real frames, and what their outputs mean."""
+"""The device's computation: runs heads of a bundle's models on real frames, and judges their outputs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from controller.records import Decision
-from controller.space import NO_PAYLOAD
+from controller.records import NO_PAYLOAD, Decision
 from runtime.bundles.bundle import Bundle
 from runtime.device.compute import Pause
 from runtime.inference.segments import Head, Segments
@@ -20,7 +19,7 @@ from runtime.workloads.types import Image, Split
 
 
 class LocalCompute:
-    """One bundle on the frames of a source, by default its workload's; a ``runtime.device.compute.Compute``."""
+    """Runs one bundle on the frames of a source, by default its workload's; a ``runtime.device.compute.Compute``."""
 
     def __init__(self, bundle: Bundle, workload: Workload, split: Split = "test", source: Source | None = None) -> None:
         self._bundle, self._workload = bundle, workload
@@ -38,12 +37,12 @@ class LocalCompute:
         return self._source.count
 
     def prepare(self) -> None:
-        """Load the pictures now for which the first frames would have to wait."""
+        """Load the first pictures now, so that the first frames need not wait for them."""
         self._source.prepare()
 
     def warm_up(self, decisions: Iterable[Decision], stopping: Callable[[], bool] = lambda: False) -> None:
-        """Run each distinct head once, so that no frame pays for a first run; local answers first, because they need
-        every stage. ``stopping`` ends this early."""
+        """Run each distinct head once, because first runs are slow. Local answers come first: they need every stage.
+        Returns early when ``stopping`` returns true."""
         for decision in _distinct(decisions):
             if stopping():
                 return
@@ -59,19 +58,19 @@ class LocalCompute:
         return self._bundle.space.index(decision)
 
     def output_shape(self, decision: Decision) -> tuple[int, ...]:
-        """Shape of the outputs that the MEC sends back. Found once per exit, by running the exit head alone."""
+        """Shape of the outputs that the MEC sends back. Found once per exit by running the exit head alone."""
         key = (decision.model, decision.resolution_px, decision.exit_branch)
         if key not in self._output_shapes:
             self._output_shapes[key] = self._segments.output_shape(decision)
         return self._output_shapes[key]
 
     def largest_output_bytes(self, decisions: Iterable[Decision]) -> int:
-        """Size of the largest outputs that a MEC may send back, as float32."""
+        """Size of the largest float32 outputs that a MEC may send back; 0 if nothing is offloaded."""
         offloads = {(d.model, d.resolution_px, d.exit_branch): d for d in decisions if d.payload != NO_PAYLOAD}
         return max((4 * math.prod(self.output_shape(d)) for d in offloads.values()), default=0)
 
     def judge(self, source_index: int, outputs: Any, decision: Decision) -> tuple[Any, Any, float | None]:
-        """Prediction, truth and score of outputs, which are an array or a buffer from the wire."""
+        """Prediction, truth and score of outputs, given as an array or as a buffer from the wire."""
         shape = self.output_shape(decision)
         array = np.frombuffer(outputs, np.float32, math.prod(shape)).reshape(shape)
         prediction = self._segments.answer(array, decision)

@@ -1,4 +1,4 @@
-"""Records how each frame ended: exactly one Outcome, with its latency, energy, score and utility."""
+"""Records how each frame ended: one Outcome with its latency, energy, score and utility."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from runtime.sources.frames import Frame
 
 @dataclass(slots=True)
 class Job:
-    """A frame from its decision to its outcome. Times in seconds, points in time on the device's clock."""
+    """A frame between its decision and its outcome. Durations in seconds; points in time on the device's clock."""
 
     frame: Frame
     wait_s: float  # from capture to the decision point
-    row: int = -1  # as decided
+    row: int = -1  # the decided one; -1 before the decision
     decide_s: float = 0.0
     head_s: float = 0.0
     busy_s: float = 0.0  # device time, including that of a fallback
-    transmit_s: float | None = 0.0  # on the uplink; None while that is not known
+    transmit_s: float | None = 0.0  # time on the uplink; None until it is known
     payload_bytes: int = 0
     sent_s: float = math.nan
-    fall_back_s: float = math.inf
-    expected_s: float = math.inf  # for a job without a fallback: from then on its reply is overdue
-    give_up_s: float = math.inf
+    fall_back_s: float = math.inf  # when it must fall back
+    overdue_s: float = math.inf  # when its reply becomes overdue, if no fallback is planned
+    give_up_s: float = math.inf  # when the device stops waiting for the reply
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Outputs of an exit, and the row that was run: after a fallback it is not the decided one."""
+    """Outputs of an exit, and the row that was run, which after a fallback differs from the decided one."""
 
     outputs: Any
     row: int
 
 
 class _Judged(NamedTuple):
-    """What a frame's answer is worth."""
+    """A frame's prediction (None without an answer), truth (None if unknown) and score (None without a truth)."""
 
     prediction: Any
     truth: Any
@@ -53,7 +53,7 @@ class _Judged(NamedTuple):
 
 
 class OutcomeRecorder:
-    """Owns the outcomes that were not taken yet."""
+    """Owns the outcomes since the last ``take``."""
 
     def __init__(
         self,
@@ -62,9 +62,9 @@ class OutcomeRecorder:
         utility: Utility,
         deadline_s: float,
         telemetry: DeviceTelemetry,
-        uplink_bps: Callable[[], float],  # the last sample of the uplink's bandwidth
-        on_answer: Callable[[PastAnswer], None],  # called with every answer that was computed
-        epoch_s: float | None = None,  # Unix time at 0 of the device's clock; None: simulated time
+        uplink_bps: Callable[[], float],  # newest sample of the uplink's bandwidth
+        on_answer: Callable[[PastAnswer], None],  # called with every computed answer
+        epoch_s: float | None = None,  # Unix time at 0 of the device's clock; None in simulated time
     ) -> None:
         self._judge, self._costs, self._utility = judge, costs, utility
         self._deadline_s = deadline_s
@@ -90,7 +90,7 @@ class OutcomeRecorder:
         tail_s: float = 0.0,
         downlink_s: float = 0.0,
     ) -> None:
-        """A frame has its answer. Its status is ``on_time``, or late if the deadline has passed."""
+        """Record a computed answer. The status is ``on_time``, or LATE if the deadline has passed."""
         status = on_time if now_s - job.frame.captured_s <= self._deadline_s else Status.LATE
         source = job.frame.source_index
         judged = _Judged(*self._judge.judge(source, answer.outputs, self._costs.space.decisions[answer.row]))
@@ -99,18 +99,18 @@ class OutcomeRecorder:
         self._add(job, now_s, status, breakdown, judged)
 
     def given_up(self, job: Job, now_s: float) -> None:
-        """No answer came, and none is computed any more."""
+        """Record a frame without an answer as LATE."""
         waited_s = 0.0 if math.isnan(job.sent_s) else now_s - job.sent_s
         breakdown = _breakdown(job, job.head_s, waited_s)
         self._add(job, now_s, Status.LATE, breakdown, self._unanswered(job.frame))
 
     def dropped(self, frame: Frame, now_s: float) -> None:
-        """A frame was dropped because the queue was full."""
+        """Record a frame that was captured but neither decided nor answered as DROPPED."""
         job = Job(frame, now_s - frame.captured_s)
         self._add(job, now_s, Status.DROPPED, _breakdown(job, 0.0), self._unanswered(frame))
 
     def reused(self, frame: Frame, reuse: Reuse, busy_s: float = 0.0) -> None:
-        """An earlier answer stands for the frame, which is not run. ``busy_s`` is the device time of finding that."""
+        """Record a frame that an earlier answer stands for. ``busy_s``: device time of the shortcut."""
         judged, answer = self._unanswered(frame), reuse.answer
         if answer is not None:
             score = None if judged.truth is None else self._judge.score(answer.prediction, judged.truth)
@@ -133,7 +133,7 @@ class OutcomeRecorder:
         reused_frame: int | None = None,
     ) -> None:
         energy_j = self._utility.energy_j(job.busy_s, self._transmit_s(job))
-        if not status.reused:  # its end says nothing about a decision
+        if not status.reused:  # a reused frame had no decision that telemetry could learn from
             self._telemetry.on_outcome(status)
         self._outcomes.append(
             Outcome(
@@ -165,7 +165,7 @@ class OutcomeRecorder:
         return round(float(utility[0]), 6)
 
     def _transmit_s(self, job: Job) -> float:
-        """Time on the uplink; estimated from the last bandwidth sample where it was not measured."""
+        """Seconds on the uplink; estimated from the last bandwidth sample if it was not measured."""
         if job.transmit_s is not None:
             return job.transmit_s
         return job.payload_bytes * 8.0 / self._uplink_bps()

@@ -6,7 +6,7 @@ nothing outside the process; connecting comes last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from runtime.device.local_compute import LocalCompute
     from runtime.device.loop import DeviceLoop
     from runtime.link.link_watch import Counts
+    from runtime.shortcuts.base import Shortcut
     from runtime.sources.samples import Source
 
 UNLIMITED_FRAMES = 1_000_000_000  # a source ends before, or is stopped: three years at ten frames per second
@@ -47,6 +48,7 @@ class DeviceSetup:
     trace: TraceBank | None  # shapes the uplink; None leaves the network as it is
     limits: LimitsSection
     mec: str  # endpoint
+    shortcuts: Sequence[Shortcut]  # asked before a frame is decided
     log: Log
 
 
@@ -155,10 +157,10 @@ class Run:
         self.source.close()
 
     def _new_loop(self) -> DeviceLoop:
-        from runtime.device.daemon import open_device
+        from runtime.device.daemon import open_loop
 
         setup = self._setup
-        return open_device(
+        return open_loop(
             setup.mec,
             self._compute,
             setup.chosen.costs,
@@ -168,8 +170,14 @@ class Run:
             setup.limits,
             closed_loop=self._closed_loop,
             feed=self.source.feed,
+            shortcuts=setup.shortcuts,
             log=setup.log,
+            link_log=_silent if setup.chosen.never_asks else setup.log,
         )
+
+
+def _silent(_: str) -> None:
+    """Takes a line of text and drops it."""
 
 
 def _compute(setup: DeviceSetup, source: Source) -> LocalCompute:

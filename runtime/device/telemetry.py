@@ -1,6 +1,6 @@
-"""What a device knows of itself: how slow it computes, and how many of its frames were in time.
+"""Estimates of the device itself, smoothed: its slowdown and the shares of frames in time and of fallbacks.
 
-What it knows of a MEC and of the uplink is in ``runtime.link.mec_telemetry``; ``state`` joins the two.
+``runtime.link.mec_telemetry`` estimates the MEC and the uplink; ``state`` joins the two.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class DeviceTelemetry:
         self._fallback_frac = 0.0
 
     def on_head(self, row: int, took_s: float) -> None:
-        """The head of a row took this long, without the time given to fallbacks."""
+        """The head of a row took this long, fallbacks not counted."""
         sample = took_s / float(self._costs.head_s[row])
         self.slowdown += formulas.SLOWDOWN_ALPHA * (sample - self.slowdown)
 
     def on_outcome(self, status: Status) -> None:
-        """A frame that was decided, or dropped, has ended."""
+        """A decided or dropped frame ended."""
         self._on_time_frac += formulas.OUTCOME_ALPHA * (status.on_time - self._on_time_frac)
         self._fallback_frac += formulas.OUTCOME_ALPHA * ((status is Status.FALLBACK) - self._fallback_frac)
 
@@ -41,7 +41,7 @@ class DeviceTelemetry:
         frame_age_s: float,
         queued_frames: int,
     ) -> SystemState:
-        """Everything a controller sees, as a batch of one."""
+        """What a controller sees, as a batch of one; the uplink's history has shape (1, UPLINK_HISTORY)."""
         return SystemState(
             deadline_s=np.array([deadline_s]),
             capture_period_s=np.array([capture_period_s]),

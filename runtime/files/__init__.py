@@ -1,1 +1,1 @@
-"""Files that are read and written: whole or not at all, checked, and named in results."""
+"""Reading, checking and atomic writing of files: scenarios, policies, tunings, downloads."""

@@ -1,8 +1,8 @@
-"""Write a file completely or not at all, and check before a long run that a path can be written.
+"""Write files atomically, and check before a long run that a path can be written.
 
-The bytes go into a partial file beside the target and to the disk, then the partial file takes the target's name. A
-crash, a full disk or Ctrl-C leaves either the old file or the new one. A device, a FIFO or ``/dev/stdout`` has no name
-to take, so it is written directly.
+The bytes go into a partial file beside the target and are synced to the disk; then the partial file is renamed. A
+crash, a full disk or Ctrl-C leaves either the old file or the new one. A device, a FIFO or ``/dev/stdout`` cannot be
+replaced by a rename, so it is written directly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ STDOUT = "-"
 def write_whole(
     path: Path, data: bytes, what: str = "", way_out: str = "choose another file", *, make_folder: bool = False
 ) -> None:
-    """Write one file; FailureError in one line when that is not possible. ``what`` names the kind of file."""
+    """Write one file atomically; FailureError in one line when that is not possible.
+
+    ``what`` names the kind of file in the error and ``way_out`` says what the user can do. With ``make_folder``,
+    missing folders above the file are made.
+    """
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +38,7 @@ def write_whole(
 
 
 def _write(target: Path, given: Path, data: bytes) -> None:
-    """``target`` is where the links of ``given`` lead: a link stays a link."""
+    """``target`` is ``given`` with links resolved, so that a link stays a link."""
     mode = _mode(given)
     if mode is not None and not stat.S_ISREG(mode):
         with given.open("wb", buffering=0) as stream:
@@ -47,22 +51,25 @@ def _write(target: Path, given: Path, data: bytes) -> None:
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file of any size; OSError when that is not possible."""
+    """Copy a file of any size atomically; OSError when that is not possible."""
     with source.open("rb") as original, _appearing(target) as stream:
         shutil.copyfileobj(original, stream)
 
 
 @contextlib.contextmanager
 def _appearing(target: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the target's name when the block ends well."""
+    """An open file that is renamed to ``target`` when the block ends without an exception."""
     with appearing(target) as partial, partial.open("wb", buffering=0) as stream:
         yield stream
 
 
 @contextlib.contextmanager
 def appearing(target: Path) -> Iterator[Path]:
-    """The path of a file to write, for libraries that open it themselves. It takes the target's name when the block
-    ends well, and is removed otherwise. It has the target's suffix, for libraries that go by that."""
+    """The path of a partial file, for libraries that open it themselves.
+
+    It is renamed to ``target`` when the block ends without an exception, and removed otherwise. It has the suffix of
+    the target, because some libraries choose the format by it.
+    """
     partial = target.with_name(f".{target.stem[:200]}.{os.getpid()}.partial{target.suffix[:20]}")
     try:
         yield partial
@@ -76,7 +83,7 @@ def appearing(target: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put renames in a folder on the disk."""
+    """Sync a folder to the disk, which makes renames in it permanent."""
     _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
@@ -102,9 +109,9 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def check_writable(path: Path | str | None, option: str, *, make_folder: bool = False) -> None:
-    """UsageError unless a file of that name can be written; touches nothing. None and - always pass.
+    """UsageError unless a file of that name can be written. Changes nothing on the disk; None and - always pass.
 
-    With ``make_folder`` the folders above the file may be missing: the writer makes them.
+    With ``make_folder``, the folders above the file may be missing, because the writer makes them.
     """
     if path is None or str(path) == STDOUT:
         return
@@ -113,7 +120,7 @@ def check_writable(path: Path | str | None, option: str, *, make_folder: bool = 
 
 
 def _obstacle(path: Path, make_folder: bool) -> str:
-    """What keeps a file from being written there, or nothing."""
+    """Why a file cannot be written at a path; "" when it can."""
     if "\0" in str(path):
         return "embedded null byte"
     try:
@@ -140,7 +147,7 @@ def _folder_obstacle(folder: Path) -> str:
 
 
 def check_apart(outputs: Mapping[str, Path | str | None], inputs: Mapping[str, Path | str | None]) -> None:
-    """UsageError when two options name the same file and one of them is written. None is not given."""
+    """UsageError when two options name the same file and one of them is written. None: the option was not given."""
     seen: dict[str, str] = {_identity(path): option for option, path in inputs.items() if path is not None}
     for option, path in outputs.items():
         if path is None or _is_sink(path):
@@ -151,7 +158,7 @@ def check_apart(outputs: Mapping[str, Path | str | None], inputs: Mapping[str, P
 
 
 def _identity(path: Path | str) -> str:
-    """Equal for two names of one file."""
+    """A key that is equal for all names of one file."""
     if str(path) == STDOUT:
         return STDOUT
     try:
@@ -162,7 +169,7 @@ def _identity(path: Path | str) -> str:
 
 
 def _is_sink(path: Path | str) -> bool:
-    """/dev/null, a terminal: what is written there does not replace anything."""
+    """Whether the path is a character device (/dev/null, a terminal), where writing replaces nothing."""
     try:
         mode = _mode(Path(path))
     except (OSError, ValueError):

@@ -1,8 +1,8 @@
-"""Finding and fetching a published data set: several ways in order, each verified; one message when all fail.
+"""Find or download a published data set: several ways in order, each verified, and one error when all fail.
 
-A way is a label and a function that returns a path. The data set's own reader reads and verifies what lies there; the
-first way that passes is taken. Nothing is ever installed system-wide: Debian packages are unpacked into a temporary
-directory, and the files that are kept go into the user's cache.
+A way is a label and a function that returns a path. The reader of the data set verifies what it finds there; the first
+way that passes is used. Nothing is installed system-wide: Debian packages are unpacked into a temporary directory, and
+the files that are kept go into the user's cache.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ Way = tuple[str, Callable[[], Path]]
 
 DOWNLOAD_TIMEOUT_S = 20.0
 APT_TIMEOUT_S = 120.0
-#: Longer than a process that fetches can take where it succeeds.
+#: Longer than a successful download takes.
 LOCK_WAIT_S = 600.0
 _LOOK_EVERY_S = 0.1
 
 
 def cache_dir() -> Path:
-    """The user's cache: $MECPILOT_CACHE, else $XDG_CACHE_HOME/mecpilot, else ~/.cache/mecpilot; for a user without a
-    home directory a temporary directory. It may not exist, and need not be writable."""
+    """The cache folder of the user; it may not exist or not be writable.
+
+    $MECPILOT_CACHE, else $XDG_CACHE_HOME/mecpilot, else ~/.cache/mecpilot, else (without a home) a temporary folder.
+    """
     if chosen := os.environ.get("MECPILOT_CACHE"):
         return Path(chosen)
     if base := os.environ.get("XDG_CACHE_HOME"):
@@ -47,7 +49,7 @@ def cache_dir() -> Path:
 
 
 def _temporary_cache() -> Path:
-    """A directory of this user alone. One that belongs to another user is not used."""
+    """A temporary directory that no other user owns."""
     path = Path(os.environ.get("TMPDIR") or "/tmp") / f"mecpilot-{os.getuid()}"
     try:
         is_ours = path.lstat().st_uid == os.getuid()
@@ -57,8 +59,10 @@ def _temporary_cache() -> Path:
 
 
 def check_data_dir(directory: Path | None, files: Collection[str], workload: str) -> None:
-    """UsageError unless the directory that the user gives can be read and holds one of a workload's files, if it has
-    such files. A copy in it that turns out to be damaged gives way to the next source."""
+    """UsageError unless the directory that the user gives can be read and holds one of ``files`` (if there are any).
+
+    The files are not verified: if they are damaged, ``first_that_works`` goes on to the next way.
+    """
     if directory is None:
         return
     if not os.path.isdir(directory):
@@ -72,7 +76,10 @@ def check_data_dir(directory: Path | None, files: Collection[str], workload: str
 
 
 def first_that_works(failure: str, ways: Sequence[Way], read: Callable[[Path], T]) -> T:
-    """Result of `read` for the first path that it accepts; else FailureError with `failure` and every way tried."""
+    """The result of `read` for the first path that it accepts.
+
+    FailureError, with `failure` and the error of every way, when it accepts none.
+    """
     tried = []
     for label, locate in ways:
         try:
@@ -90,7 +97,10 @@ def _one_line(error: Exception) -> str:
 
 
 def from_debian_package(package: str, take: Callable[[Path], Path]) -> Path:
-    """`apt-get download` and `dpkg-deb -x` in a temporary directory; `take` receives the unpacked root."""
+    """Download and unpack a Debian package in a temporary directory; returns `take` of the unpacked root.
+
+    OSError or SubprocessError when a tool is missing or fails.
+    """
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise FileNotFoundError(f"{tool} is not installed")
@@ -98,7 +108,7 @@ def from_debian_package(package: str, take: Callable[[Path], Path]) -> Path:
         try:
             _run(["apt-get", "download", package], work)
         except subprocess.CalledProcessError:
-            # A machine whose package lists were never fetched; as a plain user this may be forbidden.
+            # The package lists may be missing. Updating them may be forbidden for this user.
             _run(["apt-get", "update", "-q"], work)
             _run(["apt-get", "download", package], work)
         (archive,) = Path(work).glob("*.deb")
@@ -119,7 +129,7 @@ def _run(command: list[str], cwd: str) -> None:
 
 
 def from_urls(base: str, names: Iterable[str], take: Callable[[Path], Path]) -> Path:
-    """Download every `base + name` into a temporary directory, and pass it to `take`."""
+    """Download every `base + name` into a temporary directory; returns `take` of it. OSError when one fails."""
     with tempfile.TemporaryDirectory(prefix="mecpilot-") as work:
         for name in names:
             with urllib.request.urlopen(f"{base}{name}", timeout=DOWNLOAD_TIMEOUT_S) as reply:
@@ -129,8 +139,10 @@ def from_urls(base: str, names: Iterable[str], take: Callable[[Path], Path]) -> 
 
 @contextmanager
 def _one_at_a_time(cached: Path) -> Iterator[None]:
-    """Hold the lock of a directory of the cache while a block runs. The system frees it when the process ends, in
-    whatever way. The block runs without it where the cache cannot be written or locked, or after a long wait."""
+    """Hold the lock of a cache directory while a block runs. The system releases it when the process ends.
+
+    The block runs without the lock if the cache cannot be written or locked, or after LOCK_WAIT_S.
+    """
     try:
         cached.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(cached.with_name(f".{cached.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
@@ -140,14 +152,14 @@ def _one_at_a_time(cached: Path) -> Iterator[None]:
     try:
         end_s = time.monotonic() + LOCK_WAIT_S
         while not try_lock(descriptor) and time.monotonic() < end_s:
-            time.sleep(_LOOK_EVERY_S)  # a call that blocks could not be interrupted in a thread
+            time.sleep(_LOOK_EVERY_S)  # a blocking call could not be interrupted in a thread
         yield
     finally:
         os.close(descriptor)
 
 
 def keep(source: Path, target: Path, names: Iterable[str]) -> Path:
-    """Copy files into a directory of the cache, each appearing under its name only when it is complete."""
+    """Copy files into a cache directory, each atomically; returns the directory. OSError when that fails."""
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     target.mkdir(exist_ok=True)
     for name in names:
@@ -164,9 +176,11 @@ def ways_to(
     names: Sequence[str],
     verify: Callable[[Path], object],
 ) -> list[Way]:
-    """In this order: the directory that the user gives, the system's, the cache, the Debian package that would fill the
-    system's, upstream. Files that are fetched (``names``) are verified and kept in the cache, or in a temporary
-    directory where the cache cannot be written. One process fetches at a time; the next one uses the kept files."""
+    """The ways to a data set: ``given``, ``system``, ``cached``, the Debian package that fills ``system``, ``url``.
+
+    Downloaded files (``names``) are verified and kept in the cache, or in a temporary directory if the cache cannot be
+    written. One process downloads at a time; the next one uses the kept files.
+    """
     spare = _temporary_cache() / cached.name
 
     def kept(source: Path) -> Path:

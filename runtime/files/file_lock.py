@@ -1,4 +1,4 @@
-"""An advisory lock on a file or folder. It ends when its holder ends."""
+"""An advisory lock on a file or folder. The system releases it when its process ends."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import fcntl
 
 
 def try_lock(descriptor: int) -> bool:
-    """Take the lock of an open file; False while another process holds it. Some network file systems know no locks:
-    there everybody goes on without one."""
+    """Take the lock of an open file without waiting; False while another process holds it.
+
+    Some network file systems have no locks. There the result is True for everyone.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

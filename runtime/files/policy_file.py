@@ -1,7 +1,7 @@
-"""The policy file: one safetensors file with the weights, and a manifest in its metadata.
+"""Read and write policy files: a safetensors file with the weights, and a manifest in its metadata.
 
-The daemon reads it with numpy alone. Whatever is wrong with a file (not safetensors, another format version, another
-feature schema, a tensor of another shape, damaged weights) is told in one line that ends with the way out.
+Reading needs only numpy. A file that cannot be used (not safetensors, another format version, another feature schema,
+a wrong tensor shape, damaged weights) raises a UsageError of one line that ends with the way out.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ from runtime.files.shipped import shipped_dir
 FORMAT = "mecpilot-policy"
 VERSION = 1
 SHIPPED_DIR = shipped_dir("policies")
-#: The policy is a few kilobytes; nothing larger is read.
+#: A policy has a few kilobytes; larger files are refused.
 MAX_FILE_BYTES = 4 << 20
 
 _TENSORS = tuple(field.name for field in fields(FrozenPolicy))
 
 
 class PolicyManifest(msgspec.Struct, frozen=True):
-    """What a policy file says about itself."""
+    """The manifest of a policy file."""
 
     workload: str
     schema_digest: str
     context_features: tuple[str, ...]
     candidate_features: tuple[str, ...]
     training: dict[str, Any]  # configuration of the run
-    evaluation: dict[str, Any]  # held-out figures of the exported weights; empty when there are none
+    evaluation: dict[str, Any]  # figures of the exported weights on held-out traces; may be empty
     weights_sha256: str
     format: str = FORMAT
     version: int = VERSION
 
     @property
     def workloads(self) -> tuple[str, ...]:
-        """What it was trained for: the one of the run, or those that a training for several names."""
+        """The workloads that the policy was trained for."""
         named = self.training.get("workloads")
         return tuple(map(str, named)) if isinstance(named, list | tuple) else (self.workload,)
 
 
 def shipped_policy(workload: str) -> Path | None:
-    """The policy that comes with mecpilot for a workload, if there is one."""
+    """Path of the policy that mecpilot ships for a workload; None without one."""
     path = SHIPPED_DIR / f"{workload}.safetensors"
     return path if os.path.isfile(path) else None
 
@@ -64,7 +64,7 @@ def shipped_policy(workload: str) -> Path | None:
 def save_policy(
     path: Path, policy: FrozenPolicy, workload: str, training: dict[str, Any], evaluation: dict[str, Any]
 ) -> PolicyManifest:
-    """Write one policy file, whole or not at all."""
+    """Write a policy file atomically; FailureError when that is not possible. Returns its manifest."""
     tensors = {name: np.ascontiguousarray(getattr(policy, name), np.float32) for name in _TENSORS}
     manifest = PolicyManifest(
         workload,
@@ -81,15 +81,15 @@ def save_policy(
 
 
 def used_policy(path: Path) -> Used:
-    """What a result says about its policy."""
+    """Provenance of the policy of a result."""
     return used(path, SHIPPED if path.parent == SHIPPED_DIR else GIVEN)
 
 
 def load_policy(path: str | Path, workload: str | None = None) -> tuple[FrozenPolicy, PolicyManifest]:
-    """Read a policy file that ``mecpilot export`` wrote: the weights, and what the file says about itself.
+    """Read a policy file that ``mecpilot export`` wrote; returns the policy and its manifest.
 
-    UsageError if the file cannot be used here, or if a workload is given that the policy was not trained for. A policy
-    for several workloads names them in its training's "workloads".
+    UsageError when the file cannot be used, or when the policy was not trained for the given workload. A policy for
+    several workloads names them in its training's "workloads".
     """
     path = Path(path)
     _check_readable(path)
@@ -110,7 +110,7 @@ def load_policy(path: str | Path, workload: str | None = None) -> tuple[FrozenPo
 
 
 def _check_readable(path: Path) -> None:
-    """A regular file of a possible size that may be read; the library would block on a FIFO."""
+    """UsageError unless the path is a readable regular file of a plausible size: the library would block on a FIFO."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
@@ -126,7 +126,7 @@ def _check_readable(path: Path) -> None:
 
 
 def weights_sha256(tensors: dict[str, NDArray[np.float32]]) -> str:
-    """Digest over the names and bytes of all tensors."""
+    """SHA-256 over the names and bytes of all tensors."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode() + b"\0" + tensors[name].astype("<f4").tobytes())

@@ -1,4 +1,4 @@
-"""Provenance of a result: the files it was made with, each with a digest, and the revision of this program."""
+"""Provenance of a result: the files behind it, each with a digest, and the revision of this program."""
 
 from __future__ import annotations
 
@@ -11,39 +11,43 @@ import msgspec
 
 from runtime.version import VERSION
 
-#: Where a file comes from.
+#: Origins of a file.
 SHIPPED, OWN, GIVEN = "shipped", "this machine's", "given"
 DIGEST_DIGITS = 12
 
 
 class Used(msgspec.Struct, frozen=True):
-    """One file."""
+    """A file that a result depends on."""
 
-    path: str
+    path: str  # as it was given; of a file that ships or is this machine's, its name alone
     origin: str  # SHIPPED, OWN or GIVEN
     digest: str  # the first digits of its SHA-256
 
     @property
     def text(self) -> str:
+        """Path or origin, and digest, for people."""
         return f"{self.path if self.origin == GIVEN else self.origin} ({self.digest})"
 
 
 def used(path: Path, origin: str) -> Used:
-    """The file as it is now."""
-    return Used(str(path), origin, hashlib.sha256(path.read_bytes()).hexdigest()[:DIGEST_DIGITS])
+    """Provenance of a file with its current digest; OSError when it cannot be read. Results are shared, so they do not
+    show where mecpilot is installed."""
+    shown = str(path) if origin == GIVEN else path.name
+    return Used(shown, origin, hashlib.sha256(path.read_bytes()).hexdigest()[:DIGEST_DIGITS])
 
 
 class Provenance(msgspec.Struct, frozen=True):
-    """Everything that a result rests on, but the traces and the conditions."""
+    """Everything that a result depends on, except traces and conditions."""
 
     workload: str
     bundle_digest: str
     profile: Used | None = None
-    policies: tuple[Used, ...] = ()  # of ppo; empty where it does not take part
+    policies: tuple[Used, ...] = ()  # of ppo; empty if ppo does not take part
     tuning: Used | None = None  # of the classical controllers
     notes: tuple[str, ...] = ()  # what a reader must know to compare the figures
 
     def as_json(self) -> dict[str, Any]:
+        """JSON-able, with the revision and version of this program."""
         return {**msgspec.to_builtins(self), "revision": revision(), "version": VERSION}
 
     @property
@@ -60,16 +64,14 @@ class Provenance(msgspec.Struct, frozen=True):
 
 
 def comparability(profile: Used) -> tuple[str, ...]:
-    """A note where figures depend on the machine."""
+    """A note for results whose figures depend on the profile of one machine; empty for the shipped profile."""
     if profile.origin == SHIPPED:
         return ()
-    return (
-        "slowdowns count from that profile; `--profile shipped` gives figures that can be compared across machines",
-    )
+    return ("slowdowns are relative to that profile; `--profile shipped` gives figures comparable across machines",)
 
 
 def revision() -> str:
-    """Of the checkout that this file belongs to; empty where it is installed, also inside somebody's repository."""
+    """Git revision of the checkout that this file belongs to; "" for an installed copy, even inside a repository."""
     if not _git("ls-files", "--error-unmatch", Path(__file__).name):
         return ""
     return _git("describe", "--always", "--dirty", "--abbrev=12")

@@ -1,4 +1,4 @@
-"""Read a file that a user named, up to a size limit: it may be a video, or /dev/zero."""
+"""Read a file that a user names, up to a size limit, because it may be a video or /dev/zero."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-#: More than any profile, tuning, manifest or scenario has.
+#: Larger than any profile, tuning file, manifest or scenario.
 MAX_BYTES = 64 << 20
 
 

@@ -1,7 +1,8 @@
-"""Reads scenario ranges: a workload's default range, with the fields that a JSON file or a mapping overrides."""
+"""Read scenario ranges: a workload's default range with the fields that a JSON file or a mapping overrides."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -35,9 +36,24 @@ def range_from(overrides: Mapping[str, Any], source: str, default: ScenarioRange
     try:
         return msgspec.convert(values | single, ScenarioRange)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{source}: {error}; expected bounds [low, high], one number for both, or weights") from None
+        raise UsageError(f"{source}: {_what_is_wrong(str(error), overrides, default)}") from None
     except UsageError as error:
         raise UsageError(f"{source}: {error}") from None
+
+
+def _what_is_wrong(error: str, overrides: Mapping[str, Any], default: ScenarioRange) -> str:
+    """The field of a validation error, what it got, and what it takes."""
+    name = next((name for name in overrides if re.search(rf"\$\.{name}\b", error)), None)
+    if name is None:
+        return error
+    match getattr(default, name):
+        case tuple():
+            expected = "bounds [low, high], or one number for both"
+        case Utility():
+            expected = f"an object with numbers for some of: {', '.join(field.name for field in fields(Utility))}"
+        case _:
+            expected = "a whole number"
+    return f"{name}: got {overrides[name]!r}; expected {expected}"
 
 
 def _check_names(values: Mapping[str, Any], known: list[str], source: str) -> None:

@@ -1,4 +1,4 @@
-"""Where the bundles, policies and profiles that come with mecpilot are."""
+"""Folders of the bundles, policies and profiles that mecpilot ships."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _ROOT = Path(__file__).parent.parent / "shipped"
 
 
 def shipped_dir(kind: str) -> Path:
-    """The folder of what ships: "bundles", "policies" or "profiles"."""
+    """The folder of a kind of shipped files: "bundles", "policies" or "profiles"."""
     return _ROOT / kind

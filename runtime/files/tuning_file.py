@@ -1,7 +1,7 @@
-"""The tuning file: tunables of the classical controllers, as `mecpilot tune` writes them.
+"""Read and write tuning files: the tunables of the classical controllers that `mecpilot tune` found.
 
-One is shipped per workload, tuned on the built-in training traces. Names and types are checked when the file is read;
-what a value means is known to ``controller.controllers.registry``.
+mecpilot ships one file per workload, tuned on the built-in training traces. Names and types are checked when a file is
+read; ``controller.controllers.registry`` interprets the values.
 """
 
 from __future__ import annotations
@@ -28,20 +28,19 @@ Tunings = dict[str, dict[str, Any]]
 
 
 class TuningFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The file."""
+    """The content of a tuning file."""
 
     workload: str
-    traces: tuple[str, ...]  # what it was tuned on
+    traces: tuple[str, ...]  # that the controllers were tuned on
     episodes: int
-    default_utility: dict[str, float]  # mean that each controller reached there untuned
-    utility: dict[str, float]  # and with these tunables
+    default_utility: dict[str, float]  # mean utility of each controller on them, untuned
+    utility: dict[str, float]  # mean utility with these tunables
     controllers: Tunings
     made_with: dict[str, Any] = {}  # profile, bundle and revision; empty in files of older versions
 
 
 class _Tunables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Types of the tunables that ``controller.controllers.registry`` describes; which controller knows which stands
-    there."""
+    """Types of all tunables; ``controller.controllers.registry`` says which controller has which."""
 
     kind: str = ""
     window: int = 1
@@ -58,12 +57,15 @@ class _Tunables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def shipped_path(workload: str) -> Path:
-    """The tuning that comes with mecpilot."""
+    """Path of the tuning file that mecpilot ships for a workload; the file may not exist."""
     return SHIPPED_DIR / f"{workload}_tuning.json"
 
 
 def load_tunings(workload: str, path: Path | None = None) -> Tunings:
-    """Tunables by controller: of the given file, else of the shipped one, else none (then defaults hold)."""
+    """Tunables by controller, from the given file or else the shipped one; {} without a file: the defaults apply.
+
+    UsageError when the given file cannot be read or belongs to another workload.
+    """
     chosen = path or shipped_path(workload)
     if path is None and not os.path.isfile(chosen):
         return {}
@@ -81,7 +83,7 @@ def load_tunings(workload: str, path: Path | None = None) -> Tunings:
 
 
 def used_tuning(workload: str, path: Path | None = None) -> Used | None:
-    """Provenance of the tuning of a result; None without one."""
+    """Provenance of the tuning that ``load_tunings`` would read; None without a file."""
     if path is not None:
         return used(path, GIVEN)
     shipped = shipped_path(workload)
@@ -98,15 +100,15 @@ def _check(name: str, tuning: dict[str, Any]) -> None:
 
 
 def save_tunings(path: Path, tunings: TuningFile) -> None:
-    """Write the file, whole or not at all, indented for people and diffs."""
+    """Write a tuning file atomically, indented for people and diffs; FailureError when that is not possible."""
     data = msgspec.json.format(msgspec.json.encode(tunings), indent=1) + b"\n"
     write_whole(path, data, "tuning file", "choose another --out", make_folder=True)
 
 
 def tuning_of(name: str, tunings: Mapping[str, Mapping[str, Any]], costs: CostTable) -> Mapping[str, Any]:
-    """A controller's tunables, as far as they fit the table.
+    """The tunables of one controller; {} when the table lacks the decision that they name.
 
-    The one decision of ``static-best`` may be missing from the candidates of another profile; its default then holds.
+    The decision of ``static-best`` may not be among the candidates of another profile; its default then applies.
     """
     tuning = tunings.get(name, {})
     if "decision" in tuning and msgspec.convert(tuning["decision"], Decision) not in costs.space.decisions:

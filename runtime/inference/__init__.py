@@ -1,1 +1,1 @@
-"""Running a model, whole or in two segments."""
+"""Running a model, as a whole or in two segments."""

@@ -1,8 +1,8 @@
-"""Heads, tails and answers: what device, MEC and profiler compute for one frame.
+"""Compute the head and tail segments of a decision. Device, MEC and profiler all use these functions.
 
-The profiler times exactly these functions, so what a profile predicts is what the processes will do: everything
-between the frame and the payload is the head, everything between the payload and the outputs is the tail, format
-conversions and codecs included. The caller decides on the number of threads (one everywhere in mecpilot).
+The head is everything from the frame to the payload, the tail everything from the payload to the outputs; format
+conversions and codecs are included. The profiler times exactly these functions, so a profile predicts what device and
+MEC compute. The caller sets the number of threads, which is one everywhere in mecpilot.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ Pause = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What the device has when its part is done: a payload for the MEC, or the outputs themselves."""
+    """The result of a head segment: a payload for the MEC, or the outputs."""
 
-    payload: bytes  # empty when the device answers alone
-    outputs: Outputs | None  # None when the MEC has to go on
+    payload: bytes  # empty if the device answers alone
+    outputs: Outputs | None  # None if the MEC computes the rest
 
 
 class Segments:
-    """The computations of one bundle. Owns the loaded models; the engines run them.
+    """Runs the models of one bundle. Owns the loaded models; the engines compute.
 
-    UsageError when the bundle needs a codec or an engine that this process does not have.
+    UsageError when the bundle needs a codec or an engine that is not available in this process.
     """
 
     def __init__(self, bundle: Bundle, workload: Workload) -> None:
@@ -50,7 +50,7 @@ class Segments:
 
     @property
     def engines(self) -> tuple[Engine[Any], ...]:
-        """Every engine that the bundle needs."""
+        """All engines that the bundle needs."""
         return tuple(self._engines.values())
 
     def engine(self, model: str) -> Engine[Any]:
@@ -58,16 +58,16 @@ class Segments:
         return self._engines[self.bundle.info(model).engine]
 
     def loaded(self, model: str) -> LoadedModel[Any]:
-        """A model in its engine, loaded when it is first asked for."""
+        """A model in its engine, loaded on first use."""
         if model not in self._loaded:
             self._loaded[model] = self.engine(model).load(model)
         return self._loaded[model]
 
     def head(self, image: Image, decision: Decision, pause: Pause | None = None) -> Head:
-        """The device's part of a decision on a full-size frame.
+        """Run the head segment of a decision on a frame (h, w[, 3]) of full size.
 
-        ``pause`` is called before each stage: there the device polls its sockets, and may run a whole other head
-        (a fallback) before this one goes on.
+        ``pause`` is called before each stage. There the device polls its sockets, and may run another head (a
+        fallback) before this one continues.
         """
         small = self.workload.resize(image, decision.resolution_px)
         cut, offloaded = decision.partition_point, decision.payload != NO_PAYLOAD
@@ -83,9 +83,10 @@ class Segments:
             return Head(b"", engine.to_array(model.run_exit(z, decision.exit_branch)))
 
     def tail(self, payload: bytes | memoryview, decision: Decision, pause: Pause | None = None) -> Outputs:
-        """The MEC's part of a decision; RemoteProtocolError when the payload is not what the decision says.
+        """Run the tail segment of a decision; returns the outputs (1, ...) of its exit head.
 
-        ``pause`` is called before each stage: there the MEC stamps what has arrived.
+        ``pause`` is called before each stage; the MEC receives messages there. RemoteProtocolError when the payload
+        does not fit the decision.
         """
         d = decision
         array = decode(d.payload, payload, self.bundle.payload_shape(d.model, d.resolution_px, d.partition_point))
@@ -97,16 +98,16 @@ class Segments:
             return engine.to_array(model.run_exit(z, d.exit_branch))
 
     def whole(self, image: Image, decision: Decision) -> Outputs:
-        """Head and tail in one place, as if there were no network."""
+        """Run head and tail here; the payload is encoded and decoded, but not sent."""
         head = self.head(image, decision)
         return head.outputs if head.outputs is not None else self.tail(head.payload, decision)
 
     def answer(self, outputs: Outputs, decision: Decision) -> Any:
-        """The prediction that the outputs stand for."""
+        """Convert outputs (1, ...) to a prediction of the workload."""
         return self.workload.answers(outputs, decision.resolution_px)[0]
 
     def output_shape(self, decision: Decision) -> tuple[int, ...]:
-        """Shape of a decision's outputs, (1, ...), found by running its exit head alone on zeros."""
+        """Shape (1, ...) of a decision's outputs, found by running its exit head on zeros."""
         d = decision
         engine, after = self.engine(d.model), self.bundle.info(d.model).exit_after[d.exit_branch]
         zeros = np.zeros(self.bundle.payload_shape(d.model, d.resolution_px, after), np.float32)
@@ -114,7 +115,7 @@ class Segments:
             return engine.to_array(self.loaded(d.model).run_exit(engine.from_array(zeros), d.exit_branch)).shape
 
     def passes(self, model_name: str, resolution_px: int) -> Iterator[None]:
-        """Run a network and all its exits once on an empty image, one stage at a time."""
+        """Run a model and all its exits once on a black image; yields before each stage."""
         engine, after = self.engine(model_name), self.bundle.info(model_name).exit_after
         blank = np.zeros(self.bundle.payload_shape(model_name, resolution_px, 0), np.uint8)
         model = self.loaded(model_name)

@@ -1,1 +1,1 @@
-"""The way to a MEC: sockets, a link that reconnects, and the connection object that a device owns per MEC."""
+"""The link to a MEC: sockets, reconnection, an emulated uplink, telemetry, and the connection object per MEC."""

@@ -1,4 +1,4 @@
-"""Calls that may block for long, such as a name lookup, on threads of their own."""
+"""Runs calls that may block for long, such as a name lookup, on separate threads."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Background(Generic[T]):
         self._thread.start()
 
     def take(self) -> T | None:
-        """The last result, once; None before there is a new one."""
+        """The newest result, once; None if there is no new one."""
         return self._answers.popleft() if self._answers else None
 
     def _run(self) -> None:
@@ -43,7 +43,7 @@ class Background(Generic[T]):
 
 
 class Ahead:
-    """Work that is started on a thread before it is needed. ``wait`` raises its error."""
+    """Work that runs on a thread before its result is needed. ``wait`` raises its error."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         self._call = call
@@ -52,15 +52,15 @@ class Ahead:
         self._thread.start()
 
     def wait(self, stopping: Callable[[], bool]) -> None:
-        """Return when the work is done, or ``stopping`` says that it is not needed any more."""
+        """Return when the work is done, or when ``stopping`` returns true."""
         while self._thread.is_alive() and not stopping():
             self._thread.join(_LOOK_EVERY_S)
         if self._error is not None:
             raise self._error
 
     def abandon(self) -> None:
-        """Stop the thread between two of its calls. A thread that is inside a C++ library when the process ends would
-        abort the process. One that does not return from its call in time is left running."""
+        """Stop the thread between two of its calls: a thread inside a C++ library would abort the process at its end.
+        One that does not return from its call within ``_ABANDON_WAIT_S`` is left running."""
         ident = self._thread.ident
         if self._thread.is_alive() and ident is not None:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(SystemExit))

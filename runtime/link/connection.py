@@ -1,13 +1,13 @@
-"""One MEC as a device uses it: its session, its link, what was measured of both, and the requests in flight.
+"""A device's connection to one MEC: session, link, telemetry and requests in flight as one object.
 
-Theory of operation. The device hands over a job with its payload (``offload``) and polls. ``poll`` takes in what
-arrived, lets the session's timer run, carries out what the session asks for, and returns what became of jobs: each job
-handed over comes back exactly once, as ``Replied``, as ``Lost``, or through ``release`` when the device gave up waiting
-for it. A job is opaque here. A reply to a released job still teaches the telemetry.
+Theory of operation. The device passes a job with its payload to ``offload`` and polls. ``poll`` handles received
+messages and the session's timer, carries out the session's actions, and returns the results of jobs. Each job ends
+exactly once: as ``Replied``, as ``Lost``, or through ``release`` if the device stops waiting for it. A job is opaque
+here. A reply to a released job still updates the telemetry.
 
-The uplink is probed with a padded ping when the link comes up and again when nothing was sent for a while. A link that
-has come up counts as down (``is_up``) until its first probe has returned: what the uplink carried before the outage is
-no reason to load it again, and a payload sent ahead of the probe would distort its sample.
+The uplink is probed with a padded ping when the link comes up, and again when nothing was sent for a while. A link that
+has come up counts as down (``is_up``) until its first probe has returned: bandwidth measured before an outage says
+nothing about the uplink after it, and a payload sent before the probe would distort the probe's sample.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from runtime.link.link import Arrival, Clock, Connected, Link, Malformed
 from runtime.link.link_watch import Counts, LinkWatch
 from runtime.link.mec_telemetry import MecObservation, MecTelemetry, Sent
 from runtime.protocol import wire
-from runtime.protocol.device_session import (
+from runtime.protocol.device_actions import (
     Actions,
     Answered,
-    DeviceSession,
     Disconnect,
     Echoed,
     Expired,
@@ -37,6 +36,7 @@ from runtime.protocol.device_session import (
     Transmit,
     Unanswered,
 )
+from runtime.protocol.device_session import DeviceSession
 from runtime.protocol.wire import Buffer
 
 JobT = TypeVar("JobT")
@@ -44,18 +44,18 @@ JobT = TypeVar("JobT")
 
 @dataclass(frozen=True, slots=True)
 class Offload:
-    """What the MEC is to do: run the tail of a row on a payload."""
+    """A request to the MEC: run the tail of a row on a payload."""
 
     row: int  # in the device's cost table
     space_row: int  # the same decision's number in the space that both sides agreed on
-    output_shape: tuple[int, ...]  # of the outputs that have to come back
+    output_shape: tuple[int, ...]  # of the expected outputs, float32
     payload: Buffer
-    budget_s: float  # until the device gives the answer up
+    budget_s: float  # until the device stops waiting
 
 
 @dataclass(frozen=True, slots=True)
 class Replied(Generic[JobT]):
-    """A job's outputs came back; the durations add up to the time since it was handed over."""
+    """A job's outputs arrived; the durations add up to the time since ``offload``."""
 
     job: JobT
     outputs: Buffer
@@ -79,7 +79,7 @@ class _InFlight(Generic[JobT]):
 
 
 class MecConnection(Generic[JobT]):
-    """Owns everything that a device has to do with one MEC. Single-threaded; nothing here blocks but ``wait``."""
+    """Owns the session, the link, the telemetry and the jobs in flight. Single-threaded; only ``wait`` blocks."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class MecConnection(Generic[JobT]):
         self.counts = Counts()
         self._watch = LinkWatch(endpoint, self.counts, link.trouble, log, clock())
 
-    # What the device may ask --------------------------------------------------------------------------------
+    # State --------------------------------------------------------------------------------------------------
 
     @property
     def is_greeting(self) -> bool:
@@ -112,7 +112,7 @@ class MecConnection(Generic[JobT]):
 
     @property
     def is_probing(self) -> bool:
-        """The link came up, and what its uplink carries is not known yet."""
+        """The link came up, but its uplink was not measured yet."""
         return self._probing
 
     @property
@@ -122,12 +122,12 @@ class MecConnection(Generic[JobT]):
 
     @property
     def is_full(self) -> bool:
-        """No further job may be in flight."""
+        """``max_in_flight`` jobs are in flight."""
         return len(self._in_flight) >= self._max_in_flight
 
     @property
     def takes_more(self) -> bool:
-        """An offload can be carried out now."""
+        """An offload can be sent now."""
         return self.is_up and not self.is_full and self._telemetry.unanswered < formulas.MAX_UNANSWERED
 
     @property
@@ -149,7 +149,7 @@ class MecConnection(Generic[JobT]):
         """What a controller sees of this MEC now."""
         return self._telemetry.observe(now_s, link_up=self.is_up, in_flight=len(self._in_flight))
 
-    # What the device may do ---------------------------------------------------------------------------------
+    # Calls of the device ------------------------------------------------------------------------------------
 
     def start(self, now_s: float) -> None:
         """The first frame is captured at ``now_s``; shares of time in ``counts`` begin here."""
@@ -157,8 +157,8 @@ class MecConnection(Generic[JobT]):
         self._watch.start(now_s)
 
     def offload(self, job: JobT, offload: Offload, now_s: float) -> float | None:
-        """Send a job's request; only while ``is_up``. Returns how long its payload occupies the uplink, in seconds, or
-        None where the link does not know."""
+        """Send a job's request; only while ``is_up``. Returns the seconds that its payload occupies the uplink, or
+        None if the link cannot know."""
         request_id = self._session.next_id()
         request = wire.infer_request(request_id, offload.space_row, offload.budget_s)
         self._in_flight[request_id] = _InFlight(job, now_s)
@@ -167,7 +167,7 @@ class MecConnection(Generic[JobT]):
         return self._link.send(request, offload.payload)
 
     def release(self, job: JobT) -> None:
-        """The device does not wait for this job any more."""
+        """The device stops waiting for this job."""
         self._in_flight = {key: flight for key, flight in self._in_flight.items() if flight.job is not job}
 
     def note_overdue(self) -> None:
@@ -175,14 +175,14 @@ class MecConnection(Generic[JobT]):
         self._overdue = True
 
     def probe_if_stale(self, now_s: float) -> None:
-        """Measure an uplink that carried nothing for long. Else a device that computes locally because of one bad
-        sample never learns that it could offload again."""
+        """Probe the uplink if its newest sample is old. Otherwise a device that computes locally because of one bad
+        sample would never learn that it can offload again."""
         asked_s = max(self._telemetry.sample_s, self._probe_s)
         if self.is_up and not self._telemetry.unanswered and now_s - asked_s >= formulas.SAMPLE_AGE_S:
             self._probe(formulas.probe_bytes(self.uplink_bps), now_s)
 
     def poll(self) -> list[Replied[JobT] | Lost[JobT]]:
-        """Take in what arrived and do what is due; never blocks. Returns what became of jobs since the last call."""
+        """Handle received messages and timers; never blocks. Returns the results of jobs since the last call."""
         for event in self._link.receive():
             if isinstance(event, Arrival):
                 self._act(self._session.receive(event.message, event.buffer, event.at_s), event.at_s)
@@ -200,16 +200,16 @@ class MecConnection(Generic[JobT]):
         return events
 
     def wait(self, until_s: float) -> None:
-        """Return at that time, or earlier when ``poll`` may have something to do."""
+        """Return at that time, or earlier if ``poll`` may have something to do."""
         self._link.wait(min(until_s, self._session.next_tick_s))
 
     def close(self) -> None:
-        """Say good-bye and leave; may be called twice. Jobs in flight stay the device's to release."""
+        """Send Bye and disconnect; may be called twice. The device must release jobs in flight itself."""
         self._watch.finish(self._clock())
         self._act(self._session.close())
         self._link.close()
 
-    # What the session asks for ------------------------------------------------------------------------------
+    # Actions of the session ---------------------------------------------------------------------------------
 
     def _act(self, actions: Actions, at_s: float | None = None) -> None:
         """Carry out actions; ``at_s`` is when the message that led to them arrived."""
@@ -255,9 +255,9 @@ class MecConnection(Generic[JobT]):
                 self._events.append(Lost(flight.job))
 
     def _echoed(self, action: Echoed) -> None:
-        """The first bare echo of a link that came up calls for the probe: a sample needs the round trip, and by then
-        everything sent before has arrived or is lost. A later bare echo while probing means that the probe was lost,
-        for order is kept."""
+        """A ping was answered. The first bare echo after the link came up starts the probe: a sample needs the round
+        trip, and by then everything sent before has arrived or is lost. A later bare echo while probing means that the
+        probe was lost, because messages keep their order."""
         now_s, self._overdue = self._clock(), False
         self._telemetry.on_echo(action.padding_bytes, action.elapsed_s, now_s)
         if action.padding_bytes:

@@ -39,7 +39,7 @@ class Connection:
 
 
 class Dialler:
-    """Owns every connection of a device, and the known addresses of its MEC."""
+    """Owns all connections of a device to its MEC, and the MEC's known addresses."""
 
     def __init__(self, endpoint: Endpoint, clock: Callable[[], float], largest_bytes: int) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -54,7 +54,7 @@ class Dialler:
         self.connect()
 
     def connect(self) -> None:
-        """Try a new connection: in place of the one in use, or beside those that are being tried."""
+        """Try a new connection: instead of the one in use, or in parallel to those being tried."""
         if self._kept is not None:
             self.disconnect()
         self._wanted = True
@@ -73,7 +73,7 @@ class Dialler:
         self._connections.clear()
 
     def keep(self, connection: Connection) -> None:
-        """Use this connection: the MEC has answered on it."""
+        """Use this connection, because the MEC answered on it, and close the others."""
         if self._kept is None:
             for other in self._connections:
                 if other is not connection:
@@ -81,12 +81,12 @@ class Dialler:
             self._connections, self._kept, self._wanted = [connection], connection, False
 
     def give_up(self, connection: Connection) -> None:
-        """Close this connection: its peer must not be heard any more."""
+        """Close this connection."""
         connection.dealer.close(linger_ms=0)
         self._connections = [other for other in self._connections if other is not connection]
 
     def send(self, parts: Sequence[Buffer]) -> None:
-        """Send over the connection in use, or over all that are tried. Lost if there is none."""
+        """Send over the connection in use, or over all being tried. Without any, the message is lost."""
         for connection in self._connections:
             connection.dealer.send(parts)
 
@@ -110,20 +110,20 @@ class Dialler:
         return bool(new)
 
     def has_lost_connection(self) -> bool:
-        """Whether the connection in use was found broken at the last ``receive``; true once."""
+        """Whether the last ``receive`` found the connection in use broken; true once."""
         if self._kept is None or not self._kept.connected or self._kept.dealer.was_connected:
             return False
         self._kept.connected = False
         return True
 
     def wait(self, timeout_s: float) -> None:
-        """Return when something may have arrived or a connection may have changed, or after the timeout."""
+        """Return after the timeout, or earlier if something may have arrived or a connection may have changed."""
         news = [c.dealer.has_news or c.connected != c.dealer.connected for c in self._connections]
         if not any(news):
             wait_for([connection.dealer.descriptor for connection in self._connections], timeout_s)
 
     def close(self) -> None:
-        """Close, after a moment for what was sent last; may be called twice."""
+        """Close all connections after the last messages were sent; may be called twice."""
         for connection in self._connections:
             connection.dealer.close()
         self._connections.clear()
@@ -131,7 +131,7 @@ class Dialler:
         self._context.term()
 
     def _look_up(self) -> None:
-        """Take the result of a lookup, and try addresses that were not tried since the last ``connect``."""
+        """Take the result of a lookup, and try addresses that were not yet tried since the last ``connect``."""
         found = self._lookup.take()
         if found is None or not found.addresses:
             return  # the addresses known so far may still be right

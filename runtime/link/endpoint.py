@@ -1,4 +1,4 @@
-"""Parses and checks ``tcp://HOST:PORT`` before any socket gets it.
+"""Parses and checks endpoints, ``tcp://HOST:PORT``, before a socket uses them.
 
 ZeroMQ takes port 99999 modulo 65,536 and reads ``80x`` as 80, so it cannot check what a user typed.
 """
@@ -60,20 +60,20 @@ def _is_ipv6(host: str) -> bool:
 
 
 def _written(host: str, port: int | str) -> str:
-    """As a user writes it: an IPv6 address stands in brackets."""
+    """The endpoint as a user writes it, with an IPv6 address in brackets."""
     return f"{_SCHEME}[{host}]:{port}" if _is_ipv6(host) else f"{_SCHEME}{host}:{port}"
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """Where a device finds its MEC. Raises UsageError, in one line, if the text names no such place."""
+    """The endpoint of a MEC, for a device. UsageError if the text is not one."""
     host, port = _split(text)
     if host == "*":
-        raise UsageError(f"endpoint {text!r} names no host; expected the name or address of the MEC")
+        raise UsageError(f"endpoint {text!r} has no host; expected the name or address of the MEC")
     return Endpoint(_checked_host(text, host), int(_checked_port(text, port)))
 
 
 def parse_bind(text: str) -> BindEndpoint:
-    """Where a MEC listens. Raises UsageError, in one line, if the text names no such place."""
+    """The endpoint at which a MEC listens. UsageError if the text is not one."""
     host, port = _split(text)
     host = host if host == "*" else _checked_host(text, host)
     if port == "0":

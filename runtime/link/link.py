@@ -1,4 +1,4 @@
-"""A device's way to one MEC: it carries messages, reports what arrived, and can be waited on."""
+"""The contract of a link between a device and one MEC, and ``DirectLink``, which uses the network as it is."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from runtime.protocol.wire import MAX_PART_BYTES, MOST_PARTS, Buffer
 
 Clock = Callable[[], float]
 
-#: A poll takes at most this many messages, and begins none after this time; the rest of a flood waits.
+#: Limits of one poll, so that a flood cannot block the device: number of messages, and time.
 _MESSAGES_PER_POLL = 16
 _TIME_PER_POLL_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message from the MEC, and when it arrived."""
+    """A message from the MEC and its arrival time."""
 
     message: wire.AnyMessage
     buffer: Buffer
@@ -40,26 +40,26 @@ class Malformed:
 
 @dataclass(frozen=True, slots=True)
 class NoConnection:
-    """The connection in use is gone."""
+    """The connection in use was lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A connection was made: messages can be sent."""
+    """A connection was established: messages can be sent."""
 
 
 Event = Arrival | Malformed | NoConnection | Connected
 
 
 class Link(Protocol):
-    """The device's way to its MEC; see DirectLink and ``runtime.link.shaped_link.ShapedLink``."""
+    """Carries messages between a device and its MEC; see DirectLink and ``runtime.link.shaped_link.ShapedLink``."""
 
     def start(self, origin_s: float) -> None:
         """The first frame is captured at this time."""
         ...
 
     def send(self, message: wire.Sendable, buffer: Buffer) -> float | None:
-        """Take a message. Returns the seconds that its bytes will occupy the uplink, or None if not known."""
+        """Send a message. Returns the seconds that its bytes will occupy the uplink, or None if unknown."""
         ...
 
     def receive(self) -> list[Event]:
@@ -67,11 +67,11 @@ class Link(Protocol):
         ...
 
     def wait(self, until_s: float) -> None:
-        """Return at that time, or earlier when there may be something to receive."""
+        """Return at that time, or earlier if there may be something to receive."""
         ...
 
     def connect(self) -> None:
-        """Open a new connection; nothing more is received over the last one."""
+        """Open a new connection; nothing more is received over the old one."""
         ...
 
     def disconnect(self) -> None:
@@ -79,14 +79,14 @@ class Link(Protocol):
         ...
 
     def trouble(self) -> str:
-        """Why no MEC answers, or "" while that is not known. A call starts finding out; never blocks."""
+        """Why no MEC answers, or "" while that is unknown. The first call starts a check; never blocks."""
         ...
 
     def close(self) -> None: ...
 
 
 class DirectLink:
-    """The network as it is. ``largest_bytes`` is the largest part that a message of the MEC may have."""
+    """A link over the network as it is. ``largest_bytes``: largest part of a message that the MEC may send."""
 
     def __init__(self, endpoint: Endpoint, clock: Clock, largest_bytes: int = MAX_PART_BYTES) -> None:
         self._dialler = Dialler(endpoint, clock, largest_bytes)
@@ -107,7 +107,7 @@ class DirectLink:
             if isinstance(event, Arrival):
                 self._dialler.keep(connection)
             elif len(parts) > MOST_PARTS:
-                self._dialler.give_up(connection)  # its message may never end
+                self._dialler.give_up(connection)  # the message may be endless
             events.append(event)
             if len(events) >= _MESSAGES_PER_POLL or self._clock() > end_s:
                 break

@@ -1,4 +1,4 @@
-"""What a device reports about its link: how long it was up, what failed, and a log line while no MEC answers."""
+"""Counts what happens to a device's link, and logs a line while no MEC answers."""
 
 from __future__ import annotations
 
@@ -6,35 +6,36 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from runtime.protocol.device_session import LinkState
+from runtime.protocol.device_actions import LinkState
 
-#: A link that is not up is reported after this time, and again at this interval.
+#: Time until a link that is not up is logged for the first time, and interval of the lines after that.
 REPORT_AFTER_S = 1.0
 REPORT_EVERY_S = 60.0
-#: The reason is looked up this much earlier, and the line waits for it at most this much longer.
+#: The search for the reason starts this much earlier, and the line waits for it at most this much longer.
 _ASK_EARLY_S = 0.6
 _REASON_WAIT_S = 1.0
 
 
 @dataclass
 class Counts:
-    """What a device counts beside its outcomes."""
+    """Counters and facts about a device's link."""
 
-    peer_faults: int = 0
+    peer_faults: int = 0  # protocol errors of the MEC
     link_downs: int = 0
-    refused: str = ""  # why the MEC refuses this device; empty while it does not
-    welcomed: bool = False  # a MEC accepted this device at some time
+    refused: str = ""  # why the MEC refuses this device; empty if it does not
+    welcomed: bool = False  # whether a MEC has ever accepted this device
     up_frac: float | None = None  # share of the run during which the link was up; None before the first frame
-    reconnects: int = 0  # connections that were opened after the first
-    trouble: str = ""  # why no MEC answers; empty while one does, or while the reason is not known
+    reconnects: int = 0  # connections opened after the first
+    trouble: str = ""  # why no MEC answers; empty while one does, or while the reason is unknown
 
     def as_json(self) -> dict[str, Any]:
-        """By name; None where something is not known or did not happen."""
+        """The fields by name; None for what is unknown or did not happen."""
         return asdict(self) | {"refused": self.refused or None, "trouble": self.trouble or None}
 
 
 class LinkWatch:
-    """Owns the counts, since when the link is down, and when that is reported next. ``trouble`` returns the reason."""
+    """Owns the counts, how long the link has been down, and when that is logged next. ``trouble`` returns the
+    reason."""
 
     def __init__(
         self, endpoint: str, counts: Counts, trouble: Callable[[], str], log: Callable[[str], None], now_s: float
@@ -74,7 +75,7 @@ class LinkWatch:
             self._counts.trouble = text
 
     def report(self, now_s: float) -> None:
-        """Log that no MEC answers, when that is due."""
+        """Log that no MEC answers, if a line is due."""
         if self._is_up or self._counts.refused or now_s < self._report_s - _ASK_EARLY_S:
             return
         if not self._has_reason and (reason := self._trouble()):

@@ -21,7 +21,7 @@ _OTHER_LISTENS = "a server accepts connections there but does not answer as a ME
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The addresses of a host, or why there are none."""
+    """The addresses of a host, or the reason for having none."""
 
     addresses: tuple[Endpoint, ...]
     failure: str = ""
@@ -40,7 +40,7 @@ def addresses_of(endpoint: Endpoint) -> Found:
 
 
 def trouble_at(endpoint: Endpoint) -> str:
-    """Why no MEC answers at an endpoint, as far as one connection to each address shows."""
+    """Why no MEC answers at an endpoint; found by connecting once to each address."""
     found = addresses_of(endpoint)
     if not found.addresses:
         return found.failure or f"the name {endpoint.host} has no address"
@@ -68,7 +68,7 @@ def _greeting(connection: socket.socket) -> bytes:
 
 
 def _trouble_of_greeting(greeting: bytes) -> str:
-    """A ZeroMQ peer begins with ten bytes, of which the first and the last are known."""
+    """The reason that a server's first bytes show. ZeroMQ sends ten, with a known first and last one."""
     if greeting[:1] == b"\xff" and greeting[9:10] == b"\x7f":
         return _ZEROMQ_LISTENS
     return _OTHER_LISTENS

@@ -1,7 +1,7 @@
-"""What a device knows of one MEC and of the uplink to it: bandwidth, round trip, queue and slowdown.
+"""Estimates one MEC and the uplink to it: bandwidth, round trip, queue and slowdown.
 
-Everything here was measured by the device, or sent by the MEC as a duration. Nothing reads a trace, a scenario's load
-or another machine's clock. The formulas are those of ``controller.timeline``, which the twin uses too.
+All inputs are measured by the device, or sent by the MEC as a duration: no trace, no load of a scenario, no clock of
+another machine. The formulas are in ``controller.timeline``, which the twin shares.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from controller.predict.uplink import FLOOR_BPS
 from controller.records import UPLINK_HISTORY
 from runtime.protocol.wire import InferReply
 
-#: The smallest round trip of this many pings counts: ten seconds of heartbeats.
+#: The round trip is the smallest one of this many pings: ten seconds of heartbeats.
 _ROUND_TRIPS = 40
 
 
 @dataclass(frozen=True, slots=True)
 class MecObservation:
-    """The part of a SystemState that concerns one MEC; its fields have the names and units of the state's."""
+    """The part of a SystemState that concerns one MEC; names and units are those of the state."""
 
     link_up: bool
     in_flight: int
@@ -47,7 +47,7 @@ class Sent:
 
 
 class MecTelemetry:
-    """Owns the smoothed estimates of one MEC, and the payloads that are not known to have arrived there."""
+    """Owns the smoothed estimates of one MEC, and the payloads that may still be on their way."""
 
     def __init__(self, costs: CostTable, now_s: float) -> None:
         self._costs = costs
@@ -69,14 +69,15 @@ class MecTelemetry:
         self._crossing[request_id] = sent
 
     def on_reply(self, reply: InferReply, now_s: float) -> None:
-        """Learn from a reply, whatever became of its frame."""
+        """Learn from a reply, also if its frame has already ended."""
         tail_s, old = reply.mec_ms / 1e3, self._slowdown_now(now_s)
         sent = self._arrived(reply.request_id, reply.queue_ms / 1e3, tail_s, now_s)
         if sent is not None and (profiled_s := self._costs.mec_s[sent.row]) > 0:
             self._slowdown = old + formulas.SLOWDOWN_ALPHA * (tail_s / float(profiled_s) - old)
 
     def on_expired(self, request_id: int, queue_s: float, now_s: float) -> None:
-        """Learn from a request that waited too long at the MEC; else a device would go on to ask an overloaded one."""
+        """Learn from a request that waited too long at the MEC; otherwise a device would keep asking an overloaded
+        one."""
         self._arrived(request_id, queue_s, 0.0, now_s)
 
     def on_echo(self, padding_bytes: int, elapsed_s: float, now_s: float) -> None:
@@ -85,10 +86,10 @@ class MecTelemetry:
             self._round_trips_s.append(elapsed_s)
         else:
             self._sample_uplink(Sent(now_s - elapsed_s, padding_bytes, -1), 0.0, now_s)
-            self._queue_s.append(self._queue_s[-1])  # an echo says nothing about the queue
+            self._queue_s.append(self._queue_s[-1])  # an echo does not show the queue
 
     def on_unanswered(self, request_ids: tuple[int, ...]) -> None:
-        """Lost or rejected: these payloads are not on their way any more."""
+        """These requests were lost or rejected, so their payloads are not on their way any more."""
         for request_id in request_ids:
             self._crossing.pop(request_id, None)
 
@@ -103,7 +104,7 @@ class MecTelemetry:
 
     @property
     def unanswered(self) -> int:
-        """Number of payloads that may still be on their way, whatever became of their frames."""
+        """Number of payloads that may still be on their way, including those of frames that have ended."""
         return len(self._crossing)
 
     def observe(self, now_s: float, *, link_up: bool, in_flight: int) -> MecObservation:
@@ -130,7 +131,7 @@ class MecTelemetry:
         return formulas.slowdown_now(self._slowdown, self._announced, believed)
 
     def _arrived(self, request_id: int, queue_s: float, tail_s: float, now_s: float) -> Sent | None:
-        """The MEC reported on a payload. Returns the payload, or None if it was known to have arrived before."""
+        """The MEC reported on a payload. Returns that payload, or None if its arrival was already known."""
         sent = self._take_crossed(request_id)
         if sent is not None:
             self._sample_uplink(sent, queue_s + tail_s, now_s)
@@ -139,7 +140,7 @@ class MecTelemetry:
         return sent
 
     def _take_crossed(self, request_id: int) -> Sent | None:
-        """Payloads arrive in the order of sending: with this one, those before it have arrived too."""
+        """Remove this payload and all older ones: payloads arrive in the order of sending."""
         sent = self._crossing.pop(request_id, None)
         for older in [other for other in self._crossing if other < request_id]:
             del self._crossing[older]

@@ -1,4 +1,4 @@
-"""Notices a message without an end: a peer may send parts for ever, and ZeroMQ keeps them all in memory."""
+"""Detects endless messages by the growth of the process: ZeroMQ keeps all parts of a message in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOOK_EVERY_S = 0.02
 
 
 class MemoryWatch:
-    """Owns how large the process was when a message last ended."""
+    """Owns the size of the process when a message last ended."""
 
     def __init__(self, clock: Callable[[], float], most_growth_bytes: int = MOST_GROWTH_BYTES) -> None:
         self._clock, self._most_growth_bytes = clock, most_growth_bytes
@@ -26,7 +26,7 @@ class MemoryWatch:
         self._base_bytes = 0
 
     def is_filling(self) -> bool:
-        """Whether the process has grown too much since then. Looks at most every 20 ms."""
+        """Whether the process has grown too much since the last ``reset``. Measures at most every 20 ms."""
         now_s = self._clock()
         if now_s < self._look_s:
             return False
@@ -36,7 +36,7 @@ class MemoryWatch:
         return resident_bytes > self._base_bytes + self._most_growth_bytes
 
     def _resident_bytes(self) -> int:
-        """0 where the system does not report it."""
+        """Size of the process in memory; 0 if the system does not report it."""
         try:
             return int(_STATM.read_bytes().split()[1]) * self._page_bytes
         except (OSError, IndexError, ValueError):

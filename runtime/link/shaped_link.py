@@ -1,8 +1,8 @@
-"""Replays a recorded uplink in user space: a first-in-first-out token bucket that is filled by a trace.
+"""Emulates an uplink with a recorded bandwidth trace, in user space: a first-in-first-out token bucket.
 
-A payload is passed on when the trace's integral says that its last bit has crossed, plus half the round trip; what
-comes back is held for the other half. Messages without a buffer (hello, ping) take no time themselves, but wait behind
-payloads, as on one connection. All of it runs in the device's loop, needs no root, and is the twin's arithmetic.
+A payload is passed on when, by the integral of the trace, its last bit has been sent, plus half the round trip;
+replies are delayed by the other half. Messages without a buffer (hello, ping) need no time themselves, but wait behind
+payloads, as on one connection. It runs in the device's loop, needs no root rights, and computes as the twin does.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from runtime.link.link import Arrival, Clock, Connected, Event, Link
 from runtime.protocol import wire
 from runtime.protocol.wire import Buffer
 
-#: At most this many events wait for their half of the round trip; the rest of a flood stays in the bounded socket.
+#: Most events that wait for their half of the round trip; the rest of a flood stays in the bounded socket.
 _MOST_ON_THE_WAY = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """When a payload begins and ends to cross."""
+    """Start and end of a payload's transmission."""
 
     start_s: float
     finish_s: float
@@ -32,8 +32,8 @@ class Crossing:
 
 @dataclass
 class Shaper:
-    """Times only. Owns when the uplink is free again. The trace stands at ``trace_start_s`` when the clock is at
-    ``origin_s``."""
+    """Computes transmission times. Owns when the uplink is free again. When the clock is at ``origin_s``, the trace is
+    at ``trace_start_s``."""
 
     bank: TraceBank
     trace_index: int = 0
@@ -43,7 +43,7 @@ class Shaper:
     free_s: float = field(default=-np.inf, init=False)
 
     def cross(self, size_bytes: int, now_s: float) -> Crossing:
-        """Queue a payload behind those before it."""
+        """Queue a payload behind earlier ones. Returns its transmission times."""
         start_s = max(now_s, self.free_s)
         shift_s = self.trace_start_s - self.origin_s
         bits = np.array([size_bytes * 8.0 / self.share_frac])
@@ -53,7 +53,7 @@ class Shaper:
 
 
 class ShapedLink:
-    """A link whose uplink is a Shaper. Owns what is on its way up and what is on its way down."""
+    """A link whose uplink is a Shaper. Owns the messages on their way up and the events on their way down."""
 
     def __init__(self, inner: Link, shaper: Shaper, rtt_s: float, clock: Clock) -> None:
         self._inner = inner
@@ -98,8 +98,8 @@ class ShapedLink:
         self._inner.wait(until_s)
 
     def connect(self) -> None:
-        """What was handed over still takes its time on the uplink, but nobody hears it; nor what was on its way back.
-        While the first answer is on its way the connection is as good as a new one."""
+        """Discard all messages on their way, which still occupy the uplink, and open a new connection. If the first
+        answer over the present connection is on its way, that connection is kept."""
         if any(isinstance(event, Arrival) for _, _, event in self._down) and not self._heard:
             return
         self._forget()
@@ -113,7 +113,7 @@ class ShapedLink:
         return self._inner.trouble()
 
     def close(self) -> None:
-        """What has not crossed yet is lost, but for a last word without a payload."""
+        """Close the link. Payloads on their way are lost; messages without a payload (Bye) are sent."""
         for _, _, message, buffer in self._up:
             if not len(buffer):
                 self._inner.send(message, buffer)

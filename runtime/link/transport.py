@@ -1,8 +1,8 @@
 """Moves the parts of messages between processes: ZeroMQ DEALER and ROUTER sockets.
 
-No message is interpreted here. Sockets never block: sending returns whether it worked, receiving drains what has
-arrived, and waiting is on the socket's descriptor, in microseconds (``zmq.poll`` counts whole milliseconds). Buffers
-beyond ``_COPY_BYTES`` are handed over without a copy; below that, copying is faster than counting references.
+No message is interpreted here. Sockets never block: sending returns whether it succeeded, receiving returns what has
+arrived, and waiting uses select() on the socket's descriptor, because ``zmq.poll`` counts whole milliseconds. Buffers
+larger than ``_COPY_BYTES`` are passed without a copy; for smaller ones, copying is faster than counting references.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ Parts = list[Buffer]
 _COPY_BYTES = 64 << 10
 #: Parts of a message on a ROUTER: the peer's address, a header and a buffer.
 _MOST_PARTS = 3
-#: Parts per drain, so that a flood, or one message of a million parts, cannot starve the work.
+#: Most parts per call of ``receive``, so that a flood, or a message of a million parts, cannot block the caller.
 _DRAIN_PARTS = 192
-#: Longest wait, so that a signal's flag is noticed.
+#: Longest wait, so that callers notice the flag of a signal handler.
 MAX_WAIT_S = 0.1
 #: select() wakes 0.1 to 0.3 ms late, so waits end 0.3 ms early. Callers that need an exact time loop until it.
 _WAKE_EARLY_S = 0.0003
 _SEND_QUEUE = 256
-#: Messages that may wait to be read. With the largest message they bound the memory that one peer can fill: a MEC
-#: answers at most as many requests as are in flight, a device sends no more than a queue holds.
+#: Most messages that wait to be read. With the size limit they bound the memory that one peer can fill. A MEC sends no
+#: more replies than requests are in flight, a device no more requests than the MEC's queue holds.
 _REPLIES_UNREAD, _REQUESTS_UNREAD = 16, 64
 _CLOSE_LINGER_MS = 200
-#: A MEC that serves many devices grows by less than this: a queue of whole images, and unread messages.
+#: More than a MEC with many devices can grow by its full queue of whole images and unread messages.
 _MOST_GROWTH_BYTES = 1 << 30
-#: The system frees a port within this time after it was closed.
+#: Time within which the system frees a port after it was closed.
 _REBIND_S = 2.0
 # Plain integers: combining the library's flag objects takes longer than asking the socket.
 _READABLE, _WRITABLE = int(zmq.POLLIN), int(zmq.POLLOUT)
 
 
 class _Limits:
-    """Socket options: how long each side keeps a silent connection."""
+    """Socket options; most of them limit how long each side keeps a silent connection."""
 
-    #: A device opens new connections by itself; this only frees the old one's resources.
+    #: A device opens new connections itself; these options only free the resources of the old one.
     DEVICE = ((zmq.HEARTBEAT_IVL, 1000), (zmq.HEARTBEAT_TIMEOUT, 3000), (zmq.TCP_MAXRT, 3000))
     #: A MEC must not keep the connections of devices that were switched off.
     MEC = ((zmq.HEARTBEAT_IVL, 5000), (zmq.HEARTBEAT_TIMEOUT, 15000), (zmq.TCP_MAXRT, 15000))
@@ -89,12 +89,12 @@ class _Socket:
         return bool(self._events() & _READABLE)
 
     def wait(self, timeout_s: float) -> None:
-        """Return when something may have arrived, or shortly before the timeout."""
+        """Return shortly before the timeout, or earlier if something may have arrived."""
         if not self.has_news:
             wait_for([self.descriptor], timeout_s)
 
     def close(self, linger_ms: int = _CLOSE_LINGER_MS) -> None:
-        """Close, after a moment for what was sent last; may be called twice."""
+        """Close after at most ``linger_ms``, in which the last messages are sent; may be called twice."""
         if not self._socket.closed:
             self._socket.close(linger=linger_ms)
             if self._own_context:
@@ -136,16 +136,16 @@ class _Socket:
 
 
 def wait_for(descriptors: Sequence[int], timeout_s: float) -> None:
-    """Return when one of them is readable, or shortly before the timeout."""
+    """Return shortly before the timeout, or earlier if one of them is readable."""
     if timeout_s > _WAKE_EARLY_S:
         select.select(descriptors, [], [], min(timeout_s - _WAKE_EARLY_S, MAX_WAIT_S))
 
 
 class Dealer(_Socket):
-    """The device's end. Sends only while connected, so that a MEC that comes back gets nothing old.
+    """The device's end. It sends only while connected, so that a MEC that returns gets no old messages.
 
-    ``once``: a single connection, which ends with its first failure. Otherwise ZeroMQ reconnects by itself, but to an
-    address that it looked up in its own thread, and only when TCP notices the failure.
+    ``once``: one connection only, until its first failure. Otherwise ZeroMQ reconnects by itself, but to an address
+    that it looked up in its own thread, and only after TCP has noticed the failure.
     """
 
     def __init__(
@@ -184,19 +184,20 @@ class Dealer(_Socket):
         return not self._socket.closed and bool(self._last_events & _WRITABLE)
 
     def send(self, parts: Sequence[Buffer]) -> bool:
-        """Hand over a message. Returns False if there is no connection."""
+        """Send a message. Returns False if there is no connection."""
         return self._send(parts)
 
     def receive(self) -> Iterator[Parts]:
+        """Messages that have arrived."""
         return self._receive()
 
 
 class Router(_Socket):
-    """The MEC's end: every message has the peer it comes from or goes to.
+    """The MEC's end: every message comes from or goes to a peer.
 
     ZeroMQ does not limit the parts of a message and keeps them until the last one has arrived. So when the process has
     grown by ``most_growth_bytes``, the socket is closed with all its connections and incomplete messages, a new one
-    listens at the same place, and ``on_full`` is called. Devices connect again within about a second.
+    listens at the same endpoint, and ``on_full`` is called. Devices reconnect within about a second.
     """
 
     def __init__(
@@ -230,18 +231,19 @@ class Router(_Socket):
 
     @property
     def endpoint(self) -> str:
-        """Where the socket is bound, with the port that the system chose."""
+        """Endpoint of the socket, with the port that the system chose."""
         return self._endpoint
 
     def settle(self) -> None:
-        """Count growth from here: the program has loaded what it needs."""
+        """The program has loaded everything that it needs: measure growth from here."""
         self._memory.reset()
 
     def send(self, peer: bytes, parts: Sequence[Buffer]) -> bool:
-        """Hand over a message. It is lost if the peer left or does not read."""
+        """Send a message. Returns False if it was lost, because the peer left or does not read."""
         return self._send([peer, *parts])
 
     def receive(self) -> Iterator[tuple[bytes, Parts]]:
+        """Messages that have arrived, each with its peer."""
         if self._memory.is_filling():
             self._start_anew()
             self._memory.reset()
@@ -249,7 +251,7 @@ class Router(_Socket):
         return ((bytes(parts[0]), parts[1:]) for parts in self._receive())
 
     def _start_anew(self) -> None:
-        """Close every connection, and listen again at the same place as soon as the system has freed it."""
+        """Close every connection, and listen at the same endpoint again as soon as the system has freed its port."""
         where, end_s = parse_bind(self._endpoint), time.perf_counter() + _REBIND_S
         self._socket.close(linger=0)
         self._open(zmq.ROUTER, self._options)
@@ -262,7 +264,7 @@ class Router(_Socket):
             select.select([], [], [], 0.005)
 
     def _bind(self, where: BindEndpoint) -> None:
-        """Bind; without IPv6 where the machine has it switched off."""
+        """Bind; without IPv6 if the machine has it disabled."""
         try:
             self._socket.bind(str(_with_address(where)))
         except zmq.ZMQError as error:
@@ -273,7 +275,7 @@ class Router(_Socket):
 
 
 def _with_address(where: BindEndpoint) -> BindEndpoint:
-    """Look up a host name, which ZeroMQ does not do when it binds. Interfaces keep their name."""
+    """Replace a host name by its address, because ZeroMQ binds to addresses only. Names of interfaces stay."""
     if where.host == "*" or where.is_ipv6:
         return where
     try:

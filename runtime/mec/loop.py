@@ -1,11 +1,11 @@
-"""The loop of a MEC. First come, first served: decode, run the tail, reply; one record for each request.
+"""The loop of a MEC: serve requests in order of arrival (decode, run the tail, reply), and record each of them.
 
-One thread. It polls its socket between stages and while it idles, so that arrivals are stamped when they come and pings
-are answered while a tail runs; an I/O thread of its own would cost a hand-over per message and fight for the
-interpreter. Measured on loopback: see ``benchmarks/bench_overhead.py``. Nothing is kept between two requests.
+The loop has one thread. It polls its socket between stages and while it idles, so arrival times are exact and pings are
+answered while a tail runs. A separate I/O thread would cost a hand-over per message and compete for the interpreter
+lock (measured by ``benchmarks/bench_overhead.py``). No state is kept between two requests.
 
-While no request waits it warms up, one stage at a time (``runtime.mec.warm_up``). A stop ends it soon at any moment:
-the request in hand is finished where that is quick, the others are rejected as ``CLOSING``.
+While no request waits, the loop warms up one stage at a time (``runtime.mec.warm_up``). A stop finishes the current
+request if that takes at most 0.2 s, and rejects all others as ``CLOSING``.
 """
 
 from __future__ import annotations
@@ -32,20 +32,23 @@ from runtime.protocol.mec_session import MAX_REGISTERED, Actions, Admit, MecSess
 from runtime.protocol.wire import Buffer, RejectReason
 
 _FORGET_EVERY_S = 5.0
-#: How long a stop leaves to the request in hand.
+#: Time that a stop leaves to the current request.
 _GRACE_S = 0.2
-#: A closed connection takes with it what its peer has not read yet, so the last words get this long.
+#: Closing a socket drops what the peer has not read yet, so the loop waits this long after the last message.
 _LEAVE_S = 0.05
 
 
 class _StoppedError(Exception):
-    """A stop was asked for, and the request in hand takes too long."""
+    """A stop was requested, and the current request takes too long to finish."""
 
 
 class MecLoop:
-    """Owns the queue of admitted requests. ``slowdown`` > 1 emulates a share of the machine: after the real
-    computation the MEC idles until the profiled time of the tail times the slowdown has passed. ``log`` counts lines
-    that repeat (``runtime.observe.repeats``): peers can cause any number of them. ``counts`` is the first sink."""
+    """Owns the queue of admitted requests.
+
+    A ``slowdown`` above 1 emulates a slower machine: after the real computation the MEC idles until the profiled time
+    of the tail times the slowdown has passed. ``log`` should fold repeated lines (``runtime.observe.repeats``), because
+    peers can cause any number of them. ``counts`` is the first sink.
+    """
 
     def __init__(
         self,
@@ -69,15 +72,15 @@ class MecLoop:
         self._stopping: Callable[[], bool] = lambda: False
         self._stop_s = math.inf
         self._closing = False
-        self._free_s = clock()  # when the emulated server has done what it began
+        self._free_s = clock()  # when the emulated MEC has finished its last request
         self._forget_s = clock() + _FORGET_EVERY_S
-        self._devices: dict[bytes, str] = {}  # peer -> the name that it gave
+        self._devices: dict[bytes, str] = {}  # peer -> name in its Hello
         self._epoch_s = time.time() - clock() if clock is time.perf_counter else None
         self.counts = MecCounts()
         self._sinks: Sinks[RequestRecord] = Sinks([self.counts, *sinks], log)
 
     def serve(self, stopping: Callable[[], bool]) -> None:
-        """Serve until ``stopping`` returns True. Then reject what waits, and say good-bye."""
+        """Serve until ``stopping`` returns True. Then reject the waiting requests and close every session."""
         self._stopping = stopping
         while not stopping():
             if not self._queue and not self._warm_up_step():
@@ -98,26 +101,26 @@ class MecLoop:
             self._poll()
 
     def _warm_up_step(self) -> bool:
-        """Run a stage that nobody has asked for yet; False when there is none."""
+        """Run one step of the warm-up; False when it is complete."""
         if self._warm_up is None:
             return False
         try:
             if self._warm_up.step():
                 return True
-        except Exception as error:  # noqa: BLE001 - requests that need this fail by themselves, others do not
+        except Exception as error:  # noqa: BLE001 - only requests that need this model will fail
             self._log(f"cannot warm up: {type(error).__name__}: {error}")
         self._warm_up = None
         return False
 
-    # What arrives -------------------------------------------------------------------------------------------
+    # Receiving ----------------------------------------------------------------------------------------------
 
     def _poll(self) -> None:
         for peer, parts in self._router.receive():
             try:
-                self._act(self._understood(peer, parts))
-            except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: one message fails, the MEC stays
+                self._act(self._handle(peer, parts))
+            except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: one message fails, the MEC goes on
                 self.counts.failed += 1
-                self._complain(error)
+                self._log_failure(error)
         if self._clock() > self._forget_s:
             self._forget_s = self._clock() + _FORGET_EVERY_S
             self._session.forget_silent(self._clock())
@@ -126,17 +129,17 @@ class MecLoop:
     def _forget_names(self) -> None:
         self._devices = {peer: self._devices.get(peer, "") for peer in self._session.registered}
 
-    def _understood(self, peer: bytes, parts: Parts) -> Actions:
+    def _handle(self, peer: bytes, parts: Parts) -> Actions:
         try:
             message, buffer = wire.decode(parts)
         except RemoteProtocolError as error:
             return self._session.malformed(peer, error)
         if isinstance(message, wire.Hello):
-            self._name(peer, message.device)
+            self._remember_name(peer, message.device)
         return self._session.receive(peer, message, buffer, self._clock())
 
-    def _name(self, peer: bytes, device: str) -> None:
-        if len(self._devices) > 2 * MAX_REGISTERED:  # a flood of greetings
+    def _remember_name(self, peer: bytes, device: str) -> None:
+        if len(self._devices) > 2 * MAX_REGISTERED:  # a flood of Hello messages
             self._forget_names()
         self._devices[peer] = device
 
@@ -147,13 +150,13 @@ class MecLoop:
                     self._router.send(action.peer, wire.encode(action.message))
                 case Refused():
                     self.counts.refused += 1
-                    self._log(f"turned a device away: {action.why}")
+                    self._log(f"refused a device: {action.why}")
                 case Admit():
                     self._admit(action)
         self.counts.peer_faults = self._session.faults
 
     def _admit(self, job: Admit) -> None:
-        """Queue what can be served; refuse the rest now, so that it takes no room."""
+        """Queue a request that can be served; reject any other at once, so that it takes no memory."""
         row, space = job.request.row, self._costs.space
         if self._closing:
             self._close_on(job)
@@ -169,12 +172,12 @@ class MecLoop:
     def _shape(self, d: Decision) -> tuple[int, ...]:
         return self._segments.bundle.payload_shape(d.model, d.resolution_px, d.partition_point)
 
-    # What is done about it ----------------------------------------------------------------------------------
+    # Serving ------------------------------------------------------------------------------------------------
 
     def _serve_next(self) -> None:
         job = self._queue.popleft()
-        # An emulated MEC goes from one request to the next at once: what this process takes in between is not its own,
-        # and at a high load the queue would feel it.
+        # An emulated MEC starts the next request without a gap. The time that this process takes between two requests
+        # is not part of the emulation, and at a high load it would lengthen the queue.
         began_s = max(job.arrived_s, self._free_s) if self._slowdown > 1.0 else self._clock()
         waited_s = began_s - job.arrived_s
         if waited_s * 1e3 > job.request.remaining_budget_ms:
@@ -186,14 +189,14 @@ class MecLoop:
             self._close_on(job)
         except RemoteProtocolError as error:
             self._reject(job, RejectReason.PAYLOAD, str(error))
-        except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: one request fails, the MEC stays
-            self._complain(error)
+        except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: one request fails, the MEC goes on
+            self._log_failure(error)
             self._reject(job, RejectReason.FAILED, type(error).__name__)
         else:
             self._reply(job, outputs, began_s)
 
     def _run(self, row: int, payload: Buffer, began_s: float) -> np.ndarray:
-        """The outputs, when the emulated server would have them."""
+        """The outputs of a decision; returns when the emulated MEC would have them."""
         decision = self._costs.space.decisions[row]
         if self._warm_up is not None:
             self._warm_up.prefer(decision.model)
@@ -208,7 +211,7 @@ class MecLoop:
             raise _StoppedError
 
     def _grace_end_s(self) -> float:
-        """When the request in hand must be done; never, while nobody asks for a stop."""
+        """Time limit of the current request; infinite while no stop is requested."""
         if self._stop_s == math.inf and self._stopping():
             self._stop_s = self._clock()
         return self._stop_s + _GRACE_S
@@ -254,5 +257,5 @@ class MecLoop:
     def _close_on(self, job: Admit) -> None:
         self._reject(job, RejectReason.CLOSING, "the MEC is shutting down")
 
-    def _complain(self, error: Exception) -> None:
+    def _log_failure(self, error: Exception) -> None:
         self._log(f"a request failed: {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""One record for each request that a MEC was asked: when it came, how long it took, and how it ended."""
+"""The record of a request at the MEC (arrival, times, ending), and the counts over all requests."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ FAILED = "failed"
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """What happened to one request: the source of a MEC's counts, one JSON line in its request log."""
+    """One request and its ending: a line of the request log, and the source of the counts."""
 
-    device: str  # as it calls itself in its greeting; empty when it was forgotten since
+    device: str  # its name in the handshake; empty if the session was forgotten
     peer: str  # the connection, in hexadecimal digits
-    request_id: int  # the device's number for it
-    row: int  # of the decision, as both sides number them
-    decision: Decision | None  # None where the row is not one of the bundle's
+    request_id: int  # given by the device
+    row: int  # of the decision in the decision space
+    decision: Decision | None  # None if the bundle has no such row
     arrived_at: float | None  # Unix time in seconds, to the millisecond; None in simulated time
-    queue_s: float  # from its arrival until it was taken up, or rejected
-    mec_s: float  # decoding and tail; 0 when it was not run
+    queue_s: float  # from arrival to the start of computing, or to the rejection
+    mec_s: float  # decoding and tail; 0 if it was not run
     payload_bytes: int
-    ending: str  # "served", or why not, a name of ``runtime.protocol.wire.RejectReason`` in small letters
+    ending: str  # "served", or the reason of the rejection: a ``runtime.protocol.wire.RejectReason`` in lower case
 
 
 @dataclass
 class MecCounts:
-    """What a MEC has done: a sink of its requests, and what it counts beside them."""
+    """Counts of a MEC. A sink of request records; ``refused`` and ``peer_faults`` are set by the loop."""
 
     served: int = 0
     rejected: int = 0  # every request that was not served
-    failed: int = 0  # the MEC's own fault
-    refused: int = 0  # devices that hold something else
+    failed: int = 0  # errors of the MEC itself
+    refused: int = 0  # handshakes of devices with another bundle or protocol
     peer_faults: int = 0  # messages that broke the protocol
 
     def add(self, record: RequestRecord) -> None:
@@ -43,4 +43,4 @@ class MecCounts:
         self.failed += record.ending == FAILED
 
     def close(self) -> None:
-        """Counts stay readable."""
+        """Nothing to do: the counts stay available."""

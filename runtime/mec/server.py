@@ -1,9 +1,9 @@
-"""A MEC, as a program of one's own uses it: it runs the tail segments that devices ask for.
+"""``MecServer``: the MEC as a Python class. It runs the tail segments that devices request.
 
     with MecServer("campus", bind="tcp://0.0.0.0:5577") as mec:
         mec.serve()
 
-``mecpilot mec`` is made of the same class.
+``mecpilot mec`` uses the same class.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from runtime.mec.loop import MecLoop
 
 FULL = "a message without end filled the memory; every connection was closed, devices connect again"
-#: Longest that a server in the background may take to end: a request in hand gets 0.2 s.
+#: Longest wait for the thread of ``start`` to end. A stop gives the current request 0.2 s.
 _JOIN_S = 5.0
 
 Log = Callable[[str], None]
 
 
 class MecServer:
-    """Serves the requests of any number of devices that hold the same bundle, one after the other, on one thread.
+    """Serves the requests of any number of devices that hold the same bundle, one at a time, on one thread.
 
-    Making one checks the arguments and binds the port, so that ``endpoint`` is known and a port in use is an error at
-    once. ``serve`` then imports the networks, which takes one to three seconds; devices that connect before wait.
+    The constructor checks the arguments and binds the port: ``endpoint`` is then known, and a port in use is an error
+    at once. ``serve`` loads the networks, which takes one to three seconds; devices that connect earlier wait.
 
-    UsageError says which argument cannot be used.
+    UsageError names the argument that cannot be used.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class MecServer:
         log: Log = lambda _: None,
     ) -> None:
         """
-        bundle: name of a shipped bundle, the directory of one, or an opened one; default: the workload's, or campus.
+        bundle: name of a shipped bundle, a bundle directory, or an open bundle; default: the workload's, or campus.
         bind: tcp://HOST:PORT; host * is every address, port * any free port.
-        workload: a name, package.module:Class, or an object; only needed for one's own, or to check the bundle.
+        workload: a name, package.module:Class, or an object; needed for your own workload, or to check the bundle.
         profile: file of `mecpilot profile`, or "shipped"; default: this machine's, else the shipped one.
         slowdown: emulate a MEC that is this many times slower.
-        queue_limit: requests that may wait; further ones are rejected.
-        sinks: each gets a record of every request; they are closed with the server.
-        log: takes one line of text for each event.
+        queue_limit: number of requests that may wait; further ones are rejected.
+        sinks: each receives a record of every request; they are closed with the server.
+        log: called with one line of text for each event.
         """
         parse_bind(bind)
         self.bundle, self.workload = open_pair(bundle or (None if workload else DEFAULT_NAME), workload)
@@ -79,46 +79,52 @@ class MecServer:
 
     @property
     def endpoint(self) -> str:
-        """Where devices reach it, tcp://HOST:PORT with the port that is really used."""
+        """Address for devices, tcp://HOST:PORT with the actual port."""
         return self._router.endpoint
 
     @property
     def counts(self) -> MecCounts:
-        """What it has done so far."""
+        """Counts of requests, devices and protocol errors so far."""
         return MecCounts() if self._loop is None else self._loop.counts
 
     def add_sink(self, sink: Sink[RequestRecord]) -> None:
-        """One more sink; only before ``prepare``."""
+        """Add a sink; call it before ``prepare``."""
         self._sinks.append(sink)
 
     def prepare(self) -> None:
-        """Import the networks, for programs that say when they are ready. ``serve`` does it if nobody did."""
+        """Load the networks, for programs that report when they are ready. ``serve`` does it otherwise."""
         if self._loop is None:
             self._loop = self._new_loop()
             self._router.settle()
 
     def serve(self, stopping: Callable[[], bool] = lambda: False) -> None:
-        """Serve in this thread until ``stop`` is called or ``stopping`` returns True. Then reject what waits, and say
-        good-bye to every device."""
+        """Serve in this thread until ``stop`` is called or ``stopping`` returns True.
+
+        Then reject the waiting requests and close the session of every device.
+        """
         self.prepare()
         assert self._loop is not None
         self._loop.serve(lambda: self._stop.is_set() or stopping())
 
     def start(self) -> MecServer:
-        """Serve in a thread of this process, for tests and notebooks; returns itself. The thread shares the interpreter
-        with the program, so times are those of neither a MEC nor a program of its own."""
+        """Serve in a thread of this process, for tests and notebooks; returns the server.
+
+        The thread shares the interpreter with the program, so measured times are not those of a separate MEC.
+        """
         self.prepare()
         self._thread = threading.Thread(target=self._serve_in_thread, name="MEC", daemon=True)
         self._thread.start()
         return self
 
     def stop(self) -> None:
-        """Have ``serve`` return soon. Safe in a signal handler and from any thread; may be called twice."""
+        """Make ``serve`` return soon. Safe in a signal handler and from any thread; may be called twice."""
         self._stop.set()
 
     def close(self) -> None:
-        """Stop, wait for the thread of ``start``, and free the port; may be called twice. FailureError with what ended
-        the thread early."""
+        """Stop, wait for the thread of ``start``, free the port and close the sinks; may be called twice.
+
+        FailureError, with its cause, when an error had ended the thread.
+        """
         self.stop()
         if self._thread is not None:
             self._thread.join(_JOIN_S)

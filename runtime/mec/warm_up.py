@@ -1,8 +1,8 @@
-"""The warm-up of a MEC: each network at each resolution once, and each codec, in small steps.
+"""The warm-up of a MEC: run each network at each resolution once, and each codec, in small steps.
 
-The first run of a network loads its weights and builds the kernels of its shapes; 2,592 decisions of a workload share
-12 such runs, since every cut and exit lies on the way through its network. They happen while no request waits, stage by
-stage, and the networks that are asked for come first.
+The first run of a network loads its weights and builds the kernels for its shapes. One run through a whole network
+covers all its cuts and exits, so 12 runs warm up the 2,592 decisions of a workload. They are run stage by stage while
+no request waits; networks that devices request come first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SMALL_PX = 16
 
 
 class WarmUp:
-    """Owns which runs are left."""
+    """Owns the list of remaining runs."""
 
     def __init__(self, segments: Segments) -> None:
         manifest = segments.bundle.manifest
@@ -29,11 +29,11 @@ class WarmUp:
         self._steps = self._run()
 
     def step(self) -> bool:
-        """Run the next stage; False when nothing is left."""
+        """Run the next stage or codec; False when all are done."""
         return next(self._steps, None) is not None
 
     def prefer(self, model: str) -> None:
-        """The runs of this network come first."""
+        """Move the runs of a network to the front."""
         self._left.sort(key=lambda run: run[0] != model)
 
     def _run(self) -> Iterator[bool]:
@@ -41,11 +41,11 @@ class WarmUp:
             for _ in self._segments.passes(*self._left.pop(0)):
                 yield True
         for codec in self._codecs:
-            self._try(codec)
+            self._run_codec(codec)
             yield True
-        gc.freeze()  # what was loaded stays, so nobody need look at it again
+        gc.freeze()  # loaded objects stay for good, so later collections can skip them
 
-    def _try(self, name: str) -> None:
+    def _run_codec(self, name: str) -> None:
         codec, colours = get_codec(name), self._segments.bundle.frame_shape[2:]
         shape = (_SMALL_PX, _SMALL_PX, *colours) if codec.kind == IMAGE else (1, _SMALL_PX, _SMALL_PX)
         codec.decode(codec.encode(np.zeros(shape, codec.dtype)), shape)

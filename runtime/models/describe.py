@@ -1,6 +1,6 @@
-"""Shapes, layers and multiply-accumulates of every stage and exit head of a model, read off a real forward pass.
+"""Describe a model: shapes, layers and multiply-accumulates of every stage and exit head, from a real forward pass.
 
-Hooks record what runs, so the description holds for any module and any resolution.
+Hooks record the layers that run, so this works for any module and resolution.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ModelLayers:
 
 @torch.no_grad()
 def describe_layers(model: BranchyModel, example: Tensor) -> ModelLayers:
-    """Describe a model (best its inference copy) on an example input of batch size 1."""
+    """Describe a model on an example input (1, channels, h, w). Use the inference copy, whose norms are folded."""
     stages, exits, shapes = [], [], []
     x = example
     for index, stage in enumerate(model.stages):

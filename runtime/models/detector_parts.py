@@ -1,4 +1,4 @@
-"""Modules that turn a branchy model into a detector: answers from the peaks of a map, and cuts trained for few bits."""
+"""Modules of a branchy detector: peaks of a map as candidates, and cuts that are trained for few bits."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ VALUES = 5  # per cell: objectness logit, then log distances to the box's left, 
 PEAKS = 32  # candidates per frame
 NO_PEAK = -30.0  # logit of every other cell
 LOG_DISTANCES = (-4.0, 6.0)  # a cell's distances are clamped to these limits
-#: One of them, drawn evenly, quantises a training sample.
+#: One of these, drawn with equal probability, quantises a training sample.
 TRAINED_CODECS = tuple(map(QuantisedTensor, (1, 1, 2, 4)))
 
 
 class Peaks(nn.Module):
     """Map (batch, 5, h, w) to candidates (batch, PEAKS, 5) in evaluation mode: left, top, right, bottom, logit.
 
-    Sides are fractions of the input's width and height. Logits are given relative to the operating threshold of the
-    exit at this input width, so that a candidate counts from logit 0 on.
+    Sides are fractions of the width and height of the input. Logits are relative to the operating threshold of the
+    exit at this input width, so a candidate counts as a detection from logit 0 on. In training mode it returns the map.
     """
 
     threshold: Tensor
@@ -53,7 +53,10 @@ class Peaks(nn.Module):
 
 
 class Cut(nn.Module):
-    """Quantises the tensor at a cut as a payload codec does, during training; the identity in evaluation mode."""
+    """In training, quantises the tensor at a cut like a payload codec; in evaluation mode, the identity.
+
+    ``quantised_frac`` of the samples are quantised. ``sparsity_weight`` weighs the penalty that makes channels sparse.
+    """
 
     def __init__(self, quantised_frac: float, sparsity_weight: float = 0.0) -> None:
         super().__init__()
@@ -64,7 +67,7 @@ class Cut(nn.Module):
         if not self.training:
             return z
         if self.sparsity_weight > 0:
-            z = _Pressed.apply(z, self.sparsity_weight)  # type: ignore[no-untyped-call]
+            z = _SparsityPenalty.apply(z, self.sparsity_weight)  # type: ignore[no-untyped-call]
         draw = torch.rand(len(z)).tolist()
         rows = [self._maybe_quantised(z[i : i + 1], draw[i]) for i in range(len(z))]
         return torch.cat(rows)
@@ -79,7 +82,7 @@ class Cut(nn.Module):
 
 @torch.no_grad()
 def rounded_as(z: Tensor, codec: QuantisedTensor) -> Tensor:
-    """(batch, channels, h, w) after the payload codec, except that scales are not rounded to float16."""
+    """Round (batch, channels, h, w) as the payload codec does, but without rounding scales to float16."""
     flat = z.float().flatten(2)
     low, high = flat.amin(2, keepdim=True), flat.amax(2, keepdim=True)
     if codec.bits == 1:
@@ -94,8 +97,8 @@ def rounded_as(z: Tensor, codec: QuantisedTensor) -> Tensor:
     return rounded.reshape(z.shape).to(z.dtype)
 
 
-class _Pressed(torch.autograd.Function):
-    """Identity whose gradient also lowers the mean L1/L2 ratio of the channels."""
+class _SparsityPenalty(torch.autograd.Function):
+    """The identity; its gradient also lowers the mean L1/L2 ratio of the channels."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, weight: float) -> Tensor:
@@ -109,5 +112,5 @@ class _Pressed(torch.autograd.Function):
         with torch.enable_grad():
             x = z.detach().float().requires_grad_(True)
             ratio = x.mean((2, 3)) / (x.square().mean((2, 3)) + 1e-6).sqrt()
-            (pressure,) = torch.autograd.grad(ratio.mean(), x)
-        return gradient + (ctx.weight * pressure).to(gradient.dtype), None
+            (penalty,) = torch.autograd.grad(ratio.mean(), x)
+        return gradient + (ctx.weight * penalty).to(gradient.dtype), None

@@ -1,4 +1,4 @@
-"""The inference copy of a model: batch norm folded into the convolutions, evaluation mode, no gradients."""
+"""Make the inference copy of a model: batch norm folded into the convolutions, evaluation mode, no gradients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def fold_for_inference(model: BranchyModel) -> BranchyModel:
 
 
 def _fold_children(sequence: nn.Sequential) -> None:
-    """Replace each convolution that a norm follows by the fused one, and drop the norm."""
+    """Fuse each convolution with the batch norm that follows it."""
     kept: list[nn.Module] = []
     for module in sequence:
         if isinstance(module, nn.BatchNorm2d) and kept and isinstance(kept[-1], nn.Conv2d):

@@ -1,9 +1,9 @@
-"""The table of layer kinds: which PyTorch modules count as layers, with the regressors of Edgent's latency models.
+"""The table of layer kinds: the PyTorch modules that count as layers, with the regressors of Edgent's latency models.
 
-Edgent (Li et al., 2019, Table I) predicts a layer's latency from: convolution - input feature maps and
-(kernel/stride)^2 * filters; relu and normalisation - input size; pooling and fully-connected - input size and output
-size. Sizes are in elements, for a batch of one. A module that no row of the table names is a container or computes
-nothing of its own. A network with another kind of layer needs one more row here.
+Edgent (Li et al., 2019, Table I) predicts the latency of a layer from these regressors: convolution - size of the input
+and (kernel/stride)^2 * filters; ReLU and normalisation - input size; pooling and fully-connected - input and output
+size. Sizes are in elements, for a batch of one. Modules that the table does not name are containers, or compute nothing
+themselves. A network with another kind of layer needs another row here.
 """
 
 from __future__ import annotations
@@ -81,6 +81,6 @@ def _description_of(module: nn.Module) -> Describe | None:
 
 
 def _call_of(layer: nn.Module, x: Tensor, output: Tensor) -> Callable[[], Any]:
-    if isinstance(layer, Residual):  # only the addition is its own; its branches are layers themselves
+    if isinstance(layer, Residual):  # time only the addition; the branches are layers of their own
         return partial(torch.add, output, output)
     return partial(layer, x)

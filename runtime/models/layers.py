@@ -1,4 +1,4 @@
-"""A layer as the latency models see it: its kind, its regressors, its cost, and a way to run it alone."""
+"""A layer for the latency models: its kind, regressors and multiply-accumulates, and a call that runs it alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True, slots=True)
 class LayerInfo:
-    """Kind and costs of one layer, for a batch of one."""
+    """Kind and cost of one layer, for a batch of one."""
 
     kind: str  # conv, depthwise, norm, relu, pool, fc, add, resize or peaks; or a step around the network
     regressors: tuple[float, ...]  # of Edgent's table, for this kind
@@ -20,7 +20,7 @@ class LayerInfo:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer of a real pass. ``call`` runs it again on the input that it had there."""
+    """One layer of a forward pass. ``call`` runs it again on the same input."""
 
     info: LayerInfo
     call: Call

@@ -1,11 +1,11 @@
-"""The branchy model: a list of stages with an exit head after some of them, which can be cut between any two stages.
+"""The branchy model: a list of stages with exit heads after some of them. It can be cut between any two stages.
 
-A model with K stages has partition points k = 0..K: `head(x, k)` runs the first k stages (k = 0 hands the
-input through), `tail(z, k, e)` runs the rest up to exit branch e and that exit's own head. For exit e the legal
-points are 0..exit_after[e]; the last of them is device-only, where the exit head runs on the device too.
+A model with K stages has partition points k = 0..K: `head(x, k)` runs the first k stages (k = 0 returns the input),
+`tail(z, k, e)` runs the remaining stages up to exit branch e and its exit head. For exit e the legal points are
+0..exit_after[e]. At the last one the device also runs the exit head, and nothing is sent.
 
-Head, tail and whole all walk the same loop over the same modules, so on one machine
-`tail(head(x, k), k, e)` equals `whole(x, e)` bit for bit.
+Head, tail and whole run the same loop over the same modules, so on one machine `tail(head(x, k), k, e)` equals
+`whole(x, e)` bit for bit.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 
 class BranchyModel(nn.Module):
-    """Stages in sequence, and exit heads that answer after some of them.
+    """Stages in sequence, with exit heads after some of them.
 
-    `exit_after[e]` is the number of stages that run before exit e (counted from 1); the last exit follows the
-    last stage. Inputs are float (batch, channels, h, w).
+    `exit_after[e]` is the number of stages before exit e; the last exit follows the last stage. Inputs are float
+    (batch, channels, h, w). ValueError when `exit_after` does not fit the stages and exits.
     """
 
     def __init__(self, stages: Sequence[nn.Module], exits: Sequence[nn.Module], exit_after: Sequence[int]) -> None:
@@ -35,8 +35,8 @@ class BranchyModel(nn.Module):
     def run_stages(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Run stages start..stop-1 (0-based).
 
-        Every stage gets its input in channels-last order, wherever the cut is and however the tensor was received, so
-        that it always runs the same kernel.
+        Every stage gets its input in channels-last order, so it runs the same kernel wherever the cut is and however
+        the tensor was received.
         """
         for stage in self.stages[start:stop]:
             x = stage(x.contiguous(memory_format=torch.channels_last))
@@ -70,7 +70,7 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def channels_last(model: AnyModule) -> AnyModule:
-    """The model with its kernels in channels-last order, the fastest for convolutions on a CPU."""
+    """Convert a model in place to channels-last order, the fastest for convolutions on a CPU; returns the model."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
@@ -84,7 +84,7 @@ def _check_layout(n_stages: int, n_exits: int, exit_after: Sequence[int]) -> Non
 
 
 class Residual(nn.Module):
-    """relu(main(x) + shortcut(x)), or without the final relu (linear bottlenecks)."""
+    """relu(main(x) + shortcut(x)); without ``final_relu``, main(x) + shortcut(x) (a linear bottleneck)."""
 
     def __init__(self, main: nn.Module, shortcut: nn.Module, *, final_relu: bool = True) -> None:
         super().__init__()

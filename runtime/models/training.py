@@ -1,13 +1,13 @@
-"""The training loop: all exits of a branchy model at once. The workload brings the task.
+"""The training loop for all exits of a branchy model. The workload provides the task.
 
 The loop owns optimiser, schedule, averaging of weights and logs. The task owns data, augmentation, loss and
-evaluation, so that a classifier and a detector are trained by the same code.
+evaluation, so the same loop trains a classifier and a detector.
 
-In every step batch norm sees several resolutions with different statistics, but inference has one set of running
+Every step has samples of several resolutions, whose batch norm statistics differ, but inference has one set of running
 statistics for all of them. So the last part of the training freezes the running statistics, and the weights adapt to
-them, as FixRes (Touvron et al., 2019) adapts to the test resolution. The trained network is then exactly the one that
-folding into the convolutions gives. A second, shorter cycle of the learning rate (as in SGDR, Loshchilov and Hutter,
-2017) starts from the averaged weights of the first, with the statistics frozen throughout: the polish.
+them, as FixRes (Touvron et al., 2019) adapts to the test resolution. The trained network then equals its folded
+inference copy. A second, shorter cycle of the learning rate (as in SGDR, Loshchilov and Hutter, 2017) starts from the
+averaged weights of the first, with frozen statistics. It is called the polish.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class TrainingConfig:
     """Hyper-parameters of one model's training."""
 
     epochs: int = 18  # of the first cycle
-    polish_frac: float = 2 / 3  # epochs of the second cycle divided by those of the first; 0: no second cycle
+    polish_frac: float = 2 / 3  # epochs of the second cycle divided by those of the first; 0 omits the second cycle
     seed: int = 0
     peak_rate: float = 4e-3  # AdamW's learning rate after warm-up; cosine to zero from there
     polish_rate_frac: float = 0.5  # peak rate of the second cycle divided by that of the first
     weight_decay: float = 0.05
     warmup_frac: float = 0.1  # of a cycle's steps
-    frozen_norm_frac: float = 0.2  # last part of the first cycle, with batch norm's statistics frozen
-    averaging_decay: float = 0.998  # exponential moving average of the weights, per step
-    threads: int = 1  # several would spin-wait for each other on a busy machine; train models in parallel instead
+    frozen_norm_frac: float = 0.2  # last part of the first cycle, in which batch norm statistics are frozen
+    averaging_decay: float = 0.998  # of the exponential moving average of the weights, per step
+    threads: int = 1  # several would wait for each other on a busy machine; train models in parallel instead
 
     @property
     def polish_epochs(self) -> int:
@@ -60,7 +60,7 @@ class Group:
 
 
 class TrainingTask(Protocol):
-    """The part of a training that a workload defines."""
+    """The part of a training that the workload defines: data, loss and evaluation."""
 
     steps_per_epoch: int
 
@@ -69,7 +69,7 @@ class TrainingTask(Protocol):
         ...
 
     def loss(self, outputs: list[Tensor], targets: Any) -> tuple[Tensor, Scalars]:
-        """Joint loss of all exits, and the scalars to log."""
+        """The joint loss of all exits, and scalars to log."""
         ...
 
     def evaluate(self, model: BranchyModel) -> Scalars:
@@ -77,31 +77,35 @@ class TrainingTask(Protocol):
         ...
 
     def finish(self, model: BranchyModel) -> None:
-        """Set values that are chosen on validation samples and stored with the weights, such as thresholds."""
+        """Set values that are stored with the weights, such as thresholds chosen on validation samples."""
         ...
 
 
 class Reporter(Protocol):
-    """Receives progress: a progress bar with TensorBoard, or nothing."""
+    """Receives the progress of a training."""
 
-    def step(self, step: int, scalars: Scalars) -> None: ...
+    def step(self, step: int, scalars: Scalars) -> None:
+        """Called after each step with its losses."""
+        ...
 
-    def epoch(self, epoch: int, scalars: Scalars) -> None: ...
+    def epoch(self, epoch: int, scalars: Scalars) -> None:
+        """Called after each epoch with its validation scores."""
+        ...
 
 
 @dataclass(frozen=True)
 class _Cycle:
-    """One rise and fall of the learning rate."""
+    """One cycle of the learning rate: warm-up and decay."""
 
     epochs: range
     peak_rate: float
-    frozen_from_frac: float  # share of the cycle's steps after which norms are frozen
+    frozen_from_frac: float  # share of the steps after which batch norm statistics are frozen
 
 
 def train(
     build: Callable[[], BranchyModel], task: TrainingTask, config: TrainingConfig, reporter: Reporter
 ) -> BranchyModel:
-    """Train a new model; returns the averaged weights. Same seed, same result on the same kind of machine."""
+    """Train a new model; returns it with averaged weights. Equal seeds give equal results on one kind of machine."""
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.threads)
     first = _Cycle(range(config.epochs), config.peak_rate, 1.0 - config.frozen_norm_frac)
@@ -116,7 +120,7 @@ def train(
 def _run_cycle(
     model: BranchyModel, task: TrainingTask, config: TrainingConfig, cycle: _Cycle, reporter: Reporter
 ) -> BranchyModel:
-    """One cycle from the model's weights, with a fresh optimiser; returns the averaged weights."""
+    """Train for one cycle with a new optimiser; returns a copy with averaged weights."""
     averaged = copy.deepcopy(model).requires_grad_(False)
     optimizer = _optimizer(model, config)
     total_steps = len(cycle.epochs) * task.steps_per_epoch
@@ -137,18 +141,18 @@ def _run_cycle(
 
 
 def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW; norms and biases are not decayed."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
+    """AdamW without weight decay on norms and biases."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.peak_rate)
 
 
 def rate_factor(step: int, total_steps: int, warmup_frac: float) -> float:
-    """Linear warm-up to 1, then half a cosine to 0."""
+    """Factor of the learning rate: linear warm-up to 1, then half a cosine to 0."""
     warmup = max(1, round(total_steps * warmup_frac))
     if step < warmup:
         return (step + 1) / warmup
@@ -157,7 +161,7 @@ def rate_factor(step: int, total_steps: int, warmup_frac: float) -> float:
 
 
 def _averaging_decay(step: int, decay: float) -> float:
-    """Shorter memory at first, so that the average forgets the initial weights."""
+    """A smaller decay in the first steps, so that the average forgets the initial weights."""
     return min(decay, (1.0 + step) / (10.0 + step))
 
 
@@ -191,6 +195,7 @@ def _freeze_norm(model: nn.Module) -> None:
 
 @torch.no_grad()
 def _average_into(averaged: nn.Module, model: nn.Module, decay: float) -> None:
-    mine, theirs = averaged.state_dict(), model.state_dict()
-    floats = [name for name, value in mine.items() if value.is_floating_point()]
-    torch._foreach_lerp_([mine[n] for n in floats], [theirs[n] for n in floats], 1.0 - decay)
+    """Move the averaged weights towards those of the model, in place."""
+    averages, weights = averaged.state_dict(), model.state_dict()
+    floats = [name for name, value in averages.items() if value.is_floating_point()]
+    torch._foreach_lerp_([averages[n] for n in floats], [weights[n] for n in floats], 1.0 - decay)

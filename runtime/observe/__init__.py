@@ -1,1 +1,1 @@
-"""What people and programs see of a run: logs, summaries, pictures."""
+"""The output of a run, for people and programs: logs, summaries, pictures."""

@@ -1,12 +1,11 @@
-"""A sheet of pictures: what each exit of each model answers for one frame, a row per model, a column per exit."""
+"""A sheet of pictures that shows the prediction of every exit for one frame: a row per model, a column per exit."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from controller.errors import UsageError
-from controller.records import Decision
-from controller.space import NO_PAYLOAD
+from controller.records import NO_PAYLOAD, Decision
 from runtime.bundles.bundle import Bundle
 from runtime.inference.segments import Segments
 from runtime.observe.pictures import MARGIN_PX, grid, scaled
@@ -20,7 +19,10 @@ CELL_TEXT = 0.66
 
 
 def exit_sheet(bundle: Bundle, workload: Workload, frame: int, px: int, split: Split = "test") -> Image:
-    """Predictions for a test image or video frame at a resolution, each with its score and what it costs to compute."""
+    """The sheet (h, w, 3) for one frame at resolution ``px``; each cell states the score and the multiply-accumulates.
+
+    ``frame`` is the number that outcomes show: test image, or frame of the video. UsageError if the split lacks it.
+    """
     image, truth = workload.sample(_sample_of(frame, workload, split), split)
     segments = Segments(bundle, workload)
     columns = max(len(model.exits) for model in bundle.manifest.models)
@@ -58,5 +60,5 @@ def _empty(cell: Image) -> Image:
 
 
 def _count(macs: float) -> str:
-    """Multiply-accumulates in three digits."""
+    """Multiply-accumulates with three digits and a unit."""
     return f"{macs / 1e9:.2f} GMAC" if macs >= 1e9 else f"{macs / 1e6:.3g} MMAC"

@@ -1,9 +1,11 @@
-"""Where the lines of a log go, each of them whole: a file that is appended to, a FIFO, or standard output.
+"""Destinations for the lines of a log: a regular file, a FIFO, or standard output.
 
-A line sink never loses a line by itself: ``write`` returns the number of lines that are out, and the caller offers
-the others again. A regular file is opened with ``O_APPEND`` and never truncated, is locked for one writer (``flock``),
-and begins on a new line when a crash left half a line in it. What a full disk accepts of a line is taken back. A stream
-is asked whether it has room before each piece, so that a reader that does not read blocks nobody.
+A line sink writes whole lines and never drops one: ``write`` returns the number of lines written, and the caller
+offers the rest again.
+
+A regular file is opened with ``O_APPEND``, never truncated, and locked for one writer (``flock``). If a crash left half
+a line at its end, writing starts on a new line. If the disk is full, a partly written line is removed. A stream is
+polled for room before each write, so a reader that does not read blocks nobody.
 """
 
 from __future__ import annotations
@@ -21,22 +23,24 @@ from runtime.files.file_lock import try_lock
 
 #: A pipe that has room takes this number of bytes without blocking (POSIX PIPE_BUF on Linux).
 PIPE_BYTES = 4096
-#: Most bytes that an ordinary file gets with one call, and then up to one line more.
+#: A write to a regular file ends after the line that reaches this size.
 BATCH_BYTES = 256 << 10
 
 
 class LineSink(Protocol):
-    """Something that takes whole lines."""
+    """A destination for whole lines."""
 
     name: str
 
     def write(self, lines: Sequence[bytes], wait_s: float) -> int:
-        """Write from the first line on; returns the number of lines that are out. A stream waits up to ``wait_s``
-        seconds for room. OSError says why nothing can be written."""
+        """Write lines in order; returns the number of lines that were written completely.
+
+        A stream waits up to ``wait_s`` seconds for room. OSError when nothing can be written.
+        """
         ...
 
     def reopen(self) -> None:
-        """Open the same name again; OSError when that fails, and then the old file stays in use."""
+        """Open the same name again. OSError when that fails; the old file then stays in use."""
         ...
 
     def close(self) -> None:
@@ -45,7 +49,11 @@ class LineSink(Protocol):
 
 
 def open_sink(target: Path | str, option: str) -> LineSink:
-    """The line sink that the user named; - is standard output. Never blocks, and changes nothing that is there."""
+    """Open the line sink that the user named; - is standard output. Never blocks, and keeps existing content.
+
+    ``option`` names the option in errors. UsageError when the target cannot be written, FailureError when another
+    process uses it.
+    """
     if str(target) == "-":
         return StreamSink("standard output", os.dup(1))
     path = Path(target)
@@ -71,11 +79,11 @@ class FileSink:
         self.name = str(path)
         self._path = path
         self._descriptor = _open_locked(path)
-        self._fresh = True  # nothing was written yet: the last line of the file may be broken
+        self._fresh = True  # nothing was written yet, so the last line of the file may be incomplete
 
     def write(self, lines: Sequence[bytes], wait_s: float) -> int:
         if os.fstat(self._descriptor).st_nlink == 0:
-            self.reopen()  # somebody deleted the file: what is written to it now is lost
+            self.reopen()  # the file was deleted, so lines written to it would be lost
         if self._fresh:
             self._begin_line()
         done, batch = 0, b""
@@ -88,13 +96,13 @@ class FileSink:
         return done if written == len(batch) else self._whole_lines(lines, written)
 
     def _whole_lines(self, lines: Sequence[bytes], written: int) -> int:
-        """The disk is full: take back the part of a line that it accepted."""
+        """Remove the part of a line that a full disk accepted; returns the number of whole lines before it."""
         done, size = 0, 0
         while size + len(lines[done]) <= written:
             size += len(lines[done])
             done += 1
         end = os.fstat(self._descriptor).st_size - (written - size)
-        if end >= 0:  # unless somebody truncated the file meanwhile
+        if end >= 0:  # negative if another process truncated the file meanwhile
             os.ftruncate(self._descriptor, end)
         if not done:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -103,7 +111,7 @@ class FileSink:
     def _begin_line(self) -> None:
         size = os.fstat(self._descriptor).st_size
         last = b"\n"
-        with contextlib.suppress(OSError):  # the file may be writable and not readable
+        with contextlib.suppress(OSError):  # the file may not be readable
             last = os.pread(self._descriptor, 1, size - 1) if size else last
         if last != b"\n":
             os.write(self._descriptor, b"\n")
@@ -124,7 +132,7 @@ class FileSink:
 
 
 def _open_locked(path: Path) -> int:
-    """For appending, by nobody else; BlockingIOError when another process has it."""
+    """Open a file for appending and lock it; BlockingIOError when another process holds the lock."""
     flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags | os.O_RDWR, 0o644)
@@ -137,12 +145,12 @@ def _open_locked(path: Path) -> int:
 
 
 class StreamSink:
-    """Owns a descriptor that is no regular file of ours, and how much of the current line is out already."""
+    """Owns the descriptor of a pipe, terminal or device, and the number of bytes written of the current line."""
 
     def __init__(self, name: str, descriptor: int) -> None:
         self.name = name
         self._descriptor = descriptor
-        self._sent = 0  # bytes of the first line that is not out yet
+        self._sent = 0  # bytes written of the first unfinished line
 
     def write(self, lines: Sequence[bytes], wait_s: float) -> int:
         for done, line in enumerate(lines):
@@ -165,7 +173,7 @@ class StreamSink:
         return bool(poll.poll(wait_s * 1e3))
 
     def reopen(self) -> None:
-        """What has no name cannot be opened again."""
+        """Nothing to do: a stream cannot be opened again."""
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -174,7 +182,7 @@ class StreamSink:
 
 
 class FifoSink:
-    """A named pipe: opened when it has a reader, and again when another reader comes."""
+    """A named pipe. It is opened when it has a reader, and again for the next reader."""
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
@@ -189,13 +197,13 @@ class FifoSink:
                 descriptor = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             except OSError as error:
                 raise OSError(
-                    error.errno, "nobody reads it" if error.errno == errno.ENXIO else error.strerror
+                    error.errno, "it has no reader" if error.errno == errno.ENXIO else error.strerror
                 ) from None
             self._stream = StreamSink(self.name, descriptor)
         try:
             return self._stream.write(lines, wait_s)
         except BrokenPipeError:
-            self.close()  # the next reader gets the line from its beginning
+            self.close()  # the next reader gets the current line from its start
             raise
 
     def reopen(self) -> None:

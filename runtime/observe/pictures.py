@@ -1,7 +1,7 @@
-"""The pictures of a run: frames with their answers, decisions and latencies, as a strip or as a video.
+"""Draw the frames of a run with their predictions, decisions and latencies, as a strip or as a video.
 
-A workload draws its own predictions (``Workload.draw``); everything around them is the same for all: a panel is a
-frame over a caption with the status, the latency against the deadline, and the decision. OpenCV alone is needed.
+A workload draws its predictions on the frame (``Workload.draw``). Below the frame, a panel has a caption with the
+status, the latency against the deadline, and the decision. Only OpenCV is needed.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ STATUS_COLOURS: dict[str, Colour] = {
     "late": (60, 60, 225),
     "dropped": GREY,
 }
-PANEL_WIDTH_PX = 480  # of a strip
+PANEL_WIDTH_PX = 480  # in a strip
 VIDEO_WIDTH_PX = 640
-TEXT = 0.58  # size of letters; still legible at half the size of the picture
+TEXT = 0.58  # font scale; legible at half the size of the picture
 TROUGH: Colour = (70, 66, 62)
 CAPTION_HEIGHT_PX = 86
 MARGIN_PX = 10
-#: Latency bars end at this number of deadlines.
+#: Length of a latency bar, in deadlines.
 BAR_DEADLINES = 1.5
 STRIP_PANELS = 6
 STRIP_COLUMNS = 3
-#: OpenCV's codec of each kind of file: those that its own builds can write everywhere.
+#: Codec for each suffix: those that every build of OpenCV can write.
 VIDEO_CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 PICTURE_SUFFIXES = (*VIDEO_CODECS, ".png")
 
 
 def check_picture_path(path: Path, option: str) -> None:
-    """UsageError unless a file of that name can be written."""
+    """UsageError unless the suffix is known and a file of that name can be written. ``option`` names the option."""
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         raise UsageError(f"{option} {path}; expected a name that ends in one of: {' '.join(PICTURE_SUFFIXES)}")
     folder = path.absolute().parent
@@ -64,12 +64,12 @@ def check_picture_path(path: Path, option: str) -> None:
 
 
 def panel(image: Image, outcome: Outcome, draw: Draw, width_px: int = PANEL_WIDTH_PX) -> Image:
-    """A frame with its answer, over what was decided and how it went."""
+    """A frame (h, w[, 3]) with its prediction, above a caption with status, latency and decision."""
     return np.vstack((scaled(draw(image, outcome.prediction), width_px), _caption(outcome, width_px)))
 
 
 def scaled(image: Image, width_px: int) -> Image:
-    """The same at another width."""
+    """The picture at another width, with the same aspect ratio."""
     scale = width_px / image.shape[1]
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, (width_px, round(image.shape[0] * scale)), interpolation=how), np.uint8)
@@ -92,7 +92,7 @@ def _caption(outcome: Outcome, width_px: int) -> Image:
 
 
 def _chip(caption: Image, text: str, colour: Colour) -> int:
-    """The status on its colour; where it ends."""
+    """Write the status on its colour; returns the right edge in pixels."""
     right = MARGIN_PX + text_width(text, TEXT) + 16
     cv2.rectangle(caption, (MARGIN_PX, 11), (right, 36), colour, -1)
     write(caption, text, (MARGIN_PX + 8, 29), TEXT, WHITE)
@@ -101,7 +101,7 @@ def _chip(caption: Image, text: str, colour: Colour) -> int:
 
 def _decided(outcome: Outcome) -> str:
     if outcome.status.reused:
-        return "not run: the last answer stands"
+        return "not run: reuses an earlier answer"
     return "not decided" if outcome.decision is None else outcome.decision.label
 
 
@@ -112,7 +112,7 @@ def _latency(outcome: Outcome) -> str:
 
 
 def _latency_bar(caption: Image, outcome: Outcome, colour: Colour) -> None:
-    """Latency as a length, the deadline as a tick."""
+    """Draw the latency as a bar and the deadline as a tick."""
     left, right = MARGIN_PX, caption.shape[1] - MARGIN_PX
     span_px = (right - left) / BAR_DEADLINES
     cv2.rectangle(caption, (left, 45), (right, 52), TROUGH, -1)
@@ -127,7 +127,7 @@ def _latency_bar(caption: Image, outcome: Outcome, colour: Colour) -> None:
 
 
 class PicturesSink:
-    """A sink that writes a strip or a video when it is closed. Owns the outcomes until then."""
+    """A sink that keeps the outcomes and writes a strip or a video when it is closed."""
 
     def __init__(
         self,
@@ -137,8 +137,10 @@ class PicturesSink:
         fps: float,
         on_frame: Callable[[Outcome], Outcome] = lambda outcome: outcome,
     ) -> None:
-        """``replay`` gives the run's frames once more (``Source.replay``). ``on_frame`` brings a prediction to the
-        pixels of such a frame."""
+        """``replay`` returns the frames of the run again (``Source.replay``); ``fps`` is the frame rate of a video.
+
+        ``on_frame`` converts the prediction of an outcome from pixels of the picture to pixels of the frame.
+        """
         self._path, self._replay, self._draw, self._fps = path, replay, draw, fps
         self._on_frame = on_frame
         self._outcomes: list[Outcome] = []
@@ -148,7 +150,7 @@ class PicturesSink:
         self._outcomes.append(self._on_frame(outcome))
 
     def close(self) -> None:
-        """FailureError when the file cannot be written."""
+        """Write the file; FailureError when that is not possible."""
         if not self._closed:
             self._closed = True
             write_pictures(self._path, self._outcomes, self._replay, self._draw, self._fps)
@@ -157,11 +159,14 @@ class PicturesSink:
 def write_pictures(
     path: Path, outcomes: Sequence[Outcome], replay: Callable[[Sequence[int]], Iterator[Image]], draw: Draw, fps: float
 ) -> None:
-    """A strip (.png) or a video of a run, its pictures taken from ``replay`` (``Source.replay``)."""
+    """Write a strip (.png) or a video of a run.
+
+    ``replay`` returns the frames of the run again (``Source.replay``). FailureError when the file cannot be written.
+    """
     ordered = sorted(outcomes, key=lambda outcome: outcome.frame)
     is_strip = path.suffix.lower() == ".png"
     if is_strip:
-        ordered = _spread(ordered, STRIP_PANELS)
+        ordered = _evenly(ordered, STRIP_PANELS)
     width_px = PANEL_WIDTH_PX if is_strip else VIDEO_WIDTH_PX
     images = replay([outcome.source_index for outcome in ordered])
     panels = (panel(image, outcome, draw, width_px) for image, outcome in zip(images, ordered, strict=False))
@@ -172,7 +177,7 @@ def write_pictures(
 
 
 def draw_strip(workload: str, outcomes: Sequence[Outcome], path: Path) -> None:
-    """A run over a workload's own test samples as a strip."""
+    """Write a strip of a run over the test samples of a workload."""
     from runtime.sources.samples import Samples
     from runtime.workloads.registry import get_workload
 
@@ -180,50 +185,51 @@ def draw_strip(workload: str, outcomes: Sequence[Outcome], path: Path) -> None:
     write_pictures(path, outcomes, Samples(work).replay, work.draw, 0.0)
 
 
-def _spread(outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
-    """At most ``count`` of them, evenly over the run."""
+def _evenly(outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
+    """At most ``count`` outcomes, evenly spaced over the run."""
     if len(outcomes) <= count:
         return list(outcomes)
     return [outcomes[(2 * i + 1) * len(outcomes) // (2 * count)] for i in range(count)]
 
 
 def grid(panels: Sequence[Image], columns: int) -> Image:
-    """Panels of one size in rows, with gaps between them."""
+    """Panels of equal size in rows, with gaps between them. FailureError when there are none."""
     if not panels:
         raise FailureError("there is no frame to draw")
     height, width = panels[0].shape[:2]
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     sheet = blank(rows * (height + MARGIN_PX) + MARGIN_PX, columns * (width + MARGIN_PX) + MARGIN_PX, WHITE)
-    for place, image in enumerate(panels):
-        top = MARGIN_PX + place // columns * (height + MARGIN_PX)
-        left = MARGIN_PX + place % columns * (width + MARGIN_PX)
+    for index, image in enumerate(panels):
+        top = MARGIN_PX + index // columns * (height + MARGIN_PX)
+        left = MARGIN_PX + index % columns * (width + MARGIN_PX)
         sheet[top : top + height, left : left + width] = image
     return sheet
 
 
 def write_png(path: Path, image: Image) -> None:
+    """Write a PNG atomically; FailureError when that is not possible."""
     with _errors_of_opencv(path):
-        there, data = cv2.imencode(".png", image)
-    if not there:
+        encoded, data = cv2.imencode(".png", image)
+    if not encoded:
         raise FailureError(f"cannot write {path}: OpenCV cannot encode this picture")
     write_whole(path, data.tobytes())
 
 
 def write_video(path: Path, panels: Iterable[Image], fps: float) -> None:
-    """Panels of one size as a video."""
+    """Write panels of equal size as a video, atomically; FailureError when that is not possible."""
     with _errors_of_opencv(path), appearing(path) as partial:
         count = _write_frames(partial, path, panels, fps)
         if not count:
             raise FailureError("there is no frame to draw")
         if (readable := _frames_in(partial)) != count:
-            # The writer reports no full disk; the file shows it.
+            # The writer does not report a full disk, but frames are missing from the file.
             raise FailureError(f"cannot write {path}: {readable} of {count} frames are in it; is the disk full?")
 
 
 @contextmanager
 def _errors_of_opencv(path: Path) -> Iterator[None]:
-    """One line for what a library says while a file is made."""
+    """Turn errors of OpenCV and the system into a FailureError of one line."""
     try:
         yield
     except OSError as error:
@@ -233,7 +239,7 @@ def _errors_of_opencv(path: Path) -> Iterator[None]:
 
 
 def _write_frames(partial: Path, path: Path, panels: Iterable[Image], fps: float) -> int:
-    """Number of frames that were handed to the writer."""
+    """Write all frames; returns their number."""
     writer, count = None, 0
     try:
         for image in panels:
@@ -251,7 +257,7 @@ def _write_frames(partial: Path, path: Path, panels: Iterable[Image], fps: float
 
 
 def _frames_in(path: Path) -> int:
-    """Number of whole frames in a video. All are read; only the last are decoded, for it breaks off at its end."""
+    """Number of whole frames in a video. Only the last three are decoded: a full disk damages the end of the file."""
     packets = open_capture(os.path.abspath(path), packets=True)
     if packets is None:
         return 0
@@ -268,7 +274,7 @@ def _frames_in(path: Path) -> int:
 
 
 def _is_cut_off(path: Path) -> bool:
-    """Whether an AVI ends before its header says; an MP4 that does cannot even be opened."""
+    """Whether an AVI file is shorter than its header states. A truncated MP4 file cannot be opened at all."""
     with path.open("rb") as file:
         head = file.read(8)
     return head.startswith(b"RIFF") and int.from_bytes(head[4:], "little") + len(head) > path.stat().st_size

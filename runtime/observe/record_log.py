@@ -1,8 +1,8 @@
-"""A log of records: one JSON line each, written by a thread, so that nothing that is logged ever waits for it.
+"""A log of records, one JSON line each, written by a thread so that no frame or request waits for the log.
 
-``add`` only encodes and queues. The thread hands lines to a ``runtime.observe.line_sink``. What that does not take (a
-full disk, a FIFO without a reader) waits in the queue and is offered again. When the queue is full, further records are
-lost and counted; frames and requests go on.
+``add`` encodes a record and queues the line. The thread passes lines to a ``runtime.observe.line_sink``. Lines that
+cannot be written (a full disk, a FIFO without a reader) stay in the queue and are tried again. When the queue is full,
+further records are lost and counted.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import numpy as np
 from runtime.observe.line_sink import FileSink, LineSink, open_sink
 from runtime.observe.sinks import Record
 
-#: Bytes of lines that may wait: some thousand records, minutes of a camera.
+#: Largest size of the queue: some thousand records, or minutes of a camera.
 QUEUE_BYTES = 4 << 20
-#: How long to wait before the sink is tried again after an error, and how often the thread looks for a signal.
+#: Pause after an error before the sink is tried again, and interval at which the thread checks for ``reopen``.
 RETRY_S = 0.2
-#: How long ``close`` waits for what is queued: a reader may never read, a file only waits for a busy machine.
+#: Longest wait of ``close`` for queued lines. The reader of a stream may never read; a file needs only a free machine.
 CLOSE_WAIT_S = 0.5
 CLOSE_WAIT_FILE_S = 5.0
 _BATCH_LINES = 256
@@ -34,43 +34,45 @@ _BATCH_LINES = 256
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What the records of a log are, in the words of its messages, and the version of the form of its lines."""
+    """A kind of log: its option, the words of its messages, and the version of its line format."""
 
-    option: str  # that names the file
-    records: str
-    work: str  # what goes on when records are lost
+    option: str  # of the command line
+    records: str  # what the lines are
+    work: str  # what continues when records are lost
     schema: int
 
 
-#: The fields of both are in docs/outcomes.md. A field that goes, or that changes its meaning, makes a new version.
+#: docs/outcomes.md lists the fields of both. Removing a field or changing its meaning requires a new schema version.
 OUTCOMES = Kind("--outcomes", "outcomes", "frames", schema=1)
 REQUESTS = Kind("--requests", "request records", "requests", schema=1)
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of numpy as JSON numbers."""
+    """Convert numpy values for JSON."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    raise TypeError(f"a record holds a {type(value).__name__}; expected what JSON can say")
+    raise TypeError(f"a record holds a {type(value).__name__}; expected a JSON-able value")
 
 
 _ENCODER = msgspec.json.Encoder(enc_hook=_plain)
 
 
 def line_of(record: Any, kind: Kind) -> bytes:
-    """One line of the log: a JSON object of "schema" and the fields of the record, a dataclass."""
+    """One line of the log: a JSON object of "schema" and the fields of the record (a dataclass)."""
     return b'{"schema":%d,' % kind.schema + _ENCODER.encode(record)[1:] + b"\n"
 
 
 class RecordLog(Generic[Record]):
-    """A sink. Owns the queue of lines and the thread that writes them. ``lost`` counts records that were never
-    written."""
+    """A sink that owns the queue of lines and the thread that writes them. ``lost`` counts unwritten records."""
 
     def __init__(
         self, target: Path | str, kind: Kind, log: Callable[[str], None], when_ended: Callable[[], None] = lambda: None
     ) -> None:
-        """``target``: a file or FIFO, - for standard output. ``log`` takes a line of text when something is wrong.
-        ``when_ended`` is called, by the thread, when standard output has no reader any more, and never will."""
+        """``target``: a file or FIFO; - is standard output. ``log`` receives a line of text for each problem.
+
+        The thread calls ``when_ended`` once when the reader of standard output is gone. UsageError or FailureError
+        when the target cannot be opened.
+        """
         self.lost = 0
         self._kind, self._log, self._when_ended = kind, log, when_ended
         self._sink: LineSink = open_sink(target, kind.option)
@@ -87,7 +89,7 @@ class RecordLog(Generic[Record]):
         self._thread = threading.Thread(target=self._run, name=f"log of {kind.records}", daemon=True)
         self._thread.start()
 
-    # What the loop of a device or a MEC calls ----------------------------------------------------------------
+    # Called by the loop of a device or a MEC -----------------------------------------------------------------
 
     def add(self, record: Record, /) -> None:
         """Queue one line; never blocks and never raises OSError."""
@@ -101,15 +103,15 @@ class RecordLog(Generic[Record]):
                 self._bytes += len(line)
                 self._condition.notify()
         if full and not self._dropping:
-            self._log(f"{self._sink.name} takes too little: {self._kind.records} are lost, {self._kind.work} are not")
+            self._log(f"{self._sink.name} is too slow: {self._kind.records} are lost, {self._kind.work} are not")
         self._dropping = full
 
     def reopen(self) -> None:
-        """Have the thread open the file of that name again, for logrotate. Safe in a signal handler."""
+        """Let the thread reopen the file by its name, for logrotate. Safe in a signal handler."""
         self._reopen = True
 
     def close(self) -> None:
-        """Write what can be written in a short time, count the rest as lost. May be called twice."""
+        """Write queued lines for a short time, and count the rest as lost. May be called twice."""
         with self._condition:
             self._closing = True
             self._condition.notify()
@@ -128,7 +130,7 @@ class RecordLog(Generic[Record]):
                     self._condition.wait(RETRY_S)
                 batch, closing = list(islice(self._lines, _BATCH_LINES)), self._closing
             if self._reopen:
-                self._open_again()
+                self._reopen_sink()
             written = self._try(batch) if batch else 0
             with self._condition:
                 for line in islice(batch, written if self._lines else 0):
@@ -148,7 +150,7 @@ class RecordLog(Generic[Record]):
             return 0
         if written and self._failing:
             self._failing = False
-            self._log(f"{self._sink.name} is written again")
+            self._log(f"writing to {self._sink.name} again")
         return written
 
     def _failed(self, error: OSError) -> None:
@@ -156,12 +158,12 @@ class RecordLog(Generic[Record]):
             self._ended = True
             self._when_ended()
         if not self._failing:
-            waiting = f"{self._kind.records} wait or are lost, {self._kind.work} go on"
-            what_now = "nobody reads it any more" if self._ended else waiting
-            self._log(f"cannot write {self._sink.name}: {error.strerror}; {what_now}")
+            waiting = f"{self._kind.records} wait or are lost, {self._kind.work} continue"
+            effect = "it has no reader any more" if self._ended else waiting
+            self._log(f"cannot write {self._sink.name}: {error.strerror}; {effect}")
         self._failing = True
 
-    def _open_again(self) -> None:
+    def _reopen_sink(self) -> None:
         self._reopen = False
         try:
             self._sink.reopen()

@@ -1,10 +1,11 @@
-"""Collapses repeated log lines: the first few of each kind are printed at once, then a count.
+"""Fold repeated log lines: the first few lines of a kind are printed at once, the others are counted.
 
-Two lines are of one kind when they differ only in numbers and hexadecimal digests. Three lines of a kind are printed at
-once, so that a link that is lost now and then reads in order. Further ones are counted for a window of 10 s, which
-doubles up to 60 s as long as they come; its end prints the newest of them with the count, and its age.
-New kinds have a budget, for a peer can put anything into its words: lines beyond it are counted together. So the rate
-of output is bounded whatever the input: a line per kind and window, and ten new kinds a minute after the first forty.
+Two lines are of one kind if they differ only in numbers and hexadecimal digests. The first three lines of a kind are
+printed at once. Further lines are counted in a window of 10 s; at its end the newest of them is printed with the count
+and its age. The window doubles up to 60 s while such lines arrive.
+
+New kinds have a budget, because a peer can send any text: lines beyond the budget are counted together. So the output
+is bounded for any input: one line per kind and window, and ten new kinds a minute after the first forty.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from dataclasses import dataclass
 
 WINDOW_S = 10.0
 LONGEST_WINDOW_S = 60.0
-#: Lines of a kind that are printed at once; as many again after a quiet window.
+#: Number of lines of a kind that are printed at once, at first and after each window without a line.
 AT_ONCE = 3
-#: A line that is printed later than this gets its age.
-_TELL_AGE_S = 2.0
-#: New kinds that are printed at once, and how many more there may be per second.
+#: A line that is printed later than this is printed with its age.
+_SHOW_AGE_S = 2.0
+#: Budget of new kinds, and its growth per second.
 KINDS = 40
 KINDS_PER_S = 10.0 / 60.0
 LONGEST_LINE = 1000
@@ -31,26 +32,26 @@ _VARYING = re.compile(r"0x[0-9a-fA-F]+|\b[0-9a-fA-F]{12,}\b|\d+(?:\.\d+)?")
 
 
 def kind_of(text: str) -> str:
-    """The text without what varies from one line of a kind to the next."""
+    """The text with numbers and digests replaced; equal for all lines of a kind."""
     return _VARYING.sub("#", text)
 
 
 def one_line(text: str) -> str:
-    """Printable characters only, bounded: a peer's words cannot move the cursor or fill the disk."""
+    """Printable characters only and of bounded length, so the text of a peer cannot control a terminal."""
     shown = text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}..."
     return shown if shown.isprintable() else "".join(c if c.isprintable() else " " for c in shown)
 
 
 @dataclass(slots=True)
 class _Kind:
-    """Lines of one kind in the present window."""
+    """Lines of one kind in the current window."""
 
     newest: str
     newest_s: float
     began_s: float
     window_s: float = WINDOW_S
-    count: int = 0  # not printed yet
-    at_once: int = 0  # may still be printed at once
+    count: int = 0  # lines not printed yet
+    at_once: int = 0  # lines that may still be printed at once
 
     @property
     def end_s(self) -> float:
@@ -58,7 +59,7 @@ class _Kind:
 
 
 class Repeats:
-    """Owns the kinds seen lately. ``emit`` gets what is to be printed; may be called by several threads."""
+    """Owns the recent kinds of lines. ``emit`` prints a line; several threads may call this object."""
 
     def __init__(self, emit: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._emit, self._clock = emit, clock
@@ -87,13 +88,13 @@ class Repeats:
 
     @property
     def due_in_s(self) -> float:
-        """In what time ``tick`` will have something to print."""
+        """Seconds until ``tick`` has something to print; infinite when no line waits."""
         with self._lock:
             ends_s = [kind.end_s for kind in self._kinds.values() if kind.count]
             return max(min(ends_s, default=math.inf) - self._clock(), 0.0)
 
     def tick(self) -> None:
-        """Print the counts of windows that are over."""
+        """Print the counts of the windows that have ended."""
         with self._lock:
             now_s = self._clock()
             over = [name for name, kind in self._kinds.items() if now_s >= kind.end_s]
@@ -101,7 +102,7 @@ class Repeats:
                 self._end_window(name, now_s)
 
     def flush(self) -> None:
-        """Print every count now: the process ends."""
+        """Print every count now; for the end of the process."""
         with self._lock:
             now_s = self._clock()
             for kind in sorted(self._kinds.values(), key=lambda kind: kind.newest_s):
@@ -110,7 +111,7 @@ class Repeats:
     def _end_window(self, name: str, now_s: float) -> None:
         kind = self._kinds[name]
         if not kind.count:
-            del self._kinds[name]  # quiet for a whole window: the next one is printed at once
+            del self._kinds[name]  # no line in a whole window: the next one is printed at once
             return
         self._print(kind, now_s)
         kind.window_s = min(2 * kind.window_s, LONGEST_WINDOW_S)
@@ -120,7 +121,7 @@ class Repeats:
             alike = "like it" if kind is not self._kinds.get("") else "lines of many kinds"
             span_s = max(now_s - kind.began_s, 1.0)
             age_s = now_s - kind.newest_s
-            age = f", this one {age_s:.0f} s ago" if age_s > _TELL_AGE_S else ""
+            age = f", this one {age_s:.0f} s ago" if age_s > _SHOW_AGE_S else ""
             self._emit(f"{kind.newest} ({kind.count} more {alike} in the last {span_s:.0f} s{age})")
         kind.began_s, kind.count = now_s, 0
 

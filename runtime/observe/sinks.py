@@ -1,5 +1,8 @@
-"""Sinks: whatever takes records one by one. The outcome log, the summary and the pictures of a device are sinks of
-outcomes; the log and the counts of a MEC are sinks of requests."""
+"""The contract of a sink, which receives records one by one, and a group of sinks.
+
+The outcome log, the summary and the pictures of a device are sinks of outcomes; the log and the counts of a MEC are
+sinks of request records.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,22 @@ RecordIn = TypeVar("RecordIn", contravariant=True)
 
 
 class Sink(Protocol[RecordIn]):
-    """Takes records in the order in which they come about."""
+    """Receives records in the order in which they are made."""
 
     def add(self, record: RecordIn, /) -> None:
-        """Take one record. It must return soon, for it is called between two frames or two requests."""
+        """Receive one record. Must return soon, because it is called between two frames or two requests."""
         ...
 
     def close(self) -> None:
-        """No record comes any more. May be called twice."""
+        """Finish: no more records follow. May be called twice."""
         ...
 
 
 class Sinks(Generic[Record]):
-    """Several sinks as one. A sink that raises is reported, closed and left out from then on; the others go on, and so
-    does the work that the records are about. ``failures`` says which ones failed."""
+    """Several sinks as one. A sink that raises is logged, closed and removed; the others keep receiving records.
+
+    ``failures`` has a line for each sink that failed.
+    """
 
     def __init__(self, sinks: Iterable[Sink[Record]], log: Callable[[str], None]) -> None:
         self._sinks, self._log = list(sinks), log
@@ -34,11 +39,11 @@ class Sinks(Generic[Record]):
         for sink in self._sinks[:]:
             try:
                 sink.add(record)
-            except Exception as error:  # noqa: BLE001 - whatever a sink does, frames and requests go on
-                self._leave_out(sink, error)
+            except Exception as error:  # noqa: BLE001 - an error in a sink must not stop frames or requests
+                self._remove(sink, error)
 
     def close(self) -> None:
-        """Close all of them; the first error is raised when every sink was closed."""
+        """Close all sinks, then raise the first error."""
         errors: list[Exception] = []
         for sink in self._sinks:
             try:
@@ -49,7 +54,7 @@ class Sinks(Generic[Record]):
         if errors:
             raise errors[0]
 
-    def _leave_out(self, sink: Sink[Record], error: Exception) -> None:
+    def _remove(self, sink: Sink[Record], error: Exception) -> None:
         self._sinks.remove(sink)
         failure = f"{type(sink).__name__} failed: {type(error).__name__}: {error}"
         self.failures.append(failure)

@@ -1,4 +1,4 @@
-"""A line per minute for a device that runs for months: where its frames were answered."""
+"""A log line per minute that says where a device's frames were answered."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from controller.records import Outcome, Status
-from controller.space import NO_PAYLOAD
+from controller.records import NO_PAYLOAD, Outcome, Status
 
 EVERY_S = 60.0
-#: Always shown; the others only when there are any.
+#: Always in the line; other endings only when they occur.
 _ANSWERED = ("device", "split", "MEC", "fallback")
 
 
-def place_of(outcome: Outcome) -> str:
-    """Where a frame was answered, or how it ended otherwise."""
+def answered_where(outcome: Outcome) -> str:
+    """Where a frame that ended as decided was answered (device, split or MEC); its status for any other."""
     if outcome.status is not Status.OK or outcome.decision is None:
         return outcome.status.value
     if outcome.decision.payload == NO_PAYLOAD:
@@ -32,7 +31,8 @@ class StatusLine:
         self._began_s = clock()
 
     def add(self, outcome: Outcome) -> None:
-        self._counts[place_of(outcome)] += 1
+        """Count an outcome; logs a line when a minute has passed since the last one."""
+        self._counts[answered_where(outcome)] += 1
         now_s = self._clock()
         if now_s - self._began_s >= EVERY_S:
             self._log(self._text(now_s - self._began_s))

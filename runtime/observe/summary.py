@@ -1,7 +1,7 @@
-"""The summary of a run: the figures of one device's outcomes, as a table and as JSON, in bounded memory.
+"""The summary of a run: the metrics of one device's outcomes, as a table and as JSON, in constant memory.
 
-The metrics are those of ``controller.metrics``. Outcomes are turned into sums a few at a time; percentiles come from a
-histogram and are at most 0.5 % off. How many frames there are does not change what is kept.
+The metrics are those of ``controller.metrics``. Outcomes are added to sums in small groups; percentiles come from a
+histogram, with an error of at most 0.5 %.
 """
 
 from __future__ import annotations
@@ -30,17 +30,16 @@ from controller.records import STATUSES, Outcome
 from controller.reuse import REASONS
 from controller.streaming import Stream
 
-#: Outcomes that are turned into sums together; one by one would take ten times as long.
+#: Number of outcomes that are added to the sums together. One by one would take ten times as long.
 CHUNK = 64
 ABSENT = "-"
-NO_TRUTH = "n/a (no ground truth)"
 
 
 class RunSummary:
-    """A sink. Owns the sums of a run. Outcomes come in the order in which frames end.
+    """A sink that owns the sums of a run. Outcomes arrive in the order in which frames end.
 
-    ``stream`` scores what a viewer sees. ``interval_s`` is the time between captures; without it the time between the
-    first and the last capture is measured.
+    ``stream`` computes streaming accuracy; None leaves that metric out. ``interval_s`` is the capture period; if None,
+    the camera time is measured from the first to the last capture.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class RunSummary:
             self._fold()
 
     def close(self) -> None:
-        """The figures stay readable."""
+        """Nothing to do: the figures stay available."""
 
     def _fold(self) -> None:
         if not self._waiting:
@@ -86,7 +85,7 @@ class RunSummary:
         return int(self._status.sum()) + len(self._waiting)
 
     def figures(self) -> dict[str, Any]:
-        """JSON-able, with the keys of ``controller.metrics``. None where there is no such frame, or no known truth."""
+        """JSON-able metrics, with the keys of ``controller.metrics``. None: no such frame, or no ground truth."""
         self._fold()
         sums = {name: np.asarray(total) for name, total in self._sums.items()}
         sums["camera_s"] = np.asarray(self._camera_s())
@@ -110,7 +109,7 @@ class RunSummary:
         return (self._last_s - self._first_s) * self.frames / (self.frames - 1)  # the last frame's interval too
 
     def table(self, title: str, link: str = "", source: str = "") -> Table:
-        """The figures for people, and a line about the link and the source, where there is something to say."""
+        """The figures for people. ``link`` and ``source`` are rows of the table unless they are empty."""
         table = Table(title=title, title_justify="left", show_header=False)
         for name, text in _rows(self.figures(), link, source).items():
             table.add_row(name, text)
@@ -119,7 +118,6 @@ class RunSummary:
 
 def _rows(figures: dict[str, Any], link: str, source: str) -> dict[str, str]:
     latency = figures["latency_ms"]
-    unscored = NO_TRUTH if figures["frames"] and figures["utility"] is None else ABSENT
     parts = ("in time", *(reason.value for reason in REASONS), "late", "dropped")
     keys = {name: f"{name.replace(' ', '_')}_frac" for name in parts}
     shares = {name: percent(figures[key]) for name, key in keys.items() if key in figures}
@@ -132,19 +130,19 @@ def _rows(figures: dict[str, Any], link: str, source: str) -> dict[str, str]:
         "latency p50 / p95 / p99": " / ".join(number(latency[p], ".1f") for p in PERCENTILES)
         + " ms, capture to answer",
         "goodput": number(figures["goodput_fps"], ".2f") + " frames in time per second",
-        "accuracy in time": percent(figures["accuracy"], unscored),
-        "accuracy of reused answers": percent(figures["reused_accuracy"], unscored),
+        "accuracy in time": percent(figures["accuracy"]),
+        "accuracy of reused answers": percent(figures["reused_accuracy"]),
         "payload per frame": number(figures["payload_kbytes"], ".2f") + " kB",
         "energy per frame": number(figures["energy_j"], ".4f") + " J (modelled)",
-        "utility per frame": number(figures["utility"], ".4f", unscored),
+        "utility per frame": number(figures["utility"], ".4f"),
     }
-    if STREAMING in figures:
-        rows["streaming accuracy"] = percent(figures[STREAMING], unscored) + ", what a viewer sees at each capture"
+    if figures.get(STREAMING) is not None:
+        rows["streaming accuracy"] = percent(figures[STREAMING]) + ", what a viewer sees at each capture"
     return {name: text for name, text in rows.items() if text and text != ABSENT}
 
 
 def answered_text(shares: Mapping[str, float] | None) -> str:
-    """Where frames were answered, in one line, the largest share first."""
+    """Shares of the answers in one line, the largest first."""
     if shares is None:
         return "no frame was answered"
     ordered = sorted(shares.items(), key=lambda item: -item[1])
@@ -152,7 +150,7 @@ def answered_text(shares: Mapping[str, float] | None) -> str:
 
 
 def link_text(counts: Mapping[str, Any], endpoint: str) -> str:
-    """The state of the link to the MEC over the run, from the device's counts; unknown ones may be missing."""
+    """One line about the link to the MEC over the run. Counts that are not known may be missing."""
     if refused := counts.get("refused"):
         return f"refused by {endpoint}: {refused}"
     if counts.get("welcomed") is False:
@@ -166,7 +164,7 @@ def link_text(counts: Mapping[str, Any], endpoint: str) -> str:
 
 
 def source_text(notes: Mapping[str, float]) -> str:
-    """What went wrong with the source, from its counts (``Source.notes``); empty when nothing did."""
+    """One line about problems of the source, from its counts (``Source.notes``); "" without problems."""
     unreadable, missing, losses = (int(notes.get(name, 0)) for name in ("unreadable", "missing", "losses"))
     parts = [f"unreadable pictures: {unreadable}"] if unreadable else []
     parts += [f"missing frames: {missing}"] if missing else []
@@ -175,10 +173,12 @@ def source_text(notes: Mapping[str, float]) -> str:
 
 
 def percent(share: float | None, absent: str = ABSENT) -> str:
+    """A share of 1 as per cent, or ``absent`` for None."""
     return absent if share is None else f"{100 * share:.1f} %"
 
 
 def number(figure: float | None, form: str, absent: str = ABSENT) -> str:
+    """A figure in a format such as ".2f", or ``absent`` for None."""
     return absent if figure is None else f"{figure:{form}}"
 
 

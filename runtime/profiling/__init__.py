@@ -1,1 +1,1 @@
-"""How long segments take on this machine, measured and stored."""
+"""Measuring and storing the times of segments on this machine."""

@@ -1,6 +1,6 @@
-"""The parts of segments: pieces that no cut divides, each with its layers ready to be run by themselves.
+"""Divide segments into parts that no cut divides, each with layers that can be timed alone.
 
-A part is a stage, an exit head, or a step around the network (resizing, conversion, encoding, decoding), which
+A part is a stage, an exit head, or a step around the network (resizing, conversion, encoding, decoding). Such a step
 counts as a layer of its own kind. The regressions are fitted on layers and predict a segment as the sum over its parts.
 """
 
@@ -25,19 +25,19 @@ PartKey = tuple[str | int, ...]
 class Part:
     """Layers in the order they run.
 
-    ``fold`` is 0 or 1: the regressions that are judged on one fold were fitted on the other.
+    ``fold`` is 0 or 1, for cross-validation: regressions fitted on one fold are judged on the other.
     """
 
     layers: tuple[Layer, ...]
     fold: int
 
 
-#: A step that computes nothing.
+#: The part of a step that computes nothing.
 _NOTHING = Part((), 0)
 
 
 def parts_of(segments: Segments, image: Image) -> dict[PartKey, Part]:
-    """All parts of a bundle at all resolutions."""
+    """All parts of a bundle at all resolutions, by key. ``image`` is a frame (h, w[, 3]) to run them on."""
     bundle = segments.bundle
     parts: dict[PartKey, Part] = {}
     for order, px in enumerate(bundle.manifest.resolutions_px):
@@ -52,8 +52,7 @@ def part_keys(segments: Segments, decision: Decision, side: str) -> list[PartKey
     """The parts that a decision's head ("device") or tail ("mec") runs, in order."""
     d, px = decision, decision.resolution_px
     info = segments.bundle.info(d.model)
-    where: PartKey = (d.model, px) if d.partition_point else ("", px)
-    codec: PartKey = (*where, d.partition_point, d.payload)
+    codec: PartKey = (d.model if d.partition_point else "", px, d.partition_point, d.payload)
     to_input: PartKey = ("input", info.engine, px)
     stages: list[PartKey] = [("stage", d.model, px, index) for index in range(info.exit_after[d.exit_branch])]
     exit_head: PartKey = ("exit", d.model, px, d.exit_branch)
@@ -68,9 +67,9 @@ def part_keys(segments: Segments, decision: Decision, side: str) -> list[PartKey
 
 
 def _image_parts(segments: Segments, image: Image, small: Image, px: int, fold: int) -> dict[PartKey, Part]:
-    """Resizing, and the image codecs."""
+    """The parts of resizing and of the image codecs."""
     resize = partial(segments.workload.resize, image, px)
-    # Nothing is computed when the size stays, and no regression should have to explain it.
+    # Resizing to the same size computes nothing, so it must not enter the regression.
     resized = _step("resize", resize, fold, image.size, small.size) if small.shape != image.shape else _NOTHING
     parts: dict[PartKey, Part] = {("resize", px): resized}
     for codec in segments.bundle.manifest.image_codecs:
@@ -79,7 +78,7 @@ def _image_parts(segments: Segments, image: Image, small: Image, px: int, fold: 
 
 
 def _model_parts(segments: Segments, name: str, px: int, small: Image, px_fold: int) -> dict[PartKey, Part]:
-    """Conversion to the network's input, stages, exit heads and tensor codecs of one model at one resolution."""
+    """The parts of one model at one resolution: input conversion, stages, exit heads and tensor codecs."""
     info, engine, model = segments.bundle.info(name), segments.engine(name), segments.loaded(name)
     to_input = _step("input", partial(engine.input_of, small), px_fold, small.size)
     parts: dict[PartKey, Part] = {("input", info.engine, px): to_input}
@@ -97,11 +96,11 @@ def _model_parts(segments: Segments, name: str, px: int, small: Image, px_fold: 
     return parts
 
 
-def _codec_parts(where: PartKey, codec: str, array: NDArray[Any], fold: int) -> dict[PartKey, Part]:
-    back = partial(decode, codec, encode(codec, array), array.shape)
+def _codec_parts(key: PartKey, codec: str, array: NDArray[Any], fold: int) -> dict[PartKey, Part]:
+    decoding = partial(decode, codec, encode(codec, array), array.shape)
     return {
-        ("encode", *where): _step(f"encode/{codec}", partial(encode, codec, array), fold, array.size),
-        ("decode", *where): _step(f"decode/{codec}", back, fold, array.size),
+        ("encode", *key): _step(f"encode/{codec}", partial(encode, codec, array), fold, array.size),
+        ("decode", *key): _step(f"decode/{codec}", decoding, fold, array.size),
     }
 
 

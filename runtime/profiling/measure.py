@@ -1,8 +1,8 @@
-"""The measurements of `mecpilot profile`: how long heads, tails and layers take on this machine.
+"""Measure the times of heads, tails and layers on this machine, for `mecpilot profile`.
 
-One thread. Every round runs everything once, in a new random order. So a slow minute of the machine affects all alike,
-and each segment finds the caches as another one left them, as in a daemon whose decisions change. The clock counts the
-CPU time of this thread, not the time that the machine gave to other processes. Medians are reported.
+Everything runs on one thread. Each round runs every segment and layer once, in a new random order, so a slow minute of
+the machine affects all equally, and each segment finds caches that another one filled, as in a daemon whose decisions
+change. The clock counts the CPU time of this thread, without the time of other processes. Medians are reported.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from runtime.workloads.types import Image
 THREADS = 1
 WARM_UP_ROUNDS = 2
 MIN_ROUNDS = 8
-#: Number of frames that take turns, because the times of codecs depend on the picture.
+#: Number of frames used in turn, because the times of codecs depend on the picture.
 FRAMES = 4
 
 Progress = Callable[[float], None]  # called with the completed fraction
@@ -65,7 +65,7 @@ class SegmentTask:
 def measure_sides(
     bundle: Bundle, workload: Workload, sides: Sequence[Side], budget_s: float, progress: Progress
 ) -> dict[Side, SideProfile]:
-    """Profile the given sides on this machine, for about ``budget_s`` seconds in all."""
+    """Profile the given sides on this machine, in about ``budget_s`` seconds; at least eight rounds are measured."""
     segments = Segments(bundle, workload)
     for engine in segments.engines:
         engine.use_threads(THREADS)
@@ -104,7 +104,7 @@ def _segment_tasks(side: Side, segments: Segments, images: Sequence[Image]) -> I
 
 
 def _timed_rounds(calls: Sequence[Sequence[Call]], budget_s: float, progress: Progress) -> Floats:
-    """(calls, rounds) seconds; round r runs ``calls[i][r % FRAMES]``."""
+    """(calls, rounds) in seconds; round r runs ``calls[i][r % FRAMES]``."""
     rng = np.random.default_rng(0)
     rounds: list[Floats] = []
     begin = time.perf_counter()
@@ -117,7 +117,7 @@ def _timed_rounds(calls: Sequence[Sequence[Call]], budget_s: float, progress: Pr
 
 
 def _one_round(calls: Sequence[Call], order: Sequence[int]) -> Floats:
-    # On a wall clock most runs of a 1.5-ms segment were interrupted at a load of 5 on 2 cores: median 5.7 ms.
+    # Not a wall clock: at a load of 5 on 2 cores most runs of a 1.5 ms segment were interrupted (median 5.7 ms).
     clock = time.thread_time
     taken = np.empty(len(calls))
     for index in order:
@@ -147,7 +147,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 class _LayerTimes:
-    """Median times of all layers, and the predictions of regressions fitted on them."""
+    """Median times of all layers, and predictions by regressions fitted on them."""
 
     def __init__(self, parts: Mapping[PartKey, Part], median_s: Floats) -> None:
         self._parts = parts
@@ -156,21 +156,21 @@ class _LayerTimes:
         for key, part in parts.items():
             infos = [layer.info for layer in part.layers]
             samples[key] = [LayerSample(info.kind, info.regressors, next(times)) for info in infos]
-        everything = [sample for found in samples.values() for sample in found]
+        all_samples = [sample for found in samples.values() for sample in found]
         self.measured_s = {key: sum(sample.measured_s for sample in found) for key, found in samples.items()}
-        self.regressions = fit_layers(everything)
-        #: By fold: fitted on the other fold only. A kind that occurs in one fold only is fitted on that one.
+        self.regressions = fit_layers(all_samples)
+        #: For each fold, regressions fitted on the other one. A kind that occurs in one fold only is fitted on that.
         self._held_out = tuple(
             self.regressions | fit_layers(s for key, found in samples.items() for s in found if parts[key].fold != fold)
             for fold in (0, 1)
         )
 
     def predicted_s(self, key: PartKey) -> float:
-        """By the regressions of all layers, which the profile file holds."""
+        """Time of a part by the regressions over all layers, which the profile file holds."""
         return _sum_s(self.regressions, self._parts[key])
 
     def held_out_s(self, key: PartKey) -> float:
-        """By regressions that never saw this part."""
+        """Time of a part by the regressions of the other fold."""
         return _sum_s(self._held_out[self._parts[key].fold], self._parts[key])
 
 
@@ -186,7 +186,7 @@ def _side_profile(
     layers: _LayerTimes,
     machine: Machine,
 ) -> SideProfile:
-    """Medians, predictions and their errors; ``seconds`` is (tasks, rounds)."""
+    """The profile of one side: medians, predictions and their errors. ``seconds`` is (tasks, rounds)."""
     keys = [part_keys(segments, task.decision, side) for task in tasks]
     median_s = np.median(seconds, axis=1)
     p95_s = np.quantile(seconds, 0.95, axis=1)

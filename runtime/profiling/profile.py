@@ -1,7 +1,7 @@
-"""The profile file: times of all segments on one machine; and the CostTable made from it and its bundle.
+"""Read, find and write profile files (times of all segments on one machine), and make cost tables from them.
 
-A profile has two sides. The device's side holds the time of every head, the MEC's side the time of every tail; both
-hold the layer regressions of Edgent with their errors. A profile belongs to one bundle, by digest. Times are medians of
+A profile has two sides: the device side holds the time of every head, the MEC side the time of every tail. Both hold
+the layer regressions of Edgent with their errors. A profile belongs to the bundle with its digest. Times are medians of
 CPU time on one thread.
 """
 
@@ -21,6 +21,8 @@ from controller.predict.regression import LayerModel, PredictionError
 from controller.records import NO_PAYLOAD, Decision, Floats
 from controller.scenario import ScenarioRange
 from runtime.bundles.bundle import Bundle
+from runtime.config.privacy import allowed
+from runtime.config.tree import DEFAULTS, PrivacySection
 from runtime.files.atomic import write_whole
 from runtime.files.fetch import cache_dir
 from runtime.files.provenance import GIVEN, OWN, SHIPPED, Used, used
@@ -32,12 +34,12 @@ SHIPPED_DIR = shipped_dir("profiles")
 
 Side = Literal["device", "mec"]
 SIDES: tuple[Side, ...] = ("device", "mec")
-#: The source of costs: segments measured as a whole, or the summed regressions of their layers.
+#: Where costs come from: measured segments, or the summed regressions of their layers.
 Source = Literal["measured", "regression"]
 
 
 class SegmentKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All that a segment's time depends on; a field without influence is "" or -1."""
+    """Everything that the time of a segment depends on; a field without influence is "" or -1."""
 
     model: str
     resolution_px: int
@@ -56,20 +58,20 @@ class SegmentTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The machine and the conditions of the measurement."""
+    """The machine and the conditions of a measurement."""
 
     cpu: str
-    engine_version: str = msgspec.field(name="torch")  # the file keeps its first name, so old profiles load
+    engine_version: str = msgspec.field(name="torch")  # the file keeps the old name, so old profiles load
     threads: int
     rounds: int  # measurements per segment
 
 
 class Errors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The error of each way to predict the measured segments of this side."""
+    """Errors of three predictions of the measured segment times."""
 
-    regression: PredictionError  # layer regressions summed, on cuts not used for the fit
-    layers: PredictionError  # measured layers summed
-    segments: PredictionError  # the second half of the rounds, predicted by the first
+    regression: PredictionError  # sum of layer regressions, on cuts that were not used for the fit
+    layers: PredictionError  # sum of measured layers
+    segments: PredictionError  # the first half of the rounds predicts the second
 
 
 class SideProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,7 +84,7 @@ class SideProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The file. A side that was not measured is null."""
+    """The content of a profile file. A side that was not measured is null."""
 
     format_version: int
     workload: str
@@ -92,7 +94,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def head_key(decision: Decision) -> SegmentKey:
-    """A head depends on the exit only when the device answers, and on no model when it sends the image."""
+    """Key of a decision's head. The exit matters only if the device answers, the model only if it runs a stage."""
     d = decision
     if d.payload == NO_PAYLOAD:
         return SegmentKey(d.model, d.resolution_px, d.partition_point, d.exit_branch, d.payload)
@@ -100,29 +102,37 @@ def head_key(decision: Decision) -> SegmentKey:
 
 
 def tail_key(decision: Decision) -> SegmentKey:
-    """A tail depends on everything."""
+    """Key of a decision's tail, which depends on every field."""
     d = decision
     return SegmentKey(d.model, d.resolution_px, d.partition_point, d.exit_branch, d.payload)
 
 
 def load_costs(bundle: Bundle, profile_path: Path | None = None, source: Source = "measured") -> CostTable:
-    """Costs of every legal decision of the bundle, from the profile that ``find_profile`` finds."""
+    """Costs of every legal decision of the bundle, from the profile that ``find_profile`` returns.
+
+    UsageError when there is no such profile, or when it lacks a segment.
+    """
     return cost_table(bundle, read_profile(find_profile(bundle, profile_path)[0], bundle), source)
 
 
-def candidates(costs: CostTable, usual: ScenarioRange) -> CostTable:
-    """The decisions worth a choice under a workload's usual conditions. Controllers and the policy see only these."""
-    return costs.take(shortlist(costs, usual))
+def candidates(costs: CostTable, usual: ScenarioRange, privacy: PrivacySection = DEFAULTS.privacy) -> CostTable:
+    """The decisions that privacy allows and that can be best under a workload's usual conditions.
+
+    Controllers and the policy see only these. UsageError when privacy leaves no decision.
+    """
+    permitted = allowed(costs, privacy)
+    return permitted.take(shortlist(permitted, usual))
 
 
 def cost_table(bundle: Bundle, profile: Profile, source: Source = "measured") -> CostTable:
-    """Join a bundle's decisions, accuracy and payloads with the times of a profile."""
+    """Join the decisions, accuracy and payloads of a bundle with the times of a profile; UsageError if one is
+    missing."""
     decisions = bundle.space.decisions
     offloaded = ~bundle.space.device_only
     head_s = _times(profile, "device", [head_key(d) for d in decisions], source)
     mec_s = np.zeros(len(decisions))
-    sent = [tail_key(d) for d, away in zip(decisions, offloaded, strict=True) if away]
-    mec_s[offloaded] = _times(profile, "mec", sent, source)
+    tails = [tail_key(d) for d, is_offloaded in zip(decisions, offloaded, strict=True) if is_offloaded]
+    mec_s[offloaded] = _times(profile, "mec", tails, source)
     accuracy = np.array([variant.accuracy["validation"] for variant in bundle.manifest.variants])
     payloads = [bundle.payload(decision) for decision in decisions]
     return CostTable(
@@ -137,12 +147,12 @@ def cost_table(bundle: Bundle, profile: Profile, source: Source = "measured") ->
 
 
 def _lagged_accuracy(bundle: Bundle) -> Floats | None:
-    """(C, lags) mean over the validation split; None for a bundle whose samples are no stream."""
+    """(C, lags) mean score over the validation split; None for a bundle whose samples are not a stream."""
     if bundle.manifest.frame_strides == (1,):
         return None
     lagged = bundle.recorded("validation").lagged
     if lagged is None:
-        raise FailureError(f"{bundle.directory} has frame intervals but no lagged scores; train it anew")
+        raise FailureError(f"{bundle.directory} has frame strides but no lagged scores; train it again")
     return np.asarray(lagged.mean(axis=2, dtype=float).T[bundle.space.variant])
 
 
@@ -159,20 +169,20 @@ def _times(profile: Profile, side: Side, keys: list[SegmentKey], source: Source)
 
 
 def default_out(bundle: Bundle) -> Path:
-    """Where `mecpilot profile` writes, and `load_costs` looks first."""
+    """The path that `mecpilot profile` writes to, and where `load_costs` looks first."""
     return cache_dir() / "profiles" / f"{bundle.workload}-{bundle.digest[:16]}.json"
 
 
 def shipped_path(workload: str) -> Path:
-    """The profile that comes with mecpilot for a workload's shipped bundle."""
+    """Path of the profile that mecpilot ships for a workload's bundle; the file may not exist."""
     return SHIPPED_DIR / f"{workload}.json"
 
 
 def find_profile(bundle: Bundle, given: Path | None = None) -> tuple[Path, str]:
-    """The profile to use, and where it comes from (``runtime.files.provenance``).
+    """Path of the profile to use, and its origin (``runtime.files.provenance``).
 
-    The given file; the word "shipped" means the one that is shipped for the workload. Without: the profile of this
-    bundle in the user's cache, else the shipped one.
+    The given file, or the shipped one if ``given`` is "shipped". If None: the profile of this bundle in the user's
+    cache, else the shipped one. UsageError if there is none.
     """
     own, shipped = default_out(bundle), shipped_path(bundle.workload)
     if given is not None and given != Path(SHIPPED):
@@ -187,15 +197,15 @@ def find_profile(bundle: Bundle, given: Path | None = None) -> tuple[Path, str]:
 
 
 def used_profile(bundle: Bundle, given: Path | None = None) -> Used:
-    """The profile that a result was made with: path, origin and digest."""
+    """Provenance of the profile of a result: path, origin and digest."""
     return used(*find_profile(bundle, given))
 
 
 def shipped_slowdown(bundle: Bundle, path: Path) -> float:
     """Median ratio of the head times in the shipped profile to those in the profile at ``path``.
 
-    Slowdowns are relative to the machine's own profile. So a device with slowdown s on the machine of the shipped
-    profile has slowdown s times this ratio here.
+    Slowdowns are relative to the profile of the machine. A device with slowdown s relative to the shipped profile has
+    slowdown s times this ratio relative to the profile at ``path``.
     """
     shipped_s, here_s = (load_costs(bundle, p).head_s for p in (shipped_path(bundle.workload), path))
     return float(np.median(shipped_s / here_s))
@@ -230,13 +240,13 @@ def _command(workload: str) -> str:
 
 
 def write_profile(path: Path, profile: Profile) -> None:
-    """Write the file as a whole, so that no reader sees half of it."""
+    """Write a profile file atomically; FailureError when that is not possible."""
     data = msgspec.json.format(msgspec.json.encode(profile, order="deterministic"), indent=1) + b"\n"
     write_whole(path, data, "the profile", "choose another --out", make_folder=True)
 
 
 def merge(mine: Profile, other: Profile) -> Profile:
-    """Take from another profile of the same bundle the sides that this one lacks."""
+    """Add the sides that a profile lacks from another profile of the same bundle; UsageError for different bundles."""
     if mine.bundle_digest != other.bundle_digest:
         raise UsageError(
             f"profiles of two bundles, {mine.bundle_digest[:12]}... and {other.bundle_digest[:12]}...; "

@@ -1,9 +1,9 @@
-"""When a device disconnects from a MEC that misbehaves, and how long it waits before it connects again.
+"""Decides when a device disconnects from a misbehaving MEC, and how long it waits before it reconnects.
 
 A MEC only answers: it sends one message for each of the device's, and a Bye. Four things lead to a disconnection: many
 more messages than that, frequent protocol errors, several wrong replies in a row (each one costs a frame time), and
 connections that the MEC ends as soon as it has accepted them. Each disconnection doubles the pause before the next
-connection, up to ``MOST_PAUSE_S``. A link that has lasted ``GOOD_S`` resets this. No I/O, no clock of its own.
+connection, up to ``MOST_PAUSE_S``. A link that has lasted ``GOOD_S`` resets the pause. No I/O and no clock here.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from __future__ import annotations
 FAULTS_PER_S = 20.0
 #: Wrong replies in a row that lead to a disconnection. After the first time, one more is enough.
 WRONG_REPLIES = 5
-#: Tolerated messages beyond one for each of ours: per second, and in one burst. A MEC may answer twice, and hellos over
-#: several connections may all be answered.
+#: Tolerated messages beyond one answer to each message sent: per second, and in one burst. A MEC may answer twice, and
+#: hellos over several connections may all be answered.
 UNASKED_PER_S, UNASKED = 100.0, 64
-#: A link that lasts less than this counts as short; this number of short links in a row may be chance.
+#: A shorter link counts as short; ``_FREE_SHORT_ENDS`` of them in a row are tolerated.
 SHORT_S = 1.2
 _FREE_SHORT_ENDS = 3
 #: A link that has lasted this long clears the record.

@@ -19,7 +19,6 @@ soon as it has accepted the device is disconnected for a while (``runtime.protoc
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +29,19 @@ from controller.errors import RemoteProtocolError
 from controller.timeline import HEARTBEAT_S, SILENCE_S
 from runtime.protocol import wire
 from runtime.protocol.conduct import Conduct
+from runtime.protocol.device_actions import (
+    Actions,
+    Answered,
+    Disconnect,
+    Echoed,
+    Expired,
+    LinkChanged,
+    LinkState,
+    PeerFault,
+    Reconnect,
+    Transmit,
+    Unanswered,
+)
 from runtime.protocol.old_wire import OLD_VERSIONS, old_hello
 from runtime.protocol.wire import Buffer
 
@@ -43,82 +55,6 @@ _HELLOS_BEFORE_OLD = 4
 _TIME_SLACK_MS = 250.0
 #: Far above the outputs of any exit: larger values were forged or corrupted.
 _LARGEST_OUTPUT = 1e6
-
-
-class LinkState(enum.Enum):
-    WAITING = "waiting"
-    UP = "up"
-    DOWN = "down"
-    REFUSED = "refused"
-    CLOSED = "closed"
-
-
-@dataclass(frozen=True, slots=True)
-class Transmit:
-    """Send this over the link."""
-
-    message: wire.Sendable
-    buffer: Buffer = b""
-
-
-@dataclass(frozen=True, slots=True)
-class LinkChanged:
-    """The link has a new state; ``why`` is for the log."""
-
-    state: LinkState
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A valid reply to an open request."""
-
-    reply: wire.InferReply
-    outputs: Buffer
-
-
-@dataclass(frozen=True, slots=True)
-class Unanswered:
-    """These requests will not be answered."""
-
-    request_ids: tuple[int, ...]
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Expired(Unanswered):
-    """A request that waited too long at the MEC, and how long: this teaches the queue's length as a reply does."""
-
-    queue_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Echoed:
-    """A ping with this much padding was answered after this time."""
-
-    padding_bytes: int
-    elapsed_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class PeerFault:
-    """The MEC broke the protocol; count it."""
-
-    error: RemoteProtocolError
-
-
-@dataclass(frozen=True, slots=True)
-class Reconnect:
-    """Open a new connection; nothing more is received over the last one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Disconnect:
-    """Close every connection until the next ``Reconnect``."""
-
-
-Action = Transmit | LinkChanged | Answered | Unanswered | Echoed | PeerFault | Reconnect | Disconnect
-Actions = list[Action]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +72,7 @@ class _Open:
 
 
 class DeviceSession:
-    """One device's conversation with one MEC. Owns request ids, the open requests and the link's state."""
+    """The protocol state of one device towards one MEC. Owns request ids, open requests and the link's state."""
 
     def __init__(self, device: str, held: wire.Held) -> None:
         self.state = LinkState.WAITING
@@ -159,10 +95,10 @@ class DeviceSession:
         self._deaf = False  # messages still arrive over a connection that was given up
         self._conduct = Conduct()
 
-    # What the device does -----------------------------------------------------------------------------------
+    # Events of the device -----------------------------------------------------------------------------------
 
     def request(self, request: wire.InferRequest, output_shape: tuple[int, ...], now_s: float) -> None:
-        """Note that a request is being sent; its id came from ``next_id``."""
+        """The device sends this request; its id came from ``next_id``."""
         self._open[request.request_id] = _Open(now_s, output_shape)
         self._sent(now_s)
 
@@ -194,7 +130,7 @@ class DeviceSession:
         self.state = LinkState.CLOSED
         return [Transmit(wire.Bye())] if leaving else []
 
-    # What time does -----------------------------------------------------------------------------------------
+    # Time ---------------------------------------------------------------------------------------------------
 
     @property
     def next_tick_s(self) -> float:
@@ -202,7 +138,7 @@ class DeviceSession:
         return self._next_tick_s
 
     def tick(self, now_s: float) -> Actions:
-        """Send Hello or Ping, or notice the silence. Call it after everything that arrived was handed in."""
+        """Send Hello or Ping, or detect silence. Pass all received messages to ``receive`` first."""
         if now_s < self._next_tick_s or self.state is LinkState.CLOSED:
             return []
         self._now_s = now_s
@@ -236,17 +172,17 @@ class DeviceSession:
         return [Transmit(wire.Foreign(old_hello(OLD_VERSIONS[-turn % len(OLD_VERSIONS)])))]
 
     def _silent_s(self, now_s: float) -> float:
-        """How long the MEC has owed an answer, without the time by which this tick is late: the device slept then."""
+        """Seconds without an overdue answer. The time by which this tick is late does not count: the device slept."""
         if self._unheard_since_s is None:
             return 0.0
         asleep_from_s = max(self._next_tick_s, self._unheard_since_s)
         self._unheard_since_s += max(now_s - asleep_from_s, 0.0)
         return now_s - self._unheard_since_s
 
-    # What the MEC does --------------------------------------------------------------------------------------
+    # Messages of the MEC ------------------------------------------------------------------------------------
 
     def receive(self, message: wire.AnyMessage, buffer: Buffer, now_s: float) -> Actions:
-        """Take in one decoded message."""
+        """Handle one decoded message; ``buffer`` is its payload, ``now_s`` its arrival."""
         if self._deaf:
             return []
         self._now_s = now_s
@@ -347,7 +283,7 @@ class DeviceSession:
         return [LinkChanged(self.state, why), *self._lose_open(why)]
 
     def _ended(self, why: str, now_s: float) -> Actions:
-        """The MEC ended a link that was up; one that does so repeatedly has to wait."""
+        """The MEC ended a link that was up; if it does so repeatedly, the device pauses before it reconnects."""
         pause_s = self._conduct.ended(now_s - self._up_s)
         if not pause_s:
             return self._down(why, now_s)
@@ -383,7 +319,7 @@ class DeviceSession:
         return [PeerFault(RemoteProtocolError(text))]
 
     def _cut_off(self, now_s: float) -> Actions:
-        """Disconnect if the MEC's conduct asks for it."""
+        """Disconnect if the MEC misbehaves."""
         offence = self._conduct.offence
         if not offence or self.state is LinkState.CLOSED:
             return []
@@ -401,7 +337,7 @@ class DeviceSession:
             self._unheard_since_s = now_s
 
     def check(self) -> None:
-        """Assert what must hold between any two events (tests call this)."""
+        """Assert the invariants that hold between two events (tests call this)."""
         assert not self._open or self.state is LinkState.UP
         assert all(wire.was_issued(request_id, self._last_id) for request_id in self._open)
 

@@ -1,4 +1,4 @@
-"""The MEC's side of the protocol: which peers may send requests. Events in, actions out, no I/O.
+"""The MEC's side of the protocol: registers peers and admits their requests. Events in, actions out, no I/O.
 
 Theory of operation. A peer is a connection. A Hello registers it if both sides hold the same bundle; from then on its
 requests are admitted, each on its own, because a request carries all that it needs. A registered peer that sends Bye,
@@ -6,7 +6,7 @@ or nothing for ``FORGET_S``, is unregistered. A request or ping of an unregister
 that a device notices at once that the MEC was restarted. Bytes that cannot be decoded are counted. A registered peer
 gets a Reject for them; an unregistered one gets nothing, so that the MEC cannot be used to reflect traffic. The
 exception is the hello of an older version, which gets a Reject in its own format. At most ``MAX_REGISTERED`` peers are
-registered; the one that was silent longest leaves first.
+registered; the one that has been silent longest is unregistered first.
 
 A peer can cause only a few different log lines, so that repeated ones can be collapsed.
 """
@@ -27,7 +27,7 @@ MAX_REGISTERED = 1024
 
 @dataclass(frozen=True, slots=True)
 class SendTo:
-    """Send this to a peer."""
+    """Send a message to a peer."""
 
     peer: bytes
     message: wire.Sendable
@@ -45,7 +45,7 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A device was refused; log why."""
+    """A device was refused; log the reason."""
 
     why: str
 
@@ -55,7 +55,7 @@ Actions = list[Action]
 
 
 class MecSession:
-    """Owns which peers of one MEC are registered. The queue of admitted requests is the server's."""
+    """Owns the set of registered peers. The server owns the queue of admitted requests."""
 
     def __init__(self, instance: str, held: wire.Held, mec_slowdown: float) -> None:
         self.faults = 0
@@ -68,7 +68,7 @@ class MecSession:
         return tuple(self._heard_s)
 
     def receive(self, peer: bytes, message: wire.AnyMessage, buffer: Buffer, now_s: float) -> Actions:
-        """Take in one decoded message."""
+        """Handle one decoded message of a peer."""
         registered = peer in self._heard_s
         if registered:
             del self._heard_s[peer]  # to the end of the order
@@ -88,7 +88,7 @@ class MecSession:
         return [SendTo(peer, wire.Reject(0, RejectReason.ILLEGAL, wire.plain(str(error))))]
 
     def forget_silent(self, now_s: float) -> None:
-        """Unregister peers that were silent for ``FORGET_S``."""
+        """Unregister peers that have been silent for ``FORGET_S``."""
         for peer in [peer for peer, heard_s in self._heard_s.items() if now_s - heard_s > FORGET_S]:
             del self._heard_s[peer]
 
@@ -99,7 +99,7 @@ class MecSession:
 
     def _other_version(self, peer: bytes, error: wire.OtherVersionError) -> Actions:
         if error.is_scout:
-            return []  # its own hello comes as well
+            return []  # the device also sends a hello of its own version
         if not error.is_hello or peer in self._heard_s:
             self.faults += 1
             return []
@@ -116,7 +116,7 @@ class MecSession:
         return [SendTo(peer, self._welcome)]
 
     def _sentence(self, held: wire.Held) -> str:
-        """Why the peer is refused, without any text of its own choice."""
+        """The reason for a refusal, without any text that the peer chose."""
         if held.workload != self._held.workload:
             return f"it holds another workload; this MEC serves {self._held.workload}"
         if held.bundle_digest != self._held.bundle_digest:

@@ -1,8 +1,9 @@
-"""Messages that peers of protocol versions 1 and 2 understand, so that both sides can report the difference.
+"""Messages of protocol versions 1 and 2, so that both sides can report that their versions differ.
 
 An old header is the preamble with its version, then a msgpack map with field names. An old device treats a reject with
 the reason ``digest`` as final: it reports the text once and answers locally. An old MEC ignores headers of version 3,
-but rejects a hello whose bundle it does not hold. So a hello without a bundle makes it answer, which shows its version.
+but rejects a hello whose bundle it does not hold. A hello without a bundle therefore makes it answer, which shows its
+version.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The messages between device and MEC as bytes: one small header, then at most one raw buffer.
+"""Encodes and decodes the messages between device and MEC: one small header, then at most one raw buffer.
 
 A header is the three bytes ``MP`` and the version, then a msgpack array: the number of the message's type, then its
 fields in order, without names. The buffer (a payload, the outputs of a model, the padding of a probe) is sent and
@@ -7,9 +7,9 @@ it. Anything but a legal message raises ``RemoteProtocolError`` and nothing else
 time never do.
 
 A request names a row of the decision space. The handshake has shown that both sides hold the same space, so the row
-stands for the model, the partition point, the codec and every shape. A request carries all that its answer depends on:
-all that the MEC keeps of a device is that it said hello. ``runtime.protocol.old_wire`` has what peers of versions 1
-and 2 understand.
+stands for the model, the partition point, the codec and every shape. A request carries everything that its answer
+depends on: the MEC only remembers that a device said hello. ``runtime.protocol.old_wire`` has the messages of versions
+1 and 2.
 """
 
 from __future__ import annotations
@@ -51,21 +51,21 @@ Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=_PLAIN)]
 Digest = Annotated[str, Meta(max_length=128, pattern=_PLAIN)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=_PLAIN)]
 Milliseconds = Annotated[int, Meta(ge=0, le=_MAX_MS)]
-#: Milliseconds would be too coarse: a small tail takes 1 ms, and the uplink estimate is what remains beside it.
+#: Milliseconds would be too coarse: a small tail takes 1 ms, and the uplink time is found by subtracting it.
 Microseconds = Annotated[int, Meta(ge=0, le=_MAX_MS * 1000)]
 
 
 class RejectReason(enum.Enum):
-    """Why the MEC did not do what was asked."""
+    """Why the MEC did not accept a message or request."""
 
-    DIGEST = 1  # the two sides do not hold the same
+    DIGEST = 1  # the two sides hold different bundles or spaces
     NO_SESSION = 2  # say hello first: the MEC restarted or forgot this device
     BUSY = 3  # the queue is full
-    EXPIRED = 4  # the budget was used up before the request's turn came
-    ILLEGAL = 5  # no such row, or one that sends nothing
-    PAYLOAD = 6  # the codec could not read the buffer
-    FAILED = 7  # the MEC's own fault
-    CLOSING = 8
+    EXPIRED = 4  # the budget ran out in the queue
+    ILLEGAL = 5  # the row does not exist, or sends nothing
+    PAYLOAD = 6  # the codec could not decode the buffer
+    FAILED = 7  # an error of the MEC
+    CLOSING = 8  # the MEC is shutting down
 
     def __str__(self) -> str:
         return self.name.lower()
@@ -76,7 +76,7 @@ class Message(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class Held(Message, frozen=True):
-    """What must be equal on both sides, so that a row means the same on both."""
+    """What must be equal on both sides, so that a row has the same meaning on both."""
 
     workload: Name
     bundle_digest: Digest
@@ -91,11 +91,11 @@ class Hello(Message, frozen=True, tag=1):
 
 
 class Welcome(Message, frozen=True, tag=2):
-    """MEC to device: both hold the same. ``instance`` is new each time a MEC starts."""
+    """MEC to device: accepted, because both hold the same. ``instance`` is new each time a MEC starts."""
 
     instance: Name
     held: Held
-    mec_slowdown: Annotated[float, Meta(gt=0, le=1e6)]  # time of a tail at this MEC / in the profile
+    mec_slowdown: Annotated[float, Meta(gt=0, le=1e6)]  # duration of a tail at this MEC / in the profile
 
 
 class InferRequest(Message, frozen=True, tag=3):
@@ -123,7 +123,7 @@ class InferReply(Message, frozen=True, tag=4):
 
 
 class Reject(Message, frozen=True, tag=5):
-    """MEC to device: a message or request was not accepted. ``request_id`` is 0 when no request is meant."""
+    """MEC to device: a message or request was not accepted. ``request_id`` is 0 if it concerns no request."""
 
     request_id: Annotated[int, Meta(ge=0, le=MAX_ID)]
     reason: RejectReason
@@ -148,11 +148,11 @@ class Pong(Message, frozen=True, tag=7):
 
 
 class Bye(Message, frozen=True, tag=8):
-    """Either way: the sender leaves and will answer nothing more."""
+    """Either way: the sender leaves and will not answer any more."""
 
 
 class Foreign(Struct, frozen=True):
-    """A header in the format of another version, to be sent as it is; nothing decodes to it."""
+    """An encoded header of another version, to be sent unchanged. ``decode`` never returns it."""
 
     header: bytes
 
@@ -183,7 +183,7 @@ def encode(message: Sendable, buffer: Buffer = b"") -> list[Buffer]:
 
 
 def decode(parts: Sequence[Buffer]) -> tuple[AnyMessage, memoryview]:
-    """The message and its buffer, which may be empty. Raises RemoteProtocolError if the parts are not legal."""
+    """The message and its buffer, which may be empty. RemoteProtocolError if the parts are not a legal message."""
     if not 1 <= len(parts) <= MOST_PARTS:
         raise RemoteProtocolError(f"got a message of {len(parts)} parts; expected a header and at most one buffer")
     message = _decode_header(memoryview(parts[0]))
@@ -231,12 +231,12 @@ def _buffer_bounds(message: AnyMessage) -> tuple[int, int]:
 
 
 def most_payload_bytes(shape: tuple[int, ...]) -> int:
-    """Largest number of bytes into which any codec encodes an array of this shape."""
+    """Upper bound of the bytes into which any codec encodes an array of this shape."""
     return min(MAX_PART_BYTES, 4 * math.prod(shape) + CODEC_OVERHEAD_BYTES)
 
 
 def plain(text: str) -> str:
-    """Text as it may cross the wire: one line of at most ``MAX_TEXT`` characters."""
+    """Text made legal for a message: one line of at most ``MAX_TEXT`` printable characters."""
     return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())[:MAX_TEXT]
 
 
@@ -261,12 +261,12 @@ def next_id(last_id: int) -> int:
 
 
 def was_issued(message_id: int, last_id: int) -> bool:
-    """Whether an id is the last one or lies before it, within half of all ids."""
+    """Whether an id equals the last one or precedes it, within half of the range of ids."""
     return (last_id - message_id) % MAX_ID < MAX_ID // 2
 
 
 def difference(mec: Held, device: Held) -> str:
-    """Why a MEC and a device that hold these cannot work together, and the way out; "" if they can."""
+    """Why a MEC and a device that hold these cannot work together, and the way out; "" if they can work."""
     if mec.workload != device.workload:
         return f"the MEC serves workload {mec.workload}, this device {device.workload}; start both with one --workload"
     if mec.bundle_digest != device.bundle_digest:

@@ -1,1 +1,1 @@
-"""Shortcuts before a decision: a frame that an earlier answer can stand for is not decided and not run."""
+"""Shortcuts: a frame for which an earlier answer can stand needs no decision and no computation."""

@@ -1,14 +1,14 @@
-"""The contract of a shortcut, which may answer a frame before it is decided.
+"""The contract of a shortcut, which may answer a frame with an earlier answer before it is decided.
 
 A new shortcut is a class that inherits from ``Shortcut``; docs/extending.md shows the steps.
-``runtime.shortcuts.chain`` calls it, ``runtime.shortcuts.stride`` is the first one.
+``runtime.shortcuts.chain`` calls all of them; ``runtime.shortcuts.stride`` is the built-in one.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from controller.reuse import Answers, PastAnswer, Reuse
 from runtime.sources.frames import Frame
@@ -17,32 +17,33 @@ from runtime.workloads.types import Image
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a shortcut may look at besides the frame itself."""
+    """Inputs of a shortcut besides the frame itself."""
 
-    now_s: float  # on the device's clock, as are all times here
-    answers: Answers  # that the device has computed
-    picture: Callable[[], Image]  # the frame's picture (height, width, 3), uint8; read when it is called for
+    now_s: float  # all times are on the device's clock
+    answers: Answers  # computed by the device so far
+    #: Reads and returns the frame's picture: uint8, (height, width, 3) blue-green-red or (height, width) grey.
+    picture: Callable[[], Image]
 
 
-class Shortcut(Protocol):
+class Shortcut(ABC):
     """One way to answer a frame without running it."""
 
     #: False: asked when a frame is captured, and again after each decision while the frame waits; a frame that it
-    #: answers takes no place in the queue. True: asked when the frame would be decided; the time that this takes counts
-    #: as device time, and an emulated slow device takes longer for it.
+    #: answers never enters the queue. True: asked just before the frame is decided; this counts as device time, and
+    #: takes longer on an emulated slow device.
     needs_picture: bool = False
 
+    @abstractmethod
     def try_answer(self, frame: Frame, context: Context) -> Reuse | None:
-        """The earlier answer that stands for this frame, or None where there is none."""
-        ...
+        """The earlier answer that stands for this frame, or None if this shortcut has none."""
 
     def decided(self, frame: int, stride: int) -> None:
-        """The answer of this frame is to stand for ``stride`` frames, itself included.
+        """The answer of this frame shall stand for ``stride`` frames, itself included.
 
         Called before the frame is run, and again when a fallback takes so long that it covers more frames.
         """
         return
 
     def answered(self, answer: PastAnswer) -> None:
-        """The device computed this answer, in time or late. ``Context.answers`` has it from now on."""
+        """The device computed this answer, in time or late. ``Context.answers`` contains it from now on."""
         return

@@ -1,4 +1,4 @@
-"""Open OpenCV's video reader without its log output and with time limits."""
+"""Open OpenCV's video reader with time limits and without its log output."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ import cv2
 
 from runtime.workloads.types import Image
 
-#: Longest that a camera may take to open, and to give its next picture.
+#: Longest time for a camera to open, and to give its next picture.
 CAMERA_WAIT_S = 5.0
-#: A wait that the reader must not end by itself.
+#: A time limit that never ends a wait.
 ENDLESS_S = 1e6
-#: A video whose pictures are larger is refused: one of them would take 400 MB.
+#: A video with larger pictures is refused: one of them would take 400 MB.
 MAX_PIXELS = 1 << 27
 
-# The library below OpenCV can be quieted in no other way; the errors raised here say what goes wrong.
+# Only an environment variable silences FFmpeg. The errors raised here describe what goes wrong.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-# By default 64 packets that cannot be decoded count as the end of a file: a second of damage would hide the rest.
+# By default FFmpeg takes 64 undecodable packets for the end of a file, so a second of damage would hide the rest.
 os.environ.setdefault("OPENCV_FFMPEG_DECODE_ATTEMPTS", "1000000")
 os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", f"{CAMERA_WAIT_S:.0f}")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def open_capture(target: int | str, wait_s: float = CAMERA_WAIT_S, packets: bool = False) -> Any | None:
-    """A reader of a camera index, a camera's device file, a video file or a URL; None when it cannot be opened.
+    """A ``cv2.VideoCapture`` of a camera index, a device file, a video file or a URL; None when it cannot be opened.
 
-    With ``packets`` it gives a file's encoded frames instead of pictures.
+    ``wait_s`` limits the time to open and to read one picture. With ``packets``, it reads the encoded frames of a
+    file instead of pictures.
     """
     try:
         capture = _capture(target, wait_s, packets)
@@ -50,7 +51,7 @@ def _capture(target: int | str, wait_s: float, packets: bool) -> Any:
 
 
 def is_device(name: str) -> bool:
-    """Whether a device of characters, as a camera is, has that name."""
+    """Whether the path is a character device, which is what a camera is."""
     try:
         return stat.S_ISCHR(os.stat(name).st_mode)
     except (OSError, ValueError):
@@ -58,9 +59,9 @@ def is_device(name: str) -> bool:
 
 
 def pictures(capture: Any) -> Iterator[Image]:
-    """All that a reader gives."""
+    """Every picture, (h, w, 3) blue-green-red, until the reader has no more."""
     while True:
-        there, image = capture.read()
-        if not there:
+        decoded, image = capture.read()
+        if not decoded:
             return
         yield image

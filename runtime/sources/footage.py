@@ -1,7 +1,7 @@
-"""Find out what a --source is: a video file, a folder of images, a camera, a stream or a pipe.
+"""Detect the kind of a --source (video file, image folder, camera, stream or pipe), and letterbox its pictures.
 
-Each kind has a module of its own; ``open_footage`` tells them apart. Pictures come as OpenCV gives them,
-blue-green-red of any size; ``letterbox`` brings them to a workload's frame.
+Each kind has a module of its own; ``open_footage`` chooses it. Pictures are (h, w, 3) blue-green-red of any size, as
+OpenCV decodes them; ``letterbox`` scales them to the frame of a workload.
 """
 
 from __future__ import annotations
@@ -28,23 +28,27 @@ EXPECTED = (
     "a video file, a folder of images, a camera index or device such as /dev/video0, a FIFO, - for standard input, "
     "or a URL such as rtsp://HOST/STREAM"
 )
-#: What OpenCV's FFmpeg can receive; anything else is a slip of the pen, which no second try mends.
+#: URL schemes that OpenCV's FFmpeg can receive. Any other is taken for a typing error and not retried.
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "tls", "rtp", "srtp", "srt", "mms", "mmsh")
 VIDEO4LINUX_MAJOR = 81
 
 
 def open_footage(text: str) -> Footage:
-    """What the user named; an error in one line when there is nothing that can be read."""
+    """The footage that the user named; UsageError or FailureError when it cannot be read."""
     if not text.strip():
         raise UsageError(f"got --source {text!r}; expected {EXPECTED}")
     if text == STDIN:
-        behind = "/proc/self/fd/0"
-        return VideoFile(Path(behind), STDIN_NAME) if _kind_of(behind) == "file" else PipeStream(text)
-    return _of_path(text) or _of_path(unquote(text.removeprefix("file://").removeprefix("file:"))) or _elsewhere(text)
+        stdin_path = "/proc/self/fd/0"
+        return VideoFile(Path(stdin_path), STDIN_NAME) if _kind_of(stdin_path) == "file" else PipeStream(text)
+    return (
+        _from_path(text)
+        or _from_path(unquote(text.removeprefix("file://").removeprefix("file:")))
+        or _camera_or_url(text)
+    )
 
 
-def _of_path(text: str) -> Footage | None:
-    """What has that name in the file system."""
+def _from_path(text: str) -> Footage | None:
+    """The footage at a path; None when the path does not exist."""
     kind = _kind_of(text)
     if kind == "folder":
         return ImageFolder(Path(text))
@@ -60,7 +64,7 @@ def _of_path(text: str) -> Footage | None:
 
 
 def _kind_of(name: str) -> str:
-    """What a path leads to; empty when it leads nowhere."""
+    """The kind of file at a path; "" when there is none."""
     try:
         found = os.stat(name)
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -71,21 +75,21 @@ def _kind_of(name: str) -> str:
         raise FailureError(f"source {shown(name)} cannot be read: {error.strerror or error}") from None
     if stat.S_ISCHR(found.st_mode) and os.major(found.st_rdev) == VIDEO4LINUX_MAJOR:
         return "camera"
-    return next((kind for is_kind, kind in _KINDS if is_kind(found.st_mode)), "file of no known kind")
+    return next((kind for is_kind, kind in _KINDS if is_kind(found.st_mode)), "file of unknown kind")
 
 
 _KINDS = (
     (stat.S_ISDIR, "folder"),
     (stat.S_ISREG, "file"),
     (stat.S_ISFIFO, "FIFO"),
-    (stat.S_ISCHR, "device, but no camera"),
+    (stat.S_ISCHR, "device that is not a camera"),
     (stat.S_ISBLK, "block device"),
     (stat.S_ISSOCK, "socket"),
 )
 
 
-def _elsewhere(text: str) -> Footage:
-    """What is in no file: a camera by its index, one that is not plugged in yet, a stream."""
+def _camera_or_url(text: str) -> Footage:
+    """A camera by its index, a camera that is not connected yet, or a stream."""
     if text.isdecimal() and text.isascii() and len(text) < 6:
         return Camera(int(text))
     if text.startswith(("/dev/video", "/dev/v4l/")):
@@ -94,12 +98,15 @@ def _elsewhere(text: str) -> Footage:
     if is_url and scheme.lower() in SCHEMES:
         return Camera(text)
     if is_url and scheme.lower() != "file":
-        raise FailureError(f"source {shown(text)}: no stream can be read by {shown(scheme)}; expected {EXPECTED}")
+        raise FailureError(f"source {shown(text)}: cannot read streams of {shown(scheme)}; expected {EXPECTED}")
     raise FailureError(f"source {shown(text)}: no such file or folder; expected {EXPECTED}")
 
 
 def letterbox(image: Image, shape: tuple[int, ...]) -> Image:
-    """The picture scaled to fit into (h, w) grey or (h, w, 3) colour, centred on black: nothing is cut or stretched."""
+    """Scale a picture to fit into ``shape``, (h, w) grey or (h, w, 3) colour, and centre it on black.
+
+    The aspect ratio is kept and nothing is cropped.
+    """
     if len(shape) == 2:
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
     top, left, inner_h, inner_w = _fitted(image.shape, shape)
@@ -114,7 +121,7 @@ def letterbox(image: Image, shape: tuple[int, ...]) -> Image:
 
 
 def placement_of(picture: tuple[int, ...], shape: tuple[int, ...]) -> Placement:
-    """Where ``letterbox`` puts a picture of shape (h, w, ...) in a frame of that shape."""
+    """Where ``letterbox`` puts a picture of shape (h, w, ...) in a frame of shape ``shape``."""
     top, left, inner_h, inner_w = _fitted(picture, shape)
     height, width = picture[:2]
     return Placement(width, height, inner_w / width, inner_h / height, left, top)

@@ -1,9 +1,9 @@
-"""The frames that a device decides next: a source on a clock, and the bounded queue behind it.
+"""The capture of frames, and the bounded queue of frames that wait for a decision.
 
-Frame i is captured at i / fps after the start and waits; when the queue is full the oldest waiting frame is
-dropped, for it has the least time left. A closed loop captures the next frame when the one before was answered.
-Pictures of other sources come when they come: a feed says which have. A frame that is answered at its capture, because
-an earlier answer stands for it, does not wait.
+Frame i is captured i / fps after the start. When the queue is full, the oldest waiting frame is dropped, because it
+has the least time left. A closed loop captures the next frame when the previous one was answered. A source with its
+own timing (a camera, a pipe) reports captures through a ``Feed``. A frame that an earlier answer covers is answered
+at its capture and does not wait.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame that wants an answer."""
+    """One captured frame."""
 
     index: int
     source_index: int
@@ -25,29 +25,29 @@ class Frame:
 
 
 class Feed(Protocol):
-    """Pictures that come when they come, numbered from the first sample on (see ``runtime.sources.samples``)."""
+    """A source with its own timing, numbered from the first sample (see ``runtime.sources.footage_source``)."""
 
     def start(self, now_s: float, interval_s: float) -> None:
-        """Capture from now on, at this interval; 0 when a closed loop asks for each picture."""
+        """Begin to capture, at this interval in seconds; 0 in a closed loop, which asks for each picture."""
         ...
 
     @property
     def next_look_s(self) -> float:
-        """When to look for pictures."""
+        """When to call ``take`` next."""
         ...
 
-    def take(self, now_s: float, most: int) -> list[float]:
-        """Capture times of the frames that arrived since the last call, at most ``limit``. Never blocks."""
+    def take(self, now_s: float, limit: int) -> list[float]:
+        """Capture times of at most ``limit`` frames that arrived since the last call; none with 0. Never blocks."""
         ...
 
     @property
     def ended(self) -> bool:
-        """Whether nothing comes any more."""
+        """Whether no more frames will come."""
         ...
 
 
 class FrameSource:
-    """Owns the frames that wait, and when the next one is captured."""
+    """Owns the waiting frames and the time of the next capture."""
 
     def __init__(
         self,
@@ -60,40 +60,45 @@ class FrameSource:
         feed: Feed | None = None,
         answer: Callable[[Frame], bool] = lambda _: False,
     ) -> None:
-        """``answer`` is called with each frame that is captured, and says whether it was answered at once."""
+        """``frames`` is the number of frames to capture, ``samples`` the number of pictures before the source repeats.
+
+        ``feed`` is None for the workload's samples, which are available at any time. ``answer`` is called with each
+        captured frame and returns whether it was answered at once.
+        """
         self._frames = frames
         self._interval_s = interval_s
         self._first_sample = first_sample
         self._samples = samples
         self._queue_limit = queue_limit
         self._closed_loop = closed_loop
-        self._feed = feed  # None: the workload's samples, which are there at any time
-        self._start_s = math.inf  # nothing is captured before start()
+        self._feed = feed
+        self._start_s = math.inf  # set by start()
         self._next_index = 0
         self._answer = answer
         self.waiting: deque[Frame] = deque()
 
     def start(self, now_s: float) -> None:
-        """The first frame is captured now."""
+        """Capture the first frame now."""
         self._start_s = now_s
         if self._feed is not None:
             self._feed.start(now_s, 0.0 if self._closed_loop else self._interval_s)
 
     def stop(self) -> None:
-        """Capture nothing more; what waits is still served."""
+        """Capture no more frames; waiting frames are still served."""
         self._frames = self._next_index
 
     def answer_waiting(self) -> None:
-        """Ask again for each frame that waits whether it is answered at once."""
+        """Remove the waiting frames that ``answer`` can answer now."""
         self.waiting = deque(frame for frame in self.waiting if not self._answer(frame))
 
     @property
     def exhausted(self) -> bool:
+        """Whether all frames were captured and none waits."""
         return self._next_index >= self._frames and not self.waiting
 
     @property
     def next_capture_s(self) -> float:
-        """When ``offer`` has something to do by the clock."""
+        """When to call ``offer`` next; infinite when no capture is scheduled."""
         if self._next_index >= self._frames:
             return math.inf
         if self._feed is not None:
@@ -103,7 +108,7 @@ class FrameSource:
         return self._start_s + self._next_index * self._interval_s
 
     def offer(self, now_s: float) -> list[Frame]:
-        """Capture what the clock says; the frames that were dropped for it."""
+        """Capture the frames that are due; returns the waiting frames that were dropped for them."""
         dropped = []
         for captured_s in self._captures(now_s):
             self._capture(captured_s)
@@ -114,22 +119,22 @@ class FrameSource:
     def _captures(self, now_s: float) -> Iterator[float]:
         """Times of the captures that are due."""
         if self._feed is not None:
-            yield from self._fed(now_s, 0 if self._closed_loop else self._frames - self._next_index)
+            yield from self._from_feed(now_s, 0 if self._closed_loop else self._frames - self._next_index)
             return
         while (captured_s := self.next_capture_s) <= now_s:
             yield captured_s
 
-    def _fed(self, now_s: float, most: int) -> list[float]:
+    def _from_feed(self, now_s: float, limit: int) -> list[float]:
         assert self._feed is not None
-        captures = self._feed.take(now_s, most)
+        captures = self._feed.take(now_s, limit)
         if self._feed.ended:
             self._frames = self._next_index + len(captures)
         return captures
 
     def offer_answered(self, now_s: float) -> None:
-        """Everything captured so far was answered: a closed loop goes on, to the next frame that waits."""
+        """In a closed loop, capture until a frame waits. Called when every captured frame was answered."""
         while self._closed_loop and not self.waiting and self._next_index < self._frames:
-            captures = [now_s] if self._feed is None else self._fed(now_s, 1)
+            captures = [now_s] if self._feed is None else self._from_feed(now_s, 1)
             for captured_s in captures:
                 self._capture(captured_s)
             if not captures:

@@ -1,4 +1,4 @@
-"""Read a folder of images in natural order. Unreadable files are reported, counted and passed over."""
+"""Read a folder of images in natural order. Unreadable files are logged, counted and skipped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".p
 
 
 class ImageFolder:
-    """The images of a folder; a picture's place is its file's place in the ordered list."""
+    """The images of a folder; the index of a picture is its file's position in the ordered list."""
 
     live = False
     once = False
@@ -37,8 +37,8 @@ class ImageFolder:
 
     def shots(self, first: int, watch: Watch) -> Generator[Shot, None, None]:
         found = False
-        unread: list[str] = []  # what to say once it is certain that something can be read
-        for place, path in enumerate(self._paths[first:], start=first):
+        unread: list[str] = []  # logged once a picture was read; if none can be read, the error says so instead
+        for index, path in enumerate(self._paths[first:], start=first):
             if watch.stopped:
                 return
             try:
@@ -48,7 +48,7 @@ class ImageFolder:
                 watch.heard()
             else:
                 found = True
-                yield Shot(image, place)
+                yield Shot(image, index)
             while found and unread:
                 watch.skip(f"picture skipped: {unread.pop(0)}")
         if unread:
@@ -61,6 +61,6 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """Sorts 2 before 10, whatever stands around the numbers."""
+    """A sort key that puts 2 before 10 and ignores case."""
     parts = re.split(r"(\d+)", name.casefold())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name

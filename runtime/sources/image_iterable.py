@@ -1,4 +1,4 @@
-"""Images that a Python program makes: a list, a generator, an array of images."""
+"""Images from a Python program as a source: a list, a generator, or an array of images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = "iterable of images"
 
 
 class ImageIterable:
-    """Read a few images ahead, by the thread that reads sources. An image's place is its number, from 0."""
+    """Footage over an iterable. The reading thread takes a few images ahead of the run."""
 
     name = NAME
     live = False
@@ -32,25 +32,25 @@ class ImageIterable:
         self.once = isinstance(images, Iterator)
 
     def shots(self, first: int, watch: Watch) -> Generator[Shot, None, None]:
-        for place, image in enumerate(self._given(watch)):
+        for index, image in enumerate(self._checked()):
             if watch.stopped:
                 return
-            if place >= first:
-                yield Shot(_colour(image, place), place)
+            if index >= first:
+                yield Shot(_colour(image, index), index)
 
-    def _given(self, watch: Watch) -> Iterator[Any]:
-        """FailureError, with the cause, for whatever the program raises."""
+    def _checked(self) -> Iterator[Any]:
+        """The images; FailureError, with its cause, for any exception of the program."""
         try:
             yield from self._images
         except Exception as error:
             raise FailureError(f"source {NAME} failed: {type(error).__name__}: {error}") from error
 
 
-def _colour(image: Any, place: int) -> Image:
-    """A copy as (h, w, 3), for the program may use its array again."""
+def _colour(image: Any, index: int) -> Image:
+    """A copy as (h, w, 3), because the program may reuse its array."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or not _is_picture(image.shape):
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise FailureError(f"source {NAME}: image {place} is {got}; expected numpy uint8 of (h, w) or (h, w, 3)")
+        raise FailureError(f"source {NAME}: image {index} is {got}; expected numpy uint8 of (h, w) or (h, w, 3)")
     return np.array(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image)
 
 

@@ -1,4 +1,4 @@
-"""Every kind of source behind one door: the workload's samples, something with a name, or an iterable of images."""
+"""Open any kind of source: the workload's samples, a named source, or an iterable of images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.workloads.types import Image, Split
 if TYPE_CHECKING:
     from runtime.sources.samples import Samples, Source
 
-#: None: the workload's samples. A name: see ``runtime.sources.footage.open_footage``; an int is a camera's index.
+#: None: the workload's samples. A name: see ``runtime.sources.footage.open_footage``. An int: a camera's index.
 SourceLike = str | Path | int | Iterable[Image] | None
 
 
@@ -29,8 +29,13 @@ def open_any(
     own_times: bool,
     log: Callable[[str], None],
 ) -> Source:
-    """The source, opened; UsageError or FailureError when that is not possible."""
-    from runtime.sources.samples import open_source, play_images
+    """Open a source; UsageError or FailureError when that is not possible.
+
+    ``shape``: (h, w) or (h, w, 3) of the workload's frames. ``start``: number of the first picture, 0 if None; the
+    workload's samples are then those of the test split, otherwise of all splits. The other parameters are those of
+    ``runtime.sources.footage_source.open_source``.
+    """
+    from runtime.sources.footage_source import open_source, play_images
 
     if source is None:
         return _samples(workload, start, frames or 1)

@@ -1,4 +1,4 @@
-"""Read one picture file without trusting it: its size is checked before a decoder sees it."""
+"""Decode an untrusted picture file: its stated size is checked before a decoder allocates memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from runtime.workloads.types import Image
 
-#: Larger ones are refused: 134 million pixels take 400 MB.
+#: Larger pictures are refused: 134 million pixels take 400 MB.
 MAX_PIXELS = 1 << 27
 MAX_BYTES = 512 << 20
 KINDS = "PNG, JPEG, BMP, WebP, TIFF, GIF or PNM"
@@ -22,11 +22,11 @@ Size = tuple[int, int]  # width, height
 
 
 class Unreadable(Exception):
-    """Why a file cannot be read as a picture; the message continues a sentence that begins with the file's name."""
+    """A file that is not a readable picture. The message continues a sentence that begins with the file's name."""
 
 
 def read_picture(path: Path) -> Image:
-    """(h, w, 3) blue-green-red, turned as its EXIF says; Unreadable otherwise."""
+    """The picture as (h, w, 3) blue-green-red, rotated as its EXIF data states; Unreadable when it cannot be read."""
     try:
         return decode(_bytes_of(path))
     except OSError as error:
@@ -36,7 +36,7 @@ def read_picture(path: Path) -> Image:
 
 
 def _bytes_of(path: Path) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # never waits, should a pipe have taken the file's place
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # does not block if the path is a pipe by now
     with os.fdopen(descriptor, "rb") as file:
         data = file.read(MAX_BYTES + 1) if os.fstat(descriptor).st_size <= MAX_BYTES else None
     if data is None or len(data) > MAX_BYTES:
@@ -45,7 +45,7 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def decode(data: bytes) -> Image:
-    """The picture of an encoded file; Unreadable otherwise."""
+    """The picture (h, w, 3) of an encoded file; Unreadable when it is not a whole picture of a known format."""
     try:
         size = picture_size(data)
     except (struct.error, IndexError, ValueError):
@@ -69,7 +69,7 @@ def decode(data: bytes) -> Image:
 
 
 def picture_size(data: bytes) -> Size | None:
-    """(width, height) as the file states it; None when it is of no known kind."""
+    """(width, height) that the file states; None when its format is unknown."""
     for magic, size_of in _SIZES.items():
         if data.startswith(magic):
             return size_of(data)
@@ -82,11 +82,11 @@ def _png_size(data: bytes) -> Size:
 
 
 def _jpeg_size(data: bytes) -> Size | None:
-    """From the frame header, which stands behind any number of other segments."""
+    """Read the frame header, which follows any number of other segments."""
     at = 2
     while data[at] == 0xFF:
         marker = data[at + 1]
-        if marker == 0xFF or 0xD0 <= marker <= 0xD8 or marker == 0x01:  # filling, or a marker without a length
+        if marker == 0xFF or 0xD0 <= marker <= 0xD8 or marker == 0x01:  # padding, or a marker without a length
             at += 1 if marker == 0xFF else 2
             continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
@@ -118,7 +118,7 @@ def _webp_size(data: bytes) -> Size | None:
 
 
 def _tiff_size(data: bytes) -> Size | None:
-    """From the first directory, which is the one that is decoded."""
+    """Read the first directory: OpenCV decodes that one."""
     order = "<" if data[:2] == b"II" else ">"
     at = struct.unpack_from(f"{order}I", data, 4)[0]
     found = {}
@@ -135,7 +135,7 @@ def _gif_size(data: bytes) -> Size:
 
 
 def _pnm_size(data: bytes) -> Size:
-    """The first two numbers behind the magic; # begins a comment."""
+    """The first two numbers after the magic number; # begins a comment."""
     lines = (line.split(b"#")[0] for line in data[2:4096].split(b"\n"))
     words = b" ".join(lines).split()
     return int(words[0]), int(words[1])
@@ -154,7 +154,7 @@ _SIZES = {
 
 
 def _whole_png(data: bytes) -> bool:
-    """Whether every chunk is there with its checksum: libpng prints its own complaint on stderr when one is not."""
+    """Whether every chunk is present with a valid checksum. libpng would print a warning on stderr otherwise."""
     at = len(PNG)
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)

@@ -1,9 +1,9 @@
 """Read an encoded stream from a FIFO or standard input.
 
-The pipe is polled, so that neither a writer that is silent nor one that never came can hold anything up. JPEGs one
-after the other, as cameras and ``multipart/x-mixed-replace`` streams send them, are cut out here and lose no time.
-Everything else is handed to OpenCV through a second pipe: whoever closes that one ends its wait. No picture is left
-out, so a writer that is faster than the frames is held back.
+The pipe is polled, so a silent or absent writer blocks nothing. A sequence of JPEGs (from many cameras, or a
+``multipart/x-mixed-replace`` stream) is cut into pictures here, which adds no delay. Any other format goes to OpenCV
+through a second pipe; closing that pipe ends OpenCV's wait. No picture is left out: a writer that is faster than the
+frames are played has to wait.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from runtime.sources.video_file import Tally, grabbed
 
 STDIN = "-"
 STDIN_NAME = "standard input"
-EXPECTED = "MPEG-TS, Matroska, Motion JPEG or JPEGs one after the other"
+EXPECTED = "MPEG-TS, Matroska, Motion JPEG or a sequence of JPEGs"
 POLL_MS = 50
 CHUNK_BYTES = 1 << 16
 #: Largest JPEG that is accepted, in bytes.
@@ -34,7 +34,7 @@ SOI, EOI = b"\xff\xd8\xff", b"\xff\xd9"
 
 
 class PipeStream:
-    """MPEG-TS, Matroska, Motion JPEG or single JPEGs that somebody writes."""
+    """A FIFO or standard input that carries MPEG-TS, Matroska, Motion JPEG or a sequence of JPEGs."""
 
     live = False
     once = True
@@ -56,53 +56,53 @@ class PipeStream:
         try:
             for shot in self._jpegs(chunks, watch) if chunks.begin_with_jpeg() else self._decoded(chunks, watch):
                 found = True
-                if shot.place >= first:
+                if shot.index >= first:
                     yield shot
         finally:
             os.close(descriptor)
-        if chunks.trouble or not (found or watch.stopped):
-            raise FailureError(chunks.trouble or f"source {self.name} gave no picture; expected {EXPECTED}")
+        if chunks.failure or not (found or watch.stopped):
+            raise FailureError(chunks.failure or f"source {self.name} gave no picture; expected {EXPECTED}")
 
     def _jpegs(self, chunks: _Chunks, watch: Watch) -> Iterator[Shot]:
-        for place, data in enumerate(cut_jpegs(chunks)):
+        for index, data in enumerate(cut_jpegs(chunks)):
             try:
                 image = decode(data)
             except Unreadable as reason:
-                watch.skip(f"picture skipped: number {place} of {self.name} {reason}")
+                watch.skip(f"picture skipped: number {index} of {self.name} {reason}")
             else:
-                yield Shot(image, place)
+                yield Shot(image, index)
 
     def _decoded(self, chunks: _Chunks, watch: Watch) -> Iterator[Shot]:
         relay = _Relay(chunks)
         try:
             capture = open_capture(relay.name, ENDLESS_S)
             if capture is not None:
-                yield from self._all(capture, watch)
+                yield from self._read_all(capture, watch)
         finally:
             relay.close()
 
-    def _all(self, capture: Any, watch: Watch) -> Iterator[Shot]:
+    def _read_all(self, capture: Any, watch: Watch) -> Iterator[Shot]:
         tally = Tally(capture)
         try:
-            for place, at_s in enumerate(grabbed(capture, tally, watch)):
-                there, image = capture.retrieve()
-                if there:
-                    yield Shot(image, place, at_s)
+            for index, at_s in enumerate(grabbed(capture, tally, watch)):
+                decoded, image = capture.retrieve()
+                if decoded:
+                    yield Shot(image, index, at_s)
         finally:
             capture.release()
             tally.report(self.name, watch)
 
 
 def _check_stdin() -> None:
-    way_out = "expected an encoded stream: ffmpeg ... -f mpegts - | mecpilot device --source -"
+    expected = "expected an encoded stream: ffmpeg ... -f mpegts - | mecpilot device --source -"
     if sys.stdin is None:
-        raise FailureError(f"source -: standard input is closed; {way_out}")
+        raise FailureError(f"source -: standard input is closed; {expected}")
     if os.isatty(0) or stat.S_ISCHR(os.fstat(0).st_mode):
-        raise FailureError(f"source -: nothing is piped into standard input; {way_out}")
+        raise FailureError(f"source -: nothing is piped into standard input; {expected}")
 
 
 class _Chunks:
-    """Bytes from a pipe as they come; ends with the writer, the watch, or a silence that lasts too long."""
+    """Bytes from a pipe as they arrive, until the writer closes, the watch stops, or the pipe is silent too long."""
 
     def __init__(self, descriptor: int, name: str, watch: Watch) -> None:
         self._descriptor, self._name, self._watch = descriptor, name, watch
@@ -110,16 +110,16 @@ class _Chunks:
         self._poll.register(descriptor, select.POLLIN)
         self._peeked = b""
         self._closed = False
-        self.trouble = ""
+        self.failure = ""
 
     def begin_with_jpeg(self) -> bool:
-        """Whether the stream is one of JPEGs, by its first bytes; they are not lost."""
+        """Whether the first bytes are those of a JPEG or a multipart stream. They stay in the stream."""
         while len(self._peeked) < len(SOI) and (chunk := self._next()):
             self._peeked += chunk
         return self._peeked.lstrip().startswith((SOI, b"--"))  # "--": the boundary of a multipart stream
 
     def close(self) -> None:
-        """Nobody wants any more; may come from another thread."""
+        """End the iteration; may be called from another thread."""
         self._closed = True
 
     def __iter__(self) -> Iterator[bytes]:
@@ -140,13 +140,13 @@ class _Chunks:
                 except BlockingIOError:
                     continue
             if self._watch.clock() - heard_s > limit_s:
-                self.trouble = f"source {self._name} sent nothing for {limit_s:g} s (--source-retry)"
+                self.failure = f"source {self._name} sent nothing for {limit_s:g} s (--source-retry or retry_s)"
                 break
         return b""
 
 
 def cut_jpegs(chunks: Iterator[bytes] | _Chunks) -> Iterator[bytes]:
-    """Every whole JPEG; what stands between them is left out."""
+    """Every whole JPEG, without the bytes between them."""
     buffer = bytearray()
     for chunk in chunks:
         buffer += chunk
@@ -162,14 +162,15 @@ def cut_jpegs(chunks: Iterator[bytes] | _Chunks) -> Iterator[bytes]:
 
 
 def _jpeg_end(data: bytearray, start: int) -> int | None:
-    """Where the picture ends, or breaks off because the next one begins; None when that has not come yet.
+    """End of the picture that begins at ``start``, or start of the next one if it breaks off; None if more bytes are
+    needed.
 
-    Segments are stepped over by their lengths, for a thumbnail in one of them begins and ends as well.
+    Header segments are skipped by their lengths, because a thumbnail in one of them has markers of its own.
     """
     at = start + 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-        filling = data[at + 1] == 0xFF
-        at += 1 if filling else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        padding = data[at + 1] == 0xFF
+        at += 1 if padding else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     in_headers = at < len(data) and data[at] != 0xFF
     end, broken_off = data.find(EOI, at), data.find(SOI, start + 2 if in_headers else at)
     if 0 <= broken_off < end or end < 0 <= broken_off:
@@ -201,7 +202,7 @@ class _Relay:
             os.close(self._write_end)
 
     def close(self) -> None:
-        """Nobody reads any more: the thread ends with its next look or write."""
+        """End the thread at its next poll or write, and wait for it."""
         self._chunks.close()
         os.close(self._read_end)
         self._thread.join()

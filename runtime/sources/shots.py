@@ -1,9 +1,8 @@
-"""What the reader of a source passes on: pictures, and notes about what went wrong.
+"""The interface between a reader of pictures and the run: ``Footage``, ``Shot`` and ``Watch``.
 
-A ``Footage`` is read in a thread (``runtime.sources.samples``). It yields ``Shot``s and tells the ``Watch`` what else
-happened:
-pictures that could not be read, frames that are missing, a camera that was lost. Every wait in a footage ends soon
-after ``Watch.stop``; only a call into a library can last longer.
+A ``Footage`` is read in a thread (``runtime.sources.footage_source``). It yields ``Shot``s and reports problems to the
+``Watch``: unreadable pictures, missing frames, a lost camera. Every wait in a footage ends soon after ``Watch.stop``;
+only a library call can take longer.
 """
 
 from __future__ import annotations
@@ -19,27 +18,30 @@ from runtime.workloads.types import Image
 Log = Callable[[str], None]
 Clock = Callable[[], float]
 
-#: Unreadable pictures that get a line of their own; more are only counted. The log counts lines that repeat, but these
-#: differ in the names of files, and a folder has thousands.
+#: Number of unreadable pictures that are logged one by one; the rest are only counted. The log folds repeated lines,
+#: but these lines differ in the file name, and a folder may have thousands.
 MOST_LINES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One picture, as OpenCV gives it: blue-green-red, of any size."""
+    """One picture as OpenCV decodes it: (h, w, 3) blue-green-red, of any size."""
 
     image: Image
-    place: int  # its number in the source, for people
-    at_s: float | None = None  # when it is shown by the file's own clock; None without one
+    index: int  # in the source, from 0
+    at_s: float | None = None  # presentation time in the file; None if the source has no times
 
 
 class Watch:
-    """Owns what is known of a source while it is read. The reading thread writes, the run reads and stops."""
+    """Owns the state of one reading: counts, last sign of life, and the stop flag.
+
+    The reading thread writes the state; the run reads it and calls ``stop``.
+    """
 
     def __init__(self, retry_s: float = 0.0, log: Log = lambda _: None, clock: Clock = time.perf_counter) -> None:
-        """``retry_s``: how long without a picture a live source is tried again."""
+        """``retry_s``: how long a live source without pictures is reopened before the run ends."""
         self.retry_s, self.log, self.clock = retry_s, log, clock
-        self.heard_s = clock()  # when the source last gave a sign of life
+        self.heard_s = clock()  # last sign of life
         self.opened = False
         self.unreadable = 0
         self.missing = 0
@@ -55,14 +57,15 @@ class Watch:
         self._stopped.set()
 
     def pause(self, seconds: float) -> None:
-        """Wait, but not longer than until the stop."""
+        """Sleep; ``stop`` ends the sleep early."""
         self._stopped.wait(seconds)
 
     def heard(self) -> None:
+        """Note a sign of life."""
         self.heard_s = self.clock()
 
     def skip(self, line: str) -> None:
-        """A picture cannot be read: say so, unless that was said often enough, and count it."""
+        """Count an unreadable picture, and log the line if few were logged before."""
         self.heard()
         self.unreadable += 1
         if self.unreadable <= MOST_LINES:
@@ -71,12 +74,12 @@ class Watch:
             self.log("further unreadable pictures are only counted")
 
     def sum_up(self, name: str) -> None:
-        """The source is over."""
+        """Log the number of unreadable pictures if not all of them were logged."""
         if self.unreadable > MOST_LINES:
             self.log(f"source {name}: {self.unreadable} pictures could not be read and were skipped")
 
     def notes(self) -> dict[str, float]:
-        """What a summary should say of the source."""
+        """Counts for the summary."""
         return {
             "unreadable": self.unreadable,
             "missing": self.missing,
@@ -86,14 +89,14 @@ class Watch:
 
 
 class Footage(Protocol):
-    """Something that gives pictures in order."""
+    """A reader of pictures in order."""
 
-    name: str  # may be printed
-    live: bool  # pictures pass whether or not they are taken
-    once: bool  # pictures cannot be read a second time
-    fps: float | None  # of the file's own times; None without them
-    open_wait_s: float  # how long opening may take before the run goes on without it
+    name: str  # printable: without credentials or control characters
+    live: bool  # a camera: pictures that nobody takes are lost
+    once: bool  # a second reading is not possible
+    fps: float | None  # frame rate that the file states; None for a source without times
+    open_wait_s: float  # longest wait for the first picture before the run starts
 
     def shots(self, first: int, watch: Watch) -> Generator[Shot, None, None]:
-        """Pictures from that number on. FailureError when the source ends too early."""
+        """Pictures from index ``first`` on. FailureError when the source ends too early."""
         ...

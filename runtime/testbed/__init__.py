@@ -1,1 +1,1 @@
-"""What stands in for a network and other devices: traces, load generators, child processes."""
+"""Substitutes for a network and other devices: generated traces, load generators, child processes."""

@@ -1,14 +1,14 @@
 """Generated bandwidth traces: Markov-modulated, fitted to eleven families of links.
 
-Per family, log bandwidth is the sum of
+For each family, log bandwidth is the sum of
 
-- the level of the trace: normal between traces,
-- a slow state: a Markov chain over seven levels that is left after a geometric dwell time, to any other level with
-  probability `jump_frac`, else one level up or down,
-- fast spread: log-normal noise of each sample around its state,
+- the level of the trace, normally distributed between traces,
+- a slow state: a Markov chain over seven levels with geometric dwell times, which moves to any level with probability
+  `jump_frac`, else one level up or down,
+- fast noise: log-normal, independent for each sample.
 
-and an independent on/off chain cuts in outages. `python benchmarks/fit_traces.py DIR` fits the parameters to
-statistics of published measurements (`TARGETS`); the measurements themselves are not part of the project.
+An independent on/off chain adds outages. `python benchmarks/fit_traces.py DIR` fits the parameters to statistics of
+published measurements (`TARGETS`); the measurements themselves are not part of the project.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from controller.records import Bools, Floats
 
 Split = Literal["train", "test"]
 
-#: Levels of the slow state: midpoints of seven equally likely parts of a normal, scaled to unit variance.
+#: Levels of the slow state: midpoints of seven equally likely parts of a normal distribution, scaled to unit variance.
 LEVELS = np.array([-1.6076, -0.8685, -0.4017, 0.0, 0.4017, 0.8685, 1.6076])
-#: During an outage a link still lets through up to this much.
+#: Largest bandwidth during an outage.
 OUTAGE_MBPS = 0.1
 
 
@@ -41,16 +41,16 @@ class Family:
     slow_spread: float  # of the slow state within a trace
     fast_spread: float  # of each sample around its state
     dwell_s: float  # mean time in a slow state
-    jump_frac: float  # of the moves, those to any level instead of a neighbour
-    outage_frac: float
+    jump_frac: float  # share of moves that go to any level instead of a neighbour
+    outage_frac: float  # share of time
     outage_s: float  # mean length of an outage
-    cap_mbps: float  # largest value that was measured
+    cap_mbps: float  # largest measured value
     step_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What the generator is fitted to and compared with."""
+    """Statistics of a family; the generator is fitted to those of measurements."""
 
     mean_mbps: float
     std_mbps: float
@@ -62,12 +62,12 @@ class Statistics:
 #: Lags in steps.
 CORRELATION_LAGS = (1, 2, 5, 10, 20)
 
-# Measurements, each an uplink unless said otherwise: nyc_lte_up (direction inferred) Mei et al., PAM 2019; mahimahi_up
+# Measurements, uplinks unless stated otherwise: nyc_lte_up (direction inferred) Mei et al., PAM 2019; mahimahi_up
 # Winstein et al., NSDI 2013; orange4g_up mahimahi pull request 152 (2022); nyc3g_up Abbasloo et al., JSAC 2019;
 # vz_mmwave_up Ghoshal et al., 5G-MeMU 2022; us5g_iperf_up Narayanan et al., SIGCOMM 2021; starlink_up Hu et al., CoNEXT
 # 2023; perama_wifi_up minarady1/wifi_for_industrial_robotics; and three downlinks as stand-ins: ghent4g van der Hooft
 # et al., IEEE Comm. Letters 2016; norway3g Riiser et al., MMSys 2013; oboe Akhtar et al., SIGCOMM 2018.
-# Families that end in 100ms have that step. Autocorrelations are of about 70 % of each family.
+# Families whose name ends in 100ms have that step. Autocorrelations were computed on about 70 % of each family.
 TARGETS: dict[str, Statistics] = {
     "ghent4g": Statistics(30.2, 16.7, 0.43, 0.01, (0.68, 0.53, 0.60, 0.47, 0.33)),
     "mahimahi_up": Statistics(1.63, 3.19, 0.5, 0.12, (0.85, 0.73, 0.56, 0.42, 0.29)),
@@ -103,20 +103,20 @@ FAMILIES: dict[str, Family] = {
     "vz_mmwave_up_100ms": Family(73.9, 0.723, 0.0803, 0.0672, 2.1, 0.771, 0, 0.1, 159, 0.1),
 }
 
-#: Kept from training: a controller has to serve links of a kind it was never trained on.
+#: Only in the test split, because a controller must also serve kinds of links that it was not trained on.
 TEST_ONLY = ("starlink_up", "orange4g_up")
-#: Also only in the test split: known families whose parameters moved, as factors.
+#: Also only in the test split: training families with changed parameters, as factors.
 SHIFTED: dict[str, dict[str, float]] = {
     "nyc_lte_up": {"level_mbps": 0.5, "dwell_s": 0.3, "outage_frac": 2.0},
     "us5g_iperf_up": {"level_mbps": 0.3, "slow_spread": 1.5, "dwell_s": 0.5},
     "norway3g": {"level_mbps": 2.0, "fast_spread": 3.0, "outage_s": 0.3},
 }
-STEPS = 600  # of each trace
-TRACES = {"train": 8, "test": 4}
+STEPS = 600  # per trace
+TRACES = {"train": 8, "test": 4}  # per family
 
 
 def builtin_traces(split: Split, seed: int = 0) -> TraceBank:
-    """Generated traces of all families of a split; equal seeds give equal traces, the splits never share one."""
+    """Generated traces of all families of a split. Equal seeds give equal traces; the splits share no trace."""
     if split not in TRACES:
         raise unknown_name("trace split", split, tuple(TRACES))
     traces: list[Trace] = []
@@ -142,7 +142,7 @@ def _shifted(family: Family, factors: dict[str, float]) -> Family:
 
 
 def generate(family: Family, traces: int, duration_s: float, rng: np.random.Generator) -> Floats:
-    """(traces, steps) bandwidth in Mbit/s."""
+    """(traces, steps) bandwidth of a family in Mbit/s."""
     steps = max(1, round(duration_s / family.step_s))
     level = np.log(family.level_mbps) + family.between_spread * _spread_normals(traces, rng)[:, None]
     slow = family.slow_spread * _slow_states(family, traces, steps, rng)
@@ -153,7 +153,7 @@ def generate(family: Family, traces: int, duration_s: float, rng: np.random.Gene
 
 
 def _spread_normals(count: int, rng: np.random.Generator) -> Floats:
-    """(count,) normals, one from each of `count` equally likely parts, so that a few traces show a whole family."""
+    """(count,) normal samples, one from each of `count` equally likely parts, so that few traces cover a family."""
     quantile = (rng.permutation(count) + rng.random(count)) / count
     return np.array([NormalDist().inv_cdf(float(q)) for q in np.clip(quantile, 1e-6, 1 - 1e-6)])
 
@@ -175,7 +175,7 @@ def _slow_states(family: Family, traces: int, steps: int, rng: np.random.Generat
 
 
 def _outages(family: Family, traces: int, steps: int, rng: np.random.Generator) -> Bools:
-    """(traces, steps) bool: a two-state chain with the family's share and mean length of outages."""
+    """(traces, steps) bool, from a two-state chain with the family's share and mean length of outages."""
     end = min(1.0, family.step_s / family.outage_s)
     begin = min(1.0, end * family.outage_frac / (1.0 - family.outage_frac))
     draw = rng.random((steps, traces))

@@ -1,9 +1,8 @@
-"""A load generator: a process that sends the requests of other devices to a MEC.
+"""A load generator: a process that sends a MEC the requests of other devices.
 
-One kind of request, the full offload of the heaviest model whose time is nearest to what the cost table says of
-neighbours, at the times of ``controller.predict.arrivals``: as many as load the MEC as the scenario's series says,
-second by
-second. The twin's neighbours are the same requests in numbers.
+All requests are equal: the full offload whose MEC time is nearest to the cost table's time of a neighbour's request.
+They arrive at the times of ``controller.predict.arrivals``, which load the MEC as the scenario's series states for
+each second. The twin simulates the same requests.
 """
 
 from __future__ import annotations
@@ -27,28 +26,29 @@ from runtime.codecs import encode
 from runtime.link.transport import Dealer
 from runtime.profiling.profile import load_costs
 from runtime.protocol import wire
-from runtime.protocol.device_session import Actions, DeviceSession, LinkChanged, LinkState, Transmit
+from runtime.protocol.device_actions import Actions, LinkChanged, LinkState, Transmit
+from runtime.protocol.device_session import DeviceSession
 
 _BUDGET_S = 60.0
-#: A live MEC welcomes its devices within the time of one stage; after this long there is none.
+#: A running MEC replies within the time of one stage; after this long there is none.
 _STALL_S = 60.0
-_SAY_EVERY_S = 5.0
+_LOG_EVERY_S = 5.0
 _LISTEN_EVERY_S = 0.1
 
 
 def neighbour_row(costs: CostTable) -> int:
-    """The full offload that costs the MEC what the table says of a neighbour's request."""
+    """Row of the full offload whose MEC time is nearest to the table's time of a neighbour's request."""
     rows = np.flatnonzero(costs.space.full_offload)
     return int(rows[np.abs(costs.mec_s[rows] - costs.neighbour_mec_s).argmin()])
 
 
 class Neighbours:
-    """Owns a session with the MEC and when the next request is due."""
+    """Owns a session with the MEC and the times of the requests. ``connect``, ``wait_for``, ``play``, ``close``."""
 
     def __init__(self, endpoint: str, bundle: Bundle, costs: CostTable, scenario: Scenario) -> None:
         row = neighbour_row(costs)
         self._row, decision = row, costs.space.decisions[row]
-        # The twin's unit of time, not this row's own, which differs by a few thousandths: in a minute that is 0.2 s.
+        # The twin's time per request: that of this row differs by a few thousandths, which is 0.2 s in a minute.
         self._service_s = costs.neighbour_mec_s * max(scenario.mec_slowdown, 1.0)
         self._load_frac = level_of(scenario.mec_load()) / 100
         self._start = float(stream_start(np.array(scenario.seed)))
@@ -62,9 +62,9 @@ class Neighbours:
         self._log = log_as("neighbours")
 
     def connect(self) -> None:
-        """Be welcomed by the MEC, or fail."""
+        """Wait until the MEC accepts the session; FailureError when it refuses or does not answer."""
         began_s = time.perf_counter()
-        say_s = began_s + _SAY_EVERY_S
+        log_s = began_s + _LOG_EVERY_S
         while self._session.state is not LinkState.UP:
             self._listen()
             self._dealer.wait(0.05)
@@ -74,17 +74,17 @@ class Neighbours:
                 raise FailureError(
                     f"no MEC answers at {self._endpoint} for {_STALL_S:g} s; start one with `mecpilot mec`"
                 )
-            if now_s > say_s:
-                say_s += _SAY_EVERY_S
+            if now_s > log_s:
+                log_s += _LOG_EVERY_S
                 self._log(f"waiting for the MEC at {self._endpoint}: {now_s - began_s:.0f} s so far")
 
-    def wait_for(self, word: Event) -> None:
-        """Keep the session until the word is given."""
-        while not word.wait(_LISTEN_EVERY_S):
+    def wait_for(self, begin: Event) -> None:
+        """Keep the session alive until the event is set."""
+        while not begin.wait(_LISTEN_EVERY_S):
             self._listen()
 
     def play(self) -> int:
-        """Send until the series has ended; how many requests were sent."""
+        """Send requests until the series ends; returns the number of requests sent."""
         start_s = time.perf_counter()
         for units, needed_load in arrivals_from(self._start):
             second = int(units * self._service_s / LOAD_STEP_S)
@@ -97,6 +97,7 @@ class Neighbours:
         return self._sent
 
     def close(self) -> None:
+        """End the session and close the socket."""
         for action in self._session.close():
             if isinstance(action, Transmit):
                 self._dealer.send(wire.encode(action.message))
@@ -115,7 +116,7 @@ class Neighbours:
         self._dealer.send(wire.encode(wire.infer_request(self._sent, self._row, _BUDGET_S), self._payload))
 
     def _listen(self) -> None:
-        """Keep the session; answers are not wanted."""
+        """Handle messages of the session; replies to requests are ignored."""
         now_s = time.perf_counter()
         actions: Actions = []
         for parts in self._dealer.receive():
@@ -134,18 +135,20 @@ class Neighbours:
 
 
 def main() -> int:
-    """``python -m runtime.testbed.neighbours``: ready when the MEC has welcomed it; a line on stdin begins, its end
-    ends it."""
+    """``python -m runtime.testbed.neighbours``: ready when the MEC accepts it.
+
+    A line on stdin starts the load; the end of stdin ends the process.
+    """
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m runtime.testbed.neighbours")
     parser.add_argument("--mec", required=True, help="endpoint of the MEC")
-    parser.add_argument("--bundle", required=True, help="workload or directory")
+    parser.add_argument("--bundle", required=True, help="name of a shipped bundle, or its directory")
     parser.add_argument("--profile", type=Path, help="profile file")
-    parser.add_argument("--load", type=float, required=True, help="mean utilisation, 0 to 1")
-    parser.add_argument("--slowdown", type=float, default=1.0, help="that of the MEC")
-    parser.add_argument("--frames", type=int, default=300, help="of the device's episode")
-    parser.add_argument("--fps", type=float, default=10.0, help="of the device's episode")
-    parser.add_argument("--seed", type=int, default=0, help="of the device's episode")
-    parser.add_argument("--ready-file", type=Path, help="gets a line when requests begin")
+    parser.add_argument("--load", type=float, required=True, help="mean utilisation of the MEC, 0 to 1")
+    parser.add_argument("--slowdown", type=float, default=1.0, help="slowdown of the MEC")
+    parser.add_argument("--frames", type=int, default=300, help="frames of the device's episode")
+    parser.add_argument("--fps", type=float, default=10.0, help="frame rate of the device's episode")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the device's episode")
+    parser.add_argument("--ready-file", type=Path, help="a line is written here when the MEC has accepted the session")
     options = parser.parse_args()
     scenario = Scenario(
         fps=options.fps,
@@ -158,15 +161,15 @@ def main() -> int:
     try:
         bundle = open_bundle(options.bundle)
         costs = load_costs(bundle, options.profile)
-        others = Neighbours(options.mec, bundle, costs, scenario)
-        others.connect()
+        neighbours = Neighbours(options.mec, bundle, costs, scenario)
+        neighbours.connect()
     except MecpilotError as error:
         print(f"mecpilot neighbours: {error}", file=sys.stderr)
         return error.exit_code
     say_ready(options.ready_file, "ready")
-    others.wait_for(begin)
-    others.play()
-    others.close()
+    neighbours.wait_for(begin)
+    neighbours.play()
+    neighbours.close()
     return 0
 
 

@@ -1,9 +1,9 @@
 """Start a MEC and a load generator as child processes, and wait until they are ready.
 
-A child says that it is ready by a line on a pipe of its own. No fixed wait decides: a child that works is waited for,
-with a word to the user now and then; one that died, or that does nothing for long, is reported with its last lines.
-Children end with the block that started them, and with their parent, however that ends: they hold one end of a pipe
-whose other end is the parent's.
+A child reports that it is ready by a line on a pipe. There is no fixed time limit: a child that uses the processor is
+waited for, with a message now and then; a child that died, or is idle for long, raises an error with its last lines of
+output. A child ends with the block that started it. It also ends with its parent, because it reads a pipe whose other
+end the parent holds.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from controller.errors import FailureError
 from controller.scenario import Scenario
 
 STOP_WAIT_S = 10.0
-#: A child that uses no processor time for so long before it is ready will never be.
+#: A child that uses no processor time for this long before it is ready has hung.
 STALL_S = 60.0
 _LOOK_EVERY_S = 0.5
-_SAY_AFTER_S, _SAY_EVERY_S = 5.0, 10.0
+_LOG_AFTER_S, _LOG_EVERY_S = 5.0, 10.0
 _LAST_LINES = 5
 
 
 @dataclass(frozen=True)
 class RunningMec:
-    """A MEC process that is bound and warm."""
+    """A MEC process that listens at its endpoint and is warmed up."""
 
     endpoint: str
     process: subprocess.Popen[bytes]
@@ -42,12 +42,12 @@ class RunningMec:
 
 @dataclass(frozen=True)
 class RunningNeighbours:
-    """A load generator that the MEC has welcomed and that waits for the word; or nothing."""
+    """A connected load generator that waits for ``begin``."""
 
-    process: subprocess.Popen[bytes] | None
+    process: subprocess.Popen[bytes] | None  # None if the load is 0
 
     def begin(self) -> None:
-        """Let the first second of the load begin; may be said twice."""
+        """Start the load; may be called twice."""
         if self.process is not None and self.process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):  # it has ended
                 self.process.stdin.write(b"begin\n")
@@ -58,7 +58,8 @@ class RunningNeighbours:
 def running_mec(
     workload: str, *, slowdown: float = 1.0, bind: str = "tcp://127.0.0.1:*", options: tuple[str, ...] = ()
 ) -> Iterator[RunningMec]:
-    """``mecpilot mec`` for the time of a block; ``options`` are further ones of its command line."""
+    """Run ``mecpilot mec`` during a block; ``options`` are added to its command line. FailureError if it fails to
+    start."""
     command = ("-m", "mecpilot", "mec", "--bind", bind, "--workload", workload, "--slowdown", str(slowdown))
     with _child("the MEC", (*command, "--end-with-stdin", *options), "--ready-file") as (process, endpoint):
         yield RunningMec(endpoint, process)
@@ -68,7 +69,7 @@ def running_mec(
 def running_neighbours(
     endpoint: str, bundle: str, scenario: Scenario, profile: Path | None = None
 ) -> Iterator[RunningNeighbours]:
-    """Other devices that load the MEC as the scenario says, from ``begin()`` to the end of a block; none at load 0."""
+    """Run the load generator of a scenario during a block; the load starts with ``begin()``. No process at load 0."""
     if scenario.mec_load_frac <= 0:
         yield RunningNeighbours(None)
         return
@@ -88,7 +89,7 @@ def running_neighbours(
 
 @contextlib.contextmanager
 def _child(what: str, command: tuple[str, ...], ready_option: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A Python process and the line by which it says that it is ready."""
+    """A Python process, and the line that it wrote to its ready file. ``what`` names it in messages."""
     reading, writing = os.pipe()
     try:
         process = subprocess.Popen(
@@ -114,7 +115,7 @@ def _child(what: str, command: tuple[str, ...], ready_option: str) -> Iterator[t
 
 
 class _Errors:
-    """What a child writes to its standard error: shown at once, and the last lines kept."""
+    """Passes on the standard error of a child at once, and keeps its last lines."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
         self._pipe = pipe
@@ -125,11 +126,11 @@ class _Errors:
     def _pass_on(self) -> None:
         for line in self._pipe:
             self._last.append(line.decode(errors="replace").strip())
-            with contextlib.suppress(OSError):  # ours is closed: the child's lines are still taken
+            with contextlib.suppress(OSError):  # if our standard error is closed, keep reading that of the child
                 os.write(2, line)
 
     def finish(self) -> str:
-        """The last lines, once the child has ended."""
+        """The last lines; call it when the child has ended."""
         self._thread.join(STOP_WAIT_S)
         if not self._thread.is_alive():
             self._pipe.close()
@@ -137,9 +138,9 @@ class _Errors:
 
 
 def _ready_line(what: str, process: subprocess.Popen[bytes], reading: int, errors: _Errors) -> str:
-    patience = _Patience(what, process.pid)
+    stall_watch = _StallWatch(what, process.pid)
     while not select.select([reading], [], [], _LOOK_EVERY_S)[0]:
-        patience.look()
+        stall_watch.check()
         if process.poll() is not None:
             break
     else:
@@ -148,21 +149,22 @@ def _ready_line(what: str, process: subprocess.Popen[bytes], reading: int, error
     try:
         code = process.wait(STOP_WAIT_S)
     except subprocess.TimeoutExpired:
-        raise FailureError(f"{what} closed its ready file without a word; expected its endpoint") from None
-    said = errors.finish() or "it wrote nothing"
-    raise FailureError(f"{what} ended with exit code {code} before it was ready; its last lines: {said}")
+        raise FailureError(f"{what} closed its ready file without writing to it; expected its endpoint") from None
+    last_lines = errors.finish() or "it wrote nothing"
+    raise FailureError(f"{what} ended with exit code {code} before it was ready; its last lines: {last_lines}")
 
 
-class _Patience:
-    """Waits for a process that works: says so now and then, and gives up one that does nothing."""
+class _StallWatch:
+    """Logs now and then that a process is not ready yet, and fails when it has used no processor time for long."""
 
     def __init__(self, what: str, pid: int) -> None:
         self._what, self._pid = what, pid
         self._began_s = self._worked_s = time.monotonic()
-        self._say_s = self._began_s + _SAY_AFTER_S
+        self._log_s = self._began_s + _LOG_AFTER_S
         self._ticks = -1
 
-    def look(self) -> None:
+    def check(self) -> None:
+        """FailureError when the process has stalled."""
         now_s, ticks = time.monotonic(), _processor_ticks(self._pid)
         if ticks is None or ticks != self._ticks:
             self._ticks, self._worked_s = ticks or 0, now_s
@@ -170,8 +172,8 @@ class _Patience:
             raise FailureError(
                 f"{self._what} is not ready and has done nothing for {STALL_S:g} s; expected it to start"
             )
-        if now_s > self._say_s:
-            self._say_s = now_s + _SAY_EVERY_S
+        if now_s > self._log_s:
+            self._log_s = now_s + _LOG_EVERY_S
             waited_s = now_s - self._began_s
             print(
                 f"mecpilot: waiting for {self._what} to be ready: {waited_s:.0f} s so far", file=sys.stderr, flush=True
@@ -179,7 +181,7 @@ class _Patience:
 
 
 def _processor_ticks(pid: int) -> int | None:
-    """Processor time that a process has used; None where the system does not report it."""
+    """Processor time that a process has used, in clock ticks; None if the system does not report it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -194,6 +196,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    if process.stdin is not None:  # only now: to the child its end means that we are gone
+    if process.stdin is not None:  # closed last, because a child takes its end for the end of the parent
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()

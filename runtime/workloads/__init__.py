@@ -1,1 +1,1 @@
-"""Workloads: frames with a truth, a task with a score, models, and defaults; found by name."""
+"""Workloads: frames with truth, a task with a score, models and defaults; found by name."""

@@ -1,8 +1,8 @@
-"""The contract of a workload: frames with a truth, a task, models, and defaults.
+"""The contract of a workload: frames with truth, a task, models, and defaults.
 
-A workload is written as a class that extends ``Workload``. Each part is a small protocol of its own, so code that
-needs only the frames takes only ``Frames``. Methods that are not abstract here have a default that a workload may keep.
-Predictions and truths are JSON-able values whose form only the workload knows.
+A workload is a class that extends ``Workload``. Each part is a protocol of its own, so code that needs only the frames
+takes only ``Frames``. Methods that are not abstract have a default. Predictions and truths are JSON-able values whose
+structure is private to the workload.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 class Frames(Protocol):
-    """Samples with their truth. All frames have one shape."""
+    """Samples with their truth. All frames have the same shape."""
 
     name: str  # of the workload
     fps: float = 0.0  # native frame rate; 0 where consecutive samples are unrelated
-    data_files: tuple[str, ...] = ()  # a directory given with --data holds one of these; (): any directory will do
+    data_files: tuple[str, ...] = ()  # a directory given with --data must hold one of these; (): no check
 
     @abstractmethod
     def sample_count(self, split: Split) -> int:
@@ -41,11 +41,11 @@ class Frames(Protocol):
 
     @abstractmethod
     def sample(self, index: int, split: Split = "test") -> tuple[Image, Any]:
-        """Frame and truth number ``index`` (modulo the number of samples)."""
+        """Frame and truth number ``index``, modulo the number of samples."""
         ...
 
     def source_index(self, index: int, split: Split = "test") -> int:
-        """Number of a sample in its source: image of the split, or frame of the video."""
+        """Number of a sample in its source: the image of the split, or the frame of the video."""
         return index % self.sample_count(split)
 
 
@@ -54,7 +54,7 @@ class Task(Protocol):
 
     @abstractmethod
     def answers(self, outputs: Outputs, px: int) -> list[Any]:
-        """Model outputs (batch, ...) at a resolution to JSON-able predictions, one per sample."""
+        """Convert model outputs (batch, ...) at resolution ``px`` to JSON-able predictions, one per sample."""
         ...
 
     @abstractmethod
@@ -63,7 +63,7 @@ class Task(Protocol):
         ...
 
     def confidence(self, outputs: Outputs, temperature: float) -> NDArray[np.float64]:
-        """(batch,) confidence in [0, 1] of each answer, after calibration with a temperature.
+        """(batch,) confidence in [0, 1] of each answer, calibrated with a temperature.
 
         Default, for outputs (batch, classes): the largest softmax probability.
         """
@@ -72,14 +72,14 @@ class Task(Protocol):
         return np.asarray(1.0 / odds.sum(axis=1))
 
     def to_picture(self, prediction: Any, placement: Placement) -> Any:
-        """A prediction about a frame, with its pixels counted in the picture that was placed in that frame.
+        """Convert a prediction from pixels of the frame to pixels of the picture that was placed in it.
 
-        Default: the prediction as it is, for one without places.
+        Default: the prediction unchanged, for predictions without positions.
         """
         return prediction
 
     def draw(self, image: Image, prediction: Any) -> Image:
-        """The frame in colour, large enough to be looked at, with the prediction on it; None draws the frame alone.
+        """The frame as (h, w, 3), enlarged if small, with the prediction drawn on it; None draws only the frame.
 
         Default: the prediction as text.
         """
@@ -89,18 +89,18 @@ class Task(Protocol):
 
 
 class Models(Protocol):
-    """Branchy models: how they are built, fed and trained."""
+    """Branchy models: how to build them, convert their inputs, and train them."""
 
-    families: tuple[str, ...]  # what `mecpilot models train` trains, in this order
-    training_epochs: Mapping[str, int] = MappingProxyType({})  # per family; a family that is not named gets 18
+    families: tuple[str, ...]  # that `mecpilot models train` trains, in this order
+    training_epochs: Mapping[str, int] = MappingProxyType({})  # per family; default 18
 
     @abstractmethod
     def build(self, family: str) -> BranchyModel:
-        """A new model of a family, with outputs that ``Task.answers`` understands."""
+        """A new model of a family; ``Task.answers`` interprets its outputs."""
         ...
 
     def resize(self, image: Image, px: int) -> Image:
-        """One frame at another resolution. Default: ``px`` wide, height in proportion, area averaging."""
+        """Resize one frame to resolution ``px``. Default: ``px`` wide, same aspect ratio, area averaging."""
         import cv2
 
         height, width = image.shape[:2]
@@ -109,7 +109,7 @@ class Models(Protocol):
         return np.asarray(cv2.resize(image, (px, round(px * height / width)), interpolation=cv2.INTER_AREA), np.uint8)
 
     def to_input(self, images: Images) -> Tensor:
-        """u8 images with a leading batch dimension to float (batch, channels, h, w). Default: values in [0, 1]."""
+        """Convert u8 images (batch, h, w[, 3]) to float (batch, channels, h, w). Default: values in [0, 1]."""
         import torch
 
         pixels = torch.from_numpy(images).float().mul_(1.0 / 255.0)
@@ -121,32 +121,32 @@ class Models(Protocol):
 
 
 class Defaults(Protocol):
-    """What a run takes unless the user asks for something else."""
+    """Default options of a run."""
 
-    resolutions_px: tuple[int, ...]  # widths that a frame may be resized to, largest first
+    resolutions_px: tuple[int, ...]  # widths of resized frames, largest first
     image_codecs: tuple[str, ...] = ("raw", "png")  # payloads at partition point 0, the default first
     tensor_codecs: tuple[str, ...] = ("u8", "u4")  # payloads at later partition points, the default first
-    frame_strides: tuple[int, ...] = (1,)  # 3: one of three frames is run; only for streams, whose answers stay useful
-    #: Directory of the workload's bundle, or the name of a shipped one. None: the bundle that ships under its name.
+    frame_strides: tuple[int, ...] = (1,)  # 3: one of three frames is run; above 1 only for streams
+    #: Directory of the workload's bundle, or the name of a shipped bundle. None: the shipped one of the same name.
     bundle: str | None = None
 
     def scenario_range(self) -> ScenarioRange:
-        """Conditions under which this workload is interesting: episodes are drawn from this range."""
+        """Range of conditions from which episodes of this workload are drawn."""
         return ScenarioRange()
 
     def demo_scenario(self) -> Scenario:
-        """One episode in which controllers differ, for demonstrations; slowdowns count from the shipped profile."""
+        """A scenario for demonstrations, in which controllers differ. Slowdowns are relative to the shipped profile."""
         return Scenario()
 
 
 class Workload(Frames, Task, Models, Defaults, Protocol):
-    """Frames with truth, the meaning of a model's outputs, the models, and what a run takes by default.
+    """Frames with truth, a task, models, and default options.
 
     Required: ``name``, ``resolutions_px``, ``families``, ``sample_count``, ``sample``, ``answers``, ``score``,
-    ``build``. ``runtime.workloads.classifier.Classifier`` has all of the task, and trains.
+    ``build``. ``runtime.workloads.classifier.Classifier`` implements the task and the training of a classifier.
     """
 
 
 def stream_score(workload: Workload) -> Callable[[Any, Any], float] | None:
-    """How an answer is compared with the truth of a later frame; None where samples are not a stream."""
+    """The score of an answer against the truth of a later frame; None if samples are not a stream."""
     return None if workload.frame_strides == (1,) else workload.score

@@ -1,7 +1,7 @@
-"""The quality of boxes: F1 at an intersection over union (IoU) of 0.4, as counts that can be pooled over frames.
+"""The score of boxes: F1 at an intersection over union (IoU) of 0.4, as counts that can be summed over frames.
 
-Boxes are [x, y, w, h, score] in pixels; corners are left, top, right, bottom. A pair of boxes may match from IoU 0.4
-on; pairs are matched greedily, best IoU first, so the order in which boxes are listed does not matter.
+Boxes are [x, y, w, h, score] in pixels; corners are left, top, right, bottom. Two boxes can match if their IoU is at
+least 0.4. Pairs are matched greedily, highest IoU first, so the order of the boxes does not matter.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ Floats = NDArray[np.floating[Any]]
 
 
 class Counts(NamedTuple):
-    """Matches of one frame, or their sums over many."""
+    """Counts of matches of one frame, or sums over several frames."""
 
     right: int  # boxes that match a person
-    wrong: int  # boxes that do not
+    wrong: int  # boxes that match nobody
     missed: int  # people without a box
 
     @property
     def f1(self) -> float:
-        """2 right / (2 right + wrong + missed); 1 when there are neither people nor boxes."""
+        """2 right / (2 right + wrong + missed); 1 if there are neither people nor boxes."""
         wanted = 2 * self.right + self.wrong + self.missed
         return 2 * self.right / wanted if wanted else 1.0
 
 
 def pooled(counts: Sequence[Counts]) -> Counts:
-    """Sums over frames, so that each box counts alike."""
+    """Sums over frames, so that every box has the same weight."""
     return Counts(*(sum(column) for column in zip(*counts, strict=True))) if counts else Counts(0, 0, 0)
 
 
@@ -56,7 +56,7 @@ def iou_of_boxes(a: Floats, b: Floats) -> Floats:
 
 
 def _iou(low_a: Floats, high_a: Floats, sides_a: Floats, low_b: Floats, high_b: Floats, sides_b: Floats) -> Floats:
-    """The corners and the sides both come as they were stored: computed from each other they would be rounded."""
+    """Takes corners and sides, each as stored: computing one from the other would round it."""
     overlap = np.minimum(high_a[:, None], high_b[None]) - np.maximum(low_a[:, None], low_b[None])
     shared = np.maximum(overlap, 0.0).prod(axis=2)
     union = sides_a.prod(axis=1)[:, None] + sides_b.prod(axis=1)[None] - shared

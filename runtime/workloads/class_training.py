@@ -1,8 +1,8 @@
-"""The training of classifiers: joint loss of all exits, validation accuracy.
+"""The training task of classifiers: data, joint loss of all exits, validation accuracy.
 
-Every step holds samples of several resolutions. Each exit learns from the labels and, except the last, from the last
-exit's softened answer (self-distillation, Phuong and Lampert, 2019), which keeps later exits from falling behind
-earlier ones.
+Every step has samples of several resolutions. Each exit learns from the labels; every exit but the last also learns
+from the softened output of the last (self-distillation, Phuong and Lampert, 2019), so that later exits do not fall
+behind earlier ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runtime.models.stages import BranchyModel
     from runtime.workloads.base import Workload
 
-BATCH = 64  # samples per step, shared evenly by the resolutions
+BATCH = 64  # samples per step, divided evenly among the resolutions
 LABEL_SMOOTHING = 0.05
 EARLY_EXIT_WEIGHT = 0.4  # of each exit but the last, whose weight is 1
 DISTILLED_FRAC = 0.5  # share of an early exit's loss that comes from the last exit
@@ -31,7 +31,10 @@ TEMPERATURE = 2.0
 
 
 class ClassTraining:
-    """Owns the training and validation images at every resolution. ``group_sizes``: samples per step of each."""
+    """Owns the training and validation images at every resolution.
+
+    ``group_sizes``: samples per step for each resolution in pixels; by default the same number for each.
+    """
 
     def __init__(self, workload: Workload, seed: int, group_sizes: Mapping[int, int] | None = None) -> None:
         self._workload = workload
@@ -64,7 +67,7 @@ class ClassTraining:
             yield Group(self.inputs(self._images[px][part], rng), self._labels[part], count / len(rows))
 
     def inputs(self, images: Images, rng: np.random.Generator) -> Tensor:
-        """What the models see of a batch. Here the images as they are; with augmentation in a subclass."""
+        """Convert a batch (n, h, w[, 3]) to model inputs. A subclass may augment the images first."""
         return self._workload.to_input(images)
 
     def loss(self, outputs: list[Tensor], targets: Tensor) -> tuple[Tensor, Scalars]:
@@ -80,7 +83,7 @@ class ClassTraining:
 
     @torch.no_grad()
     def evaluate(self, model: BranchyModel) -> Scalars:
-        """Validation accuracy per resolution and exit, in bfloat16 (close to the final figures, and quicker)."""
+        """Validation accuracy per resolution and exit, in bfloat16 (faster, and close to the final figures)."""
         scalars: Scalars = {}
         for px, images in self._held_out.items():
             with torch.autocast("cpu", torch.bfloat16):
@@ -94,7 +97,7 @@ class ClassTraining:
         return scalars
 
     def finish(self, model: BranchyModel) -> None:
-        """Does nothing: the answer is the likeliest class, without a threshold."""
+        """Nothing to do: the answer is the most likely class, without a threshold."""
 
 
 def _all_samples(workload: Workload, split: Split) -> tuple[Images, NDArray[np.int64]]:
@@ -104,6 +107,6 @@ def _all_samples(workload: Workload, split: Split) -> tuple[Images, NDArray[np.i
 
 
 def _even_sizes(resolutions_px: Sequence[int], samples: int) -> dict[int, int]:
-    """The same number of samples for each resolution; a small data set is one step."""
+    """The same number of samples for each resolution. A data set smaller than a batch is one step."""
     each = max(1, min(BATCH, samples) // len(resolutions_px))
     return dict.fromkeys(resolutions_px, each)

@@ -1,4 +1,4 @@
-"""A workload whose truth is the number of a class: all of the task, and a training that needs no further code."""
+"""The base class of classification workloads: the whole task, and a training that needs no further code."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class Classifier(Workload):
-    """Answers are class numbers; models return (batch, classes) logits."""
+    """A workload whose answers are class numbers; models return (batch, classes) logits."""
 
-    class_names: Sequence[str] = ()  # what is written on pictures; (): the class numbers
+    class_names: Sequence[str] = ()  # written on pictures; (): class numbers are written
 
     @abstractmethod
     def sample(self, index: int, split: Split = "test") -> tuple[Image, int]:
@@ -25,7 +25,7 @@ class Classifier(Workload):
         ...
 
     def answers(self, outputs: Outputs, px: int) -> list[int]:
-        """The likeliest class."""
+        """The most likely class of each sample."""
         return [int(label) for label in outputs.argmax(axis=1)]
 
     def score(self, prediction: int, truth: int) -> float:

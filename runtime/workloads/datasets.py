@@ -1,9 +1,9 @@
-"""Fashion-MNIST and the campus video: where they are found or fetched from, and the SHA-256 that each file must have.
+"""Find or download Fashion-MNIST and the campus video, and check the SHA-256 of each file.
 
-Tried in order: 1. a directory that the user names, 2. the system's copy of a Debian package, 3. the user's cache,
-4. that package, downloaded and unpacked into the cache, 5. the upstream repository over HTTPS. Nothing is installed
-system-wide. Fashion-MNIST's digests are of the *decompressed* files, because Debian recompresses them: the .gz files
-differ between the sources while their content is the same.
+Sources, in this order: 1. a directory that the user names, 2. the files of an installed Debian package, 3. the user's
+cache, 4. the Debian package, downloaded and unpacked into the cache, 5. the upstream repository over HTTPS. Nothing is
+installed system-wide. The digests of Fashion-MNIST are those of the *decompressed* files, because Debian compresses
+them again: the .gz files of the sources differ, but their content is the same.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ VIDEO_URL = "https://raw.githubusercontent.com/opencv/opencv/4.x/samples/data/"
 
 @dataclass(frozen=True)
 class IdxFile:
-    """One file of the data set: its decompressed size and digest, and its IDX header's length."""
+    """One file of Fashion-MNIST: its decompressed size and digest, and the length of its IDX header."""
 
     name: str
     size_bytes: int
@@ -69,13 +69,13 @@ FILES = {
 }
 
 
-#: Names under which the first of them may lie in a directory that the user gives.
+#: A directory that the user gives must hold a file with one of these names.
 FASHION_MNIST_FILES = (f"{FILES['test_images'].name}.gz", FILES["test_images"].name)
 
 
 @dataclass(frozen=True)
 class FashionMnist:
-    """The four arrays: images (n, 28, 28) u8 and labels (n,) u8 with values 0..9."""
+    """The data set: images (n, 28, 28) u8, and labels (n,) u8 from 0 to 9."""
 
     train_images: NDArray[np.uint8]
     train_labels: NDArray[np.uint8]
@@ -84,7 +84,7 @@ class FashionMnist:
 
 
 def load_fashion_mnist(data_dir: Path | None = None) -> FashionMnist:
-    """The data set from the first source that works; FailureError names every source tried."""
+    """The data set from the first source that works; FailureError names every source that was tried."""
     contents = _first_source_that_works(data_dir)
     labels = {key: _body(key, raw) for key, raw in contents.items() if key.endswith("labels")}
     images = {
@@ -105,7 +105,7 @@ def _first_source_that_works(data_dir: Path | None) -> dict[str, bytes]:
 
 
 def read_verified(directory: Path) -> dict[str, bytes]:
-    """Decompressed contents of the four files; ValueError when one is not the published file."""
+    """Decompressed contents of the four files in a directory; ValueError when one is not the published file."""
     if not os.path.isdir(directory):
         raise FileNotFoundError("no such directory")
     return {key: _read_file(directory, spec) for key, spec in FILES.items()}
@@ -116,7 +116,7 @@ def _read_file(directory: Path, spec: IdxFile) -> bytes:
     if not os.path.isfile(plain) and not os.path.isfile(packed):
         raise FileNotFoundError(f"{packed.name} is missing")
     with plain.open("rb") if os.path.isfile(plain) else gzip.open(packed, "rb") as stream:
-        raw = stream.read(spec.size_bytes + 1)  # one more than expected: a larger file is never read whole
+        raw = stream.read(spec.size_bytes + 1)  # one byte more than expected shows that a file is too large
     digest = hashlib.sha256(raw).hexdigest()
     if digest != spec.sha256:
         raise ValueError(f"{spec.name} has sha256 {digest[:12]}..., expected {spec.sha256[:12]}...")
@@ -124,7 +124,7 @@ def _read_file(directory: Path, spec: IdxFile) -> bytes:
 
 
 def find_campus_video(data_dir: Path | None = None) -> Path:
-    """The campus video from the first source that works, verified; FailureError names every source tried."""
+    """Path of the verified video, from the first source that works; FailureError names every source that was tried."""
     cached = cache_dir() / "campus"
     ways = ways_to(data_dir, VIDEO_DIR, cached, VIDEO_PACKAGE, VIDEO_URL, [VIDEO_NAME], verified_video)
     failure = f"the campus video could not be obtained; give a directory that holds {VIDEO_NAME} with --data."
@@ -132,7 +132,7 @@ def find_campus_video(data_dir: Path | None = None) -> Path:
 
 
 def verified_video(directory: Path) -> Path:
-    """The video in that directory; ValueError when it is not the published file."""
+    """Path of the video in a directory; ValueError when it is not the published file."""
     if not os.path.isdir(directory):
         raise FileNotFoundError("no such directory")
     path = directory / VIDEO_NAME

@@ -1,4 +1,4 @@
-"""Text, boxes and colours for pictures. Workloads and the pictures of a run draw with these functions only."""
+"""Functions to draw text and boxes on pictures. Workloads and the pictures of a run use only these."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CAPTIONED_WIDTH_PX = 280  # small images are enlarged to at least this width
 
 
 def blank(height_px: int, width_px: int, colour: Colour = BACKGROUND) -> Picture:
-    """A picture of one colour."""
+    """A picture (height, width, 3) of one colour."""
     return np.full((height_px, width_px, 3), colour, np.uint8)
 
 
@@ -34,7 +34,8 @@ def text_width(text: str, size: float) -> int:
 def write(
     image: Picture, text: str, at: tuple[int, int], size: float, colour: Colour = LIGHT, *, align: str = "left"
 ) -> None:
-    """Write text in place. ``at`` (x, y) is the left end of its base line; with align "right", the right end."""
+    """Write text on the image, in place. ``at`` (x, y) is the left end of the baseline; with align "right", the right
+    end."""
     x, y = at
     if align == "right":
         x -= text_width(text, size)
@@ -43,7 +44,7 @@ def write(
 
 
 def tag(image: Picture, text: str, at: tuple[int, int], size: float, colour: Colour = BACKGROUND) -> None:
-    """Write text on a filled rectangle, so that it can be read on any picture. ``at`` as in ``write``."""
+    """Write text on a filled rectangle, readable on any picture. ``at`` as in ``write``."""
     x, y = at
     height = round(size * 26)
     cv2.rectangle(image, (x - 4, y - height + 5), (x + text_width(text, size) + 4, y + 6), colour, -1)
@@ -55,13 +56,13 @@ def draw_boxes(image: Picture, boxes: Sequence[Sequence[float]], colour: Colour 
     drawn = image.copy()
     for x, y, w, h, *_ in boxes:
         corners = (round(x), round(y)), (round(x + w), round(y + h))
-        cv2.rectangle(drawn, *corners, BACKGROUND, 4, cv2.LINE_AA)  # a dark rim, for bright pictures
+        cv2.rectangle(drawn, *corners, BACKGROUND, 4, cv2.LINE_AA)  # a dark outline, visible on bright pictures
         cv2.rectangle(drawn, *corners, colour, 2, cv2.LINE_AA)
     return drawn
 
 
 def captioned(image: NDArray[np.uint8], text: str) -> Picture:
-    """A grey (h, w) or colour image in colour, enlarged by a whole number if small, with a text near its lower edge."""
+    """The image (h, w) or (h, w, 3) as a colour picture with text near its lower edge. A small one is enlarged."""
     factor = -(-CAPTIONED_WIDTH_PX // image.shape[1])
     large = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
     drawn = np.asarray(large if image.ndim == 3 else cv2.cvtColor(large, cv2.COLOR_GRAY2BGR), np.uint8)

@@ -1,4 +1,4 @@
-"""Where a picture of any size lies in a workload's frame, so that places in one can be found in the other."""
+"""The position and scale of a picture in a workload's frame, to convert boxes between the two."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """x in the picture is (x in the frame - left_px) / scale_x, and likewise for y."""
+    """x in the picture = (x in the frame - left_px) / scale_x; the same for y."""
 
     width_px: int  # of the picture
-    height_px: int
+    height_px: int  # of the picture
     scale_x: float  # frame pixels per pixel of the picture
     scale_y: float
     left_px: float  # of the picture's corner in the frame
     top_px: float
 
     def inverse(self, shape: tuple[int, ...]) -> Placement:
-        """From the picture back to the frame of that shape (h, w, ...)."""
+        """The placement that converts from the picture to the frame of shape (h, w, ...)."""
         height, width = shape[:2]
         left, top = -self.left_px / self.scale_x, -self.top_px / self.scale_y
         return Placement(width, height, 1.0 / self.scale_x, 1.0 / self.scale_y, left, top)
 
     def boxes(self, boxes: Sequence[Sequence[float]]) -> list[list[float]]:
-        """Boxes [x, y, w, h, ...] in pixels of the frame to pixels of the picture, to a tenth. What lies beside the
-        picture is cut off; a box that lies wholly beside it is left out."""
+        """Convert boxes [x, y, w, h, ...] from pixels of the frame to pixels of the picture, rounded to 0.1.
+
+        Boxes are clipped to the picture; a box outside the picture is removed.
+        """
         found = (self._box(*box) for box in boxes)
         return [box for box in found if box[2] > 0 and box[3] > 0]
 

@@ -1,8 +1,8 @@
-"""Workloads by name: those that ship, those that are registered, those that are installed, and references to a class.
+"""The registry of workloads: shipped ones, registered ones, plug-ins, and references to a class.
 
-``get_workload`` takes a name or a reference ``package.module:Class``. Names come from ``register_workload``, from this
-project, from entry points of group ``mecpilot.workloads``, and from references that this process has resolved.
-A name that stands in a file (a bundle, a run) is looked up with ``workload_named``, which never takes a reference:
+``get_workload`` takes a name or a reference ``package.module:Class``. A name may be that of a shipped workload, of
+one registered with ``register_workload``, of an entry point in group ``mecpilot.workloads``, or of a reference that
+this process has resolved. For a name from a file (a bundle, a run) use ``workload_named``, which refuses references:
 a file must not decide which code is imported.
 """
 
@@ -24,15 +24,15 @@ from runtime.workloads.base import Workload
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-#: A class, or a function that takes the directory given with --data. It is called without arguments when none is given.
+#: A class, or a function that takes the directory given with --data; it is called without arguments if none is given.
 Factory = Callable[..., Workload]
 
 GROUP = "mecpilot.workloads"
 SHIPPED = {
-    "garments": "runtime.workloads.garments.workload:Garments",
     "campus": "runtime.workloads.campus.workload:Campus",
+    "garments": "runtime.workloads.garments.workload:Garments",
 }
-WORKLOADS = tuple(SHIPPED)  # what ships; see `workload_names` for all
+WORKLOADS = tuple(SHIPPED)  # only the shipped ones; `workload_names` returns all
 _NAME = re.compile(r"[\w.-]{1,64}")
 _REQUIRED = ("name", "resolutions_px", "families")
 
@@ -42,13 +42,13 @@ def _warn(text: str) -> None:
 
 
 def _installed() -> Iterable[EntryPoint]:
-    from importlib.metadata import entry_points  # takes 20 ms, which a shipped workload does not need
+    from importlib.metadata import entry_points  # imported here because it takes 20 ms
 
     return entry_points(group=GROUP)
 
 
 class Registry:
-    """Owns the factories of one process. Installed packages are searched only for a name that is not known."""
+    """Owns the factories of one process. Entry points are read only for names that are not known otherwise."""
 
     def __init__(
         self,
@@ -60,10 +60,10 @@ class Registry:
         self._installed = installed
         self._warn = warn
         self._registered: dict[str, Factory] = {}
-        self._referenced: dict[str, str] = {}  # name -> the reference by which it came
+        self._referenced: dict[str, str] = {}  # name -> the reference that was resolved to it
 
     def register(self, name: str, factory: Factory) -> None:
-        """Give a workload a name. UsageError when the name is taken by another factory or cannot be a name."""
+        """Register a factory. UsageError when another factory has the name, or the name is malformed."""
         if not _NAME.fullmatch(name):
             raise UsageError(f"got the workload name {name!r}; expected up to 64 letters, digits, '.', '-' or '_'")
         if name in self._shipped or self._registered.get(name, factory) is not factory:
@@ -71,7 +71,7 @@ class Registry:
         self._registered[name] = factory
 
     def get(self, name: str, data_dir: Path | None = None) -> Workload:
-        """The workload of a name or of a reference ``package.module:Class``."""
+        """The workload with that name or reference ``package.module:Class``. UsageError when there is none."""
         if ":" not in name:
             return self.named(name, data_dir)
         work = _made(name, _loaded(name), data_dir)
@@ -79,22 +79,27 @@ class Registry:
         return work
 
     def named(self, name: str, data_dir: Path | None = None) -> Workload:
-        """The workload of a name; UsageError for an unknown one, with the names that it may be a slip of."""
+        """The workload with that name; UsageError for an unknown name, with the most similar one as a hint."""
         work = _made(name, self._factory(name), data_dir)
-        if work.name != name:  # a bundle stores the workload's own name, and would not find it again
-            raise UsageError(f"the workload registered as {name!r} calls itself {work.name!r}; expected one name")
+        if work.name != name:  # a bundle stores the name of the workload and could not find it again
+            raise UsageError(f"the workload registered as {name!r} has the name {work.name!r}; expected equal names")
         return work
 
     def knows(self, name: str) -> bool:
         """Whether ``named`` would find the name."""
         return name in self._shipped | self._registered | self._referenced or name in self._entry_points()
 
+    def check(self, name: str) -> None:
+        """UsageError for an unknown name. A reference is not imported and may be anything."""
+        if ":" not in name and not self.knows(name):
+            raise self._unknown(name)
+
     def reference(self, name: str) -> str:
-        """What another process has to be given as --workload to find this workload."""
+        """The value of --workload with which another process finds this workload."""
         return name if name in self._shipped else self._referenced.get(name, name)
 
     def names(self) -> tuple[str, ...]:
-        """Every name that works here, in alphabetical order. A plug-in that cannot be imported costs one warning."""
+        """All known names in alphabetical order. A plug-in that cannot be imported is left out with a warning."""
         found = set(self._shipped) | set(self._registered) | set(self._referenced)
         for name, entry in self._entry_points().items():
             if name in found:
@@ -131,15 +136,18 @@ class Registry:
 
 
 def _plugin(entry: EntryPoint) -> Factory:
-    """The factory of an installed package."""
+    """The factory of an entry point; FailureError when it cannot be imported."""
     try:
         return cast(Factory, entry.load())
-    except Exception as error:  # noqa: BLE001 - whatever a plug-in does wrong must not break the others
+    except Exception as error:  # noqa: BLE001 - an error in a plug-in must not break the others
         raise FailureError(f"the plug-in of workload {entry.name!r} ({entry.value}) fails: {_line(error)}") from None
 
 
 def _loaded(reference: str) -> Factory:
-    """The class or function that ``package.module:Class`` names. The current directory is searched last."""
+    """The class or function of a reference; UsageError when it cannot be imported.
+
+    The current directory is the last entry of the search path.
+    """
     module, _, attribute = reference.partition(":")
     if not module or not attribute:
         raise UsageError(f"got the workload {reference!r}; expected a name or package.module:Class")
@@ -149,24 +157,32 @@ def _loaded(reference: str) -> Factory:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except Exception as error:  # noqa: BLE001 - the module is the user's: whatever it raises is reported in one line
-        raise UsageError(f"the workload {reference!r} cannot be imported: {_line(error)}") from None
+    except Exception as error:  # noqa: BLE001 - any error of the user's module is reported in one line
+        why = _missing_file(error, module) or _line(error)
+        raise UsageError(f"the workload {reference!r} cannot be imported: {why}") from None
     return cast(Factory, found)
 
 
+def _missing_file(error: Exception, module: str) -> str:
+    """Text for a module that does not exist; "" for any other error, also of a module that it imports."""
+    if not isinstance(error, ModuleNotFoundError) or not f"{module}.".startswith(f"{error.name}."):
+        return ""
+    return f"no file {module.replace('.', '/')}.py in the current folder, and no installed module {module}"
+
+
 def _made(name: str, factory: Factory, data_dir: Path | None) -> Workload:
-    """The workload that a factory makes, checked for what has no default."""
+    """Call a factory and check the workload: UsageError when it lacks a required attribute."""
     try:
         work = factory() if data_dir is None else factory(data_dir)
     except MecpilotError:
         raise
-    except TypeError as error:  # abstract methods, arguments, or not something that can be called
-        raise UsageError(f"the workload {name!r} cannot be made: {_line(error)}") from None
+    except TypeError as error:  # abstract methods, wrong arguments, or not callable
+        raise UsageError(f"the workload {name!r} cannot be created: {_line(error)}") from None
     missing = [member for member in _REQUIRED if not hasattr(work, member)]
     if missing:
         raise UsageError(f"the workload {name!r} has no {', '.join(missing)}; see docs/extending.md")
     if not _NAME.fullmatch(work.name):
-        raise UsageError(f"the workload {name!r} calls itself {work.name!r}; expected letters, digits, '.', '-' or '_'")
+        raise UsageError(f"the workload {name!r} has the name {work.name!r}; expected letters, digits, '.', '-' or '_'")
     check_data_dir(data_dir, work.data_files, work.name)
     return work
 
@@ -179,30 +195,34 @@ _registry = Registry(SHIPPED)
 
 
 def register_workload(name: str, factory: Factory) -> None:
-    """Give a workload of your own a name in this process, for ``get_workload`` and every bundle that stores the name.
+    """Register your own workload in this process, for ``get_workload`` and for every bundle that states its name.
 
-    An installed package declares an entry point of group ``mecpilot.workloads`` instead.
+    UsageError when the name is taken or malformed. An installed package declares an entry point of group
+    ``mecpilot.workloads`` instead.
     """
     _registry.register(name, factory)
 
 
 def get_workload(name: str, data_dir: Path | None = None) -> Workload:
-    """The workload of a name or of a reference ``package.module:Class``; its data is fetched when first needed."""
+    """The workload with that name or reference ``package.module:Class``; its data is loaded on first use.
+
+    UsageError when there is no such workload.
+    """
     return _registry.get(name, data_dir)
 
 
 def workload_name(name: str) -> str:
-    """The name behind what a user gave: itself, or that of the class that ``package.module:Class`` refers to."""
+    """The name of a workload that is given by name or by reference ``package.module:Class``."""
     return get_workload(name).name if ":" in name else name
 
 
 def workload_named(name: str, data_dir: Path | None = None) -> Workload:
-    """The workload of a name that a file states. References are refused."""
+    """The workload with a name that a file states. References are refused; UsageError for an unknown name."""
     return _registry.named(name, data_dir)
 
 
 def workload_names() -> tuple[str, ...]:
-    """Every name that ``get_workload`` takes here."""
+    """All names that ``get_workload`` accepts in this process."""
     return _registry.names()
 
 
@@ -211,6 +231,11 @@ def is_workload(name: str) -> bool:
     return _registry.knows(name)
 
 
+def check_workload_name(name: str) -> None:
+    """UsageError for an unknown name. A reference is not imported and may be anything."""
+    _registry.check(name)
+
+
 def workload_reference(name: str) -> str:
-    """What another process has to be given as --workload to find the workload of this name."""
+    """The value of --workload with which another process finds the workload with this name."""
     return _registry.reference(name)

@@ -1,8 +1,8 @@
-"""Area averaging of u8 images in whole numbers: the same result on every machine.
+"""Resize u8 images by area averaging in exact arithmetic, with the same result on every machine.
 
-Every output pixel is the mean of the input area it covers. The overlaps are whole numbers (in units of one
-common fraction of a pixel), and the sums stay below 2**24, so float32 matrix products are exact and the rounded
-result is the same everywhere: predictions recorded on one machine hold on another.
+Every output pixel is the mean of the input area that it covers. Overlaps are integers (in units of a common fraction of
+a pixel), and sums stay below 2**24, so float32 matrix products are exact. Predictions that were recorded on one machine
+are therefore valid on every other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 @cache
 def area_overlaps(size_in: int, size_out: int) -> tuple[NDArray[np.float32], int]:
-    """Overlap of each output with each input pixel, (size_out, size_in), and the sum of every row."""
+    """Overlap of each output pixel with each input pixel, (size_out, size_in), and the sum of a row."""
     common = gcd(size_in, size_out)
     unit_in, unit_out = size_out // common, size_in // common
     starts_in = np.arange(size_in) * unit_in
@@ -27,7 +27,7 @@ def area_overlaps(size_in: int, size_out: int) -> tuple[NDArray[np.float32], int
 
 
 def resize_area(images: NDArray[np.uint8], px: int) -> NDArray[np.uint8]:
-    """Images (..., h, w) to (..., px, px) by area averaging, rounded half up."""
+    """Resize images (..., h, w) to (..., px, px) by area averaging, rounding half up."""
     height, width = images.shape[-2:]
     if (height, width) == (px, px):
         return images

@@ -1,4 +1,4 @@
-"""The types that frames, tasks and models share: images, splits, outputs."""
+"""Types shared by frames, tasks and models: images, splits, outputs."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]  # (h, w) grey or (h, w, 3) colour, blue-green-red
 Images = NDArray[np.uint8]  # the same with a leading batch dimension
-Outputs: TypeAlias = NDArray[np.floating[Any]]  # (batch, ...) what an exit head returns
-Split = Literal["train", "validation", "test", "all"]  # all: every frame that can be played, in the source's order
+Outputs: TypeAlias = NDArray[np.floating[Any]]  # (batch, ...) of an exit head
+Split = Literal["train", "validation", "test", "all"]  # all: every frame that a device can play, in source order

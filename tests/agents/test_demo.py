@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agents.demo import same_device
+from agents.demo import QUICK, DemoFiles, _what_next, same_device
 from controller.scenario import Scenario
 from runtime.profiling.profile import read_profile, shipped_path, write_profile
 
@@ -23,3 +23,9 @@ def test_the_emulated_device_is_as_slow_on_a_slower_machine(times: float, tmp_pa
     scenario = Scenario(device_slowdown=100.0)
     expected = replace(scenario, device_slowdown=100.0 / times)
     assert same_device(scenario, "garments", tmp_path / "profile.json") == expected
+
+
+@pytest.mark.parametrize(("workload", "warned"), [("campus", True), ("garments", False)])
+def test_who_tries_a_camera_next_knows_what_to_expect(workload: str, warned: bool, tmp_path: Path) -> None:
+    files = DemoFiles(tmp_path, replace(QUICK, workload=workload))
+    assert ("expect poor boxes: the models know one camera" in _what_next(files)) == warned

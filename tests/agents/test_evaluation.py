@@ -19,7 +19,6 @@ from agents.compare import evaluation
 from agents.compare.evaluation import Entrants, chosen_names, compare_in_twin, compare_live, default_seeds
 from agents.compare.report import Comparison, as_json, example_episodes
 from agents.compare.rollout import paired_scenarios, spread_scenarios
-from agents.compare.setup import Setup, open_setup
 from agents.compare.tables import ranking_table, tables
 from agents.compare.timelines import of_outcomes, of_twin
 from agents.compare.trained_on import DIGESTS, digests_of
@@ -29,6 +28,7 @@ from controller.metrics import Frames, Interval, per_episode
 from controller.predict.uplink import Trace, TraceBank
 from controller.records import STATUSES, BreakdownMs, Decision, Outcome, Status
 from controller.scenario import Scenario, ScenarioRange
+from envs.setup import Setup, open_setup
 from runtime.files import policy_file as policy_file_module
 from runtime.files.policy_file import load_policy, save_policy
 from runtime.profiling.profile import shipped_path
@@ -54,7 +54,8 @@ def policy_file(tmp_path: Path) -> Path:
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of ``mecpilot evaluate`` on small episodes."""
-    code = mecpilot.main(["evaluate", "--seeds", "1", "--frames", str(FRAMES), *map(str, arguments)])
+    options = ("--workload", "garments", "--seeds", "1", "--frames", str(FRAMES))
+    code = mecpilot.main(["evaluate", *options, *map(str, arguments)])
     streams = capsys.readouterr()
     return code, streams.out, streams.err
 
@@ -308,6 +309,11 @@ def test_episodes_that_nobody_can_serve_are_counted_and_left_out_of_a_second_res
     assert servable["ppo_minus"]["edgent"]["mean"] == pytest.approx(0.2)
 
 
+def test_a_long_name_is_broken_after_a_separator() -> None:
+    table = ranking_table(comparison := compared(**{"sb3-campus_agent": frames_with([10], [0.8])}), as_json(comparison))
+    assert list(table.columns[0].cells) == ["sb3-campus_\nagent"]
+
+
 def test_a_frame_in_time_by_the_bound_alone_makes_an_episode_servable() -> None:
     nobody, bound = frames_with([0, 0], [0.1, 0.1]), frames_with([0, 1], [0.2, 0.2])
     assert compared(edgent=nobody, hindsight=bound).servable.tolist() == [False, True]
@@ -337,7 +343,7 @@ def test_tables_have_at_most_80_columns_and_cut_nothing(controllers: int) -> Non
     assert max(map(len, shown.splitlines())) <= 80
     assert "\u2026" not in shown
     assert all(name in shown for name in (*runs, *comparison.families))
-    for word in ("utility:", "deadline met:", "skipped", "late", "dropped", "fallback"):
+    for word in ("utility:", "deadline met:", "reused", "late", "dropped", "fallback"):
         assert word in shown
 
 
@@ -369,9 +375,9 @@ def test_a_workload_without_a_shipped_policy_asks_for_a_file(
     ("arguments", "expected"),
     [
         (["--controllers", "magic"], "unknown controller 'magic'; expected one of"),
-        (["--controllers", ","], "no controller was named"),
+        (["--controllers", ","], "got no controller"),
         (["--controllers", "edgent", "--policy", "x"], "--policy without ppo"),
-        (["--controllers", "hindsight", "--live"], "hindsight knows the future and runs in the twin only"),
+        (["--controllers", "hindsight", "--live"], "hindsight knows the future and runs only in the twin"),
         (["--policy", "bad.txt"], "not a safetensors file"),
         (["--scenario", "bad.json"], "unknown field 'fsp'; expected some of: fps"),
         (["--scenario", "bad.txt"], "expected a JSON object of ScenarioRange fields"),

@@ -47,7 +47,7 @@ def trained(
 def test_steps_that_are_rounded_up_are_said_in_one_line(trained: tuple[RunFolder, str]) -> None:
     folder, err = trained
     lines = [line for line in err.splitlines() if "rollouts" in line]
-    assert lines == ["PPO makes whole rollouts of 4096 steps: the training ends after 4096 steps, not 100"]
+    assert lines == ["PPO takes whole rollouts: one PPO rollout of 4,096: 4,096 in all"]
     assert folder.reached().steps == 4096
 
 
@@ -63,7 +63,7 @@ def test_a_run_remembers_its_bundle(
     config = trained[0].config()
     assert (config.workload, Path(config.bundle)) == ("garments", bundle.resolve())
     assert mecpilot.main(["train", "--out", str(trained[0].root), "--resume", "--bundle", str(bundle)]) == 2
-    assert "--bundle, --from and --overwrite belong to a new run" in capsys.readouterr().err
+    assert "--overwrite and --no-raw-upload belong to a new run" in capsys.readouterr().err
     policy = tmp_path / "policy.safetensors"
     assert mecpilot.main(["export", str(trained[0].root), "--out", str(policy)]) == 0
     capsys.readouterr()
@@ -103,8 +103,11 @@ def test_a_workload_by_reference_is_taken(
     monkeypatch.syspath_prepend(tmp_path)
     options = ["--workload", "mine:Mine", "--controllers", "device-only", "--frames", "5", "--profile", "shipped"]
     options += ["--episodes", "2"] if command == "tune" else ["--seeds", "1"]
-    assert mecpilot.main([command, *options, "--json", "-"]) == 0
-    assert json.loads(capsys.readouterr().out)["workload"] == "garments"
+    assert mecpilot.main([command, *options, "--json", str(tmp_path / "found.json")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert json.loads((tmp_path / "found.json").read_text())["workload"] == "garments"
+    assert ("mine, on the recordings of bundle garments, twin: " in shown) == (command == "evaluate")
+    assert "the twin replays the recorded answers of bundle garments, not the frames of mine" in shown
 
 
 def test_a_policy_of_another_workload_cannot_be_continued(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

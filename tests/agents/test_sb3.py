@@ -18,11 +18,11 @@ from agents.compare.evaluation import Entrants, compare_live
 from agents.compare.own import with_agents
 from agents.compare.rollout import spread_scenarios
 from agents.compare.sb3 import Sb3Controller, load_agent
-from agents.compare.setup import open_setup
 from controller.errors import UsageError
 from controller.features.fast import Features
 from controller.predict.uplink import Trace, TraceBank
 from controller.scenario import ScenarioRange
+from envs.setup import open_setup
 from envs.wrappers import FactoredActions
 from runtime.device.controllers import open_costs
 
@@ -104,7 +104,11 @@ def test_the_algorithm_is_detected_or_given(saved: Path, algorithm: type[BaseAlg
         ("cartpole.zip", [], "got observations Box (4,); expected"),
         ("PPO.zip", ["--algorithm", "DQN"], "it cannot be loaded as DQN"),
         ("PPO.zip", ["--algorithm", "SARSA"], "unknown algorithm 'SARSA'; expected one of: PPO, DQN, A2C"),
-        ("PPO.zip", ["--algorithm", "nowhere:X"], "No module named 'nowhere'"),
+        (
+            "PPO.zip",
+            ["--algorithm", "nowhere:X"],
+            "No module named 'nowhere'; install what has it: pip install nowhere",
+        ),
         ("PPO.zip", ["--algorithm", "json:loads"], "is not an algorithm of stable-baselines3"),
         ("PPO.zip", ["--sb3", "PPO.zip"], "got two agents called sb3-PPO"),
     ],
@@ -166,7 +170,7 @@ def test_an_agent_takes_part_with_real_processes(saved: Path) -> None:
     bank = TraceBank([Trace("flat/one", np.zeros(1), np.array([20e6]), 1.0)])
     setup = open_setup("garments", bank, "test", quick, Path("shipped"))
     entrants = with_agents(Entrants(("edgent",)), [saved / "A2C.zip"], None)
-    comparison, episodes = compare_live(setup, entrants, ["flat"], spread_scenarios(setup, 1), Path("shipped"))
+    comparison, episodes = compare_live(setup, entrants, ["flat"], spread_scenarios(setup, 1))
     assert list(comparison.runs) == ["edgent", "sb3-A2C"]
     assert [outcome.frame for outcome in episodes.outcomes["sb3-A2C"][0][0]] == list(range(FRAMES))
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from agents.compare.setup import families, family, hold_out, scenario_range, traces_of
+from agents.compare.traces import families, family, hold_out
 from controller.errors import UsageError
 from controller.scenario import ScenarioRange
+from envs.setup import range_of, traces_of
 from runtime.bundles.bundle import open_bundle
 from runtime.files.scenario_file import range_from
 from runtime.testbed.markov_traces import builtin_traces
@@ -18,13 +19,13 @@ from runtime.workloads.garments.workload import Garments
 
 
 def test_without_a_file_the_usual_range_of_the_workload_holds() -> None:
-    assert scenario_range(open_bundle("garments"), None) == Garments().scenario_range()
+    assert range_of(None, open_bundle("garments").default_range) == Garments().scenario_range()
 
 
 def test_a_scenario_file_overrides_only_what_it_names(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     path.write_text(json.dumps({"fps": 10, "deadline_s": [0.05, 0.1], "utility": {"drop_penalty": 0.3}, "frames": 50}))
-    found = scenario_range(open_bundle("garments"), path)
+    found = range_of(path, open_bundle("garments").default_range)
     assert found.fps == (10, 10)
     assert found.deadline_s == (0.05, 0.1)
     assert found.frames == 50
@@ -67,17 +68,22 @@ def test_what_is_no_field_or_no_bound_is_refused_by_name(overrides: dict[str, An
     assert "expected" in str(caught.value)
 
 
+def test_a_value_of_the_wrong_type_is_answered_with_what_its_field_takes() -> None:
+    with pytest.raises(UsageError, match=r"^s\.json: frames: got 1\.5; expected a whole number$"):
+        range_from({"fps": 3, "frames": 1.5}, "s.json", ScenarioRange())
+
+
 @pytest.mark.parametrize("content", ["", "[1, 2]", "{", "nonsense"])
 def test_a_file_that_is_no_json_object_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "s.json"
     path.write_text(content)
     with pytest.raises(UsageError, match="JSON object"):
-        scenario_range(open_bundle("garments"), path)
+        range_of(path, open_bundle("garments").default_range)
 
 
 def test_a_missing_scenario_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.json"):
-        scenario_range(open_bundle("garments"), tmp_path / "none.json")
+        range_of(tmp_path / "none.json", open_bundle("garments").default_range)
 
 
 def test_no_trace_both_teaches_and_judges_a_training() -> None:

@@ -10,15 +10,15 @@ import pytest
 import torch
 from support.toy_env import ToyEnv, rewards, toy_states
 
-from agents.compare.rollout import make_twin, play, scenarios_on
-from agents.compare.setup import Setup, open_setup
+from agents.compare.rollout import play, scenarios_on
 from agents.learn.policy import CandidatePolicy
 from agents.learn.ppo import PpoConfig, make_ppo
-from agents.learn.warm_start import WarmStartConfig, warm_start, worth
+from agents.learn.warm_start import WarmStartConfig, penalised_utility, warm_start
 from agents.runs.checkpoint import load_checkpoint, save_checkpoint
 from controller.controllers.registry import make_controller
 from controller.errors import UsageError
 from controller.scenario import ScenarioRange
+from envs.setup import Setup, open_setup
 from envs.vec_env import TwinVecEnv
 from runtime.testbed.markov_traces import builtin_traces
 
@@ -97,7 +97,7 @@ def small_world() -> Setup:
 def test_the_warm_start_closes_most_of_the_gap_to_hindsight() -> None:
     torch.set_num_threads(1)
     setup, config = small_world(), replace(PpoConfig(), greedy_weight=0.0)
-    model = make_ppo(TwinVecEnv(make_twin(setup, 32, 0, reward="expected")), config, seed=1)
+    model = make_ppo(TwinVecEnv(setup.twin(32, 0, reward="expected")), config, seed=1)
     scenarios = scenarios_on(setup, 64, seed=5)
 
     def utility(name: str) -> float:
@@ -114,10 +114,10 @@ def test_the_warm_start_closes_most_of_the_gap_to_hindsight() -> None:
 
 def test_the_worth_of_sending_grows_with_the_age_of_the_last_sample() -> None:
     setup = small_world()
-    state = make_twin(setup, 8, 0, oracle=True).reset()
+    state = setup.twin(8, 0, oracle=True).reset()
     config = WarmStartConfig(knowledge_bonus=0.1, knowledge_age_s=4.0)
     fresh, stale = (
-        worth(setup.costs, replace(state, uplink_age_s=np.full(8, age)), setup.range.utility, config)
+        penalised_utility(setup.costs, replace(state, uplink_age_s=np.full(8, age)), setup.range.utility, config)
         for age in (0.0, 2.0)
     )
     sent = ~setup.costs.space.device_only
@@ -127,7 +127,7 @@ def test_the_worth_of_sending_grows_with_the_age_of_the_last_sample() -> None:
 
 def test_a_warm_start_of_too_few_steps_changes_nothing() -> None:
     setup = small_world()
-    model = make_ppo(TwinVecEnv(make_twin(setup, 32, 0, reward="expected")), PpoConfig(), seed=0)
+    model = make_ppo(TwinVecEnv(setup.twin(32, 0, reward="expected")), PpoConfig(), seed=0)
     before = model.policy.frozen().linear
     warm_start(model, [setup], WarmStartConfig(), 100)
     np.testing.assert_array_equal(model.policy.frozen().linear, before)

@@ -23,9 +23,8 @@ from support.once import once
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import mecpilot
-from agents.compare.rollout import make_twin
-from agents.compare.setup import hold_out, open_setup, traces_of
-from agents.learn.ppo import Falling, PpoConfig, learn_rollouts, make_ppo, whole_rollouts
+from agents.compare.traces import hold_out
+from agents.learn.ppo import LinearDecay, PpoConfig, learn_rollouts, make_ppo, whole_rollouts
 from agents.learn.warm_start import BranchConfig, FitConfig, WarmStartConfig, warm_start
 from agents.runs import replacing
 from agents.runs.checkpoint import load_actor, reached
@@ -37,6 +36,7 @@ from agents.training.training import Options, train
 from controller.controllers.learned import FrozenPolicy
 from controller.errors import FailureError, UsageError
 from controller.scenario import ScenarioRange
+from envs.setup import open_setup, traces_of
 from envs.vec_env import TwinVecEnv
 from runtime.files.policy_file import load_policy, shipped_policy
 
@@ -162,7 +162,7 @@ class TestCurves:
         setup = open_setup(config.workload, bank, "validation", config.scenario)
         learn = setup.on(hold_out(bank)[0])
         model = make_ppo(
-            TwinVecEnv(make_twin(learn, config.environments, config.seed, reward="expected")), config.ppo, config.seed
+            TwinVecEnv(learn.twin(config.environments, config.seed, reward="expected")), config.ppo, config.seed
         )
         warm_start(model, [learn], config.warm_start, config.steps)
         learn_rollouts(model, whole_rollouts(model, config.steps - model.num_timesteps))
@@ -170,12 +170,12 @@ class TestCurves:
 
 
 def test_a_learning_rate_is_never_negative() -> None:
-    assert [Falling(2.0)(progress) for progress in (1.0, 0.25, 0.0, -0.05)] == [2.0, 0.5, 0.0, 0.0]
+    assert [LinearDecay(2.0)(progress) for progress in (1.0, 0.25, 0.0, -0.05)] == [2.0, 0.5, 0.0, 0.0]
 
 
 def test_the_last_update_learns_too() -> None:
     """Three updates of a training of four rollouts, of which the warm start made one."""
-    rate = Falling(2.0, update_frac=0.25)
+    rate = LinearDecay(2.0, update_frac=0.25)
     assert [rate(progress) for progress in (0.5, 0.25, 0.0, -0.01)] == [1.5, 1.0, 0.5, 0.5]
 
 
@@ -347,7 +347,8 @@ class TestInterrupted:
         self, traces: tuple[str, ...], tmp_path: Path
     ) -> None:
         folder = RunFolder(tmp_path / "run")
-        command = [sys.executable, "-m", "mecpilot", "train", "--out", str(folder.root), "--traces", traces[0]]
+        command = [sys.executable, "-m", "mecpilot", "train", "--workload", "garments", "--out", str(folder.root)]
+        command += ["--traces", traces[0]]
         running = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         until = time.monotonic() + 50
         while not folder.held_out_file.is_file() and time.monotonic() < until:
@@ -386,7 +387,7 @@ class TestContinued:
         assert path is not None
         policy, rng = load_policy(path)[0], np.random.default_rng(0)
         setup = open_setup("garments", traces_of([], "train"), "validation", ScenarioRange(frames=12))
-        model = make_ppo(TwinVecEnv(make_twin(setup, 4, 0)), PpoConfig(rollout_steps=8, minibatch=32), 0)
+        model = make_ppo(TwinVecEnv(setup.twin(4, 0)), PpoConfig(rollout_steps=8, minibatch=32), 0)
         scorer = model.policy.scorer  # type: ignore[union-attr]
         scorer.take(policy)
         context = rng.standard_normal((50, policy.from_context.shape[0])).astype(np.float32)
@@ -427,7 +428,7 @@ def test_one_trace_is_not_called_held_out(
     scenario = tmp_path / "s.json"
     scenario.write_text(json.dumps({"frames": 5}))
     arguments = ["--traces", str(one), "--scenario", str(scenario), "--steps", "1", "--out", str(tmp_path / "run")]
-    assert mecpilot.main(["train", *arguments]) == 0
+    assert mecpilot.main(["train", "--workload", "garments", *arguments]) == 0
     streams = capsys.readouterr()
     assert "held-out" not in streams.out
     assert "trained on" in " ".join(streams.out.split())

@@ -13,7 +13,6 @@ import pytest
 import mecpilot
 from agents.compare.evaluation import Entrants
 from agents.compare.rollout import play, scenarios_on
-from agents.compare.setup import Setup, open_setup
 from agents.compare.tuning import SEED, TUNABLE, tries, tune_controllers
 from controller.controllers.registry import TUNABLE_KEYS
 from controller.controllers.simple import FixedRow
@@ -21,6 +20,7 @@ from controller.errors import UsageError
 from controller.metrics import per_episode
 from controller.predict.uplink import TraceBank
 from controller.scenario import ScenarioRange
+from envs.setup import Setup, open_setup
 from runtime.files.tuning_file import load_tunings, save_tunings, tuning_of
 from runtime.testbed.markov_traces import builtin_traces
 
@@ -36,7 +36,7 @@ def setup() -> Setup:
 def tune_quickly(out: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[str, dict[str, Any]]:
     """What ``mecpilot tune`` prints and what it writes."""
     options = ["--controllers", "static-best,hindsight", "--episodes", "4", "--frames", "10", "--out", str(out)]
-    assert mecpilot.main(["tune", *options, *more]) == 0
+    assert mecpilot.main(["tune", "--workload", "garments", *options, *more]) == 0
     return capsys.readouterr().out, json.loads(out.read_text())
 
 
@@ -78,7 +78,8 @@ def test_the_table_and_the_file_say_the_same(tmp_path: Path, capsys: pytest.Capt
 
 def test_a_device_runs_with_a_tuned_decision(tuning_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--controller", "static-best", "--tuning", str(tuning_file), "--frames", "3", "--fps", "0"]
-    assert mecpilot.main(["device", "--mec", "tcp://127.0.0.1:9", *options, "--json", "-"]) == 0
+    options += ["--workload", "garments", "--mec", "tcp://127.0.0.1:9", "--json", "-"]
+    assert mecpilot.main(["device", *options]) == 0
     assert json.loads(capsys.readouterr().out)["controller"] == "static-best"
 
 

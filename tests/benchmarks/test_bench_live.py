@@ -6,10 +6,10 @@ import numpy as np
 
 from agents.compare.evaluation import Entrants, play_in_twin
 from agents.compare.rollout import paired_scenarios
-from agents.compare.setup import open_setup
 from benchmarks.bench_live import representative
 from controller.predict.uplink import Trace, TraceBank
 from controller.scenario import ScenarioRange
+from envs.setup import open_setup
 
 
 def test_the_chosen_scenarios_are_on_different_traces_and_their_means_are_near_those_of_all() -> None:

@@ -9,9 +9,9 @@ from support.synthetic import make_state
 from controller.controllers.shortlist import shortlist
 from controller.costs import CostTable
 from controller.predict.latency import predict
-from controller.records import Decision
+from controller.records import NO_PAYLOAD, Decision
 from controller.scenario import ScenarioRange
-from controller.space import NO_PAYLOAD, DecisionSpace
+from controller.space import DecisionSpace
 
 
 def make_table(accuracy: list[float], head: list[float], payload: list[float], mec: list[float]) -> CostTable:

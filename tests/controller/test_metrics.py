@@ -173,8 +173,8 @@ def test_live_outcomes_become_frames() -> None:
     ("decision", "side", "label"),
     [
         (LOCAL, "device", "net, 28 px, exit 1, device only"),
-        (HALF, "split", "net, 28 px, exit 1, cut 2, u8"),
-        (AWAY, "MEC", "net, 28 px, exit 1, jpeg5 to the MEC"),
+        (HALF, "split", "net, 28 px, exit 1, split after stage 2, u8"),
+        (AWAY, "MEC", "net, 28 px, exit 1, whole image as JPEG 5"),
         (Decision("net", 28, 1, 4, "none", 3), "device", "net, 28 px, exit 1, device only, 1 of 3 frames"),
     ],
 )

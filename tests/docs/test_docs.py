@@ -19,9 +19,9 @@ INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 PATH = re.compile(r"(?:controller|runtime|envs|agents|tests|benchmarks|examples|docs)/[\w/.-]+\.\w+")
-#: The change log tells of what was: commands and files of older versions.
 #: Files that docs/extending.md lets the reader write.
 TO_BE_WRITTEN = {"runtime/shortcuts/input_filter.py"}
+#: The change log names commands and files of older versions.
 LIVING = [page for page in PAGES if page.name != "CHANGELOG.md"]
 
 
@@ -88,6 +88,9 @@ def test_every_command_exists_with_the_options_that_are_named(page: Path) -> Non
         assert shown, f"{page.name}: there is no command `mecpilot {line}`"
         known = set(OPTION.findall(shown)) | {"--help"}
         assert not set(OPTION.findall(line)) - known, f"{page.name}: `mecpilot {line}`"
+        after = words[len(sub_command(words))] if len(words) > len(sub_command(words)) else "-"
+        takes_argument = re.search(r"Usage: .*\[OPTIONS\] +\S", shown)
+        assert takes_argument or after.startswith(("-", "[", ">")), f"{page.name}: `mecpilot {line}` takes no argument"
 
 
 @pytest.mark.parametrize("page", LIVING, ids=name_of)

@@ -64,9 +64,9 @@ def test_gym_rollout() -> None:
 
 def test_train_sb3(tmp_path: Path) -> None:
     path = tmp_path / "agent.zip"
-    utility = example("train_sb3").train("DQN", 150, str(path), frames=10)
+    utility = example("train_sb3").train("DQN", 150, path, frames=10)
     assert set(utility) == {"DQN", "greedy"}
-    options = ["--workload", "garments", "--controllers", "random", "--seeds", "1", "--frames", "5"]
+    options = ["--workload", "campus", "--controllers", "random", "--seeds", "1", "--frames", "5"]
     assert mecpilot.main(["evaluate", "--sb3", str(path), *options, "--json", str(tmp_path / "report.json")]) == 0
 
 

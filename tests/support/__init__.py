@@ -1,1 +1,1 @@
-"""What several tests share: simulated devices, real peers, small tables."""
+"""Helpers that several tests share: simulated devices, real peers, small tables."""

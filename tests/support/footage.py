@@ -1,4 +1,4 @@
-"""Small recordings and streams, whose pictures carry their number."""
+"""Makes small recordings and streams whose pictures encode their number as brightness."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from runtime.sources.footage_source import FootageSource
 from runtime.sources.frames import FrameSource
-from runtime.sources.samples import FootageSource
 from runtime.workloads.types import Image
 
 SHAPE = (24, 32, 3)
 
 
 def picture(number: int) -> Image:
-    """A grey that tells its number, also after lossy coding."""
+    """A grey picture from which ``number_of`` reads the number, also after lossy coding."""
     return np.full(SHAPE, number * 10, np.uint8)
 
 
@@ -43,7 +43,7 @@ def write_folder(path: Path, frames: int) -> Path:
 
 
 def captured(source: FootageSource, frames: int, fps: float, closed_loop: bool = False) -> Iterator[tuple[float, int]]:
-    """Time and picture of every frame, as the device's loop finds them."""
+    """Capture time and picture number of every frame, read as the device's loop does."""
     queue = FrameSource(frames, 1 / fps, source._first, source.count, 50, closed_loop, source.feed)
     queue.start(time.perf_counter())
     end_s = time.perf_counter() + 20
@@ -64,7 +64,7 @@ class StreamServer(ThreadingHTTPServer):
 
     def __init__(self, pictures: int, fps: float, stall: bool, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Stream)
-        self.video = b""  # instead of pictures, a whole file
+        self.video = b""  # if not empty, this file is served instead of pictures
         self.pictures, self.interval_s, self.stall = pictures, 1 / fps, stall
         self.over = threading.Event()
 
@@ -74,7 +74,7 @@ class StreamServer(ThreadingHTTPServer):
 
 
 class Stream(BaseHTTPRequestHandler):
-    """Motion JPEG: pictures as the server's plan has them, then silence or the end."""
+    """Serves motion JPEG at the server's rate, then stalls or ends."""
 
     server: StreamServer
 
@@ -97,7 +97,7 @@ class Stream(BaseHTTPRequestHandler):
             if self.server.stall:
                 self.server.over.wait(30)
         except OSError:
-            pass  # the device has left
+            pass  # the device disconnected
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """No log."""

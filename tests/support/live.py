@@ -1,4 +1,4 @@
-"""Real devices and MECs for tests: started by their command lines, read by their logs."""
+"""Starts real devices by their command lines and reads their outcome logs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Finished:
         return Counter(outcome["status"] for outcome in self.outcomes)
 
     def check_no_frame_lost(self, frames: int | None = None) -> None:
-        """One outcome for each frame, and nothing that a user should not see."""
+        """Assert one outcome for each frame, and no traceback."""
         numbers = sorted(outcome["frame"] for outcome in self.outcomes)
         assert numbers == list(range(len(numbers) if frames is None else frames))
         assert "Traceback" not in self.err
@@ -43,7 +43,7 @@ class Finished:
 
 @dataclass
 class RunningDevice:
-    """A device process and the log that it writes."""
+    """A device process and its outcome log."""
 
     process: subprocess.Popen[str]
     log: Path
@@ -52,12 +52,12 @@ class RunningDevice:
         return self.log.read_bytes().count(b"\n") if self.log.exists() else 0
 
     def stop(self) -> Finished:
-        """Ask for an orderly end and wait for it."""
+        """Send SIGTERM and wait for the end."""
         self.process.send_signal(signal.SIGTERM)
         return self.finish()
 
     def wait_for_outcomes(self, count: int, limit_s: float = 30.0) -> None:
-        """Return when the log has so many lines."""
+        """Return when the log has ``count`` lines; fail after ``limit_s``."""
         end_s = time.monotonic() + limit_s
         while self.outcomes_so_far() < count:
             assert self.process.poll() is None, "the device ended early"
@@ -85,13 +85,13 @@ def device(endpoint: str, log: Path, **options: object) -> Iterator[RunningDevic
 
 
 def run_device(endpoint: str, log: Path, **options: object) -> Finished:
-    """A device from its start to its end, in a process of its own."""
+    """Run a device to its end in a separate process."""
     with device(endpoint, log, **options) as running:
         return running.finish()
 
 
 def run_device_here(endpoint: str, log: Path, **options: object) -> Finished:
-    """The same in this process, which has loaded its libraries already: that saves two seconds."""
+    """Run a device to its end in this process, which saves two seconds of imports."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = mecpilot.main(arguments_of(endpoint, log, options))
@@ -111,7 +111,7 @@ def outcomes_in(log: Path) -> list[dict[str, Any]]:
 
 
 def is_running(pid: int) -> bool:
-    """Not ended; nobody may have asked yet how it ended."""
+    """Whether a process runs; one that has ended but was not waited for does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -119,7 +119,7 @@ def is_running(pid: int) -> bool:
 
 
 def wait_for_library(process: subprocess.Popen[str], name: str) -> None:
-    """Until the process has mapped a library, so that imports are under way."""
+    """Wait until the process has mapped a library, so that its imports have begun."""
     limit_s = time.monotonic() + 30
     while name not in Path(f"/proc/{process.pid}/maps").read_text():
         assert process.poll() is None

@@ -1,4 +1,4 @@
-"""What several test processes need is made once: the first one makes it, the others wait."""
+"""Makes files that several test processes share: the first process makes them, the others wait."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A file or folder that ``make`` makes at the path it gets; nobody changes it."""
+    """Path of a read-only file or folder, which ``make(path)`` creates once per test run."""
     base = factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     path, done = shared / name, shared / f"{name}.done"

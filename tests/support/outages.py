@@ -1,4 +1,4 @@
-"""Outages in simulated time: a real device with the tables that ship loses its MEC in every way there is."""
+"""Simulates outages: a real device loop with the shipped tables loses its MEC in different ways."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from runtime.profiling.profile import candidates, load_costs, shipped_path
 from runtime.protocol import wire
 from support.simulated import SimMec, Simulation
 
-#: Of the device-only controller's figure in the same run.
+#: Least share of the device-only controller's figures.
 TARGET = 0.99
-#: The fault comes after so many frames of so many.
+#: Frames before the fault, and in all.
 BEFORE, FRAMES = 60, 500
-#: Seconds until what is gone for a while is back.
+#: Duration of a temporary fault.
 AWAY_S = 4.0
 UPLINK_BPS = {"garments": 1e6, "campus": 1e7}
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What a device of a workload runs with."""
+    """Tables of a workload for a simulated device."""
 
     costs: CostTable
     recorded: Recorded
@@ -49,7 +49,7 @@ def workload(name: str) -> Workload:
 
 
 def controller_of(workload_name: str, name: str) -> Controller:
-    """As it comes with mecpilot."""
+    """A controller with its shipped tuning or policy."""
     costs = workload(workload_name).costs
     path = shipped_policy(workload_name) if name == "ppo" else None
     tuning = tuning_of(name, load_tunings(workload_name), costs)
@@ -72,7 +72,7 @@ def _set(**values: object) -> Callable[[SimMec], None]:
     return change
 
 
-#: What happens to the MEC from a moment on.
+#: Faults by name: each takes the MEC and the time at which to begin.
 FAULTS: dict[str, Callable[[SimMec, float], None]] = {
     "killed": lambda mec, at_s: mec.plan(at_s, SimMec.die),
     "stopped": lambda mec, at_s: mec.plan(at_s, _set(held=True)),
@@ -84,26 +84,26 @@ FAULTS: dict[str, Callable[[SimMec, float], None]] = {
 }
 
 
-#: Faults that end by themselves. What a controller makes of a link that is back is not the question here.
+#: Temporary faults. Only the frames during the fault count, not those after it.
 FOR_A_WHILE = ("held", "half-open", "restarted")
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of the frames that were captured during the fault."""
+    """Figures of the frames that were captured during the fault."""
 
-    on_time: float  # of those that were run or dropped
-    answered: float  # in time, of all; skipped ones have their answer at once
+    on_time: float  # share in time of those that were run or dropped
+    answered: float  # share in time of all; skipped ones count as in time
     utility: float
 
     def of(self, other: Figures) -> float:
-        """The least of the three as a share of another run's."""
+        """The smallest ratio of the three figures to those of another run."""
         pairs = zip(astuple(self), astuple(other), strict=True)
         return min(own / theirs if theirs > 0 else 1.0 for own, theirs in pairs)
 
 
 def run(workload_name: str, controller: str, fault: str, known: bool = False, **scenario: float) -> Figures:
-    """Serve every frame of a run in which the fault comes; ``known``: count from when silence is noticed for sure."""
+    """Figures of a run with a fault. ``known``: count only frames after the device has certainly noticed it."""
     w = workload(workload_name)
     sim = Simulation(
         uplink_bps=[UPLINK_BPS[workload_name]],

@@ -1,5 +1,5 @@
-"""Real ends of the wire without networks: a MEC that greets and echoes in a thread, and a device that only keeps its
-link. What they say is decided by the sessions of the product; only the computing is left out."""
+"""Real peers of the protocol without computation: a MEC that welcomes and echoes in a thread, and a device that only
+keeps its link. Both use the product's sessions and sockets."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ from runtime.link.endpoint import parse_endpoint
 from runtime.link.link import Arrival, Connected, DirectLink, Malformed
 from runtime.link.transport import Parts, Router
 from runtime.protocol import wire
-from runtime.protocol.device_session import DeviceSession, Disconnect, LinkChanged, LinkState, Reconnect, Transmit
+from runtime.protocol.device_actions import (
+    Disconnect,
+    LinkChanged,
+    LinkState,
+    Reconnect,
+    Transmit,
+)
+from runtime.protocol.device_session import DeviceSession
 from runtime.protocol.mec_session import MecSession, SendTo
 
 HELD = wire.Held("campus", "d1" * 32, "e1" * 32)
 
 
 class Greeter:
-    """A MEC's end in a thread: every request is forgotten, everything else is answered."""
+    """A MEC in a thread that ignores requests and answers everything else."""
 
     def __init__(self, endpoint: str = "tcp://127.0.0.1:*", instance: str = "mec-1") -> None:
         self.router = Router(endpoint)
@@ -60,14 +67,14 @@ class Greeter:
 
 
 class Keeper:
-    """A device's end that keeps its link; ``look`` must be called all the time, as a device polls."""
+    """A device that only keeps its link; ``look`` must be called often, as a device polls."""
 
     def __init__(self, endpoint: str, largest_bytes: int = 4096) -> None:
         self.link = DirectLink(parse_endpoint(endpoint), time.perf_counter, largest_bytes)
         self.session = DeviceSession("keeper", HELD)
         self.changes: list[LinkChanged] = []
         self.reconnects = 0
-        self.longest_s = 0.0  # that a look took
+        self.longest_s = 0.0  # duration of the longest ``look``
         self.looks = 0
 
     @property
@@ -103,7 +110,7 @@ class Keeper:
         self.link.wait(min(time.perf_counter() + wait_s, self.session.next_tick_s))
 
     def until(self, true: Callable[[], bool], limit_s: float) -> float:
-        """How long it took until something was so; infinity when it never was."""
+        """Seconds until ``true()`` holds; infinity if it does not within the limit."""
         began_s = time.perf_counter()
         while time.perf_counter() < began_s + limit_s:
             self.look()

@@ -1,4 +1,4 @@
-"""Tests of files that may not be read."""
+"""Drops root rights for tests of files that must not be readable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def somebody_else() -> Iterator[None]:
-    """Not root, who may read everything."""
+    """Run the block as another user, because root may read everything."""
     os.seteuid(65534)
     try:
         yield

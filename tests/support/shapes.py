@@ -1,4 +1,4 @@
-"""Workloads as users write them: one with frames and a network of its own, and one that brings frames only."""
+"""Example workloads as users write them: one with its own frames and network, one with its own frames only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test", "all")
 
 
 class Shapes(Classifier):
-    """Bars, crosses and rings in noise."""
+    """Classifies images of bars, crosses and rings in noise."""
 
     name = "shapes"
     class_names = ("bar", "cross", "ring")
@@ -46,7 +46,7 @@ class Shapes(Classifier):
 
 
 class Wardrobe(Garments):
-    """Frames of one's own for the models and the task of garments."""
+    """Its own frames for the models and the task of garments."""
 
     name = "wardrobe"
 

@@ -1,4 +1,4 @@
-"""A device in simulated time: computing moves the clock, the uplink is the real shaper, the MEC fails on demand."""
+"""Runs a real device loop in simulated time: computing advances the clock, the MEC fails on demand."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FAST, GOOD, OFFLOAD, SPLIT = range(4)
 
 
 def table() -> CostTable:
-    """Two local answers, a full offload and a split whose head takes long."""
+    """A fast and a good local row, a full offload, and a split with a slow head."""
     decisions = (
         Decision("net", 28, 0, 1, "none"),
         Decision("net", 28, 1, 4, "none"),
@@ -62,7 +62,7 @@ def table() -> CostTable:
 
 class SimClock:
     def __init__(self) -> None:
-        self.now_s = 100.0  # no one may rely on a start at 0
+        self.now_s = 100.0  # not 0: nothing may rely on that
 
     def __call__(self) -> float:
         return self.now_s
@@ -78,7 +78,7 @@ class SimHead:
 
 
 class SimCompute:
-    """Takes the table's time, in five steps with a pause before each, as stages do."""
+    """Advances the clock by the table's times, in five steps like stages, with a pause before each."""
 
     STEPS = 5
     samples = 1000
@@ -88,7 +88,7 @@ class SimCompute:
         self._recorded = recorded  # None: every answer is right
         if recorded is not None:
             self.samples = recorded.score.shape[1]
-        self.ran: list[tuple[float, int, int]] = []  # began, sample, row
+        self.ran: list[tuple[float, int, int]] = []  # start, sample, row
 
     def head(self, source_index: int, decision: Decision, pause: Callable[[], None]) -> SimHead:
         row = self._costs.space.index(decision)
@@ -104,7 +104,7 @@ class SimCompute:
         return SimHead(bytes(int(payload_bytes)), None)
 
     def picture(self, source_index: int) -> Image:
-        """Its brightness is the number of the sample."""
+        """A picture whose brightness is the number of the sample."""
         return np.full((2, 2, 3), source_index % 256, np.uint8)
 
     def row(self, decision: Decision) -> int:
@@ -134,15 +134,15 @@ class SimCompute:
 
 @dataclass
 class SimMec:
-    """The far end of the socket: answers in order of arrival. Every fault is a switch."""
+    """A simulated MEC as the inner link of a ShapedLink: answers in order of arrival. Every fault is a switch."""
 
     clock: SimClock
     costs: CostTable
     reachable: bool = True  # False: the connection is refused
-    hung: bool = False  # accepts and stays silent
-    forgotten: bool = False  # the connection is dead and nobody says so; a new one is not
+    hung: bool = False  # accepts connections and stays silent
+    forgotten: bool = False  # the connection is dead without any error; a new one works
     connections: int = 1
-    held: bool = False  # the link keeps what either side says, and hands it over later
+    held: bool = False  # the link keeps all messages and delivers them later
     bundle: wire.Held = HELD
     slowdown: float = 1.0
     reject: wire.RejectReason | None = None
@@ -158,18 +158,18 @@ class SimMec:
         self._plan: list[tuple[float, Callable[[SimMec], None]]] = []
 
     def plan(self, at_s: float, change: Callable[[SimMec], None]) -> None:
-        """Change something at a point in time, whatever the device does then."""
+        """Call ``change`` at a point in time."""
         self._plan = sorted([*self._plan, (at_s, change)], key=lambda planned: planned[0])
 
     def die(self) -> None:
-        """``kill -9``: what it was to say is lost."""
+        """``kill -9``: unsent replies are lost."""
         self.reachable, self._events = False, []
 
     def restart(self) -> None:
         self.reachable, self.instance, self._free_s = True, self.instance + 1, -math.inf
 
     def release(self) -> None:
-        """The link is not held any more: what it kept arrives now."""
+        """The link is not held any more: the kept messages arrive now."""
         self.held, kept, self._kept = False, self._kept, []
         for message in kept:
             self._deliver(message)
@@ -179,7 +179,7 @@ class SimMec:
     def start(self, origin_s: float) -> None: ...
 
     def send(self, message: wire.Sendable, buffer: wire.Buffer) -> None:
-        self._come_to_pass()
+        self._run_plan()
         if not self.reachable:
             self._later(self.clock(), NoConnection())
         elif self.held:
@@ -221,19 +221,19 @@ class SimMec:
     def _later(self, at_s: float, event: Event) -> None:
         heapq.heappush(self._events, (at_s, next(self._order), event))
 
-    def _come_to_pass(self) -> None:
+    def _run_plan(self) -> None:
         while self._plan and self._plan[0][0] <= self.clock():
             self._plan.pop(0)[1](self)
 
     def receive(self) -> list[Event]:
-        self._come_to_pass()
+        self._run_plan()
         events: list[Event] = []
         while not self.held and self._events and self._events[0][0] <= self.clock():
             events.append(heapq.heappop(self._events)[2])
         return events
 
     def connect(self) -> None:
-        """A new connection, if the MEC can be reached; the old one and what was on its way over it are gone."""
+        """Replace the connection; messages on their way over the old one are lost."""
         self.connections += 1
         self.disconnect()
         self.forgotten = False
@@ -256,7 +256,7 @@ class SimMec:
 
 
 class Simulation:
-    """A device with everything around it. ``decide`` gives the row of each frame."""
+    """A device loop with a simulated clock, computation, uplink and MEC."""
 
     def __init__(
         self,
@@ -274,6 +274,7 @@ class Simulation:
         self.costs = table() if costs is None else costs
         self.clock = SimClock()
         self.log_lines: list[str] = []
+        self.recorded = recorded
         self.compute = SimCompute(self.costs, self.clock, recorded)
         self.mec = SimMec(self.clock, self.costs)
         rates = np.array(uplink_bps or [UPLINK_BPS])
@@ -298,17 +299,21 @@ class Simulation:
             queue_limit=self.limits.queue_limit,
             closed_loop=closed_loop,
             shortcuts=shortcuts,
+            log=self.log_lines.append,
             clock=self.clock,
         )
-        self.states: list[SystemState] = []  # that were decided on in ``run``
+        self.states: list[SystemState] = []  # of the decisions in ``run``
 
     @property
     def seen(self) -> MecObservation:
-        """What the device knows of its MEC now."""
+        """The device's observation of its MEC."""
         return self.connection.observe(self.clock())
 
     def run(self, decide: Callable[[int], int], between: Callable[[int], None] = lambda _: None) -> list[Outcome]:
-        """Serve every frame; ``between`` may change the world before decision number n. Outcomes by frame."""
+        """Run all frames with the row ``decide(n)`` for decision n. Returns the outcomes by frame.
+
+        ``between(n)`` is called before decision n and may cause faults.
+        """
         outcomes: list[Outcome] = []
         for number in itertools.count():
             state = self.device.next_decision()
@@ -325,7 +330,7 @@ class Simulation:
         return sorted(outcomes, key=lambda outcome: outcome.frame)
 
     def drive(self, controller: Controller) -> list[Outcome]:
-        """Serve every frame as the daemon does, with a controller. Outcomes by frame."""
+        """Run all frames with a controller, as the daemon does. Returns the outcomes by frame."""
         outcomes = list(drive(self.device, controller, lambda _: None))
         self.device.close()
         outcomes += self.device.take_outcomes()

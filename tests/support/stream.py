@@ -1,4 +1,4 @@
-"""A small hand-made stream: decisions with frame intervals, and recorded scores that age. Data, not a stand-in."""
+"""Tables of a small hand-made stream: decisions with frame strides, and recorded scores that decay with age."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from controller.records import Decision
 from controller.space import DecisionSpace
 from runtime.bundles.recorded import MAX_LAG, Recorded
 
-INTERVALS = (1, 2, 3, 5)
+STRIDES = (1, 2, 3, 5)
 SAMPLES = 40
-#: Local fast and good, full offload, split: cut, payload, accuracy, head, payload bytes, MEC.
+#: A fast and a good local row, a full offload, a split: exit, cut, payload, accuracy, head s, payload bytes, MEC s.
 _BASE = (
     (0, 2, "none", 0.70, 0.002, 0.0, 0.0),
     (1, 4, "none", 0.88, 0.010, 0.0, 0.0),
     (1, 0, "jpeg30", 0.90, 0.001, 9000.0, 0.006),
     (1, 2, "u1", 0.90, 0.003, 2000.0, 0.004),
 )
-#: What is left of an answer's score after each further frame.
+#: Factor on an answer's score for each further frame.
 FADE = 0.9
 
 
-def stream_costs(intervals: tuple[int, ...] = INTERVALS) -> CostTable:
-    """Every base row with every interval, intervals in the inner order as in a bundle."""
-    rows = [(*row, n) for row in _BASE for n in intervals]
+def stream_costs(strides: tuple[int, ...] = STRIDES) -> CostTable:
+    """Every base row with every stride; strides vary fastest, as in a bundle."""
+    rows = [(*row, n) for row in _BASE for n in strides]
     decisions = tuple(Decision("net", 384, exit_, cut, codec, n) for exit_, cut, codec, *_, n in rows)
     stages = np.array([2 if exit_ == 0 else 4 for exit_, *_ in rows])
-    variant = np.repeat(np.arange(len(_BASE)), len(intervals))
+    variant = np.repeat(np.arange(len(_BASE)), len(strides))
     accuracy, head, payload, mec = (np.array([row[i] for row in rows]) for i in (3, 4, 5, 6))
     recorded = stream_recorded()
     return CostTable(
@@ -42,7 +42,7 @@ def stream_costs(intervals: tuple[int, ...] = INTERVALS) -> CostTable:
 
 
 def stream_recorded(lags: int = MAX_LAG) -> Recorded:
-    """Scores that differ from sample to sample and fade with age, every one a multiple of 1/255, and payloads."""
+    """Scores that vary by sample and decay with age, all multiples of 1/255, and payload sizes."""
     rng = np.random.default_rng(0)
     accuracy = np.array([row[3] for row in _BASE])[:, None]
     score = np.clip(accuracy + 0.05 * rng.standard_normal((len(_BASE), SAMPLES)), 0, 1)

@@ -1,4 +1,4 @@
-"""Small hand-made tables and random states that several test files share. They are data, not stand-ins."""
+"""Makes small cost tables, random states and random policies for tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from controller.space import DecisionSpace
 
 
 def make_costs(rows: int = 12, seed: int = 0) -> CostTable:
-    """A table of ``rows`` decisions of one model: every third one is device-only, the others are cut at 0."""
+    """A table of ``rows`` decisions of one model: every third is device-only, the others send the whole image."""
     rng = np.random.default_rng(seed)
     local = np.arange(rows) % 3 == 0
     decisions = tuple(
@@ -65,7 +65,7 @@ def make_state(batch: int = 1, seed: int = 0, **fixed: float) -> SystemState:
 
 
 def random_policy(seed: int = 0) -> FrozenPolicy:
-    """Of the present feature schema, with weights of no use."""
+    """A policy of the present feature schema with random weights."""
     rng = np.random.default_rng(seed)
     context, candidate = len(FEATURE_SCHEMA.context), len(FEATURE_SCHEMA.candidate)
     shapes = [(context, 24), (candidate, 24), (24,), (24, 16), (16,), (16,), (candidate,)]

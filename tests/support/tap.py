@@ -1,4 +1,4 @@
-"""A wire tap: a TCP port that passes everything on to a MEC and keeps what the device sent."""
+"""A wire tap: a TCP port that forwards everything to a MEC and records what the device sent."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _REQUEST_TAG = 3
 
 @dataclass
 class Tap:
-    """Owns what has crossed, one byte string per connection."""
+    """Owns the recorded bytes, one string per connection."""
 
     endpoint: str
     streams: list[bytearray] = field(default_factory=list)
 
     def requested_rows(self) -> list[int]:
-        """Rows of the bundle's decision space that the device sent requests for, in their order."""
+        """Rows of the bundle's decision space in the device's requests, in order."""
         return [row for stream in self.streams for row in _rows(bytes(stream))]
 
 
 def _rows(stream: bytes) -> Iterator[int]:
-    """A header is one short frame: its length in a byte, the preamble, then a msgpack array."""
+    """Rows in a stream's requests. A header is one short frame: length (1 byte), preamble, msgpack array."""
     at = stream.find(PREAMBLE)
     while at > 0:
         header = stream[at + len(PREAMBLE) : at + stream[at - 1]]
@@ -41,7 +41,7 @@ def _rows(stream: bytes) -> Iterator[int]:
 
 @contextlib.contextmanager
 def tapped(mec: str) -> Iterator[Tap]:
-    """A tap in front of a MEC for the time of a block."""
+    """A tap in front of a MEC within the block."""
     host, _, port = mec.removeprefix("tcp://").rpartition(":")
     with socket.create_server(("127.0.0.1", 0)) as server:
         tap = Tap(f"tcp://127.0.0.1:{server.getsockname()[1]}")
@@ -64,7 +64,7 @@ def _accept(server: socket.socket, mec: tuple[str, int], tap: Tap) -> None:
 
 
 def _pump(source: socket.socket, sink: socket.socket, kept: bytearray) -> None:
-    """Pass bytes on until either side leaves."""
+    """Forward bytes until either side disconnects."""
     with contextlib.suppress(OSError), source, sink:
         while data := source.recv(65536):
             kept += data

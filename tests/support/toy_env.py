@@ -1,4 +1,4 @@
-"""A toy with a known optimum: the right row depends on the bandwidth, the deadline and nothing that comes later."""
+"""A toy environment with a known optimum: the best row depends on bandwidth and deadline, not on later steps."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 from controller.costs import CostTable
 from controller.features.fast import Features
 from controller.predict.latency import predict
-from controller.records import UPLINK_HISTORY, Decision, Floats, SystemState
-from controller.space import NO_PAYLOAD, DecisionSpace
+from controller.records import NO_PAYLOAD, UPLINK_HISTORY, Decision, Floats, SystemState
+from controller.space import DecisionSpace
 from controller.utility import Utility
 from envs.env import observation_space
 
-#: Without energy the optimum is plainly "the most accurate row that is in time".
+#: Without energy the optimum is simply the most accurate row that is in time.
 NO_ENERGY = Utility(energy_weight_per_j=0.0)
 
 
@@ -37,7 +37,7 @@ def toy_costs() -> CostTable:
 
 
 def toy_states(rng: np.random.Generator, batch: int) -> SystemState:
-    """Independent moments on a link whose bandwidth is steady."""
+    """Independent states on a link with constant bandwidth."""
     bps = 10 ** rng.uniform(5.0, 8.0, batch)
     zero, one = np.zeros(batch), np.ones(batch)
     return SystemState(
@@ -63,7 +63,7 @@ def toy_states(rng: np.random.Generator, batch: int) -> SystemState:
 
 
 def rewards(costs: CostTable, state: SystemState) -> Floats:
-    """(B, C) what each row would earn: its accuracy if it is in time."""
+    """(B, C) reward of each row: its accuracy if it is in time, else 0."""
     total = predict(costs, state, state.uplink_bps[:, :1]).total_s[:, :, 0]
     return np.where(total <= state.deadline_s[:, None], costs.accuracy, 0.0)
 

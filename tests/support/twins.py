@@ -1,4 +1,4 @@
-"""Small twins: a table of made-up models, random traces and random scores. Data, not stand-ins."""
+"""Makes small twins: a cost table of imaginary models, random traces and random scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAMPLES = 50
 
 
 def table(rows: int = 24, seed: int = 0) -> CostTable:
-    """Models of two sizes, cut at every of four stages, with exits after the second and the last."""
+    """Models of two sizes with four stages, exits after the second and the last, and every partition point."""
     rng = np.random.default_rng(seed)
     every = [
         Decision(model, 28, exit_branch, cut, "none" if cut == stages else "u8")
@@ -43,7 +43,7 @@ def table(rows: int = 24, seed: int = 0) -> CostTable:
 
 
 def traces(count: int = 6, seed: int = 0, outages: bool = True) -> TraceBank:
-    """Lognormal seconds around 1 to 100 Mbit/s, some of them dead."""
+    """Lognormal bandwidth per second around 1 to 100 Mbit/s, with outages."""
     rng = np.random.default_rng(seed)
     made = []
     for number in range(count):
@@ -55,12 +55,12 @@ def traces(count: int = 6, seed: int = 0, outages: bool = True) -> TraceBank:
 
 
 def scores_only(score: np.ndarray) -> SimpleNamespace:
-    """Of samples that are no stream."""
+    """Recorded scores of samples that are not a stream."""
     return SimpleNamespace(score=score, lagged=None, payload_bytes=None)
 
 
 def recorded(costs: CostTable, seed: int = 0) -> SimpleNamespace:
-    """A score for every variant and sample, in [0, 1] and all different."""
+    """A random score in [0, 1] for every variant and sample."""
     score = np.random.default_rng(seed).random((len(costs), SAMPLES))
     return scores_only(score.astype(np.float32))
 

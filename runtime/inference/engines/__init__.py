@@ -1,4 +1,4 @@
-"""Inference engines by name. A bundle states the engine of each model; `Segments` opens those that it needs."""
+"""The table of inference engines by name. A bundle states the engine of each model; `Segments` opens them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def _torch(bundle: Bundle, workload: Workload) -> Engine[Any]:
     return TorchEngine(bundle, workload)
 
 
-#: Each imports its library only when a bundle needs it.
+#: Each engine imports its library only when a bundle needs it.
 ENGINES = {"torch": _torch}
 
 
 def open_engines(bundle: Bundle, workload: Workload) -> dict[str, Engine[Any]]:
-    """The engines that a bundle needs, by name; UsageError when one does not exist or cannot run a model."""
+    """The engines that a bundle needs, by name; UsageError when one is unknown or cannot run a model's precision."""
     engines: dict[str, Engine[Any]] = {}
     for model in bundle.manifest.models:
         if model.engine not in ENGINES:

@@ -1,7 +1,7 @@
 """The contract of an inference engine: the library that runs the models of a bundle on this machine.
 
-`Segments` walks through stages, payloads and pauses; an engine only computes. So another engine needs two small
-classes: one that loads models and converts arrays, and one that runs the stages of a model.
+`Segments` handles stages, payloads and pauses; an engine only computes. So a new engine needs two small classes: one
+that loads models and converts arrays, and one that runs the stages of a model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from runtime.models.layers import Layer
 from runtime.workloads.types import Image
 
-#: What an engine passes from stage to stage: a batch of one, in whatever form it likes. Only the engine looks inside.
+#: The value passed from stage to stage, a batch of one. Its type is private to the engine.
 Z = TypeVar("Z")
 
 
@@ -23,30 +23,30 @@ class LoadedModel(Protocol[Z]):
     """A model that is ready to run."""
 
     def run_stage(self, z: Z, stage: int) -> Z:
-        """The output of one stage, counted from 0."""
+        """Run one stage, counted from 0."""
         ...
 
     def run_exit(self, z: Z, exit_branch: int) -> Z:
-        """The output of an exit head, from the output of the last stage before it."""
+        """Run an exit head on the output of the last stage before it."""
         ...
 
     def record_stage(self, z: Z, stage: int) -> tuple[Z, list[Layer]]:
-        """Run one stage; its output and its layers, in the order they ran."""
+        """Run one stage; returns its output and its layers in the order they ran."""
         ...
 
     def record_exit(self, z: Z, exit_branch: int) -> list[Layer]:
-        """The layers of an exit head, in the order they ran."""
+        """Run an exit head; returns its layers in the order they ran."""
         ...
 
 
 class Engine(Protocol[Z]):
     """Loads and runs the models of one bundle."""
 
-    precisions: tuple[str, ...]  # of the models that it can run
-    version: str  # of the library; the profile states it
+    precisions: tuple[str, ...]  # that it can run
+    version: str  # of the library, stored in profiles
 
     def use_threads(self, count: int) -> None:
-        """Compute with that number of threads, in the whole process."""
+        """Set the number of threads for the whole process."""
         ...
 
     def load(self, model: str) -> LoadedModel[Z]:
@@ -54,17 +54,17 @@ class Engine(Protocol[Z]):
         ...
 
     def computing(self) -> AbstractContextManager[Any]:
-        """Surrounds all calls below and those of loaded models; for instance, it switches gradients off."""
+        """A context for all calls below and those of loaded models; for instance, it disables gradients."""
         ...
 
     def input_of(self, image: Image) -> Z:
-        """The network's input from a resized u8 image."""
+        """Convert a resized u8 image (h, w[, 3]) to the network's input."""
         ...
 
     def from_array(self, tensor: NDArray[np.float32]) -> Z:
-        """A received tensor (channels, h, w) as the input of the next stage."""
+        """Convert a received tensor (channels, h, w) to the input of the next stage."""
         ...
 
     def to_array(self, z: Z) -> NDArray[np.float32]:
-        """The output of a stage or exit, (1, ...)."""
+        """Convert the output of a stage or exit to an array (1, ...)."""
         ...

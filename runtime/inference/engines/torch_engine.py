@@ -1,4 +1,4 @@
-"""PyTorch as an engine: float32 models on the CPU, with batch norm folded into the convolutions."""
+"""The PyTorch engine: float32 models on the CPU, with batch norm folded into the convolutions."""
 
 from __future__ import annotations
 

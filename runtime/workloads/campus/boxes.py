@@ -1,7 +1,7 @@
-"""Boxes from a detector's candidates: pixels of the original frame, after non-maximum suppression.
+"""Convert a detector's candidates to boxes in pixels of the frame: threshold and non-maximum suppression.
 
-Candidates are the outputs of an exit for a frame (`detector_parts.Peaks`): left, top, right, bottom as fractions of the
-frame, and a logit relative to the operating threshold.
+Candidates are the outputs of an exit for one frame (`runtime.models.detector_parts.Peaks`): left, top, right, bottom as
+fractions of the frame, and a logit relative to the operating threshold.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from runtime.workloads.boxes import Floats, iou
 
 NMS_IOU = 0.5
-PLATEAU_F1 = 0.01  # this far below the greatest F1 counts as equally good
+PLATEAU_F1 = 0.01  # thresholds whose F1 is within this of the best count as equally good
 
 
 def kept_candidates(candidates: Floats, width: int, height: int, least_logit: float = 0.0) -> Floats:
-    """Rows (n, 5) left, top, right, bottom in pixels and logit, best first, without those that cover a better one."""
+    """(n, 5) left, top, right, bottom in pixels and logit, best first, after non-maximum suppression.
+
+    ``candidates`` is (candidates, 5); those below ``least_logit`` are removed.
+    """
     likely = candidates[candidates[:, 4] >= least_logit].astype(np.float64)
     likely = likely[np.argsort(-likely[:, 4], kind="stable")]
     likely[:, :4] = np.clip(likely[:, :4], 0.0, 1.0) * (width, height, width, height)
@@ -31,7 +34,10 @@ def kept_candidates(candidates: Floats, width: int, height: int, least_logit: fl
 
 
 def hits(boxes: Floats, truth: Floats, least_iou: float) -> NDArray[np.bool_]:
-    """Which boxes (best first) match a person that no better box has matched; both are corners."""
+    """(n,) whether each box matches a person that no better box has matched.
+
+    ``boxes`` (n, 4), best first, and ``truth`` (m, 4) are corners.
+    """
     found = np.zeros(len(boxes), bool)
     free = np.ones(len(truth), bool)
     overlap = iou(boxes, truth)
@@ -44,14 +50,16 @@ def hits(boxes: Floats, truth: Floats, least_iou: float) -> NDArray[np.bool_]:
 
 
 def best_threshold(logits: Sequence[Floats], found: Sequence[NDArray[np.bool_]], people: int) -> tuple[float, float]:
-    """The mean of all logit thresholds with nearly the greatest F1 over many frames, and that greatest F1.
+    """The mean of all logit thresholds whose F1 is close to the best, and the best F1.
 
-    The best threshold depends on a few frames by chance; the middle of the plateau holds on other frames, too.
+    ``logits`` and ``found`` (whether each box is right) have one array (n,) per frame; ``people`` is the number of
+    people in all frames. The single best threshold depends on a few frames by chance; the middle of the plateau also
+    fits other frames.
     """
-    every, right = np.concatenate(logits), np.concatenate(found)
-    order = np.argsort(-every, kind="stable")
+    all_logits, right = np.concatenate(logits), np.concatenate(found)
+    order = np.argsort(-all_logits, kind="stable")
     if len(order) == 0 or people == 0:
         return 0.0, 0.0
     f1 = 2.0 * np.cumsum(right[order]) / (np.arange(1, len(order) + 1) + people)
     plateau = np.flatnonzero(f1 >= f1.max() - PLATEAU_F1)
-    return float(every[order[plateau]].mean()), float(f1.max())
+    return float(all_logits[order[plateau]].mean()), float(f1.max())

@@ -1,4 +1,4 @@
-"""The labels of the campus video, as they are shipped: boxes of every frame, by the automatic teacher."""
+"""Read and write the shipped labels of the campus video: boxes of every frame, made by the automatic teacher."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LABELS_PATH = Path(__file__).with_name("campus_labels.npz")
 
 
 def read_labels(path: Path = LABELS_PATH) -> list[list[list[float]]]:
-    """Boxes [x, y, w, h, 1.0] of every frame."""
+    """Boxes [x, y, w, h, 1.0] of every frame, in pixels."""
     with np.load(path) as stored:
         counts, boxes = stored["counts"], stored["boxes"].astype(float)
     rows = np.column_stack((boxes, np.ones(len(boxes)))).tolist()
@@ -24,7 +24,7 @@ def read_labels(path: Path = LABELS_PATH) -> list[list[list[float]]]:
 
 
 def write_labels(labels: Sequence[NDArray[np.floating[Any]]], path: Path = LABELS_PATH) -> None:
-    """Per frame (n, 4) x, y, w, h, in whole pixels."""
+    """Write the boxes of each frame, (n, 4) x, y, w, h; they are rounded to whole pixels."""
     boxes = np.rint(np.concatenate(labels)).astype(np.int16)
     counts = np.array([len(frame) for frame in labels], np.uint8)
     np.savez_compressed(path, counts=counts, boxes=boxes, video_sha256=np.array(VIDEO_SHA256))

@@ -1,12 +1,12 @@
-"""The detectors of the campus camera: three families of one design, with stem, bottleneck, hourglasses and exits.
+"""The detectors of the campus workload: three families of one design, with stem, bottleneck, hourglasses and exits.
 
-The stem ends in a **bottleneck** of a few channels at an eighth of the input: the cheapest cut to offload at. While
-training, tensors at the cuts are sometimes quantised as the payload codecs do it (`Cut`), so that one set of weights
-serves every bit width, and a penalty makes the bottleneck sparse, so that its payload is small.
+The stem ends in a **bottleneck** of a few channels at 1/8 of the input resolution: the cut with the smallest payload.
+In training, tensors at the cuts are sometimes quantised as the payload codecs do it (`Cut`), so one set of weights
+serves every bit width. A penalty makes the bottleneck sparse, so that its payload is small.
 
-The blocks that follow work at a sixteenth of the input, where it is cheap and the receptive field is large. An exit
-head returns a map at a quarter of the input, five numbers per cell, while training; for inference it returns only the
-highest peaks of that map (`Peaks`): 640 bytes whatever the resolution.
+The following blocks work at 1/16 of the input resolution, where computing is cheap and the receptive field large. In
+training, an exit head returns a map at 1/4 of the input resolution with five numbers per cell. For inference it returns
+only the highest peaks of that map (`Peaks`), which take 640 bytes at any resolution.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from runtime.models.blocks import conv_norm
 from runtime.models.detector_parts import MAP_STRIDE, VALUES, Cut, Peaks
 from runtime.models.stages import BranchyModel, Residual
 
-WIDTHS_PX = (768, 512, 384, 256)  # input widths that have an operating threshold of their own
+WIDTHS_PX = (768, 512, 384, 256)  # input widths with an operating threshold each
 QUANTISED_FRAC = 0.5  # share of training samples whose bottleneck is quantised
 LATE_QUANTISED_FRAC = 0.15  # the same at later cuts
-SPARSITY_WEIGHT = 0.02  # of the bottleneck's L1/L2 ratio (Hoyer, 2004), 1 for a flat channel, near 0 for a lone peak
+SPARSITY_WEIGHT = 0.02  # of the bottleneck's L1/L2 ratio (Hoyer, 2004): 1 for a flat channel, near 0 for a single peak
 
 
 @dataclass(frozen=True)
 class Size:
-    """What distinguishes the families."""
+    """The parameters of a family."""
 
-    stem: tuple[int, ...]  # channels: to a quarter of the input, to an eighth, then residuals of the same width
+    stem: tuple[int, ...]  # channels: at 1/4 of the input, at 1/8, then residuals of the same width
     bottleneck: int  # channels at the cut after the stem
     trunk: int  # channels after the bottleneck
-    blocks: tuple[tuple[int, ...], ...]  # per stage after the bottleneck: channels at 1/16, at 1/32; () for none
+    blocks: tuple[tuple[int, ...], ...]  # per stage after the bottleneck: channels at 1/16, at 1/32; (): no hourglass
     exit_after: tuple[int, ...]
     head: int  # hidden channels of an exit head
 
@@ -46,7 +46,7 @@ SIZES = {
 
 
 def build(family: str) -> BranchyModel:
-    """A freshly initialised model of a family."""
+    """A newly initialised model of a family."""
     size = SIZES[family]
     stages: list[nn.Module] = [_stem(size.stem, size.bottleneck)]
     channels = size.bottleneck
@@ -60,7 +60,7 @@ def build(family: str) -> BranchyModel:
 
 
 def _stem(channels: tuple[int, ...], bottleneck: int) -> nn.Sequential:
-    """Input to the bottleneck at an eighth of its size."""
+    """The stem: from the input to the bottleneck at 1/8 of its resolution."""
     first, second, *more = channels
     layers: list[nn.Module] = [
         nn.Sequential(nn.Conv2d(3, first, 7, 4, 2, bias=False), nn.BatchNorm2d(first, momentum=0.03), nn.ReLU()),
@@ -71,7 +71,7 @@ def _stem(channels: tuple[int, ...], bottleneck: int) -> nn.Sequential:
 
 
 def _hourglass(channels: int, inner: tuple[int, ...]) -> Residual:
-    """A residual whose main path works at half of the resolution, and holds another such residual if there is more."""
+    """A residual block whose main path works at half the resolution, nested once for each number in ``inner``."""
     width, *more = inner
     layers: list[nn.Module] = [conv_norm(channels, width, 3, 2)]
     layers += [_hourglass(width, tuple(more))] if more else []
@@ -82,7 +82,7 @@ def _hourglass(channels: int, inner: tuple[int, ...]) -> Residual:
 def _exit_head(channels: int, hidden: int) -> nn.Sequential:
     upscale = 8 // MAP_STRIDE
     last = nn.Conv2d(hidden, VALUES * upscale**2, 1)
-    prior = torch.tensor([-4.0, 0.7, 1.7, 0.7, 1.7])  # few cells are people; a person is taller than wide
+    prior = torch.tensor([-4.0, 0.7, 1.7, 0.7, 1.7])  # few cells are people, and people are taller than wide
     with torch.no_grad():
         last.weight.mul_(0.1)
         last.bias.copy_(prior.repeat_interleave(upscale**2))  # type: ignore[union-attr]

@@ -1,9 +1,10 @@
-"""The training of campus detectors: crops with pasted people, a heat map and box loss for every exit, F1.
+"""The training task of campus detectors: augmented crops, a heat map loss and a box loss for every exit, F1.
 
-People are scarce: 424 frames show a few dozen. They are cut out by their difference to the median frame and pasted
-elsewhere at the same height in the picture (where the perspective is the same), with other colours and mirrored.
-Pasted pairs also show overlapping people, whom the labels merge. Every step holds crops of all four
-resolutions. Targets are those of CenterNet (Zhou et al., 2019): a Gaussian around each centre, and box sides near it.
+The 424 training frames show only a few dozen people. They are cut out by their difference to the median frame and
+pasted elsewhere at the same row of the picture (where the perspective is the same), with changed colours or mirrored.
+Pasted pairs also provide overlapping people, whom the labels merge into one box. Every step has crops of all four
+resolutions. Targets are those of CenterNet (Zhou et al., 2019): a Gaussian around each centre, and the distances to the
+sides of the box near it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 from runtime.models.detector_parts import LOG_DISTANCES, MAP_STRIDE, NO_PEAK, Peaks
 from runtime.models.training import Group, Scalars
 from runtime.workloads.boxes import Floats
+from runtime.workloads.campus.augmentation import cut_out, paste, recolour, through_jpeg, view
 from runtime.workloads.campus.boxes import best_threshold, hits, kept_candidates
 from runtime.workloads.campus.models import WIDTHS_PX
 from runtime.workloads.types import Image
@@ -31,28 +33,17 @@ if TYPE_CHECKING:
 
 STEPS_PER_EPOCH = 100
 CROPS = {768: (384, 288, 6), 512: (384, 288, 4), 384: (384, 288, 4), 256: (256, 192, 6)}  # width, height, count
-ZOOM = (0.85, 1.3)  # of people, relative to the resolution's own size
-JPEG_FRAC = 0.15  # of the crops, so that no codec is at a disadvantage
+ZOOM = (0.85, 1.3)  # range of scales, relative to the frame at that resolution
+JPEG_FRAC = 0.15  # share of crops with JPEG compression, so that the detectors also work on decoded JPEG
 JPEG_QUALITY = (5, 60)
-PASTED = (0, 0, 1, 2, 3)  # people per crop, drawn from evenly
+PASTED = (0, 0, 1, 2, 3)  # people pasted per crop, drawn with equal probability
 BACKGROUND_STEP = 8  # every eighth frame enters the median
-FOREGROUND_DIFFERENCE = 25  # of a pixel's strongest channel from the median
-GROUP_ASPECT = 0.6  # a box wider than this share of its height holds several people: nothing is learned inside
-CENTRE_SPREAD = 0.12  # standard deviation of the Gaussian, of the box's sides
+GROUP_ASPECT = 0.6  # a box wider than this share of its height holds several people; no heat is learned inside
+CENTRE_SPREAD = 0.12  # standard deviation of the Gaussian, as a share of the box's sides
 BOX_CELLS = 0.5  # cells whose Gaussian is above this learn the box
 BOX_WEIGHT = 1.0
 EXIT_WEIGHTS = 0.6  # of every exit but the last, whose weight is 1
-EVALUATED_EVERY = 4  # validation frames looked at after an epoch
-
-
-@dataclass(frozen=True)
-class Person:
-    """A cut-out from a training frame."""
-
-    pixels: Image
-    mask: NDArray[np.float32]  # (h, w, 1) opacity
-    left: int
-    top: int
+EVALUATED_EVERY = 4  # after an epoch, every fourth validation frame is evaluated
 
 
 class CampusTask:
@@ -88,7 +79,7 @@ class CampusTask:
         return Group(inputs, [boxes for _, boxes in crops], 1.0 / len(CROPS))
 
     def _crop(self, scale: float, width: int, height: int, rng: np.random.Generator) -> tuple[Image, Floats]:
-        """One augmented view with its boxes (n, 4): left, top, right, bottom in its own pixels."""
+        """An augmented crop (height, width, 3) and its boxes (n, 4): left, top, right, bottom in its pixels."""
         row = int(rng.integers(len(self._frames)))
         frame, boxes = self._frames[row].copy(), self._boxes[row]
         for _ in range(rng.choice(PASTED)):
@@ -104,8 +95,8 @@ class CampusTask:
         return image, boxes
 
     def loss(self, outputs: list[Tensor], targets: Sequence[Floats]) -> tuple[Tensor, Scalars]:
-        wanted = Wanted.of(targets, outputs[-1].shape[-1], outputs[-1].shape[-2])
-        losses = [exit_loss(output, wanted) for output in outputs]
+        maps = TargetMaps.of(targets, outputs[-1].shape[-1], outputs[-1].shape[-2])
+        losses = [exit_loss(output, maps) for output in outputs]
         total = losses[-1][0] + losses[-1][1]
         for heat, box in losses[:-1]:
             total = total + EXIT_WEIGHTS * (heat + box)
@@ -113,7 +104,7 @@ class CampusTask:
         return total, scalars
 
     def evaluate(self, model: BranchyModel) -> Scalars:
-        """Greatest validation F1 over all thresholds, per resolution and exit, in bfloat16 on some of the frames."""
+        """Best validation F1 over all thresholds, per resolution and exit, in bfloat16 on every fourth frame."""
         scalars: Scalars = {}
         for px in self._workload.resolutions_px:
             for exit_branch, (_, f1) in enumerate(self._operating_points(model, px, EVALUATED_EVERY)):
@@ -121,7 +112,7 @@ class CampusTask:
         return scalars
 
     def finish(self, model: BranchyModel) -> None:
-        """Write each exit's operating threshold at each resolution into the model, chosen on validation frames."""
+        """Choose the operating threshold of each exit and resolution on validation frames; store it in the model."""
         for px in self._workload.resolutions_px:
             for exit_head, (threshold, _) in zip(model.exits, self._operating_points(model, px, 1), strict=True):
                 peaks = next(module for module in exit_head.modules() if isinstance(module, Peaks))
@@ -129,7 +120,7 @@ class CampusTask:
 
     @torch.no_grad()
     def _operating_points(self, model: BranchyModel, px: int, every: int) -> list[tuple[float, float]]:
-        """Threshold and F1 of each exit."""
+        """Threshold and F1 of each exit, on every ``every``-th validation frame."""
         truths = self._held_out_boxes[::every]
         logits: list[list[Floats]] = [[] for _ in model.exits]
         found: list[list[NDArray[np.bool_]]] = [[] for _ in model.exits]
@@ -147,120 +138,41 @@ class CampusTask:
 
 
 def _as_array(truth: Sequence[Sequence[float]]) -> Floats:
-    """[[x, y, w, h, score], ...] to (n, 4): left, top, right, bottom."""
+    """Convert [[x, y, w, h, score], ...] to (n, 4): left, top, right, bottom."""
     boxes = np.array([box[:4] for box in truth], np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return boxes
 
 
-def cut_out(frame: Image, boxes: Floats, background: Image) -> Iterator[Person]:
-    """Single people whom no other box touches."""
-    height, width = frame.shape[:2]
-    for left, top, right, bottom in boxes:
-        shape_fits = 1.7 < (bottom - top) / (right - left) < 4.5
-        apart = (np.minimum(right, boxes[:, 2]) > np.maximum(left, boxes[:, 0])) & (
-            np.minimum(bottom, boxes[:, 3]) > np.maximum(top, boxes[:, 1])
-        )
-        if not shape_fits or apart.sum() > 1:
-            continue
-        x0, y0 = max(int(left) - 1, 0), max(int(top) - 1, 0)
-        x1, y1 = min(int(right) + 2, width), min(int(bottom) + 2, height)
-        pixels = frame[y0:y1, x0:x1]
-        difference = cv2.absdiff(pixels, background[y0:y1, x0:x1]).max(axis=2)
-        mask = (difference > FOREGROUND_DIFFERENCE).astype(np.uint8)
-        mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-        if mask.mean() > 0.35:
-            soft = np.asarray(cv2.GaussianBlur(mask.astype(np.float32), (3, 3), 0), np.float32)
-            yield Person(pixels, soft[..., None], x0, y0)
-
-
-def paste(frame: Image, boxes: Floats, person: Person, rng: np.random.Generator) -> Floats:
-    """Paste a person into the frame, in place, unless another would be hidden; returns the frame's boxes afterwards."""
-    height, width = frame.shape[:2]
-    h, w = person.mask.shape[:2]
-    top = int(np.clip(person.top + rng.normal(0, 6), 0, height - h))
-    left = int(rng.integers(0, width - w))
-    if len(boxes) and rng.random() < 0.4:  # beside another person, as groups walk
-        near = boxes[int(rng.integers(len(boxes)))]
-        if abs(near[3] - (top + h)) < 25:
-            left = int(np.clip(near[0] + rng.choice((-1, 1)) * rng.uniform(0.5, 1.3) * w, 0, width - w))
-    box = np.array([[left + 1, top + 1, left + w - 1, top + h - 1]], np.float32)
-    if len(boxes):
-        shared = np.clip(np.minimum(box[:, 2:], boxes[:, 2:]) - np.maximum(box[:, :2], boxes[:, :2]), 0, None).prod(1)
-        if (shared / (boxes[:, 2:] - boxes[:, :2]).prod(1)).max() > 0.5 or shared.max() > 0.5 * w * h:
-            return boxes
-    pixels, mask = person.pixels, person.mask
-    if rng.random() < 0.5:
-        pixels, mask = pixels[:, ::-1], mask[:, ::-1]
-    tint = rng.uniform(0.7, 1.3) * rng.uniform(0.85, 1.15, 3)
-    coloured = np.clip(pixels * tint + rng.uniform(-15, 25), 0, 255)
-    target = frame[top : top + h, left : left + w]
-    target[:] = (mask * coloured + (1.0 - mask) * target).astype(np.uint8)
-    return np.concatenate((boxes, box))
-
-
-def view(
-    frame: Image, boxes: Floats, scale: float, width: int, height: int, rng: np.random.Generator
-) -> tuple[Image, Floats]:
-    """A window of the frame, scaled; three quarters of the windows aim at a person. Grey beyond the frame."""
-    full_height, full_width = frame.shape[:2]
-    w, h = min(round(width / scale), full_width), min(round(height / scale), full_height)
-    left, top = int(rng.integers(0, full_width - w + 1)), int(rng.integers(0, full_height - h + 1))
-    if len(boxes) and rng.random() < 0.75:
-        x0, y0, x1, y1 = boxes[int(rng.integers(len(boxes)))]
-        left = int(np.clip((x0 + x1) / 2 - rng.uniform(0.1, 0.9) * w, 0, full_width - w))
-        top = int(np.clip((y0 + y1) / 2 - rng.uniform(0.1, 0.9) * h, 0, full_height - h))
-    size = min(round(w * scale), width), min(round(h * scale), height)
-    image = np.full((height, width, 3), 110, np.uint8)
-    image[: size[1], : size[0]] = cv2.resize(frame[top : top + h, left : left + w], size, interpolation=cv2.INTER_AREA)
-    moved = (boxes - np.array([left, top, left, top], np.float32)) * scale
-    inside = np.clip(moved, 0, [size[0], size[1], size[0], size[1]])
-    area = (moved[:, 2:] - moved[:, :2]).prod(1)
-    seen = (inside[:, 2:] - inside[:, :2]).prod(1)
-    return image, inside[seen > 0.4 * area]
-
-
-def recolour(image: Image, rng: np.random.Generator) -> Image:
-    """Brightness, contrast and white balance."""
-    gain = rng.uniform(0.85, 1.15) * rng.uniform(0.95, 1.05, 3)
-    changed = image * gain.astype(np.float32) + np.float32(rng.uniform(-12, 12))
-    return np.asarray(np.clip(changed, 0, 255), np.uint8)
-
-
-def through_jpeg(image: Image, quality: int) -> Image:
-    """The image after JPEG compression."""
-    coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
-
-
 @dataclass(frozen=True)
-class Wanted:
-    """Targets of a batch on the exits' maps."""
+class TargetMaps:
+    """The targets of a batch on the maps of the exits."""
 
     heat: Tensor  # (batch, h, w) in [0, 1], 1 at a centre
-    sides: Tensor  # (batch, 4, h, w) distances to the box's sides, in cells
-    weight: Tensor  # (batch, h, w) of the box loss
-    care: Tensor  # (batch, h, w) of the heat loss: 0 in groups
+    sides: Tensor  # (batch, 4, h, w) distances to the sides of the box, in cells
+    box_weight: Tensor  # (batch, h, w) weight of the box loss
+    heat_weight: Tensor  # (batch, h, w) weight of the heat loss: 0 in groups
 
     @staticmethod
-    def of(targets: Sequence[Floats], width: int, height: int) -> Wanted:
+    def of(targets: Sequence[Floats], width: int, height: int) -> TargetMaps:
+        """Draw boxes (n, 4) in pixels, one array per sample, on maps of ``width`` x ``height`` cells."""
         heat = np.zeros((len(targets), height, width), np.float32)
         sides = np.ones((len(targets), 4, height, width), np.float32)
-        care = np.ones_like(heat)
+        heat_weight = np.ones_like(heat)
         for row, boxes in enumerate(targets):
             for box in boxes / MAP_STRIDE:
                 if box[2] - box[0] <= GROUP_ASPECT * (box[3] - box[1]):
                     _draw(heat[row], sides[row], box)
                 else:
                     left, top, right, bottom = box.astype(int)
-                    care[row, top : bottom + 1, left : right + 1] = 0.0
-        care = np.maximum(care, heat > BOX_CELLS).astype(np.float32)
-        weight = np.where(heat > BOX_CELLS, heat, 0.0).astype(np.float32)
-        return Wanted(*(torch.from_numpy(values) for values in (heat, sides, weight, care)))
+                    heat_weight[row, top : bottom + 1, left : right + 1] = 0.0
+        heat_weight = np.maximum(heat_weight, heat > BOX_CELLS).astype(np.float32)
+        box_weight = np.where(heat > BOX_CELLS, heat, 0.0).astype(np.float32)
+        return TargetMaps(*(torch.from_numpy(values) for values in (heat, sides, box_weight, heat_weight)))
 
 
 def _draw(heat: Floats, sides: Floats, box: Floats) -> None:
-    """Draw one person's Gaussian where it is above the present values."""
+    """Draw the Gaussian and box of one person where the Gaussian is above the current values, in place."""
     height, width = heat.shape
     left, top, right, bottom = box
     x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
@@ -278,25 +190,31 @@ def _draw(heat: Floats, sides: Floats, box: Floats) -> None:
         sides[side][over] = np.maximum(spread[over], 0.05)
 
 
-def exit_loss(output: Tensor, wanted: Wanted) -> tuple[Tensor, Tensor]:
-    """Penalty-reduced focal loss of the heat map, and 1 - generalised IoU of the boxes (Rezatofighi et al., 2019)."""
+def exit_loss(output: Tensor, target: TargetMaps) -> tuple[Tensor, Tensor]:
+    """Penalty-reduced focal loss of the heat map, and 1 - generalised IoU of the boxes (Rezatofighi et al., 2019).
+
+    ``output`` is the map (batch, 5, h, w) of an exit in training mode.
+    """
     logit = output[:, 0]
     probability = logit.sigmoid().clamp(1e-4, 1 - 1e-4)
-    centre = wanted.heat > 0.999
-    right = -((1 - probability) ** 2) * probability.log()
-    wrong = -((1 - wanted.heat) ** 4) * probability**2 * (1 - probability).log()
+    centre = target.heat > 0.999
+    at_centre = -((1 - probability) ** 2) * probability.log()
+    elsewhere = -((1 - target.heat) ** 4) * probability**2 * (1 - probability).log()
     people = centre.sum().clamp(min=1)
-    heat = (wanted.care * torch.where(centre, right, wrong)).sum() / people
-    near = wanted.weight > 0
-    got = output[:, 1:].clamp(*LOG_DISTANCES).exp().movedim(1, -1)[near]
-    want = wanted.sides.movedim(1, -1)[near]
-    weight = wanted.weight[near]
-    box = (weight * (1.0 - generalised_iou(got, want))).sum() / weight.sum().clamp(min=1.0)
+    heat = (target.heat_weight * torch.where(centre, at_centre, elsewhere)).sum() / people
+    near = target.box_weight > 0
+    predicted_sides = output[:, 1:].clamp(*LOG_DISTANCES).exp().movedim(1, -1)[near]
+    target_sides = target.sides.movedim(1, -1)[near]
+    weight = target.box_weight[near]
+    box = (weight * (1.0 - generalised_iou(predicted_sides, target_sides))).sum() / weight.sum().clamp(min=1.0)
     return heat, BOX_WEIGHT * box
 
 
 def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
-    """(n,) for boxes around one point, given by their distances (n, 4) to it: left, top, right, bottom."""
+    """(n,) generalised IoU of pairs of boxes around a common point.
+
+    ``a`` and ``b`` (n, 4) are distances from the point to the left, top, right and bottom sides.
+    """
     both, either = torch.minimum(a, b), torch.maximum(a, b)
     shared = (both[:, 0] + both[:, 2]) * (both[:, 1] + both[:, 3])
     hull = (either[:, 0] + either[:, 2]) * (either[:, 1] + either[:, 3])

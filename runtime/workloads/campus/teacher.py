@@ -1,13 +1,13 @@
-"""The automatic teacher that made the campus labels: background subtraction over the whole video.
+"""The automatic teacher that made the campus labels, by background subtraction over the whole video.
 
-The camera never moves and nobody stands still for half of the video, so the median of all frames is the empty scene.
-Pixels that differ from it belong to a person, except small darkenings (shadows) and the fluttering barrier tape. Parts
-of a person that a pole or sign separates are joined; groups are split at their heads; the height of a person follows
-from the row of the feet (fitted on single people). Boxes are then linked over frames in both directions of time: gaps
-in a track are filled, single outliers corrected, jitter smoothed, and short tracks dropped.
+The camera does not move and nobody stands still for half of the video, so the median of all frames is the empty scene.
+Pixels that differ from it belong to a person, except weak darkening (shadows) and the fluttering barrier tape. Parts of
+a person that are separated by a pole or sign are joined; groups are split at their heads. The height of a person is a
+function of the row of the feet, fitted on single people. Boxes are then linked over frames into tracks; gaps are
+filled, outliers corrected, positions smoothed, and short tracks dropped.
 
-Nobody has checked these labels box by box. Scores against them say how well a model agrees with the teacher, whose
-known mistakes are people who enter hidden behind others, and inexact boxes in tight groups.
+The labels were not checked box by box. Scores against them state how well a model agrees with the teacher. Its known
+mistakes are people who enter hidden behind others, and inexact boxes in tight groups.
 
 Make the labels again with `python -m runtime.workloads.campus.teacher [DIRECTORY OF THE VIDEO]`.
 """
@@ -34,28 +34,28 @@ Floats = NDArray[np.float64]
 
 MEDIAN_EVERY = 5
 DIFFERENCE = 24  # least difference of a pixel's strongest channel; the 99th percentile of the noise is 9
-SHADOW_DIFFERENCE = 48  # the same where a pixel keeps its colour and is only darker
-SHADOW_CHROMA = 0.025  # largest change of a pixel's share of red, green, blue
+SHADOW_DIFFERENCE = 48  # the same for a pixel that keeps its colour and is only darker
+SHADOW_CHROMA = 0.025  # largest change of a pixel's share of red, green or blue in a shadow
 TAPE_BOTTOM_PX = 275  # the barrier tape flutters above this row ...
 TAPE_HEIGHT_PX = 7  # ... and is thinner than this
 SIGN = (410, 448, 200, 246)  # left, right, top, bottom of the sign that hides people
-POLE = (422, 440, 30, 392)  # the same of the lamp post, which cuts people in two
-WIDTH_FRAC = 0.4  # a walking person's usual width, of the height
-WIDE_FRAC = 0.68  # a component wider than this is a group
-RESIDUAL_FRAC = 0.45  # of a person's height that must stick out to be another person
-HEIGHTS = (0.5, 1.45)  # a component's height that may be a person, of what is expected there
-LEAST_AREA_FRAC = 0.12  # of the expected height squared
+POLE = (422, 440, 30, 392)  # left, right, top, bottom of the lamp post, which divides people in two
+WIDTH_FRAC = 0.4  # usual width of a walking person, as a share of the height
+WIDE_FRAC = 0.68  # a component wider than this share of the height is a group
+RESIDUAL_FRAC = 0.45  # a residual taller than this share of a person's height is another person
+HEIGHTS = (0.5, 1.45)  # range of a component's height, as a share of the expected height
+LEAST_AREA_FRAC = 0.12  # least area of a component, as a share of the expected height squared
 
 
 def background(frames: Images) -> Image:
-    """Median of every fifth frame, band by band so that it fits into memory."""
+    """Median of every fifth frame, computed in bands of rows to limit the memory."""
     some = frames[::MEDIAN_EVERY]
     bands = [np.median(some[:, top : top + 48], axis=0) for top in range(0, frames.shape[1], 48)]
     return np.concatenate(bands).astype(np.uint8)
 
 
 def foreground(frame: Image, empty: Image) -> Mask:
-    """255 where a person is, else 0."""
+    """Mask (h, w) of a frame: 255 on people, else 0. ``empty`` is the empty scene."""
     now, then = (np.asarray(cv2.GaussianBlur(image, (3, 3), 0), np.uint8) for image in (frame, empty))
     difference = cv2.absdiff(now, then).max(axis=2)
     mask = difference > DIFFERENCE
@@ -71,7 +71,7 @@ def foreground(frame: Image, empty: Image) -> Mask:
 
 
 def _shadow(now: Image, then: Image) -> NDArray[np.bool_]:
-    """Darker, but of the same colour."""
+    """(h, w) whether a pixel is darker than before but of the same colour."""
     a, b = now.astype(np.float32), then.astype(np.float32)
     sum_a, sum_b = a.sum(axis=2) + 1.0, b.sum(axis=2) + 1.0
     chroma = np.abs(a / sum_a[..., None] - b / sum_b[..., None]).max(axis=2)
@@ -79,20 +79,21 @@ def _shadow(now: Image, then: Image) -> NDArray[np.bool_]:
 
 
 class Heights:
-    """A person's height as a linear function of the row of the feet, fitted on single people."""
+    """The height of a person in pixels, as a linear function of the row of the feet."""
 
     def __init__(self, slope: float = 0.31, base: float = -2.0) -> None:
         self.slope, self.base = slope, base
 
     def of(self, bottom: float) -> float:
+        """Height of a person whose feet are at a row."""
         return max(self.slope * bottom + self.base, 20.0)
 
     def below(self, top: float) -> float:
-        """Height of a person whose head is at a row: t + h = foot and h = slope * foot + base."""
+        """Height of a person whose head is at a row (solves top + height = foot, height = slope * foot + base)."""
         return max((self.slope * top + self.base) / (1.0 - self.slope), 20.0)
 
     def fitted(self, boxes: Floats) -> Heights:
-        """Fit on boxes (n, 4) with outliers: least squares, then three times more without the worst boxes."""
+        """Fit on boxes (n, 4) with outliers: least squares, then three times again without the worst boxes."""
         bottom, height = boxes[:, 3], boxes[:, 3] - boxes[:, 1]
         keep = np.ones(len(boxes), bool)
         slope, base = self.slope, self.base
@@ -115,7 +116,7 @@ def _corners(stat: NDArray[Any]) -> Box:
 
 
 def joined(parts: list[tuple[Box, Mask]], heights: Heights) -> list[tuple[Box, Mask]]:
-    """Parts above one another that together are no taller than one person become one."""
+    """Join parts above one another that together are not taller than one person."""
     parts = sorted(parts, key=lambda part: part[0][1])
     for upper in range(len(parts)):
         for lower in range(upper + 1, len(parts)):
@@ -142,7 +143,7 @@ def _same_body(a: Box, b: Box, heights: Heights) -> bool:
 
 
 def people_in(frame: Image, empty: Image, heights: Heights) -> Iterator[Box]:
-    """Boxes of one frame, each component split at its heads."""
+    """Boxes of the people in one frame; groups are split at their heads."""
     for box, part in joined(components(foreground(frame, empty)), heights):
         expected = heights.of(box[3])
         hidden = box[0] <= 2 or box[2] >= frame.shape[1] - 2 or (box[0] < SIGN[1] and box[2] > SIGN[0])
@@ -153,7 +154,7 @@ def people_in(frame: Image, empty: Image, heights: Heights) -> Iterator[Box]:
 
 
 def split(box: Box, part: Mask, heights: Heights) -> Iterator[Box]:
-    """One box per head of a group; the component's own box when there is one head."""
+    """One box per head of a group; the box of the component if it has one head."""
     left, top, right, bottom = (int(value) for value in box)
     body = part[top:bottom, left:right]
     heads = _heads(body, top, heights)
@@ -172,14 +173,14 @@ def split(box: Box, part: Mask, heights: Heights) -> Iterator[Box]:
         rows, cols = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
         if len(rows) and rows[-1] - rows[0] > 0.5 * height:
             feet = max(rows[-1] + 1.0, y + 0.9 * height)
-            half = 0.15 * height  # no body is narrower, even behind another person
+            half = 0.15 * height  # least half width of a body, even behind another person
             yield np.array(
                 [left + min(cols[0], x - half), top + y, left + max(cols[-1] + 1.0, x + half), top + feet], np.float64
             )
 
 
 def _split_by_residual(box: Box, body: Mask, heads: list[tuple[int, int]], heights: Heights) -> Iterator[Box]:
-    """One head stands out. When the person below it leaves much unexplained, another one is located by the feet."""
+    """Split a component with one head: if the person below it leaves a large residual, locate others by their feet."""
     left, top, _, bottom = box
     height = heights.below(top)
     wide, tall = box[2] - left > WIDE_FRAC * heights.of(bottom), bottom - top > 1.2 * height
@@ -203,7 +204,7 @@ def _split_by_residual(box: Box, body: Mask, heads: list[tuple[int, int]], heigh
 
 
 def _by_feet(stat: NDArray[Any], box: Box, heights: Heights) -> tuple[float, float, float, float] | None:
-    """The person whose lower part a residual is, within the group's box."""
+    """Corners of the person whose lower part is the residual ``stat``; None if the residual is too small."""
     x, y, w, h = (float(value) for value in stat[:4])
     feet = box[1] + y + h
     expected = heights.of(feet)
@@ -217,7 +218,7 @@ def _by_feet(stat: NDArray[Any], box: Box, heights: Heights) -> tuple[float, flo
 
 
 def _heads(body: Mask, top: int, heights: Heights) -> list[tuple[int, int]]:
-    """(column, row) of the peaks of a silhouette's upper edge that stand out and are apart from higher ones."""
+    """(column, row) of the peaks of a silhouette's upper edge that are separate from higher peaks."""
     rows = len(body)
     edge = np.where(body.any(axis=0), body.argmax(axis=0), rows).astype(np.float64)
     height = heights.below(top)
@@ -233,7 +234,7 @@ def _heads(body: Mask, top: int, heights: Heights) -> list[tuple[int, int]]:
 
 
 def _separate(edge: Floats, x: int, other: int, apart: int, height: float) -> bool:
-    """Whether the edge dips between two columns, as it does between heads (shoulders fall off to the side)."""
+    """Whether the edge dips between two columns, as between two heads. Towards a shoulder it falls without a dip."""
     low, high = min(x, other), max(x, other)
     if high - low < apart:
         return False
@@ -241,14 +242,14 @@ def _separate(edge: Floats, x: int, other: int, apart: int, height: float) -> bo
 
 
 def single(boxes: Floats, width: int) -> Floats:
-    """Boxes that look like one whole person."""
+    """The boxes (n, 4) that have the shape of one whole person; ``width`` is that of the frame."""
     w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     inside = (boxes[:, 0] > 3) & (boxes[:, 2] < width - 3)
     return boxes[inside & (h / w > 1.9) & (h / w < 3.6) & (h > 40)]
 
 
 def make_labels(frames: Images) -> list[Floats]:
-    """Per frame (n, 4) x, y, w, h."""
+    """Boxes (n, 4) x, y, w, h of each frame."""
     empty = background(frames)
     heights = Heights()
     first = [box for frame in frames[::5] for box in people_in(frame, empty, heights)]
@@ -270,7 +271,7 @@ def _per_frame(tracks: list[Track], count: int, width: int, height: int) -> list
 
 
 def main(arguments: list[str]) -> int:
-    """Label the whole video and write the file that ships."""
+    """Label the whole video and write the shipped file."""
     campus = Campus(Path(arguments[0]) if arguments else None)
     write_labels(make_labels(np.concatenate([campus.frames(part) for part in ("train", "validation", "test")])))
     return 0

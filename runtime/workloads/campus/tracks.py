@@ -1,4 +1,4 @@
-"""Tracks of people over frames: boxes are linked, gaps filled, and positions smoothed.
+"""Link the boxes of single frames into tracks of people, fill gaps, and smooth positions.
 
 The whole video is available, so every step may look ahead. Boxes are left, top, right, bottom.
 """
@@ -15,12 +15,12 @@ from runtime.workloads.boxes import iou
 
 Floats = NDArray[np.float64]
 
-LONGEST_GAP = 20  # frames for which a person may be hidden
-SHORTEST_TRACK = 6  # frames in which the person was found
-LEAST_OVERLAP = 0.12  # IoU of a box with where its track is expected
-OUTLIER_FRAC = 0.15  # a height that differs this much from the track's usual one is an error
-NEIGHBOURHOOD = 12  # frames to each side over which a track's usual size is measured
-DOUBLE_IOU = 0.55  # two people overlap this much only for a moment
+LONGEST_GAP = 20  # most frames for which a person may be hidden
+SHORTEST_TRACK = 6  # least number of frames in which the person was found
+LEAST_OVERLAP = 0.12  # IoU of a box with the expected box of its track
+OUTLIER_FRAC = 0.15  # a height that differs more than this from the track's median is an error
+NEIGHBOURHOOD = 12  # frames to each side over which the median size of a track is computed
+DOUBLE_IOU = 0.55  # two different people overlap this much only for a moment
 SMOOTHED_OVER = 1.2  # standard deviation in frames
 
 
@@ -32,7 +32,7 @@ class Track:
     boxes: list[Floats]
 
     def expected(self, frame: int) -> Floats:
-        """Expected box, by the mean motion of the last frames."""
+        """Box (4,) expected at a frame, extrapolated with the mean motion of the last boxes."""
         ago = max(len(self.boxes) - 6, 0)
         elapsed = self.frames[-1] - self.frames[ago]
         if elapsed < 2:
@@ -43,10 +43,13 @@ class Track:
 
 
 def link(found: list[Floats], height_at: Callable[[float], float]) -> list[Track]:
-    """Tracks without gaps, from the boxes (n, 4) of each frame."""
+    """Tracks without gaps, from the boxes (n, 4) of each frame.
+
+    ``height_at`` returns the expected height of a person, in pixels, from the row of the feet.
+    """
     tracks = [track for track in _linked(found) if len(track.frames) >= SHORTEST_TRACK]
-    whole = [_filled(_sized(track)) for track in tracks if _is_person(track, height_at)]
-    return [_smoothed(track) for track in whole if not any(_shadows(track, other) for other in whole)]
+    whole = [_filled(_corrected(track)) for track in tracks if _is_person(track, height_at)]
+    return [_smoothed(track) for track in whole if not any(_duplicates(track, other) for other in whole)]
 
 
 def _linked(found: list[Floats]) -> list[Track]:
@@ -69,8 +72,8 @@ def _linked(found: list[Floats]) -> list[Track]:
     return closed + open_tracks
 
 
-def _shadows(track: Track, other: Track) -> bool:
-    """Whether a track is the double of a longer one: the same boxes for most of its time."""
+def _duplicates(track: Track, other: Track) -> bool:
+    """Whether a track duplicates a longer one: it has the same boxes most of the time."""
     if len(track.frames) >= len(other.frames):
         return False
     boxes = dict(zip(other.frames, other.boxes, strict=True))
@@ -81,13 +84,16 @@ def _shadows(track: Track, other: Track) -> bool:
 
 
 def _is_person(track: Track, height_at: Callable[[float], float]) -> bool:
-    """As tall as a person where it stands, for most of the time."""
+    """Whether the track is as tall as a person at its position, most of the time."""
     ratio = np.median([(box[3] - box[1]) / height_at(box[3]) for box in track.boxes])
     return bool(0.7 < ratio < 1.35)
 
 
-def _sized(track: Track) -> Track:
-    """Heights far from the track's own in its neighbourhood are corrected, at the side that jumped."""
+def _corrected(track: Track) -> Track:
+    """Correct heights and widths that differ too much from their median over the neighbouring frames.
+
+    Of top and bottom, the side that deviates from its own trend is moved.
+    """
     boxes, frames = np.array(track.boxes), np.array(track.frames)
     corrected = boxes.copy()
     for row, number in enumerate(frames):
@@ -111,6 +117,7 @@ def _sized(track: Track) -> Track:
 
 
 def _filled(track: Track) -> Track:
+    """Interpolate the boxes of missing frames."""
     every = np.arange(track.frames[0], track.frames[-1] + 1)
     boxes = np.array(track.boxes)
     sides = [np.interp(every, track.frames, boxes[:, side]) for side in range(4)]
@@ -118,14 +125,15 @@ def _filled(track: Track) -> Track:
 
 
 def _smoothed(track: Track) -> Track:
+    """Smooth the boxes over time with a Gaussian."""
     boxes = np.array(track.boxes)
     offsets = np.arange(-3, 4)
     weights = np.exp(-0.5 * (offsets / SMOOTHED_OVER) ** 2)
     rows = np.arange(len(boxes))[:, None] + offsets
-    there = (rows >= 0) & (rows < len(boxes))
-    # A window cut at an end would pull the box inwards along its motion; mirror the window's reach instead.
-    there &= there[:, ::-1]
-    share = np.where(there, weights, 0.0)
+    exists = (rows >= 0) & (rows < len(boxes))
+    # A one-sided window at an end would pull the box back along its motion, so windows are kept symmetric.
+    exists &= exists[:, ::-1]
+    share = np.where(exists, weights, 0.0)
     share /= share.sum(axis=1, keepdims=True)
     smooth = np.einsum("nk,nks->ns", share, boxes[np.clip(rows, 0, len(boxes) - 1)])
     return Track(track.frames, list(smooth))

@@ -1,8 +1,8 @@
-"""The campus workload: people on a fixed camera over an industrial campus, 795 frames of 768 x 576.
+"""The campus workload: detect people in the video of a fixed camera over an industrial campus.
 
-Splits are consecutive frames: 0-423 train, 424-529 validation, 530-794 test; `index` counts within a split. Nothing
-is ever trained or chosen on the test part. Scores are against the labels of an automatic teacher (`campus.teacher`),
-not against boxes that a person has drawn: the teacher makes mistakes of its own.
+The video has 795 frames of 768 x 576 pixels. Splits are consecutive frames: 0-423 train, 424-529 validation, 530-794
+test; `index` counts within a split. Nothing is trained or chosen on the test split. The labels are made by an automatic
+teacher (`runtime.workloads.campus.teacher`), not by people, and the teacher makes mistakes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PIXEL_STD = 64.0
 
 
 class Campus(Workload):
-    """Owns the video's frames, decoded a split at a time on first use, and their labels."""
+    """Owns the frames of the video, decoded one split at a time on first use, and their labels."""
 
     name = "campus"
     data_files = (VIDEO_NAME,)
@@ -63,7 +63,7 @@ class Campus(Workload):
 
     @cached_property
     def video(self) -> Path:
-        """The verified file."""
+        """Path of the verified video."""
         return find_campus_video(self._data_dir)
 
     @cached_property
@@ -72,13 +72,13 @@ class Campus(Workload):
         return read_labels()
 
     def frames(self, split: Split) -> Images:
-        """(n, 576, 768, 3) of a split, blue-green-red."""
+        """Frames (n, 576, 768, 3) of a split, blue-green-red."""
         if split not in self._frames:
             self._frames[split] = decode(self.video, SPLITS[split])
         return self._frames[split]
 
     def video_frame(self, number: int) -> Image:
-        """A frame by its number in the video."""
+        """The frame (576, 768, 3) with that number in the video."""
         split = next(split for split, numbers in SPLITS.items() if number in numbers)
         image: Image = self.frames(split)[number - SPLITS[split].start]
         return image
@@ -95,10 +95,10 @@ class Campus(Workload):
         return numbers[index % len(numbers)]
 
     def scenario_range(self) -> ScenarioRange:
-        """Traces of 1 to 150 Mbit/s, shared by several cameras, become uplinks of about 0.2 to 60 Mbit/s.
+        """Traces of 1 to 150 Mbit/s, shared by several cameras, give uplinks of about 0.2 to 60 Mbit/s.
 
-        Slowdowns reach from a single-board computer (5 to 30) to a camera with a microcontroller (some hundreds). The
-        smallest detector is so quick that on the former alone it would always be the right choice.
+        Slowdowns range from a single-board computer (5 to 30) to a camera with a microcontroller (some hundreds). On a
+        single-board computer alone, the smallest detector is so fast that it would always be the best choice.
         """
         return ScenarioRange(
             fps=(self.fps, self.fps),
@@ -110,7 +110,7 @@ class Campus(Workload):
         )
 
     def demo_scenario(self) -> Scenario:
-        """A camera too weak for every frame on a busy cell, with a MEC that serves others too."""
+        """A camera too weak to run every frame, in a busy cell, with a MEC that also serves other devices."""
         return Scenario(
             fps=self.fps,
             deadline_s=0.2,
@@ -124,7 +124,7 @@ class Campus(Workload):
         )
 
     def to_input(self, images: Images) -> Tensor:
-        """Grey 128 becomes 0, white nearly 2."""
+        """Float (batch, 3, h, w): grey 128 becomes 0, white nearly 2."""
         import torch
 
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
@@ -140,13 +140,13 @@ class Campus(Workload):
         return [_as_boxes(kept_candidates(frame, WIDTH_PX, HEIGHT_PX)) for frame in outputs]
 
     def confidence(self, outputs: Outputs, temperature: float) -> NDArray[np.float64]:
-        """The expected F1 if every candidate is a person with the probability that the model states."""
+        """(batch,) expected F1 if every candidate is a person with the probability that the model predicts."""
         logits = np.clip(outputs[..., 4].astype(np.float64) / temperature, -50.0, 50.0)
-        claimed = 1.0 / (1.0 + np.exp(-logits))
+        probability = 1.0 / (1.0 + np.exp(-logits))
         kept = logits >= 0.0
-        right, everyone = (claimed * kept).sum(axis=1), kept.sum(axis=1) + claimed.sum(axis=1)
-        expected = 2.0 * right / np.maximum(everyone, 1e-9)
-        return np.asarray(np.where(kept.any(axis=1), expected, 1.0 - claimed.max(axis=1)))
+        right, boxes_and_people = (probability * kept).sum(axis=1), kept.sum(axis=1) + probability.sum(axis=1)
+        expected = 2.0 * right / np.maximum(boxes_and_people, 1e-9)
+        return np.asarray(np.where(kept.any(axis=1), expected, 1.0 - probability.max(axis=1)))
 
     def score(self, prediction: Boxes, truth: Boxes) -> float:
         """F1 of one frame."""
@@ -167,7 +167,7 @@ class Campus(Workload):
 
 
 def _as_boxes(kept: Outputs) -> list[list[float]]:
-    """Rows left, top, right, bottom, logit to [x, y, w, h, score], to a tenth of a pixel."""
+    """Convert rows left, top, right, bottom, logit to [x, y, w, h, score], rounded to 0.1 pixel."""
     left, top, right, bottom, logit = kept.reshape(-1, 5).T
     score = 1.0 / (1.0 + np.exp(-np.clip(logit, -50.0, 50.0)))
     corners = np.round(np.stack((left, top, right - left, bottom - top), 1), 1)
@@ -175,15 +175,15 @@ def _as_boxes(kept: Outputs) -> list[list[float]]:
 
 
 def decode(path: Path, numbers: Sequence[int]) -> Images:
-    """Consecutive frames of the video; FailureError when it ends before."""
+    """Decode consecutive frames of the video; FailureError when it ends too early."""
     frames = np.empty((len(numbers), HEIGHT_PX, WIDTH_PX, 3), np.uint8)
     capture = cv2.VideoCapture(str(path))
     try:
         for _ in range(numbers[0]):
             capture.grab()
         for row in range(len(frames)):
-            there, image = capture.read()
-            if not there or image.shape != frames.shape[1:]:
+            decoded, image = capture.read()
+            if not decoded or image.shape != frames.shape[1:]:
                 raise FailureError(f"{path} cannot be decoded at frame {numbers[row]}; expected {FRAMES} of 768 x 576")
             frames[row] = image
     finally:

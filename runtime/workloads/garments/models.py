@@ -1,8 +1,7 @@
 """The network families of the garments workload: one function per family, and a table of them.
 
-All end in heads that pool adaptively, so one set of weights serves every resolution. Sizes are chosen so that
-the costs spread by more than an order of magnitude: a MobileNet's first exit costs thousandths of the last
-exit of the ResNet.
+Exit heads use adaptive pooling, so one set of weights serves every resolution. Costs range over more than two orders of
+magnitude: the first exit of the MobileNet costs a few thousandths of the last exit of the ResNet.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def _basic_block(inputs: int, outputs: int, stride: int = 1) -> Residual:
 
 
 def resnet() -> BranchyModel:
-    """Basic residual blocks (He et al., 2016); the most accurate and the dearest of the families."""
+    """Basic residual blocks (He et al., 2016); the most accurate and most expensive family."""
     stages = [
         conv_norm(1, 16),
         _basic_block(16, 32),
@@ -83,14 +82,14 @@ def resnet() -> BranchyModel:
 
 
 def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
-    """Depthwise 3x3 then pointwise 1x1; with a shortcut where the shapes allow one."""
+    """A depthwise 3x3 and a pointwise 1x1 convolution, with a shortcut if the shapes allow one."""
     main = nn.Sequential(conv_norm(inputs, inputs, 3, stride, groups=inputs), conv_norm(inputs, outputs, 1))
     same = stride == 1 and inputs == outputs
     return Residual(main, nn.Identity(), final_relu=False) if same else main
 
 
 def mobilenet() -> BranchyModel:
-    """Depthwise separable convolutions (Howard et al., 2017); the cheapest of the families."""
+    """Depthwise separable convolutions (Howard et al., 2017); the cheapest family."""
     stages = [
         conv_norm(1, 16, 3, 2),
         nn.Sequential(_separable(16, 32), _separable(32, 32)),
@@ -116,5 +115,5 @@ FAMILIES: dict[str, Callable[[], BranchyModel]] = {
 
 
 def build(family_name: str) -> BranchyModel:
-    """A freshly initialised model of a family."""
+    """A newly initialised model of a family."""
     return FAMILIES[family_name]()

@@ -1,6 +1,6 @@
-"""The training of garment classifiers: ``ClassTraining`` with flips, shifts and erased rectangles.
+"""The training task of garment classifiers: ``ClassTraining`` with flips, shifts and erased rectangles.
 
-Every step holds half of its samples at 28 px and a quarter each at 20 and 14 px.
+Half of the samples of a step have 28 px; a quarter each have 20 and 14 px.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from runtime.workloads.garments.workload import Garments
 
 GROUP_SIZES = {14: 64, 20: 64, 28: 128}  # samples per step and resolution
-SHIFT_FRAC = 2.0 / 28.0  # largest shift, of the image's side
+SHIFT_FRAC = 2.0 / 28.0  # largest shift, as a share of the image's side
 ERASE_PROBABILITY = 0.3
-ERASE_FRAC = (0.15, 0.45)  # sides of the erased rectangle, of the image's side
+ERASE_FRAC = (0.15, 0.45)  # sides of the erased rectangle, as a share of the image's side
 
 
 class GarmentsTask(ClassTraining):
-    """Training on augmented images."""
+    """Training with augmented images."""
 
     def __init__(self, workload: Garments, seed: int) -> None:
         super().__init__(workload, seed, GROUP_SIZES)
@@ -34,7 +34,7 @@ class GarmentsTask(ClassTraining):
 
 
 def augment(images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Random horizontal flips and shifts (zero-filled) of a batch (n, px, px)."""
+    """Flip and shift each image of a batch (n, px, px) at random; uncovered pixels are 0."""
     count, px = len(images), images.shape[-1]
     reach = round(SHIFT_FRAC * px)
     padded = np.pad(images, ((0, 0), (reach, reach), (reach, reach)))
@@ -47,7 +47,7 @@ def augment(images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
 
 
 def erase(inputs: Tensor, rng: np.random.Generator) -> Tensor:
-    """Random erasing (Zhong et al., 2020): one rectangle of noise in some of the images, in place."""
+    """Random erasing (Zhong et al., 2020): draw a rectangle of noise into some images (n, 1, px, px), in place."""
     px = inputs.shape[-1]
     for row in np.flatnonzero(rng.random(len(inputs)) < ERASE_PROBABILITY):
         height, width = (round(px * side) for side in rng.uniform(*ERASE_FRAC, 2))

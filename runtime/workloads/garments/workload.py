@@ -1,7 +1,7 @@
-"""The garments workload: pieces of clothing in ten classes. Fashion-MNIST, 28 x 28 grey pixels.
+"""The garments workload: Fashion-MNIST, clothes in ten classes, 28 x 28 grey pixels.
 
-The 60,000 training images are split once, by a fixed permutation, into 55,000 to train on and 5,000 to validate
-on; nothing is ever trained or chosen on the 10,000 test images. `index` counts within a split.
+A fixed permutation divides the 60,000 training images into 55,000 for training and 5,000 for validation. Nothing is
+trained or chosen on the 10,000 test images. `index` counts within a split.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from runtime.models.training import TrainingTask
 
 VALIDATION_COUNT = 5_000
-SPLIT_SEED = 0  # not the training seed: the split is part of the workload, the same for every bundle
+SPLIT_SEED = 0  # independent of the training seed, so every bundle has the same split
 PIXEL_MEAN = 0.286  # of the training images, in units of 255
 PIXEL_STD = 0.353
 
 
 class Garments(Classifier):
-    """Owns the data set, which is read on first use."""
+    """Owns the data set, which is loaded on first use."""
 
     name = "garments"
     class_names = (
@@ -53,7 +53,7 @@ class Garments(Classifier):
     resolutions_px = (28, 20, 14)
     training_epochs: Mapping[str, int] = MappingProxyType({"resnet": 18, "vgg": 14, "alexnet": 16, "mobilenet": 18})
     families = tuple(training_epochs)
-    # No JPEG: on these images it is larger than PNG wherever it is as accurate. Validation, VGG's last exit, 28 px:
+    # No JPEG: on these images it is larger than PNG at equal accuracy. Validation split, last exit of VGG, 28 px:
     # PNG 511 bytes 93.7 %; JPEG quality 95 672 bytes 93.6 %, 85 515 bytes 93.1 %, 75 449 bytes 92.3 %.
     image_codecs = ("raw", "png")
 
@@ -92,7 +92,7 @@ class Garments(Classifier):
         return images[row], int(labels[row])
 
     def demo_scenario(self) -> Scenario:
-        """A weak camera on a shared cell, with a MEC that serves others too."""
+        """A weak camera in a shared cell, with a MEC that also serves other devices."""
         return Scenario(
             fps=15.0,
             deadline_s=0.08,
@@ -106,11 +106,11 @@ class Garments(Classifier):
         )
 
     def resize(self, image: Image, px: int) -> Image:
-        """The same result on every machine; a batch (n, 28, 28) too."""
+        """Area averaging with the same result on every machine; also takes a batch (n, 28, 28)."""
         return resize_area(image, px)
 
     def to_input(self, images: Images) -> Tensor:
-        """Mean 0 and standard deviation 1 over the training images."""
+        """Float (batch, 1, h, w), with mean 0 and standard deviation 1 over the training images."""
         import torch
 
         pixels = torch.from_numpy(images.astype(np.float32)).unsqueeze(1)

@@ -17,15 +17,11 @@ import mecpilot
 from controller.errors import FailureError, UsageError
 from controller.records import Decision
 from runtime.building import training_run
-from runtime.building.build import (
-    TrainedModel,
-    measure_images,
-    measure_model,
-    measurement_steps,
-    run_variants,
-    write_bundle,
-)
+from runtime.building.build import write_bundle
+from runtime.building.measure import TrainedModel, measure_model, measurement_steps
+from runtime.building.payload_sizes import measure_images
 from runtime.building.training_run import TrainingPlan
+from runtime.building.variants import run_variants
 from runtime.bundles.bundle import SHIPPED_DIR, Bundle, open_bundle
 from runtime.bundles.manifest import LOSSLESS, MANIFEST_FILE
 from runtime.bundles.recorded import Recorded, load_recorded, save_recorded
@@ -362,7 +358,11 @@ def test_models_list_and_show_print_tables_and_the_same_facts_as_json(
     [
         (["show", "cats"], 2, "unknown bundle 'cats'"),
         (["train", "--workload", "cats"], 2, "unknown workload 'cats'"),
-        (["train", "--family", "lenet"], 2, "unknown family 'lenet'; expected one of: resnet"),
+        (
+            ["train", "--workload", "garments", "--family", "lenet"],
+            2,
+            "unknown family 'lenet'; expected one of: resnet",
+        ),
         (["train", "--data", "/nowhere"], 2, "--data /nowhere is not a directory"),
         (["list", "--json", "/nowhere/x.json"], 1, "cannot write /nowhere/x.json"),
     ],

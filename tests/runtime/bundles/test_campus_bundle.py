@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from controller.records import Decision
-from controller.space import NO_PAYLOAD
+from controller.records import NO_PAYLOAD, Decision
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.bundles.manifest import LOSSLESS
 from runtime.bundles.recorded import payload_key

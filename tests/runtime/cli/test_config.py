@@ -46,6 +46,50 @@ def test_a_wrong_file_is_one_line_and_exit_code_2(
     assert (streams.out, streams.err) == ("", f"mecpilot: config file {file}: {expected}\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[controller]\nname = "gredy"', "unknown controller 'gredy'; expected one of: ppo"),
+        ('[workload]\nname = "campsu"', "unknown workload 'campsu' (did you mean 'campus'?)"),
+    ],
+)
+def test_check_knows_the_names(text: str, expected: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "mecpilot.toml"
+    file.write_text(text)
+    assert mecpilot.main(["config", "check", str(file)]) == 2
+    assert f"config file {file}: {expected}" in capsys.readouterr().err
+    file.write_text('[workload]\nname = "mine:Mine"')
+    assert mecpilot.main(["config", "check", str(file)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["device", "--fps", "banana"], "--fps 'banana'; expected a number from 0 to 1000"),
+        (["device", "--frames", "1.5"], "--frames '1.5'; expected a whole number from 1 to 2147483647"),
+        (["device", "--slowdown", "inf"], "--slowdown inf; expected a number from 1 to 10000"),
+        (["evaluate", "--seeds", "x"], "--seeds x; expected a whole number of 1 or more; see"),
+        (["train", "--out", "r", "--threads", "5000"], "--threads 5000; expected a whole number from 1 to 1024; see"),
+    ],
+)
+def test_what_is_no_such_number_is_refused_in_one_line(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert mecpilot.main(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"mecpilot: {expected}")
+
+
+def test_help_shows_whole_defaults_and_no_type_of_a_switch(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert mecpilot.main(["device", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert DEFAULTS.device.mec in shown
+    assert "bool" not in shown
+    assert "…" not in shown
+
+
 def test_a_device_takes_its_file_and_flags_win(tmp_path: Path) -> None:
     file, log = tmp_path / "mecpilot.toml", tmp_path / "log"
     file.write_text(

@@ -34,7 +34,7 @@ def test_the_decision_core_loads_numpy_and_nothing_heavy() -> None:
         "runtime.cli.device",
         "runtime.cli.profile",
         "runtime.cli.models",
-        "runtime.sources.samples",
+        "runtime.sources.footage_source",
         "runtime.observe.exit_sheet",
     ],
 )

@@ -33,6 +33,16 @@ def test_every_public_name_is_there_and_documented() -> None:
         assert name == "__version__" or inspect.getdoc(value), f"{name} has no docstring"
 
 
+@pytest.mark.parametrize("name", ["compare", "make_env"])
+def test_without_the_training_extra_one_line_says_how_to_install_it(name: str) -> None:
+    done = in_fresh_python(f"sys.modules['gymnasium'] = None; import mecpilot; mecpilot.{name}")
+    assert done.returncode == 1
+    expected = (
+        f"UsageError: mecpilot.{name} needs the package gymnasium; run: pip install 'PATH_OF_THE_CHECKOUT[train]'"
+    )
+    assert done.stderr.splitlines()[-1].endswith(expected)
+
+
 def test_type_checkers_see_the_names_that_are_loaded() -> None:
     tree = ast.parse((ROOT / "mecpilot.py").read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))

@@ -91,3 +91,10 @@ def test_who_could_only_send_images_is_refused_in_one_line(
     done = run_device_here("tcp://127.0.0.1:9", tmp_path / "log", config=tmp_path / "private.toml", **options)
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert expected in done.err
+
+
+def test_the_summary_of_a_private_device_says_so(tmp_path: Path) -> None:
+    (tmp_path / "private.toml").write_text("[privacy]\nno_raw_upload = true\n")
+    options = {"config": tmp_path / "private.toml", "frames": 2, "fps": 0, "profile": "shipped"}
+    done = run_device_here("tcp://127.0.0.1:9", tmp_path / "log", **options)
+    assert (done.code, done.out.splitlines()[-1]) == (0, "no_raw_upload: no decision sends an image")

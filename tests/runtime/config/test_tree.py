@@ -6,12 +6,15 @@ import inspect
 
 import pytest
 
+from controller.controllers.registry import BOUND, CONTROLLER_NAMES
 from controller.scenario import ScenarioRange
 from controller.utility import Utility
+from runtime.bundles.bundle import DEFAULT_NAME
 from runtime.cli.device import device
 from runtime.cli.mec import mec
 from runtime.config.settings import Setting, section_sentence, settings
 from runtime.config.tree import DEFAULTS, DEVICE_SECTIONS, MEC_SECTIONS
+from runtime.workloads.registry import WORKLOADS
 
 #: Scripts and service files use these.
 KNOWN_DEVICE_FLAGS = """
@@ -52,6 +55,14 @@ def test_a_commands_flags_are_the_fields_of_its_sections(
     assert set(known.split()) <= set(flags)
     parameters = inspect.signature(command).parameters  # type: ignore[arg-type]
     assert list(parameters) == ["config", *(setting.parameter for setting in settings(*sections))]
+
+
+def test_names_that_a_field_takes_are_in_its_sentence() -> None:
+    sentences = {setting.flag: setting.sentence for setting in settings()}
+    assert all(name in sentences["--workload"] for name in WORKLOADS)
+    named = sentences["--controller"].removeprefix("Controller that decides each frame: ").split(";")[0]
+    assert named.replace(" or ", ", ").split(", ") == [name for name in CONTROLLER_NAMES if name != BOUND]
+    assert DEFAULTS.workload.name == DEFAULT_NAME
 
 
 def test_limits_and_weights_are_those_of_the_scenarios() -> None:

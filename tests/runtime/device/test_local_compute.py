@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from controller.space import NO_PAYLOAD
+from controller.records import NO_PAYLOAD
 from runtime.bundles.bundle import open_bundle
 from runtime.device.local_compute import LocalCompute
 from runtime.workloads.registry import get_workload

@@ -47,6 +47,38 @@ def test_the_workloads_samples_are_answered_and_scored(device: Device) -> None:
     assert all(outcome.score is not None for outcome in outcomes)
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"deadline_s": "x"}, "deadline_s: got 'x'; expected a number from 1e-06 to 3600"),
+        ({"deadline_s": 0}, "deadline_s: got 0; expected a number from 1e-06 to 3600"),
+        ({"fps": float("nan")}, "fps: got nan; expected a number from 0 to 1000"),
+        ({"seed": None}, "seed: got None; expected a number from 0 to 2147483647"),
+    ],
+)
+def test_what_is_no_such_number_is_a_usage_error(options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        Device("garments", mec=NOBODY, **options)
+    assert str(refused.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "silent"),
+    [
+        ({"controller": "device-only"}, True),
+        ({"decision": {"payload": "none"}}, True),
+        ({"controller": "greedy"}, False),
+        ({"decision": {"partition_point": 0}}, False),
+    ],
+    ids=str,
+)
+def test_only_a_device_that_may_ask_a_mec_misses_it(options: dict[str, Any], silent: bool) -> None:
+    lines: list[str] = []
+    with Device("garments", mec=NOBODY, fps=10, deadline_s=5.0, profile="shipped", log=lines.append, **options) as made:
+        assert len(list(made.run(frames=22))) == 22
+    assert (not any("no MEC at" in line for line in lines)) == silent
+
+
 @pytest.mark.parametrize("images", [pictures(4), [np.zeros((5, 5, 3), np.uint8)] * 4, np.zeros((4, 28, 28), np.uint8)])
 def test_any_iterable_of_images_is_a_source(device: Device, images: Any) -> None:
     outcomes = list(device.run(images))

@@ -47,7 +47,7 @@ def test_an_endpoint_is_a_host_and_a_port(text: str, endpoint: Endpoint, numeric
         ("tcp://me@host:5577", "not a host name"),
         ("tcp://host:5577/path", "a port from 1 to 65535"),
         ("tcp://" + "a" * 300 + ":5577", "not a host name"),
-        ("tcp://*:5577", "names no host"),
+        ("tcp://*:5577", "has no host"),
         ("", "does not start with tcp://"),
     ],
 )

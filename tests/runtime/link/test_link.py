@@ -17,7 +17,7 @@ from benchmarks.support.hostile import Endless, Hostile, encoded, leaving, polit
 from benchmarks.support.proxy import Mode, Proxy
 from runtime.link import lookup
 from runtime.protocol import wire
-from runtime.protocol.device_session import LinkState
+from runtime.protocol.device_actions import LinkState
 
 #: A second at most until the next connection, and what a busy machine adds.
 BACK_S = 2.0

@@ -92,8 +92,8 @@ def child(code: str) -> tuple[str, ...]:
 def test_a_child_that_is_slow_is_waited_for_and_the_user_is_told(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(processes, "_SAY_AFTER_S", 0.2)
-    monkeypatch.setattr(processes, "_SAY_EVERY_S", 0.2)
+    monkeypatch.setattr(processes, "_LOG_AFTER_S", 0.2)
+    monkeypatch.setattr(processes, "_LOG_EVERY_S", 0.2)
     monkeypatch.setattr(processes, "_LOOK_EVERY_S", 0.1)
     code = """
         import sys, time

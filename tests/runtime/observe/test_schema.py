@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from support.live import ROOT, WORKLOAD
 
+from controller.metrics import METRICS
 from controller.records import Outcome, Status
+from controller.reuse import REASONS
 from runtime.device.device import Device
 from runtime.mec.records import SERVED, RequestRecord
 from runtime.mec.server import MecServer
@@ -83,6 +85,12 @@ def test_the_page_says_which_version_the_lines_have() -> None:
 def test_the_page_lists_every_status_and_whether_it_is_in_time() -> None:
     table = {row[0].strip("`"): row[1] for row in rows("Status", "status")}
     assert table == {status.value: "yes" if status.on_time else "no" for status in Status}
+
+
+def test_the_page_names_the_metrics_of_reused_answers() -> None:
+    named = {name for row in rows("Metrics", "metric") for name in re.findall(r"`(\w+)`", row[0])}
+    assert named == {"reused_frac", "reused_accuracy", *(f"{reason.value}_frac" for reason in REASONS)}
+    assert named <= set(METRICS)
 
 
 def test_the_page_lists_every_ending_of_a_request() -> None:

@@ -96,6 +96,15 @@ def test_without_a_truth_there_is_no_score_but_everything_else() -> None:
     assert figures["latency_ms"]["p50"] > 0
 
 
+def test_without_a_truth_the_table_has_no_row_of_scores() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    stream = Stream(INTERVAL_S, lambda prediction, truth: 1.0)
+    console.print(summary_of(list(outcomes(200, truth=None)), stream=stream).table("campus: ppo"))
+    shown = console.export_text()
+    assert "goodput" in shown
+    assert not any(word in shown for word in ("accuracy", "utility", "n/a"))
+
+
 def test_frames_that_nobody_times_count_by_the_clock() -> None:
     now_s = 0.0
     summary = RunSummary(clock=lambda: now_s)

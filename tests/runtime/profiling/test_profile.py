@@ -13,7 +13,7 @@ from support.once import once
 import mecpilot
 import runtime.profiling.measure
 from controller.errors import UsageError
-from controller.space import NO_PAYLOAD
+from controller.records import NO_PAYLOAD
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.cli import profile as profile_commands
 from runtime.profiling import profile as profiles
@@ -222,11 +222,12 @@ def test_the_command_measures_reports_and_writes(
     monkeypatch.setattr(profile_commands, "QUICK_BUDGET_S", 0.5)
     monkeypatch.setattr(runtime.profiling.measure, "MIN_ROUNDS", 2)  # how well it measures is tested above
     whole, device = tmp_path / "whole.json", tmp_path / "device.json"
-    assert mecpilot.main(["profile", "--quick", "--out", str(whole)]) == 0
+    assert mecpilot.main(["profile", "--workload", "garments", "--quick", "--out", str(whole)]) == 0
     shown = capsys.readouterr().out
     assert "layer regressions, summed" in " ".join(shown.split())
     assert "profile written to" in shown
-    command = ["profile", "--quick", "--side", "device", "--merge", str(whole), "--out", str(device), "--json", "-"]
+    command = ["profile", "--workload", "garments", "--quick", "--side", "device"]
+    command += ["--merge", str(whole), "--out", str(device), "--json", "-"]
     assert mecpilot.main(command) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["bundle_digest"] == bundle.digest

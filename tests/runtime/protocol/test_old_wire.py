@@ -8,13 +8,8 @@ import pytest
 from controller.errors import RemoteProtocolError
 from controller.timeline import HEARTBEAT_S
 from runtime.protocol import wire
-from runtime.protocol.device_session import (
-    REFUSED_RETRY_S,
-    DeviceSession,
-    LinkChanged,
-    LinkState,
-    Transmit,
-)
+from runtime.protocol.device_actions import LinkChanged, LinkState, Transmit
+from runtime.protocol.device_session import REFUSED_RETRY_S, DeviceSession
 from runtime.protocol.mec_session import MecSession, Refused, SendTo
 from runtime.protocol.old_wire import old_hello, old_reject
 

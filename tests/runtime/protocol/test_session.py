@@ -15,12 +15,9 @@ from controller.errors import RemoteProtocolError
 from controller.timeline import HEARTBEAT_S, SILENCE_S
 from runtime.protocol import wire
 from runtime.protocol.conduct import FIRST_PAUSE_S, MOST_PAUSE_S, WRONG_REPLIES
-from runtime.protocol.device_session import (
-    REFUSED_RETRY_S,
-    RETRY_S,
+from runtime.protocol.device_actions import (
     Action,
     Answered,
-    DeviceSession,
     Disconnect,
     Echoed,
     Expired,
@@ -31,6 +28,7 @@ from runtime.protocol.device_session import (
     Transmit,
     Unanswered,
 )
+from runtime.protocol.device_session import REFUSED_RETRY_S, RETRY_S, DeviceSession
 from runtime.protocol.mec_session import FORGET_S, MAX_REGISTERED, Admit, MecSession, Refused, SendTo
 
 HELD = wire.Held("campus", "d1" * 32, "e1" * 32)

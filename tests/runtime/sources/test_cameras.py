@@ -18,7 +18,7 @@ import pytest
 from support.footage import SHAPE, StreamServer, captured, write_video
 from support.live import ROOT
 
-from runtime.sources.samples import FootageSource, open_source
+from runtime.sources.footage_source import FootageSource, open_source
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def test_a_stream_that_is_not_there_yet_is_waited_for(port: int) -> None:
         run.finish()
     assert len(run.times) == 10
     assert run.source.failure == ""
-    assert re.search(r"is there after \d+\.\d s", run.lines[1])
+    assert re.search(r"is available after \d+\.\d s", run.lines[1])
     assert run.source.notes()["losses"] == 0
 
 
@@ -114,7 +114,7 @@ def test_a_stream_that_stays_away_is_given_up_in_one_line(port: int) -> None:
     run = Run(port, 10, retry_s=0.8)
     run.finish()
     assert run.times == []
-    assert "cannot be opened; tried for 0.8 s (--source-retry)" in run.source.failure
+    assert "cannot be opened; tried for 0.8 s (--source-retry or retry_s)" in run.source.failure
     assert len(run.lines) == 1
 
 

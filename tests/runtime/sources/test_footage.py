@@ -19,9 +19,9 @@ from support.rights import somebody_else
 from controller.errors import FailureError, UsageError
 from runtime.files.masking import shown
 from runtime.sources.footage import open_footage
+from runtime.sources.footage_source import open_source
 from runtime.sources.picture_file import MAX_PIXELS, Unreadable, decode, picture_size
 from runtime.sources.pipe_stream import cut_jpegs
-from runtime.sources.samples import open_source
 from runtime.sources.shots import Footage, Watch
 
 SHAPE = (24, 32, 3)
@@ -47,7 +47,7 @@ class Said:
 
     def read(self, footage: Footage, first: int = 0) -> list[tuple[int, int]]:
         """Place and number of every picture."""
-        return [(shot.place, number_of(shot.image)) for shot in footage.shots(first, self.watch)]
+        return [(shot.index, number_of(shot.image)) for shot in footage.shots(first, self.watch)]
 
 
 # Folders ----------------------------------------------------------------------------------------------------

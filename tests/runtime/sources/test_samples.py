@@ -17,8 +17,8 @@ from support.live import run_device_here
 import mecpilot
 from controller.errors import FailureError, UsageError
 from runtime.sources.footage import letterbox
+from runtime.sources.footage_source import FootageSource, open_source
 from runtime.sources.frames import FrameSource
-from runtime.sources.samples import FootageSource, open_source
 from runtime.testbed.processes import RunningMec, running_mec
 
 NOWHERE = "tcp://127.0.0.1:9"  # nobody listens there: the device answers alone
@@ -102,7 +102,7 @@ def test_places_in_a_folder_stay_true_when_a_picture_is_skipped(tmp_path: Path) 
     assert [number_of(image) for image in source.replay(places)] == [1, 3, 0, 5]
     for place in places:
         source.release(place)
-    assert (source._held, source._place, source._number) == ({}, {}, {})
+    assert (source._held, source._number_of) == ({}, {})
 
 
 def test_pictures_of_a_pipe_can_be_seen_again_when_they_were_kept(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_pictures_of_a_camera_can_be_seen_again_when_they_were_kept(camera: Stre
 
 @pytest.mark.parametrize("camera", [{"pictures": 20, "fps": 100, "stall": True}], indirect=True)
 def test_a_stalled_camera_never_blocks_and_is_given_up(camera: StreamServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.sources.samples.STALL_S", 0.3)
+    monkeypatch.setattr("runtime.sources.footage_source.STALL_S", 0.3)
     source = open_source(camera.url, SHAPE)
     began_s = time.perf_counter()
     list(captured(source, 1000, fps=100))
@@ -253,10 +253,10 @@ def _served(mec: RunningMec, camera: StreamServer, tmp_path: Path) -> int:
         ("empty", "holds no images; expected a folder"),
         ("77", "camera 77 cannot be opened"),
         ("rtsp://127.0.0.1:9/stream", "rtsp://127.0.0.1:9/stream cannot be opened"),
-        ("rtps://127.0.0.1:9/stream", "no stream can be read by rtps"),
+        ("rtps://127.0.0.1:9/stream", "cannot read streams of rtps"),
         ("rtsp://me:secret@127.0.0.1:9/stream", "rtsp://***@127.0.0.1:9/stream cannot be opened"),
         ("/dev/video77", "/dev/video77 cannot be opened"),
-        ("/dev/null", "a device, but no camera; expected a video file"),
+        ("/dev/null", "a device that is not a camera; expected a video file"),
         ("-", "nothing is piped into standard input"),
     ],
 )
@@ -277,6 +277,6 @@ def test_a_live_source_has_no_later_beginning(monkeypatch: pytest.MonkeyPatch) -
     class _Live:
         name, live = "camera 0", True
 
-    monkeypatch.setattr("runtime.sources.samples.open_footage", lambda _: _Live())
+    monkeypatch.setattr("runtime.sources.footage_source.open_footage", lambda _: _Live())
     with pytest.raises(FailureError, match="got --start 3 with camera 0"):
         open_source("0", SHAPE, first=3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,9 +26,17 @@ FRAMES = 30
 
 
 @pytest.fixture
-def trained(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A bundle, with a profile beside it. The current directory is the one whose modules can be named."""
-    monkeypatch.chdir(Path(__file__).parents[2])
+def in_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current directory is a user's: it holds the module that SHAPES names."""
+    folder = tmp_path / "users"
+    (folder / "support").mkdir(parents=True)
+    shutil.copy(Path(__file__).parents[2] / "support" / "shapes.py", folder / "support")
+    monkeypatch.chdir(folder)
+
+
+@pytest.fixture
+def trained(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, in_users_folder: None) -> Path:
+    """A bundle, with a profile beside it."""
     monkeypatch.setattr(runtime.cli.profile, "QUICK_BUDGET_S", 0.5)
 
     def make(folder: Path) -> None:
@@ -74,10 +83,9 @@ def test_a_registered_workload_names_its_own_bundle_for_the_twin(trained: Path, 
     assert {"greedy", "random"} <= set(found["controllers"])
 
 
-def test_without_a_bundle_one_line_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).parents[2])
+def test_without_a_bundle_one_line_says_where_it_comes_from(in_users_folder: None) -> None:
     with pytest.raises(
-        UsageError, match=r"no bundle comes with the workload .shapes.; train one with .mecpilot models train"
+        UsageError, match=r"mecpilot ships no bundle for the workload .shapes.; train one with .mecpilot models train"
     ):
         open_pair(None, SHAPES)
 

@@ -1,4 +1,4 @@
-"""Frame intervals and ageing answers: what a decision is worth for all the frames that it answers."""
+"""Frame strides and ageing answers: what a decision is worth for all the frames that it answers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import pytest
 import torch
 from stable_baselines3.common.buffers import DictRolloutBuffer
 from support.simulated import Simulation
-from support.stream import INTERVALS, SAMPLES, stream_costs, stream_recorded
+from support.stream import SAMPLES, STRIDES, stream_costs, stream_recorded
 from support.synthetic import make_state, row_of
 from support.twins import traces
 
-from agents.compare.rollout import make_twin, play
-from agents.compare.setup import Setup
+from agents.compare.rollout import play
 from agents.learn.ppo import PpoConfig, make_ppo
 from agents.learn.semi_markov import SemiMarkovBuffer, discounted
 from agents.learn.warm_start import FitConfig, WarmStartConfig, warm_start
@@ -33,6 +32,7 @@ from controller.records import BreakdownMs, Decision, Outcome, Status, SystemSta
 from controller.scenario import Scenario, ScenarioRange
 from controller.streaming import Stream, streaming_scores
 from controller.utility import Utility
+from envs.setup import Setup
 from envs.twin.twin import Twin
 from envs.vec_env import TwinVecEnv
 from runtime.bundles.bundle import open_bundle
@@ -60,7 +60,7 @@ def test_an_answer_older_than_the_last_lag_keeps_that_ones_score():
     np.testing.assert_array_equal(recorded.lagged_score(MAX_LAG + 7), recorded.lagged_score(MAX_LAG))
 
 
-def test_garments_has_no_lags_and_one_interval():
+def test_garments_has_no_lags_and_one_stride():
     bundle = open_bundle("garments")
     recorded = bundle.recorded("validation")
     assert recorded.lagged is None
@@ -81,15 +81,15 @@ def test_a_row_is_worth_the_mean_over_its_lags():
 def test_an_answer_that_comes_late_leaves_older_boxes_to_the_frames_before_it():
     costs, recorded = stream_costs(), stream_recorded()
     row = costs.space.index(Decision("net", 384, 1, 2, "u1", 3))
-    first = recorded.lagged_score(1)[3].mean() - recorded.lagged_score(4)[3].mean()  # one interval older
+    first = recorded.lagged_score(1)[3].mean() - recorded.lagged_score(4)[3].mean()  # three frames older
     assert costs.stale_losses[0][row] == pytest.approx(float(first), abs=1e-6)
     assert costs.stale_losses[2][row] == 0  # only two frames are skipped
 
 
-def test_intervals_are_pinned_and_digested():
+def test_strides_are_pinned_and_digested():
     space = stream_costs().space
     default = Decision("net", 384, 1, 2, "u1")
-    assert space.column("frame_stride") == INTERVALS
+    assert space.column("frame_stride") == STRIDES
     assert space.decisions[space.pin({}, default)].frame_stride == 1
     assert space.decisions[space.pin({"frame_stride": 5}, default)] == Decision("net", 384, 1, 2, "u1", 5)
     assert stream_costs((1, 2)).space.digest != stream_costs((1, 3)).space.digest
@@ -119,17 +119,17 @@ def test_the_greedy_promise_is_the_greedy_rules_value():
     np.testing.assert_allclose(promise[calm], expected[calm], atol=5e-3)
 
 
-def test_features_tell_intervals_apart():
+def test_features_tell_strides_apart():
     costs = stream_costs()
     _, candidates = Features(costs, Utility()).of(make_state(1, device_slowdown=30.0, capture_period_s=0.1))
     by_name = {name: candidates[0, :, i] for i, name in enumerate(CANDIDATE_FEATURES)}
-    rows = [costs.space.index(Decision("net", 384, 1, 4, "none", n)) for n in INTERVALS]
+    rows = [costs.space.index(Decision("net", 384, 1, 4, "none", n)) for n in STRIDES]
     np.testing.assert_allclose(by_name["interval"][rows], [0.0, 0.5, 1.0, 2.0])
     np.testing.assert_allclose(np.diff(by_name["occupancy"][rows]), [-1.0, -1.0, -2.0], atol=1e-5)
-    np.testing.assert_allclose(by_name["energy"][rows] * INTERVALS, by_name["energy"][rows[0]], rtol=1e-5)
+    np.testing.assert_allclose(by_name["energy"][rows] * STRIDES, by_name["energy"][rows[0]], rtol=1e-5)
 
 
-def test_greedy_takes_a_longer_interval_where_the_device_is_slow():
+def test_greedy_takes_a_longer_stride_where_the_device_is_slow():
     """The good local row takes 10 ms x slowdown: at 20 it lasts two frames, at 5 half of one."""
     costs = stream_costs()
     greedy = Greedy(costs, Utility(), Estimator(), penalty=0.2)
@@ -144,14 +144,14 @@ def test_greedy_takes_a_longer_interval_where_the_device_is_slow():
     assert decided(20.0) == Decision("net", 384, 1, 4, "none", 2)
 
 
-def test_the_strategies_that_keep_pace_stretch_their_interval():
+def test_the_strategies_that_keep_pace_stretch_their_stride():
     costs = stream_costs()
     controller = make_controller("device-only", costs, Utility(), {})
     state = make_state(1, device_slowdown=25.0, capture_period_s=0.1, deadline_s=0.4, frame_age_s=0.0)
     assert costs.space.decisions[int(controller.decide(state)[0])] == Decision("net", 384, 1, 4, "none", 3)
 
 
-def test_the_shortlist_has_short_and_long_intervals_and_few_rows():
+def test_the_shortlist_has_short_and_long_strides_and_few_rows():
     costs = stream_costs()
     rows = shortlist(costs, ScenarioRange(fps=(10, 10), deadline_s=(0.07, 0.4), device_slowdown=(5, 30)))
     assert len({costs.space.decisions[row].frame_stride for row in rows}) >= 3
@@ -270,7 +270,7 @@ class TestStreaming:
 
 
 class TestLearning:
-    def test_a_constant_utility_is_worth_the_same_at_every_interval(self):
+    def test_a_constant_utility_is_worth_the_same_at_every_stride(self):
         for frames in (1, 2, 3, 5):
             step = float(discounted(np.array([0.7 * frames]), np.array([frames]), 0.98)[0])
             assert step / (1 - 0.98**frames) == pytest.approx(0.7 / 0.02)
@@ -293,11 +293,11 @@ class TestLearning:
             buffer.compute_returns_and_advantage(torch.ones(3), done)
         np.testing.assert_allclose(ours.advantages, plain.advantages, rtol=1e-5, atol=1e-5)
 
-    def test_the_learner_trains_on_decisions_of_different_intervals(self):
+    def test_the_learner_trains_on_decisions_of_different_strides(self):
         world = TestStreaming().world()
-        env = TwinVecEnv(make_twin(world, 8, reward="expected"))
-        model = make_ppo(env, PpoConfig(rollout_steps=32, minibatch=64, epochs=1), 0, intervals=True)
+        env = TwinVecEnv(world.twin(8, reward="expected"))
+        model = make_ppo(env, PpoConfig(rollout_steps=32, minibatch=64, epochs=1), 0, strides=True)
         warm_start(model, [world], WarmStartConfig(rounds=2, fit=FitConfig(epochs=1)), 2000)
         model.learn(512)
-        assert model.rollout_buffer.discounts.min() < 0.98**4  # long intervals were tried
+        assert model.rollout_buffer.discounts.min() < 0.98**4  # long strides were tried
         assert np.isfinite(model.rollout_buffer.returns).all()

@@ -1,9 +1,8 @@
-"""Find the traces that a user named, and read them into one TraceBank. ``runtime.files.trace_formats`` has the
-formats.
+"""Find the bandwidth traces in the files and folders that a user names, and read them into one ``TraceBank``.
 
-A file that is named must be a trace. In a folder everything that is one is read; what is no trace, cannot be read or
-is only a downlink is passed over, and said. The name of a trace is ``FOLDER/FILE``: the folder names the family that it
-was recorded with.
+``runtime.traces.formats`` has the formats. A file that is named must be a trace. In a folder, files that are not
+traces, cannot be read, or hold only a downlink are skipped and reported. The name of a trace is ``FOLDER/FILE``; the
+folder stands for its family.
 """
 
 from __future__ import annotations
@@ -21,25 +20,30 @@ from pathlib import Path
 from controller.errors import UsageError
 from controller.predict.uplink import Trace, TraceBank
 from runtime.files.masking import shown
-from runtime.files.trace_formats import EXPECTED, NoTrace, Series, Text, columns_of, read_text
+from runtime.traces.formats import EXPECTED, read_text
+from runtime.traces.tables import columns_of
+from runtime.traces.text import NoTrace, Series, Text
 
 MOST_BYTES = 64 << 20
 MOST_FILES = 20_000
-#: Files that are passed over and named; more are only counted.
+#: Number of skipped files that are named; the rest are only counted.
 MOST_NAMED = 5
-#: Longest that a pipe may be silent.
+#: Longest silence of a pipe.
 PIPE_WAIT_S = 5.0
 _DOWNLINK = re.compile(r"^downlink|(?:^|[-_. ])(?:down|downlink|dl)$")
 
 Note = Callable[[str], None]
 
 
-def _say(line: str) -> None:
+def _print_note(line: str) -> None:
     print(f"mecpilot: {line}", file=sys.stderr, flush=True)
 
 
-def load_traces(paths: str | Path | Iterable[str | Path], note: Note = _say) -> TraceBank:
-    """All traces of the given files and of the files below the given folders, in sorted order."""
+def load_traces(paths: str | Path | Iterable[str | Path], note: Note = _print_note) -> TraceBank:
+    """All traces of the given files and of the files below the given folders; each folder in sorted order.
+
+    ``note`` receives a line about skipped files. UsageError for a bad file, or a folder without traces.
+    """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     if not given:
         raise UsageError("got no trace path; expected files or folders")
@@ -51,7 +55,7 @@ def _traces_of(path: Path, note: Note) -> list[Trace]:
 
 
 def read_trace(path: str | Path) -> Trace:
-    """One trace in any of the formats; UsageError names file, line, what was got and what was expected."""
+    """One trace in any of the formats; UsageError names the file, the line, what it holds and what was expected."""
     return _trace(Path(path), _read(Path(path)))
 
 
@@ -63,58 +67,54 @@ def _trace(path: Path, series: Series) -> Trace:
 
 
 def _folder(folder: Path, note: Note) -> list[Trace]:
-    """The uplinks below a folder, and a note on everything else that is in it."""
-    traces, passed, spoilt = [], list[str](), list[str]()
-    for path in _files_below(folder, spoilt):
+    """The uplink traces below a folder; ``note`` receives a line about everything else."""
+    traces, skipped, broken = [], list[str](), list[str]()
+    for path in _files_below(folder, broken):
         name = shown(path.relative_to(folder))
         try:
             series = _read(path)
         except NoTrace:
-            passed.append(f"{name} (no trace)")
+            skipped.append(f"{name} (not a trace)")
         except UsageError as error:
-            spoilt.append(str(error))
+            broken.append(str(error))
         else:
             if series.downlink or _DOWNLINK.search(path.stem.lower()) or path.suffix.lower() == ".down":
-                passed.append(f"{name} (a downlink; name the file itself to use it)")
+                skipped.append(f"{name} (a downlink; name the file itself to use it)")
             else:
                 traces.append(_trace(path, series))
     if not traces:
-        raise UsageError(_nothing(folder, spoilt + passed))
-    _note_all(folder, passed, spoilt, note)
+        found = f"; skipped: {_first_names(broken + skipped)}" if broken or skipped else ""
+        raise UsageError(f"{shown(folder)}: got a directory without traces{found}; expected {EXPECTED}")
+    _note_skipped(folder, skipped, broken, note)
     return traces
 
 
-def _nothing(folder: Path, passed: list[str]) -> str:
-    found = f"; passed over: {_some(passed)}" if passed else ""
-    return f"{shown(folder)}: got a directory without traces{found}; expected {EXPECTED}"
+def _note_skipped(folder: Path, skipped: list[str], broken: list[str], note: Note) -> None:
+    for line in broken[:MOST_NAMED]:
+        note(f"trace skipped: {line}")
+    if len(broken) > MOST_NAMED:
+        note(f"{len(broken) - MOST_NAMED} more traces below {shown(folder)} cannot be read")
+    if skipped:
+        note(f"{shown(folder)}: skipped {_first_names(skipped)}")
 
 
-def _note_all(folder: Path, passed: list[str], spoilt: list[str], note: Note) -> None:
-    for line in spoilt[:MOST_NAMED]:
-        note(f"trace passed over: {line}")
-    if len(spoilt) > MOST_NAMED:
-        note(f"{len(spoilt) - MOST_NAMED} more traces below {shown(folder)} cannot be read")
-    if passed:
-        note(f"{shown(folder)}: passed over {_some(passed)}")
-
-
-def _some(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return ", ".join(names[:MOST_NAMED]) + more
 
 
-def _files_below(folder: Path, spoilt: list[str]) -> list[Path]:
-    """Files that are not hidden, in sorted order; what cannot be listed goes to ``spoilt``."""
+def _files_below(folder: Path, broken: list[str]) -> list[Path]:
+    """Files that are not hidden, in sorted order. Errors of folders that cannot be listed are added to ``broken``."""
 
     def unlisted(error: OSError) -> None:
         if str(error.filename) == str(folder):
             raise UsageError(f"{shown(folder)}: got {error.strerror}; expected a folder that can be read")
-        spoilt.append(f"{shown(error.filename)}: {error.strerror}")
+        broken.append(f"{shown(error.filename)}: {error.strerror}")
 
     found: list[Path] = []
-    for place, folders, names in os.walk(folder, onerror=unlisted):
+    for parent, folders, names in os.walk(folder, onerror=unlisted):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(place, name) for name in names if not name.startswith("."))
+        paths = (Path(parent, name) for name in names if not name.startswith("."))
         found += (path for path in paths if path.is_file())
         if len(found) > MOST_FILES:
             raise UsageError(f"{shown(folder)}: got more than {MOST_FILES} files; expected a folder of traces")
@@ -137,12 +137,12 @@ def _read(path: Path) -> Series:
 
 
 def _bytes_of(path: Path) -> bytes:
-    """At most one byte too many. Of a pipe what comes without long pauses."""
+    """The content, cut off one byte after MOST_BYTES. A pipe is read to its end; TimeoutError if it falls silent."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb", 0) as file:
         if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             return _all_of(file.read)
-        return _all_of(lambda most: _from_pipe(descriptor, most))
+        return _all_of(lambda limit: _from_pipe(descriptor, limit))
 
 
 def _all_of(read: Callable[[int], bytes | None]) -> bytes:
@@ -152,18 +152,18 @@ def _all_of(read: Callable[[int], bytes | None]) -> bytes:
     return bytes(data)
 
 
-def _from_pipe(descriptor: int, most: int) -> bytes:
+def _from_pipe(descriptor: int, limit: int) -> bytes:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     end_s = time.monotonic() + PIPE_WAIT_S
     while time.monotonic() < end_s:
         if poll.poll(50):
-            return os.read(descriptor, most)
+            return os.read(descriptor, limit)
     raise TimeoutError(0, f"nothing from the pipe for {PIPE_WAIT_S:g} s")
 
 
 def _decoded(name: str, data: bytes) -> str:
-    """Text in UTF-8, in UTF-16 with a byte order mark (PowerShell), or in a one-byte code."""
+    """Decode UTF-8, UTF-16 with a byte order mark (PowerShell writes it), or else Latin-1."""
     try:
         if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             text = data.decode("utf-16")
@@ -178,7 +178,7 @@ def _binary(name: str) -> str:
 
 
 def _text(name: str, text: str) -> Text:
-    """Without empty lines and comments; a comment in the first line may be the header of a table."""
+    """The lines without empty ones and comments. A comment in the first line is kept if it is the header of a table."""
     numbered = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
     rows = [row for row in numbered if row[1]]
     rows = [row for index, row in enumerate(rows) if not row[1].startswith("#") or (index == 0 and columns_of(row[1]))]

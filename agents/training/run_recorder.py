@@ -1,7 +1,7 @@
-"""What a training writes while it runs: points of its curves, pictures, checkpoints, and its best weights.
+"""Writes the files of a training while it runs: curves, pictures, checkpoints, and its best weights.
 
-A training that continues a policy keeps the best of all weights that were judged, the start among them, by held-out
-utility. They are what is exported: continuing a policy never makes it worse on the traces that judge it.
+A training that continues a policy keeps the weights with the best held-out utility, those at the start included, and
+exports them. Continuing a policy therefore never makes it worse on the held-out traces.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 from stable_baselines3 import PPO
 
-from agents.compare.setup import Setup
 from agents.learn.policy import CandidatePolicy
 from agents.learn.warm_start import Round
 from agents.runs.checkpoint import load_actor, save_checkpoint
@@ -20,10 +19,11 @@ from agents.runs.run_folder import RunFolder, TrainingConfig
 from agents.training.curves import FINAL, HELD_OUT, HELD_OUT_CURVES, Curves, metrics_text
 from agents.training.judge import LONG_STEPS, judges
 from controller.controllers.learned import FrozenPolicy
+from envs.setup import Setup
 
 
-class Running:
-    """Owns the curves, and what is known of the policy so far."""
+class RunRecorder:
+    """Owns the curves, the step of the last evaluation, and the best held-out utility."""
 
     def __init__(
         self,
@@ -44,14 +44,14 @@ class Running:
         self._best: float | None = None
 
     def describe(self) -> None:
-        """What the run is and what its curves mean, and the policy that it starts from."""
+        """Write the explanation of the curves, the configuration and the hyperparameters."""
         step, description = self._model.num_timesteps, self._folder.description()
         self._curves.text("run/metrics", metrics_text(), step)
         self._curves.text("run/config", f"```json\n{_indented(description)}\n```", step)
         self._curves.hyperparameters(_hyperparameters(self._config), step)
 
-    def look(self, draw: bool = False) -> None:
-        """Judge the policy as it is now: a point of the curves, once per step, and pictures."""
+    def evaluate(self, draw: bool = False) -> None:
+        """Evaluate the present policy on held-out traces: add a point to the curves, once per step, and pictures."""
         step, policy = self._model.num_timesteps, self._frozen()
         if step != self._judged_at:
             self._judged_at = step
@@ -64,18 +64,18 @@ class Running:
                 self._curves.picture(f"figures/{name}", path, step)
 
     def round_ended(self, ended: Round) -> None:
-        """Log a round of the warm start, and leave a checkpoint to go on from."""
+        """Log a round of the warm start, evaluate, and write a checkpoint."""
         self._rounds_left = ended.rounds_left
         losses = {"actor_loss": ended.actor_loss, "rounds_left": float(ended.rounds_left)}
         if ended.critic_loss is not None:
             losses["critic_loss"] = ended.critic_loss
         values = ended.terms.scalars() | {f"warm_start/{name}": value for name, value in losses.items()}
         self._curves.scalars(values, self._model.num_timesteps)
-        self.look(draw=ended.rounds_left == 0 and self._config.steps >= LONG_STEPS)
+        self.evaluate(draw=ended.rounds_left == 0 and self._config.steps >= LONG_STEPS)
         self.checkpoint()
 
     def warm_start_over(self) -> None:
-        """Whatever comes next is PPO."""
+        """Checkpoints from now on belong to PPO."""
         self._rounds_left = 0
 
     def checkpoint(self) -> None:
@@ -84,8 +84,8 @@ class Running:
         self._folder.forget_old_checkpoints()
 
     def finish(self) -> None:
-        """The last checkpoint, and the figures of what will be exported."""
-        self.look(draw=True)
+        """Write the last checkpoint, and the final figures of the weights that will be exported."""
+        self.evaluate(draw=True)
         self.checkpoint()
         step = self._model.num_timesteps
         policy = self._frozen() if self._best is None else load_actor(self._folder.best_checkpoint)
@@ -97,7 +97,7 @@ class Running:
         self._curves.close()
 
     def _is_best(self, utility: float) -> bool:
-        """Keep the weights if they are the best so far; of a training that does not keep the best, they always are."""
+        """Whether these weights are the best so far, which are then kept. Always true if the training keeps no best."""
         if not self._config.continues:
             return True
         if self._best is None and self._folder.best_checkpoint.is_file():  # resumed
@@ -117,7 +117,7 @@ class Running:
 
 
 def _hyperparameters(config: TrainingConfig) -> dict[str, Any]:
-    """What trainings are compared by, as one flat table."""
+    """The hyperparameters as one flat table."""
     ppo = {f"ppo/{name}": value for name, value in asdict(config.ppo).items()}
     warm = {f"warm_start/{name}": v for name, v in asdict(config.warm_start).items() if not isinstance(v, dict)}
     named = {name: getattr(config, name) for name in ("workload", "steps", "seed", "environments", "continues")}

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support.rights import somebody_else
 
 from controller.errors import UsageError
-from runtime.files.traces import load_traces, read_trace
+from runtime.traces.load import load_traces, read_trace
 
 SHARED = Path(__file__).parents[4] / "shared" / "traces"
 
@@ -188,7 +188,7 @@ def test_what_is_no_uplink_is_passed_over_and_said(tmp_path: Path) -> None:
     assert [trace.name for trace in load_traces(tmp_path, notes.append).traces] == [f"{tmp_path.name}/a"]
     assert len(notes) == 1
     for said in (
-        "README.txt (no trace)",
+        "README.txt (not a trace)",
         "T.down (a downlink; name the file itself",
         "dl.csv (a downlink",
         "and 2 more",
@@ -201,7 +201,7 @@ def test_a_downlink_counts_when_it_is_named(tmp_path: Path, name: str) -> None:
     texts = {"T.down": "5\n", "dl.csv": "time,dl_mbps\n0,1\n", "reverse.json": json.dumps(iperf([1, 2, 3], reverse=1))}
     path = write(tmp_path / name, texts[name])
     assert len(load_traces(path)) == 1
-    with pytest.raises(UsageError, match=r"got a directory without traces; passed over: .*a downlink"):
+    with pytest.raises(UsageError, match=r"got a directory without traces; skipped: .*a downlink"):
         load_traces(tmp_path)
 
 
@@ -264,7 +264,7 @@ HEADER = "t_s,uplink_mbps\n"
         ("time,ul1_mbps,ul2_mbps\n0,1,2\n", r"x.csv:1: got the bandwidth columns ul1_mbps, ul2_mbps; expected one"),
         ("time,throughput\n0,1\n", r"x.csv:1: got 'time,throughput'; expected one of: iperf3 -J"),
         ("time,kbps\nyesterday,1\n", r"x.csv:2: got 'yesterday,1'; expected a time in seconds, or one such as 2024-"),
-        ("time,kbps\n12:00:00,1\n12:00:00,1\n", r"x.csv:3: got '12:00:00,1'; expected times that go on"),
+        ("time,kbps\n12:00:00,1\n12:00:00,1\n", r"x.csv:3: got '12:00:00,1'; expected times that ascend"),
         ("time,kbps\n12:00:01,1\n12:00:00,1\n", r"x.csv:3: got '12:00:00,1'; expected a time above"),
         ("1 2 3\n", r"x.csv:1: got '1 2 3'; expected one of"),
         ("", r"x.csv: got an empty file"),
@@ -281,7 +281,7 @@ HEADER = "t_s,uplink_mbps\n"
         ("{}", r"x.csv: got JSON that is not an iperf3 report"),
         ('{"intervals": 7', r"x.csv: got JSON that is not an iperf3 report"),
         ('{"start": ' * 5000, r"x.csv: got JSON that is not an iperf3 report"),
-        (json.dumps(iperf([])), r"x.csv: got a report of iperf3 without intervals"),
+        (json.dumps(iperf([])), r"x.csv: got an iperf3 report without intervals"),
         (json.dumps(iperf([0, 1, -2])), r"x.csv: interval 2 has start, seconds, bits_per_second 1, 0.5, -2; expected"),
         (json.dumps(iperf([0, 1, float("inf")])), r"x.csv: interval 2 has .* inf; expected"),
         (json.dumps(iperf([0, 10**400])), r"x.csv: got JSON that is not an iperf3 report"),
@@ -312,7 +312,7 @@ def test_no_file_is_read_without_end() -> None:
 
 
 def test_a_pipe_is_read_and_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.files.traces.PIPE_WAIT_S", 0.2)
+    monkeypatch.setattr("runtime.traces.load.PIPE_WAIT_S", 0.2)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match=r"nothing from the pipe for 0\.2 s"):
         load_traces(tmp_path / "pipe")

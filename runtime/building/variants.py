@@ -1,0 +1,133 @@
+"""Run every variant of a model (without loss, and after every lossy payload), and score the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from runtime.bundles.manifest import LOSSLESS, VariantInfo
+from runtime.bundles.recorded import MAX_LAG, Recorded
+from runtime.codecs import Codec, get_codec
+from runtime.models.stages import BranchyModel
+from runtime.workloads.base import Workload, stream_score
+from runtime.workloads.types import Images, Split
+
+Outputs = NDArray[np.floating[Any]]
+Key = tuple[int, int, str]  # exit branch, partition point, codec; without loss: partition point 0 and "exact"
+
+
+@torch.inference_mode()
+def run_variants(model: BranchyModel, workload: Workload, batches: Iterable[Images]) -> dict[Key, Outputs]:
+    """Outputs (samples, ...) of every exit on u8 images (n, h, w[, 3]): exact, and after every lossy payload."""
+    parts: dict[Key, list[Outputs]] = {}
+    for batch in batches:
+        z = workload.to_input(batch)
+        for exit_branch, output in enumerate(model.all_exits(z)):
+            parts.setdefault((exit_branch, 0, LOSSLESS), []).append(output.numpy())
+        for codec in _lossy(workload.image_codecs):
+            _run_tails(model, workload.to_input(codec.roundtrip(batch)), 0, codec.name, parts)
+        for cut in range(1, len(model.stages)):
+            z = model.run_stages(z, cut - 1, cut)
+            for codec in _lossy(workload.tensor_codecs):
+                _run_tails(model, torch.from_numpy(codec.roundtrip(z.numpy())), cut, codec.name, parts)
+    return {key: np.concatenate(outputs) for key, outputs in parts.items()}
+
+
+def _lossy(names: Iterable[str]) -> list[Codec]:
+    """The lossy codecs. A lossless codec needs no variant, because its answers are the exact ones."""
+    return [codec for codec in map(get_codec, names) if not codec.lossless]
+
+
+def _run_tails(model: BranchyModel, z: torch.Tensor, cut: int, codec: str, parts: dict[Key, list[Outputs]]) -> None:
+    """Run all exits after the cut in one pass over the remaining stages, and append their outputs to ``parts``."""
+    done = cut
+    for exit_branch, after in enumerate(model.exit_after):
+        if after > cut:
+            z = model.run_stages(z, done, after)
+            done = after
+            parts.setdefault((exit_branch, cut, codec), []).append(model.exits[exit_branch](z).numpy())
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers of one variant on one split."""
+
+    predictions: list[Any]
+    score: NDArray[np.float32]  # (samples,)
+    confidence: NDArray[np.float32]  # (samples,)
+    lagged: NDArray[np.float32] | None = None  # (lags, samples), see `Recorded.lagged`
+
+
+def answers_of(workload: Workload, outputs: Outputs, px: int, truths: Sequence[Any], temperature: float) -> Answers:
+    """Interpret outputs (samples, ...) at resolution ``px``, and score the predictions."""
+    predictions = workload.answers(outputs, px)
+    score = [workload.score(got, truth) for got, truth in zip(predictions, truths, strict=True)]
+    confidence = workload.confidence(outputs, temperature)
+    return Answers(predictions, np.array(score, np.float32), confidence.astype(np.float32))
+
+
+def lagged_scores(workload: Workload, predictions: Sequence[Any], truths: Sequence[Any]) -> NDArray[np.float32] | None:
+    """(lags, samples) score of each answer against the truth of the following samples; None if they are no stream."""
+    score = stream_score(workload)
+    if score is None:
+        return None
+    later = [[*truths[lag % len(truths) :], *truths[: lag % len(truths)]] for lag in range(1, MAX_LAG + 1)]
+    return np.array(
+        [[score(got, truth) for got, truth in zip(predictions, row, strict=True)] for row in later], np.float32
+    )
+
+
+class VariantRows:
+    """Collects the variants of one model in the order of the manifest, and their answers on every split."""
+
+    def __init__(
+        self, name: str, workload: Workload, truths: dict[Split, list[Any]], temperatures: Sequence[float]
+    ) -> None:
+        self._name = name
+        self._workload = workload
+        self._truths = truths
+        self._temperatures = temperatures
+        self.variants: list[VariantInfo] = []
+        self.base_rows: list[int] = []
+        self.answers: dict[Split, list[Answers]] = {split: [] for split in truths}
+
+    def add(self, px: int, outputs: dict[Split, dict[Key, Outputs]]) -> None:
+        """Add all variants of one resolution: exit by exit, the exact one first."""
+        for key in sorted(outputs["validation"], key=lambda k: (k[0], k[2] != LOSSLESS, k[1], k[2])):
+            exit_branch, cut, codec = key
+            temperature = self._temperatures[exit_branch]
+            for split, by_key in outputs.items():
+                truths = self._truths[split]
+                answers = answers_of(self._workload, by_key[key], px, truths, temperature)
+                lagged = lagged_scores(self._workload, answers.predictions, truths)
+                self.answers[split].append(replace(answers, lagged=lagged))
+            if codec == LOSSLESS:
+                base_row = len(self.variants)
+            self.base_rows.append(base_row)
+            accuracy = {str(split): round(float(rows[-1].score.mean()), 6) for split, rows in self.answers.items()}
+            agreement = round(self._agreement(base_row), 6)
+            self.variants.append(VariantInfo(self._name, px, exit_branch, cut, codec, accuracy, agreement))
+
+    def _agreement(self, base_row: int) -> float:
+        rows = self.answers["validation"]
+        pairs = zip(rows[base_row].predictions, rows[-1].predictions, strict=True)
+        return float(np.mean([self._workload.score(lossy, exact) for exact, lossy in pairs]))
+
+
+def recorded_of(rows: Sequence[Answers]) -> Recorded:
+    """The tables of one split from the answers of its variants."""
+    label = None
+    if isinstance(rows[0].predictions[0], int):
+        label = np.array([row.predictions for row in rows], np.uint8)
+    lagged = [row.lagged for row in rows if row.lagged is not None]
+    return Recorded(
+        np.stack([row.score for row in rows]),
+        np.stack([row.confidence for row in rows]),
+        label,
+        np.stack(lagged, axis=1) if lagged else None,
+    )

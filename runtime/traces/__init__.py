@@ -1,0 +1,1 @@
+"""Bandwidth traces: finding them in files and folders, and reading every format."""

@@ -1,0 +1,56 @@
+"""Plays one episode on the simulated device and in the twin, and checks that every frame ends alike."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from controller.records import STATUSES, Ints, Outcome, Status
+from controller.scenario import ScenarioRange
+from envs.twin.record import StepRecord
+from envs.twin.tables import TableShortcut, TwinCalibration
+from envs.twin.twin import Twin
+from support.simulated import RTT_S, Simulation
+
+#: The simulated device has no noise and no overhead.
+QUIET = TwinCalibration(head_noise_frac=0.0, mec_noise_frac=0.0, overhead_s=0.0, decide_s=0.0, header_bytes=0.0)
+
+
+def assert_same(sim: Simulation, rows: Ints, tables: Sequence[TableShortcut]) -> list[Outcome]:
+    """Play ``rows`` (frames,), one per decision, on both; AssertionError where a status, score or utility differs.
+
+    ``sim`` has the device halves of the shortcuts and recorded answers, ``tables`` are the halves of the twin in the
+    same order. Returns the outcomes of the device, by frame.
+    """
+    sim.compute.STEPS = 400  # how often the device looks up while it computes; the twin does at every moment
+    outcomes, records = sim.run(lambda number: int(rows[number])), _played(sim, rows, tables)
+    statuses, scores = _endings(records)
+    assert {o.frame: o.status for o in outcomes if not o.status.dropped} == statuses
+    assert {o.frame: o.score for o in outcomes if o.status.reused} == pytest.approx(scores, abs=1e-6)
+    assert sum(o.status.dropped for o in outcomes) == sum(int(r.dropped[0]) for r in records)
+    reward = sum(float(r.reward[0]) for r in records)
+    assert sum(o.utility or 0.0 for o in outcomes) == pytest.approx(reward, abs=1e-3)
+    return outcomes
+
+
+def _played(sim: Simulation, rows: Ints, tables: Sequence[TableShortcut]) -> list[StepRecord]:
+    assert sim.recorded is not None, "the simulation needs recorded answers"
+    twin = Twin(sim.costs, sim.bank, sim.recorded, ScenarioRange(), calibration=QUIET, shortcuts=tables)
+    twin.reset(scenarios=[dataclasses.replace(sim.scenario, rtt_s=RTT_S, mec_slowdown=1.0)])
+    records: list[StepRecord] = []
+    while not records or not records[-1].done[0]:
+        records.append(twin.step(np.asarray(rows)[len(records)][None])[1])
+    return records
+
+
+def _endings(records: Sequence[StepRecord]) -> tuple[dict[int, Status], dict[int, float]]:
+    """Status of every frame that was run or reuses an answer, and score of every reused answer."""
+    statuses = {int(r.frame[0]): STATUSES[int(r.status[0])] for r in records}
+    scores = dict[int, float]()
+    for reused in (record.reused for record in records):
+        statuses |= {int(f): STATUSES[reason] for f, reason in zip(reused.frame, reused.reason, strict=True)}
+        scores |= {int(f): float(score) for f, score in zip(reused.frame, reused.score, strict=True)}
+    return statuses, scores
