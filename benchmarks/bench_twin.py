@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.bench_twin [--json FILE]``. One process, one thread, random decisions on the candidates of a
 workload (18 of garments, 41 of campus), scenarios of its default range on the built-in training traces, resets included
-and compilation excluded. Time is the process's CPU time, so that other load matters little; on an idle machine it equals
-real time. The figure is the median over equal slices of the run, printed with the best slice.
+and compilation excluded. Time is the process's CPU time, so that other load matters little; on an idle machine it
+equals real time. The figure is the median over equal slices of the run, printed with the best slice.
 """
 
 from __future__ import annotations
