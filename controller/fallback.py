@@ -1,6 +1,7 @@
 """The rule for local answers: which device-only row answers a frame when the MEC cannot be asked.
 
-Device and twin share this rule, so they agree. It applies when a decision cannot be carried out (the link is down,
+Device and twin share this rule, so they agree: the device calls these functions as they stand, the twin compiles them
+(``envs.twin.compiled``). The rule applies when a decision cannot be carried out (the link is down,
 full or silent), when a frame gets no reply, and when a controller fails.
 
 A row *sustains* the stream if three things hold: the frame at hand is in time, no frame is dropped meanwhile, and the
@@ -17,18 +18,19 @@ Where no row sustains the stream, the one with the most utility per frame in the
 * A head that takes less than its period works off the backlog frame by frame; until then, frames are late.
 * An answer that comes too late still stands for the frames that are skipped.
 
-Shapes: B frames, L device-only rows.
+One frame, one row: the rule is written in plain numbers. ``FallbackTable`` holds the columns that it needs.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from controller.costs import CostTable
-from controller.predict.expectation import skipped_score
-from controller.records import Bools, Floats, Ints, SystemState
+from controller.records import Floats, Ints, SystemState
 from controller.scenario import QUEUE_LIMIT
 from controller.utility import Utility
 
@@ -43,142 +45,246 @@ _SUSTAINS = 10.0
 _LEAST_S = 1e-9
 #: A local decision stands if its utility per frame is at most this much below the best.
 _AS_GOOD = 0.005
+#: Factor and summand that turn left time over head time into a probability.
+_SLOPE = 0.5 / HEAD_RESERVE_FRAC
+_OFFSET = 0.5 - 0.5 / HEAD_RESERVE_FRAC
+
+#: A column of a table: an array for compiled code, a list for plain Python, which reads a list faster.
+Numbers = Floats | Sequence[float]
+Rows = Ints | Sequence[int]
 
 
 class FrameTiming(NamedTuple):
-    """The frames to be answered, (B,) each; times in seconds."""
+    """The frame to be answered; times in seconds."""
 
-    age_s: Floats  # since its capture
-    deadline_s: Floats
-    capture_period_s: Floats
-    slowdown: Floats  # estimate of the device's slowdown
+    age_s: float  # since its capture
+    deadline_s: float
+    capture_period_s: float
+    slowdown: float  # estimate of the device's slowdown
 
     @classmethod
     def of(cls, state: SystemState) -> FrameTiming:
-        """The frames that a state is about."""
-        return cls(state.frame_age_s, state.deadline_s, state.capture_period_s, state.device_slowdown)
+        """The frame that a state of batch 1 is about."""
+        fields = (state.frame_age_s, state.deadline_s, state.capture_period_s, state.device_slowdown)
+        return cls(*(float(field[0]) for field in fields))
 
-    def at(self, where: Any) -> FrameTiming:
-        """Every field indexed with ``where``."""
-        return FrameTiming(
-            self.age_s[where], self.deadline_s[where], self.capture_period_s[where], self.slowdown[where]
-        )
 
-    def against_rows(self) -> FrameTiming:
-        """Every field as (B, 1)."""
-        return self.at(np.s_[:, None])
+class FallbackTable(NamedTuple):
+    """What the rule knows of a cost table of C rows: L device-only rows, P of them on the local frontier."""
+
+    row: Rows  # (L,) in the cost table
+    place: Rows  # (C,) of each row among the L; -1 for offloads
+    head_s: Numbers  # (L,)
+    accuracy: Numbers  # (L,)
+    stride: Numbers  # (L,)
+    skipped_score: Numbers  # (L,) CostTable.skipped_score
+    stale_losses: Sequence[Numbers] | Floats  # (K, L) CostTable.stale_losses
+    frontier_row: Rows  # (P,) in the cost table, fastest first
+    frontier_head_s: Numbers  # (P,)
+    frontier_accuracy: Numbers  # (P,)
+    every_head_s: Numbers  # (C,)
+    fastest_s: float
+    longest_stride: int
+    queue_limit: int
+    cost_per_s: float  # utility of a second of device time
+    drop_penalty: float
+
+
+def fallback_table(costs: CostTable, utility: Utility, queue_limit: int) -> FallbackTable:
+    """The table as arrays. It may have no device-only row; then no function of the rule may be called."""
+    local, frontier = np.flatnonzero(costs.space.device_only), costs.local_frontier
+    place = np.full(len(costs), -1)
+    place[local] = np.arange(len(local))
+    table = costs.take(local) if len(local) else costs
+    return FallbackTable(
+        row=local,
+        place=place,
+        head_s=table.head_s,
+        accuracy=table.accuracy,
+        stride=table.stride,
+        skipped_score=table.skipped_score,
+        stale_losses=np.array(table.stale_losses).reshape(-1, len(table)),
+        frontier_row=frontier,
+        frontier_head_s=costs.head_s[frontier],
+        frontier_accuracy=costs.accuracy[frontier],
+        every_head_s=costs.head_s,
+        fastest_s=costs.fastest_local_s,
+        longest_stride=costs.longest_stride,
+        queue_limit=queue_limit,
+        cost_per_s=float(utility.energy_weight_per_j * utility.energy_j(1.0, 0.0)),
+        drop_penalty=float(utility.drop_penalty),
+    )
 
 
 class LocalFallback:
-    """Chooses the device's own answers. Stateless."""
+    """The rule on a device: plain Python on lists. Stateless."""
 
     def __init__(self, costs: CostTable, utility: Utility, queue_limit: int = QUEUE_LIMIT) -> None:
-        self._costs, self._utility, self._queue_limit = costs, utility, queue_limit
-        self._rows, self._plain = np.flatnonzero(costs.space.device_only), costs.local_frontier
-        self._place = np.full(len(costs), -1)  # index of a row among the device-only ones
-        self._place[self._rows] = np.arange(len(self._rows))
-        self._cost_per_s = float(utility.energy_weight_per_j * utility.energy_j(1.0, 0.0))  # utility of busy time
-        if self.possible:
-            self._table, self._plain_table = costs.take(self._rows), costs.take(self._plain)
+        columns = fallback_table(costs, utility, queue_limit)
+        self._table = FallbackTable._make(c.tolist() if isinstance(c, np.ndarray) else c for c in columns)
 
     @property
     def possible(self) -> bool:
         """Whether any row is device-only. If not, no method below may be called."""
-        return len(self._rows) > 0
+        return len(self._table.row) > 0
 
     @property
     def fastest(self) -> int:
         """The fastest device-only row: the one of a fallback at the last moment."""
-        return int(self._plain[0])
+        return self._table.frontier_row[0]
 
-    def decide(self, at: FrameTiming) -> Ints:
-        """(B,) rows for frames without a decision."""
-        return np.asarray(self._rows[self._value(at).argmax(axis=1)])
+    def decide(self, at: FrameTiming) -> int:
+        """The row for a frame without a decision."""
+        return self._table.row[best_local(self._table, at, is_overloaded(self._table, at))]
 
-    def instead(self, at: FrameTiming, rows: Ints) -> Ints:
-        """(B,) rows to carry out where ``rows`` (B,) were decided and the MEC cannot be asked.
+    def instead(self, at: FrameTiming, row: int) -> int:
+        """The row to carry out where ``row`` was decided and the MEC cannot be asked."""
+        return row_instead(self._table, at, row)
 
-        A device-only decision stands while it is nearly as good as the best.
-        """
-        value, place = self._value(at), self._place.take(rows)
-        batch, best = np.arange(len(rows)), value.argmax(axis=1)
-        stands = (place >= 0) & (value[batch, place] >= value[batch, best] - _AS_GOOD)
-        return np.where(stands, rows, self._rows.take(best))
+    def fallback(self, at: FrameTiming, stride: int, share_s: float) -> int:
+        """The row that answers a decided frame whose reply will not come; see ``fallback_row``."""
+        return fallback_row(self._table, at, stride, share_s)
 
-    def _value(self, at: FrameTiming) -> Floats:
-        """(B, L) value of each device-only row; rows that sustain the stream come before all others."""
-        s, table = at.against_rows(), self._table
-        period, head = s.capture_period_s * table.stride, s.slowdown * table.head_s
-        room_s = np.minimum(s.deadline_s - SLACK_S, period + self._queue_limit * s.capture_period_s)
-        sustains = (head <= period) & (s.age_s + (1.0 + HEAD_RESERVE_FRAC) * head <= room_s)
-        skipped = self._skipped(s.age_s + head, s.capture_period_s)
-        value = (table.accuracy + skipped - self._cost_per_s * head) / table.stride + _SUSTAINS * sustains
-        overloaded = np.flatnonzero(~np.logical_or.reduce(sustains, axis=1))
-        if len(overloaded):  # computed apart, because it takes several times as long
-            s, head, period = s.at(overloaded), head[overloaded], period[overloaded]
-            age = np.where(head > period, (self._queue_limit - 0.5) * s.capture_period_s, s.age_s)
-            score = table.accuracy * self._on_time(s, head, period) + self._skipped(age + head, s.capture_period_s)
-            value[overloaded] = self._per_frame(s, head, period, score, table.stride)
-        return np.asarray(value)
+    def stretched(self, at: FrameTiming, stride: int, row: int, share_s: float) -> int:
+        """The frame stride when ``row`` answers instead of the MEC; see ``stretched_stride``."""
+        return stretched_stride(self._table, at, stride, row, share_s)
 
-    def _skipped(self, answer_s: Floats, capture_period_s: Floats) -> Floats | float:
-        """(B, L) sum of the scores of the skipped frames; ``answer_s`` (B, L) counts from capture."""
-        return skipped_score(self._table, answer_s / capture_period_s) if self._table.longest_stride > 1 else 0.0
-
-    def fallback(self, at: FrameTiming, stride: Ints, share_s: Floats) -> Ints:
-        """(B,) rows that answer decided frames whose reply will not come.
-
-        ``stride`` (B,) is the frame stride of the decision, and stays; ``share_s`` (B,) is the device time that the
-        answer may take without delaying the next frames.
-        """
-        s, table = at.against_rows(), self._plain_table
-        period, count = share_s[:, None], stride[:, None].astype(float)
-        head = s.slowdown * table.head_s
-        in_time = s.age_s + (1.0 + HEAD_RESERVE_FRAC) * head <= s.deadline_s - SLACK_S
-        # The score of the skipped frames is proportional to the accuracy of the answer, whichever row gave it.
-        score = table.accuracy * (self._on_time(s, head, period) + count - 1.0)
-        value = self._per_frame(s, head, period, score, count) + _SUSTAINS * (in_time & (head <= period))
-        return np.asarray(self._plain[value.argmax(axis=1)])
-
-    def stretched(self, at: FrameTiming, stride: Ints, rows: Ints, share_s: Floats) -> Ints:
-        """(B,) frame stride when ``rows`` (B,) answer instead of the MEC and the next frames are not decided yet.
-
-        A fallback that takes longer than its ``share_s`` (B,) covers the frames that are captured until it ends.
-        """
-        head = at.slowdown * self._costs.head_s[rows]
-        end = np.ceil((at.age_s + head) / at.capture_period_s).astype(np.int64)
-        longer = np.minimum(np.maximum(end, stride), max(self._costs.longest_stride, 1))
-        return np.where(head > share_s, np.maximum(longer, stride), stride)
-
-    def hopeless(self, left_s: Floats, slowdown: Floats) -> Bools:
-        """(B,) frames that not even the fastest row answers in time, with ``left_s`` (B,) until the deadline.
-
-        Computing such an answer would only make the next frames late, too.
-        """
-        return np.asarray(left_s < (1.0 - HEAD_RESERVE_FRAC) * self._costs.fastest_local_s * slowdown)
-
-    def _on_time(self, s: FrameTiming, head: Floats, period: Floats) -> Floats:
-        """(B, L) probability that an answer is in time when the device goes on like this."""
-        fresh_s = s.deadline_s - SLACK_S
-        left_s = fresh_s - s.age_s
-        backlog = ((1.0 + HEAD_RESERVE_FRAC) * head - left_s) / np.maximum(period - head, _LEAST_S)
-        meanwhile = np.minimum((1.0 + np.maximum(backlog, 0.0)) * period / (_HORIZON * s.capture_period_s), 1.0)
-        later = _likely(fresh_s, head)
-        behind = (fresh_s - head) / s.capture_period_s - (self._queue_limit - 1)
-        kept = later + (_likely(left_s, head) - later) * meanwhile
-        return np.where(head <= period, kept, _share(behind))
-
-    def _per_frame(self, s: FrameTiming, head: Floats, period: Floats, score: Floats, count: Floats) -> Floats:
-        """(B, L) utility per frame of answers with the sum ``score`` over ``count`` frames each; all (B, L)."""
-        lost = np.maximum(head - period, 0.0) / s.capture_period_s
-        return np.asarray((score - self._cost_per_s * head - self._utility.drop_penalty * lost) / (count + lost))
+    def hopeless(self, left_s: float, slowdown: float) -> bool:
+        """Whether not even the fastest row answers in time; see ``is_hopeless``."""
+        return is_hopeless(self._table, left_s, slowdown)
 
 
-def _likely(left_s: Floats, head_s: Floats) -> Floats:
+def row_instead(t: FallbackTable, at: FrameTiming, row: int) -> int:
+    """The row to carry out where ``row`` was decided and the MEC cannot be asked.
+
+    A device-only decision stands while it is nearly as good as the best.
+    """
+    overloaded = is_overloaded(t, at)
+    best, decided = best_local(t, at, overloaded), t.place[row]
+    if decided >= 0 and local_value(t, at, decided, overloaded) >= local_value(t, at, best, overloaded) - _AS_GOOD:
+        return row
+    return t.row[best]
+
+
+def best_local(t: FallbackTable, at: FrameTiming, overloaded: bool) -> int:
+    """Index of the device-only row with the most value; the first of equals."""
+    best, most = 0, -math.inf
+    for i in range(len(t.row)):
+        value = local_value(t, at, i, overloaded)
+        if value > most:
+            best, most = i, value
+    return best
+
+
+def is_overloaded(t: FallbackTable, at: FrameTiming) -> bool:
+    """Whether no device-only row sustains the stream."""
+    for i in range(len(t.row)):  # noqa: SIM110 - compiled code has no generators
+        if sustains(t, at, i):
+            return False
+    return True
+
+
+def local_value(t: FallbackTable, at: FrameTiming, i: int, overloaded: bool) -> float:
+    """Value of device-only row ``i``; rows that sustain the stream come before all others."""
+    head = at.slowdown * t.head_s[i]
+    if overloaded:
+        return _long_run_value(t, at, i, head, at.capture_period_s * t.stride[i])
+    skipped = _skipped_score(t, i, (at.age_s + head) / at.capture_period_s)
+    value = (t.accuracy[i] + skipped - t.cost_per_s * head) / t.stride[i]
+    return value + _SUSTAINS if sustains(t, at, i) else value
+
+
+def sustains(t: FallbackTable, at: FrameTiming, i: int) -> bool:
+    """Whether device-only row ``i`` is in time, loses no waiting frame and keeps up with the camera."""
+    period, head = at.capture_period_s * t.stride[i], at.slowdown * t.head_s[i]
+    room_s = min(at.deadline_s - SLACK_S, period + t.queue_limit * at.capture_period_s)
+    return head <= period and at.age_s + (1.0 + HEAD_RESERVE_FRAC) * head <= room_s
+
+
+def _long_run_value(t: FallbackTable, at: FrameTiming, i: int, head: float, period: float) -> float:
+    """Utility per frame of device-only row ``i`` in the long run, lost frames included."""
+    age = (t.queue_limit - 0.5) * at.capture_period_s if head > period else at.age_s
+    skipped = _skipped_score(t, i, (age + head) / at.capture_period_s)
+    score = t.accuracy[i] * _on_time(t, at, head, period) + skipped
+    return _per_frame(t, at, head, period, score, t.stride[i])
+
+
+def _skipped_score(t: FallbackTable, i: int, answer_frames: float) -> float:
+    """Sum of the scores of the skipped frames, as ``controller.predict.expectation.score_of_skipped``."""
+    score = t.skipped_score[i]
+    for place in range(len(t.stale_losses)):
+        if answer_frames > place + 1:
+            score -= t.stale_losses[place][i]
+    return score
+
+
+def fallback_row(t: FallbackTable, at: FrameTiming, stride: int, share_s: float) -> int:
+    """The row that answers a decided frame whose reply will not come.
+
+    ``stride`` is the frame stride of the decision, and stays; ``share_s`` is the device time that the answer may take
+    without delaying the next frames.
+    """
+    best, most = 0, -math.inf
+    for i in range(len(t.frontier_row)):
+        value = _fallback_value(t, at, i, float(stride), share_s)
+        if value > most:
+            best, most = i, value
+    return t.frontier_row[best]
+
+
+def _fallback_value(t: FallbackTable, at: FrameTiming, i: int, count: float, share_s: float) -> float:
+    """Utility per frame of row ``i`` of the frontier as the answer of ``count`` frames."""
+    head = at.slowdown * t.frontier_head_s[i]
+    in_time = at.age_s + (1.0 + HEAD_RESERVE_FRAC) * head <= at.deadline_s - SLACK_S
+    # The score of the skipped frames is proportional to the accuracy of the answer, whichever row gave it.
+    score = t.frontier_accuracy[i] * (_on_time(t, at, head, share_s) + count - 1.0)
+    value = _per_frame(t, at, head, share_s, score, count)
+    return value + _SUSTAINS if in_time and head <= share_s else value
+
+
+def stretched_stride(t: FallbackTable, at: FrameTiming, stride: int, row: int, share_s: float) -> int:
+    """The frame stride when ``row`` answers instead of the MEC and the next frames are not decided yet.
+
+    A fallback that takes longer than its ``share_s`` covers the frames that are captured until it ends.
+    """
+    head = at.slowdown * t.every_head_s[row]
+    if head <= share_s:
+        return stride
+    end = math.ceil((at.age_s + head) / at.capture_period_s)
+    return max(min(end, t.longest_stride), stride)
+
+
+def is_hopeless(t: FallbackTable, left_s: float, slowdown: float) -> bool:
+    """Whether not even the fastest row answers a frame in time, with ``left_s`` until the deadline.
+
+    Computing such an answer would only make the next frames late, too.
+    """
+    return left_s < (1.0 - HEAD_RESERVE_FRAC) * t.fastest_s * slowdown
+
+
+def _on_time(t: FallbackTable, at: FrameTiming, head: float, period: float) -> float:
+    """Probability that an answer is in time when the device goes on like this."""
+    fresh_s = at.deadline_s - SLACK_S
+    if head > period:
+        return _share((fresh_s - head) / at.capture_period_s - (t.queue_limit - 1))
+    left_s = fresh_s - at.age_s
+    backlog = ((1.0 + HEAD_RESERVE_FRAC) * head - left_s) / max(period - head, _LEAST_S)
+    meanwhile = min((1.0 + max(backlog, 0.0)) * period / (_HORIZON * at.capture_period_s), 1.0)
+    later = _likely(fresh_s, head)
+    return later + (_likely(left_s, head) - later) * meanwhile
+
+
+def _per_frame(t: FallbackTable, at: FrameTiming, head: float, period: float, score: float, count: float) -> float:
+    """Utility per frame of answers with the sum ``score`` over ``count`` frames each."""
+    lost = max(head - period, 0.0) / at.capture_period_s
+    return (score - t.cost_per_s * head - t.drop_penalty * lost) / (count + lost)
+
+
+def _likely(left_s: float, head_s: float) -> float:
     """Probability that a head ends within ``left_s``: 1 with the full reserve, 0 with as much too little."""
-    return _share(left_s / head_s * (0.5 / HEAD_RESERVE_FRAC) + (0.5 - 0.5 / HEAD_RESERVE_FRAC))
+    return _share(left_s / head_s * _SLOPE + _OFFSET)
 
 
-def _share(value: Floats) -> Floats:
-    """``value`` clipped to 0..1, in a third of the time of ``np.clip``."""
-    return np.asarray(np.minimum(np.maximum(value, 0.0), 1.0))
+def _share(value: float) -> float:
+    """``value`` clipped to 0..1."""
+    return min(max(value, 0.0), 1.0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 
 import numpy as np
 
@@ -91,18 +90,28 @@ class Scenario:
 
     def __post_init__(self) -> None:
         for name, limits in _SCENARIO_LIMITS.items():
-            limits.check(f"scenario {name}", getattr(self, name))
+            if not limits.hold(value := getattr(self, name)):
+                limits.check(f"scenario {name}", value)
 
     def device_load(self) -> Floats:
         """Share of the device that other tasks take, at each second from the start; the last value goes on."""
-        return load_series(self.device_load_frac, self._seconds, 2 * self.seed)
+        return load_series(self.device_load_frac, self.load_steps, self.device_load_seed)
 
     def mec_load(self) -> Floats:
         """Utilisation of the MEC by other devices, at each second from the start; the last value goes on."""
-        return load_series(self.mec_load_frac, self._seconds, 2 * self.seed + 1)
+        return load_series(self.mec_load_frac, self.load_steps, self.mec_load_seed)
 
     @property
-    def _seconds(self) -> int:
+    def device_load_seed(self) -> int:
+        return 2 * self.seed
+
+    @property
+    def mec_load_seed(self) -> int:
+        return 2 * self.seed + 1
+
+    @property
+    def load_steps(self) -> int:
+        """Number of seconds for which the loads are drawn."""
         return min(math.ceil(self.frames / (self.fps or 1.0) / LOAD_STEP_S) + 1, MAX_LOAD_STEPS)
 
 
@@ -164,6 +173,9 @@ _LOG_UNIFORM = (
 )
 _UNIFORM = ("device_load_frac", "mec_load_frac")
 _DRAWN = len(_LOG_UNIFORM + _UNIFORM)
+#: What a step of the walk keeps of the deviation from the mean, and what it adds.
+_KEEP = math.exp(-LOAD_STEP_S / 10.0)
+_KICK = math.sqrt(1 - _KEEP**2)
 
 
 def load_series(mean_frac: float, steps: int, seed: int) -> Floats:
@@ -172,10 +184,15 @@ def load_series(mean_frac: float, steps: int, seed: int) -> Floats:
     Ornstein-Uhlenbeck with a relaxation of ten seconds and a standard deviation of a third of the mean, clipped
     to [0, 0.95]. A mean of 0 gives zeros.
     """
-    if mean_frac == 0:
-        return np.zeros(steps)
-    keep = math.exp(-LOAD_STEP_S / 10.0)
-    kick = math.sqrt(1 - keep**2)
-    noise = np.random.default_rng(seed).standard_normal(steps).tolist()
-    deviation = np.array(list(accumulate(noise, lambda level, draw: keep * level + kick * draw)))
-    return np.minimum(np.maximum(mean_frac * (1 + deviation / 3), 0.0), MAX_LOAD_FRAC)
+    series = np.random.default_rng(seed).standard_normal(steps).tolist() if mean_frac else [0.0] * steps
+    walk_loads(series, steps, mean_frac)
+    return np.array(series)
+
+
+def walk_loads(series: list[float] | Floats, steps: int, mean_frac: float) -> None:
+    """Turn the first ``steps`` draws into the loads of ``load_series``, in place. The twin compiles this function."""
+    deviation = series[0]
+    for i in range(steps):
+        if i > 0:
+            deviation = _KEEP * deviation + _KICK * series[i]
+        series[i] = min(max(mean_frac * (1 + deviation / 3), 0.0), MAX_LOAD_FRAC)

@@ -1,18 +1,17 @@
 """Rules of the timeline that the device and its twin share: smoothing, probes, silence, fallback.
 
-Constants with the formulas that use them. The device calls them for one state, the twin for a batch (B,), so both
-observe alike.
+Constants with the formulas that use them, on plain numbers. The device calls them, and the compiled twin does
+(``envs.twin.compiled``), so both observe alike.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
-
-import numpy as np
 
 from controller.records import Floats
 
-#: A number, or (B,) of them.
+#: A number; (B,) of them where features are computed for a batch.
 Seconds = TypeVar("Seconds", float, Floats)
 
 #: Smoothing of measured / profiled device and MEC time: three samples halve the weight of an old value.
@@ -49,40 +48,36 @@ _PROBE_S = 0.005
 _HALVES_S = 1.0
 
 
-def smooth(old: Floats, sample: Floats, alpha: float | Floats) -> Floats:
-    """Exponentially weighted mean; shapes broadcast."""
+def smooth(old: float, sample: float, alpha: float) -> float:
+    """Exponentially weighted mean."""
     return old + alpha * (sample - old)
 
 
-def uplink_sample_bps(
-    payload_bytes: Floats | float, elapsed_s: Floats, mec_s: Floats | float, rtt_s: Floats | float
-) -> Floats:
-    """Bandwidth in bit/s from one reply: the payload's bits over the time that neither the MEC nor the bare round trip
-    took.
+def uplink_sample_bps(payload_bytes: float, crossing_s: float) -> float:
+    """Bandwidth in bit/s from one reply: the payload's bits over the time in which they crossed.
 
-    ``elapsed_s`` begins when the payload began to cross (its own hand-over to the link, or the end of the payload
-    before it, whichever is later) and ends with its reply.
+    That time begins when the payload began to cross (its own hand-over to the link, or the end of the payload before
+    it, whichever is later) and ends with its reply, less what the MEC and the bare round trip took.
     """
-    transfer = np.maximum(elapsed_s - mec_s - rtt_s, MIN_TRANSFER_S)
-    return np.asarray(payload_bytes * 8.0 / transfer)
+    return payload_bytes * 8.0 / max(crossing_s, MIN_TRANSFER_S)
 
 
-def believed_frac(reply_age_s: Floats | float) -> Floats:
+def believed_frac(reply_age_s: float) -> float:
     """Weight, 0 to 1, of the last replies' report about the MEC when they are this old.
 
     Without fading, a device that computes locally because the MEC was busy for a moment would stay local.
     """
-    return np.asarray(0.5 ** (np.maximum(reply_age_s - SAMPLE_AGE_S, 0.0) / _HALVES_S))
+    return float(0.5 ** (max(reply_age_s - SAMPLE_AGE_S, 0.0) / _HALVES_S))
 
 
-def slowdown_now(measured: Floats | float, announced: Floats | float, believed: Floats) -> Floats:
+def slowdown_now(measured: float, announced: float, believed: float) -> float:
     """Slowdown of the MEC between the measured (``believed`` 1) and the announced one (0), on a log scale."""
-    return np.asarray(announced * (measured / announced) ** believed)
+    return float(announced * (measured / announced) ** believed)
 
 
-def probe_bytes(uplink_bps: Floats | float) -> Floats:
+def probe_bytes(uplink_bps: float) -> int:
     """Size of the probe of an uplink whose last bandwidth is given in bit/s."""
-    return np.asarray(np.clip(np.floor(uplink_bps * (_PROBE_S / 8.0)), PROBE_BYTES, _MOST_PROBE_BYTES))
+    return min(max(math.floor(uplink_bps * (_PROBE_S / 8.0)), PROBE_BYTES), _MOST_PROBE_BYTES)
 
 
 def fallback_reserve_s(fastest_local_s: Seconds) -> Seconds:

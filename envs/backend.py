@@ -10,7 +10,7 @@ import numpy as np
 from controller.costs import CostTable
 from controller.records import SystemState
 from controller.scenario import Scenario
-from envs.twin.step import STATUSES, StepRecord
+from envs.twin.record import STATUSES, StepRecord
 from envs.twin.twin import Twin
 
 

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices,
 from controller.features.fast import Features
 from controller.records import Bools, Ints, SystemState
 from envs.env import Observation, observation_space
-from envs.twin.step import StepRecord
+from envs.twin.record import StepRecord
 from envs.twin.twin import Twin
 
 

@@ -64,15 +64,15 @@ class TraceBank:
         self.duration_s = self._edge_t[ends] - self._start_t
         # Tables of _interpolate for both directions: inner edges, starts, values at the starts, slopes.
         t, bits_at = self._edge_t, self._edge_bits
-        self._bits_of_t = (t[1:-1], t[:-1], bits_at[:-1], np.diff(bits_at) / np.diff(t))
-        self._t_of_bits = (bits_at[1:-1], bits_at[:-1], t[:-1], np.diff(t) / np.diff(bits_at))
+        self.bits_of_time = (t[1:-1], t[:-1], bits_at[:-1], np.diff(bits_at) / np.diff(t))
+        self.time_of_bits = (bits_at[1:-1], bits_at[:-1], t[:-1], np.diff(t) / np.diff(bits_at))
 
     def __len__(self) -> int:
         return len(self.traces)
 
     def rate_bps(self, trace: Ints, t_s: Floats) -> Floats:
         """(B,) bit/s of the traces with these indices (B,) at the times (B,)."""
-        inner, _, _, rate = self._bits_of_t
+        inner, _, _, rate = self.bits_of_time
         return np.asarray(rate[inner.searchsorted(self._start_t[trace] + np.mod(t_s, self.duration_s[trace]), "right")])
 
     def finish_s(self, trace: Ints, start_s: Floats, bits: Floats) -> Floats:
@@ -80,10 +80,10 @@ class TraceBank:
         duration, total = self.duration_s[trace], self.total_bits[trace]
         base_t, base_bits = self._start_t[trace], self._start_bits[trace]
         laps = np.floor(start_s / duration)
-        offset = _interpolate(self._bits_of_t, base_t + (start_s - laps * duration))
+        offset = _interpolate(self.bits_of_time, base_t + (start_s - laps * duration))
         target = offset - base_bits + bits
         more = np.floor(target / total)
-        end = _interpolate(self._t_of_bits, base_bits + (target - more * total))
+        end = _interpolate(self.time_of_bits, base_bits + (target - more * total))
         return np.asarray((laps + more) * duration + (end - base_t))
 
 

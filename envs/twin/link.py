@@ -1,18 +1,18 @@
-"""What does the device's link hold after a frame, and what will its replies tell? Requests, samples and silences.
+"""What happens between the device and its MEC: transfers, probes, silences, and the wait at the MEC.
 
 Requests cross one after another, so their replies come in the order of sending, and what each will tell can be noted
-when it is sent, with the time from which on it is known. An uplink that carried nothing for long is probed again.
-Silence is rare: it is computed only in the rows where a transmission or a probe lasts so long that the session takes
-the link for down.
+when it is sent, with the time from which on it is known. An uplink that carried nothing for long is probed again. A
+transfer or a probe may last so long that the session takes the link for down.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any
 
 import numpy as np
 
-from controller.records import UPLINK_HISTORY, Bools, Floats, Ints
+from controller.records import UPLINK_HISTORY
 from controller.timeline import (
     HEARTBEAT_S,
     PROBE_BYTES,
@@ -23,215 +23,216 @@ from controller.timeline import (
     smooth,
     uplink_sample_bps,
 )
-from envs.twin.conditions import Conditions
-from envs.twin.request import DecisionPoint, RequestTimes
-from envs.twin.state import SAMPLES_KEPT, ZERO, LastRequest, Sample, TwinState, filled, select
+from envs.twin.mec_queue import workload
+from envs.twin.state import Environment, sample_place
 from envs.twin.tables import TwinTables
 
 #: After so long a silence the session takes the link for down; it looks with every heartbeat.
 NOTICED_SILENCE_S = SILENCE_S + HEARTBEAT_S / 2
-_SILENCE_S, _SAMPLE_AGE_S, _ALPHA = np.array(NOTICED_SILENCE_S), np.array(SAMPLE_AGE_S), np.array(SLOWDOWN_ALPHA)
-_SAMPLE_MASK = np.array(SAMPLES_KEPT - 1)
 #: More probes than these, one after another, are not followed: longer than most episodes.
 _MOST_PROBES = 64
 
 
-class UplinkState(NamedTuple):
-    """The fields of TwinState of the same names, after this frame's request if there is one."""
-
-    sent: Ints
-    told: Ints
-    sent_bytes: Floats
-    lost_bytes: Floats
-    down_from_s: Floats
-    down_until_s: Floats
-    mec_slowdown: Floats
-    last: Floats  # (LastRequest.COUNT, B)
-    samples: Floats  # (Sample.COUNT, SAMPLES_KEPT + 1, B)
+# The uplink -------------------------------------------------------------------------------------------------
 
 
-def send(
-    rules: TwinTables,
-    conditions: Conditions,
-    world: TwinState,
-    moment: DecisionPoint,
-    flight: RequestTimes,
-    sent: Bools,
-) -> UplinkState:
-    """Hand the payload to the link and note what its reply will tell, unless the link goes silent before; a row that
-    sends nothing probes its uplink if that is due."""
-    silent_from = np.maximum(flight.end_s, world.last[LastRequest.HEARD_S])
-    breaks = sent & (flight.reply_s - silent_from > _SILENCE_S)
-    lost = breaks | (sent & (flight.end_s < world.down_until_s))  # or handed over before a silence still to come
-    silence = np.count_nonzero(lost)
-    told = sent & ~lost if silence else sent
-    request = np.empty_like(world.last)
-    request[LastRequest.CROSSED_S] = flight.crossed_s
-    request[LastRequest.HEARD_S] = flight.reply_s
-    request[LastRequest.ARRIVAL_S] = flight.arrival_s
-    request[LastRequest.DONE_S] = flight.done_s
-    request[LastRequest.EXTRA_S] = flight.extra_s
-    slowdown = select(flight.served, smooth(world.mec_slowdown, moment.mec_pace, _ALPHA), world.mec_slowdown)
-    sent_bytes = world.sent_bytes + flight.payload_bytes * sent
-    state = UplinkState(
-        sent=world.sent + sent,
-        told=world.told + told,
-        sent_bytes=sent_bytes,
-        lost_bytes=world.lost_bytes,
-        down_from_s=world.down_from_s,
-        down_until_s=world.down_until_s,
-        mec_slowdown=select(told, slowdown, world.mec_slowdown),
-        last=np.where(sent, request, world.last),
-        samples=_with_sample(world, moment, flight, told, sent_bytes, slowdown),
-    )
-    if silence:
-        state = _go_silent(rules, conditions, state, lost, breaks, silent_from + _SILENCE_S)
-    begin = moment.now_s + rules.decide_s
-    due = (begin - state.last[LastRequest.HEARD_S] >= _SAMPLE_AGE_S) & ~sent
-    return _probe_idle(rules, conditions, state, begin, np.flatnonzero(due)) if np.count_nonzero(due) else state
+def crossed_s(t: TwinTables, conditions: Any, begin_s: float, size: float) -> float:
+    """When ``size`` bytes that begin to cross at ``begin_s`` have done so."""
+    start_s = conditions.trace_start_s
+    return finish_s(t, conditions.trace_number, start_s + begin_s, size * conditions.bits_per_byte) - start_s
 
 
-def _with_sample(
-    world: TwinState, moment: DecisionPoint, flight: RequestTimes, told: Bools, sent_bytes: Floats, mec_slowdown: Floats
-) -> Floats:
-    """The samples with one more in the given rows.
+def finish_s(t: TwinTables, number: int, start_s: float, bits: float) -> float:
+    """When ``bits`` that start at ``start_s`` on a trace have crossed, as ``TraceBank.finish_s``: where the running
+    integral of the trace has grown by them. A trace starts over when time passes its end."""
+    trace = t.traces[number]
+    laps = np.floor(start_s / trace.duration_s)
+    begin_s = trace.start_s + (start_s - laps * trace.duration_s)
+    step = t.steps[_step_at(t, trace, begin_s)]
+    target = step.start_bits + (begin_s - step.start_s) * step.bps - trace.start_bits + bits
+    more = np.floor(target / trace.bits)
+    end_bits = trace.start_bits + (target - more * trace.bits)
+    step = t.steps[_step_with(t, trace, end_bits)]
+    end_s = step.start_s + (end_bits - step.start_bits) * step.s_per_bit
+    return (laps + more) * trace.duration_s + (end_s - trace.start_s)
+
+
+def _step_at(t: TwinTables, trace: Any, time_s: float) -> int:
+    """The step of the trace that holds at a time of the bank."""
+    low, high = trace.first, trace.last
+    while low < high:
+        middle = (low + high + 1) // 2
+        if t.steps[middle].start_s <= time_s:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _step_with(t: TwinTables, trace: Any, bits: float) -> int:
+    """The step of the trace in which the integral of the bank reaches ``bits``."""
+    low, high = trace.first, trace.last
+    while low < high:
+        middle = (low + high + 1) // 2
+        if t.steps[middle].start_bits <= bits:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+# The MEC ----------------------------------------------------------------------------------------------------
+
+
+def others_work_s(t: TwinTables, env: Environment, level: int, arrival_s: float) -> float:
+    """How long the MEC needs for the requests of other devices that are there."""
+    service_s = env.conditions.neighbour_s
+    return workload(t.queue, t.queue_started, level, env.conditions.neighbour_start + arrival_s / service_s) * service_s
+
+
+def own_work_s(env: Environment, level: int, arrival_s: float) -> float:
+    """How much longer it needs because of own requests.
+
+    Own work is done in the share of time that others leave free; with none of them that is exact.
+    """
+    done_s = (arrival_s - env.state.arrival_s) * (1.0 - level / 100)
+    return max(env.state.own_work_s - done_s, 0.0)
+
+
+# Sending and probing ----------------------------------------------------------------------------------------
+
+
+def send(t: TwinTables, env: Environment, request: Any, mec_pace: float) -> None:
+    """Hand the payload to the link and note what its reply will tell, unless the link goes silent before."""
+    state = env.state
+    silent_from_s = max(request.end_s, state.word_s)
+    breaks = request.reply_s - silent_from_s > NOTICED_SILENCE_S
+    lost = breaks or request.end_s < state.down_until_s  # or handed over before a silence still to come
+    state.sent += 1
+    state.sent_bytes += request.request_bytes
+    state.crossed_s, state.word_s = request.crossed_s, request.reply_s
+    state.arrival_s, state.done_s, state.own_work_s = request.arrival_s, request.done_s, request.own_work_s
+    if lost:
+        state.lost_bytes = state.sent_bytes
+    else:
+        _note_reply(env, request, mec_pace)
+    if breaks:
+        _go_silent(t, env, silent_from_s + NOTICED_SILENCE_S)
+
+
+def _note_reply(env: Environment, request: Any, mec_pace: float) -> None:
+    """What the reply will tell.
 
     The device knows when a payload began to cross, when its reply came and what of that was the MEC's time and the
     bare round trip, so it can tell how long the crossing took.
     """
-    samples = world.samples.copy()
-    batch = len(told)
-    place = select(told, world.told & _SAMPLE_MASK, filled(batch, SAMPLES_KEPT)) * moment.batch + moment.row
-    flat = samples.reshape(Sample.COUNT, -1)
-    flat[Sample.AT_S][place] = flight.reply_s
-    crossing = flight.crossed_s - flight.begin_s
-    flat[Sample.UPLINK_BPS][place] = uplink_sample_bps(flight.payload_bytes, crossing, ZERO, ZERO)
-    flat[Sample.SENT_BYTES][place] = sent_bytes
-    flat[Sample.REPLY_S][place] = flight.reply_s
-    flat[Sample.QUEUE_S][place] = flight.queue_s
-    flat[Sample.MEC_SLOWDOWN][place] = mec_slowdown
-    return samples
+    state = env.state
+    if request.served:
+        state.mec_slowdown = smooth(state.mec_slowdown, mec_pace, SLOWDOWN_ALPHA)
+    sample = env.samples[sample_place(state.told)]
+    sample.at_s = sample.reply_s = request.reply_s
+    sample.uplink_bps = uplink_sample_bps(request.request_bytes, request.crossed_s - request.begin_s)
+    sample.sent_bytes = state.sent_bytes
+    sample.queue_s = request.queue_s
+    sample.mec_slowdown = state.mec_slowdown
+    state.told += 1
 
 
-def meet_mec(rules: TwinTables, conditions: Conditions, world: TwinState) -> TwinState:
-    """The world after the first probe, which tells what the uplink carries.
+def probe_if_idle(t: TwinTables, env: Environment, begin_s: float) -> None:
+    """Probe an uplink that has carried nothing for long; it may go silent because of that."""
+    state = env.state
+    if begin_s - state.word_s < SAMPLE_AGE_S:
+        return
+    size = probe_bytes(env.samples[sample_place(state.told - 1)].uplink_bps)
+    state.crossed_s = crossed_s(t, env.conditions, begin_s, size)
+    state.word_s = _echo_s(t, env, state.crossed_s)
+    if state.word_s - begin_s <= NOTICED_SILENCE_S:
+        _note_echo(t, env, begin_s, size)
+    else:
+        state.lost_bytes = state.sent_bytes
+        _go_silent(t, env, begin_s + NOTICED_SILENCE_S)
+
+
+def _go_silent(t: TwinTables, env: Environment, from_s: float) -> None:
+    """The link is down until the next word and then the echo of a probe, which tells what it carries."""
+    state, announced = env.state, env.conditions.mec_slowdown
+    if state.down_until_s <= from_s:  # otherwise it joins the silence before
+        state.down_from_s = from_s
+    _probe_anew(t, env, state.word_s)
+    sample = env.samples[sample_place(state.told - 1)]
+    sample.sent_bytes = state.sent_bytes
+    sample.mec_slowdown = state.mec_slowdown = announced
+
+
+def _probe_anew(t: TwinTables, env: Environment, heard_s: float) -> None:
+    """Probe a link that is heard again; it counts as up when the echo is there.
+
+    The probe follows a bare ping. Where it silences the link itself the same happens again once its echo is heard; the
+    session has forgotten it by then, so it tells nothing.
+    """
+    state, rtt_s = env.state, env.conditions.rtt_s
+    begin_s = heard_s + rtt_s
+    state.crossed_s = crossed_s(t, env.conditions, begin_s, PROBE_BYTES)
+    for _ in range(_MOST_PROBES):
+        echo_s = _echo_s(t, env, state.crossed_s)
+        if echo_s - begin_s <= NOTICED_SILENCE_S:
+            break
+        begin_s = echo_s + rtt_s
+        state.crossed_s = crossed_s(t, env.conditions, begin_s, PROBE_BYTES)
+    state.down_until_s = state.word_s = _echo_s(t, env, state.crossed_s)
+    _note_echo(t, env, begin_s, PROBE_BYTES)
+
+
+def _echo_s(t: TwinTables, env: Environment, probe_crossed_s: float) -> float:
+    """When the echo of a probe is there."""
+    return probe_crossed_s + env.conditions.rtt_s + t.overhead_s
+
+
+def _note_echo(t: TwinTables, env: Environment, begin_s: float, size: float) -> None:
+    """What the echo of the last probe will tell: of the MEC's queue nothing, so that stands as before."""
+    state, place = env.state, sample_place(env.state.told)
+    env.samples[place] = env.samples[sample_place(state.told - 1)]
+    env.samples[place].at_s = state.word_s
+    env.samples[place].uplink_bps = uplink_sample_bps(size, state.crossed_s - begin_s)
+    state.told += 1
+
+
+def meet_mec(t: TwinTables, env: Environment) -> None:
+    """The first probe, before the first frame, tells what the uplink carries.
 
     Where it takes so long that the link counts as down, frames begin without a sample, and the probe is repeated. The
     trace begins anew with the first frame, as it does for a device.
     """
-    crossed = _crossed(rules, conditions, np.arange(len(world.now_s)), np.zeros_like(world.now_s))
-    samples = world.samples.copy()
-    samples[Sample.UPLINK_BPS] = uplink_sample_bps(PROBE_BYTES, crossed, ZERO, ZERO)
-    heard = crossed + conditions.rtt_s + rules.overhead_s - _SILENCE_S
-    rows = np.flatnonzero(heard > 0)
-    if not len(rows):
-        return world._replace(samples=samples)
-    begin, crossed = _probed(rules, conditions, rows, heard[rows])
-    samples[Sample.AT_S, :, rows] = samples[Sample.REPLY_S, :, rows] = -NOTICED_SILENCE_S
-    first = np.full(len(rows), UPLINK_HISTORY - 1)
-    _tell_probe(rules, conditions, samples, rows, first, begin, crossed)
-    # The history behind the first sample is that sample; until it comes, `observe` shows that there is none.
-    samples[Sample.UPLINK_BPS, :, rows] = samples[Sample.UPLINK_BPS, first, rows][:, None]
-    world = world._replace(
-        heard=world.heard.copy(), down_until_s=world.down_until_s.copy(), last=world.last.copy(), samples=samples
-    )
-    world.heard[rows] = UPLINK_HISTORY - 1
-    world.down_until_s[rows] = _echoed(rules, conditions, rows, crossed)
-    world.last[LastRequest.HEARD_S, rows] = world.down_until_s[rows]
-    world.last[LastRequest.CROSSED_S, rows] = crossed
-    return world
+    state = env.state
+    took_s = crossed_s(t, env.conditions, 0.0, PROBE_BYTES)
+    heard_s = _echo_s(t, env, took_s) - NOTICED_SILENCE_S
+    bps = uplink_sample_bps(PROBE_BYTES, took_s)
+    if heard_s > 0:
+        state.told = state.heard = UPLINK_HISTORY - 1
+        for k in range(len(env.samples)):
+            env.samples[k].at_s = env.samples[k].reply_s = -NOTICED_SILENCE_S
+        _probe_anew(t, env, heard_s)
+        # The history behind the first sample is that sample; until it comes, the device sees that there is none.
+        bps = env.samples[sample_place(state.told - 1)].uplink_bps
+    for k in range(len(env.samples)):
+        env.samples[k].uplink_bps = bps
 
 
-def _go_silent(
-    rules: TwinTables, conditions: Conditions, state: UplinkState, lost: Bools, breaks: Bools, down_from_s: Floats
-) -> UplinkState:
-    """Where it breaks, the link is down until that reply and then the echo of a probe, which tells what it carries."""
-    state = state._replace(
-        lost_bytes=np.where(lost, state.sent_bytes, state.lost_bytes),
-        down_from_s=state.down_from_s.copy(),
-        down_until_s=state.down_until_s.copy(),
-    )
-    rows = np.flatnonzero(breaks)
-    from_s = down_from_s[rows]
-    joins = state.down_until_s[rows] > from_s  # the silence before
-    begin, crossed = _probed(rules, conditions, rows, state.last[LastRequest.HEARD_S, rows])
-    state.down_from_s[rows] = np.where(joins, state.down_from_s[rows], from_s)
-    state.down_until_s[rows] = _echoed(rules, conditions, rows, crossed)
-    state.last[LastRequest.HEARD_S, rows] = state.down_until_s[rows]
-    state.last[LastRequest.CROSSED_S, rows] = crossed
-    told = state.told[rows]
-    _tell_probe(rules, conditions, state.samples, rows, told, begin, crossed)
-    state.samples[Sample.SENT_BYTES, told & _SAMPLE_MASK, rows] = state.sent_bytes[rows]
-    state.samples[Sample.MEC_SLOWDOWN, told & _SAMPLE_MASK, rows] = conditions.mec_slowdown[rows]
-    state.mec_slowdown[rows] = conditions.mec_slowdown[rows]
-    state.told[rows] = told + 1
-    return state
+# Hearing ----------------------------------------------------------------------------------------------------
 
 
-def _probe_idle(
-    rules: TwinTables, conditions: Conditions, state: UplinkState, begin_s: Floats, rows: Ints
-) -> UplinkState:
-    """Probe the uplink of the given rows, none of which waits for a word; it may go silent because of that."""
-    begin, told = begin_s[rows], state.told[rows]
-    size = probe_bytes(state.samples[Sample.UPLINK_BPS, (told - 1) & _SAMPLE_MASK, rows])
-    crossed = _crossed(rules, conditions, rows, begin, size)
-    echo = _echoed(rules, conditions, rows, crossed)
-    state.last[LastRequest.HEARD_S, rows] = echo
-    state.last[LastRequest.CROSSED_S, rows] = crossed
-    ok = echo - begin <= _SILENCE_S
-    _tell_probe(rules, conditions, state.samples, rows[ok], told[ok], begin[ok], crossed[ok], size[ok])
-    state.told[rows[ok]] += 1
-    if ok.all():
-        return state
-    breaks = np.zeros(len(begin_s), bool)
-    breaks[rows[~ok]] = True
-    return _go_silent(rules, conditions, state, breaks, breaks, begin_s + _SILENCE_S)
+def listen(env: Environment) -> None:
+    """Hear what has come by now."""
+    state = env.state
+    while state.heard < state.told and env.samples[sample_place(state.heard)].at_s <= state.now_s:
+        state.heard += 1
 
 
-def _probed(rules: TwinTables, conditions: Conditions, rows: Ints, heard_s: Floats) -> tuple[Floats, Floats]:
-    """When the probe of a link that is heard again begins and has crossed.
-
-    It follows a bare ping. Where it silences the link itself the same happens again once its echo is heard; the session
-    has forgotten it by then, so it tells nothing.
-    """
-    rtt = conditions.rtt_s[rows]
-    begin = heard_s + rtt
-    crossed = _crossed(rules, conditions, rows, begin)
-    for _ in range(_MOST_PROBES):
-        echo = _echoed(rules, conditions, rows, crossed)
-        silenced = echo - begin > _SILENCE_S
-        if not silenced.any():
-            break
-        begin = np.where(silenced, echo + rtt, begin)
-        crossed = _crossed(rules, conditions, rows, begin)
-    return begin, crossed
-
-
-def _crossed(
-    rules: TwinTables, conditions: Conditions, rows: Ints, begin_s: Floats, size: Floats | int = PROBE_BYTES
-) -> Floats:
-    """When a probe that begins to cross at ``begin_s`` has done so."""
-    start, bits = conditions.trace_start_s[rows], size * conditions.bits_per_byte[rows]
-    return np.asarray(rules.bank.finish_s(conditions.trace[rows], start + begin_s, bits) - start)
-
-
-def _echoed(rules: TwinTables, conditions: Conditions, rows: Ints, crossed_s: Floats) -> Floats:
-    """When the echo of a probe that has crossed is there."""
-    return np.asarray(crossed_s + conditions.rtt_s[rows] + rules.overhead_s)
-
-
-def _tell_probe(
-    rules: TwinTables,
-    conditions: Conditions,
-    samples: Floats,
-    rows: Ints,
-    told: Ints,
-    begin_s: Floats,
-    crossed_s: Floats,
-    size: Floats | int = PROBE_BYTES,
-) -> None:
-    """Note in place what the echo will tell: of the MEC's queue nothing, so that stands as before."""
-    place = told & _SAMPLE_MASK
-    samples[:, place, rows] = samples[:, (place - 1) & _SAMPLE_MASK, rows]
-    samples[Sample.AT_S, place, rows] = _echoed(rules, conditions, rows, crossed_s)
-    samples[Sample.UPLINK_BPS, place, rows] = uplink_sample_bps(size, crossed_s - begin_s, ZERO, ZERO)
+def heard_s(t: TwinTables, env: Environment) -> float:
+    """When the device last heard of its MEC: a reply, the echo of a probe, or that of a heartbeat, for which the uplink
+    must have been free."""
+    state = env.state
+    newest_s = env.samples[sample_place(state.heard - 1)].at_s
+    echo_s = env.conditions.rtt_s + t.overhead_s
+    ping_s = math.floor((state.now_s - echo_s) / HEARTBEAT_S) * HEARTBEAT_S
+    return max(newest_s, ping_s + echo_s if state.crossed_s <= ping_s else 0.0)

@@ -9,25 +9,53 @@ import numpy as np
 
 from controller.records import STATUSES as STATUSES
 from controller.records import Bools, Floats, Ints, Status
-from envs.twin.request import RequestTimes
+from envs.twin.state import record_type
 from envs.twin.tables import TwinTables
 
-_OK, _LATE, _FALLBACK = (STATUSES.index(s) for s in (Status.OK, Status.LATE, Status.FALLBACK))
+_OK, _LATE, _FALLBACK, _SKIPPED = (STATUSES.index(s) for s in (Status.OK, Status.LATE, Status.FALLBACK, Status.SKIPPED))
 _STATUS_OF = np.array([_LATE, _OK, _LATE, _FALLBACK])  # by on time + 2 * answered by a fallback
 
-
-class Answer(NamedTuple):
-    """How a frame ends. A fallback that is not used has no duration."""
-
-    row: Ints  # whose answer it is
-    sent: Bools  # the MEC was asked
-    settled_s: Floats  # when the outcome is known
-    on_time: Bools
-    silent: Bools  # no answer came
-    fell_back: Bools  # the device answered in the MEC's place
-    fallback_s: Floats  # when a fallback after the head starts; infinite without
-    fallback_busy_s: Floats
-    overdue_s: Floats  # from when on the request counts as not answered in time; infinite if it is
+#: What becomes of one frame, in the order of the timeline. Times are in seconds since the episode began.
+RECORD = record_type(
+    frame="i8",
+    sample="i8",  # column of the recorded scores
+    row="i8",  # of the cost table, as carried out
+    decided_s="f8",
+    capture_s="f8",
+    # As decided. From the payload on, where the MEC was to be asked only:
+    head_s="f8",  # device time of the head segment alone
+    end_s="f8",  # when the head ends; fallbacks that preempt it included
+    request_bytes="f8",  # its payload
+    begin_s="f8",  # the payload starts to cross
+    crossed_s="f8",
+    arrival_s="f8",  # at the MEC
+    queue_s="f8",
+    served="?",  # by the MEC; otherwise the request expired there
+    tail_s="f8",
+    done_s="f8",
+    own_work_s="f8",  # work at the MEC because of own requests, this one included
+    reply_s="f8",  # infinite where the MEC was not to be asked
+    # How the frame ended:
+    sent="?",  # the MEC was asked
+    answer_row="i8",  # whose answer it is: a fallback's is not the decided one
+    settled_s="f8",  # when the outcome is known
+    on_time="?",
+    silent="?",  # no answer came
+    fell_back="?",  # the device answered in the MEC's place
+    fallback_s="f8",  # when a fallback after the head starts; infinite without
+    fallback_busy_s="f8",  # how long it takes
+    overdue_s="f8",  # from when on the request counts as not answered in time; infinite if it is
+    # The frames until the next decision:
+    first="i8",  # number of the first that the stride does not cover
+    passed_frames="i8",  # of those from there on, answered by a shortcut
+    reused_frames="i8",  # with a reused answer, those of shortcuts included
+    reused_score="f8",  # sum of their scores
+    dropped="i8",
+    done="?",  # this was the episode's last decision
+    energy_j="f8",
+    utility="f8",  # of this frame alone
+    reward="f8",  # utility of this frame, of those with a reused answer and of the dropped ones
+)
 
 
 class Reused(NamedTuple):
@@ -37,117 +65,78 @@ class Reused(NamedTuple):
     frame: Ints  # (K,) number in its episode
     reason: Ints  # (K,) number in STATUSES
     score: Floats  # (K,) of the earlier answer on this frame
-    frames: Ints  # (B,) how many in each environment
-    total: Floats  # (B,) sum of their scores
 
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """What became of each row's decision, in raw terms; every array is (B,). What few ask for is made when asked."""
+    """What became of each row's decision, in raw terms: every field of RECORD is an attribute, (B,)."""
 
-    frame: Ints
-    row: Ints  # of the cost table, as carried out
-    energy_j: Floats
-    reused: Reused  # frames before the next decision that earlier answers stand for
-    dropped: Ints  # frames dropped before the next decision
-    reward: Floats  # utility of this frame, of those with a reused answer and of the dropped ones
-    done: Bools  # this was the episode's last decision
-    decided_s: Floats  # since the episode began
-    capture_s: Floats
-    first_sample: Ints
-    flight: RequestTimes
-    answer: Answer
-    rules: TwinTables
+    records: Any  # (B,) RECORD
+    skipped: Floats  # (B, most) scores of the frames that the stride covers, one after another
+    passed: Reused | None  # frames that shortcuts answered
+    tables: TwinTables
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.records[name]
+        except ValueError:
+            raise AttributeError(f"a step's record has no {name!r}") from None
 
     @property
     def status(self) -> Ints:
         """Index into STATUSES."""
-        return np.asarray(_STATUS_OF.take(self.answer.on_time + 2 * self.answer.fell_back))
-
-    @property
-    def on_time(self) -> Bools:
-        return self.answer.on_time
-
-    @property
-    def fell_back(self) -> Bools:
-        """Whether the device answered in the MEC's place."""
-        return self.answer.fell_back
+        return np.asarray(_STATUS_OF.take(self.on_time + 2 * self.fell_back))
 
     @property
     def answered(self) -> Bools:
         """Whether any answer came, in time or late."""
-        return ~self.answer.silent
-
-    @property
-    def answer_row(self) -> Ints:
-        """Row whose answer it is: a fallback's is not the decided one."""
-        return self.answer.row
+        return ~self.silent
 
     @property
     def latency_s(self) -> Floats:
         """Capture to answer; the give-up time when none came."""
-        return np.asarray(self.answer.settled_s - self.capture_s)
-
-    @property
-    def sample(self) -> Ints:
-        """Column of the recorded scores."""
-        return np.asarray((self.first_sample + self.frame) % self.rules.samples)
+        return np.asarray(self.settled_s - self.capture_s)
 
     @property
     def score(self) -> Floats:
         """Recorded score of the answer that was given; 0 without."""
-        return np.asarray(recorded_score(self.rules, self.answer, self.sample) * ~self.answer.silent)
+        start = self.tables.decisions["score_start"].take(self.answer_row)
+        return np.asarray(self.tables.aged_score[0].take(start + self.sample) * ~self.silent)
 
     @property
     def accuracy(self) -> Floats:
         """Expected score of the answer that was given; 0 without."""
-        return np.asarray(self.rules.accuracy.take(self.answer.row) * ~self.answer.silent)
-
-    @property
-    def utility(self) -> Floats:
-        """Of this frame alone."""
-        return np.asarray(self.reward - self.reused_score + self.rules.utility.drop_penalty * self.dropped)
-
-    @property
-    def reused_frames(self) -> Ints:
-        """How many frames have a reused answer."""
-        return self.reused.frames
-
-    @property
-    def reused_score(self) -> Floats:
-        """Sum of the scores of these."""
-        return self.reused.total
+        return np.asarray(self.tables.aged_accuracy[0].take(self.answer_row) * ~self.silent)
 
     @property
     def frames(self) -> Ints:
         """Frames that the reward counts."""
-        return np.asarray(1 + self.reused.frames + self.dropped)
+        return np.asarray(1 + self.reused_frames + self.dropped)
 
     @property
     def payload_bytes(self) -> Floats:
-        return np.asarray(self.flight.payload_bytes * self.answer.sent)
+        """That was handed to the link."""
+        return np.asarray(self.request_bytes * self.sent)
+
+    @property
+    def reused(self) -> Reused:
+        """The frames before the next decision that earlier answers stand for."""
+        count = self.reused_frames - (0 if self.passed is None else self.passed_frames)
+        env, place = np.nonzero(np.arange(self.skipped.shape[1]) < count[:, None])
+        frame, reason = self.frame[env] + 1 + place, np.full(len(env), _SKIPPED)
+        covered = Reused(env, frame, reason, self.skipped[env, place])
+        if self.passed is None:
+            return covered
+        return Reused(*(np.concatenate(pair) for pair in zip(covered, self.passed, strict=True)))
 
     def breakdown_s(self) -> dict[str, Floats]:
         """Terms of the latency as decided, also where a fallback answered; named as in BreakdownMs."""
-        f, sent = self.flight, self.answer.sent
+        sent = self.sent
         return {
             "wait": self.decided_s - self.capture_s,
-            "head": f.end_s - self.decided_s,
-            "uplink": (f.arrival_s - f.end_s) * sent,
-            "queue": f.queue_s * sent,
-            "tail": f.tail_s * sent,
-            "downlink": (f.reply_s - f.done_s) * sent,
+            "head": self.end_s - self.decided_s,
+            "uplink": (self.arrival_s - self.end_s) * sent,
+            "queue": self.queue_s * sent,
+            "tail": self.tail_s * sent,
+            "downlink": np.where(sent, self.reply_s, 0.0) - np.where(sent, self.done_s, 0.0),
         }
-
-
-def recorded_score(rules: TwinTables, answer: Answer, sample: Ints) -> Any:
-    """Score of the answering row's variant on the sample."""
-    return rules.score.take(rules.score_start.take(answer.row) + sample)
-
-
-def aged_score(rules: TwinTables, row: Ints, sample: Ints, lag: Ints) -> Any:
-    """What the answer of ``row`` to ``sample`` scores for the frame that comes ``lag`` frames later."""
-    lag = np.minimum(lag, len(rules.aged_score) - 1)
-    if rules.replayed:
-        return rules.aged_score[lag, rules.score_start.take(row) + sample]
-    return rules.aged_accuracy[lag, row]

@@ -1,113 +1,59 @@
-"""Frames that the twin does not run because an earlier answer stands for them (``controller.reuse``).
+"""Frames that a shortcut answers: the only part of a step that is not compiled, because shortcuts are Python objects.
 
-Two moments, as on the device. A decision's frame stride covers the frames that follow it: each has the newest answer
-that was out when it was captured. And before a frame is decided, each of ``TwinTables.shortcuts`` is asked in turn
-whether the newest answer that is out by then may stand for it; if one says so, the next frame is up.
+Before a frame is decided, each shortcut is asked in turn whether the newest answer that is out by then may stand for
+the frame (``controller.reuse``); if one says so, the next frame is up. Frames that a decision's stride covers are those
+of ``envs.twin.frame.skip_frames``.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from controller.records import STATUSES, Bools, Floats, Ints, Status
+from controller.records import STATUSES, Floats, Ints
 from controller.reuse import in_time
-from envs.twin.conditions import Conditions
-from envs.twin.record import Answer, Reused, aged_score
-from envs.twin.state import RecentAnswers, TwinState, row_numbers
-from envs.twin.tables import TwinTables
-
-_SKIPPED = STATUSES.index(Status.SKIPPED)
+from envs.twin.drive import pass_over
+from envs.twin.record import Reused
+from envs.twin.state import Environment
+from envs.twin.tables import TableShortcut, TwinTables
 
 
-class _Newest(NamedTuple):
-    """The newest answer that is out, for K frames."""
-
-    known: Bools  # (K,) whether there is one
-    frame: Ints  # (K,) that it was computed for
-    row: Ints  # (K,) of the cost table, whose answer it is
-    out_s: Floats  # (K,)
-
-
-class Coming(Protocol):
-    """The frames that would be decided next, (B,)."""
-
-    @property
-    def now_s(self) -> Floats: ...
-    @property
-    def frame(self) -> Ints: ...
-    @property
-    def capture_s(self) -> Floats: ...
+def ask_shortcuts(t: TwinTables, batch: Environment, shortcuts: Sequence[TableShortcut], records: Any) -> Reused:
+    """Go on to the next frame that no shortcut answers, in every environment. Returns the frames that were passed."""
+    passed = [_ask(t, batch, shortcuts)]
+    while len(passed[-1].env):
+        env, frame, _, score = passed[-1]
+        records["passed_frames"][env] += 1
+        records["reused_frames"][env] += 1
+        records["reused_score"][env] += score
+        pass_over(t, batch, env, frame + 1, records)
+        passed.append(_ask(t, batch, shortcuts))
+    return Reused(*(np.concatenate(columns) for columns in zip(*passed, strict=True)))
 
 
-@cache
-def nothing_reused(batch: int) -> Reused:
-    """Not to be changed."""
-    none = np.zeros(0, np.int64)
-    return Reused(none, none, none, np.zeros(0), np.zeros(batch, np.int64), np.zeros(batch))
-
-
-def with_answer(world: TwinState, answer: Answer) -> Floats:
-    """The answers to choose from once this frame's is among them, if there is one; the oldest is forgotten."""
-    answers = np.empty_like(world.answers)
-    answers[:, 1:] = world.answers[:, :-1]
-    answers[RecentAnswers.OUT_S, 0] = answer.settled_s
-    answers[RecentAnswers.FRAME, 0] = world.frame
-    answers[RecentAnswers.ROW, 0] = answer.row
-    return np.where(answer.silent, world.answers, answers) if np.count_nonzero(answer.silent) else answers
-
-
-def skip(rules: TwinTables, conditions: Conditions, world: TwinState, answers: Floats, following: Ints) -> Reused:
-    """The frames between this one and ``following``, the next that is not skipped; an episode may end before it."""
-    count = np.maximum(np.minimum(following, conditions.frames) - world.frame - 1, 0)
-    env = np.repeat(row_numbers(len(count)), count)
-    frame = np.arange(1, len(env) + 1) + (world.frame - np.cumsum(count) + count)[env]
-    newest = _newest_out(answers, env, frame * conditions.interval_s[env])
-    return _reused(rules, conditions, env, frame, newest, np.full(len(env), _SKIPPED))
-
-
-def ask(rules: TwinTables, conditions: Conditions, answers: Floats, coming: Coming) -> Reused:
+def _ask(t: TwinTables, batch: Environment, shortcuts: Sequence[TableShortcut]) -> Reused:
     """The coming frames that a shortcut answers; the first that does counts."""
-    batch = row_numbers(len(coming.frame))
-    newest = _newest_out(answers, batch, coming.now_s)
-    sample = (conditions.first_sample + coming.frame) % rules.samples
-    may = newest.known & (coming.frame < conditions.frames)
-    may &= in_time(np.maximum(newest.out_s - coming.capture_s, 0.0), conditions.deadline_s)
-    reason = np.full(len(batch), -1)
-    for shortcut in reversed(rules.shortcuts):
-        stands = shortcut.stands(coming.frame, sample, coming.frame - newest.frame)
+    conditions, state = batch.conditions, batch.state
+    out = batch.answers["out_s"] <= state["now_s"][:, None]
+    newest = batch.answers[np.arange(len(out)), out.argmax(axis=1)]
+    frame, sample = state["frame"], (conditions["first_sample"] + state["frame"]) % t.samples
+    may = out.any(axis=1) & (frame < conditions["frames"])
+    may &= in_time(np.maximum(newest["out_s"] - state["capture_s"], 0.0), conditions["deadline_s"])
+    reason = np.full(len(frame), -1)
+    for shortcut in reversed(shortcuts):
+        stands = shortcut.stands(frame, sample, frame - newest["frame"])
         reason[may & stands] = STATUSES.index(shortcut.reason)
     env = np.flatnonzero(reason >= 0)
-    chosen = _Newest._make(column[env] for column in newest)
-    return _reused(rules, conditions, env, coming.frame[env], chosen, reason[env])
+    frame, answer = frame[env], newest[env]
+    sample = (conditions["first_sample"][env] + answer["frame"]) % t.samples
+    return Reused(env, frame, reason[env], aged_scores(t, answer["row"], sample, frame - answer["frame"]))
 
 
-def both(first: Reused, then: Reused) -> Reused:
-    """The frames of two parts of one step."""
-    return Reused(
-        np.concatenate((first.env, then.env)),
-        np.concatenate((first.frame, then.frame)),
-        np.concatenate((first.reason, then.reason)),
-        np.concatenate((first.score, then.score)),
-        first.frames + then.frames,
-        first.total + then.total,
-    )
-
-
-def _newest_out(answers: Floats, env: Ints, at_s: Floats) -> _Newest:
-    """Of environment ``env`` (K,) at ``at_s`` (K,)."""
-    out = answers[RecentAnswers.OUT_S][:, env] <= at_s
-    slot = out.argmax(axis=0)
-    out_s, frame, row = answers[:, slot, env]
-    return _Newest(out[slot, row_numbers(len(env))], frame.astype(np.int64), row.astype(np.int64), out_s)
-
-
-def _reused(rules: TwinTables, conditions: Conditions, env: Ints, frame: Ints, newest: _Newest, reason: Ints) -> Reused:
-    """Score the answers at their age; before the first answer there is nothing to show."""
-    sample = (conditions.first_sample[env] + newest.frame) % rules.samples
-    score = aged_score(rules, newest.row, sample, frame - newest.frame) * newest.known
-    batch = len(conditions.frames)
-    total: Floats = np.bincount(env, weights=score, minlength=batch).astype(np.float64)  # an integer where K is 0
-    return Reused(env, frame, reason, score, np.bincount(env, minlength=batch), total)
+def aged_scores(t: TwinTables, rows: Ints, samples: Ints, lags: Ints) -> Floats:
+    """``envs.twin.tables.aged_score`` on arrays that broadcast."""
+    lags = np.minimum(lags, len(t.aged_score) - 1)
+    if t.replayed:
+        return np.asarray(t.aged_score[lags, t.decisions["score_start"][rows] + samples])
+    return np.asarray(t.aged_accuracy[lags, rows])

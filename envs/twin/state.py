@@ -1,226 +1,192 @@
-"""What is the state of each environment of a twin at its decision point?
+"""The state of one environment of a twin: records with named fields, and how an environment begins.
 
-The twin's owner is ``envs.twin.twin.Twin``; ``envs.twin.step`` makes the next TwinState from one, and changes none in
-place.
-Where a field has more axes than the batch, the batch is the last one, so that one array operation runs along the batch
-for the handful of places or columns there are.
+A batch is an array of records for each of the fields of ``Environment``. ``environment`` picks one of them; what is
+written to its records is written to the batch. Times are in seconds since the episode began.
 """
 
 from __future__ import annotations
 
-from functools import cache, reduce
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from controller.predict.uplink import FLOOR_BPS
-from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
-from controller.timeline import HEARTBEAT_S, MAX_UNANSWERED, believed_frac, slowdown_now
-from envs.twin.conditions import Conditions
-from envs.twin.tables import TwinTables
+from controller.records import UPLINK_HISTORY
+from controller.timeline import MAX_UNANSWERED
 
-#: Remembered uplink samples: those of the history, and those still to come; a power of two.
+
+def record_type(**fields: str | tuple[str, tuple[int, ...]]) -> np.dtype[Any]:
+    """A record with these fields, in memory as compiled code likes it."""
+    columns = [(name, kind) if isinstance(kind, str) else (name, *kind) for name, kind in fields.items()]
+    return np.dtype((np.record, np.dtype(columns, align=True)))
+
+
+#: Under which conditions an environment runs; fixed for an episode.
+CONDITIONS = record_type(
+    capture_period_s="f8",
+    deadline_s="f8",
+    device_slowdown="f8",
+    mec_slowdown="f8",
+    rtt_s="f8",
+    trace_number="i8",
+    trace_start_s="f8",
+    bits_per_byte="f8",  # 8 over the share of the trace's bandwidth
+    frames="i8",
+    first_sample="i8",
+    noise_start="i8",  # record of the noise table that frame 0 uses
+    device_load_frac="f8",  # mean of the load
+    mec_load_frac="f8",
+    load_steps="i8",  # seconds after which a load stays as it is
+    neighbour_s="f8",  # service time of other devices' requests
+    neighbour_start="f8",  # where on the stream of others' requests the episode starts, in service times
+)
+
+#: Everything that changes from frame to frame.
+STATE = record_type(
+    now_s="f8",  # the decision point
+    frame="i8",  # to be decided
+    capture_s="f8",  # of that frame
+    queued="i8",  # frames that wait behind it
+    device_slowdown="f8",  # estimate
+    on_time_frac="f8",
+    fallback_frac="f8",
+    fallback_end_s="f8",  # of the last fallback that was scheduled
+    sent="i8",  # requests so far
+    sent_bytes="f8",
+    # The last request that was sent, or the probe that followed it:
+    crossed_s="f8",  # when the uplink is free again
+    word_s="f8",  # its reply, or the echo: until then the device waits for a word of the MEC
+    # The last request at the MEC:
+    arrival_s="f8",
+    done_s="f8",
+    own_work_s="f8",  # work that was there because of own requests just after that arrival
+    # Samples that a reply or an echo brings:
+    told="i8",  # that were sent or are on their way
+    heard="i8",  # of these, those that have come
+    mec_slowdown="f8",  # what the estimate will be once all are heard
+    # The link's last silence, or the next, which nobody knows of yet:
+    down_from_s="f8",
+    down_until_s="f8",
+    lost_bytes="f8",  # what had been sent when it began
+)
+
+#: A request whose frame waits for the MEC; requests take the places of ``Environment.requests`` in turn.
+REQUEST = record_type(
+    release_s="f8",  # when the place is free: reply, fallback or give-up
+    fallback_s="f8",  # when its fallback starts; infinite without
+    fallback_busy_s="f8",  # how long that takes
+    settled_s="f8",  # when its outcome is known; infinite once it was counted
+    overdue_s="f8",  # from when on it counts as not answered in time; infinite if it is
+    on_time="?",
+    fell_back="?",  # and that on time
+)
+
+#: Remembered samples: those of the history, and those still to come; a power of two.
 SAMPLES_KEPT = 16
 assert SAMPLES_KEPT >= UPLINK_HISTORY + MAX_UNANSWERED
 
+#: What a reply tells, or the echo of a probe, in the order in which they come.
+SAMPLE = record_type(
+    at_s="f8",
+    uplink_bps="f8",
+    sent_bytes="f8",  # of this and all requests before it
+    reply_s="f8",  # of the last request, which a probe is not
+    queue_s="f8",
+    mec_slowdown="f8",  # smoothed
+)
 
-class LastRequest:
-    """Rows of TwinState.last: the last request that was sent."""
-
-    CROSSED_S: Final = 0  # when the uplink is free again
-    HEARD_S: Final = 1  # its reply, or the echo of a probe that followed: until then the device waits for a word
-    ARRIVAL_S: Final = 2  # at the MEC
-    DONE_S: Final = 3  # served by the MEC
-    EXTRA_S: Final = 4  # work at the MEC that is there because of own requests, just after that arrival
-    COUNT: Final = 5
-
-
-class InFlightSlot:
-    """Rows of TwinState.places: requests whose frame waits for the MEC, each in one of a few places."""
-
-    RELEASE_S: Final = 0  # when the place is free: reply, fallback or give-up
-    FALLBACK_S: Final = 1  # when its fallback starts; infinite without
-    FALLBACK_BUSY_S: Final = 2  # how long it takes
-    SETTLE_S: Final = 3  # when its outcome is known; infinite once it was counted
-    ON_TIME: Final = 4
-    FELL_BACK: Final = 5  # and that on time
-    OVERDUE_S: Final = 6  # from when on it counts as not answered in time; infinite if it is
-    COUNT: Final = 7
+#: An answer; the newest frame comes first. Kept where answers may be reused.
+ANSWER = record_type(
+    out_s="f8",  # infinite before the first ones
+    frame="i8",
+    row="i8",  # of the cost table, whose answer it is
+)
 
 
-class RecentAnswers:
-    """Rows of TwinState.answers: the last answers, newest frame first; where answers are reused only."""
+class Environment(NamedTuple):
+    """One environment, or a batch of them with one more axis in front."""
 
-    OUT_S: Final = 0  # when it is there; infinite before the first ones
-    FRAME: Final = 1
-    ROW: Final = 2  # of the cost table, whose answer it is
-    COUNT: Final = 3
-
-
-class Sample:
-    """Rows of TwinState.samples: what a reply tells, or the echo of a probe, in the order in which they come."""
-
-    AT_S: Final = 0
-    UPLINK_BPS: Final = 1
-    SENT_BYTES: Final = 2  # of this and all requests before it
-    REPLY_S: Final = 3  # of the last request, which a probe is not
-    QUEUE_S: Final = 4
-    MEC_SLOWDOWN: Final = 5  # smoothed
-    COUNT: Final = 6
+    conditions: Any  # CONDITIONS
+    state: Any  # STATE
+    requests: Any  # (max_in_flight,) REQUEST
+    samples: Any  # (SAMPLES_KEPT,) SAMPLE
+    answers: Any  # (kept,) ANSWER
+    device_pace: Any  # (seconds,) 1 / (1 - load of the device) at each second; the last one goes on
+    mec_level: Any  # (seconds,) load of the MEC in hundredths; likewise
 
 
-#: numpy takes a number into an operation in 0.4 us, an array without axes in none.
-ZERO, ONE = np.array(0.0), np.array(1)
-_SAMPLE_MASK = np.array(SAMPLES_KEPT - 1)
-_BEFORE_REAL = np.array(UPLINK_HISTORY - 1)
-_MEAN_OF_HISTORY = np.array(1.0 / UPLINK_HISTORY)
-_HEARTBEAT_S, _HEARTBEATS_PER_S = np.array(HEARTBEAT_S), np.array(1.0 / HEARTBEAT_S)
-_EMPTY_PLACE = np.array([-np.inf, np.inf, 0.0, np.inf, 0.0, 0.0, np.inf])
+def environment(batch: Environment, b: int) -> Environment:
+    """Environment ``b`` of a batch."""
+    return Environment(
+        batch.conditions[b],
+        batch.state[b],
+        batch.requests[b],
+        batch.samples[b],
+        batch.answers[b],
+        batch.device_pace[b],
+        batch.mec_level[b],
+    )
 
 
-class TwinState(NamedTuple):
-    """Everything that changes from step to step. Times are in seconds since the episode began; arrays are (B,)."""
-
-    now_s: Floats  # the decision point
-    frame: Ints  # to be decided
-    capture_s: Floats  # of that frame
-    queued: Ints  # frames that wait behind it
-    sent: Ints  # requests so far
-    told: Ints  # samples that were or will be told
-    heard: Ints  # of these, those that have come
-    sent_bytes: Floats
-    lost_bytes: Floats  # what had been sent when the link last went silent
-    down_from_s: Floats  # the link's last silence, or the next, which nobody knows of yet
-    down_until_s: Floats
-    fallback_end_s: Floats  # of the last fallback that was scheduled
-    device_slowdown: Floats  # estimate
-    mec_slowdown: Floats  # what the estimate will be once all that was sent is told
-    on_time_frac: Floats
-    fallback_frac: Floats
-    last: Floats  # (LastRequest.COUNT, B)
-    places: Floats  # (InFlightSlot.COUNT, in flight + 1, B); the extra one takes what is not kept
-    samples: Floats  # (Sample.COUNT, SAMPLES_KEPT + 1, B); likewise
-    answers: Floats  # (RecentAnswers.COUNT, answers kept, B)
+def part_of(batch: Environment, which: Any) -> Environment:
+    """The environments of a slice, or copies of those with the given numbers."""
+    return Environment(*[column[which] for column in batch])
 
 
-def new_world(rules: TwinTables, conditions: Conditions) -> TwinState:
+def empty_batch(conditions: Any, seconds: int, max_in_flight: int, answers: int) -> Environment:
+    """A batch under these conditions, all else zero."""
+    batch = len(conditions)
+    return Environment(
+        conditions=conditions,
+        state=np.zeros(batch, STATE),
+        requests=np.zeros((batch, max_in_flight), REQUEST),
+        samples=np.zeros((batch, SAMPLES_KEPT), SAMPLE),
+        answers=np.zeros((batch, answers), ANSWER),
+        device_pace=np.zeros((batch, seconds)),
+        mec_level=np.zeros((batch, seconds), np.int64),
+    )
+
+
+def replace(batch: Environment, b: int, others: Environment, k: int) -> None:
+    """Make environment ``b`` of a batch what environment ``k`` of another one is."""
+    batch.conditions[b], batch.state[b] = others.conditions[k], others.state[k]
+    for i in range(batch.requests.shape[1]):
+        batch.requests[b, i] = others.requests[k, i]
+    for i in range(batch.samples.shape[1]):
+        batch.samples[b, i] = others.samples[k, i]
+    for i in range(batch.answers.shape[1]):
+        batch.answers[b, i] = others.answers[k, i]
+    for i in range(batch.device_pace.shape[1]):
+        batch.device_pace[b, i] = others.device_pace[k, i]
+        batch.mec_level[b, i] = others.mec_level[k, i]
+
+
+def at_second(series: Any, time_s: float) -> Any:
+    """Value of a series at a time."""
+    return series[int(min(time_s, len(series) - 1.0))]
+
+
+def sample_place(number: int) -> int:
+    """Where sample ``number`` stands among those that are remembered."""
+    return number & (SAMPLES_KEPT - 1)
+
+
+def link_is_down(state: Any, at_s: float) -> bool:
+    """Whether the session holds the link for down at this time."""
+    return state.down_from_s <= at_s < state.down_until_s
+
+
+def begin(env: Environment) -> None:
     """The first decision point: frame 0 was just captured. What the uplink carries is not known yet."""
-    batch = len(conditions.deadline_s)
-    zeros, none = np.zeros(batch), np.zeros(batch, np.int64)
-    samples = np.zeros((Sample.COUNT, SAMPLES_KEPT + 1, batch))
-    samples[Sample.MEC_SLOWDOWN] = conditions.mec_slowdown
-    return TwinState(
-        now_s=zeros,
-        frame=none,
-        capture_s=zeros,
-        queued=none,
-        sent=none,
-        told=none + UPLINK_HISTORY,
-        heard=none + UPLINK_HISTORY,
-        sent_bytes=zeros,
-        lost_bytes=zeros,
-        down_from_s=zeros,
-        down_until_s=zeros,
-        fallback_end_s=zeros,
-        device_slowdown=conditions.device_slowdown * conditions.device_pace[:, 0],
-        mec_slowdown=conditions.mec_slowdown,
-        on_time_frac=zeros + 1.0,
-        fallback_frac=zeros,
-        last=np.zeros((LastRequest.COUNT, batch)),
-        places=np.repeat(_EMPTY_PLACE, (rules.max_in_flight + 1) * batch).reshape(InFlightSlot.COUNT, -1, batch),
-        samples=samples,
-        answers=_no_answers(rules, batch),
-    )
-
-
-def _no_answers(rules: TwinTables, batch: int) -> Floats:
-    # One for each request in flight and for each fallback that waits for another: the newest that is out is among them.
-    kept = 2 * rules.max_in_flight + 1 if rules.reuses else 0
-    answers = np.zeros((RecentAnswers.COUNT, kept, batch))
-    answers[RecentAnswers.OUT_S] = np.inf
-    return answers
-
-
-def count_rows(mask: Bools) -> Ints:
-    """(B,) how many of a handful of rows are true, in half the time of a reduction."""
-    return reduce(np.add, mask.view(np.int8))
-
-
-def select(mask: Bools, new: Any, old: Any) -> Any:
-    """``np.where(mask, new, old)`` for an array ``old``, in half the time when there are a few dozen rows."""
-    chosen = old.copy()
-    np.copyto(chosen, new, where=mask)
-    return chosen
-
-
-def heard_s(rules: TwinTables, conditions: Conditions, world: TwinState) -> Floats:
-    """When the device last heard of its MEC: a reply, the echo of a probe, or that of a heartbeat, for which the uplink
-    must have been free."""
-    batch = len(world.now_s)
-    newest = world.samples[Sample.AT_S].ravel().take(((world.heard - ONE) & _SAMPLE_MASK) * batch + row_numbers(batch))
-    echo_s = conditions.rtt_s + rules.overhead_s
-    ping = np.floor((world.now_s - echo_s) * _HEARTBEATS_PER_S) * _HEARTBEAT_S
-    return np.asarray(np.maximum(newest, (ping + echo_s) * (world.last[LastRequest.CROSSED_S] <= ping)))
-
-
-def link_is_down(world: TwinState, at_s: Floats) -> Any:
-    """Where the session holds the link for down at the given times."""
-    return (at_s >= world.down_from_s) & (at_s < world.down_until_s)
-
-
-def observe(
-    rules: TwinTables, conditions: Conditions, world: TwinState, down: Bools, true_latency_s: Floats | None
-) -> SystemState:
-    """What the device knows at the decision point; ``down`` is ``link_is_down`` there."""
-    now, batch = world.now_s, len(world.now_s)
-    known = world.samples.reshape(Sample.COUNT, -1)
-    place = _history_places(batch).take(world.heard & _SAMPLE_MASK, axis=1)
-    place += row_numbers(batch)
-    newest = known.take(place[0], axis=1)
-    crossed = np.maximum(newest[Sample.SENT_BYTES], world.lost_bytes * (now >= world.down_from_s))
-    uplink_bps = known[Sample.UPLINK_BPS].take(place).T
-    reply_age = now - newest[Sample.REPLY_S]
-    believed = believed_frac(reply_age)
-    unknown = world.heard < UPLINK_HISTORY
-    if np.count_nonzero(unknown):
-        uplink_bps[unknown] = FLOOR_BPS
-    return SystemState(
-        deadline_s=conditions.deadline_s,
-        capture_period_s=conditions.interval_s,
-        frame_age_s=now - world.capture_s,
-        uplink_bps=uplink_bps,
-        uplink_sample_count=world.heard - _BEFORE_REAL,
-        uplink_age_s=now - newest[Sample.AT_S],
-        uplink_backlog_bytes=world.sent_bytes - crossed,
-        rtt_s=conditions.rtt_s + rules.overhead_s,
-        device_slowdown=world.device_slowdown,
-        queued_frames=world.queued,
-        in_flight=count_rows(world.places[InFlightSlot.RELEASE_S, :-1] > now),
-        mec_queue_s=newest[Sample.QUEUE_S] * believed,
-        mec_queue_mean_s=np.add.reduce(known[Sample.QUEUE_S].take(place)) * (_MEAN_OF_HISTORY * believed),
-        mec_slowdown=slowdown_now(newest[Sample.MEC_SLOWDOWN], conditions.mec_slowdown, believed),
-        mec_age_s=reply_age,
-        link_up=~down,
-        on_time_frac=world.on_time_frac,
-        fallback_frac=world.fallback_frac,
-        true_latency_s=true_latency_s,
-    )
-
-
-@cache
-def row_numbers(batch: int) -> Ints:
-    """0, 1, ... batch - 1; not to be changed."""
-    return np.arange(batch)
-
-
-@cache
-def filled(batch: int, value: float, rows: int | None = None) -> Any:
-    """(B,) or (rows, B) of one value; not to be changed."""
-    return np.full(batch if rows is None else (rows, batch), value)
-
-
-@cache
-def _history_places(batch: int) -> Ints:
-    """(UPLINK_HISTORY, SAMPLES_KEPT) where the newest samples stand, newest first, when so many were heard."""
-    newest_first = np.arange(SAMPLES_KEPT) - np.arange(1, UPLINK_HISTORY + 1)[:, None]
-    return np.asarray(newest_first % SAMPLES_KEPT * batch)
+    conditions, state = env.conditions, env.state
+    state.told = state.heard = UPLINK_HISTORY
+    state.device_slowdown = conditions.device_slowdown * env.device_pace[0]
+    state.mec_slowdown = conditions.mec_slowdown
+    state.on_time_frac = 1.0
+    for k in range(len(env.samples)):
+        env.samples[k].mec_slowdown = conditions.mec_slowdown
+    for k in range(len(env.requests)):
+        request = env.requests[k]
+        request.release_s = -np.inf
+        request.fallback_s = request.settled_s = request.overdue_s = np.inf
+    for k in range(len(env.answers)):
+        env.answers[k].out_s = np.inf

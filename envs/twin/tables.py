@@ -1,25 +1,27 @@
-"""What is the same for every environment of a twin: costs, traces, recorded scores, noise and limits, as arrays."""
+"""What is the same for every environment of a twin: costs, traces, recorded scores, noise and limits."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controller.costs import CostTable
 from controller.errors import UsageError
-from controller.fallback import LocalFallback
+from controller.fallback import FallbackTable, fallback_table
 from controller.predict.uplink import TraceBank
 from controller.records import Bools, Floats, Ints, Status
 from controller.scenario import HEAD_NOISE_FRAC
 from controller.utility import Utility
-from envs.twin.conditions import NOISE_ROWS
-from envs.twin.mec_queue import NeighbourQueue, neighbour_queue
+from envs.twin.mec_queue import neighbour_queue
+from envs.twin.state import record_type
 from runtime.bundles.recorded import PayloadBytes, payload_key
 
 _NOISE_SEED = 1
+#: Records of the noise table; frame i of an episode uses record (start + i) modulo this.
+NOISE_ROWS = 1 << 16
 
 
 class RecordedAnswers(Protocol):
@@ -69,64 +71,89 @@ class TwinCalibration:
     header_bytes: float = 0.0  # what occupies the uplink besides the payload
 
 
-class Cost:
-    """Rows of TwinTables.costs."""
+#: A row of the cost table.
+DECISION = record_type(
+    offload="?",
+    stride="i8",  # frames until the next decision
+    accuracy="f8",
+    head_s="f8",
+    mec_s="f8",
+    payload_std_bytes="f8",  # from the figure in TwinTables.payload_bytes
+    payload_start="i8",  # where the row's payloads start in TwinTables.payload_bytes
+    score_start="i8",  # where the scores of the row's variant start in TwinTables.aged_score
+)
 
-    HEAD_S: Final = 0
-    PAYLOAD_STD_BYTES: Final = 1  # from the figure in TwinTables.payload_bytes
-    MEC_S: Final = 2
-    COUNT: Final = 3
+#: The chance of a frame.
+NOISE = record_type(
+    head="f8",  # factor on the device time of the head
+    fallback="f8",  # and of the fallback
+    mec="f8",  # factor on the MEC's time
+    payload="f8",  # standard deviations from the mean payload
+)
+
+#: A trace of the bank.
+TRACE = record_type(
+    start_s="f8",  # where it starts in the bank
+    start_bits="f8",
+    duration_s="f8",
+    bits="f8",  # that cross in one lap
+    first="i8",  # of its steps
+    last="i8",
+)
+
+#: A step of a trace, from the start of the bank.
+STEP = record_type(
+    start_s="f8",
+    start_bits="f8",
+    bps="f8",
+    s_per_bit="f8",
+)
 
 
-class Noise:
-    """Rows of TwinTables.luck: draws for (episode, frame), so that no choice changes the luck of a later frame."""
+class TwinTables(NamedTuple):
+    """C rows of the cost table; V variants of S samples were recorded."""
 
-    HEAD: Final = 0  # factor of the head segment's time
-    FALLBACK: Final = 1  # factor of the fallback's time
-    MEC: Final = 2  # factor of the tail segment's time
-    PAYLOAD: Final = 3  # standard deviations from the mean payload
-    COUNT: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class TwinTables:
-    """C rows of the cost table, L of them on the local frontier; V variants of S samples were recorded.
-
-    Single numbers are arrays without axes: numpy takes these into an operation without converting them.
-    """
-
-    costs: Floats  # (Cost.COUNT, C)
-    offload: Bools  # (C,)
-    accuracy: Floats  # (C,)
-    interval: Ints  # (C,) frames until the next decision
-    shortcuts: tuple[TableShortcut, ...]  # asked in order before a frame is decided
-    reuses: bool  # whether an earlier answer may ever stand for a frame
-    score_start: Ints  # (C,) where the row's variant starts in ``score``
-    score: NDArray[np.float32]  # (V * S,)
-    samples: Ints  # () S
-    payload_start: Ints  # (C,) where the row's payloads start in ``payload_bytes``
-    payload_bytes: Floats  # (C * S,) as recorded, or (C,) means where every sample's were not
-    payload_samples: Ints  # () S or 1
+    decisions: Any  # (C,) DECISION
+    noise: Any  # (NOISE_ROWS,) NOISE
+    traces: Any  # (traces,) TRACE
+    steps: Any  # (steps of all traces,) STEP
+    queue: Any  # the workload of other devices, see ``mec_queue``
+    queue_started: Any
     #: Scores by the age of the answer in frames, from 0 to the last lag: replayed (lags + 1, V * S) and expected
     #: (lags + 1, C). One lag where nothing is ever reused.
     aged_score: NDArray[np.float32]
     aged_accuracy: Floats
-    local_fallback: LocalFallback  # what the device answers when the MEC cannot be asked
-    fastest: Ints  # () the local row of a fallback at the last moment
-    fastest_s: Floats  # () its device time
-    luck: Floats  # (Noise.COUNT, NOISE_ROWS)
-    bank: TraceBank
-    queue: NeighbourQueue
-    utility: Utility
-    overhead_s: Floats  # ()
-    decide_s: Floats  # ()
-    header_bytes: Floats  # ()
-    queue_limit: Ints  # ()
-    max_in_flight: int
+    payload_bytes: Floats  # (C * S,) as recorded, or (C,) means where every sample's were not
+    local: FallbackTable  # what the device answers when the MEC cannot be asked
+    samples: int  # S
+    payload_samples: int  # S or 1
+    fastest: int  # the local row of a fallback at the last moment
+    queue_limit: int
+    reuses: bool  # whether an earlier answer may ever stand for a frame
     replayed: bool  # utility from the recorded score of each sample; otherwise from the expected accuracy
+    overhead_s: float
+    decide_s: float
+    header_bytes: float
+    energy_weight_per_j: float
+    drop_penalty: float
+    compute_power_w: float
+    radio_power_w: float
 
 
-def make_rules(
+def sample_of(t: TwinTables, conditions: Any, frame: int) -> int:
+    """Column of the recorded scores that a frame of an episode shows."""
+    return (conditions.first_sample + frame) % t.samples
+
+
+def aged_score(t: TwinTables, row: int, sample: int, lag: int) -> float:
+    """What the answer of ``row`` to ``sample`` scores for the frame that comes ``lag`` frames later."""
+    lag = min(lag, len(t.aged_score) - 1)
+    if t.replayed:
+        return t.aged_score[lag, t.decisions[row].score_start + sample]
+    return t.aged_accuracy[lag, row]
+
+
+def make_tables(
     costs: CostTable,
     bank: TraceBank,
     recorded: RecordedAnswers,
@@ -134,52 +161,100 @@ def make_rules(
     calibration: TwinCalibration,
     *,
     queue_limit: int,
-    max_in_flight: int,
     replayed: bool,
-    shortcuts: tuple[TableShortcut, ...] = (),
+    shortcuts: bool,
 ) -> TwinTables:
     """Check and lay out what a twin needs."""
-    space, local_fallback = costs.space, LocalFallback(costs, utility, queue_limit)
-    score = np.ascontiguousarray(recorded.score).ravel()
     variants, samples = recorded.score.shape
-    if not local_fallback.possible:
+    _check(costs, variants)
+    payload_bytes, payload_std_bytes = _payloads(costs, recorded)
+    reuses = costs.longest_stride > 1 or shortcuts
+    aged, accuracy = _aged(costs, recorded, reuses)
+    queue, queue_started = neighbour_queue()
+    traces, steps = _traces(bank)
+    tables = TwinTables(
+        decisions=_decisions(costs, payload_std_bytes, payload_bytes.shape[1], samples),
+        noise=_draw_noise(calibration),
+        traces=traces,
+        steps=steps,
+        queue=queue,
+        queue_started=queue_started,
+        aged_score=aged,
+        aged_accuracy=accuracy,
+        payload_bytes=payload_bytes.astype(np.float64).ravel(),
+        local=fallback_table(costs, utility, queue_limit),
+        samples=samples,
+        payload_samples=payload_bytes.shape[1],
+        fastest=int(costs.local_frontier[0]),
+        queue_limit=queue_limit,
+        reuses=reuses,
+        replayed=replayed,
+        overhead_s=float(calibration.overhead_s),
+        decide_s=float(calibration.decide_s),
+        header_bytes=float(calibration.header_bytes),
+        energy_weight_per_j=float(utility.energy_weight_per_j),
+        drop_penalty=float(utility.drop_penalty),
+        compute_power_w=float(utility.compute_power_w),
+        radio_power_w=float(utility.radio_power_w),
+    )
+    return tables._replace(local=FallbackTable._make(map(_plain_array, tables.local)))
+
+
+def _plain_array(column: Any) -> Any:
+    """A copy of a kind that is the same in every twin, so that the twin is compiled once."""
+    return np.array(column, order="C") if isinstance(column, np.ndarray) else column
+
+
+def _check(costs: CostTable, variants: int) -> None:
+    space = costs.space
+    if not space.device_only.any():
         raise UsageError("no decision runs on the device alone; expected at least one, for the fallback")
     if space.variant.max() >= variants:
         raise UsageError(
             f"got recorded predictions of {variants} variants; expected {space.variant.max() + 1}: "
             "take them and the decision space from one bundle"
         )
-    payload_bytes, payload_std_bytes = _payloads(costs, recorded)
-    rows, payload_samples = payload_bytes.shape
-    reuses = costs.longest_stride > 1 or bool(shortcuts)
-    return TwinTables(
-        costs=np.array((costs.head_s, payload_std_bytes, costs.mec_s)),
-        offload=~space.device_only,
+
+
+def records_of(kind: np.dtype[Any], **columns: Any) -> Any:
+    """(N,) records of their columns (N,)."""
+    records = np.zeros(len(next(iter(columns.values()))), kind)
+    for name, column in columns.items():
+        records[name] = column
+    return records
+
+
+def _decisions(costs: CostTable, payload_std_bytes: Floats, payload_samples: int, samples: int) -> Any:
+    return records_of(
+        DECISION,
+        offload=~costs.space.device_only,
+        stride=costs.space.frame_stride,
         accuracy=costs.accuracy,
-        interval=space.frame_stride,
-        shortcuts=shortcuts,
-        reuses=reuses,
-        score_start=space.variant * samples,
-        score=score,
-        samples=np.array(samples),
-        payload_start=np.arange(rows) * payload_samples,
-        payload_bytes=payload_bytes.ravel(),
-        payload_samples=np.array(payload_samples),
-        **_aged(costs, recorded, score, reuses),
-        local_fallback=local_fallback,
-        fastest=np.array(local_fallback.fastest),
-        fastest_s=np.array(costs.head_s[local_fallback.fastest]),
-        luck=_draw_noise(calibration),
-        bank=bank,
-        queue=neighbour_queue(),
-        utility=_without_axes(utility),
-        overhead_s=np.array(calibration.overhead_s),
-        decide_s=np.array(calibration.decide_s),
-        header_bytes=np.array(calibration.header_bytes),
-        queue_limit=np.array(queue_limit),
-        max_in_flight=max_in_flight,
-        replayed=replayed,
+        head_s=costs.head_s,
+        mec_s=costs.mec_s,
+        payload_std_bytes=payload_std_bytes,
+        payload_start=np.arange(len(costs)) * payload_samples,
+        score_start=costs.space.variant * samples,
     )
+
+
+def _traces(bank: TraceBank) -> tuple[Any, Any]:
+    """(traces,) TRACE and (steps,) STEP of the bank, with its own figures."""
+    counts = np.array([len(trace.t_s) for trace in bank.traces])
+    last = np.cumsum(counts) - 1
+    _, start_s, start_bits, bps = bank.bits_of_time
+    steps = records_of(STEP, start_s=start_s, start_bits=start_bits, bps=bps, s_per_bit=bank.time_of_bits[3])
+    first = last - counts + 1
+    traces = records_of(
+        TRACE,
+        start_s=start_s[first],
+        start_bits=start_bits[first],
+        duration_s=bank.duration_s,
+        bits=bank.total_bits,
+        first=first,
+        last=last,
+    )
+    return traces, steps
 
 
 def _payloads(costs: CostTable, recorded: RecordedAnswers) -> tuple[Floats, Floats]:
@@ -192,34 +267,29 @@ def _payloads(costs: CostTable, recorded: RecordedAnswers) -> tuple[Floats, Floa
     return table, np.zeros(len(costs))
 
 
-def _aged(costs: CostTable, recorded: RecordedAnswers, score: NDArray[np.float32], reuses: bool) -> dict[str, Any]:
+def _aged(costs: CostTable, recorded: RecordedAnswers, reuses: bool) -> tuple[NDArray[np.float32], Floats]:
     """The tables of ageing answers; UsageError when answers may be reused and nothing says what that costs."""
+    score = np.array(recorded.score, np.float32).reshape(1, -1)
     if not reuses:
-        return {"aged_score": score[None], "aged_accuracy": costs.accuracy[None]}
+        return score, np.array(costs.accuracy[None])
     lagged = recorded.lagged
     if lagged is None:
         raise UsageError(
             "got decisions or shortcuts that reuse answers, but no lagged scores; expected scores of older answers: "
             "take both from one bundle of a stream"
         )
-    return {
-        "aged_score": np.concatenate((score[None], lagged.reshape(len(lagged), -1))),
-        "aged_accuracy": np.stack([costs.accuracy_at(lag) for lag in range(len(lagged) + 1)]),
-    }
+    expected = np.stack([costs.accuracy_at(lag) for lag in range(len(lagged) + 1)])
+    return np.concatenate((score, lagged.reshape(len(lagged), -1)), dtype=np.float32), expected
 
 
-def _without_axes(utility: Utility) -> Utility:
-    """The same weights as arrays without axes, which numpy takes into an operation without converting them."""
-    weights: Any = {field.name: np.array(getattr(utility, field.name)) for field in fields(utility)}
-    return Utility(**weights)
-
-
-def _draw_noise(calibration: TwinCalibration) -> Floats:
-    luck = np.random.default_rng(_NOISE_SEED).standard_normal((Noise.COUNT, NOISE_ROWS))
-    for row, noise_frac in (
-        (Noise.HEAD, calibration.head_noise_frac),
-        (Noise.FALLBACK, calibration.head_noise_frac),
-        (Noise.MEC, calibration.mec_noise_frac),
-    ):
-        luck[row] = np.exp(noise_frac * luck[row])
-    return luck
+def _draw_noise(calibration: TwinCalibration) -> Any:
+    """(NOISE_ROWS,) NOISE, the same in every twin of this calibration."""
+    drawn = np.random.default_rng(_NOISE_SEED).standard_normal((4, NOISE_ROWS))
+    head, fallback, mec, payload = drawn
+    return records_of(
+        NOISE,
+        head=np.exp(calibration.head_noise_frac * head),
+        fallback=np.exp(calibration.head_noise_frac * fallback),
+        mec=np.exp(calibration.mec_noise_frac * mec),
+        payload=payload,
+    )

@@ -1,8 +1,8 @@
 """The calibrated emulation: thousands of devices without a socket, a clock or a network.
 
-``Twin`` owns the world of every environment of the batch and the generator that draws their scenarios; what one
-decision leads to is the pure function ``envs.twin.step.transition``. Given scenarios run exactly as given, with the
-same noise for every controller, so that controllers can be compared frame by frame.
+``Twin`` owns every environment of the batch and the generator that draws their scenarios; what becomes of one frame
+is told in ``envs.twin.frame``. Given scenarios run exactly as given, with the same noise for every controller, so that
+controllers can be compared frame by frame.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from controller.errors import UsageError
 from controller.predict.uplink import TraceBank
 from controller.records import Bools, Floats, Ints, SystemState
 from controller.scenario import LOAD_STEP_S, Scenario, ScenarioRange
-from envs.twin.conditions import Conditions, conditions_of, load_steps
-from envs.twin.link import meet_mec
-from envs.twin.record import aged_score
-from envs.twin.request import DecisionPoint, moment_of, true_latency_s
-from envs.twin.state import TwinState, new_world, observe
-from envs.twin.step import StepRecord, transition
-from envs.twin.tables import RecordedAnswers, TableShortcut, TwinCalibration, make_rules
+from envs.twin import drive, features
+from envs.twin.conditions import conditions_of, load_noise_of
+from envs.twin.observe import SEEN
+from envs.twin.record import RECORD, Reused, StepRecord
+from envs.twin.reuse import aged_scores, ask_shortcuts
+from envs.twin.state import Environment, empty_batch, part_of
+from envs.twin.tables import RecordedAnswers, TableShortcut, TwinCalibration, make_tables
+from envs.twin.threads import over_threads
 
+features.install()
 Reward = Literal["replayed", "expected"]
 DEFAULT_CALIBRATION = TwinCalibration()
 
@@ -39,12 +41,11 @@ class _Begun(NamedTuple):
     """Episodes at their first decision point."""
 
     scenarios: Sequence[Scenario]
-    conditions: Conditions
-    world: TwinState
+    batch: Environment
 
 
 class Twin:
-    """A batch of emulated devices. Owns their conditions, their worlds and the generator of their scenarios.
+    """A batch of emulated devices. Owns their state and the generator of their scenarios.
 
     ``reward="expected"`` pays the table's accuracy where ``"replayed"`` pays the recorded score of the sample:
     the same mean with less variance. ``oracle`` fills ``SystemState.true_latency_s``. ``shortcuts`` may answer a frame
@@ -72,23 +73,22 @@ class Twin:
         self.batch = batch
         self.oracle = oracle
         self.scenarios: list[Scenario] = []
+        self._shortcuts = tuple(shortcuts)
         self._rng = np.random.default_rng(seed)
-        self._rules = make_rules(
+        self._tables = make_tables(
             costs,
             bank,
             recorded,
             range.utility,
             calibration,
             queue_limit=range.queue_limit,
-            max_in_flight=range.max_in_flight,
             replayed=reward == "replayed",
-            shortcuts=tuple(shortcuts),
+            shortcuts=bool(shortcuts),
         )
+        self._trace_duration_s = bank.duration_s
         self._stock: _Begun | None = None
         self._used = 0  # of the stock
-        self._conditions: Conditions
-        self._world: TwinState
-        self._moment: DecisionPoint
+        self._environments: Environment
 
     def seed(self, seed: int) -> None:
         """Draw the scenarios to come from this seed."""
@@ -97,19 +97,20 @@ class Twin:
 
     def reset(self, rows: Bools | None = None, scenarios: Sequence[Scenario] | None = None) -> SystemState:
         """Begin an episode in the given rows (B,) (all of them by default), with the given scenarios or drawn ones."""
+        if rows is not None and np.shape(rows) != (self.batch,):
+            raise UsageError(f"got rows of shape {np.shape(rows)}; expected ({self.batch},), one truth value for each")
         chosen = np.arange(self.batch) if rows is None else np.flatnonzero(rows)
         if scenarios is not None and len(scenarios) != len(chosen):
             raise UsageError(f"got {len(scenarios)} scenarios; expected one for each of {len(chosen)} rows")
         if rows is None:
             first = scenarios if scenarios is not None else [self._draw() for _ in chosen]
-            seconds = max(self._seconds_of_range(), load_steps(first))
+            seconds = max(self._seconds_of_range(), *(scenario.load_steps for scenario in first))
             begun = self._begin(first, seconds)
-            self.scenarios, self._conditions, self._world = list(first), begun.conditions, begun.world
-            self._stock = None
+            self.scenarios, self._environments, self._stock = list(first), begun.batch, None
         elif scenarios is not None:
-            self._replace(chosen, self._begin(scenarios, self._seconds), slice(0, len(chosen)))
+            self._replace(chosen, self._begin(scenarios, self._seconds), 0)
         else:
-            for part in np.array_split(chosen, -(-len(chosen) // STOCK) or 1):
+            for part in [chosen] if len(chosen) <= STOCK else np.array_split(chosen, -(-len(chosen) // STOCK)):
                 self._replace(part, *self._from_stock(len(part)))
         return self._observe()
 
@@ -119,8 +120,20 @@ class Twin:
         The state is that of the next decision point. Where the record says ``done`` that frame belongs to no
         episode any more: reset those rows.
         """
-        self._world, record = transition(self._rules, self._conditions, self._world, self._moment, np.asarray(rows))
-        return self._observe(), record
+        t, batch, rows = self._tables, self._environments, np.ascontiguousarray(rows, np.int64)
+        if rows.shape != (self.batch,):
+            raise UsageError(f"got rows of shape {rows.shape}; expected ({self.batch},), a row of the cost table each")
+        records, seen = np.zeros(self.batch, RECORD), np.empty(self.batch, SEEN)
+        skipped = np.empty((self.batch, self.costs.longest_stride - 1))
+        passed: Reused | None = None
+        if self._shortcuts:
+            drive.run_frames(t, batch, rows, records, skipped)
+            passed = ask_shortcuts(t, batch, self._shortcuts, records)
+            drive.settle_frames(t, batch, records)
+            drive.observe_all(t, batch, seen)
+        else:
+            over_threads(drive.step_frames, t, batch, rows, records, skipped, seen)
+        return self._state(seen), StepRecord(records, skipped, passed, t)
 
     def fork(self, rows: Ints) -> tuple[Twin, SystemState]:
         """A twin of devices that go on from where ``rows`` (N,) of this one stand, and their present state.
@@ -131,77 +144,78 @@ class Twin:
         fork = copy(self)
         fork.batch, fork.oracle = len(rows), False
         fork.scenarios = [self.scenarios[row] for row in rows]
-        fork._conditions = Conditions._make(column[rows] for column in self._conditions)
-        fork._world = TwinState._make(column[..., rows] for column in self._world)
+        fork._environments = part_of(self._environments, rows)
         return fork, fork._observe()
 
     @property
     def frame(self) -> Ints:
         """(B,) to be decided next, in its episode."""
-        return self._world.frame
+        return np.array(self._environments.state["frame"])
 
     @property
     def answers(self) -> Floats:
-        """(RecentAnswers.COUNT, kept, B) the last answers, where answers may be reused."""
-        return self._world.answers
+        """(3, kept, B) the last answers, where answers may be reused: out at, frame, row."""
+        answers = self._environments.answers.T
+        return np.array([answers["out_s"], answers["frame"], answers["row"]])
 
     @property
     def frames_left(self) -> Ints:
         """(B,) frames of each episode from the present decision point on."""
-        return np.asarray(self._conditions.frames - self._world.frame)
+        return np.asarray(self._environments.conditions["frames"] - self.frame)
 
     @property
     def samples(self) -> int:
         """How many were recorded."""
-        return int(self._rules.samples)
+        return self._tables.samples
 
     def aged_score(self, rows: Ints, samples: Ints, lags: Ints) -> Floats:
         """What the answers of ``rows`` to ``samples`` score for the frames so many later, as the reward counts it."""
-        return np.asarray(aged_score(self._rules, rows, samples, lags))
+        return aged_scores(self._tables, rows, samples, lags)
 
     def _observe(self) -> SystemState:
-        self._moment = moment_of(self._rules, self._conditions, self._world)
+        seen = np.empty(self.batch, SEEN)
+        drive.observe_all(self._tables, self._environments, seen)
+        return self._state(seen)
+
+    def _state(self, seen: Any) -> SystemState:
         known = None
         if self.oracle:
-            known = true_latency_s(self._rules, self._conditions, self._world, self._moment)
-        return observe(self._rules, self._conditions, self._world, self._moment.down, known)
+            known = np.empty((self.batch, len(self.costs)))
+            scratch = np.empty(self.batch, RECORD)
+            over_threads(drive.look_ahead, self._tables, self._environments, scratch, known)
+        return SystemState(**{name: seen[name] for name in SEEN.names or ()}, true_latency_s=known)
 
     def _begin(self, scenarios: Sequence[Scenario], seconds: int) -> _Begun:
-        conditions = conditions_of(scenarios, self.costs.neighbour_mec_s, seconds)
-        world = meet_mec(self._rules, conditions, new_world(self._rules, conditions))
-        return _Begun(scenarios, conditions, world)
+        if (most := max((scenario.trace_index for scenario in scenarios), default=0)) >= len(self._tables.traces):
+            raise UsageError(f"got a scenario on trace {most} of {len(self._tables.traces)}; expected a lower number")
+        # One answer for each request in flight and for each fallback that waits for another: the newest that is out is
+        # among them.
+        in_flight = self.range.max_in_flight
+        answers = 2 * in_flight + 1 if self._tables.reuses else 0
+        batch = empty_batch(conditions_of(scenarios, self.costs.neighbour_mec_s), seconds, in_flight, answers)
+        drive.begin_episodes(self._tables, batch, load_noise_of(scenarios, seconds))
+        return _Begun(scenarios, batch)
 
-    def _from_stock(self, count: int) -> tuple[_Begun, slice]:
-        """So many episodes of those drawn beforehand: drawing one by one costs several times as much."""
+    def _from_stock(self, count: int) -> tuple[_Begun, int]:
+        """The place of ``count`` episodes among those drawn beforehand: drawing one by one costs several times as
+        much."""
         if self._stock is None or self._used + count > STOCK:
             self._stock, self._used = self._begin([self._draw() for _ in range(STOCK)], self._seconds), 0
-        picked = slice(self._used, self._used + count)
         self._used += count
-        return self._stock, picked
+        return self._stock, self._used - count
 
-    def _replace(self, rows: Ints, begun: _Begun, picked: slice) -> None:
-        for row, scenario in zip(rows, begun.scenarios[picked], strict=True):
-            self.scenarios[row] = scenario
-        changed = [
-            _with_rows(*pair, (rows,), (picked,)) for pair in zip(self._conditions, begun.conditions, strict=True)
-        ]
-        self._conditions = Conditions._make(changed)
-        changed = [_with_rows(*pair, (..., rows), (..., picked)) for pair in zip(self._world, begun.world, strict=True)]
-        self._world = TwinState._make(changed)
+    def _replace(self, rows: Ints, begun: _Begun, first: int) -> None:
+        """Put what was begun, from number ``first`` on, in place of the given rows."""
+        for k, row in enumerate(rows.tolist()):
+            self.scenarios[row] = begun.scenarios[first + k]
+        drive.replace_episodes(self._tables, self._environments, rows, begun.batch, first)
 
     def _draw(self) -> Scenario:
-        return self.range.sample(self._rng, self._rules.bank.duration_s, int(self._rules.samples))
+        return self.range.sample(self._rng, self._trace_duration_s, self._tables.samples)
 
     @property
     def _seconds(self) -> int:
-        return int(self._conditions.mec_level.shape[1])
+        return int(self._environments.mec_level.shape[1])
 
     def _seconds_of_range(self) -> int:
         return math.ceil(self.range.frames / self.range.fps[0] / LOAD_STEP_S) + 1
-
-
-def _with_rows(old: np.ndarray, new: np.ndarray, at: tuple[Any, ...], picked: tuple[Any, ...]) -> np.ndarray:
-    """A copy of ``old`` with what is picked of ``new`` in place of some rows."""
-    changed = old.copy()
-    changed[at] = new[picked]
-    return changed

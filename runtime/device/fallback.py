@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from controller import timeline as formulas
 from controller.costs import CostTable
 from controller.fallback import FrameTiming, LocalFallback
@@ -41,7 +39,7 @@ class FallbackReserve:
 
     def reserve_s(self, slowdown: float) -> float:
         """How long before the deadline a fallback must begin, in seconds."""
-        return float(formulas.fallback_reserve_s(np.array(self._fastest_s * slowdown))) + self._overrun_s
+        return formulas.fallback_reserve_s(self._fastest_s * slowdown) + self._overrun_s
 
     def learn(self, took_s: float, slowdown: float, deadline_s: float) -> None:
         """Learn from a fallback that ended ``took_s`` after it was due; -inf (it was not due yet) is ignored."""
@@ -94,11 +92,11 @@ class FallbackPlan:
 
     def local_row(self, state: SystemState) -> int:
         """The row to execute if the controller failed to decide."""
-        return int(self._local.decide(FrameTiming.of(state))[0])
+        return self._local.decide(FrameTiming.of(state))
 
     def row_instead(self, row: int, job: Job, now_s: float) -> int:
         """The local row to execute if ``row`` was decided but the MEC cannot be asked."""
-        return int(self._local.instead(self._timing(job, now_s), np.array([row]))[0])
+        return self._local.instead(self._timing(job, now_s), row)
 
     def set_timers(self, job: Job, now_s: float) -> None:
         """Set when an offloaded job falls back (or becomes overdue, if it is too late for that) and is given up."""
@@ -121,12 +119,12 @@ class FallbackPlan:
         time, divided by 1 + the number of ``waiting`` frames. A fallback that takes longer than its share covers the
         frames captured meanwhile.
         """
-        timing, stride = self._timing(job, now_s), self._stride[[job.row]]
+        timing, stride = self._timing(job, now_s), int(self._stride[job.row])
         share_s = stride * self._period_s - job.busy_s
-        row = np.array([self._local.fastest])
+        row = self._local.fastest
         if now_s < self._latest_start_s(job):
             row = self._local.fallback(timing, stride, share_s / (1 + waiting))
-        return int(row[0]), int(self._local.stretched(timing, stride, row, share_s)[0])
+        return row, self._local.stretched(timing, stride, row, share_s)
 
     def due_s(self, job: Job, now_s: float) -> float:
         """When this fallback could have begun at the earliest; inf if it begins ahead of time because the job was
@@ -146,9 +144,8 @@ class FallbackPlan:
         return job.frame.captured_s + self._deadline_s - self._reserve.reserve_s(self.slowdown)
 
     def _ends_too_late(self, left_s: float) -> bool:
-        return bool(self._local.hopeless(np.array(left_s), np.array(self.slowdown)))
+        return self._local.hopeless(left_s, self._telemetry.slowdown)
 
     def _timing(self, job: Job, now_s: float) -> FrameTiming:
-        """The frame as a batch of one."""
-        values = (now_s - job.frame.captured_s, self._deadline_s, self._period_s, self.slowdown)
-        return FrameTiming(*(np.array([value]) for value in values))
+        """The frame at a moment."""
+        return FrameTiming(now_s - job.frame.captured_s, self._deadline_s, self._period_s, self._telemetry.slowdown)

@@ -179,7 +179,7 @@ class MecConnection(Generic[JobT]):
         sample would never learn that it can offload again."""
         asked_s = max(self._telemetry.sample_s, self._probe_s)
         if self.is_up and not self._telemetry.unanswered and now_s - asked_s >= formulas.SAMPLE_AGE_S:
-            self._probe(int(formulas.probe_bytes(self.uplink_bps)), now_s)
+            self._probe(formulas.probe_bytes(self.uplink_bps), now_s)
 
     def poll(self) -> list[Replied[JobT] | Lost[JobT]]:
         """Handle received messages and timers; never blocks. Returns the results of jobs since the last call."""

@@ -10,8 +10,6 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-import numpy as np
-
 from controller import timeline as formulas
 from controller.costs import CostTable
 from controller.predict.uplink import FLOOR_BPS
@@ -112,7 +110,7 @@ class MecTelemetry:
     def observe(self, now_s: float, *, link_up: bool, in_flight: int) -> MecObservation:
         """What a controller sees of this MEC now."""
         reply_age_s = now_s - self._reply_s
-        believed = float(formulas.believed_frac(reply_age_s))
+        believed = formulas.believed_frac(reply_age_s)
         known = tuple(self._uplink_bps) or (FLOOR_BPS,)
         return MecObservation(
             link_up=link_up,
@@ -130,7 +128,7 @@ class MecTelemetry:
 
     def _slowdown_now(self, now_s: float) -> float:
         believed = formulas.believed_frac(now_s - self._reply_s)
-        return float(formulas.slowdown_now(self._slowdown, self._announced, believed))
+        return formulas.slowdown_now(self._slowdown, self._announced, believed)
 
     def _arrived(self, request_id: int, queue_s: float, tail_s: float, now_s: float) -> Sent | None:
         """The MEC reported on a payload. Returns that payload, or None if its arrival was already known."""
@@ -150,9 +148,8 @@ class MecTelemetry:
 
     def _sample_uplink(self, sent: Sent, mec_s: float, now_s: float) -> None:
         began_s = max(sent.at_s, self._crossed_s)
-        terms = np.array([[sent.payload_bytes], [now_s - began_s], [mec_s], [self.rtt_s]], dtype=np.float64)
-        sample = formulas.uplink_sample_bps(*terms)
-        self._uplink_bps.appendleft(float(sample[0]))
+        crossing_s = now_s - began_s - mec_s - self.rtt_s
+        self._uplink_bps.appendleft(formulas.uplink_sample_bps(sent.payload_bytes, crossing_s))
         self._samples += 1
         self.sample_s = now_s
         self._crossed_s = max(self._crossed_s, now_s - mec_s - self.rtt_s)

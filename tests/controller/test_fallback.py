@@ -16,12 +16,12 @@ PLAIN = make_costs(12)
 
 
 def timing(slowdown: float, age_s: float = 0.0, deadline_s: float = 1.0, interval_s: float = 0.1) -> FrameTiming:
-    return FrameTiming(*(np.array([value]) for value in (age_s, deadline_s, interval_s, slowdown)))
+    return FrameTiming(age_s, deadline_s, interval_s, slowdown)
 
 
 def chosen(slowdown: float, **conditions: float) -> tuple[int, int]:
     """Exit (0 the fast one) and frame interval."""
-    row = int(LocalFallback(STREAM, Utility()).decide(timing(slowdown, **conditions))[0])
+    row = LocalFallback(STREAM, Utility()).decide(timing(slowdown, **conditions))
     decision = STREAM.space.decisions[row]
     assert decision.payload == "none"
     return decision.exit_branch, decision.frame_stride
@@ -61,42 +61,34 @@ def test_a_frame_is_not_dropped_for_the_sake_of_accuracy() -> None:
 def test_where_no_row_keeps_the_pace_the_quickest_loses_least() -> None:
     rule, local = LocalFallback(PLAIN, Utility()), np.flatnonzero(PLAIN.space.device_only)
     slow = 1.5 * 0.1 / PLAIN.head_s[local].min()
-    row = int(rule.decide(timing(slow, deadline_s=10.0))[0])
+    row = rule.decide(timing(slow, deadline_s=10.0))
     assert row == local[PLAIN.head_s[local].argmin()]
 
 
 def test_where_every_row_does_the_most_accurate_wins_unless_its_energy_costs_more() -> None:
     local = np.flatnonzero(PLAIN.space.device_only)
     best = local[PLAIN.accuracy[local].argmax()]
-    assert LocalFallback(PLAIN, Utility()).decide(timing(1.0)).tolist() == [best]
+    assert LocalFallback(PLAIN, Utility()).decide(timing(1.0)) == best
     thrifty = Utility(energy_weight_per_j=1e3)
-    assert LocalFallback(PLAIN, thrifty).decide(timing(1.0)).tolist() == [local[PLAIN.head_s[local].argmin()]]
+    assert LocalFallback(PLAIN, thrifty).decide(timing(1.0)) == local[PLAIN.head_s[local].argmin()]
 
 
 def test_an_offload_is_replaced_and_a_local_decision_stands_while_it_is_as_good_as_any() -> None:
     rule, one = LocalFallback(STREAM, Utility()), timing(5.0)
-    best = int(rule.decide(one)[0])
+    best = rule.decide(one)
     offload = int(np.flatnonzero(~STREAM.space.device_only)[0])
-    assert rule.instead(one, np.array([offload])).tolist() == [best]
-    assert rule.instead(one, np.array([best])).tolist() == [best]
+    assert rule.instead(one, offload) == best
+    assert rule.instead(one, best) == best
     slow = timing(15.0)
-    assert rule.instead(slow, np.array([best])).tolist() == rule.decide(slow).tolist() != [best]
-
-
-def test_a_batch_is_decided_like_its_rows() -> None:
-    rng = np.random.default_rng(0)
-    columns = [rng.uniform(low, high, 50) for low, high in ((0, 0.3), (0.05, 0.6), (0.03, 0.3), (1, 300))]
-    rule = LocalFallback(STREAM, Utility())
-    together = rule.decide(FrameTiming(*columns))
-    assert together.tolist() == [int(rule.decide(FrameTiming(*(c[i : i + 1] for c in columns)))[0]) for i in range(50)]
+    assert rule.instead(slow, best) == rule.decide(slow) != best
 
 
 def test_a_fallback_takes_what_its_frame_has_left_of_the_device() -> None:
     rule = LocalFallback(STREAM, Utility())
 
     def exit_of(share_s: float, age_s: float = 0.0) -> int:
-        row = rule.fallback(timing(5.0, age_s, deadline_s=0.2), np.array([1]), np.array([share_s]))
-        return STREAM.space.decisions[int(row[0])].exit_branch
+        row = rule.fallback(timing(5.0, age_s, deadline_s=0.2), 1, share_s)
+        return STREAM.space.decisions[row].exit_branch
 
     assert exit_of(0.1) == 1  # 50 ms
     assert exit_of(0.03) == 0  # 10 ms
@@ -105,10 +97,9 @@ def test_a_fallback_takes_what_its_frame_has_left_of_the_device() -> None:
 
 def test_a_fallback_that_is_longer_than_its_share_covers_the_frames_that_pass_meanwhile() -> None:
     rule = LocalFallback(STREAM, Utility())
-    fast = np.array([rule.fastest])
 
     def frames(slowdown: float, share_s: float) -> int:
-        return int(rule.stretched(timing(slowdown, age_s=0.05), np.array([1]), fast, np.array([share_s]))[0])
+        return rule.stretched(timing(slowdown, age_s=0.05), 1, rule.fastest, share_s)
 
     assert frames(40.0, 0.1) == 1  # 80 ms
     assert frames(100.0, 0.1) == 3  # 200 ms from 50 ms on
@@ -117,7 +108,7 @@ def test_a_fallback_that_is_longer_than_its_share_covers_the_frames_that_pass_me
 
 def test_a_fallback_that_cannot_be_in_time_is_hopeless() -> None:
     rule = LocalFallback(STREAM, Utility())
-    assert rule.hopeless(np.array([0.1, 0.3]), np.array([100.0, 100.0])).tolist() == [True, False]
+    assert [rule.hopeless(left_s, 100.0) for left_s in (0.1, 0.3)] == [True, False]
 
 
 def test_a_table_without_local_rows_can_do_nothing_alone() -> None:

@@ -45,7 +45,8 @@ def near_a_threshold(costs: CostTable, state: SystemState, candidates: Floats) -
 
 
 @pytest.mark.parametrize("costs", [PLAIN, STREAM, OFFLOADS], ids=["plain", "stream", "offloads"])
-def test_the_fast_path_gives_what_the_formula_says(costs: CostTable) -> None:
+def test_the_fast_path_gives_what_the_formula_says(costs: CostTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Features, "fill_batch", None)  # tests/envs/test_compiled.py has the compiled one
     state, utility = states(), Utility()
     context, candidates = features(costs, utility, state)
     fast_context, fast = Features(costs, utility).of(state)

@@ -10,7 +10,7 @@ import pytest
 from controller.predict.arrivals import LEVELS, STREAM_UNITS, arrivals, arrivals_from, level_of, stream_start
 from controller.scenario import Scenario
 from envs.twin.conditions import conditions_of
-from envs.twin.mec_queue import neighbour_queue
+from envs.twin.mec_queue import neighbour_queue, workload
 from runtime.bundles.bundle import open_bundle
 from runtime.profiling.profile import load_costs
 from runtime.testbed.neighbours import Neighbours, neighbour_row
@@ -52,7 +52,8 @@ def test_the_twins_queue_is_that_of_the_requests_which_processes_send(load_frac:
         while coming <= at[place]:
             free, coming = max(free, coming) + 1.0, next(served)
         expected[place] = max(free - at[place], 0.0)
-    waits = neighbour_queue().workload(level_of(np.array(load_frac)), start + at)
+    level = int(level_of(np.array(load_frac)))
+    waits = [workload(*neighbour_queue(), level, units) for units in start + at]
     np.testing.assert_allclose(waits, expected, atol=1e-6)
 
 
@@ -62,5 +63,5 @@ def test_processes_count_time_in_the_twins_unit() -> None:
     costs, scenario = load_costs(bundle), Scenario(mec_slowdown=3.0, mec_load_frac=0.5)
     others = Neighbours("tcp://127.0.0.1:9", bundle, costs, scenario)
     others.close()
-    assert others._service_s == conditions_of([scenario], costs.neighbour_mec_s, 1).neighbour_s[0]
+    assert others._service_s == conditions_of([scenario], costs.neighbour_mec_s)["neighbour_s"][0]
     assert costs.mec_s[neighbour_row(costs)] == pytest.approx(costs.neighbour_mec_s, rel=0.1)

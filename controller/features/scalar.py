@@ -1,0 +1,219 @@
+"""The features of one state, candidate by candidate, on plain numbers: what the twin compiles for its batches.
+
+It gives what ``controller.features.formula`` says, in double precision until the result is stored; a test compares the
+two. ``envs.twin.features`` compiles it. The device, which has one state at a time and no compiler, uses the array
+operations of ``controller.features.fast``.
+
+``s`` is a state: any record with the fields of SystemState as plain numbers. Shapes: C candidates, D context features,
+F candidate features, K skipped frames at most.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from controller.costs import CostTable
+from controller.features.formula import (
+    DELAY_PENALTY,
+    HEADROOM_FRAC,
+    HISTORY_WEIGHTS,
+    LEAST_AGE_S,
+    MOST_DOUBLINGS,
+    RECOVERY_S,
+)
+from controller.features.schema import BANDWIDTHS, CANDIDATE_FEATURES, FEATURE_SCHEMA
+from controller.predict.uplink import FLOOR_BPS
+from controller.records import UPLINK_HISTORY, Float32s, Floats
+from controller.timeline import fallback_reserve_s
+from controller.utility import Utility
+
+_ESTIMATES = len(BANDWIDTHS)
+_SLACK = CANDIDATE_FEATURES.index(f"slack_{BANDWIDTHS[0]}")
+_GREEDY_VALUE = CANDIDATE_FEATURES.index(f"promise_{BANDWIDTHS[0]}")
+_LOW, _HIGH = FEATURE_SCHEMA.low, FEATURE_SCHEMA.high
+_WEIGHTS = tuple(HISTORY_WEIGHTS)
+
+
+class FeatureTable(NamedTuple):
+    """Columns (C,) of a cost table."""
+
+    above_best: Floats  # accuracy per frame less the best of the table, in tenths
+    sent: Floats  # 1 where the MEC is asked, else 0
+    head_s: Floats
+    mec_s: Floats
+    bits: Floats
+    stride: Floats
+    per_frame: Floats  # one over the stride
+    accuracy: Floats
+    skipped_score: Floats
+    stale_losses: Floats  # (K, C)
+    rescued_accuracy: Floats
+    rescued_share: Floats
+    best: float  # accuracy per frame of the table
+    fastest_local_s: float
+    compute_cost: float  # a second of device time, in tenths of utility
+    radio_cost: float  # a second of transmission, likewise
+
+
+def feature_table(costs: CostTable, utility: Utility) -> FeatureTable:
+    """The columns that the features need."""
+    best, cost = float(costs.accuracy_per_frame.max()), 10.0 * utility.energy_weight_per_j
+    return FeatureTable(
+        above_best=10.0 * (costs.accuracy_per_frame - best),
+        sent=(~costs.space.device_only).astype(float),
+        head_s=np.array(costs.head_s),
+        mec_s=np.array(costs.mec_s),
+        bits=costs.payload_bytes * 8.0,
+        stride=np.array(costs.stride),
+        per_frame=1.0 / costs.stride,
+        accuracy=np.array(costs.accuracy),
+        skipped_score=np.array(costs.skipped_score),
+        stale_losses=np.array(costs.stale_losses).reshape(-1, len(costs)),
+        rescued_accuracy=np.array(costs.rescued_accuracy),
+        rescued_share=np.array(costs.rescued_share),
+        best=best,
+        fastest_local_s=float(costs.fastest_local_s),
+        compute_cost=float(cost * utility.compute_power_w),
+        radio_cost=float(cost * utility.radio_power_w),
+    )
+
+
+class StateTerms(NamedTuple):
+    """What the features of all candidates share. Quotients, because a division takes longer than all else."""
+
+    slowdown: float  # of the device
+    mec_slowdown: float
+    age_s: float
+    deadline_s: float
+    per_deadline: float  # one over it
+    per_period: float  # one over the capture period
+    per_bit: tuple[float, float, float, float]  # seconds that a bit takes under each estimate
+    backlog_s: float  # until the uplink has sent own bytes, under the mean
+    wait_s: float  # queue of the MEC and round trip
+    reserve_s: float  # how long before the deadline a fallback begins
+    headroom: float  # slack above which an answer counts as in time, in deadlines
+
+
+def fill_features(t: FeatureTable, s: Any, context: Float32s, candidates: Float32s) -> None:
+    """Write the features of one state into ``context`` (D,) and ``candidates`` (C, F)."""
+    bandwidths = estimates(s)
+    fill_context(s, bandwidths, context)
+    terms = state_terms(t, s, bandwidths)
+    for c in range(len(candidates)):
+        fill_candidate(t, terms, c, candidates[c])
+
+
+def state_terms(t: FeatureTable, s: Any, bandwidths: tuple[float, float, float, float]) -> StateTerms:
+    """The terms of one state."""
+    per_bit = (1.0 / bandwidths[0], 1.0 / bandwidths[1], 1.0 / bandwidths[2], 1.0 / bandwidths[3])
+    return StateTerms(
+        s.device_slowdown,
+        s.mec_slowdown,
+        s.frame_age_s,
+        s.deadline_s,
+        1.0 / s.deadline_s,
+        1.0 / s.capture_period_s,
+        per_bit,
+        s.uplink_backlog_bytes * 8.0 * per_bit[2],
+        s.mec_queue_mean_s + s.rtt_s,
+        fallback_reserve_s(t.fastest_local_s * s.device_slowdown),
+        HEADROOM_FRAC * (1.0 - s.frame_age_s / s.deadline_s),
+    )
+
+
+def estimates(s: Any) -> tuple[float, float, float, float]:
+    """Bandwidths in bit/s in the order of BANDWIDTHS."""
+    hopeful, inverse, least = 0.0, 0.0, math.inf
+    for k in range(UPLINK_HISTORY):
+        bps = max(s.uplink_bps[k], FLOOR_BPS)
+        hopeful += _WEIGHTS[k] * bps
+        inverse += 1.0 / bps
+        least = min(least, bps)
+    hopeful *= 2.0 ** min(s.uplink_age_s / RECOVERY_S, MOST_DOUBLINGS)
+    return max(s.uplink_bps[0], FLOOR_BPS), hopeful, UPLINK_HISTORY / inverse, least
+
+
+def fill_context(s: Any, bandwidths: tuple[float, float, float, float], out: Float32s) -> None:
+    """The context features in the order of the schema."""
+    last, mean = math.log10(bandwidths[0]) - 6.0, math.log10(bandwidths[2]) - 6.0
+    least = math.log10(bandwidths[3]) - 6.0
+    features = (
+        last,
+        mean,
+        least,
+        mean - least,
+        last - mean,
+        s.uplink_age_s / s.deadline_s,
+        math.log10(s.uplink_age_s + LEAST_AGE_S),
+        s.uplink_backlog_bytes * 8.0 / bandwidths[2] / s.deadline_s,
+        float(s.in_flight),
+        float(s.queued_frames),
+        s.frame_age_s / s.deadline_s,
+        math.log10(s.device_slowdown),
+        math.log10(s.mec_slowdown),
+        s.mec_queue_s / s.deadline_s,
+        s.mec_queue_mean_s / s.deadline_s,
+        s.mec_age_s,
+        s.rtt_s / s.deadline_s,
+        math.log10(s.deadline_s) + 1.0,
+        s.capture_period_s / s.deadline_s,
+        s.on_time_frac,
+        s.fallback_frac,
+        1.0 if s.link_up else 0.0,
+    )
+    for i in range(len(features)):
+        out[i] = _clipped(features[i])
+
+
+def fill_candidate(t: FeatureTable, s: StateTerms, c: int, out: Float32s) -> None:
+    """The features of candidate ``c`` in the order of the schema."""
+    sent, stride, per_frame = t.sent[c], t.stride[c], t.per_frame[c]
+    head_s, transmit_s = s.slowdown * t.head_s[c], t.bits[c] * s.per_bit[2]
+    mec_s = (s.wait_s + s.mec_slowdown * t.mec_s[c]) * sent
+    occupancy = (s.age_s + head_s) * s.per_period - stride
+    link_occupancy = (s.backlog_s * sent + transmit_s) * s.per_period - stride
+    energy = (head_s * t.compute_cost + transmit_s * t.radio_cost) * per_frame
+    linear = (
+        t.above_best[c],
+        (stride - 1.0) * 0.5,
+        sent,
+        head_s * s.per_deadline,
+        occupancy,
+        link_occupancy,
+        transmit_s * s.per_deadline,
+        mec_s * s.per_deadline,
+        energy,
+    )
+    for i in range(len(linear)):
+        out[i] = _clipped(linear[i])
+    charge = 10.0 * DELAY_PENALTY * (max(occupancy, 0.0) + max(link_occupancy, 0.0)) * per_frame + energy
+    fixed_s = s.age_s + head_s + max(s.backlog_s - head_s, 0.0) * sent + mec_s
+    due_s = s.deadline_s - s.reserve_s * sent
+    for q in range(_ESTIMATES):
+        total_s = fixed_s + t.bits[c] * s.per_bit[q]
+        slack = (due_s - total_s) * s.per_deadline
+        score = _score(t, s, c, slack, total_s) * per_frame
+        out[_SLACK + q] = _clipped(slack)
+        out[_GREEDY_VALUE + q] = _clipped(10.0 * (score - t.best) - charge)
+
+
+def _score(t: FeatureTable, s: StateTerms, c: int, slack: float, total_s: float) -> float:
+    """Expected score of all frames of candidate ``c`` under an estimate. An offload that is not in time is answered by
+    the fallback at the deadline."""
+    on_time = slack > s.headroom
+    answer_frames = (total_s if on_time or t.sent[c] == 0.0 else s.deadline_s) * s.per_period
+    skipped = t.skipped_score[c]
+    for place in range(1, int(t.stride[c])):
+        if answer_frames > place:
+            skipped -= t.stale_losses[place - 1, c]
+    if on_time:
+        return float(t.accuracy[c] + skipped)
+    return float(t.rescued_accuracy[c] + t.rescued_share[c] * skipped)
+
+
+def _clipped(value: float) -> float:
+    """Within the bounds of the schema."""
+    return min(max(value, _LOW), _HIGH)

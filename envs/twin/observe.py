@@ -1,0 +1,93 @@
+"""What the device knows at its decision point, and what only the twin knows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from controller.predict.uplink import FLOOR_BPS
+from controller.records import UPLINK_HISTORY
+from controller.timeline import believed_frac, slowdown_now
+from envs.twin.frame import follow_decision, noise_of
+from envs.twin.state import Environment, link_is_down, record_type, sample_place
+from envs.twin.tables import TwinTables
+
+#: The fields of a SystemState, but for what only an oracle knows.
+SEEN = record_type(
+    deadline_s="f8",
+    capture_period_s="f8",
+    frame_age_s="f8",
+    uplink_bps=("f8", (UPLINK_HISTORY,)),
+    uplink_sample_count="i8",
+    uplink_age_s="f8",
+    uplink_backlog_bytes="f8",
+    rtt_s="f8",
+    device_slowdown="f8",
+    queued_frames="i8",
+    in_flight="i8",
+    mec_queue_s="f8",
+    mec_queue_mean_s="f8",
+    mec_slowdown="f8",
+    mec_age_s="f8",
+    link_up="?",
+    on_time_frac="f8",
+    fallback_frac="f8",
+)
+
+
+def observe_state(t: TwinTables, env: Environment, seen: Any) -> None:
+    """Fill ``seen`` (SEEN)."""
+    conditions, state = env.conditions, env.state
+    seen.deadline_s, seen.capture_period_s = conditions.deadline_s, conditions.capture_period_s
+    seen.frame_age_s = state.now_s - state.capture_s
+    seen.rtt_s = conditions.rtt_s + t.overhead_s
+    seen.device_slowdown = state.device_slowdown
+    seen.queued_frames, seen.in_flight = state.queued, in_flight(env)
+    seen.link_up = not link_is_down(state, state.now_s)
+    seen.on_time_frac, seen.fallback_frac = state.on_time_frac, state.fallback_frac
+    observe_uplink(env, seen)
+    observe_mec(env, seen)
+
+
+def in_flight(env: Environment) -> int:
+    """How many frames wait for the MEC."""
+    count = 0
+    for k in range(len(env.requests)):
+        count += env.requests[k].release_s > env.state.now_s
+    return count
+
+
+def observe_uplink(env: Environment, seen: Any) -> None:
+    """Samples, newest first, and what has not crossed yet."""
+    state, newest = env.state, env.samples[sample_place(env.state.heard - 1)]
+    known = state.heard >= UPLINK_HISTORY
+    for k in range(UPLINK_HISTORY):
+        seen.uplink_bps[k] = env.samples[sample_place(state.heard - 1 - k)].uplink_bps if known else FLOOR_BPS
+    seen.uplink_sample_count = state.heard - (UPLINK_HISTORY - 1)
+    seen.uplink_age_s = state.now_s - newest.at_s
+    lost_bytes = state.lost_bytes if state.now_s >= state.down_from_s else 0.0
+    seen.uplink_backlog_bytes = state.sent_bytes - max(newest.sent_bytes, lost_bytes)
+
+
+def observe_mec(env: Environment, seen: Any) -> None:
+    """What the last replies reported; an old report counts less."""
+    state, newest = env.state, env.samples[sample_place(env.state.heard - 1)]
+    seen.mec_age_s = state.now_s - newest.reply_s
+    believed = believed_frac(seen.mec_age_s)
+    total_s = 0.0
+    for k in range(UPLINK_HISTORY):
+        total_s += env.samples[sample_place(state.heard - 1 - k)].queue_s
+    seen.mec_queue_s = newest.queue_s * believed
+    seen.mec_queue_mean_s = total_s * (1.0 / UPLINK_HISTORY * believed)
+    seen.mec_slowdown = slowdown_now(newest.mec_slowdown, env.conditions.mec_slowdown, believed)
+
+
+def true_latencies(t: TwinTables, env: Environment, record: Any, latency_s: Any) -> None:
+    """Fill ``latency_s`` (C,): capture to answer of every candidate, had it all the time it takes."""
+    luck, down = noise_of(t, env), link_is_down(env.state, env.state.now_s)
+    for row in range(len(t.decisions)):
+        follow_decision(t, env, luck, row, record)
+        answer_s = record.end_s
+        if t.decisions[row].offload:
+            answer_s = math.inf if down else record.reply_s
+        latency_s[row] = answer_s - env.state.capture_s

@@ -1,0 +1,193 @@
+"""The compiled twin does what its source says, and says in one line when it cannot be compiled or kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.stream import stream_costs, stream_recorded
+from support.synthetic import make_costs, make_state
+from support.twins import recorded, table, traces
+
+from controller.costs import CostTable
+from controller.features.fast import Features
+from controller.features.formula import features
+from controller.records import Bools, Ints, Status, SystemState
+from controller.scenario import Scenario, ScenarioRange
+from controller.utility import Utility
+from envs.twin import drive, reuse
+from envs.twin.compiled import compiled
+from envs.twin.draws import normals
+from envs.twin.link import finish_s
+from envs.twin.record import RECORD, StepRecord
+from envs.twin.twin import Twin
+
+ROOT = Path(__file__).parents[2]
+FRAMES, BATCH = 60, 16
+WIDE = ScenarioRange(
+    fps=(4.0, 40.0),
+    deadline_s=(0.02, 0.6),
+    device_slowdown=(5.0, 300.0),
+    device_load_frac=(0.0, 0.8),
+    uplink_share_frac=(0.003, 0.3),
+    frames=FRAMES,
+)
+
+
+class EveryThird:
+    """A shortcut that answers every third frame."""
+
+    reason = Status.FILTERED
+
+    def stands(self, frame: Ints, sample: Ints, age: Ints) -> Bools:
+        return np.asarray(frame % 3 == 2)
+
+
+class TestAgainstItsSource:
+    """The same functions, run by Python itself."""
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_every_frame_and_every_state_agree(self, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.compare(table(seed=seed), recorded(table(seed=seed), seed), seed, monkeypatch)
+
+    @pytest.mark.parametrize("seed", range(2))
+    def test_they_agree_where_frames_are_skipped(self, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.compare(stream_costs(), stream_recorded(), seed, monkeypatch)
+
+    def test_they_agree_where_a_shortcut_is_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.compare(stream_costs(), stream_recorded(), 2, monkeypatch, shortcuts=[EveryThird()])
+
+    def compare(
+        self, costs: CostTable, scores: Any, seed: int, monkeypatch: pytest.MonkeyPatch, **options: Any
+    ) -> None:
+        """Play random rows on random scenarios in both."""
+        rng = np.random.default_rng(seed)
+        range_ = dataclasses.replace(WIDE, queue_limit=1, max_in_flight=2) if seed % 2 else WIDE
+        scenarios = [range_.sample(rng, traces().duration_s, scores.score.shape[1]) for _ in range(BATCH)]
+        rows = self.rows(costs, rng)
+        twin = Twin(costs, traces(seed=seed), scores, range_, BATCH, oracle=True, **options)
+        quick = self.play(twin, scenarios, rows)
+        for room in (drive, reuse):
+            for name, function in list(vars(room).items()):
+                if isinstance(function, compiled):
+                    monkeypatch.setattr(room, name, function.plain)
+        for (state, record), (plain_state, plain) in zip(quick, self.play(twin, scenarios, rows), strict=True):
+            for field in dataclasses.fields(SystemState):
+                self.assert_close(field.name, getattr(state, field.name), getattr(plain_state, field.name))
+            for name in RECORD.names or ():
+                self.assert_close(name, record.records[name], plain.records[name])
+            for one, other in zip(record.reused, plain.reused, strict=True):
+                self.assert_close("reused", one, other)
+
+    @staticmethod
+    def rows(costs: CostTable, rng: np.random.Generator) -> Ints:
+        """Some columns only offload, so that links and places fill up, or seldom do, so that idle links are probed; the
+        others do anything."""
+        rows = rng.integers(0, len(costs), (FRAMES, BATCH))
+        rows[:, ::2] = rng.choice(np.flatnonzero(~costs.space.device_only), (FRAMES, BATCH // 2))
+        local = rng.choice(np.flatnonzero(costs.space.device_only), (FRAMES, BATCH // 4))
+        rows[:, 1::4] = np.where(rng.random((FRAMES, BATCH // 4)) < 0.95, local, rows[:, 1::4])
+        return rows
+
+    @staticmethod
+    def play(twin: Twin, scenarios: list[Scenario], rows: Ints) -> list[tuple[SystemState, StepRecord]]:
+        twin.reset(scenarios=scenarios)
+        return [twin.step(row) for row in rows]
+
+    @staticmethod
+    def assert_close(name: str, one: Any, other: Any) -> None:
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+def test_a_large_batch_gives_the_same_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def played(threads: int) -> list[tuple[SystemState, StepRecord]]:
+        monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+        twin = Twin(table(), traces(), recorded(table()), WIDE, 1_700, 5, oracle=True)
+        rows, _ = np.random.default_rng(0).integers(0, len(table()), (12, 1_700)), twin.reset()
+        return [twin.step(row) for row in rows]
+
+    one, three = played(1), played(3)
+    for (state, record), (other_state, other) in zip(one, three, strict=True):
+        np.testing.assert_array_equal(record.records, other.records)
+        for field in dataclasses.fields(SystemState):
+            np.testing.assert_array_equal(getattr(state, field.name), getattr(other_state, field.name))
+
+
+class TestAgainstWhatItStandsFor:
+    @pytest.mark.parametrize("costs", [make_costs(), stream_costs()], ids=["plain", "stream"])
+    def test_features_of_a_batch_are_the_formulas(self, costs: CostTable) -> None:
+        state = make_state(400, seed=3)
+        for one, other in zip(Features(costs, Utility()).of(state), features(costs, Utility(), state), strict=True):
+            assert one.dtype == np.float32
+            np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
+
+    def test_transfers_end_when_the_shapers_do(self) -> None:
+        twin, bank = Twin(table(), traces(), recorded(table()), WIDE), traces()
+        rng = np.random.default_rng(0)
+        trace, start, bits = rng.integers(0, len(bank), 500), rng.uniform(0, 500, 500), 10 ** rng.uniform(2, 9, 500)
+        ends = [finish_s(twin._tables, *transfer) for transfer in zip(trace, start, bits, strict=True)]
+        np.testing.assert_allclose(ends, bank.finish_s(trace, start, bits), rtol=1e-12)
+
+    def test_normal_draws_are_numpys_to_the_last_bit(self) -> None:
+        seeds = np.append(np.arange(100), np.random.default_rng(0).integers(0, 2**63, 100)).astype(np.uint64)
+        expected = [np.random.default_rng(int(seed)).standard_normal(5_000) for seed in seeds]
+        assert np.abs(expected).max() > 3.66  # the tail of the method begins there
+        np.testing.assert_array_equal(normals(seeds, np.full(200, 5_000), 5_000), expected)
+
+    def test_loads_are_the_scenarios(self) -> None:
+        twin = Twin(table(), traces(), recorded(table()), dataclasses.replace(WIDE, mec_load_frac=(0.0, 0.9)), 32, 1)
+        twin.reset()
+        for scenario, pace, level in zip(twin.scenarios, *twin._environments[-2:], strict=True):
+            device, mec = scenario.device_load(), scenario.mec_load()
+            np.testing.assert_array_equal(pace[: len(device)], 1 / (1 - device))
+            np.testing.assert_array_equal(pace[len(device) :], 1 / (1 - device[-1]))
+            np.testing.assert_array_equal(level[: len(mec)], np.rint(100 * mec))
+
+
+def run_twin(*lines: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own with a small twin."""
+    script = "\n".join((*lines, "from support.twins import make_twin", "make_twin(batch=2).reset()", "print('reset')"))
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    known = {**os.environ, "PYTHONPATH": paths, **environment}
+    return subprocess.run([sys.executable, "-c", script], env=known, capture_output=True, text=True, timeout=300)
+
+
+class TestWhereItCannotBeCompiled:
+    MISSING = "import sys; sys.modules['numba'] = None"
+    OLD = "import numba; numba.__version__ = '0.61.2'"
+
+    @pytest.mark.parametrize(
+        ("line", "expected"),
+        [(MISSING, "the twin needs numba 0.68 or newer"), (OLD, "got numba 0.61.2; expected 0.68 or newer")],
+    )
+    def test_a_compiler_that_is_missing_or_too_old_is_named_in_one_line(self, line: str, expected: str) -> None:
+        lines = (line, "from controller.errors import UsageError", "import sys")
+        caught = "try:\n    import envs.twin.twin\nexcept UsageError as error:\n    print(error); sys.exit(2)"
+        done = run_twin(*lines, caught)
+        assert (done.returncode, done.stderr) == (2, "")
+        assert done.stdout.startswith(expected)
+        assert done.stdout.endswith("mecpilot[train]'\n")
+        assert done.stdout.count("\n") == 1
+
+    def test_a_folder_that_cannot_be_written_is_named_and_another_is_used(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        done = run_twin(NUMBA_CACHE_DIR=str(tmp_path / "file"))
+        assert (done.returncode, done.stdout) == (0, "reset\n")
+        first, *others = done.stderr.splitlines()
+        assert first.startswith(f"cannot keep compiled code in {tmp_path / 'file'} (")
+        assert all(line.startswith("compiling the twin") for line in others)
+
+    def test_compiling_is_announced_once_and_kept(self, tmp_path: Path) -> None:
+        first, second = (run_twin(NUMBA_CACHE_DIR=str(tmp_path / "kept")) for _ in range(2))
+        assert (first.stdout, first.stderr) == ("reset\n", "compiling the twin, once, about 20 s\n")
+        assert (second.stdout, second.stderr) == ("reset\n", "")
+
+    def test_a_device_needs_no_compiler(self) -> None:
+        script = "import sys; import runtime.device.run, runtime.mec.server; sys.exit('numba' in sys.modules)"
+        assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60).returncode == 0
