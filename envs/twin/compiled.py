@@ -55,12 +55,12 @@ def _numba() -> ModuleType:
     except ImportError as error:
         raise UsageError(
             f"the twin needs numba {wanted} or newer, which cannot be imported ({error}); "
-            "install it with: pip install 'mecpilot[train]'"
+            "install it with: pip install 'PATH_OF_THE_CHECKOUT[train]'"
         ) from None
     if tuple(map(int, numba.__version__.split(".")[:2])) < OLDEST_NUMBA:
         raise UsageError(
             f"got numba {numba.__version__}; expected {wanted} or newer; "
-            "install it with: pip install --upgrade 'mecpilot[train]'"
+            "install it with: pip install --upgrade 'numba>=0.68'"
         )
     return numba
 

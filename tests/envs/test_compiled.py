@@ -172,7 +172,7 @@ class TestWhereItCannotBeCompiled:
         done = run_twin(*lines, caught)
         assert (done.returncode, done.stderr) == (2, "")
         assert done.stdout.startswith(expected)
-        assert done.stdout.endswith("mecpilot[train]'\n")
+        assert "install it with: pip install" in done.stdout
         assert done.stdout.count("\n") == 1
 
     def test_a_folder_that_cannot_be_written_is_named_and_another_is_used(self, tmp_path: Path) -> None:
