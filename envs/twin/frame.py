@@ -159,8 +159,7 @@ def follow_at_mec(t: TwinTables, env: Environment, tail_s: float, record: Any) -
     others_s = others_work_s(t, env, level, arrival_s)
     wait_s = others_s + own_work_s(env, level, arrival_s)
     record.queue_s = max(wait_s, state.done_s - arrival_s)  # in order of arrival, come what may
-    give_up_s = state.capture_s + GIVE_UP_DEADLINES * conditions.deadline_s
-    record.served = record.queue_s <= max(give_up_s - record.end_s, 0.0)
+    record.served = record.queue_s <= max(give_up_s(env) - record.end_s, 0.0)
     record.tail_s = tail_s if record.served else 0.0
     record.done_s = arrival_s + record.queue_s + record.tail_s
     record.own_work_s = record.queue_s - others_s + record.tail_s
@@ -172,36 +171,43 @@ def follow_at_mec(t: TwinTables, env: Environment, tail_s: float, record: Any) -
 
 def answer_frame(t: TwinTables, env: Environment, luck: Any, refused: bool, record: Any) -> None:
     """The first of: the local answer, the reply, the fallback; or silence."""
-    state, end_s, reply_s = env.state, record.end_s, record.reply_s
+    state, end_s = env.state, record.end_s
     answer_by_s = state.capture_s + env.conditions.deadline_s
     due_s = answer_by_s - fallback_reserve_s(t.local.fastest_s * state.device_slowdown)
-    record.sent, record.answer_row, given_s = t.decisions[record.row].offload, record.row, end_s
-    falls_back = record.sent and end_s <= due_s and reply_s > due_s
-    row = t.fastest
-    if record.sent:
-        given_s = reply_s
-        if link_is_down(state, end_s):  # it went down under the head
-            record.sent, given_s, falls_back = False, math.inf, end_s < answer_by_s
-            if end_s < due_s:
-                row = row_at_once(t, env, record)
-            due_s = end_s
+    record.sent, record.answer_row, row = t.decisions[record.row].offload, record.row, t.fastest
+    given_s = record.reply_s if record.sent else end_s
+    falls_back = record.sent and end_s <= due_s < record.reply_s
+    if record.sent and link_is_down(state, end_s):  # it went down under the head
+        row = row_at_once(t, env, record) if end_s < due_s else row
+        record.sent, given_s, falls_back, due_s = False, math.inf, end_s < answer_by_s, end_s
     start_s = max(due_s, state.fallback_end_s)
     record.fallback_s = start_s if falls_back else math.inf
     overdue_s = min(max(answer_by_s, end_s), record.fallback_s)
-    give_up_s = max(state.capture_s + GIVE_UP_DEADLINES * env.conditions.deadline_s, end_s)
-    if falls_back and is_hopeless(t.local, answer_by_s - start_s, state.device_slowdown):
-        falls_back, given_s, give_up_s = False, math.inf, start_s
-    if falls_back:
+    record.overdue_s = overdue_s if record.reply_s > overdue_s else math.inf
+    if not falls_back:
+        end_frame(record, given_s, max(give_up_s(env), end_s), answer_by_s)
+    elif is_hopeless(t.local, answer_by_s - start_s, state.device_slowdown):
+        falls_back = False
+        end_frame(record, math.inf, start_s, answer_by_s)
+    else:
         record.answer_row = row
         record.fallback_busy_s = t.decisions[row].head_s * (load_pace(env) * luck.fallback)
-        given_s = start_s + record.fallback_busy_s
-    record.silent = given_s > give_up_s and not falls_back
-    record.settled_s = give_up_s if record.silent else given_s
-    record.on_time = given_s <= answer_by_s
+        end_frame(record, start_s + record.fallback_busy_s, math.inf, answer_by_s)
     record.fell_back = falls_back or refused
-    record.overdue_s = overdue_s if reply_s > overdue_s else math.inf
     if record.fell_back:
         state.fallback_end_s = max(state.fallback_end_s, record.settled_s)
+
+
+def give_up_s(env: Environment) -> float:
+    """When a frame without an answer is given up."""
+    return env.state.capture_s + GIVE_UP_DEADLINES * env.conditions.deadline_s
+
+
+def end_frame(record: Any, given_s: float, given_up_s: float, answer_by_s: float) -> None:
+    """The frame ends with its answer, or with silence where that comes too late."""
+    record.silent = given_s > given_up_s
+    record.settled_s = given_up_s if record.silent else given_s
+    record.on_time = given_s <= answer_by_s
 
 
 def row_at_once(t: TwinTables, env: Environment, record: Any) -> int:
