@@ -102,7 +102,7 @@ def evaluate(options: EvaluateOptions) -> int:
         if options.json != "-":
             _show(comparison, report, options.wide)
         write_json(report, options.json)
-        write_json(report, None if out is None else out / "evaluation.json")
+        write_json(report, None if out is None else out / "evaluation.json", make_folder=True)
         if out is not None:
             _draw(setup, entrants, comparison, report, episodes, out)
     return 0

@@ -121,7 +121,7 @@ def task_bar(console: Console | None = None) -> TaskBar:
     return bars.Progress(*columns, *times, console=console, disable=not console.is_terminal)
 
 
-def write_json(document: Any, target: str | Path | None) -> bool:
+def write_json(document: Any, target: str | Path | None, *, make_folder: bool = False) -> bool:
     """Write a document as JSON to a file, or to stdout for "-"; whether stdout has it, so that no table goes there."""
     if target is None:
         return False
@@ -129,7 +129,7 @@ def write_json(document: Any, target: str | Path | None) -> bool:
     if str(target) == STDOUT:
         print(data.decode(), end="", flush=True)
         return True
-    write_whole(Path(target), data, make_folder=True)
+    write_whole(Path(target), data, make_folder=make_folder)
     return False
 
 
