@@ -101,7 +101,7 @@ def evaluate(options: EvaluateOptions) -> int:
         report = as_json(comparison)
         if options.json != "-":
             _show(comparison, report, options.wide)
-        write_json(report, options.json)
+        write_json(report, options.json, make_folder=True)
         write_json(report, None if out is None else out / "evaluation.json", make_folder=True)
         if out is not None:
             _draw(setup, entrants, comparison, report, episodes, out)
@@ -231,7 +231,7 @@ def tune(options: TuneOptions) -> int:
         console.print(tuning_table(found))
         for line in provenance.lines:
             console.print(line, highlight=False)
-    write_json(msgspec.to_builtins(found), options.json)
+    write_json(msgspec.to_builtins(found), options.json, make_folder=True)
     save_tunings(out, found)
     Console(stderr=True).print(f"written to {out}; use it with --tuning {out}", highlight=False, soft_wrap=True)
     return 0
