@@ -14,6 +14,7 @@ import msgspec
 
 from controller.errors import FailureError
 from runtime.codecs.base import LOSSLESS as LOSSLESS
+from runtime.files.reading import format_version
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -126,7 +127,7 @@ def decode_manifest(data: bytes, source: str) -> Manifest:
     ``source`` names the file in errors.
     """
     try:
-        version = msgspec.json.decode(data, type=_Version).format_version
+        version = format_version(data)
         if version != FORMAT_VERSION:
             raise FailureError(
                 f"{source}: bundle format {version}; expected {FORMAT_VERSION}; download or train the bundle again"
@@ -134,12 +135,6 @@ def decode_manifest(data: bytes, source: str) -> Manifest:
         return msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise FailureError(f"{source} is not a bundle manifest: {error}") from None
-
-
-class _Version(msgspec.Struct, frozen=True):
-    """The only field that every format version has."""
-
-    format_version: int
 
 
 class ManifestIndex:

@@ -6,6 +6,8 @@ import errno
 import os
 from pathlib import Path
 
+import msgspec
+
 #: Larger than any profile, tuning file, manifest or scenario.
 MAX_BYTES = 64 << 20
 
@@ -20,3 +22,14 @@ def read_bounded(path: Path, limit: int = MAX_BYTES) -> bytes:
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"{os.strerror(errno.EFBIG)} (more than {limit >> 20} MiB)", str(path))
     return data
+
+
+class _Versioned(msgspec.Struct, frozen=True):
+    """The only field that every format version has."""
+
+    format_version: int
+
+
+def format_version(data: bytes) -> int:
+    """The format version that a JSON document states; MsgspecError when it states none."""
+    return msgspec.json.decode(data, type=_Versioned).format_version

@@ -26,7 +26,7 @@ from runtime.config.tree import DEFAULTS, PrivacySection
 from runtime.files.atomic import write_whole
 from runtime.files.fetch import cache_dir
 from runtime.files.provenance import GIVEN, OWN, SHIPPED, Used, used
-from runtime.files.reading import read_bounded
+from runtime.files.reading import format_version, read_bounded
 from runtime.files.shipped import shipped_dir
 
 FORMAT_VERSION = 1
@@ -215,7 +215,7 @@ def read_profile(path: Path, bundle: Bundle | None = None) -> Profile:
     """The profile in a file; UsageError when the file is not a profile, or the profile of another bundle."""
     try:
         data = read_bounded(path)
-        version = msgspec.json.decode(data, type=_Version).format_version
+        version = format_version(data)
         if version != FORMAT_VERSION:
             raise UsageError(f"{path}: got profile format {version}, expected {FORMAT_VERSION}; run `mecpilot profile`")
         profile = msgspec.json.decode(data, type=Profile)
@@ -229,10 +229,6 @@ def read_profile(path: Path, bundle: Bundle | None = None) -> Profile:
             f"{bundle.digest[:12]}...; run {_command(bundle.workload)}"
         )
     return profile
-
-
-class _Version(msgspec.Struct, frozen=True):
-    format_version: int
 
 
 def _command(workload: str) -> str:
