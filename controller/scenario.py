@@ -1,8 +1,7 @@
 """Under which conditions does a device run? One record for twin, live backend and daemon.
 
 A ``Scenario`` is one concrete episode; a ``ScenarioRange`` is the family that episodes are drawn from, so that one
-policy learns to serve all of it. Loads wander around their mean; ``load_series`` makes the same series from the
-same seed wherever it is called.
+policy learns to serve all of it. ``controller.loads`` has the loads that others put on device and MEC.
 """
 
 from __future__ import annotations
@@ -13,14 +12,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from controller.errors import UsageError
+from controller.loads import LOAD_STEP_S, MAX_LOAD_FRAC, MAX_LOAD_STEPS, load_series
 from controller.records import Floats
 from controller.utility import Utility
 
-#: Loads change once a second.
-LOAD_STEP_S = 1.0
-MAX_LOAD_FRAC = 0.95
-#: Loads of a longer episode stay what they were after a day.
-MAX_LOAD_STEPS = 86_400
 #: Frames that may wait on a device, and requests that may wait for the MEC's reply, unless something else is set.
 QUEUE_LIMIT = 2
 MAX_IN_FLIGHT = 4
@@ -173,26 +168,3 @@ _LOG_UNIFORM = (
 )
 _UNIFORM = ("device_load_frac", "mec_load_frac")
 _DRAWN = len(_LOG_UNIFORM + _UNIFORM)
-#: What a step of the walk keeps of the deviation from the mean, and what it adds.
-_KEEP = math.exp(-LOAD_STEP_S / 10.0)
-_KICK = math.sqrt(1 - _KEEP**2)
-
-
-def load_series(mean_frac: float, steps: int, seed: int) -> Floats:
-    """(steps,) share taken by others at each second: a mean-reverting walk around ``mean_frac``.
-
-    Ornstein-Uhlenbeck with a relaxation of ten seconds and a standard deviation of a third of the mean, clipped
-    to [0, 0.95]. A mean of 0 gives zeros.
-    """
-    series = np.random.default_rng(seed).standard_normal(steps).tolist() if mean_frac else [0.0] * steps
-    walk_loads(series, steps, mean_frac)
-    return np.array(series)
-
-
-def walk_loads(series: list[float] | Floats, steps: int, mean_frac: float) -> None:
-    """Turn the first ``steps`` draws into the loads of ``load_series``, in place. The twin compiles this function."""
-    deviation = series[0]
-    for i in range(steps):
-        if i > 0:
-            deviation = _KEEP * deviation + _KICK * series[i]
-        series[i] = min(max(mean_frac * (1 + deviation / 3), 0.0), MAX_LOAD_FRAC)

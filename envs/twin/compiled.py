@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 
 import controller.fallback
 import controller.features.scalar
-import controller.scenario
+import controller.loads
 import controller.timeline
 from controller.errors import UsageError
 from runtime.files.fetch import cache_dir
@@ -183,5 +183,4 @@ def _digest() -> str:
     return found.hexdigest()[:16]
 
 
-rules(controller.timeline, controller.fallback, controller.features.scalar)
-rule(controller.scenario.walk_loads)
+rules(controller.timeline, controller.fallback, controller.features.scalar, controller.loads)

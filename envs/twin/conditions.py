@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from controller.errors import UsageError
+from controller.loads import load_frac, load_start, next_deviation
 from controller.predict.arrivals import LEVELS, spread_seed, stream_start
-from controller.records import Floats
-from controller.scenario import Scenario, walk_loads
-from envs.twin.draws import normals
+from controller.scenario import Scenario
 from envs.twin.state import CONDITIONS, Environment
-from envs.twin.tables import NOISE_ROWS, records_of
+from envs.twin.tables import NOISE_ROWS, TwinTables, records_of
 
 
 def conditions_of(scenarios: Sequence[Scenario], neighbour_mec_s: float) -> Any:
@@ -42,27 +41,21 @@ def conditions_of(scenarios: Sequence[Scenario], neighbour_mec_s: float) -> Any:
         noise_start=spread_seed(column["seed"]) & (NOISE_ROWS - 1),
         device_load_frac=column["device_load_frac"],
         mec_load_frac=column["mec_load_frac"] * others,
+        device_load_start=load_start(np.array([scenario.device_load_seed for scenario in scenarios])),
+        mec_load_start=load_start(np.array([scenario.mec_load_seed for scenario in scenarios])),
         load_steps=[scenario.load_steps for scenario in scenarios],
         neighbour_s=neighbour_mec_s * column["mec_slowdown"] if others else 1.0,
         neighbour_start=stream_start(column["seed"]),
     )
 
 
-def load_noise_of(scenarios: Sequence[Scenario], seconds: int) -> Floats:
-    """(B, 2, seconds) what the loads of device and MEC are made of (``begin_loads``), as ``Scenario.device_load`` and
-    ``mec_load`` draw it."""
-    seeds = [(scenario.device_load_seed, scenario.mec_load_seed) for scenario in scenarios]
-    steps = [(scenario.load_steps, scenario.load_steps) for scenario in scenarios]
-    return normals(np.ravel(seeds), np.minimum(np.ravel(steps), seconds), seconds).reshape(-1, 2, seconds)
-
-
-def begin_loads(env: Environment, noise: Any) -> None:
-    """The loads of an episode at each second, from ``noise`` (2, seconds), which is used up; the last one goes on."""
-    conditions, seconds = env.conditions, len(env.device_pace)
-    steps = min(conditions.load_steps, seconds)
-    walk_loads(noise[0], steps, conditions.device_load_frac)
-    walk_loads(noise[1], steps, conditions.mec_load_frac)
-    for second in range(seconds):
-        drawn = min(second, steps - 1)
-        env.device_pace[second] = 1.0 / (1.0 - noise[0, drawn])
-        env.mec_level[second] = min(int(np.rint(noise[1, drawn] * 100)), LEVELS - 1)
+def begin_loads(t: TwinTables, env: Environment) -> None:
+    """The loads of an episode at each second; the last one goes on."""
+    conditions, own, others, pace, level = env.conditions, 0.0, 0.0, 1.0, 0
+    for second in range(len(env.device_pace)):
+        if second < conditions.load_steps:
+            own = next_deviation(t.load_draws, conditions.device_load_start, second, own)
+            others = next_deviation(t.load_draws, conditions.mec_load_start, second, others)
+            pace = 1.0 / (1.0 - load_frac(conditions.device_load_frac, own))
+            level = min(int(np.rint(load_frac(conditions.mec_load_frac, others) * 100)), LEVELS - 1)
+        env.device_pace[second], env.mec_level[second] = pace, level

@@ -30,11 +30,11 @@ def check_rows(t: TwinTables, rows: Any) -> None:
 
 
 @compiled
-def begin_episodes(t: TwinTables, batch: Environment, load_noise: Any) -> None:
-    """Put every environment at its first decision point; ``load_noise`` (B, 2, seconds) is used up."""
+def begin_episodes(t: TwinTables, batch: Environment) -> None:
+    """Put every environment at its first decision point."""
     for b in range(len(batch.state)):
         env = environment(batch, b)
-        begin_loads(env, load_noise[b])
+        begin_loads(t, env)
         begin(env)
         meet_mec(t, env)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.fallback import FallbackTable, fallback_table
+from controller.loads import load_draws
 from controller.predict.uplink import TraceBank
 from controller.records import Bools, Floats, Ints, Status
 from controller.scenario import HEAD_NOISE_FRAC
@@ -115,6 +116,7 @@ class TwinTables(NamedTuple):
 
     decisions: Any  # (C,) DECISION
     noise: Any  # (NOISE_ROWS,) NOISE
+    load_draws: Floats  # that loads are made of
     traces: Any  # (traces,) TRACE
     steps: Any  # (steps of all traces,) STEP
     queue: Any  # the workload of other devices, see ``mec_queue``
@@ -175,6 +177,7 @@ def make_tables(
     tables = TwinTables(
         decisions=_decisions(costs, payload_std_bytes, payload_bytes.shape[1], samples),
         noise=_draw_noise(calibration),
+        load_draws=load_draws(),
         traces=traces,
         steps=steps,
         queue=queue,

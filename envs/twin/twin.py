@@ -16,11 +16,12 @@ import numpy as np
 
 from controller.costs import CostTable
 from controller.errors import UsageError
+from controller.loads import LOAD_STEP_S
 from controller.predict.uplink import TraceBank
 from controller.records import Bools, Floats, Ints, SystemState
-from controller.scenario import LOAD_STEP_S, Scenario, ScenarioRange
+from controller.scenario import Scenario, ScenarioRange
 from envs.twin import drive, features
-from envs.twin.conditions import conditions_of, load_noise_of
+from envs.twin.conditions import conditions_of
 from envs.twin.observe import SEEN
 from envs.twin.record import RECORD, Reused, StepRecord
 from envs.twin.reuse import aged_scores, ask_shortcuts
@@ -193,7 +194,7 @@ class Twin:
         in_flight = self.range.max_in_flight
         answers = 2 * in_flight + 1 if self._tables.reuses else 0
         batch = empty_batch(conditions_of(scenarios, self.costs.neighbour_mec_s), seconds, in_flight, answers)
-        drive.begin_episodes(self._tables, batch, load_noise_of(scenarios, seconds))
+        drive.begin_episodes(self._tables, batch)
         return _Begun(scenarios, batch)
 
     def _from_stock(self, count: int) -> tuple[_Begun, int]:

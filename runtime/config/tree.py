@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from controller.scenario import MAX_COUNT, MAX_IN_FLIGHT, MAX_LOAD_FRAC, QUEUE_LIMIT
+from controller.loads import MAX_LOAD_FRAC
+from controller.scenario import MAX_COUNT, MAX_IN_FLIGHT, QUEUE_LIMIT
 from controller.utility import Utility
 
 DEFAULT_WORKLOAD = "campus"

@@ -13,7 +13,8 @@ from collections.abc import Callable
 import numpy as np
 
 from controller.costs import CostTable
-from controller.scenario import HEAD_NOISE_FRAC, LOAD_STEP_S, Scenario
+from controller.loads import LOAD_STEP_S
+from controller.scenario import HEAD_NOISE_FRAC, Scenario
 from runtime.device.compute import Compute, Head, Pause
 from runtime.device.outcomes import Job
 from runtime.device.telemetry import DeviceTelemetry

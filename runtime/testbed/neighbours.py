@@ -17,8 +17,9 @@ import numpy as np
 
 from controller.costs import CostTable
 from controller.errors import FailureError, MecpilotError, RemoteProtocolError
+from controller.loads import LOAD_STEP_S
 from controller.predict.arrivals import arrivals_from, level_of, stream_start
-from controller.scenario import LOAD_STEP_S, Scenario
+from controller.scenario import Scenario
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.cli.child import follow_parent, say_ready
 from runtime.cli.console import log_as

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from controller.errors import UsageError
-from controller.scenario import Scenario, ScenarioRange, load_series
+from controller.loads import load_series
+from controller.scenario import Scenario, ScenarioRange
 from controller.utility import Utility
 
 

@@ -23,7 +23,6 @@ from controller.scenario import Scenario, ScenarioRange
 from controller.utility import Utility
 from envs.twin import drive, reuse
 from envs.twin.compiled import compiled
-from envs.twin.draws import normals
 from envs.twin.link import finish_s
 from envs.twin.record import RECORD, StepRecord
 from envs.twin.twin import Twin
@@ -133,12 +132,6 @@ class TestAgainstWhatItStandsFor:
         trace, start, bits = rng.integers(0, len(bank), 500), rng.uniform(0, 500, 500), 10 ** rng.uniform(2, 9, 500)
         ends = [finish_s(twin._tables, *transfer) for transfer in zip(trace, start, bits, strict=True)]
         np.testing.assert_allclose(ends, bank.finish_s(trace, start, bits), rtol=1e-12)
-
-    def test_normal_draws_are_numpys_to_the_last_bit(self) -> None:
-        seeds = np.append(np.arange(100), np.random.default_rng(0).integers(0, 2**63, 100)).astype(np.uint64)
-        expected = [np.random.default_rng(int(seed)).standard_normal(5_000) for seed in seeds]
-        assert np.abs(expected).max() > 3.66  # the tail of the method begins there
-        np.testing.assert_array_equal(normals(seeds, np.full(200, 5_000), 5_000), expected)
 
     def test_loads_are_the_scenarios(self) -> None:
         twin = Twin(table(), traces(), recorded(table()), dataclasses.replace(WIDE, mec_load_frac=(0.0, 0.9)), 32, 1)
