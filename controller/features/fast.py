@@ -1,6 +1,6 @@
 """The features in few array operations, for the loop of the device.
 
-``controller.features.formula`` is the readable form, and a test compares the two. This one exists for its speed. A
+``controller.features.scalar`` is the readable form, and a test compares the two. This one exists for its speed. A
 device computes the features of one state before every decision: 15 us for the 18 candidates of garments, where the
 formula takes 350 us; with the policy a decision takes 27 us (``benchmarks.bench_decide``). The features of a batch are
 compiled where a twin is (``envs.twin.features``); elsewhere they are computed state by state.
@@ -27,7 +27,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from controller.costs import CostTable
-from controller.features.formula import (
+from controller.features.scalar import (
     DELAY_PENALTY,
     HEADROOM_FRAC,
     HISTORY_WEIGHTS,
@@ -35,8 +35,9 @@ from controller.features.formula import (
     MEAN,
     MOST_DOUBLINGS,
     RECOVERY_S,
+    FeatureTable,
+    feature_table,
 )
-from controller.features.scalar import FeatureTable, feature_table
 from controller.features.schema import BANDWIDTHS, CANDIDATE_FEATURES, CONTEXT_FEATURES, FEATURE_SCHEMA
 from controller.predict.expectation import score_of_skipped
 from controller.predict.uplink import FLOOR_BPS
@@ -221,7 +222,7 @@ class _Strides:
 
 
 def _estimates(uplink_bps: Sequence[float], age_s: float) -> list[float]:
-    """The estimates named in BANDWIDTHS, from UPLINK_HISTORY samples; as ``formula.bandwidth_estimates``."""
+    """The estimates named in BANDWIDTHS, from UPLINK_HISTORY samples; as ``scalar.estimates``."""
     bps = [max(value, FLOOR_BPS) for value in uplink_bps]
     recent = sum([weight * value for weight, value in zip(HISTORY_WEIGHTS, bps, strict=True)])
     hope = 2.0 ** min(age_s / RECOVERY_S, MOST_DOUBLINGS)

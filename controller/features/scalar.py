@@ -1,8 +1,10 @@
-"""The features of one state, candidate by candidate, on plain numbers: what the twin compiles for its batches.
+"""The formula of the features: one state, candidate by candidate, on plain numbers.
 
-It gives what ``controller.features.formula`` says, in double precision until the result is stored; a test compares the
-two. ``envs.twin.features`` compiles it. The device, which has one state at a time and no compiler, uses the array
-operations of ``controller.features.fast``.
+It is double precision until the result is stored. ``envs.twin.features`` compiles it for the twin's batches. The
+device, which has one state at a time and no compiler, uses the array operations of ``controller.features.fast``; a test
+compares the two, and another holds the slack against the latency model that the other controllers calculate with.
+
+One choice is the features' own: the backlog of the uplink drains at the mean bandwidth under all four estimates.
 
 ``s`` is a state: any record with the fields of SystemState as plain numbers. Shapes: C candidates, D context features,
 F candidate features, K skipped frames at most.
@@ -16,25 +18,30 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from controller.costs import CostTable
-from controller.features.formula import (
-    DELAY_PENALTY,
-    HEADROOM_FRAC,
-    HISTORY_WEIGHTS,
-    LEAST_AGE_S,
-    MOST_DOUBLINGS,
-    RECOVERY_S,
-)
 from controller.features.schema import BANDWIDTHS, CANDIDATE_FEATURES, FEATURE_SCHEMA
 from controller.predict.uplink import FLOOR_BPS
 from controller.records import UPLINK_HISTORY, Float32s, Floats
 from controller.timeline import fallback_reserve_s
 from controller.utility import Utility
 
+#: The "hopeful" estimate weighs each uplink sample half as much as the next newer one, and doubles with every
+#: RECOVERY_S without a new sample. Only sending shows bandwidth, so a device that gave up on the uplink must come
+#: to try it again.
+RECOVERY_S = 3.0
+MOST_DOUBLINGS = 10.0
+HISTORY_WEIGHTS = (*(0.5 ** (i + 1) for i in range(UPLINK_HISTORY - 1)), 0.5 ** (UPLINK_HISTORY - 1))  # sum: one
+#: The greedy value counts a candidate as in time when its slack is more than this share of the remaining time...
+HEADROOM_FRAC = 0.1
+#: ... and loses this much utility for each capture period by which the candidate delays the next frames.
+DELAY_PENALTY = 0.1
+#: Keeps the logarithm of a sample's age finite.
+LEAST_AGE_S = 0.01
+MEAN = BANDWIDTHS.index("mean8")
+
 _ESTIMATES = len(BANDWIDTHS)
 _SLACK = CANDIDATE_FEATURES.index(f"slack_{BANDWIDTHS[0]}")
 _GREEDY_VALUE = CANDIDATE_FEATURES.index(f"promise_{BANDWIDTHS[0]}")
 _LOW, _HIGH = FEATURE_SCHEMA.low, FEATURE_SCHEMA.high
-_WEIGHTS = tuple(HISTORY_WEIGHTS)
 
 
 class FeatureTable(NamedTuple):
@@ -129,7 +136,7 @@ def estimates(s: Any) -> tuple[float, float, float, float]:
     hopeful, inverse, least = 0.0, 0.0, math.inf
     for k in range(UPLINK_HISTORY):
         bps = max(s.uplink_bps[k], FLOOR_BPS)
-        hopeful += _WEIGHTS[k] * bps
+        hopeful += HISTORY_WEIGHTS[k] * bps
         inverse += 1.0 / bps
         least = min(least, bps)
     hopeful *= 2.0 ** min(s.uplink_age_s / RECOVERY_S, MOST_DOUBLINGS)

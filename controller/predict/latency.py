@@ -2,9 +2,8 @@
 
 ``total = age + head + (backlog that the head does not hide) + transmission + round trip + MEC queue + tail``
 
-Every controller that predicts a latency, the shortlist and the formula of the policy's features
-(``controller.features.formula``) call ``predict``. The fast path of the features (``controller.features.fast``)
-repeats its arithmetic for speed; a test compares the two.
+Every controller that predicts a latency and the shortlist call ``predict``. The policy's features
+(``controller.features``) repeat its arithmetic for speed; a test compares the two.
 
 Shapes: B states, C candidates, Q bandwidth estimates.
 """
@@ -29,18 +28,14 @@ class Prediction:
     total_s: Floats  # (B, C, Q) capture to answer
 
 
-def predict(costs: CostTable, state: SystemState, uplink_bps: Floats, backlog_bps: Floats | None = None) -> Prediction:
-    """Latency of every candidate under each of the bandwidth estimates (B, Q).
-
-    The backlog of the uplink drains at ``backlog_bps`` (B, Q) or (B, 1); by default each estimate serves for both.
-    """
+def predict(costs: CostTable, state: SystemState, uplink_bps: Floats) -> Prediction:
+    """Latency of every candidate under each of the bandwidth estimates (B, Q)."""
     per_bit = 1.0 / np.maximum(uplink_bps, FLOOR_BPS)
-    per_backlog_bit = per_bit if backlog_bps is None else 1.0 / np.maximum(backlog_bps, FLOOR_BPS)
     head = costs.head_s * state.device_slowdown[:, None]
     sent = ~costs.space.device_only
     mec = state.mec_queue_mean_s[:, None] + costs.mec_s * state.mec_slowdown[:, None] + state.rtt_s[:, None]
     fixed = state.frame_age_s[:, None] + head + mec * sent
     transmit = (costs.payload_bytes * 8.0)[:, None] * per_bit[:, None, :]
-    backlog = (state.uplink_backlog_bytes * 8.0)[:, None] * per_backlog_bit
+    backlog = (state.uplink_backlog_bytes * 8.0)[:, None] * per_bit
     blocked = np.maximum(backlog[:, None, :] - head[:, :, None], 0.0) * sent[:, None]
     return Prediction(head, transmit, fixed[:, :, None] + blocked + transmit)

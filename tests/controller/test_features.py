@@ -6,12 +6,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from support.plain_features import plain_features
 from support.stream import stream_costs
 from support.synthetic import make_costs, make_state, random_policy, row_of
 
 from controller.costs import CostTable
 from controller.features.fast import Features
-from controller.features.formula import HEADROOM_FRAC, features
+from controller.features.scalar import HEADROOM_FRAC
 from controller.features.schema import BANDWIDTHS, CANDIDATE_FEATURES, CONTEXT_FEATURES, FEATURE_SCHEMA
 from controller.predict.latency import predict
 from controller.records import Bools, Floats, SystemState
@@ -48,7 +49,7 @@ def near_a_threshold(costs: CostTable, state: SystemState, candidates: Floats) -
 def test_the_fast_path_gives_what_the_formula_says(costs: CostTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Features, "fill_batch", None)  # tests/envs/test_compiled.py has the compiled one
     state, utility = states(), Utility()
-    context, candidates = features(costs, utility, state)
+    context, candidates = plain_features(costs, utility, state)
     fast_context, fast = Features(costs, utility).of(state)
     np.testing.assert_allclose(fast_context, context, rtol=1e-6, atol=1e-6)
     greedy = names("promise")

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.plain_features import plain_features
 from support.stream import stream_costs, stream_recorded
 from support.synthetic import make_costs, make_state
 from support.twins import recorded, table, traces
 
 from controller.costs import CostTable
 from controller.features.fast import Features
-from controller.features.formula import features
 from controller.records import Bools, Ints, Status, SystemState
 from controller.scenario import Scenario, ScenarioRange
 from controller.utility import Utility
@@ -122,7 +122,9 @@ class TestAgainstWhatItStandsFor:
     @pytest.mark.parametrize("costs", [make_costs(), stream_costs()], ids=["plain", "stream"])
     def test_features_of_a_batch_are_the_formulas(self, costs: CostTable) -> None:
         state = make_state(400, seed=3)
-        for one, other in zip(Features(costs, Utility()).of(state), features(costs, Utility(), state), strict=True):
+        for one, other in zip(
+            Features(costs, Utility()).of(state), plain_features(costs, Utility(), state), strict=True
+        ):
             assert one.dtype == np.float32
             np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
 
