@@ -75,7 +75,7 @@ def tuning_table(found: TuningFile) -> Table:
     table.add_column("tuned", justify="right")
     table.add_column("tunables", overflow="fold")
     for name, tuning in found.controllers.items():
-        shown = "  ".join(f"{key} {_short(value)}" for key, value in tuning.items() if key != "states")
+        shown = "  ".join(f"{key} {_short(value)}" for key, value in tuning.items() if key not in ("states", "map"))
         table.add_row(name, f"{found.default_utility[name]:.4f}", f"{found.utility[name]:.4f}", shown)
     return table
 

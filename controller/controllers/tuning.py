@@ -12,6 +12,7 @@ from itertools import product
 from typing import Any
 
 from controller.controllers.base import Controller
+from controller.controllers.oboe import NETWORK_STATES
 from controller.controllers.registry import TUNABLE_KEYS, decision_tuning, default_tuning, make_controller
 from controller.costs import CostTable
 from controller.utility import Utility
@@ -40,6 +41,17 @@ _GRID: dict[str, tuple[Any, ...]] = {
     "penalty": (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6),
     "hazard": (0.005, 0.02, 0.1),
     "threshold": (0.3, 0.5, 0.8),
+    "base": ("greedy", "edgent"),
+    "forced": (0.25, 0.5, 0.75, None),
+    "alpha": (0.0, 0.05, 0.1, 0.2, 0.4),
+    "memory": (5.0, 20.0, 100.0, None),
+    "ridge": (1.0, 5.0, 20.0, 100.0),
+}
+#: Values to try in each network state of ``oboe``, one by one.
+_GRID_OF_A_STATE: dict[str, tuple[Any, ...]] = {
+    "margin": (0.35, 0.5, 0.65, 0.8, 1.0, 1.2),
+    "headroom_frac": (0.0, 0.1, 0.2, 0.3),
+    "base": ("greedy", "edgent"),
 }
 
 
@@ -70,7 +82,7 @@ def tune(
     best_score = score(best)
     for step in _steps(name, costs):
         for change in step:
-            tuning = {**best, **change}
+            tuning = _changed(best, change)
             if tuning == best:
                 continue
             reached = score(tuning)
@@ -91,6 +103,24 @@ def _steps(name: str, costs: CostTable) -> Iterable[list[Tuning]]:
         yield [decision_tuning(costs, row) for row in range(len(costs))]
     if "kind" in keys:
         yield [{"kind": k, "window": w, "margin": m} for (k, w), m in product(_ESTIMATES, _MARGINS)]
+    if "map" in keys:
+        yield from map(_state_changes, NETWORK_STATES)
     for key in 2 * list(_GRID):
         if key in keys:
             yield [{key: value} for value in _GRID[key]]
+
+
+def _state_changes(state: str) -> list[Tuning]:
+    """What to try in one network state of ``oboe``."""
+    changes: list[Tuning] = [{"kind": kind, "window": window} for kind, window in _ESTIMATES]
+    changes += [{key: value} for key, values in _GRID_OF_A_STATE.items() for value in values]
+    return [{"map": {state: change}} for change in changes]
+
+
+def _changed(tuning: Tuning, change: Tuning) -> Tuning:
+    """The tuning after a change. One of the map concerns the keys of its network states alone."""
+    changed = {**tuning, **change}
+    if "map" in change:
+        known = tuning.get("map") or {}
+        changed["map"] = known | {state: known.get(state, {}) | values for state, values in change["map"].items()}
+    return changed

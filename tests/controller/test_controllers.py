@@ -37,7 +37,7 @@ from controller.errors import UsageError
 from controller.features.schema import FEATURE_SCHEMA
 from controller.predict.estimators import Estimator, Kind
 from controller.predict.uplink import Trace, TraceBank
-from controller.records import UPLINK_HISTORY, Decision, SystemState
+from controller.records import NO_ROW, UPLINK_HISTORY, Decision, SystemState
 from controller.space import DecisionSpace
 from controller.utility import Utility
 
@@ -86,6 +86,10 @@ def _state(uplink_bps: float | list[float] = 1e6, **changed: Any) -> SystemState
         "mec_queue_mean_s": 0.0,
         "mec_slowdown": 2.0,
         "mec_age_s": 0.0,
+        "replied_row": NO_ROW,
+        "replied_s": 0.0,
+        "waiting_row": NO_ROW,
+        "waiting_s": 0.0,
         "link_up": True,
         "on_time_frac": 1.0,
         "fallback_frac": 0.0,
