@@ -46,16 +46,20 @@ _KEY_BELOW = 0.9
 _FIRST_ROUND = 200
 #: Bounds of a delay over what was predicted: one stalled reply must not outweigh all others.
 _RATIO = (0.2, 4.0)
+#: The logistic function of this times x is within 0.01 of the normal distribution's.
+_LOGISTIC, _LARGE = 1.702, 50.0
+_LEAST_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class BanditTuning:
     """The tunables of ``linucb`` beside those of the bandwidth estimate and the penalty."""
 
-    alpha: float = 0.1  # weight of the optimism; a delay's share
-    forced: float | None = 0.25  # exponent of the pause between forced offloads; None: no offload is forced
+    alpha: float = 0.05  # weight of the optimism
+    forced: float | None = None  # exponent of the pause between forced offloads; None: no offload is forced
     memory: float | None = 20.0  # replies after which one counts 1 / e; None: it counts forever
-    ridge: float = 5.0  # the first weights count as if they came from so many replies
+    noise: float = 0.3  # first guess of the standard deviation of the logarithm of a delay
+    ridge: float = 100.0  # the first weights count as if they came from so many replies
 
 
 class LinUcb:
@@ -79,6 +83,8 @@ class LinUcb:
         self._kept = 1.0 if tuning.memory is None else math.exp(-1.0 / tuning.memory)
         self._matrix = np.zeros((batch, _TERMS, _TERMS))  # A
         self._vector = np.zeros((batch, _TERMS))  # b
+        self._replies = np.zeros(batch)  # that count
+        self._squares = np.zeros(batch)  # sum of squared logarithms of delay over learned delay
         self._chosen_in = np.zeros((batch, len(costs), _TERMS))  # seconds
         self._decided = np.zeros(batch, dtype=np.int64)
         self._samples = np.zeros(batch, dtype=np.int64)
@@ -87,13 +93,15 @@ class LinUcb:
     def reset(self, rows: Bools) -> None:
         self._matrix[rows] = self._tuning.ridge * np.eye(_TERMS)
         self._vector[rows] = self._tuning.ridge
+        self._replies[rows] = self._tuning.ridge
+        self._squares[rows] = self._tuning.ridge * self._tuning.noise**2
         self._chosen_in[rows] = 0.0
         self._decided[rows] = self._samples[rows] = 0
 
     def decide(self, state: SystemState) -> Ints:
         self._learn(state)
         context = self._context(state)
-        value = candidate_value(self._costs, state, self._utility, self._expectation(state, context), self._penalty)
+        value = self._value(state, context)
         value[self._forced(state)[:, None] & self._costs.space.device_only] = -np.inf
         row = np.asarray(value.argmax(axis=1))
         every = np.arange(state.batch)
@@ -108,11 +116,15 @@ class LinUcb:
         context, expected_s = self._chosen(state.replied_row)
         rows = np.flatnonzero(is_reply & (expected_s > 0))
         relative = context[rows] / expected_s[rows, None]
+        learned = (_weights(np.linalg.inv(self._matrix[rows]), self._vector[rows]) * relative).sum(axis=1)
         ratio = (state.replied_s[rows] / expected_s[rows]).clip(*_RATIO)
         prior = (1.0 - self._kept) * self._tuning.ridge
         outer = relative[:, :, None] * relative[:, None, :]
         self._matrix[rows] = self._kept * self._matrix[rows] + prior * np.eye(_TERMS) + outer
         self._vector[rows] = self._kept * self._vector[rows] + prior + relative * ratio[:, None]
+        self._replies[rows] = self._kept * self._replies[rows] + prior + 1.0
+        missed = np.log(ratio / learned)
+        self._squares[rows] = self._kept * self._squares[rows] + prior * self._tuning.noise**2 + missed**2
 
     def _chosen(self, row: Ints) -> tuple[Floats, Floats]:
         """(B, 3) context in which the rows (B,) were last chosen, and its sum (B,); zeros where they never were."""
@@ -127,11 +139,34 @@ class LinUcb:
         wait = np.broadcast_to((state.mec_queue_mean_s + state.rtt_s)[:, None], tail.shape)
         return np.stack((crossing, tail, wait), axis=2)
 
+    def _value(self, state: SystemState, context: Floats) -> Floats:
+        """(B, C) greedy value: its mean over in time and not in time, as likely as learned delays and noise make
+        them."""
+        expected = self._expectation(state, context)
+        chance = self._chance(state, expected)
+        value = (1.0 - chance) * self._value_if(state, expected, False)
+        value += chance * self._value_if(state, expected, True)
+        return value
+
+    def _value_if(self, state: SystemState, expected: Expectation, in_time: bool) -> Floats:
+        known = replace(expected, fits=np.full(expected.fits.shape, in_time))
+        return candidate_value(self._costs, state, self._utility, known, self._penalty)
+
+    def _chance(self, state: SystemState, expected: Expectation) -> Floats:
+        """(B, C) probability of being in time, if delays are log-normal; certain for device-only rows."""
+        due = due_s(self._costs, state, expected.rescued)
+        left = (due - state.frame_age_s[:, None]) * (1.0 - self._rate.headroom_frac) - expected.head_s
+        delay = expected.total_s - state.frame_age_s[:, None] - expected.head_s
+        noise = np.sqrt(self._squares / self._replies)[:, None]
+        margin = np.log(np.maximum(left, _LEAST_S) / np.maximum(delay, _LEAST_S)) / noise
+        likely = 1.0 / (1.0 + np.exp(-(_LOGISTIC * margin).clip(-_LARGE, _LARGE)))
+        return np.where(self._costs.space.device_only, expected.fits, likely)
+
     def _expectation(self, state: SystemState, context: Floats) -> Expectation:
         """What each candidate would achieve at its optimistic delay."""
-        costs, sent = self._costs, ~self._costs.space.device_only
+        costs, sent, age = self._costs, ~self._costs.space.device_only, state.frame_age_s[:, None]
         inverse = np.linalg.inv(self._matrix)
-        weights = (inverse @ self._vector[:, :, None])[:, :, 0].clip(*_RATIO)
+        weights = _weights(inverse, self._vector)
         late = self._late(state, weights)[:, None]
         head = costs.head_s * state.device_slowdown[:, None]
         crossing = context[:, :, 0] * (weights[:, :1] / self._margin)
@@ -139,10 +174,9 @@ class LinUcb:
         delay = np.maximum(delay - self._optimism(state, context, inverse), _RATIO[0] * delay) * late
         drain = state.uplink_backlog_bytes * 8.0 / self._rate.of(state) * weights[:, 0] / self._margin
         blocked = np.maximum(drain[:, None] * late - head, 0.0)
-        total = state.frame_age_s[:, None] + head + (blocked + delay) * sent
+        total = age + head + (blocked + delay) * sent
         rescued = is_rescued(costs, state, head)
-        budget = due_s(costs, state, rescued) - state.frame_age_s[:, None]
-        fits = total - state.frame_age_s[:, None] <= (1.0 - self._rate.headroom_frac) * budget
+        fits = total - age <= (1.0 - self._rate.headroom_frac) * (due_s(costs, state, rescued) - age)
         return Expectation(head, (blocked + crossing) * sent, crossing * sent, total, fits, rescued)
 
     def _optimism(self, state: SystemState, context: Floats, inverse: Floats) -> Floats:
@@ -164,3 +198,8 @@ class LinUcb:
         rounds = np.floor(np.log2(1.0 + self._decided / _FIRST_ROUND))  # round k has _FIRST_ROUND * 2 ** k frames
         pause = np.ceil((_FIRST_ROUND * 2.0**rounds) ** self._tuning.forced)
         return np.asarray((self._decided % pause == 0) & (self._offload_possible & state.link_up))
+
+
+def _weights(inverse: Floats, vector: Floats) -> Floats:
+    """(n, 3) learned factors on the terms of a context, from the inverse (n, 3, 3) of A and b (n, 3)."""
+    return np.asarray((inverse @ vector[:, :, None])[:, :, 0].clip(*_RATIO))

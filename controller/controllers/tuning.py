@@ -44,8 +44,9 @@ _GRID: dict[str, tuple[Any, ...]] = {
     "base": ("greedy", "edgent"),
     "forced": (0.25, 0.5, 0.75, None),
     "alpha": (0.0, 0.05, 0.1, 0.2, 0.4),
+    "noise": (0.1, 0.2, 0.3, 0.5),
     "memory": (5.0, 20.0, 100.0, None),
-    "ridge": (1.0, 5.0, 20.0, 100.0),
+    "ridge": (5.0, 20.0, 100.0, 500.0),
 }
 #: Values to try in each network state of ``oboe``, one by one.
 _GRID_OF_A_STATE: dict[str, tuple[Any, ...]] = {

@@ -60,6 +60,7 @@ class _Tunables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     forced: float | None = None
     memory: float | None = None
     ridge: float = 1.0
+    noise: float = 1.0
 
 
 def shipped_path(workload: str) -> Path:
