@@ -85,5 +85,5 @@ def _short(value: Any) -> str:
 
 
 def _states(setup: Setup) -> dict[str, Any]:
-    """Bandwidth states of edgent-dynamic, learned from the device's share of the traces' bandwidth."""
+    """Bandwidth states of edgent-dynamic and oboe, learned from the device's share of the traces' bandwidth."""
     return {"states": learn_states(setup.bank, setup.range.uplink_share_frac).as_tuning()}

@@ -32,6 +32,7 @@ import numpy as np
 
 from controller.controllers.greedy import candidate_value
 from controller.costs import CostTable
+from controller.errors import UsageError
 from controller.predict.estimators import Estimator
 from controller.predict.expectation import Expectation, due_s, is_rescued
 from controller.records import NO_ROW, Bools, Floats, Ints, SystemState
@@ -60,6 +61,18 @@ class BanditTuning:
     memory: float | None = 20.0  # replies after which one counts 1 / e; None: it counts forever
     noise: float = 0.3  # first guess of the standard deviation of the logarithm of a delay
     ridge: float = 100.0  # the first weights count as if they came from so many replies
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha < math.inf:
+            raise UsageError(f"linucb alpha: got {self.alpha}; expected a number that is not negative")
+        if self.forced is not None and not 0 < self.forced < math.inf:
+            raise UsageError(f"linucb forced: got {self.forced}; expected an exponent above 0, or null")
+        for name in ("memory", "noise", "ridge"):
+            value = getattr(self, name)
+            if value is None and name == "memory":
+                continue
+            if not 0 < value < math.inf:
+                raise UsageError(f"linucb {name}: got {value}; expected a number above 0")
 
 
 class LinUcb:
@@ -165,19 +178,29 @@ class LinUcb:
     def _expectation(self, state: SystemState, context: Floats) -> Expectation:
         """What each candidate would achieve at its optimistic delay."""
         costs, sent, age = self._costs, ~self._costs.space.device_only, state.frame_age_s[:, None]
-        inverse = np.linalg.inv(self._matrix)
-        weights = _weights(inverse, self._vector)
-        late = self._late(state, weights)[:, None]
         head = costs.head_s * state.device_slowdown[:, None]
-        crossing = context[:, :, 0] * (weights[:, :1] / self._margin)
-        delay = crossing + (context[:, :, 1:] * weights[:, None, 1:]).sum(axis=2)
-        delay = np.maximum(delay - self._optimism(state, context, inverse), _RATIO[0] * delay) * late
-        drain = state.uplink_backlog_bytes * 8.0 / self._rate.of(state) * weights[:, 0] / self._margin
-        blocked = np.maximum(drain[:, None] * late - head, 0.0)
+        crossing, delay, backlog_s = self._delays(state, context)
+        blocked = np.maximum(backlog_s[:, None] - head, 0.0)
         total = age + head + (blocked + delay) * sent
         rescued = is_rescued(costs, state, head)
         fits = total - age <= (1.0 - self._rate.headroom_frac) * (due_s(costs, state, rescued) - age)
         return Expectation(head, (blocked + crossing) * sent, crossing * sent, total, fits, rescued)
+
+    def delays_s(self, state: SystemState) -> Floats:
+        """(B, C) optimistic delay of each offload from when its payload begins to cross."""
+        return self._delays(state, self._context(state))[1]
+
+    def _delays(self, state: SystemState, context: Floats) -> tuple[Floats, Floats, Floats]:
+        """Learned seconds that a payload crosses (B, C), optimistic ones until the reply (B, C), and learned ones until
+        the backlog has crossed (B,)."""
+        inverse = np.linalg.inv(self._matrix)
+        weights = _weights(inverse, self._vector)
+        crossing = context[:, :, 0] * (weights[:, :1] / self._margin)
+        delay = crossing + (context[:, :, 1:] * weights[:, None, 1:]).sum(axis=2)
+        delay = np.maximum(delay - self._optimism(state, context, inverse), _RATIO[0] * delay)
+        late = self._late(state, weights)
+        backlog_s = state.uplink_backlog_bytes * 8.0 / self._rate.of(state) * weights[:, 0] / self._margin
+        return crossing, delay * late[:, None], backlog_s * late
 
     def _optimism(self, state: SystemState, context: Floats, inverse: Floats) -> Floats:
         """(B, C) seconds by which a delay may be shorter than learned; ``inverse`` (B, 3, 3) of A."""

@@ -68,8 +68,8 @@ def tune(
     """The best tuning of the named controller, with a value for every tunable, and its score.
 
     The search starts at ``base``, which also holds what is not searched, such as the ``states`` of ``edgent-dynamic``
-    (``controller.controllers.bandwidth_states.learn_states(bank).as_tuning()``). A controller without tunables is
-    evaluated once. ``evaluate`` must give every controller the same episodes.
+    and ``oboe`` (``controller.controllers.bandwidth_states.learn_states(bank).as_tuning()``). A controller without
+    tunables is evaluated once. ``evaluate`` must give every controller the same episodes.
     """
     known: dict[str, float] = {}  # the second round repeats many tunings
 
