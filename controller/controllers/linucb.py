@@ -17,7 +17,8 @@ What differs makes it stronger:
 - Older replies count less, because the uplink changes.
 - A reply that is still out gives a lower bound of its delay. While that exceeds what was expected of it, all delays
   are expected to be longer by that factor.
-- It maximises utility, not the negative delay: the greedy value of each candidate, at its learned delay.
+- It maximises utility, not the negative delay: the mean greedy value of each candidate, in time or not. How likely
+  either is follows from the learned delay and from how far delays stray from it, which is learned too.
 - A frame counts as key when earlier frames were not in time, since a SystemState does not show the picture.
 
 Shapes: B states, C candidates, 3 terms.
@@ -47,6 +48,8 @@ _KEY_BELOW = 0.9
 _FIRST_ROUND = 200
 #: Bounds of a delay over what was predicted: one stalled reply must not outweigh all others.
 _RATIO = (0.2, 4.0)
+#: Standard deviation of the logarithm of device times: their load changes while they run.
+_DEVICE_NOISE = 0.1
 #: The logistic function of this times x is within 0.01 of the normal distribution's.
 _LOGISTIC, _LARGE = 1.702, 50.0
 _LEAST_S = 1e-6
@@ -166,14 +169,17 @@ class LinUcb:
         return candidate_value(self._costs, state, self._utility, known, self._penalty)
 
     def _chance(self, state: SystemState, expected: Expectation) -> Floats:
-        """(B, C) probability of being in time, if delays are log-normal; certain for device-only rows."""
-        due = due_s(self._costs, state, expected.rescued)
-        left = (due - state.frame_age_s[:, None]) * (1.0 - self._rate.headroom_frac) - expected.head_s
+        """(B, C) probability of being in time, if times are log-normal: the delay of an offload, the head of a
+        device-only row."""
+        budget = due_s(self._costs, state, expected.rescued) - state.frame_age_s[:, None]
+        budget *= 1.0 - self._rate.headroom_frac
         delay = expected.total_s - state.frame_age_s[:, None] - expected.head_s
-        noise = np.sqrt(self._squares / self._replies)[:, None]
-        margin = np.log(np.maximum(left, _LEAST_S) / np.maximum(delay, _LEAST_S)) / noise
-        likely = 1.0 / (1.0 + np.exp(-(_LOGISTIC * margin).clip(-_LARGE, _LARGE)))
-        return np.where(self._costs.space.device_only, expected.fits, likely)
+        is_local = self._costs.space.device_only
+        takes = np.where(is_local, expected.head_s, np.maximum(delay, _LEAST_S))
+        left = np.where(is_local, budget, budget - expected.head_s)
+        noise = np.where(is_local, _DEVICE_NOISE, np.sqrt(self._squares / self._replies)[:, None])
+        deviations = np.log(np.maximum(left, _LEAST_S) / takes) / noise
+        return np.asarray(1.0 / (1.0 + np.exp(-(_LOGISTIC * deviations).clip(-_LARGE, _LARGE))))
 
     def _expectation(self, state: SystemState, context: Floats) -> Expectation:
         """What each candidate would achieve at its optimistic delay."""
@@ -183,7 +189,7 @@ class LinUcb:
         blocked = np.maximum(backlog_s[:, None] - head, 0.0)
         total = age + head + (blocked + delay) * sent
         rescued = is_rescued(costs, state, head)
-        fits = total - age <= (1.0 - self._rate.headroom_frac) * (due_s(costs, state, rescued) - age)
+        fits = total <= due_s(costs, state, rescued)
         return Expectation(head, (blocked + crossing) * sent, crossing * sent, total, fits, rescued)
 
     def delays_s(self, state: SystemState) -> Floats:

@@ -418,6 +418,24 @@ def test_tuning_finds_that_the_newest_samples_mislead(name):
     assert careful(_make(name, tuning)) == 1.0
 
 
+def test_tuning_gives_network_states_their_own_parameters():
+    """Row 1 on the slow link needs a small margin, row 3 on the fast one a large margin."""
+    slow, fast = (_state(bps, deadline_s=0.08, device_slowdown=15.0) for bps in (5e4, 1e6))
+
+    def right(controller: Controller) -> float:
+        score = 0
+        for state, row in ((slow, 1), (fast, 3)):
+            controller.reset(np.array([True]))
+            score += int(controller.decide(state)[0]) == row
+        return float(score)
+
+    plain = PLAIN | {"states": default_states().as_tuning()}
+    tuning, score = tune("oboe", COSTS, UTILITY, right, base=plain)
+    assert score == 2.0
+    assert tuning["map"]
+    assert right(_make("oboe", {key: value for key, value in tuning.items() if key != "map"})) == 1.0
+
+
 @pytest.mark.parametrize("name", [name for name in CONTROLLER_NAMES if name not in ("ppo", "hindsight")])
 def test_every_tuning_makes_its_controller_again(name):
     rng = np.random.default_rng(0)

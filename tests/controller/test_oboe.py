@@ -1,4 +1,4 @@
-"""``oboe`` lets the controller of the present network state decide, and tuning finds the map of states."""
+"""``oboe`` lets the controller of the present network state decide."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import pytest
 from support.synthetic import make_costs, make_state, row_of
 
 from controller.controllers.bandwidth_states import default_states
-from controller.controllers.base import Controller
 from controller.controllers.oboe import NETWORK_STATES, Oboe
 from controller.controllers.registry import make_controller
 from controller.controllers.simple import FixedRow
-from controller.controllers.tuning import tune
 from controller.errors import UsageError
 from controller.records import SystemState
 from controller.utility import Utility
@@ -89,21 +87,3 @@ def test_without_a_map_it_is_its_base() -> None:
 def test_an_impossible_map_is_refused(wrong: dict[str, object], expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
         make_controller("oboe", COSTS, UTILITY, wrong)
-
-
-def test_tuning_gives_a_state_its_own_parameters() -> None:
-    """Only edgent's row counts, and only while the link is plenty: the map says so, the usual parameters do not."""
-    rich, poor = on_link(1e9, 1), on_link(typical_bps(0.1), 1)
-    greedy, edgent = (make_controller(name, COSTS, UTILITY, {"margin": 1.0}) for name in ("greedy", "edgent"))
-    wanted = (int(edgent.decide(rich)[0]), int(greedy.decide(poor)[0]))
-
-    def score(controller: Controller) -> float:
-        found = []
-        for state in (rich, poor):
-            controller.reset(np.array([True]))
-            found.append(int(controller.decide(state)[0]))
-        return float((found[0] == wanted[0]) + (found[1] == wanted[1]))
-
-    tuning, reached = tune("oboe", COSTS, UTILITY, score, base={"states": default_states().as_tuning()})
-    assert reached == 2.0
-    assert set(tuning.get("map") or {}) <= set(NETWORK_STATES)
