@@ -36,6 +36,7 @@ from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.predict.estimators import Estimator
 from controller.predict.expectation import Expectation, due_s, is_rescued
+from controller.predict.uplink import FLOOR_BPS
 from controller.records import NO_ROW, Bools, Floats, Ints, SystemState
 from controller.utility import Utility
 
@@ -49,7 +50,7 @@ _FIRST_ROUND = 200
 #: Bounds of a delay over what was predicted: one stalled reply must not outweigh all others.
 _RATIO = (0.2, 4.0)
 #: Standard deviation of the logarithm of device times: their load changes while they run.
-_DEVICE_NOISE = 0.1
+_DEVICE_NOISE = 0.07
 #: The logistic function of this times x is within 0.01 of the normal distribution's.
 _LOGISTIC, _LARGE = 1.702, 50.0
 _LEAST_S = 1e-6
@@ -150,10 +151,14 @@ class LinUcb:
     def _context(self, state: SystemState) -> Floats:
         """(B, C, 3) predicted seconds of crossing, tail, and waiting with the round trip."""
         costs = self._costs
-        crossing = costs.payload_bytes * 8.0 / self._rate.of(state)[:, None]
+        crossing = costs.payload_bytes * 8.0 / self._bps(state)[:, None]
         tail = costs.mec_s * state.mec_slowdown[:, None]
         wait = np.broadcast_to((state.mec_queue_mean_s + state.rtt_s)[:, None], tail.shape)
         return np.stack((crossing, tail, wait), axis=2)
+
+    def _bps(self, state: SystemState) -> Floats:
+        """(B,) bandwidth estimate, above 0."""
+        return np.maximum(self._rate.of(state), FLOOR_BPS)
 
     def _value(self, state: SystemState, context: Floats) -> Floats:
         """(B, C) greedy value: its mean over in time and not in time, as likely as learned delays and noise make
@@ -205,7 +210,7 @@ class LinUcb:
         delay = crossing + (context[:, :, 1:] * weights[:, None, 1:]).sum(axis=2)
         delay = np.maximum(delay - self._optimism(state, context, inverse), _RATIO[0] * delay)
         late = self._late(state, weights)
-        backlog_s = state.uplink_backlog_bytes * 8.0 / self._rate.of(state) * weights[:, 0] / self._margin
+        backlog_s = state.uplink_backlog_bytes * 8.0 / self._bps(state) * weights[:, 0] / self._margin
         return crossing, delay * late[:, None], backlog_s * late
 
     def _optimism(self, state: SystemState, context: Floats, inverse: Floats) -> Floats:

@@ -2,7 +2,8 @@
 
 The caller's ``evaluate`` runs a controller on the training traces and returns its mean utility, so this file needs no
 environment. Estimator and margin depend on each other and are searched together. The other tunables follow one by one,
-each with the best values found so far, in two rounds.
+each with the best values found so far, in two rounds. For ``oboe`` the parameters of each network state follow, and
+then a third round.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _GRID: dict[str, tuple[Any, ...]] = {
     "base": ("greedy", "edgent"),
     "forced": (0.25, 0.5, 0.75, None),
     "alpha": (0.0, 0.05, 0.1, 0.2, 0.4),
-    "noise": (0.1, 0.2, 0.3, 0.5),
+    "noise": (0.1, 0.15, 0.2, 0.3, 0.5),
     "memory": (5.0, 20.0, 100.0, None),
     "ridge": (5.0, 20.0, 100.0, 500.0),
 }
@@ -104,11 +105,11 @@ def _steps(name: str, costs: CostTable) -> Iterable[list[Tuning]]:
         yield [decision_tuning(costs, row) for row in range(len(costs))]
     if "kind" in keys:
         yield [{"kind": k, "window": w, "margin": m} for (k, w), m in product(_ESTIMATES, _MARGINS)]
+    singles = [[{key: value} for value in values] for key, values in _GRID.items() if key in keys]
+    yield from 2 * singles
     if "map" in keys:
         yield from map(_state_changes, NETWORK_STATES)
-    for key in 2 * list(_GRID):
-        if key in keys:
-            yield [{key: value} for value in _GRID[key]]
+        yield from singles
 
 
 def _state_changes(state: str) -> list[Tuning]:

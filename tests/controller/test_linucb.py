@@ -136,6 +136,11 @@ def test_each_row_of_a_batch_learns_for_itself() -> None:
         states = replace(states, uplink_sample_count=np.full(20, 50 + step), **news)
 
 
+def test_a_dead_link_leaves_a_local_answer() -> None:
+    state = make_state(seed=1, **CALM | {"uplink_bps": 0.0, "device_slowdown": 40.0, "uplink_backlog_bytes": 700.0})
+    assert COSTS.space.device_only[bandit().decide(state)].all()
+
+
 def test_a_table_without_an_offload_forces_none() -> None:
     costs = COSTS.take(np.flatnonzero(COSTS.space.device_only))
     controller = bandit(replace(PLAIN, forced=0.25), costs=costs)
