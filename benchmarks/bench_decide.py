@@ -1,7 +1,7 @@
 """Measures the time of one decision (features and policy), and that of stable-baselines3's predict for comparison.
 
 ``python -m benchmarks.bench_decide`` prints p50 and p99 in microseconds for all candidates of a workload, for 16 to 128
-decisions, and for ``model.predict`` of an ``MlpPolicy`` with 16 inputs in the same process.
+decisions, of classical controllers, and for ``model.predict`` of an ``MlpPolicy`` with 16 inputs in the same process.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ from stable_baselines3 import PPO
 
 from agents.learn.policy import CandidatePolicy
 from controller.controllers.learned import FrozenPolicy
+from controller.controllers.registry import make_controller
 from controller.costs import CostTable
 from controller.features.fast import Features
 from controller.records import UPLINK_HISTORY, SystemState
 from controller.utility import Utility
 from envs.env import observation_space
 from runtime.bundles.bundle import open_bundle
+from runtime.files.tuning_file import load_tunings
 from runtime.profiling.profile import candidates, load_costs
 
 CALLS = 20_000
+CLASSICAL = ("greedy", "edgent-dynamic", "oboe", "linucb")
 MLP_CALLS = 5_000
 
 
@@ -61,6 +64,10 @@ def one_state(rng: np.random.Generator) -> SystemState:
         mec_queue_mean_s=number(0.003),
         mec_slowdown=number(4.0),
         mec_age_s=number(0.1),
+        replied_row=np.array([0]),
+        replied_s=number(0.05),
+        waiting_row=np.array([0]),
+        waiting_s=number(0.02),
         link_up=np.array([True]),
         on_time_frac=number(0.95),
         fallback_frac=number(0.05),
@@ -92,6 +99,19 @@ def time_decision(costs: CostTable) -> dict[str, float]:
     return timed_us(lambda: policy.decide(*features.of(state)), CALLS)
 
 
+def time_controller(name: str, costs: CostTable, workload: str) -> dict[str, float]:
+    """One frame after another, each with a new uplink sample and the reply to the last request."""
+    controller = make_controller(name, costs, Utility(), load_tunings(workload).get(name))
+    state = one_state(np.random.default_rng(0))
+
+    def decide() -> None:
+        state.uplink_sample_count[0] += 1
+        state.mec_age_s[0] = state.uplink_age_s[0]
+        state.replied_row[0] = controller.decide(state)[0]
+
+    return timed_us(decide, CALLS)
+
+
 def time_mlp() -> dict[str, float]:
     model = PPO("MlpPolicy", SixteenInputs(), device="cpu")
     observation = np.zeros(16, np.float32)
@@ -106,6 +126,8 @@ def measure(workload: str) -> dict[str, dict[str, float]]:
     for count in (16, 48, 128):
         if count <= len(costs):
             figures[f"{count} candidates"] = time_decision(costs.take(np.arange(count)))
+    for name in CLASSICAL:
+        figures[name] = time_controller(name, chosen, workload)
     return figures | {"SB3 MlpPolicy, 16 inputs": time_mlp()}
 
 

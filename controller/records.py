@@ -7,7 +7,7 @@ field has a leading dimension, B environments in the twin, one in the daemon.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,6 +77,8 @@ ENDINGS = {
 #: Statuses by their number, where arrays hold numbers.
 STATUSES = tuple(Status)
 
+#: Where a row of the cost table would stand, if there were one.
+NO_ROW = -1
 #: Codec of a decision that sends nothing.
 NO_PAYLOAD = "none"
 #: Where a decision computes, in the words of ``Decision.side``.
@@ -174,6 +176,10 @@ class SystemState:
     mec_queue_mean_s: Floats  # over the last UPLINK_HISTORY replies; fades likewise
     mec_slowdown: Floats  # measured / profiled MEC time, smoothed; goes back to what the MEC announced
     mec_age_s: Floats  # since the last reply
+    replied_row: Ints  # of the last request that the MEC replied to; -1 before the first reply
+    replied_s: Floats  # from when its payload began to cross until the reply
+    waiting_row: Ints  # of the oldest request without a reply; -1 without such a request
+    waiting_s: Floats  # since its payload began to cross
     link_up: Bools  # the MEC answered lately
     on_time_frac: Floats  # smoothed over the last outcomes
     fallback_frac: Floats  # smoothed over the last outcomes
@@ -182,3 +188,8 @@ class SystemState:
     @property
     def batch(self) -> int:
         return int(self.deadline_s.shape[0])
+
+    def take(self, rows: Ints) -> SystemState:
+        """The states of the given rows (n,)."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: column[rows] for name, column in columns.items() if column is not None})

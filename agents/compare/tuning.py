@@ -75,7 +75,7 @@ def tuning_table(found: TuningFile) -> Table:
     table.add_column("tuned", justify="right")
     table.add_column("tunables", overflow="fold")
     for name, tuning in found.controllers.items():
-        shown = "  ".join(f"{key} {_short(value)}" for key, value in tuning.items() if key != "states")
+        shown = "  ".join(f"{key} {_short(value)}" for key, value in tuning.items() if key not in ("states", "map"))
         table.add_row(name, f"{found.default_utility[name]:.4f}", f"{found.utility[name]:.4f}", shown)
     return table
 
@@ -85,5 +85,5 @@ def _short(value: Any) -> str:
 
 
 def _states(setup: Setup) -> dict[str, Any]:
-    """Bandwidth states of edgent-dynamic, learned from the device's share of the traces' bandwidth."""
+    """Bandwidth states of edgent-dynamic and oboe, learned from the device's share of the traces' bandwidth."""
     return {"states": learn_states(setup.bank, setup.range.uplink_share_frac).as_tuning()}

@@ -24,20 +24,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from controller.controllers.bandwidth_states import BandwidthStates, level_index, level_log_bps
-from controller.controllers.changepoint import ChangeDetector
 from controller.controllers.simple import TIE_S
+from controller.controllers.uplink_state import UplinkState
 from controller.costs import CostTable
 from controller.predict.estimators import recovery
 from controller.predict.expectation import due_s, idle_state, is_rescued
 from controller.predict.latency import predict
-from controller.predict.uplink import FLOOR_BPS
-from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
+from controller.records import Bools, Floats, Ints, SystemState
 
 #: Conditions are rounded to steps of this factor; the scale is linear below _SMALL_S.
 _STEP = 1.05
 _SMALL_S = 0.001
-#: The state of a run is looked up again until the run has this many values, because its mean still moves.
-_SETTLED = 5
 _UNKNOWN = np.iinfo(np.int64).min
 
 
@@ -71,8 +68,7 @@ class MapTuning:
 class EdgentDynamic:
     """The configuration map with change-point detection.
 
-    Owns, per row of the batch: the posterior of the detector, the number of uplink samples that it has used, the
-    current bandwidth state, and the current map entry with its key.
+    Owns, per row of the batch: the bandwidth state, and the current map entry with its key.
     """
 
     name = "edgent-dynamic"
@@ -81,20 +77,16 @@ class EdgentDynamic:
         self._costs = costs
         self._states = states
         self._tuning = tuning
-        self._detector = ChangeDetector(states.prior, batch, tuning.hazard, tuning.threshold)
-        self._taken = np.zeros(batch, dtype=np.int64)
-        self._log_bps = np.zeros(batch)
-        self._spread = np.zeros(batch, dtype=np.int64)
+        self._uplink = UplinkState(states, batch, tuning.hazard, tuning.threshold)
         self._key = np.full((batch, len(_Key)), _UNKNOWN)
         self._row = np.zeros(batch, dtype=np.int64)
 
     def reset(self, rows: Bools) -> None:
-        self._detector.reset(rows)
-        self._taken[rows] = 0
+        self._uplink.reset(rows)
         self._key[rows] = _UNKNOWN
 
     def decide(self, state: SystemState) -> Ints:
-        self._take_samples(state)
+        self._uplink.update(state)
         key = self._keys(state)
         met = np.flatnonzero((key != self._key).any(axis=1))
         if len(met):
@@ -102,25 +94,12 @@ class EdgentDynamic:
             self._key[met] = key[met]
         return self._row.copy()
 
-    def _take_samples(self, state: SystemState) -> None:
-        """Update the detector with new samples, oldest first, and the bandwidth state where it changed or is young."""
-        first = self._key[:, _Key.LEVEL] == _UNKNOWN  # the history is never empty: at first it holds a guess
-        new = np.clip(state.uplink_sample_count - self._taken, first, UPLINK_HISTORY)
-        self._taken = np.array(state.uplink_sample_count)
-        for back in range(int(new.max()), 0, -1):
-            seen = new >= back
-            changed = self._detector.update(np.log(np.maximum(state.uplink_bps[:, back - 1], FLOOR_BPS)), seen)
-            look_up = seen & (changed | (self._detector.run_length < _SETTLED))
-            if look_up.any():
-                self._log_bps = np.where(look_up, self._detector.mean, self._log_bps)
-                self._spread = np.where(look_up, self._states.spread_class(self._detector.std), self._spread)
-
     def _keys(self, state: SystemState) -> Ints:
         """(B, columns) keys of the current entries."""
         key = np.empty((state.batch, len(_Key)), dtype=np.int64)
         hope = np.log(recovery(state.uplink_age_s, self._tuning.recovery_s))
-        key[:, _Key.LEVEL] = level_index(self._log_bps + hope)
-        key[:, _Key.SPREAD] = self._spread
+        key[:, _Key.LEVEL] = level_index(self._uplink.log_bps + hope)
+        key[:, _Key.SPREAD] = self._uplink.spread
         key[:, _Key.BUDGET] = _steps(state.deadline_s - state.frame_age_s)
         key[:, _Key.CAPTURE_PERIOD] = _steps(state.capture_period_s)
         key[:, _Key.SLOWDOWN] = _steps(state.device_slowdown)

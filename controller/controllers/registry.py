@@ -12,13 +12,19 @@ Tunables are plain JSON values. Every key below is optional; a key that a contro
     The decision of ``static-best``, as a mapping of all fields of ``controller.records.Decision``.
 ``hazard threshold latency_weight states``
     Change-point detection, reward and bandwidth states of ``edgent-dynamic``, see
-    ``controller.controllers.edgent.MapTuning`` and ``controller.controllers.bandwidth_states``.
+    ``controller.controllers.edgent.MapTuning`` and ``controller.controllers.bandwidth_states``. ``oboe`` has the
+    same detection and states.
+``base map``
+    Of ``oboe``: "greedy" or "edgent", and by network state (``controller.controllers.oboe.NETWORK_STATES``) the
+    tunables of that controller that differ there, ``base`` among them.
+``alpha forced memory ridge noise``
+    Exploration and learning of ``linucb``, see ``controller.controllers.linucb.BanditTuning``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +36,8 @@ from controller.controllers.greedy import DEFAULT_PENALTY, Greedy, typical_row
 from controller.controllers.hindsight import DEFAULT_PENALTY as HINDSIGHT_PENALTY
 from controller.controllers.hindsight import Hindsight
 from controller.controllers.learned import FrozenPolicy, Policy
+from controller.controllers.linucb import BanditTuning, LinUcb
+from controller.controllers.oboe import NETWORK_STATES, Oboe
 from controller.controllers.simple import (
     FixedRow,
     MostAccurate,
@@ -56,6 +64,8 @@ CONTROLLER_NAMES = (
     "edgent",
     "edgent-dynamic",
     "greedy",
+    "oboe",
+    "linucb",
     "random",
     "hindsight",
 )
@@ -65,6 +75,11 @@ LEARNED, BOUND = "ppo", "hindsight"
 
 _ESTIMATOR_KEYS = tuple(field.name for field in fields(Estimator))
 _MAP_KEYS = tuple(field.name for field in fields(MapTuning))
+_BANDIT_KEYS = tuple(field.name for field in fields(BanditTuning))
+#: Controllers that ``oboe`` may ask.
+_BASES = ("greedy", "edgent")
+#: What a network state of ``oboe`` may have its own values of.
+_BASE_KEYS = ("base", *_ESTIMATOR_KEYS, "penalty", "keep_pace")
 
 #: The keys that each controller's tuning may have.
 TUNABLE_KEYS: dict[str, tuple[str, ...]] = {
@@ -77,6 +92,8 @@ TUNABLE_KEYS: dict[str, tuple[str, ...]] = {
     "edgent": (*_ESTIMATOR_KEYS, "keep_pace"),
     "edgent-dynamic": (*_MAP_KEYS, "states"),
     "greedy": (*_ESTIMATOR_KEYS, "penalty"),
+    "oboe": (*_BASE_KEYS, "hazard", "threshold", "states", "map"),
+    "linucb": (*_ESTIMATOR_KEYS, "penalty", *_BANDIT_KEYS),
     "random": (),
     "hindsight": ("penalty",),
 }
@@ -84,8 +101,11 @@ TUNABLE_KEYS: dict[str, tuple[str, ...]] = {
 
 def default_tuning(name: str) -> dict[str, Any]:
     """Default values of the named controller's tunables, without those that have no plain default."""
-    known: dict[str, Any] = asdict(MapTuning()) if name == "edgent-dynamic" else asdict(Estimator())
+    known: dict[str, Any] = asdict(MapTuning())
+    if name != "edgent-dynamic":
+        known |= asdict(Estimator()) | asdict(BanditTuning())
     known |= {
+        "base": "greedy",
         "kind": Estimator().kind.value,
         "keep_pace": True,
         "penalty": HINDSIGHT_PENALTY if name == "hindsight" else DEFAULT_PENALTY,
@@ -178,6 +198,39 @@ def _greedy(parts: Parts) -> Controller:
     return Greedy(parts.costs, parts.utility, parts.estimator, parts.penalty)
 
 
+def _oboe(parts: Parts) -> Controller:
+    tuning, states = parts.tuning, parts.tuning.get("states")
+    usual, special = {key: tuning[key] for key in _BASE_KEYS}, dict(tuning.get("map") or {})
+    for state, differing in special.items():
+        if state not in NETWORK_STATES:
+            raise unknown_name("network state of oboe", state, NETWORK_STATES)
+        for key in differing:
+            if key not in _BASE_KEYS:
+                raise unknown_name("tunable of a network state", key, _BASE_KEYS)
+    return Oboe(
+        parts.costs,
+        default_states() if states is None else BandwidthStates.from_tuning(states),
+        _base(parts, usual),
+        {state: _base(parts, usual | differing) for state, differing in special.items()},
+        hazard=float(tuning["hazard"]),
+        threshold=float(tuning["threshold"]),
+        batch=parts.batch,
+    )
+
+
+def _base(parts: Parts, values: Mapping[str, Any]) -> Controller:
+    """The controller that a network state of ``oboe`` asks."""
+    name = str(values["base"])
+    if name not in _BASES:
+        raise unknown_name("base of oboe", name, _BASES)
+    return _MAKERS[name](replace(parts, tuning=values))
+
+
+def _linucb(parts: Parts) -> Controller:
+    tuning = BanditTuning(**{key: parts.tuning[key] for key in _BANDIT_KEYS})
+    return LinUcb(parts.costs, parts.utility, parts.estimator, parts.penalty, tuning, parts.batch)
+
+
 def _hindsight(parts: Parts) -> Controller:
     return Hindsight(parts.costs, parts.utility, parts.penalty)
 
@@ -192,6 +245,8 @@ _MAKERS: dict[str, Callable[[Parts], Controller]] = {
     "edgent": _most_accurate("edgent", lambda costs: np.arange(len(costs))),
     "edgent-dynamic": _edgent_dynamic,
     "greedy": _greedy,
+    "oboe": _oboe,
+    "linucb": _linucb,
     "random": lambda parts: Random(parts.costs, parts.seed),
     "hindsight": _hindsight,
 }

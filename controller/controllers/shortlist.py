@@ -16,7 +16,7 @@ import numpy as np
 from controller.costs import CostTable
 from controller.predict.expectation import skipped_score
 from controller.predict.latency import predict
-from controller.records import UPLINK_HISTORY, Bools, Floats, Ints, SystemState
+from controller.records import NO_ROW, UPLINK_HISTORY, Bools, Floats, Ints, SystemState
 from controller.scenario import ScenarioRange
 
 #: Number of conditions to try, and the seed that makes them the same everywhere.
@@ -101,6 +101,7 @@ def _conditions(family: ScenarioRange) -> SystemState:
     """Random states of the range, (conditions,) each."""
     rng = np.random.default_rng(_SEED)
     zeros, counts = np.zeros(_CONDITIONS), np.zeros(_CONDITIONS, dtype=np.int64)
+    no_row = np.full(_CONDITIONS, NO_ROW)
 
     def log_uniform(bounds: tuple[float, float]) -> Floats:
         low, high = np.log(bounds)
@@ -125,6 +126,10 @@ def _conditions(family: ScenarioRange) -> SystemState:
         mec_queue_mean_s=queue,
         mec_slowdown=log_uniform(family.mec_slowdown),
         mec_age_s=zeros,
+        replied_row=no_row,
+        replied_s=zeros,
+        waiting_row=no_row,
+        waiting_s=zeros,
         link_up=np.ones(_CONDITIONS, dtype=np.bool_),
         on_time_frac=zeros,
         fallback_frac=zeros,

@@ -2,7 +2,8 @@
 
 The caller's ``evaluate`` runs a controller on the training traces and returns its mean utility, so this file needs no
 environment. Estimator and margin depend on each other and are searched together. The other tunables follow one by one,
-each with the best values found so far, in two rounds.
+each with the best values found so far, in two rounds. For ``oboe`` the parameters of each network state follow, and
+then a third round.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from itertools import product
 from typing import Any
 
 from controller.controllers.base import Controller
+from controller.controllers.oboe import NETWORK_STATES
 from controller.controllers.registry import TUNABLE_KEYS, decision_tuning, default_tuning, make_controller
 from controller.costs import CostTable
 from controller.utility import Utility
@@ -40,6 +42,18 @@ _GRID: dict[str, tuple[Any, ...]] = {
     "penalty": (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6),
     "hazard": (0.005, 0.02, 0.1),
     "threshold": (0.3, 0.5, 0.8),
+    "base": ("greedy", "edgent"),
+    "forced": (0.25, 0.5, 0.75, None),
+    "alpha": (0.0, 0.05, 0.1, 0.2, 0.4),
+    "noise": (0.1, 0.15, 0.2, 0.3, 0.5),
+    "memory": (5.0, 20.0, 100.0, None),
+    "ridge": (5.0, 20.0, 100.0, 500.0),
+}
+#: Values to try in each network state of ``oboe``, one by one.
+_GRID_OF_A_STATE: dict[str, tuple[Any, ...]] = {
+    "margin": (0.35, 0.5, 0.65, 0.8, 1.0, 1.2),
+    "headroom_frac": (0.0, 0.1, 0.2, 0.3),
+    "base": ("greedy", "edgent"),
 }
 
 
@@ -55,8 +69,8 @@ def tune(
     """The best tuning of the named controller, with a value for every tunable, and its score.
 
     The search starts at ``base``, which also holds what is not searched, such as the ``states`` of ``edgent-dynamic``
-    (``controller.controllers.bandwidth_states.learn_states(bank).as_tuning()``). A controller without tunables is
-    evaluated once. ``evaluate`` must give every controller the same episodes.
+    and ``oboe`` (``controller.controllers.bandwidth_states.learn_states(bank).as_tuning()``). A controller without
+    tunables is evaluated once. ``evaluate`` must give every controller the same episodes.
     """
     known: dict[str, float] = {}  # the second round repeats many tunings
 
@@ -70,7 +84,7 @@ def tune(
     best_score = score(best)
     for step in _steps(name, costs):
         for change in step:
-            tuning = {**best, **change}
+            tuning = _changed(best, change)
             if tuning == best:
                 continue
             reached = score(tuning)
@@ -91,6 +105,24 @@ def _steps(name: str, costs: CostTable) -> Iterable[list[Tuning]]:
         yield [decision_tuning(costs, row) for row in range(len(costs))]
     if "kind" in keys:
         yield [{"kind": k, "window": w, "margin": m} for (k, w), m in product(_ESTIMATES, _MARGINS)]
-    for key in 2 * list(_GRID):
-        if key in keys:
-            yield [{key: value} for value in _GRID[key]]
+    singles = [[{key: value} for value in values] for key, values in _GRID.items() if key in keys]
+    yield from 2 * singles
+    if "map" in keys:
+        yield from map(_state_changes, NETWORK_STATES)
+        yield from singles
+
+
+def _state_changes(state: str) -> list[Tuning]:
+    """What to try in one network state of ``oboe``."""
+    changes: list[Tuning] = [{"kind": kind, "window": window} for kind, window in _ESTIMATES]
+    changes += [{key: value} for key, values in _GRID_OF_A_STATE.items() for value in values]
+    return [{"map": {state: change}} for change in changes]
+
+
+def _changed(tuning: Tuning, change: Tuning) -> Tuning:
+    """The tuning after a change. One of the map concerns the keys of its network states alone."""
+    changed = {**tuning, **change}
+    if "map" in change:
+        known = tuning.get("map") or {}
+        changed["map"] = known | {state: known.get(state, {}) | values for state, values in change["map"].items()}
+    return changed

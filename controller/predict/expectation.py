@@ -16,7 +16,7 @@ import numpy as np
 from controller.costs import CostTable
 from controller.predict.estimators import Estimator
 from controller.predict.latency import predict
-from controller.records import UPLINK_HISTORY, Bools, Float32s, Floats, Ints, SystemState
+from controller.records import NO_ROW, UPLINK_HISTORY, Bools, Float32s, Floats, Ints, SystemState
 from controller.timeline import GIVE_UP_DEADLINES, fallback_reserve_s
 from controller.utility import Utility
 
@@ -155,6 +155,7 @@ def idle_state(
     ``mec_wait_s`` is the round trip plus the MEC's queue; ``uplink_bps`` fills the history.
     """
     none, no_frames = np.zeros(len(deadline_s)), np.zeros(len(deadline_s), dtype=np.int64)
+    no_row = np.full(len(deadline_s), NO_ROW)
     return SystemState(
         deadline_s=deadline_s,
         capture_period_s=capture_period_s,
@@ -171,6 +172,10 @@ def idle_state(
         mec_queue_mean_s=none,
         mec_slowdown=mec_slowdown,
         mec_age_s=none,
+        replied_row=no_row,
+        replied_s=none,
+        waiting_row=no_row,
+        waiting_s=none,
         link_up=np.ones(len(deadline_s), dtype=np.bool_),
         on_time_frac=none,
         fallback_frac=none,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from controller.records import UPLINK_HISTORY
+from controller.records import NO_ROW, UPLINK_HISTORY
 from controller.timeline import (
     HEARTBEAT_S,
     PROBE_BYTES,
@@ -118,6 +118,8 @@ def send(t: TwinTables, env: Environment, request: Any, mec_pace: float) -> None
         _note_reply(env, request, mec_pace)
     if breaks:
         _go_silent(t, env, silent_from_s + NOTICED_SILENCE_S)
+    if lost and state.lost_row == NO_ROW:
+        state.lost_row, state.lost_begin_s = request.row, request.begin_s
 
 
 def _note_reply(env: Environment, request: Any, mec_pace: float) -> None:
@@ -131,6 +133,7 @@ def _note_reply(env: Environment, request: Any, mec_pace: float) -> None:
         state.mec_slowdown = smooth(state.mec_slowdown, mec_pace, SLOWDOWN_ALPHA)
     sample = env.samples[sample_place(state.told)]
     sample.at_s = sample.reply_s = request.reply_s
+    sample.row, sample.begin_s = request.row, request.begin_s
     sample.uplink_bps = uplink_sample_bps(request.request_bytes, request.crossed_s - request.begin_s)
     sample.sent_bytes = state.sent_bytes
     sample.queue_s = request.queue_s
@@ -157,7 +160,7 @@ def _go_silent(t: TwinTables, env: Environment, from_s: float) -> None:
     """The link is down until the next word and then the echo of a probe, which tells what it carries."""
     state, announced = env.state, env.conditions.mec_slowdown
     if state.down_until_s <= from_s:  # otherwise it joins the silence before
-        state.down_from_s = from_s
+        state.down_from_s, state.lost_row = from_s, NO_ROW
     _probe_anew(t, env, state.word_s)
     sample = env.samples[sample_place(state.told - 1)]
     sample.sent_bytes = state.sent_bytes

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from controller.predict.uplink import FLOOR_BPS
-from controller.records import UPLINK_HISTORY
+from controller.records import NO_ROW, UPLINK_HISTORY
 from controller.timeline import believed_frac, slowdown_now
 from envs.twin.frame import follow_decision, noise_of
 from envs.twin.state import Environment, link_is_down, record_type, sample_place
@@ -29,6 +29,10 @@ SEEN = record_type(
     mec_queue_mean_s="f8",
     mec_slowdown="f8",
     mec_age_s="f8",
+    replied_row="i8",
+    replied_s="f8",
+    waiting_row="i8",
+    waiting_s="f8",
     link_up="?",
     on_time_frac="f8",
     fallback_frac="f8",
@@ -47,6 +51,7 @@ def observe_state(t: TwinTables, env: Environment, seen: Any) -> None:
     seen.on_time_frac, seen.fallback_frac = state.on_time_frac, state.fallback_frac
     observe_uplink(env, seen)
     observe_mec(env, seen)
+    observe_replies(env, seen)
 
 
 def in_flight(env: Environment) -> int:
@@ -80,6 +85,18 @@ def observe_mec(env: Environment, seen: Any) -> None:
     seen.mec_queue_s = newest.queue_s * believed
     seen.mec_queue_mean_s = total_s * (1.0 / UPLINK_HISTORY * believed)
     seen.mec_slowdown = slowdown_now(newest.mec_slowdown, env.conditions.mec_slowdown, believed)
+
+
+def observe_replies(env: Environment, seen: Any) -> None:
+    """How long the last reply took, and how long the oldest request without one has waited."""
+    state, newest = env.state, env.samples[sample_place(env.state.heard - 1)]
+    seen.replied_row, seen.replied_s = newest.row, newest.reply_s - newest.begin_s
+    seen.waiting_row, seen.waiting_s = NO_ROW, 0.0
+    next_heard = env.samples[sample_place(state.heard)]
+    if state.heard < state.told and next_heard.at_s == next_heard.reply_s:  # the echo of a probe is no reply
+        seen.waiting_row, seen.waiting_s = next_heard.row, max(state.now_s - next_heard.begin_s, 0.0)
+    elif state.now_s < state.down_from_s and state.lost_row != NO_ROW:  # nobody knows yet that it is lost
+        seen.waiting_row, seen.waiting_s = state.lost_row, max(state.now_s - state.lost_begin_s, 0.0)
 
 
 def true_latencies(t: TwinTables, env: Environment, record: Any, latency_s: Any) -> None:

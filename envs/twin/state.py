@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from controller.records import UPLINK_HISTORY
+from controller.records import NO_ROW, UPLINK_HISTORY
 from controller.timeline import MAX_UNANSWERED
 
 
@@ -69,6 +69,8 @@ STATE = record_type(
     down_from_s="f8",
     down_until_s="f8",
     lost_bytes="f8",  # what had been sent when it began
+    lost_row="i8",  # of the first request that it loses
+    lost_begin_s="f8",  # when the payload of that one began to cross
 )
 
 #: A request whose frame waits for the MEC; requests take the places of ``Environment.requests`` in turn.
@@ -92,6 +94,8 @@ SAMPLE = record_type(
     uplink_bps="f8",
     sent_bytes="f8",  # of this and all requests before it
     reply_s="f8",  # of the last request, which a probe is not
+    row="i8",  # of that request
+    begin_s="f8",  # when its payload began to cross
     queue_s="f8",
     mec_slowdown="f8",  # smoothed
 )
@@ -186,6 +190,7 @@ def begin(env: Environment) -> None:
     state.on_time_frac = 1.0
     for k in range(len(env.samples)):
         env.samples[k].mec_slowdown = conditions.mec_slowdown
+        env.samples[k].row = NO_ROW
     for k in range(len(env.requests)):
         request = env.requests[k]
         request.release_s = -np.inf

@@ -54,6 +54,13 @@ class _Tunables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     latency_weight: float = 0.0
     states: dict[str, Any] | None = None
     decision: Decision | None = None
+    base: str = ""
+    map: dict[str, dict[str, Any]] | None = None
+    alpha: float = 0.0
+    forced: float | None = None
+    memory: float | None = None
+    ridge: float = 1.0
+    noise: float = 1.0
 
 
 def shipped_path(workload: str) -> Path:

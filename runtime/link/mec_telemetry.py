@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from controller import timeline as formulas
 from controller.costs import CostTable
 from controller.predict.uplink import FLOOR_BPS
-from controller.records import UPLINK_HISTORY
+from controller.records import NO_ROW, UPLINK_HISTORY
 from runtime.protocol.wire import InferReply
 
 #: The round trip is the smallest one of this many pings: ten seconds of heartbeats.
@@ -35,6 +35,10 @@ class MecObservation:
     mec_queue_mean_s: float
     mec_slowdown: float
     mec_age_s: float
+    replied_row: int
+    replied_s: float
+    waiting_row: int
+    waiting_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class MecTelemetry:
         self._samples = 0
         self.sample_s = now_s  # time of the newest uplink sample
         self._reply_s = now_s
+        self._replied_row, self._replied_s = NO_ROW, 0.0  # the last request with a reply, and how long that took
         self._queue_s: deque[float] = deque([0.0] * UPLINK_HISTORY, UPLINK_HISTORY)
         self._crossing: dict[int, Sent] = {}  # request id -> payload, in the order of sending
         self._crossed_s = -math.inf  # when the last payload that is known to have arrived did so
@@ -85,7 +90,7 @@ class MecTelemetry:
         if not padding_bytes:
             self._round_trips_s.append(elapsed_s)
         else:
-            self._sample_uplink(Sent(now_s - elapsed_s, padding_bytes, -1), 0.0, now_s)
+            self._sample_uplink(Sent(now_s - elapsed_s, padding_bytes, NO_ROW), 0.0, now_s)
             self._queue_s.append(self._queue_s[-1])  # an echo does not show the queue
 
     def on_unanswered(self, request_ids: tuple[int, ...]) -> None:
@@ -112,6 +117,7 @@ class MecTelemetry:
         reply_age_s = now_s - self._reply_s
         believed = formulas.believed_frac(reply_age_s)
         known = tuple(self._uplink_bps) or (FLOOR_BPS,)
+        waiting = next(iter(self._crossing.values()), None)
         return MecObservation(
             link_up=link_up,
             in_flight=in_flight,
@@ -124,6 +130,10 @@ class MecTelemetry:
             mec_queue_mean_s=sum(self._queue_s) / UPLINK_HISTORY * believed,
             mec_slowdown=self._slowdown_now(now_s),
             mec_age_s=reply_age_s,
+            replied_row=self._replied_row,
+            replied_s=self._replied_s,
+            waiting_row=NO_ROW if waiting is None else waiting.row,
+            waiting_s=0.0 if waiting is None else max(now_s - self._began_s(waiting), 0.0),
         )
 
     def _slowdown_now(self, now_s: float) -> float:
@@ -134,6 +144,7 @@ class MecTelemetry:
         """The MEC reported on a payload. Returns that payload, or None if its arrival was already known."""
         sent = self._take_crossed(request_id)
         if sent is not None:
+            self._replied_row, self._replied_s = sent.row, now_s - self._began_s(sent)
             self._sample_uplink(sent, queue_s + tail_s, now_s)
             self._queue_s.append(queue_s)
             self._reply_s = now_s
@@ -146,9 +157,12 @@ class MecTelemetry:
             del self._crossing[older]
         return sent
 
+    def _began_s(self, sent: Sent) -> float:
+        """When a payload began to cross: payloads cross one after another."""
+        return max(sent.at_s, self._crossed_s)
+
     def _sample_uplink(self, sent: Sent, mec_s: float, now_s: float) -> None:
-        began_s = max(sent.at_s, self._crossed_s)
-        crossing_s = now_s - began_s - mec_s - self.rtt_s
+        crossing_s = now_s - self._began_s(sent) - mec_s - self.rtt_s
         self._uplink_bps.appendleft(formulas.uplink_sample_bps(sent.payload_bytes, crossing_s))
         self._samples += 1
         self.sample_s = now_s

@@ -37,7 +37,7 @@ from controller.errors import UsageError
 from controller.features.schema import FEATURE_SCHEMA
 from controller.predict.estimators import Estimator, Kind
 from controller.predict.uplink import Trace, TraceBank
-from controller.records import UPLINK_HISTORY, Decision, SystemState
+from controller.records import NO_ROW, UPLINK_HISTORY, Decision, SystemState
 from controller.space import DecisionSpace
 from controller.utility import Utility
 
@@ -86,6 +86,10 @@ def _state(uplink_bps: float | list[float] = 1e6, **changed: Any) -> SystemState
         "mec_queue_mean_s": 0.0,
         "mec_slowdown": 2.0,
         "mec_age_s": 0.0,
+        "replied_row": NO_ROW,
+        "replied_s": 0.0,
+        "waiting_row": NO_ROW,
+        "waiting_s": 0.0,
         "link_up": True,
         "on_time_frac": 1.0,
         "fallback_frac": 0.0,
@@ -412,6 +416,24 @@ def test_tuning_finds_that_the_newest_samples_mislead(name):
     assert score == 1.0
     assert tuning["kind"] in ("minimum", "harmonic", "percentile", "ewma")
     assert careful(_make(name, tuning)) == 1.0
+
+
+def test_tuning_gives_network_states_their_own_parameters():
+    """Row 1 on the slow link needs a small margin, row 3 on the fast one a large margin."""
+    slow, fast = (_state(bps, deadline_s=0.08, device_slowdown=15.0) for bps in (5e4, 1e6))
+
+    def right(controller: Controller) -> float:
+        score = 0
+        for state, row in ((slow, 1), (fast, 3)):
+            controller.reset(np.array([True]))
+            score += int(controller.decide(state)[0]) == row
+        return float(score)
+
+    plain = PLAIN | {"states": default_states().as_tuning()}
+    tuning, score = tune("oboe", COSTS, UTILITY, right, base=plain)
+    assert score == 2.0
+    assert tuning["map"]
+    assert right(_make("oboe", {key: value for key, value in tuning.items() if key != "map"})) == 1.0
 
 
 @pytest.mark.parametrize("name", [name for name in CONTROLLER_NAMES if name not in ("ppo", "hindsight")])

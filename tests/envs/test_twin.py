@@ -335,8 +335,30 @@ class TestAgainstTheDevice:
         alike = [pair for pair in states if pair[0].uplink_sample_count[0] == pair[1].uplink_sample_count[0]]
         assert len(alike) >= 195 - 15 * outage
         for told, seen in alike if not outage else []:  # what a probe tells at the edge of an outage is luck
-            for name in ("uplink_bps", "uplink_age_s", "mec_queue_s", "mec_queue_mean_s", "mec_slowdown"):
+            times = ("uplink_bps", "uplink_age_s", "mec_queue_s", "mec_queue_mean_s", "mec_slowdown")
+            for name in (*times, "replied_row", "replied_s", "waiting_row", "waiting_s"):
                 np.testing.assert_allclose(getattr(told, name), getattr(seen, name), rtol=0.02, atol=1e-3, err_msg=name)
+
+    def test_both_know_how_long_a_request_waits_that_a_dying_link_loses(self) -> None:
+        sim = Simulation(uplink_bps=[4e6, 4e6, 5e3, 5e3, 5e3, *[4e6] * 10], fps=20.0, frames=140)
+        twin = Twin(
+            sim.costs, sim.bank, scores_only(np.ones((4, 1000), np.float32)), ScenarioRange(), calibration=QUIET
+        )
+        told = twin.reset(scenarios=[dataclasses.replace(sim.scenario, rtt_s=RTT_S, mec_slowdown=1.0)])
+        waits: list[tuple[float, float]] = []
+        for number in range(140):
+            seen = sim.device.next_decision()
+            assert seen is not None
+            if told.link_up[0] and seen.link_up[0]:
+                assert told.waiting_row[0] == seen.waiting_row[0], number
+                waits.append((told.waiting_s[0], seen.waiting_s[0]))
+            row = 2 if number % 2 else 0
+            sim.device.execute(row)
+            told = twin.step(np.array([row]))[0]
+        sim.device.close()
+        known, measured = zip(*waits, strict=True)
+        assert max(known) > 0.5
+        assert measured == pytest.approx(known, abs=0.05)
 
     def compare(self, sim: Simulation, scores: Any, rows: Any, rtt_s: float) -> int:
         """Play the rows on both; how many frames were skipped."""

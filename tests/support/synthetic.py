@@ -9,7 +9,7 @@ import numpy as np
 from controller.controllers.learned import FrozenPolicy
 from controller.costs import CostTable
 from controller.features.schema import FEATURE_SCHEMA
-from controller.records import UPLINK_HISTORY, Decision, SystemState
+from controller.records import NO_ROW, UPLINK_HISTORY, Decision, SystemState
 from controller.space import DecisionSpace
 
 
@@ -55,6 +55,10 @@ def make_state(batch: int = 1, seed: int = 0, **fixed: float) -> SystemState:
         "mec_queue_mean_s": uniform(0.0, 0.01),
         "mec_slowdown": uniform(1, 8),
         "mec_age_s": uniform(0.0, 1.0),
+        "replied_row": np.full(batch, NO_ROW),
+        "replied_s": np.zeros(batch),
+        "waiting_row": np.full(batch, NO_ROW),
+        "waiting_s": np.zeros(batch),
         "link_up": np.ones(batch, dtype=bool),
         "on_time_frac": uniform(0.0, 1.0),
         "fallback_frac": uniform(0.0, 1.0),

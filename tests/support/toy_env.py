@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 from controller.costs import CostTable
 from controller.features.fast import Features
 from controller.predict.latency import predict
-from controller.records import NO_PAYLOAD, UPLINK_HISTORY, Decision, Floats, SystemState
+from controller.records import NO_PAYLOAD, NO_ROW, UPLINK_HISTORY, Decision, Floats, SystemState
 from controller.space import DecisionSpace
 from controller.utility import Utility
 from envs.env import observation_space
@@ -39,7 +39,7 @@ def toy_costs() -> CostTable:
 def toy_states(rng: np.random.Generator, batch: int) -> SystemState:
     """Independent states on a link with constant bandwidth."""
     bps = 10 ** rng.uniform(5.0, 8.0, batch)
-    zero, one = np.zeros(batch), np.ones(batch)
+    zero, one, no_row = np.zeros(batch), np.ones(batch), np.full(batch, NO_ROW)
     return SystemState(
         deadline_s=10 ** rng.uniform(-1.3, -0.5, batch),
         capture_period_s=0.2 * one,
@@ -56,6 +56,10 @@ def toy_states(rng: np.random.Generator, batch: int) -> SystemState:
         mec_queue_mean_s=zero,
         mec_slowdown=one,
         mec_age_s=zero,
+        replied_row=no_row,
+        replied_s=zero,
+        waiting_row=no_row,
+        waiting_s=zero,
         link_up=np.ones(batch, bool),
         on_time_frac=one,
         fallback_frac=zero,

@@ -63,7 +63,17 @@ def test_no_request_with_partition_point_0_leaves_the_device(bundle: Bundle, tmp
     with running_mec(WORKLOAD) as mec:
         assert 0 in points(mec.endpoint, "open", controller="random")  # the tap sees what there is to see
         crossed = set()
-        for name in ("random", "ppo", "static-best", "neurosurgeon", "edgent", "edgent-dynamic", "greedy"):
+        for name in (
+            "random",
+            "ppo",
+            "static-best",
+            "neurosurgeon",
+            "edgent",
+            "edgent-dynamic",
+            "greedy",
+            "oboe",
+            "linucb",
+        ):
             crossed |= points(mec.endpoint, name, controller=name, config=config)
         crossed |= points(mec.endpoint, "pinned", decision={}, config=config)
     assert crossed
