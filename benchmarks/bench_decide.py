@@ -53,6 +53,8 @@ def one_state(rng: np.random.Generator) -> SystemState:
         capture_period_s=number(0.1),
         frame_age_s=number(0.004),
         uplink_bps=rng.uniform(1e5, 5e6, (1, UPLINK_HISTORY)),
+        uplink_sample_bytes=rng.uniform(500, 2000, (1, UPLINK_HISTORY)),
+        uplink_sample_age_s=0.05 + 0.1 * np.arange(UPLINK_HISTORY)[None],
         uplink_sample_count=np.array([100]),
         uplink_age_s=number(0.05),
         uplink_backlog_bytes=number(700.0),

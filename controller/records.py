@@ -165,6 +165,8 @@ class SystemState:
     capture_period_s: Floats
     frame_age_s: Floats  # time since capture
     uplink_bps: Floats  # (B, UPLINK_HISTORY) newest first; missing samples repeat the oldest
+    uplink_sample_bytes: Floats  # (B, UPLINK_HISTORY) that crossed in each of these samples; 0 before the first
+    uplink_sample_age_s: Floats  # (B, UPLINK_HISTORY) since each of them
     uplink_sample_count: Ints  # samples seen so far
     uplink_age_s: Floats  # since the newest sample
     uplink_backlog_bytes: Floats  # own payload handed to the link and not yet answered or delivered

@@ -102,6 +102,7 @@ def _conditions(family: ScenarioRange) -> SystemState:
     rng = np.random.default_rng(_SEED)
     zeros, counts = np.zeros(_CONDITIONS), np.zeros(_CONDITIONS, dtype=np.int64)
     no_row = np.full(_CONDITIONS, NO_ROW)
+    history = np.zeros((_CONDITIONS, UPLINK_HISTORY))
 
     def log_uniform(bounds: tuple[float, float]) -> Floats:
         low, high = np.log(bounds)
@@ -115,6 +116,8 @@ def _conditions(family: ScenarioRange) -> SystemState:
         capture_period_s=1.0 / log_uniform(family.fps),
         frame_age_s=deadline * rng.uniform(0.0, 0.5, _CONDITIONS) * rng.integers(0, 2, _CONDITIONS),
         uplink_bps=np.repeat(log_uniform(_UPLINK_BPS)[:, None], UPLINK_HISTORY, axis=1),
+        uplink_sample_bytes=history,
+        uplink_sample_age_s=history,
         uplink_sample_count=counts,
         uplink_age_s=zeros,
         uplink_backlog_bytes=zeros,

@@ -156,11 +156,14 @@ def idle_state(
     """
     none, no_frames = np.zeros(len(deadline_s)), np.zeros(len(deadline_s), dtype=np.int64)
     no_row = np.full(len(deadline_s), NO_ROW)
+    history = np.zeros((len(deadline_s), UPLINK_HISTORY))
     return SystemState(
         deadline_s=deadline_s,
         capture_period_s=capture_period_s,
         frame_age_s=none,
         uplink_bps=np.repeat(uplink_bps[:, None], UPLINK_HISTORY, axis=1),
+        uplink_sample_bytes=history,
+        uplink_sample_age_s=history,
         uplink_sample_count=no_frames,
         uplink_age_s=none,
         uplink_backlog_bytes=none,

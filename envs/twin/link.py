@@ -135,6 +135,7 @@ def _note_reply(env: Environment, request: Any, mec_pace: float) -> None:
     sample.at_s = sample.reply_s = request.reply_s
     sample.row, sample.begin_s = request.row, request.begin_s
     sample.uplink_bps = uplink_sample_bps(request.request_bytes, request.crossed_s - request.begin_s)
+    sample.sample_bytes = request.request_bytes
     sample.sent_bytes = state.sent_bytes
     sample.queue_s = request.queue_s
     sample.mec_slowdown = state.mec_slowdown
@@ -197,6 +198,7 @@ def _note_echo(t: TwinTables, env: Environment, begin_s: float, size: float) -> 
     env.samples[place] = env.samples[sample_place(state.told - 1)]
     env.samples[place].at_s = state.word_s
     env.samples[place].uplink_bps = uplink_sample_bps(size, state.crossed_s - begin_s)
+    env.samples[place].sample_bytes = size
     state.told += 1
 
 
@@ -218,7 +220,7 @@ def meet_mec(t: TwinTables, env: Environment) -> None:
         # The history behind the first sample is that sample; until it comes, the device sees that there is none.
         bps = env.samples[sample_place(state.told - 1)].uplink_bps
     for k in range(len(env.samples)):
-        env.samples[k].uplink_bps = bps
+        env.samples[k].uplink_bps, env.samples[k].sample_bytes = bps, PROBE_BYTES
 
 
 # Hearing ----------------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ SEEN = record_type(
     capture_period_s="f8",
     frame_age_s="f8",
     uplink_bps=("f8", (UPLINK_HISTORY,)),
+    uplink_sample_bytes=("f8", (UPLINK_HISTORY,)),
+    uplink_sample_age_s=("f8", (UPLINK_HISTORY,)),
     uplink_sample_count="i8",
     uplink_age_s="f8",
     uplink_backlog_bytes="f8",
@@ -66,8 +68,12 @@ def observe_uplink(env: Environment, seen: Any) -> None:
     """Samples, newest first, and what has not crossed yet."""
     state, newest = env.state, env.samples[sample_place(env.state.heard - 1)]
     known = state.heard >= UPLINK_HISTORY
+    first = min(state.heard, UPLINK_HISTORY) - 1  # number of the first sample, or of what stands for it
     for k in range(UPLINK_HISTORY):
-        seen.uplink_bps[k] = env.samples[sample_place(state.heard - 1 - k)].uplink_bps if known else FLOOR_BPS
+        sample = env.samples[sample_place(max(state.heard - 1 - k, first))]
+        seen.uplink_bps[k] = sample.uplink_bps if known else FLOOR_BPS
+        seen.uplink_sample_bytes[k] = sample.sample_bytes if known else 0.0
+        seen.uplink_sample_age_s[k] = state.now_s - sample.at_s
     seen.uplink_sample_count = state.heard - (UPLINK_HISTORY - 1)
     seen.uplink_age_s = state.now_s - newest.at_s
     lost_bytes = state.lost_bytes if state.now_s >= state.down_from_s else 0.0

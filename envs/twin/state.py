@@ -92,6 +92,7 @@ assert SAMPLES_KEPT >= UPLINK_HISTORY + MAX_UNANSWERED
 SAMPLE = record_type(
     at_s="f8",
     uplink_bps="f8",
+    sample_bytes="f8",  # that crossed
     sent_bytes="f8",  # of this and all requests before it
     reply_s="f8",  # of the last request, which a probe is not
     row="i8",  # of that request

@@ -47,6 +47,8 @@ class DeviceTelemetry:
             capture_period_s=np.array([capture_period_s]),
             frame_age_s=np.array([frame_age_s]),
             uplink_bps=np.array([mec.uplink_bps]),
+            uplink_sample_bytes=np.array([mec.uplink_sample_bytes]),
+            uplink_sample_age_s=np.array([mec.uplink_sample_age_s]),
             uplink_sample_count=np.array([mec.uplink_sample_count]),
             uplink_age_s=np.array([mec.uplink_age_s]),
             uplink_backlog_bytes=np.array([mec.uplink_backlog_bytes]),

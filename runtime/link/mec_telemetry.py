@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from controller import timeline as formulas
 from controller.costs import CostTable
@@ -27,6 +28,8 @@ class MecObservation:
     link_up: bool
     in_flight: int
     uplink_bps: tuple[float, ...]  # newest first, ``UPLINK_HISTORY`` values
+    uplink_sample_bytes: tuple[float, ...]  # of these samples
+    uplink_sample_age_s: tuple[float, ...]
     uplink_sample_count: int
     uplink_age_s: float
     uplink_backlog_bytes: float
@@ -50,6 +53,14 @@ class Sent:
     row: int
 
 
+class _Sample(NamedTuple):
+    """One measurement of the uplink."""
+
+    uplink_bps: float
+    payload_bytes: float
+    at_s: float
+
+
 class MecTelemetry:
     """Owns the smoothed estimates of one MEC, and the payloads that may still be on their way."""
 
@@ -57,9 +68,9 @@ class MecTelemetry:
         self._costs = costs
         self._slowdown = self._announced = 1.0
         self._round_trips_s: deque[float] = deque(maxlen=_ROUND_TRIPS)
-        self._uplink_bps: deque[float] = deque(maxlen=UPLINK_HISTORY)
+        self._uplink: deque[_Sample] = deque(maxlen=UPLINK_HISTORY)  # newest first
         self._samples = 0
-        self.sample_s = now_s  # time of the newest uplink sample
+        self._start_s = now_s
         self._reply_s = now_s
         self._replied_row, self._replied_s = NO_ROW, 0.0  # the last request with a reply, and how long that took
         self._queue_s: deque[float] = deque([0.0] * UPLINK_HISTORY, UPLINK_HISTORY)
@@ -105,7 +116,16 @@ class MecTelemetry:
 
     @property
     def last_uplink_bps(self) -> float:
-        return self._uplink_bps[0] if self._uplink_bps else FLOOR_BPS
+        return self._newest.uplink_bps
+
+    @property
+    def sample_s(self) -> float:
+        """Time of the newest uplink sample; before the first, that of the connection's beginning."""
+        return self._newest.at_s
+
+    @property
+    def _newest(self) -> _Sample:
+        return self._uplink[0] if self._uplink else _Sample(FLOOR_BPS, 0.0, self._start_s)
 
     @property
     def unanswered(self) -> int:
@@ -116,12 +136,15 @@ class MecTelemetry:
         """What a controller sees of this MEC now."""
         reply_age_s = now_s - self._reply_s
         believed = formulas.believed_frac(reply_age_s)
-        known = tuple(self._uplink_bps) or (FLOOR_BPS,)
         waiting = next(iter(self._crossing.values()), None)
+        known = tuple(self._uplink) or (self._newest,)
+        samples = known + known[-1:] * (UPLINK_HISTORY - len(known))
         return MecObservation(
             link_up=link_up,
             in_flight=in_flight,
-            uplink_bps=known + known[-1:] * (UPLINK_HISTORY - len(known)),
+            uplink_bps=tuple([sample.uplink_bps for sample in samples]),
+            uplink_sample_bytes=tuple([sample.payload_bytes for sample in samples]),
+            uplink_sample_age_s=tuple([now_s - sample.at_s for sample in samples]),
             uplink_sample_count=self._samples,
             uplink_age_s=now_s - self.sample_s,
             uplink_backlog_bytes=float(sum(sent.payload_bytes for sent in self._crossing.values())),
@@ -163,7 +186,7 @@ class MecTelemetry:
 
     def _sample_uplink(self, sent: Sent, mec_s: float, now_s: float) -> None:
         crossing_s = now_s - self._began_s(sent) - mec_s - self.rtt_s
-        self._uplink_bps.appendleft(formulas.uplink_sample_bps(sent.payload_bytes, crossing_s))
+        bandwidth_bps = formulas.uplink_sample_bps(sent.payload_bytes, crossing_s)
+        self._uplink.appendleft(_Sample(bandwidth_bps, sent.payload_bytes, now_s))
         self._samples += 1
-        self.sample_s = now_s
         self._crossed_s = max(self._crossed_s, now_s - mec_s - self.rtt_s)

@@ -75,6 +75,8 @@ def _state(uplink_bps: float | list[float] = 1e6, **changed: Any) -> SystemState
         "deadline_s": 0.1,
         "capture_period_s": 0.1,
         "frame_age_s": 0.0,
+        "uplink_sample_bytes": [1000.0] * UPLINK_HISTORY,
+        "uplink_sample_age_s": [0.0] * UPLINK_HISTORY,
         "uplink_sample_count": 8,
         "uplink_age_s": 0.0,
         "uplink_backlog_bytes": 0.0,

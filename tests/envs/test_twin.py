@@ -285,7 +285,8 @@ class TestAgainstTheDevice:
         first, expected = (int(np.argmax([s.uplink_sample_count[0] for s in states])) for states in (told, seen))
         assert first > 0
         assert abs(first - expected) <= 0.25 * 20  # the session looks with every heartbeat
-        for name in ("uplink_bps", "uplink_sample_count", "mec_queue_s", "mec_queue_mean_s", "mec_slowdown"):
+        samples = ("uplink_bps", "uplink_sample_bytes", "uplink_sample_count")
+        for name in (*samples, "mec_queue_s", "mec_queue_mean_s", "mec_slowdown"):
             for one, other in ((told[0], seen[0]), (told[first], seen[expected])):
                 np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=0.1, err_msg=name)
         assert told[0].uplink_bps[0, 0] == FLOOR_BPS
@@ -365,11 +366,12 @@ class TestAgainstTheDevice:
         outcomes = sim.run(lambda n: int(rows[n]))
         scenario = dataclasses.replace(sim.scenario, rtt_s=rtt_s, mec_slowdown=1.0)
         twin = Twin(sim.costs, sim.bank, scores, ScenarioRange(), calibration=QUIET)
-        twin.reset(scenarios=[scenario])
+        state = twin.reset(scenarios=[scenario])
         ended: dict[int, tuple[str, float, float]] = {}
         shown, skipped = 0.0, [o for o in outcomes if o.status is Status.SKIPPED]
-        for row in rows:
-            _, r = twin.step(np.array([row]))
+        for row, seen in zip(rows, sim.states, strict=False):
+            self.compare_samples(state, seen)
+            state, r = twin.step(np.array([row]))
             ended[int(r.frame[0])] = (STATUSES[r.status[0]].value, 1e3 * r.latency_s[0], r.utility[0])
             shown += float(r.reused_score[0])
             if r.done[0]:
@@ -384,3 +386,9 @@ class TestAgainstTheDevice:
                 assert outcome.latency_ms == pytest.approx(latency_ms, abs=0.5)
                 assert outcome.utility == pytest.approx(utility, abs=1e-4)
         return len(skipped)
+
+    def compare_samples(self, told: SystemState, seen: SystemState) -> None:
+        """The samples of both, where both have heard the same replies."""
+        if told.uplink_sample_count[0] == seen.uplink_sample_count[0]:
+            np.testing.assert_allclose(told.uplink_sample_bytes, seen.uplink_sample_bytes)
+            np.testing.assert_allclose(told.uplink_sample_age_s, seen.uplink_sample_age_s, atol=0.02)

@@ -44,6 +44,8 @@ def make_state(batch: int = 1, seed: int = 0, **fixed: float) -> SystemState:
         "capture_period_s": uniform(0.05, 0.2),
         "frame_age_s": uniform(0.0, 0.05),
         "uplink_bps": rng.uniform(1e5, 1e7, (batch, UPLINK_HISTORY)),
+        "uplink_sample_bytes": rng.uniform(100, 4096, (batch, UPLINK_HISTORY)),
+        "uplink_sample_age_s": np.sort(rng.uniform(0.0, 3.0, (batch, UPLINK_HISTORY)), axis=1),
         "uplink_sample_count": rng.integers(1, 50, batch),
         "uplink_age_s": uniform(0.0, 1.0),
         "uplink_backlog_bytes": rng.choice([0.0, 700.0], batch),

@@ -45,6 +45,8 @@ def toy_states(rng: np.random.Generator, batch: int) -> SystemState:
         capture_period_s=0.2 * one,
         frame_age_s=zero,
         uplink_bps=np.repeat(bps[:, None], UPLINK_HISTORY, axis=1),
+        uplink_sample_bytes=np.full((batch, UPLINK_HISTORY), 1e4),
+        uplink_sample_age_s=np.zeros((batch, UPLINK_HISTORY)),
         uplink_sample_count=np.full(batch, UPLINK_HISTORY),
         uplink_age_s=zero,
         uplink_backlog_bytes=zero,
