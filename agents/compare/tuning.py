@@ -59,7 +59,7 @@ def tune_controllers(
 
     for number, name in enumerate(names, start=1):
         untuned[name] = mean_utility(make_controller(name, setup.costs, utility, batch=episodes))
-        base = _states(setup) if "states" in TUNABLE_KEYS[name] else {}
+        base = {key: learn(setup) for key, learn in _LEARNED.items() if key in TUNABLE_KEYS[name]}
         best = tune(name, setup.costs, utility, mean_utility, batch=episodes, base=base)
         tunings[name], reached[name] = best
         done = tries(setup, names[:number])  # fewer tries may have been needed
@@ -75,7 +75,8 @@ def tuning_table(found: TuningFile) -> Table:
     table.add_column("tuned", justify="right")
     table.add_column("tunables", overflow="fold")
     for name, tuning in found.controllers.items():
-        shown = "  ".join(f"{key} {_short(value)}" for key, value in tuning.items() if key not in ("states", "map"))
+        long = (*_LEARNED, "map")
+        shown = "  ".join(f"{key} {_short(value)}" for key, value in tuning.items() if key not in long)
         table.add_row(name, f"{found.default_utility[name]:.4f}", f"{found.utility[name]:.4f}", shown)
     return table
 
@@ -86,4 +87,15 @@ def _short(value: Any) -> str:
 
 def _states(setup: Setup) -> dict[str, Any]:
     """Bandwidth states of edgent-dynamic and oboe, learned from the device's share of the traces' bandwidth."""
-    return {"states": learn_states(setup.bank, setup.range.uplink_share_frac).as_tuning()}
+    return learn_states(setup.bank, setup.range.uplink_share_frac).as_tuning()
+
+
+def _predictor(setup: Setup) -> dict[str, Any]:
+    """Transfer times of fugu-mpc, learned from transfers on the traces."""
+    from agents.learn.transfers import train_predictor  # not above: it loads torch
+
+    return train_predictor(setup).as_tuning()
+
+
+#: What is learned from the traces before the other tunables are searched.
+_LEARNED: dict[str, Callable[[Setup], dict[str, Any]]] = {"states": _states, "predictor": _predictor}

@@ -19,6 +19,9 @@ Tunables are plain JSON values. Every key below is optional; a key that a contro
     tunables of that controller that differ there, ``base`` among them.
 ``alpha forced memory ridge noise``
     Exploration and learning of ``linucb``, see ``controller.controllers.linucb.BanditTuning``.
+``horizon device_margin predictor``
+    Length of the plan, care about device times, and transfer times of ``fugu-mpc``, see
+    ``controller.controllers.mpc.MpcTuning`` and ``controller.predict.transfer``.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from controller.controllers.hindsight import Hindsight
 from controller.controllers.learned import FrozenPolicy, Policy
 from controller.controllers.linucb import BanditTuning, LinUcb
 from controller.controllers.oboe import NETWORK_STATES, Oboe
+from controller.controllers.mpc import FuguMpc, MpcTuning
 from controller.controllers.simple import (
     FixedRow,
     MostAccurate,
@@ -51,6 +55,7 @@ from controller.costs import CostTable
 from controller.errors import UsageError, unknown_name
 from controller.features.fast import Features
 from controller.predict.estimators import Estimator, Kind
+from controller.predict.transfer import TransferPredictor, default_predictor
 from controller.records import Decision, Ints
 from controller.utility import Utility
 
@@ -66,6 +71,7 @@ CONTROLLER_NAMES = (
     "greedy",
     "oboe",
     "linucb",
+    "fugu-mpc",
     "random",
     "hindsight",
 )
@@ -80,6 +86,7 @@ _BANDIT_KEYS = tuple(field.name for field in fields(BanditTuning))
 _BASES = ("greedy", "edgent")
 #: What a network state of ``oboe`` may have its own values of.
 _BASE_KEYS = ("base", *_ESTIMATOR_KEYS, "penalty", "keep_pace")
+_MPC_KEYS = tuple(field.name for field in fields(MpcTuning))
 
 #: The keys that each controller's tuning may have.
 TUNABLE_KEYS: dict[str, tuple[str, ...]] = {
@@ -94,6 +101,7 @@ TUNABLE_KEYS: dict[str, tuple[str, ...]] = {
     "greedy": (*_ESTIMATOR_KEYS, "penalty"),
     "oboe": (*_BASE_KEYS, "hazard", "threshold", "states", "map"),
     "linucb": (*_ESTIMATOR_KEYS, "penalty", *_BANDIT_KEYS),
+    "fugu-mpc": (*_MPC_KEYS, "predictor"),
     "random": (),
     "hindsight": ("penalty",),
 }
@@ -110,6 +118,8 @@ def default_tuning(name: str) -> dict[str, Any]:
         "keep_pace": True,
         "penalty": HINDSIGHT_PENALTY if name == "hindsight" else DEFAULT_PENALTY,
     }
+    if name == "fugu-mpc":
+        known |= asdict(MpcTuning())
     return {key: known[key] for key in TUNABLE_KEYS[name] if key in known}
 
 
@@ -231,6 +241,13 @@ def _linucb(parts: Parts) -> Controller:
     return LinUcb(parts.costs, parts.utility, parts.estimator, parts.penalty, tuning, parts.batch)
 
 
+def _fugu_mpc(parts: Parts) -> Controller:
+    tuning = {key: value for key, value in parts.tuning.items() if key != "predictor"}
+    trained = parts.tuning.get("predictor")
+    predictor = default_predictor() if trained is None else TransferPredictor.from_tuning(trained)
+    return FuguMpc(parts.costs, parts.utility, predictor, MpcTuning(**tuning))
+
+
 def _hindsight(parts: Parts) -> Controller:
     return Hindsight(parts.costs, parts.utility, parts.penalty)
 
@@ -247,6 +264,7 @@ _MAKERS: dict[str, Callable[[Parts], Controller]] = {
     "greedy": _greedy,
     "oboe": _oboe,
     "linucb": _linucb,
+    "fugu-mpc": _fugu_mpc,
     "random": lambda parts: Random(parts.costs, parts.seed),
     "hindsight": _hindsight,
 }

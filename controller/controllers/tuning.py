@@ -42,6 +42,8 @@ _GRID: dict[str, tuple[Any, ...]] = {
     "penalty": (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6),
     "hazard": (0.005, 0.02, 0.1),
     "threshold": (0.3, 0.5, 0.8),
+    "device_margin": (1.0, 1.05, 1.1, 1.2),
+    "horizon": (0, 1, 2, 4),
     "base": ("greedy", "edgent"),
     "forced": (0.25, 0.5, 0.75, None),
     "alpha": (0.0, 0.05, 0.1, 0.2, 0.4),
@@ -68,9 +70,10 @@ def tune(
 ) -> tuple[Tuning, float]:
     """The best tuning of the named controller, with a value for every tunable, and its score.
 
-    The search starts at ``base``, which also holds what is not searched, such as the ``states`` of ``edgent-dynamic``
-    and ``oboe`` (``controller.controllers.bandwidth_states.learn_states(bank).as_tuning()``). A controller without
-    tunables is evaluated once. ``evaluate`` must give every controller the same episodes.
+    The search starts at ``base``, which also holds what is not searched: the ``states`` of ``edgent-dynamic`` and
+    ``oboe`` (``controller.controllers.bandwidth_states.learn_states(bank).as_tuning()``), and the ``predictor`` of
+    ``fugu-mpc`` (``agents.learn.transfers.train_predictor(setup).as_tuning()``). A controller without tunables is
+    evaluated once. ``evaluate`` must give every controller the same episodes.
     """
     known: dict[str, float] = {}  # the second round repeats many tunings
 

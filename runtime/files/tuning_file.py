@@ -53,6 +53,9 @@ class _Tunables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threshold: float = 0.0
     latency_weight: float = 0.0
     states: dict[str, Any] | None = None
+    device_margin: float = 1.0
+    horizon: int = 0
+    predictor: dict[str, Any] | None = None
     decision: Decision | None = None
     base: str = ""
     map: dict[str, dict[str, Any]] | None = None
