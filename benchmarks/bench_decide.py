@@ -31,7 +31,7 @@ from runtime.files.tuning_file import load_tunings
 from runtime.profiling.profile import candidates, load_costs
 
 CALLS = 20_000
-CLASSICAL = ("greedy", "edgent-dynamic", "oboe", "linucb")
+CLASSICAL = ("greedy", "edgent-dynamic", "oboe", "linucb", "fugu-mpc")
 MLP_CALLS = 5_000
 
 

@@ -102,7 +102,7 @@ def fit(transfers: Transfers, seed: int = 0) -> TransferPredictor:
         batch = torch.randint(len(target), (_BATCH,))
         loss = pinball(net(inputs[batch]), target[batch])
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
     first, bias, out, out_bias = (weight.detach().numpy() for weight in net.parameters())

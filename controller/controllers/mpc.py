@@ -2,9 +2,9 @@
 
 As in Fugu (Yan et al., NSDI 2020) the uplink is a distribution of the transfer time of each payload
 (``controller.predict.transfer``), here five equally likely scenarios, and the controller plans several decisions ahead.
-A plan is a candidate now and then, ``horizon`` times, the row that earns most in the long run. It follows the timeline of
-docs/architecture.md: a device that is late for the next decision, the backlog of the link, the random wait at the MEC,
-the fallback, replies that are given up, answers that age while frames are skipped, and dropped frames.
+A plan is a candidate now and then, ``horizon`` times, the row that earns most in the long run. It follows the timeline
+of docs/architecture.md: a device that is late for the next decision, the backlog of the link, the random wait at the
+MEC, the fallback, replies that are given up, answers that age while frames are skipped, and dropped frames.
 
 The value of a plan is what its frames earn, less what as many frames earn in the long run: the differential value of
 average-reward problems (Sutton and Barto, section 10.3). So plans of different frame strides compare.
@@ -15,14 +15,14 @@ Shapes: B states, Q scenarios, R rows of the cost table. All arrays of a plan br
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from controller.controllers.simple import Memoryless
 from controller.costs import CostTable
 from controller.errors import UsageError
-from controller.predict.expectation import fallback_at_s, score_of_skipped
+from controller.predict.expectation import fallback_at_s, score_of_skipped, skipped_score
 from controller.predict.transfer import LEVELS, TransferPredictor
 from controller.records import Bools, Float32s, Floats, Ints, SystemState
 from controller.scenario import QUEUE_LIMIT
@@ -35,6 +35,8 @@ assert LEVELS[_SCENARIOS] == (0.1, 0.3, 0.5, 0.7, 0.9)
 #: So many candidates, the best by their own frames, are planned to the end.
 _PLANNED = 16
 _MOST_HORIZON = 20
+#: A device that is at least QUEUE_LIMIT capture periods late has dropped a frame; on average, from half a period less.
+_DROPS_FROM = QUEUE_LIMIT - 0.5
 #: The wait at an idle MEC: so short that an answer is either in time or not.
 _LEAST_WAIT_S = 1e-5
 
@@ -127,7 +129,7 @@ def _rows_of(costs: CostTable, state: SystemState, head_s: Floats, transmit_s: F
     wait_s = state.mec_queue_mean_s[:, None] * sent + _LEAST_WAIT_S
     mec_s = costs.mec_s * state.mec_slowdown[:, None] + state.rtt_s[:, None]
     deadline_frames = np.broadcast_to((state.deadline_s / state.capture_period_s)[:, None], head_s.shape)
-    rescued = score_of_skipped(costs.skipped_score, costs.stale_losses, deadline_frames) * costs.rescued_share
+    rescued = skipped_score(costs, deadline_frames) * costs.rescued_share
     losses = np.array(costs.stale_losses).reshape(-1, 1, 1, len(costs))
 
     def wide(values: Floats) -> Float32s:
@@ -148,6 +150,16 @@ def _rows_of(costs: CostTable, state: SystemState, head_s: Floats, transmit_s: F
     )
 
 
+class _Answer(NamedTuple):
+    """What becomes of a decision."""
+
+    end_s: Float32s  # of the head, from capture
+    answer_s: Float32s  # of device or MEC, without a wait there, from capture
+    rescued: Bools  # the fallback answers in time if the MEC does not
+    in_time: Float32s  # probability
+    missed: Float32s  # probability that the fallback answers
+
+
 class _Timeline:
     """What becomes of a decision under the conditions of B states."""
 
@@ -161,8 +173,9 @@ class _Timeline:
 
     def follow(self, rows: _Rows, at: _Moment, gain: Float32s) -> tuple[Float32s, _Moment]:
         """What the frames of a decision earn beyond ``gain`` each, and the moment of the next decision."""
-        then, dropped = self._then(rows, at)
-        earned = self._earned(rows, at) - gain * rows.stride
+        answer = self._answer(rows, at)
+        then, dropped = self._then(rows, at, answer)
+        earned = self._earned(rows, answer) - gain * rows.stride
         return earned - (self._utility.drop_penalty + gain) * dropped, then
 
     def lasting(self, rows: _Rows) -> Float32s:
@@ -171,8 +184,10 @@ class _Timeline:
         A row that takes longer than its frames last loses some of them.
         """
         nothing = np.zeros_like(self._period_s)
-        earned = self._earned(rows, _Moment(nothing, nothing)) / rows.stride
-        served = 1.0 / np.maximum(np.maximum(rows.head_s, rows.transmit_s) / self._span_s(rows), 1.0)
+        answer = self._answer(rows, _Moment(nothing, nothing))
+        earned = self._earned(rows, answer) / rows.stride
+        busy_s = rows.head_s + answer.missed * self._fallback_s
+        served = 1.0 / np.maximum(np.maximum(busy_s, rows.transmit_s) / self._span_s(rows), 1.0)
         return np.asarray((earned * served - self._utility.drop_penalty * (1.0 - served)).mean(axis=1))
 
     def delay_frac(self, rows: _Rows, then: _Moment) -> Float32s:
@@ -182,30 +197,34 @@ class _Timeline:
     def _span_s(self, rows: _Rows) -> Float32s:
         return self._period_s * rows.stride
 
-    def _earned(self, rows: _Rows, at: _Moment) -> Float32s:
-        """Expected utility of all frames of a decision. The wait at the MEC is taken to be exponential."""
+    def _answer(self, rows: _Rows, at: _Moment) -> _Answer:
+        """Whether and when a decision is answered. The wait at the MEC is taken to be exponential."""
         end_s = at.age_s + rows.head_s
         answer_s = end_s + rows.sent * (_link_s(rows, at) + rows.mec_s)
         rescued = rows.sent & (end_s <= self._fallback_at_s)
         left_s = np.where(rescued, self._fallback_at_s, self._deadline_s) - at.age_s
         spare_s = np.maximum(self._kept_frac * left_s - (answer_s - at.age_s), 0.0)
-        in_time = -np.expm1(-spare_s * rows.per_wait_s)
-        missed = rescued * (1.0 - in_time)
-        energy_j = self._utility.energy_j(rows.head_s + missed * self._fallback_s, rows.transmit_s)
-        earned = rows.accuracy * in_time + rows.rescued_score * missed - self._utility.energy_weight_per_j * energy_j
+        in_time = np.asarray(-np.expm1(-spare_s * rows.per_wait_s), np.float32)
+        return _Answer(end_s, answer_s, rescued, in_time, rescued * (1.0 - in_time))
+
+    def _earned(self, rows: _Rows, answer: _Answer) -> Float32s:
+        """Expected utility of all frames of a decision."""
+        energy_j = self._utility.energy_j(rows.head_s + answer.missed * self._fallback_s, rows.transmit_s)
+        earned = rows.accuracy * answer.in_time + rows.rescued_score * answer.missed
+        earned -= self._utility.energy_weight_per_j * energy_j
         if self._strides:
-            known = ~rows.sent | (answer_s <= GIVE_UP_DEADLINES * self._deadline_s)
-            skipped = score_of_skipped(rows.skipped_score, rows.stale_losses, answer_s / self._period_s)
-            earned += known * skipped * np.where(rescued, in_time, 1.0)
+            known = ~rows.sent | (answer.answer_s <= GIVE_UP_DEADLINES * self._deadline_s)
+            skipped = score_of_skipped(rows.skipped_score, list(rows.stale_losses), answer.answer_s / self._period_s)
+            earned += known * skipped * np.where(answer.rescued, answer.in_time, 1.0)
         return np.asarray(earned)
 
-    def _then(self, rows: _Rows, at: _Moment) -> tuple[_Moment, Float32s]:
+    def _then(self, rows: _Rows, at: _Moment, answer: _Answer) -> tuple[_Moment, Float32s]:
         """The moment of the next decision, and how many frames were dropped before."""
-        span_s, end_s = self._span_s(rows), at.age_s + rows.head_s
-        next_s = np.maximum(span_s, end_s)
+        span_s, end_s = self._span_s(rows), answer.end_s
+        next_s = np.maximum(span_s, end_s + answer.missed * self._fallback_s)
         free_s = np.where(rows.sent, end_s + _link_s(rows, at), at.age_s + at.backlog_s)
         late_s = next_s - span_s
-        dropped = np.maximum(late_s / self._period_s - QUEUE_LIMIT, 0.0)
+        dropped = np.maximum(late_s / self._period_s - _DROPS_FROM, 0.0)
         return _Moment(late_s - dropped * self._period_s, np.maximum(free_s - next_s, 0.0)), dropped
 
 
@@ -219,7 +238,11 @@ def _column(values: Floats) -> Float32s:
     return values[:, None, None].astype(np.float32)
 
 
-def _pick(columns: tuple[Float32s, ...], rows: Ints) -> tuple[Float32s, ...]:
+_Columns = TypeVar("_Columns", _Rows, _Moment)
+
+
+def _pick(columns: _Columns, rows: Ints) -> _Columns:
     """The given rows (B, R') of every column."""
     index = rows[:, None]
-    return columns.__class__(*[np.take_along_axis(c, index if c.ndim == 3 else index[None], axis=-1) for c in columns])
+    picked: Any = [np.take_along_axis(c, index if c.ndim == 3 else index[None], axis=-1) for c in columns]
+    return type(columns)(*picked)

@@ -5,8 +5,8 @@ bandwidth, and say how uncertain it is. This one is a small network that predict
 rates are relative to the mean rate of the last samples, so it serves a device that gets a share of a link. It is
 trained by quantile regression (Koenker and Bassett, 1978) in ``agents.learn.transfers``.
 
-``log(time / usual time) = W2 relu(W1 [history, payload] + b1) + b2``, sorted, where the usual time is that of the payload
-at the mean rate.
+``log(time / usual time) = W2 relu(W1 [history, payload] + b1) + b2``, sorted, where the usual time is that of the
+payload at the mean rate.
 
 Shapes: B states, C candidates, H hidden units, Q quantiles.
 """
@@ -26,11 +26,13 @@ from controller.predict.uplink import FLOOR_BPS
 from controller.records import UPLINK_HISTORY, Float32s, Floats, SystemState
 
 #: The quantiles that are predicted.
-LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+LEVELS: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 #: Inputs of the history (rate, time and age of each sample) and of the payload (usual time, time until it is sent).
 HISTORY_INPUTS, PAYLOAD_INPUTS = 3 * UPLINK_HISTORY, 2
 #: Times below this differ as little as 0 does; keeps logarithms finite.
 _SMALL_S = 0.01
+#: Most that is predicted, either way: a factor of a thousand. States far from those of the training must not overflow.
+_MOST_LOG_RATIO = 7.0
 #: Spread of log time without training, and the quantiles of the standard normal distribution at LEVELS.
 _DEFAULT_SPREAD = 0.3
 _NORMAL = np.array([-1.645, -1.282, -0.842, -0.524, -0.253, 0.0, 0.253, 0.524, 0.842, 1.282, 1.645])
@@ -64,6 +66,7 @@ class TransferPredictor:
         hidden += (history.dot(self.from_history) + self.bias)[:, None]
         np.maximum(hidden, 0.0, out=hidden)
         found = hidden.reshape(-1, hidden.shape[2]).dot(self.out[:, which]) + self.out_bias[which]
+        np.clip(found, -_MOST_LOG_RATIO, _MOST_LOG_RATIO, out=found)
         found.sort(axis=1)
         return np.asarray(found.reshape(*payload.shape[:2], -1))
 
