@@ -126,8 +126,9 @@ class _Rows(NamedTuple):
 def _rows_of(costs: CostTable, state: SystemState, head_s: Floats, transmit_s: Float32s) -> _Rows:
     """All rows of the table, from device times (B, R) and transfer times (B, Q, R)."""
     sent = ~costs.space.device_only
-    wait_s = state.mec_queue_mean_s[:, None] * sent + _LEAST_WAIT_S
-    mec_s = costs.mec_s * state.mec_slowdown[:, None] + state.rtt_s[:, None]
+    tail_s = costs.mec_s * state.mec_slowdown[:, None]
+    # The MEC serves what is in flight first, here as if each of these took as long as this request.
+    wait_s = (state.mec_queue_mean_s[:, None] + state.in_flight[:, None] * tail_s) * sent + _LEAST_WAIT_S
     deadline_frames = np.broadcast_to((state.deadline_s / state.capture_period_s)[:, None], head_s.shape)
     rescued = skipped_score(costs, deadline_frames) * costs.rescued_share
     losses = np.array(costs.stale_losses).reshape(-1, 1, 1, len(costs))
@@ -141,7 +142,7 @@ def _rows_of(costs: CostTable, state: SystemState, head_s: Floats, transmit_s: F
         sent=sent[None, None],
         head_s=wide(head_s),
         transmit_s=transmit_s * sent,
-        mec_s=wide(mec_s),
+        mec_s=wide(tail_s + state.rtt_s[:, None]),
         per_wait_s=wide(1.0 / wait_s),
         accuracy=wide(costs.accuracy),
         rescued_score=wide(costs.rescued_accuracy + rescued),

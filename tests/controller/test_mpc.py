@@ -51,6 +51,7 @@ def state(**changed: float) -> SystemState:
         "uplink_bps": 4e6,
         "uplink_backlog_bytes": 0.0,
         "rtt_s": 0.01,
+        "in_flight": 0,
         "device_slowdown": 10.0,
         "mec_queue_mean_s": 0.0,
         "mec_slowdown": 2.0,
