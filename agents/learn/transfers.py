@@ -21,6 +21,7 @@ from controller.predict.transfer import (
     LEVELS,
     PAYLOAD_INPUTS,
     TransferPredictor,
+    default_predictor,
     history_inputs,
     payload_inputs,
 )
@@ -48,7 +49,9 @@ class Transfers(NamedTuple):
 
 
 def train_predictor(setup: Setup, episodes: int = EPISODES, seed: int = 0) -> TransferPredictor:
-    """A predictor for the setup's traces and payloads."""
+    """A predictor for the setup's traces and payloads; the untrained one where nothing can be sent."""
+    if setup.costs.space.device_only.all():
+        return default_predictor()
     return fit(collect(setup, episodes, _SEED + seed), seed)
 
 
@@ -95,7 +98,7 @@ def fit(transfers: Transfers, seed: int = 0) -> TransferPredictor:
     inputs = torch.from_numpy(np.concatenate([transfers.history, transfers.payload], axis=1))
     target = torch.from_numpy(transfers.log_ratio)
     net = nn.Sequential(nn.Linear(HISTORY_INPUTS + PAYLOAD_INPUTS, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, len(LEVELS)))
-    steps = _EPOCHS * (len(target) // _BATCH)
+    steps = _EPOCHS * max(len(target) // _BATCH, 1)
     optimiser = torch.optim.Adam(net.parameters(), _LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):

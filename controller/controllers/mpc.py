@@ -68,7 +68,7 @@ class FuguMpc(Memoryless):
 
     def __init__(self, costs: CostTable, utility: Utility, predictor: TransferPredictor, tuning: MpcTuning) -> None:
         self._costs, self._utility, self._predictor, self._tuning = costs, utility, predictor, tuning
-        # Rows that differ in their frame stride or model alone send the same bytes at the same time.
+        # Rows with equal heads and payloads, such as those that differ in their frame stride alone, share a prediction.
         sends = np.stack([costs.head_s, costs.payload_bytes], axis=1)
         sends, self._send_of = np.unique(sends, axis=0, return_inverse=True)
         self._send_head_s, self._send_bytes = sends.T
@@ -80,14 +80,19 @@ class FuguMpc(Memoryless):
         best = lasting.argmax(axis=1)[:, None]
         gain = np.take_along_axis(lasting, best, axis=1)[:, None]
         earned, then = timeline.follow(rows, at, gain)
-        earned -= self._tuning.penalty * timeline.delay_frac(rows, then)
-        value = earned.mean(axis=1)
+        value = (earned - self._tuning.penalty * timeline.delay_frac(rows, then)).mean(axis=1)
         planned = np.argpartition(-value, min(_PLANNED, len(self._costs)) - 1, axis=1)[:, :_PLANNED]
-        value, then, best_row = np.take_along_axis(value, planned, axis=1), _pick(then, planned), _pick(rows, best)
-        for _ in range(self._tuning.horizon):
-            earned, then = timeline.follow(best_row, then, gain)
-            value += earned.mean(axis=1)
+        value = np.take_along_axis(value, planned, axis=1)
+        value += self._continued(timeline, _pick(rows, best), _pick(then, planned), gain)
         return np.take_along_axis(planned, value.argmax(axis=1)[:, None], axis=1)[:, 0]
+
+    def _continued(self, timeline: _Timeline, row: _Rows, at: _Moment, gain: Float32s) -> Float32s:
+        """(B, R) what the rest of each plan earns beyond ``gain``: ``row``, time and again."""
+        value = np.zeros(at.age_s[:, 0].shape, np.float32)
+        for _ in range(self._tuning.horizon):
+            earned, at = timeline.follow(row, at, gain)
+            value += earned.mean(axis=1)
+        return value
 
     def _begin(self, state: SystemState) -> tuple[_Rows, _Moment]:
         """Every row under the present conditions, and the present moment."""

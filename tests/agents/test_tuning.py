@@ -18,6 +18,7 @@ from controller.controllers.registry import TUNABLE_KEYS
 from controller.controllers.simple import FixedRow
 from controller.errors import UsageError
 from controller.metrics import per_episode
+from controller.predict.transfer import TransferPredictor, default_predictor
 from controller.predict.uplink import TraceBank
 from controller.scenario import ScenarioRange
 from envs.setup import Setup, open_setup
@@ -65,6 +66,14 @@ def test_no_other_fixed_decision_does_better_than_the_tuned_one(setup: Setup) ->
     every = [play(setup, FixedRow("any", row), scenarios, reward="expected") for row in range(len(setup.costs))]
     best = max(float(per_episode(played.frames)["utility"].mean()) for played in every)
     assert found.utility["static-best"] == pytest.approx(best)
+
+
+def test_tuning_fugu_mpc_learns_its_transfer_times_first(setup: Setup, tmp_path: Path) -> None:
+    found = tune_controllers(setup, ["fugu-mpc"], ["few"], 4)
+    learned = TransferPredictor.from_tuning(found.controllers["fugu-mpc"]["predictor"])
+    assert learned.as_tuning() != default_predictor().as_tuning()
+    save_tunings(tmp_path / "t.json", found)
+    assert Entrants(("fugu-mpc",), (), load_tunings("garments", tmp_path / "t.json")).make("fugu-mpc", setup, batch=2)
 
 
 def test_the_table_and_the_file_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
