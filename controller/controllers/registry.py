@@ -40,8 +40,8 @@ from controller.controllers.hindsight import DEFAULT_PENALTY as HINDSIGHT_PENALT
 from controller.controllers.hindsight import Hindsight
 from controller.controllers.learned import FrozenPolicy, Policy
 from controller.controllers.linucb import BanditTuning, LinUcb
-from controller.controllers.oboe import NETWORK_STATES, Oboe
 from controller.controllers.mpc import FuguMpc, MpcTuning
+from controller.controllers.oboe import NETWORK_STATES, Oboe
 from controller.controllers.simple import (
     FixedRow,
     MostAccurate,
