@@ -25,6 +25,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+import controller.controllers.scalar
 import controller.fallback
 import controller.features.scalar
 import controller.scenario
@@ -183,5 +184,5 @@ def _digest() -> str:
     return found.hexdigest()[:16]
 
 
-rules(controller.timeline, controller.fallback, controller.features.scalar)
+rules(controller.timeline, controller.fallback, controller.features.scalar, controller.controllers.scalar)
 rule(controller.scenario.walk_loads)
