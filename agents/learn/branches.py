@@ -21,14 +21,13 @@ from controller.controllers.learned import FrozenPolicy
 from controller.controllers.scalar import (
     Lanes,
     PolicyTable,
-    begin_hidden,
     best_of,
     fill_scores,
     make_lanes,
     policy_table,
 )
 from controller.features.scalar import FeatureTable, feature_table, fill_features
-from controller.records import Float32s, Floats, Ints
+from controller.records import Floats, Ints
 from controller.streaming import TICK
 from envs.twin.compiled import compiled, rule
 from envs.twin.drive import environment
@@ -91,8 +90,7 @@ class Branches(NamedTuple):
     record: Any  # (2,) RECORD; the second stays blank
     skipped: Floats  # (longest stride less one,)
     seen: Any  # (1,) SEEN
-    context: Float32s  # (D,)
-    lanes: Lanes  # (K * C,)
+    lanes: Lanes  # K states with C candidates
 
 
 def _play_states(rules: Rules, longest_stride: int, t: TwinTables, batch: Environment, *arrays: Any) -> None:
@@ -108,8 +106,7 @@ def _play_states(rules: Rules, longest_stride: int, t: TwinTables, batch: Enviro
         record=np.zeros(2, RECORD),
         skipped=np.zeros(longest_stride - 1),
         seen=np.zeros(1, SEEN),
-        context=np.zeros(len(rules.policy.from_context), np.float32),
-        lanes=make_lanes(rules.policy, count * len(rules.features.sent)),
+        lanes=make_lanes(rules.policy, count, len(rules.features.sent)),
     )
     play_states(t, batch, rules, memory, *arrays)
 
@@ -207,8 +204,7 @@ def decide(t: TwinTables, r: Rules, m: Branches, running: int) -> None:
     for i in range(running):
         first = i * count
         observe_state(t, environment(m.device, m.running[i]), m.seen[0])
-        fill_features(r.features, m.seen[0], m.context, m.lanes.candidates.T[first : first + count])
-        begin_hidden(r.policy, m.context, m.lanes.hidden, first, count)
-    fill_scores(r.policy, m.lanes, running * count)
+        fill_features(r.features, m.seen[0], m.lanes.context.T[i], m.lanes.candidates.T[first : first + count])
+    fill_scores(r.policy, m.lanes, running, count)
     for i in range(running):
         m.row[m.running[i]] = best_of(m.lanes.scores, i * count, count)

@@ -12,7 +12,7 @@ from support.twins import traces
 from agents.learn import branches
 from agents.learn.branches import branch_values
 from controller.controllers.learned import FrozenPolicy
-from controller.controllers.scalar import begin_hidden, fill_scores, make_lanes, policy_table
+from controller.controllers.scalar import fill_scores, make_lanes, policy_table
 from controller.features.fast import Features
 from controller.features.schema import FEATURE_SCHEMA
 from controller.records import Floats
@@ -44,11 +44,10 @@ def test_the_plain_scores_are_those_of_the_frozen_policy(hidden: int, deeper: in
     context = rng.standard_normal((batch, len(FEATURE_SCHEMA.context))).astype(np.float32)
     candidates = rng.standard_normal((batch, count, len(FEATURE_SCHEMA.candidate))).astype(np.float32)
     table = policy_table(policy)
-    lanes = make_lanes(table, batch * count)
+    lanes = make_lanes(table, batch, count)
+    lanes.context[: context.shape[1]] = context.T
     lanes.candidates[: candidates.shape[2]] = candidates.reshape(batch * count, -1).T
-    for b in range(batch):
-        begin_hidden(table, context[b], lanes.hidden, b * count, count)
-    fill_scores(table, lanes, batch * count)
+    fill_scores(table, lanes, batch, count)
     expected = policy.scores(context, candidates)
     np.testing.assert_allclose(lanes.scores.reshape(batch, count), expected, rtol=1e-4, atol=1e-4)
 
