@@ -17,8 +17,9 @@ next round is fitted on. There are two kinds of rounds.
 * In the last ones the twin plays the most promising candidates of each state out (``agents.learn.branches``), and the
   value is the utility that they earned.
 
-The critic is fitted to the returns that the policy of the last of the first rounds earned. Then PPO takes over. A policy that is
-good already (``mecpilot train --from``) needs only the last rounds; the critic is then fitted after the first of them.
+The critic is fitted to the returns that the policy of the last of these first rounds earned. Then PPO takes over. A
+policy that is good already (``mecpilot train --from``) needs only the last rounds; the critic is then fitted after the
+first of them.
 """
 
 from __future__ import annotations
