@@ -17,9 +17,8 @@ next round is fitted on. There are two kinds of rounds.
 * In the last ones the twin plays the most promising candidates of each state out (``agents.learn.branches``), and the
   value is the utility that they earned.
 
-The critic is fitted to the returns that the policy of the last of these first rounds earned. Then PPO takes over. A
-policy that is good already (``mecpilot train --from``) needs only the last rounds; the critic is then fitted after the
-first of them.
+The critic is fitted to the returns that the policies of the first rounds earned. Then PPO takes over. A policy that is
+good already (``mecpilot train --from``) needs only the last rounds; the critic is then fitted after the first of them.
 """
 
 from __future__ import annotations
@@ -235,7 +234,7 @@ class _WarmStart:
         return _fit(scorer, len(samples), fit, self._shuffle, lambda rows: loss.of(scorer, rows.numpy()), self._on_step)
 
     def _fit_critic(self) -> float:
-        samples, critic = self._kept[-1], self._policy.critic  # of the newest policy: PPO continues that one
+        samples, critic = _joined(self._kept), self._policy.critic
 
         def loss(rows: Tensor) -> Tensor:
             part = samples.at(rows)
