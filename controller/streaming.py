@@ -18,7 +18,7 @@ from controller.reuse import Answers, PastAnswer
 #: Quality of a prediction against a truth.
 Score = Callable[[Any, Any], float]
 #: An answer that is out exactly at a capture counts; rounding must not hide one.
-_TICK = 1e-9
+TICK = 1e-9
 
 
 class Stream:
@@ -41,7 +41,7 @@ class Stream:
         return seen
 
     def _seen(self, frame: int, truth: Any) -> float:
-        newest = self._answers.newest_at((frame + _TICK) * self._interval_s)
+        newest = self._answers.newest_at((frame + TICK) * self._interval_s)
         return 0.0 if newest is None else self._score(newest.prediction, truth)
 
 
@@ -61,7 +61,7 @@ def newest_answered(episode: Ints, frame: Ints, out_frames: Floats, shape: tuple
     Each of the N answers belongs to ``frame`` of ``episode`` and is out at ``out_frames``, in capture periods from the
     start of the episode.
     """
-    first = np.ceil(out_frames - _TICK)
+    first = np.ceil(out_frames - TICK)
     counts: Bools = first < shape[1]
     newest = np.full(shape, -1, dtype=np.int64)
     np.maximum.at(newest, (episode[counts], first[counts].astype(np.int64)), frame[counts])

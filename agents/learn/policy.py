@@ -104,8 +104,12 @@ class CandidateScorer(nn.Module):
 
     def frozen(self) -> FrozenPolicy:
         """The same scores with all scales folded into the weights, as numpy arrays."""
+        return FrozenPolicy(**{name: tensor.detach().cpu().numpy().copy() for name, tensor in self.weights().items()})
+
+    def weights(self) -> dict[str, Tensor]:
+        """Those of the frozen policy, in its order, as tensors through which gradients flow."""
         from_context, from_candidate, bias = self._folded()
-        tensors = {
+        return {
             "from_context": from_context,
             "from_candidate": from_candidate,
             "bias": bias,
@@ -114,7 +118,6 @@ class CandidateScorer(nn.Module):
             "out": SCORE_SCALE * self.out,
             "linear": SCORE_SCALE * self.linear,
         }
-        return FrozenPolicy(**{name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()})
 
     def _folded(self) -> tuple[Tensor, Tensor, Tensor]:
         """Weights of the first layer for features that are not standardised."""

@@ -25,13 +25,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from stable_baselines3 import PPO
 from torch import Tensor
 
+from agents.learn.actor_loss import ActorLoss, SampleArrays
 from agents.learn.branches import branch_values
 from agents.learn.policy import CandidatePolicy
 from agents.learn.semi_markov import discounted
@@ -228,12 +228,19 @@ class _WarmStart:
         return _joined([player.play(self._length, getattr(player, kind), every, terms) for player in self._players])
 
     def _fit_actor(self, fit: FitConfig) -> float:
-        loss = partial(_actor_loss, self._policy, self._config.entropy)
-        return _fit(self._policy.scorer, _joined(self._kept), fit, self._shuffle, loss, self._on_step)
+        samples, scorer = _joined(self._kept), self._policy.scorer
+        arrays = SampleArrays(samples.context.numpy(), samples.candidates.numpy(), samples.values.numpy())
+        loss = ActorLoss(arrays, self._config.entropy)
+        return _fit(scorer, len(samples), fit, self._shuffle, lambda rows: loss.of(scorer, rows.numpy()), self._on_step)
 
     def _fit_critic(self) -> float:
-        loss = partial(_critic_loss, self._policy)
-        return _fit(self._policy.critic, _joined(self._kept), self._config.fit, self._shuffle, loss, self._on_step)
+        samples, critic = _joined(self._kept), self._policy.critic
+
+        def loss(rows: Tensor) -> Tensor:
+            part = samples.at(rows)
+            return torch.nn.functional.mse_loss(critic(part.context, part.candidates)[:, 0], part.returns)
+
+        return _fit(critic, len(samples), self._config.fit, self._shuffle, loss, self._on_step)
 
 
 def penalised_utility(costs: CostTable, state: SystemState, utility: Utility, config: WarmStartConfig) -> Floats:
@@ -337,40 +344,33 @@ def _joined(parts: list[Samples]) -> Samples:
     return Samples(*(torch.cat([getattr(part, column) for part in parts]) for column in columns))
 
 
-def _actor_loss(policy: CandidatePolicy, entropy: float, samples: Samples) -> Tensor:
-    log_share = torch.log_softmax(policy.scorer(samples.context, samples.candidates), dim=1)
-    regret = samples.values.amax(dim=1, keepdim=True) - samples.values
-    loss: Tensor = (log_share.exp() * (regret + entropy * log_share)).sum(dim=1).mean()
-    return loss
-
-
-def _critic_loss(policy: CandidatePolicy, samples: Samples) -> Tensor:
-    return torch.nn.functional.mse_loss(policy.critic(samples.context, samples.candidates)[:, 0], samples.returns)
-
-
 def _fit(
     module: torch.nn.Module,
-    samples: Samples,
+    count: int,
     config: FitConfig,
     shuffle: torch.Generator,
-    loss_of: Callable[[Samples], Tensor],
+    loss_of: Callable[[Tensor], Tensor],
     on_step: Callable[[], None],
 ) -> float:
-    """Mean loss over the last epoch; NaN without samples. ``on_step`` is called before each minibatch."""
-    if not len(samples):  # all episodes were too short to play candidates out
+    """Mean loss over the last epoch; NaN without samples.
+
+    ``loss_of``: the loss of the samples with the given numbers, out of ``count``. ``on_step`` is called before each
+    minibatch.
+    """
+    if not count:  # all episodes were too short to play candidates out
         return float("nan")
-    optimizer = torch.optim.Adam(module.parameters(), lr=config.learning_rate)
-    updates = config.epochs * -(-len(samples) // config.minibatch)
+    optimizer = torch.optim.Adam(module.parameters(), lr=config.learning_rate, fused=True)
+    updates = config.epochs * -(-count // config.minibatch)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1.0 / updates, updates)
     for _ in range(config.epochs):
         total = 0.0
-        for rows in torch.randperm(len(samples), generator=shuffle).split(config.minibatch):  # type: ignore[no-untyped-call]
+        for rows in torch.randperm(count, generator=shuffle).split(config.minibatch):  # type: ignore[no-untyped-call]
             on_step()
             optimizer.zero_grad()
-            loss = loss_of(samples.at(rows))
+            loss = loss_of(rows)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(module.parameters(), 5.0)
             optimizer.step()
             schedule.step()
             total += loss.item() * len(rows)
-    return total / len(samples)
+    return total / count

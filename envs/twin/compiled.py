@@ -25,6 +25,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+import controller.controllers.scalar
 import controller.fallback
 import controller.features.scalar
 import controller.loads
@@ -82,6 +83,12 @@ def rule(function: F) -> F:
     return function
 
 
+def sums(function: F) -> F:
+    """The same for one that adds up long rows: in any order, as vector instructions do."""
+    numba.extending.register_jitable(fastmath={"reassoc", "nsz", "contract"}, **_OPTIONS, **_INNER)(function)
+    return function
+
+
 _inlined: set[Callable[..., Any]] = set()
 
 
@@ -90,6 +97,9 @@ def inlined(function: F) -> F:
     numba.extending.register_jitable(inline="always", **_OPTIONS, **_INNER)(function)
     _inlined.add(function)
     return function
+
+
+_preparing = threading.Lock()  # several threads may meet a function that is not yet compiled
 
 
 class compiled:
@@ -107,7 +117,8 @@ class compiled:
         So their types are looked at once, which would take 4 us of every call.
         """
         if tables is not self._tables:
-            self._prepare(tables, *arguments)
+            with _preparing:
+                self._prepare(tables, *arguments)
         self._entry(tables, *arguments)
 
     def _prepare(self, *arguments: Any) -> None:
@@ -183,4 +194,10 @@ def _digest() -> str:
     return found.hexdigest()[:16]
 
 
-rules(controller.timeline, controller.fallback, controller.features.scalar, controller.loads)
+rules(
+    controller.timeline,
+    controller.fallback,
+    controller.features.scalar,
+    controller.controllers.scalar,
+    controller.loads,
+)

@@ -18,16 +18,26 @@ from envs.twin.tables import TwinTables
 _LEAST = 512
 
 
-def over_threads(work: Callable[..., None], t: TwinTables, batch: Environment, *arrays: Any) -> None:
-    """``work(t, batch, *arrays)``, in parts where the batch is large; arrays have an element for each environment."""
+def over_threads(
+    work: Callable[..., None], t: TwinTables, batch: Environment, *arrays: Any, least: int = _LEAST
+) -> None:
+    """``work(t, batch, *arrays)``, in parts of ``least`` or more; arrays have an element for each environment."""
     count = len(batch.state)
-    parts = min(threads(), count // _LEAST) if count >= 2 * _LEAST else 1
-    if parts < 2:
+    if count < 2 * least:
         work(t, batch, *arrays)
         return
+    spread(lambda part: work(t, part_of(batch, part), *(a[part] for a in arrays)), count, least)
+
+
+def spread(work: Callable[[slice], None], count: int, least: int) -> None:
+    """``work(part)`` for parts of ``least`` or more of so many pieces, all of them together."""
+    parts = max(min(threads(), count // least), 1)
     slices = [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
+    if parts == 1:
+        work(slices[0])
+        return
     pool = _pool(os.getpid(), parts)
-    for done in [pool.submit(work, t, part_of(batch, part), *(a[part] for a in arrays)) for part in slices]:
+    for done in [pool.submit(work, part) for part in slices]:
         done.result()
 
 

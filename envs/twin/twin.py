@@ -26,7 +26,7 @@ from envs.twin.observe import SEEN
 from envs.twin.record import RECORD, Reused, StepRecord
 from envs.twin.reuse import aged_scores, ask_shortcuts
 from envs.twin.state import Environment, empty_batch, part_of
-from envs.twin.tables import RecordedAnswers, TableShortcut, TwinCalibration, make_tables
+from envs.twin.tables import RecordedAnswers, TableShortcut, TwinCalibration, TwinTables, make_tables
 from envs.twin.threads import over_threads
 
 features.install()
@@ -149,15 +149,17 @@ class Twin:
         return fork, fork._observe()
 
     @property
+    def parts(self) -> tuple[TwinTables, Environment]:
+        """What compiled code plays from here on: the tables, and the environments as they stand. UsageError with
+        shortcuts, which are not among them."""
+        if self._shortcuts:
+            raise UsageError("got a twin with shortcuts; expected one without: compiled code cannot ask them")
+        return self._tables, self._environments
+
+    @property
     def frame(self) -> Ints:
         """(B,) to be decided next, in its episode."""
         return np.array(self._environments.state["frame"])
-
-    @property
-    def answers(self) -> Floats:
-        """(3, kept, B) the last answers, where answers may be reused: out at, frame, row."""
-        answers = self._environments.answers.T
-        return np.array([answers["out_s"], answers["frame"], answers["row"]])
 
     @property
     def frames_left(self) -> Ints:

@@ -107,6 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
         return _complain(_unknown(name), 2)
+    # numpy's products are small here: further threads of OpenBLAS wait busily, and take the cores from other work.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     return _run(name, rest)
 
 

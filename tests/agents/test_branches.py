@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any, cast
 
 import numpy as np
+import pytest
 from support.stream import stream_costs, stream_recorded
 from support.twins import traces
 
+from agents.learn import branches
 from agents.learn.branches import branch_values
 from controller.controllers.learned import FrozenPolicy
+from controller.controllers.scalar import fill_scores, make_lanes, policy_table
 from controller.features.fast import Features
-from controller.records import Floats, Ints
-from controller.reuse import Answers, PastAnswer
+from controller.features.schema import FEATURE_SCHEMA
+from controller.records import Floats
+from controller.reuse import PastAnswer
 from controller.scenario import ScenarioRange
 from envs.twin.twin import Twin
 
@@ -22,19 +26,53 @@ RANGE = ScenarioRange(
 )
 
 
-class Fixed:
-    """Decides by what it sees, whatever that is."""
+def some_policy(hidden: int = 5, deeper: int = 3, seed: int = 0) -> FrozenPolicy:
+    """Random weights: it decides by what it sees, whatever that is."""
+    context, candidate = len(FEATURE_SCHEMA.context), len(FEATURE_SCHEMA.candidate)
+    shapes = ((context, hidden), (candidate, hidden), (hidden,), (hidden, deeper), (deeper,), (deeper,), (candidate,))
+    rng = np.random.default_rng(seed)
+    return FrozenPolicy(*(rng.standard_normal(shape).astype(np.float32) for shape in shapes))
 
-    def decide(self, context: Floats, candidates: Floats) -> Ints:
-        rows = np.abs(1e4 * context.sum(axis=1)).astype(np.int64) % candidates.shape[1]
-        return np.asarray(rows)
+
+def some_twin(batch: int, seed: int = 3) -> Twin:
+    return Twin(stream_costs(), traces(), cast(Any, stream_recorded()), RANGE, batch, seed, reward="expected")
+
+
+@pytest.mark.parametrize(("hidden", "deeper"), [(24, 16), (5, 3)])
+def test_the_plain_scores_are_those_of_the_frozen_policy(hidden: int, deeper: int) -> None:
+    policy, rng, batch, count = some_policy(hidden, deeper), np.random.default_rng(1), 3, 7
+    context = rng.standard_normal((batch, len(FEATURE_SCHEMA.context))).astype(np.float32)
+    candidates = rng.standard_normal((batch, count, len(FEATURE_SCHEMA.candidate))).astype(np.float32)
+    table = policy_table(policy)
+    lanes = make_lanes(table, batch, count)
+    lanes.context[: context.shape[1]] = context.T
+    lanes.candidates[: candidates.shape[2]] = candidates.reshape(batch * count, -1).T
+    fill_scores(table, lanes, batch, count)
+    expected = policy.scores(context, candidates)
+    np.testing.assert_allclose(lanes.scores.reshape(batch, count), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_compiled_branches_are_those_of_their_source_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    twin, policy, batch, few = some_twin(24), some_policy(), 24, 2
+    state, features = twin.reset(), Features(twin.costs, RANGE.utility)
+    for _ in range(6):
+        state, _ = twin.step(policy.decide(*features.of(state)))
+    candidates = np.random.default_rng(0).permuted(np.tile(np.arange(16), (batch, 1)), axis=1)[:, :few]
+
+    def values(threads: int) -> Floats:
+        monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+        return branch_values(twin, policy, candidates, 8, GAMMA, WEIGHT)
+
+    one = values(1)
+    np.testing.assert_array_equal(values(3), one)
+    monkeypatch.setattr(branches, "play_states", branches.play_states.plain)
+    np.testing.assert_allclose(values(1), one, rtol=1e-9)
 
 
 def test_a_branch_earns_what_its_decisions_earn_in_the_twin_itself() -> None:
-    costs, batch = stream_costs(), 16
-    twin = Twin(costs, traces(), cast(Any, stream_recorded()), RANGE, batch, 3, reward="expected")
-    policy, features = cast(FrozenPolicy, Fixed()), Features(costs, RANGE.utility)
-    state, answers, interval = twin.reset(), [Answers() for _ in range(batch)], twin.frame + 0.0
+    costs, batch, twin, policy = stream_costs(), 16, some_twin(16), some_policy()
+    features = Features(costs, RANGE.utility)
+    state, answers, interval = twin.reset(), [list[PastAnswer]() for _ in range(batch)], twin.frame + 0.0
     seen = np.zeros((batch, RANGE.frames))
     value, expected, begins = np.zeros(batch), np.zeros(batch), np.zeros(batch, np.int64)
     for step in range(80):
@@ -50,15 +88,15 @@ def test_a_branch_earns_what_its_decisions_earn_in_the_twin_itself() -> None:
                 continue
             if record.answered[b]:
                 out_s = record.capture_s[b] + record.latency_s[b]
-                answers[b].add(PastAnswer(first, out_s, record.answer_row[b]))
+                answers[b].append(PastAnswer(first, out_s, record.answer_row[b]))
             inside = np.arange(first, first + count) - begins[b]
             if step >= 8:
                 own = GAMMA ** inside[inside < FRAMES]
                 expected[b] += (record.reward[b] / count * own).sum()
     for b in range(batch):
         for frame in range(RANGE.frames):
-            newest = answers[b].newest_at((frame + 1e-9) * interval[b])
-            if newest is not None:
+            out = [answer for answer in answers[b] if answer.out_s <= (frame + 1e-9) * interval[b]]
+            if newest := max(out, key=lambda answer: answer.frame, default=None):
                 seen[b, frame] = costs.accuracy_at(frame - newest.frame)[newest.prediction]
         ahead = seen[b, begins[b] + 1 : begins[b] + FRAMES + 1]
         expected[b] += WEIGHT * (ahead * GAMMA ** np.arange(len(ahead))).sum()
