@@ -73,7 +73,7 @@ def tune_controllers(
         wanted = [(name, tuning) for name, tunings in asked.items() for tuning in tunings]
         known = iter(score_all(setup, wanted, scenarios, progress))
         asked = _advance(searches, {name: [next(known) for _ in tunings] for name, tunings in asked.items()}, found)
-    tunings, reached = ({name: found[name][part] for name in names} for part in (0, 1))
+    tunings, reached = {name: found[name][0] for name in names}, {name: found[name][1] for name in names}
     return TuningFile(setup.workload, tuple(sources), episodes, untuned, reached, tunings)
 
 

@@ -1,7 +1,7 @@
 """Worker processes on this machine.
 
-A worker is ``python -m agents.scale.worker`` at the other end of a pipe. It carries out one piece at a time and stays for
-the next, because to start one takes seconds. When one dies, its piece goes to a new one.
+A worker is ``python -m agents.scale.worker`` at the other end of a pipe. It carries out one piece at a time and stays
+for the next, because to start one takes seconds. When one dies, its piece goes to a new one.
 """
 
 from __future__ import annotations
@@ -91,8 +91,7 @@ class _Worker:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # results of a command go there
-            env=os.environ
-            | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": _search_path()},
         )
         theirs.close()
 
@@ -130,3 +129,8 @@ class _Worker:
         self.connection.close()
         self._process.kill()
         self._process.wait()
+
+
+def _search_path() -> str:
+    """Where this process finds modules, for one that it starts."""
+    return os.pathsep.join(path or os.getcwd() for path in sys.path)

@@ -79,8 +79,8 @@ def opened_bundle(plain: dict[str, str]) -> Bundle:
     bundle = open_pair(plain["where"], plain["work"])[0]
     if bundle.digest != plain["digest"]:
         raise UsageError(
-            f"bundle {plain['where']} is {bundle.digest[:12]} here; expected {plain['digest'][:12]}: give every machine "
-            "the same one"
+            f"bundle {plain['where']} is {bundle.digest[:12]} here; expected {plain['digest'][:12]}: give every "
+            "machine the same one"
         )
     return bundle
 
@@ -111,7 +111,7 @@ def profile_file(plain: dict[str, Any] | None) -> Path:
     """The profile as a file of this process."""
     if plain is None:
         return Path(SHIPPED)
-    path = _folder() / hashlib.sha256(plain["content"]).hexdigest()[:16] / plain["name"]
+    path: Path = _folder() / hashlib.sha256(plain["content"]).hexdigest()[:16] / plain["name"]
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(plain["content"])
     return path

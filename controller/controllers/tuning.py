@@ -110,7 +110,7 @@ def most_tries(name: str, costs: CostTable) -> int:
 
 
 def _steps(name: str, costs: CostTable) -> Iterable[list[Tuning]]:
-    """Groups of changes; each change is tried on the best tuning of the groups before. A group changes the same keys."""
+    """Groups of changes, which are tried on the best tuning of the groups before; those of a group have equal keys."""
     keys = TUNABLE_KEYS[name]
     if "decision" in keys:
         yield [decision_tuning(costs, row) for row in range(len(costs))]
