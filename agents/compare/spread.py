@@ -15,9 +15,8 @@ from safetensors.numpy import load, save
 
 from agents.compare.evaluation import SIDE_BY_SIDE, Entrants, Progress, Runs, joined, play_group, played_here
 from agents.compare.tuning import Try, score_here
-from agents.scale.kept import Kept
 from agents.scale.pieces import Job, Reached
-from agents.scale.runner import Runner, fan_out
+from agents.scale.runner import Keeps, Runner, fan_out
 from agents.scale.setups import opened, plain_setup
 from controller.controllers.learned import FrozenPolicy
 from controller.metrics import Frames
@@ -28,7 +27,7 @@ from envs.setup import Setup
 class Spread:
     """Plays comparisons and tries of tunings on a runner, and keeps what is finished."""
 
-    def __init__(self, runner: Runner, kept: Kept | None = None) -> None:
+    def __init__(self, runner: Runner, kept: Keeps | None = None) -> None:
         self._runner, self._kept = runner, kept
 
     def play(self, setup: Setup, entrants: Entrants, scenarios: Sequence[Scenario], progress: Progress) -> Runs:

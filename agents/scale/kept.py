@@ -58,6 +58,8 @@ class Kept:
         for path in self._ours:
             with suppress(OSError):
                 path.unlink()
+        with suppress(OSError):
+            self._folder.rmdir()  # unless another command has something there
 
 
 @contextmanager

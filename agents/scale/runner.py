@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from agents.scale.cores import usable_cores
-from agents.scale.kept import Kept
 from agents.scale.pieces import Job, carried_out, decoded, encoded
 
 #: How often a piece is tried again when its worker died: more deaths are the piece's fault.
@@ -26,6 +25,14 @@ class Runner(Protocol):
         """Number and encoded result of each piece, as they come; ``reached`` is told a piece's number, and how much of
         it is done. FailureError when a piece cannot be carried out."""
         ...
+
+
+class Keeps(Protocol):
+    """Keeps encoded results of finished pieces by key."""
+
+    def get(self, key: str) -> bytes | None: ...
+
+    def put(self, key: str, result: bytes) -> None: ...
 
 
 class Here:
@@ -67,7 +74,7 @@ def fan_out(
     pieces: Sequence[Any],
     sizes: Sequence[int] | None = None,
     progress: Callable[[int], None] = lambda _: None,
-    kept: Kept | None = None,
+    kept: Keeps | None = None,
 ) -> list[Any]:
     """The results of all pieces, in their order.
 
