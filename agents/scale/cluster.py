@@ -12,12 +12,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from agents.scale.cores import usable_cores
 from agents.scale.pieces import Job, answer, code_digest, result_of
 from agents.scale.runner import RETRIES
-from agents.scale.worker import Throttle
+from agents.scale.worker import Throttle, search_path
 from controller.errors import FailureError, UsageError
 
 LOCAL, AUTO = "local", "auto"
@@ -40,7 +41,8 @@ class Cluster:
         self._ray = _ray()
         self._jobs = jobs
         if address == LOCAL:
-            self._init(num_cpus=jobs or usable_cores(), include_dashboard=False)
+            with _environment(PYTHONPATH=search_path()):
+                self._init(num_cpus=jobs or usable_cores(), include_dashboard=False)
         else:
             _check_address(address)
             self._init(address=address)
@@ -109,6 +111,21 @@ class _Progress:
 
     def all(self) -> dict[int, int]:
         return self._done
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Environment variables for the processes that are started in the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _ray() -> Any:

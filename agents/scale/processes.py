@@ -20,7 +20,7 @@ import msgspec
 
 from agents.scale.pieces import Job, code_digest, result_of
 from agents.scale.runner import RETRIES
-from agents.scale.worker import Report, Task
+from agents.scale.worker import Report, Task, search_path
 from controller.errors import FailureError
 
 Told = Callable[[int, int], None]
@@ -91,7 +91,7 @@ class _Worker:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # results of a command go there
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": _search_path()},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": search_path()},
         )
         theirs.close()
 
@@ -129,8 +129,3 @@ class _Worker:
         self.connection.close()
         self._process.kill()
         self._process.wait()
-
-
-def _search_path() -> str:
-    """Where this process finds modules, for one that it starts."""
-    return os.pathsep.join(path or os.getcwd() for path in sys.path)

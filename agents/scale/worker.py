@@ -49,6 +49,11 @@ class Throttle:
             self._send(done)
 
 
+def search_path() -> str:
+    """Where this process finds modules, for a worker that it starts: its PYTHONPATH."""
+    return os.pathsep.join(path or os.getcwd() for path in sys.path)
+
+
 def main(descriptor: int) -> None:
     """Serve until the other end of the pipe is closed."""
     for number in (signal.SIGINT, signal.SIGHUP):

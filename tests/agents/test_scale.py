@@ -299,7 +299,7 @@ def weights(run: Path) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_trainings_of_several_seeds_go_on_after_ctrl_c_and_are_the_same_on_workers(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     range_ = tmp_path / "range.json"
     range_.write_text(json.dumps({"frames": 10}))
@@ -310,11 +310,10 @@ def test_trainings_of_several_seeds_go_on_after_ctrl_c_and_are_the_same_on_worke
 
     here, there = tmp_path / "here", tmp_path / "there"
     arguments = command("here", "0-1", "--jobs", "1")
-    running = subprocess.Popen([sys.executable, mecpilot.__file__, *arguments], stderr=subprocess.PIPE, text=True)
-    waited_for((here / "seed-0" / "held_out.json").exists, 120)
-    running.send_signal(signal.SIGINT)
-    assert "keeps the trainings that are finished" in running.communicate(timeout=60)[1]
-    assert running.returncode == 130
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr("agents.scale.runner.Here", lambda: Stopping(1))
+        assert mecpilot.main(arguments) == 130
+    assert "keeps the trainings that are finished" in capsys.readouterr().err
     before = (here / "seed-0" / "held_out.json").stat()
     assert not (here / "seed-1" / "config.json").exists()
 
