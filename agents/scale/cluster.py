@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from agents.scale.cores import usable_cores
@@ -26,9 +30,11 @@ LOCAL, AUTO = "local", "auto"
 _CONNECT_S, _HEALTH_S = 3.0, 6.0
 #: How often progress is shown.
 _LOOK_EVERY_S = 0.5
+_NOT_RAY = "what listens there is not Ray, or another version of it"
 _EXPECTED = "expected ray://HOST:10001, HOST:6379, auto, or local"
 
 Told = Callable[[int, int], None]
+Name = tuple[int, int]  # of a piece: number of the run, number in it
 
 
 class Cluster:
@@ -40,8 +46,11 @@ class Cluster:
     def __init__(self, address: str, jobs: int | None = None) -> None:
         self._ray = _ray()
         self._jobs = jobs
+        self._runs = 0
         if address == LOCAL:
-            with _environment(PYTHONPATH=search_path()):
+            # With a token of its own Ray writes none into the user's home.
+            token = {} if "RAY_AUTH_MODE" in os.environ else {"RAY_AUTH_TOKEN": secrets.token_hex()}
+            with _environment(PYTHONPATH=search_path(), **token):
                 self._init(num_cpus=jobs or usable_cores(), include_dashboard=False)
         else:
             _check_address(address)
@@ -62,27 +71,35 @@ class Cluster:
 
     def run(self, job: Job, pieces: Sequence[bytes], reached: Told) -> Iterator[tuple[int, bytes]]:
         """See ``agents.scale.runner.Runner``."""
-        ray = self._ray
+        ray, progress = self._ray, self._progress
         task = ray.remote(num_cpus=1, max_retries=RETRIES)(_carry_out)
-        progress = ray.remote(num_cpus=0)(_Progress).remote()
         common, code = ray.put(job.common), code_digest()
+        self._runs += 1
         waiting, running = iter(range(len(pieces))), dict[Any, int]()
 
         def start_next() -> None:
             for number in waiting:
-                running[task.remote(job.function, common, pieces[number], code, progress, number)] = number
+                name = (self._runs, number)
+                running[task.remote(job.function, common, pieces[number], code, progress, name)] = number
                 return
 
         for _ in range(self._jobs or len(pieces)):
             start_next()
+        looked_s = time.monotonic()
         while running:
             ready, _ = ray.wait(list(running), timeout=_LOOK_EVERY_S)
             for reference in ready:
                 yield running.pop(reference), self._result(reference)
                 start_next()
-            for number, done in ray.get(progress.all.remote()).items():
-                if number in running.values():
-                    reached(number, done)
+            if time.monotonic() - looked_s > _LOOK_EVERY_S:
+                looked_s, busy = time.monotonic(), set(running.values())
+                for (run, number), done in ray.get(progress.all.remote()).items():
+                    if run == self._runs and number in busy:
+                        reached(number, done)
+
+    @cached_property
+    def _progress(self) -> Any:
+        return self._ray.remote(num_cpus=0)(_Progress).remote()
 
     def _result(self, reference: Any) -> bytes:
         try:
@@ -94,9 +111,9 @@ class Cluster:
             ) from error
 
 
-def _carry_out(function: str, common: bytes, own: bytes, code: str, progress: Any, number: int) -> bytes:
+def _carry_out(function: str, common: bytes, own: bytes, code: str, progress: Any, name: Name) -> bytes:
     """A Ray task."""
-    report = Throttle(lambda done: progress.reached.remote(number, done))
+    report = Throttle(lambda done: progress.reached.remote(name, done))
     return answer(Job(function, common), own, code, report)
 
 
@@ -104,12 +121,12 @@ class _Progress:
     """A Ray actor: how much of each piece is done."""
 
     def __init__(self) -> None:
-        self._done: dict[int, int] = {}
+        self._done: dict[Name, int] = {}
 
-    def reached(self, number: int, done: int) -> None:
-        self._done[number] = done
+    def reached(self, name: Name, done: int) -> None:
+        self._done[name] = done
 
-    def all(self) -> dict[int, int]:
+    def all(self) -> dict[Name, int]:
         return self._done
 
 
@@ -147,21 +164,53 @@ def _check_address(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         raise UsageError(f"got --ray {address}; {_EXPECTED}")
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
-    except (OSError, OverflowError) as error:
-        raise _silent(address, str(getattr(error, "strerror", None) or error)) from None
-    if not address.startswith("ray://") and not _is_healthy(address):
-        raise _silent(address, "what listens there is not Ray, or another version of it")
+    if why := _obstacle(host, int(port)):
+        raise _silent(address, why)
+    if why := _no_ray(address):
+        raise _silent(address, why)
 
 
-def _is_healthy(address: str) -> bool:
-    """Whether a head node of our version of Ray is there. In a process of its own, which can be ended."""
-    check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+def _obstacle(host: str, port: int) -> str:
+    """Why no connection is possible; "" if one is. In a thread, because the name's server may not answer either."""
+    found = ["timed out"]
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), timeout=_CONNECT_S).close()
+            found[0] = ""
+        except (OSError, OverflowError) as error:
+            found[0] = str(getattr(error, "strerror", None) or error)
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(_CONNECT_S)
+    return found[0]
+
+
+def _no_ray(address: str) -> str:
+    """Why Ray does not take us there; "" if it does. In a process of its own, which can be ended."""
+    if address.startswith("ray://"):
+        check = [sys.executable, "-c", _CALL, address.removeprefix("ray://")]
+    else:
+        check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
-        return subprocess.run(check, capture_output=True, timeout=_HEALTH_S, check=False).returncode == 0
+        done = subprocess.run(check, capture_output=True, text=True, timeout=_HEALTH_S, check=False)
     except subprocess.TimeoutExpired:
-        return False
+        return _NOT_RAY
+    if "authentication" in done.stderr.lower() and os.environ.get("RAY_AUTH_MODE") != "token":
+        return "it wants a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
+    return "" if done.returncode == 0 else _NOT_RAY
+
+
+#: Calls a Ray client server. It refuses the call, or fails in it: both show that it is there.
+_CALL = f"""
+import sys, grpc
+try:
+    grpc.insecure_channel(sys.argv[1]).unary_unary("/ray.rpc.RayletDriver/ClusterInfo")(b"", timeout={_HEALTH_S - 2})
+except grpc.RpcError as error:
+    print(error.details(), file=sys.stderr)
+    sys.exit(error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED))
+"""
 
 
 def _silent(address: str, why: str) -> UsageError:
@@ -172,4 +221,4 @@ def _silent(address: str, why: str) -> UsageError:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

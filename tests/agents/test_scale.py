@@ -258,14 +258,15 @@ def test_two_trainings_into_one_folder_are_one_line(tmp_path: Path, capsys: pyte
     assert f"is training in {tmp_path}; wait until it ends" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("address", ["somewhere", "host:port", "127.0.0.1:1", "ray://127.0.0.1:1", "LISTENING"])
+@pytest.mark.parametrize(
+    "address", ["somewhere", "host:port", "127.0.0.1:1", "ray://127.0.0.1:1", "LISTENING", "ray://LISTENING"]
+)
 def test_an_address_without_ray_is_one_line_within_ten_seconds(
     address: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     pytest.importorskip("ray")
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        if address == "LISTENING":
-            address = f"127.0.0.1:{silent.getsockname()[1]}"
+        address = address.replace("LISTENING", f"127.0.0.1:{silent.getsockname()[1]}")
         begin_s = time.monotonic()
         assert mecpilot.main(["tune", "--ray", address, "--out", str(tmp_path / "t.json")]) == 2
         assert time.monotonic() - begin_s < 30
