@@ -166,7 +166,7 @@ def _train_seeds(options: TrainOptions, seeds: list[int]) -> int:
         task = bar.add_task(f"training {len(seeds)} seeds", total=len(seeds) * config.steps)
         try:
             folders = train_seeds(config, seeds, options.out, how, runner, lambda done: bar.advance(task, done))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             bar.stop()
             say(f"interrupted; {options.out} keeps the trainings that are finished: go on with the same command")
             raise

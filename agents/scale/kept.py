@@ -26,6 +26,11 @@ class Kept:
         self._found = 0
         self._broken = False
 
+    @property
+    def count(self) -> int:
+        """Number of results."""
+        return len(self._ours)
+
     def get(self, key: str) -> bytes | None:
         """A result, if it was kept."""
         path = self._folder / key
@@ -66,5 +71,10 @@ class Kept:
 def kept_until_done(say: Callable[[str], None], folder: Path | None = None) -> Iterator[Kept]:
     """Keep results in the user's cache (or in ``folder``) until the block ends without an exception."""
     kept = Kept(folder or cache_dir() / "pieces", say)
-    yield kept
+    try:
+        yield kept
+    except (KeyboardInterrupt, SystemExit):
+        if kept.count:
+            say("interrupted; the same command goes on from what is finished")
+        raise
     kept.forget()

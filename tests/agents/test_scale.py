@@ -170,7 +170,10 @@ def test_what_an_interrupted_run_finished_is_not_done_again(tmp_path: Path) -> N
     assert counting.given == 7
     assert [result["square"] for result in found] == [1, 2, 5, 10, 17]
     assert sum(shown) == 5
-    assert told == ["going on from what an interrupted run of this command finished"]
+    assert told == [
+        "interrupted; the same command goes on from what is finished",
+        "going on from what an interrupted run of this command finished",
+    ]
     assert not folder.exists()
 
 
