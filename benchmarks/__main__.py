@@ -14,6 +14,7 @@ BENCHMARKS = {
     "bench_ready": "seconds from the start of a MEC or device until ready, and until its first answer",
     "bench_decide": "time of one decision in numpy, and of predict() of an SB3 MlpPolicy",
     "bench_twin": "environment steps per second of the twin",
+    "bench_scale": "steps per second over worker processes, and what a worker's start and a piece's way cost",
     "bench_payloads": "bytes per frame against score, for images and for tensors from inside the network",
     "bench_overhead": "time that the runtime adds to a full offload on loopback",
     "bench_faults": "frames in time after a fault of the MEC or the link, relative to device-only",

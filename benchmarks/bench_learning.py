@@ -30,13 +30,19 @@ from agents.compare.evaluation import Entrants, compare_in_twin
 from agents.compare.plots import draw_comparison
 from agents.compare.report import Comparison, as_json, verdict
 from agents.compare.rollout import paired_scenarios
+from agents.compare.spread import Spread
 from agents.compare.tables import margin_table, tables
 from agents.compare.traces import BUILTIN_TEST, BUILTIN_TRAIN, family
-from agents.compare.tuning import TUNABLE, tune_controllers
-from agents.runs.run_folder import RunFolder, TrainingConfig
-from agents.training.training import Options, train
+from agents.compare.tuning import TUNABLE, score_here, tune_controllers
+from agents.runs.run_folder import TrainingConfig
+from agents.runs.run_lock import locked
+from agents.scale.kept import kept_until_done
+from agents.scale.runner import Here, Runner, workers
+from agents.training.seeds import train_seeds
+from agents.training.training import Options
 from controller.controllers.learned import FrozenPolicy
 from controller.controllers.registry import CONTROLLER_NAMES, LEARNED
+from controller.errors import MecpilotError
 from controller.predict.uplink import Trace, TraceBank
 from envs.setup import Setup, open_setup, traces_of
 from runtime.files.policy_file import load_policy
@@ -90,26 +96,30 @@ def train_policies(
     folder: Path,
     console: Console,
     profile: Path | None = None,
+    runner: Runner | None = None,
 ) -> list[FrozenPolicy]:
-    """One policy per seed, each trained by the same code as ``mecpilot train``."""
+    """One policy per seed, each trained by the same code as ``mecpilot train``; a finished run of the same training is
+    used again."""
     from agents.runs.export import export
 
+    begin_s = time.monotonic()
+    config = TrainingConfig(setup.workload, steps, 0, tuple(map(str, learn)), scenario=setup.range)
+    runs = train_seeds(config, range(seeds), folder, Options(profile, overwrite=True), runner or Here())
+    console.print(f"{seeds} trainings of {steps} steps in {time.monotonic() - begin_s:.0f} s")
     policies = []
-    for seed in range(seeds):
-        begin_s = time.monotonic()
-        run = RunFolder(folder / f"seed{seed}")
-        config = TrainingConfig(setup.workload, steps, seed, tuple(map(str, learn)), scenario=setup.range)
-        train(config, run, Options(profile, overwrite=True))
+    for run in runs:
         export(run, run.root / "policy.safetensors")
         policies.append(load_policy(run.root / "policy.safetensors")[0])
-        console.print(f"seed {seed}: {steps} steps in {time.monotonic() - begin_s:.0f} s, held out {run.held_out()}")
+        console.print(f"{run.root.name}: held out {run.held_out()}")
     return policies
 
 
-def tuned(setup: Setup, sources: Sequence[str], folder: Path, console: Console) -> TuningFile:
+def tuned(
+    setup: Setup, sources: Sequence[str], folder: Path, console: Console, spread: Spread | None = None
+) -> TuningFile:
     """The classical controllers, tuned on the training traces."""
     begin_s = time.monotonic()
-    found = tune_controllers(setup, TUNABLE, sources)
+    found = tune_controllers(setup, TUNABLE, sources, score_all=spread.score if spread else score_here)
     save_tunings(folder / "tuning.json", found)
     console.print(f"tuned {len(found.controllers)} controllers in {time.monotonic() - begin_s:.0f} s")
     return found
@@ -139,17 +149,30 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300_000)
     parser.add_argument("--seeds", type=int, default=10, help="scenarios per held-out trace")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
+    parser.add_argument("--jobs", type=int, help="processes side by side (default: one per core)")
+    parser.add_argument("--ray", help="address of a Ray cluster, or local")
     options = parser.parse_args()
+    try:
+        with workers(options.jobs, options.ray) as runner, locked(options.out, "benchmarking"):
+            sys.exit(measure(options, runner))
+    except MecpilotError as error:
+        sys.exit(f"bench_learning: {error}")
+
+
+def measure(options: argparse.Namespace, runner: Runner) -> int:
+    """Tune, train and compare; 0 if the policies are better than every classical controller."""
     console = table_console(wide=True)
     learn, judge = split_files(options.traces, options.hold_out) if options.traces else ([], [])
     training = open_setup(options.workload, traces_of(learn, "train"), "validation")
     testing = open_setup(options.workload, load_traces(judge) if judge else traces_of([], "test"), "test")
     trained_on, sources = ([str(options.traces or name)] for name in (BUILTIN_TRAIN, BUILTIN_TEST))
     _print_split(console, training.bank, testing.bank)
-    tunings = tuned(training, trained_on, options.out, console)
-    policies = train_policies(training, learn, options.policies, options.steps, options.out, console)
-    entrants = Entrants(CONTROLLER_NAMES, policies, tunings.controllers)
-    comparison = compare_in_twin(testing, entrants, sources, options.seeds)
+    with kept_until_done(console.print, options.out / ".pieces") as kept:
+        spread = Spread(runner, kept)
+        tunings = tuned(training, trained_on, options.out, console, spread)
+        policies = train_policies(training, learn, options.policies, options.steps, options.out, console, runner=runner)
+        entrants = Entrants(CONTROLLER_NAMES, policies, tunings.controllers)
+        comparison = compare_in_twin(testing, entrants, sources, options.seeds, play_all=spread.play)
     report = as_json(comparison)
     (options.out / "evaluation.json").write_text(json.dumps(report, indent=1))
     draw_comparison(report["controllers"], f"{options.workload}, {sources[0]}", options.out / "compared.png")
@@ -160,7 +183,7 @@ def main() -> None:
     console.print("utility per policy:", ", ".join(f"{mean:.4f}" for mean in report["ppo_per_policy"]))
     console.print(verdict(comparison), soft_wrap=True)
     best = [comparison.difference(LEARNED, comparison.classical_by(m)[0], m) for m in comparison.ranking_metrics]
-    sys.exit(0 if all(gain.low > 0 for gain in best) else 1)
+    return 0 if all(gain.low > 0 for gain in best) else 1
 
 
 def _print_split(console: Console, learn: TraceBank, judge: TraceBank) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from agents.cli.options import Conditions, Frames, takes
+from agents.cli.options import Conditions, Frames, Workers, takes
 from controller.errors import UsageError, unknown_name
 from runtime.cli.console import task_bar, write_json
 from runtime.cli.shared_options import JsonOut, Wide
@@ -23,12 +23,16 @@ from runtime.observe.tables import table_console
 if TYPE_CHECKING:
     from agents.compare.evaluation import Entrants, LiveEpisodes
     from agents.compare.report import Comparison
+    from agents.compare.spread import Spread
     from envs.setup import Setup
     from runtime.bundles.bundle import Bundle
 
+#: More frames take longer than to start processes: about ten seconds on one core.
+LARGE_FRAMES = 3_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(Conditions):
+class EvaluateOptions(Workers, Conditions):
     """``mecpilot evaluate``."""
 
     controllers: Annotated[
@@ -85,6 +89,8 @@ def evaluate(options: EvaluateOptions) -> int:
     from envs.setup import open_setup, traces_of
 
     out = options.out
+    if options.live:
+        options.refuse_workers("with --live; expected one of the two: real processes run one after the other")
     check_writable(options.json, "--json", make_folder=True)
     check_writable(None if out is None else out / "evaluation.json", "--out", make_folder=True)
     bundle = options.open()
@@ -97,7 +103,7 @@ def evaluate(options: EvaluateOptions) -> int:
         if options.live:
             comparison, episodes = _compare_live(setup, entrants, sources, options.seeds)
         else:
-            comparison, episodes = _compare_in_twin(setup, entrants, sources, options.seeds), None
+            comparison, episodes = _compare_in_twin(setup, entrants, sources, options), None
         report = as_json(comparison)
         if options.json != "-":
             _show(comparison, report, options.wide)
@@ -108,13 +114,33 @@ def evaluate(options: EvaluateOptions) -> int:
     return 0
 
 
-def _compare_in_twin(setup: Setup, entrants: Entrants, sources: Sequence[str], seeds: int | None) -> Comparison:
+def _compare_in_twin(setup: Setup, entrants: Entrants, sources: Sequence[str], options: EvaluateOptions) -> Comparison:
     from agents.compare.evaluation import compare_in_twin, default_seeds
 
-    seeds = seeds or default_seeds(len(setup.bank))
-    with task_bar() as bar:
-        task = bar.add_task("evaluating", total=entrants.total * seeds * len(setup.bank) * setup.range.frames)
-        return compare_in_twin(setup, entrants, sources, seeds, lambda done: bar.advance(task, done))
+    seeds = options.seeds or default_seeds(len(setup.bank))
+    frames = entrants.total * seeds * len(setup.bank) * setup.range.frames
+    with task_bar() as bar, _spread(options, frames) as spread:
+        task = bar.add_task("evaluating", total=frames)
+        return compare_in_twin(setup, entrants, sources, seeds, lambda done: bar.advance(task, done), spread.play)
+
+
+@contextmanager
+def _spread(options: EvaluateOptions | TuneOptions, frames: int) -> Iterator[Spread]:
+    """Plays that many frames: large work on several workers and so that an interrupted command can go on."""
+    from agents.compare.spread import Spread
+    from agents.scale.kept import kept_until_done
+
+    large = frames > LARGE_FRAMES
+
+    def say(text: str) -> None:
+        Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+
+    with options.workers(worth_it=large) as runner:
+        if large:
+            with kept_until_done(say) as kept:
+                yield Spread(runner, kept)
+        else:
+            yield Spread(runner)
 
 
 def _compare_live(
@@ -175,7 +201,7 @@ def _draw(
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneOptions(Conditions):
+class TuneOptions(Workers, Conditions):
     """``mecpilot tune``."""
 
     controllers: Annotated[
@@ -217,13 +243,11 @@ def tune(options: TuneOptions) -> int:
     range_ = options.range_of(bundle, options.frames)
     setup = open_setup(bundle, bank, "validation", range_, options.profile, options.privacy)
     sources = [str(path) for path in options.traces or ()] or [BUILTIN_TRAIN]
-    with task_bar() as bar:
-        task = bar.add_task("tuning", total=tries(setup, names))
-
-        def show(name: str, done: int) -> None:
-            bar.update(task, description=f"tuning {name:<14}", completed=done)
-
-        found = tune_controllers(setup, names, sources, options.episodes or EPISODES, show)
+    episodes, most = options.episodes or EPISODES, tries(setup, names)
+    with task_bar() as bar, _spread(options, most * episodes * range_.frames) as spread:
+        task = bar.add_task("tuning", total=most)
+        found = tune_controllers(setup, names, sources, episodes, lambda done: bar.advance(task, done), spread.score)
+        bar.update(task, completed=most)  # fewer tries may have been needed
     provenance = provenance_of(setup, Entrants(names))
     found = msgspec.structs.replace(found, made_with=provenance.as_json())
     if options.json != "-":

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar, get_type_hints
 
 import typer
 
+from controller.errors import UsageError
 from runtime.cli.shared_options import BundleDir, NoRawUpload, ProfileFile
 from runtime.config.tree import DEFAULT_WORKLOAD, PrivacySection
 from runtime.traces.formats import TRACE_HELP
 from runtime.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:
+    from agents.scale.runner import Runner
     from controller.scenario import ScenarioRange
     from runtime.bundles.bundle import Bundle
 
@@ -85,6 +88,38 @@ class Conditions:
 
         chosen = range_of(self.scenario, bundle.default_range)
         return chosen if frames is None else replace(chosen, frames=frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """Who does the work: the options that train, tune and evaluate share."""
+
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=4096,
+            help="Processes side by side (default: one per core, where that pays); with --ray tasks.",
+        ),
+    ] = None
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Ray cluster: ray://HOST:10001, HOST:6379, auto, or local, which starts one."
+        ),
+    ] = None
+
+    def workers(self, *, worth_it: bool) -> AbstractContextManager[Runner]:
+        """What carries out pieces of work; see ``agents.scale.runner.workers``."""
+        from agents.scale.runner import workers
+
+        return workers(self.jobs, self.ray, worth_it=worth_it)
+
+    def refuse_workers(self, why: str) -> None:
+        """UsageError if one of the options was given."""
+        for name, value in (("--jobs", self.jobs), ("--ray", self.ray)):
+            if value is not None:
+                raise UsageError(f"got {name} {value} {why}")
 
 
 Frames = Annotated[int | None, typer.Option(min=1, help="Frames per episode (default: as the scenario range says).")]

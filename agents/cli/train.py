@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from agents.cli.options import Conditions, takes
+from agents.cli.options import Conditions, Workers, takes
 from controller.errors import UsageError
 from runtime.cli.console import task_bar
 from runtime.files.atomic import check_writable
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 #: Unless the user gives a number.
 STEPS = 300_000
+MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(Conditions):
+class TrainOptions(Workers, Conditions):
     """``mecpilot train``."""
 
     out: Annotated[Path, typer.Option(help="Run folder: checkpoints, TensorBoard logs, configuration.")]
@@ -37,6 +38,13 @@ class TrainOptions(Conditions):
     ] = None
     seed: Annotated[
         int | None, typer.Option(min=0, help="Random seed of weights, scenarios and exploration (default: 0).")
+    ] = None
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            help="Several seeds, such as 0-4 or 0,2,7: a training each, side by side, in folders seed-0, ... of --out. "
+            "The same command goes on where it was interrupted."
+        ),
     ] = None
     threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of torch for the updates.")] = 1
     start: Annotated[
@@ -70,6 +78,9 @@ def train(options: TrainOptions) -> int:
     """
     from agents.runs.run_folder import RunFolder
 
+    if options.seeds is not None:
+        return _train_seeds(options, _seeds(options))
+    options.refuse_workers("without --seeds; expected several trainings: one alone runs in one process")
     folder = RunFolder(options.out)
     if options.continues:
         return _run(_resumed(folder, options), folder, options, None, folder.reached().steps)
@@ -113,6 +124,59 @@ def _run(
         finally:
             bar.stop()
     Console().print(_result(folder, options.out, facts), highlight=False, soft_wrap=True)
+    return 0
+
+
+def _seeds(options: TrainOptions) -> list[int]:
+    """The seeds of --seeds; UsageError for a list that is none, and for options that belong to one training."""
+    if options.seed is not None or options.resume or options.live:
+        raise UsageError(
+            "got --seeds with --seed, --resume or --live; expected --seeds alone: the same command goes on"
+        )
+    found = list[int]()
+    for part in str(options.seeds).split(","):
+        first, dash, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal() and bool(dash) == bool(last)):
+            raise UsageError(f"got --seeds {options.seeds}; expected numbers and ranges, such as 0-4 or 0,2,7")
+        begin, end = int(first), int(last or first)
+        if not begin <= end < begin + MOST_SEEDS:
+            raise UsageError(f"got --seeds {options.seeds}; expected ranges of 1 to {MOST_SEEDS} seeds")
+        found += range(begin, end + 1)
+    return list(dict.fromkeys(found))
+
+
+def _train_seeds(options: TrainOptions, seeds: list[int]) -> int:
+    """Train several seeds and show their held-out figures."""
+    from agents.runs.run_lock import locked
+    from agents.training.seeds import train_seeds
+    from agents.training.training import Options
+
+    config, policy = _fresh(options)
+    for seed in (seeds[0], max(seeds)):
+        replace(config, seed=seed)  # checks it
+    if (options.out / "config.json").exists():
+        raise UsageError(f"{options.out} holds a training run; expected an --out for a folder of runs")
+    console = Console(stderr=True)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    how = Options(options.profile, overwrite=options.overwrite, start=policy, say=say)
+    with options.workers(worth_it=len(seeds) > 1) as runner, locked(options.out), task_bar(console) as bar:
+        task = bar.add_task(f"training {len(seeds)} seeds", total=len(seeds) * config.steps)
+        try:
+            folders = train_seeds(config, seeds, options.out, how, runner, lambda done: bar.advance(task, done))
+        except (KeyboardInterrupt, SystemExit):
+            bar.stop()
+            say(f"interrupted; {options.out} keeps the trainings that are finished: go on with the same command")
+            raise
+    for seed, folder in zip(seeds, folders, strict=True):
+        Console().print(
+            f"seed {seed}: {_figures(folder.held_out(), folder.description())}", highlight=False, soft_wrap=True
+        )
+    Console().print(
+        f"run folders {options.out}/seed-...; freeze one: mecpilot export {folders[0].root}", soft_wrap=True
+    )
     return 0
 
 
@@ -187,13 +251,18 @@ def _kept(folder: RunFolder, out: Path) -> str:
 
 
 def _result(folder: RunFolder, out: Path, facts: dict[str, Any]) -> str:
-    figures = folder.held_out()
+    return (
+        f"{_figures(folder.held_out(), facts)}\n"
+        f"run folder {out}; look: tensorboard --logdir {folder.tensorboard}; "
+        f"freeze: mecpilot export {out} --out policy.safetensors"
+    )
+
+
+def _figures(figures: dict[str, Any], facts: dict[str, Any]) -> str:
     judged = "held-out traces" if facts["held_out"] else "the traces that it was trained on (too few to hold any out)"
     return (
         f"{judged}, {figures['episodes']} episodes: utility {figures['utility']:.4f} "
-        f"({figures['gap_to_hindsight']:.4f} below hindsight), deadline met {100 * figures['slo_attainment']:.2f} %\n"
-        f"run folder {out}; look: tensorboard --logdir {folder.tensorboard}; "
-        f"freeze: mecpilot export {out} --out policy.safetensors"
+        f"({figures['gap_to_hindsight']:.4f} below hindsight), deadline met {100 * figures['slo_attainment']:.2f} %"
     )
 
 

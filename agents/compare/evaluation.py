@@ -45,6 +45,7 @@ EPISODES, MOST_SEEDS = 512, 8
 LIVE_SCENARIOS = 3
 Progress = Callable[[int], None]  # called with the number of frames that ended since the last call
 Maker = Callable[[Setup], Controller]  # makes one of the user's controllers
+Runs = dict[str, tuple[Frames, ...]]  # the frames of every copy of a controller
 
 
 @dataclass(frozen=True)
@@ -149,11 +150,34 @@ def default_seeds(traces: int) -> int:
     return max(1, min(MOST_SEEDS, EPISODES // traces))
 
 
+def played_here(
+    setup: Setup,
+    entrants: Entrants,
+    scenarios: Sequence[Scenario],
+    progress: Progress,
+    names: Sequence[str] | None = None,
+) -> Runs:
+    """Every copy of the named controllers (default: all) on the given scenarios, played in this process."""
+    return {
+        name: tuple(_played(setup, entrants, name, copy, scenarios, progress) for copy in range(entrants.copies(name)))
+        for name in (entrants.all_names if names is None else names)
+    }
+
+
+#: Plays controllers on scenarios, in this process or elsewhere (``agents.compare.spread``).
+Player = Callable[[Setup, Entrants, Sequence[Scenario], Progress], Runs]
+
+
 def compare_in_twin(
-    setup: Setup, entrants: Entrants, sources: Sequence[str], seeds: int, progress: Progress = lambda _: None
+    setup: Setup,
+    entrants: Entrants,
+    sources: Sequence[str],
+    seeds: int,
+    progress: Progress = lambda _: None,
+    play_all: Player = played_here,
 ) -> Comparison:
     """Play every controller on every trace with every seed, in the twin."""
-    return play_in_twin(setup, entrants, sources, seeds, paired_scenarios(setup, range(seeds)), progress)
+    return play_in_twin(setup, entrants, sources, seeds, paired_scenarios(setup, range(seeds)), progress, play_all)
 
 
 def play_in_twin(
@@ -163,12 +187,10 @@ def play_in_twin(
     seeds: int,
     scenarios: Sequence[Scenario],
     progress: Progress = lambda _: None,
+    play_all: Player = played_here,
 ) -> Comparison:
     """Play every controller on the given scenarios, in the twin."""
-    runs = {
-        name: tuple(_played(setup, entrants, name, copy, scenarios, progress) for copy in range(entrants.copies(name)))
-        for name in entrants.all_names
-    }
+    runs = play_all(setup, entrants, scenarios, progress)
     families, provenance = _families(setup, scenarios), provenance_of(setup, entrants)
     own = tuple(entrants.own)
     subject = _subject(setup)
@@ -198,14 +220,29 @@ def _families(setup: Setup, scenarios: Sequence[Scenario]) -> tuple[str, ...]:
 def _played(
     setup: Setup, entrants: Entrants, name: str, copy: int, scenarios: Sequence[Scenario], progress: Progress
 ) -> Frames:
-    parts = []
-    for first in range(0, len(scenarios), SIDE_BY_SIDE):
-        group = scenarios[first : first + SIDE_BY_SIDE]
-        controller = entrants.make(name, setup, len(group), seed=first)[copy]
-        frames = play(setup, controller, group, oracle=name == BOUND, progress=progress).frames
-        progress(int((frames.dropped | frames.reused).sum()))  # frames without a decision
-        parts.append(renumbered(frames, first))
-    return joined(parts)
+    firsts = range(0, len(scenarios), SIDE_BY_SIDE)
+    return joined(
+        [
+            play_group(setup, entrants, name, copy, first, scenarios[first : first + SIDE_BY_SIDE], progress)
+            for first in firsts
+        ]
+    )
+
+
+def play_group(
+    setup: Setup,
+    entrants: Entrants,
+    name: str,
+    copy: int,
+    first: int,
+    scenarios: Sequence[Scenario],
+    progress: Progress,
+) -> Frames:
+    """Play up to SIDE_BY_SIDE scenarios under a copy of a controller; ``first`` is the number of the first of them."""
+    controller = entrants.make(name, setup, len(scenarios), seed=first)[copy]
+    frames = play(setup, controller, scenarios, oracle=name == BOUND, progress=progress).frames
+    progress(int((frames.dropped | frames.reused).sum()))  # frames without a decision
+    return renumbered(frames, first)
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,17 @@ scores, so that the choice does not depend on the noise of single frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
 from agents.compare.rollout import play, scenarios_on
 from controller.controllers.bandwidth_states import learn_states
-from controller.controllers.base import Controller
 from controller.controllers.registry import BOUND, CONTROLLER_NAMES, LEARNED, TUNABLE_KEYS, make_controller
-from controller.controllers.tuning import most_tries, tune
+from controller.controllers.tuning import Search, Tuning, most_tries, search
 from controller.metrics import per_episode
+from controller.scenario import Scenario
 from envs.setup import Setup
 from runtime.files.tuning_file import TuningFile
 
@@ -26,7 +26,8 @@ SEED = 50_000
 #: Hindsight is tuned too: untuned, it would be a weaker reference.
 TUNABLE = tuple(name for name in CONTROLLER_NAMES if name != LEARNED and TUNABLE_KEYS[name])
 
-Progress = Callable[[str, int], None]  # called with the controller and the number of tries done
+Progress = Callable[[int], None]  # called with the number of tries since the last call
+Try = tuple[str, Mapping[str, Any]]  # a controller and a tuning
 
 
 def tries(setup: Setup, names: Sequence[str]) -> int:
@@ -34,37 +35,59 @@ def tries(setup: Setup, names: Sequence[str]) -> int:
     return sum(1 + most_tries(name, setup.costs) for name in names)
 
 
+def score_here(setup: Setup, wanted: Sequence[Try], scenarios: Sequence[Scenario], progress: Progress) -> list[float]:
+    """Mean utility of each try on the scenarios, played in this process."""
+    scores = []
+    for name, tuning in wanted:
+        controller = make_controller(name, setup.costs, setup.range.utility, tuning, batch=len(scenarios))
+        frames = play(setup, controller, scenarios, reward="expected", oracle=name == BOUND).frames
+        scores.append(float(per_episode(frames)["utility"].mean()))
+        progress(1)
+    return scores
+
+
+#: Scores tries, in this process or elsewhere (``agents.compare.spread``).
+Scorer = Callable[[Setup, Sequence[Try], Sequence[Scenario], Progress], list[float]]
+
+
 def tune_controllers(
     setup: Setup,
     names: Sequence[str],
     sources: Sequence[str],
     episodes: int = EPISODES,
-    progress: Progress = lambda name, done: None,
+    progress: Progress = lambda _: None,
+    score_all: Scorer = score_here,
 ) -> TuningFile:
     """The parameters of each named controller with the best mean utility over ``episodes`` scenarios on the setup's
-    traces; ``sources`` names these traces in the file."""
+    traces; ``sources`` names these traces in the file.
+
+    The searches of all controllers advance together, so that many tries can be scored side by side.
+    """
     scenarios = scenarios_on(setup, episodes, SEED)
-    utility = setup.range.utility
-    untuned: dict[str, float] = {}
-    reached: dict[str, float] = {}
-    tunings: dict[str, dict[str, Any]] = {}
-    done = 0
-
-    def mean_utility(controller: Controller) -> float:
-        nonlocal done
-        frames = play(setup, controller, scenarios, reward="expected", oracle=controller.name == BOUND).frames
-        done += 1
-        progress(controller.name, done)
-        return float(per_episode(frames)["utility"].mean())
-
-    for number, name in enumerate(names, start=1):
-        untuned[name] = mean_utility(make_controller(name, setup.costs, utility, batch=episodes))
-        base = {key: learn(setup) for key, learn in _LEARNED.items() if key in TUNABLE_KEYS[name]}
-        best = tune(name, setup.costs, utility, mean_utility, batch=episodes, base=base)
-        tunings[name], reached[name] = best
-        done = tries(setup, names[:number])  # fewer tries may have been needed
-        progress(name, done)
+    scores = score_all(setup, [(name, {}) for name in names], scenarios, progress)
+    untuned = dict(zip(names, scores, strict=True))
+    searches = {name: search(name, setup.costs, _learned(setup, name)) for name in names}
+    asked = {name: next(steps) for name, steps in searches.items()}
+    found: dict[str, tuple[Tuning, float]] = {}
+    while asked:
+        wanted = [(name, tuning) for name, tunings in asked.items() for tuning in tunings]
+        known = iter(score_all(setup, wanted, scenarios, progress))
+        asked = _advance(searches, {name: [next(known) for _ in tunings] for name, tunings in asked.items()}, found)
+    tunings, reached = {name: found[name][0] for name in names}, {name: found[name][1] for name in names}
     return TuningFile(setup.workload, tuple(sources), episodes, untuned, reached, tunings)
+
+
+def _advance(
+    searches: Mapping[str, Search], scores: Mapping[str, list[float]], found: dict[str, tuple[Tuning, float]]
+) -> dict[str, list[Tuning]]:
+    """What each search wants to try next; what those that end have found goes to ``found``."""
+    asked = {}
+    for name, answers in scores.items():
+        try:
+            asked[name] = searches[name].send(answers)
+        except StopIteration as end:
+            found[name] = end.value
+    return asked
 
 
 def tuning_table(found: TuningFile) -> Table:
@@ -99,3 +122,8 @@ def _predictor(setup: Setup) -> dict[str, Any]:
 
 #: What is learned from the traces before the other tunables are searched.
 _LEARNED: dict[str, Callable[[Setup], dict[str, Any]]] = {"states": _states, "predictor": _predictor}
+
+
+def _learned(setup: Setup, name: str) -> dict[str, Any]:
+    """What the named controller learns from the traces, by tunable."""
+    return {key: learn(setup) for key, learn in _LEARNED.items() if key in TUNABLE_KEYS[name]}

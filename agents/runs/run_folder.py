@@ -8,6 +8,7 @@ at a time writes into it (``agents.runs.run_lock``), and a run is replaced only 
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -152,6 +153,25 @@ class RunFolder:
             replace_entries(self.root, _ENTRIES)
         except OSError as error:
             raise FailureError(f"cannot make the run folder {self.root}: {error.strerror}") from error
+
+    def files(self) -> dict[str, bytes]:
+        """The content of all files of the run, by their path in the folder."""
+        paths = [path for entry in _ENTRIES for path in (self.root / entry, *(self.root / entry).rglob("*"))]
+        return {str(path.relative_to(self.root)): path.read_bytes() for path in paths if path.is_file()}
+
+    def take(self, files: Mapping[str, bytes], facts: dict[str, Any]) -> None:
+        """Put the files of a run that was made elsewhere into the folder, and add facts to its description; replaces
+        the run in the folder, if any. FailureError if the folder cannot be written."""
+        new = RunFolder(self.root / NEW)
+        with self.lock():
+            try:
+                recover(self.root, _ENTRIES)
+                for name, data in files.items():
+                    write_whole(new.root / name, data, make_folder=True)
+                new._write(new.config_file, {**new.description(), **facts})
+                replace_entries(self.root, _ENTRIES)
+            except OSError as error:
+                raise FailureError(f"cannot make the run folder {self.root}: {error.strerror}") from error
 
     def recover(self) -> None:
         """Restore a run whose replacement was interrupted, unless another process is still replacing it."""

@@ -31,6 +31,7 @@ from agents.training.callbacks import Every, ProgressCallback, TwinMetrics
 from agents.training.run_recorder import RunRecorder
 from controller.controllers.learned import FrozenPolicy
 from controller.errors import FailureError, UsageError
+from controller.predict.uplink import TraceBank
 from envs.env import make_env
 from envs.setup import Setup, open_setup, traces_of
 from envs.vec_env import TwinVecEnv
@@ -58,6 +59,7 @@ class Options:
     progress: Progress = lambda _: None  # called often with the steps done; may raise Interrupted
     opened: Callable[[dict[str, Any]], None] = lambda _: None  # called with traces and profile before the run begins
     say: Callable[[str], None] = lambda _: None  # called with lines of text for the user
+    bank: TraceBank | None = None  # the traces that the configuration names, if they are open already
 
 
 def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
@@ -68,7 +70,7 @@ def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
     """
     torch.set_num_threads(config.threads)
     _refuse(folder, options)
-    bank = traces_of([Path(source) for source in config.traces], "train", config.seed)
+    bank = options.bank or traces_of([Path(source) for source in config.traces], "train", config.seed)
     privacy = PrivacySection(no_raw_upload=config.no_raw_upload)
     setup = open_setup(config.bundle or config.workload, bank, "validation", config.scenario, options.profile, privacy)
     learn, judge = (setup.on(traces) for traces in hold_out(bank))

@@ -8,8 +8,8 @@ then a third round.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from itertools import product
+from collections.abc import Callable, Generator, Iterable, Mapping
+from itertools import chain, product
 from typing import Any
 
 from controller.controllers.base import Controller
@@ -19,6 +19,7 @@ from controller.costs import CostTable
 from controller.utility import Utility
 
 Tuning = dict[str, Any]
+Search = Generator[list[Tuning], list[float], tuple[Tuning, float]]
 
 _ESTIMATES = (
     ("last", 1),
@@ -75,25 +76,35 @@ def tune(
     ``fugu-mpc`` (``agents.learn.transfers.train_predictor(setup).as_tuning()``). A controller without tunables is
     evaluated once. ``evaluate`` must give every controller the same episodes.
     """
-    known: dict[str, float] = {}  # the second round repeats many tunings
+    steps = search(name, costs, base)
+    tries = next(steps)
+    while True:
+        scores = [evaluate(make_controller(name, costs, utility, tuning, batch=batch)) for tuning in tries]
+        try:
+            tries = steps.send(scores)
+        except StopIteration as end:
+            best: tuple[Tuning, float] = end.value
+            return best
 
-    def score(tuning: Tuning) -> float:
-        key = repr(sorted(tuning.items()))
-        if key not in known:
-            known[key] = evaluate(make_controller(name, costs, utility, tuning, batch=batch))
-        return known[key]
 
+def search(name: str, costs: CostTable, base: Mapping[str, Any] | None = None) -> Search:
+    """The search of ``tune`` step by step: yields tunings to try side by side, and is sent their scores."""
     best: Tuning = default_tuning(name) | dict(base or {})
-    best_score = score(best)
+    (best_score,) = yield [best]
+    known = {_key(best): best_score}  # the second round repeats many tunings
     for step in _steps(name, costs):
-        for change in step:
-            tuning = _changed(best, change)
-            if tuning == best:
-                continue
-            reached = score(tuning)
-            if reached > best_score:
-                best, best_score = tuning, reached
+        tries = {_key(tuning): tuning for tuning in (_changed(best, change) for change in step)}
+        new = {key: tuning for key, tuning in tries.items() if key not in known}
+        if new:
+            known |= zip(new, (yield list(new.values())), strict=True)
+        for key, tuning in tries.items():
+            if known[key] > best_score:
+                best, best_score = tuning, known[key]
     return best, best_score
+
+
+def _key(tuning: Tuning) -> str:
+    return repr(sorted(tuning.items()))
 
 
 def most_tries(name: str, costs: CostTable) -> int:
@@ -102,7 +113,7 @@ def most_tries(name: str, costs: CostTable) -> int:
 
 
 def _steps(name: str, costs: CostTable) -> Iterable[list[Tuning]]:
-    """Groups of changes; each change is tried on the best tuning so far."""
+    """Groups of changes, which are tried on the best tuning of the groups before; those of a group have equal keys."""
     keys = TUNABLE_KEYS[name]
     if "decision" in keys:
         yield [decision_tuning(costs, row) for row in range(len(costs))]
@@ -111,15 +122,16 @@ def _steps(name: str, costs: CostTable) -> Iterable[list[Tuning]]:
     singles = [[{key: value} for value in values] for key, values in _GRID.items() if key in keys]
     yield from 2 * singles
     if "map" in keys:
-        yield from map(_state_changes, NETWORK_STATES)
+        yield from chain.from_iterable(map(_state_changes, NETWORK_STATES))
         yield from singles
 
 
-def _state_changes(state: str) -> list[Tuning]:
-    """What to try in one network state of ``oboe``."""
-    changes: list[Tuning] = [{"kind": kind, "window": window} for kind, window in _ESTIMATES]
-    changes += [{key: value} for key, values in _GRID_OF_A_STATE.items() for value in values]
-    return [{"map": {state: change}} for change in changes]
+def _state_changes(state: str) -> Iterable[list[Tuning]]:
+    """What to try in one network state of ``oboe``, key by key."""
+    changes: list[list[Tuning]] = [[{"kind": kind, "window": window} for kind, window in _ESTIMATES]]
+    changes += [[{key: value} for value in values] for key, values in _GRID_OF_A_STATE.items()]
+    for group in changes:
+        yield [{"map": {state: change}} for change in group]
 
 
 def _changed(tuning: Tuning, change: Tuning) -> Tuning:

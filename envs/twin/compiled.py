@@ -11,6 +11,7 @@ sources that may enter.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import hashlib
 import inspect
 import os
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -128,7 +129,7 @@ class compiled:
             with _kept_in(_folder()):
                 self._dispatcher = numba.njit(cache=True, nogil=True, **_OPTIONS)(self.plain)
         if types not in self._dispatcher.overloads:
-            with nullcontext() if self._is_kept() else _announced():
+            with nullcontext() if self._is_kept() else _once():
                 self._dispatcher.compile(types)
         self._entry, self._tables = self._dispatcher.overloads[types].entry_point, arguments[0]
 
@@ -138,6 +139,16 @@ class compiled:
 
 
 _said: list[str] = []  # what this process has announced
+
+
+@contextmanager
+def _once() -> Iterator[None]:
+    """One of several processes compiles; the others wait, and then load what it kept."""
+    with (_folder() / ".lock").open("w") as lock:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _announced():
+            yield
 
 
 @contextmanager

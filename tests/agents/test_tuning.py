@@ -50,12 +50,12 @@ def tuning_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
 
 def test_tuning_never_makes_a_controller_worse_on_what_it_was_tuned_on(setup: Setup, tmp_path: Path) -> None:
     told: list[int] = []
-    found = tune_controllers(setup, NAMES, ["few"], 4, lambda name, done: told.append(done))
+    found = tune_controllers(setup, NAMES, ["few"], 4, told.append)
     assert found.default_utility.keys() == found.utility.keys() == found.controllers.keys() == set(NAMES)
     assert all(found.utility[name] >= found.default_utility[name] for name in ("static-best", "hindsight"))
     assert all(set(tuning) <= set(TUNABLE_KEYS[name]) for name, tuning in found.controllers.items())
-    assert told == sorted(told)
-    assert told[-1] == tries(setup, NAMES)
+    assert all(done == 1 for done in told)
+    assert sum(told) <= tries(setup, NAMES)
     save_tunings(tmp_path / "t.json", found)
     assert load_tunings("garments", tmp_path / "t.json") == found.controllers
 

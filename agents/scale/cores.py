@@ -1,0 +1,34 @@
+"""The number of cores that this process may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def usable_cores(cgroup: Path = _CGROUP) -> int:
+    """Cores of the process's affinity, or fewer where its control group has a quota of time; at least 1."""
+    allowed = len(os.sched_getaffinity(0))
+    return max(1, min(allowed, int(_quota(cgroup) or allowed)))
+
+
+def _quota(cgroup: Path) -> float | None:
+    """Cores that the quota comes to, None without one. Version 2 of control groups first, then version 1."""
+    texts = _read(cgroup / "cpu.max") or [
+        *_read(cgroup / "cpu" / "cpu.cfs_quota_us"),
+        *_read(cgroup / "cpu" / "cpu.cfs_period_us"),
+    ]
+    try:
+        quota, period = map(int, texts)
+    except ValueError:  # "max", or no such files
+        return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def _read(file: Path) -> list[str]:
+    try:
+        return file.read_text().split()
+    except OSError:
+        return []

@@ -1,0 +1,116 @@
+"""Trains several seeds of one configuration, each into a run folder of its own.
+
+A piece of the work is a whole training: a worker trains in a folder of its own and sends its files, which then appear
+in the run folder all at once. So a folder holds a finished training or none, and the same command goes on with the
+others.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from safetensors.numpy import load, save
+
+from agents.runs.run_folder import RunFolder, TrainingConfig
+from agents.scale.pieces import Job, Reached, decoded, encoded
+from agents.scale.runner import Runner, fan_out
+from agents.scale.setups import opened_bundle, opened_traces, plain_bundle, plain_profile, plain_traces, profile_file
+from agents.training.training import Options, train
+from controller.controllers.learned import FrozenPolicy
+from controller.errors import UsageError
+from envs.setup import open_setup, traces_of
+from runtime.config.tree import PrivacySection
+
+#: Name in a run's description of what its training depended on, so that it is not repeated.
+_PIECE = "piece"
+
+
+def folder_of(out: Path, seed: int) -> RunFolder:
+    """The run folder of a seed."""
+    return RunFolder(out / f"seed-{seed}")
+
+
+def train_seeds(
+    config: TrainingConfig,
+    seeds: Sequence[int],
+    out: Path,
+    options: Options,
+    runner: Runner,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[RunFolder]:
+    """Train every seed into ``out``; of the options ``profile``, ``overwrite``, ``start`` and ``say`` count.
+
+    The caller holds the lock of ``out``. UsageError, before anything is trained, for inputs that cannot be used and for
+    a folder that is in use or holds something else.
+    """
+    job, folders = Job.of("agents.training.seeds:training", _common(config, options)), _Folders(out, options.say)
+    keys = {seed: job.key(encoded(seed)) for seed in seeds}
+    for seed, key in keys.items():
+        folders.check(seed, key, options.overwrite)
+    fan_out(runner, job, seeds, [config.steps] * len(seeds), progress, folders)
+    return [folder_of(out, seed) for seed in seeds]
+
+
+def training(common: Any, own: Any, reached: Reached) -> Any:
+    """A piece: the files of a training."""
+    opened_bundle(common["bundle"])  # says what is missing here, and lets this process know the workload
+    config = replace(msgspec.convert(common["config"], TrainingConfig), seed=own)
+    bank = common["traces"] and opened_traces(common["traces"])
+    start = common["start"] and FrozenPolicy(**load(common["start"]))
+    with tempfile.TemporaryDirectory(prefix="mecpilot-") as folder:
+        run = RunFolder(Path(folder) / "run")
+        train(config, run, Options(profile_file(common["profile"]), start=start, progress=reached, bank=bank))
+        return {"seed": own, "files": run.files()}
+
+
+def _common(config: TrainingConfig, options: Options) -> dict[str, Any]:
+    bank = traces_of([Path(source) for source in config.traces], "train", config.seed)
+    privacy = PrivacySection(no_raw_upload=config.no_raw_upload)
+    setup = open_setup(config.bundle or config.workload, bank, "validation", config.scenario, options.profile, privacy)
+    names = [field.name for field in fields(FrozenPolicy)]
+    start = options.start
+    return {
+        "bundle": plain_bundle(setup.bundle),
+        "config": msgspec.to_builtins(replace(config, seed=0)),
+        "traces": plain_traces(bank) if config.traces else None,  # the built-in ones differ from seed to seed
+        "profile": plain_profile(setup.bundle, options.profile),
+        "start": start and save({name: np.ascontiguousarray(getattr(start, name)) for name in names}),
+    }
+
+
+@dataclass(frozen=True)
+class _Folders:
+    """The run folders, as what keeps the finished pieces."""
+
+    out: Path
+    say: Callable[[str], None]
+    _seeds: dict[str, int] = field(default_factory=dict)
+
+    def check(self, seed: int, key: str, overwrite: bool) -> None:
+        """UsageError if the folder of the seed is in use, or holds something that must not be replaced."""
+        self._seeds[key] = seed
+        folder = folder_of(self.out, seed)
+        folder.refuse_if_used()
+        folder.recover()
+        if self.get(key) is None:
+            folder.refuse_existing(overwrite)
+
+    def get(self, key: str) -> bytes | None:
+        folder = folder_of(self.out, self._seeds[key])
+        try:
+            finished = folder.description().get(_PIECE) == key
+        except UsageError:
+            return None
+        return encoded(None) if finished else None
+
+    def put(self, key: str, result: bytes) -> None:
+        run = decoded(result)
+        folder = folder_of(self.out, run["seed"])
+        folder.take(run["files"], {_PIECE: key})
+        self.say(f"seed {run['seed']} is in {folder.root}")
