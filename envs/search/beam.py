@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from envs.search import nodes
-from envs.search.nodes import PLACES, Beam, clear, copy_state, keep, release
+from envs.search.nodes import PLACES, SEEN, Beam, clear, copy_state, keep, release
 from envs.twin.compiled import compiled, inlined, rules
 from envs.twin.drive import environment
 from envs.twin.frame import advance, is_refused, newest_out, noise_of, payload_bytes, run_frame, settle
@@ -54,25 +54,26 @@ def search(t: TwinTables, env: Environment, row: int, w: Beam) -> float:
     copy_state(env, w.pool, root.slot)
     for number in range(aim.last):
         if w.count[number] > 0:
-            choose_rows(t, at_slot(env, w, w.nodes[number, w.order[number, 0]].slot), row if number == 0 else -1, w)
+            if w.tried[number] < 0:
+                choose_rows(t, at_slot(env, w, w.nodes[number, w.order[number, 0]].slot), number, w)
             for k in range(w.count[number]):
-                expand(t, env, number, w.order[number, k], row >= 0 and number == 0, w)
+                expand(t, env, number, w.order[number, k], row if number == 0 else -1, w)
             release(w, number)
     return w.nodes[aim.last, 0].rank
 
 
-def choose_rows(t: TwinTables, env: Environment, row: int, w: Beam) -> None:
-    """The rows that are worth a try at this frame: ``row``, or if that is -1 those that no other one is better than."""
-    w.aim[0].tried = 0
-    luck, sample = noise_of(t, env), sample_of(t, env.conditions, env.state.frame)
+def choose_rows(t: TwinTables, env: Environment, number: int, w: Beam) -> None:
+    """The rows that are worth a try at this frame: those that no other one is better than."""
+    luck, sample, count = noise_of(t, env), sample_of(t, env.conditions, env.state.frame), 0
     for one in range(len(t.decisions)):
-        wanted = row < 0 or one == row
+        wanted = True
         for other in range(len(t.decisions)):
-            if row < 0 and wanted and is_better(t, env, luck, sample, other, one):
+            if wanted and is_better(t, env, luck, sample, other, one):
                 wanted = False
         if wanted:
-            w.rows[w.aim[0].tried] = one
-            w.aim[0].tried += 1
+            w.rows[number, count] = one
+            count += 1
+    w.tried[number] = count
 
 
 def is_better(t: TwinTables, env: Environment, luck: Any, sample: int, one: int, other: int) -> bool:
@@ -97,14 +98,15 @@ def is_better(t: TwinTables, env: Environment, luck: Any, sample: int, one: int,
     return one < other or not equal
 
 
-def expand(t: TwinTables, env: Environment, number: int, place: int, given: bool, w: Beam) -> None:
-    """Try the rows from a node. An offload that is refused becomes a local row, which is tried itself, unless it is
-    ``given``."""
+def expand(t: TwinTables, env: Environment, number: int, place: int, first: int, w: Beam) -> None:
+    """Try the rows from a node, or only the first one. An offload that is refused becomes a local row, which is tried
+    itself."""
     before, after = at_slot(env, w, w.nodes[number, place].slot), at_slot(env, w, 0)
     copy_state(before, w.pool, 0)
-    for k in range(w.aim[0].tried):
-        if given or not is_refused(t, before, w.rows[k]):
-            step(t, after, number, place, w.rows[k], w)
+    for k in range(w.tried[number] if first < 0 else 1):
+        row = first if first >= 0 else w.rows[number, k]
+        if first >= 0 or not is_refused(t, before, row):
+            step(t, after, number, place, row, w)
             undo(before, w)
 
 
@@ -168,8 +170,9 @@ def compare_by(t: TwinTables, env: Environment, w: Beam, counts: float) -> None:
     device = min((state.now_s - state.capture_s) / period_s, aim.most_periods)
     link = min((node.link_s - state.now_s) / period_s, aim.most_periods)
     guess = -aim.device_penalty * device - aim.link_penalty * link
-    for k in range(1, aim.preview + 1):
-        guess += aim.streaming_weight * seen_at(t, env, state.frame + k)
+    for k in range(SEEN):
+        node.seen[k] = seen_at(t, env, state.frame + 1 + k) if t.reuses else 0.0
+        guess += aim.seen_weight * node.seen[k]
     node.rank = node.earned
     if state.frame < env.conditions.frames:
         node.rank += counts * guess
@@ -184,11 +187,13 @@ def keep_best(w: Beam) -> None:
 
 
 @compiled
-def search_all(t: TwinTables, batch: Environment, first: Any, w: Beam, best: Any, rows: Any) -> None:
+def search_all(t: TwinTables, batch: Environment, w: Beam, first: Any, best: Any, rows: Any) -> None:
     """Search from every environment with each of its first rows (B, K), or freely where that is -1. Out: the most that
     can be earned (B, K), and the row that does so at each frame from the present one on (B, K, F), -1 where none is
     decided."""
     for b in range(len(first)):
+        for number in range(len(w.tried)):
+            w.tried[number] = -1
         for k in range(first.shape[1]):
             best[b, k] = search(t, environment(batch, b), first[b, k], w)
             trace_back(w, rows[b, k])

@@ -12,6 +12,8 @@ from envs.twin.state import Environment, record_type
 
 #: Places in flight by whose release nodes are compared, the next one first.
 PLACES = 4
+#: Captures by whose present answers nodes are compared.
+SEEN = 4
 
 #: What is searched for, and how nodes are ranked.
 AIM = record_type(
@@ -20,9 +22,8 @@ AIM = record_type(
     device_penalty="f8",  # per capture period for which the device will be busy when the next frame is there
     link_penalty="f8",  # likewise the link
     most_periods="f8",  # of either, more do not count
-    preview="i8",  # captures to come for which the present answers count
+    seen_weight="f8",  # of what a viewer will see of the present answers
     last="i8",  # number of the last bucket of this search
-    tried="i8",  # rows of the present bucket
     free="i8",  # states
 )
 
@@ -39,6 +40,8 @@ NODE = record_type(
     mec_s="f8",
     place_s=("f8", (PLACES,)),
     owed_s="f8",  # device time of fallbacks that are still to come
+    # What a viewer will see of the present answers at the next captures; more is better:
+    seen=("f8", (SEEN,)),
 )
 
 
@@ -52,7 +55,8 @@ class Beam(NamedTuple):
     count: Any  # (F + 1,) in use
     pool: Environment  # (N,) states of the nodes that are still to be expanded; in number 0 steps are tried
     free: Any  # (N,) numbers of the pool that are not in use
-    rows: Any  # (C,) that are worth a try
+    rows: Any  # (F, C) that are worth a try at each frame
+    tried: Any  # (F,) how many; -1 where that is not known yet
     node: Any  # (1,) NODE that is tried
     records: Any  # (2,) RECORD of its step, and an empty one
     skipped: Floats  # (K,) of its step
@@ -71,7 +75,8 @@ def new_beam(aim: Any, totals: Floats, width: int, rows: int, longest_stride: in
         count=np.zeros(frames + 1, np.int64),
         pool=Environment(like.conditions, *states, like.device_pace, like.mec_level),
         free=np.zeros(size, np.int64),
-        rows=np.zeros(rows, np.int64),
+        rows=np.zeros((frames, rows), np.int64),
+        tried=np.zeros(frames, np.int64),
         node=np.zeros(1, NODE),
         records=np.zeros(2, RECORD),
         skipped=np.zeros(longest_stride - 1),
@@ -97,6 +102,9 @@ def dominates(one: Any, other: Any) -> bool:
         return False
     for k in range(PLACES):  # noqa: SIM110 - compiled code has no generators
         if one.place_s[k] > other.place_s[k]:
+            return False
+    for k in range(SEEN):
+        if one.seen[k] < other.seen[k]:
             return False
     return True
 
