@@ -5,8 +5,8 @@ frames make steps of different length, so there is a bucket for each frame that 
 one bucket are compared. Buckets are expanded in order; a step is that of the twin itself (``envs.twin.frame``).
 
 Of a bucket the best ``width`` nodes remain, by rank: what was earned, less a guess of what a busy device and link will
-cost. A node that is in nothing better than another one is left out, and so is a row that needs more of everything than
-another one and answers no better. Both rules are nearly exact: what is free earlier hardly ever earns less.
+cost. A node that is in nothing better than another one is left out. That is nearly exact: what is free earlier hardly
+ever earns less. So most buckets hold few nodes, and a wider beam finds little more.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from envs.search import nodes
 from envs.search.nodes import PLACES, SEEN, Beam, clear, copy_state, keep, release
 from envs.twin.compiled import compiled, inlined, rules
 from envs.twin.drive import environment
-from envs.twin.frame import advance, is_refused, newest_out, noise_of, payload_bytes, run_frame, settle
+from envs.twin.frame import advance, is_refused, newest_out, run_frame, settle
 from envs.twin.state import Environment, sample_place
 from envs.twin.tables import TwinTables, aged_score, sample_of
 
@@ -54,58 +54,19 @@ def search(t: TwinTables, env: Environment, row: int, w: Beam) -> float:
     copy_state(env, w.pool, root.slot)
     for number in range(aim.last):
         if w.count[number] > 0:
-            if w.tried[number] < 0:
-                choose_rows(t, at_slot(env, w, w.nodes[number, w.order[number, 0]].slot), number, w)
             for k in range(w.count[number]):
                 expand(t, env, number, w.order[number, k], row if number == 0 else -1, w)
             release(w, number)
     return w.nodes[aim.last, 0].rank
 
 
-def choose_rows(t: TwinTables, env: Environment, number: int, w: Beam) -> None:
-    """The rows that are worth a try at this frame: those that no other one is better than."""
-    luck, sample, count = noise_of(t, env), sample_of(t, env.conditions, env.state.frame), 0
-    for one in range(len(t.decisions)):
-        wanted = True
-        for other in range(len(t.decisions)):
-            if wanted and is_better(t, env, luck, sample, other, one):
-                wanted = False
-        if wanted:
-            w.rows[number, count] = one
-            count += 1
-    w.tried[number] = count
-
-
-def is_better(t: TwinTables, env: Environment, luck: Any, sample: int, one: int, other: int) -> bool:
-    """Whether a row answers this frame and the next ones no worse than another one, and needs no more of anything. Of
-    equal rows the first is better."""
-    mine, its = t.decisions[one], t.decisions[other]
-    if one == other or mine.stride != its.stride or mine.head_s > its.head_s:
-        return False
-    equal = mine.head_s == its.head_s and mine.offload == its.offload
-    if mine.offload:
-        if not its.offload or mine.mec_s > its.mec_s:
-            return False
-        mine_bytes, its_bytes = payload_bytes(t, env, mine, luck), payload_bytes(t, env, its, luck)
-        if mine_bytes > its_bytes:
-            return False
-        equal = equal and mine.mec_s == its.mec_s and mine_bytes == its_bytes
-    for lag in range(len(t.aged_score)):
-        mine_score, its_score = aged_score(t, one, sample, lag), aged_score(t, other, sample, lag)
-        if mine_score < its_score:
-            return False
-        equal = equal and mine_score == its_score
-    return one < other or not equal
-
-
 def expand(t: TwinTables, env: Environment, number: int, place: int, first: int, w: Beam) -> None:
-    """Try the rows from a node, or only the first one. An offload that is refused becomes a local row, which is tried
+    """Try every row from a node, or only the first one. An offload that is refused becomes a local row, which is tried
     itself."""
     before, after = at_slot(env, w, w.nodes[number, place].slot), at_slot(env, w, 0)
     copy_state(before, w.pool, 0)
-    for k in range(w.tried[number] if first < 0 else 1):
-        row = first if first >= 0 else w.rows[number, k]
-        if first >= 0 or not is_refused(t, before, row):
+    for row in range(len(t.decisions)):
+        if row == first or (first < 0 and not is_refused(t, before, row)):
             step(t, after, number, place, row, w)
             undo(before, w)
 
@@ -192,8 +153,6 @@ def search_all(t: TwinTables, batch: Environment, w: Beam, first: Any, best: Any
     can be earned (B, K), and the row that does so at each frame from the present one on (B, K, F), -1 where none is
     decided."""
     for b in range(len(first)):
-        for number in range(len(w.tried)):
-            w.tried[number] = -1
         for k in range(first.shape[1]):
             best[b, k] = search(t, environment(batch, b), first[b, k], w)
             trace_back(w, rows[b, k])

@@ -65,8 +65,7 @@ def _searched(twin: Twin, first: Ints, aim: Any, totals: Floats, width: int) -> 
     best, rows = np.empty(first.shape), np.empty((*first.shape, len(totals) - 1), np.int64)
 
     def work(t: Any, batch: Environment, *arrays: Any) -> None:
-        costs = twin.costs
-        beam = new_beam(aim.copy(), totals, width, len(costs), costs.longest_stride, batch)
+        beam = new_beam(aim.copy(), totals, width, twin.costs.longest_stride, batch)
         search_all(t, batch, beam, *arrays)
 
     over_threads(work, twin._tables, twin._environments, first, best, rows)

@@ -55,14 +55,12 @@ class Beam(NamedTuple):
     count: Any  # (F + 1,) in use
     pool: Environment  # (N,) states of the nodes that are still to be expanded; in number 0 steps are tried
     free: Any  # (N,) numbers of the pool that are not in use
-    rows: Any  # (F, C) that are worth a try at each frame
-    tried: Any  # (F,) how many; -1 where that is not known yet
     node: Any  # (1,) NODE that is tried
     records: Any  # (2,) RECORD of its step, and an empty one
     skipped: Floats  # (K,) of its step
 
 
-def new_beam(aim: Any, totals: Floats, width: int, rows: int, longest_stride: int, like: Environment) -> Beam:
+def new_beam(aim: Any, totals: Floats, width: int, longest_stride: int, like: Environment) -> Beam:
     """Memory for environments of the same shape as those of ``like``; what is not used is never touched."""
     frames = len(totals) - 1
     size = frames * width + 1
@@ -75,8 +73,6 @@ def new_beam(aim: Any, totals: Floats, width: int, rows: int, longest_stride: in
         count=np.zeros(frames + 1, np.int64),
         pool=Environment(like.conditions, *states, like.device_pace, like.mec_level),
         free=np.zeros(size, np.int64),
-        rows=np.zeros((frames, rows), np.int64),
-        tried=np.zeros(frames, np.int64),
         node=np.zeros(1, NODE),
         records=np.zeros(2, RECORD),
         skipped=np.zeros(longest_stride - 1),
