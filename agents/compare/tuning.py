@@ -14,7 +14,7 @@ from rich.table import Table
 from agents.compare.rollout import play, scenarios_on
 from controller.controllers.bandwidth_states import learn_states
 from controller.controllers.base import Controller
-from controller.controllers.registry import BOUND, CONTROLLER_NAMES, LEARNED, TUNABLE_KEYS, make_controller
+from controller.controllers.registry import CONTROLLER_NAMES, LEARNED, ORACLE, TUNABLE_KEYS, make_controller
 from controller.controllers.tuning import most_tries, tune
 from controller.metrics import per_episode
 from envs.setup import Setup
@@ -23,7 +23,7 @@ from runtime.files.tuning_file import TuningFile
 EPISODES = 192  # two on each built-in training trace
 #: Seed of the scenarios; no evaluation uses it.
 SEED = 50_000
-#: Hindsight is tuned too: untuned, it would be a weaker reference.
+#: The oracle is tuned too: untuned, it would be a weaker reference.
 TUNABLE = tuple(name for name in CONTROLLER_NAMES if name != LEARNED and TUNABLE_KEYS[name])
 
 Progress = Callable[[str, int], None]  # called with the controller and the number of tries done
@@ -52,7 +52,7 @@ def tune_controllers(
 
     def mean_utility(controller: Controller) -> float:
         nonlocal done
-        frames = play(setup, controller, scenarios, reward="expected", oracle=controller.name == BOUND).frames
+        frames = play(setup, controller, scenarios, reward="expected", oracle=controller.name == ORACLE).frames
         done += 1
         progress(controller.name, done)
         return float(per_episode(frames)["utility"].mean())

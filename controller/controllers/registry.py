@@ -27,8 +27,8 @@ from controller.controllers.bandwidth_states import BandwidthStates, default_sta
 from controller.controllers.base import Controller
 from controller.controllers.edgent import EdgentDynamic, MapTuning
 from controller.controllers.greedy import DEFAULT_PENALTY, Greedy, typical_row
-from controller.controllers.hindsight import DEFAULT_PENALTY as HINDSIGHT_PENALTY
-from controller.controllers.hindsight import Hindsight
+from controller.controllers.greedy_oracle import DEFAULT_PENALTY as ORACLE_PENALTY
+from controller.controllers.greedy_oracle import GreedyOracle
 from controller.controllers.learned import FrozenPolicy, Policy
 from controller.controllers.simple import (
     FixedRow,
@@ -57,11 +57,11 @@ CONTROLLER_NAMES = (
     "edgent-dynamic",
     "greedy",
     "random",
-    "hindsight",
+    "greedy-oracle",
 )
 
-#: Names of the learned controller, and of the upper bound, which knows the future.
-LEARNED, BOUND = "ppo", "hindsight"
+#: Names of the learned controller, and of the greedy one that knows the future.
+LEARNED, ORACLE = "ppo", "greedy-oracle"
 
 _ESTIMATOR_KEYS = tuple(field.name for field in fields(Estimator))
 _MAP_KEYS = tuple(field.name for field in fields(MapTuning))
@@ -78,7 +78,7 @@ TUNABLE_KEYS: dict[str, tuple[str, ...]] = {
     "edgent-dynamic": (*_MAP_KEYS, "states"),
     "greedy": (*_ESTIMATOR_KEYS, "penalty"),
     "random": (),
-    "hindsight": ("penalty",),
+    "greedy-oracle": ("penalty",),
 }
 
 
@@ -88,7 +88,7 @@ def default_tuning(name: str) -> dict[str, Any]:
     known |= {
         "kind": Estimator().kind.value,
         "keep_pace": True,
-        "penalty": HINDSIGHT_PENALTY if name == "hindsight" else DEFAULT_PENALTY,
+        "penalty": ORACLE_PENALTY if name == "greedy-oracle" else DEFAULT_PENALTY,
     }
     return {key: known[key] for key in TUNABLE_KEYS[name] if key in known}
 
@@ -178,8 +178,8 @@ def _greedy(parts: Parts) -> Controller:
     return Greedy(parts.costs, parts.utility, parts.estimator, parts.penalty)
 
 
-def _hindsight(parts: Parts) -> Controller:
-    return Hindsight(parts.costs, parts.utility, parts.penalty)
+def _greedy_oracle(parts: Parts) -> Controller:
+    return GreedyOracle(parts.costs, parts.utility, parts.penalty)
 
 
 _MAKERS: dict[str, Callable[[Parts], Controller]] = {
@@ -193,7 +193,7 @@ _MAKERS: dict[str, Callable[[Parts], Controller]] = {
     "edgent-dynamic": _edgent_dynamic,
     "greedy": _greedy,
     "random": lambda parts: Random(parts.costs, parts.seed),
-    "hindsight": _hindsight,
+    "greedy-oracle": _greedy_oracle,
 }
 
 

@@ -10,15 +10,19 @@ import numpy as np
 from controller.errors import UsageError
 from controller.records import Floats, Ints
 from envs.search.beam import search_all
-from envs.search.nodes import AIM, Beam, new_beam
+from envs.search.nodes import AIM, new_beam
 from envs.twin.state import Environment
 from envs.twin.threads import over_threads
 from envs.twin.twin import Twin
 
+#: Width for whole episodes: twice as much finds less than 0.0001 more.
+WIDTH = 128
+
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """How nodes are ranked that reach the same frame, and what is left at the end of a horizon: guesses, in utility."""
+    """Guesses of the utility that what is late or already answered will bring, for nodes that reach the same frame and
+    for the end of a horizon."""
 
     device_penalty: float = 0.05  # per capture period for which the device will be busy when the next frame is there
     link_penalty: float = 0.02  # likewise the link
@@ -27,6 +31,20 @@ class Ranking:
 
 
 DEFAULT_RANKING = Ranking()
+
+
+def best_rows(
+    twin: Twin, streaming_weight: float = 0.0, width: int = WIDTH, ranking: Ranking = DEFAULT_RANKING
+) -> tuple[Floats, Ints]:
+    """The rows that earn most in the rest of every episode of a twin, which is not changed.
+
+    Returns the sums (B,) of utility, on a stream of streaming accuracy with its weight too, and the row to be decided
+    at each frame (B, F) from the present one on, -1 where none is decided. The twin pays the sum exactly if the rows
+    are played in it.
+    """
+    totals = np.arange(twin.frames_left.max() + 1.0)
+    earned, rows = _search(twin, np.full((twin.batch, 1), -1), totals, streaming_weight, width, ranking)
+    return earned[:, 0], rows[:, 0]
 
 
 def best_values(
@@ -42,39 +60,33 @@ def best_values(
     future known: what ``agents.learn.branches.branch_values`` is for a policy.
 
     ``candidates``: (B, K) rows of the cost table. Returns (B, K); gamma discounts per frame. On a stream, streaming
-    accuracy is added with its weight. ``twin`` is not changed. What is late at the end of the horizon counts by the
+    accuracy is added with its weight. The twin is not changed. What is late at the end of the horizon counts by the
     guesses of ``ranking``; episodes that end sooner earn what is left of them.
     """
-    aim = _aim(twin, frames, streaming_weight, ranking)
     totals = np.concatenate(([0.0], np.cumsum(gamma ** np.arange(frames, dtype=np.float64))))
-    return _searched(twin, np.ascontiguousarray(candidates, np.int64), aim, totals, width)[0]
+    return _search(twin, candidates, totals, streaming_weight, width, ranking)[0]
 
 
-def _aim(twin: Twin, frames: int, streaming_weight: float, ranking: Ranking) -> Any:
-    """(1,) AIM."""
+def _search(
+    twin: Twin, first: Ints, totals: Floats, streaming_weight: float, width: int, ranking: Ranking
+) -> tuple[Floats, Ints]:
+    """``search_all`` in every environment; ``totals`` (F + 1,) is what so many frames of utility 1 count."""
+    if first.min() < -1 or first.max() >= len(twin.costs):
+        raise UsageError(
+            f"got rows {first.min()} to {first.max()}; expected rows of the cost table, below {len(twin.costs)}"
+        )
+    if twin.shortcuts:
+        raise UsageError("got a twin with shortcuts; expected one without: the search decides every frame")
+    t, batch = twin.inside
     aim = np.zeros(1, AIM)
-    aim["frames"] = frames
-    aim["streaming_weight"] = streaming_weight if twin.costs.lagged_accuracy is not None else 0.0
+    aim["frames"] = len(totals) - 1
+    aim["streaming_weight"] = streaming_weight if t.reuses else 0.0
     for name, value in asdict(ranking).items():
         aim[name] = value
-    return aim
+    earned, rows = np.empty(first.shape), np.empty((*first.shape, len(totals) - 1), np.int64)
 
+    def work(t: Any, part: Environment, *arrays: Any) -> None:
+        search_all(t, part, new_beam(aim.copy(), totals, width, twin.costs.longest_stride, part), *arrays)
 
-def _searched(twin: Twin, first: Ints, aim: Any, totals: Floats, width: int) -> tuple[Floats, Ints]:
-    """Values (B, K) and rows (B, K, F) of ``search_all`` for every environment of a twin."""
-    best, rows = np.empty(first.shape), np.empty((*first.shape, len(totals) - 1), np.int64)
-
-    def work(t: Any, batch: Environment, *arrays: Any) -> None:
-        beam = new_beam(aim.copy(), totals, width, twin.costs.longest_stride, batch)
-        search_all(t, batch, beam, *arrays)
-
-    over_threads(work, twin._tables, twin._environments, first, best, rows)
-    return best, rows
-
-
-def best_rows(twin: Twin, width: int, weight: float = 0.0, ranking: Ranking = DEFAULT_RANKING) -> tuple[Floats, Ints]:
-    frames = int(twin.frames_left.max())
-    first = np.full((twin.batch, 1), -1)
-    totals = np.arange(frames + 1.0)
-    best, rows = _searched(twin, first, _aim(twin, frames, weight, ranking), totals, width)
-    return best[:, 0], rows[:, 0]
+    over_threads(work, t, batch, np.ascontiguousarray(first, np.int64), earned, rows, least=1)
+    return earned, rows

@@ -96,10 +96,10 @@ def dominates(one: Any, other: Any) -> bool:
         return False
     if one.now_s > other.now_s or one.link_s > other.link_s or one.mec_s > other.mec_s or one.owed_s > other.owed_s:
         return False
-    for k in range(PLACES):  # noqa: SIM110 - compiled code has no generators
+    for k in range(PLACES):
         if one.place_s[k] > other.place_s[k]:
             return False
-    for k in range(SEEN):
+    for k in range(SEEN):  # noqa: SIM110 - compiled code has no generators
         if one.seen[k] < other.seen[k]:
             return False
     return True

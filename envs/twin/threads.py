@@ -18,10 +18,13 @@ from envs.twin.tables import TwinTables
 _LEAST = 512
 
 
-def over_threads(work: Callable[..., None], t: TwinTables, batch: Environment, *arrays: Any) -> None:
-    """``work(t, batch, *arrays)``, in parts where the batch is large; arrays have an element for each environment."""
+def over_threads(
+    work: Callable[..., None], t: TwinTables, batch: Environment, *arrays: Any, least: int = _LEAST
+) -> None:
+    """``work(t, batch, *arrays)``, in parts of at least ``least`` environments; arrays have an element for each
+    environment."""
     count = len(batch.state)
-    parts = min(threads(), count // _LEAST) if count >= 2 * _LEAST else 1
+    parts = min(threads(), count // least)
     if parts < 2:
         work(t, batch, *arrays)
         return

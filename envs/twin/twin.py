@@ -25,7 +25,7 @@ from envs.twin.observe import SEEN
 from envs.twin.record import RECORD, Reused, StepRecord
 from envs.twin.reuse import aged_scores, ask_shortcuts
 from envs.twin.state import Environment, empty_batch, part_of
-from envs.twin.tables import RecordedAnswers, TableShortcut, TwinCalibration, make_tables
+from envs.twin.tables import RecordedAnswers, TableShortcut, TwinCalibration, TwinTables, make_tables
 from envs.twin.threads import over_threads
 
 features.install()
@@ -148,6 +148,11 @@ class Twin:
         return fork, fork._observe()
 
     @property
+    def shortcuts(self) -> bool:
+        """Whether a frame may be answered before it is decided."""
+        return bool(self._shortcuts)
+
+    @property
     def frame(self) -> Ints:
         """(B,) to be decided next, in its episode."""
         return np.array(self._environments.state["frame"])
@@ -171,6 +176,11 @@ class Twin:
     def aged_score(self, rows: Ints, samples: Ints, lags: Ints) -> Floats:
         """What the answers of ``rows`` to ``samples`` score for the frames so many later, as the reward counts it."""
         return aged_scores(self._tables, rows, samples, lags)
+
+    @property
+    def inside(self) -> tuple[TwinTables, Environment]:
+        """What compiled code works on; to be read, not to be changed."""
+        return self._tables, self._environments
 
     def _observe(self) -> SystemState:
         seen = np.empty(self.batch, SEEN)
