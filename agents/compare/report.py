@@ -145,8 +145,8 @@ def example_episodes(comparison: Comparison) -> dict[str, int]:
     """Numbers of two example episodes, "typical" and "hard", among servable episodes in which controllers differ.
 
     The difference of an episode is the best controller's utility minus the median one's; those that know the future are
-    left out. Of the half of the episodes with larger differences, "typical" has the median difference. "hard" is at the 5th percentile
-    of the best controller's utility.
+    left out. Of the half of the episodes with larger differences, "typical" has the median difference. "hard" is at the
+    5th percentile of the best controller's utility.
     """
     names = [name for name in comparison.runs if name not in KNOWING] or list(comparison.runs)
     utility = np.stack([comparison.utility(name).mean(axis=0) for name in names])  # (controllers, episodes)

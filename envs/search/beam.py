@@ -5,8 +5,9 @@ frames make steps of different length, so there is a bucket for each frame that 
 one bucket are compared. Buckets are expanded in order; a step is that of the twin itself (``envs.twin.frame``).
 
 Of a bucket the best ``width`` nodes remain, by rank: what was earned, less a guess of what a busy device and link will
-cost. A node that is in nothing better than another one is left out. That is nearly exact: what is free earlier hardly
-ever earns less. So most buckets hold few nodes, and a wider beam finds little more.
+cost. A node that is in nothing better than another one is left out. That is nearly exact: what is free earlier seldom
+earns less (a head that ends after the last moment of a fallback may still get the better answer of the MEC). So most
+buckets hold few nodes, and a wider beam finds little more.
 """
 
 from __future__ import annotations
@@ -46,18 +47,20 @@ def search(t: TwinTables, env: Environment, row: int, w: Beam) -> float:
     """Most that can be earned from here on; with ``row`` first, if that is not -1. Leaves the nodes in their buckets,
     in the last one only the best."""
     aim, root = w.aim[0], w.node[0]
-    aim.last = min(aim.frames, env.conditions.frames - env.state.frame)
+    aim.last = max(min(aim.frames, env.conditions.frames - env.state.frame), 0)
     clear(w)
     root.earned = root.rank = 0.0
     root.parent = -1
-    keep(w, 0)
-    copy_state(env, w.pool, root.slot)
+    if aim.last == 0:  # the episode is over
+        keep_best(w)
+    elif keep(w, 0):
+        copy_state(env, w.pool, root.slot)
     for number in range(aim.last):
         if w.count[number] > 0:
             for k in range(w.count[number]):
                 expand(t, env, number, w.order[number, k], row if number == 0 else -1, w)
             release(w, number)
-    return w.nodes[aim.last, 0].rank
+    return float(w.nodes[aim.last, 0].rank)
 
 
 def expand(t: TwinTables, env: Environment, number: int, place: int, first: int, w: Beam) -> None:
@@ -131,9 +134,10 @@ def compare_by(t: TwinTables, env: Environment, w: Beam, counts: float) -> None:
     device = min((state.now_s - state.capture_s) / period_s, aim.most_periods)
     link = min((node.link_s - state.now_s) / period_s, aim.most_periods)
     guess = -aim.device_penalty * device - aim.link_penalty * link
-    for k in range(SEEN):
-        node.seen[k] = seen_at(t, env, state.frame + 1 + k) if t.reuses else 0.0
-        guess += aim.seen_weight * node.seen[k]
+    for k in range(SEEN + 1):
+        later = 1 + k if k < SEEN else len(t.aged_score) + SEEN
+        node.seen[k] = seen_at(t, env, state.frame + later) if t.reuses else 0.0
+        guess += aim.seen_weight * node.seen[k] if k < SEEN else aim.old_weight * node.seen[k]
     node.rank = node.earned
     if state.frame < env.conditions.frames:
         node.rank += counts * guess

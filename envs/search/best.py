@@ -15,8 +15,8 @@ from envs.twin.state import Environment
 from envs.twin.threads import over_threads
 from envs.twin.twin import Twin
 
-#: Width for whole episodes: twice as much finds less than 0.0001 more.
-WIDTH = 128
+#: Width for whole episodes: twice as much finds less than 0.0001 more per frame.
+WIDTH = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,17 @@ class Ranking:
     device_penalty: float = 0.05  # per capture period for which the device will be busy when the next frame is there
     link_penalty: float = 0.02  # likewise the link
     most_periods: float = 10.0  # of either, more do not count
-    seen_weight: float = 0.2  # of the scores that the present answers have at the next captures
+    seen_weight: float = 0.2  # of the scores that the present answers have at each of the next captures
+    old_weight: float = 0.0  # of the score that the newest answer will have when it is old
 
 
 DEFAULT_RANKING = Ranking()
+#: In a whole episode a good old answer may stand for all that follows: the twin replays it like one of the last lag.
+EPISODE_RANKING = Ranking(old_weight=3.0)
 
 
 def best_rows(
-    twin: Twin, streaming_weight: float = 0.0, width: int = WIDTH, ranking: Ranking = DEFAULT_RANKING
+    twin: Twin, streaming_weight: float = 0.0, width: int = WIDTH, ranking: Ranking = EPISODE_RANKING
 ) -> tuple[Floats, Ints]:
     """The rows that earn most in the rest of every episode of a twin, which is not changed.
 

@@ -12,7 +12,7 @@ from envs.twin.state import Environment, record_type
 
 #: Places in flight by whose release nodes are compared, the next one first.
 PLACES = 4
-#: Captures by whose present answers nodes are compared.
+#: Captures to come by whose present answers nodes are compared; besides, answers are compared by their score when old.
 SEEN = 4
 
 #: What is searched for, and how nodes are ranked.
@@ -22,7 +22,8 @@ AIM = record_type(
     device_penalty="f8",  # per capture period for which the device will be busy when the next frame is there
     link_penalty="f8",  # likewise the link
     most_periods="f8",  # of either, more do not count
-    seen_weight="f8",  # of what a viewer will see of the present answers
+    seen_weight="f8",  # of the scores of the present answers at each of the next captures
+    old_weight="f8",  # of the newest answer's score when it is old
     last="i8",  # number of the last bucket of this search
     free="i8",  # states
 )
@@ -40,8 +41,8 @@ NODE = record_type(
     mec_s="f8",
     place_s=("f8", (PLACES,)),
     owed_s="f8",  # device time of fallbacks that are still to come
-    # What a viewer will see of the present answers at the next captures; more is better:
-    seen=("f8", (SEEN,)),
+    # Scores of the present answers at the next captures, and when they are old; more is better:
+    seen=("f8", (SEEN + 1,)),
 )
 
 
@@ -64,14 +65,15 @@ def new_beam(aim: Any, totals: Floats, width: int, longest_stride: int, like: En
     """Memory for environments of the same shape as those of ``like``; what is not used is never touched."""
     frames = len(totals) - 1
     size = frames * width + 1
-    states = [np.zeros((size, *column.shape[1:]), column.dtype) for column in like[1:5]]
+    kept = {name: getattr(like, name) for name in ("state", "requests", "samples", "answers")}
+    states = {name: np.zeros((size, *column.shape[1:]), column.dtype) for name, column in kept.items()}
     return Beam(
         aim=aim,
         totals=totals,
         nodes=np.zeros((frames + 1, width), NODE),
         order=np.zeros((frames + 1, width), np.int64),
         count=np.zeros(frames + 1, np.int64),
-        pool=Environment(like.conditions, *states, like.device_pace, like.mec_level),
+        pool=like._replace(**states),
         free=np.zeros(size, np.int64),
         node=np.zeros(1, NODE),
         records=np.zeros(2, RECORD),
@@ -99,7 +101,7 @@ def dominates(one: Any, other: Any) -> bool:
     for k in range(PLACES):
         if one.place_s[k] > other.place_s[k]:
             return False
-    for k in range(SEEN):  # noqa: SIM110 - compiled code has no generators
+    for k in range(SEEN + 1):  # noqa: SIM110 - compiled code has no generators
         if one.seen[k] < other.seen[k]:
             return False
     return True
