@@ -314,6 +314,21 @@ def test_a_long_name_is_broken_after_a_separator() -> None:
     assert list(table.columns[0].cells) == ["sb3-campus_\nagent"]
 
 
+def test_a_bound_stands_beside_the_controllers_and_none_is_above_it(
+    capsys: pytest.CaptureFixture[str], policy_file: Path, tmp_path: Path
+) -> None:
+    arguments = ("--controllers", "edgent,greedy-oracle,ppo", "--policy", policy_file, "--bound", "--frames", "20")
+    code, out, _ = run(capsys, *arguments, "--json", tmp_path / "r.json", "--out", tmp_path / "out")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert code == 0
+    assert set(report["controllers"]) == {"edgent", "greedy-oracle", "ppo", "bound", "bound-expected"}
+    utility = {name: row["utility"]["mean"] for name, row in report["controllers"].items()}
+    assert max(utility, key=lambda name: utility[name]) == "bound"
+    assert report["below_bound"]["mean"] == pytest.approx(utility["bound"] - utility["ppo"])
+    assert f"{report['below_bound']['mean']:.4f} below the bound" in " ".join(out.split())
+    assert (tmp_path / "out" / "timeline_typical_bound.png").exists()
+
+
 def test_a_frame_in_time_by_the_bound_alone_makes_an_episode_servable() -> None:
     nobody, bound = frames_with([0, 0], [0.1, 0.1]), frames_with([0, 1], [0.2, 0.2])
     assert compared(edgent=nobody, **{ORACLE: bound}).servable.tolist() == [False, True]
@@ -377,6 +392,7 @@ def test_a_workload_without_a_shipped_policy_asks_for_a_file(
         (["--controllers", "magic"], "unknown controller 'magic'; expected one of"),
         (["--controllers", ","], "got no controller"),
         (["--controllers", "edgent", "--policy", "x"], "--policy without ppo"),
+        (["--controllers", "edgent", "--bound", "--live"], "got --bound with --live"),
         (["--controllers", "greedy-oracle", "--live"], "greedy-oracle knows the future and runs only in the twin"),
         (["--policy", "bad.txt"], "not a safetensors file"),
         (["--scenario", "bad.json"], "unknown field 'fsp'; expected some of: fps"),
