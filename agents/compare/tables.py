@@ -173,7 +173,7 @@ def family_table(comparison: Comparison, wide: bool = False) -> Table:
     if not wide:
         others = comparison.classical[: _classical_that_fit(comparison)]
         names = [name for name in names if name in (LEARNED, ORACLE, *comparison.own, *others)]
-    table = _table("mean utility per trace family", ["trace family", "episodes", *names])
+    table = _table("mean utility per trace family", ["trace family", "episodes", *map(_narrow, names)])
     for family, means in comparison.by_family().items():
         best = max((means[name] for name in names if name not in KNOWING), default=np.nan)
         cells = [f"[bold]{means[n]:.4f}[/bold]" if means[n] == best else f"{means[n]:.4f}" for n in names]
@@ -181,11 +181,16 @@ def family_table(comparison: Comparison, wide: bool = False) -> Table:
     return table
 
 
+def _narrow(name: str) -> str:
+    """A heading that is broken after every hyphen."""
+    return name.replace("-", "-\n")
+
+
 def _classical_that_fit(comparison: Comparison) -> int:
     """Number of classical controllers that fit beside the names of the families, which are never cut."""
 
     def width(name: str) -> int:
-        return max(len(name), len("-0.0000")) + 2
+        return max(len("-0.0000"), *map(len, _narrow(name).split("\n"))) + 2
 
     taken = max(map(len, comparison.families)) + width("episodes") + width(LEARNED) + width(ORACLE)
     taken += sum(map(width, comparison.own))
