@@ -100,6 +100,7 @@ class compiled:
         self._dispatcher: Any = None
         self._entry: Callable[..., None] = plain
         self._tables: Any = None
+        self._one_at_a_time = threading.Lock()
 
     def __call__(self, tables: Any, *arguments: Any) -> None:
         """``tables`` are those of a twin, whose arguments have the same types in every call.
@@ -107,7 +108,8 @@ class compiled:
         So their types are looked at once, which would take 4 us of every call.
         """
         if tables is not self._tables:
-            self._prepare(tables, *arguments)
+            with self._one_at_a_time:  # the first call may come from several threads at once
+                self._prepare(tables, *arguments)
         self._entry(tables, *arguments)
 
     def _prepare(self, *arguments: Any) -> None:
