@@ -57,7 +57,7 @@ QUICK = Plan(
     continued=6_000,
     frames=150,
     controllers=("device-only", "jpeg-offload", "greedy", "ppo"),
-    in_twin=("--controllers", "device-only,jpeg-offload,edgent,greedy,ppo,hindsight", "--seeds", 1),
+    in_twin=("--controllers", "device-only,jpeg-offload,edgent,greedy,ppo,greedy-oracle", "--seeds", 1),
 )
 FULL = Plan(
     "campus",

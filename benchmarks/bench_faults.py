@@ -41,7 +41,7 @@ from controller.records import NO_PAYLOAD
 from runtime.link.endpoint import parse_endpoint
 from runtime.testbed.processes import running_mec
 
-CONTROLLERS = tuple(name for name in CONTROLLER_NAMES if name not in ("random", "hindsight"))
+CONTROLLERS = tuple(name for name in CONTROLLER_NAMES if name not in ("random", "greedy-oracle"))
 #: Target for both ratios.
 TARGET = 0.99
 

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.bench_learning`` tunes every classical controller on the training traces, trains one policy per
 seed on the same traces, and compares all of them on held-out traces: paired scenarios, 95 % bootstrap intervals over
-policies and episodes, share of the gap to hindsight that is closed.
+policies and episodes, share of the gap to greedy-oracle that is closed.
 
 Without ``--traces`` the built-in generator provides all traces; the test traces include families that the training
 traces lack. With ``--traces DIR`` (a folder per family) the files are split: those of the families in ``--hold-out``,

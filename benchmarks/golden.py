@@ -18,7 +18,7 @@ import numpy as np
 
 from agents.compare.evaluation import Entrants, chosen_names, entrants_of
 from agents.compare.rollout import Episodes, play, spread_scenarios
-from controller.controllers.registry import BOUND
+from controller.controllers.registry import ORACLE
 from controller.records import Status
 from envs.setup import open_setup
 from runtime.testbed.markov_traces import builtin_traces
@@ -40,7 +40,7 @@ def record(scenarios: int = SCENARIOS) -> dict[str, np.ndarray]:
         entrants: Entrants = entrants_of(workload, ",".join(chosen_names(None, True, False)))
         for name in entrants.names:
             controller = entrants.make(name, setup, len(played))[0]
-            columns = _columns(play(setup, controller, played, oracle=name == BOUND))
+            columns = _columns(play(setup, controller, played, oracle=name == ORACLE))
             found |= {f"{workload}/{name}/{column}": values for column, values in columns.items()}
             print(f"{workload:<9} {name:<15} utility {columns['utility'].mean():.4f}", flush=True)
         found[f"{workload}/frames"] = np.array(played[0].frames)

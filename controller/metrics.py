@@ -310,12 +310,12 @@ def _resampled(values: Floats, seed: int, resamples: int) -> Floats:
     return np.asarray(((seeds @ values) * episodes).sum(axis=1))
 
 
-def gap_closed(values: Floats, reference: Floats, hindsight: Floats, seed: int = 0) -> Interval:
-    """Share of the way from the reference's mean to hindsight's that ``values`` goes, over the same episodes (E,).
+def gap_closed(values: Floats, reference: Floats, oracle: Floats, seed: int = 0) -> Interval:
+    """Share of the way from the reference's mean to the oracle's that ``values`` goes, over the same episodes (E,).
 
     A ratio of means, so its interval is the percentile interval of the resampled ratio.
     """
-    gained, gap = np.asarray(values) - reference, np.asarray(hindsight) - reference
+    gained, gap = np.asarray(values) - reference, np.asarray(oracle) - reference
     weights = _weights(seed, 0, len(gained), RESAMPLES)
     above, below = weights @ gained, weights @ gap
     if not gap.mean():

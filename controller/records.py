@@ -158,7 +158,7 @@ class SystemState:
     """What a controller sees before it decides one frame. Every array is (B,) unless said otherwise.
 
     Nothing here needs knowledge of the future, except ``true_latency_s`` which only the twin can fill and
-    only the ``hindsight`` controller reads.
+    only the ``greedy-oracle`` controller reads.
     """
 
     deadline_s: Floats  # from capture

@@ -262,7 +262,7 @@ def _figures(figures: dict[str, Any], facts: dict[str, Any]) -> str:
     judged = "held-out traces" if facts["held_out"] else "the traces that it was trained on (too few to hold any out)"
     return (
         f"{judged}, {figures['episodes']} episodes: utility {figures['utility']:.4f} "
-        f"({figures['gap_to_hindsight']:.4f} below hindsight), deadline met {100 * figures['slo_attainment']:.2f} %"
+        f"({figures['gap_to_oracle']:.4f} below greedy-oracle), deadline met {100 * figures['slo_attainment']:.2f} %"
     )
 
 

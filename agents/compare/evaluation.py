@@ -14,13 +14,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from agents.compare.bound import plan
 from agents.compare.report import Comparison
 from agents.compare.rollout import paired_scenarios, play
 from agents.compare.traces import family
 from agents.compare.trained_on import seen_before, training_digests
 from controller.controllers.base import Controller
 from controller.controllers.learned import FrozenPolicy
-from controller.controllers.registry import BOUND, CONTROLLER_NAMES, LEARNED, make_controller
+from controller.controllers.registry import CONTROLLER_NAMES, LEARNED, ORACLE, make_controller
 from controller.errors import UsageError, unknown_name
 from controller.metrics import Frames
 from controller.records import Outcome
@@ -59,6 +60,7 @@ class Entrants:
     tuning_file: Used | None = None
     own: Mapping[str, Maker] = field(default_factory=dict)  # the user's controllers, besides ``names``
     own_notes: tuple[str, ...] = ()  # lines about them for the report
+    bounds: tuple[str, ...] = ()  # searches that know the future, see ``agents.compare.bound``
 
     def copies(self, name: str) -> int:
         """Number of copies of a controller; each plays every scenario."""
@@ -71,7 +73,7 @@ class Entrants:
 
     @property
     def all_names(self) -> tuple[str, ...]:
-        return (*self.names, *self.own)
+        return (*self.names, *self.own, *self.bounds)
 
     def make(self, name: str, setup: Setup, batch: int, seed: int = 0) -> list[Controller]:
         """The copies of one controller, each for ``batch`` episodes."""
@@ -87,7 +89,7 @@ def chosen_names(
     controllers: str | None, has_policy: bool, live: bool, privacy: PrivacySection = DEFAULTS.privacy
 ) -> tuple[str, ...]:
     """The controllers of a comma-separated list; by default all that can run here. UsageError for a bad list."""
-    possible = [name for name in CONTROLLER_NAMES if not (live and name == BOUND) and may_run(name, privacy)]
+    possible = [name for name in CONTROLLER_NAMES if not (live and name == ORACLE) and may_run(name, privacy)]
     if controllers is None:
         return tuple(name for name in possible if has_policy or name != LEARNED)
     names = tuple(dict.fromkeys(name.strip() for name in controllers.split(",") if name.strip()))
@@ -239,10 +241,19 @@ def play_group(
     progress: Progress,
 ) -> Frames:
     """Play up to SIDE_BY_SIDE scenarios under a copy of a controller; ``first`` is the number of the first of them."""
-    controller = entrants.make(name, setup, len(scenarios), seed=first)[copy]
-    frames = play(setup, controller, scenarios, oracle=name == BOUND, progress=progress).frames
+    controller = player(setup, entrants, name, copy, scenarios, first)
+    frames = play(setup, controller, scenarios, oracle=name == ORACLE, progress=progress).frames
     progress(int((frames.dropped | frames.reused).sum()))  # frames without a decision
     return renumbered(frames, first)
+
+
+def player(
+    setup: Setup, entrants: Entrants, name: str, copy: int, scenarios: Sequence[Scenario], seed: int = 0
+) -> Controller:
+    """What decides in the given scenarios of the twin: a copy of a controller, or the plan of a bound."""
+    if name in entrants.bounds:
+        return plan(setup, name, scenarios)
+    return entrants.make(name, setup, len(scenarios), seed)[copy]
 
 
 @dataclass(frozen=True)

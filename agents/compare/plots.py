@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from agents.compare.report import KNOWING
 from agents.compare.timelines import Timeline
-from controller.controllers.registry import BOUND, LEARNED
+from controller.controllers.registry import LEARNED
 from controller.records import SIDES, STATUSES, Bools, Status
 from runtime.files.atomic import write_whole
 from runtime.observe.summary import percent
@@ -171,7 +172,7 @@ def _draw_utilities(axis: Any, names: Sequence[str], controllers: Mapping[str, A
     for height, (name, utility) in enumerate(zip(names, utilities, strict=True)):
         if utility["mean"] is None:
             continue
-        colour = {LEARNED: "tab:red", BOUND: "tab:gray"}.get(name, "tab:blue")
+        colour = "tab:red" if name == LEARNED else "tab:gray" if name in KNOWING else "tab:blue"
         interval = utility["ci95"] or [utility["mean"]] * 2
         axis.plot(interval, [height, height], color=colour, linewidth=3, alpha=0.6)
         axis.plot(utility["mean"], height, "o", color=colour)

@@ -3,8 +3,8 @@
 All figures come from the ``Frames`` of each controller over the same episodes. A controller with several copies (a
 policy per training seed) is averaged over them; its intervals then cover both seeds and episodes.
 
-In some episodes no controller, the bound included if it runs, computes a single frame in time. The report gives the
-share of these unservable episodes, and the main figures with and without them.
+In some episodes no controller, not even one that knows the future if it runs, computes a single frame in time. The
+report gives the share of these unservable episodes, and the main figures with and without them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from controller.controllers.registry import BOUND, LEARNED
+from agents.compare.bound import AIMS, BOUND
+from controller.controllers.registry import LEARNED, ORACLE
 from controller.metrics import (
     METRICS,
     STREAMING,
@@ -33,6 +34,8 @@ from controller.records import Bools, Floats, Ints
 from runtime.files.provenance import Provenance
 
 UTILITY = "utility"
+#: What knows the future.
+KNOWING = (ORACLE, *AIMS)
 #: Metrics that an episode may lack, because it has no frame that was run, was in time, or reused an answer.
 PARTIAL = ("slo_attainment", "accuracy", "reused_accuracy")
 #: Metrics that are also reported over the servable episodes alone.
@@ -52,7 +55,7 @@ class Comparison:
     families: tuple[str, ...]  # family of each episode's trace
     runs: Mapping[str, tuple[Frames, ...]]  # by controller, one per copy
     provenance: Provenance | None = None
-    own: tuple[str, ...] = ()  # the user's controllers: neither classical, nor ``ppo``, nor the bound
+    own: tuple[str, ...] = ()  # the user's controllers: neither classical, nor ``ppo``, nor what knows the future
     subject: str = ""  # the workload in words, where its name is not that of the bundle
 
     @property
@@ -85,7 +88,7 @@ class Comparison:
 
     def classical_by(self, metric: str) -> list[str]:
         """Classical controllers, the best by a metric first."""
-        others = [name for name in self.runs if name not in (LEARNED, BOUND, *self.own)]
+        others = [name for name in self.runs if name not in (LEARNED, *KNOWING, *self.own)]
         return sorted(others, key=lambda name: -float(self.metrics[name][metric].mean()))
 
     @cached_property
@@ -113,17 +116,22 @@ class Comparison:
 
     @property
     def gap(self) -> Interval | None:
-        """Share of the gap between the best classical controller and hindsight that the learned policy closes.
+        """Share of the gap between the best classical controller and the greedy oracle that the learned policy closes.
 
-        None if hindsight is not ahead, or if there are too few episodes: the interval is wider than the whole gap.
+        None if the oracle is not ahead, or if there are too few episodes: the interval is wider than the whole gap.
         """
-        if LEARNED not in self.runs or BOUND not in self.runs or not self.classical:
+        if LEARNED not in self.runs or ORACLE not in self.runs or not self.classical:
             return None
-        mean = {name: self.utility(name).mean(axis=0) for name in (LEARNED, self.classical[0], BOUND)}
-        if mean[BOUND].mean() <= mean[self.classical[0]].mean():
+        mean = {name: self.utility(name).mean(axis=0) for name in (LEARNED, self.classical[0], ORACLE)}
+        if mean[ORACLE].mean() <= mean[self.classical[0]].mean():
             return None
-        share = gap_closed(mean[LEARNED], mean[self.classical[0]], mean[BOUND])
+        share = gap_closed(mean[LEARNED], mean[self.classical[0]], mean[ORACLE])
         return share if self.episodes > 1 and share.high - share.low < 1.0 else None
+
+    @property
+    def below_bound(self) -> Interval | None:
+        """Utility of the bound minus that of the learned policy; None without them."""
+        return self.difference(BOUND, LEARNED) if {BOUND, LEARNED} <= set(self.runs) else None
 
     def by_family(self) -> dict[str, dict[str, float]]:
         """Mean utility per trace family and controller."""
@@ -136,11 +144,11 @@ class Comparison:
 def example_episodes(comparison: Comparison) -> dict[str, int]:
     """Numbers of two example episodes, "typical" and "hard", among servable episodes in which controllers differ.
 
-    The difference of an episode is the best controller's utility minus the median one's, the bound left out. Of the
-    half of the episodes with larger differences, "typical" has the median difference. "hard" is at the 5th percentile
-    of the best controller's utility.
+    The difference of an episode is the best controller's utility minus the median one's; those that know the future are
+    left out. Of the half of the episodes with larger differences, "typical" has the median difference. "hard" is at the
+    5th percentile of the best controller's utility.
     """
-    names = [name for name in comparison.runs if name != BOUND] or list(comparison.runs)
+    names = [name for name in comparison.runs if name not in KNOWING] or list(comparison.runs)
     utility = np.stack([comparison.utility(name).mean(axis=0) for name in names])  # (controllers, episodes)
     best = utility.max(axis=0)
     servable = np.flatnonzero(comparison.servable) if comparison.servable.any() else np.arange(comparison.episodes)
@@ -191,6 +199,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         if comparison.is_stream:
             report["ppo_minus_streaming"] = _margins(comparison, STREAMING)
         report["ppo_per_policy"] = [float(mean) for mean in comparison.utility(LEARNED).mean(axis=1)]
+    if (below := comparison.below_bound) is not None:
+        report["below_bound"] = below.as_json()
     if comparison.gap is not None:
         report["gap_closed"] = {"reference": comparison.classical[0], **comparison.gap.as_json()}
     return report
@@ -240,7 +250,9 @@ def verdict(comparison: Comparison) -> str:
         return ""
     text = _verdict_by(comparison, UTILITY)
     if (share := comparison.gap) is not None:
-        text += f"; {100 * share.mean:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}] of its gap to hindsight"
+        text += f"; {100 * share.mean:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}] of its gap to {ORACLE}"
+    if (below := comparison.below_bound) is not None:
+        text += f"; {below.mean:.4f} below the {BOUND}"
     return f"{text}\nstreaming accuracy: {_verdict_by(comparison, STREAMING)}" if comparison.is_stream else text
 
 

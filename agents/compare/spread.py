@@ -35,7 +35,7 @@ class Spread:
         common = {"setup": plain_setup(setup), "entrants": _plain_entrants(entrants)}
         firsts = range(0, len(scenarios), SIDE_BY_SIDE)
         plain = {first: msgspec.to_builtins(scenarios[first : first + SIDE_BY_SIDE]) for first in firsts}
-        wholes = [(name, copy) for name in entrants.names for copy in range(entrants.copies(name))]
+        wholes = [(name, copy) for name in (*entrants.names, *entrants.bounds) for copy in range(entrants.copies(name))]
         pieces = [
             {"name": name, "copy": copy, "first": first, "scenarios": plain[first]}
             for name, copy in wholes
@@ -83,12 +83,13 @@ def try_of_tuning(common: Any, own: Any, reached: Reached) -> Any:
 def _plain_entrants(entrants: Entrants) -> dict[str, Any]:
     names = [field.name for field in fields(FrozenPolicy)]
     policies = [save({n: np.ascontiguousarray(getattr(policy, n)) for n in names}) for policy in entrants.policies]
-    return {"names": entrants.names, "policies": policies, "tunings": msgspec.to_builtins(entrants.tunings)}
+    tunings = msgspec.to_builtins(entrants.tunings)
+    return {"names": entrants.names, "bounds": entrants.bounds, "policies": policies, "tunings": tunings}
 
 
 def _entrants(plain: dict[str, Any]) -> Entrants:
     policies = [FrozenPolicy(**load(policy)) for policy in plain["policies"]]
-    return Entrants(tuple(plain["names"]), policies, plain["tunings"])
+    return Entrants(tuple(plain["names"]), policies, plain["tunings"], bounds=tuple(plain["bounds"]))
 
 
 def _plain_frames(frames: Frames) -> bytes:

@@ -12,8 +12,8 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from agents.compare.report import UTILITY, Comparison
-from controller.controllers.registry import BOUND, LEARNED
+from agents.compare.report import KNOWING, UTILITY, Comparison
+from controller.controllers.registry import LEARNED, ORACLE
 from controller.metrics import ANSWERERS, STREAMING
 from controller.records import Bools
 from runtime.observe.summary import ABSENT, number, percent
@@ -21,7 +21,7 @@ from runtime.observe.tables import TABLE_COLUMNS
 
 #: Longest name that is not wrapped; the names of mecpilot's own controllers are not longer.
 NAME_COLUMNS = 14
-#: Most classical controllers in the family table, besides ppo and the bound.
+#: Most classical controllers in the family table, besides ppo and greedy-oracle.
 FAMILY_OTHERS = 3
 
 LEGEND = (
@@ -168,26 +168,31 @@ def against_table(comparison: Comparison, report: dict[str, Any]) -> Table:
 
 
 def family_table(comparison: Comparison, wide: bool = False) -> Table:
-    """Mean utility per trace family: of ppo, the best classical controllers and the bound, or of all controllers."""
+    """Mean utility per trace family: of ppo, the best classical controllers and the oracle, or of all controllers."""
     names = sorted(comparison.runs, key=lambda name: -float(comparison.utility(name).mean()))
     if not wide:
         others = comparison.classical[: _classical_that_fit(comparison)]
-        names = [name for name in names if name in (LEARNED, BOUND, *comparison.own, *others)]
-    table = _table("mean utility per trace family", ["trace family", "episodes", *names])
+        names = [name for name in names if name in (LEARNED, ORACLE, *comparison.own, *others)]
+    table = _table("mean utility per trace family", ["trace family", "episodes", *map(_narrow, names)])
     for family, means in comparison.by_family().items():
-        best = max((means[name] for name in names if name != BOUND), default=np.nan)
+        best = max((means[name] for name in names if name not in KNOWING), default=np.nan)
         cells = [f"[bold]{means[n]:.4f}[/bold]" if means[n] == best else f"{means[n]:.4f}" for n in names]
         table.add_row(family, str(int(comparison.of_family(family).sum())), *cells)
     return table
+
+
+def _narrow(name: str) -> str:
+    """A heading that is broken after every hyphen."""
+    return name.replace("-", "-\n")
 
 
 def _classical_that_fit(comparison: Comparison) -> int:
     """Number of classical controllers that fit beside the names of the families, which are never cut."""
 
     def width(name: str) -> int:
-        return max(len(name), len("-0.0000")) + 2
+        return max(len("-0.0000"), *map(len, _narrow(name).split("\n"))) + 2
 
-    taken = max(map(len, comparison.families)) + width("episodes") + width(LEARNED) + width(BOUND)
+    taken = max(map(len, comparison.families)) + width("episodes") + width(LEARNED) + width(ORACLE)
     taken += sum(map(width, comparison.own))
     widths = np.cumsum([width(name) for name in comparison.classical[:FAMILY_OTHERS]])
     return max(int(np.searchsorted(widths, TABLE_COLUMNS - taken, side="right")), 1)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agents.compare.evaluation import Entrants, LiveEpisodes
+from agents.compare.evaluation import Entrants, LiveEpisodes, player
 from agents.compare.report import Comparison
 from agents.compare.rollout import paired_scenarios, play
 from controller.controllers.base import Controller
-from controller.controllers.registry import BOUND
+from controller.controllers.registry import ORACLE
 from controller.metrics import Frames, overall
 from controller.predict.uplink import Trace, TraceBank
 from controller.records import Bools, Decision, Floats, Ints, Outcome
@@ -45,7 +45,7 @@ def timeline(
         trace = setup.bank.traces[scenario.trace_index]
         return of_outcomes(name, live.outcomes[name][0][episode], scenario, trace)
     scenario = paired_scenarios(setup, range(comparison.seeds))[episode]
-    return of_twin(setup, entrants.make(name, setup, batch=1)[0], scenario, oracle=name == BOUND)
+    return of_twin(setup, player(setup, entrants, name, 0, [scenario]), scenario, oracle=name == ORACLE)
 
 
 def of_twin(setup: Setup, controller: Controller, scenario: Scenario, oracle: bool = False) -> Timeline:

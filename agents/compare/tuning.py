@@ -13,7 +13,7 @@ from rich.table import Table
 
 from agents.compare.rollout import play, scenarios_on
 from controller.controllers.bandwidth_states import learn_states
-from controller.controllers.registry import BOUND, CONTROLLER_NAMES, LEARNED, TUNABLE_KEYS, make_controller
+from controller.controllers.registry import CONTROLLER_NAMES, LEARNED, ORACLE, TUNABLE_KEYS, make_controller
 from controller.controllers.tuning import Search, Tuning, most_tries, search
 from controller.metrics import per_episode
 from controller.scenario import Scenario
@@ -23,7 +23,7 @@ from runtime.files.tuning_file import TuningFile
 EPISODES = 192  # two on each built-in training trace
 #: Seed of the scenarios; no evaluation uses it.
 SEED = 50_000
-#: Hindsight is tuned too: untuned, it would be a weaker reference.
+#: The oracle is tuned too: untuned, it would be a weaker reference.
 TUNABLE = tuple(name for name in CONTROLLER_NAMES if name != LEARNED and TUNABLE_KEYS[name])
 
 Progress = Callable[[int], None]  # called with the number of tries since the last call
@@ -40,7 +40,7 @@ def score_here(setup: Setup, wanted: Sequence[Try], scenarios: Sequence[Scenario
     scores = []
     for name, tuning in wanted:
         controller = make_controller(name, setup.costs, setup.range.utility, tuning, batch=len(scenarios))
-        frames = play(setup, controller, scenarios, reward="expected", oracle=name == BOUND).frames
+        frames = play(setup, controller, scenarios, reward="expected", oracle=name == ORACLE).frames
         scores.append(float(per_episode(frames)["utility"].mean()))
         progress(1)
     return scores

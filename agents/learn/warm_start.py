@@ -36,7 +36,7 @@ from agents.learn.branches import branch_values
 from agents.learn.policy import CandidatePolicy
 from agents.learn.semi_markov import discounted
 from agents.learn.terms import Terms
-from controller.controllers.hindsight import known_outcome
+from controller.controllers.greedy_oracle import known_outcome
 from controller.controllers.learned import FrozenPolicy
 from controller.costs import CostTable
 from controller.errors import UsageError

@@ -17,12 +17,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 HELD_OUT, FINAL = "0_held_out", "final"
 #: Figures of a held-out evaluation that are curves.
-HELD_OUT_CURVES = ("utility", "gap_to_hindsight", "slo_attainment", "in_time_frac", "goodput_fps")
+HELD_OUT_CURVES = ("utility", "gap_to_oracle", "slo_attainment", "in_time_frac", "goodput_fps")
 
 MEANINGS: Mapping[str, str] = {
     f"{HELD_OUT}/utility": "mean utility per frame on a few episodes of held-out traces, without exploration: **shows "
     "whether the policy improves**",
-    f"{HELD_OUT}/gap_to_hindsight": "utility of the tuned `hindsight`, which knows the future, minus the policy's, on "
+    f"{HELD_OUT}/gap_to_oracle": "utility of the tuned `greedy-oracle`, which knows the future, minus the policy's, on "
     "the same episodes",
     f"{HELD_OUT}/slo_attainment": "share of frames answered in time, of those that were run or dropped, on the same "
     "episodes",

@@ -18,7 +18,7 @@ from agents.compare.timelines import of_twin
 from agents.training.decision_map import draw_decision_map
 from controller.controllers.base import Controller
 from controller.controllers.learned import FrozenPolicy
-from controller.controllers.registry import make_controller
+from controller.controllers.registry import ORACLE, make_controller
 from controller.metrics import overall
 from controller.records import Floats
 from controller.scenario import Scenario
@@ -35,11 +35,11 @@ _SEED = 7_000
 
 
 class Judge:
-    """Owns the held-out episodes, and the utility of ``hindsight`` on them."""
+    """Owns the held-out episodes, and the utility of ``greedy-oracle`` on them."""
 
     def __init__(self, setup: Setup, scenarios: Sequence[Scenario]) -> None:
         self._setup, self._scenarios = setup, scenarios
-        self._bound: float | None = None
+        self._oracle: float | None = None
         self._latest: tuple[FrozenPolicy, Episodes] | None = None
 
     @property
@@ -73,13 +73,13 @@ class Judge:
         return make_controller("ppo", self._setup.costs, self._setup.range.utility, policy=policy, batch=batch)
 
     def _with_gap(self, figures: dict[str, float]) -> dict[str, float]:
-        if self._bound is None:
+        if self._oracle is None:
             costs, utility = self._setup.costs, self._setup.range.utility
-            tuning = tuning_of("hindsight", load_tunings(self._setup.workload), costs)
-            hindsight = make_controller("hindsight", costs, utility, tuning, batch=self.episodes)
-            frames = play(self._setup, hindsight, self._scenarios, reward="expected", oracle=True).frames
-            self._bound = overall(frames)["utility"]
-        return figures | {"gap_to_hindsight": self._bound - figures["utility"]}
+            tuning = tuning_of(ORACLE, load_tunings(self._setup.workload), costs)
+            oracle = make_controller(ORACLE, costs, utility, tuning, batch=self.episodes)
+            frames = play(self._setup, oracle, self._scenarios, reward="expected", oracle=True).frames
+            self._oracle = overall(frames)["utility"]
+        return figures | {"gap_to_oracle": self._oracle - figures["utility"]}
 
     def _uplink_mbps(self, played: Episodes) -> Floats:
         """(N,) bandwidth that the device of each frame has at the capture."""

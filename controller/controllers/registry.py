@@ -36,8 +36,8 @@ from controller.controllers.bandwidth_states import BandwidthStates, default_sta
 from controller.controllers.base import Controller
 from controller.controllers.edgent import EdgentDynamic, MapTuning
 from controller.controllers.greedy import DEFAULT_PENALTY, Greedy, typical_row
-from controller.controllers.hindsight import DEFAULT_PENALTY as HINDSIGHT_PENALTY
-from controller.controllers.hindsight import Hindsight
+from controller.controllers.greedy_oracle import DEFAULT_PENALTY as ORACLE_PENALTY
+from controller.controllers.greedy_oracle import GreedyOracle
 from controller.controllers.learned import FrozenPolicy, Policy
 from controller.controllers.linucb import BanditTuning, LinUcb
 from controller.controllers.mpc import FuguMpc, MpcTuning
@@ -73,11 +73,11 @@ CONTROLLER_NAMES = (
     "linucb",
     "fugu-mpc",
     "random",
-    "hindsight",
+    "greedy-oracle",
 )
 
-#: Names of the learned controller, and of the upper bound, which knows the future.
-LEARNED, BOUND = "ppo", "hindsight"
+#: Names of the learned controller, and of the greedy one that knows the future.
+LEARNED, ORACLE = "ppo", "greedy-oracle"
 
 _ESTIMATOR_KEYS = tuple(field.name for field in fields(Estimator))
 _MAP_KEYS = tuple(field.name for field in fields(MapTuning))
@@ -103,7 +103,7 @@ TUNABLE_KEYS: dict[str, tuple[str, ...]] = {
     "linucb": (*_ESTIMATOR_KEYS, "penalty", *_BANDIT_KEYS),
     "fugu-mpc": (*_MPC_KEYS, "predictor"),
     "random": (),
-    "hindsight": ("penalty",),
+    "greedy-oracle": ("penalty",),
 }
 
 
@@ -116,7 +116,7 @@ def default_tuning(name: str) -> dict[str, Any]:
         "base": "greedy",
         "kind": Estimator().kind.value,
         "keep_pace": True,
-        "penalty": HINDSIGHT_PENALTY if name == "hindsight" else DEFAULT_PENALTY,
+        "penalty": ORACLE_PENALTY if name == "greedy-oracle" else DEFAULT_PENALTY,
     }
     if name == "fugu-mpc":
         known |= asdict(MpcTuning())
@@ -248,8 +248,8 @@ def _fugu_mpc(parts: Parts) -> Controller:
     return FuguMpc(parts.costs, parts.utility, predictor, MpcTuning(**tuning))
 
 
-def _hindsight(parts: Parts) -> Controller:
-    return Hindsight(parts.costs, parts.utility, parts.penalty)
+def _greedy_oracle(parts: Parts) -> Controller:
+    return GreedyOracle(parts.costs, parts.utility, parts.penalty)
 
 
 _MAKERS: dict[str, Callable[[Parts], Controller]] = {
@@ -266,7 +266,7 @@ _MAKERS: dict[str, Callable[[Parts], Controller]] = {
     "linucb": _linucb,
     "fugu-mpc": _fugu_mpc,
     "random": lambda parts: Random(parts.costs, parts.seed),
-    "hindsight": _hindsight,
+    "greedy-oracle": _greedy_oracle,
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.controllers.base import Controller
-from controller.controllers.registry import BOUND, CONTROLLER_NAMES, LEARNED, make_controller
+from controller.controllers.registry import CONTROLLER_NAMES, LEARNED, ORACLE, make_controller
 from controller.controllers.simple import FixedRow
 from controller.costs import CostTable
 from controller.errors import UsageError, unknown_name
@@ -136,5 +136,5 @@ def check_name(name: str) -> None:
     """UsageError for a name that no controller of a device has."""
     if name not in CONTROLLER_NAMES:
         raise unknown_name("controller", name, CONTROLLER_NAMES)
-    if name == BOUND:
-        raise UsageError(f"controller {BOUND} knows the future, which only the twin has; choose another one")
+    if name == ORACLE:
+        raise UsageError(f"controller {ORACLE} knows the future, which only the twin has; choose another one")

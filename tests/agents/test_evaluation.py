@@ -23,7 +23,7 @@ from agents.compare.tables import ranking_table, tables
 from agents.compare.timelines import of_outcomes, of_twin
 from agents.compare.trained_on import DIGESTS, digests_of
 from agents.runs.run_lock import locked
-from controller.controllers.registry import CONTROLLER_NAMES
+from controller.controllers.registry import CONTROLLER_NAMES, ORACLE
 from controller.metrics import Frames, Interval, per_episode
 from controller.predict.uplink import Trace, TraceBank
 from controller.records import STATUSES, BreakdownMs, Decision, Outcome, Status
@@ -150,7 +150,7 @@ def check_interval(value: dict[str, Any]) -> None:
 
 
 def test_the_report_has_the_form_of_the_contract(capsys: pytest.CaptureFixture[str], policy_file: Path) -> None:
-    names = ["ppo", "edgent", "random", "hindsight"]
+    names = ["ppo", "edgent", "random", "greedy-oracle"]
     code, out, _ = run(capsys, "--controllers", ",".join(names), "--policy", policy_file, "--json", "-")
     report = json.loads(out)
     assert code == 0
@@ -232,7 +232,7 @@ def test_several_policies_are_copies_of_one_controller(setup: Setup) -> None:
 
 def test_by_default_all_that_can_run_are_compared() -> None:
     assert chosen_names(None, has_policy=True, live=False) == CONTROLLER_NAMES
-    assert set(CONTROLLER_NAMES) - set(chosen_names(None, has_policy=False, live=True)) == {"ppo", "hindsight"}
+    assert set(CONTROLLER_NAMES) - set(chosen_names(None, has_policy=False, live=True)) == {"ppo", "greedy-oracle"}
     assert chosen_names(" edgent, random,edgent", has_policy=False, live=False) == ("edgent", "random")
 
 
@@ -314,9 +314,24 @@ def test_a_long_name_is_broken_after_a_separator() -> None:
     assert list(table.columns[0].cells) == ["sb3-campus_\nagent"]
 
 
+def test_a_bound_stands_beside_the_controllers_and_none_is_above_it(
+    capsys: pytest.CaptureFixture[str], policy_file: Path, tmp_path: Path
+) -> None:
+    arguments = ("--controllers", "edgent,greedy-oracle,ppo", "--policy", policy_file, "--bound", "--frames", "20")
+    code, out, _ = run(capsys, *arguments, "--json", tmp_path / "r.json", "--out", tmp_path / "out")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert code == 0
+    assert set(report["controllers"]) == {"edgent", "greedy-oracle", "ppo", "bound", "bound-expected"}
+    utility = {name: row["utility"]["mean"] for name, row in report["controllers"].items()}
+    assert max(utility, key=lambda name: utility[name]) == "bound"
+    assert report["below_bound"]["mean"] == pytest.approx(utility["bound"] - utility["ppo"])
+    assert f"{report['below_bound']['mean']:.4f} below the bound" in " ".join(out.split())
+    assert (tmp_path / "out" / "timeline_typical_bound.png").exists()
+
+
 def test_a_frame_in_time_by_the_bound_alone_makes_an_episode_servable() -> None:
     nobody, bound = frames_with([0, 0], [0.1, 0.1]), frames_with([0, 1], [0.2, 0.2])
-    assert compared(edgent=nobody, hindsight=bound).servable.tolist() == [False, True]
+    assert compared(edgent=nobody, **{ORACLE: bound}).servable.tolist() == [False, True]
     found = as_json(compared(edgent=nobody))
     assert found["servable"] == {"episodes": 0, "unservable_frac": 1.0}
     json.dumps(found, allow_nan=False)
@@ -377,7 +392,8 @@ def test_a_workload_without_a_shipped_policy_asks_for_a_file(
         (["--controllers", "magic"], "unknown controller 'magic'; expected one of"),
         (["--controllers", ","], "got no controller"),
         (["--controllers", "edgent", "--policy", "x"], "--policy without ppo"),
-        (["--controllers", "hindsight", "--live"], "hindsight knows the future and runs only in the twin"),
+        (["--controllers", "edgent", "--bound", "--live"], "got --bound with --live"),
+        (["--controllers", "greedy-oracle", "--live"], "greedy-oracle knows the future and runs only in the twin"),
         (["--policy", "bad.txt"], "not a safetensors file"),
         (["--scenario", "bad.json"], "unknown field 'fsp'; expected some of: fps"),
         (["--scenario", "bad.txt"], "expected a JSON object of ScenarioRange fields"),

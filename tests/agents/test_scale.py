@@ -212,7 +212,7 @@ def test_a_comparison_on_workers_is_the_one_of_one_process(monkeypatch: pytest.M
     monkeypatch.setattr("agents.compare.spread.SIDE_BY_SIDE", 8)
     few = TraceBank(builtin_traces("test").traces[::12])
     setup = open_setup("garments", few, "test", ScenarioRange(frames=10), "shipped")
-    entrants = Entrants(("greedy", "random", "hindsight"), tunings={"greedy": {"margin": 0.8}})
+    entrants = Entrants(("greedy", "random", "greedy-oracle"), tunings={"greedy": {"margin": 0.8}})
     shown: list[int] = []
     here = compare_in_twin(setup, entrants, ["few"], 2)
     with Processes(2) as workers:

@@ -94,7 +94,7 @@ def small_world() -> Setup:
     return open_setup("garments", builtin_traces("train", 0), "validation", ScenarioRange(frames=60))
 
 
-def test_the_warm_start_closes_most_of_the_gap_to_hindsight() -> None:
+def test_the_warm_start_closes_most_of_the_gap_to_oracle() -> None:
     torch.set_num_threads(1)
     setup, config = small_world(), replace(PpoConfig(), greedy_weight=0.0)
     model = make_ppo(TwinVecEnv(setup.twin(32, 0, reward="expected")), config, seed=1)
@@ -105,7 +105,7 @@ def test_the_warm_start_closes_most_of_the_gap_to_hindsight() -> None:
         pilot = make_controller(name, setup.costs, setup.range.utility, policy=policy, batch=len(scenarios))
         return float(play(setup, pilot, scenarios, reward="expected", oracle=True).frames.utility.mean())
 
-    bound, before, told = utility("hindsight"), utility("ppo"), list[int]()
+    bound, before, told = utility("greedy-oracle"), utility("ppo"), list[int]()
     warm_start(model, [setup], WarmStartConfig(steps_frac=0.8, rounds=5), 16_000, told.append)
     after = utility("ppo")
     assert bound - after < 0.5 * (bound - before)

@@ -115,7 +115,7 @@ def same_weights(first: FrozenPolicy, second: FrozenPolicy) -> bool:
 class TestCurves:
     def test_begin_at_step_0_and_have_a_point_after_every_round_and_at_the_end(self, finished: RunFolder) -> None:
         found = scalars(finished)
-        for tag in ("0_held_out/utility", "0_held_out/gap_to_hindsight", "0_held_out/slo_attainment"):
+        for tag in ("0_held_out/utility", "0_held_out/gap_to_oracle", "0_held_out/slo_attainment"):
             steps = [step for step, _ in found[tag]]
             assert steps[:5] == [0, *ENDS]
             assert steps[-1] == PPO_ENDS[-1]

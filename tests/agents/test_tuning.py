@@ -25,7 +25,7 @@ from envs.setup import Setup, open_setup
 from runtime.files.tuning_file import load_tunings, save_tunings, tuning_of
 from runtime.testbed.markov_traces import builtin_traces
 
-NAMES = ("static-best", "hindsight", "edgent-dynamic")
+NAMES = ("static-best", "greedy-oracle", "edgent-dynamic")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def setup() -> Setup:
 
 def tune_quickly(out: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[str, dict[str, Any]]:
     """What ``mecpilot tune`` prints and what it writes."""
-    options = ["--controllers", "static-best,hindsight", "--episodes", "4", "--frames", "10", "--out", str(out)]
+    options = ["--controllers", "static-best,greedy-oracle", "--episodes", "4", "--frames", "10", "--out", str(out)]
     assert mecpilot.main(["tune", "--workload", "garments", *options, *more]) == 0
     return capsys.readouterr().out, json.loads(out.read_text())
 
@@ -52,7 +52,7 @@ def test_tuning_never_makes_a_controller_worse_on_what_it_was_tuned_on(setup: Se
     told: list[int] = []
     found = tune_controllers(setup, NAMES, ["few"], 4, told.append)
     assert found.default_utility.keys() == found.utility.keys() == found.controllers.keys() == set(NAMES)
-    assert all(found.utility[name] >= found.default_utility[name] for name in ("static-best", "hindsight"))
+    assert all(found.utility[name] >= found.default_utility[name] for name in ("static-best", "greedy-oracle"))
     assert all(set(tuning) <= set(TUNABLE_KEYS[name]) for name, tuning in found.controllers.items())
     assert all(done == 1 for done in told)
     assert sum(told) <= tries(setup, NAMES)
@@ -78,7 +78,7 @@ def test_tuning_fugu_mpc_learns_its_transfer_times_first(setup: Setup, tmp_path:
 
 def test_the_table_and_the_file_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown, stored = tune_quickly(tmp_path / "t.json", capsys)
-    for name in ("static-best", "hindsight"):
+    for name in ("static-best", "greedy-oracle"):
         assert f"{stored['utility'][name]:.4f}" in shown
         assert f"{stored['default_utility'][name]:.4f}" in shown
     as_json, again = tune_quickly(tmp_path / "t.json", capsys, "--json", "-")
@@ -96,8 +96,8 @@ def test_a_decision_that_is_no_more_spoils_no_controller(setup: Setup, tuning_fi
     tunings = load_tunings("garments", tuning_file)
     tunings["static-best"] = {"decision": asdict(replace(setup.costs.space.decisions[0], model="gone"))}
     assert tuning_of("static-best", tunings, setup.costs) == {}
-    assert tuning_of("hindsight", tunings, setup.costs) == tunings["hindsight"]
-    for name in ("static-best", "hindsight", "edgent"):
+    assert tuning_of("greedy-oracle", tunings, setup.costs) == tunings["greedy-oracle"]
+    for name in ("static-best", "greedy-oracle", "edgent"):
         assert Entrants((name,), (), tunings).make(name, setup, batch=1)
 
 

@@ -227,24 +227,24 @@ def test_greedy_pays_for_the_frames_that_wait():
     assert _row("greedy", state, **PLAIN, penalty=0.4) == 0
 
 
-def test_hindsight_believes_the_truth_and_not_the_history():
+def test_the_greedy_oracle_believes_the_truth_and_not_the_history():
     truth = [10.0, 30.0, 90.0, 80.0, 200.0, 200.0, 200.0, 200.0]
-    assert _row("hindsight", _with_truth(_state(2e3), truth)) == 3
+    assert _row("greedy-oracle", _with_truth(_state(2e3), truth)) == 3
     truth[3] = 200.0
-    assert _row("hindsight", _with_truth(_state(1e9), truth)) == 2
+    assert _row("greedy-oracle", _with_truth(_state(1e9), truth)) == 2
 
 
-def test_hindsight_sees_the_true_load_of_the_device():
+def test_the_greedy_oracle_sees_the_true_load_of_the_device():
     """The device is twice as slow as last measured: only rows 0 and 1 are in time, and row 1 delays the next frame."""
     truth = [20.0, 60.0, 180.0, 300.0, 300.0, 300.0, 300.0, 300.0]
     state = _with_truth(_state(capture_period_s=0.03), truth)
-    assert _row("hindsight", state, penalty=0.0) == 1
-    assert _row("hindsight", state, penalty=0.4) == 0
+    assert _row("greedy-oracle", state, penalty=0.0) == 1
+    assert _row("greedy-oracle", state, penalty=0.4) == 0
 
 
-def test_hindsight_is_refused_where_the_future_is_unknown():
+def test_the_greedy_oracle_is_refused_where_the_future_is_unknown():
     with pytest.raises(UsageError, match="twin only"):
-        _make("hindsight").decide(_state())
+        _make("greedy-oracle").decide(_state())
 
 
 def test_static_best_takes_the_tuned_row_and_no_other():
@@ -349,7 +349,7 @@ def test_every_decision_is_legal(name, seed, rows, extreme):
     assert ((decided >= 0) & (decided < rows)).all()
 
 
-@pytest.mark.parametrize("name", [name for name in CONTROLLER_NAMES if name not in ("random", "hindsight")])
+@pytest.mark.parametrize("name", [name for name in CONTROLLER_NAMES if name not in ("random", "greedy-oracle")])
 def test_a_batch_decides_as_its_rows_do(name):
     states = make_state(40, seed=5)
     together = _make(name, batch=40).decide(states)
@@ -357,7 +357,7 @@ def test_a_batch_decides_as_its_rows_do(name):
     assert together.tolist() == alone
 
 
-@pytest.mark.parametrize("name", [name for name in CONTROLLER_NAMES if name not in ("random", "hindsight")])
+@pytest.mark.parametrize("name", [name for name in CONTROLLER_NAMES if name not in ("random", "greedy-oracle")])
 def test_reset_clears_the_memory(name):
     used, fresh = _make(name, batch=3), _make(name, batch=3)
     for seed in range(20):
@@ -438,7 +438,7 @@ def test_tuning_gives_network_states_their_own_parameters():
     assert right(_make("oboe", {key: value for key, value in tuning.items() if key != "map"})) == 1.0
 
 
-@pytest.mark.parametrize("name", [name for name in CONTROLLER_NAMES if name not in ("ppo", "hindsight")])
+@pytest.mark.parametrize("name", [name for name in CONTROLLER_NAMES if name not in ("ppo", "greedy-oracle")])
 def test_every_tuning_makes_its_controller_again(name):
     rng = np.random.default_rng(0)
     states = make_state(20, seed=1)

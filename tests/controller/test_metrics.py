@@ -221,14 +221,14 @@ def test_the_same_seed_gives_the_same_interval():
     assert bootstrap(values, seed=1) != bootstrap(values, seed=2)
 
 
-def test_the_gap_to_hindsight():
+def test_the_gap_to_oracle():
     reference = np.array([0.5, 0.6, 0.7, 0.4])
-    hindsight = reference + 0.1
-    closed = gap_closed(reference + 0.025, reference, hindsight)
+    oracle = reference + 0.1
+    closed = gap_closed(reference + 0.025, reference, oracle)
     assert closed.mean == pytest.approx(0.25)
     assert closed.low == pytest.approx(0.25)
-    assert gap_closed(reference, reference, hindsight).mean == 0.0
-    assert gap_closed(hindsight, reference, hindsight).mean == pytest.approx(1.0)
+    assert gap_closed(reference, reference, oracle).mean == 0.0
+    assert gap_closed(oracle, reference, oracle).mean == pytest.approx(1.0)
 
 
 def test_nothing_has_no_mean():

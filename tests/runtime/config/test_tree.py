@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from controller.controllers.registry import BOUND, CONTROLLER_NAMES
+from controller.controllers.registry import CONTROLLER_NAMES, ORACLE
 from controller.scenario import ScenarioRange
 from controller.utility import Utility
 from runtime.bundles.bundle import DEFAULT_NAME
@@ -61,7 +61,7 @@ def test_names_that_a_field_takes_are_in_its_sentence() -> None:
     sentences = {setting.flag: setting.sentence for setting in settings()}
     assert all(name in sentences["--workload"] for name in WORKLOADS)
     named = sentences["--controller"].removeprefix("Controller that decides each frame: ").split(";")[0]
-    assert named.replace(" or ", ", ").split(", ") == [name for name in CONTROLLER_NAMES if name != BOUND]
+    assert named.replace(" or ", ", ").split(", ") == [name for name in CONTROLLER_NAMES if name != ORACLE]
     assert DEFAULTS.workload.name == DEFAULT_NAME
 
 

@@ -22,7 +22,7 @@ CONDITIONS = {
     "garments": {"device_slowdown": 100.0, "fps": 20.0, "deadline_s": 0.2},
     "campus": {"device_slowdown": 30.0, "fps": 10.0, "deadline_s": 0.2},
 }
-OTHERS = [name for name in CONTROLLER_NAMES if name not in ("device-only", "hindsight", "random")]
+OTHERS = [name for name in CONTROLLER_NAMES if name not in ("device-only", "greedy-oracle", "random")]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -344,7 +344,7 @@ class TestFullDisk:
         (["--decision", '{"speed": 3}'], "unknown decision field 'speed'"),
         (["--decision", '{"model": "alexnet", "partition_point": 99}'], "expected partition_point among"),
         (["--decision", "{}", "--controller", "edgent"], "expected one of them"),
-        (["--controller", "hindsight"], "only the twin"),
+        (["--controller", "greedy-oracle"], "only the twin"),
         (["--policy", "/nowhere/policy"], "/nowhere/policy"),
         (["--uplink", "/nowhere/trace.csv"], "/nowhere/trace.csv"),
         (["--outcomes", "/nowhere/log"], "/nowhere/log"),

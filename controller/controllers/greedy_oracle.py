@@ -1,7 +1,8 @@
-"""``hindsight``: the greedy controller that knows how long each candidate will take.
+"""``greedy-oracle``: the greedy controller that knows how long each candidate will take.
 
-Other controllers are measured against it as an upper bound. It reads ``SystemState.true_latency_s``, which only the
-twin fills, so it needs no bandwidth estimate. Like ``greedy`` it pays for the delay that it causes to the next frames.
+It maximises the utility of one frame, so it is a reference for other controllers, but no bound (``envs.search`` finds
+one). It reads ``SystemState.true_latency_s``, which only the twin fills, so it needs no bandwidth estimate. Like
+``greedy`` it pays for the delay that it causes to the next frames.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from controller.utility import Utility
 DEFAULT_PENALTY = 0.02
 
 
-class Hindsight(Memoryless):
+class GreedyOracle(Memoryless):
     """Maximises the true utility of the frame, less the delay penalty."""
 
-    name = "hindsight"
+    name = "greedy-oracle"
 
     def __init__(self, costs: CostTable, utility: Utility, penalty: float) -> None:
         self._costs = costs
@@ -39,7 +40,7 @@ class Hindsight(Memoryless):
 def known_outcome(costs: CostTable, state: SystemState) -> Expectation:
     """The Expectation from true latencies instead of estimates. UsageError outside the twin."""
     if state.true_latency_s is None:
-        raise UsageError("controller hindsight runs in the twin only: got no true latencies; choose another one")
+        raise UsageError("controller greedy-oracle runs in the twin only: got no true latencies; choose another one")
     total = state.true_latency_s  # infinite where the request would meet a dead link
     head = costs.head_s * _true_slowdown(costs, state)[:, None]
     rescued = is_rescued(costs, state, head)
