@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.compare.best_offload import BEST_OFFLOAD, best_offload
+from agents.compare.bound import bounds_of
 from agents.compare.evaluation import Entrants, compare_in_twin
 from agents.compare.plots import draw_comparison
 from agents.compare.report import Comparison, as_json, verdict
@@ -46,7 +47,7 @@ from controller.errors import MecpilotError
 from controller.predict.uplink import Trace, TraceBank
 from envs.setup import Setup, open_setup, traces_of
 from runtime.files.policy_file import load_policy
-from runtime.files.tuning_file import TuningFile, save_tunings
+from runtime.files.tuning_file import TuningFile, load_tunings, save_tunings
 from runtime.observe.tables import table_console
 from runtime.traces.load import load_traces
 
@@ -149,6 +150,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300_000)
     parser.add_argument("--seeds", type=int, default=10, help="scenarios per held-out trace")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
+    parser.add_argument("--tuning", type=Path, help="tunings to use; default: tune on the training traces")
+    parser.add_argument("--bound", action="store_true", help="search for the best that could have been done, too")
     parser.add_argument("--jobs", type=int, help="processes side by side (default: one per core)")
     parser.add_argument("--ray", help="address of a Ray cluster, or local")
     options = parser.parse_args()
@@ -169,9 +172,13 @@ def measure(options: argparse.Namespace, runner: Runner) -> int:
     _print_split(console, training.bank, testing.bank)
     with kept_until_done(console.print, options.out / ".pieces") as kept:
         spread = Spread(runner, kept)
-        tunings = tuned(training, trained_on, options.out, console, spread)
+        if options.tuning:
+            tunings = load_tunings(options.workload, options.tuning)
+        else:
+            tunings = tuned(training, trained_on, options.out, console, spread).controllers
         policies = train_policies(training, learn, options.policies, options.steps, options.out, console, runner=runner)
-        entrants = Entrants(CONTROLLER_NAMES, policies, tunings.controllers)
+        bounds = bounds_of(testing) if options.bound else ()
+        entrants = Entrants(CONTROLLER_NAMES, policies, tunings, bounds=bounds)
         comparison = compare_in_twin(testing, entrants, sources, options.seeds, play_all=spread.play)
     report = as_json(comparison)
     (options.out / "evaluation.json").write_text(json.dumps(report, indent=1))
