@@ -178,7 +178,8 @@ def _folder() -> Path:
 def _digest() -> str:
     """Of every source file whose functions or constants are compiled in."""
     found = hashlib.sha256()
-    for room in (Path(controller.timeline.__file__).parent, Path(__file__).parent):
+    envs = Path(__file__).parent.parent
+    for room in (Path(controller.timeline.__file__).parent, envs / "twin", envs / "search"):
         for file in sorted(room.rglob("*.py")):
             found.update(file.read_bytes())
     return found.hexdigest()[:16]

@@ -1,0 +1,212 @@
+"""Searches for the rows that earn most in an environment whose future is known: a beam search, compiled.
+
+A node is a decision point: what was earned before it, and what the state of the twin is there. Strides and dropped
+frames make steps of different length, so there is a bucket for each frame that may be decided next, and only nodes of
+one bucket are compared. Buckets are expanded in order; a step is that of the twin itself (``envs.twin.frame``).
+
+Of a bucket the best ``width`` nodes remain, by rank: what was earned, less a guess of what a busy device and link will
+cost. A node that is in nothing better than another one is left out, and so is a row that needs more of everything than
+another one and answers no better. Both rules are nearly exact: what is free earlier hardly ever earns less.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from envs.search import nodes
+from envs.search.nodes import PLACES, SEEN, Beam, clear, copy_state, keep, release
+from envs.twin.compiled import compiled, inlined, rules
+from envs.twin.drive import environment
+from envs.twin.frame import advance, is_refused, newest_out, noise_of, payload_bytes, run_frame, settle
+from envs.twin.state import Environment, sample_place
+from envs.twin.tables import TwinTables, aged_score, sample_of
+
+#: An answer that is out exactly at a capture counts, as in ``controller.streaming``.
+_TICK = 1e-9
+
+
+@inlined
+def at_slot(env: Environment, w: Beam, slot: int) -> Environment:
+    """The environment in a state of the pool."""
+    return Environment(
+        env.conditions,
+        w.pool.state[slot],
+        w.pool.requests[slot],
+        w.pool.samples[slot],
+        w.pool.answers[slot],
+        env.device_pace,
+        env.mec_level,
+    )
+
+
+def search(t: TwinTables, env: Environment, row: int, w: Beam) -> float:
+    """Most that can be earned from here on; with ``row`` first, if that is not -1. Leaves the nodes in their buckets,
+    in the last one only the best."""
+    aim, root = w.aim[0], w.node[0]
+    aim.last = min(aim.frames, env.conditions.frames - env.state.frame)
+    clear(w)
+    root.earned = root.rank = 0.0
+    root.parent = -1
+    keep(w, 0)
+    copy_state(env, w.pool, root.slot)
+    for number in range(aim.last):
+        if w.count[number] > 0:
+            if w.tried[number] < 0:
+                choose_rows(t, at_slot(env, w, w.nodes[number, w.order[number, 0]].slot), number, w)
+            for k in range(w.count[number]):
+                expand(t, env, number, w.order[number, k], row if number == 0 else -1, w)
+            release(w, number)
+    return w.nodes[aim.last, 0].rank
+
+
+def choose_rows(t: TwinTables, env: Environment, number: int, w: Beam) -> None:
+    """The rows that are worth a try at this frame: those that no other one is better than."""
+    luck, sample, count = noise_of(t, env), sample_of(t, env.conditions, env.state.frame), 0
+    for one in range(len(t.decisions)):
+        wanted = True
+        for other in range(len(t.decisions)):
+            if wanted and is_better(t, env, luck, sample, other, one):
+                wanted = False
+        if wanted:
+            w.rows[number, count] = one
+            count += 1
+    w.tried[number] = count
+
+
+def is_better(t: TwinTables, env: Environment, luck: Any, sample: int, one: int, other: int) -> bool:
+    """Whether a row answers this frame and the next ones no worse than another one, and needs no more of anything. Of
+    equal rows the first is better."""
+    mine, its = t.decisions[one], t.decisions[other]
+    if one == other or mine.stride != its.stride or mine.head_s > its.head_s:
+        return False
+    equal = mine.head_s == its.head_s and mine.offload == its.offload
+    if mine.offload:
+        if not its.offload or mine.mec_s > its.mec_s:
+            return False
+        mine_bytes, its_bytes = payload_bytes(t, env, mine, luck), payload_bytes(t, env, its, luck)
+        if mine_bytes > its_bytes:
+            return False
+        equal = equal and mine.mec_s == its.mec_s and mine_bytes == its_bytes
+    for lag in range(len(t.aged_score)):
+        mine_score, its_score = aged_score(t, one, sample, lag), aged_score(t, other, sample, lag)
+        if mine_score < its_score:
+            return False
+        equal = equal and mine_score == its_score
+    return one < other or not equal
+
+
+def expand(t: TwinTables, env: Environment, number: int, place: int, first: int, w: Beam) -> None:
+    """Try the rows from a node, or only the first one. An offload that is refused becomes a local row, which is tried
+    itself."""
+    before, after = at_slot(env, w, w.nodes[number, place].slot), at_slot(env, w, 0)
+    copy_state(before, w.pool, 0)
+    for k in range(w.tried[number] if first < 0 else 1):
+        row = first if first >= 0 else w.rows[number, k]
+        if first >= 0 or not is_refused(t, before, row):
+            step(t, after, number, place, row, w)
+            undo(before, w)
+
+
+def step(t: TwinTables, env: Environment, number: int, place: int, row: int, w: Beam) -> None:
+    """Carry a row out, and keep what comes of it if it is good."""
+    aim, node, parent, record, frame = w.aim[0], w.node[0], w.nodes[number, place], w.records[0], env.state.frame
+    w.records[0] = w.records[1]
+    run_frame(t, env, row, record, w.skipped)
+    advance(t, env, record.first, record)
+    settle(t, env, record)
+    reached = min(number + env.state.frame - frame, aim.last)
+    took = 1 + record.reused_frames + record.dropped
+    counted = w.totals[min(number + took, aim.last)] - w.totals[number]
+    node.earned = parent.earned + record.reward * (counted / took)
+    for capture in range(number + 1, reached + 1):
+        if aim.streaming_weight > 0 and frame - number + capture < env.conditions.frames:
+            seen = seen_at(t, env, frame - number + capture)
+            node.earned += aim.streaming_weight * seen * (w.totals[capture] - w.totals[capture - 1])
+    node.parent, node.row = number * w.order.shape[1] + place, row
+    compare_by(t, env, w, w.totals[reached] - w.totals[reached - 1])
+    if reached == aim.last:
+        keep_best(w)
+    elif keep(w, reached):
+        copy_state(env, w.pool, node.slot)
+
+
+def undo(before: Environment, w: Beam) -> None:
+    """Make the state in number 0 of the pool what it was before the step; only the newest samples have changed."""
+    w.pool.state[0].told, told = before.state.told, w.pool.state[0].told
+    for number in range(before.state.told, told):
+        w.pool.samples[0, sample_place(number)] = before.samples[sample_place(number)]
+    w.pool.state[0] = before.state
+    for k in range(len(before.requests)):
+        w.pool.requests[0, k] = before.requests[k]
+    for k in range(len(before.answers)):
+        w.pool.answers[0, k] = before.answers[k]
+
+
+def seen_at(t: TwinTables, env: Environment, capture: int) -> float:
+    """Score of what a viewer sees at the capture of a frame."""
+    newest = newest_out(env, (capture + _TICK) * env.conditions.capture_period_s)
+    if newest < 0:
+        return 0.0
+    answer = env.answers[newest]
+    return aged_score(t, answer.row, sample_of(t, env.conditions, answer.frame), capture - answer.frame)
+
+
+def compare_by(t: TwinTables, env: Environment, w: Beam, counts: float) -> None:
+    """Fill in by what the node is compared; ``counts`` is what a frame counts for here."""
+    aim, node, state, period_s = w.aim[0], w.node[0], env.state, env.conditions.capture_period_s
+    node.now_s = state.now_s
+    node.link_s = max(state.crossed_s, state.down_until_s, state.now_s)
+    node.mec_s = max(state.done_s, state.now_s)
+    node.owed_s = 0.0
+    for k in range(len(env.requests)):
+        if env.requests[k].fallback_s > state.now_s and env.requests[k].fallback_s < np.inf:
+            node.owed_s += env.requests[k].fallback_busy_s
+    for k in range(PLACES):
+        place = (state.sent + k) % len(env.requests)
+        node.place_s[k] = max(env.requests[place].release_s, state.now_s)
+    device = min((state.now_s - state.capture_s) / period_s, aim.most_periods)
+    link = min((node.link_s - state.now_s) / period_s, aim.most_periods)
+    guess = -aim.device_penalty * device - aim.link_penalty * link
+    for k in range(SEEN):
+        node.seen[k] = seen_at(t, env, state.frame + 1 + k) if t.reuses else 0.0
+        guess += aim.seen_weight * node.seen[k]
+    node.rank = node.earned
+    if state.frame < env.conditions.frames:
+        node.rank += counts * guess
+
+
+def keep_best(w: Beam) -> None:
+    """Keep the node that is tried in the last bucket if it is the best one there."""
+    last = w.aim[0].last
+    if w.count[last] == 0 or w.node[0].rank > w.nodes[last, 0].rank:
+        w.count[last] = 1
+        w.nodes[last, 0] = w.node[0]
+
+
+@compiled
+def search_all(t: TwinTables, batch: Environment, w: Beam, first: Any, best: Any, rows: Any) -> None:
+    """Search from every environment with each of its first rows (B, K), or freely where that is -1. Out: the most that
+    can be earned (B, K), and the row that does so at each frame from the present one on (B, K, F), -1 where none is
+    decided."""
+    for b in range(len(first)):
+        for number in range(len(w.tried)):
+            w.tried[number] = -1
+        for k in range(first.shape[1]):
+            best[b, k] = search(t, environment(batch, b), first[b, k], w)
+            trace_back(w, rows[b, k])
+
+
+def trace_back(w: Beam, rows: Any) -> None:
+    """The rows on the way to the best node."""
+    for k in range(len(rows)):
+        rows[k] = -1
+    node = w.nodes[w.aim[0].last, 0]
+    while node.parent >= 0:
+        rows[node.parent // w.order.shape[1]] = node.row
+        node = w.nodes[node.parent // w.order.shape[1], node.parent % w.order.shape[1]]
+
+
+rules(nodes, sys.modules[__name__])

@@ -1,0 +1,172 @@
+"""The nodes of a beam search: the memory that holds them, and which of them remain."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from controller.records import Floats
+from envs.twin.record import RECORD
+from envs.twin.state import Environment, record_type
+
+#: Places in flight by whose release nodes are compared, the next one first.
+PLACES = 4
+#: Captures by whose present answers nodes are compared.
+SEEN = 4
+
+#: What is searched for, and how nodes are ranked.
+AIM = record_type(
+    frames="i8",  # that count, from the present one on
+    streaming_weight="f8",  # of what a viewer sees at each capture, beside utility
+    device_penalty="f8",  # per capture period for which the device will be busy when the next frame is there
+    link_penalty="f8",  # likewise the link
+    most_periods="f8",  # of either, more do not count
+    seen_weight="f8",  # of what a viewer will see of the present answers
+    last="i8",  # number of the last bucket of this search
+    free="i8",  # states
+)
+
+#: A decision point that was reached.
+NODE = record_type(
+    earned="f8",  # before it
+    rank="f8",  # the same, less a guess of what the times below will cost
+    parent="i8",  # the node before: its bucket times width, plus its place there; -1 at the start
+    row="i8",  # that was decided there
+    slot="i8",  # of its state in the pool
+    # From when on something is free; less is better:
+    now_s="f8",
+    link_s="f8",
+    mec_s="f8",
+    place_s=("f8", (PLACES,)),
+    owed_s="f8",  # device time of fallbacks that are still to come
+    # What a viewer will see of the present answers at the next captures; more is better:
+    seen=("f8", (SEEN,)),
+)
+
+
+class Beam(NamedTuple):
+    """Memory of a search over F frames; bucket n has the nodes at n frames after the start, at most W of them."""
+
+    aim: Any  # (1,) AIM
+    totals: Floats  # (F + 1,) what so many frames count for, if each earns 1
+    nodes: Any  # (F + 1, W) NODE
+    order: Any  # (F + 1, W) places of a bucket: those in use by falling rank, then the others
+    count: Any  # (F + 1,) in use
+    pool: Environment  # (N,) states of the nodes that are still to be expanded; in number 0 steps are tried
+    free: Any  # (N,) numbers of the pool that are not in use
+    rows: Any  # (F, C) that are worth a try at each frame
+    tried: Any  # (F,) how many; -1 where that is not known yet
+    node: Any  # (1,) NODE that is tried
+    records: Any  # (2,) RECORD of its step, and an empty one
+    skipped: Floats  # (K,) of its step
+
+
+def new_beam(aim: Any, totals: Floats, width: int, rows: int, longest_stride: int, like: Environment) -> Beam:
+    """Memory for environments of the same shape as those of ``like``; what is not used is never touched."""
+    frames = len(totals) - 1
+    size = frames * width + 1
+    states = [np.zeros((size, *column.shape[1:]), column.dtype) for column in like[1:5]]
+    return Beam(
+        aim=aim,
+        totals=totals,
+        nodes=np.zeros((frames + 1, width), NODE),
+        order=np.zeros((frames + 1, width), np.int64),
+        count=np.zeros(frames + 1, np.int64),
+        pool=Environment(like.conditions, *states, like.device_pace, like.mec_level),
+        free=np.zeros(size, np.int64),
+        rows=np.zeros((frames, rows), np.int64),
+        tried=np.zeros(frames, np.int64),
+        node=np.zeros(1, NODE),
+        records=np.zeros(2, RECORD),
+        skipped=np.zeros(longest_stride - 1),
+    )
+
+
+def clear(w: Beam) -> None:
+    """No nodes, every state free."""
+    for number in range(w.aim[0].last + 1):
+        w.count[number] = 0
+        for place in range(w.order.shape[1]):
+            w.order[number, place] = place
+    w.aim[0].free = w.aim[0].last * w.order.shape[1]
+    for k in range(w.aim[0].free):
+        w.free[k] = w.aim[0].free - k  # the lowest is taken first
+
+
+def dominates(one: Any, other: Any) -> bool:
+    """Whether a node is in nothing worse than another one."""
+    if one.rank < other.rank or one.earned < other.earned:
+        return False
+    if one.now_s > other.now_s or one.link_s > other.link_s or one.mec_s > other.mec_s or one.owed_s > other.owed_s:
+        return False
+    for k in range(PLACES):  # noqa: SIM110 - compiled code has no generators
+        if one.place_s[k] > other.place_s[k]:
+            return False
+    for k in range(SEEN):
+        if one.seen[k] < other.seen[k]:
+            return False
+    return True
+
+
+def keep(w: Beam, number: int) -> bool:
+    """Put the node that is tried into a bucket and give it a state, unless others are better; those that are worse,
+    leave."""
+    order, nodes, node, width = w.order[number], w.nodes[number], w.node[0], w.order.shape[1]
+    count = w.count[number]
+    if count == width and node.rank <= nodes[order[count - 1]].rank:
+        return False
+    at = 0
+    while at < count and nodes[order[at]].rank >= node.rank:
+        if dominates(nodes[order[at]], node):
+            return False
+        at += 1
+    count = thin_out(w, number, at)
+    if count == width:
+        count -= 1
+        give_back(w, nodes[order[count]].slot)
+    place = order[count]
+    for k in range(count, at, -1):
+        order[k] = order[k - 1]
+    order[at] = place
+    w.count[number] = count + 1
+    w.aim[0].free -= 1
+    node.slot = w.free[w.aim[0].free]
+    nodes[place] = w.node[0]
+    return True
+
+
+def thin_out(w: Beam, number: int, first: int) -> int:
+    """Take the nodes out that the one that is tried dominates, of those from ``first`` on. How many remain."""
+    order, nodes, kept = w.order[number], w.nodes[number], first
+    for k in range(first, w.count[number]):
+        place = order[k]
+        if dominates(w.node[0], nodes[place]):
+            give_back(w, nodes[place].slot)
+        else:
+            order[k], order[kept] = order[kept], place
+            kept += 1
+    return kept
+
+
+def give_back(w: Beam, slot: int) -> None:
+    """A state that is not needed any more."""
+    w.free[w.aim[0].free] = slot
+    w.aim[0].free += 1
+
+
+def release(w: Beam, number: int) -> None:
+    """The states of a bucket that was expanded; its nodes remain, for the way back."""
+    for k in range(w.count[number]):
+        give_back(w, w.nodes[number, w.order[number, k]].slot)
+
+
+def copy_state(env: Environment, pool: Environment, slot: int) -> None:
+    """Put an environment's state into the pool."""
+    pool.state[slot] = env.state
+    for k in range(len(env.requests)):
+        pool.requests[slot, k] = env.requests[k]
+    for k in range(len(env.samples)):
+        pool.samples[slot, k] = env.samples[k]
+    for k in range(len(env.answers)):
+        pool.answers[slot, k] = env.answers[k]
