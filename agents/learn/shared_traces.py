@@ -34,9 +34,7 @@ from envs.twin.twin import Twin
 from envs.vec_env import TwinVecEnv
 
 
-def shared_trace_advantages(
-    utility: Floats, siblings: int, episode: Ints, frame: Ints, gamma: float
-) -> Floats:
+def shared_trace_advantages(utility: Floats, siblings: int, episode: Ints, frame: Ints, gamma: float) -> Floats:
     """(N,) advantages of decisions at ``frame`` (N,) of ``episode`` (N,).
 
     ``utility``: (E, F) of each frame of each episode; rows of equal ``row // siblings`` play one scenario.
@@ -62,9 +60,7 @@ class SharedTracePPO(PPO):
         assert isinstance(self.env, TwinVecEnv)
         return self.episodes * self.env.twin.range.frames
 
-    def collect_rollouts(
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int
-    ) -> bool:
+    def collect_rollouts(self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int) -> bool:
         """Play the episodes to their ends; ``n_rollout_steps`` does not matter. False if the callback says stop."""
         assert isinstance(env, TwinVecEnv)
         players = _Players(env, self.episodes, self.siblings)
@@ -80,7 +76,7 @@ class SharedTracePPO(PPO):
             callback.update_locals(locals())
             if not callback.on_step():
                 return False
-        self.rollout_buffer = players.decisions(self.gamma)
+        self.rollout_buffer = players.decisions(self.gamma)  # type: ignore[assignment]  # all that an update reads
         callback.on_rollout_end()
         return True
 
@@ -158,12 +154,8 @@ class DecisionBuffer:
 
     def get(self, batch_size: int) -> Iterator[DictRolloutBufferSamples]:
         """Minibatches in a new order."""
-        for rows in torch.randperm(len(self._advantages)).split(batch_size):
+        for rows in torch.randperm(len(self._advantages)).split(batch_size):  # type: ignore[no-untyped-call]
             context, candidates, actions, log_prob = (column[rows] for column in self._taken)
             zeros = torch.zeros(len(rows))
             observations = {"context": context, "candidates": candidates}
-            yield DictRolloutBufferSamples(
-                observations, actions, zeros, log_prob, self._advantages[rows], zeros
-            )
-
-
+            yield DictRolloutBufferSamples(observations, actions, zeros, log_prob, self._advantages[rows], zeros)
