@@ -63,16 +63,18 @@ class FitConfig:
 class BranchConfig:
     """The last rounds, in which the twin plays candidates out."""
 
-    rounds: int = 3  # number of these rounds; 0: none
+    rounds: int = (
+        8  # number of these rounds; 0: none. Each is one policy iteration: many small ones beat few large ones
+    )
     kept_rounds: int = 3  # each fit uses the samples of this many rounds, the newest ones
-    every: int = 2  # decisions from one branched state to the next
+    every: int = 4  # decisions from one branched state to the next
     candidates: int = 16  # played out per state: the best by penalised utility, and the policy's own choice
     frames: int = 20  # length of a branch
     #: Share of a beam search's values (``envs.search.best``) in the labels; the rest are the branches'. The search
     #: knows the future, so its values are optimistic.
     expert_frac: float = 0.0
     expert_width: int = 1  # of the beam
-    fit: FitConfig = FitConfig(epochs=30, learning_rate=2e-3)
+    fit: FitConfig = FitConfig(epochs=10, minibatch=512, learning_rate=4e-3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class WarmStartConfig:
     """How the scorer and the critic are fitted before PPO."""
 
     steps_frac: float = 0.85  # share of all environment steps of a training; 0: no warm start, 1: no PPO
-    rounds: int = 5  # rounds with penalties; 0 if the scorer is a good policy already
+    rounds: int = 1  # rounds with penalties; 0 if the scorer is a good policy already
     kept_rounds: int = 5  # each fit uses the samples of this many rounds, the newest ones
     fit: FitConfig = FitConfig()
     branches: BranchConfig = BranchConfig()
