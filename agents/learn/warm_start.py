@@ -10,7 +10,7 @@ where ``value_c`` is the value of candidate c. The gradient of J has no explorat
 The fit is iterated in rounds: the policy of one round, without exploration as when deployed, visits the states that the
 next round is fitted on. There are two kinds of rounds.
 
-* In the first ones the value is the true utility of the frame itself, corrected for the effect on later frames: a
+* In the first one the value is the true utility of the frame itself, corrected for the effect on later frames: a
   penalty for a busy device, one for an occupied link, and a bonus for sending when the newest bandwidth sample is old,
   because a reply gives better samples than a probe (``penalised_utility``). These terms are a guess: policies that
   score alike on them still differ in utility.
@@ -63,9 +63,8 @@ class FitConfig:
 class BranchConfig:
     """The last rounds, in which the twin plays candidates out."""
 
-    rounds: int = (
-        8  # number of these rounds; 0: none. Each is one policy iteration: many small ones beat few large ones
-    )
+    #: Number of these rounds; 0: none. Each is a policy iteration: many small ones beat a few large ones.
+    rounds: int = 8
     kept_rounds: int = 3  # each fit uses the samples of this many rounds, the newest ones
     every: int = 4  # decisions from one branched state to the next
     candidates: int = 16  # played out per state: the best by penalised utility, and the policy's own choice
