@@ -61,11 +61,11 @@ class TestRollouts:
     def test_change_the_actor_and_leave_the_critic(self) -> None:
         model = learner()
         assert isinstance(model, SharedTracePPO)
-        critic = [parameter.clone() for parameter in model.policy.critic.parameters()]  # type: ignore[operator,union-attr]
+        critic = [parameter.clone() for parameter in model.policy.critic.parameters()]  # type: ignore[union-attr]
         before = frozen(model).linear.copy()
         learn_rollouts(model, 100)
         assert not np.array_equal(frozen(model).linear, before)
-        for old, new in zip(critic, model.policy.critic.parameters(), strict=True):  # type: ignore[operator,union-attr]
+        for old, new in zip(critic, model.policy.critic.parameters(), strict=True):  # type: ignore[union-attr]
             torch.testing.assert_close(old, new)
 
     def test_of_equal_seeds_are_equal(self) -> None:
