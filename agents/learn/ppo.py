@@ -1,14 +1,16 @@
 """Configures stable-baselines3's PPO with the candidate policy; all hyperparameters are in ``PpoConfig``.
 
 The values were found on the twin of garments (``benchmarks/bench_learning.py`` repeats the last step of the search).
-PPO refines the policy that ``agents.learn.warm_start`` has fitted, so steps are small, minibatches large, and there is
-little exploration. The policy is deployed without any: one that needs its sampling noise to try the uplink again would
-stop trying after deployment.
+In the twin, episodes of one scenario are each other's baseline (``agents.learn.shared_traces``); there is no critic
+then. PPO refines the policy that ``agents.learn.warm_start`` has fitted, so steps are small; ``FROM_GREEDY`` has the
+values for a policy that starts as the greedy rule. The policy is deployed without exploration: one that needs its
+sampling noise to try the uplink again would stop trying after deployment.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from agents.learn.policy import GREEDY_WEIGHT, CandidatePolicy
 from agents.learn.semi_markov import SemiMarkovBuffer, last_step_of
+from agents.learn.shared_traces import SharedTracePPO
 from controller.errors import UsageError
+from envs.vec_env import TwinVecEnv
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class PpoConfig:
     """Hyperparameters of PPO, with stable-baselines3's meaning."""
 
     rollout_steps: int = 64  # per environment between two updates
-    minibatch: int = 2048
+    minibatch: int = 512
     epochs: int = 4
     learning_rate: float = 1e-3  # decays linearly over all steps, the warm start's included
     gamma: float = 0.98  # per frame
@@ -34,9 +38,11 @@ class PpoConfig:
     clip_frac: float = 0.2
     entropy: float = 0.0
     value_weight: float = 0.5
-    target_kl: float = 0.02
+    target_kl: float = 0.03
     max_grad_norm: float = 5.0
     greedy_weight: float = GREEDY_WEIGHT  # initial logits per 0.1 of predicted utility
+    siblings: int = 4  # episodes of one scenario, each other's baseline; 1: none, a critic is the baseline
+    episodes: int = 32  # between two updates, if there are siblings; ``rollout_steps`` does not count then
 
     def __post_init__(self) -> None:
         for name in ("rollout_steps", "minibatch", "epochs", "learning_rate", "value_weight", "max_grad_norm"):
@@ -45,6 +51,13 @@ class PpoConfig:
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"PPO {name}: got {getattr(self, name)}; expected 0 to 1")
+        if self.siblings < 1 or self.episodes < self.siblings or self.episodes % self.siblings:
+            got = f"{self.episodes} with {self.siblings} siblings"
+            raise UsageError(f"PPO episodes: got {got}; expected a multiple of the siblings")
+
+
+#: Without a warm start: large steps, because training starts from a rule that is far from the tuned greedy controller.
+FROM_GREEDY = PpoConfig(minibatch=256, learning_rate=5e-3, gamma=0.97, target_kl=0.05)
 
 
 def make_ppo(
@@ -58,9 +71,13 @@ def make_ppo(
 ) -> PPO:
     """A new learner on the CPU; ``policy``: further options of CandidatePolicy.
 
-    ``strides``: decisions cover different numbers of frames, so returns are discounted per frame.
+    ``strides``: decisions cover different numbers of frames, so returns are discounted per frame. Scenarios are shared
+    between siblings if ``env`` is a TwinVecEnv with room for them.
     """
-    return PPO(
+    episodes = min(config.episodes, env.num_envs) // config.siblings * config.siblings
+    shares = isinstance(env, TwinVecEnv) and config.siblings > 1 and episodes > 0
+    learner = partial(SharedTracePPO, episodes=episodes, siblings=config.siblings) if shares else PPO
+    return learner(
         CandidatePolicy,
         env,
         learning_rate=LinearDecay(config.learning_rate),
@@ -71,7 +88,7 @@ def make_ppo(
         gae_lambda=config.gae_lambda,
         clip_range=config.clip_frac,
         ent_coef=config.entropy,
-        vf_coef=config.value_weight,
+        vf_coef=0.0 if shares else config.value_weight,  # the critic stays what the warm start fitted
         max_grad_norm=config.max_grad_norm,
         target_kl=config.target_kl,
         tensorboard_log=None if log_dir is None else str(log_dir),
@@ -84,7 +101,12 @@ def make_ppo(
 
 
 def whole_rollouts(model: PPO, steps: int) -> int:
-    """``steps``, rounded up to whole rollouts: PPO cannot stop within one."""
+    """``steps``, rounded up to whole rollouts: PPO cannot stop within one.
+
+    Rollouts of whole episodes have no fixed length: PPO then stops after the one that reaches ``steps``.
+    """
+    if isinstance(model, SharedTracePPO):
+        return steps
     rollout = model.n_steps * model.n_envs
     return -(-steps // rollout) * rollout
 
@@ -93,7 +115,8 @@ def learn_rollouts(model: PPO, steps: int, callbacks: list[BaseCallback] | None 
     """Train for ``steps`` more steps (whole rollouts), with the learning rate decaying over their updates."""
     if isinstance(model.learning_rate, LinearDecay):
         total = model.num_timesteps + steps
-        model.lr_schedule = replace(model.learning_rate, update_frac=model.n_steps * model.n_envs / total)
+        rollout = model.most_steps if isinstance(model, SharedTracePPO) else model.n_steps * model.n_envs
+        model.lr_schedule = replace(model.learning_rate, update_frac=min(rollout / total, 1.0))
     model.learn(steps, callbacks, log_interval=1, reset_num_timesteps=False)
 
 

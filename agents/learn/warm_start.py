@@ -10,7 +10,7 @@ where ``value_c`` is the value of candidate c. The gradient of J has no explorat
 The fit is iterated in rounds: the policy of one round, without exploration as when deployed, visits the states that the
 next round is fitted on. There are two kinds of rounds.
 
-* In the first ones the value is the true utility of the frame itself, corrected for the effect on later frames: a
+* In the first one the value is the true utility of the frame itself, corrected for the effect on later frames: a
   penalty for a busy device, one for an occupied link, and a bonus for sending when the newest bandwidth sample is old,
   because a reply gives better samples than a probe (``penalised_utility``). These terms are a guess: policies that
   score alike on them still differ in utility.
@@ -44,6 +44,7 @@ from controller.features.fast import Features
 from controller.predict.expectation import expected_streaming, expected_utility
 from controller.records import Decision, Floats, Ints, SystemState
 from controller.utility import Utility
+from envs.search.best import best_values
 from envs.setup import Setup
 
 Progress = Callable[[int], None]
@@ -62,20 +63,25 @@ class FitConfig:
 class BranchConfig:
     """The last rounds, in which the twin plays candidates out."""
 
-    rounds: int = 3  # number of these rounds; 0: none
+    #: Number of these rounds; 0: none. Each is a policy iteration: many small ones beat a few large ones.
+    rounds: int = 7
     kept_rounds: int = 3  # each fit uses the samples of this many rounds, the newest ones
-    every: int = 2  # decisions from one branched state to the next
+    every: int = 3  # decisions from one branched state to the next
     candidates: int = 16  # played out per state: the best by penalised utility, and the policy's own choice
     frames: int = 20  # length of a branch
-    fit: FitConfig = FitConfig(epochs=30, learning_rate=2e-3)
+    #: Share of a beam search's values (``envs.search.best``) in the labels; the rest are the branches'. The search
+    #: knows the future, so its values are optimistic.
+    expert_frac: float = 0.0
+    expert_width: int = 1  # of the beam
+    fit: FitConfig = FitConfig(epochs=10, minibatch=512, learning_rate=4e-3)
 
 
 @dataclass(frozen=True, slots=True)
 class WarmStartConfig:
     """How the scorer and the critic are fitted before PPO."""
 
-    steps_frac: float = 0.85  # share of all environment steps of a training; 0: no warm start
-    rounds: int = 5  # rounds with penalties; 0 if the scorer is a good policy already
+    steps_frac: float = 0.85  # share of all environment steps of a training; 0: no warm start, 1: no PPO
+    rounds: int = 1  # rounds with penalties; 0 if the scorer is a good policy already
     kept_rounds: int = 5  # each fit uses the samples of this many rounds, the newest ones
     fit: FitConfig = FitConfig()
     branches: BranchConfig = BranchConfig()
@@ -90,11 +96,12 @@ class WarmStartConfig:
     entropy: float = 3e-3  # entropy bonus; keeps the softmax wide enough for PPO to try alternatives
 
     def __post_init__(self) -> None:
-        if not 0 <= self.steps_frac < 1:
-            raise UsageError(f"warm start steps_frac: got {self.steps_frac}; expected 0 or more, below 1")
+        for name, value in (("steps_frac", self.steps_frac), ("branches expert_frac", self.branches.expert_frac)):
+            if not 0 <= value <= 1:
+                raise UsageError(f"warm start {name}: got {value}; expected 0 to 1")
         counted = {
             "": (self, ("kept_rounds", "knowledge_age_s")),
-            "branches ": (self.branches, ("kept_rounds", "every", "candidates", "frames")),
+            "branches ": (self.branches, ("kept_rounds", "every", "candidates", "frames", "expert_width")),
             "fit ": (self.fit, ("epochs", "minibatch", "learning_rate")),
             "branches fit ": (self.branches.fit, ("epochs", "minibatch", "learning_rate")),
         }
@@ -317,14 +324,24 @@ class _Player:
         np.put_along_axis(ranked, chosen, np.inf, axis=1)
         count = min(options.candidates, ranked.shape[1])
         tried = np.argpartition(-ranked, count - 1, axis=1)[:, :count]
-        weight = self._config.streaming_weight
-        played = branch_values(twin, self._frozen, tried, options.frames, self._model.gamma, weight)
+        played = self._values(tried)
         own = played[tried == chosen][:, None]
         others = own + predicted - np.take_along_axis(predicted, chosen, axis=1)
         values = np.minimum(others, played.min(axis=1, keepdims=True))
         np.put_along_axis(values, tried, played, axis=1)
         values[twin.frames_left < options.frames] = np.nan
         return np.asarray(values)
+
+    def _values(self, tried: Ints) -> Floats:
+        """(B, K) values of the candidates that are played out: the branches', the beam search's, or a mix of both."""
+        options, gamma, weight = self._config.branches, self._model.gamma, self._config.streaming_weight
+        share, values = options.expert_frac, np.zeros(tried.shape)
+        if share < 1:
+            values += (1 - share) * branch_values(self._twin, self._frozen, tried, options.frames, gamma, weight)
+        if share > 0:
+            width = options.expert_width
+            values += share * best_values(self._twin, tried, options.frames, gamma, weight, width)
+        return values
 
 
 def _returns(reward: np.ndarray, frames: np.ndarray, done: np.ndarray, gamma: float) -> np.ndarray:

@@ -23,6 +23,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from agents.compare.traces import hold_out
 from agents.learn.policy import CandidatePolicy
 from agents.learn.ppo import PpoConfig, learn_rollouts, make_ppo, whole_rollouts
+from agents.learn.shared_traces import SharedTracePPO
 from agents.learn.warm_start import warm_start
 from agents.runs.checkpoint import checkpoint_bytes, load_checkpoint
 from agents.runs.interruption import Interrupted
@@ -143,7 +144,8 @@ def _learn(
             model, [learn], config.warm_start, config.steps, options.progress, rounds_left, run.round_ended, length
         )
         run.warm_start_over()
-        _ppo_part(model, run, options, goal)
+        if config.warm_start.steps_frac < 1:
+            _ppo_part(model, run, options, goal)
         run.finish()
     finally:
         run.close()
@@ -158,11 +160,19 @@ def _whole_rollouts_text(model: PPO, steps: int, resumed: bool) -> str:
     return f"PPO takes whole rollouts: {first}{rollouts}: {before + steps:,} in all"
 
 
+def _whole_episodes_text(model: SharedTracePPO) -> str:
+    """When PPO on whole episodes stops."""
+    most = f"{model.episodes} whole episodes, at most {model.most_steps:,} steps"
+    return f"PPO plays {most}, between two updates, and stops after the first update past the goal"
+
+
 def _ppo_part(model: PPO, run: RunRecorder, options: Options, goal: int) -> None:
     steps = whole_rollouts(model, max(goal - model.num_timesteps, 0))
     if not steps:
         return
-    if model.num_timesteps + steps > goal:
+    if isinstance(model, SharedTracePPO):
+        options.say(_whole_episodes_text(model))
+    elif model.num_timesteps + steps > goal:
         options.say(_whole_rollouts_text(model, steps, options.resume))
 
     def evaluate() -> None:

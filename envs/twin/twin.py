@@ -213,6 +213,10 @@ class Twin:
             self.scenarios[row] = begun.scenarios[first + k]
         drive.replace_episodes(self._tables, self._environments, rows, begun.batch, first)
 
+    def draw(self, count: int) -> list[Scenario]:
+        """The next ``count`` scenarios of the generator."""
+        return [self._draw() for _ in range(count)]
+
     def _draw(self) -> Scenario:
         return self.range.sample(self._rng, self._trace_duration_s, self._tables.samples)
 

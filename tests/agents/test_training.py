@@ -13,7 +13,7 @@ from support.toy_env import ToyEnv, rewards, toy_states
 from agents.compare.rollout import play, scenarios_on
 from agents.learn.policy import CandidatePolicy
 from agents.learn.ppo import PpoConfig, make_ppo
-from agents.learn.warm_start import WarmStartConfig, penalised_utility, warm_start
+from agents.learn.warm_start import BranchConfig, WarmStartConfig, penalised_utility, warm_start
 from agents.runs.checkpoint import load_checkpoint, save_checkpoint
 from controller.controllers.registry import make_controller
 from controller.errors import UsageError
@@ -106,7 +106,9 @@ def test_the_warm_start_closes_most_of_the_gap_to_oracle() -> None:
         return float(play(setup, pilot, scenarios, reward="expected", oracle=True).frames.utility.mean())
 
     bound, before, told = utility("greedy-oracle"), utility("ppo"), list[int]()
-    warm_start(model, [setup], WarmStartConfig(steps_frac=0.8, rounds=5), 16_000, told.append)
+    warm_start(
+        model, [setup], WarmStartConfig(steps_frac=0.8, rounds=5, branches=BranchConfig(rounds=3)), 16_000, told.append
+    )
     after = utility("ppo")
     assert bound - after < 0.5 * (bound - before)
     assert model.num_timesteps == told[-1] == 12_800

@@ -51,7 +51,7 @@ CONFIG = TrainingConfig(
     seed=3,
     environments=8,
     warm_start=WARM,
-    ppo=PpoConfig(rollout_steps=8, minibatch=64, epochs=1),
+    ppo=PpoConfig(rollout_steps=8, minibatch=64, epochs=1, siblings=1),
     scenario=ScenarioRange(frames=12),
 )
 

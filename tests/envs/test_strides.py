@@ -296,7 +296,7 @@ class TestLearning:
     def test_the_learner_trains_on_decisions_of_different_strides(self):
         world = TestStreaming().world()
         env = TwinVecEnv(world.twin(8, reward="expected"))
-        model = make_ppo(env, PpoConfig(rollout_steps=32, minibatch=64, epochs=1), 0, strides=True)
+        model = make_ppo(env, PpoConfig(rollout_steps=32, minibatch=64, epochs=1, siblings=1), 0, strides=True)
         warm_start(model, [world], WarmStartConfig(rounds=2, fit=FitConfig(epochs=1)), 2000)
         model.learn(512)
         assert model.rollout_buffer.discounts.min() < 0.98**4  # long strides were tried

@@ -1,0 +1,52 @@
+"""A training without one of its parts: shows what each part of the learning is worth.
+
+``python -m benchmarks.bench_ablation`` makes the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from agents.learn.ppo import FROM_GREEDY
+from agents.runs.run_folder import TrainingConfig
+from controller.errors import unknown_name
+
+
+def _no_branches(config: TrainingConfig) -> TrainingConfig:
+    """Labels are the penalised utility of the next frame alone."""
+    warm = config.warm_start
+    rounds = warm.all_rounds
+    return replace(config, warm_start=replace(warm, rounds=rounds, branches=replace(warm.branches, rounds=0)))
+
+
+def _no_warm_start(config: TrainingConfig) -> TrainingConfig:
+    """PPO alone, from the greedy rule."""
+    return replace(config, warm_start=replace(config.warm_start, steps_frac=0.0), ppo=FROM_GREEDY)
+
+
+def _no_ppo(config: TrainingConfig) -> TrainingConfig:
+    """All steps are the warm start's."""
+    return replace(config, warm_start=replace(config.warm_start, steps_frac=1.0))
+
+
+def _imitation_only(config: TrainingConfig) -> TrainingConfig:
+    """All labels are the beam search's, which knows the future, in the states that the policy visits."""
+    warm = config.warm_start
+    expert = replace(warm.branches, rounds=warm.all_rounds, expert_frac=1.0)
+    return replace(config, warm_start=replace(warm, steps_frac=1.0, rounds=0, branches=expert))
+
+
+ABLATIONS: dict[str, Callable[[TrainingConfig], TrainingConfig]] = {
+    "no-branches": _no_branches,
+    "no-warm-start": _no_warm_start,
+    "no-ppo": _no_ppo,
+    "imitation-only": _imitation_only,
+}
+
+
+def ablated(config: TrainingConfig, name: str) -> TrainingConfig:
+    """The training without the named part. UsageError for an unknown name."""
+    if name not in ABLATIONS:
+        raise unknown_name("ablation", name, tuple(ABLATIONS))
+    return ABLATIONS[name](config)
