@@ -13,6 +13,7 @@ from support.synthetic import make_costs, make_state, random_policy, row_of
 from controller.costs import CostTable
 from controller.features.fast import Features
 from controller.features.schema import BANDWIDTHS, CANDIDATE_FEATURES, CONTEXT_FEATURES, FEATURE_SCHEMA
+from controller.predict.expectation import is_rescued
 from controller.predict.latency import predict
 from controller.records import Bools, Floats, SystemState
 from controller.timeline import GIVE_UP_DEADLINES, fallback_reserve_s
@@ -86,6 +87,27 @@ def test_slack_is_what_the_latency_model_leaves_until_the_deadline_or_the_fallba
     expected = np.clip((due - total) / state.deadline_s[:, None], FEATURE_SCHEMA.low, FEATURE_SCHEMA.high)
     slack = candidates[:, :, CANDIDATE_FEATURES.index("slack_last")]
     np.testing.assert_allclose(slack, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_chance_is_even_when_the_time_that_is_left_is_just_enough() -> None:
+    costs, state = make_costs(), make_state(40, uplink_backlog_bytes=0.0)
+    _, candidates = Features(costs, Utility()).of(state)
+    slack, chance = candidates[:, :, names("slack")], candidates[:, :, names("chance")]
+    rescued = is_rescued(costs, state, costs.head_s * state.device_slowdown[:, None])
+    usual = (costs.space.device_only | rescued)[:, :, None] & (np.abs(slack) < FEATURE_SCHEMA.high)
+    assert usual.any()
+    assert not usual.all()
+    np.testing.assert_array_equal((chance > 0.5)[usual], (slack > 0)[usual])
+    assert chance.min() >= 0.0
+    assert chance.max() <= 1.0
+
+
+def test_bad_candidates_differ_where_all_are_bad() -> None:
+    state = make_state(8, uplink_bps=1e3, device_slowdown=3000.0)
+    _, candidates = Features(make_costs(), Utility()).of(state)
+    values = candidates[:, :, CANDIDATE_FEATURES.index("value_hopeful")]
+    assert values.max() < -2.0
+    assert all(len(np.unique(row)) > len(row) // 2 for row in values)
 
 
 def test_features_stay_within_the_schema_on_extreme_states() -> None:
