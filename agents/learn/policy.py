@@ -39,8 +39,8 @@ FROZEN_NAMES = tuple(field.name for field in fields(FrozenPolicy))
 #: Added to standard deviations, so that a constant feature stays finite.
 _LEAST_SPREAD = 1e-3
 
-#: The feature that is the greedy rule's value under the estimate that serves that rule best.
-_GREEDY_RULE = FEATURE_SCHEMA.candidate.index("promise_hopeful")
+#: The feature by which a policy decides that has not learned yet.
+_GREEDY_RULE = FEATURE_SCHEMA.candidate.index("value_hopeful")
 
 
 class CandidateScorer(nn.Module):

@@ -1,11 +1,11 @@
 """The features in few array operations, for the loop of the device.
 
 ``controller.features.scalar`` is the readable form, and a test compares the two. This one exists for its speed. A
-device computes the features of one state before every decision: 15 us for the 18 candidates of garments, where the
-formula takes 350 us; with the policy a decision takes 27 us (``benchmarks.bench_decide``). The features of a batch are
-compiled where a twin is (``envs.twin.features``); elsewhere they are computed state by state.
+device computes the features of one state before every decision: 38 us for the 18 candidates of garments and 58 us for
+the 41 of campus; the policy takes 9 us more (``benchmarks.bench_decide``). The features of a batch are compiled where a
+twin is (``envs.twin.features``); elsewhere they are computed state by state.
 
-Every feature but the greedy values comes out of one matrix product:
+Every feature but chances and values comes out of one matrix product:
 
 - All of them are linear in six columns of the cost table (``_BASIS``), which are prepared once. A state gives the
   coefficients (``_coefficients``), and ``_ENTRIES`` says which column and which feature each of them belongs to.
@@ -29,20 +29,23 @@ import numpy as np
 from controller.costs import CostTable
 from controller.features.scalar import (
     DELAY_PENALTY,
-    HEADROOM_FRAC,
+    DEVICE_SHAPE,
     HISTORY_WEIGHTS,
     LEAST_AGE_S,
+    LEAST_S,
     MEAN,
     MOST_DOUBLINGS,
+    MOST_RATIO,
     RECOVERY_S,
+    REPLY_SHAPE,
     FeatureTable,
     feature_table,
 )
 from controller.features.schema import BANDWIDTHS, CANDIDATE_FEATURES, CONTEXT_FEATURES, FEATURE_SCHEMA
 from controller.predict.expectation import score_of_skipped
 from controller.predict.uplink import FLOOR_BPS
-from controller.records import UPLINK_HISTORY, Bools, Float32s, SystemState
-from controller.timeline import fallback_reserve_s
+from controller.records import UPLINK_HISTORY, Float32s, Floats, SystemState
+from controller.timeline import GIVE_UP_DEADLINES, fallback_reserve_s
 from controller.utility import Utility
 
 _STRIDE = CANDIDATE_FEATURES.index("interval")
@@ -51,9 +54,10 @@ _SLACK = CANDIDATE_FEATURES.index(f"slack_{BANDWIDTHS[0]}")
 _OCCUPANCY = CANDIDATE_FEATURES.index("occupancy")
 _LINK_OCCUPANCY = CANDIDATE_FEATURES.index("link_occupancy")
 _ENERGY = CANDIDATE_FEATURES.index("energy")
-_GREEDY_VALUE = CANDIDATE_FEATURES.index(f"promise_{BANDWIDTHS[0]}")
+_CHANCE = CANDIDATE_FEATURES.index(f"chance_{BANDWIDTHS[0]}")
+_VALUE = CANDIDATE_FEATURES.index(f"value_{BANDWIDTHS[0]}")
 
-#: Columns of the table in which every candidate feature but the greedy values is linear.
+#: Columns of the table in which every candidate feature but chances and values is linear.
 _BASIS = ("one", "accuracy", "sent", "head", "mec", "bits")
 #: Writes the features of a batch: table, state, (B, D) and (B, C, F).
 FillBatch = Callable[[FeatureTable, SystemState, Float32s, Float32s], None]
@@ -96,10 +100,7 @@ class Features:
         self._radio_cost = utility.radio_power_w * weight
         self._sent = (~costs.space.device_only).astype(np.float32)
         self._accuracy = ((costs.accuracy_per_frame - costs.accuracy_per_frame.max()) * 10.0).astype(np.float32)
-        self._in_time = self._accuracy[:, None]  # greedy value of an answer in time, before what it charges
-        missed = (costs.rescued_accuracy - costs.accuracy.max()) * 10.0
-        self._missed = missed.astype(np.float32)[:, None]  # and of one that is not
-        self._strides = _Strides(costs) if costs.longest_stride > 1 else None
+        self._values = _Values(costs, self._compute_cost)
         ones = np.ones(len(costs))
         bits = costs.payload_bytes * 8.0
         basis = (ones, self._accuracy, self._sent, costs.head_s, costs.mec_s, bits)
@@ -138,16 +139,8 @@ class Features:
         if backlog > 0:
             blocked = np.maximum(backlog - table[:, _HEAD], 0.0)
             blocked *= self._sent
-            table[:, _SLACK:_GREEDY_VALUE] -= blocked[:, None]
-        if self._strides is not None:
-            self._strides.finish(table, row, self._reserve_s(row))
-        else:
-            self._write_greedy_values(table, _headroom(row))
-
-    def _write_greedy_values(self, table: Float32s, headroom: float) -> None:
-        """Write the greedy values, which rest on the other features, into ``table`` (C, F)."""
-        value = np.where(table[:, _SLACK:_GREEDY_VALUE] > headroom, self._in_time, self._missed)
-        np.subtract(value, _charge(table)[:, None], out=table[:, _GREEDY_VALUE:])
+            table[:, _SLACK:_CHANCE] -= blocked[:, None]
+        self._values.finish(table, row, self._reserve_s(row))
 
     def _reserve_s(self, row: _Row) -> float:
         """How long before the deadline a fallback begins."""
@@ -181,44 +174,74 @@ class Features:
         return entries
 
 
-class _Strides:
-    """What frame strides change in the features: a decision is compared per frame, and answers age.
+class _Values:
+    """Chances and values, and what frame strides change in the other features: a decision is compared per frame.
 
-    Owns columns of the cost table (C,) in float32.
+    Owns columns of the cost table in float32, (C,) or (C, 1).
     """
 
-    def __init__(self, costs: CostTable) -> None:
+    def __init__(self, costs: CostTable, compute_cost: float) -> None:
+        def column(values: Floats) -> Float32s:
+            return values.astype(np.float32)[:, None]
+
+        sent = ~costs.space.device_only
+        self._strides = costs.longest_stride > 1
         self._stride = costs.stride.astype(np.float32)
-        self._sent = (~costs.space.device_only).astype(np.float32)
-        self._own = costs.accuracy.astype(np.float32)
-        self._skipped = costs.skipped_score.astype(np.float32)
-        self._losses = [loss.astype(np.float32) for loss in costs.stale_losses]
-        self._rescued = costs.rescued_accuracy.astype(np.float32)
-        self._rescued_share = costs.rescued_share.astype(np.float32)
-        self._best = float(costs.accuracy_per_frame.max())
+        self._later = self._stride - 1.0
+        self._sent, self._is_local = sent.astype(np.float32), ~sent[:, None]
+        self._shape = np.where(sent, np.float32(REPLY_SHAPE), np.float32(DEVICE_SHAPE))[:, None]
+        self._accuracy, self._per_frame = column(costs.accuracy), column(1.0 / costs.stride)
+        self._skipped = column(costs.skipped_score)
+        self._losses = [column(loss) for loss in costs.stale_losses]
+        self._rescued = [column(score) for score in _rescued_scores(costs)]
+        self._best, self._fallback_s = float(costs.accuracy_per_frame.max()), costs.fastest_local_s
+        self._compute_cost = compute_cost
 
     def finish(self, out: Float32s, row: _Row, reserve_s: float) -> None:
-        """Divide by frames in ``out`` (C, F), and write the greedy values, which rest on the other features."""
-        out[..., _STRIDE] = (self._stride - 1.0) * 0.5
-        out[..., _OCCUPANCY] -= self._stride - 1.0
-        out[..., _LINK_OCCUPANCY] -= self._stride - 1.0
-        out[..., _ENERGY] /= self._stride
-        late = np.maximum(out[..., _OCCUPANCY], 0.0) + np.maximum(out[..., _LINK_OCCUPANCY], 0.0)
-        charge = 10.0 * DELAY_PENALTY * late / self._stride + out[..., _ENERGY]
-        headroom, reserve = _headroom(row), reserve_s / row.deadline_s * self._sent
-        frames = np.float32(row.deadline_s / row.capture_period_s)
-        for estimate in range(len(BANDWIDTHS)):
-            slack = out[..., _SLACK + estimate]
-            on_time = slack > headroom
-            answer = 1.0 - slack - reserve  # in deadlines
-            frames_of_answer = np.where(on_time | (self._sent == 0), answer, np.float32(1.0)) * frames
-            value = self._score(on_time, frames_of_answer) / self._stride
-            out[..., _GREEDY_VALUE + estimate] = 10.0 * (value - self._best) - charge
+        """Write into ``out`` (C, F) what rests on the other features."""
+        if self._strides:
+            out[:, _STRIDE] = self._later * 0.5
+            out[:, _OCCUPANCY : _LINK_OCCUPANCY + 1] -= self._later[:, None]
+            out[:, _ENERGY] /= self._stride
+        reserve = reserve_s / row.deadline_s
+        begin = self._sent * out[:, _HEAD] + row.frame_age_s / row.deadline_s
+        rescued = self._sent * (begin <= 1.0 - reserve)
+        total = (1.0 - reserve * self._sent)[:, None] - out[:, _SLACK:_CHANCE]  # in deadlines
+        takes = np.maximum(total - begin[:, None], LEAST_S / row.deadline_s)
+        chance = self._chance((1.0 - begin - reserve * rescued)[:, None], takes)
+        out[:, _CHANCE:_VALUE] = chance
+        out[:, _VALUE:] = self._value(out, row, total, chance, rescued[:, None])
 
-    def _score(self, on_time: Bools, answer_frames: Float32s) -> Float32s:
-        """(C,) score of all frames of the decision, when the answer takes this many capture periods (C,)."""
-        skipped = score_of_skipped(self._skipped, self._losses, answer_frames)
-        return np.where(on_time, self._own + skipped, self._rescued + self._rescued_share * skipped)
+    def _chance(self, left: Float32s, takes: Float32s) -> Float32s:
+        """(C, Q) from (C, 1) and (C, Q) in deadlines."""
+        odds: Float32s = (left / takes).clip(0.0, MOST_RATIO) ** self._shape
+        odds /= odds + 1.0
+        return odds
+
+    def _value(self, out: Float32s, row: _Row, total: Float32s, chance: Float32s, rescued: Float32s) -> Float32s:
+        """(C, Q) from the features, (C, Q) times in deadlines, (C, Q) and (C, 1)."""
+        missed = (1.0 - chance) * rescued
+        fallback_s = self._fallback_s * row.device_slowdown
+        late = np.maximum(missed * (fallback_s / row.capture_period_s) + out[:, _OCCUPANCY, None], 0.0)
+        late += np.maximum(out[:, _LINK_OCCUPANCY, None], 0.0)
+        value = chance * self._accuracy - DELAY_PENALTY * late
+        frames = row.deadline_s / row.capture_period_s
+        rescued_score = self._rescued[min(max(math.ceil(frames) - 1, 0), len(self._losses))]
+        value += missed * (rescued_score - 0.1 * self._compute_cost * fallback_s)
+        if self._strides:
+            skipped = score_of_skipped(self._skipped, self._losses, total * frames)
+            skipped *= (total <= GIVE_UP_DEADLINES) | self._is_local
+            value += skipped * (1.0 - missed)
+            value *= self._per_frame
+        gain = 10.0 * (value - self._best) - out[:, _ENERGY, None]
+        squashed: Float32s = gain / (gain / FEATURE_SCHEMA.low + 1.0)
+        return squashed
+
+
+def _rescued_scores(costs: CostTable) -> list[Floats]:
+    """Score (C,) of all frames of each row when the fallback answers after the captures of 0, 1, ... skipped frames."""
+    losses = np.array([np.zeros(len(costs)), *costs.stale_losses])
+    return list(costs.rescued_accuracy + costs.rescued_share * (costs.skipped_score - losses.cumsum(axis=0)))
 
 
 def _estimates(uplink_bps: Sequence[float], age_s: float) -> list[float]:
@@ -227,11 +250,6 @@ def _estimates(uplink_bps: Sequence[float], age_s: float) -> list[float]:
     recent = sum([weight * value for weight, value in zip(HISTORY_WEIGHTS, bps, strict=True)])
     hope = 2.0 ** min(age_s / RECOVERY_S, MOST_DOUBLINGS)
     return [bps[0], recent * hope, UPLINK_HISTORY / sum([1.0 / value for value in bps]), min(bps)]
-
-
-def _headroom(s: _Row) -> float:
-    """Slack above which the greedy value counts an answer as in time, in deadlines."""
-    return HEADROOM_FRAC * (1.0 - s.frame_age_s / s.deadline_s)
 
 
 def _entry(basis: str, feature: str) -> tuple[int, int]:
@@ -255,15 +273,6 @@ _ENTRIES = [
     *(_entry(b, f"slack_{q}") for q in BANDWIDTHS for b in ("one", "head", "mec", "sent", "bits")),
 ]
 _ENTRIES_FLAT = np.array([basis * len(CANDIDATE_FEATURES) + feature for basis, feature in _ENTRIES])
-
-
-def _charge(features: Float32s) -> Float32s:
-    """What each candidate of (..., C, F) costs in tenths of utility: energy, and the frames it delays."""
-    charge: Float32s = np.maximum(features[..., _OCCUPANCY], 0.0)
-    charge += np.maximum(features[..., _LINK_OCCUPANCY], 0.0)
-    charge *= 10.0 * DELAY_PENALTY
-    charge += features[..., _ENERGY]
-    return charge
 
 
 def _backlog(s: _Row, bandwidths: Sequence[float]) -> float:

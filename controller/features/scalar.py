@@ -4,7 +4,12 @@ It is double precision until the result is stored. ``envs.twin.features`` compil
 device, which has one state at a time and no compiler, uses the array operations of ``controller.features.fast``; a test
 compares the two, and another holds the slack against the latency model that the other controllers calculate with.
 
-One choice is the features' own: the backlog of the uplink drains at the mean bandwidth under all four estimates.
+Two choices are the features' own: the backlog of the uplink drains at the mean bandwidth under all four estimates, and
+times stray from what is predicted by a log-logistic factor, because its distribution needs no logarithm.
+
+The value of a candidate is its expected utility per frame over in time and not in time, as the timeline of
+docs/architecture.md has it: a fallback takes device time, and a reply that comes too late is given up. Delays of the
+next frames cost DELAY_PENALTY. The best candidate by it, with no learning, is a strong rule.
 
 ``s`` is a state: any record with the fields of SystemState as plain numbers. Shapes: C candidates, D context features,
 F candidate features, K skipped frames at most.
@@ -21,7 +26,7 @@ from controller.costs import CostTable
 from controller.features.schema import BANDWIDTHS, CANDIDATE_FEATURES, FEATURE_SCHEMA
 from controller.predict.uplink import FLOOR_BPS
 from controller.records import UPLINK_HISTORY, Float32s, Floats
-from controller.timeline import fallback_reserve_s
+from controller.timeline import GIVE_UP_DEADLINES, fallback_reserve_s
 from controller.utility import Utility
 
 #: The "hopeful" estimate weighs each uplink sample half as much as the next newer one, and doubles with every
@@ -30,17 +35,21 @@ from controller.utility import Utility
 RECOVERY_S = 3.0
 MOST_DOUBLINGS = 10.0
 HISTORY_WEIGHTS = (*(0.5 ** (i + 1) for i in range(UPLINK_HISTORY - 1)), 0.5 ** (UPLINK_HISTORY - 1))  # sum: one
-#: The greedy value counts a candidate as in time when its slack is more than this share of the remaining time...
-HEADROOM_FRAC = 0.1
-#: ... and loses this much utility for each capture period by which the candidate delays the next frames.
-DELAY_PENALTY = 0.1
+#: The value loses this much utility for each capture period by which the candidate delays the next frames.
+DELAY_PENALTY = 0.4
+#: Shapes of the log-logistic distributions: like log-normal ones with deviations of 0.28 (replies) and 0.07 (device).
+REPLY_SHAPE, DEVICE_SHAPE = 6, 24
+#: So much more time than predicted is as good as certain to suffice; bounds the powers in float32.
+MOST_RATIO = 8.0
+LEAST_S = 1e-6
 #: Keeps the logarithm of a sample's age finite.
 LEAST_AGE_S = 0.01
 MEAN = BANDWIDTHS.index("mean8")
 
 _ESTIMATES = len(BANDWIDTHS)
 _SLACK = CANDIDATE_FEATURES.index(f"slack_{BANDWIDTHS[0]}")
-_GREEDY_VALUE = CANDIDATE_FEATURES.index(f"promise_{BANDWIDTHS[0]}")
+_CHANCE = CANDIDATE_FEATURES.index(f"chance_{BANDWIDTHS[0]}")
+_VALUE = CANDIDATE_FEATURES.index(f"value_{BANDWIDTHS[0]}")
 _LOW, _HIGH = FEATURE_SCHEMA.low, FEATURE_SCHEMA.high
 
 
@@ -101,7 +110,7 @@ class StateTerms(NamedTuple):
     backlog_s: float  # until the uplink has sent own bytes, under the mean
     wait_s: float  # queue of the MEC and round trip
     reserve_s: float  # how long before the deadline a fallback begins
-    headroom: float  # slack above which an answer counts as in time, in deadlines
+    fallback_s: float  # what it takes
 
 
 def fill_features(t: FeatureTable, s: Any, context: Float32s, candidates: Float32s) -> None:
@@ -127,7 +136,7 @@ def state_terms(t: FeatureTable, s: Any, bandwidths: tuple[float, float, float, 
         s.uplink_backlog_bytes * 8.0 * per_bit[2],
         s.mec_queue_mean_s + s.rtt_s,
         fallback_reserve_s(t.fastest_local_s * s.device_slowdown),
-        HEADROOM_FRAC * (1.0 - s.frame_age_s / s.deadline_s),
+        t.fastest_local_s * s.device_slowdown,
     )
 
 
@@ -196,29 +205,71 @@ def fill_candidate(t: FeatureTable, s: StateTerms, c: int, out: Float32s) -> Non
     )
     for i in range(len(linear)):
         out[i] = _clipped(linear[i])
-    charge = 10.0 * DELAY_PENALTY * (max(occupancy, 0.0) + max(link_occupancy, 0.0)) * per_frame + energy
+    begin_s = s.age_s + head_s * sent  # of what takes a random time
+    rescued = sent if begin_s <= s.deadline_s - s.reserve_s else 0.0
+    charges = Charges(rescued, rescued * _rescued_score(t, s, c), occupancy, max(link_occupancy, 0.0), energy)
+    left_s = s.deadline_s - s.reserve_s * rescued - begin_s
     fixed_s = s.age_s + head_s + max(s.backlog_s - head_s, 0.0) * sent + mec_s
     due_s = s.deadline_s - s.reserve_s * sent
     for q in range(_ESTIMATES):
         total_s = fixed_s + t.bits[c] * s.per_bit[q]
-        slack = (due_s - total_s) * s.per_deadline
-        score = _score(t, s, c, slack, total_s) * per_frame
-        out[_SLACK + q] = _clipped(slack)
-        out[_GREEDY_VALUE + q] = _clipped(10.0 * (score - t.best) - charge)
+        chance = _chance(left_s, total_s - begin_s, sent)
+        out[_SLACK + q] = _clipped((due_s - total_s) * s.per_deadline)
+        out[_CHANCE + q] = chance
+        out[_VALUE + q] = _squashed(_value(t, s, c, charges, total_s, chance) - t.best)
 
 
-def _score(t: FeatureTable, s: StateTerms, c: int, slack: float, total_s: float) -> float:
-    """Expected score of all frames of candidate ``c`` under an estimate. An offload that is not in time is answered by
-    the fallback at the deadline."""
-    on_time = slack > s.headroom
-    answer_frames = (total_s if on_time or t.sent[c] == 0.0 else s.deadline_s) * s.per_period
-    skipped = t.skipped_score[c]
+class Charges(NamedTuple):
+    """What the values of a candidate share under all estimates."""
+
+    rescued: float  # 1 if the fallback answers when the MEC does not, else 0
+    rescued_score: float  # of all frames then
+    occupancy: float  # as the feature
+    link_late: float  # capture periods
+    energy: float  # as the feature
+
+
+def _chance(left_s: float, takes_s: float, sent: float) -> float:
+    """Probability that what is expected to take ``takes_s`` is done within ``left_s``."""
+    ratio = min(max(left_s / max(takes_s, LEAST_S), 0.0), MOST_RATIO)
+    odds = ratio * ratio * ratio
+    odds *= odds  # REPLY_SHAPE
+    if sent == 0.0:
+        odds *= odds
+        odds *= odds  # DEVICE_SHAPE
+    return odds / (1.0 + odds)
+
+
+def _value(t: FeatureTable, s: StateTerms, c: int, h: Charges, total_s: float, chance: float) -> float:
+    """Expected utility per frame of candidate ``c``, less the penalty of the delays that it causes."""
+    missed = h.rescued * (1.0 - chance)
+    known = t.sent[c] == 0.0 or total_s <= GIVE_UP_DEADLINES * s.deadline_s
+    score = chance * t.accuracy[c] + missed * h.rescued_score
+    if known:
+        score += (1.0 - missed) * _skipped(t, c, total_s * s.per_period)
+    late = max(h.occupancy + missed * s.fallback_s * s.per_period, 0.0) + h.link_late
+    energy = 0.1 * missed * s.fallback_s * t.compute_cost
+    return float((score - DELAY_PENALTY * late - energy) * t.per_frame[c] - 0.1 * h.energy)
+
+
+def _rescued_score(t: FeatureTable, s: StateTerms, c: int) -> float:
+    """Score of all frames of candidate ``c`` when the fallback answers, at the deadline."""
+    return float(t.rescued_accuracy[c] + t.rescued_share[c] * _skipped(t, c, s.deadline_s * s.per_period))
+
+
+def _skipped(t: FeatureTable, c: int, answer_frames: float) -> float:
+    """Expected score of the skipped frames of candidate ``c`` when its answer takes this many capture periods."""
+    score = t.skipped_score[c]
     for place in range(1, int(t.stride[c])):
         if answer_frames > place:
-            skipped -= t.stale_losses[place - 1, c]
-    if on_time:
-        return float(t.accuracy[c] + skipped)
-    return float(t.rescued_accuracy[c] + t.rescued_share[c] * skipped)
+            score -= t.stale_losses[place - 1, c]
+    return float(score)
+
+
+def _squashed(gain: float) -> float:
+    """A utility relative to the best in tenths, so bent that a bad one stays above the lower bound: bad candidates
+    still differ where all are bad."""
+    return 10.0 * gain / (1.0 + 10.0 * gain / _LOW)
 
 
 def _clipped(value: float) -> float:

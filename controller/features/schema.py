@@ -5,7 +5,7 @@ device. Therefore every feature is relative: times to the deadline, bandwidths o
 the table. A policy that was trained on another schema is refused.
 
 The names enter the digest and every policy file. So they stay as they are, even where the code now uses another word:
-``interval`` of a candidate is its frame stride, ``promise_*`` is its greedy value, ``occupancy`` its device delay.
+``interval`` of a candidate is its frame stride, ``occupancy`` its device delay.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from controller.records import UPLINK_HISTORY
 
-#: Uplink estimates under which slack and greedy value of each candidate are shown, from optimistic to pessimistic.
+#: Uplink estimates under which slack, chance and value of each candidate are shown, from optimistic to pessimistic.
 BANDWIDTHS = ("last", "hopeful", "mean8", "least8")
 
 CONTEXT_FEATURES = (
@@ -54,10 +54,11 @@ CANDIDATE_FEATURES = (
     "mec",  # queue, tail and round trip, in deadlines
     "energy",  # its cost in utility per frame, in tenths
     *(f"slack_{name}" for name in BANDWIDTHS),  # in deadlines; until the fallback would start when the MEC is asked
-    *(f"promise_{name}" for name in BANDWIDTHS),  # greedy value, in tenths below the best accuracy
+    *(f"chance_{name}" for name in BANDWIDTHS),  # probability of being in time
+    *(f"value_{name}" for name in BANDWIDTHS),  # expected utility less delays, relative to the best; squashed
 )
 
-_DIGEST_INPUT = f"v6|{CONTEXT_FEATURES}|{CANDIDATE_FEATURES}|{UPLINK_HISTORY}"
+_DIGEST_INPUT = f"v7|{CONTEXT_FEATURES}|{CANDIDATE_FEATURES}|{UPLINK_HISTORY}"
 
 
 @dataclass(frozen=True, slots=True)

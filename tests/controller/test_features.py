@@ -12,17 +12,18 @@ from support.synthetic import make_costs, make_state, random_policy, row_of
 
 from controller.costs import CostTable
 from controller.features.fast import Features
-from controller.features.scalar import HEADROOM_FRAC
 from controller.features.schema import BANDWIDTHS, CANDIDATE_FEATURES, CONTEXT_FEATURES, FEATURE_SCHEMA
+from controller.predict.expectation import is_rescued
 from controller.predict.latency import predict
 from controller.records import Bools, Floats, SystemState
-from controller.timeline import fallback_reserve_s
+from controller.timeline import GIVE_UP_DEADLINES, fallback_reserve_s
 from controller.utility import Utility
 
 PLAIN, STREAM = make_costs(), stream_costs()
 OFFLOADS = PLAIN.take(np.flatnonzero(~PLAIN.space.device_only))
-#: Slack and greedy value come out of a float32 product of numbers up to some hundreds.
+#: Slack comes out of a float32 product of numbers up to some hundreds; chances are high powers of its quotients.
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}
+BENT = {"rtol": 1e-3, "atol": 1e-3}
 
 
 def names(kind: str) -> list[int]:
@@ -37,12 +38,16 @@ def states() -> SystemState:
 
 
 def near_a_threshold(costs: CostTable, state: SystemState, candidates: Floats) -> Bools:
-    """(B, C, Q) where rounding decides whether an answer is in time, or comes before one of the next captures."""
+    """(B, C, Q) where rounding decides whether the fallback answers, a reply is given up, or an answer comes before one
+    of the next captures."""
     slack, deadline = candidates[:, :, names("slack")], state.deadline_s[:, None, None]
-    headroom = HEADROOM_FRAC * (1.0 - state.frame_age_s[:, None, None] / deadline)
     reserve = fallback_reserve_s(costs.fastest_local_s * state.device_slowdown)[:, None] * ~costs.space.device_only
-    frames = (deadline * (1.0 - slack) - reserve[:, :, None]) / state.capture_period_s[:, None, None]
-    return (np.abs(slack - headroom) < 1e-4) | (np.abs(frames - np.rint(frames)) < 1e-3)
+    total = deadline * (1.0 - slack) - reserve[:, :, None]
+    frames = total / state.capture_period_s[:, None, None]
+    begin = candidates[:, :, CANDIDATE_FEATURES.index("head")] + state.frame_age_s[:, None] / state.deadline_s[:, None]
+    rescue = np.abs(1.0 - reserve / state.deadline_s[:, None] - begin)[:, :, None]
+    given_up = np.abs(total / deadline - GIVE_UP_DEADLINES)
+    return (rescue < 1e-4) | (given_up < 1e-4) | (np.abs(frames - np.rint(frames)) < 1e-3)
 
 
 @pytest.mark.parametrize("costs", [PLAIN, STREAM, OFFLOADS], ids=["plain", "stream", "offloads"])
@@ -52,12 +57,13 @@ def test_the_fast_path_gives_what_the_formula_says(costs: CostTable, monkeypatch
     context, candidates = plain_features(costs, utility, state)
     fast_context, fast = Features(costs, utility).of(state)
     np.testing.assert_allclose(fast_context, context, rtol=1e-6, atol=1e-6)
-    greedy = names("promise")
-    linear = [place for place in range(len(CANDIDATE_FEATURES)) if place not in greedy]
+    bent = names("chance") + names("value")
+    linear = [place for place in range(len(CANDIDATE_FEATURES)) if place not in bent]
     np.testing.assert_allclose(fast[:, :, linear], candidates[:, :, linear], **TOLERANCE)
     sure = ~near_a_threshold(costs, state, candidates)
     assert sure.mean() > 0.95
-    np.testing.assert_allclose(fast[:, :, greedy][sure], candidates[:, :, greedy][sure], **TOLERANCE)
+    for kind in ("chance", "value"):
+        np.testing.assert_allclose(fast[:, :, names(kind)][sure], candidates[:, :, names(kind)][sure], **BENT)
 
 
 @pytest.mark.parametrize("costs", [PLAIN, STREAM], ids=["plain", "stream"])
@@ -81,6 +87,27 @@ def test_slack_is_what_the_latency_model_leaves_until_the_deadline_or_the_fallba
     expected = np.clip((due - total) / state.deadline_s[:, None], FEATURE_SCHEMA.low, FEATURE_SCHEMA.high)
     slack = candidates[:, :, CANDIDATE_FEATURES.index("slack_last")]
     np.testing.assert_allclose(slack, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_chance_is_even_when_the_time_that_is_left_is_just_enough() -> None:
+    costs, state = make_costs(), make_state(40, uplink_backlog_bytes=0.0)
+    _, candidates = Features(costs, Utility()).of(state)
+    slack, chance = candidates[:, :, names("slack")], candidates[:, :, names("chance")]
+    rescued = is_rescued(costs, state, costs.head_s * state.device_slowdown[:, None])
+    usual = (costs.space.device_only | rescued)[:, :, None] & (np.abs(slack) < FEATURE_SCHEMA.high)
+    assert usual.any()
+    assert not usual.all()
+    np.testing.assert_array_equal((chance > 0.5)[usual], (slack > 0)[usual])
+    assert chance.min() >= 0.0
+    assert chance.max() <= 1.0
+
+
+def test_bad_candidates_differ_where_all_are_bad() -> None:
+    state = make_state(8, uplink_bps=1e3, device_slowdown=3000.0)
+    _, candidates = Features(make_costs(), Utility()).of(state)
+    values = candidates[:, :, CANDIDATE_FEATURES.index("value_hopeful")]
+    assert values.max() < -2.0
+    assert all(len(np.unique(row)) > len(row) // 2 for row in values)
 
 
 def test_features_stay_within_the_schema_on_extreme_states() -> None:
@@ -108,4 +135,4 @@ def test_a_policy_of_wrong_shape_is_refused() -> None:
 
 
 def test_the_schema_is_the_one_that_the_shipped_policies_were_trained_on() -> None:
-    assert FEATURE_SCHEMA.digest == "27e4832d21dd57ba7ace0ba63b8ec78fbe578b2dfc83ab8806db5a0e204bff62"
+    assert FEATURE_SCHEMA.digest == "c85ffe264bb8d622f2d6f734e04fc8f11801155e34cc3c9320ac23d6a5af05be"

@@ -24,7 +24,7 @@ from controller.controllers.registry import make_controller
 from controller.controllers.shortlist import shortlist
 from controller.controllers.simple import Memoryless
 from controller.features.fast import Features
-from controller.features.schema import CANDIDATE_FEATURES
+from controller.features.schema import CANDIDATE_FEATURES, FEATURE_SCHEMA
 from controller.metrics import Frames, per_episode
 from controller.predict.estimators import Estimator, Kind
 from controller.predict.expectation import expectation, expected_utility
@@ -104,19 +104,21 @@ def test_features_of_a_batch_are_those_of_its_rows():
         np.testing.assert_allclose(one_candidates[0], candidates[row], rtol=1e-4, atol=1e-4)
 
 
-def test_the_greedy_promise_is_the_greedy_rules_value():
-    """The feature and the rule are two computations of one thing: expected utility per frame, less the delay."""
+def test_the_value_of_a_safe_candidate_is_what_the_greedy_rule_expects():
+    """The feature and the rule are two computations of one thing: expected utility per frame."""
     costs, utility = stream_costs(), Utility()
     state = make_state(60, device_slowdown=8.0, uplink_backlog_bytes=0.0, capture_period_s=0.1)
-    estimator = Estimator(Kind.LAST, margin=1.0, recovery_s=None, headroom_frac=0.1)
-    seen = expectation(costs, state, estimator)
-    expected = expected_utility(costs, state, utility, seen)
+    expected = expected_utility(
+        costs, state, utility, expectation(costs, state, Estimator(Kind.LAST, margin=1.0, recovery_s=None))
+    )
     _, candidates = Features(costs, utility).of(state)
-    promise = candidates[:, :, CANDIDATE_FEATURES.index("promise_last")] / 10 + costs.accuracy_per_frame.max()
-    sure = seen.fits & (seen.total_s < 0.1)  # elsewhere the feature charges delay by the mean and no fallback
-    calm = sure & (candidates[:, :, CANDIDATE_FEATURES.index("occupancy")] <= 0)
-    assert calm.sum() > 50
-    np.testing.assert_allclose(promise[calm], expected[calm], atol=5e-3)
+    by_name = {name: candidates[:, :, i] for i, name in enumerate(CANDIDATE_FEATURES)}
+    squashed = by_name["value_last"]
+    value = 0.1 * squashed / (1.0 - squashed / FEATURE_SCHEMA.low) + costs.accuracy_per_frame.max()
+    # Elsewhere the feature charges delays and the chance of a miss; it takes energy under the mean.
+    safe = (by_name["chance_last"] > 0.999) & (by_name["occupancy"] <= 0) & (by_name["link_occupancy"] <= 0)
+    assert safe.sum() > 50
+    np.testing.assert_allclose(value[safe], expected[safe], atol=5e-3)
 
 
 def test_features_tell_strides_apart():
