@@ -4,6 +4,8 @@ Tunables are plain JSON values. Every key below is optional; a key that a contro
 
 ``kind window margin recovery_s headroom_frac``
     The bandwidth estimate and the time to keep free, see ``controller.predict.estimators.Estimator``.
+``estimate``
+    The bandwidth estimate of ``expected-utility``, one of ``controller.features.schema.BANDWIDTHS``.
 ``keep_pace``
     True: only rows that are fast enough to be chosen for every frame count as in time.
 ``penalty``
@@ -35,6 +37,7 @@ import numpy as np
 from controller.controllers.bandwidth_states import BandwidthStates, default_states
 from controller.controllers.base import Controller
 from controller.controllers.edgent import EdgentDynamic, MapTuning
+from controller.controllers.expected_utility import DEFAULT_ESTIMATE, ExpectedUtility
 from controller.controllers.greedy import DEFAULT_PENALTY, Greedy, typical_row
 from controller.controllers.greedy_oracle import DEFAULT_PENALTY as ORACLE_PENALTY
 from controller.controllers.greedy_oracle import GreedyOracle
@@ -69,6 +72,7 @@ CONTROLLER_NAMES = (
     "edgent",
     "edgent-dynamic",
     "greedy",
+    "expected-utility",
     "oboe",
     "linucb",
     "fugu-mpc",
@@ -99,6 +103,7 @@ TUNABLE_KEYS: dict[str, tuple[str, ...]] = {
     "edgent": (*_ESTIMATOR_KEYS, "keep_pace"),
     "edgent-dynamic": (*_MAP_KEYS, "states"),
     "greedy": (*_ESTIMATOR_KEYS, "penalty"),
+    "expected-utility": ("estimate",),
     "oboe": (*_BASE_KEYS, "hazard", "threshold", "states", "map"),
     "linucb": (*_ESTIMATOR_KEYS, "penalty", *_BANDIT_KEYS),
     "fugu-mpc": (*_MPC_KEYS, "predictor"),
@@ -114,6 +119,7 @@ def default_tuning(name: str) -> dict[str, Any]:
         known |= asdict(Estimator()) | asdict(BanditTuning())
     known |= {
         "base": "greedy",
+        "estimate": DEFAULT_ESTIMATE,
         "kind": Estimator().kind.value,
         "keep_pace": True,
         "penalty": ORACLE_PENALTY if name == "greedy-oracle" else DEFAULT_PENALTY,
@@ -262,6 +268,7 @@ _MAKERS: dict[str, Callable[[Parts], Controller]] = {
     "edgent": _most_accurate("edgent", lambda costs: np.arange(len(costs))),
     "edgent-dynamic": _edgent_dynamic,
     "greedy": _greedy,
+    "expected-utility": lambda parts: ExpectedUtility(parts.costs, parts.utility, str(parts.tuning["estimate"])),
     "oboe": _oboe,
     "linucb": _linucb,
     "fugu-mpc": _fugu_mpc,

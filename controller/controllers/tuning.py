@@ -16,6 +16,7 @@ from controller.controllers.base import Controller
 from controller.controllers.oboe import NETWORK_STATES
 from controller.controllers.registry import TUNABLE_KEYS, decision_tuning, default_tuning, make_controller
 from controller.costs import CostTable
+from controller.features.schema import BANDWIDTHS
 from controller.utility import Utility
 
 Tuning = dict[str, Any]
@@ -35,6 +36,7 @@ _MARGINS = (0.5, 0.65, 0.8, 0.9, 1.0)
 
 #: Values to try for each other tunable, in this order, twice.
 _GRID: dict[str, tuple[Any, ...]] = {
+    "estimate": BANDWIDTHS,
     "latency_weight": (1.0, 0.1, 0.01, 0.001, 0.0),
     "headroom_frac": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3),
     "margin": (0.35, 0.5, 0.65, 0.8, 0.9, 1.0, 1.2),

@@ -71,7 +71,7 @@ class ControllerSection(Section, frozen=True):
         Text | None,
         about(
             "Controller that decides each frame: ppo, device-only, mec-only, jpeg-offload, static-best, neurosurgeon, "
-            "edgent, edgent-dynamic, greedy, oboe, linucb, fugu-mpc or random; default: ppo.",
+            "edgent, edgent-dynamic, greedy, expected-utility, oboe, linucb, fugu-mpc or random; default: ppo.",
             "--controller",
             show="ppo",
         ),
