@@ -58,6 +58,7 @@ class _Tunables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     predictor: dict[str, Any] | None = None
     decision: Decision | None = None
     base: str = ""
+    estimate: str = ""
     map: dict[str, dict[str, Any]] | None = None
     alpha: float = 0.0
     forced: float | None = None
