@@ -66,7 +66,7 @@ class BranchConfig:
     #: Number of these rounds; 0: none. Each is a policy iteration: many small ones beat a few large ones.
     rounds: int = 7
     kept_rounds: int = 3  # each fit uses the samples of this many rounds, the newest ones
-    every: int = 3  # decisions from one branched state to the next
+    every: int = 6  # decisions from one branched state to the next
     candidates: int = 16  # played out per state: the best by penalised utility, and the policy's own choice
     frames: int = 20  # length of a branch
     #: Share of a beam search's values (``envs.search.best``) in the labels; the rest are the branches'. The search
