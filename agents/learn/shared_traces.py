@@ -8,8 +8,8 @@ several times with equal luck. So ``siblings`` episodes share a scenario, and th
 
 with u_g the utility of frame g: an input-dependent baseline (Mao et al., ICLR 2019). It is the same for all decisions
 that a sibling could take, so it does not bias the gradient, but for the factor 1 - 1/siblings that normalising the
-advantages takes out again. Measured on campus, it lowers the advantages' standard deviation to a tenth; on top of it a
-critic explained none of the rest, so there is none.
+advantages takes out again. On campus it lowers the advantages' standard deviation several times. There is no critic on
+top of it.
 
 Rollouts are whole episodes. The rest is stable-baselines3's PPO.
 """
