@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Pipe, wait
 from typing import Any
@@ -19,11 +19,9 @@ from typing import Any
 import msgspec
 
 from agents.scale.pieces import Job, code_digest, result_of
-from agents.scale.runner import RETRIES
+from agents.scale.runner import RETRIES, Told
 from agents.scale.worker import Report, Task, search_path
 from controller.errors import FailureError
-
-Told = Callable[[int, int], None]
 
 
 class Processes:
