@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controller.controllers.simple import Memoryless
 from controller.errors import UsageError
 from controller.records import Bools, Ints, SystemState
 from controller.scenario import Scenario
@@ -41,7 +40,7 @@ def bounds_of(setup: Setup) -> tuple[str, ...]:
     return tuple(name for name, aim in AIMS.items() if is_stream or not aim.streaming_weight)
 
 
-class Plan(Memoryless):
+class Plan:
     """Decides what was planned for its episodes: ``rows`` (B, F) at each frame, -1 where none is to be decided."""
 
     def __init__(self, name: str, rows: Ints) -> None:
