@@ -43,7 +43,7 @@ class TrainingConfig:
     steps: int  # frames decided, over all environments
     seed: int
     traces: tuple[str, ...] = ()  # files and folders; empty: the built-in training traces
-    continues: str = ""  # file name and digest of the policy that it started from; empty: the greedy rule
+    continues: str = ""  # file name and digest of the policy that it started from; empty: ``expected-utility``
     bundle: str = ""  # directory of the bundle; empty: the one shipped for the workload
     no_raw_upload: bool = False  # whether decisions that send an image were left out
     environments: int = 64
