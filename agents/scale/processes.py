@@ -40,6 +40,12 @@ class Processes:
 
     def run(self, job: Job, pieces: Sequence[bytes], reached: Told) -> Iterator[tuple[int, bytes]]:
         """See ``agents.scale.runner.Runner``."""
+        try:
+            yield from self._run(job, pieces, reached)
+        finally:
+            self._end_busy()
+
+    def _run(self, job: Job, pieces: Sequence[bytes], reached: Told) -> Iterator[tuple[int, bytes]]:
         self._start(min(self._count, len(pieces)))
         waiting, deaths, left = deque(range(len(pieces))), Counter[int](), len(pieces)
         while left:
@@ -65,6 +71,13 @@ class Processes:
         """Workers that have something to say, or died."""
         busy: dict[Any, _Worker] = {w.connection: w for w in self._workers if w.piece is not None}
         return [busy[connection] for connection in wait(list(busy))]
+
+    def _end_busy(self) -> None:
+        """After an error: the answers to pieces that still run must not be taken for those of the next run."""
+        for worker in self._workers:
+            if worker.piece is not None:
+                worker.end()
+        self._workers = [worker for worker in self._workers if worker.piece is None]
 
     def _replace(self, worker: _Worker, deaths: int) -> None:
         worker.end()
