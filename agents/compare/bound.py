@@ -10,7 +10,7 @@ import numpy as np
 from controller.errors import UsageError
 from controller.records import Bools, Ints, SystemState
 from controller.scenario import Scenario
-from envs.search.best import WIDTH, best_rows
+from envs.search.best import best_rows
 from envs.setup import Setup
 from envs.twin.twin import Reward
 
@@ -58,9 +58,9 @@ class Plan:
         return np.asarray(self._rows[:, step])
 
 
-def plan(setup: Setup, name: str, scenarios: Sequence[Scenario], width: int = WIDTH) -> Plan:
+def plan(setup: Setup, name: str, scenarios: Sequence[Scenario]) -> Plan:
     """The best that can be done in the given scenarios, by the aim of that name."""
     aim = AIMS[name]
     twin = setup.twin(len(scenarios), reward=aim.reward)
     twin.reset(scenarios=scenarios)
-    return Plan(name, best_rows(twin, aim.streaming_weight, width)[1])
+    return Plan(name, best_rows(twin, aim.streaming_weight)[1])
