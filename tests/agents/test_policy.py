@@ -54,14 +54,14 @@ def test_one_observation_is_decided_as_within_a_batch() -> None:
 
 
 def test_an_untrained_policy_nearly_follows_the_value() -> None:
+    """Its hidden layers begin near zero, not at zero."""
     policy = make_policy()
     obs = observations(200)
     frozen = policy.frozen()
     assert np.count_nonzero(frozen.linear) == 1
     value = parts(obs)[1][:, :, frozen.linear.argmax()]
     chosen = frozen.decide(*parts(obs))
-    lost = value.max(axis=1) - value[np.arange(200), chosen]  # in tenths of utility
-    assert lost.mean() < 0.1  # the other layers begin near zero, not at it; a random choice loses 1.8
+    assert np.all(value[np.arange(200), chosen] >= value.max(axis=1) - 0.5)
 
 
 def test_scores_do_not_depend_on_the_order_or_number_of_candidates() -> None:
