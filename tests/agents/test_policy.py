@@ -61,7 +61,8 @@ def test_an_untrained_policy_nearly_follows_the_value() -> None:
     assert np.count_nonzero(frozen.linear) == 1
     value = parts(obs)[1][:, :, frozen.linear.argmax()]
     chosen = frozen.decide(*parts(obs))
-    assert np.all(value[np.arange(200), chosen] >= value.max(axis=1) - 0.5)
+    lost = value.max(axis=1) - value[np.arange(200), chosen]
+    assert lost.mean() < 0.1
 
 
 def test_scores_do_not_depend_on_the_order_or_number_of_candidates() -> None:
