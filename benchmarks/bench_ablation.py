@@ -22,23 +22,18 @@ from agents.compare.evaluation import Entrants, compare_in_twin
 from agents.compare.report import Comparison
 from agents.compare.spread import Spread
 from agents.compare.traces import BUILTIN_TEST, BUILTIN_TRAIN
-from agents.runs.export import export
 from agents.runs.run_folder import TrainingConfig
 from agents.runs.run_lock import locked
 from agents.scale.kept import kept_until_done
 from agents.scale.runner import Runner, workers
 from agents.training.ablations import ABLATIONS, ablated
-from agents.training.seeds import train_seeds
-from agents.training.training import Options
-from benchmarks.bench_learning import HELD_OUT_FAMILIES, split_files, tuned
+from benchmarks.bench_learning import HELD_OUT_FAMILIES, setups_of, trained, tuned
 from controller.controllers.learned import FrozenPolicy
 from controller.controllers.registry import CONTROLLER_NAMES, LEARNED
 from controller.errors import MecpilotError
-from envs.setup import Setup, open_setup, traces_of
-from runtime.files.policy_file import load_policy
+from envs.setup import Setup
 from runtime.files.tuning_file import load_tunings
 from runtime.observe.tables import table_console
-from runtime.traces.load import load_traces
 
 FULL = "full"
 
@@ -55,9 +50,7 @@ def main() -> None:
 def measure(options: argparse.Namespace, runner: Runner) -> None:
     """Tune, train every variant, compare, and print the table."""
     console = table_console(wide=True)
-    learn, judge = split_files(options.traces, HELD_OUT_FAMILIES) if options.traces else ([], [])
-    training = open_setup(options.workload, traces_of(learn, "train"), "validation")
-    testing = open_setup(options.workload, load_traces(judge) if judge else traces_of([], "test"), "test")
+    training, testing, learn = setups_of(options.workload, options.traces, HELD_OUT_FAMILIES)
     trained_on, sources = ([str(options.traces or name)] for name in (BUILTIN_TRAIN, BUILTIN_TEST))
     with kept_until_done(console.print, options.out / ".pieces") as kept:
         spread = Spread(runner, kept)
@@ -65,7 +58,7 @@ def measure(options: argparse.Namespace, runner: Runner) -> None:
             tunings = load_tunings(options.workload, options.tuning)
         else:
             tunings = tuned(training, trained_on, options.out, console, spread).controllers
-        policies = {variant: trained(options, variant, training, learn, runner) for variant in options.variants}
+        policies = {variant: _policies(options, variant, training, learn, runner) for variant in options.variants}
         classical = Entrants(tuple(name for name in CONTROLLER_NAMES if name != LEARNED), (), tunings)
         base = compare_in_twin(testing, classical, sources, options.episodes, play_all=spread.play)
         rows = []
@@ -77,17 +70,14 @@ def measure(options: argparse.Namespace, runner: Runner) -> None:
     console.print(_table(rows, base))
 
 
-def trained(
+def _policies(
     options: argparse.Namespace, variant: str, setup: Setup, learn: Sequence[Path], runner: Runner
 ) -> list[FrozenPolicy]:
-    """The policies of a variant, one per seed; a finished run of the same training is used again."""
+    """The policies of a variant, one per seed."""
     steps = options.ppo_steps if variant == "no-warm-start" else options.steps
     full = TrainingConfig(options.workload, steps, 0, tuple(map(str, learn)), scenario=setup.range)
     config = full if variant == FULL else ablated(full, variant)
-    runs = train_seeds(config, range(options.seeds), options.out / variant, Options(overwrite=True), runner)
-    for run in runs:
-        export(run, run.root / "policy.safetensors")
-    return [load_policy(run.root / "policy.safetensors")[0] for run in runs]
+    return [policy for _, policy in trained(config, options.seeds, options.out / variant, runner)]
 
 
 def _options() -> argparse.Namespace:

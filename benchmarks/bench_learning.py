@@ -35,7 +35,8 @@ from agents.compare.spread import Spread
 from agents.compare.tables import margin_table, tables
 from agents.compare.traces import BUILTIN_TEST, BUILTIN_TRAIN, family
 from agents.compare.tuning import TUNABLE, score_here, tune_controllers
-from agents.runs.run_folder import TrainingConfig
+from agents.runs.export import export
+from agents.runs.run_folder import RunFolder, TrainingConfig
 from agents.runs.run_lock import locked
 from agents.scale.kept import kept_until_done
 from agents.scale.runner import Here, Runner, workers
@@ -99,20 +100,38 @@ def train_policies(
     profile: Path | None = None,
     runner: Runner | None = None,
 ) -> list[FrozenPolicy]:
-    """One policy per seed, each trained by the same code as ``mecpilot train``; a finished run of the same training is
-    used again."""
-    from agents.runs.export import export
-
+    """One policy per seed, each trained by the same code as ``mecpilot train``."""
     begin_s = time.monotonic()
     config = TrainingConfig(setup.workload, steps, 0, tuple(map(str, learn)), scenario=setup.range)
-    runs = train_seeds(config, range(seeds), folder, Options(profile, overwrite=True), runner or Here())
+    found = trained(config, seeds, folder, runner or Here(), profile)
     console.print(f"{seeds} trainings of {steps} steps in {time.monotonic() - begin_s:.0f} s")
-    policies = []
-    for run in runs:
-        export(run, run.root / "policy.safetensors")
-        policies.append(load_policy(run.root / "policy.safetensors")[0])
+    for run, _ in found:
         console.print(f"{run.root.name}: held out {run.held_out()}")
-    return policies
+    return [policy for _, policy in found]
+
+
+def trained(
+    config: TrainingConfig, seeds: int, folder: Path, runner: Runner, profile: Path | None = None
+) -> list[tuple[RunFolder, FrozenPolicy]]:
+    """The runs of a training with so many seeds, and their policies; a finished run of the same training is used
+    again."""
+    runs = train_seeds(config, range(seeds), folder, Options(profile, overwrite=True), runner)
+    return [(run, exported(run)) for run in runs]
+
+
+def exported(run: RunFolder) -> FrozenPolicy:
+    """The policy of a run, which is written beside it."""
+    file = run.root / "policy.safetensors"
+    export(run, file)
+    return load_policy(file)[0]
+
+
+def setups_of(workload: str, traces: Path | None, hold_out: Sequence[str]) -> tuple[Setup, Setup, list[Path]]:
+    """To train on, to judge on, and the files of the first; built-in traces unless a folder is given."""
+    learn, judge = split_files(traces, hold_out) if traces else ([], [])
+    training = open_setup(workload, traces_of(learn, "train"), "validation")
+    testing = open_setup(workload, load_traces(judge) if judge else traces_of([], "test"), "test")
+    return training, testing, learn
 
 
 def tuned(
@@ -165,9 +184,7 @@ def main() -> None:
 def measure(options: argparse.Namespace, runner: Runner) -> int:
     """Tune, train and compare; 0 if the policies are better than every classical controller."""
     console = table_console(wide=True)
-    learn, judge = split_files(options.traces, options.hold_out) if options.traces else ([], [])
-    training = open_setup(options.workload, traces_of(learn, "train"), "validation")
-    testing = open_setup(options.workload, load_traces(judge) if judge else traces_of([], "test"), "test")
+    training, testing, learn = setups_of(options.workload, options.traces, options.hold_out)
     trained_on, sources = ([str(options.traces or name)] for name in (BUILTIN_TRAIN, BUILTIN_TEST))
     _print_split(console, training.bank, testing.bank)
     with kept_until_done(console.print, options.out / ".pieces") as kept:

@@ -32,6 +32,8 @@ from runtime.observe.tables import table_console
 
 #: The best of so many measurements counts.
 TIMES = 3
+#: Number of pieces whose handling is measured, and bytes of a large result.
+FEW, LARGE = 20, 10_000_000
 PROJECTED = (1, 2, 10, 100, 1000)
 #: Kinds of pieces: seconds on one core, and bytes of the result. A try of a tuning, a group of 512 episodes, a training
 #: of 300,000 steps.
@@ -62,24 +64,22 @@ def payload(common: Any, own: Any, reached: Callable[[int], None]) -> Any:
     return bytes(own)
 
 
-def measured(
-    open_runner: Callable[[], AbstractContextManager[Runner]], few: int = 20, large: int = 10_000_000
-) -> Costs:
+def measured(open_runner: Callable[[], AbstractContextManager[Runner]]) -> Costs:
     """The costs of a runner with one worker."""
     job = Job.of("benchmarks.bench_scale:payload", None)
     begin_s = time.monotonic()
     with open_runner() as runner:
         fan_out(runner, job, [0])
         start_s = time.monotonic() - begin_s
-        small_s, large_s = (_seconds_per_piece(runner, job, size, few) for size in (10, large))
-    return Costs(start_s, small_s, max(large_s - small_s, 0.0) / large)
+        small_s, large_s = (_seconds_per_piece(runner, job, size) for size in (10, LARGE))
+    return Costs(start_s, small_s, max(large_s - small_s, 0.0) / LARGE)
 
 
-def _seconds_per_piece(runner: Runner, job: Job, size: int, count: int) -> float:
+def _seconds_per_piece(runner: Runner, job: Job, size: int) -> float:
     """CPU time of this process, which other programs on the machine do not change much."""
     begin_s = time.process_time()
-    fan_out(runner, job, [size] * count)
-    return (time.process_time() - begin_s) / count
+    fan_out(runner, job, [size] * FEW)
+    return (time.process_time() - begin_s) / FEW
 
 
 def steps_per_s(runner: Runner, setup: Setup, scenarios: Sequence[Scenario]) -> float:

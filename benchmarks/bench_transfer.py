@@ -18,12 +18,10 @@ from rich.table import Table
 
 from agents.compare.traces import families
 from agents.learn.transfers import Transfers, collect, pinball, train_predictor
-from benchmarks.bench_learning import HELD_OUT_FAMILIES, split_files
+from benchmarks.bench_learning import HELD_OUT_FAMILIES, setups_of
 from controller.predict.transfer import LEVELS, TransferPredictor, default_predictor
 from controller.records import Bools, Float32s
-from envs.setup import open_setup, traces_of
 from runtime.observe.tables import table_console
-from runtime.traces.load import load_traces
 
 #: Quantiles whose coverage is shown.
 SHOWN = (0.5, 0.9, 0.95)
@@ -55,9 +53,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=512, help="scenarios that judge")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    learn, judge = split_files(options.traces, options.hold_out) if options.traces else ([], [])
-    training = open_setup(options.workload, traces_of(learn, "train"), "validation")
-    testing = open_setup(options.workload, load_traces(judge) if judge else traces_of([], "test"), "test")
+    training, testing, _ = setups_of(options.workload, options.traces, options.hold_out)
     transfers = collect(testing, options.episodes, SEED)
     trained = predicted(train_predictor(training), transfers)
     untrained = predicted(default_predictor(), transfers)

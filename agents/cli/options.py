@@ -99,7 +99,7 @@ class Workers:
         typer.Option(
             min=1,
             max=4096,
-            help="Processes side by side (default: one per core, where that pays); with --ray tasks.",
+            help="Processes side by side (default: one per core, where that pays); with --ray: most tasks at a time.",
         ),
     ] = None
     ray: Annotated[

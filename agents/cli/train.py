@@ -152,8 +152,7 @@ def _train_seeds(options: TrainOptions, seeds: list[int]) -> int:
     from agents.training.training import Options
 
     config, policy = _fresh(options)
-    for seed in (seeds[0], max(seeds)):
-        replace(config, seed=seed)  # checks it
+    replace(config, seed=max(seeds))  # checks it
     if (options.out / "config.json").exists():
         raise UsageError(f"{options.out} holds a training run; expected an --out for a folder of runs")
     console = Console(stderr=True)
@@ -182,7 +181,6 @@ def _train_seeds(options: TrainOptions, seeds: list[int]) -> int:
 
 def _fresh(options: TrainOptions) -> tuple[TrainingConfig, FrozenPolicy | None]:
     """A new training, and the policy that it starts from, if one was named."""
-    from agents.learn.warm_start import WarmStartConfig
     from agents.runs.run_folder import TrainingConfig
     from runtime.files.policy_file import load_policy
 
@@ -202,7 +200,7 @@ def _fresh(options: TrainOptions) -> tuple[TrainingConfig, FrozenPolicy | None]:
     path = _policy_path(options.start, bundle.workload)
     policy, manifest = load_policy(path, bundle.workload)
     continues = f"{path.name} {manifest.weights_sha256[:12]}"
-    return replace(config, continues=continues, warm_start=WarmStartConfig(rounds=0)), policy
+    return replace(config, continues=continues), policy
 
 
 def _policy_path(start: Path, workload: str) -> Path:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controller.controllers.simple import Memoryless
 from controller.errors import UsageError
 from controller.records import Bools, Ints, SystemState
 from controller.scenario import Scenario
-from envs.search.best import WIDTH, best_rows
+from envs.search.best import best_rows
 from envs.setup import Setup
 from envs.twin.twin import Reward
 
@@ -41,7 +40,7 @@ def bounds_of(setup: Setup) -> tuple[str, ...]:
     return tuple(name for name, aim in AIMS.items() if is_stream or not aim.streaming_weight)
 
 
-class Plan(Memoryless):
+class Plan:
     """Decides what was planned for its episodes: ``rows`` (B, F) at each frame, -1 where none is to be decided."""
 
     def __init__(self, name: str, rows: Ints) -> None:
@@ -59,9 +58,9 @@ class Plan(Memoryless):
         return np.asarray(self._rows[:, step])
 
 
-def plan(setup: Setup, name: str, scenarios: Sequence[Scenario], width: int = WIDTH) -> Plan:
+def plan(setup: Setup, name: str, scenarios: Sequence[Scenario]) -> Plan:
     """The best that can be done in the given scenarios, by the aim of that name."""
     aim = AIMS[name]
     twin = setup.twin(len(scenarios), reward=aim.reward)
     twin.reset(scenarios=scenarios)
-    return Plan(name, best_rows(twin, aim.streaming_weight, width)[1])
+    return Plan(name, best_rows(twin, aim.streaming_weight)[1])

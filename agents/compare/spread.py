@@ -6,7 +6,6 @@ A piece is a group of episodes under one controller, or one try of a tuning on a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from typing import Any
 
 import msgspec
@@ -17,8 +16,7 @@ from agents.compare.evaluation import SIDE_BY_SIDE, Entrants, Progress, Runs, jo
 from agents.compare.tuning import Try, score_here
 from agents.scale.pieces import Job, Reached
 from agents.scale.runner import Keeps, Runner, fan_out
-from agents.scale.setups import opened, plain_setup
-from controller.controllers.learned import FrozenPolicy
+from agents.scale.setups import opened, opened_policy, plain_policy, plain_setup
 from controller.metrics import Frames
 from controller.scenario import Scenario
 from envs.setup import Setup
@@ -81,14 +79,13 @@ def try_of_tuning(common: Any, own: Any, reached: Reached) -> Any:
 
 
 def _plain_entrants(entrants: Entrants) -> dict[str, Any]:
-    names = [field.name for field in fields(FrozenPolicy)]
-    policies = [save({n: np.ascontiguousarray(getattr(policy, n)) for n in names}) for policy in entrants.policies]
+    policies = list(map(plain_policy, entrants.policies))
     tunings = msgspec.to_builtins(entrants.tunings)
     return {"names": entrants.names, "bounds": entrants.bounds, "policies": policies, "tunings": tunings}
 
 
 def _entrants(plain: dict[str, Any]) -> Entrants:
-    policies = [FrozenPolicy(**load(policy)) for policy in plain["policies"]]
+    policies = list(map(opened_policy, plain["policies"]))
     return Entrants(tuple(plain["names"]), policies, plain["tunings"], bounds=tuple(plain["bounds"]))
 
 

@@ -19,7 +19,7 @@ from controller.records import Bools
 from runtime.observe.summary import ABSENT, number, percent
 from runtime.observe.tables import TABLE_COLUMNS
 
-#: Longest name that is not wrapped; the names of mecpilot's own controllers are not longer.
+#: Longest name that is not wrapped: more would not fit 80 columns.
 NAME_COLUMNS = 14
 #: Most classical controllers in the family table, besides ppo and greedy-oracle.
 FAMILY_OTHERS = 3

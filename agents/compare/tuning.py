@@ -97,8 +97,8 @@ def tuning_table(found: TuningFile) -> Table:
     table.add_column("untuned", justify="right")
     table.add_column("tuned", justify="right")
     table.add_column("tunables", overflow="fold")
+    long = (*_LEARNED, "map")
     for name, tuning in found.controllers.items():
-        long = (*_LEARNED, "map")
         shown = "  ".join(f"{key} {_short(value)}" for key, value in tuning.items() if key not in long)
         table.add_row(name, f"{found.default_utility[name]:.4f}", f"{found.utility[name]:.4f}", shown)
     return table

@@ -1,1 +1,1 @@
-"""The learning algorithm: the policy network, the warm start that fits it first, and PPO after that."""
+"""What is learned: the policy (its network, the warm start, PPO), and the predictor of transfer times."""

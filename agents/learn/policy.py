@@ -19,12 +19,13 @@ from stable_baselines3.common.policies import MultiInputActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from controller.controllers.expected_utility import DEFAULT_ESTIMATE
 from controller.controllers.learned import FrozenPolicy
 from controller.features.schema import FEATURE_SCHEMA
 
 #: Hidden units of the actor. The numpy decision costs 28 us for 48 candidates at this size.
 HIDDEN, DEEPER = 24, 16
-#: Initial logits per 0.1 of predicted utility: training starts from the greedy rule, softened enough to explore. With
+#: Initial logits per 0.1 of expected utility: training starts from that rule, softened enough to explore. With
 #: 20 the softmax is so sharp that neither a fit nor PPO moves it where the rule is wrong: the regret of a fit to 33,000
 #: branched states of campus, on other states, is 0.31 with 20 and 0.25 with 2.
 GREEDY_WEIGHT = 2.0
@@ -39,8 +40,8 @@ FROZEN_NAMES = tuple(field.name for field in fields(FrozenPolicy))
 #: Added to standard deviations, so that a constant feature stays finite.
 _LEAST_SPREAD = 1e-3
 
-#: The feature by which a policy decides that has not learned yet.
-_GREEDY_RULE = FEATURE_SCHEMA.candidate.index("value_hopeful")
+#: The feature by which a policy decides that has not learned yet: it is the controller ``expected-utility``.
+_GREEDY_RULE = FEATURE_SCHEMA.candidate.index(f"value_{DEFAULT_ESTIMATE}")
 
 
 class CandidateScorer(nn.Module):

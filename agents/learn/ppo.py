@@ -2,9 +2,9 @@
 
 The values were found on the twin of garments (``benchmarks/bench_learning.py`` repeats the last step of the search).
 In the twin, episodes of one scenario are each other's baseline (``agents.learn.shared_traces``); there is no critic
-then. PPO refines the policy that ``agents.learn.warm_start`` has fitted, so steps are small; ``FROM_GREEDY`` has the
-values for a policy that starts as the greedy rule. The policy is deployed without exploration: one that needs its
-sampling noise to try the uplink again would stop trying after deployment.
+then. PPO refines the policy that ``agents.learn.warm_start`` has fitted, so steps are small; ``WITHOUT_WARM_START`` has
+the values for a policy that PPO alone trains. The policy is deployed without exploration: one that needs its sampling
+noise to try the uplink again would stop trying after deployment.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PpoConfig:
     value_weight: float = 0.5
     target_kl: float = 0.03
     max_grad_norm: float = 5.0
-    greedy_weight: float = GREEDY_WEIGHT  # initial logits per 0.1 of predicted utility
+    greedy_weight: float = GREEDY_WEIGHT  # initial logits per 0.1 of expected utility
     siblings: int = 4  # episodes of one scenario, each other's baseline; 1: none, a critic is the baseline
     episodes: int = 32  # between two updates, if there are siblings; ``rollout_steps`` does not count then
 
@@ -56,8 +56,8 @@ class PpoConfig:
             raise UsageError(f"PPO episodes: got {got}; expected a multiple of the siblings")
 
 
-#: Without a warm start: large steps, because training starts from a rule that is far from the tuned greedy controller.
-FROM_GREEDY = PpoConfig(minibatch=256, learning_rate=5e-3, gamma=0.97, target_kl=0.05)
+#: Large steps, because all that is learned must come from PPO.
+WITHOUT_WARM_START = PpoConfig(minibatch=256, learning_rate=5e-3, gamma=0.97, target_kl=0.05)
 
 
 def make_ppo(

@@ -64,9 +64,10 @@ class SharedTracePPO(PPO):
         """Play the episodes to their ends; ``n_rollout_steps`` does not matter. False if the callback says stop."""
         assert isinstance(env, TwinVecEnv)
         players = _Players(env, self.episodes, self.siblings)
+        features = Features(env.twin.costs, env.twin.range.utility)
         callback.on_rollout_start()
         while players.running:
-            context, candidates = players.observation()
+            context, candidates = features.of(players.state)
             with torch.no_grad():
                 obs = {"context": torch.from_numpy(context), "candidates": torch.from_numpy(candidates)}
                 distribution = self.policy.get_distribution(obs)
@@ -95,14 +96,13 @@ class _Players:
 
     def __init__(self, env: TwinVecEnv, episodes: int, siblings: int) -> None:
         self._env, self._siblings = env, siblings
-        self._features = Features(env.twin.costs, env.twin.range.utility)
         drawn = env.twin.draw(episodes // siblings)
         chosen = np.arange(env.twin.batch) < episodes
         env.twin.reset(chosen, [scenario for scenario in drawn for _ in range(siblings)])
         self._twin: Twin
-        self._state: SystemState
-        self._twin, self._state = env.twin.fork(np.flatnonzero(chosen))
-        env.state = self._state
+        self.state: SystemState  # what the devices see
+        self._twin, self.state = env.twin.fork(np.flatnonzero(chosen))
+        env.state = self.state
         self._episode = np.arange(episodes)  # of each device
         self._utility = np.zeros((episodes, env.twin.range.frames))
         self._taken, self._at = list[Taken](), list[tuple[Ints, Ints]]()
@@ -110,10 +110,6 @@ class _Players:
     @property
     def running(self) -> bool:
         return len(self._episode) > 0
-
-    def observation(self) -> tuple[np.ndarray, np.ndarray]:
-        context, candidates = self._features.of(self._state)
-        return context.copy(), candidates.copy()  # the next call writes into the same memory
 
     def step(self, taken: Taken) -> int:
         """Carry out one decision per device. Returns how many."""
@@ -127,7 +123,7 @@ class _Players:
             self._episode = self._episode[going_on]
             if self.running:
                 self._twin, state = self._twin.fork(going_on)
-        self._state = self._env.state = state
+        self.state = self._env.state = state
         self._env.record = record
         return count
 

@@ -48,11 +48,11 @@ class Transfers(NamedTuple):
     trace: Ints  # (N,) number of the trace
 
 
-def train_predictor(setup: Setup, episodes: int = EPISODES, seed: int = 0) -> TransferPredictor:
+def train_predictor(setup: Setup) -> TransferPredictor:
     """A predictor for the setup's traces and payloads; the untrained one where nothing can be sent."""
     if setup.costs.space.device_only.all():
         return default_predictor()
-    return fit(collect(setup, episodes, _SEED + seed), seed)
+    return fit(collect(setup, EPISODES, _SEED))
 
 
 def collect(setup: Setup, episodes: int, seed: int) -> Transfers:

@@ -210,30 +210,30 @@ class _WarmStart:
             ended(Round(self._config.all_rounds - number - 1, actor_loss, critic_loss, terms))
 
     def _penalised_round(self, number: int, terms: Terms) -> float:
-        self._collect(number, self._config.kept_rounds, "penalised", 1, terms)
+        self._collect(number, self._config.kept_rounds, _Player.penalised, 1, terms)
         if number == 0:
             self._policy.scorer.standardise(self._kept[0].context, self._kept[0].candidates)
         return self._fit_actor(self._config.fit)
 
     def _branch_round(self, number: int, terms: Terms) -> float:
         branches = self._config.branches
-        self._collect(number, branches.kept_rounds, "played_out", branches.every, terms)
+        self._collect(number, branches.kept_rounds, _Player.played_out, branches.every, terms)
         if number == 0 and self._config.rounds == 0 and len(self._kept[0]):
             self._policy.scorer.restandardise(self._kept[0].context, self._kept[0].candidates)
         return self._fit_actor(branches.fit)
 
-    def _collect(self, number: int, kept_rounds: int, kind: str, every: int, terms: Terms) -> None:
+    def _collect(self, number: int, kept_rounds: int, values_of: ValuesOf, every: int, terms: Terms) -> None:
         """Collect the samples of round ``number`` of its kind, and of earlier ones that a resumed training lacks."""
         if number == 0:
             self._kept = []
         before = self._model.num_timesteps
         while len(self._kept) < min(number, kept_rounds - 1):
-            self._kept.append(self._played(kind, every, Terms(terms.decisions)))
+            self._kept.append(self._played(values_of, every, Terms(terms.decisions)))
             self._model.num_timesteps = before
-        self._kept = [*self._kept, self._played(kind, every, terms)][-kept_rounds:]
+        self._kept = [*self._kept, self._played(values_of, every, terms)][-kept_rounds:]
 
-    def _played(self, kind: str, every: int, terms: Terms) -> Samples:
-        return _joined([player.play(self._length, getattr(player, kind), every, terms) for player in self._players])
+    def _played(self, values_of: ValuesOf, every: int, terms: Terms) -> Samples:
+        return _joined([player.play(self._length, values_of, every, terms) for player in self._players])
 
     def _fit_actor(self, fit: FitConfig) -> float:
         samples, scorer = _joined(self._kept), self._policy.scorer
@@ -283,7 +283,7 @@ class _Player:
     def decisions(self) -> tuple[Decision, ...]:
         return self._twin.costs.space.decisions
 
-    def play(self, length: int, values_of: Callable[[], Floats], every: int, terms: Terms) -> Samples:
+    def play(self, length: int, values_of: ValuesOf, every: int, terms: Terms) -> Samples:
         """Play ``length`` decisions per environment. Returns samples of every ``every``-th one, if it has values."""
         assert isinstance(self._model.policy, CandidatePolicy)
         twin, self._frozen = self._twin, self._model.policy.frozen()
@@ -292,7 +292,7 @@ class _Player:
             context, candidates = self._features.of(self._state)
             self._chosen = self._frozen.decide(context, candidates)
             if step % every == 0:
-                kept.append((context, candidates, values_of().astype(np.float32)))
+                kept.append((context, candidates, values_of(self).astype(np.float32)))
             interval_s = self._state.capture_period_s
             self._state, record = twin.step(self._chosen)
             terms.add(record, twin.range.utility, interval_s)
@@ -343,6 +343,9 @@ class _Player:
             width = options.expert_width
             values += share * best_values(self._twin, tried, options.frames, gamma, weight, width)
         return values
+
+
+ValuesOf = Callable[[_Player], Floats]  # (B, C) of the candidates in the present states
 
 
 def _returns(reward: np.ndarray, frames: np.ndarray, done: np.ndarray, gamma: float) -> np.ndarray:

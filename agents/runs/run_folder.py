@@ -8,8 +8,8 @@ at a time writes into it (``agents.runs.run_lock``), and a run is replaced only 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -43,7 +43,7 @@ class TrainingConfig:
     steps: int  # frames decided, over all environments
     seed: int
     traces: tuple[str, ...] = ()  # files and folders; empty: the built-in training traces
-    continues: str = ""  # file name and digest of the policy that it started from; empty: the greedy rule
+    continues: str = ""  # file name and digest of the policy that it started from; empty: ``expected-utility``
     bundle: str = ""  # directory of the bundle; empty: the one shipped for the workload
     no_raw_upload: bool = False  # whether decisions that send an image were left out
     environments: int = 64
@@ -145,14 +145,9 @@ class RunFolder:
 
         FailureError if the folder cannot be written.
         """
-        new = RunFolder(self.root / NEW)
-        try:
-            recover(self.root, _ENTRIES)
+        with self._replacing() as new:
             write_whole(new.checkpoint_at(0), first_checkpoint, make_folder=True)
             new._write(new.config_file, {**config.as_json(), **facts, "made_with": _made_with()})
-            replace_entries(self.root, _ENTRIES)
-        except OSError as error:
-            raise FailureError(f"cannot make the run folder {self.root}: {error.strerror}") from error
 
     def files(self) -> dict[str, bytes]:
         """The content of all files of the run, by their path in the folder."""
@@ -162,16 +157,23 @@ class RunFolder:
     def take(self, files: Mapping[str, bytes], facts: dict[str, Any]) -> None:
         """Put the files of a run that was made elsewhere into the folder, and add facts to its description; replaces
         the run in the folder, if any. FailureError if the folder cannot be written."""
-        new = RunFolder(self.root / NEW)
-        with self.lock():
-            try:
-                recover(self.root, _ENTRIES)
-                for name, data in files.items():
-                    write_whole(new.root / name, data, make_folder=True)
-                new._write(new.config_file, {**new.description(), **facts})
-                replace_entries(self.root, _ENTRIES)
-            except OSError as error:
-                raise FailureError(f"cannot make the run folder {self.root}: {error.strerror}") from error
+        with self.lock(), self._replacing() as new:
+            for name, data in files.items():
+                write_whole(new.root / name, data, make_folder=True)
+            new._write(new.config_file, {**new.description(), **facts})
+
+    @contextmanager
+    def _replacing(self) -> Iterator[RunFolder]:
+        """Where to write a run that then takes the place of the one in the folder. The caller holds the lock.
+
+        FailureError if the folder cannot be written.
+        """
+        try:
+            recover(self.root, _ENTRIES)
+            yield RunFolder(self.root / NEW)
+            replace_entries(self.root, _ENTRIES)
+        except OSError as error:
+            raise FailureError(f"cannot make the run folder {self.root}: {error.strerror}") from error
 
     def recover(self) -> None:
         """Restore a run whose replacement was interrupted, unless another process is still replacing it."""

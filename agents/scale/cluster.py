@@ -14,14 +14,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 from agents.scale.cores import usable_cores
 from agents.scale.pieces import Job, answer, code_digest, result_of
-from agents.scale.runner import RETRIES
+from agents.scale.runner import RETRIES, Told
 from agents.scale.worker import Throttle, search_path
 from controller.errors import FailureError, UsageError
 
@@ -33,7 +33,6 @@ _LOOK_EVERY_S = 0.5
 _NOT_RAY = "what listens there is not Ray, or another version of it"
 _EXPECTED = "expected ray://HOST:10001, HOST:6379, auto, or local"
 
-Told = Callable[[int, int], None]
 Name = tuple[int, int]  # of a piece: number of the run, number in it
 
 
@@ -78,10 +77,10 @@ class Cluster:
         waiting, running = iter(range(len(pieces))), dict[Any, int]()
 
         def start_next() -> None:
-            for number in waiting:
+            number = next(waiting, None)
+            if number is not None:
                 name = (self._runs, number)
                 running[task.remote(job.function, common, pieces[number], code, progress, name)] = number
-                return
 
         for _ in range(self._jobs or len(pieces)):
             start_next()

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Pipe, wait
 from typing import Any
@@ -19,11 +19,9 @@ from typing import Any
 import msgspec
 
 from agents.scale.pieces import Job, code_digest, result_of
-from agents.scale.runner import RETRIES
+from agents.scale.runner import RETRIES, Told
 from agents.scale.worker import Report, Task, search_path
 from controller.errors import FailureError
-
-Told = Callable[[int, int], None]
 
 
 class Processes:
@@ -42,6 +40,12 @@ class Processes:
 
     def run(self, job: Job, pieces: Sequence[bytes], reached: Told) -> Iterator[tuple[int, bytes]]:
         """See ``agents.scale.runner.Runner``."""
+        try:
+            yield from self._run(job, pieces, reached)
+        finally:
+            self._end_busy()
+
+    def _run(self, job: Job, pieces: Sequence[bytes], reached: Told) -> Iterator[tuple[int, bytes]]:
         self._start(min(self._count, len(pieces)))
         waiting, deaths, left = deque(range(len(pieces))), Counter[int](), len(pieces)
         while left:
@@ -67,6 +71,13 @@ class Processes:
         """Workers that have something to say, or died."""
         busy: dict[Any, _Worker] = {w.connection: w for w in self._workers if w.piece is not None}
         return [busy[connection] for connection in wait(list(busy))]
+
+    def _end_busy(self) -> None:
+        """After an error: the answers to pieces that still run must not be taken for those of the next run."""
+        for worker in self._workers:
+            if worker.piece is not None:
+                worker.end()
+        self._workers = [worker for worker in self._workers if worker.piece is None]
 
     def _replace(self, worker: _Worker, deaths: int) -> None:
         worker.end()

@@ -16,14 +16,14 @@ from agents.scale.pieces import Job, carried_out, decoded, encoded
 RETRIES = 2
 
 
+Told = Callable[[int, int], None]  # called with a piece's number, and how much of it is done in all
+
+
 class Runner(Protocol):
     """Carries out pieces."""
 
-    def run(
-        self, job: Job, pieces: Sequence[bytes], reached: Callable[[int, int], None]
-    ) -> Iterator[tuple[int, bytes]]:
-        """Number and encoded result of each piece, as they come; ``reached`` is told a piece's number, and how much of
-        it is done. FailureError when a piece cannot be carried out."""
+    def run(self, job: Job, pieces: Sequence[bytes], reached: Told) -> Iterator[tuple[int, bytes]]:
+        """Number and encoded result of each piece, as they come. FailureError when a piece cannot be carried out."""
         ...
 
 
@@ -38,9 +38,7 @@ class Keeps(Protocol):
 class Here:
     """Carries out one piece after the other in this process."""
 
-    def run(
-        self, job: Job, pieces: Sequence[bytes], reached: Callable[[int, int], None]
-    ) -> Iterator[tuple[int, bytes]]:
+    def run(self, job: Job, pieces: Sequence[bytes], reached: Told) -> Iterator[tuple[int, bytes]]:
         for number, own in enumerate(pieces):
             yield number, carried_out(job, own, lambda done, number=number: reached(number, done))  # type: ignore[misc]
 

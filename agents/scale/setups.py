@@ -1,7 +1,7 @@
-"""A setup as plain data, from which a worker opens an equal one.
+"""A setup and policies as plain data, from which a worker opens equal ones.
 
-Traces and the profile travel with it. The bundle does not: it ships with mecpilot, or its folder is at the same path on
-every machine. Its digest is compared.
+Traces and the profile travel with a setup. The bundle does not: it ships with mecpilot, or its folder is at the same
+path on every machine. Its digest is compared.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import hashlib
 import shutil
 import tempfile
 from collections import OrderedDict
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 from safetensors.numpy import load, save
 
 from agents.scale.pieces import encoded
+from controller.controllers.learned import FrozenPolicy
 from controller.errors import UsageError
 from controller.predict.uplink import Trace, TraceBank
 from controller.scenario import ScenarioRange
@@ -115,6 +118,14 @@ def profile_file(plain: dict[str, Any] | None) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(plain["content"])
     return path
+
+
+def plain_policy(policy: FrozenPolicy) -> bytes:
+    return save({field.name: np.ascontiguousarray(getattr(policy, field.name)) for field in fields(policy)})
+
+
+def opened_policy(plain: bytes) -> FrozenPolicy:
+    return FrozenPolicy(**load(plain))
 
 
 @cache

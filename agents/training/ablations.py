@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from agents.learn.ppo import FROM_GREEDY
+from agents.learn.ppo import WITHOUT_WARM_START
 from agents.runs.run_folder import TrainingConfig
 from controller.errors import unknown_name
 
@@ -21,8 +21,8 @@ def _no_branches(config: TrainingConfig) -> TrainingConfig:
 
 
 def _no_warm_start(config: TrainingConfig) -> TrainingConfig:
-    """PPO alone, from the greedy rule."""
-    return replace(config, warm_start=replace(config.warm_start, steps_frac=0.0), ppo=FROM_GREEDY)
+    """PPO alone, from the rule ``expected-utility``."""
+    return replace(config, warm_start=replace(config.warm_start, steps_frac=0.0), ppo=WITHOUT_WARM_START)
 
 
 def _no_ppo(config: TrainingConfig) -> TrainingConfig:

@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-from safetensors.numpy import load, save
 
 from agents.runs.run_folder import RunFolder, TrainingConfig
 from agents.scale.pieces import Job, Reached, decoded, encoded
 from agents.scale.runner import Runner, fan_out
-from agents.scale.setups import opened_bundle, opened_traces, plain_bundle, plain_profile, plain_traces, profile_file
+from agents.scale.setups import (
+    opened_bundle,
+    opened_policy,
+    opened_traces,
+    plain_bundle,
+    plain_policy,
+    plain_profile,
+    plain_traces,
+    profile_file,
+)
 from agents.training.training import Options, train
-from controller.controllers.learned import FrozenPolicy
 from controller.errors import UsageError
 from envs.setup import open_setup, traces_of
 from runtime.config.tree import PrivacySection
@@ -62,7 +68,7 @@ def training(common: Any, own: Any, reached: Reached) -> Any:
     opened_bundle(common["bundle"])  # says what is missing here, and lets this process know the workload
     config = replace(msgspec.convert(common["config"], TrainingConfig), seed=own)
     bank = common["traces"] and opened_traces(common["traces"])
-    start = common["start"] and FrozenPolicy(**load(common["start"]))
+    start = common["start"] and opened_policy(common["start"])
     with tempfile.TemporaryDirectory(prefix="mecpilot-") as folder:
         run = RunFolder(Path(folder) / "run")
         train(config, run, Options(profile_file(common["profile"]), start=start, progress=reached, bank=bank))
@@ -73,14 +79,12 @@ def _common(config: TrainingConfig, options: Options) -> dict[str, Any]:
     bank = traces_of([Path(source) for source in config.traces], "train", config.seed)
     privacy = PrivacySection(no_raw_upload=config.no_raw_upload)
     setup = open_setup(config.bundle or config.workload, bank, "validation", config.scenario, options.profile, privacy)
-    names = [field.name for field in fields(FrozenPolicy)]
-    start = options.start
     return {
         "bundle": plain_bundle(setup.bundle),
         "config": msgspec.to_builtins(replace(config, seed=0)),
         "traces": plain_traces(bank) if config.traces else None,  # the built-in ones differ from seed to seed
         "profile": plain_profile(setup.bundle, options.profile),
-        "start": start and save({name: np.ascontiguousarray(getattr(start, name)) for name in names}),
+        "start": options.start and plain_policy(options.start),
     }
 
 
@@ -97,7 +101,6 @@ class _Folders:
         self._seeds[key] = seed
         folder = folder_of(self.out, seed)
         folder.refuse_if_used()
-        folder.recover()
         if self.get(key) is None:
             folder.refuse_existing(overwrite)
 

@@ -56,7 +56,7 @@ class Options:
     resume: bool = False  # from the last checkpoint of the folder
     live: bool = False  # train with real processes instead of the twin
     overwrite: bool = False  # replace a run in the folder
-    start: FrozenPolicy | None = None  # initial policy of a new run; None: the greedy rule
+    start: FrozenPolicy | None = None  # initial policy of a new run; None: the rule ``expected-utility``
     progress: Progress = lambda _: None  # called often with the steps done; may raise Interrupted
     opened: Callable[[dict[str, Any]], None] = lambda _: None  # called with traces and profile before the run begins
     say: Callable[[str], None] = lambda _: None  # called with lines of text for the user

@@ -3,7 +3,8 @@
 ``score_c = w3 . relu(W2 relu(Wf features_c + Wc context + b1) + b2) + v . features_c``
 
 All candidates share the weights, so their number and order do not matter. The linear term ``v`` lets training start
-from the greedy rule instead of from noise. The end has no bias, because a constant does not change the argmax.
+from the rule ``expected-utility`` instead of from noise. The end has no bias, because a constant does not change the
+argmax.
 """
 
 from __future__ import annotations

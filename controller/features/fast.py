@@ -28,6 +28,7 @@ import numpy as np
 
 from controller.costs import CostTable
 from controller.features.scalar import (
+    CHANCE,
     DELAY_PENALTY,
     DEVICE_SHAPE,
     HISTORY_WEIGHTS,
@@ -38,6 +39,8 @@ from controller.features.scalar import (
     MOST_RATIO,
     RECOVERY_S,
     REPLY_SHAPE,
+    SLACK,
+    VALUE,
     FeatureTable,
     feature_table,
 )
@@ -50,12 +53,9 @@ from controller.utility import Utility
 
 _STRIDE = CANDIDATE_FEATURES.index("interval")
 _HEAD = CANDIDATE_FEATURES.index("head")
-_SLACK = CANDIDATE_FEATURES.index(f"slack_{BANDWIDTHS[0]}")
 _OCCUPANCY = CANDIDATE_FEATURES.index("occupancy")
 _LINK_OCCUPANCY = CANDIDATE_FEATURES.index("link_occupancy")
 _ENERGY = CANDIDATE_FEATURES.index("energy")
-_CHANCE = CANDIDATE_FEATURES.index(f"chance_{BANDWIDTHS[0]}")
-_VALUE = CANDIDATE_FEATURES.index(f"value_{BANDWIDTHS[0]}")
 
 #: Columns of the table in which every candidate feature but chances and values is linear.
 _BASIS = ("one", "accuracy", "sent", "head", "mec", "bits")
@@ -139,7 +139,7 @@ class Features:
         if backlog > 0:
             blocked = np.maximum(backlog - table[:, _HEAD], 0.0)
             blocked *= self._sent
-            table[:, _SLACK:_CHANCE] -= blocked[:, None]
+            table[:, SLACK:CHANCE] -= blocked[:, None]
         self._values.finish(table, row, self._reserve_s(row))
 
     def _reserve_s(self, row: _Row) -> float:
@@ -206,11 +206,11 @@ class _Values:
         reserve = reserve_s / row.deadline_s
         begin = self._sent * out[:, _HEAD] + row.frame_age_s / row.deadline_s
         rescued = self._sent * (begin <= 1.0 - reserve)
-        total = (1.0 - reserve * self._sent)[:, None] - out[:, _SLACK:_CHANCE]  # in deadlines
+        total = (1.0 - reserve * self._sent)[:, None] - out[:, SLACK:CHANCE]  # in deadlines
         takes = np.maximum(total - begin[:, None], LEAST_S / row.deadline_s)
         chance = self._chance((1.0 - begin - reserve * rescued)[:, None], takes)
-        out[:, _CHANCE:_VALUE] = chance
-        out[:, _VALUE:] = self._value(out, row, total, chance, rescued[:, None])
+        out[:, CHANCE:VALUE] = chance
+        out[:, VALUE:] = self._value(out, row, total, chance, rescued[:, None])
 
     def _chance(self, left: Float32s, takes: Float32s) -> Float32s:
         """(C, Q) from (C, 1) and (C, Q) in deadlines."""

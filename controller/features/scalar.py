@@ -45,11 +45,12 @@ LEAST_S = 1e-6
 #: Keeps the logarithm of a sample's age finite.
 LEAST_AGE_S = 0.01
 MEAN = BANDWIDTHS.index("mean8")
+#: Where slack, chance and value of the first estimate stand; those of the others follow.
+SLACK = CANDIDATE_FEATURES.index(f"slack_{BANDWIDTHS[0]}")
+CHANCE = CANDIDATE_FEATURES.index(f"chance_{BANDWIDTHS[0]}")
+VALUE = CANDIDATE_FEATURES.index(f"value_{BANDWIDTHS[0]}")
 
 _ESTIMATES = len(BANDWIDTHS)
-_SLACK = CANDIDATE_FEATURES.index(f"slack_{BANDWIDTHS[0]}")
-_CHANCE = CANDIDATE_FEATURES.index(f"chance_{BANDWIDTHS[0]}")
-_VALUE = CANDIDATE_FEATURES.index(f"value_{BANDWIDTHS[0]}")
 _LOW, _HIGH = FEATURE_SCHEMA.low, FEATURE_SCHEMA.high
 
 
@@ -214,9 +215,9 @@ def fill_candidate(t: FeatureTable, s: StateTerms, c: int, out: Float32s) -> Non
     for q in range(_ESTIMATES):
         total_s = fixed_s + t.bits[c] * s.per_bit[q]
         chance = _chance(left_s, total_s - begin_s, sent)
-        out[_SLACK + q] = _clipped((due_s - total_s) * s.per_deadline)
-        out[_CHANCE + q] = chance
-        out[_VALUE + q] = _squashed(_value(t, s, c, charges, total_s, chance) - t.best)
+        out[SLACK + q] = _clipped((due_s - total_s) * s.per_deadline)
+        out[CHANCE + q] = chance
+        out[VALUE + q] = _squashed(_value(t, s, c, charges, total_s, chance) - t.best)
 
 
 class Charges(NamedTuple):

@@ -1,1 +1,1 @@
-"""Predictions: bandwidth of the uplink, latency of each candidate, and what each candidate would achieve."""
+"""Predictions: bandwidth of the uplink, times of transfers and candidates, and what each candidate would achieve."""

@@ -2,8 +2,8 @@
 
 ``total = age + head + (backlog that the head does not hide) + transmission + round trip + MEC queue + tail``
 
-Every controller that predicts a latency and the shortlist call ``predict``. The policy's features
-(``controller.features``) repeat its arithmetic for speed; a test compares the two.
+Controllers that trust a bandwidth estimate and the shortlist call ``predict``; ``linucb`` and ``fugu-mpc`` have models
+of their own. The policy's features (``controller.features``) repeat its arithmetic for speed; a test compares the two.
 
 Shapes: B states, C candidates, Q bandwidth estimates.
 """

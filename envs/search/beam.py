@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from controller.streaming import TICK
 from envs.search import nodes
 from envs.search.nodes import PLACES, SEEN, Beam, clear, copy_state, keep, release
 from envs.twin.compiled import compiled, inlined, rules
@@ -24,9 +25,6 @@ from envs.twin.drive import environment
 from envs.twin.frame import advance, is_refused, newest_out, run_frame, settle
 from envs.twin.state import Environment, sample_place
 from envs.twin.tables import TwinTables, aged_score, sample_of
-
-#: An answer that is out exactly at a capture counts, as in ``controller.streaming``.
-_TICK = 1e-9
 
 
 @inlined
@@ -111,7 +109,7 @@ def undo(before: Environment, w: Beam) -> None:
 
 def seen_at(t: TwinTables, env: Environment, capture: int) -> float:
     """Score of what a viewer sees at the capture of a frame."""
-    newest = newest_out(env, (capture + _TICK) * env.conditions.capture_period_s)
+    newest = newest_out(env, (capture + TICK) * env.conditions.capture_period_s)
     if newest < 0:
         return 0.0
     answer = env.answers[newest]

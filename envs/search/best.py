@@ -36,9 +36,7 @@ DEFAULT_RANKING = Ranking()
 EPISODE_RANKING = Ranking(old_weight=3.0)
 
 
-def best_rows(
-    twin: Twin, streaming_weight: float = 0.0, width: int = WIDTH, ranking: Ranking = EPISODE_RANKING
-) -> tuple[Floats, Ints]:
+def best_rows(twin: Twin, streaming_weight: float = 0.0, width: int = WIDTH) -> tuple[Floats, Ints]:
     """The rows that earn most in the rest of every episode of a twin, which is not changed.
 
     Returns the sums (B,) of utility, on a stream of streaming accuracy with its weight too, and the row to be decided
@@ -46,7 +44,7 @@ def best_rows(
     are played in it.
     """
     totals = np.arange(twin.frames_left.max() + 1.0)
-    earned, rows = _search(twin, np.full((twin.batch, 1), -1), totals, streaming_weight, width, ranking)
+    earned, rows = _search(twin, np.full((twin.batch, 1), -1), totals, streaming_weight, width, EPISODE_RANKING)
     return earned[:, 0], rows[:, 0]
 
 

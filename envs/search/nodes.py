@@ -15,15 +15,15 @@ PLACES = 4
 #: Captures to come by whose present answers nodes are compared; besides, answers are compared by their score when old.
 SEEN = 4
 
-#: What is searched for, and how nodes are ranked.
+#: What is searched for, and how nodes are ranked: the fields of ``envs.search.best.Ranking`` have the same names here.
 AIM = record_type(
     frames="i8",  # that count, from the present one on
     streaming_weight="f8",  # of what a viewer sees at each capture, beside utility
-    device_penalty="f8",  # per capture period for which the device will be busy when the next frame is there
-    link_penalty="f8",  # likewise the link
-    most_periods="f8",  # of either, more do not count
-    seen_weight="f8",  # of the scores of the present answers at each of the next captures
-    old_weight="f8",  # of the newest answer's score when it is old
+    device_penalty="f8",
+    link_penalty="f8",
+    most_periods="f8",
+    seen_weight="f8",
+    old_weight="f8",
     last="i8",  # number of the last bucket of this search
     free="i8",  # states
 )

@@ -115,6 +115,13 @@ def test_an_error_in_a_worker_is_raised_here() -> None:
     assert "support/pieces.py" in str(raised.value.__cause__)
 
 
+def test_after_an_error_nothing_of_that_work_is_left() -> None:
+    with Processes(2) as workers:
+        with pytest.raises(UsageError, match=r"^got nothing"):
+            fan_out(workers, job("refusing"), range(2))
+        assert [r["square"] for r in fan_out(workers, SQUARED, range(3))] == [1, 2, 5]
+
+
 def test_a_worker_with_other_code_is_refused() -> None:
     with pytest.raises(UsageError, match=r"^worker on \S+: its mecpilot or its packages \(\w+\) differ"):
         result_of(answer(SQUARED, encoded(1), "0" * 16, lambda _: None), other_machines=True)

@@ -25,7 +25,7 @@ from runtime.testbed.markov_traces import builtin_traces
 #: Of the optimum. The toy pays up to the deadline itself, while the features see it as the device does: less the
 #: fallback's reserve, and with times that stray. Whoever follows them loses a hundredth or two near the boundary.
 CLOSE_FRAC = 0.97
-#: From noise instead of the greedy rule: otherwise there would be nothing to learn.
+#: From noise instead of the rule that a policy starts as: otherwise there would be nothing to learn.
 FROM_NOISE = PpoConfig(rollout_steps=32, minibatch=256, learning_rate=5e-3, gamma=0.0, greedy_weight=0.0)
 
 

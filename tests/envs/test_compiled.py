@@ -14,12 +14,12 @@ import pytest
 from support.plain_features import plain_features
 from support.stream import stream_costs, stream_recorded
 from support.synthetic import make_costs, make_state
-from support.twins import recorded, table, traces
+from support.twins import WIDE, recorded, table, traces
 
 from controller.costs import CostTable
 from controller.features.fast import Features
 from controller.records import Bools, Ints, Status, SystemState
-from controller.scenario import Scenario, ScenarioRange
+from controller.scenario import Scenario
 from controller.utility import Utility
 from envs.twin import drive, reuse
 from envs.twin.compiled import compiled
@@ -28,15 +28,7 @@ from envs.twin.record import RECORD, StepRecord
 from envs.twin.twin import Twin
 
 ROOT = Path(__file__).parents[2]
-FRAMES, BATCH = 60, 16
-WIDE = ScenarioRange(
-    fps=(4.0, 40.0),
-    deadline_s=(0.02, 0.6),
-    device_slowdown=(5.0, 300.0),
-    device_load_frac=(0.0, 0.8),
-    uplink_share_frac=(0.003, 0.3),
-    frames=FRAMES,
-)
+FRAMES, BATCH = WIDE.frames, 16
 
 
 class EveryThird:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.stream import stream_costs, stream_recorded
-from support.twins import recorded, table, traces
+from support.twins import WIDE, recorded, table, traces
 
 from agents.compare.bound import Plan
 from agents.compare.rollout import play, scenarios_on
@@ -18,22 +18,13 @@ from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.metrics import per_episode
 from controller.records import Bools, Floats, Ints, Status
-from controller.scenario import ScenarioRange
 from envs.search import best
 from envs.search.beam import search_all
 from envs.search.best import best_rows, best_values
 from envs.setup import Setup
 from envs.twin.twin import Twin
 
-FRAMES = 60
-WIDE = ScenarioRange(
-    fps=(4.0, 40.0),
-    deadline_s=(0.02, 0.6),
-    device_slowdown=(5.0, 300.0),
-    device_load_frac=(0.0, 0.8),
-    uplink_share_frac=(0.003, 0.3),
-    frames=FRAMES,
-)
+FRAMES = WIDE.frames
 STREAM, PLAIN = (stream_costs(), stream_recorded()), (table(), recorded(table()))
 BOTH = pytest.mark.parametrize("parts", [PLAIN, STREAM], ids=["plain", "stream"])
 

@@ -14,6 +14,15 @@ from controller.space import DecisionSpace
 from envs.twin.twin import Twin
 
 SAMPLES = 50
+#: Conditions under which all that can happen does.
+WIDE = ScenarioRange(
+    fps=(4.0, 40.0),
+    deadline_s=(0.02, 0.6),
+    device_slowdown=(5.0, 300.0),
+    device_load_frac=(0.0, 0.8),
+    uplink_share_frac=(0.003, 0.3),
+    frames=60,
+)
 
 
 def table(rows: int = 24, seed: int = 0) -> CostTable:
