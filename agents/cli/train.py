@@ -257,10 +257,12 @@ def _result(folder: RunFolder, out: Path, facts: dict[str, Any]) -> str:
 
 
 def _figures(figures: dict[str, Any], facts: dict[str, Any]) -> str:
+    gap = figures["gap_to_oracle"]
     judged = "held-out traces" if facts["held_out"] else "the traces that it was trained on (too few to hold any out)"
     return (
         f"{judged}, {figures['episodes']} episodes: utility {figures['utility']:.4f} "
-        f"({figures['gap_to_oracle']:.4f} below greedy-oracle), deadline met {100 * figures['slo_attainment']:.2f} %"
+        f"({abs(gap):.4f} {'below' if gap >= 0 else 'above'} greedy-oracle), "
+        f"deadline met {100 * figures['slo_attainment']:.2f} %"
     )
 
 

@@ -21,7 +21,7 @@ from agents.compare.traces import family
 from agents.compare.trained_on import seen_before, training_digests
 from controller.controllers.base import Controller
 from controller.controllers.learned import FrozenPolicy
-from controller.controllers.registry import CONTROLLER_NAMES, LEARNED, ORACLE, make_controller
+from controller.controllers.registry import CONTROLLER_NAMES, LEARNED, ORACLE, TUNABLE_KEYS, make_controller
 from controller.errors import UsageError, unknown_name
 from controller.metrics import Frames
 from controller.records import Outcome
@@ -142,6 +142,9 @@ def provenance_of(setup: Setup, entrants: Entrants, *, live: bool = False) -> Pr
     notes = [*(() if live else _replay_notes(setup)), *comparability(profile), *privacy_notes(setup.privacy)]
     for file, training in entrants.files:
         notes += seen_before(f"ppo, policy {file.text}", training_digests(training), setup.bank)
+    untuned = [name for name in entrants.names if TUNABLE_KEYS[name] and name not in entrants.tunings]
+    if untuned:
+        notes.append(f"note: not in the tuning file, so with default parameters: {', '.join(untuned)}")
     notes += entrants.own_notes
     policies = tuple(file for file, _ in entrants.files)
     return Provenance(setup.workload, setup.bundle.digest, profile, policies, entrants.tuning_file, tuple(notes))

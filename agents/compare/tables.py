@@ -33,6 +33,11 @@ LEGEND = (
 STREAMING_LEGEND = (
     " streaming: mean score, against the frame just captured, of the newest answer that a viewer has at that time."
 )
+KNOWS_LEGEND = (
+    " greedy-oracle and the bounds know the future. greedy-oracle takes the best frame one by one; bound maximises "
+    "utility over the whole episode, bound-expected without knowing which answers will be right, and bound-streaming "
+    "the sum of utility and streaming."
+)
 ANSWERED_LEGEND = (
     "Shares of the frames that were run and answered: by the device alone, by device and MEC (split), by the MEC, or "
     "by the device in place of a MEC that did not answer or could not be asked (fallback). p50, p95: median and 95th "
@@ -91,7 +96,8 @@ def ranking_table(comparison: Comparison, report: dict[str, Any], wide: bool = F
         headings[1:2] = ["utility [95 %]", *(["ppo minus it [95 %]"] if LEARNED in comparison.runs else [])]
     subject = comparison.subject or comparison.workload
     title = f"{subject}, {comparison.backend}: {comparison.episodes} paired episodes"
-    legend = LEGEND + (STREAMING_LEGEND if stream else "")
+    knows = not set(KNOWING).isdisjoint(report["controllers"])
+    legend = LEGEND + (STREAMING_LEGEND if stream else "") + (KNOWS_LEGEND if knows else "")
     table = _table(title, headings + (["streaming"] if stream else []), legend)
     _add_controllers(table, {n: _ranking_cells(report, n, stream, wide) for n in _ranked(report["controllers"])})
     return table

@@ -126,7 +126,7 @@ class RunFolder:
         refuse_if_locked(self.root)
         self.recover()
 
-    def refuse_existing(self, overwrite: bool) -> None:
+    def refuse_existing(self, overwrite: bool, resumable: bool = True) -> None:
         """UsageError if the folder holds something that a new run must not replace."""
         try:
             is_used = self.root.exists() and any(entry.name != LOCK_FILE for entry in self.root.iterdir())
@@ -135,7 +135,7 @@ class RunFolder:
         if is_used and not self._holds_run():
             raise UsageError(f"{self.root} exists and is not a training run; choose another --out")
         if is_used and not overwrite:
-            resume = "continue it with --resume, " if self.checkpoints else ""
+            resume = "continue it with --resume, " if resumable and self.checkpoints else ""
             raise UsageError(
                 f"{self.root} holds {self._summary()}; replace it with --overwrite, {resume}or choose another --out"
             )

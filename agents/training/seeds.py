@@ -102,7 +102,7 @@ class _Folders:
         folder = folder_of(self.out, seed)
         folder.refuse_if_used()
         if self.get(key) is None:
-            folder.refuse_existing(overwrite)
+            folder.refuse_existing(overwrite, resumable=False)
 
     def get(self, key: str) -> bytes | None:
         folder = folder_of(self.out, self._seeds[key])

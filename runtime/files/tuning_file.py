@@ -67,6 +67,10 @@ class _Tunables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     noise: float = 1.0
 
 
+#: The name of greedy-oracle in files of earlier versions.
+_OLD_ORACLE = "hindsight"
+
+
 def shipped_path(workload: str) -> Path:
     """Path of the tuning file that mecpilot ships for a workload; the file may not exist."""
     return SHIPPED_DIR / f"{workload}_tuning.json"
@@ -102,6 +106,8 @@ def used_tuning(workload: str, path: Path | None = None) -> Used | None:
 
 
 def _check(name: str, tuning: dict[str, Any]) -> None:
+    if name == _OLD_ORACLE:
+        raise UsageError(f"got controller {name}; expected its new name, greedy-oracle: rename the key")
     if name not in CONTROLLER_NAMES:
         raise unknown_name("controller", name, CONTROLLER_NAMES)
     for key in tuning:
