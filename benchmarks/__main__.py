@@ -21,6 +21,7 @@ BENCHMARKS = {
     "bench_fidelity": "latency in the twin against real processes, term by term",
     "bench_live": "ranking of controllers with real processes, and in the twin on the same scenarios",
     "bench_one_policy": "one policy for both workloads against one policy for each",
+    "bench_transfer": "how often transfers lie below the predicted quantiles, per family of traces",
     "bench_ablation": "what each part of the learning is worth: trainings without it, on held-out traces",
     "bench_learning": "PPO against every classical controller: five training seeds, held-out traces",
 }
