@@ -1,6 +1,6 @@
 """Measures how well transfer times are predicted: how often the true time lies below the predicted quantiles.
 
-``python -m benchmarks.bench_transfer`` trains a predictor (``agents.learn.transfers``) on the training traces, as
+``python -m benchmarks.bench_transfer`` trains a predictor (``agents.compare.transfers``) on the training traces, as
 ``mecpilot tune`` does for ``fugu-mpc``, and judges it on transfers over held-out traces, per family of traces. Without
 ``--traces`` the built-in generator provides both; with ``--traces DIR`` the files are split as in
 ``benchmarks.bench_learning``. The last two columns are the mean quantile loss of log time, beside that of an untrained
@@ -17,7 +17,7 @@ import torch
 from rich.table import Table
 
 from agents.compare.traces import families
-from agents.learn.transfers import Transfers, collect, pinball, train_predictor
+from agents.compare.transfers import Transfers, collect, pinball, train_predictor
 from benchmarks.bench_learning import HELD_OUT_FAMILIES, setups_of
 from controller.predict.transfer import LEVELS, TransferPredictor, default_predictor
 from controller.records import Bools, Float32s

@@ -115,7 +115,7 @@ def _states(setup: Setup) -> dict[str, Any]:
 
 def _predictor(setup: Setup) -> dict[str, Any]:
     """Transfer times of fugu-mpc, learned from transfers on the traces."""
-    from agents.learn.transfers import train_predictor  # not above: it loads torch
+    from agents.compare.transfers import train_predictor  # not above: it loads torch
 
     return train_predictor(setup).as_tuning()
 

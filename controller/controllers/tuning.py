@@ -75,7 +75,7 @@ def tune(
 
     The search starts at ``base``, which also holds what is not searched: the ``states`` of ``edgent-dynamic`` and
     ``oboe`` (``controller.controllers.bandwidth_states.learn_states(bank).as_tuning()``), and the ``predictor`` of
-    ``fugu-mpc`` (``agents.learn.transfers.train_predictor(setup).as_tuning()``). A controller without tunables is
+    ``fugu-mpc`` (``agents.compare.transfers.train_predictor(setup).as_tuning()``). A controller without tunables is
     evaluated once. ``evaluate`` must give every controller the same episodes.
     """
     steps = search(name, costs, base)

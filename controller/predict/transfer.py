@@ -3,7 +3,7 @@
 Fugu (Yan et al., NSDI 2020) showed that a predictor should take the size of a transfer, predict its time instead of a
 bandwidth, and say how uncertain it is. This one is a small network that predicts quantiles of the time. All times and
 rates are relative to the mean rate of the last samples, so it serves a device that gets a share of a link. It is
-trained by quantile regression (Koenker and Bassett, 1978) in ``agents.learn.transfers``.
+trained by quantile regression (Koenker and Bassett, 1978) in ``agents.compare.transfers``.
 
 ``log(time / usual time) = W2 relu(W1 [history, payload] + b1) + b2``, sorted, where the usual time is that of the
 payload at the mean rate.

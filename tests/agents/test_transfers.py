@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agents.learn import transfers
-from agents.learn.transfers import Transfers, collect, fit
+from agents.compare import transfers
+from agents.compare.transfers import Transfers, collect, fit
 from controller.predict.transfer import LEVELS, default_predictor
 from controller.predict.uplink import TraceBank
 from controller.scenario import ScenarioRange
