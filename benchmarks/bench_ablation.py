@@ -27,12 +27,11 @@ from agents.runs.run_lock import locked
 from agents.scale.kept import kept_until_done
 from agents.scale.runner import Runner, workers
 from agents.training.ablations import ABLATIONS, ablated
-from benchmarks.bench_learning import HELD_OUT_FAMILIES, setups_of, trained, tuned
+from benchmarks.bench_learning import HELD_OUT_FAMILIES, setups_of, trained, tunings_of
 from controller.controllers.learned import FrozenPolicy
 from controller.controllers.registry import CONTROLLER_NAMES, LEARNED
 from controller.errors import MecpilotError
 from envs.setup import Setup
-from runtime.files.tuning_file import load_tunings
 from runtime.observe.tables import table_console
 
 FULL = "full"
@@ -54,10 +53,7 @@ def measure(options: argparse.Namespace, runner: Runner) -> None:
     trained_on, sources = ([str(options.traces or name)] for name in (BUILTIN_TRAIN, BUILTIN_TEST))
     with kept_until_done(console.print, options.out / ".pieces") as kept:
         spread = Spread(runner, kept)
-        if options.tuning:
-            tunings = load_tunings(options.workload, options.tuning)
-        else:
-            tunings = tuned(training, trained_on, options.out, console, spread).controllers
+        tunings = tunings_of(options, training, trained_on, console, spread)
         policies = {variant: _policies(options, variant, training, learn, runner) for variant in options.variants}
         classical = Entrants(tuple(name for name in CONTROLLER_NAMES if name != LEARNED), (), tunings)
         base = compare_in_twin(testing, classical, sources, options.episodes, play_all=spread.play)

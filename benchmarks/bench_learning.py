@@ -48,7 +48,7 @@ from controller.errors import MecpilotError
 from controller.predict.uplink import Trace, TraceBank
 from envs.setup import Setup, open_setup, traces_of
 from runtime.files.policy_file import load_policy
-from runtime.files.tuning_file import TuningFile, load_tunings, save_tunings
+from runtime.files.tuning_file import TuningFile, Tunings, load_tunings, save_tunings
 from runtime.observe.tables import table_console
 from runtime.traces.load import load_traces
 
@@ -134,6 +134,15 @@ def setups_of(workload: str, traces: Path | None, hold_out: Sequence[str]) -> tu
     return training, testing, learn
 
 
+def tunings_of(
+    options: argparse.Namespace, setup: Setup, sources: Sequence[str], console: Console, spread: Spread
+) -> Tunings:
+    """The classical controllers as ``--tuning`` says, or tuned on the training traces."""
+    if options.tuning:
+        return load_tunings(options.workload, options.tuning)
+    return tuned(setup, sources, options.out, console, spread).controllers
+
+
 def tuned(
     setup: Setup, sources: Sequence[str], folder: Path, console: Console, spread: Spread | None = None
 ) -> TuningFile:
@@ -189,10 +198,7 @@ def measure(options: argparse.Namespace, runner: Runner) -> int:
     _print_split(console, training.bank, testing.bank)
     with kept_until_done(console.print, options.out / ".pieces") as kept:
         spread = Spread(runner, kept)
-        if options.tuning:
-            tunings = load_tunings(options.workload, options.tuning)
-        else:
-            tunings = tuned(training, trained_on, options.out, console, spread).controllers
+        tunings = tunings_of(options, training, trained_on, console, spread)
         policies = train_policies(training, learn, options.policies, options.steps, options.out, console, runner=runner)
         bounds = bounds_of(testing) if options.bound else ()
         entrants = Entrants(CONTROLLER_NAMES, policies, tunings, bounds=bounds)
