@@ -215,7 +215,7 @@ class TestHostileMec:
         with Endless(HELD) as mec, Keeper(mec.endpoint) as device:
             resident: list[int] = []
             pages = Path("/proc/self/statm")
-            device.until(lambda: resident.append(int(pages.read_text().split()[1])) or len(device.changes) > 1, 60.0)
+            device.until(lambda: resident.append(int(pages.read_text().split()[1])) or len(device.changes) > 1, 20.0)
             assert len(device.changes) > 1
             assert (max(resident) - resident[0]) * resource.getpagesize() < 600 << 20
 
