@@ -43,6 +43,7 @@ from controller.features.scalar import (
     VALUE,
     FeatureTable,
     feature_table,
+    scores_by_place,
 )
 from controller.features.schema import BANDWIDTHS, CANDIDATE_FEATURES, CONTEXT_FEATURES, FEATURE_SCHEMA
 from controller.predict.expectation import score_of_skipped
@@ -193,7 +194,7 @@ class _Values:
         self._accuracy, self._per_frame = column(costs.accuracy), column(1.0 / costs.stride)
         self._skipped = column(costs.skipped_score)
         self._losses = [column(loss) for loss in costs.stale_losses]
-        self._rescued = [column(score) for score in _rescued_scores(costs)]
+        self._rescued = [column(score) for score in scores_by_place(costs)[1]]
         self._best, self._fallback_s = float(costs.accuracy_per_frame.max()), costs.fastest_local_s
         self._compute_cost = compute_cost
 
@@ -236,12 +237,6 @@ class _Values:
         gain = 10.0 * (value - self._best) - out[:, _ENERGY, None]
         squashed: Float32s = gain / (gain / FEATURE_SCHEMA.low + 1.0)
         return squashed
-
-
-def _rescued_scores(costs: CostTable) -> list[Floats]:
-    """Score (C,) of all frames of each row when the fallback answers after the captures of 0, 1, ... skipped frames."""
-    losses = np.array([np.zeros(len(costs)), *costs.stale_losses])
-    return list(costs.rescued_accuracy + costs.rescued_share * (costs.skipped_score - losses.cumsum(axis=0)))
 
 
 def _estimates(uplink_bps: Sequence[float], age_s: float) -> list[float]:

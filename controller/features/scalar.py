@@ -65,10 +65,9 @@ class FeatureTable(NamedTuple):
     stride: Floats
     per_frame: Floats  # one over the stride
     accuracy: Floats
+    #: (K + 1, C) expected score of the skipped frames when the answer comes after the capture of 0, 1, ... of them.
     skipped_score: Floats
-    stale_losses: Floats  # (K, C)
-    rescued_accuracy: Floats
-    rescued_share: Floats
+    rescued_score: Floats  # (K + 1, C) of all frames, when the fallback answers then
     best: float  # accuracy per frame of the table
     fastest_local_s: float
     compute_cost: float  # a second of device time, in tenths of utility
@@ -78,6 +77,7 @@ class FeatureTable(NamedTuple):
 def feature_table(costs: CostTable, utility: Utility) -> FeatureTable:
     """The columns that the features need."""
     best, cost = float(costs.accuracy_per_frame.max()), 10.0 * utility.energy_weight_per_j
+    skipped_score, rescued_score = scores_by_place(costs)
     return FeatureTable(
         above_best=10.0 * (costs.accuracy_per_frame - best),
         sent=(~costs.space.device_only).astype(float),
@@ -87,15 +87,21 @@ def feature_table(costs: CostTable, utility: Utility) -> FeatureTable:
         stride=np.array(costs.stride),
         per_frame=1.0 / costs.stride,
         accuracy=np.array(costs.accuracy),
-        skipped_score=np.array(costs.skipped_score),
-        stale_losses=np.array(costs.stale_losses).reshape(-1, len(costs)),
-        rescued_accuracy=np.array(costs.rescued_accuracy),
-        rescued_share=np.array(costs.rescued_share),
+        skipped_score=skipped_score,
+        rescued_score=rescued_score,
         best=best,
         fastest_local_s=float(costs.fastest_local_s),
         compute_cost=float(cost * utility.compute_power_w),
         radio_cost=float(cost * utility.radio_power_w),
     )
+
+
+def scores_by_place(costs: CostTable) -> tuple[Floats, Floats]:
+    """Expected scores (K + 1, C) when an answer comes after the capture of 0, 1, ... skipped frames: of the skipped
+    frames if it is the row's own, of all frames if it is the fallback's."""
+    losses = np.array([np.zeros(len(costs)), *costs.stale_losses])
+    skipped = costs.skipped_score - losses.cumsum(axis=0)
+    return skipped, costs.rescued_accuracy + costs.rescued_share * skipped
 
 
 class StateTerms(NamedTuple):
@@ -112,6 +118,7 @@ class StateTerms(NamedTuple):
     wait_s: float  # queue of the MEC and round trip
     reserve_s: float  # how long before the deadline a fallback begins
     fallback_s: float  # what it takes
+    deadline_place: int  # skipped frames that are captured before the deadline
 
 
 def fill_features(t: FeatureTable, s: Any, context: Float32s, candidates: Float32s) -> None:
@@ -138,6 +145,7 @@ def state_terms(t: FeatureTable, s: Any, bandwidths: tuple[float, float, float, 
         s.mec_queue_mean_s + s.rtt_s,
         fallback_reserve_s(t.fastest_local_s * s.device_slowdown),
         t.fastest_local_s * s.device_slowdown,
+        _place(t, s.deadline_s / s.capture_period_s),
     )
 
 
@@ -208,7 +216,8 @@ def fill_candidate(t: FeatureTable, s: StateTerms, c: int, out: Float32s) -> Non
         out[i] = _clipped(linear[i])
     begin_s = s.age_s + head_s * sent  # of what takes a random time
     rescued = sent if begin_s <= s.deadline_s - s.reserve_s else 0.0
-    charges = Charges(rescued, rescued * _rescued_score(t, s, c), occupancy, max(link_occupancy, 0.0), energy)
+    rescued_score = rescued * t.rescued_score[s.deadline_place, c]
+    charges = Charges(rescued, rescued_score, occupancy, max(link_occupancy, 0.0), energy)
     left_s = s.deadline_s - s.reserve_s * rescued - begin_s
     fixed_s = s.age_s + head_s + max(s.backlog_s - head_s, 0.0) * sent + mec_s
     due_s = s.deadline_s - s.reserve_s * sent
@@ -247,24 +256,15 @@ def _value(t: FeatureTable, s: StateTerms, c: int, h: Charges, total_s: float, c
     known = t.sent[c] == 0.0 or total_s <= GIVE_UP_DEADLINES * s.deadline_s
     score = chance * t.accuracy[c] + missed * h.rescued_score
     if known:
-        score += (1.0 - missed) * _skipped(t, c, total_s * s.per_period)
+        score += (1.0 - missed) * t.skipped_score[_place(t, total_s * s.per_period), c]
     late = max(h.occupancy + missed * s.fallback_s * s.per_period, 0.0) + h.link_late
     energy = 0.1 * missed * s.fallback_s * t.compute_cost
     return float((score - DELAY_PENALTY * late - energy) * t.per_frame[c] - 0.1 * h.energy)
 
 
-def _rescued_score(t: FeatureTable, s: StateTerms, c: int) -> float:
-    """Score of all frames of candidate ``c`` when the fallback answers, at the deadline."""
-    return float(t.rescued_accuracy[c] + t.rescued_share[c] * _skipped(t, c, s.deadline_s * s.per_period))
-
-
-def _skipped(t: FeatureTable, c: int, answer_frames: float) -> float:
-    """Expected score of the skipped frames of candidate ``c`` when its answer takes this many capture periods."""
-    score = t.skipped_score[c]
-    for place in range(1, int(t.stride[c])):
-        if answer_frames > place:
-            score -= t.stale_losses[place - 1, c]
-    return float(score)
+def _place(t: FeatureTable, answer_frames: float) -> int:
+    """How many skipped frames are captured before an answer that takes this many capture periods."""
+    return int(max(math.ceil(min(answer_frames, len(t.skipped_score))) - 1, 0))
 
 
 def _squashed(gain: float) -> float:
