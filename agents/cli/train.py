@@ -76,13 +76,14 @@ def train(options: TrainOptions) -> int:
 
     Ctrl-C keeps what was learned: continue with --resume, or export it.
     """
-    from agents.runs.run_folder import RunFolder
+    from agents.runs.run_folder import RunFolder  # loads quickly: a folder that cannot be used is refused at once
 
     if options.seeds is not None:
         return _train_seeds(options, _seeds(options))
     options.refuse_workers("without --seeds; expected several trainings: one alone runs in one process")
-    folder = RunFolder(options.out)
-    if options.continues:
+    folder, continues = RunFolder(options.out), options.continues
+    folder.check(resume=continues, overwrite=options.overwrite)
+    if continues:
         return _run(_resumed(folder, options), folder, options, None, folder.reached().steps)
     config, policy = _fresh(options)
     return _run(config, folder, options, policy, 0)
@@ -147,14 +148,16 @@ def _seeds(options: TrainOptions) -> list[int]:
 
 def _train_seeds(options: TrainOptions, seeds: list[int]) -> int:
     """Train several seeds and show their held-out figures."""
+    from agents.runs.seed_folders import check_seeds
+
+    check_seeds(options.out, seeds, options.overwrite)
+
     from agents.runs.run_lock import locked
     from agents.training.seeds import train_seeds
     from agents.training.training import Options
 
     config, policy = _fresh(options)
     replace(config, seed=max(seeds))  # checks it
-    if (options.out / "config.json").exists():
-        raise UsageError(f"{options.out} holds a training run; expected an --out for a folder of runs")
     console = Console(stderr=True)
 
     def say(text: str) -> None:

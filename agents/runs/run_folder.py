@@ -3,6 +3,7 @@
 ``config.json`` (configuration, seed, names of traces and profile, revision and versions), ``tensorboard/``,
 ``figures/``, ``checkpoints/`` and ``held_out.json`` (figures of the exported weights on held-out traces). One process
 at a time writes into it (``agents.runs.run_lock``), and a run is replaced only on request (``agents.runs.replacing``).
+Nothing here loads torch: a folder that cannot be used is refused at once.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ from typing import Any
 
 import msgspec
 
-from agents.learn.ppo import PpoConfig
-from agents.learn.warm_start import WarmStartConfig
-from agents.runs.checkpoint import Reached, reached
+from agents.learn.config import PpoConfig, WarmStartConfig
+from agents.runs.progress import Reached, reached
 from agents.runs.replacing import NEW, recover, replace_entries, was_cut_off
 from agents.runs.run_lock import LOCK_FILE, locked, refuse_if_locked
 from controller.errors import FailureError, MecpilotError, UsageError
@@ -120,6 +120,14 @@ class RunFolder:
     def lock(self) -> AbstractContextManager[None]:
         """A context manager that keeps other trainings out. UsageError if the folder is in use."""
         return locked(self.root)
+
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """UsageError if the folder is in use, or holds something that must not be replaced or cannot be resumed."""
+        self.refuse_if_used()
+        if resume:
+            self.reached()
+        else:
+            self.refuse_existing(overwrite)
 
     def refuse_if_used(self) -> None:
         """UsageError if another process trains here. Cleans up after an interrupted replacement."""
