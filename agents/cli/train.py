@@ -43,7 +43,7 @@ class TrainOptions(Workers, Conditions):
         str | None,
         typer.Option(
             help="Several seeds, such as 0-4 or 0,2,7: a training each, side by side, in folders seed-0, ... of --out. "
-            "The same command goes on where it was interrupted."
+            "The same command goes on where it was interrupted; with --overwrite every seed is trained again."
         ),
     ] = None
     threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of torch for the updates.")] = 1
@@ -51,7 +51,9 @@ class TrainOptions(Workers, Conditions):
         Path | None,
         typer.Option("--from", help='Policy file to continue, or "shipped"; the best weights found are kept.'),
     ] = None
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that --out holds.")] = False
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run that --out holds, or those of --seeds.")
+    ] = False
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")] = False
     live: Annotated[
         bool, typer.Option("--live", help="Continue with real processes, in real time; implies --resume.")
@@ -152,7 +154,7 @@ def _train_seeds(options: TrainOptions, seeds: list[int]) -> int:
 
     check_seeds(options.out, seeds, options.overwrite)
 
-    from agents.runs.run_lock import locked
+    from agents.runs.run_lock import SEVERAL, locked
     from agents.training.seeds import train_seeds
     from agents.training.training import Options
 
@@ -164,13 +166,22 @@ def _train_seeds(options: TrainOptions, seeds: list[int]) -> int:
         console.print(text, highlight=False, soft_wrap=True)
 
     how = Options(options.profile, overwrite=options.overwrite, start=policy, say=say)
-    with options.workers(worth_it=len(seeds) > 1) as runner, locked(options.out), task_bar(console) as bar:
+    with options.workers(worth_it=len(seeds) > 1) as runner, locked(options.out, SEVERAL), task_bar(console) as bar:
         task = bar.add_task(f"training {len(seeds)} seeds", total=len(seeds) * config.steps)
         try:
-            folders = train_seeds(config, seeds, options.out, how, runner, lambda done: bar.advance(task, done))
+            folders = train_seeds(
+                config,
+                seeds,
+                options.out,
+                how,
+                runner,
+                lambda done: bar.advance(task, done),
+                again=options.overwrite,
+            )
         except (KeyboardInterrupt, SystemExit):
             bar.stop()
-            say(f"interrupted; {options.out} keeps the trainings that are finished: go on with the same command")
+            rest = "the seeds that are not named above" if options.overwrite else "the same command"
+            say(f"interrupted; {options.out} keeps the trainings that are finished: go on with {rest}")
             raise
     for seed, folder in zip(seeds, folders, strict=True):
         Console().print(

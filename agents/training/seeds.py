@@ -41,13 +41,16 @@ def train_seeds(
     options: Options,
     runner: Runner,
     progress: Callable[[int], None] = lambda _: None,
+    *,
+    again: bool = False,
 ) -> list[RunFolder]:
     """Train every seed into ``out``; of the options ``profile``, ``overwrite``, ``start`` and ``say`` count.
 
+    A finished training with equal inputs is used as it is, unless the seeds are to be trained ``again``.
     The caller holds the lock of ``out``. UsageError, before anything is trained, for inputs that cannot be used and for
     a folder that is in use or holds something else.
     """
-    job, folders = Job.of("agents.training.seeds:training", _common(config, options)), _Folders(out, options.say)
+    job, folders = Job.of("agents.training.seeds:training", _common(config, options)), _Folders(out, options.say, again)
     keys = {seed: job.key(encoded(seed)) for seed in seeds}
     for seed, key in keys.items():
         folders.check(seed, key, options.overwrite)
@@ -86,6 +89,7 @@ class _Folders:
 
     out: Path
     say: Callable[[str], None]
+    again: bool
     _seeds: dict[str, int] = field(default_factory=dict)
 
     def check(self, seed: int, key: str, overwrite: bool) -> None:
@@ -93,11 +97,12 @@ class _Folders:
         self._seeds[key] = seed
         folder = folder_of(self.out, seed)
         folder.refuse_if_used()
-        if piece_of(folder) != key:
+        if self.again or piece_of(folder) != key:
             folder.refuse_existing(overwrite, resumable=False)
 
     def get(self, key: str) -> bytes | None:
-        return encoded(None) if piece_of(folder_of(self.out, self._seeds[key])) == key else None
+        finished = not self.again and piece_of(folder_of(self.out, self._seeds[key])) == key
+        return encoded(None) if finished else None
 
     def put(self, key: str, result: bytes) -> None:
         run = decoded(result)

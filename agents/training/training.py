@@ -80,6 +80,7 @@ def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
     try:
         model = _learner(environment, learn, config, options)
         with folder.lock():
+            folder.refuse_if_among_seeds()  # one that began meanwhile and had not seen this lock
             facts = _facts(learn, judge, options)
             rounds_left = _begin(model, config, folder, options, facts)
             options.opened(facts)

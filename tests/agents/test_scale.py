@@ -337,3 +337,6 @@ def test_trainings_of_several_seeds_go_on_after_ctrl_c_and_are_the_same_on_worke
 
     assert mecpilot.main(command("here", "0-1", "--steps", "65")) == 2
     assert "seed-0 holds a finished training run of garments" in capsys.readouterr().err
+    assert mecpilot.main([*arguments, "--overwrite"]) == 0
+    assert (here / "seed-0" / "held_out.json").stat().st_ino != before.st_ino
+    assert "seed 0 is in" in capsys.readouterr().err

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save
 
 from agents.runs.run_folder import RunFolder, TrainingConfig
-from agents.runs.run_lock import locked
+from agents.runs.run_lock import SEVERAL, locked
 from agents.runs.seed_folders import PIECE, folder_of
 
 #: The command without what takes seconds to load: whoever imports it fails.
@@ -67,3 +67,23 @@ def test_a_run_that_several_seeds_would_replace_is_refused_at_once(tmp_path: Pat
 def test_a_folder_in_which_another_process_trains_is_refused_at_once(options: list[str], tmp_path: Path) -> None:
     with locked(tmp_path):
         assert f"is training in {tmp_path}; wait until it ends" in refused("--out", tmp_path, *options)
+
+
+@pytest.mark.parametrize("options", [["--seed", "0"], ["--overwrite"], ["--resume"]])
+def test_a_folder_below_that_of_several_seeds_in_training_is_refused_at_once(
+    options: list[str], tmp_path: Path
+) -> None:
+    a_run(folder_of(tmp_path, 0).root, steps=8)
+    with locked(tmp_path, SEVERAL):
+        line = refused("--out", tmp_path / "seed-0", *options)
+    assert f"is training several seeds in {tmp_path}; wait until it ends, or choose another --out" in line
+
+
+def test_other_work_in_the_folder_above_does_not_matter(tmp_path: Path) -> None:
+    below = a_run(folder_of(tmp_path, 0).root)
+    with locked(tmp_path, "evaluating"):
+        below.check(resume=False, overwrite=True)
+    other = a_run(tmp_path / "mine")
+    with locked(tmp_path, SEVERAL):
+        other.check(resume=False, overwrite=True)
+    below.check(resume=False, overwrite=True)
