@@ -24,9 +24,10 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvObs, Vec
 from agents.compare.evaluation import Entrants, compare_in_twin
 from agents.compare.report import Comparison
 from agents.compare.traces import hold_out
+from agents.learn.config import PpoConfig, WarmStartConfig
 from agents.learn.policy import CandidatePolicy
-from agents.learn.ppo import PpoConfig, make_ppo
-from agents.learn.warm_start import WarmStartConfig, warm_start
+from agents.learn.ppo import make_ppo
+from agents.learn.warm_start import warm_start
 from controller.controllers.learned import FrozenPolicy
 from controller.metrics import bootstrap
 from controller.records import Floats, Ints

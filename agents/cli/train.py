@@ -43,7 +43,7 @@ class TrainOptions(Workers, Conditions):
         str | None,
         typer.Option(
             help="Several seeds, such as 0-4 or 0,2,7: a training each, side by side, in folders seed-0, ... of --out. "
-            "The same command goes on where it was interrupted."
+            "The same command goes on where it was interrupted; with --overwrite every seed is trained again."
         ),
     ] = None
     threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of torch for the updates.")] = 1
@@ -51,7 +51,9 @@ class TrainOptions(Workers, Conditions):
         Path | None,
         typer.Option("--from", help='Policy file to continue, or "shipped"; the best weights found are kept.'),
     ] = None
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that --out holds.")] = False
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run that --out holds, or those of --seeds.")
+    ] = False
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")] = False
     live: Annotated[
         bool, typer.Option("--live", help="Continue with real processes, in real time; implies --resume.")
@@ -76,13 +78,14 @@ def train(options: TrainOptions) -> int:
 
     Ctrl-C keeps what was learned: continue with --resume, or export it.
     """
-    from agents.runs.run_folder import RunFolder
+    from agents.runs.run_folder import RunFolder  # loads quickly: a folder that cannot be used is refused at once
 
     if options.seeds is not None:
         return _train_seeds(options, _seeds(options))
     options.refuse_workers("without --seeds; expected several trainings: one alone runs in one process")
-    folder = RunFolder(options.out)
-    if options.continues:
+    folder, continues = RunFolder(options.out), options.continues
+    folder.check(resume=continues, overwrite=options.overwrite)
+    if continues:
         return _run(_resumed(folder, options), folder, options, None, folder.reached().steps)
     config, policy = _fresh(options)
     return _run(config, folder, options, policy, 0)
@@ -147,27 +150,38 @@ def _seeds(options: TrainOptions) -> list[int]:
 
 def _train_seeds(options: TrainOptions, seeds: list[int]) -> int:
     """Train several seeds and show their held-out figures."""
-    from agents.runs.run_lock import locked
+    from agents.runs.seed_folders import check_seeds
+
+    check_seeds(options.out, seeds, options.overwrite)
+
+    from agents.runs.run_lock import SEVERAL, locked
     from agents.training.seeds import train_seeds
     from agents.training.training import Options
 
     config, policy = _fresh(options)
     replace(config, seed=max(seeds))  # checks it
-    if (options.out / "config.json").exists():
-        raise UsageError(f"{options.out} holds a training run; expected an --out for a folder of runs")
     console = Console(stderr=True)
 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
     how = Options(options.profile, overwrite=options.overwrite, start=policy, say=say)
-    with options.workers(worth_it=len(seeds) > 1) as runner, locked(options.out), task_bar(console) as bar:
+    with options.workers(worth_it=len(seeds) > 1) as runner, locked(options.out, SEVERAL), task_bar(console) as bar:
         task = bar.add_task(f"training {len(seeds)} seeds", total=len(seeds) * config.steps)
         try:
-            folders = train_seeds(config, seeds, options.out, how, runner, lambda done: bar.advance(task, done))
+            folders = train_seeds(
+                config,
+                seeds,
+                options.out,
+                how,
+                runner,
+                lambda done: bar.advance(task, done),
+                again=options.overwrite,
+            )
         except (KeyboardInterrupt, SystemExit):
             bar.stop()
-            say(f"interrupted; {options.out} keeps the trainings that are finished: go on with the same command")
+            rest = "the seeds that are not named above" if options.overwrite else "the same command"
+            say(f"interrupted; {options.out} keeps the trainings that are finished: go on with {rest}")
             raise
     for seed, folder in zip(seeds, folders, strict=True):
         Console().print(

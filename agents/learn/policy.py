@@ -19,16 +19,13 @@ from stable_baselines3.common.policies import MultiInputActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from agents.learn.config import GREEDY_WEIGHT
 from controller.controllers.expected_utility import DEFAULT_ESTIMATE
 from controller.controllers.learned import FrozenPolicy
 from controller.features.schema import FEATURE_SCHEMA
 
 #: Hidden units of the actor. The numpy decision costs 28 us for 48 candidates at this size.
 HIDDEN, DEEPER = 24, 16
-#: Initial logits per 0.1 of expected utility: training starts from that rule, softened enough to explore. With
-#: 20 the softmax is so sharp that neither a fit nor PPO moves it where the rule is wrong: the regret of a fit to 33,000
-#: branched states of campus, on other states, is 0.31 with 20 and 0.25 with 2.
-GREEDY_WEIGHT = 2.0
 #: Factor on the last layer's output. Two good candidates differ by 0.01 in utility but by several logits; without the
 #: factor the last layer would have to grow for most of a fit.
 SCORE_SCALE = 20.0

@@ -1,4 +1,5 @@
-"""Configures stable-baselines3's PPO with the candidate policy; all hyperparameters are in ``PpoConfig``.
+"""Configures stable-baselines3's PPO with the candidate policy; all hyperparameters are in
+``agents.learn.config.PpoConfig``.
 
 The values were found on the twin of garments (``benchmarks/bench_learning.py`` repeats the last step of the search).
 In the twin, episodes of one scenario are each other's baseline (``agents.learn.shared_traces``); there is no critic
@@ -18,46 +19,11 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
-from agents.learn.policy import GREEDY_WEIGHT, CandidatePolicy
+from agents.learn.config import PpoConfig
+from agents.learn.policy import CandidatePolicy
 from agents.learn.semi_markov import SemiMarkovBuffer, last_step_of
 from agents.learn.shared_traces import SharedTracePPO
-from controller.errors import UsageError
 from envs.vec_env import TwinVecEnv
-
-
-@dataclass(frozen=True, slots=True)
-class PpoConfig:
-    """Hyperparameters of PPO, with stable-baselines3's meaning."""
-
-    rollout_steps: int = 64  # per environment between two updates
-    minibatch: int = 512
-    epochs: int = 4
-    learning_rate: float = 1e-3  # decays linearly over all steps, the warm start's included
-    gamma: float = 0.98  # per frame
-    gae_lambda: float = 0.95
-    clip_frac: float = 0.2
-    entropy: float = 0.0
-    value_weight: float = 0.5
-    target_kl: float = 0.03
-    max_grad_norm: float = 5.0
-    greedy_weight: float = GREEDY_WEIGHT  # initial logits per 0.1 of expected utility
-    siblings: int = 4  # episodes of one scenario, each other's baseline; 1: none, a critic is the baseline
-    episodes: int = 32  # between two updates, if there are siblings; ``rollout_steps`` does not count then
-
-    def __post_init__(self) -> None:
-        for name in ("rollout_steps", "minibatch", "epochs", "learning_rate", "value_weight", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"PPO {name}: got {getattr(self, name)}; expected more than 0")
-        for name in ("gamma", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"PPO {name}: got {getattr(self, name)}; expected 0 to 1")
-        if self.siblings < 1 or self.episodes < self.siblings or self.episodes % self.siblings:
-            got = f"{self.episodes} with {self.siblings} siblings"
-            raise UsageError(f"PPO episodes: got {got}; expected a multiple of the siblings")
-
-
-#: Large steps, because all that is learned must come from PPO.
-WITHOUT_WARM_START = PpoConfig(minibatch=256, learning_rate=5e-3, gamma=0.97, target_kl=0.05)
 
 
 def make_ppo(

@@ -6,7 +6,6 @@ the live backend.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +15,11 @@ from stable_baselines3 import PPO
 from torch import Tensor
 
 from agents.learn.policy import scorer_of
+from agents.runs.progress import counters_of, refused
 from controller.controllers.learned import FrozenPolicy
-from controller.errors import UsageError
 from runtime.files.atomic import write_whole
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-
-
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """Progress of a training."""
-
-    steps: int = 0
-    goal: int = 0  # number of steps at which it ends; 0 if unknown
-    rounds_left: int = 0  # remaining rounds of the warm start
-
-    @property
-    def finished(self) -> bool:
-        return self.steps >= self.goal
 
 
 def checkpoint_bytes(model: PPO, goal: int = 0, rounds_left: int = 0) -> bytes:
@@ -57,15 +43,6 @@ def save_checkpoint(model: PPO, path: Path, goal: int = 0, rounds_left: int = 0)
     )
 
 
-def reached(path: Path) -> Reached:
-    """Progress of the training when it wrote this checkpoint. UsageError if the file cannot be used."""
-    counters = _read(path)[1]
-    try:
-        return Reached(*(int(counters.get(name, "0")) for name in ("steps", "goal", "rounds_left")))
-    except ValueError as error:
-        raise _refused(path, str(error)) from error
-
-
 def load_checkpoint(model: PPO, path: Path) -> None:
     """Load weights, moments and counters into a model of the same architecture. UsageError if the file cannot be
     used."""
@@ -75,7 +52,7 @@ def load_checkpoint(model: PPO, path: Path) -> None:
         model.policy.load_state_dict(weights)
         model.num_timesteps, model._n_updates = int(counters["steps"]), int(counters["updates"])
     except (RuntimeError, KeyError, ValueError) as error:
-        raise _refused(path, str(error).splitlines()[0]) from error
+        raise refused(path, str(error).splitlines()[0]) from error
     moments = {moment: _section(tensors, f"{moment}/") for moment in _MOMENTS}
     for name, parameter in model.policy.named_parameters():
         if name in moments["step"]:
@@ -88,7 +65,7 @@ def load_actor(path: Path) -> FrozenPolicy:
     try:
         return scorer_of(weights).frozen()
     except (RuntimeError, KeyError, ValueError) as error:
-        raise _refused(path, str(error).splitlines()[0]) from error
+        raise refused(path, str(error).splitlines()[0]) from error
 
 
 def _optimizer_state(model: PPO) -> dict[str, dict[str, Any]]:
@@ -97,21 +74,13 @@ def _optimizer_state(model: PPO) -> dict[str, dict[str, Any]]:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.is_file():
-        raise UsageError(f"there is no checkpoint {path}; `mecpilot train` makes one")
+    counters = counters_of(path)
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, counters  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise _refused(path, str(error)) from error
+        raise refused(path, str(error)) from error
 
 
 def _section(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _refused(path: Path, why: str) -> UsageError:
-    return UsageError(
-        f"checkpoint {path}: {why}; expected one that this version's `mecpilot train` wrote; "
-        "delete it to resume from the one before, or train again"
-    )

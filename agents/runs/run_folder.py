@@ -3,11 +3,13 @@
 ``config.json`` (configuration, seed, names of traces and profile, revision and versions), ``tensorboard/``,
 ``figures/``, ``checkpoints/`` and ``held_out.json`` (figures of the exported weights on held-out traces). One process
 at a time writes into it (``agents.runs.run_lock``), and a run is replaced only on request (``agents.runs.replacing``).
+Nothing here loads torch: a folder that cannot be used is refused at once.
 """
 
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -17,11 +19,10 @@ from typing import Any
 
 import msgspec
 
-from agents.learn.ppo import PpoConfig
-from agents.learn.warm_start import WarmStartConfig
-from agents.runs.checkpoint import Reached, reached
+from agents.learn.config import PpoConfig, WarmStartConfig
+from agents.runs.progress import Reached, reached
 from agents.runs.replacing import NEW, recover, replace_entries, was_cut_off
-from agents.runs.run_lock import LOCK_FILE, locked, refuse_if_locked
+from agents.runs.run_lock import LOCK_FILE, SEVERAL, locked, refuse_if_locked
 from controller.errors import FailureError, MecpilotError, UsageError
 from controller.scenario import ScenarioRange
 from runtime.files.atomic import write_whole
@@ -32,6 +33,7 @@ KEPT_CHECKPOINTS = 3
 MAX_SEED = 2**32 - 1
 #: Files and folders of a run. Anything else in its folder belongs to the user.
 _ENTRIES = ("config.json", "held_out.json", "tensorboard", "figures", "checkpoints")
+_SEED_NAME = re.compile(r"seed-\d+")
 _PACKAGES = ("mecpilot", "stable-baselines3", "gymnasium", "torch", "numpy")
 
 
@@ -121,10 +123,25 @@ class RunFolder:
         """A context manager that keeps other trainings out. UsageError if the folder is in use."""
         return locked(self.root)
 
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """UsageError if the folder is in use, or holds something that must not be replaced or cannot be resumed."""
+        self.refuse_if_used()
+        self.refuse_if_among_seeds()
+        if resume:
+            self.reached()
+        else:
+            self.refuse_existing(overwrite)
+
     def refuse_if_used(self) -> None:
         """UsageError if another process trains here. Cleans up after an interrupted replacement."""
         refuse_if_locked(self.root)
         self.recover()
+
+    def refuse_if_among_seeds(self) -> None:
+        """UsageError if this is a seed's folder below one in which another process trains several seeds."""
+        root = self.root.resolve()
+        if _SEED_NAME.fullmatch(root.name):
+            refuse_if_locked(root.parent, SEVERAL)
 
     def refuse_existing(self, overwrite: bool, resumable: bool = True) -> None:
         """UsageError if the folder holds something that a new run must not replace."""

@@ -11,6 +11,8 @@ from controller.errors import FailureError, UsageError
 from runtime.files.file_lock import try_lock
 
 LOCK_FILE = ".lock"
+#: What the holder of a folder of runs does.
+SEVERAL = "training several seeds"
 
 
 @contextmanager
@@ -34,20 +36,26 @@ def locked(folder: Path, doing: str = "training") -> Iterator[None]:
         os.close(descriptor)
 
 
-def refuse_if_locked(folder: Path) -> None:
-    """UsageError if another process holds the folder. Creates nothing."""
+def refuse_if_locked(folder: Path, doing: str = "") -> None:
+    """UsageError if another process holds the folder, or holds it for what is named. Creates nothing."""
     try:
         descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY)
     except OSError:
         return  # no lock file: no training ran here, or the folder is not readable
     try:
-        if not try_lock(descriptor):
+        if not try_lock(descriptor) and (not doing or _holder(descriptor)[1] in ("", doing)):
             raise _in_use(folder, descriptor)
     finally:
         os.close(descriptor)
 
 
+def _holder(descriptor: int) -> tuple[str, str]:
+    """Process that wrote the lock file, and what it does; empty if it has not come to that."""
+    process, _, doing = os.pread(descriptor, 64, 0).decode("ascii", "replace").partition(" ")
+    return process, doing
+
+
 def _in_use(folder: Path, descriptor: int) -> UsageError:
-    process, _, doing = os.pread(descriptor, 32, 0).decode("ascii", "replace").partition(" ")
+    process, doing = _holder(descriptor)
     by = f"process {process}" if process else "another process"
     return UsageError(f"{by} is {doing or 'working'} in {folder}; wait until it ends, or choose another --out")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from agents.learn.ppo import WITHOUT_WARM_START
+from agents.learn.config import WITHOUT_WARM_START
 from agents.runs.run_folder import TrainingConfig
 from controller.errors import unknown_name
 

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from agents.runs.run_folder import RunFolder, TrainingConfig
+from agents.runs.seed_folders import PIECE, folder_of, piece_of
 from agents.scale.pieces import Job, Reached, decoded, encoded
 from agents.scale.runner import Runner, fan_out
 from agents.scale.setups import (
@@ -29,17 +30,8 @@ from agents.scale.setups import (
     profile_file,
 )
 from agents.training.training import Options, train
-from controller.errors import UsageError
 from envs.setup import open_setup, traces_of
 from runtime.config.tree import PrivacySection
-
-#: Name in a run's description of what its training depended on, so that it is not repeated.
-_PIECE = "piece"
-
-
-def folder_of(out: Path, seed: int) -> RunFolder:
-    """The run folder of a seed."""
-    return RunFolder(out / f"seed-{seed}")
 
 
 def train_seeds(
@@ -49,13 +41,16 @@ def train_seeds(
     options: Options,
     runner: Runner,
     progress: Callable[[int], None] = lambda _: None,
+    *,
+    again: bool = False,
 ) -> list[RunFolder]:
     """Train every seed into ``out``; of the options ``profile``, ``overwrite``, ``start`` and ``say`` count.
 
+    A finished training with equal inputs is used as it is, unless the seeds are to be trained ``again``.
     The caller holds the lock of ``out``. UsageError, before anything is trained, for inputs that cannot be used and for
     a folder that is in use or holds something else.
     """
-    job, folders = Job.of("agents.training.seeds:training", _common(config, options)), _Folders(out, options.say)
+    job, folders = Job.of("agents.training.seeds:training", _common(config, options)), _Folders(out, options.say, again)
     keys = {seed: job.key(encoded(seed)) for seed in seeds}
     for seed, key in keys.items():
         folders.check(seed, key, options.overwrite)
@@ -94,6 +89,7 @@ class _Folders:
 
     out: Path
     say: Callable[[str], None]
+    again: bool
     _seeds: dict[str, int] = field(default_factory=dict)
 
     def check(self, seed: int, key: str, overwrite: bool) -> None:
@@ -101,19 +97,15 @@ class _Folders:
         self._seeds[key] = seed
         folder = folder_of(self.out, seed)
         folder.refuse_if_used()
-        if self.get(key) is None:
+        if self.again or piece_of(folder) != key:
             folder.refuse_existing(overwrite, resumable=False)
 
     def get(self, key: str) -> bytes | None:
-        folder = folder_of(self.out, self._seeds[key])
-        try:
-            finished = folder.description().get(_PIECE) == key
-        except UsageError:
-            return None
+        finished = not self.again and piece_of(folder_of(self.out, self._seeds[key])) == key
         return encoded(None) if finished else None
 
     def put(self, key: str, result: bytes) -> None:
         run = decoded(result)
         folder = folder_of(self.out, run["seed"])
-        folder.take(run["files"], {_PIECE: key})
+        folder.take(run["files"], {PIECE: key})
         self.say(f"seed {run['seed']} is in {folder.root}")

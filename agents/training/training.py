@@ -21,8 +21,9 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from agents.compare.traces import hold_out
+from agents.learn.config import PpoConfig
 from agents.learn.policy import CandidatePolicy
-from agents.learn.ppo import PpoConfig, learn_rollouts, make_ppo, whole_rollouts
+from agents.learn.ppo import learn_rollouts, make_ppo, whole_rollouts
 from agents.learn.shared_traces import SharedTracePPO
 from agents.learn.warm_start import warm_start
 from agents.runs.checkpoint import checkpoint_bytes, load_checkpoint
@@ -70,7 +71,7 @@ def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
     cannot be written.
     """
     torch.set_num_threads(config.threads)
-    _refuse(folder, options)
+    folder.check(resume=options.resume, overwrite=options.overwrite)
     bank = options.bank or traces_of([Path(source) for source in config.traces], "train", config.seed)
     privacy = PrivacySection(no_raw_upload=config.no_raw_upload)
     setup = open_setup(config.bundle or config.workload, bank, "validation", config.scenario, options.profile, privacy)
@@ -79,6 +80,7 @@ def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
     try:
         model = _learner(environment, learn, config, options)
         with folder.lock():
+            folder.refuse_if_among_seeds()  # one that began meanwhile and had not seen this lock
             facts = _facts(learn, judge, options)
             rounds_left = _begin(model, config, folder, options, facts)
             options.opened(facts)
@@ -88,15 +90,6 @@ def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
     finally:
         environment.close()
     return model
-
-
-def _refuse(folder: RunFolder, options: Options) -> None:
-    """UsageError if the folder is in use, or holds something that must not be replaced or cannot be resumed."""
-    folder.refuse_if_used()
-    if options.resume:
-        folder.reached()
-    else:
-        folder.refuse_existing(options.overwrite)
 
 
 def _learner(environment: VecEnv, learn: Setup, config: TrainingConfig, options: Options) -> PPO:

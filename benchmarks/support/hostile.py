@@ -13,6 +13,11 @@ import zmq
 from controller.errors import RemoteProtocolError
 from runtime.protocol import wire
 
+#: Longest wait for the other side of a handshake.
+HANDSHAKE_S = 5.0
+#: ZMTP 3.1 without encryption.
+_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
+
 Answer = Callable[[wire.AnyMessage], list[list[bytes]]]
 
 
@@ -97,9 +102,6 @@ def leaving(held: wire.Held) -> Answer:
 class Endless:
     """A MEC that welcomes a device and then sends one message with endless parts, written by hand as ZMTP 3.1."""
 
-    GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
-    _READY = b"\x05READY\x0bSocket-Type\0\0\0\x06ROUTER\x08Identity\0\0\0\0"
-
     def __init__(self, held: wire.Held) -> None:
         self._welcome = welcome(held)[0]
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -119,13 +121,32 @@ class Endless:
                 self._pour(self._listener.accept()[0])
 
     def _pour(self, victim: socket.socket) -> None:
-        parts = self.frame(bytes(2000), flags=1) * 500
+        parts = frame(bytes(2000), flags=1) * 500
         with victim, contextlib.suppress(OSError):
-            victim.sendall(self.GREETING + self.frame(self._READY, flags=4))
-            victim.sendall(self.frame(self._welcome, flags=0))
+            shake_hands(victim, b"ROUTER")
+            victim.sendall(frame(self._welcome, flags=0))
             while True:
                 victim.sendall(parts)
 
-    @staticmethod
-    def frame(body: bytes, flags: int) -> bytes:
-        return struct.pack(">BQ", flags | 2, len(body)) + body
+
+def shake_hands(peer: socket.socket, kind: bytes) -> None:
+    """Greet a ZeroMQ peer as a socket of this kind, and wait for its half of the handshake. OSError if it leaves or
+    takes longer than ``HANDSHAKE_S``.
+
+    The wait is needed: libzmq closes a connection on which a message arrives before it has sent its own READY. Whether
+    that is so depends on how its thread is scheduled.
+    """
+    before_s = peer.gettimeout()
+    peer.settimeout(HANDSHAKE_S)
+    ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", len(kind)) + kind + b"\x08Identity\0\0\0\0"
+    peer.sendall(_GREETING + frame(ready, flags=4))
+    with peer.makefile("rb") as stream:
+        length = stream.read(len(_GREETING) + 2)[-1:]  # of its READY, which is a short frame
+        if not length or len(stream.read(length[0])) < length[0]:
+            raise ConnectionError("the peer left during the handshake")
+    peer.settimeout(before_s)
+
+
+def frame(body: bytes, flags: int) -> bytes:
+    """A part of a ZMTP message. flags: 1 if more parts follow, 4 for a command."""
+    return struct.pack(">BQ", flags | 2, len(body)) + body

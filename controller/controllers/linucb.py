@@ -2,14 +2,13 @@
 
 ANS (Zhang et al., "Autodidactic Neurosurgeon") runs LinUCB over the cuts of a network. The delay of what follows the
 cut is linear in a context; its weights are learned from the delays of earlier frames, and the cut with the least
-optimistic delay is taken. As there:
-
-- Optimism counts less on key frames: ``delay - alpha sqrt((1 - L) u' A^-1 u)`` with L 0.8 on them and 0.2 on others.
-- Device-only frames teach nothing, so every ceil(T ** forced) frames an offload is forced; T begins at 200 and
-  doubles.
+optimistic delay is taken. As there, optimism counts less on key frames: ``delay - alpha sqrt((1 - L) u' A^-1 u)`` with
+L 0.8 on them and 0.2 on others.
 
 What differs makes it stronger:
 
+- No offload is forced. There one is from time to time, because device-only frames teach nothing; here the probes of the
+  uplink show when offloads would pay again, and tuning on the training traces chose to force none on either workload.
 - The context holds what profile and telemetry predict for the parts of the delay: crossing, tail segment, and waiting
   at the MEC with the round trip. So the weights start at 1, where a controller without learning stands, and learn by
   which factors these predictions are wrong for this device. Contexts and delays are relative to the predicted sum,
@@ -45,8 +44,6 @@ _TERMS = 3  # crossing, tail, wait
 _KEY_WEIGHT, _USUAL_WEIGHT = 0.8, 0.2
 #: A frame is key while the smoothed share of frames in time is below this.
 _KEY_BELOW = 0.9
-#: Frames after which the pause between forced offloads first grows.
-_FIRST_ROUND = 200
 #: Bounds of a delay over what was predicted: one stalled reply must not outweigh all others.
 _RATIO = (0.2, 4.0)
 #: Standard deviation of the logarithm of device times: their load changes while they run.
@@ -61,7 +58,6 @@ class BanditTuning:
     """The tunables of ``linucb`` beside those of the bandwidth estimate and the penalty."""
 
     alpha: float = 0.05  # weight of the optimism
-    forced: float | None = None  # exponent of the pause between forced offloads; None: no offload is forced
     memory: float | None = 20.0  # replies after which one counts 1 / e; None: it counts forever
     noise: float = 0.3  # first guess of the standard deviation of the logarithm of a delay
     ridge: float = 100.0  # the first weights count as if they came from so many replies
@@ -69,8 +65,6 @@ class BanditTuning:
     def __post_init__(self) -> None:
         if not 0 <= self.alpha < math.inf:
             raise UsageError(f"linucb alpha: got {self.alpha}; expected a number that is not negative")
-        if self.forced is not None and not 0 < self.forced < math.inf:
-            raise UsageError(f"linucb forced: got {self.forced}; expected an exponent above 0, or null")
         for name in ("memory", "noise", "ridge"):
             value = getattr(self, name)
             if value is None and name == "memory":
@@ -81,7 +75,7 @@ class BanditTuning:
 
 class LinUcb:
     """Owns, per row of the batch: the statistics of the regression, the context in which each candidate was last
-    chosen, the number of decisions, and the last reply that it learned from."""
+    chosen, and the last reply that it learned from."""
 
     name = "linucb"
 
@@ -96,14 +90,12 @@ class LinUcb:
     ) -> None:
         self._costs, self._utility, self._penalty, self._tuning = costs, utility, penalty, tuning
         self._rate, self._margin = replace(estimator, margin=1.0), estimator.margin  # a margin is not to be learned
-        self._offload_possible = not costs.space.device_only.all()
         self._kept = 1.0 if tuning.memory is None else math.exp(-1.0 / tuning.memory)
         self._matrix = np.zeros((batch, _TERMS, _TERMS))  # A
         self._vector = np.zeros((batch, _TERMS))  # b
         self._replies = np.zeros(batch)  # that count
         self._squares = np.zeros(batch)  # sum of squared logarithms of delay over learned delay
         self._chosen_in = np.zeros((batch, len(costs), _TERMS))  # seconds
-        self._decided = np.zeros(batch, dtype=np.int64)
         self._samples = np.zeros(batch, dtype=np.int64)
         self.reset(np.ones(batch, dtype=np.bool_))
 
@@ -113,17 +105,14 @@ class LinUcb:
         self._replies[rows] = self._tuning.ridge
         self._squares[rows] = self._tuning.ridge * self._tuning.noise**2
         self._chosen_in[rows] = 0.0
-        self._decided[rows] = self._samples[rows] = 0
+        self._samples[rows] = 0
 
     def decide(self, state: SystemState) -> Ints:
         self._learn(state)
-        context = self._context(state)
-        value = self._value(state, context)
-        value[self._forced(state)[:, None] & self._costs.space.device_only] = -np.inf
-        row = np.asarray(value.argmax(axis=1))
+        context = self.context(state)
+        row = np.asarray(self._value(state, context).argmax(axis=1))
         every = np.arange(state.batch)
         self._chosen_in[every, row] = context[every, row]
-        self._decided += 1
         return row
 
     def _learn(self, state: SystemState) -> None:
@@ -148,7 +137,7 @@ class LinUcb:
         context = self._chosen_in[np.arange(len(row)), row] * (row != NO_ROW)[:, None]
         return context, context.sum(axis=1)
 
-    def _context(self, state: SystemState) -> Floats:
+    def context(self, state: SystemState) -> Floats:
         """(B, C, 3) predicted seconds of crossing, tail, and waiting with the round trip."""
         costs = self._costs
         crossing = costs.payload_bytes * 8.0 / self._bps(state)[:, None]
@@ -163,7 +152,7 @@ class LinUcb:
     def _value(self, state: SystemState, context: Floats) -> Floats:
         """(B, C) greedy value: its mean over in time and not in time, as likely as learned delays and noise make
         them."""
-        expected = self._expectation(state, context)
+        expected = self.expectation(state, context)
         chance = self._chance(state, expected)
         value = (1.0 - chance) * self._value_if(state, expected, False)
         value += chance * self._value_if(state, expected, True)
@@ -186,8 +175,8 @@ class LinUcb:
         deviations = np.log(np.maximum(left, _LEAST_S) / takes) / noise
         return np.asarray(1.0 / (1.0 + np.exp(-(_LOGISTIC * deviations).clip(-_LARGE, _LARGE))))
 
-    def _expectation(self, state: SystemState, context: Floats) -> Expectation:
-        """What each candidate would achieve at its optimistic delay."""
+    def expectation(self, state: SystemState, context: Floats) -> Expectation:
+        """What each candidate would achieve at its optimistic delay; ``context`` is that of the state."""
         costs, sent, age = self._costs, ~self._costs.space.device_only, state.frame_age_s[:, None]
         head = costs.head_s * state.device_slowdown[:, None]
         crossing, delay, backlog_s = self._delays(state, context)
@@ -196,10 +185,6 @@ class LinUcb:
         rescued = is_rescued(costs, state, head)
         fits = total <= due_s(costs, state, rescued)
         return Expectation(head, (blocked + crossing) * sent, crossing * sent, total, fits, rescued)
-
-    def delays_s(self, state: SystemState) -> Floats:
-        """(B, C) optimistic delay of each offload from when its payload begins to cross."""
-        return self._delays(state, self._context(state))[1]
 
     def _delays(self, state: SystemState, context: Floats) -> tuple[Floats, Floats, Floats]:
         """Learned seconds that a payload crosses (B, C), optimistic ones until the reply (B, C), and learned ones until
@@ -224,14 +209,6 @@ class LinUcb:
         """(B,) factor, at least 1, by which the oldest request without a reply takes longer than was learned."""
         learned_s = (self._chosen(state.waiting_row)[0] * weights).sum(axis=1)
         return np.where(learned_s > 0, np.maximum(state.waiting_s / np.maximum(learned_s, 1e-9), 1.0), 1.0)
-
-    def _forced(self, state: SystemState) -> Bools:
-        """(B,) whether an offload is due."""
-        if self._tuning.forced is None:
-            return np.zeros(state.batch, dtype=np.bool_)
-        rounds = np.floor(np.log2(1.0 + self._decided / _FIRST_ROUND))  # round k has _FIRST_ROUND * 2 ** k frames
-        pause = np.ceil((_FIRST_ROUND * 2.0**rounds) ** self._tuning.forced)
-        return np.asarray((self._decided % pause == 0) & (self._offload_possible & state.link_up))
 
 
 def _weights(inverse: Floats, vector: Floats) -> Floats:

@@ -19,7 +19,7 @@ Tunables are plain JSON values. Every key below is optional; a key that a contro
 ``base map``
     Of ``oboe``: "greedy" or "edgent", and by network state (``controller.controllers.oboe.NETWORK_STATES``) the
     tunables of that controller that differ there, ``base`` among them.
-``alpha forced memory ridge noise``
+``alpha memory noise ridge``
     Exploration and learning of ``linucb``, see ``controller.controllers.linucb.BanditTuning``.
 ``horizon device_margin predictor``
     Length of the plan, care about device times, and transfer times of ``fugu-mpc``, see

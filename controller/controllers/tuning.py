@@ -48,7 +48,6 @@ _GRID: dict[str, tuple[Any, ...]] = {
     "device_margin": (1.0, 1.05, 1.1, 1.2),
     "horizon": (0, 1, 2, 4),
     "base": ("greedy", "edgent"),
-    "forced": (0.25, 0.5, 0.75, None),
     "alpha": (0.0, 0.05, 0.1, 0.2, 0.4),
     "noise": (0.1, 0.15, 0.2, 0.3, 0.5),
     "memory": (5.0, 20.0, 100.0, None),

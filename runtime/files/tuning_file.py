@@ -61,12 +61,13 @@ class _Tunables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     estimate: str = ""
     map: dict[str, dict[str, Any]] | None = None
     alpha: float = 0.0
-    forced: float | None = None
     memory: float | None = None
     ridge: float = 1.0
     noise: float = 1.0
 
 
+#: Tunables of earlier versions that are gone, and the value at which they did nothing.
+_GONE: dict[str, dict[str, Any]] = {"linucb": {"forced": None}}
 #: The name of greedy-oracle in files of earlier versions.
 _OLD_ORACLE = "hindsight"
 
@@ -87,6 +88,7 @@ def load_tunings(workload: str, path: Path | None = None) -> Tunings:
     try:
         found = msgspec.json.decode(read_bounded(chosen), type=TuningFile)
         for name, tuning in found.controllers.items():
+            _take_out_gone(name, tuning)
             _check(name, tuning)
     except OSError as error:
         raise UsageError(f"tuning file {chosen}: {error.strerror}; `mecpilot tune --out FILE` makes one") from None
@@ -103,6 +105,13 @@ def used_tuning(workload: str, path: Path | None = None) -> Used | None:
         return used(path, GIVEN)
     shipped = shipped_path(workload)
     return used(shipped, SHIPPED) if shipped.is_file() else None
+
+
+def _take_out_gone(name: str, tuning: dict[str, Any]) -> None:
+    """Take tunables out of a file of an earlier version that did nothing. UsageError for one that did something."""
+    for key, without in _GONE.get(name, {}).items():
+        if (value := tuning.pop(key, without)) != without:
+            raise UsageError(f"got {key} {value} for {name}, which this version does not have: tune it again")
 
 
 def _check(name: str, tuning: dict[str, Any]) -> None:

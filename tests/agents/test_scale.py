@@ -184,6 +184,24 @@ def test_what_an_interrupted_run_finished_is_not_done_again(tmp_path: Path) -> N
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-1], lambda data: data[:-1] + b"\x07"])
+def test_damaged_results_are_computed_again_and_one_line_says_so(
+    damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    folder, told = tmp_path / "pieces", list[str]()
+    with pytest.raises(KeyboardInterrupt), kept_until_done(lambda _: None, folder) as kept:
+        fan_out(Stopping(3), SQUARED, range(5), kept=kept)
+    for file in sorted(folder.iterdir())[:2]:
+        file.write_bytes(damage(file.read_bytes()))
+    counting = Counting()
+    with kept_until_done(told.append, folder) as kept:
+        found = fan_out(counting, SQUARED, range(5), kept=kept)
+    assert counting.given == 4
+    assert [result["square"] for result in found] == [1, 2, 5, 10, 17]
+    assert sum("is damaged; such pieces" in line for line in told) == 1
+    assert not folder.exists()
+
+
 def test_without_a_place_for_results_the_work_is_done_and_a_line_says_so(tmp_path: Path) -> None:
     told: list[str] = []
     (tmp_path / "pieces").touch()
@@ -337,3 +355,6 @@ def test_trainings_of_several_seeds_go_on_after_ctrl_c_and_are_the_same_on_worke
 
     assert mecpilot.main(command("here", "0-1", "--steps", "65")) == 2
     assert "seed-0 holds a finished training run of garments" in capsys.readouterr().err
+    assert mecpilot.main([*arguments, "--overwrite"]) == 0
+    assert (here / "seed-0" / "held_out.json").stat().st_ino != before.st_ino
+    assert "seed 0 is in" in capsys.readouterr().err

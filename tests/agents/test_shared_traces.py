@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from agents.learn.config import PpoConfig
 from agents.learn.policy import CandidatePolicy
-from agents.learn.ppo import PpoConfig, learn_rollouts, make_ppo
+from agents.learn.ppo import learn_rollouts, make_ppo
 from agents.learn.shared_traces import SharedTracePPO, shared_trace_advantages
 from agents.runs.run_folder import TrainingConfig
 from agents.training.ablations import ABLATIONS, ablated

@@ -11,9 +11,10 @@ import torch
 from support.toy_env import ToyEnv, rewards, toy_states
 
 from agents.compare.rollout import play, scenarios_on
+from agents.learn.config import BranchConfig, PpoConfig, WarmStartConfig
 from agents.learn.policy import CandidatePolicy
-from agents.learn.ppo import PpoConfig, make_ppo
-from agents.learn.warm_start import BranchConfig, WarmStartConfig, penalised_utility, warm_start
+from agents.learn.ppo import make_ppo
+from agents.learn.warm_start import penalised_utility, warm_start
 from agents.runs.checkpoint import load_checkpoint, save_checkpoint
 from controller.controllers.registry import make_controller
 from controller.errors import UsageError

@@ -24,12 +24,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import mecpilot
 from agents.compare.traces import hold_out
-from agents.learn.ppo import LinearDecay, PpoConfig, learn_rollouts, make_ppo, whole_rollouts
-from agents.learn.warm_start import BranchConfig, FitConfig, WarmStartConfig, warm_start
+from agents.learn.config import BranchConfig, FitConfig, PpoConfig, WarmStartConfig
+from agents.learn.ppo import LinearDecay, learn_rollouts, make_ppo, whole_rollouts
+from agents.learn.warm_start import warm_start
 from agents.runs import replacing
-from agents.runs.checkpoint import load_actor, reached
+from agents.runs.checkpoint import load_actor
 from agents.runs.export import export
 from agents.runs.interruption import Interrupted, interruptible
+from agents.runs.progress import reached
 from agents.runs.run_folder import RunFolder, TrainingConfig
 from agents.training.curves import MEANINGS
 from agents.training.training import Options, train

@@ -122,6 +122,7 @@ def _with(path: tuple[str, ...], value: object) -> Callable[[dict[str, Any]], No
     ("change", "expected"),
     [
         (_with(("controllers", "magic"), {}), "unknown controller 'magic'"),
+        (_with(("controllers", "linucb"), {"forced": 0.5}), "got forced 0.5 for linucb, which this version does not"),
         (
             _with(("controllers", "edgent"), {"marign": 1.0}),
             "unknown tunable of edgent 'marign'; expected one of: kind",
@@ -142,6 +143,13 @@ def test_a_malformed_tuning_file_is_refused_in_one_line(
         load_tunings("garments", tuning_file)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_tunable_that_is_gone_and_did_nothing_is_passed_over(tuning_file: Path) -> None:
+    stored = json.loads(tuning_file.read_text())
+    stored["controllers"]["linucb"] = {"alpha": 0.1, "forced": None}
+    tuning_file.write_text(json.dumps(stored))
+    assert load_tunings("garments", tuning_file)["linucb"] == {"alpha": 0.1}
 
 
 def test_only_what_has_tunables_can_be_tuned(capsys: pytest.CaptureFixture[str]) -> None:

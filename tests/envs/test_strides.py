@@ -16,9 +16,10 @@ from support.synthetic import make_state, row_of
 from support.twins import traces
 
 from agents.compare.rollout import play
-from agents.learn.ppo import PpoConfig, make_ppo
+from agents.learn.config import FitConfig, PpoConfig, WarmStartConfig
+from agents.learn.ppo import make_ppo
 from agents.learn.semi_markov import SemiMarkovBuffer, discounted
-from agents.learn.warm_start import FitConfig, WarmStartConfig, warm_start
+from agents.learn.warm_start import warm_start
 from controller.controllers.greedy import Greedy
 from controller.controllers.registry import make_controller
 from controller.controllers.shortlist import shortlist

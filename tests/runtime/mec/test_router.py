@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from benchmarks.support.hostile import Endless
+from benchmarks.support.hostile import frame, shake_hands
 from runtime.link.transport import Dealer, Router
 
 MOST_GROWTH_BYTES = 64 << 20
@@ -21,12 +21,11 @@ def resident_bytes() -> int:
 
 def pour(port: int, stop: threading.Event) -> None:
     """A device's end by hand: one message whose parts have no end, again after every reset."""
-    parts = Endless.frame(bytes(2000), flags=1) * 500
-    ready = b"\x05READY\x0bSocket-Type\0\0\0\x06DEALER\x08Identity\0\0\0\0"
+    parts = frame(bytes(2000), flags=1) * 500
     while not stop.is_set():
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0) as victim:
             victim.settimeout(1.0)
-            victim.sendall(Endless.GREETING + Endless.frame(ready, flags=4))
+            shake_hands(victim, b"DEALER")
             while not stop.is_set():
                 victim.sendall(parts)
 
