@@ -1,6 +1,6 @@
 """One frame of one environment, from its decision to the next decision point.
 
-The order is that of the timeline in docs/architecture.md: ``run_frame``, ``advance``, ``settle``. Everything about a
+The order is that of the timeline in docs/architecture.md (``play_frame``). Everything about a
 frame is settled at its decision point, because what it depends on has been settled before: the uplink and the MEC serve
 in order, fallbacks run in order, and what others do does not depend on this device. What the device *knows* comes
 later, when a reply or an outcome arrives (``envs.twin.observe``).
@@ -36,9 +36,16 @@ from envs.twin.tables import NOISE_ROWS, TwinTables, aged_score, sample_of
 _TICK = 1e-9
 
 
+def play_frame(t: TwinTables, env: Environment, row: int, record: Any, skipped: Any) -> None:
+    """All of it, where no shortcut is asked in between: in ``record`` (RECORD) what becomes of the frame, in
+    ``skipped`` (K,) the scores of the frames that its stride covers."""
+    run_frame(t, env, row, record, skipped)
+    advance(t, env, record.first, record)
+    settle(t, env, record)
+
+
 def run_frame(t: TwinTables, env: Environment, row: int, record: Any, skipped: Any) -> None:
-    """Carry ``row`` out at the decision point. ``record`` (RECORD) takes what becomes of the frame, ``skipped`` (K,)
-    the scores of the frames that its stride covers."""
+    """Carry ``row`` out at the decision point."""
     state, luck = env.state, noise_of(t, env)
     record.frame, record.decided_s, record.capture_s = state.frame, state.now_s, state.capture_s
     record.sample = sample_of(t, env.conditions, state.frame)
