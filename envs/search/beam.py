@@ -110,7 +110,7 @@ def seen_at(t: TwinTables, env: Environment, capture: int) -> float:
     if newest < 0:
         return 0.0
     answer = env.answers[newest]
-    return aged_score(t, answer.row, sample_of(t, env.conditions, answer.frame), capture - answer.frame)
+    return float(aged_score(t, answer.row, sample_of(t, env.conditions, answer.frame), capture - answer.frame))
 
 
 def compare_by(t: TwinTables, env: Environment, w: Beam, counts: float) -> None:

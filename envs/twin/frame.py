@@ -58,7 +58,7 @@ def run_frame(t: TwinTables, env: Environment, row: int, record: Any, skipped: A
         take_place(env, record)
         send(t, env, record, env.conditions.mec_slowdown * luck.mec)
     else:
-        probe_if_idle(t, env, state.now_s + t.decide_s)
+        probe_if_idle(t, env, state.now_s + t.calibration.decide_s)
     record.first = state.frame + 1
     if t.reuses:
         record.first = state.frame + covered_frames(t, env, record)
@@ -127,13 +127,13 @@ def follow_decision(t: TwinTables, env: Environment, luck: Any, row: int, record
     """Times of a row if it is carried out now; of a device-only row, the end of its head is the answer."""
     conditions, state, decision = env.conditions, env.state, t.decisions[row]
     record.head_s = decision.head_s * (load_pace(env) * luck.head)
-    record.end_s = preempted_end_s(env, state.now_s + t.decide_s + record.head_s)
+    record.end_s = preempted_end_s(env, state.now_s + t.calibration.decide_s + record.head_s)
     record.reply_s = math.inf
     if decision.offload:
         record.request_bytes = payload_bytes(t, env, decision, luck)
         record.begin_s = max(record.end_s, state.crossed_s)
-        record.crossed_s = crossed_s(t, conditions, record.begin_s, record.request_bytes + t.header_bytes)
-        record.arrival_s = record.crossed_s + (conditions.rtt_s * 0.5 + t.overhead_s)
+        record.crossed_s = crossed_s(t, conditions, record.begin_s, record.request_bytes + t.calibration.header_bytes)
+        record.arrival_s = record.crossed_s + (conditions.rtt_s * 0.5 + t.calibration.overhead_s)
         follow_at_mec(t, env, decision.mec_s * (conditions.mec_slowdown * luck.mec), record)
 
 

@@ -39,7 +39,7 @@ _MOST_PROBES = 64
 def crossed_s(t: TwinTables, conditions: Any, begin_s: float, size: float) -> float:
     """When ``size`` bytes that begin to cross at ``begin_s`` have done so."""
     start_s = conditions.trace_start_s
-    return finish_s(t, conditions.trace_number, start_s + begin_s, size * conditions.bits_per_byte) - start_s
+    return finish_s(t, conditions.trace_index, start_s + begin_s, size * conditions.bits_per_byte) - start_s
 
 
 def finish_s(t: TwinTables, number: int, start_s: float, bits: float) -> float:
@@ -177,7 +177,7 @@ def _probe_anew(t: TwinTables, env: Environment, heard_s: float) -> None:
 
 def _echo_s(t: TwinTables, env: Environment, probe_crossed_s: float) -> float:
     """When the echo of a probe is there."""
-    return probe_crossed_s + env.conditions.rtt_s + t.overhead_s
+    return probe_crossed_s + env.conditions.rtt_s + t.calibration.overhead_s
 
 
 def _note_echo(t: TwinTables, env: Environment, begin_s: float, size: float) -> None:
@@ -226,6 +226,6 @@ def heard_s(t: TwinTables, env: Environment) -> float:
     must have been free."""
     state = env.state
     newest_s = env.samples[sample_place(state.heard - 1)].at_s
-    echo_s = env.conditions.rtt_s + t.overhead_s
+    echo_s = env.conditions.rtt_s + t.calibration.overhead_s
     ping_s = math.floor((state.now_s - echo_s) / HEARTBEAT_S) * HEARTBEAT_S
     return max(newest_s, ping_s + echo_s if state.crossed_s <= ping_s else 0.0)

@@ -20,14 +20,14 @@ def record_type(**fields: str | tuple[str, tuple[int, ...]]) -> np.dtype[Any]:
     return np.dtype((np.record, np.dtype(columns, align=True)))
 
 
-#: Under which conditions an environment runs; fixed for an episode.
+#: Under which conditions an environment runs; fixed for an episode. What a Scenario has, has its name there.
 CONDITIONS = record_type(
     capture_period_s="f8",
     deadline_s="f8",
     device_slowdown="f8",
     mec_slowdown="f8",
     rtt_s="f8",
-    trace_number="i8",
+    trace_index="i8",
     trace_start_s="f8",
     bits_per_byte="f8",  # 8 over the share of the trace's bandwidth
     frames="i8",
