@@ -22,12 +22,12 @@ from rich.table import Table
 from agents.compare.evaluation import SIDE_BY_SIDE, Entrants
 from agents.compare.rollout import scenarios_on
 from agents.compare.spread import Spread
-from agents.scale.cores import usable_cores
 from agents.scale.pieces import Job
 from agents.scale.processes import Processes
 from agents.scale.runner import Runner, fan_out, workers
 from controller.scenario import Scenario
 from envs.setup import Setup, open_setup, traces_of
+from runtime.cores import usable_cores
 from runtime.observe.tables import table_console
 
 #: The best of so many measurements counts.

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from controller.costs import CostTable
-from controller.records import SystemState
+from controller.records import STATUSES, SystemState
 from controller.scenario import Scenario
-from envs.twin.record import STATUSES, StepRecord
+from envs.twin.record import StepRecord
 from envs.twin.twin import Twin
 
 

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import atexit
 import time
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from controller.costs import CostTable
 from controller.errors import FailureError
-from controller.predict.uplink import TraceBank
 from controller.records import Outcome, SystemState
-from controller.scenario import Scenario, ScenarioRange
+from controller.scenario import Scenario
 from envs.backend import Step
-from runtime.bundles.bundle import Bundle
+from envs.setup import Setup
 from runtime.config.tree import LimitsSection
 from runtime.device.daemon import open_loop
 from runtime.device.local_compute import LocalCompute
@@ -35,26 +33,18 @@ class LiveBackend:
 
     deterministic = False
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        costs: CostTable,
-        bank: TraceBank,
-        range: ScenarioRange,
-        split: Literal["validation", "test"] = "validation",
-        profile: Path | None = None,
-        *,
-        learning: bool = True,
-    ) -> None:
-        self.costs = costs
-        self._bundle, self._bank, self._range, self._profile = bundle, bank, range, profile
-        self._compute = LocalCompute(bundle, bundle.work, split)
+    def __init__(self, setup: Setup, *, learning: bool = True) -> None:
+        self.costs = setup.costs
+        self._setup = setup
+        self._compute = LocalCompute(setup.bundle, setup.bundle.work, setup.split)
         self._mec: RunningMec | None = None
         self._mec_slowdown = 0.0
         self._mec_stack, self._episode_stack = ExitStack(), ExitStack()
         self._device: DeviceLoop | None = None
         self._neighbours = RunningNeighbours(None)
-        self._clock = _Stopwatch() if learning else _Clock()
+        stopwatch = _Stopwatch()
+        self._clock: Callable[[], float] = stopwatch if learning else time.perf_counter
+        self._running: AbstractContextManager[None] = stopwatch if learning else nullcontext()
         self._state: SystemState | None = None
         self._warm = False
         atexit.register(self.close)
@@ -63,17 +53,17 @@ class LiveBackend:
         """Begin an episode, with a fresh MEC where the last one is dead or as slow as another scenario's."""
         self._episode_stack.close()
         self._warm_up()
-        mec = self._mec_for(scenario)
-        neighbours = running_neighbours(mec.endpoint, str(self._bundle.directory), scenario, self._profile)
+        setup, mec = self._setup, self._mec_for(scenario)
+        neighbours = running_neighbours(mec.endpoint, str(setup.bundle.directory), scenario, setup.profile)
         self._neighbours = self._episode_stack.enter_context(neighbours)
         self._device = open_loop(
             mec.endpoint,
             self._compute,
             self.costs,
             scenario,
-            self._range.utility,
-            self._bank,
-            LimitsSection(queue_limit=self._range.queue_limit, max_in_flight=self._range.max_in_flight),
+            setup.range.utility,
+            setup.bank,
+            LimitsSection(queue_limit=setup.range.queue_limit, max_in_flight=setup.range.max_in_flight),
             clock=self._clock,
         )
         self._episode_stack.callback(self._leave)
@@ -88,16 +78,11 @@ class LiveBackend:
         if device is None or last is None:
             raise FailureError("the live backend has no episode under way; call reset() first")
         self._check_processes()
-        with self._clock:
+        with self._running:
             device.execute(row)
         state = self._next_state(device)
-        outcomes = device.take_outcomes()
-        return Step(
-            state if state is not None else last,
-            _utility(outcomes),
-            state is None,
-            _info(outcomes),
-        )
+        info = _info(device.take_outcomes())
+        return Step(state or last, info["utility"], state is None, info)
 
     def close(self) -> None:
         """Stop device, neighbours and MEC; may be called twice."""
@@ -106,7 +91,7 @@ class LiveBackend:
         self._mec = None
 
     def _next_state(self, device: DeviceLoop) -> SystemState | None:
-        with self._clock:
+        with self._running:
             self._state = device.next_decision()
         return self._state
 
@@ -115,10 +100,10 @@ class LiveBackend:
         if self._mec is None or not alive or scenario.mec_slowdown != self._mec_slowdown:
             self._mec_stack.close()
             self._mec = None
-            options = ["--bundle", str(self._bundle.directory)]
-            options += ["--profile", str(self._profile)] if self._profile else []
+            bundle, profile = self._setup.bundle, self._setup.profile
+            options = ["--bundle", str(bundle.directory), *(["--profile", str(profile)] if profile else [])]
             slowdown = max(scenario.mec_slowdown, 1.0)
-            mec = running_mec(workload_reference(self._bundle.work.name), slowdown=slowdown, options=tuple(options))
+            mec = running_mec(workload_reference(bundle.work.name), slowdown=slowdown, options=tuple(options))
             self._mec = self._mec_stack.enter_context(mec)
             self._mec_slowdown = scenario.mec_slowdown
         return self._mec
@@ -143,20 +128,7 @@ class LiveBackend:
             self._warm = True
 
 
-class _Clock:
-    """A clock that nothing stops."""
-
-    def __call__(self) -> float:
-        return time.perf_counter()
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-class _Stopwatch(_Clock):
+class _Stopwatch:
     """A clock that runs inside ``with`` blocks only. Owns how long it stood."""
 
     def __init__(self) -> None:
@@ -185,9 +157,5 @@ def _info(outcomes: list[Outcome]) -> dict[str, Any]:
         "reused": sum(outcome.status.reused for outcome in outcomes),
         "energy_j": sum(outcome.energy_j for outcome in outcomes),
         "payload_bytes": sum(outcome.payload_bytes for outcome in outcomes),
-        "utility": _utility(outcomes),
+        "utility": sum(outcome.utility or 0.0 for outcome in outcomes),  # their own samples all have a truth
     }
-
-
-def _utility(outcomes: list[Outcome]) -> float:
-    return sum(outcome.utility or 0.0 for outcome in outcomes)  # the workload's own samples all have a truth

@@ -66,8 +66,7 @@ class Setup:
         """Real processes. While a policy learns, the clock stands between two steps."""
         from envs.live import LiveBackend
 
-        parts = (self.bundle, self.costs, self.bank, self.range, self.split, self.profile)
-        return LiveBackend(*parts, learning=learning)
+        return LiveBackend(self, learning=learning)
 
 
 def open_setup(

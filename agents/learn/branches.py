@@ -31,7 +31,7 @@ from controller.records import Floats, Ints
 from controller.streaming import TICK
 from envs.twin.compiled import compiled, rule
 from envs.twin.drive import environment
-from envs.twin.frame import advance, run_frame, settle
+from envs.twin.frame import play_frame
 from envs.twin.observe import SEEN, observe_state
 from envs.twin.record import RECORD
 from envs.twin.state import Environment, part_of, replace
@@ -132,7 +132,7 @@ def play_states(t: TwinTables, batch: Environment, r: Rules, m: Branches, candid
 def branch_off(batch: Environment, b: int, m: Branches, rows: Ints) -> None:
     """Make every branch a copy of environment ``b``, about to carry out its own row."""
     for k in range(len(rows)):
-        replace(m.device, k, batch, b)
+        replace(m.device, k, environment(batch, b))
         m.row[k], m.elapsed[k], m.running[k] = rows[k], 0, k
         m.newest_frame[k, :], m.newest_row[k, :] = -1, 0
         for i in range(batch.answers.shape[1]):
@@ -146,9 +146,7 @@ def step_branch(t: TwinTables, r: Rules, m: Branches, k: int, begin: int) -> flo
     """Play the row of branch ``k``. Returns the discounted utility of its frames, spread evenly over them."""
     env, record = environment(m.device, k), m.record[0]
     m.record[0] = m.record[1]
-    run_frame(t, env, m.row[k], record, m.skipped)
-    advance(t, env, record.first, record)
-    settle(t, env, record)
+    play_frame(t, env, m.row[k], record, m.skipped)
     if not record.silent:
         show(m, k, begin, record.frame, record.answer_row, record.settled_s)
     took = 1 + record.reused_frames + record.dropped

@@ -6,9 +6,9 @@ from collections import defaultdict
 
 import numpy as np
 
-from controller.records import SIDES, Decision, Floats, Status
+from controller.records import SIDES, STATUSES, Decision, Floats, Status
 from controller.utility import Utility
-from envs.twin.record import STATUSES, StepRecord
+from envs.twin.record import StepRecord
 
 _FALLBACK = STATUSES.index(Status.FALLBACK)
 

@@ -19,11 +19,11 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-from agents.scale.cores import usable_cores
 from agents.scale.pieces import Job, answer, code_digest, result_of
 from agents.scale.runner import RETRIES, Told
 from agents.scale.worker import Throttle, search_path
 from controller.errors import FailureError, UsageError
+from runtime.cores import usable_cores
 
 LOCAL, AUTO = "local", "auto"
 #: Longest times to reach the address, and to hear from Ray there.

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from agents.scale.cores import usable_cores
 from agents.scale.pieces import Job, carried_out, decoded, encoded
+from runtime.cores import usable_cores
 
 #: How often a piece is tried again when its worker died: more deaths are the piece's fault.
 RETRIES = 2

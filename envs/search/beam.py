@@ -19,11 +19,11 @@ import numpy as np
 
 from controller.streaming import TICK
 from envs.search import nodes
-from envs.search.nodes import PLACES, SEEN, Beam, clear, copy_state, keep, release
+from envs.search.nodes import PLACES, SEEN, Beam, clear, keep, release
 from envs.twin.compiled import compiled, inlined, rules
 from envs.twin.drive import environment
-from envs.twin.frame import advance, is_refused, newest_out, run_frame, settle
-from envs.twin.state import Environment, sample_place
+from envs.twin.frame import is_refused, newest_out, play_frame
+from envs.twin.state import Environment, copy_over, copy_state, sample_place
 from envs.twin.tables import TwinTables, aged_score, sample_of
 
 
@@ -44,28 +44,28 @@ def at_slot(env: Environment, w: Beam, slot: int) -> Environment:
 def search(t: TwinTables, env: Environment, row: int, w: Beam) -> float:
     """Most that can be earned from here on; with ``row`` first, if that is not -1. Leaves the nodes in their buckets,
     in the last one only the best."""
-    aim, root = w.aim[0], w.node[0]
-    aim.last = max(min(aim.frames, env.conditions.frames - env.state.frame), 0)
+    last = max(min(len(w.totals) - 1, env.conditions.frames - env.state.frame), 0)
+    w.searched[0].last, root = last, w.node[0]
     clear(w)
     root.earned = root.rank = 0.0
     root.parent = -1
-    if aim.last == 0:  # the episode is over
+    if last == 0:  # the episode is over
         keep_best(w)
     elif keep(w, 0):
-        copy_state(env, w.pool, root.slot)
-    for number in range(aim.last):
+        copy_state(w.pool, root.slot, env)
+    for number in range(last):
         if w.count[number] > 0:
             for k in range(w.count[number]):
                 expand(t, env, number, w.order[number, k], row if number == 0 else -1, w)
             release(w, number)
-    return float(w.nodes[aim.last, 0].rank)
+    return float(w.nodes[last, 0].rank)
 
 
 def expand(t: TwinTables, env: Environment, number: int, place: int, first: int, w: Beam) -> None:
     """Try every row from a node, or only the first one. An offload that is refused becomes a local row, which is tried
     itself."""
     before, after = at_slot(env, w, w.nodes[number, place].slot), at_slot(env, w, 0)
-    copy_state(before, w.pool, 0)
+    copy_state(w.pool, 0, before)
     for row in range(len(t.decisions)):
         if row == first or (first < 0 and not is_refused(t, before, row)):
             step(t, after, number, place, row, w)
@@ -74,25 +74,24 @@ def expand(t: TwinTables, env: Environment, number: int, place: int, first: int,
 
 def step(t: TwinTables, env: Environment, number: int, place: int, row: int, w: Beam) -> None:
     """Carry a row out, and keep what comes of it if it is good."""
-    aim, node, parent, record, frame = w.aim[0], w.node[0], w.nodes[number, place], w.records[0], env.state.frame
+    last, frame, record = w.searched[0].last, env.state.frame, w.records[0]
+    node, parent = w.node[0], w.nodes[number, place]
     w.records[0] = w.records[1]
-    run_frame(t, env, row, record, w.skipped)
-    advance(t, env, record.first, record)
-    settle(t, env, record)
-    reached = min(number + env.state.frame - frame, aim.last)
+    play_frame(t, env, row, record, w.skipped)
+    reached = min(number + env.state.frame - frame, last)
     took = 1 + record.reused_frames + record.dropped
-    counted = w.totals[min(number + took, aim.last)] - w.totals[number]
+    counted = w.totals[min(number + took, last)] - w.totals[number]
     node.earned = parent.earned + record.reward * (counted / took)
     for capture in range(number + 1, reached + 1):
-        if aim.streaming_weight > 0 and frame - number + capture < env.conditions.frames:
+        if w.streaming_weight > 0 and frame - number + capture < env.conditions.frames:
             seen = seen_at(t, env, frame - number + capture)
-            node.earned += aim.streaming_weight * seen * (w.totals[capture] - w.totals[capture - 1])
+            node.earned += w.streaming_weight * seen * (w.totals[capture] - w.totals[capture - 1])
     node.parent, node.row = number * w.order.shape[1] + place, row
     compare_by(t, env, w, w.totals[reached] - w.totals[reached - 1])
-    if reached == aim.last:
+    if reached == last:
         keep_best(w)
     elif keep(w, reached):
-        copy_state(env, w.pool, node.slot)
+        copy_state(w.pool, node.slot, env)
 
 
 def undo(before: Environment, w: Beam) -> None:
@@ -101,10 +100,8 @@ def undo(before: Environment, w: Beam) -> None:
     for number in range(before.state.told, told):
         w.pool.samples[0, sample_place(number)] = before.samples[sample_place(number)]
     w.pool.state[0] = before.state
-    for k in range(len(before.requests)):
-        w.pool.requests[0, k] = before.requests[k]
-    for k in range(len(before.answers)):
-        w.pool.answers[0, k] = before.answers[k]
+    copy_over(w.pool.requests[0], before.requests)
+    copy_over(w.pool.answers[0], before.answers)
 
 
 def seen_at(t: TwinTables, env: Environment, capture: int) -> float:
@@ -113,12 +110,12 @@ def seen_at(t: TwinTables, env: Environment, capture: int) -> float:
     if newest < 0:
         return 0.0
     answer = env.answers[newest]
-    return aged_score(t, answer.row, sample_of(t, env.conditions, answer.frame), capture - answer.frame)
+    return float(aged_score(t, answer.row, sample_of(t, env.conditions, answer.frame), capture - answer.frame))
 
 
 def compare_by(t: TwinTables, env: Environment, w: Beam, counts: float) -> None:
     """Fill in by what the node is compared; ``counts`` is what a frame counts for here."""
-    aim, node, state, period_s = w.aim[0], w.node[0], env.state, env.conditions.capture_period_s
+    ranking, node, state, period_s = w.ranking, w.node[0], env.state, env.conditions.capture_period_s
     node.now_s = state.now_s
     node.link_s = max(state.crossed_s, state.down_until_s, state.now_s)
     node.mec_s = max(state.done_s, state.now_s)
@@ -129,13 +126,13 @@ def compare_by(t: TwinTables, env: Environment, w: Beam, counts: float) -> None:
     for k in range(PLACES):
         place = (state.sent + k) % len(env.requests)
         node.place_s[k] = max(env.requests[place].release_s, state.now_s)
-    device = min((state.now_s - state.capture_s) / period_s, aim.most_periods)
-    link = min((node.link_s - state.now_s) / period_s, aim.most_periods)
-    guess = -aim.device_penalty * device - aim.link_penalty * link
+    device = min((state.now_s - state.capture_s) / period_s, ranking.most_periods)
+    link = min((node.link_s - state.now_s) / period_s, ranking.most_periods)
+    guess = -ranking.device_penalty * device - ranking.link_penalty * link
     for k in range(SEEN + 1):
         later = 1 + k if k < SEEN else len(t.aged_score) + SEEN
         node.seen[k] = seen_at(t, env, state.frame + later) if t.reuses else 0.0
-        guess += aim.seen_weight * node.seen[k] if k < SEEN else aim.old_weight * node.seen[k]
+        guess += (ranking.seen_weight if k < SEEN else ranking.old_weight) * node.seen[k]
     node.rank = node.earned
     if state.frame < env.conditions.frames:
         node.rank += counts * guess
@@ -143,7 +140,7 @@ def compare_by(t: TwinTables, env: Environment, w: Beam, counts: float) -> None:
 
 def keep_best(w: Beam) -> None:
     """Keep the node that is tried in the last bucket if it is the best one there."""
-    last = w.aim[0].last
+    last = w.searched[0].last
     if w.count[last] == 0 or w.node[0].rank > w.nodes[last, 0].rank:
         w.count[last] = 1
         w.nodes[last, 0] = w.node[0]
@@ -164,7 +161,7 @@ def trace_back(w: Beam, rows: Any) -> None:
     """The rows on the way to the best node."""
     for k in range(len(rows)):
         rows[k] = -1
-    node = w.nodes[w.aim[0].last, 0]
+    node = w.nodes[w.searched[0].last, 0]
     while node.parent >= 0:
         rows[node.parent // w.order.shape[1]] = node.row
         node = w.nodes[node.parent // w.order.shape[1], node.parent % w.order.shape[1]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -10,25 +9,13 @@ import numpy as np
 from controller.errors import UsageError
 from controller.records import Floats, Ints
 from envs.search.beam import search_all
-from envs.search.nodes import AIM, new_beam
+from envs.search.nodes import Ranking, new_beam
 from envs.twin.state import Environment
 from envs.twin.threads import over_threads
 from envs.twin.twin import Twin
 
 #: Width for whole episodes: twice as much finds less than 0.0001 more per frame.
 WIDTH = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """Guesses of the utility that what is late or already answered will bring, for nodes that reach the same frame and
-    for the end of a horizon."""
-
-    device_penalty: float = 0.05  # per capture period for which the device will be busy when the next frame is there
-    link_penalty: float = 0.02  # likewise the link
-    most_periods: float = 10.0  # of either, more do not count
-    seen_weight: float = 0.2  # of the scores that the present answers have at each of the next captures
-    old_weight: float = 0.0  # of the score that the newest answer will have when it is old
 
 
 DEFAULT_RANKING = Ranking()
@@ -77,15 +64,11 @@ def _search(
             f"got rows {first.min()} to {first.max()}; expected rows of the cost table, below {len(twin.costs)}"
         )
     t, batch = twin.parts
-    aim = np.zeros(1, AIM)
-    aim["frames"] = len(totals) - 1
-    aim["streaming_weight"] = streaming_weight if t.reuses else 0.0
-    for name, value in asdict(ranking).items():
-        aim[name] = value
+    weight = float(streaming_weight) if t.reuses else 0.0
     earned, rows = np.empty(first.shape), np.empty((*first.shape, len(totals) - 1), np.int64)
 
     def work(t: Any, part: Environment, *arrays: Any) -> None:
-        search_all(t, part, new_beam(aim.copy(), totals, width, twin.costs.longest_stride, part), *arrays)
+        search_all(t, part, new_beam(ranking, weight, totals, width, twin.costs.longest_stride, part), *arrays)
 
     over_threads(work, t, batch, np.ascontiguousarray(first, np.int64), earned, rows, least=1)
     return earned, rows

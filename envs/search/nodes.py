@@ -15,15 +15,20 @@ PLACES = 4
 #: Captures to come by whose present answers nodes are compared; besides, answers are compared by their score when old.
 SEEN = 4
 
-#: What is searched for, and how nodes are ranked: the fields of ``envs.search.best.Ranking`` have the same names here.
-AIM = record_type(
-    frames="i8",  # that count, from the present one on
-    streaming_weight="f8",  # of what a viewer sees at each capture, beside utility
-    device_penalty="f8",
-    link_penalty="f8",
-    most_periods="f8",
-    seen_weight="f8",
-    old_weight="f8",
+
+class Ranking(NamedTuple):
+    """Guesses of the utility that what is late or already answered will bring, for nodes that reach the same frame and
+    for the end of a horizon."""
+
+    device_penalty: float = 0.05  # per capture period for which the device will be busy when the next frame is there
+    link_penalty: float = 0.02  # likewise the link
+    most_periods: float = 10.0  # of either, more do not count
+    seen_weight: float = 0.2  # of the scores that the present answers have at each of the next captures
+    old_weight: float = 0.0  # of the score that the newest answer will have when it is old
+
+
+#: The two numbers of a beam that change.
+SEARCHED = record_type(
     last="i8",  # number of the last bucket of this search
     free="i8",  # states
 )
@@ -49,7 +54,9 @@ NODE = record_type(
 class Beam(NamedTuple):
     """Memory of a search over F frames; bucket n has the nodes at n frames after the start, at most W of them."""
 
-    aim: Any  # (1,) AIM
+    ranking: Ranking
+    streaming_weight: float  # of what a viewer sees at each capture, beside utility
+    searched: Any  # (1,) SEARCHED
     totals: Floats  # (F + 1,) what so many frames count for, if each earns 1
     nodes: Any  # (F + 1, W) NODE
     order: Any  # (F + 1, W) places of a bucket: those in use by falling rank, then the others
@@ -61,14 +68,18 @@ class Beam(NamedTuple):
     skipped: Floats  # (K,) of its step
 
 
-def new_beam(aim: Any, totals: Floats, width: int, longest_stride: int, like: Environment) -> Beam:
+def new_beam(
+    ranking: Ranking, streaming_weight: float, totals: Floats, width: int, longest_stride: int, like: Environment
+) -> Beam:
     """Memory for environments of the same shape as those of ``like``; what is not used is never touched."""
     frames = len(totals) - 1
     size = frames * width + 1
     kept = {name: getattr(like, name) for name in ("state", "requests", "samples", "answers")}
     states = {name: np.zeros((size, *column.shape[1:]), column.dtype) for name, column in kept.items()}
     return Beam(
-        aim=aim,
+        ranking=ranking,
+        streaming_weight=streaming_weight,
+        searched=np.zeros(1, SEARCHED),
         totals=totals,
         nodes=np.zeros((frames + 1, width), NODE),
         order=np.zeros((frames + 1, width), np.int64),
@@ -83,13 +94,13 @@ def new_beam(aim: Any, totals: Floats, width: int, longest_stride: int, like: En
 
 def clear(w: Beam) -> None:
     """No nodes, every state free."""
-    for number in range(w.aim[0].last + 1):
+    for number in range(w.searched[0].last + 1):
         w.count[number] = 0
         for place in range(w.order.shape[1]):
             w.order[number, place] = place
-    w.aim[0].free = w.aim[0].last * w.order.shape[1]
-    for k in range(w.aim[0].free):
-        w.free[k] = w.aim[0].free - k  # the lowest is taken first
+    w.searched[0].free = w.searched[0].last * w.order.shape[1]
+    for k in range(w.searched[0].free):
+        w.free[k] = w.searched[0].free - k  # the lowest is taken first
 
 
 def dominates(one: Any, other: Any) -> bool:
@@ -128,8 +139,8 @@ def keep(w: Beam, number: int) -> bool:
         order[k] = order[k - 1]
     order[at] = place
     w.count[number] = count + 1
-    w.aim[0].free -= 1
-    node.slot = w.free[w.aim[0].free]
+    w.searched[0].free -= 1
+    node.slot = w.free[w.searched[0].free]
     nodes[place] = w.node[0]
     return True
 
@@ -149,22 +160,11 @@ def thin_out(w: Beam, number: int, first: int) -> int:
 
 def give_back(w: Beam, slot: int) -> None:
     """A state that is not needed any more."""
-    w.free[w.aim[0].free] = slot
-    w.aim[0].free += 1
+    w.free[w.searched[0].free] = slot
+    w.searched[0].free += 1
 
 
 def release(w: Beam, number: int) -> None:
     """The states of a bucket that was expanded; its nodes remain, for the way back."""
     for k in range(w.count[number]):
         give_back(w, w.nodes[number, w.order[number, k]].slot)
-
-
-def copy_state(env: Environment, pool: Environment, slot: int) -> None:
-    """Put an environment's state into the pool."""
-    pool.state[slot] = env.state
-    for k in range(len(env.requests)):
-        pool.requests[slot, k] = env.requests[k]
-    for k in range(len(env.samples)):
-        pool.samples[slot, k] = env.samples[k]
-    for k in range(len(env.answers)):
-        pool.answers[slot, k] = env.answers[k]

@@ -37,7 +37,6 @@ from runtime.files.fetch import cache_dir
 OLDEST_NUMBA = (0, 68)
 #: A compilation that takes longer is announced.
 _PATIENCE_S = 1.0
-_NOTICE = "compiling the twin, once, about 20 s"
 _OPTIONS = {"error_model": "numpy", "_nrt": False}  # a division by zero gives infinity, and needs no check
 _INNER = {
     "no_cpython_wrapper": True,
@@ -138,9 +137,6 @@ class compiled:
         return any(_folder().rglob(f"*.{self.plain.__name__}-*.nbi"))
 
 
-_said: list[str] = []  # what this process has announced
-
-
 @contextmanager
 def _once() -> Iterator[None]:
     """One of several processes compiles; the others wait, and then load what it kept."""
@@ -163,10 +159,10 @@ def _announced() -> Iterator[None]:
         timer.cancel()
 
 
+@cache
 def _announce() -> None:
-    if not _said:
-        _said.append(_NOTICE)
-        print(_NOTICE, file=sys.stderr, flush=True)
+    """Once in a process."""
+    print("compiling the twin, once, about 20 s", file=sys.stderr, flush=True)
 
 
 @contextmanager

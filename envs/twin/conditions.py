@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -21,26 +22,16 @@ def conditions_of(scenarios: Sequence[Scenario], neighbour_mec_s: float) -> Any:
     Where that is 0, nothing can be offloaded whole, and nobody does.
     """
     others = neighbour_mec_s > 0
-    column = {
-        name: np.array([getattr(scenario, name) for scenario in scenarios]) for name in Scenario.__dataclass_fields__
-    }
+    column = {field.name: np.array([getattr(each, field.name) for each in scenarios]) for field in fields(Scenario)}
     if (column["fps"] <= 0).any():
         raise UsageError("the twin got a scenario with fps 0; expected frames on a clock, e.g. fps=10")
+    column["mec_load_frac"] *= others
     return records_of(
         CONDITIONS,
+        **{name: values for name, values in column.items() if name in (CONDITIONS.names or ())},
         capture_period_s=1.0 / column["fps"],
-        deadline_s=column["deadline_s"],
-        device_slowdown=column["device_slowdown"],
-        mec_slowdown=column["mec_slowdown"],
-        rtt_s=column["rtt_s"],
-        trace_number=column["trace_index"],
-        trace_start_s=column["trace_start_s"],
         bits_per_byte=8.0 / column["uplink_share_frac"],
-        frames=column["frames"],
-        first_sample=column["first_sample"],
         noise_start=spread_seed(column["seed"]) & (NOISE_ROWS - 1),
-        device_load_frac=column["device_load_frac"],
-        mec_load_frac=column["mec_load_frac"] * others,
         device_load_start=load_start(np.array([scenario.device_load_seed for scenario in scenarios])),
         mec_load_start=load_start(np.array([scenario.mec_load_seed for scenario in scenarios])),
         load_steps=[scenario.load_steps for scenario in scenarios],

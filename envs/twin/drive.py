@@ -11,7 +11,7 @@ from typing import Any
 from envs.twin import conditions, frame, link, mec_queue, observe, state, tables
 from envs.twin.compiled import compiled, inlined, rule, rules
 from envs.twin.conditions import begin_loads
-from envs.twin.frame import advance, run_frame, settle
+from envs.twin.frame import advance, play_frame, run_frame, settle
 from envs.twin.link import meet_mec
 from envs.twin.observe import observe_state, true_latencies
 from envs.twin.state import Environment, begin, replace
@@ -43,7 +43,7 @@ def begin_episodes(t: TwinTables, batch: Environment) -> None:
 def replace_episodes(t: TwinTables, batch: Environment, which: Any, others: Environment, first: int) -> None:
     """Put environments ``first``, ``first`` + 1, ... of ``others`` in place of those numbered ``which`` (K,)."""
     for k in range(len(which)):
-        replace(batch, which[k], others, first + k)
+        replace(batch, which[k], environment(others, first + k))
 
 
 @compiled
@@ -53,9 +53,7 @@ def step_frames(t: TwinTables, batch: Environment, rows: Any, records: Any, skip
     check_rows(t, rows)
     for b in range(len(rows)):
         env = environment(batch, b)
-        run_frame(t, env, rows[b], records[b], skipped[b])
-        advance(t, env, records[b].first, records[b])
-        settle(t, env, records[b])
+        play_frame(t, env, rows[b], records[b], skipped[b])
         observe_state(t, env, seen[b])
 
 

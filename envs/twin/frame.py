@@ -1,6 +1,6 @@
 """One frame of one environment, from its decision to the next decision point.
 
-The order is that of the timeline in docs/architecture.md: ``run_frame``, ``advance``, ``settle``. Everything about a
+The order is that of the timeline in docs/architecture.md (``play_frame``). Everything about a
 frame is settled at its decision point, because what it depends on has been settled before: the uplink and the MEC serve
 in order, fallbacks run in order, and what others do does not depend on this device. What the device *knows* comes
 later, when a reply or an outcome arrives (``envs.twin.observe``).
@@ -36,9 +36,16 @@ from envs.twin.tables import NOISE_ROWS, TwinTables, aged_score, sample_of
 _TICK = 1e-9
 
 
+def play_frame(t: TwinTables, env: Environment, row: int, record: Any, skipped: Any) -> None:
+    """All of it, where no shortcut is asked in between: in ``record`` (RECORD) what becomes of the frame, in
+    ``skipped`` (K,) the scores of the frames that its stride covers."""
+    run_frame(t, env, row, record, skipped)
+    advance(t, env, record.first, record)
+    settle(t, env, record)
+
+
 def run_frame(t: TwinTables, env: Environment, row: int, record: Any, skipped: Any) -> None:
-    """Carry ``row`` out at the decision point. ``record`` (RECORD) takes what becomes of the frame, ``skipped`` (K,)
-    the scores of the frames that its stride covers."""
+    """Carry ``row`` out at the decision point."""
     state, luck = env.state, noise_of(t, env)
     record.frame, record.decided_s, record.capture_s = state.frame, state.now_s, state.capture_s
     record.sample = sample_of(t, env.conditions, state.frame)
@@ -51,7 +58,7 @@ def run_frame(t: TwinTables, env: Environment, row: int, record: Any, skipped: A
         take_place(env, record)
         send(t, env, record, env.conditions.mec_slowdown * luck.mec)
     else:
-        probe_if_idle(t, env, state.now_s + t.decide_s)
+        probe_if_idle(t, env, state.now_s + t.calibration.decide_s)
     record.first = state.frame + 1
     if t.reuses:
         record.first = state.frame + covered_frames(t, env, record)
@@ -120,13 +127,13 @@ def follow_decision(t: TwinTables, env: Environment, luck: Any, row: int, record
     """Times of a row if it is carried out now; of a device-only row, the end of its head is the answer."""
     conditions, state, decision = env.conditions, env.state, t.decisions[row]
     record.head_s = decision.head_s * (load_pace(env) * luck.head)
-    record.end_s = preempted_end_s(env, state.now_s + t.decide_s + record.head_s)
+    record.end_s = preempted_end_s(env, state.now_s + t.calibration.decide_s + record.head_s)
     record.reply_s = math.inf
     if decision.offload:
         record.request_bytes = payload_bytes(t, env, decision, luck)
         record.begin_s = max(record.end_s, state.crossed_s)
-        record.crossed_s = crossed_s(t, conditions, record.begin_s, record.request_bytes + t.header_bytes)
-        record.arrival_s = record.crossed_s + (conditions.rtt_s * 0.5 + t.overhead_s)
+        record.crossed_s = crossed_s(t, conditions, record.begin_s, record.request_bytes + t.calibration.header_bytes)
+        record.arrival_s = record.crossed_s + (conditions.rtt_s * 0.5 + t.calibration.overhead_s)
         follow_at_mec(t, env, decision.mec_s * (conditions.mec_slowdown * luck.mec), record)
 
 

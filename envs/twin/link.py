@@ -39,7 +39,7 @@ _MOST_PROBES = 64
 def crossed_s(t: TwinTables, conditions: Any, begin_s: float, size: float) -> float:
     """When ``size`` bytes that begin to cross at ``begin_s`` have done so."""
     start_s = conditions.trace_start_s
-    return finish_s(t, conditions.trace_number, start_s + begin_s, size * conditions.bits_per_byte) - start_s
+    return finish_s(t, conditions.trace_index, start_s + begin_s, size * conditions.bits_per_byte) - start_s
 
 
 def finish_s(t: TwinTables, number: int, start_s: float, bits: float) -> float:
@@ -48,33 +48,21 @@ def finish_s(t: TwinTables, number: int, start_s: float, bits: float) -> float:
     trace = t.traces[number]
     laps = np.floor(start_s / trace.duration_s)
     begin_s = trace.start_s + (start_s - laps * trace.duration_s)
-    step = t.steps[_step_at(t, trace, begin_s)]
+    step = t.steps[_last_step(t.steps["start_s"], trace, begin_s)]
     target = step.start_bits + (begin_s - step.start_s) * step.bps - trace.start_bits + bits
     more = np.floor(target / trace.bits)
     end_bits = trace.start_bits + (target - more * trace.bits)
-    step = t.steps[_step_with(t, trace, end_bits)]
+    step = t.steps[_last_step(t.steps["start_bits"], trace, end_bits)]
     end_s = step.start_s + (end_bits - step.start_bits) * step.s_per_bit
     return (laps + more) * trace.duration_s + (end_s - trace.start_s)
 
 
-def _step_at(t: TwinTables, trace: Any, time_s: float) -> int:
-    """The step of the trace that holds at a time of the bank."""
+def _last_step(starts: Any, trace: Any, value: float) -> int:
+    """The last step of the trace that starts, in time or in bits, at ``value`` or before."""
     low, high = trace.first, trace.last
     while low < high:
         middle = (low + high + 1) // 2
-        if t.steps[middle].start_s <= time_s:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def _step_with(t: TwinTables, trace: Any, bits: float) -> int:
-    """The step of the trace in which the integral of the bank reaches ``bits``."""
-    low, high = trace.first, trace.last
-    while low < high:
-        middle = (low + high + 1) // 2
-        if t.steps[middle].start_bits <= bits:
+        if starts[middle] <= value:
             low = middle
         else:
             high = middle - 1
@@ -189,7 +177,7 @@ def _probe_anew(t: TwinTables, env: Environment, heard_s: float) -> None:
 
 def _echo_s(t: TwinTables, env: Environment, probe_crossed_s: float) -> float:
     """When the echo of a probe is there."""
-    return probe_crossed_s + env.conditions.rtt_s + t.overhead_s
+    return probe_crossed_s + env.conditions.rtt_s + t.calibration.overhead_s
 
 
 def _note_echo(t: TwinTables, env: Environment, begin_s: float, size: float) -> None:
@@ -238,6 +226,6 @@ def heard_s(t: TwinTables, env: Environment) -> float:
     must have been free."""
     state = env.state
     newest_s = env.samples[sample_place(state.heard - 1)].at_s
-    echo_s = env.conditions.rtt_s + t.overhead_s
+    echo_s = env.conditions.rtt_s + t.calibration.overhead_s
     ping_s = math.floor((state.now_s - echo_s) / HEARTBEAT_S) * HEARTBEAT_S
     return max(newest_s, ping_s + echo_s if state.crossed_s <= ping_s else 0.0)

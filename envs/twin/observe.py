@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import Any
 
 from controller.predict.uplink import FLOOR_BPS
-from controller.records import NO_ROW, UPLINK_HISTORY
+from controller.records import NO_ROW, UPLINK_HISTORY, SystemState
 from controller.timeline import believed_frac, slowdown_now
 from envs.twin.frame import follow_decision, noise_of
 from envs.twin.state import Environment, link_is_down, record_type, sample_place
 from envs.twin.tables import TwinTables
 
+_HISTORIES = ("uplink_bps", "uplink_sample_bytes", "uplink_sample_age_s")
+_KINDS = {"Floats": "f8", "Ints": "i8", "Bools": "?"}
 #: The fields of a SystemState, but for what only an oracle knows.
 SEEN = record_type(
-    deadline_s="f8",
-    capture_period_s="f8",
-    frame_age_s="f8",
-    uplink_bps=("f8", (UPLINK_HISTORY,)),
-    uplink_sample_bytes=("f8", (UPLINK_HISTORY,)),
-    uplink_sample_age_s=("f8", (UPLINK_HISTORY,)),
-    uplink_sample_count="i8",
-    uplink_age_s="f8",
-    uplink_backlog_bytes="f8",
-    rtt_s="f8",
-    device_slowdown="f8",
-    queued_frames="i8",
-    in_flight="i8",
-    mec_queue_s="f8",
-    mec_queue_mean_s="f8",
-    mec_slowdown="f8",
-    mec_age_s="f8",
-    replied_row="i8",
-    replied_s="f8",
-    waiting_row="i8",
-    waiting_s="f8",
-    link_up="?",
-    on_time_frac="f8",
-    fallback_frac="f8",
+    **{
+        field.name: (kind, (UPLINK_HISTORY,)) if field.name in _HISTORIES else kind
+        for field in fields(SystemState)
+        if (kind := _KINDS.get(str(field.type)))
+    }
 )
 
 
@@ -46,7 +30,7 @@ def observe_state(t: TwinTables, env: Environment, seen: Any) -> None:
     conditions, state = env.conditions, env.state
     seen.deadline_s, seen.capture_period_s = conditions.deadline_s, conditions.capture_period_s
     seen.frame_age_s = state.now_s - state.capture_s
-    seen.rtt_s = conditions.rtt_s + t.overhead_s
+    seen.rtt_s = conditions.rtt_s + t.calibration.overhead_s
     seen.device_slowdown = state.device_slowdown
     seen.queued_frames, seen.in_flight = state.queued, in_flight(env)
     seen.link_up = not link_is_down(state, state.now_s)

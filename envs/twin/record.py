@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from controller.records import STATUSES as STATUSES
-from controller.records import Bools, Floats, Ints, Status
+from controller.records import STATUSES, Bools, Floats, Ints, Status
 from envs.twin.state import record_type
 from envs.twin.tables import TwinTables
 

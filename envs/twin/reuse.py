@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from controller.records import STATUSES, Floats, Ints
+from controller.records import STATUSES
 from controller.reuse import in_time
 from envs.twin.drive import pass_over
 from envs.twin.record import Reused
 from envs.twin.state import Environment
-from envs.twin.tables import TableShortcut, TwinTables
+from envs.twin.tables import TableShortcut, TwinTables, aged_score, sample_of
 
 
 def ask_shortcuts(t: TwinTables, batch: Environment, shortcuts: Sequence[TableShortcut], records: Any) -> Reused:
@@ -38,7 +38,7 @@ def _ask(t: TwinTables, batch: Environment, shortcuts: Sequence[TableShortcut]) 
     conditions, state = batch.conditions, batch.state
     out = batch.answers["out_s"] <= state["now_s"][:, None]
     newest = batch.answers[np.arange(len(out)), out.argmax(axis=1)]
-    frame, sample = state["frame"], (conditions["first_sample"] + state["frame"]) % t.samples
+    frame, sample = state["frame"], sample_of(t, conditions, state["frame"])
     may = out.any(axis=1) & (frame < conditions["frames"])
     may &= in_time(np.maximum(newest["out_s"] - state["capture_s"], 0.0), conditions["deadline_s"])
     reason = np.full(len(frame), -1)
@@ -47,13 +47,5 @@ def _ask(t: TwinTables, batch: Environment, shortcuts: Sequence[TableShortcut]) 
         reason[may & stands] = STATUSES.index(shortcut.reason)
     env = np.flatnonzero(reason >= 0)
     frame, answer = frame[env], newest[env]
-    sample = (conditions["first_sample"][env] + answer["frame"]) % t.samples
-    return Reused(env, frame, reason[env], aged_scores(t, answer["row"], sample, frame - answer["frame"]))
-
-
-def aged_scores(t: TwinTables, rows: Ints, samples: Ints, lags: Ints) -> Floats:
-    """``envs.twin.tables.aged_score`` on arrays that broadcast."""
-    lags = np.minimum(lags, len(t.aged_score) - 1)
-    if t.replayed:
-        return np.asarray(t.aged_score[lags, t.decisions["score_start"][rows] + samples])
-    return np.asarray(t.aged_accuracy[lags, rows])
+    sample = sample_of(t, conditions[env], answer["frame"])
+    return Reused(env, frame, reason[env], aged_score(t, answer["row"], sample, frame - answer["frame"]))

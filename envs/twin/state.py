@@ -20,14 +20,14 @@ def record_type(**fields: str | tuple[str, tuple[int, ...]]) -> np.dtype[Any]:
     return np.dtype((np.record, np.dtype(columns, align=True)))
 
 
-#: Under which conditions an environment runs; fixed for an episode.
+#: Under which conditions an environment runs; fixed for an episode. What a Scenario has, has its name there.
 CONDITIONS = record_type(
     capture_period_s="f8",
     deadline_s="f8",
     device_slowdown="f8",
     mec_slowdown="f8",
     rtt_s="f8",
-    trace_number="i8",
+    trace_index="i8",
     trace_start_s="f8",
     bits_per_byte="f8",  # 8 over the share of the trace's bandwidth
     frames="i8",
@@ -153,18 +153,26 @@ def empty_batch(conditions: Any, seconds: int, max_in_flight: int, answers: int)
     )
 
 
-def replace(batch: Environment, b: int, others: Environment, k: int) -> None:
-    """Make environment ``b`` of a batch what environment ``k`` of another one is."""
-    batch.conditions[b], batch.state[b] = others.conditions[k], others.state[k]
-    for i in range(batch.requests.shape[1]):
-        batch.requests[b, i] = others.requests[k, i]
-    for i in range(batch.samples.shape[1]):
-        batch.samples[b, i] = others.samples[k, i]
-    for i in range(batch.answers.shape[1]):
-        batch.answers[b, i] = others.answers[k, i]
-    for i in range(batch.device_pace.shape[1]):
-        batch.device_pace[b, i] = others.device_pace[k, i]
-        batch.mec_level[b, i] = others.mec_level[k, i]
+def copy_over(column: Any, source: Any) -> None:
+    """Overwrite a column with another one of its length."""
+    for k in range(len(column)):
+        column[k] = source[k]
+
+
+def copy_state(batch: Environment, b: int, env: Environment) -> None:
+    """Make all that changes from frame to frame in environment ``b`` of a batch what it is in ``env``."""
+    batch.state[b] = env.state
+    copy_over(batch.requests[b], env.requests)
+    copy_over(batch.samples[b], env.samples)
+    copy_over(batch.answers[b], env.answers)
+
+
+def replace(batch: Environment, b: int, env: Environment) -> None:
+    """Make environment ``b`` of a batch what ``env`` is."""
+    copy_state(batch, b, env)
+    batch.conditions[b] = env.conditions
+    copy_over(batch.device_pace[b], env.device_pace)
+    copy_over(batch.mec_level[b], env.mec_level)
 
 
 def at_second(series: Any, time_s: float) -> Any:

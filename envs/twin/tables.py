@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,30 +17,11 @@ from controller.scenario import HEAD_NOISE_FRAC
 from controller.utility import Utility
 from envs.twin.mec_queue import neighbour_queue
 from envs.twin.state import record_type
-from runtime.bundles.recorded import PayloadBytes, payload_key
+from runtime.bundles.recorded import Recorded, payload_key
 
 _NOISE_SEED = 1
 #: Records of the noise table; frame i of an episode uses record (start + i) modulo this.
 NOISE_ROWS = 1 << 16
-
-
-class RecordedAnswers(Protocol):
-    """What the twin needs of a bundle's recorded predictions."""
-
-    @property
-    def score(self) -> NDArray[np.float32]:
-        """(variants, samples) in [0, 1]"""
-        ...
-
-    @property
-    def lagged(self) -> NDArray[np.float32] | None:
-        """(lags, variants, samples) against the truths 1, 2, ... samples later; asked for with frame intervals only"""
-        ...
-
-    @property
-    def payload_bytes(self) -> PayloadBytes | None:
-        """(samples,) of every payload, or None: then the cost table's mean and deviation stand for them"""
-        ...
 
 
 class TableShortcut(Protocol):
@@ -61,8 +41,7 @@ class TableShortcut(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class TwinCalibration:
+class TwinCalibration(NamedTuple):
     """What only a comparison with the live backend can tell."""
 
     head_noise_frac: float = HEAD_NOISE_FRAC
@@ -133,32 +112,31 @@ class TwinTables(NamedTuple):
     queue_limit: int
     reuses: bool  # whether an earlier answer may ever stand for a frame
     replayed: bool  # utility from the recorded score of each sample; otherwise from the expected accuracy
-    overhead_s: float
-    decide_s: float
-    header_bytes: float
+    calibration: TwinCalibration
     energy_weight_per_j: float
     drop_penalty: float
     compute_power_w: float
     radio_power_w: float
 
 
-def sample_of(t: TwinTables, conditions: Any, frame: int) -> int:
-    """Column of the recorded scores that a frame of an episode shows."""
-    return (conditions.first_sample + frame) % t.samples
+def sample_of(t: TwinTables, conditions: Any, frame: Any) -> Any:
+    """Column of the recorded scores that a frame of an episode shows; arrays broadcast."""
+    return (conditions["first_sample"] + frame) % t.samples
 
 
-def aged_score(t: TwinTables, row: int, sample: int, lag: int) -> float:
-    """What the answer of ``row`` to ``sample`` scores for the frame that comes ``lag`` frames later."""
-    lag = min(lag, len(t.aged_score) - 1)
+def aged_score(t: TwinTables, row: Any, sample: Any, lag: Any) -> Any:
+    """What the answer of ``row`` to ``sample`` scores for the frame that comes ``lag`` frames later; arrays
+    broadcast."""
+    lag = np.minimum(lag, len(t.aged_score) - 1)
     if t.replayed:
-        return t.aged_score[lag, t.decisions[row].score_start + sample]
+        return t.aged_score[lag, t.decisions["score_start"][row] + sample]
     return t.aged_accuracy[lag, row]
 
 
 def make_tables(
     costs: CostTable,
     bank: TraceBank,
-    recorded: RecordedAnswers,
+    recorded: Recorded,
     utility: Utility,
     calibration: TwinCalibration,
     *,
@@ -174,7 +152,8 @@ def make_tables(
     aged, accuracy = _aged(costs, recorded, reuses)
     queue, queue_started = neighbour_queue()
     traces, steps = _traces(bank)
-    tables = TwinTables(
+    local = fallback_table(costs, utility, queue_limit)
+    return TwinTables(
         decisions=_decisions(costs, payload_std_bytes, payload_bytes.shape[1], samples),
         noise=_draw_noise(calibration),
         load_draws=load_draws(),
@@ -185,27 +164,20 @@ def make_tables(
         aged_score=aged,
         aged_accuracy=accuracy,
         payload_bytes=payload_bytes.astype(np.float64).ravel(),
-        local=fallback_table(costs, utility, queue_limit),
+        # Copies of a kind that is the same in every twin, so that the twin is compiled once:
+        local=FallbackTable._make(np.array(c, order="C") if isinstance(c, np.ndarray) else c for c in local),
         samples=samples,
         payload_samples=payload_bytes.shape[1],
         fastest=int(costs.local_frontier[0]),
         queue_limit=queue_limit,
         reuses=reuses,
         replayed=replayed,
-        overhead_s=float(calibration.overhead_s),
-        decide_s=float(calibration.decide_s),
-        header_bytes=float(calibration.header_bytes),
+        calibration=TwinCalibration._make(map(float, calibration)),
         energy_weight_per_j=float(utility.energy_weight_per_j),
         drop_penalty=float(utility.drop_penalty),
         compute_power_w=float(utility.compute_power_w),
         radio_power_w=float(utility.radio_power_w),
     )
-    return tables._replace(local=FallbackTable._make(map(_plain_array, tables.local)))
-
-
-def _plain_array(column: Any) -> Any:
-    """A copy of a kind that is the same in every twin, so that the twin is compiled once."""
-    return np.array(column, order="C") if isinstance(column, np.ndarray) else column
 
 
 def _check(costs: CostTable, variants: int) -> None:
@@ -260,7 +232,7 @@ def _traces(bank: TraceBank) -> tuple[Any, Any]:
     return traces, steps
 
 
-def _payloads(costs: CostTable, recorded: RecordedAnswers) -> tuple[Floats, Floats]:
+def _payloads(costs: CostTable, recorded: Recorded) -> tuple[Floats, Floats]:
     """Bytes of every row's payload (C, S) and no deviation (C,), or its mean (C, 1) and deviation."""
     if recorded.payload_bytes is None:
         return costs.payload_bytes[:, None], costs.payload_std_bytes
@@ -270,7 +242,7 @@ def _payloads(costs: CostTable, recorded: RecordedAnswers) -> tuple[Floats, Floa
     return table, np.zeros(len(costs))
 
 
-def _aged(costs: CostTable, recorded: RecordedAnswers, reuses: bool) -> tuple[NDArray[np.float32], Floats]:
+def _aged(costs: CostTable, recorded: Recorded, reuses: bool) -> tuple[NDArray[np.float32], Floats]:
     """The tables of ageing answers; UsageError when answers may be reused and nothing says what that costs."""
     score = np.array(recorded.score, np.float32).reshape(1, -1)
     if not reuses:

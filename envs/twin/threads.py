@@ -13,6 +13,7 @@ from typing import Any
 
 from envs.twin.state import Environment, part_of
 from envs.twin.tables import TwinTables
+from runtime.cores import usable_cores
 
 #: Environments that are worth a thread: a fifth of a millisecond.
 _LEAST = 512
@@ -44,7 +45,7 @@ def spread(work: Callable[[slice], None], count: int, least: int) -> None:
 def threads() -> int:
     """OMP_NUM_THREADS, or the cores that the process may use."""
     given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() and int(given) > 0 else len(os.sched_getaffinity(0))
+    return int(given) if given.isdigit() and int(given) > 0 else usable_cores()
 
 
 @cache

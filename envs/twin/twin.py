@@ -24,10 +24,11 @@ from envs.twin import drive, features
 from envs.twin.conditions import conditions_of
 from envs.twin.observe import SEEN
 from envs.twin.record import RECORD, Reused, StepRecord
-from envs.twin.reuse import aged_scores, ask_shortcuts
+from envs.twin.reuse import ask_shortcuts
 from envs.twin.state import Environment, empty_batch, part_of
-from envs.twin.tables import RecordedAnswers, TableShortcut, TwinCalibration, TwinTables, make_tables
+from envs.twin.tables import TableShortcut, TwinCalibration, TwinTables, aged_score, make_tables
 from envs.twin.threads import over_threads
+from runtime.bundles.recorded import Recorded
 
 features.install()
 Reward = Literal["replayed", "expected"]
@@ -57,7 +58,7 @@ class Twin:
         self,
         costs: CostTable,
         bank: TraceBank,
-        recorded: RecordedAnswers,
+        recorded: Recorded,
         range: ScenarioRange,
         batch: int = 1,
         seed: int = 0,
@@ -104,7 +105,7 @@ class Twin:
         if scenarios is not None and len(scenarios) != len(chosen):
             raise UsageError(f"got {len(scenarios)} scenarios; expected one for each of {len(chosen)} rows")
         if rows is None:
-            first = scenarios if scenarios is not None else [self._draw() for _ in chosen]
+            first = scenarios if scenarios is not None else self.draw(len(chosen))
             seconds = max(self._seconds_of_range(), *(scenario.load_steps for scenario in first))
             begun = self._begin(first, seconds)
             self.scenarios, self._environments, self._stock = list(first), begun.batch, None
@@ -173,7 +174,7 @@ class Twin:
 
     def aged_score(self, rows: Ints, samples: Ints, lags: Ints) -> Floats:
         """What the answers of ``rows`` to ``samples`` score for the frames so many later, as the reward counts it."""
-        return aged_scores(self._tables, rows, samples, lags)
+        return np.asarray(aged_score(self._tables, rows, samples, lags))
 
     def _observe(self) -> SystemState:
         seen = np.empty(self.batch, SEEN)
@@ -203,7 +204,7 @@ class Twin:
         """The place of ``count`` episodes among those drawn beforehand: drawing one by one costs several times as
         much."""
         if self._stock is None or self._used + count > STOCK:
-            self._stock, self._used = self._begin([self._draw() for _ in range(STOCK)], self._seconds), 0
+            self._stock, self._used = self._begin(self.draw(STOCK), self._seconds), 0
         self._used += count
         return self._stock, self._used - count
 
@@ -215,10 +216,7 @@ class Twin:
 
     def draw(self, count: int) -> list[Scenario]:
         """The next ``count`` scenarios of the generator."""
-        return [self._draw() for _ in range(count)]
-
-    def _draw(self) -> Scenario:
-        return self.range.sample(self._rng, self._trace_duration_s, self._tables.samples)
+        return [self.range.sample(self._rng, self._trace_duration_s, self._tables.samples) for _ in range(count)]
 
     @property
     def _seconds(self) -> int:

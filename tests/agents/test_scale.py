@@ -24,7 +24,6 @@ from agents.compare.spread import Spread
 from agents.runs.checkpoint import load_actor
 from agents.runs.run_folder import RunFolder
 from agents.runs.run_lock import locked
-from agents.scale.cores import usable_cores
 from agents.scale.kept import kept_until_done
 from agents.scale.pieces import Job, WorkerBug, answer, carried_out, encoded, result_of
 from agents.scale.processes import Processes
@@ -209,26 +208,6 @@ def test_without_a_place_for_results_the_work_is_done_and_a_line_says_so(tmp_pat
         assert len(fan_out(Here(), SQUARED, range(3), kept=kept)) == 3
     assert len(told) == 1
     assert "would begin anew" in told[0]
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({"cpu.max": "max 100000"}, None),
-        ({"cpu.max": "150000 100000"}, 1),
-        ({"cpu.max": "50000 100000"}, 1),
-        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
-        ({}, None),
-    ],
-)
-def test_cores_are_those_of_affinity_and_control_group(
-    files: dict[str, str], cores: int | None, tmp_path: Path
-) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text + "\n")
-    assert usable_cores(tmp_path) == (cores or len(os.sched_getaffinity(0)))
 
 
 @pytest.mark.timeout(180)

@@ -16,10 +16,9 @@ from support.twins import make_twin, recorded, scores_only, table, traces
 from controller.errors import UsageError
 from controller.predict.arrivals import LEVELS, STREAM_UNITS
 from controller.predict.uplink import FLOOR_BPS, Trace, TraceBank
-from controller.records import Decision, Status, SystemState
+from controller.records import STATUSES, Decision, Status, SystemState
 from controller.scenario import Scenario, ScenarioRange
 from envs.twin.mec_queue import neighbour_queue, workload
-from envs.twin.record import STATUSES
 from envs.twin.tables import TwinCalibration
 from envs.twin.twin import Twin
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -14,8 +15,9 @@ def usable_cores(cgroup: Path = _CGROUP) -> int:
     return max(1, min(allowed, int(_quota(cgroup) or allowed)))
 
 
+@cache
 def _quota(cgroup: Path) -> float | None:
-    """Cores that the quota comes to, None without one. Version 2 of control groups first, then version 1."""
+    """Cores that the quota comes to, None without one; read once. Version 2 of control groups first, then version 1."""
     texts = _read(cgroup / "cpu.max") or [
         *_read(cgroup / "cpu" / "cpu.cfs_quota_us"),
         *_read(cgroup / "cpu" / "cpu.cfs_period_us"),
