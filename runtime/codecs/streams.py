@@ -26,6 +26,8 @@ from runtime.codecs.base import Codec, Payload
 Tables: TypeAlias = Mapping[str, NDArray[Any]]
 #: References that a receiver keeps, and requests that a sender remembers, the newest first.
 KEPT_REFERENCES = 8
+#: Ages of a reference, in frames, at which bundles record the bytes of payloads, ascending.
+RECORDED_AGES = (1, 2, 3, 5, 8)
 #: Larger ages of a reference, in frames, are treated like this one.
 MOST_AGE = 16
 
@@ -84,6 +86,14 @@ class StreamCodec(Codec):
 
     #: True: a payload may only refer to the one sent just before it. False: to any that was answered.
     chained: ClassVar[bool]
+
+    def fit(self, arrays: NDArray[Any]) -> Tables:
+        """Tables for senders and receivers, fitted on arrays (n, *shape) of consecutive training frames.
+
+        The bundle keeps them with the model, so their names must differ from those of other codecs of the model.
+        Default: nothing is fitted.
+        """
+        return {}
 
     @abstractmethod
     def sender(self, shape: tuple[int, ...], tables: Tables) -> Sender:

@@ -41,8 +41,8 @@ class Segments:
     """
 
     def __init__(self, bundle: Bundle, workload: Workload) -> None:
-        check_codecs(bundle.manifest.image_codecs, IMAGE)
-        check_codecs(bundle.manifest.tensor_codecs, TENSOR)
+        for kind in (IMAGE, TENSOR):
+            check_codecs(bundle.manifest.codecs_of_kind(kind), kind)
         self.bundle = bundle
         self.workload = workload
         self._engines = open_engines(bundle, workload)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from runtime.codecs import IMAGE, get_codec
+from runtime.codecs import IMAGE, TENSOR, get_codec
 from runtime.inference.segments import Segments
 
 _SMALL_PX = 16
@@ -24,8 +24,8 @@ class WarmUp:
     def __init__(self, segments: Segments) -> None:
         manifest = segments.bundle.manifest
         self._segments = segments
-        self._codecs = (*manifest.image_codecs, *manifest.tensor_codecs)
-        self._left = [(model, px) for model in segments.bundle.model_names for px in manifest.resolutions_px]
+        self._codecs = (*manifest.codecs_of_kind(IMAGE), *manifest.codecs_of_kind(TENSOR))
+        self._left = [(model.name, px) for model in manifest.models for px in manifest.resolutions_of(model)]
         self._steps = self._run()
 
     def step(self) -> bool:

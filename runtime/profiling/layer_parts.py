@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from controller.records import NO_PAYLOAD, Decision
-from runtime.codecs import decode, encode
+from runtime.codecs import IMAGE, decode, encode
 from runtime.inference.segments import Segments
 from runtime.models.layers import Call, Layer, LayerInfo
 from runtime.workloads.types import Image
@@ -43,8 +43,9 @@ def parts_of(segments: Segments, image: Image) -> dict[PartKey, Part]:
     for order, px in enumerate(bundle.manifest.resolutions_px):
         small = segments.workload.resize(image, px)
         parts |= _image_parts(segments, image, small, px, order % 2)
-        for name in bundle.model_names:
-            parts |= _model_parts(segments, name, px, small, order % 2)
+        for model in bundle.manifest.models:
+            if px in bundle.manifest.resolutions_of(model):
+                parts |= _model_parts(segments, model.name, px, small, order % 2)
     return parts
 
 
@@ -72,7 +73,7 @@ def _image_parts(segments: Segments, image: Image, small: Image, px: int, fold: 
     # Resizing to the same size computes nothing, so it must not enter the regression.
     resized = _step("resize", resize, fold, image.size, small.size) if small.shape != image.shape else _NOTHING
     parts: dict[PartKey, Part] = {("resize", px): resized}
-    for codec in segments.bundle.manifest.image_codecs:
+    for codec in segments.bundle.manifest.codecs_of_kind(IMAGE):
         parts |= _codec_parts(("", px, 0, codec), codec, small, fold)
     return parts
 
@@ -91,7 +92,7 @@ def _model_parts(segments: Segments, name: str, px: int, small: Image, px_fold: 
                 exit_branch = info.exit_after.index(index + 1)
                 exit_layers = tuple(model.record_exit(z, exit_branch))
                 parts["exit", name, px, exit_branch] = Part(exit_layers, exit_branch % 2)
-            for codec in segments.bundle.manifest.tensor_codecs:
+            for codec in segments.bundle.manifest.codecs_at(info, index + 1):
                 parts |= _codec_parts((name, px, index + 1, codec), codec, engine.to_array(z)[0], index % 2)
     return parts
 
