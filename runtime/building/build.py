@@ -11,7 +11,7 @@ import numpy as np
 from runtime.building.measure import MeasuredModel, file_info
 from runtime.building.payload_sizes import PayloadSizes, Sizes, steady_row
 from runtime.building.split_frames import RECORDED_SPLITS
-from runtime.bundles.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, encode_manifest
+from runtime.bundles.manifest import DEFAULT_STRIDES, FORMAT_VERSION, MANIFEST_FILE, Manifest, encode_manifest
 from runtime.bundles.recorded import PayloadKey, Recorded, save_recorded
 from runtime.codecs.streams import RECORDED_AGES
 from runtime.files.atomic import write_whole
@@ -54,7 +54,8 @@ def write_bundle(
         payloads=payloads,
         recorded=recorded,
         training={model.info.name: model.training for model in measured},
-        frame_strides=workload.frame_strides,
+        # Only the default object itself is left out of the file.
+        frame_strides=DEFAULT_STRIDES if workload.frame_strides == DEFAULT_STRIDES else workload.frame_strides,
         reference_ages=RECORDED_AGES if any(payload.mean_bytes_by_age for payload in payloads) else (),
     )
     write_whole(directory / MANIFEST_FILE, encode_manifest(manifest), "bundle", "choose another --out")

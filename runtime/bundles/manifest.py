@@ -19,6 +19,7 @@ from runtime.files.reading import format_version
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
+DEFAULT_STRIDES = (1,)
 
 
 class FileInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,7 +115,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     recorded: dict[str, FileInfo]  # per split
     training: dict[str, dict[str, Any]]  # configuration per model
     # A bundle with strides above 1 has lagged scores. The file keeps the old name, so that old digests stay valid.
-    frame_strides: tuple[int, ...] = msgspec.field(default=(1,), name="frame_intervals")
+    frame_strides: tuple[int, ...] = msgspec.field(default=DEFAULT_STRIDES, name="frame_intervals")
     reference_ages: tuple[int, ...] = ()  # in frames, ascending: at which payloads with a reference were measured
 
     def resolutions_of(self, model: ModelInfo) -> tuple[int, ...]:
