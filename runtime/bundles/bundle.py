@@ -32,6 +32,7 @@ from runtime.bundles.manifest import (
     manifest_digest,
 )
 from runtime.bundles.recorded import Recorded, load_recorded, payload_key
+from runtime.codecs.streams import Tables
 from runtime.files.reading import read_bounded
 from runtime.files.shipped import shipped_dir
 from runtime.protocol.wire import Held
@@ -250,6 +251,10 @@ class Bundle:
         if partition_point == 0:
             return self.manifest.input_shapes[resolution_px]
         return self.info(model).stages[partition_point - 1].shape[resolution_px]
+
+    def codec_tables(self, model: str, resolution_px: int) -> Tables:
+        """What was fitted for the streams of a model at a resolution; empty if the bundle has nothing."""
+        return {}
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
