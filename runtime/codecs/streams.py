@@ -12,6 +12,7 @@ sent just before (`runtime.codecs.video`).
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +21,11 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 from numpy.typing import NDArray
 
 from controller.errors import RemoteProtocolError
-from runtime.codecs.base import Codec, Payload
+from controller.records import NO_PAYLOAD, Decision
+from runtime.codecs.base import Codec, Payload, get_codec
 
+#: What names a stream of a connection: model, resolution, partition point, codec.
+StreamKey: TypeAlias = tuple[str, int, int, str]
 #: What was fitted for the streams of one model, from its bundle; empty where a codec needs nothing.
 Tables: TypeAlias = Mapping[str, NDArray[Any]]
 #: References that a receiver keeps, and requests that a sender remembers, the newest first.
@@ -30,6 +34,10 @@ KEPT_REFERENCES = 8
 RECORDED_AGES = (1, 2, 3, 5, 8)
 #: Larger ages of a reference, in frames, are treated like this one.
 MOST_AGE = 16
+#: Streams of one connection that each side keeps; the one that was used longest ago is given up first.
+MOST_STREAMS = 4
+#: What a receiver keeps beside its references: contexts of a compressor, tables of a decoder.
+_CONTEXT_BYTES = 64 << 10
 
 
 class UnknownReferenceError(RemoteProtocolError):
@@ -46,14 +54,20 @@ class Encoded:
 
 
 class Sender(Protocol):
-    """The device's half of a stream. Memory is bounded, whatever the order of calls."""
+    """The device's half of a stream. Memory is bounded, whatever the order of calls.
+
+    ``answered`` and ``unanswered`` may concern requests from before the last ``forget``, and requests that the sender
+    has dropped from its memory: they change nothing then.
+    """
 
     def encode(self, array: NDArray[Any], frame: int) -> Encoded:
-        """Encode what frame number ``frame`` sends. The distance to the reference's frame is its age."""
+        """Encode what frame number ``frame`` sends. The distance to the reference's frame is its age; it is negative
+        when an earlier frame is sent once more. A payload that was encoded before and not ``sent`` is discarded."""
         ...
 
     def sent(self, request_id: int) -> None:
-        """What ``encode`` returned last was handed to the connection as this request."""
+        """What ``encode`` returned last was handed to the connection as this request. Neither ``encode`` nor
+        ``forget`` was called in between."""
         ...
 
     def answered(self, request_id: int) -> None:
@@ -61,7 +75,8 @@ class Sender(Protocol):
         ...
 
     def unanswered(self, request_id: int) -> None:
-        """A request was lost, rejected or given up: the MEC may hold what it left behind, or not."""
+        """A request was lost or rejected: the MEC may hold what it left behind, or not. In a chained stream the next
+        payload stands alone, unless one that stood alone was sent after that request."""
         ...
 
     def forget(self) -> None:
@@ -76,13 +91,17 @@ class Receiver(Protocol):
         """Decode a payload; later ones may refer to ``request_id``.
 
         UnknownReferenceError when ``reference_id`` is not held with this digest. RemoteProtocolError for a malformed
-        payload, which leaves the receiver as it was.
+        payload. Either leaves the receiver as it was. Ids are the peer's: they may repeat, or come in any order.
         """
         ...
 
 
 class StreamCodec(Codec):
-    """A codec with senders and receivers. ``encode`` and ``decode`` handle payloads that stand alone."""
+    """A codec with senders and receivers.
+
+    ``encode`` and ``decode`` handle one array without any stream. Whatever crosses the wire comes from a sender and goes
+    to a receiver, payloads that stand alone included; bundles and profiles are measured with these too.
+    """
 
     #: True: a payload may only refer to the one sent just before it. False: to any that was answered.
     chained: ClassVar[bool]
@@ -102,3 +121,24 @@ class StreamCodec(Codec):
     @abstractmethod
     def receiver(self, shape: tuple[int, ...], tables: Tables) -> Receiver:
         """A receiver for arrays of this shape."""
+
+    def kept_bytes(self, shape: tuple[int, ...]) -> int:
+        """Upper bound of the memory that one receiver of arrays of this shape keeps between two payloads.
+
+        A codec that keeps more, or much less, than ``KEPT_REFERENCES`` arrays overrides this: a MEC keeps as many
+        receivers as fit into its memory for streams.
+        """
+        return KEPT_REFERENCES * math.prod(shape) * self.dtype.itemsize + _CONTEXT_BYTES
+
+
+def stream_codec(name: str) -> StreamCodec | None:
+    """The codec of that name, or None if its payloads have no references; UsageError when there is none."""
+    codec = None if name == NO_PAYLOAD else get_codec(name)
+    return codec if isinstance(codec, StreamCodec) else None
+
+
+def stream_key(decision: Decision) -> StreamKey | None:
+    """The stream of a decision's payloads; None if they have no references. Exits and strides share a stream."""
+    if stream_codec(decision.payload) is None:
+        return None
+    return decision.model, decision.resolution_px, decision.partition_point, decision.payload

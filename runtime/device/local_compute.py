@@ -10,8 +10,9 @@ import numpy as np
 
 from controller.records import NO_PAYLOAD, Decision
 from runtime.bundles.bundle import Bundle
+from runtime.codecs.streams import Sender
 from runtime.device.compute import Pause
-from runtime.inference.segments import Head, Segments
+from runtime.inference.segments import Encode, Head, Segments
 from runtime.protocol.wire import Held
 from runtime.sources.samples import Samples, Source
 from runtime.workloads.base import Workload
@@ -51,8 +52,12 @@ class LocalCompute:
     def picture(self, source_index: int) -> Image:
         return self._source.picture(source_index)
 
-    def head(self, source_index: int, decision: Decision, pause: Pause) -> Head:
-        return self._segments.head(self._source.picture(source_index), decision, pause)
+    def head(self, source_index: int, decision: Decision, pause: Pause, encode_as: Encode | None = None) -> Head:
+        return self._segments.head(self._source.picture(source_index), decision, pause, encode_as)
+
+    def sender(self, decision: Decision) -> Sender | None:
+        """A new sender of the decision's stream; None if its payloads have no references."""
+        return self._segments.sender(decision)
 
     def row(self, decision: Decision) -> int:
         return self._bundle.space.index(decision)

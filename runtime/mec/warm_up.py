@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from runtime.codecs import IMAGE, TENSOR, get_codec
+from runtime.codecs.streams import stream_codec
 from runtime.inference.segments import Segments
 
 _SMALL_PX = 16
@@ -41,7 +42,7 @@ class WarmUp:
             for _ in self._segments.passes(*self._left.pop(0)):
                 yield True
         for codec in self._codecs:
-            self._run_codec(codec)
+            (self._run_codec if stream_codec(codec) is None else self._run_stream)(codec)
             yield True
         gc.freeze()  # loaded objects stay for good, so later collections can skip them
 
@@ -49,3 +50,20 @@ class WarmUp:
         codec, colours = get_codec(name), self._segments.bundle.frame_shape[2:]
         shape = (_SMALL_PX, _SMALL_PX, *colours) if codec.kind == IMAGE else (1, _SMALL_PX, _SMALL_PX)
         codec.decode(codec.encode(np.zeros(shape, codec.dtype)), shape)
+
+    def _run_stream(self, name: str) -> None:
+        """Send two blank arrays over the first stream of that codec; the second may refer to the first."""
+        segments = self._segments
+        decision = next((d for d in segments.bundle.space.decisions if d.payload == name), None)
+        if decision is None:
+            return
+        sender, receiver = segments.sender(decision), segments.receiver(decision)
+        assert sender is not None
+        assert receiver is not None
+        shape = segments.bundle.payload_shape(decision.model, decision.resolution_px, decision.partition_point)
+        blank = np.zeros(shape, get_codec(name).dtype)
+        for number in (1, 2):
+            encoded = sender.encode(blank, number)
+            sender.sent(number)
+            receiver.decode(encoded.payload, number, encoded.reference_id, encoded.digest)
+            sender.answered(number)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from controller.predict.regression import (
     LayerModel,
@@ -27,6 +28,8 @@ from controller.predict.regression import (
 )
 from controller.records import NO_PAYLOAD, Decision, Floats
 from runtime.bundles.bundle import Bundle
+from runtime.codecs.loopback import REPLAYED, AnsweredSender, Replay
+from runtime.codecs.streams import stream_codec
 from runtime.inference.engines.base import Engine
 from runtime.inference.segments import Segments
 from runtime.profiling.layer_parts import Part, PartKey, part_keys, parts_of
@@ -90,17 +93,46 @@ def measure_sides(
 
 def _segment_tasks(side: Side, segments: Segments, images: Sequence[Image]) -> Iterator[SegmentTask]:
     seen: set[SegmentKey] = set()
+    replays: dict[SegmentKey, Replay] = {}  # of the payloads of one head, whatever runs after it
     for decision in segments.bundle.space.decisions:
         key = head_key(decision) if side == "device" else tail_key(decision)
         if key in seen or (side == "mec" and decision.payload == NO_PAYLOAD):
             continue
         seen.add(key)
         if side == "device":
-            calls: tuple[Call, ...] = tuple(partial(segments.head, image, decision) for image in images)
-        else:
+            calls: tuple[Call, ...] = _head_calls(segments, images, decision)
+        elif stream_codec(decision.payload) is None:
             payloads = [segments.head(image, decision).payload for image in images]
             calls = tuple(partial(segments.tail, payload, decision) for payload in payloads)
+        else:
+            head = head_key(decision)
+            if head not in replays:
+                replays[head] = _replay(segments, images, decision)
+            calls = (partial(segments.tail, b"", decision, decode_as=replays[head].decode),) * FRAMES
         yield SegmentTask(key, decision, calls)
+
+
+def _head_calls(segments: Segments, images: Sequence[Image], decision: Decision) -> tuple[Call, ...]:
+    """Runs of a head on each frame. Payloads that may refer to an earlier one refer to that of the run before."""
+    sender = segments.sender(decision)
+    encode_as = None if sender is None else AnsweredSender(sender).payload
+    return tuple(partial(segments.head, image, decision, encode_as=encode_as) for image in images)
+
+
+def _replay(segments: Segments, images: Sequence[Image], decision: Decision) -> Replay:
+    """A stream of the frames, to be decoded over and over."""
+    sender, receiver = segments.sender(decision), segments.receiver(decision)
+    assert sender is not None
+    assert receiver is not None
+    arrays: list[NDArray[Any]] = []
+
+    def kept(array: NDArray[Any]) -> bytes:
+        arrays.append(array.copy())
+        return b""
+
+    for image in images:
+        segments.head(image, decision, encode_as=kept)
+    return Replay(sender, receiver, arrays * (REPLAYED // len(arrays)))
 
 
 def _timed_rounds(calls: Sequence[Sequence[Call]], budget_s: float, progress: Progress) -> Floats:
