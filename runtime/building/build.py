@@ -11,7 +11,7 @@ import numpy as np
 from runtime.building.measure import MeasuredModel, file_info
 from runtime.building.payload_sizes import PayloadSizes, Sizes, steady_row
 from runtime.building.split_frames import RECORDED_SPLITS
-from runtime.bundles.manifest import DEFAULT_STRIDES, FORMAT_VERSION, MANIFEST_FILE, Manifest, encode_manifest
+from runtime.bundles.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, default_objects, encode_manifest
 from runtime.bundles.recorded import PayloadKey, Recorded, save_recorded
 from runtime.codecs.streams import RECORDED_AGES
 from runtime.files.atomic import write_whole
@@ -40,8 +40,8 @@ def write_bundle(
         save_recorded(path, table, base_rows)
         recorded[str(split)] = file_info(path)
     frame = workload.sample(0)[0]
-    payloads = tuple(sizes.infos[key] for key in keys)
-    manifest = Manifest(
+    payloads = tuple(default_objects(sizes.infos[key]) for key in keys)
+    written = Manifest(
         format_version=FORMAT_VERSION,
         workload=workload.name,
         resolutions_px=workload.resolutions_px,
@@ -49,15 +49,15 @@ def write_bundle(
         image_codecs=workload.image_codecs,
         tensor_codecs=workload.tensor_codecs,
         sample_counts={split: table.score.shape[1] for split, table in measured[0].tables.items()},
-        models=tuple(model.info for model in measured),
+        models=tuple(default_objects(model.info) for model in measured),
         variants=tuple(variant for model in measured for variant in model.variants),
         payloads=payloads,
         recorded=recorded,
         training={model.info.name: model.training for model in measured},
-        # Only the default object itself is left out of the file.
-        frame_strides=DEFAULT_STRIDES if workload.frame_strides == DEFAULT_STRIDES else workload.frame_strides,
+        frame_strides=workload.frame_strides,
         reference_ages=RECORDED_AGES if any(payload.mean_bytes_by_age for payload in payloads) else (),
     )
+    manifest = default_objects(written)
     write_whole(directory / MANIFEST_FILE, encode_manifest(manifest), "bundle", "choose another --out")
     return manifest
 

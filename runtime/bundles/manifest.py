@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,7 +19,8 @@ from runtime.files.reading import format_version
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
-DEFAULT_STRIDES = (1,)
+
+Entry = TypeVar("Entry", bound=msgspec.Struct)
 
 
 class FileInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,7 +116,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     recorded: dict[str, FileInfo]  # per split
     training: dict[str, dict[str, Any]]  # configuration per model
     # A bundle with strides above 1 has lagged scores. The file keeps the old name, so that old digests stay valid.
-    frame_strides: tuple[int, ...] = msgspec.field(default=DEFAULT_STRIDES, name="frame_intervals")
+    frame_strides: tuple[int, ...] = msgspec.field(default=(1,), name="frame_intervals")
     reference_ages: tuple[int, ...] = ()  # in frames, ascending: at which payloads with a reference were measured
 
     def resolutions_of(self, model: ModelInfo) -> tuple[int, ...]:
@@ -135,6 +136,16 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
             cuts = range(1) if kind == IMAGE else range(1, len(model.stages))
             found |= {codec: None for cut in cuts for codec in self.codecs_at(model, cut)}
         return tuple(found)
+
+
+def default_objects(entry: Entry) -> Entry:
+    """The same entry with the defaults themselves in place of equal values, because only these are left out.
+
+    Values that came from another process or a file are equal to the defaults, but other objects.
+    """
+    known = {field.name: field.default for field in msgspec.structs.fields(type(entry))}
+    equal = {name: default for name, default in known.items() if getattr(entry, name) == default}
+    return msgspec.structs.replace(entry, **equal)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

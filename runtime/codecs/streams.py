@@ -99,8 +99,8 @@ class Receiver(Protocol):
 class StreamCodec(Codec):
     """A codec with senders and receivers.
 
-    ``encode`` and ``decode`` handle one array without any stream. Whatever crosses the wire comes from a sender and goes
-    to a receiver, payloads that stand alone included; bundles and profiles are measured with these too.
+    ``encode`` and ``decode`` handle one array without any stream. Whatever crosses the wire comes from a sender and
+    goes to a receiver, payloads that stand alone included; bundles and profiles are measured with these too.
     """
 
     #: True: a payload may only refer to the one sent just before it. False: to any that was answered.
