@@ -130,6 +130,17 @@ class Segments:
             z = _run_stages(model, z, stages, pause)
             return engine.to_array(model.run_exit(z, d.exit_branch))
 
+    def head_array(self, image: Image, decision: Decision) -> NDArray[Any]:
+        """What the head of a decision computes before it is encoded: u8 (h, w[, 3]) or float32 (channels, h, w)."""
+        found: list[NDArray[Any]] = []
+
+        def keep(array: NDArray[Any]) -> bytes:
+            found.append(array)
+            return b""
+
+        self.head(image, decision, encode_as=keep)
+        return found[0]
+
     def _encode_alone(self, decision: Decision) -> Encode:
         """Encodes arrays as payloads that stand alone."""
         sender = self.sender(decision)

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from controller.records import NO_PAYLOAD, Decision
 from runtime.codecs import decode, encode
+from runtime.codecs.streams import stream_codec
 from runtime.inference.segments import Segments
 from runtime.models.layers import Call, Layer, LayerInfo
+from runtime.profiling.steady import PreparedCall, steady_stream
 from runtime.workloads.types import Image
 
 PartKey = tuple[str | int, ...]
@@ -73,7 +75,7 @@ def _image_parts(segments: Segments, image: Image, small: Image, px: int, fold: 
     resized = _step("resize", resize, fold, image.size, small.size) if small.shape != image.shape else _NOTHING
     parts: dict[PartKey, Part] = {("resize", px): resized}
     for codec in segments.bundle.manifest.image_codecs:
-        parts |= _codec_parts(("", px, 0, codec), codec, small, fold)
+        parts |= _codec_parts(segments, ("", px, 0, codec), small, fold)
     return parts
 
 
@@ -92,16 +94,30 @@ def _model_parts(segments: Segments, name: str, px: int, small: Image, px_fold: 
                 exit_layers = tuple(model.record_exit(z, exit_branch))
                 parts["exit", name, px, exit_branch] = Part(exit_layers, exit_branch % 2)
             for codec in segments.bundle.manifest.tensor_codecs:
-                parts |= _codec_parts((name, px, index + 1, codec), codec, engine.to_array(z)[0], index % 2)
+                parts |= _codec_parts(segments, (name, px, index + 1, codec), engine.to_array(z)[0], index % 2)
     return parts
 
 
-def _codec_parts(key: PartKey, codec: str, array: NDArray[Any], fold: int) -> dict[PartKey, Part]:
-    decoding = partial(decode, codec, encode(codec, array), array.shape)
+def _codec_parts(segments: Segments, key: PartKey, array: NDArray[Any], fold: int) -> dict[PartKey, Part]:
+    """The parts of encoding and decoding one array; of a stream, with itself as the reference."""
+    codec = str(key[-1])
+    encoding: Call = partial(encode, codec, array)
+    decoding: Call = partial(decode, codec, encode(codec, array), array.shape)
+    if stream_codec(codec) is not None:
+        encoding, decoding = _stream_calls(segments, key, array)
     return {
-        ("encode", *key): _step(f"encode/{codec}", partial(encode, codec, array), fold, array.size),
+        ("encode", *key): _step(f"encode/{codec}", encoding, fold, array.size),
         ("decode", *key): _step(f"decode/{codec}", decoding, fold, array.size),
     }
+
+
+def _stream_calls(segments: Segments, key: PartKey, array: NDArray[Any]) -> tuple[Call, Call]:
+    model, px, cut, codec = key
+    decision = Decision(str(model or segments.bundle.model_names[0]), int(px), 0, int(cut), str(codec))
+    encoding, decoding = steady_stream(segments, decision), steady_stream(segments, decision)
+    assert encoding is not None
+    assert decoding is not None
+    return partial(encoding.encode, array), PreparedCall(partial(decoding.encode, array), decoding.decode)
 
 
 def _step(kind: str, call: Call, fold: int, *sizes: int) -> Part:

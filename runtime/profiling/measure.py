@@ -2,7 +2,8 @@
 
 Everything runs on one thread. Each round runs every segment and layer once, in a new random order, so a slow minute of
 the machine affects all equally, and each segment finds caches that another one filled, as in a daemon whose decisions
-change. The clock counts the CPU time of this thread, without the time of other processes. Medians are reported.
+change. The clock counts the CPU time of this thread, without the time of other processes. Medians are reported. Codecs
+whose payloads refer to earlier ones are timed in the steady state (``runtime.profiling.steady``).
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from runtime.profiling.profile import (
     head_key,
     tail_key,
 )
+from runtime.profiling.steady import Call, PreparedCall, steady_stream
 from runtime.workloads.base import Workload
 from runtime.workloads.types import Image
 
@@ -50,7 +52,6 @@ MIN_ROUNDS = 8
 FRAMES = 4
 
 Progress = Callable[[float], None]  # called with the completed fraction
-Call = Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +96,24 @@ def _segment_tasks(side: Side, segments: Segments, images: Sequence[Image]) -> I
         if key in seen or (side == "mec" and decision.payload == NO_PAYLOAD):
             continue
         seen.add(key)
-        if side == "device":
-            calls: tuple[Call, ...] = tuple(partial(segments.head, image, decision) for image in images)
-        else:
-            payloads = [segments.head(image, decision).payload for image in images]
-            calls = tuple(partial(segments.tail, payload, decision) for payload in payloads)
-        yield SegmentTask(key, decision, calls)
+        make = _head_calls if side == "device" else _tail_calls
+        yield SegmentTask(key, decision, make(segments, decision, images))
+
+
+def _head_calls(segments: Segments, decision: Decision, images: Sequence[Image]) -> tuple[Call, ...]:
+    stream = steady_stream(segments, decision)
+    encode_as = None if stream is None else stream.encode
+    return tuple(partial(segments.head, image, decision, None, encode_as) for image in images)
+
+
+def _tail_calls(segments: Segments, decision: Decision, images: Sequence[Image]) -> tuple[Call, ...]:
+    stream = steady_stream(segments, decision)
+    if stream is None:
+        payloads = [segments.head(image, decision).payload for image in images]
+        return tuple(partial(segments.tail, payload, decision) for payload in payloads)
+    arrays = [segments.head_array(image, decision) for image in images]
+    tail = partial(segments.tail, b"", decision, None, stream.decode)
+    return tuple(PreparedCall(partial(stream.encode, array), tail) for array in arrays)
 
 
 def _timed_rounds(calls: Sequence[Sequence[Call]], budget_s: float, progress: Progress) -> Floats:
@@ -122,6 +135,8 @@ def _one_round(calls: Sequence[Call], order: Sequence[int]) -> Floats:
     taken = np.empty(len(calls))
     for index in order:
         call = calls[index]
+        if isinstance(call, PreparedCall):
+            call.prepare()
         begin = clock()
         call()
         taken[index] = clock() - begin
