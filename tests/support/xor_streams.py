@@ -111,7 +111,7 @@ class XorReceiver:
         self.held.pop(request_id, None)
         self.held[request_id] = data
         _limit(self.held, self._most)
-        return np.frombuffer(data.tobytes(), self._dtype).reshape(self._shape)
+        return np.frombuffer(data.tobytes(), self._dtype).reshape(self._shape).copy()
 
     def _reference(self, reference_id: int, digest: int) -> Bytes:
         held = self.held.get(reference_id)
