@@ -60,8 +60,9 @@ class Sender(Protocol):
 
     def encode(self, array: NDArray[Any], frame: int) -> Encoded:
         """Encode what frame number ``frame`` sends. The distance to the reference's frame is its age; it is negative
-        when an earlier frame is sent once more. A payload that was encoded before and not ``sent`` is discarded. The
-        array may change after the call: copy what must be kept of it."""
+        when an earlier frame is sent once more. A payload that was encoded before and not ``sent`` is discarded; in
+        a chained stream, ``forget`` is called first then. The array may change after the call: copy what must be kept
+        of it."""
         ...
 
     def sent(self, request_id: int) -> None:
@@ -74,8 +75,8 @@ class Sender(Protocol):
         ...
 
     def unanswered(self, request_id: int) -> None:
-        """A request was lost or rejected: the MEC may hold what it left behind, or not. In a chained stream the next
-        payload stands alone, unless one that stood alone was sent after that request."""
+        """A request was lost or rejected: the MEC may hold what it left behind, or not. In a chained stream it is one
+        since the newest payload that stood alone, and the next payload stands alone."""
         ...
 
     def forget(self) -> None:
