@@ -16,11 +16,22 @@ from controller.records import NO_PAYLOAD, Decision
 from runtime.codecs import decode, encode
 from runtime.codecs.streams import stream_codec
 from runtime.inference.segments import Segments
+from runtime.inference.steady import steady_stream
 from runtime.models.layers import Call, Layer, LayerInfo
-from runtime.profiling.steady import PreparedCall, steady_stream
 from runtime.workloads.types import Image
 
 PartKey = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCall:
+    """A call to be timed, and what must be done before it and is not timed."""
+
+    prepare: Call
+    call: Call
+
+    def __call__(self) -> Any:
+        return self.call()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +125,7 @@ def _codec_parts(segments: Segments, key: PartKey, array: NDArray[Any], fold: in
 def _stream_calls(segments: Segments, key: PartKey, array: NDArray[Any]) -> tuple[Call, Call]:
     model, px, cut, codec = key
     decision = Decision(str(model or segments.bundle.model_names[0]), int(px), 0, int(cut), str(codec))
-    encoding, decoding = steady_stream(segments, decision), steady_stream(segments, decision)
+    encoding, decoding = steady_stream(segments.bundle, decision), steady_stream(segments.bundle, decision)
     assert encoding is not None
     assert decoding is not None
     return partial(encoding.encode, array), PreparedCall(partial(decoding.encode, array), decoding.decode)

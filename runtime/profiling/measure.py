@@ -3,7 +3,7 @@
 Everything runs on one thread. Each round runs every segment and layer once, in a new random order, so a slow minute of
 the machine affects all equally, and each segment finds caches that another one filled, as in a daemon whose decisions
 change. The clock counts the CPU time of this thread, without the time of other processes. Medians are reported. Codecs
-whose payloads refer to earlier ones are timed in the steady state (``runtime.profiling.steady``).
+whose payloads refer to earlier ones are timed in the steady state (``runtime.inference.steady``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from controller.records import NO_PAYLOAD, Decision, Floats
 from runtime.bundles.bundle import Bundle
 from runtime.inference.engines.base import Engine
 from runtime.inference.segments import Segments
-from runtime.profiling.layer_parts import Part, PartKey, part_keys, parts_of
+from runtime.inference.steady import steady_stream
+from runtime.models.layers import Call
+from runtime.profiling.layer_parts import Part, PartKey, PreparedCall, part_keys, parts_of
 from runtime.profiling.profile import (
     Errors,
     Machine,
@@ -41,7 +43,6 @@ from runtime.profiling.profile import (
     head_key,
     tail_key,
 )
-from runtime.profiling.steady import Call, PreparedCall, steady_stream
 from runtime.workloads.base import Workload
 from runtime.workloads.types import Image
 
@@ -101,13 +102,13 @@ def _segment_tasks(side: Side, segments: Segments, images: Sequence[Image]) -> I
 
 
 def _head_calls(segments: Segments, decision: Decision, images: Sequence[Image]) -> tuple[Call, ...]:
-    stream = steady_stream(segments, decision)
+    stream = steady_stream(segments.bundle, decision)
     encode_as = None if stream is None else stream.encode
     return tuple(partial(segments.head, image, decision, None, encode_as) for image in images)
 
 
 def _tail_calls(segments: Segments, decision: Decision, images: Sequence[Image]) -> tuple[Call, ...]:
-    stream = steady_stream(segments, decision)
+    stream = steady_stream(segments.bundle, decision)
     if stream is None:
         payloads = [segments.head(image, decision).payload for image in images]
         return tuple(partial(segments.tail, payload, decision) for payload in payloads)

@@ -18,7 +18,7 @@ from controller.costs import CostTable
 from controller.errors import RemoteProtocolError
 from controller.records import NO_PAYLOAD, Decision, Outcome, Status
 from controller.space import DecisionSpace
-from runtime.codecs.streams import Receiver, Sender, UnknownReferenceError, stream_codec
+from runtime.codecs.streams import Sender, UnknownReferenceError, stream_codec
 from runtime.mec.receivers import Receivers
 from runtime.protocol import wire
 from runtime.protocol.wire import RejectReason
@@ -49,6 +49,10 @@ def table() -> CostTable:
         payload_std_bytes=np.zeros(5),
         mec_s=np.array([0.0, 0.0, 0.004, 0.004, 0.004]),
     )
+
+
+#: What the receivers need of a bundle.
+BUNDLE: Any = SimpleNamespace(payload_shape=lambda _, px, __: (px, px), codec_tables=lambda *_: {})
 
 
 def shape_of(decision: Decision) -> tuple[int, ...]:
@@ -126,7 +130,7 @@ class StreamMec(SimMec):
 
     def restart(self) -> None:
         super().restart()
-        self.receivers = Receivers(SimpleNamespace(receiver=_receiver, receiver_bytes=_kept_bytes))  # type: ignore[arg-type]
+        self.receivers = Receivers(BUNDLE)
 
     def send(self, message: wire.Sendable, buffer: wire.Buffer) -> None:
         if isinstance(message, wire.InferRequest):
@@ -157,16 +161,6 @@ class StreamMec(SimMec):
             return RejectReason.REFERENCE, b""
         except RemoteProtocolError:
             return RejectReason.PAYLOAD, b""
-
-
-def _receiver(decision: Decision) -> Receiver | None:
-    codec = stream_codec(decision.payload)
-    return None if codec is None else codec.receiver(shape_of(decision), {})
-
-
-def _kept_bytes(decision: Decision) -> int:
-    codec = stream_codec(decision.payload)
-    return 0 if codec is None else codec.kept_bytes(shape_of(decision))
 
 
 class StreamSimulation(Simulation):

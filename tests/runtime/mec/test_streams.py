@@ -8,6 +8,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import zmq
 import zstandard
 from support.once import once
 from support.stream_bundle import CHAINED, FREE, TENSOR, WORKLOAD, make
+from support.xor_streams import XorReceiver, register
 
 from benchmarks.support.proxy import Mode, Proxy
 from controller.records import Decision, Status
@@ -24,6 +26,7 @@ from runtime.bundles.bundle import Bundle
 from runtime.codecs.streams import MOST_STREAMS
 from runtime.device.device import Device
 from runtime.inference.segments import Segments
+from runtime.inference.streams import receiver_bytes, sender_of
 from runtime.link.connection import MecConnection, Offload, Replied
 from runtime.link.endpoint import parse_endpoint
 from runtime.link.link import DirectLink
@@ -42,8 +45,6 @@ from runtime.workloads.registry import get_workload
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     made = once(tmp_path_factory, "streams", lambda path: (path.mkdir(), make(path)))
-    from support.xor_streams import register
-
     register()
     return made
 
@@ -80,7 +81,7 @@ class Lone:
             load_costs(bundle, folder / "profile.json"),
             max_in_flight=2,
             clock=time.perf_counter,
-            senders=Senders(self.segments.sender),
+            senders=Senders(partial(sender_of, bundle)),
         )
 
     def image(self, number: int) -> np.ndarray:
@@ -246,22 +247,26 @@ class TestHostileReferences:
 
 def test_a_mec_warms_up_every_stream_codec(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     segments = Segments(bundle, get_workload(WORKLOAD))
-    opened: list[str] = []
-    receiver = segments.receiver
-    monkeypatch.setattr(segments, "receiver", lambda decision: opened.append(decision.payload) or receiver(decision))
+    decoded: list[tuple[int, bool]] = []
+    decode = XorReceiver.decode
+
+    def spy(self: XorReceiver, payload: bytes, request_id: int, reference_id: int, digest: int) -> np.ndarray:
+        decoded.append((request_id, reference_id > 0))
+        return decode(self, payload, request_id, reference_id, digest)
+
+    monkeypatch.setattr(XorReceiver, "decode", spy)
     monkeypatch.setattr(segments, "passes", lambda *_: ())
     warm_up = WarmUp(segments)
     while warm_up.step():
         pass
-    assert opened == ["xor", "xorchain", "xort"]
+    assert decoded == [(1, False), (2, True)] * 3  # xor, xorchain, xort
 
 
 class TestMemory:
     def test_one_peer_keeps_few_streams_and_all_peers_together_so_many_bytes(self, bundle: Bundle) -> None:
-        segments = Segments(bundle, get_workload(WORKLOAD))
         rows = [d for d in bundle.space.decisions if d.payload in ("xor", "xort")]
-        most_bytes = 40 * segments.receiver_bytes(FREE)
-        receivers = Receivers(segments, most_bytes)
+        most_bytes = 40 * receiver_bytes(bundle, FREE)
+        receivers = Receivers(bundle, most_bytes)
         for number, decision in enumerate(rows):
             receivers.decode_as(b"loud", wire.InferRequest(number + 1, 0, 0), decision)
             assert len(receivers) <= MOST_STREAMS
@@ -272,14 +277,13 @@ class TestMemory:
             assert receivers.kept_bytes <= most_bytes
         assert len(receivers) == 40
         receivers.keep_only({b"199", b"198"})
-        assert (len(receivers), receivers.kept_bytes) == (2, 2 * segments.receiver_bytes(FREE))
+        assert (len(receivers), receivers.kept_bytes) == (2, 2 * receiver_bytes(bundle, FREE))
         receivers.drop(b"199")
         receivers.drop(b"198")
         assert (len(receivers), receivers.kept_bytes) == (0, 0)
 
     def test_a_stream_that_is_used_outlives_a_flood_of_others(self, bundle: Bundle) -> None:
-        segments = Segments(bundle, get_workload(WORKLOAD))
-        receivers = Receivers(segments, 10 * segments.receiver_bytes(FREE))
+        receivers = Receivers(bundle, 10 * receiver_bytes(bundle, FREE))
 
         def decode(peer: bytes, request: wire.InferRequest) -> None:
             decode_as = receivers.decode_as(peer, request, FREE)
@@ -295,7 +299,7 @@ class TestMemory:
                 decode(b"quiet", wire.with_reference(request, reference, DIGEST))
 
     def test_a_stream_larger_than_the_memory_for_all_is_decoded_and_not_kept(self, bundle: Bundle) -> None:
-        receivers = Receivers(Segments(bundle, get_workload(WORKLOAD)), most_bytes=1000)
+        receivers = Receivers(bundle, most_bytes=1000)
         decode_as = receivers.decode_as(b"a", wire.InferRequest(1, 0, 0), FREE)
         assert decode_as is not None
         assert not decode_as(blank(bundle, FREE)).any()
