@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from runtime.building.streams import RoundTrip
 from runtime.bundles.manifest import LOSSLESS, VariantInfo
 from runtime.bundles.recorded import MAX_LAG, Recorded
 from runtime.codecs import Codec, get_codec
-from runtime.codecs.loopback import RoundTrip
 from runtime.codecs.streams import StreamCodec, Tables
 from runtime.models.stages import BranchyModel
 from runtime.workloads.base import Workload, stream_score

@@ -38,7 +38,8 @@ class Codec(ABC):
     """Converts an array to a payload and back.
 
     An image codec encodes the resized picture at partition point 0: u8, (h, w) grey or (h, w, 3) colour. A tensor codec
-    encodes the tensor at a later partition point: float32, (channels, h, w). Codecs keep no state between calls.
+    encodes the tensor at a later partition point: float32, (channels, h, w). Codecs keep no state between calls;
+    the senders and receivers of a `runtime.codecs.streams.StreamCodec` do.
     """
 
     kind: ClassVar[Kind]

@@ -62,7 +62,9 @@ class Sender(Protocol):
 
     def encode(self, array: NDArray[Any], frame: int) -> Encoded:
         """Encode what frame number ``frame`` sends. The distance to the reference's frame is its age; it is negative
-        when an earlier frame is sent once more. A payload that was encoded before and not ``sent`` is discarded."""
+        when an earlier frame is sent once more. A payload that was encoded before and not ``sent`` is discarded; in
+        a chained stream, ``forget`` is called first then. The array may change after the call: copy what must be kept
+        of it."""
         ...
 
     def sent(self, request_id: int) -> None:
@@ -75,8 +77,8 @@ class Sender(Protocol):
         ...
 
     def unanswered(self, request_id: int) -> None:
-        """A request was lost or rejected: the MEC may hold what it left behind, or not. In a chained stream the next
-        payload stands alone, unless one that stood alone was sent after that request."""
+        """A request was lost or rejected: the MEC may hold what it left behind, or not. In a chained stream it is one
+        since the newest payload that stood alone, and the next payload stands alone."""
         ...
 
     def forget(self) -> None:
@@ -88,7 +90,8 @@ class Receiver(Protocol):
     """The MEC's half of a stream, of one connection. Keeps at most ``KEPT_REFERENCES`` references."""
 
     def decode(self, payload: Payload, request_id: int, reference_id: int, digest: int) -> NDArray[Any]:
-        """Decode a payload; later ones may refer to ``request_id``.
+        """Decode a payload; later ones may refer to ``request_id``. The tail may write to the array that is returned,
+        so it must not be the one that is kept.
 
         UnknownReferenceError when ``reference_id`` is not held with this digest. RemoteProtocolError for a malformed
         payload. Either leaves the receiver as it was. Ids are the peer's: they may repeat, or come in any order.

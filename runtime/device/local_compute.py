@@ -13,6 +13,8 @@ from runtime.bundles.bundle import Bundle
 from runtime.codecs.streams import Sender
 from runtime.device.compute import Pause
 from runtime.inference.segments import Encode, Head, Segments
+from runtime.inference.steady import steady_stream
+from runtime.inference.streams import sender_of
 from runtime.protocol.wire import Held
 from runtime.sources.samples import Samples, Source
 from runtime.workloads.base import Workload
@@ -43,11 +45,20 @@ class LocalCompute:
 
     def warm_up(self, decisions: Iterable[Decision], stopping: Callable[[], bool] = lambda: False) -> None:
         """Run each distinct head once, because first runs are slow. Local answers come first: they need every stage.
-        Returns early when ``stopping`` returns true."""
+        A codec whose payloads have references is run without and with one. Returns early when ``stopping`` returns
+        true."""
         for decision in _distinct(decisions):
             if stopping():
                 return
+            self._warm_up(decision)
+
+    def _warm_up(self, decision: Decision) -> None:
+        stream = steady_stream(self._bundle, decision)
+        if stream is None:
             self._segments.head(self._blank, decision)
+            return
+        for _ in range(2):
+            self._segments.head(self._blank, decision, encode_as=stream.encode)
 
     def picture(self, source_index: int) -> Image:
         return self._source.picture(source_index)
@@ -57,7 +68,7 @@ class LocalCompute:
 
     def sender(self, decision: Decision) -> Sender | None:
         """A new sender of the decision's stream; None if its payloads have no references."""
-        return self._segments.sender(decision)
+        return sender_of(self._bundle, decision)
 
     def row(self, decision: Decision) -> int:
         return self._bundle.space.index(decision)

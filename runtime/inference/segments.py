@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from controller.records import NO_PAYLOAD, Decision
 from runtime.bundles.bundle import Bundle
-from runtime.codecs import IMAGE, TENSOR, check_codecs, check_decoded, encode, get_codec
-from runtime.codecs.streams import Receiver, Sender, Tables, stream_codec
+from runtime.codecs import IMAGE, TENSOR, check_codecs, check_decoded
 from runtime.inference.engines import open_engines
 from runtime.inference.engines.base import Engine, LoadedModel
+from runtime.inference.streams import decode_alone, encode_alone
 from runtime.workloads.base import Workload
 from runtime.workloads.types import Image
 
@@ -71,21 +71,6 @@ class Segments:
             self._loaded[model] = self.engine(model).load(model)
         return self._loaded[model]
 
-    def sender(self, decision: Decision) -> Sender | None:
-        """A new sender of the decision's stream; None if its payloads have no references."""
-        codec = stream_codec(decision.payload)
-        return None if codec is None else codec.sender(self._payload_shape(decision), self._tables(decision))
-
-    def receiver(self, decision: Decision) -> Receiver | None:
-        """A new receiver of the decision's stream; None if its payloads have no references."""
-        codec = stream_codec(decision.payload)
-        return None if codec is None else codec.receiver(self._payload_shape(decision), self._tables(decision))
-
-    def receiver_bytes(self, decision: Decision) -> int:
-        """Upper bound of what a receiver of the decision's stream keeps, in bytes; 0 if it has none."""
-        codec = stream_codec(decision.payload)
-        return 0 if codec is None else codec.kept_bytes(self._payload_shape(decision))
-
     def head(
         self, image: Image, decision: Decision, pause: Pause | None = None, encode_as: Encode | None = None
     ) -> Head:
@@ -94,16 +79,16 @@ class Segments:
         ``pause`` is called before each stage. There the device polls its sockets, and may run another head (a
         fallback) before this one continues. ``encode_as`` makes the payload; without it, the payload stands alone.
         """
-        encoded = self._encode_alone(decision) if encode_as is None else encode_as
+        encode = partial(encode_alone, self.bundle, decision) if encode_as is None else encode_as
         small = self.workload.resize(image, decision.resolution_px)
         cut, offloaded = decision.partition_point, decision.payload != NO_PAYLOAD
         if cut == 0 and offloaded:
-            return Head(encoded(small), None)
+            return Head(encode(small), None)
         engine, model = self.engine(decision.model), self.loaded(decision.model)
         with engine.computing():
             z = _run_stages(model, engine.input_of(small), range(cut), pause)
             if offloaded:
-                return Head(encoded(engine.to_array(z)[0]), None)
+                return Head(encode(engine.to_array(z)[0]), None)
             if pause is not None:
                 pause()
             return Head(b"", engine.to_array(model.run_exit(z, decision.exit_branch)))
@@ -121,8 +106,8 @@ class Segments:
         without it, the payload must stand alone. RemoteProtocolError when the payload does not fit the decision.
         """
         d = decision
-        array = self._decode_alone(payload, d) if decode_as is None else decode_as(payload)
-        check_decoded(d.payload, array, self._payload_shape(d))
+        array = decode_alone(self.bundle, d, payload) if decode_as is None else decode_as(payload)
+        check_decoded(d.payload, array, self.bundle.payload_shape(d.model, d.resolution_px, d.partition_point))
         engine, model = self.engine(d.model), self.loaded(d.model)
         stages = range(d.partition_point, self.bundle.info(d.model).exit_after[d.exit_branch])
         with engine.computing():
@@ -130,24 +115,16 @@ class Segments:
             z = _run_stages(model, z, stages, pause)
             return engine.to_array(model.run_exit(z, d.exit_branch))
 
-    def _encode_alone(self, decision: Decision) -> Encode:
-        """Encodes arrays as payloads that stand alone."""
-        sender = self.sender(decision)
-        if sender is None:
-            return partial(encode, decision.payload)
-        return lambda array: sender.encode(array, 0).payload
+    def head_array(self, image: Image, decision: Decision) -> NDArray[Any]:
+        """What the head of a decision computes before it is encoded: u8 (h, w[, 3]) or float32 (channels, h, w)."""
+        found: list[NDArray[Any]] = []
 
-    def _decode_alone(self, payload: bytes | memoryview, decision: Decision) -> NDArray[Any]:
-        receiver = self.receiver(decision)
-        if receiver is None:
-            return get_codec(decision.payload).decode(payload, self._payload_shape(decision))
-        return receiver.decode(payload, request_id=1, reference_id=0, digest=0)
+        def keep(array: NDArray[Any]) -> bytes:
+            found.append(array)
+            return b""
 
-    def _payload_shape(self, d: Decision) -> tuple[int, ...]:
-        return self.bundle.payload_shape(d.model, d.resolution_px, d.partition_point)
-
-    def _tables(self, decision: Decision) -> Tables:
-        return self.bundle.codec_tables(decision.model, decision.resolution_px)
+        self.head(image, decision, encode_as=keep)
+        return found[0]
 
     def whole(self, image: Image, decision: Decision) -> Outputs:
         """Run head and tail here; the payload is encoded and decoded, but not sent."""

@@ -17,41 +17,52 @@ from typing import Any
 from numpy.typing import NDArray
 
 from controller.records import Decision
-from runtime.codecs.streams import MOST_STREAMS, Encoded, Sender, StreamKey, stream_key
+from runtime.codecs.streams import MOST_STREAMS, Encoded, Sender, StreamKey, stream_codec, stream_key
 from runtime.protocol import wire
 
 
 class _Stream:
     """A sender, and what happened to it."""
 
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: Sender, chained: bool) -> None:
         self.sender = sender
         self.changes = 0  # events after which an earlier draft is outdated
-        self.alone_id = 0  # of the newest request whose payload stood alone; 0 before the first
+        self._chained = chained
+        self._unsent = False  # the newest payload was not handed to the link
+        self._alone_id = 0  # of the newest request whose payload stood alone; 0 before the first
 
     def encode(self, array: NDArray[Any], frame: int) -> Encoded:
+        if self._unsent and self._chained:  # an encoder cannot go back
+            self.forget()
         self.changes += 1
+        self._unsent = True
         return self.sender.encode(array, frame)
 
     def sent(self, request_id: int, encoded: Encoded) -> None:
+        self._unsent = False
         self.sender.sent(request_id)
         if not encoded.reference_id:
-            self.alone_id = request_id
+            self._alone_id = request_id
 
     def unanswered(self, request_id: int) -> None:
+        if self._chained and self._stood_alone_since(request_id):
+            return  # nothing refers to it any more
         self.changes += 1
         self.sender.unanswered(request_id)
 
     def unknown_reference(self, request_id: int) -> None:
-        if self.alone_id and not wire.was_issued(self.alone_id, request_id):
+        if self._stood_alone_since(request_id):
             self.unanswered(request_id)
         else:
             self.forget()
 
     def forget(self) -> None:
         self.changes += 1
-        self.alone_id = 0
+        self._unsent, self._alone_id = False, 0
         self.sender.forget()
+
+    def _stood_alone_since(self, request_id: int) -> bool:
+        return bool(self._alone_id) and not wire.was_issued(self._alone_id, request_id)
 
 
 class Draft:
@@ -103,7 +114,8 @@ class Senders:
 
     def _opened(self, decision: Decision) -> _Stream | None:
         sender = self._new_sender(decision)
-        return None if sender is None else _Stream(sender)
+        codec = stream_codec(decision.payload)
+        return None if sender is None or codec is None else _Stream(sender, codec.chained)
 
     def sent(self, request_id: int, draft: Draft) -> None:
         """A draft's payload was handed to the link as this request."""

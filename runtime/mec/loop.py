@@ -79,7 +79,7 @@ class MecLoop:
         self._free_s = clock()  # when the emulated MEC has finished its last request
         self._forget_s = clock() + _FORGET_EVERY_S
         self._devices: dict[bytes, str] = {}  # peer -> name in its Hello
-        self._receivers = Receivers(segments)  # what payloads may refer to, by peer
+        self._receivers = Receivers(segments.bundle)  # what payloads may refer to, by peer
         self._epoch_s = time.time() - clock() if clock is time.perf_counter else None
         self.counts = MecCounts()
         self._sinks: Sinks[RequestRecord] = Sinks([self.counts, *sinks], log)

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from controller.records import Decision
+from runtime.bundles.bundle import Bundle
 from runtime.codecs.streams import MOST_STREAMS, Receiver, StreamKey, UnknownReferenceError, stream_key
-from runtime.inference.segments import Decode, Segments
+from runtime.inference.segments import Decode
+from runtime.inference.streams import receiver_bytes, receiver_of
 from runtime.protocol import wire
 
 MOST_BYTES = 256 << 20
@@ -29,8 +31,8 @@ class _Kept:
 class Receivers:
     """Owns the receivers of all connections."""
 
-    def __init__(self, segments: Segments, most_bytes: int = MOST_BYTES) -> None:
-        self._segments, self._most_bytes = segments, most_bytes
+    def __init__(self, bundle: Bundle, most_bytes: int = MOST_BYTES) -> None:
+        self._bundle, self._most_bytes = bundle, most_bytes
         self._kept: dict[tuple[bytes, StreamKey], _Kept] = {}  # the one that was used longest ago first
         self._bytes = 0  # sum of ``most_bytes``
 
@@ -71,9 +73,9 @@ class Receivers:
     def _receiver(self, peer: bytes, key: StreamKey, decision: Decision) -> Receiver:
         kept = self._take(peer, key)
         if kept is None:
-            receiver = self._segments.receiver(decision)
+            receiver = receiver_of(self._bundle, decision)
             assert receiver is not None  # the key says that the codec has references
-            kept = _Kept(receiver, self._segments.receiver_bytes(decision))
+            kept = _Kept(receiver, receiver_bytes(self._bundle, decision))
             if kept.most_bytes > self._most_bytes:
                 return receiver  # for this payload only
             self._make_room(peer, kept.most_bytes)

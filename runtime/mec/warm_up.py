@@ -15,6 +15,7 @@ import numpy as np
 from runtime.codecs import IMAGE, TENSOR, get_codec
 from runtime.codecs.streams import stream_codec
 from runtime.inference.segments import Segments
+from runtime.inference.steady import steady_stream
 
 _SMALL_PX = 16
 
@@ -57,13 +58,10 @@ class WarmUp:
         decision = next((d for d in segments.bundle.space.decisions if d.payload == name), None)
         if decision is None:
             return
-        sender, receiver = segments.sender(decision), segments.receiver(decision)
-        assert sender is not None
-        assert receiver is not None
+        stream = steady_stream(segments.bundle, decision)
+        assert stream is not None
         shape = segments.bundle.payload_shape(decision.model, decision.resolution_px, decision.partition_point)
         blank = np.zeros(shape, get_codec(name).dtype)
-        for number in (1, 2):
-            encoded = sender.encode(blank, number)
-            sender.sent(number)
-            receiver.decode(encoded.payload, number, encoded.reference_id, encoded.digest)
-            sender.answered(number)
+        for _ in range(2):
+            stream.encode(blank)
+            stream.decode()

@@ -8,21 +8,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle, islice
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from controller.records import NO_PAYLOAD, Decision
-from runtime.codecs import IMAGE, TENSOR, decode, encode
-from runtime.codecs.loopback import REPLAYED, AnsweredSender, Replay
-from runtime.codecs.streams import StreamCodec, Tables, stream_codec
+from runtime.codecs import IMAGE, decode, encode
+from runtime.codecs.streams import stream_codec
 from runtime.inference.segments import Segments
+from runtime.inference.steady import steady_stream
 from runtime.models.layers import Call, Layer, LayerInfo
 from runtime.workloads.types import Image
 
 PartKey = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCall:
+    """A call to be timed, and what must be done before it and is not timed."""
+
+    prepare: Call
+    call: Call
+
+    def __call__(self) -> Any:
+        return self.call()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,7 @@ def _image_parts(segments: Segments, image: Image, small: Image, px: int, fold: 
     resized = _step("resize", resize, fold, image.size, small.size) if small.shape != image.shape else _NOTHING
     parts: dict[PartKey, Part] = {("resize", px): resized}
     for codec in segments.bundle.manifest.codecs_of_kind(IMAGE):
-        parts |= _codec_parts(("", px, 0, codec), codec, small, fold, {})
+        parts |= _codec_parts(segments, ("", px, 0, codec), small, fold)
     return parts
 
 
@@ -97,30 +106,30 @@ def _model_parts(segments: Segments, name: str, px: int, small: Image, px_fold: 
                 exit_layers = tuple(model.record_exit(z, exit_branch))
                 parts["exit", name, px, exit_branch] = Part(exit_layers, exit_branch % 2)
             for codec in segments.bundle.manifest.codecs_at(info, index + 1):
-                tables = segments.bundle.codec_tables(name, px)
-                parts |= _codec_parts((name, px, index + 1, codec), codec, engine.to_array(z)[0], index % 2, tables)
+                parts |= _codec_parts(segments, (name, px, index + 1, codec), engine.to_array(z)[0], index % 2)
     return parts
 
 
-def _codec_parts(key: PartKey, codec: str, array: NDArray[Any], fold: int, tables: Tables) -> dict[PartKey, Part]:
-    streams = stream_codec(codec)
-    if streams is None:
-        encoding: Call = partial(encode, codec, array)
-        decoding: Call = partial(decode, codec, encode(codec, array), array.shape)
-    else:
-        encoding, decoding = _stream_calls(streams, array, tables)
+def _codec_parts(segments: Segments, key: PartKey, array: NDArray[Any], fold: int) -> dict[PartKey, Part]:
+    """The parts of encoding and decoding one array; of a stream, with itself as the reference."""
+    codec = str(key[-1])
+    encoding: Call = partial(encode, codec, array)
+    decoding: Call = partial(decode, codec, encode(codec, array), array.shape)
+    if stream_codec(codec) is not None:
+        encoding, decoding = _stream_calls(segments, key, array)
     return {
         ("encode", *key): _step(f"encode/{codec}", encoding, fold, array.size),
         ("decode", *key): _step(f"decode/{codec}", decoding, fold, array.size),
     }
 
 
-def _stream_calls(codec: StreamCodec, array: NDArray[Any], tables: Tables) -> tuple[Call, Call]:
-    """Encoding and decoding of the next payload of a stream, whose array moves by one row to and fro."""
-    frames = cycle((array, np.roll(array, 1, axis=-2 if codec.kind == TENSOR else 0)))
-    sender = AnsweredSender(codec.sender(array.shape, tables))
-    ends = codec.sender(array.shape, tables), codec.receiver(array.shape, tables)
-    return lambda: sender.payload(next(frames)), Replay(*ends, islice(frames, REPLAYED)).decode
+def _stream_calls(segments: Segments, key: PartKey, array: NDArray[Any]) -> tuple[Call, Call]:
+    model, px, cut, codec = key
+    decision = Decision(str(model or segments.bundle.model_names[0]), int(px), 0, int(cut), str(codec))
+    encoding, decoding = steady_stream(segments.bundle, decision), steady_stream(segments.bundle, decision)
+    assert encoding is not None
+    assert decoding is not None
+    return partial(encoding.encode, array), PreparedCall(partial(decoding.encode, array), decoding.decode)
 
 
 def _step(kind: str, call: Call, fold: int, *sizes: int) -> Part:

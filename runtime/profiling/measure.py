@@ -2,7 +2,8 @@
 
 Everything runs on one thread. Each round runs every segment and layer once, in a new random order, so a slow minute of
 the machine affects all equally, and each segment finds caches that another one filled, as in a daemon whose decisions
-change. The clock counts the CPU time of this thread, without the time of other processes. Medians are reported.
+change. The clock counts the CPU time of this thread, without the time of other processes. Medians are reported. Codecs
+whose payloads refer to earlier ones are timed in the steady state (``runtime.inference.steady``).
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controller.predict.regression import (
     LayerModel,
@@ -28,11 +28,11 @@ from controller.predict.regression import (
 )
 from controller.records import NO_PAYLOAD, Decision, Floats
 from runtime.bundles.bundle import Bundle
-from runtime.codecs.loopback import REPLAYED, AnsweredSender, Replay
-from runtime.codecs.streams import stream_codec
 from runtime.inference.engines.base import Engine
 from runtime.inference.segments import Segments
-from runtime.profiling.layer_parts import Part, PartKey, part_keys, parts_of
+from runtime.inference.steady import steady_stream
+from runtime.models.layers import Call
+from runtime.profiling.layer_parts import Part, PartKey, PreparedCall, part_keys, parts_of
 from runtime.profiling.profile import (
     Errors,
     Machine,
@@ -53,7 +53,6 @@ MIN_ROUNDS = 8
 FRAMES = 4
 
 Progress = Callable[[float], None]  # called with the completed fraction
-Call = Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,46 +92,29 @@ def measure_sides(
 
 def _segment_tasks(side: Side, segments: Segments, images: Sequence[Image]) -> Iterator[SegmentTask]:
     seen: set[SegmentKey] = set()
-    replays: dict[SegmentKey, Replay] = {}  # of the payloads of one head, whatever runs after it
     for decision in segments.bundle.space.decisions:
         key = head_key(decision) if side == "device" else tail_key(decision)
         if key in seen or (side == "mec" and decision.payload == NO_PAYLOAD):
             continue
         seen.add(key)
-        if side == "device":
-            calls: tuple[Call, ...] = _head_calls(segments, images, decision)
-        elif stream_codec(decision.payload) is None:
-            payloads = [segments.head(image, decision).payload for image in images]
-            calls = tuple(partial(segments.tail, payload, decision) for payload in payloads)
-        else:
-            head = head_key(decision)
-            if head not in replays:
-                replays[head] = _replay(segments, images, decision)
-            calls = (partial(segments.tail, b"", decision, decode_as=replays[head].decode),) * FRAMES
-        yield SegmentTask(key, decision, calls)
+        make = _head_calls if side == "device" else _tail_calls
+        yield SegmentTask(key, decision, make(segments, decision, images))
 
 
-def _head_calls(segments: Segments, images: Sequence[Image], decision: Decision) -> tuple[Call, ...]:
-    """Runs of a head on each frame. Payloads that may refer to an earlier one refer to that of the run before."""
-    sender = segments.sender(decision)
-    encode_as = None if sender is None else AnsweredSender(sender).payload
-    return tuple(partial(segments.head, image, decision, encode_as=encode_as) for image in images)
+def _head_calls(segments: Segments, decision: Decision, images: Sequence[Image]) -> tuple[Call, ...]:
+    stream = steady_stream(segments.bundle, decision)
+    encode_as = None if stream is None else stream.encode
+    return tuple(partial(segments.head, image, decision, None, encode_as) for image in images)
 
 
-def _replay(segments: Segments, images: Sequence[Image], decision: Decision) -> Replay:
-    """A stream of the frames, to be decoded over and over."""
-    sender, receiver = segments.sender(decision), segments.receiver(decision)
-    assert sender is not None
-    assert receiver is not None
-    arrays: list[NDArray[Any]] = []
-
-    def kept(array: NDArray[Any]) -> bytes:
-        arrays.append(array.copy())
-        return b""
-
-    for image in images:
-        segments.head(image, decision, encode_as=kept)
-    return Replay(sender, receiver, arrays * (REPLAYED // len(arrays)))
+def _tail_calls(segments: Segments, decision: Decision, images: Sequence[Image]) -> tuple[Call, ...]:
+    stream = steady_stream(segments.bundle, decision)
+    if stream is None:
+        payloads = [segments.head(image, decision).payload for image in images]
+        return tuple(partial(segments.tail, payload, decision) for payload in payloads)
+    arrays = [segments.head_array(image, decision) for image in images]
+    tail = partial(segments.tail, b"", decision, None, stream.decode)
+    return tuple(PreparedCall(partial(stream.encode, array), tail) for array in arrays)
 
 
 def _timed_rounds(calls: Sequence[Sequence[Call]], budget_s: float, progress: Progress) -> Floats:
@@ -154,6 +136,8 @@ def _one_round(calls: Sequence[Call], order: Sequence[int]) -> Floats:
     taken = np.empty(len(calls))
     for index in order:
         call = calls[index]
+        if isinstance(call, PreparedCall):
+            call.prepare()
         begin = clock()
         call()
         taken[index] = clock() - begin

@@ -68,33 +68,29 @@ class ChainedSender:
     """Refers to the request sent just before."""
 
     def __init__(self) -> None:
-        self._chain: dict[int, Bytes] = {}  # since the payload that stood alone; only the last array is used
-        self._pending: tuple[Bytes, bool] | None = None
+        self._newest: tuple[int, Bytes] | None = None  # None: the next payload stands alone
+        self._pending: Bytes | None = None
 
     def encode(self, array: NDArray[Any], frame: int) -> Encoded:
-        if self._pending is not None:  # discarded: an encoder could not go back
-            self._chain.clear()
-        self._pending = as_bytes(array), not self._chain
-        if not self._chain:
-            return Encoded(zstandard.compress(self._pending[0].tobytes()))
-        reference_id, held = next(reversed(self._chain.items()))
-        return Encoded(zstandard.compress((self._pending[0] ^ held).tobytes()), reference_id, digest_of(held))
+        assert self._pending is None, "encode() twice without sent() or forget()"
+        self._pending = as_bytes(array)
+        if self._newest is None:
+            return Encoded(zstandard.compress(self._pending.tobytes()))
+        reference_id, held = self._newest
+        return Encoded(zstandard.compress((self._pending ^ held).tobytes()), reference_id, digest_of(held))
 
     def sent(self, request_id: int) -> None:
         assert self._pending is not None, "sent() without encode()"
-        self._chain[request_id], self._pending = self._pending[0], None
-        _limit(self._chain)
+        self._newest, self._pending = (request_id, self._pending), None
 
     def answered(self, request_id: int) -> None:
         pass
 
     def unanswered(self, request_id: int) -> None:
-        if request_id in self._chain:
-            self._chain.clear()
+        self._newest = None
 
     def forget(self) -> None:
-        self._chain.clear()
-        self._pending = None
+        self._newest = self._pending = None
 
 
 class XorReceiver:
@@ -111,7 +107,7 @@ class XorReceiver:
         self.held.pop(request_id, None)
         self.held[request_id] = data
         _limit(self.held, self._most)
-        return np.frombuffer(data.tobytes(), self._dtype).reshape(self._shape)
+        return np.frombuffer(data.tobytes(), self._dtype).reshape(self._shape).copy()
 
     def _reference(self, reference_id: int, digest: int) -> Bytes:
         held = self.held.get(reference_id)

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from support.coded_streams import Coded, Drifting
+from support.xor_streams import FreeSender, Xor
 
 import mecpilot
 from controller.errors import FailureError, UsageError
 from controller.records import NO_PAYLOAD, Decision
-from runtime.building import payload_sizes, split_frames
+from runtime.building import split_frames
 from runtime.building.build import write_bundle
 from runtime.building.existing import added_codecs, check_same_samples, known_images, known_models
 from runtime.building.measure import MeasuredModel, TrainedModel, measure_model
 from runtime.building.payload_sizes import measure_images
 from runtime.building.split_frames import SplitFrames
+from runtime.building.streams import AgedSizes
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.bundles.codec_tables import MAX_TABLES_BYTES, load_codec_tables, save_codec_tables
 from runtime.bundles.manifest import MANIFEST_FILE, encode_manifest
 from runtime.bundles.weights import save_weights
-from runtime.codecs import get_codec
-from runtime.codecs.streams import RECORDED_AGES, StreamCodec
+from runtime.codecs import IMAGE, get_codec
+from runtime.codecs.streams import RECORDED_AGES, Encoded, Sender, StreamCodec, Tables
 from runtime.inference.segments import Segments
 from runtime.profiling.measure import measure_sides
 from runtime.profiling.profile import FORMAT_VERSION, Profile, cost_table
@@ -240,18 +243,18 @@ def test_answers_after_a_chained_codec_are_those_of_the_stream_in_order(bundle: 
     assert any((codec.roundtrip(images[index : index + 1])[0] != arrived[index]).any() for index in range(1, 30))
 
 
-def test_a_codec_that_refers_after_forget_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    codec = get_codec("xor")
-    assert isinstance(codec, StreamCodec)
-    sender = codec.sender((16, 16), {})
-    monkeypatch.setattr(type(sender), "forget", lambda _: None)
-    sizes = payload_sizes.AgedSizes(codec, (16, 16), {}, RECORDED_AGES)
-    sizes._alone.sent = lambda request_id: None  # type: ignore[method-assign]
-    blank = np.zeros((16, 16), np.uint8)
-    sizes.add(-8, blank)
-    sizes._alone._held = {1: blank.reshape(-1)}  # type: ignore[attr-defined]
+def test_a_codec_whose_sender_refers_after_forget_is_refused() -> None:
+    class Stubborn(Xor):
+        def sender(self, shape: tuple[int, ...], tables: Tables) -> Sender:
+            return Referring()
+
+    class Referring(FreeSender):
+        def encode(self, array: NDArray[Any], frame: int) -> Encoded:
+            return Encoded(b"", reference_id=1)
+
+    sizes = AgedSizes(Stubborn("stubborn", IMAGE, False), (16, 16), {}, RECORDED_AGES)
     with pytest.raises(FailureError, match="expected a payload that stands alone"):
-        sizes.add(-7, blank)
+        sizes.add(-8, np.zeros((16, 16), np.uint8))
 
 
 # Costs
