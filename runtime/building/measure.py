@@ -24,6 +24,7 @@ from runtime.bundles.weights import load_for_inference
 from runtime.models.describe import describe_layers
 from runtime.models.stages import BranchyModel
 from runtime.workloads.base import Workload
+from runtime.workloads.inputs import model_input
 from runtime.workloads.types import Split
 
 _TEMPERATURES = np.geomspace(0.25, 4.0, 81)
@@ -86,7 +87,9 @@ def measure_model(
     rows = VariantRows(trained.name, workload, truths, temperatures)
     for px in workload.resolutions_px:
         rows.add(px, {split: outputs[split][px] for split in outputs})
-    examples = {px: workload.to_input(next(data["validation"].batches(px))[:1]) for px in workload.resolutions_px}
+    examples = {
+        px: model_input(workload, model, next(data["validation"].batches(px))[:1]) for px in workload.resolutions_px
+    }
     return MeasuredModel(
         info=_describe(trained, model, file_info(path), examples, temperatures),
         variants=tuple(rows.variants),

@@ -12,6 +12,7 @@ from runtime.bundles.recorded import PayloadBytes, PayloadKey
 from runtime.codecs import encode
 from runtime.models.stages import BranchyModel
 from runtime.workloads.base import Workload, stream_score
+from runtime.workloads.inputs import model_input
 from runtime.workloads.types import Images, Split
 
 
@@ -27,7 +28,7 @@ def measure_tensors(
     """Encoded bytes, (samples,), of the tensor at every cut and codec after the first stage."""
     sizes: dict[PayloadKey, list[int]] = {}
     for batch in batches:
-        z = workload.to_input(batch)
+        z = model_input(workload, model, batch)
         for cut in range(1, len(model.stages)):
             z = model.run_stages(z, cut - 1, cut)
             for codec in workload.tensor_codecs:

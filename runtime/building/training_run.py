@@ -97,7 +97,7 @@ def _train_and_measure(plan: TrainingPlan, family: str, events: Any) -> None:
     """The main function of the process of one family."""
     try:
         workload = get_workload(plan.workload, plan.data_dir)
-        task = workload.training_task(plan.seed)
+        task = workload.task_of(family, plan.seed)
         config = plan.config(family)
         reporter = _ProcessReporter(family, task.steps_per_epoch, plan.logs, events)
         reporter.writer.add_text("configuration", json.dumps(asdict(config)))

@@ -15,6 +15,7 @@ from runtime.bundles.recorded import MAX_LAG, Recorded
 from runtime.codecs import Codec, get_codec
 from runtime.models.stages import BranchyModel
 from runtime.workloads.base import Workload, stream_score
+from runtime.workloads.inputs import model_input
 from runtime.workloads.types import Images, Split
 
 Outputs = NDArray[np.floating[Any]]
@@ -26,11 +27,11 @@ def run_variants(model: BranchyModel, workload: Workload, batches: Iterable[Imag
     """Outputs (samples, ...) of every exit on u8 images (n, h, w[, 3]): exact, and after every lossy payload."""
     parts: dict[Key, list[Outputs]] = {}
     for batch in batches:
-        z = workload.to_input(batch)
+        z = model_input(workload, model, batch)
         for exit_branch, output in enumerate(model.all_exits(z)):
             parts.setdefault((exit_branch, 0, LOSSLESS), []).append(output.numpy())
         for codec in _lossy(workload.image_codecs):
-            _run_tails(model, workload.to_input(codec.roundtrip(batch)), 0, codec.name, parts)
+            _run_tails(model, model_input(workload, model, codec.roundtrip(batch)), 0, codec.name, parts)
         for cut in range(1, len(model.stages)):
             z = model.run_stages(z, cut - 1, cut)
             for codec in _lossy(workload.tensor_codecs):
