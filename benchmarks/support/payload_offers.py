@@ -23,6 +23,7 @@ from runtime.bundles.bundle import Bundle
 from runtime.bundles.recorded import Recorded
 from runtime.codecs import decode, encode, get_codec
 from runtime.workloads.base import Workload
+from runtime.workloads.inputs import model_input
 from runtime.workloads.types import Image, Split
 
 SPLITS: tuple[Split, ...] = ("validation", "test")
@@ -130,7 +131,8 @@ def _run(
         sizes += [len(payload) for payload in payloads]
         seen = np.stack([decode(codec, data, images[0].shape) for data in payloads])
         for model in _sending_images(bundle, px):
-            for exit_branch, outputs in enumerate(bundle.model(model).all_exits(workload.to_input(seen))):
+            network = bundle.model(model)
+            for exit_branch, outputs in enumerate(network.all_exits(model_input(workload, network, seen))):
                 answers = workload.answers(outputs.numpy(), px)
                 scored = [workload.score(answer, truth) for answer, truth in zip(answers, truths, strict=True)]
                 scores.setdefault((model, px, exit_branch), []).extend(scored)

@@ -14,6 +14,7 @@ from runtime.codecs import get_codec
 from runtime.codecs.streams import StreamCodec, Tables
 from runtime.models.stages import BranchyModel
 from runtime.workloads.base import Workload
+from runtime.workloads.inputs import model_input
 
 #: Most consecutive training frames for a fit; their tensors are in memory at once.
 FIT_FRAMES = 500
@@ -58,4 +59,6 @@ def _fitted(names: Sequence[str]) -> list[StreamCodec]:
 
 def _tensors(model: BranchyModel, workload: Workload, frames: SplitFrames, px: int, cut: int) -> NDArray[np.float32]:
     """(frames, channels, h, w) at a cut."""
-    return np.concatenate([model.run_stages(workload.to_input(batch), 0, cut).numpy() for batch in frames.batches(px)])
+    return np.concatenate(
+        [model.run_stages(model_input(workload, model, batch), 0, cut).numpy() for batch in frames.batches(px)]
+    )

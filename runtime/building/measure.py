@@ -29,6 +29,7 @@ from runtime.models.describe import describe_layers
 from runtime.models.stages import BranchyModel
 from runtime.workloads.base import Workload
 from runtime.workloads.family_decisions import FamilyDecisions, codecs_at, resolutions_of
+from runtime.workloads.inputs import model_input
 from runtime.workloads.types import Split
 
 AllOutputs = dict[Split, dict[int, dict[Key, Outputs]]]  # per split and resolution
@@ -180,7 +181,7 @@ class _Measurement:
     def examples(self) -> dict[int, torch.Tensor]:
         """One input per resolution."""
         data = self._data["validation"]
-        return {px: self._workload.to_input(next(data.batches(px))[:1]) for px in self._resolutions_px}
+        return {px: model_input(self._workload, self._model, next(data.batches(px))[:1]) for px in self._resolutions_px}
 
     def measured(
         self, info: ModelInfo, outputs: AllOutputs, temperatures: Sequence[float], training: dict[str, Any]

@@ -24,6 +24,7 @@ from runtime.codecs.streams import RECORDED_AGES, StreamCodec, Tables
 from runtime.models.stages import BranchyModel
 from runtime.workloads.base import Workload, stream_score
 from runtime.workloads.family_decisions import codecs_at
+from runtime.workloads.inputs import model_input
 from runtime.workloads.types import Split
 
 Sizes = dict[PayloadKey, NDArray[np.int32]]
@@ -77,7 +78,7 @@ def measure_tensors(
     encoders: dict[PayloadKey, _Encoder] = {}
     start = -_lead(name for names in wanted.values() for name in names)
     for batch in frames.batches(px, start) if wanted else ():
-        z = workload.to_input(batch)
+        z = model_input(workload, model, batch)
         for cut in range(1, max(wanted) + 1):
             z = model.run_stages(z, cut - 1, cut)
             for codec in wanted.get(cut, ()):

@@ -109,7 +109,7 @@ def _train_and_measure(plan: TrainingPlan, family: str, events: Any) -> None:
 
 def _train(plan: TrainingPlan, family: str, workload: Workload, events: Any) -> TrainedModel:
     """Train one family and write its weights."""
-    task = workload.training_task(plan.seed)
+    task = workload.task_of(family, plan.seed)
     config = plan.config(family)
     reporter = _ProcessReporter(family, task.steps_per_epoch, plan.logs, events)
     reporter.writer.add_text("configuration", json.dumps(asdict(config)))

@@ -18,6 +18,7 @@ from runtime.codecs import Codec, get_codec
 from runtime.codecs.streams import StreamCodec, Tables
 from runtime.models.stages import BranchyModel
 from runtime.workloads.base import Workload, stream_score
+from runtime.workloads.inputs import model_input
 from runtime.workloads.types import Images, Split
 
 Outputs = NDArray[np.floating[Any]]
@@ -40,11 +41,11 @@ def run_variants(
     parts: dict[Key, list[Outputs]] = {}
     lossy = _Lossy(codecs, tables)
     for batch in batches:
-        z = workload.to_input(batch)
+        z = model_input(workload, model, batch)
         for exit_branch, output in enumerate(model.all_exits(z)):
             parts.setdefault((exit_branch, 0, LOSSLESS), []).append(output.numpy())
         for codec, arrived in lossy.roundtrips(0, batch):
-            _run_tails(model, workload.to_input(arrived), 0, codec, parts)
+            _run_tails(model, model_input(workload, model, arrived), 0, codec, parts)
         for cut in range(1, len(model.stages)):
             z = model.run_stages(z, cut - 1, cut)
             for codec, arrived in lossy.roundtrips(cut, z.numpy()):

@@ -86,7 +86,7 @@ class Segments:
             return Head(encode(small), None)
         engine, model = self.engine(decision.model), self.loaded(decision.model)
         with engine.computing():
-            z = _run_stages(model, engine.input_of(small), range(cut), pause)
+            z = _run_stages(model, model.input_of(small), range(cut), pause)
             if offloaded:
                 return Head(encode(engine.to_array(z)[0]), None)
             if pause is not None:
@@ -111,7 +111,7 @@ class Segments:
         engine, model = self.engine(d.model), self.loaded(d.model)
         stages = range(d.partition_point, self.bundle.info(d.model).exit_after[d.exit_branch])
         with engine.computing():
-            z = engine.input_of(array) if d.partition_point == 0 else engine.from_array(array)
+            z = model.input_of(array) if d.partition_point == 0 else engine.from_array(array)
             z = _run_stages(model, z, stages, pause)
             return engine.to_array(model.run_exit(z, d.exit_branch))
 
@@ -149,7 +149,7 @@ class Segments:
         blank = np.zeros(self.bundle.payload_shape(model_name, resolution_px, 0), np.uint8)
         model = self.loaded(model_name)
         with engine.computing():
-            z = engine.input_of(blank)
+            z = model.input_of(blank)
         for stage in range(after[-1]):
             yield
             with engine.computing():

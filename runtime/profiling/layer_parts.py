@@ -67,7 +67,7 @@ def part_keys(segments: Segments, decision: Decision, side: str) -> list[PartKey
     d, px = decision, decision.resolution_px
     info = segments.bundle.info(d.model)
     codec: PartKey = (d.model if d.partition_point else "", px, d.partition_point, d.payload)
-    to_input: PartKey = ("input", info.engine, px)
+    to_input: PartKey = ("input", d.model, px)
     stages: list[PartKey] = [("stage", d.model, px, index) for index in range(info.exit_after[d.exit_branch])]
     exit_head: PartKey = ("exit", d.model, px, d.exit_branch)
     if side == "mec":
@@ -94,10 +94,10 @@ def _image_parts(segments: Segments, image: Image, small: Image, px: int, fold: 
 def _model_parts(segments: Segments, name: str, px: int, small: Image, px_fold: int) -> dict[PartKey, Part]:
     """The parts of one model at one resolution: input conversion, stages, exit heads and tensor codecs."""
     info, engine, model = segments.bundle.info(name), segments.engine(name), segments.loaded(name)
-    to_input = _step("input", partial(engine.input_of, small), px_fold, small.size)
-    parts: dict[PartKey, Part] = {("input", info.engine, px): to_input}
+    to_input = _step(f"input/{name}", partial(model.input_of, small), px_fold, small.size)
+    parts: dict[PartKey, Part] = {("input", name, px): to_input}
     with engine.computing():
-        z = engine.input_of(small)
+        z = model.input_of(small)
         for index in range(len(info.stages)):
             z, layers = model.record_stage(z, index)
             parts["stage", name, px, index] = Part(tuple(layers), index % 2)

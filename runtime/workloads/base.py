@@ -120,6 +120,10 @@ class Models(Protocol):
         """Data, augmentation, loss and evaluation for `mecpilot models train`. UsageError without a task."""
         raise UsageError(f"{type(self).__name__} has no training_task; use an existing bundle, or extend Classifier")
 
+    def task_of(self, family: str, seed: int) -> TrainingTask:
+        """The training task of one family. Default: `training_task`, the same for all."""
+        return self.training_task(seed)
+
 
 class Defaults(Protocol):
     """Default options of a run."""
