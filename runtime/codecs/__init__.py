@@ -19,6 +19,7 @@ from runtime.codecs.base import (
     register_codec,
 )
 from runtime.codecs.image import QUALITIES, Jpeg, Png, Raw, WebP
+from runtime.codecs.signs import Signs
 from runtime.codecs.tensor import BITS, QuantisedTensor
 
 __all__ = [
@@ -33,5 +34,5 @@ __all__ = [
     "register_codec",
 ]
 
-for _codec in (Raw(), Png(), *map(Jpeg, QUALITIES), *map(WebP, QUALITIES), *map(QuantisedTensor, BITS)):
+for _codec in (Raw(), Png(), *map(Jpeg, QUALITIES), *map(WebP, QUALITIES), *map(QuantisedTensor, BITS), Signs()):
     register_codec(_codec)
