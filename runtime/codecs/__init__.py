@@ -2,7 +2,8 @@
 
 At partition point 0 the payload is the resized u8 image: `raw` (uncompressed), `png`, or `jpegQ` or `webpQ` with
 quality Q. At later partition points it is the float tensor (channels, h, w), quantised per channel to 8, 4, 2 or 1
-bits (`u8` ... `u1`). A decision that sends nothing has no codec; its payload is `NO_PAYLOAD`.
+bits (`u8` ... `u1`), or a tensor of -1 and +1 (`signs`). A decision that sends nothing has no codec; its payload is
+`NO_PAYLOAD`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import zlib
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.levels import fitted, moving_levels, signs_of
+from support.live import ROOT
 
 from controller.errors import RemoteProtocolError, UsageError
 from runtime.codecs import decode, encode, get_codec
 from runtime.codecs.signs import Signs, fit_tables
 from runtime.codecs.signs.contexts import Contexts, Memory, at_rest, remember
 from runtime.codecs.signs.grid import grid_of
-from runtime.codecs.signs.tables import AGES, Model, table_of
+from runtime.codecs.signs.tables import AGES, Model, prefix, table_of, table_shapes
 from runtime.codecs.streams import MOST_AGE, UnknownReferenceError
 
 SHAPE = (6, 11, 14)
@@ -232,3 +235,31 @@ def test_tables_of_another_kind_are_refused_in_one_line() -> None:
         fit_tables(moving_levels(SHAPE, 1))
     with pytest.raises(UsageError, match="each at least 1"):
         Signs().sender((3, 0, 4), {})
+
+
+def test_payloads_are_the_same_on_every_machine() -> None:
+    """Device and MEC may be different processors. The tables here are integers, so that no fit hides a difference."""
+    tables = {prefix(SHAPE) + name: np.zeros(size, np.uint8) for name, size in table_shapes(SHAPE).items()}
+    for name, table in tables.items():
+        number = np.arange(table.shape[-1])
+        if "near" in name:
+            table[:] = np.where(number % 2, 50, 20) + number // 64 % 8  # mostly as in the reference
+        elif "level" in name:
+            table[:] = np.where(number % 64 > 32, 128, 0) + 40 + number % 16
+    flips = np.arange(6 * 6 * 11 * 14).reshape(6, *SHAPE) * 7919 % 50 == 0
+    frames = signs_of((flips.cumsum(axis=0) % 2).astype(np.uint8))
+    sender = Signs().sender(SHAPE, tables)
+    payloads = []
+    for number, frame in enumerate(frames, 1):
+        payloads.append(sender.encode(frame, number).payload)
+        sender.sent(number)
+        sender.answered(number)
+    assert [payload[0] & 3 for payload in payloads[1:]] == [2] * 5
+    assert [zlib.crc32(payload) for payload in payloads[1:3]] == [1361771185, 1393887488]
+
+
+def test_the_example_of_the_documentation_runs() -> None:
+    text = (ROOT / "docs" / "extending.md").read_text()
+    found = re.search(r"```python\n([^`]*import fit_tables.*?)```", text, re.DOTALL)
+    assert found is not None
+    exec(found[1], {})
