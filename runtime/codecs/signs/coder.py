@@ -86,18 +86,16 @@ class Encoder:
 
 def _intervals(sums: Ints, exceptions: Ints) -> list[tuple[int, int]]:
     """Lower end and width, in 1 / TOTAL, of the interval of each coding step."""
-    ends = _block_ends(sums)
-    starts = np.concatenate(([0], ends[:-1]))
-    before = np.concatenate(([0], exceptions + 1))  # the place after each exception
-    # An exception is counted from the one before it or from the start of its block, the end of a block alike.
-    first = np.maximum(before[:-1], starts[ends.searchsorted(exceptions, "right")]) if len(exceptions) else exceptions
-    last = np.maximum(before[exceptions.searchsorted(ends)], starts)
-    order = np.argsort(np.concatenate((2 * exceptions + 1, 2 * ends)))
-    origin = sums[np.concatenate((first, last))]
-    upper = survivals(sums[np.concatenate((exceptions, ends))] - origin)
-    lower = np.zeros(len(order), np.int64)
-    lower[: len(exceptions)] = survivals(sums[exceptions + 1] - origin[: len(exceptions)])
-    return list(zip((TOTAL - upper)[order].tolist(), (upper - lower)[order].tolist(), strict=True))
+    steps = np.concatenate((2 * exceptions + 1, 2 * _block_ends(sums)))
+    steps.sort()  # at one place, a block ends before an exception
+    stop = steps >> 1
+    after = stop + (steps & 1)
+    origin = np.zeros(len(steps), np.int64)
+    origin[1:] = sums[after[:-1]]  # each step counts from where the one before it ended
+    upper = survivals(sums[stop] - origin)
+    lower = survivals(sums[after] - origin)
+    lower[after == stop] = 0  # the end of a block has all that is left
+    return list(zip((TOTAL - upper).tolist(), (upper - lower).tolist(), strict=True))
 
 
 class Decoder:

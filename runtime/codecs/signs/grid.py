@@ -78,9 +78,10 @@ class Grid:
     def cells(self, first: Bytes | None, second: Bytes | None) -> NDArray[np.uint16]:
         """Sums over the channels of halves without margins: a value for each cell of a padded plane."""
         sums, even = np.zeros(self.plane, np.uint16), (self.plane + 1) // 2
+        small = np.uint8 if self.channels < 256 else np.uint16  # bytes are added faster
         for half, offset in ((first, 0), (second, 1)):
             if half is not None:
-                sum_ = half.reshape(-1, self.plane).sum(axis=0, dtype=np.uint16)
+                sum_ = half.reshape(-1, self.plane).sum(axis=0, dtype=small)
                 split = even - offset
                 sums[offset::2] += sum_[:split]
                 sums[1 - offset :: 2] += sum_[split:]
