@@ -25,6 +25,7 @@ from runtime.workloads.campus.boxes import kept_candidates
 from runtime.workloads.campus.labels import read_labels
 from runtime.workloads.datasets import VIDEO_NAME, find_campus_video
 from runtime.workloads.drawing import draw_boxes
+from runtime.workloads.family_decisions import FamilyDecisions
 from runtime.workloads.placement import Placement
 from runtime.workloads.types import Image, Images, Outputs, Split
 
@@ -56,6 +57,9 @@ class Campus(Workload):
     families = tuple(training_epochs)
     image_codecs = ("raw", "png", "jpeg75", "jpeg30", "jpeg10", "jpeg5", "webp50", "webp10", "webp2")
     tensor_codecs = ("u8", "u4", "u2", "u1")
+    family_decisions: Mapping[str, FamilyDecisions] = MappingProxyType(
+        {name: FamilyDecisions(tensor_codecs={1: ("signs",)}) for name in ("split24", "split8")}
+    )
     frame_strides = (1, 2, 3, 5)
     fps = 10.0
 
