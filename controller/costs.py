@@ -47,7 +47,7 @@ class CostTable:
 
     def __post_init__(self) -> None:
         if not self.neighbour_mec_s:
-            object.__setattr__(self, "neighbour_mec_s", _heaviest_full_offload_s(self.space, self.mec_s))
+            object.__setattr__(self, "neighbour_mec_s", _heaviest_full_offload_s(self))
 
     def __len__(self) -> int:
         return len(self.space)
@@ -65,6 +65,11 @@ class CostTable:
             None if self.lagged_accuracy is None else self.lagged_accuracy[rows],
             None if self.references is None else self.references.take(rows),
         )
+
+    @cached_property
+    def neighbour_rows(self) -> Bools:
+        """(C,) full offloads that other devices may send: one fixed payload, which stands alone."""
+        return np.asarray(self.space.full_offload & (self.stream == NO_STREAM))
 
     @cached_property
     def ages(self) -> Ints:
@@ -190,8 +195,8 @@ class CostTable:
         return np.where(self.space.device_only, 1.0, ratio)
 
 
-def _heaviest_full_offload_s(space: DecisionSpace, mec_s: Floats) -> float:
-    """Largest mean, over models, of the MEC's time for a full offload; 0 when no row is a full offload."""
-    model = np.array([decision.model for decision in space.decisions])
-    models = np.unique(model[space.full_offload])
-    return max((float(mec_s[space.full_offload & (model == name)].mean()) for name in models), default=0.0)
+def _heaviest_full_offload_s(costs: CostTable) -> float:
+    """Largest mean, over models, of the MEC's time for a full offload; 0 when no row is one."""
+    model = np.array([decision.model for decision in costs.space.decisions])
+    rows = costs.neighbour_rows
+    return max((float(costs.mec_s[rows & (model == name)].mean()) for name in np.unique(model[rows])), default=0.0)

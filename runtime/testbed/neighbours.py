@@ -39,7 +39,7 @@ _LISTEN_EVERY_S = 0.1
 
 def neighbour_row(costs: CostTable) -> int:
     """Row of the full offload whose MEC time is nearest to the table's time of a neighbour's request."""
-    rows = np.flatnonzero(costs.space.full_offload)
+    rows = np.flatnonzero(costs.neighbour_rows)
     return int(rows[np.abs(costs.mec_s[rows] - costs.neighbour_mec_s).argmin()])
 
 

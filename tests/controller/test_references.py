@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from support.synthetic import make_costs
 
@@ -28,6 +30,16 @@ def test_rows_that_are_taken_keep_their_bytes_and_number_their_streams_anew() ->
     assert taken.payload_bytes[:, 0].tolist() == [24.0, 6.0, 12.0]
     assert taken.streams == 2
     assert _references([NO_STREAM]).streams == 0
+
+
+def test_other_devices_send_payloads_that_stand_alone() -> None:
+    costs = make_costs()
+    offloads = np.flatnonzero(costs.space.full_offload)
+    stream = np.full(len(costs), NO_STREAM)
+    stream[offloads[0]] = 0
+    references = ReferenceCosts(AGES, np.zeros((len(costs), 6)), stream, np.zeros(len(costs), np.bool_))
+    with_stream = dataclasses.replace(costs, references=references)
+    assert np.flatnonzero(with_stream.neighbour_rows).tolist() == offloads[1:].tolist()
 
 
 def test_without_references_every_payload_stands_alone() -> None:
