@@ -27,7 +27,7 @@ import numpy as np
 
 from controller.errors import FailureError
 from runtime.bundles.bundle import Bundle, open_bundle
-from runtime.codecs import encode
+from runtime.inference.streams import encode_alone
 from runtime.link.transport import Dealer
 from runtime.protocol import wire
 from runtime.testbed.processes import running_mec
@@ -128,7 +128,7 @@ def _full_offload(bundle: Bundle) -> tuple[int, bytes]:
     row = int(np.flatnonzero(bundle.space.full_offload)[0])
     decision = bundle.space.decisions[row]
     blank = np.zeros(bundle.payload_shape(decision.model, decision.resolution_px, 0), np.uint8)
-    return row, encode(decision.payload, blank)
+    return row, encode_alone(bundle, decision, blank)
 
 
 def start_device(root: Path, workload: str, endpoint: str, folder: Path) -> Start:

@@ -5,6 +5,10 @@ slowdown 1; a controller multiplies them with the slowdown that it observes.
 
 A row with a frame stride of n answers n frames: it computes its own, and the n - 1 frames after it get the newest
 answer that is out at their capture. So accuracy, cost and device time of rows are compared *per frame*.
+
+``payload_bytes`` is what a row sends in the steady state: where its payloads refer to earlier ones, with a reference as
+old as its frame stride. ``payload_bytes_by_age`` and the fields beside it say what it sends otherwise; the rules are in
+``controller.references``.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ from functools import cached_property
 
 import numpy as np
 
-from controller.records import Decision, Floats, Ints
+from controller.records import Bools, Decision, Floats, Ints
+from controller.references import NO_STREAM, ReferenceCosts
 from controller.space import DecisionSpace
 
 #: Keeps a ratio of scores finite.
@@ -28,7 +33,7 @@ class CostTable:
     space: DecisionSpace
     accuracy: Floats  # expected score on the validation split
     head_s: Floats  # device: resize, head segment, encoding (and the exit branch when device-only)
-    payload_bytes: Floats  # mean over the validation split; 0 when device-only
+    payload_bytes: Floats  # mean over the validation split, in the steady state; 0 when device-only
     payload_std_bytes: Floats
     mec_s: Floats  # MEC: decoding, tail segment and exit branch; 0 when device-only
     #: MEC time of one request of another device, for load generator and twin alike: the full offload of the model
@@ -38,10 +43,11 @@ class CostTable:
     #: (C, lags) expected score of an answer against the truth of the frame 1, 2, ... frames later; it stays the same
     #: beyond the last lag. None where samples are not a stream: then every frame stride is 1.
     lagged_accuracy: Floats | None = None
+    references: ReferenceCosts | None = None  # None where no payload refers to another one
 
     def __post_init__(self) -> None:
         if not self.neighbour_mec_s:
-            object.__setattr__(self, "neighbour_mec_s", _heaviest_full_offload_s(self.space, self.mec_s))
+            object.__setattr__(self, "neighbour_mec_s", _heaviest_full_offload_s(self))
 
     def __len__(self) -> int:
         return len(self.space)
@@ -57,7 +63,33 @@ class CostTable:
             self.mec_s[rows],
             self.neighbour_mec_s,
             None if self.lagged_accuracy is None else self.lagged_accuracy[rows],
+            None if self.references is None else self.references.take(rows),
         )
+
+    @cached_property
+    def neighbour_rows(self) -> Bools:
+        """(C,) full offloads that other devices may send: one fixed payload, which stands alone."""
+        return np.asarray(self.space.full_offload & (self.stream == NO_STREAM))
+
+    @cached_property
+    def ages(self) -> Ints:
+        """(A,) recorded ages of a reference in frames, ascending; empty where no payload refers to another one."""
+        return np.zeros(0, np.int64) if self.references is None else self.references.ages
+
+    @cached_property
+    def payload_bytes_by_age(self) -> Floats:
+        """(C, A + 1) mean bytes of payloads that stand alone, then with a reference of each of ``ages``."""
+        return self.payload_bytes[:, None] if self.references is None else self.references.payload_bytes
+
+    @cached_property
+    def stream(self) -> Ints:
+        """(C,) number of the stream that a row sends in, from 0; -1 where its payloads always stand alone."""
+        return np.full(len(self), NO_STREAM) if self.references is None else self.references.stream
+
+    @cached_property
+    def chained(self) -> Bools:
+        """(C,) rows whose payloads refer to the one sent just before, not to one that was answered."""
+        return np.zeros(len(self), np.bool_) if self.references is None else self.references.chained
 
     @cached_property
     def stride(self) -> Floats:
@@ -163,8 +195,8 @@ class CostTable:
         return np.where(self.space.device_only, 1.0, ratio)
 
 
-def _heaviest_full_offload_s(space: DecisionSpace, mec_s: Floats) -> float:
-    """Largest mean, over models, of the MEC's time for a full offload; 0 when no row is a full offload."""
-    model = np.array([decision.model for decision in space.decisions])
-    models = np.unique(model[space.full_offload])
-    return max((float(mec_s[space.full_offload & (model == name)].mean()) for name in models), default=0.0)
+def _heaviest_full_offload_s(costs: CostTable) -> float:
+    """Largest mean, over models, of the MEC's time for a full offload; 0 when no row is one."""
+    model = np.array([decision.model for decision in costs.space.decisions])
+    rows = costs.neighbour_rows
+    return max((float(costs.mec_s[rows & (model == name)].mean()) for name in np.unique(model[rows])), default=0.0)

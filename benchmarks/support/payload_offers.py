@@ -23,6 +23,7 @@ from runtime.bundles.bundle import Bundle
 from runtime.bundles.recorded import Recorded
 from runtime.codecs import decode, encode, get_codec
 from runtime.workloads.base import Workload
+from runtime.workloads.inputs import model_input
 from runtime.workloads.types import Image, Split
 
 SPLITS: tuple[Split, ...] = ("validation", "test")
@@ -129,12 +130,19 @@ def _run(
         payloads = [encode(codec, image) for image in images]
         sizes += [len(payload) for payload in payloads]
         seen = np.stack([decode(codec, data, images[0].shape) for data in payloads])
-        for model in bundle.model_names:
-            for exit_branch, outputs in enumerate(bundle.model(model).all_exits(workload.to_input(seen))):
+        for model in _sending_images(bundle, px):
+            network = bundle.model(model)
+            for exit_branch, outputs in enumerate(network.all_exits(model_input(workload, network, seen))):
                 answers = workload.answers(outputs.numpy(), px)
                 scored = [workload.score(answer, truth) for answer, truth in zip(answers, truths, strict=True)]
                 scores.setdefault((model, px, exit_branch), []).extend(scored)
     return {where: np.array(found) for where, found in scores.items()}, float(np.mean(sizes))
+
+
+def _sending_images(bundle: Bundle, px: int) -> list[str]:
+    """The models that are offered as full offload at a resolution."""
+    manifest = bundle.manifest
+    return [m.name for m in manifest.models if px in manifest.resolutions_of(m) and manifest.codecs_at(m, 0)]
 
 
 def _batches(

@@ -7,38 +7,41 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from runtime.building.measure import MeasuredModel, file_info
+from runtime.building.payload_sizes import PayloadSizes, Sizes, steady_row
 from runtime.building.split_frames import RECORDED_SPLITS
-from runtime.bundles.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, PayloadInfo, encode_manifest
-from runtime.bundles.recorded import PayloadBytes, PayloadKey, Recorded, save_recorded
+from runtime.bundles.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, default_objects, encode_manifest
+from runtime.bundles.recorded import PayloadKey, Recorded, save_recorded
+from runtime.codecs.streams import RECORDED_AGES
 from runtime.files.atomic import write_whole
 from runtime.workloads.base import Workload, stream_score
+from runtime.workloads.family_decisions import codecs_at, resolutions_of
 
 
 def write_bundle(
-    directory: Path, workload: Workload, measured: Sequence[MeasuredModel], image_bytes: dict[str, PayloadBytes]
+    directory: Path, workload: Workload, measured: Sequence[MeasuredModel], images: PayloadSizes
 ) -> Manifest:
     """Write recorded predictions and manifest into the directory that holds the weights; returns the manifest.
 
-    `image_bytes` is the result of `measure_images`.
+    `images` is the result of `measure_images`.
     """
-    payload_bytes = {split: _all_payloads(measured, split, images) for split, images in image_bytes.items()}
-    recorded = {}
+    sizes, keys = _all_sizes(workload, measured, images)
     base_rows: list[int] = []
     for model in measured:
         offset = len(base_rows)
         base_rows += [offset + row for row in model.base_rows]
+    recorded = {}
     for split in RECORDED_SPLITS:
         path = directory / f"recorded_{split}.safetensors"
         table = _concatenate([model.tables[split] for model in measured])
         if stream_score(workload) is not None:  # still images need only the mean and the spread
-            table = replace(table, payload_bytes=payload_bytes[split])
+            table = _with_payloads(table, sizes.samples[split], keys)
         save_recorded(path, table, base_rows)
         recorded[str(split)] = file_info(path)
     frame = workload.sample(0)[0]
-    manifest = Manifest(
+    payloads = tuple(default_objects(sizes.infos[key]) for key in keys)
+    written = Manifest(
         format_version=FORMAT_VERSION,
         workload=workload.name,
         resolutions_px=workload.resolutions_px,
@@ -46,28 +49,37 @@ def write_bundle(
         image_codecs=workload.image_codecs,
         tensor_codecs=workload.tensor_codecs,
         sample_counts={split: table.score.shape[1] for split, table in measured[0].tables.items()},
-        models=tuple(model.info for model in measured),
+        models=tuple(default_objects(model.info) for model in measured),
         variants=tuple(variant for model in measured for variant in model.variants),
-        payloads=tuple(_summary(key, found) for key, found in payload_bytes["validation"].items()),
+        payloads=payloads,
         recorded=recorded,
         training={model.info.name: model.training for model in measured},
         frame_strides=workload.frame_strides,
+        reference_ages=RECORDED_AGES if any(payload.mean_bytes_by_age for payload in payloads) else (),
     )
+    manifest = default_objects(written)
     write_whole(directory / MANIFEST_FILE, encode_manifest(manifest), "bundle", "choose another --out")
     return manifest
 
 
-def _all_payloads(measured: Sequence[MeasuredModel], split: str, images: PayloadBytes) -> PayloadBytes:
-    """Payload bytes of a split in the order of the manifest: per model and resolution, images before tensors."""
-    everything: PayloadBytes = {}
+def _all_sizes(
+    workload: Workload, measured: Sequence[MeasuredModel], images: PayloadSizes
+) -> tuple[PayloadSizes, list[PayloadKey]]:
+    """The sizes of all payloads, and their order in the manifest: model, resolution, cut, codec."""
+    sizes = PayloadSizes()
+    keys: list[PayloadKey] = []
     for model in measured:
-        own = {(model.info.name, *key[1:]): sizes for key, sizes in images.items()} | model.tensor_bytes[split]
-        everything |= {key: own[key] for key in sorted(own, key=lambda key: -key[1])}  # a stable sort
-    return everything
+        sizes = sizes.joined(images.of_model(model.info.name)).joined(model.tensor_sizes)
+        family = model.info.family
+        for px in resolutions_of(workload, family):
+            for cut in range(len(model.info.stages)):
+                keys += [(model.info.name, px, cut, codec) for codec in codecs_at(workload, family, cut)]
+    return sizes, keys
 
 
-def _summary(key: PayloadKey, found: NDArray[np.int32]) -> PayloadInfo:
-    return PayloadInfo(*key, round(float(np.mean(found)), 2), round(float(np.std(found)), 2))
+def _with_payloads(table: Recorded, sizes: Sizes, keys: Sequence[PayloadKey]) -> Recorded:
+    steady = {key: sizes[key][steady_row(sizes[key])] for key in keys}
+    return replace(table, payload_bytes=steady, aged_bytes={key: sizes[key] for key in keys if len(sizes[key]) > 1})
 
 
 def _concatenate(tables: Sequence[Recorded]) -> Recorded:

@@ -7,24 +7,32 @@ the temperatures of the confidence are fitted on the validation split.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
-from runtime.building.payload_sizes import measure_tensors, payload_splits
+from runtime.building.codec_fitting import FIT_FRAMES, Codecs, fit_codecs, joined_tables, needs_fitting
+from runtime.building.payload_sizes import PayloadSizes, measure_tensors, payload_splits
 from runtime.building.split_frames import RECORDED_SPLITS, first_frames
 from runtime.building.variants import Key, Outputs, VariantRows, answers_of, recorded_of, run_variants
+from runtime.bundles.codec_tables import load_codec_tables, save_codec_tables
 from runtime.bundles.manifest import LOSSLESS, ExitInfo, FileInfo, ModelInfo, StageInfo, VariantInfo
-from runtime.bundles.recorded import PayloadBytes, Recorded
+from runtime.bundles.recorded import Recorded
 from runtime.bundles.weights import load_for_inference
+from runtime.codecs.streams import Tables
 from runtime.models.describe import describe_layers
 from runtime.models.stages import BranchyModel
 from runtime.workloads.base import Workload
+from runtime.workloads.family_decisions import FamilyDecisions, codecs_at, resolutions_of
+from runtime.workloads.inputs import model_input
 from runtime.workloads.types import Split
+
+AllOutputs = dict[Split, dict[int, dict[Key, Outputs]]]  # per split and resolution
 
 _TEMPERATURES = np.geomspace(0.25, 4.0, 81)
 
@@ -46,10 +54,15 @@ class MeasuredModel:
 
     info: ModelInfo
     variants: tuple[VariantInfo, ...]
-    base_rows: tuple[int, ...]  # row of each variant's exact variant within this model
     training: dict[str, Any]
     tables: dict[str, Recorded]  # per split
-    tensor_bytes: dict[str, PayloadBytes]  # per split
+    tensor_sizes: PayloadSizes
+
+    @property
+    def base_rows(self) -> tuple[int, ...]:
+        """Row of each variant's exact variant within this model."""
+        exact = {(v.resolution_px, v.exit_branch): row for row, v in enumerate(self.variants) if v.codec == LOSSLESS}
+        return tuple(exact[v.resolution_px, v.exit_branch] for v in self.variants)
 
 
 def measure_model(
@@ -59,47 +72,144 @@ def measure_model(
     max_samples: int | None = None,
     advance: Callable[[str], None] = lambda _: None,
 ) -> MeasuredModel:
-    """Measure one model whose weights are in `directory`.
+    """Measure one model whose weights are in `directory`, where the tables of its codecs are written.
 
     `max_samples` limits each split, for a quick test. `advance` is called with the name of each step before it,
     `measurement_steps` times in all.
     """
-    data = {split: first_frames(workload, split, max_samples) for split in RECORDED_SPLITS}
-    truths = {split: part.truths() for split, part in data.items()}
-    path = directory / trained.file_name
-    model = load_for_inference(path, workload.build, trained.family, trained.exit_after)
-    outputs: dict[Split, dict[int, dict[Key, Outputs]]] = {split: {} for split in data}
-    tensor_bytes: dict[str, PayloadBytes] = {str(split): {} for split in payload_splits(workload)}
-    for px in workload.resolutions_px:
-        for split in data:
-            advance(f"{px} px, {split}")
-            outputs[split][px] = run_variants(model, workload, data[split].batches(px))
-        advance(f"{px} px, payloads")
-        for split in payload_splits(workload):
-            tensor_bytes[split] |= measure_tensors(trained.name, model, workload, data[split].batches(px), px)
-    temperatures = [
-        _calibrate(
-            workload, {px: by_key[e, 0, LOSSLESS] for px, by_key in outputs["validation"].items()}, truths["validation"]
-        )
-        for e in range(len(trained.exit_after))
-    ]
-    rows = VariantRows(trained.name, workload, truths, temperatures)
-    for px in workload.resolutions_px:
-        rows.add(px, {split: outputs[split][px] for split in outputs})
-    examples = {px: workload.to_input(next(data["validation"].batches(px))[:1]) for px in workload.resolutions_px}
-    return MeasuredModel(
-        info=_describe(trained, model, file_info(path), examples, temperatures),
-        variants=tuple(rows.variants),
-        base_rows=tuple(rows.base_rows),
-        training=trained.training,
-        tables={str(split): recorded_of(answers) for split, answers in rows.answers.items()},
-        tensor_bytes=tensor_bytes,
+    model = load_for_inference(directory / trained.file_name, workload.build, trained.family, trained.exit_after)
+    codecs = family_codecs(workload, trained.family, len(model.stages))
+    run = _Measurement(workload, trained.name, trained.family, model, codecs, max_samples)
+    fitted = run.fit_codecs()
+    outputs = run.run(fitted, advance)
+    temperatures = run.calibrated(outputs)
+    info = _describe(trained, model, file_info(directory / trained.file_name), run.examples(), temperatures)
+    info = msgspec.structs.replace(
+        info, **_legal(workload, trained.family), codec_tables=_saved(directory, trained.name, fitted)
     )
+    return run.measured(info, outputs, temperatures, trained.training)
 
 
-def measurement_steps(workload: Workload) -> int:
-    """Number of times that `measure_model` calls `advance`."""
-    return len(workload.resolutions_px) * (len(RECORDED_SPLITS) + 1)
+def measure_added(
+    directory: Path,
+    workload: Workload,
+    info: ModelInfo,
+    codecs: Codecs,
+    max_samples: int | None = None,
+    advance: Callable[[str], None] = lambda _: None,
+) -> MeasuredModel:
+    """Measure a model of an existing bundle with further codecs; what was recorded of it stays and is not repeated.
+
+    The result has the exact variants and those of ``codecs``. Weights and earlier codec tables are in ``directory``.
+    """
+    model = load_for_inference(directory / info.file.name, workload.build, info.family, info.exit_after)
+    run = _Measurement(workload, info.name, info.family, model, codecs, max_samples)
+    fitted = run.fit_codecs()
+    outputs = run.run(fitted, advance)
+    tables = info.codec_tables
+    if fitted:
+        earlier = {} if tables is None else load_codec_tables(directory / tables.name)
+        every = {px: joined_tables(info.name, earlier.get(px, {}), fitted.get(px, {})) for px in earlier | fitted}
+        tables = _saved(directory, info.name, every)
+    info = msgspec.structs.replace(info, **_legal(workload, info.family), codec_tables=tables)
+    temperatures = [exit_info.temperature for exit_info in info.exits]
+    return run.measured(info, outputs, temperatures, {})
+
+
+def measurement_steps(workload: Workload, family: str) -> int:
+    """Number of times that `measure_model` and `measure_added` call `advance`."""
+    return len(resolutions_of(workload, family)) * (len(RECORDED_SPLITS) + 1)
+
+
+def family_codecs(workload: Workload, family: str, stages: int) -> Codecs:
+    """The codecs of each cut of a family of that many stages."""
+    return {cut: codecs_at(workload, family, cut) for cut in range(stages)}
+
+
+class _Measurement:
+    """Runs one model over both splits."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        name: str,
+        family: str,
+        model: BranchyModel,
+        codecs: Codecs,
+        max_samples: int | None,
+    ) -> None:
+        self._workload, self._name, self._model, self._codecs = workload, name, model, codecs
+        self._resolutions_px = resolutions_of(workload, family)
+        self._data = {split: first_frames(workload, split, max_samples) for split in RECORDED_SPLITS}
+        self._truths = {split: part.truths() for split, part in self._data.items()}
+        self._sizes = PayloadSizes()
+        self._max_samples = max_samples
+
+    def fit_codecs(self) -> dict[int, Tables]:
+        """What the codecs of this model need, per resolution, fitted on training frames."""
+        if not needs_fitting(self._codecs):
+            return {}
+        frames = first_frames(self._workload, "train", min(self._max_samples or FIT_FRAMES, FIT_FRAMES))
+        fitted = {
+            px: fit_codecs(self._name, self._model, self._workload, frames, px, self._codecs)
+            for px in self._resolutions_px
+        }
+        return {px: tables for px, tables in fitted.items() if tables}
+
+    def run(self, fitted: Mapping[int, Tables], advance: Callable[[str], None]) -> AllOutputs:
+        """Outputs of all variants; the sizes of tensor payloads are kept."""
+        outputs: AllOutputs = {split: {} for split in self._data}
+        for px in self._resolutions_px:
+            tables = fitted.get(px, {})
+            for split, data in self._data.items():
+                advance(f"{px} px, {split}")
+                outputs[split][px] = run_variants(self._model, self._workload, data.batches(px), self._codecs, tables)
+            advance(f"{px} px, payloads")
+            for split in payload_splits(self._workload):
+                where = (self._name, self._model, self._workload, self._data[split], px)
+                self._sizes.add(str(split), measure_tensors(*where, self._codecs, tables))
+        return outputs
+
+    def calibrated(self, outputs: AllOutputs) -> list[float]:
+        """The temperature of each exit, from the validation split."""
+        found, truths = outputs["validation"], self._truths["validation"]
+        return [
+            _calibrate(self._workload, {px: by_key[e, 0, LOSSLESS] for px, by_key in found.items()}, truths)
+            for e in range(len(self._model.exits))
+        ]
+
+    def examples(self) -> dict[int, torch.Tensor]:
+        """One input per resolution."""
+        data = self._data["validation"]
+        return {px: model_input(self._workload, self._model, next(data.batches(px))[:1]) for px in self._resolutions_px}
+
+    def measured(
+        self, info: ModelInfo, outputs: AllOutputs, temperatures: Sequence[float], training: dict[str, Any]
+    ) -> MeasuredModel:
+        """Score the outputs."""
+        rows = VariantRows(self._name, self._workload, self._truths, temperatures)
+        for px in self._resolutions_px:
+            rows.add(px, {split: outputs[split][px] for split in outputs})
+        tables = {str(split): recorded_of(answers) for split, answers in rows.answers.items()}
+        return MeasuredModel(info, tuple(rows.variants), training, tables, self._sizes)
+
+
+def _legal(workload: Workload, family: str) -> dict[str, Any]:
+    """The fields of a `ModelInfo` that say which decisions are legal; None where they are those of the bundle."""
+    own = workload.family_decisions.get(family, FamilyDecisions())
+    return {
+        "resolutions_px": None if own.resolutions_px is None else resolutions_of(workload, family),
+        "image_codecs": own.image_codecs,
+        "tensor_codecs": None if own.tensor_codecs is None else dict(own.tensor_codecs),
+    }
+
+
+def _saved(directory: Path, name: str, tables: Mapping[int, Tables]) -> FileInfo | None:
+    if not tables:
+        return None
+    path = directory / f"{name}.codecs.safetensors"
+    save_codec_tables(path, tables)
+    return file_info(path)
 
 
 def _calibrate(workload: Workload, exact: dict[int, Outputs], truths: Sequence[Any]) -> float:

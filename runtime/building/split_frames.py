@@ -27,11 +27,14 @@ class SplitFrames:
         """The truth of every frame."""
         return [self.workload.sample(index, self.split)[1] for index in range(self.count)]
 
-    def batches(self, px: int) -> Iterator[Images]:
-        """All frames at one resolution, in batches u8 (n, h, w[, 3])."""
+    def batches(self, px: int, start: int = 0) -> Iterator[Images]:
+        """All frames at one resolution, in batches u8 (n, h, w[, 3]).
+
+        With ``start`` -n, the last n frames come before the first, as in a circle.
+        """
         batch: list[Image] = []
-        for index in range(self.count):
-            batch.append(self.workload.resize(self.workload.sample(index, self.split)[0], px))
+        for index in range(start, self.count):
+            batch.append(self.workload.resize(self.workload.sample(index % self.count, self.split)[0], px))
             if index + 1 == self.count or (len(batch) + 1) * _pixels(batch[0]) > BATCH_PIXELS:
                 yield np.stack(batch)
                 batch = []

@@ -11,8 +11,9 @@ import json
 import multiprocessing
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 from controller.errors import FailureError
 from runtime.building.build import write_bundle
 from runtime.building.measure import MeasuredModel, TrainedModel, measure_model, measurement_steps
-from runtime.building.payload_sizes import measure_images
+from runtime.building.payload_sizes import PayloadSizes, image_codecs, measure_images
 from runtime.bundles.manifest import Manifest
 from runtime.bundles.weights import save_weights
 from runtime.models.training import Scalars, TrainingConfig, train
+from runtime.workloads.base import Workload
 from runtime.workloads.registry import get_workload
 
 if TYPE_CHECKING:
@@ -60,9 +62,9 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class _Event:
-    """A message from a training process to its parent."""
+    """A message from the process of one model to its parent."""
 
-    family: str
+    name: str  # of the model
     done: float = 0.0  # completed epochs plus measurement steps
     doing: str = "train"
     scores: Scalars | None = None  # after an epoch
@@ -95,28 +97,58 @@ class _ProcessReporter:
 
 def _train_and_measure(plan: TrainingPlan, family: str, events: Any) -> None:
     """The main function of the process of one family."""
-    try:
+
+    def body() -> MeasuredModel:
         workload = get_workload(plan.workload, plan.data_dir)
-        task = workload.training_task(plan.seed)
-        config = plan.config(family)
-        reporter = _ProcessReporter(family, task.steps_per_epoch, plan.logs, events)
-        reporter.writer.add_text("configuration", json.dumps(asdict(config)))
-        model = train(lambda: workload.build(family), task, config, reporter)
-        reporter.writer.close()
-        task.finish(model)
-        file_name = f"{family}.safetensors"
-        save_weights(model, plan.out / file_name)
-        trained = TrainedModel(family, family, file_name, model.exit_after, asdict(config))
-        steps = itertools.count(config.total_epochs)
+        trained = _train(plan, family, workload, events)
+        advance = advance_of(events, family, plan.config(family).total_epochs)
+        return measure_model(plan.out, workload, trained, plan.max_samples, advance)
 
-        def advance(what: str) -> None:
-            events.put(_Event(family, next(steps), f"measure at {what}"))
+    report_measured(events, family, body)
 
-        measured = measure_model(plan.out, workload, trained, plan.max_samples, advance)
-        events.put(_Event(family, next(steps), "done", measured=measured))
+
+def _train(plan: TrainingPlan, family: str, workload: Workload, events: Any) -> TrainedModel:
+    """Train one family and write its weights."""
+    task = workload.task_of(family, plan.seed)
+    config = plan.config(family)
+    reporter = _ProcessReporter(family, task.steps_per_epoch, plan.logs, events)
+    reporter.writer.add_text("configuration", json.dumps(asdict(config)))
+    model = train(lambda: workload.build(family), task, config, reporter)
+    reporter.writer.close()
+    task.finish(model)
+    file_name = f"{family}.safetensors"
+    save_weights(model, plan.out / file_name)
+    return TrainedModel(family, family, file_name, model.exit_after, asdict(config))
+
+
+def advance_of(events: Any, name: str, done: int = 0) -> Callable[[str], None]:
+    """Reports each step of a measurement as progress, after ``done`` completed steps."""
+    steps = itertools.count(done)
+    return lambda what: events.put(_Event(name, next(steps), f"measure at {what}"))
+
+
+def report_measured(events: Any, name: str, body: Callable[[], MeasuredModel]) -> None:
+    """The end of every process of a model: report its measurements, or its error."""
+    try:
+        events.put(_Event(name, doing="done", measured=body()))
     except Exception as error:  # noqa: BLE001 - outermost frame of the process; the parent reports the error
-        events.put(_Event(family, error=f"{type(error).__name__}: {error}"))
+        events.put(_Event(name, error=f"{type(error).__name__}: {error}"))
         raise SystemExit(1) from None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The work on one model, in a process of its own."""
+
+    name: str
+    total: float  # completed epochs plus measurement steps at the end
+    body: Callable[[Any], None]  # called with the queue of events
+
+
+def training_piece(plan: TrainingPlan, family: str, workload: Workload) -> Piece:
+    """Train and measure one family."""
+    total = plan.config(family).total_epochs + measurement_steps(workload, family)
+    return Piece(family, total, partial(_train_and_measure, plan, family))
 
 
 def run_plan(plan: TrainingPlan, progress: Progress) -> Manifest:
@@ -124,47 +156,60 @@ def run_plan(plan: TrainingPlan, progress: Progress) -> Manifest:
     plan.out.mkdir(parents=True, exist_ok=True)
     workload = get_workload(plan.workload, plan.data_dir)
     workload.sample_count("train")  # downloads the data before the processes start
-    board = _Board(plan, progress, measurement_steps(workload))
+    measured = run_pieces([training_piece(plan, family, workload) for family in plan.families], plan.jobs, progress)
+    images = measured_images(workload, image_codecs(workload), plan.max_samples, progress)
+    return write_bundle(plan.out, workload, [measured[family] for family in plan.families], images)
+
+
+def measured_images(
+    workload: Workload, codecs: Sequence[str], max_samples: int | None, progress: Progress
+) -> PayloadSizes:
+    """The sizes of all images, with a progress bar."""
+    if not codecs:
+        return PayloadSizes()
+    bar = progress.add_task("images", total=len(workload.resolutions_px))
+
+    def advance(what: str) -> None:
+        progress.update(bar, advance=1, description=f"images: measure at {what}")
+
+    return measure_images(workload, max_samples, advance, codecs)
+
+
+def run_pieces(pieces: Sequence[Piece], jobs: int, progress: Progress) -> dict[str, MeasuredModel]:
+    """Run every piece in a process, at most ``jobs`` at a time; FailureError when one fails."""
+    board = _Board(pieces, progress)
     context = multiprocessing.get_context("spawn")  # a fork of a process that ran torch may hang
     events = context.Queue()
-    waiting = list(plan.families)
+    waiting = list(pieces)
     running: dict[str, BaseProcess] = {}
     try:
-        while len(board.measured) < len(plan.families):
-            while waiting and len(running) < plan.jobs:
-                family = waiting.pop(0)
-                running[family] = context.Process(target=_train_and_measure, args=(plan, family, events))
-                running[family].start()
-            ended = [family for family, process in running.items() if process.exitcode is not None]
+        while len(board.measured) < len(pieces):
+            while waiting and len(running) < jobs:
+                piece = waiting.pop(0)
+                running[piece.name] = context.Process(target=piece.body, args=(events,))
+                running[piece.name].start()
+            ended = [name for name, process in running.items() if process.exitcode is not None]
             board.follow(events)
-            for family in ended:  # all their events were read above
-                if family not in board.measured:
-                    raise FailureError(f"training of {family} ended before it was done")
-                del running[family]
+            for name in ended:  # all their events were read above
+                if name not in board.measured:
+                    raise FailureError(f"the process of {name} ended before it was done")
+                del running[name]
     finally:
         _stop(list(running.values()))
-    bar = progress.add_task("images", total=len(workload.resolutions_px))
-    image_bytes = measure_images(
-        workload,
-        plan.max_samples,
-        lambda what: progress.update(bar, advance=1, description=f"images: measure at {what}"),
-    )
-    return write_bundle(plan.out, workload, [board.measured[family] for family in plan.families], image_bytes)
+    return board.measured
 
 
 class _Board:
-    """The progress bar of each family, and its measurements when they are complete."""
+    """The progress bar of each model, and its measurements when they are complete."""
 
-    def __init__(self, plan: TrainingPlan, progress: Progress, measurement_steps: int) -> None:
+    def __init__(self, pieces: Sequence[Piece], progress: Progress) -> None:
         self._progress = progress
-        self._bars = {
-            family: progress.add_task(family, total=plan.config(family).total_epochs + measurement_steps)
-            for family in plan.families
-        }
+        self._bars = {piece.name: progress.add_task(piece.name, total=piece.total) for piece in pieces}
+        self._totals = {piece.name: piece.total for piece in pieces}
         self.measured: dict[str, MeasuredModel] = {}
 
     def follow(self, events: Any) -> None:
-        """Handle the events of the next half second; FailureError when a training failed."""
+        """Handle the events of the next half second; FailureError when a process failed."""
         deadline_s = time.monotonic() + _POLL_S
         while (left_s := deadline_s - time.monotonic()) > 0:
             try:
@@ -174,13 +219,15 @@ class _Board:
 
     def _take(self, event: _Event) -> None:
         if event.error is not None:
-            raise FailureError(f"training of {event.family} failed: {event.error}")
+            raise FailureError(f"the work on {event.name} failed: {event.error}")
+        done = event.done
         if event.measured is not None:
-            self.measured[event.family] = event.measured
-        label = f"{event.family}: {event.doing}"
+            self.measured[event.name] = event.measured
+            done = self._totals[event.name]
+        label = f"{event.name}: {event.doing}"
         if event.scores:
             label += f" (best exit {max(event.scores.values()):.2%})"
-        self._progress.update(self._bars[event.family], completed=event.done, description=label)
+        self._progress.update(self._bars[event.name], completed=done, description=label)
 
 
 def _stop(processes: Sequence[BaseProcess]) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from runtime.building.streams import RoundTrip
 from runtime.bundles.manifest import LOSSLESS, VariantInfo
 from runtime.bundles.recorded import MAX_LAG, Recorded
 from runtime.codecs import Codec, get_codec
+from runtime.codecs.streams import StreamCodec, Tables
 from runtime.models.stages import BranchyModel
 from runtime.workloads.base import Workload, stream_score
+from runtime.workloads.inputs import model_input
 from runtime.workloads.types import Images, Split
 
 Outputs = NDArray[np.floating[Any]]
@@ -22,25 +26,56 @@ Key = tuple[int, int, str]  # exit branch, partition point, codec; without loss:
 
 
 @torch.inference_mode()
-def run_variants(model: BranchyModel, workload: Workload, batches: Iterable[Images]) -> dict[Key, Outputs]:
-    """Outputs (samples, ...) of every exit on u8 images (n, h, w[, 3]): exact, and after every lossy payload."""
+def run_variants(
+    model: BranchyModel,
+    workload: Workload,
+    batches: Iterable[Images],
+    codecs: Mapping[int, Sequence[str]],
+    tables: Tables = MappingProxyType({}),
+) -> dict[Key, Outputs]:
+    """Outputs (samples, ...) of every exit on u8 images (n, h, w[, 3]): exact, and after every lossy payload.
+
+    ``codecs`` are those of each cut. Payloads that may refer to an earlier one are coded as one stream over all
+    batches, with ``tables``.
+    """
     parts: dict[Key, list[Outputs]] = {}
+    lossy = _Lossy(codecs, tables)
     for batch in batches:
-        z = workload.to_input(batch)
+        z = model_input(workload, model, batch)
         for exit_branch, output in enumerate(model.all_exits(z)):
             parts.setdefault((exit_branch, 0, LOSSLESS), []).append(output.numpy())
-        for codec in _lossy(workload.image_codecs):
-            _run_tails(model, workload.to_input(codec.roundtrip(batch)), 0, codec.name, parts)
+        for codec, arrived in lossy.roundtrips(0, batch):
+            _run_tails(model, model_input(workload, model, arrived), 0, codec, parts)
         for cut in range(1, len(model.stages)):
             z = model.run_stages(z, cut - 1, cut)
-            for codec in _lossy(workload.tensor_codecs):
-                _run_tails(model, torch.from_numpy(codec.roundtrip(z.numpy())), cut, codec.name, parts)
+            for codec, arrived in lossy.roundtrips(cut, z.numpy()):
+                _run_tails(model, torch.from_numpy(arrived), cut, codec, parts)
     return {key: np.concatenate(outputs) for key, outputs in parts.items()}
 
 
-def _lossy(names: Iterable[str]) -> list[Codec]:
-    """The lossy codecs. A lossless codec needs no variant, because its answers are the exact ones."""
-    return [codec for codec in map(get_codec, names) if not codec.lossless]
+class _Lossy:
+    """The lossy codecs of each cut, and their streams. A lossless codec needs no variant: its answers are the exact
+    ones."""
+
+    def __init__(self, codecs: Mapping[int, Sequence[str]], tables: Tables) -> None:
+        self._codecs = {
+            cut: [codec for codec in map(get_codec, names) if not codec.lossless] for cut, names in codecs.items()
+        }
+        self._tables = tables
+        self._streams: dict[tuple[int, str], RoundTrip] = {}
+
+    def roundtrips(self, cut: int, arrays: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Each codec of a cut, and what arrives of the next samples (n, ...)."""
+        for codec in self._codecs.get(cut, ()):
+            yield codec.name, self._roundtrip(cut, codec, arrays)
+
+    def _roundtrip(self, cut: int, codec: Codec, arrays: NDArray[Any]) -> NDArray[Any]:
+        if not isinstance(codec, StreamCodec):
+            return codec.roundtrip(arrays)
+        key = (cut, codec.name)
+        if key not in self._streams:
+            self._streams[key] = RoundTrip(codec, arrays.shape[1:], self._tables)
+        return self._streams[key].roundtrip(arrays)
 
 
 def _run_tails(model: BranchyModel, z: torch.Tensor, cut: int, codec: str, parts: dict[Key, list[Outputs]]) -> None:

@@ -20,6 +20,7 @@ from controller.errors import FailureError, UsageError, unknown_name
 from controller.records import NO_PAYLOAD, Decision
 from controller.scenario import ScenarioRange
 from controller.space import DecisionSpace
+from runtime.bundles.codec_tables import load_codec_tables
 from runtime.bundles.manifest import (
     LOSSLESS,
     MANIFEST_FILE,
@@ -32,6 +33,7 @@ from runtime.bundles.manifest import (
     manifest_digest,
 )
 from runtime.bundles.recorded import Recorded, load_recorded, payload_key
+from runtime.codecs.streams import Tables
 from runtime.files.reading import read_bounded
 from runtime.files.shipped import shipped_dir
 from runtime.protocol.wire import Held
@@ -134,6 +136,7 @@ class Bundle:
         self._work: Workload | None = None
         self._index = ManifestIndex(self.manifest)
         self._models: dict[str, BranchyModel] = {}
+        self._tables: dict[str, dict[int, Tables]] = {}
         for file in self._files():
             _verify(directory, file)
 
@@ -153,6 +156,7 @@ class Bundle:
 
     def _files(self) -> Iterator[FileInfo]:
         yield from (model.file for model in self.manifest.models)
+        yield from (model.codec_tables for model in self.manifest.models if model.codec_tables is not None)
         yield from self.manifest.recorded.values()
 
     @cached_property
@@ -204,6 +208,16 @@ class Bundle:
             )
         return self._models[name]
 
+    def codec_tables(self, model: str, resolution_px: int) -> Tables:
+        """What was fitted for the stream codecs of a model at a resolution, for their senders and receivers.
+
+        Empty where nothing was fitted. Loaded once; FailureError if the file is damaged.
+        """
+        if model not in self._tables:
+            file = self.info(model).codec_tables
+            self._tables[model] = {} if file is None else load_codec_tables(self.directory / file.name)
+        return self._tables[model].get(resolution_px, {})
+
     @cached_property
     def space(self) -> DecisionSpace:
         """Every legal decision: model, resolution, exit, cut 0..stages to that exit, codec, and frame stride."""
@@ -216,17 +230,12 @@ class Bundle:
 
     def _legal_decisions(self) -> Iterator[tuple[Decision, int]]:
         for model in self.manifest.models:
-            for px in self.manifest.resolutions_px:
+            for px in self.manifest.resolutions_of(model):
                 for exit_branch, after in enumerate(model.exit_after):
                     for cut in range(after + 1):
-                        for codec in self._codecs(cut, after):
+                        for codec in (NO_PAYLOAD,) if cut == after else self.manifest.codecs_at(model, cut):
                             for stride in self.manifest.frame_strides:
                                 yield Decision(model.name, px, exit_branch, cut, codec, stride), after
-
-    def _codecs(self, cut: int, stages_to_exit: int) -> tuple[str, ...]:
-        if cut == stages_to_exit:
-            return (NO_PAYLOAD,)
-        return self.manifest.image_codecs if cut == 0 else self.manifest.tensor_codecs
 
     def variant(self, decision: Decision) -> int:
         """Row of the recorded predictions for a decision; UsageError if there is none."""
@@ -265,6 +274,8 @@ class Bundle:
             len(self.manifest.variants),
             self.manifest.sample_counts[split],
             tuple(self._index.payloads),
+            tuple(key for key, payload in self._index.payloads.items() if payload.mean_bytes_by_age),
+            len(self.manifest.reference_ages),
         )
 
 

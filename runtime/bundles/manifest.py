@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from controller.errors import FailureError
+from runtime.codecs.base import IMAGE, Kind
 from runtime.codecs.base import LOSSLESS as LOSSLESS
 from runtime.files.reading import format_version
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
+
+Entry = TypeVar("Entry", bound=msgspec.Struct)
 
 
 class FileInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,6 +58,10 @@ class ModelInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     # Defaults are left out of the file, so bundles that are older than these fields keep their digest.
     precision: str = "float32"  # of the computation; weights may be stored in fewer bits
     engine: str = "torch"  # see `runtime.inference.engines`
+    resolutions_px: tuple[int, ...] | None = None  # None: those of the bundle
+    image_codecs: tuple[str, ...] | None = None  # at cut 0. None: those of the bundle; (): no full offload
+    tensor_codecs: dict[int, tuple[str, ...]] | None = None  # per later cut. None: those of the bundle at every cut
+    codec_tables: FileInfo | None = None  # fitted for its codecs, see `runtime.bundles.codec_tables`
 
     @property
     def exit_after(self) -> tuple[int, ...]:
@@ -76,8 +83,11 @@ class VariantInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     agreement_frac: float  # mean score on the validation split against the answers of the exact variant
 
 
-class PayloadInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Size of the payload of one cut and codec over the validation split."""
+class PayloadInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Size of the payload of one cut and codec over the validation split.
+
+    Of a codec whose payloads refer to earlier ones, mean and deviation are those with a reference one frame old.
+    """
 
     model: str
     resolution_px: int
@@ -85,6 +95,9 @@ class PayloadInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     codec: str
     mean_bytes: float
     std_bytes: float
+    #: Means of payloads that stand alone, then with a reference of each of the manifest's ages; (): no references.
+    mean_bytes_by_age: tuple[float, ...] = ()
+    chained: bool = False  # payloads refer to the one sent just before, see `runtime.codecs.streams`
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -104,6 +117,35 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     training: dict[str, dict[str, Any]]  # configuration per model
     # A bundle with strides above 1 has lagged scores. The file keeps the old name, so that old digests stay valid.
     frame_strides: tuple[int, ...] = msgspec.field(default=(1,), name="frame_intervals")
+    reference_ages: tuple[int, ...] = ()  # in frames, ascending: at which payloads with a reference were measured
+
+    def resolutions_of(self, model: ModelInfo) -> tuple[int, ...]:
+        """The resolutions of a model, in pixels."""
+        return self.resolutions_px if model.resolutions_px is None else model.resolutions_px
+
+    def codecs_at(self, model: ModelInfo, cut: int) -> tuple[str, ...]:
+        """The codecs of a model's payloads at a partition point before the last stage that runs."""
+        if cut == 0:
+            return self.image_codecs if model.image_codecs is None else model.image_codecs
+        return self.tensor_codecs if model.tensor_codecs is None else model.tensor_codecs.get(cut, ())
+
+    def codecs_of_kind(self, kind: Kind) -> tuple[str, ...]:
+        """The names of all image or tensor codecs, those of the bundle first."""
+        found = dict.fromkeys(self.image_codecs if kind == IMAGE else self.tensor_codecs)
+        for model in self.models:
+            cuts = range(1) if kind == IMAGE else range(1, len(model.stages))
+            found |= {codec: None for cut in cuts for codec in self.codecs_at(model, cut)}
+        return tuple(found)
+
+
+def default_objects(entry: Entry) -> Entry:
+    """The same entry with the defaults themselves in place of equal values, because only these are left out.
+
+    Values that came from another process or a file are equal to the defaults, but other objects.
+    """
+    known = {field.name: field.default for field in msgspec.structs.fields(type(entry))}
+    equal = {name: default for name, default in known.items() if getattr(entry, name) == default}
+    return msgspec.structs.replace(entry, **equal)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

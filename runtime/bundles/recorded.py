@@ -5,7 +5,8 @@ score, confidence (in 255ths) and, if answers are class labels, the label.
 
 If the samples are consecutive frames, it also holds the score of each answer against the truth of the following frames
 (in 255ths), and the bytes of every payload of the manifest. Payload sizes change slowly from frame to frame, so their
-mean would not show what a device sees.
+mean would not show what a device sees. Of payloads that may refer to an earlier one, it holds the bytes for several
+ages of the reference. The references of the first samples are the last ones, as the twin plays samples in a circle.
 
 On disk, the row of a lossy variant is the difference to the row of its exact variant, because lossy answers hardly
 differ. The tables are compressed with zstd.
@@ -35,6 +36,7 @@ MAX_LAG = 10
 #: Model, resolution, partition point, codec.
 PayloadKey: TypeAlias = tuple[str, int, int, str]
 PayloadBytes: TypeAlias = dict[PayloadKey, NDArray[np.int32]]  # (samples,) each
+AgedBytes: TypeAlias = dict[PayloadKey, NDArray[np.int32]]  # (1 + ages, samples) each
 
 
 def payload_key(decision: Decision) -> PayloadKey:
@@ -52,7 +54,11 @@ class Recorded:
     #: (lags, variants, samples): score of the answer to sample s against the truth of sample s + 1, s + 2, ... (the
     #: last sample is followed by the first); None if samples are not a stream.
     lagged: NDArray[np.float32] | None = None
-    payload_bytes: PayloadBytes | None = None  # None if samples are not a stream
+    #: Of payloads that may refer to an earlier one: with a reference one frame old. None if samples are not a stream.
+    payload_bytes: PayloadBytes | None = None
+    #: Only of payloads that may refer to an earlier one: standing alone (row 0), then with a reference of each of the
+    #: manifest's ages. None if samples are not a stream.
+    aged_bytes: AgedBytes | None = None
 
     def lagged_score(self, lag: int) -> NDArray[np.float32]:
         """(variants, samples) score against the truth ``lag`` samples later; constant beyond the last lag."""
@@ -76,6 +82,8 @@ def save_recorded(path: Path, recorded: Recorded, base_rows: Sequence[int]) -> N
     packed = {name: _pack(table, base) for name, table in tables.items()}
     if recorded.payload_bytes is not None:
         packed["payload_bytes"] = _compress(np.stack(list(recorded.payload_bytes.values())).astype(np.int32))
+    if recorded.aged_bytes:
+        packed["aged_bytes"] = _compress(np.concatenate(list(recorded.aged_bytes.values())).astype(np.int32))
     shape = np.array(recorded.score.shape, np.int64)
     save_file(packed | {"shape": shape, "base_rows": base.astype(np.int64)}, path)
 
@@ -90,10 +98,18 @@ def _compress(table: NDArray[Any]) -> NDArray[np.uint8]:
     return np.frombuffer(zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(table.tobytes()), np.uint8)
 
 
-def load_recorded(path: Path, variants: int, samples: int, payloads: Sequence[PayloadKey] = ()) -> Recorded:
+def load_recorded(
+    path: Path,
+    variants: int,
+    samples: int,
+    payloads: Sequence[PayloadKey] = (),
+    aged: Sequence[PayloadKey] = (),
+    ages: int = 0,
+) -> Recorded:
     """Read the file; FailureError when it does not hold tables of (variants, samples).
 
-    ``payloads`` are the payloads of the manifest, in its order.
+    ``payloads`` are the payloads of the manifest, in its order; ``aged`` those that may refer to an earlier one, and
+    ``ages`` the number of recorded ages.
     """
     try:
         stored = load_file(path)
@@ -109,10 +125,15 @@ def load_recorded(path: Path, variants: int, samples: int, payloads: Sequence[Pa
         if "lagged" in stored:
             table = _unpack(stored["lagged"], base, MAX_LAG * samples, np.dtype(np.uint8))
             lagged = table.reshape(variants, MAX_LAG, samples).swapaxes(0, 1)
-        payload_bytes = None
+        payload_bytes: PayloadBytes | None = None
+        aged_bytes: AgedBytes | None = None
         if "payload_bytes" in stored:
             table = _decompress(stored["payload_bytes"], len(payloads), samples, np.dtype(np.int32))
             payload_bytes = dict(zip(payloads, table, strict=True))
+            aged_bytes = {}
+        if aged_bytes is not None and aged:
+            table = _decompress(stored["aged_bytes"], len(aged) * (1 + ages), samples, np.dtype(np.int32))
+            aged_bytes = dict(zip(aged, table.reshape(len(aged), 1 + ages, samples), strict=True))
     except (OSError, SafetensorError, KeyError, ValueError, IndexError, zstandard.ZstdError) as error:
         raise FailureError(f"{path} is not a table of recorded predictions: {error}") from None
     return Recorded(
@@ -121,6 +142,7 @@ def load_recorded(path: Path, variants: int, samples: int, payloads: Sequence[Pa
         label,
         None if lagged is None else (lagged / np.float32(255)).astype(np.float32),
         payload_bytes,
+        aged_bytes,
     )
 
 

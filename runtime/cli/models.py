@@ -1,4 +1,4 @@
-"""``mecpilot models``: list, show and train the models of bundles."""
+"""``mecpilot models``: list, show and train the models of bundles, and add models to a bundle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from controller.errors import UsageError, unknown_name
 from controller.records import Decision
 from runtime.bundles.bundle import Bundle, open_bundle, shipped_bundles
-from runtime.bundles.manifest import LOSSLESS, MANIFEST_FILE, ModelInfo, PayloadInfo
+from runtime.bundles.manifest import LOSSLESS, MANIFEST_FILE, ExitInfo, ModelInfo, PayloadInfo
 from runtime.cli.console import task_bar, write_json
 from runtime.cli.shared_options import DataDir, JsonOut, Wide, WorkloadName
 from runtime.config.tree import DEFAULT_WORKLOAD
@@ -113,7 +113,8 @@ def _accuracy_table(bundle: Bundle, split: str) -> Table:
     }
     for model in bundle.manifest.models:
         for exit_branch in range(len(model.exits)):
-            cells = [f"{scores[model.name, exit_branch, px] * 100:.2f}" for px in resolutions]
+            found = [scores.get((model.name, exit_branch, px)) for px in resolutions]
+            cells = ["-" if score is None else f"{score * 100:.2f}" for score in found]
             table.add_row(model.name, str(exit_branch), *cells, end_section=_is_last(model, exit_branch))
     return table
 
@@ -132,37 +133,61 @@ def _cost_table(bundle: Bundle) -> Table:
     table = _table_by_px("million multiply-accumulates up to an exit", ("model", "exit", "stages"), bundle)
     for model in bundle.manifest.models:
         for exit_branch, exit_info in enumerate(model.exits):
-            macs = [
-                sum(stage.macs[px] for stage in model.stages[: exit_info.after]) + exit_info.macs[px]
-                for px in bundle.manifest.resolutions_px
-            ]
-            cells = (str(exit_branch), str(exit_info.after), *(f"{m / 1e6:.2f}" for m in macs))
+            macs = [_macs(model, exit_info, px) for px in bundle.manifest.resolutions_px]
+            cells = (str(exit_branch), str(exit_info.after), *("-" if m is None else f"{m / 1e6:.2f}" for m in macs))
             table.add_row(model.name, *cells, end_section=_is_last(model, exit_branch))
     return table
 
 
+def _macs(model: ModelInfo, exit_info: ExitInfo, px: int) -> int | None:
+    """Multiply-accumulates up to and with an exit; None at a resolution that the model does not have."""
+    if px not in exit_info.macs:
+        return None
+    return sum(stage.macs[px] for stage in model.stages[: exit_info.after]) + exit_info.macs[px]
+
+
 def _payload_tables(bundle: Bundle, wide: bool) -> list[Table]:
-    """Bytes per cut and codec, and what the last exit answers after it: in two tables, or side by side."""
+    """Bytes per cut and codec, and what the last exit answers after it: in two tables, or side by side.
+
+    With a table of bytes by the age of the reference, where payloads refer to earlier ones.
+    """
+    by_age = [_age_table(bundle)] if bundle.manifest.reference_ages else []
     sizes = "payload bytes per cut, mean of the validation samples"
     scores = "score of the last exit after that payload, in percent"
     if wide:
         spread = f"{sizes} ± standard deviation; and {scores}"
         both = _payload_table(bundle, spread, lambda p: f"{p.mean_bytes:.0f} ± {p.std_bytes:.0f} ({_score(bundle, p)})")
-        return [both]
+        return [both, *by_age]
     return [
         _payload_table(bundle, sizes, lambda payload: f"{payload.mean_bytes:.0f}"),
         _payload_table(bundle, scores, lambda payload: _score(bundle, payload)),
+        *by_age,
     ]
 
 
 def _payload_table(bundle: Bundle, title: str, cell_of: Callable[[PayloadInfo], str]) -> Table:
     table = _table_by_px(title, ("model", "cut", "shape", "codec"), bundle)
-    rows: dict[tuple[str, int, str], list[str]] = {}
+    rows: dict[tuple[str, int, str], dict[int, str]] = {}
     for payload in bundle.manifest.payloads:
-        rows.setdefault((payload.model, payload.partition_point, payload.codec), []).append(cell_of(payload))
+        found = rows.setdefault((payload.model, payload.partition_point, payload.codec), {})
+        found[payload.resolution_px] = cell_of(payload)
     for (model, cut, codec), cells in rows.items():
-        shape = bundle.payload_shape(model, bundle.manifest.resolutions_px[0], cut)
-        table.add_row(model, str(cut), "x".join(map(str, shape)), codec, *cells)
+        shape = bundle.payload_shape(model, max(cells), cut)
+        by_px = (cells.get(px, "-") for px in bundle.manifest.resolutions_px)
+        table.add_row(model, str(cut), "x".join(map(str, shape)), codec, *by_px)
+    return table
+
+
+def _age_table(bundle: Bundle) -> Table:
+    """Bytes of payloads that may refer to an earlier one, by the age of that reference."""
+    ages = [f"{age} frame{'s' if age > 1 else ''}" for age in bundle.manifest.reference_ages]
+    headings = ("model", "px", "cut", "codec", "alone", *ages)
+    title = "payload bytes by the age of the reference, mean of the validation samples"
+    table = new_table(title, headings, text=("model", "codec"))
+    for payload in bundle.manifest.payloads:
+        if payload.mean_bytes_by_age:
+            where = (str(payload.resolution_px), str(payload.partition_point), payload.codec)
+            table.add_row(payload.model, *where, *(f"{mean:.0f}" for mean in payload.mean_bytes_by_age))
     return table
 
 
@@ -215,6 +240,48 @@ def train(
         run_plan(plan, progress)
     bundle = open_bundle(directory)
     print(f"bundle {directory}, TensorBoard logs {plan.logs}", file=sys.stderr)
+    _emit(_summary(bundle), [_accuracy_table(bundle, split) for split in bundle.manifest.recorded], json)
+
+
+@app.command()
+def add(
+    base: Annotated[str, typer.Argument(help="Bundle to add to: a workload's shipped one, or a directory.")],
+    workload: Annotated[
+        str | None, typer.Option(help="A name or package.module:Class (default: the bundle's workload).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the new bundle (default: runs/models-WORKLOAD).")] = None,
+    family: Annotated[
+        list[str] | None, typer.Option(help="Add this family; may be repeated (default: all that the bundle lacks).")
+    ] = None,
+    trained: Annotated[
+        Path | None, typer.Option(help="Bundle from which the weights of the families are taken, instead of training.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the training.")] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs; overrides each family's default.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Models that are worked on at the same time.")] = 2,
+    data: DataDir = None,
+    json: JsonOut = None,
+) -> None:
+    """Write a new bundle: the models of an existing one as they are, and the families and codecs that it lacks."""
+    from runtime.building.extension import Extension, missing_families, run_extension
+    from runtime.building.training_run import TrainingPlan
+    from runtime.bundles.bundle import open_pair
+
+    opened, work = open_pair(base, workload, data)
+    missing = missing_families(opened, work)
+    for name in family or []:
+        if name not in missing:
+            raise unknown_name("family", name, missing)
+    check_writable(json, "--json")
+    directory = out or Path("runs") / f"models-{work.name}"
+    check_writable(directory / MANIFEST_FILE, "--out", make_folder=True)
+    families = tuple(name for name in missing if not family or name in family)
+    samples = max(opened.manifest.sample_counts.values())
+    plan = TrainingPlan(workload or opened.workload, directory, families, seed, epochs, jobs, data, samples)
+    with task_bar() as progress:
+        run_extension(Extension(opened, plan, None if trained is None else open_bundle(trained)), progress)
+    bundle = open_bundle(directory)
+    print(f"bundle {directory}", file=sys.stderr)
     _emit(_summary(bundle), [_accuracy_table(bundle, split) for split in bundle.manifest.recorded], json)
 
 

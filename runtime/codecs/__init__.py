@@ -2,7 +2,8 @@
 
 At partition point 0 the payload is the resized u8 image: `raw` (uncompressed), `png`, or `jpegQ` or `webpQ` with
 quality Q. At later partition points it is the float tensor (channels, h, w), quantised per channel to 8, 4, 2 or 1
-bits (`u8` ... `u1`). A decision that sends nothing has no codec; its payload is `NO_PAYLOAD`.
+bits (`u8` ... `u1`), or a tensor of -1 and +1 (`signs`). A decision that sends nothing has no codec; its payload is
+`NO_PAYLOAD`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from runtime.codecs.base import (
     TENSOR,
     Codec,
     check_codecs,
+    check_decoded,
     check_size,
     decode,
     encode,
@@ -19,6 +21,7 @@ from runtime.codecs.base import (
     register_codec,
 )
 from runtime.codecs.image import QUALITIES, Jpeg, Png, Raw, WebP
+from runtime.codecs.signs import Signs
 from runtime.codecs.tensor import BITS, QuantisedTensor
 
 __all__ = [
@@ -26,6 +29,7 @@ __all__ = [
     "TENSOR",
     "Codec",
     "check_codecs",
+    "check_decoded",
     "check_size",
     "decode",
     "encode",
@@ -33,5 +37,5 @@ __all__ = [
     "register_codec",
 ]
 
-for _codec in (Raw(), Png(), *map(Jpeg, QUALITIES), *map(WebP, QUALITIES), *map(QuantisedTensor, BITS)):
+for _codec in (Raw(), Png(), *map(Jpeg, QUALITIES), *map(WebP, QUALITIES), *map(QuantisedTensor, BITS), Signs()):
     register_codec(_codec)

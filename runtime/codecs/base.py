@@ -38,7 +38,8 @@ class Codec(ABC):
     """Converts an array to a payload and back.
 
     An image codec encodes the resized picture at partition point 0: u8, (h, w) grey or (h, w, 3) colour. A tensor codec
-    encodes the tensor at a later partition point: float32, (channels, h, w). Codecs keep no state between calls.
+    encodes the tensor at a later partition point: float32, (channels, h, w). Codecs keep no state between calls;
+    the senders and receivers of a `runtime.codecs.streams.StreamCodec` do.
     """
 
     kind: ClassVar[Kind]
@@ -113,13 +114,18 @@ def encode(name: str, array: NDArray[Any]) -> bytes:
 
 def decode(name: str, payload: Payload, shape: tuple[int, ...]) -> NDArray[Any]:
     """Decode an array of that shape, u8 or float32 depending on the kind; RemoteProtocolError for a bad payload."""
-    codec = get_codec(name)
-    array = codec.decode(payload, shape)
-    if array.shape != shape or array.dtype != codec.dtype:
-        raise RemoteProtocolError(
-            f"payload codec {name!r} decoded {array.dtype} {array.shape}; expected {codec.dtype} {shape}"
-        )
+    array = get_codec(name).decode(payload, shape)
+    check_decoded(name, array, shape)
     return array
+
+
+def check_decoded(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
+    """RemoteProtocolError unless the codec of that name decoded an array of this shape and of its type."""
+    expected = get_codec(name).dtype
+    if array.shape != shape or array.dtype != expected:
+        raise RemoteProtocolError(
+            f"payload codec {name!r} decoded {array.dtype} {array.shape}; expected {expected} {shape}"
+        )
 
 
 def check_size(what: str, got_bytes: int, expected_bytes: int) -> None:

@@ -56,8 +56,11 @@ class Compute(Judge, Protocol):
         """A captured picture: uint8, (height, width, 3) blue-green-red or (height, width) grey."""
         ...
 
-    def head(self, source_index: int, decision: Decision, pause: Pause) -> Head:
-        """Run the decision's stages that belong to the device; call ``pause`` between two stages."""
+    def head(
+        self, source_index: int, decision: Decision, pause: Pause, encode_as: Callable[[Any], bytes] | None = None
+    ) -> Head:
+        """Run the decision's stages that belong to the device; call ``pause`` between two stages. ``encode_as`` makes
+        the payload from what they computed; without it, the payload stands alone."""
         ...
 
     def row(self, decision: Decision) -> int:

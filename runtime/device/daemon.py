@@ -15,9 +15,11 @@ from controller.utility import Utility
 from runtime.config.tree import DEFAULTS, LimitsSection
 from runtime.device.local_compute import LocalCompute
 from runtime.device.loop import DeviceLoop
+from runtime.device.outcomes import Job
 from runtime.link.connection import MecConnection
 from runtime.link.endpoint import parse_endpoint
 from runtime.link.link import Clock, DirectLink, Link
+from runtime.link.senders import Senders
 from runtime.link.shaped_link import ShapedLink, Shaper
 from runtime.protocol.device_session import DeviceSession
 from runtime.shortcuts.base import Shortcut
@@ -52,10 +54,19 @@ def open_loop(
         shaper = Shaper(bank, scenario.trace_index, scenario.trace_start_s, scenario.uplink_share_frac)
         link = ShapedLink(link, shaper, scenario.rtt_s, clock)
     session = DeviceSession(socket.gethostname()[:64] or "device", compute.held)
-    in_flight, about_mec = limits.max_in_flight, link_log or log
+    mec: MecConnection[Job] = MecConnection(
+        endpoint,
+        link,
+        session,
+        costs,
+        max_in_flight=limits.max_in_flight,
+        clock=clock,
+        log=link_log or log,
+        senders=Senders(compute.sender),
+    )
     return DeviceLoop(
         compute,
-        MecConnection(endpoint, link, session, costs, max_in_flight=in_flight, clock=clock, log=about_mec),
+        mec,
         costs,
         scenario,
         utility,

@@ -19,6 +19,7 @@ from runtime.device.compute import Compute, Head, Pause
 from runtime.device.outcomes import Job
 from runtime.device.telemetry import DeviceTelemetry
 from runtime.link.link import Clock
+from runtime.link.senders import Draft
 
 
 class Emulation:
@@ -66,13 +67,14 @@ class HeadRunner:
         """The first frame is captured at this time; the emulated load begins here."""
         self._start_s = start_s
 
-    def run(self, job: Job, row: int) -> Head | None:
+    def run(self, job: Job, row: int, draft: Draft | None = None) -> Head | None:
         """Run the head of a row on the job's frame. Its time, without that of fallbacks, is added to ``job.busy_s``.
 
-        None if the device stops for good meanwhile.
+        ``draft``: encodes the payload if it may refer to an earlier one. None if the device stops for good meanwhile.
         """
         began_s, preempted_s = self._clock(), self._preempted_s
-        head = self._compute.head(job.frame.source_index, self._decisions[row], self._poll)
+        encode_as = None if draft is None else draft.encode
+        head = self._compute.head(job.frame.source_index, self._decisions[row], self._poll, encode_as)
         took_s = self._finish(began_s, preempted_s, self._emulation.head_s(row, self._elapsed_s(began_s)))
         if took_s is None:
             return None

@@ -107,6 +107,10 @@ class FallbackPlan:
         else:
             job.overdue_s = max(job.frame.captured_s + self._deadline_s, now_s)
 
+    def can_wait(self, job: Job, until_s: float) -> bool:
+        """Whether the reply to an offloaded job may still come when it comes after ``until_s``."""
+        return until_s < min(job.fall_back_s, job.frame.captured_s + self._deadline_s)
+
     def renew_timer(self, job: Job) -> None:
         """Adjust the time of a planned fallback to the device's current slowdown."""
         if job.fall_back_s < math.inf:

@@ -10,8 +10,11 @@ import numpy as np
 
 from controller.records import NO_PAYLOAD, Decision
 from runtime.bundles.bundle import Bundle
+from runtime.codecs.streams import Sender
 from runtime.device.compute import Pause
-from runtime.inference.segments import Head, Segments
+from runtime.inference.segments import Encode, Head, Segments
+from runtime.inference.steady import steady_stream
+from runtime.inference.streams import sender_of
 from runtime.protocol.wire import Held
 from runtime.sources.samples import Samples, Source
 from runtime.workloads.base import Workload
@@ -42,17 +45,30 @@ class LocalCompute:
 
     def warm_up(self, decisions: Iterable[Decision], stopping: Callable[[], bool] = lambda: False) -> None:
         """Run each distinct head once, because first runs are slow. Local answers come first: they need every stage.
-        Returns early when ``stopping`` returns true."""
+        A codec whose payloads have references is run without and with one. Returns early when ``stopping`` returns
+        true."""
         for decision in _distinct(decisions):
             if stopping():
                 return
+            self._warm_up(decision)
+
+    def _warm_up(self, decision: Decision) -> None:
+        stream = steady_stream(self._bundle, decision)
+        if stream is None:
             self._segments.head(self._blank, decision)
+            return
+        for _ in range(2):
+            self._segments.head(self._blank, decision, encode_as=stream.encode)
 
     def picture(self, source_index: int) -> Image:
         return self._source.picture(source_index)
 
-    def head(self, source_index: int, decision: Decision, pause: Pause) -> Head:
-        return self._segments.head(self._source.picture(source_index), decision, pause)
+    def head(self, source_index: int, decision: Decision, pause: Pause, encode_as: Encode | None = None) -> Head:
+        return self._segments.head(self._source.picture(source_index), decision, pause, encode_as)
+
+    def sender(self, decision: Decision) -> Sender | None:
+        """A new sender of the decision's stream; None if its payloads have no references."""
+        return sender_of(self._bundle, decision)
 
     def row(self, decision: Decision) -> int:
         return self._bundle.space.index(decision)

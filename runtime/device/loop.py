@@ -10,9 +10,11 @@ the timers of frames that wait for the MEC. The methods below stand in the order
 2. ``next_decision`` takes the frame from the queue as soon as it can be decided, and returns what the controller sees.
 3. ``execute`` gets the controller's row. If the MEC cannot be asked, the row becomes a local one.
 4. A local row: ``_answer_locally`` runs the head and records the answer.
-5. Any other row: ``_offload`` runs the head, sets the job's timers and hands the payload to the connection.
+5. Any other row: ``_offload`` runs the head, sets the job's timers and hands the payload to the connection. A codec
+   whose payloads refer to earlier ones encodes with a draft of the connection (``runtime.link.senders``).
 6. A later ``_poll`` ends an offloaded frame. ``_replied`` records the answer of the MEC. If the request was lost or the
-   reply is overdue, ``FallbackQueue`` computes a local answer in time, or gives the frame up.
+   reply is overdue, ``FallbackQueue`` computes a local answer in time, or gives the frame up. A payload that refers to
+   something that the MEC does not hold is sent once more first (``_send_again``), standing alone.
 
 ``OutcomeRecorder`` records each frame once; ``take_outcomes`` hands the outcomes over.
 
@@ -126,7 +128,7 @@ class DeviceLoop:
         for event in self._mec.poll():
             if isinstance(event, Replied):
                 self._replied(event)
-            else:
+            elif not (event.unknown_reference and self._send_again(event.job)):
                 self._fallbacks.lost(event.job, self._clock())
         now_s = self._clock()
         if now_s >= self._source.next_capture_s:
@@ -281,24 +283,46 @@ class DeviceLoop:
 
     def _offload(self, job: Job) -> None:
         began_s = self._clock()
-        head = self._heads.run(job, job.row)
+        job.draft = self._mec.draft(self._costs.space.decisions[job.row], job.frame.index)
+        head = self._heads.run(job, job.row, job.draft)
         now_s = self._clock()
         if head is None:
             self._recorder.given_up(job, now_s)
             return
-        job.head_s, job.sent_s, job.payload_bytes = now_s - began_s, now_s, len(head.payload)
+        payload = head.payload if job.draft is None else job.draft.payload()
+        job.head_s, job.sent_s = now_s - began_s, now_s
         self._plan.set_timers(job, now_s)
         if not self._mec.is_up:
+            job.payload_bytes = len(payload)
             self._fallbacks.lost(job, now_s)
             return
+        job.transmit_s = self._send(job, payload, now_s)
+        self._poll()
+
+    def _send(self, job: Job, payload: bytes, now_s: float) -> float | None:
+        """Hand a payload to the connection. Returns the seconds that it occupies the uplink, or None if unknown."""
         decision = self._costs.space.decisions[job.row]
         space_row, shape = self._compute.row(decision), self._compute.output_shape(decision)
-        offload = Offload(job.row, space_row, shape, head.payload, job.give_up_s - now_s)
-        job.transmit_s = self._mec.offload(job, offload, now_s)
-        self._poll()
+        job.payload_bytes += len(payload)
+        offload = Offload(job.row, space_row, shape, payload, job.give_up_s - now_s, job.draft)
+        return self._mec.offload(job, offload, now_s)
+
+    def _send_again(self, job: Job) -> bool:
+        """Send a frame once more, because the MEC did not hold what its payload refers to. False if it is too late."""
+        now_s, draft = self._clock(), job.draft
+        if draft is None or not draft.encoded.reference_id or not math.isnan(job.resent_s) or not self._takes_offload:
+            return False
+        payload = draft.anew()
+        if not self._plan.can_wait(job, now_s + len(payload) * 8.0 / self._mec.uplink_bps):
+            return False
+        job.resent_s = now_s
+        first_s, again_s = job.transmit_s, self._send(job, payload, now_s)
+        job.transmit_s = None if first_s is None or again_s is None else first_s + again_s
+        return True
 
     def _replied(self, reply: Replied[Job]) -> None:
         job = reply.job
+        before_s = 0.0 if math.isnan(job.resent_s) else job.resent_s - job.sent_s
         if job.transmit_s is None:
             job.transmit_s = max(reply.uplink_s - reply.downlink_s, 0.0)
         self._recorder.answered(
@@ -307,7 +331,7 @@ class DeviceLoop:
             Status.OK,
             Answer(reply.outputs, job.row),
             head_s=job.head_s,
-            uplink_s=reply.uplink_s,
+            uplink_s=before_s + reply.uplink_s,
             queue_s=reply.queue_s,
             tail_s=reply.tail_s,
             downlink_s=reply.downlink_s,

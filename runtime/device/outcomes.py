@@ -15,6 +15,7 @@ from controller.reuse import PastAnswer, Reuse
 from controller.utility import Utility
 from runtime.device.compute import Judge
 from runtime.device.telemetry import DeviceTelemetry
+from runtime.link.senders import Draft
 from runtime.sources.frames import Frame
 
 
@@ -29,8 +30,10 @@ class Job:
     head_s: float = 0.0
     busy_s: float = 0.0  # device time, including that of a fallback
     transmit_s: float | None = 0.0  # time on the uplink; None until it is known
-    payload_bytes: int = 0
+    payload_bytes: int = 0  # of everything that was sent
     sent_s: float = math.nan
+    draft: Draft | None = None  # of a payload that may refer to an earlier one
+    resent_s: float = math.nan  # when it was sent once more
     fall_back_s: float = math.inf  # when it must fall back
     overdue_s: float = math.inf  # when its reply becomes overdue, if no fallback is planned
     give_up_s: float = math.inf  # when the device stops waiting for the reply

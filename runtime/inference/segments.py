@@ -3,12 +3,16 @@
 The head is everything from the frame to the payload, the tail everything from the payload to the outputs; format
 conversions and codecs are included. The profiler times exactly these functions, so a profile predicts what device and
 MEC compute. The caller sets the number of threads, which is one everywhere in mecpilot.
+
+Payloads stand alone unless the caller says how they are encoded or decoded: device, MEC and profiler do so where a
+codec has streams (``runtime.codecs.streams``). No state is kept here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,14 +20,18 @@ from numpy.typing import NDArray
 
 from controller.records import NO_PAYLOAD, Decision
 from runtime.bundles.bundle import Bundle
-from runtime.codecs import IMAGE, TENSOR, check_codecs, decode, encode
+from runtime.codecs import IMAGE, TENSOR, check_codecs, check_decoded
 from runtime.inference.engines import open_engines
 from runtime.inference.engines.base import Engine, LoadedModel
+from runtime.inference.streams import decode_alone, encode_alone
 from runtime.workloads.base import Workload
 from runtime.workloads.types import Image
 
 Outputs = NDArray[np.float32]  # (1, ...) of the exit head, not yet interpreted
 Pause = Callable[[], None]
+#: How a payload of a stream is made from what the head computed, and turned back into it.
+Encode = Callable[[NDArray[Any]], bytes]
+Decode = Callable[[bytes | memoryview], NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +49,8 @@ class Segments:
     """
 
     def __init__(self, bundle: Bundle, workload: Workload) -> None:
-        check_codecs(bundle.manifest.image_codecs, IMAGE)
-        check_codecs(bundle.manifest.tensor_codecs, TENSOR)
+        for kind in (IMAGE, TENSOR):
+            check_codecs(bundle.manifest.codecs_of_kind(kind), kind)
         self.bundle = bundle
         self.workload = workload
         self._engines = open_engines(bundle, workload)
@@ -63,39 +71,60 @@ class Segments:
             self._loaded[model] = self.engine(model).load(model)
         return self._loaded[model]
 
-    def head(self, image: Image, decision: Decision, pause: Pause | None = None) -> Head:
+    def head(
+        self, image: Image, decision: Decision, pause: Pause | None = None, encode_as: Encode | None = None
+    ) -> Head:
         """Run the head segment of a decision on a frame (h, w[, 3]) of full size.
 
         ``pause`` is called before each stage. There the device polls its sockets, and may run another head (a
-        fallback) before this one continues.
+        fallback) before this one continues. ``encode_as`` makes the payload; without it, the payload stands alone.
         """
+        encode = partial(encode_alone, self.bundle, decision) if encode_as is None else encode_as
         small = self.workload.resize(image, decision.resolution_px)
         cut, offloaded = decision.partition_point, decision.payload != NO_PAYLOAD
         if cut == 0 and offloaded:
-            return Head(encode(decision.payload, small), None)
+            return Head(encode(small), None)
         engine, model = self.engine(decision.model), self.loaded(decision.model)
         with engine.computing():
-            z = _run_stages(model, engine.input_of(small), range(cut), pause)
+            z = _run_stages(model, model.input_of(small), range(cut), pause)
             if offloaded:
-                return Head(encode(decision.payload, engine.to_array(z)[0]), None)
+                return Head(encode(engine.to_array(z)[0]), None)
             if pause is not None:
                 pause()
             return Head(b"", engine.to_array(model.run_exit(z, decision.exit_branch)))
 
-    def tail(self, payload: bytes | memoryview, decision: Decision, pause: Pause | None = None) -> Outputs:
+    def tail(
+        self,
+        payload: bytes | memoryview,
+        decision: Decision,
+        pause: Pause | None = None,
+        decode_as: Decode | None = None,
+    ) -> Outputs:
         """Run the tail segment of a decision; returns the outputs (1, ...) of its exit head.
 
-        ``pause`` is called before each stage; the MEC receives messages there. RemoteProtocolError when the payload
-        does not fit the decision.
+        ``pause`` is called before each stage; the MEC receives messages there. ``decode_as`` decodes the payload;
+        without it, the payload must stand alone. RemoteProtocolError when the payload does not fit the decision.
         """
         d = decision
-        array = decode(d.payload, payload, self.bundle.payload_shape(d.model, d.resolution_px, d.partition_point))
+        array = decode_alone(self.bundle, d, payload) if decode_as is None else decode_as(payload)
+        check_decoded(d.payload, array, self.bundle.payload_shape(d.model, d.resolution_px, d.partition_point))
         engine, model = self.engine(d.model), self.loaded(d.model)
         stages = range(d.partition_point, self.bundle.info(d.model).exit_after[d.exit_branch])
         with engine.computing():
-            z = engine.input_of(array) if d.partition_point == 0 else engine.from_array(array)
+            z = model.input_of(array) if d.partition_point == 0 else engine.from_array(array)
             z = _run_stages(model, z, stages, pause)
             return engine.to_array(model.run_exit(z, d.exit_branch))
+
+    def head_array(self, image: Image, decision: Decision) -> NDArray[Any]:
+        """What the head of a decision computes before it is encoded: u8 (h, w[, 3]) or float32 (channels, h, w)."""
+        found: list[NDArray[Any]] = []
+
+        def keep(array: NDArray[Any]) -> bytes:
+            found.append(array)
+            return b""
+
+        self.head(image, decision, encode_as=keep)
+        return found[0]
 
     def whole(self, image: Image, decision: Decision) -> Outputs:
         """Run head and tail here; the payload is encoded and decoded, but not sent."""
@@ -120,7 +149,7 @@ class Segments:
         blank = np.zeros(self.bundle.payload_shape(model_name, resolution_px, 0), np.uint8)
         model = self.loaded(model_name)
         with engine.computing():
-            z = engine.input_of(blank)
+            z = model.input_of(blank)
         for stage in range(after[-1]):
             yield
             with engine.computing():

@@ -5,6 +5,9 @@ messages and the session's timer, carries out the session's actions, and returns
 exactly once: as ``Replied``, as ``Lost``, or through ``release`` if the device stops waiting for it. A job is opaque
 here. A reply to a released job still updates the telemetry.
 
+Where a codec's payloads refer to earlier ones, the device asks for a ``draft`` before it encodes. ``Senders`` hear here
+what became of each request: replies, losses and changes of the link.
+
 The uplink is probed with a padded ping when the link comes up, and again when nothing was sent for a while. A link that
 has come up counts as down (``is_up``) until its first probe has returned: bandwidth measured before an outage says
 nothing about the uplink after it, and a payload sent before the probe would distort the probe's sample.
@@ -19,9 +22,11 @@ from typing import Generic, TypeVar
 
 from controller import timeline as formulas
 from controller.costs import CostTable
+from controller.records import Decision
 from runtime.link.link import Arrival, Clock, Connected, Link, Malformed
 from runtime.link.link_watch import Counts, LinkWatch
 from runtime.link.mec_telemetry import MecObservation, MecTelemetry, Sent
+from runtime.link.senders import Draft, Senders
 from runtime.protocol import wire
 from runtime.protocol.device_actions import (
     Actions,
@@ -35,6 +40,7 @@ from runtime.protocol.device_actions import (
     Reconnect,
     Transmit,
     Unanswered,
+    UnknownReference,
 )
 from runtime.protocol.device_session import DeviceSession
 from runtime.protocol.wire import Buffer
@@ -51,6 +57,7 @@ class Offload:
     output_shape: tuple[int, ...]  # of the expected outputs, float32
     payload: Buffer
     budget_s: float  # until the device stops waiting
+    draft: Draft | None = None  # the payload's, if it may refer to an earlier one
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,7 @@ class Lost(Generic[JobT]):
     """A job will not be answered: rejected, or the link went down."""
 
     job: JobT
+    unknown_reference: bool = False  # rejected, because the MEC does not hold what the payload refers to
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +99,12 @@ class MecConnection(Generic[JobT]):
         max_in_flight: int,
         clock: Clock,
         log: Callable[[str], None] = lambda _: None,
+        senders: Senders | None = None,  # default: no codec has references
     ) -> None:
         self._link, self._session, self._clock = link, session, clock
         self._max_in_flight = max_in_flight
         self._telemetry = MecTelemetry(costs, clock())
+        self._senders = Senders() if senders is None else senders
         self._in_flight: dict[int, _InFlight[JobT]] = {}  # by request id
         self._events: list[Replied[JobT] | Lost[JobT]] = []  # since the last poll
         self._probing = False  # the link came up and its first probe has not returned
@@ -156,15 +166,25 @@ class MecConnection(Generic[JobT]):
         self._link.start(now_s)
         self._watch.start(now_s)
 
+    def draft(self, decision: Decision, frame: int) -> Draft | None:
+        """What encodes frame number ``frame`` for this decision; None if its payloads have no references."""
+        return self._senders.draft(decision, frame)
+
     def offload(self, job: JobT, offload: Offload, now_s: float) -> float | None:
         """Send a job's request; only while ``is_up``. Returns the seconds that its payload occupies the uplink, or
         None if the link cannot know."""
         request_id = self._session.next_id()
         request = wire.infer_request(request_id, offload.space_row, offload.budget_s)
+        if offload.draft is not None:
+            request = self._with_reference(request, offload.draft)
         self._in_flight[request_id] = _InFlight(job, now_s)
         self._session.request(request, offload.output_shape, now_s)
         self._telemetry.on_sent(request_id, Sent(now_s, len(offload.payload), offload.row))
         return self._link.send(request, offload.payload)
+
+    def _with_reference(self, request: wire.InferRequest, draft: Draft) -> wire.InferRequest:
+        self._senders.sent(request.request_id, draft)
+        return wire.with_reference(request, draft.encoded.reference_id, draft.encoded.digest)
 
     def release(self, job: JobT) -> None:
         """The device stops waiting for this job."""
@@ -236,6 +256,7 @@ class MecConnection(Generic[JobT]):
     def _replied(self, action: Answered, at_s: float) -> None:
         reply, self._overdue = action.reply, False
         self._telemetry.on_reply(reply, at_s)
+        self._senders.answered(reply.request_id)
         flight = self._in_flight.pop(reply.request_id, None)
         if flight is None:
             return  # the job was released
@@ -250,9 +271,11 @@ class MecConnection(Generic[JobT]):
             (request_id,), self._overdue = action.request_ids, False
             self._telemetry.on_expired(request_id, action.queue_s, at_s)
         self._telemetry.on_unanswered(action.request_ids)
+        unknown = isinstance(action, UnknownReference)
+        (self._senders.unknown_reference if unknown else self._senders.unanswered)(action.request_ids)
         for request_id in action.request_ids:
             if (flight := self._in_flight.pop(request_id, None)) is not None:
-                self._events.append(Lost(flight.job))
+                self._events.append(Lost(flight.job, unknown))
 
     def _echoed(self, action: Echoed) -> None:
         """A ping was answered. The first bare echo after the link came up starts the probe: a sample needs the round
@@ -271,6 +294,7 @@ class MecConnection(Generic[JobT]):
 
     def _link_changed(self, action: LinkChanged) -> None:
         self._watch.on_change(action.state, action.why, self._clock())
+        self._senders.forget()
         self._probing, self._probe_s, self._overdue = action.state is LinkState.UP, -math.inf, False
         if self._probing:
             self._telemetry.on_welcome(self._session.mec_slowdown)

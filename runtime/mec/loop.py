@@ -2,7 +2,9 @@
 
 The loop has one thread. It polls its socket between stages and while it idles, so arrival times are exact and pings are
 answered while a tail runs. A separate I/O thread would cost a hand-over per message and compete for the interpreter
-lock (measured by ``benchmarks/bench_overhead.py``). No state is kept between two requests.
+lock (measured by ``benchmarks/bench_overhead.py``). Two requests share nothing, except that a payload may refer to an
+earlier one of the same connection. ``Receivers`` keep what that needs; ``_run`` asks them how to decode. A request that
+is not served was not decoded either, so what refers to it is rejected as ``REFERENCE``.
 
 While no request waits, the loop warms up one stage at a time (``runtime.mec.warm_up``). A stop finishes the current
 request if that takes at most 0.2 s, and rejects all others as ``CLOSING``.
@@ -20,16 +22,18 @@ import numpy as np
 from controller.costs import CostTable
 from controller.errors import RemoteProtocolError
 from controller.records import Decision
+from runtime.codecs.streams import UnknownReferenceError
 from runtime.config.tree import DEFAULTS
 from runtime.inference.segments import Segments
 from runtime.link.link import Clock
 from runtime.link.transport import MAX_WAIT_S, Parts, Router
+from runtime.mec.receivers import Receivers
 from runtime.mec.records import SERVED, MecCounts, RequestRecord
 from runtime.mec.warm_up import WarmUp
 from runtime.observe.sinks import Sink, Sinks
 from runtime.protocol import wire
 from runtime.protocol.mec_session import MAX_REGISTERED, Actions, Admit, MecSession, Refused, SendTo
-from runtime.protocol.wire import Buffer, RejectReason
+from runtime.protocol.wire import RejectReason
 
 _FORGET_EVERY_S = 5.0
 #: Time that a stop leaves to the current request.
@@ -75,6 +79,7 @@ class MecLoop:
         self._free_s = clock()  # when the emulated MEC has finished its last request
         self._forget_s = clock() + _FORGET_EVERY_S
         self._devices: dict[bytes, str] = {}  # peer -> name in its Hello
+        self._receivers = Receivers(segments.bundle)  # what payloads may refer to, by peer
         self._epoch_s = time.time() - clock() if clock is time.perf_counter else None
         self.counts = MecCounts()
         self._sinks: Sinks[RequestRecord] = Sinks([self.counts, *sinks], log)
@@ -125,6 +130,7 @@ class MecLoop:
             self._forget_s = self._clock() + _FORGET_EVERY_S
             self._session.forget_silent(self._clock())
             self._forget_names()
+            self._receivers.keep_only(self._devices)
 
     def _forget_names(self) -> None:
         self._devices = {peer: self._devices.get(peer, "") for peer in self._session.registered}
@@ -136,6 +142,8 @@ class MecLoop:
             return self._session.malformed(peer, error)
         if isinstance(message, wire.Hello):
             self._remember_name(peer, message.device)
+        if isinstance(message, wire.Hello | wire.Bye):
+            self._receivers.drop(peer)
         return self._session.receive(peer, message, buffer, self._clock())
 
     def _remember_name(self, peer: bytes, device: str) -> None:
@@ -184,9 +192,11 @@ class MecLoop:
             self._reject(job, RejectReason.EXPIRED, "it waited too long", waited_s)
             return
         try:
-            outputs = self._run(job.request.row, job.payload, began_s)
+            outputs = self._run(job, began_s)
         except _StoppedError:
             self._close_on(job)
+        except UnknownReferenceError as error:
+            self._reject(job, RejectReason.REFERENCE, str(error))
         except RemoteProtocolError as error:
             self._reject(job, RejectReason.PAYLOAD, str(error))
         except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: one request fails, the MEC goes on
@@ -195,12 +205,14 @@ class MecLoop:
         else:
             self._reply(job, outputs, began_s)
 
-    def _run(self, row: int, payload: Buffer, began_s: float) -> np.ndarray:
-        """The outputs of a decision; returns when the emulated MEC would have them."""
+    def _run(self, job: Admit, began_s: float) -> np.ndarray:
+        """The outputs of a request; returns when the emulated MEC would have them."""
+        row = job.request.row
         decision = self._costs.space.decisions[row]
         if self._warm_up is not None:
             self._warm_up.prefer(decision.model)
-        outputs = self._segments.tail(memoryview(payload), decision, self._between_stages)
+        decode_as = self._receivers.decode_as(job.peer, job.request, decision)
+        outputs = self._segments.tail(memoryview(job.payload), decision, self._between_stages, decode_as)
         self._free_s = max(began_s + self._emulated_s(row), self._clock())
         self._idle_until(self._free_s)
         return outputs

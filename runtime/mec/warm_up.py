@@ -12,8 +12,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from runtime.codecs import IMAGE, get_codec
+from runtime.codecs import IMAGE, TENSOR, get_codec
+from runtime.codecs.streams import stream_codec
 from runtime.inference.segments import Segments
+from runtime.inference.steady import steady_stream
 
 _SMALL_PX = 16
 
@@ -24,8 +26,8 @@ class WarmUp:
     def __init__(self, segments: Segments) -> None:
         manifest = segments.bundle.manifest
         self._segments = segments
-        self._codecs = (*manifest.image_codecs, *manifest.tensor_codecs)
-        self._left = [(model, px) for model in segments.bundle.model_names for px in manifest.resolutions_px]
+        self._codecs = (*manifest.codecs_of_kind(IMAGE), *manifest.codecs_of_kind(TENSOR))
+        self._left = [(model.name, px) for model in manifest.models for px in manifest.resolutions_of(model)]
         self._steps = self._run()
 
     def step(self) -> bool:
@@ -41,7 +43,7 @@ class WarmUp:
             for _ in self._segments.passes(*self._left.pop(0)):
                 yield True
         for codec in self._codecs:
-            self._run_codec(codec)
+            (self._run_codec if stream_codec(codec) is None else self._run_stream)(codec)
             yield True
         gc.freeze()  # loaded objects stay for good, so later collections can skip them
 
@@ -49,3 +51,17 @@ class WarmUp:
         codec, colours = get_codec(name), self._segments.bundle.frame_shape[2:]
         shape = (_SMALL_PX, _SMALL_PX, *colours) if codec.kind == IMAGE else (1, _SMALL_PX, _SMALL_PX)
         codec.decode(codec.encode(np.zeros(shape, codec.dtype)), shape)
+
+    def _run_stream(self, name: str) -> None:
+        """Send two blank arrays over the first stream of that codec; the second may refer to the first."""
+        segments = self._segments
+        decision = next((d for d in segments.bundle.space.decisions if d.payload == name), None)
+        if decision is None:
+            return
+        stream = steady_stream(segments.bundle, decision)
+        assert stream is not None
+        shape = segments.bundle.payload_shape(decision.model, decision.resolution_px, decision.partition_point)
+        blank = np.zeros(shape, get_codec(name).dtype)
+        for _ in range(2):
+            stream.encode(blank)
+            stream.decode()

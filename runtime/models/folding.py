@@ -1,4 +1,4 @@
-"""Make the inference copy of a model: batch norm folded into the convolutions, evaluation mode, no gradients."""
+"""Make the inference copy of a model: norms folded into the convolutions, evaluation mode, no gradients."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import copy
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from runtime.models.pixel_conv import PatchConv
 from runtime.models.stages import BranchyModel, channels_last
 
 
 def fold_for_inference(model: BranchyModel) -> BranchyModel:
-    """A frozen copy without batch norm, weights in channels-last order."""
+    """A frozen copy without batch norm and normalisation of pixels, weights in channels-last order."""
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     for module in list(folded.modules()):
         if isinstance(module, nn.Sequential):
@@ -20,11 +21,13 @@ def fold_for_inference(model: BranchyModel) -> BranchyModel:
 
 
 def _fold_children(sequence: nn.Sequential) -> None:
-    """Fuse each convolution with the batch norm that follows it."""
+    """Fuse each convolution with the batch norm that follows it, or with the normalisation of its pixels."""
     kept: list[nn.Module] = []
     for module in sequence:
         if isinstance(module, nn.BatchNorm2d) and kept and isinstance(kept[-1], nn.Conv2d):
             kept[-1] = fuse_conv_bn_eval(kept[-1], module).requires_grad_(False)
+        elif isinstance(module, PatchConv):
+            kept.append(module.folded())
         else:
             kept.append(module)
     for name in list(sequence._modules):

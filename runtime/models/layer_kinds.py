@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from runtime.models.detector_parts import Peaks
 from runtime.models.layers import Layer, LayerInfo
+from runtime.models.pixel_conv import ToFloat
+from runtime.models.signs import Sign
 from runtime.models.stages import Residual
 
 Describe = Callable[[Any, Tensor, Tensor], LayerInfo]
@@ -50,6 +52,8 @@ _KINDS: tuple[tuple[type[nn.Module], Describe], ...] = (
     (nn.Upsample, _by_both_sizes("resize")),
     (nn.PixelShuffle, _by_both_sizes("resize")),
     (nn.ReLU, _by_input_size("relu")),
+    (Sign, _by_input_size("sign")),
+    (ToFloat, _by_input_size("pixels")),
     (nn.BatchNorm2d, _by_input_size("norm")),
     (Residual, _by_input_size("add")),
     (Peaks, _by_input_size("peaks")),

@@ -21,13 +21,22 @@ from torch import Tensor, nn
 class BranchyModel(nn.Module):
     """Stages in sequence, with exit heads after some of them.
 
-    `exit_after[e]` is the number of stages before exit e; the last exit follows the last stage. Inputs are float
-    (batch, channels, h, w). ValueError when `exit_after` does not fit the stages and exits.
+    `exit_after[e]` is the number of stages before exit e; the last exit follows the last stage. Inputs are
+    (batch, channels, h, w): u8 pixels if `takes_pixels`, else float. ValueError when `exit_after` does not fit the
+    stages and exits.
     """
 
-    def __init__(self, stages: Sequence[nn.Module], exits: Sequence[nn.Module], exit_after: Sequence[int]) -> None:
+    def __init__(
+        self,
+        stages: Sequence[nn.Module],
+        exits: Sequence[nn.Module],
+        exit_after: Sequence[int],
+        *,
+        takes_pixels: bool = False,
+    ) -> None:
         super().__init__()
         _check_layout(len(stages), len(exits), exit_after)
+        self.takes_pixels = takes_pixels
         self.stages = nn.ModuleList(stages)
         self.exits = nn.ModuleList(exits)
         self.exit_after = tuple(exit_after)

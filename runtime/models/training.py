@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from runtime.models.stages import BranchyModel, channels_last
 
 Scalars = dict[str, float]
+#: A loss of one model's own activations, and scalars to log.
+OwnLoss = Callable[[BranchyModel], tuple[Tensor, Scalars]]
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,10 @@ class TrainingConfig:
 class Group:
     """Samples of one resolution within a step."""
 
-    inputs: Tensor  # float (batch, channels, h, w)
+    inputs: Tensor  # (batch, channels, h, w), what the model takes
     targets: Any
     weight: float  # share of the step's loss
+    own_loss: OwnLoss | None = None  # added to the task's loss; for a penalty that the outputs do not show
 
 
 class TrainingTask(Protocol):
@@ -177,14 +180,24 @@ def _train_step(
     optimizer.zero_grad(set_to_none=True)
     logged: Scalars = {}
     for part in groups:
-        with torch.autocast("cpu", torch.bfloat16):
-            outputs = model.all_exits(part.inputs)
-        loss, scalars = task.loss([output.float() for output in outputs], part.targets)
+        loss, scalars = _group_loss(model, part, task)
         (part.weight * loss).backward()  # type: ignore[no-untyped-call]
         logged |= {f"{name}/{part.inputs.shape[-1]}px": value for name, value in scalars.items()}
     nn.utils.clip_grad_norm_(model.parameters(), 5.0)
     optimizer.step()
     return logged
+
+
+def _group_loss(model: BranchyModel, part: Group, task: TrainingTask) -> tuple[Tensor, Scalars]:
+    """The task's loss of a group, plus the model's own loss if the group has one."""
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = model.all_exits(part.inputs)
+    loss, scalars = task.loss([output.float() for output in outputs], part.targets)
+    if part.own_loss is None:
+        return loss, scalars
+    with torch.autocast("cpu", torch.bfloat16):
+        own, own_scalars = part.own_loss(model)
+    return loss + own, scalars | own_scalars
 
 
 def _freeze_norm(model: nn.Module) -> None:

@@ -25,9 +25,10 @@ def exit_sheet(bundle: Bundle, workload: Workload, frame: int, px: int, split: S
     """
     image, truth = workload.sample(_sample_of(frame, workload, split), split)
     segments = Segments(bundle, workload)
-    columns = max(len(model.exits) for model in bundle.manifest.models)
+    models = [model for model in bundle.manifest.models if px in bundle.manifest.resolutions_of(model)]
+    columns = max(len(model.exits) for model in models)
     cells: list[Image] = []
-    for model in bundle.manifest.models:
+    for model in models:
         for exit_branch, exit_info in enumerate(model.exits):
             decision = Decision(model.name, px, exit_branch, exit_info.after, NO_PAYLOAD)
             prediction = segments.answer(segments.whole(image, decision), decision)

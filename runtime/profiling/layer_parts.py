@@ -13,12 +13,25 @@ from typing import Any
 from numpy.typing import NDArray
 
 from controller.records import NO_PAYLOAD, Decision
-from runtime.codecs import decode, encode
+from runtime.codecs import IMAGE, decode, encode
+from runtime.codecs.streams import stream_codec
 from runtime.inference.segments import Segments
+from runtime.inference.steady import steady_stream
 from runtime.models.layers import Call, Layer, LayerInfo
 from runtime.workloads.types import Image
 
 PartKey = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCall:
+    """A call to be timed, and what must be done before it and is not timed."""
+
+    prepare: Call
+    call: Call
+
+    def __call__(self) -> Any:
+        return self.call()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +56,9 @@ def parts_of(segments: Segments, image: Image) -> dict[PartKey, Part]:
     for order, px in enumerate(bundle.manifest.resolutions_px):
         small = segments.workload.resize(image, px)
         parts |= _image_parts(segments, image, small, px, order % 2)
-        for name in bundle.model_names:
-            parts |= _model_parts(segments, name, px, small, order % 2)
+        for model in bundle.manifest.models:
+            if px in bundle.manifest.resolutions_of(model):
+                parts |= _model_parts(segments, model.name, px, small, order % 2)
     return parts
 
 
@@ -53,7 +67,7 @@ def part_keys(segments: Segments, decision: Decision, side: str) -> list[PartKey
     d, px = decision, decision.resolution_px
     info = segments.bundle.info(d.model)
     codec: PartKey = (d.model if d.partition_point else "", px, d.partition_point, d.payload)
-    to_input: PartKey = ("input", info.engine, px)
+    to_input: PartKey = ("input", d.model, px)
     stages: list[PartKey] = [("stage", d.model, px, index) for index in range(info.exit_after[d.exit_branch])]
     exit_head: PartKey = ("exit", d.model, px, d.exit_branch)
     if side == "mec":
@@ -72,18 +86,18 @@ def _image_parts(segments: Segments, image: Image, small: Image, px: int, fold: 
     # Resizing to the same size computes nothing, so it must not enter the regression.
     resized = _step("resize", resize, fold, image.size, small.size) if small.shape != image.shape else _NOTHING
     parts: dict[PartKey, Part] = {("resize", px): resized}
-    for codec in segments.bundle.manifest.image_codecs:
-        parts |= _codec_parts(("", px, 0, codec), codec, small, fold)
+    for codec in segments.bundle.manifest.codecs_of_kind(IMAGE):
+        parts |= _codec_parts(segments, ("", px, 0, codec), small, fold)
     return parts
 
 
 def _model_parts(segments: Segments, name: str, px: int, small: Image, px_fold: int) -> dict[PartKey, Part]:
     """The parts of one model at one resolution: input conversion, stages, exit heads and tensor codecs."""
     info, engine, model = segments.bundle.info(name), segments.engine(name), segments.loaded(name)
-    to_input = _step("input", partial(engine.input_of, small), px_fold, small.size)
-    parts: dict[PartKey, Part] = {("input", info.engine, px): to_input}
+    to_input = _step(f"input/{name}", partial(model.input_of, small), px_fold, small.size)
+    parts: dict[PartKey, Part] = {("input", name, px): to_input}
     with engine.computing():
-        z = engine.input_of(small)
+        z = model.input_of(small)
         for index in range(len(info.stages)):
             z, layers = model.record_stage(z, index)
             parts["stage", name, px, index] = Part(tuple(layers), index % 2)
@@ -91,17 +105,31 @@ def _model_parts(segments: Segments, name: str, px: int, small: Image, px_fold: 
                 exit_branch = info.exit_after.index(index + 1)
                 exit_layers = tuple(model.record_exit(z, exit_branch))
                 parts["exit", name, px, exit_branch] = Part(exit_layers, exit_branch % 2)
-            for codec in segments.bundle.manifest.tensor_codecs:
-                parts |= _codec_parts((name, px, index + 1, codec), codec, engine.to_array(z)[0], index % 2)
+            for codec in segments.bundle.manifest.codecs_at(info, index + 1):
+                parts |= _codec_parts(segments, (name, px, index + 1, codec), engine.to_array(z)[0], index % 2)
     return parts
 
 
-def _codec_parts(key: PartKey, codec: str, array: NDArray[Any], fold: int) -> dict[PartKey, Part]:
-    decoding = partial(decode, codec, encode(codec, array), array.shape)
+def _codec_parts(segments: Segments, key: PartKey, array: NDArray[Any], fold: int) -> dict[PartKey, Part]:
+    """The parts of encoding and decoding one array; of a stream, with itself as the reference."""
+    codec = str(key[-1])
+    encoding: Call = partial(encode, codec, array)
+    decoding: Call = partial(decode, codec, encode(codec, array), array.shape)
+    if stream_codec(codec) is not None:
+        encoding, decoding = _stream_calls(segments, key, array)
     return {
-        ("encode", *key): _step(f"encode/{codec}", partial(encode, codec, array), fold, array.size),
+        ("encode", *key): _step(f"encode/{codec}", encoding, fold, array.size),
         ("decode", *key): _step(f"decode/{codec}", decoding, fold, array.size),
     }
+
+
+def _stream_calls(segments: Segments, key: PartKey, array: NDArray[Any]) -> tuple[Call, Call]:
+    model, px, cut, codec = key
+    decision = Decision(str(model or segments.bundle.model_names[0]), int(px), 0, int(cut), str(codec))
+    encoding, decoding = steady_stream(segments.bundle, decision), steady_stream(segments.bundle, decision)
+    assert encoding is not None
+    assert decoding is not None
+    return partial(encoding.encode, array), PreparedCall(partial(decoding.encode, array), decoding.decode)
 
 
 def _step(kind: str, call: Call, fold: int, *sizes: int) -> Part:

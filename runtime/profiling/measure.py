@@ -2,7 +2,8 @@
 
 Everything runs on one thread. Each round runs every segment and layer once, in a new random order, so a slow minute of
 the machine affects all equally, and each segment finds caches that another one filled, as in a daemon whose decisions
-change. The clock counts the CPU time of this thread, without the time of other processes. Medians are reported.
+change. The clock counts the CPU time of this thread, without the time of other processes. Medians are reported. Codecs
+whose payloads refer to earlier ones are timed in the steady state (``runtime.inference.steady``).
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from controller.records import NO_PAYLOAD, Decision, Floats
 from runtime.bundles.bundle import Bundle
 from runtime.inference.engines.base import Engine
 from runtime.inference.segments import Segments
-from runtime.profiling.layer_parts import Part, PartKey, part_keys, parts_of
+from runtime.inference.steady import steady_stream
+from runtime.models.layers import Call
+from runtime.profiling.layer_parts import Part, PartKey, PreparedCall, part_keys, parts_of
 from runtime.profiling.profile import (
     Errors,
     Machine,
@@ -50,7 +53,6 @@ MIN_ROUNDS = 8
 FRAMES = 4
 
 Progress = Callable[[float], None]  # called with the completed fraction
-Call = Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +97,24 @@ def _segment_tasks(side: Side, segments: Segments, images: Sequence[Image]) -> I
         if key in seen or (side == "mec" and decision.payload == NO_PAYLOAD):
             continue
         seen.add(key)
-        if side == "device":
-            calls: tuple[Call, ...] = tuple(partial(segments.head, image, decision) for image in images)
-        else:
-            payloads = [segments.head(image, decision).payload for image in images]
-            calls = tuple(partial(segments.tail, payload, decision) for payload in payloads)
-        yield SegmentTask(key, decision, calls)
+        make = _head_calls if side == "device" else _tail_calls
+        yield SegmentTask(key, decision, make(segments, decision, images))
+
+
+def _head_calls(segments: Segments, decision: Decision, images: Sequence[Image]) -> tuple[Call, ...]:
+    stream = steady_stream(segments.bundle, decision)
+    encode_as = None if stream is None else stream.encode
+    return tuple(partial(segments.head, image, decision, None, encode_as) for image in images)
+
+
+def _tail_calls(segments: Segments, decision: Decision, images: Sequence[Image]) -> tuple[Call, ...]:
+    stream = steady_stream(segments.bundle, decision)
+    if stream is None:
+        payloads = [segments.head(image, decision).payload for image in images]
+        return tuple(partial(segments.tail, payload, decision) for payload in payloads)
+    arrays = [segments.head_array(image, decision) for image in images]
+    tail = partial(segments.tail, b"", decision, None, stream.decode)
+    return tuple(PreparedCall(partial(stream.encode, array), tail) for array in arrays)
 
 
 def _timed_rounds(calls: Sequence[Sequence[Call]], budget_s: float, progress: Progress) -> Floats:
@@ -122,6 +136,8 @@ def _one_round(calls: Sequence[Call], order: Sequence[int]) -> Floats:
     taken = np.empty(len(calls))
     for index in order:
         call = calls[index]
+        if isinstance(call, PreparedCall):
+            call.prepare()
         begin = clock()
         call()
         taken[index] = clock() - begin

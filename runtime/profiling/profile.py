@@ -19,8 +19,10 @@ from controller.costs import CostTable
 from controller.errors import FailureError, UsageError
 from controller.predict.regression import LayerModel, PredictionError
 from controller.records import NO_PAYLOAD, Decision, Floats
+from controller.references import NO_STREAM, ReferenceCosts
 from controller.scenario import ScenarioRange
 from runtime.bundles.bundle import Bundle
+from runtime.bundles.recorded import PayloadKey, payload_key
 from runtime.config.privacy import allowed
 from runtime.config.tree import DEFAULTS, PrivacySection
 from runtime.files.atomic import write_whole
@@ -135,15 +137,39 @@ def cost_table(bundle: Bundle, profile: Profile, source: Source = "measured") ->
     mec_s[offloaded] = _times(profile, "mec", tails, source)
     accuracy = np.array([variant.accuracy["validation"] for variant in bundle.manifest.variants])
     payloads = [bundle.payload(decision) for decision in decisions]
+    references = reference_costs(bundle)
     return CostTable(
         bundle.space,
         accuracy[bundle.space.variant],
         head_s,
-        np.array([payload.mean_bytes for payload in payloads]),
+        np.array([payload.mean_bytes for payload in payloads]) if references is None else _steady(bundle, references),
         np.array([payload.std_bytes for payload in payloads]),
         mec_s,
         lagged_accuracy=_lagged_accuracy(bundle),
+        references=references,
     )
+
+
+def reference_costs(bundle: Bundle) -> ReferenceCosts | None:
+    """Bytes of every decision by the age of the reference; None for a bundle whose payloads refer to no other."""
+    ages = np.array(bundle.manifest.reference_ages, np.int64)
+    if not len(ages):
+        return None
+    payloads = [bundle.payload(decision) for decision in bundle.space.decisions]
+    numbers: dict[PayloadKey, int] = {}
+    stream = [
+        numbers.setdefault(payload_key(decision), len(numbers)) if payload.mean_bytes_by_age else NO_STREAM
+        for decision, payload in zip(bundle.space.decisions, payloads, strict=True)
+    ]
+    by_age = [payload.mean_bytes_by_age or (payload.mean_bytes,) * (1 + len(ages)) for payload in payloads]
+    chained = np.array([payload.chained for payload in payloads])
+    return ReferenceCosts(ages, np.array(by_age), np.array(stream, np.int64), chained)
+
+
+def _steady(bundle: Bundle, references: ReferenceCosts) -> Floats:
+    """(C,) bytes with a reference that is as old as the frame stride."""
+    columns = references.column(bundle.space.frame_stride)
+    return np.asarray(references.payload_bytes[np.arange(len(columns)), columns])
 
 
 def _lagged_accuracy(bundle: Bundle) -> Floats | None:

@@ -58,6 +58,11 @@ class Expired(Unanswered):
 
 
 @dataclass(frozen=True, slots=True)
+class UnknownReference(Unanswered):
+    """A request whose payload refers to something that the MEC does not hold."""
+
+
+@dataclass(frozen=True, slots=True)
 class Echoed:
     """A ping with this much padding was answered after this time."""
 

@@ -41,6 +41,7 @@ from runtime.protocol.device_actions import (
     Reconnect,
     Transmit,
     Unanswered,
+    UnknownReference,
 )
 from runtime.protocol.old_wire import OLD_VERSIONS, old_hello
 from runtime.protocol.wire import Buffer
@@ -248,8 +249,13 @@ class DeviceSession:
         if error := sent.implausible_time(message.queue_ms, now_s):
             return self._wrong_reply(message.request_id, error)
         which, why = (message.request_id,), f"{message.reason}: {message.text}"
-        expired = message.reason is wire.RejectReason.EXPIRED
-        return [Expired(which, why, message.queue_ms / 1e3) if expired else Unanswered(which, why)]
+        match message.reason:
+            case wire.RejectReason.EXPIRED:
+                return [Expired(which, why, message.queue_ms / 1e3)]
+            case wire.RejectReason.REFERENCE:
+                return [UnknownReference(which, why)]
+            case _:
+                return [Unanswered(which, why)]
 
     def _pong(self, message: wire.Pong, _: Buffer, now_s: float) -> Actions:
         sent = self._pings.pop(message.ping_id, None)

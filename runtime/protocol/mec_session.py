@@ -1,12 +1,12 @@
 """The MEC's side of the protocol: registers peers and admits their requests. Events in, actions out, no I/O.
 
 Theory of operation. A peer is a connection. A Hello registers it if both sides hold the same bundle; from then on its
-requests are admitted, each on its own, because a request carries all that it needs. A registered peer that sends Bye,
-or nothing for ``FORGET_S``, is unregistered. A request or ping of an unregistered peer is answered with NO_SESSION, so
-that a device notices at once that the MEC was restarted. Bytes that cannot be decoded are counted. A registered peer
-gets a Reject for them; an unregistered one gets nothing, so that the MEC cannot be used to reflect traffic. The
-exception is the hello of an older version, which gets a Reject in its own format. At most ``MAX_REGISTERED`` peers are
-registered; the one that has been silent longest is unregistered first.
+requests are admitted. The loop keeps what their payloads may refer to (``runtime.mec.receivers``). A registered peer
+that sends Bye, or nothing for ``FORGET_S``, is unregistered. A request or ping of an unregistered peer is answered with
+NO_SESSION, so that a device notices at once that the MEC was restarted. Bytes that cannot be decoded are counted. A
+registered peer gets a Reject for them; an unregistered one gets nothing, so that the MEC cannot be used to reflect
+traffic. The exception is the hello of an older version, which gets a Reject in its own format. At most
+``MAX_REGISTERED`` peers are registered; the one that has been silent longest is unregistered first.
 
 A peer can cause only a few different log lines, so that repeated ones can be collapsed.
 """

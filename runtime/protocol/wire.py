@@ -8,8 +8,8 @@ time never do.
 
 A request names a row of the decision space. The handshake has shown that both sides hold the same space, so the row
 stands for the model, the partition point, the codec and every shape. A request carries everything that its answer
-depends on: the MEC only remembers that a device said hello. ``runtime.protocol.old_wire`` has the messages of versions
-1 and 2.
+depends on, with one exception that it names: its payload may refer to that of an earlier request of the same
+connection (``runtime.codecs.streams``). ``runtime.protocol.old_wire`` has the messages of older versions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from msgspec import Meta, Struct
 from controller.errors import RemoteProtocolError
 from runtime.protocol.old_wire import OLD_VERSIONS, is_old_hello, is_scout
 
-VERSION = 3
+VERSION = 4
 _MAGIC = b"MP"
 PREAMBLE = _MAGIC + bytes([VERSION])
 #: One part of a message; a 768x576 colour image is 1.3 MB.
@@ -66,6 +66,7 @@ class RejectReason(enum.Enum):
     PAYLOAD = 6  # the codec could not decode the buffer
     FAILED = 7  # an error of the MEC
     CLOSING = 8  # the MEC is shutting down
+    REFERENCE = 9  # the MEC does not hold what the payload refers to: send the frame once more, standing alone
 
     def __str__(self) -> str:
         return self.name.lower()
@@ -104,6 +105,15 @@ class InferRequest(Message, frozen=True, tag=3):
     request_id: MessageId
     row: Annotated[int, Meta(ge=0, lt=1 << 24)]
     remaining_budget_ms: Milliseconds  # until the device no longer waits for the answer
+    #: How many ids before this request's the one lies that its payload refers to; 0 if the payload stands alone. A
+    #: small number is one byte, an id would be up to five.
+    reference_back: Annotated[int, Meta(ge=0, lt=MAX_ID)] = 0
+    reference_digest: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0  # of what that request left behind
+
+    @property
+    def reference_id(self) -> int:
+        """Id of the request that the payload refers to; 0 if it stands alone."""
+        return id_before(self.request_id, self.reference_back) if self.reference_back else 0
 
 
 class InferReply(Message, frozen=True, tag=4):
@@ -198,8 +208,9 @@ def _decode_header(header: memoryview) -> AnyMessage:
     lead, rest = bytes(header[: len(PREAMBLE)]), header[len(PREAMBLE) :]
     if lead != PREAMBLE:
         if lead[:-1] == _MAGIC and len(lead) == len(PREAMBLE):
-            old = lead[-1] in OLD_VERSIONS
-            raise OtherVersionError(lead[-1], old and is_old_hello(rest), old and is_scout(rest))
+            version = lead[-1]
+            old = version in OLD_VERSIONS
+            raise OtherVersionError(version, old and is_old_hello(version, rest), old and is_scout(version, rest))
         raise RemoteProtocolError(f"got a message that starts with {lead.hex()}; expected {PREAMBLE.hex()}")
     try:
         message: AnyMessage = _DECODER.decode(rest)
@@ -241,8 +252,16 @@ def plain(text: str) -> str:
 
 
 def infer_request(request_id: int, space_row: int, budget_s: float) -> InferRequest:
-    """The request for a decision, given its row in the space that both sides hold."""
+    """The request for a decision, given its row in the space that both sides hold. Its payload stands alone."""
     return InferRequest(request_id, space_row, whole_ms(budget_s))
+
+
+def with_reference(request: InferRequest, reference_id: int, digest: int) -> InferRequest:
+    """The same request with a payload that refers to an earlier request; 0 is none."""
+    if not reference_id:
+        return request
+    back = (request.request_id - reference_id) % MAX_ID
+    return InferRequest(request.request_id, request.row, request.remaining_budget_ms, back, digest)
 
 
 def whole_ms(duration_s: float) -> int:
@@ -258,6 +277,11 @@ def whole_us(duration_s: float) -> int:
 def next_id(last_id: int) -> int:
     """The id after this one."""
     return last_id % MAX_ID + 1
+
+
+def id_before(message_id: int, back: int) -> int:
+    """The id that lies ``back`` ids before this one."""
+    return (message_id - 1 - back) % MAX_ID + 1
 
 
 def was_issued(message_id: int, last_id: int) -> bool:

@@ -23,7 +23,7 @@ from controller.scenario import Scenario
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.cli.child import follow_parent, say_ready
 from runtime.cli.console import log_as
-from runtime.codecs import encode
+from runtime.inference.streams import encode_alone
 from runtime.link.transport import Dealer
 from runtime.profiling.profile import load_costs
 from runtime.protocol import wire
@@ -39,7 +39,7 @@ _LISTEN_EVERY_S = 0.1
 
 def neighbour_row(costs: CostTable) -> int:
     """Row of the full offload whose MEC time is nearest to the table's time of a neighbour's request."""
-    rows = np.flatnonzero(costs.space.full_offload)
+    rows = np.flatnonzero(costs.neighbour_rows)
     return int(rows[np.abs(costs.mec_s[rows] - costs.neighbour_mec_s).argmin()])
 
 
@@ -55,7 +55,7 @@ class Neighbours:
         self._start = float(stream_start(np.array(scenario.seed)))
         shape = bundle.payload_shape(decision.model, decision.resolution_px, 0)
         image = np.random.default_rng(scenario.seed).integers(0, 256, shape, dtype=np.uint8)
-        self._payload = encode(decision.payload, image)
+        self._payload = encode_alone(bundle, decision, image)
         self._endpoint, self._dealer = endpoint, Dealer(endpoint)
         self._session = DeviceSession("neighbours", bundle.held)
         self._sent = 0

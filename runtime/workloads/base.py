@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from controller.errors import UsageError
 from controller.scenario import Scenario, ScenarioRange
+from runtime.workloads.family_decisions import FamilyDecisions
 from runtime.workloads.placement import Placement
 from runtime.workloads.types import Image, Images, Outputs, Split
 
@@ -119,6 +120,10 @@ class Models(Protocol):
         """Data, augmentation, loss and evaluation for `mecpilot models train`. UsageError without a task."""
         raise UsageError(f"{type(self).__name__} has no training_task; use an existing bundle, or extend Classifier")
 
+    def task_of(self, family: str, seed: int) -> TrainingTask:
+        """The training task of one family. Default: `training_task`, the same for all."""
+        return self.training_task(seed)
+
 
 class Defaults(Protocol):
     """Default options of a run."""
@@ -126,6 +131,7 @@ class Defaults(Protocol):
     resolutions_px: tuple[int, ...]  # widths of resized frames, largest first
     image_codecs: tuple[str, ...] = ("raw", "png")  # payloads at partition point 0, the default first
     tensor_codecs: tuple[str, ...] = ("u8", "u4")  # payloads at later partition points, the default first
+    family_decisions: Mapping[str, FamilyDecisions] = MappingProxyType({})  # of families that differ from the others
     frame_strides: tuple[int, ...] = (1,)  # 3: one of three frames is run; above 1 only for streams
     #: Directory of the workload's bundle, or the name of a shipped bundle. None: the shipped one of the same name.
     bundle: str | None = None

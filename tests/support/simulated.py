@@ -20,6 +20,7 @@ from controller.scenario import Scenario
 from controller.space import DecisionSpace
 from controller.utility import Utility
 from runtime.bundles.recorded import Recorded, payload_key
+from runtime.codecs.streams import Sender
 from runtime.config.tree import DEFAULTS, LimitsSection
 from runtime.device.daemon import drive
 from runtime.device.loop import DeviceLoop
@@ -27,6 +28,7 @@ from runtime.device.outcomes import Job
 from runtime.link.connection import MecConnection
 from runtime.link.link import Arrival, Event, Malformed, NoConnection
 from runtime.link.mec_telemetry import MecObservation
+from runtime.link.senders import Senders
 from runtime.link.shaped_link import ShapedLink, Shaper
 from runtime.protocol import wire
 from runtime.protocol.device_session import DeviceSession
@@ -90,7 +92,17 @@ class SimCompute:
             self.samples = recorded.score.shape[1]
         self.ran: list[tuple[float, int, int]] = []  # start, sample, row
 
-    def head(self, source_index: int, decision: Decision, pause: Callable[[], None]) -> SimHead:
+    def sender(self, decision: Decision) -> Sender | None:
+        """No codec of the table has references; ``support.streams`` has some that do."""
+        return None
+
+    def head(
+        self,
+        source_index: int,
+        decision: Decision,
+        pause: Callable[[], None],
+        encode_as: Callable[[Any], bytes] | None = None,
+    ) -> SimHead:
         row = self._costs.space.index(decision)
         self.ran.append((self._clock(), source_index, row))
         for _ in range(self.STEPS):
@@ -130,6 +142,10 @@ class SimCompute:
 
     def source_index(self, index: int) -> int:
         return index
+
+
+#: What a MEC says (undecodable bytes if no message; None is nothing), and when.
+Answer = tuple[tuple[wire.AnyMessage, bytes] | bytes | None, float]
 
 
 @dataclass
@@ -194,7 +210,7 @@ class SimMec:
         elif answer is not None:
             self._later(at_s, Arrival(answer[0], answer[1], at_s))
 
-    def _answer(self, message: wire.Sendable) -> tuple[tuple[wire.AnyMessage, bytes] | bytes | None, float]:
+    def _answer(self, message: wire.Sendable) -> Answer:
         now_s = self.clock()
         match message:
             case wire.Hello():
@@ -205,7 +221,7 @@ class SimMec:
                 return self._infer(message, now_s)
         return None, now_s
 
-    def _infer(self, r: wire.InferRequest, now_s: float) -> tuple[tuple[wire.AnyMessage, bytes] | bytes, float]:
+    def _infer(self, r: wire.InferRequest, now_s: float) -> Answer:
         self.requests.append(r)
         if self.reject is not None:
             return (wire.Reject(r.request_id, self.reject, "no"), b""), now_s
@@ -258,6 +274,9 @@ class SimMec:
 class Simulation:
     """A device loop with a simulated clock, computation, uplink and MEC."""
 
+    compute_type: type[SimCompute] = SimCompute
+    mec_type: type[SimMec] = SimMec
+
     def __init__(
         self,
         *,
@@ -275,8 +294,8 @@ class Simulation:
         self.clock = SimClock()
         self.log_lines: list[str] = []
         self.recorded = recorded
-        self.compute = SimCompute(self.costs, self.clock, recorded)
-        self.mec = SimMec(self.clock, self.costs)
+        self.compute = self.compute_type(self.costs, self.clock, recorded)
+        self.mec = self.mec_type(self.clock, self.costs)
         rates = np.array(uplink_bps or [UPLINK_BPS])
         self.bank = TraceBank([Trace("sim", np.arange(len(rates), dtype=float), rates, 1.0)])
         self.scenario = Scenario(**({"frames": 20, "device_slowdown": 1.0} | scenario))
@@ -289,6 +308,7 @@ class Simulation:
             max_in_flight=self.limits.max_in_flight,
             clock=self.clock,
             log=self.log_lines.append,
+            senders=Senders(self.compute.sender),
         )
         self.device = DeviceLoop(
             self.compute,

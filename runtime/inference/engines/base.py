@@ -22,6 +22,10 @@ Z = TypeVar("Z")
 class LoadedModel(Protocol[Z]):
     """A model that is ready to run."""
 
+    def input_of(self, image: Image) -> Z:
+        """Convert a resized u8 image (h, w[, 3]) to what the first stage takes."""
+        ...
+
     def run_stage(self, z: Z, stage: int) -> Z:
         """Run one stage, counted from 0."""
         ...
@@ -40,7 +44,7 @@ class LoadedModel(Protocol[Z]):
 
 
 class Engine(Protocol[Z]):
-    """Loads and runs the models of one bundle."""
+    """Loads the models of one bundle, and converts what crosses the uplink."""
 
     precisions: tuple[str, ...]  # that it can run
     version: str  # of the library, stored in profiles
@@ -55,10 +59,6 @@ class Engine(Protocol[Z]):
 
     def computing(self) -> AbstractContextManager[Any]:
         """A context for all calls below and those of loaded models; for instance, it disables gradients."""
-        ...
-
-    def input_of(self, image: Image) -> Z:
-        """Convert a resized u8 image (h, w[, 3]) to the network's input."""
         ...
 
     def from_array(self, tensor: NDArray[np.float32]) -> Z:

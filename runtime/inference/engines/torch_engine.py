@@ -15,14 +15,20 @@ from runtime.models.layer_kinds import recorded_layers
 from runtime.models.layers import Layer
 from runtime.models.stages import BranchyModel
 from runtime.workloads.base import Workload
+from runtime.workloads.inputs import model_input
 from runtime.workloads.types import Image
 
 
 class TorchModel:
     """A branchy model of the bundle; see ``runtime.inference.engines.base.LoadedModel``."""
 
-    def __init__(self, model: BranchyModel) -> None:
+    def __init__(self, model: BranchyModel, workload: Workload) -> None:
         self._model = model
+        self._workload = workload
+
+    def input_of(self, image: Image) -> Tensor:
+        # torch refuses to wrap read-only memory without a warning; data sets and received buffers are read-only.
+        return model_input(self._workload, self._model, np.require(image, requirements="W")[None])
 
     def run_stage(self, z: Tensor, stage: int) -> Tensor:
         return self._model.run_stages(z, stage, stage + 1)
@@ -56,14 +62,10 @@ class TorchEngine:
         torch.set_num_threads(count)
 
     def load(self, model: str) -> TorchModel:
-        return TorchModel(self._bundle.model(model))
+        return TorchModel(self._bundle.model(model), self._workload)
 
     def computing(self) -> AbstractContextManager[Any]:
         return torch.inference_mode()
-
-    def input_of(self, image: Image) -> Tensor:
-        # torch refuses to wrap read-only memory without a warning; data sets and received buffers are read-only.
-        return self._workload.to_input(np.require(image, requirements="W")[None])
 
     def from_array(self, tensor: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(tensor)[None]

@@ -52,10 +52,10 @@ def build(family: str) -> BranchyModel:
     channels = size.bottleneck
     for inner in size.blocks:
         entry = [conv_norm(channels, size.trunk)] if channels != size.trunk else []
-        blocks = [_hourglass(size.trunk, inner)] if inner else []
+        blocks = [hourglass(size.trunk, inner)] if inner else []
         stages.append(nn.Sequential(*entry, *blocks, Cut(LATE_QUANTISED_FRAC)))
         channels = size.trunk
-    exits = [_exit_head(size.trunk, size.head) for _ in size.exit_after]
+    exits = [exit_head(size.trunk, size.head) for _ in size.exit_after]
     return BranchyModel(stages, exits, size.exit_after)
 
 
@@ -70,16 +70,17 @@ def _stem(channels: tuple[int, ...], bottleneck: int) -> nn.Sequential:
     return nn.Sequential(*layers, conv_norm(second, bottleneck, 1), Cut(QUANTISED_FRAC, SPARSITY_WEIGHT))
 
 
-def _hourglass(channels: int, inner: tuple[int, ...]) -> Residual:
+def hourglass(channels: int, inner: tuple[int, ...]) -> Residual:
     """A residual block whose main path works at half the resolution, nested once for each number in ``inner``."""
     width, *more = inner
     layers: list[nn.Module] = [conv_norm(channels, width, 3, 2)]
-    layers += [_hourglass(width, tuple(more))] if more else []
+    layers += [hourglass(width, tuple(more))] if more else []
     layers += [conv_norm(width, width), conv_norm(width, channels, 1, relu=False), nn.Upsample(scale_factor=2)]
     return Residual(nn.Sequential(*layers), nn.Identity())
 
 
-def _exit_head(channels: int, hidden: int) -> nn.Sequential:
+def exit_head(channels: int, hidden: int) -> nn.Sequential:
+    """The head that turns features at 1/8 of the input resolution into a map and its peaks."""
     upscale = 8 // MAP_STRIDE
     last = nn.Conv2d(hidden, VALUES * upscale**2, 1)
     prior = torch.tensor([-4.0, 0.7, 1.7, 0.7, 1.7])  # few cells are people, and people are taller than wide

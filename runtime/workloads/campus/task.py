@@ -25,6 +25,7 @@ from runtime.workloads.boxes import Floats
 from runtime.workloads.campus.augmentation import cut_out, paste, recolour, through_jpeg, view
 from runtime.workloads.campus.boxes import best_threshold, hits, kept_candidates
 from runtime.workloads.campus.models import WIDTHS_PX
+from runtime.workloads.inputs import model_input
 from runtime.workloads.types import Image
 
 if TYPE_CHECKING:
@@ -54,34 +55,47 @@ class CampusTask:
         self._workload = workload
         self._seed = seed
         train = [workload.sample(index, "train") for index in range(workload.sample_count("train"))]
-        self._frames = [frame for frame, _ in train]
+        self.frames = [frame for frame, _ in train]
         self._boxes = [_as_array(truth) for _, truth in train]
         held_out = [workload.sample(index, "validation") for index in range(workload.sample_count("validation"))]
         self._held_out = np.stack([frame for frame, _ in held_out])
         self._held_out_boxes = [_as_array(truth) for _, truth in held_out]
-        background = np.median(np.stack(self._frames[::BACKGROUND_STEP]), axis=0).astype(np.uint8)
+        background = np.median(np.stack(self.frames[::BACKGROUND_STEP]), axis=0).astype(np.uint8)
         self.people = [
             person
-            for frame, boxes in zip(self._frames, self._boxes, strict=True)
+            for frame, boxes in zip(self.frames, self._boxes, strict=True)
             for person in cut_out(frame, boxes, background)
         ]
         self.steps_per_epoch = STEPS_PER_EPOCH
+        self.crops = CROPS
 
     def steps(self, epoch: int) -> Iterator[Sequence[Group]]:
         rng = np.random.default_rng((self._seed, epoch))
         for _ in range(self.steps_per_epoch):
-            yield [self._group(px, rng) for px in CROPS]
+            yield [self.group(px, rng) for px in self.crops]
 
-    def _group(self, px: int, rng: np.random.Generator) -> Group:
-        width, height, count = CROPS[px]
-        crops = [self._crop(px / 768, width, height, rng) for _ in range(count)]
+    def group(self, px: int, rng: np.random.Generator) -> Group:
+        """The crops of one resolution in one step."""
+        crops = [self._crop(px, rng) for _ in range(self.crops[px][2])]
         inputs = self._workload.to_input(np.stack([image for image, _ in crops]))
-        return Group(inputs, [boxes for _, boxes in crops], 1.0 / len(CROPS))
+        return Group(inputs, [boxes for _, boxes in crops], 1.0 / len(self.crops))
 
-    def _crop(self, scale: float, width: int, height: int, rng: np.random.Generator) -> tuple[Image, Floats]:
-        """An augmented crop (height, width, 3) and its boxes (n, 4): left, top, right, bottom in its pixels."""
-        row = int(rng.integers(len(self._frames)))
-        frame, boxes = self._frames[row].copy(), self._boxes[row]
+    def _crop(self, px: int, rng: np.random.Generator) -> tuple[Image, Floats]:
+        row = self.draw_row(rng)
+        return self.augmented(self.frames[row], row, px, rng)
+
+    def draw_row(self, rng: np.random.Generator) -> int:
+        """The number of a training frame, drawn at random."""
+        return int(rng.integers(len(self.frames)))
+
+    def augmented(self, frame: Image, row: int, px: int, rng: np.random.Generator) -> tuple[Image, Floats]:
+        """An augmented crop (height, width, 3) and its boxes (n, 4): left, top, right, bottom in its pixels.
+
+        The boxes are those of training frame number ``row``. What is drawn does not depend on the pixels, so an equal
+        state of ``rng`` changes another frame in the same way.
+        """
+        width, height, _ = self.crops[px]
+        frame, boxes, scale = frame.copy(), self._boxes[row], px / 768
         for _ in range(rng.choice(PASTED)):
             boxes = paste(frame, boxes, self.people[int(rng.integers(len(self.people)))], rng)
         scale *= rng.uniform(*ZOOM)
@@ -125,7 +139,7 @@ class CampusTask:
         logits: list[list[Floats]] = [[] for _ in model.exits]
         found: list[list[NDArray[np.bool_]]] = [[] for _ in model.exits]
         for frame, truth in zip(self._held_out[::every], truths, strict=True):
-            inputs = self._workload.to_input(self._workload.resize(frame, px)[None])
+            inputs = model_input(self._workload, model, self._workload.resize(frame, px)[None])
             with torch.autocast("cpu", torch.bfloat16):
                 outputs = model.all_exits(inputs)
             height, width = frame.shape[:2]

@@ -25,6 +25,7 @@ from runtime.workloads.campus.boxes import kept_candidates
 from runtime.workloads.campus.labels import read_labels
 from runtime.workloads.datasets import VIDEO_NAME, find_campus_video
 from runtime.workloads.drawing import draw_boxes
+from runtime.workloads.family_decisions import FamilyDecisions
 from runtime.workloads.placement import Placement
 from runtime.workloads.types import Image, Images, Outputs, Split
 
@@ -50,10 +51,15 @@ class Campus(Workload):
     name = "campus"
     data_files = (VIDEO_NAME,)
     resolutions_px = (768, 512, 384, 256)  # widths; heights are three quarters of them
-    training_epochs: Mapping[str, int] = MappingProxyType({"medium": 10, "small": 10, "nano": 10})
+    training_epochs: Mapping[str, int] = MappingProxyType(
+        {"medium": 10, "small": 10, "nano": 10, "split24": 10, "split8": 10}
+    )
     families = tuple(training_epochs)
     image_codecs = ("raw", "png", "jpeg75", "jpeg30", "jpeg10", "jpeg5", "webp50", "webp10", "webp2")
     tensor_codecs = ("u8", "u4", "u2", "u1")
+    family_decisions: Mapping[str, FamilyDecisions] = MappingProxyType(
+        {name: FamilyDecisions(tensor_codecs={1: ("signs",)}) for name in ("split24", "split8")}
+    )
     frame_strides = (1, 2, 3, 5)
     fps = 10.0
 
@@ -132,8 +138,9 @@ class Campus(Workload):
 
     def build(self, family: str) -> BranchyModel:
         from runtime.workloads.campus.models import build
+        from runtime.workloads.campus.split_models import SPLIT_SIZES, build_split
 
-        return build(family)
+        return build_split(family) if family in SPLIT_SIZES else build(family)
 
     def answers(self, outputs: Outputs, px: int) -> list[list[list[float]]]:
         """Boxes [x, y, w, h, score] in pixels of the frame, best first."""
@@ -164,6 +171,14 @@ class Campus(Workload):
         from runtime.workloads.campus.task import CampusTask
 
         return CampusTask(self, seed)
+
+    def task_of(self, family: str, seed: int) -> TrainingTask:
+        from runtime.workloads.campus.split_models import SPLIT_SIZES
+        from runtime.workloads.campus.split_task import SplitTask
+
+        if family not in SPLIT_SIZES:
+            return self.training_task(seed)
+        return SplitTask(self, seed, SPLIT_SIZES[family].tempo)
 
 
 def _as_boxes(kept: Outputs) -> list[list[float]]:

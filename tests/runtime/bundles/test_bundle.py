@@ -300,9 +300,9 @@ def test_a_written_bundle_opens_and_repeats_what_was_measured(tmp_path: Path, mo
     opened = Bundle(tmp_path)
     assert opened.manifest == written
     assert opened.manifest.sample_counts == {"validation": 25, "test": 25}
-    assert len(steps) == measurement_steps(workload)
+    assert len(steps) == measurement_steps(workload, "mobilenet")
     images = workload.resize(np.stack([workload.sample(i, "validation")[0] for i in range(25)]), 14)
-    exact = run_variants(opened.model("small"), workload, [images])[3, 0, LOSSLESS]
+    exact = run_variants(opened.model("small"), workload, [images], {})[3, 0, LOSSLESS]
     row = opened.variant(Decision("small", 14, 3, 0, "png"))
     label = opened.recorded("validation").label
     assert label is not None

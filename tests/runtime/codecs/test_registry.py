@@ -34,10 +34,10 @@ def run_documented_example() -> None:
     exec(found[1], {})
 
 
-class Signs(Codec):
+class OwnSigns(Codec):
     """Lossy: only the sign of each value."""
 
-    name = "signs"
+    name = "own_signs"
     kind = TENSOR
 
     def encode(self, array: NDArray[Any]) -> bytes:
@@ -45,11 +45,11 @@ class Signs(Codec):
 
     def decode(self, payload: bytes | memoryview, shape: tuple[int, ...]) -> NDArray[Any]:
         count = int(np.prod(shape))
-        check_size("signs", len(payload), (count + 7) // 8)
+        check_size("own signs", len(payload), (count + 7) // 8)
         return np.unpackbits(np.frombuffer(payload, np.uint8), count=count).reshape(shape).astype(np.float32)
 
 
-class Careless(Signs):
+class Careless(OwnSigns):
     """Forgets to convert its result."""
 
     name = "careless"
@@ -64,7 +64,7 @@ def registered() -> None:
     with pytest.raises(UsageError, match="unknown payload codec 'zraw'; expected one of: raw, png"):
         get_codec("zraw")
     run_documented_example()
-    for codec in (Signs(), Careless()):
+    for codec in (OwnSigns(), Careless()):
         register_codec(codec)
 
 
@@ -108,7 +108,7 @@ def test_a_mec_warms_it_up_with_the_others(bundle: Bundle, monkeypatch: pytest.M
 
 def test_the_batched_form_of_a_codec_that_defines_none_is_one_array_after_the_other() -> None:
     batch = np.random.default_rng(0).normal(size=(3, 2, 5, 5)).astype(np.float32)
-    np.testing.assert_array_equal(get_codec("signs").roundtrip(batch), batch > 0)
+    np.testing.assert_array_equal(get_codec("own_signs").roundtrip(batch), batch > 0)
 
 
 def test_an_array_of_another_type_is_never_handed_on() -> None:
@@ -155,7 +155,7 @@ def test_a_codec_of_an_installed_package_is_found_by_its_entry_point(
         get_codec("broken")
 
 
-class Named(Signs):
+class Named(OwnSigns):
     def __init__(self, name: str) -> None:
         self.name = name
 

@@ -109,7 +109,7 @@ class Bench:
         self.warm_up = Stages(self.clock, warm_stages)
         self.stop_s = self.clock() + 100.0
 
-        def run(_payload: object, _decision: object, pause: Callable[[], None]) -> np.ndarray:
+        def run(_payload: object, _decision: object, pause: Callable[[], None], _decode: object) -> np.ndarray:
             for _ in range(4):
                 pause()
                 self.clock.advance(COMPUTE_S / 4)

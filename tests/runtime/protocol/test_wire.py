@@ -27,23 +27,26 @@ EXAMPLES: list[tuple[wire.AnyMessage, bytes]] = [
     (wire.Ping(2), bytes(1024)),
     (wire.Pong(2), b""),
     (wire.Bye(), b""),
+    (wire.with_reference(REQUEST, 4, 0x89ABCDEF), b"x"),
 ]
 #: The same bytes on every machine and in every build of this version.
 BYTES = {
-    0: "4d50039301a863616d6572612d3193a663616d707573d940" + "6162" * 32 + "d940" + "6364" * 32,
-    1: "4d50039402a36d2d3193a663616d707573d940" + "6162" * 32 + "d940" + "6364" * 32 + "cb4010000000000000",
-    2: "4d5003940307cd0a1f58",
-    3: "4d5003940407cd0190cd076c",
-    4: "4d500395050703b036342072657175657374732077616974" + "00",
-    5: "4d5003920601",
-    7: "4d5003920702",
-    8: "4d50039108",
+    0: "4d50049301a863616d6572612d3193a663616d707573d940" + "6162" * 32 + "d940" + "6364" * 32,
+    1: "4d50049402a36d2d3193a663616d707573d940" + "6162" * 32 + "d940" + "6364" * 32 + "cb4010000000000000",
+    2: "4d5004960307cd0a1f580000",
+    3: "4d5004940407cd0190cd076c",
+    4: "4d500495050703b036342072657175657374732077616974" + "00",
+    5: "4d5004920601",
+    7: "4d5004920702",
+    8: "4d50049108",
+    9: "4d5004960307cd0a1f5803ce89abcdef",
 }
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[wire.InferRequest, bytes]:
     message = wire.InferRequest(draw(_ids), draw(st.integers(0, (1 << 24) - 1)), draw(st.integers(0, 3_600_000)))
+    message = wire.with_reference(message, draw(st.integers(0, wire.MAX_ID)), draw(st.integers(0, 2**32 - 1)))
     return message, draw(st.binary(min_size=1, max_size=64))
 
 
@@ -84,8 +87,8 @@ def test_every_message_has_the_bytes_of_the_table(number: int, header: str) -> N
 
 
 @given(requests())
-def test_a_request_has_at_most_24_bytes_of_header(request: tuple[wire.InferRequest, bytes]) -> None:
-    assert len(wire.encode(*request)[0]) <= 24
+def test_a_request_has_at_most_30_bytes_of_header(request: tuple[wire.InferRequest, bytes]) -> None:
+    assert len(wire.encode(*request)[0]) <= 30
 
 
 @pytest.mark.parametrize(("message", "buffer"), EXAMPLES, ids=lambda v: type(v).__name__)
@@ -138,10 +141,10 @@ def test_a_field_of_any_other_value_is_refused_or_legal(
     is_refused_or_legal([wire.PREAMBLE + msgspec.msgpack.encode(fields), buffer])
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, 4, 255])
+@pytest.mark.parametrize("version", [0, 1, 2, 3, 5, 255])
 def test_another_version_is_named_in_the_error(version: int) -> None:
     header = wire.encode(wire.Bye())[0]
-    with pytest.raises(wire.OtherVersionError, match=f"protocol {version}; expected protocol 3") as caught:
+    with pytest.raises(wire.OtherVersionError, match=f"protocol {version}; expected protocol 4") as caught:
         wire.decode([b"MP" + bytes([version]) + bytes(header)[3:]])
     assert (caught.value.version, caught.value.is_hello) == (version, False)
 
@@ -150,6 +153,19 @@ def test_ids_begin_anew_after_the_last_and_older_ones_are_still_known() -> None:
     assert [wire.next_id(0), wire.next_id(1), wire.next_id(wire.MAX_ID)] == [1, 2, 1]
     assert all(wire.was_issued(number, last_id=3) for number in (3, 1, wire.MAX_ID, wire.MAX_ID - 1000))
     assert not any(wire.was_issued(number, last_id=3) for number in (4, 77, wire.MAX_ID // 2 - 10))
+
+
+@given(_ids, _ids)
+def test_a_reference_is_the_one_that_was_named_also_across_the_last_id(request_id: int, reference_id: int) -> None:
+    request = wire.with_reference(wire.InferRequest(request_id, 0, 0), reference_id, 5)
+    assert request.reference_id == (0 if reference_id == request_id else reference_id)
+    assert wire.with_reference(wire.InferRequest(2, 0, 0), wire.MAX_ID, 5).reference_back == 2
+
+
+def test_the_reference_of_the_frame_before_adds_four_bytes() -> None:
+    alone = wire.InferRequest(3000, 1200, 150)
+    assert len(wire.encode(alone)[0]) == 15
+    assert len(wire.encode(wire.with_reference(alone, 2998, 0x89ABCDEF))[0]) == 19
 
 
 @given(st.text(max_size=2000))

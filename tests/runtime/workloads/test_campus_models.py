@@ -18,6 +18,7 @@ from runtime.workloads.campus.augmentation import paste
 from runtime.workloads.campus.boxes import best_threshold, hits, kept_candidates
 from runtime.workloads.campus.models import SIZES, WIDTHS_PX, build
 from runtime.workloads.campus.task import CampusTask, TargetMaps, exit_loss
+from tests.support.walkers import Quiet, Walkers
 
 
 @pytest.mark.parametrize("family", SIZES)
@@ -108,54 +109,17 @@ def test_the_loss_is_least_where_the_map_says_what_the_boxes_are() -> None:
     assert exit_loss(right, target)[1] < 1e-3
 
 
-class _Walkers:
-    """A camera that sees dark rectangles walk before a grey wall."""
-
-    name = "walkers"
-    resolutions_px = (256,)
-
-    def sample_count(self, split: str) -> int:
-        return 24
-
-    def sample(self, index: int, split: str = "test") -> tuple[NDArray[np.uint8], list[list[float]]]:
-        rng = np.random.default_rng((index, len(split)))
-        frame = rng.integers(140, 160, (576, 768, 3)).astype(np.uint8)
-        truth = []
-        for column in rng.permutation(6)[:3]:
-            x, y = int(column * 120 + rng.integers(0, 70)), int(rng.integers(100, 400))
-            frame[y : y + 96, x : x + 36] = rng.integers(0, 60, 3)
-            truth.append([x, y, 36, 96, 1.0])
-        return frame, truth
-
-    def resize(self, image: NDArray[np.uint8], px: int) -> NDArray[np.uint8]:
-        return np.ascontiguousarray(image[:: 768 // px, :: 768 // px])
-
-    def to_input(self, images: NDArray[np.uint8]) -> torch.Tensor:
-        return torch.from_numpy(images).permute(0, 3, 1, 2).float().sub(128.0).div(64.0)
-
-
-class _Quiet:
-    def __init__(self) -> None:
-        self.scores: dict[str, float] = {}
-
-    def step(self, step: int, scalars: Any) -> None:
-        pass
-
-    def epoch(self, epoch: int, scalars: dict[str, float]) -> None:
-        self.scores = scalars
-
-
 @pytest.fixture
 def task(monkeypatch: pytest.MonkeyPatch) -> CampusTask:
     import runtime.workloads.campus.task as module
 
     monkeypatch.setattr(module, "CROPS", {256: (128, 96, 6)})
     monkeypatch.setattr(module, "STEPS_PER_EPOCH", 50)
-    return CampusTask(_Walkers(), seed=0)  # type: ignore[arg-type]
+    return CampusTask(Walkers(), seed=0)  # type: ignore[arg-type]
 
 
 def test_a_short_training_finds_people_and_stores_operating_thresholds(task: CampusTask) -> None:
-    log = _Quiet()
+    log = Quiet()
     config = TrainingConfig(epochs=2, polish_frac=0.0)
     model = train(lambda: build("nano"), task, config, log)
     assert log.scores["f1/256px/exit2"] > 0.8

@@ -1,0 +1,61 @@
+"""The codec `signs`: tensors of -1 and +1, one bit each, against a reference that the MEC has answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.errors import RemoteProtocolError, UsageError
+from runtime.codecs.base import TENSOR, Payload
+from runtime.codecs.signs.fitting import fit_tables
+from runtime.codecs.signs.grid import Grid, grid_of
+from runtime.codecs.signs.payload import decode, encode, to_signs
+from runtime.codecs.signs.stream import SignsReceiver, SignsSender
+from runtime.codecs.signs.tables import Model, has_tables
+from runtime.codecs.streams import Receiver, Sender, StreamCodec, Tables
+
+
+class Signs(StreamCodec):
+    """Sends whether each value is above 0; decodes to -1 and +1, float32.
+
+    Tables (`signs.fitting.fit_tables`) belong to one shape. A stream of another shape, or without tables, sends planes:
+    of all levels, or of those that differ from the reference.
+    """
+
+    name = "signs"
+    kind = TENSOR
+    chained = False
+
+    def encode(self, array: NDArray[Any]) -> bytes:
+        return encode(_grid(array.shape), None, None, 0, array > 0)[0]
+
+    def decode(self, payload: Payload, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        if len(shape) != 3:
+            raise RemoteProtocolError(f"a tensor payload of shape {shape}; expected (channels, h, w)")
+        return to_signs(decode(_grid(shape), None, None, payload)[0])
+
+    def roundtrip(self, arrays: NDArray[Any]) -> NDArray[np.float32]:
+        return to_signs(arrays > 0)
+
+    def fit(self, arrays: NDArray[Any]) -> Tables:
+        return fit_tables((arrays > 0).astype(np.uint8))
+
+    def sender(self, shape: tuple[int, ...], tables: Tables) -> Sender:
+        grid = _grid(shape)
+        return SignsSender(grid, _model(grid, tables))
+
+    def receiver(self, shape: tuple[int, ...], tables: Tables) -> Receiver:
+        grid = _grid(shape)
+        return SignsReceiver(grid, _model(grid, tables))
+
+
+def _grid(shape: tuple[int, ...]) -> Grid:
+    if len(shape) != 3 or min(shape) < 1:
+        raise UsageError(f"signs of shape {shape}; expected (channels, h, w), each at least 1")
+    return grid_of((shape[0], shape[1], shape[2]))
+
+
+def _model(grid: Grid, tables: Tables) -> Model | None:
+    return Model(grid, tables) if has_tables(grid.shape, tables) else None

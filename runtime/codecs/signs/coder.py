@@ -1,0 +1,160 @@
+"""A range coder for long sequences of binary places where almost every place is as predicted.
+
+Each place has a cost: the information, in units of `powers.UNIT` per bit, of being as predicted. It is at most one
+bit. The coder does not code place by place. It divides the sequence into blocks of about eight bits of cost, and codes
+in each block where the next exception is, or that there is no further one. The probability that places a to b - 1 are
+all as predicted is 2 ** -(cost of a to b - 1), so one table of powers gives the interval of each outcome. The number of
+coding steps is that of exceptions plus that of blocks, some hundred for 40,000 places; the code length is that of
+coding place by place.
+
+Range coding: G. N. N. Martin, "Range encoding" (1979). Python's integers hold the whole interval, so no carry has to be
+propagated, and all arithmetic is exact.
+
+Why not a library: constriction 0.5 has no wheels for Linux on ARM and no source package, so the dependency would keep
+the project off the very devices it is for; and place by place it takes several times as long.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from math import log2
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.errors import RemoteProtocolError
+from runtime.codecs.signs.powers import (
+    COARSE,
+    DROPPED_BITS,
+    FINE,
+    FINE_BITS,
+    FINE_MASK,
+    TOTAL,
+    TOTAL_BITS,
+    UNIT,
+    survivals,
+)
+
+BLOCK_UNITS = 8 * UNIT
+_FIRST_BYTES = 8
+_STEP_BITS = 32
+_LEAST_RANGE = 1 << 48  # 16 bits above TOTAL, so that rounding costs nothing worth mentioning
+_SPARE_BYTES = 10  # of the interval's last bytes, that many need not be sent
+
+Ints = NDArray[np.int64]
+
+
+def cumulative(costs: NDArray[np.int32]) -> Ints:
+    """Cost of all places before each place, and of all of them: (places + 1,)."""
+    sums = np.zeros(len(costs) + 1, np.int64)
+    np.cumsum(costs, out=sums[1:])
+    return sums
+
+
+def _block_ends(sums: Ints) -> Ints:
+    """Where blocks end; the last one ends after the last place. Empty if nothing can be an exception."""
+    total = int(sums[-1])
+    ends = sums.searchsorted(np.arange(BLOCK_UNITS, total, BLOCK_UNITS))
+    return np.append(ends, len(sums) - 1) if total else ends
+
+
+class Encoder:
+    """Encodes exceptions; `finish` returns the bytes."""
+
+    def __init__(self) -> None:
+        self._low, self._range, self._bytes = 0, 1 << (8 * _FIRST_BYTES), _FIRST_BYTES
+
+    def encode(self, sums: Ints, exceptions: Ints) -> None:
+        """Encode the sorted places of all exceptions. ``sums``: see `cumulative`; an exception's cost is above 0."""
+        low, range_ = self._low, self._range
+        for below, width in _intervals(sums, exceptions):
+            share = range_ >> TOTAL_BITS
+            low += share * below
+            # The interval at the top also gets what the division leaves over.
+            range_ = share * width if below + width < TOTAL else range_ - share * below
+            while range_ < _LEAST_RANGE:
+                low, range_, self._bytes = low << _STEP_BITS, range_ << _STEP_BITS, self._bytes + _STEP_BITS // 8
+        self._low, self._range = low, range_
+
+    def finish(self) -> bytes:
+        """The shortest bytes that state a number in the interval; the decoder appends zeros."""
+        bits = self._range.bit_length() - 1
+        number = -(-self._low >> bits) << bits
+        return number.to_bytes(self._bytes, "big").rstrip(b"\0").ljust(self._bytes - _SPARE_BYTES, b"\0")
+
+
+def _intervals(sums: Ints, exceptions: Ints) -> list[tuple[int, int]]:
+    """Lower end and width, in 1 / TOTAL, of the interval of each coding step."""
+    steps = np.concatenate((2 * exceptions + 1, 2 * _block_ends(sums)))
+    steps.sort()  # at one place, a block ends before an exception
+    stop = steps >> 1
+    after = stop + (steps & 1)
+    origin = np.zeros(len(steps), np.int64)
+    origin[1:] = sums[after[:-1]]  # each step counts from where the one before it ended
+    upper = survivals(sums[stop] - origin)
+    lower = survivals(sums[after] - origin)
+    lower[after == stop] = 0  # the end of a block has all that is left
+    return list(zip((TOTAL - upper).tolist(), (upper - lower).tolist(), strict=True))
+
+
+class Decoder:
+    """Decodes what `Encoder.finish` returned. RemoteProtocolError for any other bytes that it can tell apart."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._read, self._range = data, _FIRST_BYTES, 1 << (8 * _FIRST_BYTES)
+        self._code = int.from_bytes(data[:_FIRST_BYTES].ljust(_FIRST_BYTES, b"\0"), "big")
+
+    def decode(self, sums: Ints, most: int) -> list[int]:
+        """The places of all exceptions, of which there may be at most ``most``."""
+        exceptions: list[int] = []
+        view: Any = memoryview(sums.data)  # several times as fast as the array for single elements
+        start = 0
+        for end in _block_ends(sums).tolist():
+            self._decode_block(view, start, end, exceptions)
+            start = end
+            if len(exceptions) > most:
+                raise RemoteProtocolError(f"signs with more than {most} exceptions; expected stored levels instead")
+        return exceptions
+
+    def _decode_block(self, sums: Any, start: int, end: int, exceptions: list[int]) -> None:
+        """Append the exceptions from ``start`` to ``end``. The time goes here, so `survival` is written out."""
+        code, range_ = self._code, self._range
+        while start < end:
+            origin, share = sums[start], range_ >> TOTAL_BITS
+            least = max(TOTAL - code // share, 1)  # what the division leaves over belongs to the top
+            # The last place whose survival is at least ``least``. The logarithm is only a guess, and may be one off.
+            place = bisect_right(sums, origin + int((TOTAL_BITS - log2(least)) * UNIT), start, end + 1) - 1
+            units = sums[place] - origin
+            while (upper := COARSE[units >> FINE_BITS] * FINE[units & FINE_MASK] >> DROPPED_BITS) < least:
+                place -= 1
+                units = sums[place] - origin
+            lower = 0
+            while place < end:
+                units = sums[place + 1] - origin
+                lower = COARSE[units >> FINE_BITS] * FINE[units & FINE_MASK] >> DROPPED_BITS
+                if lower < least:
+                    break
+                place, upper = place + 1, lower
+            code -= share * (TOTAL - upper)
+            if place < end:
+                exceptions.append(place)
+                range_ = share * (upper - lower)
+            else:
+                range_ -= share * (TOTAL - upper)
+            start = place + 1
+            while range_ < _LEAST_RANGE:
+                code, range_ = code << _STEP_BITS | self._more(), range_ << _STEP_BITS
+        self._code, self._range = code, range_
+
+    def _more(self) -> int:
+        step = self._data[self._read : self._read + _STEP_BITS // 8].ljust(_STEP_BITS // 8, b"\0")
+        self._read += _STEP_BITS // 8
+        if self._read - _SPARE_BYTES > len(self._data):
+            raise RemoteProtocolError(f"signs end after {len(self._data)} bytes; expected more")
+        return int.from_bytes(step, "big")
+
+    def finish(self) -> None:
+        """RemoteProtocolError if bytes follow."""
+        if len(self._data) > self._read:
+            raise RemoteProtocolError(f"signs of {len(self._data)} bytes; expected at most {self._read}")

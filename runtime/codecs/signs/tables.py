@@ -1,0 +1,106 @@
+"""The fitted tables of a shape: from contexts to the prediction of each level, in two look-ups.
+
+The first look-up (`near1`, `near2`; one table for all channels) takes the context of a place to one of 64 **ranks** of
+how probable level 1 is. The second (`level1`, `level2`; one table per channel) takes rank and activity of the cell to a
+prediction in one byte: the more probable level, and the cost of being right. 1 and 2 are the halves of the
+checkerboard. Each table exists once for payloads that stand alone and once for each of `AGES`. A payload that stands
+alone refers to `background`, the most frequent level of each place in the training frames.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.errors import UsageError
+from runtime.codecs.signs.contexts import ACTIVITIES, FIRST_CONTEXTS, SECOND_CONTEXTS, Memory, at_rest
+from runtime.codecs.signs.grid import Grid
+from runtime.codecs.signs.powers import UNIT_BITS, powers_of
+
+#: A reference of another age uses the tables of the next smaller one.
+AGES = (1, 2, 3, 5, 8)
+RANKS = 64
+CLASSES = 128
+#: In the byte of a prediction: set if level 1 is the more probable one. The other bits are the class of its cost.
+ONE = 128
+
+#: Cost of being right in each class: 2 ** -(class / 8) bits.
+_COST = np.array(powers_of(3, CLASSES, UNIT_BITS), np.int32)
+#: By the byte of a prediction: negative if level 1 is predicted.
+SIGNED_COST = np.concatenate((_COST, -_COST))
+
+
+def prefix(shape: tuple[int, ...]) -> str:
+    """Starts the names of all tables of a shape, so that one mapping may hold several shapes."""
+    return "x".join(map(str, shape)) + "/"
+
+
+def table_shapes(shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tables of tensors (channels, h, w), u8 each."""
+    many = len(AGES) + 1
+    return {
+        "background": ((math.prod(shape) + 7) // 8,),
+        "near1": (many, FIRST_CONTEXTS),
+        "near2": (many, SECOND_CONTEXTS),
+        "level1": (many, shape[0], ACTIVITIES * RANKS),
+        "level2": (many, shape[0], ACTIVITIES * RANKS),
+    }
+
+
+def table_of(age: int) -> int:
+    """Index of the tables for a reference of this age in frames; 0: a payload that stands alone."""
+    return sum(age >= limit for limit in AGES)
+
+
+class Model:
+    """The tables of one grid, ready for look-ups. UsageError when a table has another type, shape or content."""
+
+    def __init__(self, grid: Grid, tables: Mapping[str, NDArray[Any]]) -> None:
+        self._grid = grid
+        self._tables = {
+            name: _checked(tables, prefix(grid.shape) + name, size) for name, size in table_shapes(grid.shape).items()
+        }
+        if max(self._tables["near1"].max(), self._tables["near2"].max()) >= RANKS:
+            raise UsageError(f"tables of signs with ranks up to 255; expected below {RANKS}; fit them anew")
+        levels = np.unpackbits(self._tables["background"], count=math.prod(grid.shape)).reshape(grid.shape)
+        self.background: Memory = at_rest(grid, levels.astype(bool))
+        # Additions and look-ups with 16 bits are faster, and enough for 126 channels.
+        small = np.uint16 if (grid.shape[0] + 1) * ACTIVITIES * RANKS <= 1 << 16 else np.intp
+        self._offsets = tuple((channel * (ACTIVITIES * RANKS)).astype(small) for channel in grid.channel_of())
+        self._costs: dict[tuple[str, int], NDArray[np.int32]] = {}
+
+    def predictions(
+        self, second: bool, table: int, contexts: NDArray[np.uint16], activity: NDArray[np.uint16]
+    ) -> NDArray[np.int32]:
+        """Signed costs (places,) of one half: negative where level 1 is predicted; 0 at padding."""
+        half = "2" if second else "1"
+        rank = self._tables["near" + half][table].take(contexts)
+        spread = rank.reshape(-1, self._grid.plane) + activity * np.uint16(RANKS)
+        costs: NDArray[np.int32] = self._cost_table("level" + half, table).take(
+            self._offsets[second] + spread.reshape(-1)
+        )
+        return costs
+
+    def _cost_table(self, name: str, table: int) -> NDArray[np.int32]:
+        if (name, table) not in self._costs:
+            costs = SIGNED_COST[self._tables[name][table]].reshape(-1)
+            self._costs[name, table] = np.append(costs, np.zeros(ACTIVITIES * RANKS, np.int32))  # the padding
+        return self._costs[name, table]
+
+
+def _checked(tables: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    if name not in tables:
+        raise UsageError(f"tables of signs without {name!r}; fit them anew")
+    table = tables[name]
+    if table.dtype != np.uint8 or table.shape != shape:
+        raise UsageError(f"table {name!r} of signs is {table.dtype} {table.shape}; expected uint8 {shape}; fit it anew")
+    return table
+
+
+def has_tables(shape: tuple[int, ...], tables: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether the mapping holds tables for this shape."""
+    return any(name.startswith(prefix(shape)) for name in tables)
