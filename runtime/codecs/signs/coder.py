@@ -42,12 +42,13 @@ _STEP_BITS = 32
 _LEAST_RANGE = 1 << 48  # 16 bits above TOTAL, so that rounding costs nothing worth mentioning
 _SPARE_BYTES = 10  # of the interval's last bytes, that many need not be sent
 
-Ints = NDArray[np.int64]
+Ints = NDArray[np.signedinteger[Any]]
 
 
 def cumulative(costs: NDArray[np.int32]) -> Ints:
     """Cost of all places before each place, and of all of them: (places + 1,)."""
-    sums = np.zeros(len(costs) + 1, np.int64)
+    # Half the memory is faster. A place costs at most a bit.
+    sums: Ints = np.zeros(len(costs) + 1, np.int32 if len(costs) * UNIT < 1 << 31 else np.int64)
     np.cumsum(costs, out=sums[1:])
     return sums
 
@@ -90,7 +91,7 @@ def _intervals(sums: Ints, exceptions: Ints) -> list[tuple[int, int]]:
     steps.sort()  # at one place, a block ends before an exception
     stop = steps >> 1
     after = stop + (steps & 1)
-    origin = np.zeros(len(steps), np.int64)
+    origin = np.zeros(len(steps), sums.dtype)
     origin[1:] = sums[after[:-1]]  # each step counts from where the one before it ended
     upper = survivals(sums[stop] - origin)
     lower = survivals(sums[after] - origin)

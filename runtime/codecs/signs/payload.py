@@ -24,8 +24,8 @@ from runtime.codecs.signs.tables import Model, table_of
 from runtime.codecs.streams import MOST_AGE
 
 _STORED, _PLANES, _CODED = 0, 1, 2
-#: At most one of so many places may be an exception, which bounds the time of coding.
-_LEAST_PER_EXCEPTION = 8
+#: In a half, exceptions are at most the places of both divided by this, which bounds the time of coding.
+_LEAST_PER_EXCEPTION = 16
 #: A coded payload with a reference that is smaller than one byte for so many places is taken without a look at planes.
 _PLACES_PER_BYTE = 64
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: Units per bit of information.
-UNIT_BITS = 20
+UNIT_BITS = 16
 UNIT = 1 << UNIT_BITS
 #: `survivals` returns multiples of 1 / TOTAL.
 TOTAL_BITS = 32
@@ -42,7 +42,7 @@ def powers_of(halvings: int, count: int, bits: int) -> list[int]:
     return powers
 
 
-#: The two factors of `survivals`: 2 ** -(k / 1024) and 2 ** -(k / 1024 / 1024). Their product is shifted right.
+#: The two factors of `survivals`: 2 ** -(k / 256) and 2 ** -(k / 256 / 256). Their product is shifted right.
 FINE_BITS = UNIT_BITS // 2
 FINE_MASK = (1 << FINE_BITS) - 1
 DROPPED_BITS = 2 * _ENTRY_BITS - TOTAL_BITS

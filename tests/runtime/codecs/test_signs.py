@@ -255,7 +255,7 @@ def test_payloads_are_the_same_on_every_machine() -> None:
         sender.sent(number)
         sender.answered(number)
     assert [payload[0] & 3 for payload in payloads[1:]] == [2] * 5
-    assert [zlib.crc32(payload) for payload in payloads[1:3]] == [1361771185, 1393887488]
+    assert [zlib.crc32(payload) for payload in payloads[1:3]] == [1272169898, 1182743008]
 
 
 def test_the_example_of_the_documentation_runs() -> None:
