@@ -309,11 +309,17 @@ class DeviceLoop:
 
     def _send_again(self, job: Job) -> bool:
         """Send a frame once more, because the MEC did not hold what its payload refers to. False if it is too late."""
-        now_s, draft = self._clock(), job.draft
-        if draft is None or not draft.encoded.reference_id or not math.isnan(job.resent_s) or not self._takes_offload:
+        began_s, draft = self._clock(), job.draft
+        if draft is None or not draft.encoded.reference_id or not math.isnan(job.resent_s):
             return False
-        payload = draft.anew()
-        if not self._plan.can_wait(job, now_s + len(payload) * 8.0 / self._mec.uplink_bps):
+        draft.encode_again()
+        if not self._heads.lengthen(job, began_s):
+            return False
+        now_s = self._clock()
+        self._heads.preempted(now_s - began_s)
+        payload = draft.payload()
+        crossed_s = now_s + len(payload) * 8.0 / self._mec.uplink_bps
+        if not (self._takes_offload and self._plan.can_wait(job, crossed_s)):
             return False
         job.resent_s = now_s
         first_s, again_s = job.transmit_s, self._send(job, payload, now_s)
