@@ -93,8 +93,9 @@ class Receiver(Protocol):
         """Decode a payload; later ones may refer to ``request_id``. The tail may write to the array that is returned,
         so it must not be the one that is kept.
 
-        UnknownReferenceError when ``reference_id`` is not held with this digest. RemoteProtocolError for a malformed
-        payload. Either leaves the receiver as it was. Ids are the peer's: they may repeat, or come in any order.
+        UnknownReferenceError when ``reference_id`` is not held with this digest; the receiver stays as it was.
+        RemoteProtocolError for a malformed payload; the receiver stays as it was, or holds nothing. Ids are the peer's:
+        they may repeat, or come in any order.
         """
         ...
 

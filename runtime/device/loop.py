@@ -14,7 +14,7 @@ the timers of frames that wait for the MEC. The methods below stand in the order
    whose payloads refer to earlier ones encodes with a draft of the connection (``runtime.link.senders``).
 6. A later ``_poll`` ends an offloaded frame. ``_replied`` records the answer of the MEC. If the request was lost or the
    reply is overdue, ``FallbackQueue`` computes a local answer in time, or gives the frame up. A payload that refers to
-   something that the MEC does not hold is sent once more first (``_send_again``), standing alone.
+   something that the MEC does not hold is sent once more first (``Sending.send_again``), standing alone.
 
 ``OutcomeRecorder`` records each frame once; ``take_outcomes`` hands the outcomes over.
 
@@ -40,8 +40,9 @@ from runtime.device.emulation import Emulation, HeadRunner
 from runtime.device.fallback import FallbackPlan
 from runtime.device.fallback_queue import FallbackQueue
 from runtime.device.outcomes import Answer, Job, OutcomeRecorder
+from runtime.device.sending import Sending
 from runtime.device.telemetry import DeviceTelemetry
-from runtime.link.connection import MecConnection, Offload, Replied
+from runtime.link.connection import MecConnection, Replied
 from runtime.link.link import Clock
 from runtime.link.link_watch import Counts
 from runtime.shortcuts.base import Shortcut
@@ -78,7 +79,7 @@ class DeviceLoop:
         """``shortcuts`` are asked after ``Stride``; ``log`` takes a line when one fails. ``epoch_s``: Unix time at 0 of
         the clock, None in simulated time. It is read once, so that capture times stay in order when the system's clock
         is set."""
-        self._compute, self._mec, self._costs, self._scenario, self._clock = compute, mec, costs, scenario, clock
+        self._mec, self._costs, self._scenario, self._clock = mec, costs, scenario, clock
         self._period_s = 1.0 / scenario.fps
         self._shortcuts = Chain((Stride(), *shortcuts), scenario.deadline_s, compute.picture, log)
         self._source = FrameSource(
@@ -95,6 +96,7 @@ class DeviceLoop:
         self._telemetry = DeviceTelemetry(costs, emulation.slowdown_at(0.0))
         self._heads = HeadRunner(compute, costs, emulation, self._telemetry, clock, self._poll, self._idle)
         self._plan = FallbackPlan(costs, scenario, utility, queue_limit, self._telemetry)
+        self._sending = Sending(compute, costs, mec, self._plan, self._heads, clock)
         self._recorder = OutcomeRecorder(
             compute,
             costs,
@@ -128,7 +130,7 @@ class DeviceLoop:
         for event in self._mec.poll():
             if isinstance(event, Replied):
                 self._replied(event)
-            elif not (event.unknown_reference and self._send_again(event.job)):
+            elif not (event.unknown_reference and self._sending.send_again(event.job)):
                 self._fallbacks.lost(event.job, self._clock())
         now_s = self._clock()
         if now_s >= self._source.next_capture_s:
@@ -242,7 +244,7 @@ class DeviceLoop:
         decided_s = self._clock()
         job.decide_s = decided_s - job.frame.captured_s - job.wait_s
         local = bool(self._costs.space.device_only[row])
-        refused = not local and not self._takes_offload
+        refused = not local and not self._sending.is_possible
         if (refused or not self._mec.is_up) and self._plan.is_possible:
             row = self._plan.row_instead(row, job, decided_s)
         job.row = row
@@ -256,11 +258,6 @@ class DeviceLoop:
             self._answer_locally(job, Status.FALLBACK)
         else:
             self._recorder.given_up(job, decided_s)
-
-    @property
-    def _takes_offload(self) -> bool:
-        """An offload can be sent now, and is likely to be answered or loses nothing: a local answer would be late."""
-        return self._mec.takes_more and not (self._mec.is_overdue and self._plan.is_useful)
 
     def _set_stride(self, job: Job, frames: int) -> None:
         """The answer of this job covers this many frames; those after the first are not run."""
@@ -296,29 +293,8 @@ class DeviceLoop:
             job.payload_bytes = len(payload)
             self._fallbacks.lost(job, now_s)
             return
-        job.transmit_s = self._send(job, payload, now_s)
+        job.transmit_s = self._sending.send(job, payload, now_s)
         self._poll()
-
-    def _send(self, job: Job, payload: bytes, now_s: float) -> float | None:
-        """Hand a payload to the connection. Returns the seconds that it occupies the uplink, or None if unknown."""
-        decision = self._costs.space.decisions[job.row]
-        space_row, shape = self._compute.row(decision), self._compute.output_shape(decision)
-        job.payload_bytes += len(payload)
-        offload = Offload(job.row, space_row, shape, payload, job.give_up_s - now_s, job.draft)
-        return self._mec.offload(job, offload, now_s)
-
-    def _send_again(self, job: Job) -> bool:
-        """Send a frame once more, because the MEC did not hold what its payload refers to. False if it is too late."""
-        now_s, draft = self._clock(), job.draft
-        if draft is None or not draft.encoded.reference_id or not math.isnan(job.resent_s) or not self._takes_offload:
-            return False
-        payload = draft.anew()
-        if not self._plan.can_wait(job, now_s + len(payload) * 8.0 / self._mec.uplink_bps):
-            return False
-        job.resent_s = now_s
-        first_s, again_s = job.transmit_s, self._send(job, payload, now_s)
-        job.transmit_s = None if first_s is None or again_s is None else first_s + again_s
-        return True
 
     def _replied(self, reply: Replied[Job]) -> None:
         job = reply.job

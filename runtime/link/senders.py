@@ -86,10 +86,10 @@ class Draft:
         assert self._array is not None, "encode() first"
         return self.encode(self._array) if self.stream.changes != self._changes else self.encoded.payload
 
-    def anew(self) -> bytes:
-        """What must be sent if the frame is sent once more."""
+    def encode_again(self) -> None:
+        """The frame must be sent once more."""
         assert self._array is not None, "encode() first"
-        return self.encode(self._array)
+        self.encode(self._array)
 
 
 class Senders:

@@ -36,7 +36,8 @@ _SEND_QUEUE = 256
 #: more replies than requests are in flight, a device no more requests than the MEC's queue holds.
 _REPLIES_UNREAD, _REQUESTS_UNREAD = 16, 64
 _CLOSE_LINGER_MS = 200
-#: More than a MEC with many devices can grow by its full queue of whole images and unread messages.
+#: More than a MEC with many devices can grow by its full queue of whole images, unread messages, and what payloads
+#: refer to (``runtime.mec.receivers``).
 _MOST_GROWTH_BYTES = 1 << 30
 #: Time within which the system frees a port after it was closed.
 _REBIND_S = 2.0

@@ -10,6 +10,7 @@ import pytest
 from support.streams import CHAINED, FAST, FREE, KINDS, LOSE, SMALL, StreamMec, StreamSimulation, check, remote
 
 from controller.records import Status
+from runtime.link.senders import Draft
 from runtime.protocol import wire
 from runtime.protocol.wire import RejectReason
 
@@ -164,3 +165,25 @@ def test_ids_that_begin_anew_are_still_references() -> None:
     assert remote(outcomes) == list(range(FRAMES))
     assert sim.mec.alone == 2
     assert any(request.request_id < 20 < wire.MAX_ID // 2 < request.reference_id for request in sim.mec.requests)
+
+
+@kinds
+def test_encoding_once_more_takes_as_long_as_on_the_emulated_device(row: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sim = StreamSimulation(device_slowdown=20.0, deadline_s=0.5, fps=2.0)
+    encode_again = Draft.encode_again
+
+    def slowly(draft: Draft) -> None:
+        encode_again(draft)
+        sim.clock.advance(0.001)
+
+    def forget(number: int) -> None:
+        if number == 10:
+            sim.mec.receivers.drop(sim.mec.peer)
+
+    monkeypatch.setattr(Draft, "encode_again", slowly)
+    outcomes = sim.run(lambda _: row, between=forget)
+    check(outcomes, FRAMES)
+    assert remote(outcomes) == list(range(FRAMES))
+    took_ms = outcomes[10].breakdown_ms.uplink - outcomes[9].breakdown_ms.uplink
+    assert took_ms > 20.0
+    assert outcomes[10].energy_j > outcomes[9].energy_j

@@ -78,7 +78,7 @@ def test_a_frame_that_is_sent_again_between_two_steps_of_another_one_harms_neith
     bench.send(rejected)
     other = bench.draft()
     bench.senders.unknown_reference([bench.number - 1])
-    rejected.anew()
+    rejected.encode_again()
     assert bench.send(rejected) == 0
     again = bench.number
     assert bench.send(other) == (again if decision is CHAINED else 0)
