@@ -24,6 +24,7 @@ from runtime.device.controllers import ControllerLike, OwnController, name_of, p
 from runtime.files.policy_file import shipped_policy, used_policy
 from runtime.files.provenance import Provenance
 from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
+from runtime.profiling.hardware_encoder import hardware_notes
 from runtime.profiling.profile import candidates, used_profile
 
 DEFAULT_CONTROLLER = LEARNED
@@ -118,7 +119,7 @@ def _pinned_row(wanted: Mapping[str, Any], permitted: CostTable, everything: Cos
     )
 
 
-def provenance_of(bundle: Bundle, choice: Choice, profile: Path | None) -> Provenance:
+def provenance_of(bundle: Bundle, choice: Choice, profile: Path | None, hardware_encoder: bool = False) -> Provenance:
     """The files that a run rests on: only what its controller uses."""
     workload, is_ppo = bundle.workload, choice.is_named and choice.name == DEFAULT_CONTROLLER
     policy = choice.policy or shipped_policy(workload)
@@ -128,7 +129,7 @@ def provenance_of(bundle: Bundle, choice: Choice, profile: Path | None) -> Prove
         used_profile(bundle, profile),
         (used_policy(policy),) if is_ppo and policy else (),
         used_tuning(workload, choice.tuning) if choice.is_named and not is_ppo else None,
-        privacy_notes(choice.privacy),
+        privacy_notes(choice.privacy) + hardware_notes(hardware_encoder),
     )
 
 
