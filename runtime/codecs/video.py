@@ -10,10 +10,12 @@ alone. The digest of a reference is the CRC-32 of all of them. PyAV is optional:
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,12 @@ from runtime.codecs.streams import Encoded, Receiver, Sender, StreamCodec, Table
 RATE_FACTORS = range(20, 52)
 #: A stream of whose requests so many are unanswered starts again.
 _MOST_UNANSWERED = 64
+#: What a decoder takes beside its pictures; and pictures: references, the current one, and what libavcodec keeps spare.
+_DECODER_BYTES = 1 << 20
+_MOST_PICTURES = 8
+_MISSING = "H.264 payloads need the package av, which is not installed; run: pip install 'PATH_OF_THE_CHECKOUT[video]'"
+#: At equal PSNR on the campus camera, superfast takes 1.15 times the bytes in four fifths of the time, ultrafast 1.9
+#: times in half of it; faster and medium take 1.5 to 2.5 times the time for the same bytes.
 _PRESET = "veryfast"
 _X264 = "keyint=infinite:scenecut=0"
 _NEUTRAL = 128  # chroma of a grey picture
@@ -45,6 +53,10 @@ class H264(StreamCodec):
     def name(self) -> str:
         return f"h264q{self.rate_factor}"
 
+    @property
+    def missing(self) -> str:
+        return "" if find_spec("av") else _MISSING
+
     def encode(self, array: NDArray[Any]) -> bytes:
         return self.sender(array.shape, {}).encode(array, 0).payload
 
@@ -56,6 +68,10 @@ class H264(StreamCodec):
 
     def receiver(self, shape: tuple[int, ...], tables: Tables) -> Receiver:
         return _Receiver(shape)
+
+    def kept_bytes(self, shape: tuple[int, ...]) -> int:
+        """Upper bound of the memory of one receiver: that of its decoder. Measured: 0.6 to 2.8 MB up to 768 px."""
+        return _DECODER_BYTES + _MOST_PICTURES * math.prod(even(shape)) * 3 // 2
 
 
 class _Sender:
@@ -210,9 +226,7 @@ def _library() -> Any:
     try:
         import av
     except ModuleNotFoundError:
-        raise UsageError(
-            "H.264 payloads need the package av, which is not installed; run: pip install 'PATH_OF_THE_CHECKOUT[video]'"
-        ) from None
+        raise UsageError(_MISSING) from None
     return av
 
 
