@@ -2,10 +2,12 @@
 
 One picture in, one payload out: no B frames, no lookahead, one thread. A payload that stands alone is an IDR picture,
 written on demand. There are no periodic key frames and no intra refresh, because the transport loses nothing within a
-connection: on the campus camera they would add 12 % (a key frame every 100 pictures) to 22 % (a refresh within 100).
+connection. On the campus camera at 384 px, rate factor 40, a key frame every 100 pictures adds 12 % of bytes, a refresh
+within 250 or 100 pictures 11 or 22 % and 1.6 times the 95th percentile, for the same F1 within 0.005. The price: what a
+coarse rate factor (48 and more) makes of a picture may stay for good where nothing moves.
 
 Decoding H.264 is exact, so what a decoder holds depends on nothing but the payloads since the last one that stands
-alone. The digest of a reference is the CRC-32 of all of them. PyAV is optional: `pip install 'mecpilot[video]'`.
+alone. The digest of a reference is the CRC-32 of all of them. PyAV is optional; the extra `video` installs it.
 """
 
 from __future__ import annotations
