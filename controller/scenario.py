@@ -126,6 +126,7 @@ class ScenarioRange:
     queue_limit: int = QUEUE_LIMIT  # frames that may wait; the oldest is dropped when one more arrives
     max_in_flight: int = MAX_IN_FLIGHT  # requests that may wait for the MEC at a time
     utility: Utility = field(default_factory=Utility)
+    hardware_encoder: bool = False  # the device encodes H.264 in hardware, which changes what its decisions cost
 
     def __post_init__(self) -> None:
         for name in _LOG_UNIFORM + _UNIFORM:

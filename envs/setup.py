@@ -83,8 +83,9 @@ def open_setup(
     ``privacy`` may forbid decisions; UsageError when it leaves none, and for an unknown name, field or file.
     """
     opened, where = open_bundle(bundle), None if profile is None else Path(profile)
-    costs = candidates(load_costs(opened, where), opened.default_range, privacy)
     range_, recorded = range_of(range_, opened.default_range), opened.recorded(split)
+    everything = load_costs(opened, where, hardware_encoder=range_.hardware_encoder)
+    costs = candidates(everything, opened.default_range, privacy)
     if shortcuts and recorded.lagged is None:
         raise UsageError(
             f"got shortcuts for {opened.workload}, whose bundle has no scores of older answers; expected the bundle of "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, get_type_hints
 import typer
 
 from controller.errors import UsageError
-from runtime.cli.shared_options import BundleDir, NoRawUpload, ProfileFile
+from runtime.cli.shared_options import BundleDir, HardwareEncoder, NoRawUpload, ProfileFile
 from runtime.config.tree import DEFAULT_WORKLOAD, PrivacySection
 from runtime.traces.formats import TRACE_HELP
 from runtime.workloads.registry import WORKLOADS
@@ -66,6 +66,7 @@ class Conditions:
     scenario: Annotated[Path | None, typer.Option(help="JSON file that overrides fields of the scenario range.")] = None
     profile: ProfileFile = None
     no_raw_upload: NoRawUpload = False
+    hardware_encoder: HardwareEncoder = False
 
     @property
     def privacy(self) -> PrivacySection:
@@ -83,10 +84,12 @@ class Conditions:
         return open_pair(self.bundle, self.workload)[0]
 
     def range_of(self, bundle: Bundle, frames: int | None = None) -> ScenarioRange:
-        """The scenario range, with another number of frames per episode if one is given."""
+        """The scenario range, with a hardware encoder and another number of frames per episode if they are given."""
         from envs.setup import range_of
 
         chosen = range_of(self.scenario, bundle.default_range)
+        if self.hardware_encoder:
+            chosen = replace(chosen, hardware_encoder=True)
         return chosen if frames is None else replace(chosen, frames=frames)
 
 

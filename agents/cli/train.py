@@ -64,10 +64,11 @@ class TrainOptions(Workers, Conditions):
         """Whether a run that exists is continued; UsageError for options that only a new run takes."""
         if not (self.resume or self.live):
             return False
-        if self.traces or self.scenario or self.start or self.overwrite or self.bundle or self.no_raw_upload:
+        new = self.traces or self.scenario or self.start or self.overwrite or self.bundle
+        if new or self.no_raw_upload or self.hardware_encoder:
             raise UsageError(
-                "--traces, --scenario, --bundle, --from, --overwrite and --no-raw-upload belong to a new run; drop "
-                "them to continue this one"
+                "--traces, --scenario, --bundle, --from, --overwrite, --hardware-encoder and --no-raw-upload belong to "
+                "a new run; drop them to continue this one"
             )
         return True
 

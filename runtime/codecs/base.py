@@ -50,6 +50,11 @@ class Codec(ABC):
     def name(self) -> str:
         """The name in decisions and bundles."""
 
+    @property
+    def missing(self) -> str:
+        """What must be installed before this process can use the codec, in one line; "" if nothing."""
+        return ""
+
     @abstractmethod
     def encode(self, array: NDArray[Any]) -> bytes:
         """Encode one array."""

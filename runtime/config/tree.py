@@ -216,6 +216,15 @@ class EmulationSection(Section, frozen=True):
     rtt_ms: Annotated[
         float, Meta(ge=0.0, le=60e3), about("Round trip of the shaped link, in milliseconds.", "--rtt-ms")
     ] = 10.0
+    hardware_encoder: Annotated[
+        bool,
+        about(
+            "Emulate a camera that encodes H.264 in hardware: with payloads h264qN the device only spends the time and "
+            "the energy of resizing the picture.",
+            "--hardware-encoder",
+            off="--software-encoder",
+        ),
+    ] = False
 
 
 class OutputsSection(Section, frozen=True):

@@ -10,20 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from controller.controllers.base import Controller
 from controller.controllers.registry import CONTROLLER_NAMES, LEARNED, ORACLE, make_controller
 from controller.controllers.simple import FixedRow
 from controller.costs import CostTable
 from controller.errors import UsageError, unknown_name
-from controller.records import Decision
+from controller.records import NO_PAYLOAD, Decision
 from controller.utility import Utility
 from runtime.bundles.bundle import Bundle
+from runtime.codecs import get_codec
 from runtime.config.privacy import allowed, check_controller, privacy_notes
 from runtime.config.tree import DEFAULTS, PrivacySection
 from runtime.device.controllers import ControllerLike, OwnController, name_of, policy_of
 from runtime.files.policy_file import shipped_policy, used_policy
 from runtime.files.provenance import Provenance
 from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
+from runtime.profiling.hardware_encoder import hardware_notes
 from runtime.profiling.profile import candidates, used_profile
 
 DEFAULT_CONTROLLER = LEARNED
@@ -87,19 +91,27 @@ class Chosen:
 def choose(choice: Choice, table: CostTable, bundle: Bundle, utility: Utility) -> Chosen:
     """The controller that was asked for, over the decisions of ``table`` that are allowed and can be best.
 
-    ``table``: what every decision of the bundle costs.
+    ``table``: what every decision of the bundle costs. Those whose codec is not installed here cannot be chosen, only
+    pinned, which says what is missing.
     """
     name, given = choice.name, choice.controller
     tunings = load_tunings(bundle.workload, choice.tuning)
     if choice.decision is not None:
         permitted = allowed(table, choice.privacy)
         return Chosen(permitted, FixedRow(PINNED, _pinned_row(choice.decision, permitted, table)))
-    costs = candidates(table, bundle.default_range, choice.privacy)
+    costs = candidates(_usable(table), bundle.default_range, choice.privacy)
     if given is not None and not isinstance(given, str):
         return Chosen(costs, OwnController(name, given, costs))
     check_controller(name, choice.privacy)
     policy, tuning = policy_of(name, bundle.workload, choice.policy), tuning_of(name, tunings, costs)
     return Chosen(costs, make_controller(name, costs, utility, tuning, choice.seed, policy))
+
+
+def _usable(costs: CostTable) -> CostTable:
+    """The rows whose codec this process can use."""
+    payloads = [decision.payload for decision in costs.space.decisions]
+    missing = {name for name in set(payloads) - {NO_PAYLOAD} if get_codec(name).missing}
+    return costs.take(np.flatnonzero([name not in missing for name in payloads])) if missing else costs
 
 
 def _pinned_row(wanted: Mapping[str, Any], permitted: CostTable, everything: CostTable) -> int:
@@ -118,7 +130,7 @@ def _pinned_row(wanted: Mapping[str, Any], permitted: CostTable, everything: Cos
     )
 
 
-def provenance_of(bundle: Bundle, choice: Choice, profile: Path | None) -> Provenance:
+def provenance_of(bundle: Bundle, choice: Choice, profile: Path | None, hardware_encoder: bool = False) -> Provenance:
     """The files that a run rests on: only what its controller uses."""
     workload, is_ppo = bundle.workload, choice.is_named and choice.name == DEFAULT_CONTROLLER
     policy = choice.policy or shipped_policy(workload)
@@ -128,7 +140,7 @@ def provenance_of(bundle: Bundle, choice: Choice, profile: Path | None) -> Prove
         used_profile(bundle, profile),
         (used_policy(policy),) if is_ppo and policy else (),
         used_tuning(workload, choice.tuning) if choice.is_named and not is_ppo else None,
-        privacy_notes(choice.privacy),
+        privacy_notes(choice.privacy) + hardware_notes(hardware_encoder),
     )
 
 

@@ -93,6 +93,7 @@ class Device:
         privacy = PrivacySection(no_raw_upload=no_raw_upload)
         self._choice = Choice(controller, _path(policy), _path(tuning), decision, seed, privacy)
         self._profile = _path(profile)
+        self._hardware_encoder = emulation.hardware_encoder
         self.controller_name = self._choice.name
         parse_endpoint(mec)
         _check_number("fps", fps, 0.0, 1000.0)
@@ -100,10 +101,11 @@ class Device:
         _check_number("seed", seed, 0, MAX_INT)
         self.bundle, self.workload = open_pair(bundle or (None if workload else DEFAULT_NAME), workload, _path(data))
         utility = utility or Utility()
+        costs = load_costs(self.bundle, self._profile, hardware_encoder=self._hardware_encoder)
         self._setup = DeviceSetup(
             self.bundle,
             self.workload,
-            choose(self._choice, load_costs(self.bundle, self._profile), self.bundle, utility),
+            choose(self._choice, costs, self.bundle, utility),
             _scenario(fps, deadline_s, seed, emulation),
             utility,
             _trace(_path(emulation.uplink)),
@@ -126,7 +128,7 @@ class Device:
 
     def provenance(self) -> Provenance:
         """The files that a run rests on, with their digests."""
-        return provenance_of(self.bundle, self._choice, self._profile)
+        return provenance_of(self.bundle, self._choice, self._profile, self._hardware_encoder)
 
     def run(
         self,

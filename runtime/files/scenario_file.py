@@ -51,6 +51,8 @@ def _what_is_wrong(error: str, overrides: Mapping[str, Any], default: ScenarioRa
             expected = "bounds [low, high], or one number for both"
         case Utility():
             expected = f"an object with numbers for some of: {', '.join(field.name for field in fields(Utility))}"
+        case bool():
+            expected = "true or false"
         case _:
             expected = "a whole number"
     return f"{name}: got {overrides[name]!r}; expected {expected}"

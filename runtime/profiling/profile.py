@@ -30,6 +30,7 @@ from runtime.files.fetch import cache_dir
 from runtime.files.provenance import GIVEN, OWN, SHIPPED, Used, used
 from runtime.files.reading import format_version, read_bounded
 from runtime.files.shipped import shipped_dir
+from runtime.profiling.hardware_encoder import with_hardware_encoder
 
 FORMAT_VERSION = 1
 SHIPPED_DIR = shipped_dir("profiles")
@@ -109,12 +110,16 @@ def tail_key(decision: Decision) -> SegmentKey:
     return SegmentKey(d.model, d.resolution_px, d.partition_point, d.exit_branch, d.payload)
 
 
-def load_costs(bundle: Bundle, profile_path: Path | None = None, source: Source = "measured") -> CostTable:
+def load_costs(
+    bundle: Bundle, profile_path: Path | None = None, source: Source = "measured", *, hardware_encoder: bool = False
+) -> CostTable:
     """Costs of every legal decision of the bundle, from the profile that ``find_profile`` returns.
 
-    UsageError when there is no such profile, or when it lacks a segment.
+    ``hardware_encoder``: of a device that encodes H.264 in hardware. UsageError when there is no such profile, or when
+    it lacks a segment.
     """
-    return cost_table(bundle, read_profile(find_profile(bundle, profile_path)[0], bundle), source)
+    costs = cost_table(bundle, read_profile(find_profile(bundle, profile_path)[0], bundle), source)
+    return with_hardware_encoder(costs) if hardware_encoder else costs
 
 
 def candidates(costs: CostTable, usual: ScenarioRange, privacy: PrivacySection = DEFAULTS.privacy) -> CostTable:

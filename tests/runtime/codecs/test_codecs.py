@@ -254,6 +254,7 @@ def test_an_unknown_codec_is_a_usage_error_that_names_the_known_ones() -> None:
         assert get_codec(codec).name == codec
     for codec in ("jpeg0", "jpeg101", "webp", "webp101", "u3", "none", "zip", ""):
         with pytest.raises(
-            UsageError, match=r"expected one of: raw, png, jpeg1\.\.jpeg100, webp1\.\.webp100, u8, u4, u2, u1"
+            UsageError,
+            match=r"expected one of: raw, png, jpeg1\.\.jpeg100, webp1\.\.webp100, h264q20\.\.h264q51, u8, u4, u2, u1",
         ):
             get_codec(codec)
