@@ -41,6 +41,7 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        z: Tensor
         (z,) = ctx.saved_tensors
         return gradient * (z.abs() < PASSED)
 
