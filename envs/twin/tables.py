@@ -69,7 +69,6 @@ class TwinCalibration:
     mec_noise_frac: float = 0.05  # likewise of the MEC's time
     overhead_s: float = 0.0015  # serialisation, sockets and wake-ups of one request; most of it before it is served
     decide_s: float = 0.0015  # from the decision point to the begin of the head: waking up and deciding
-    header_bytes: float = 0.0  # what occupies the uplink besides the payload
 
 
 #: A row of the cost table.
@@ -135,7 +134,6 @@ class TwinTables(NamedTuple):
     replayed: bool  # utility from the recorded score of each sample; otherwise from the expected accuracy
     overhead_s: float
     decide_s: float
-    header_bytes: float
     energy_weight_per_j: float
     drop_penalty: float
     compute_power_w: float
@@ -194,7 +192,6 @@ def make_tables(
         replayed=replayed,
         overhead_s=float(calibration.overhead_s),
         decide_s=float(calibration.decide_s),
-        header_bytes=float(calibration.header_bytes),
         energy_weight_per_j=float(utility.energy_weight_per_j),
         drop_penalty=float(utility.drop_penalty),
         compute_power_w=float(utility.compute_power_w),

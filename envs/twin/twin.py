@@ -86,7 +86,7 @@ class Twin:
             replayed=reward == "replayed",
             shortcuts=bool(shortcuts),
         )
-        self._trace_duration_s = bank.duration_s
+        self._bank = bank
         self._stock: _Begun | None = None
         self._used = 0  # of the stock
         self._environments: Environment
@@ -218,7 +218,7 @@ class Twin:
         return [self._draw() for _ in range(count)]
 
     def _draw(self) -> Scenario:
-        return self.range.sample(self._rng, self._trace_duration_s, self._tables.samples)
+        return self.range.sample(self._rng, self._bank, self._tables.samples)
 
     @property
     def _seconds(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from controller.costs import CostTable
+from controller.packets import wire_bytes
 from controller.records import BreakdownMs, Outcome, Status
 from controller.reuse import PastAnswer, Reuse
 from controller.utility import Utility
@@ -168,7 +169,7 @@ class OutcomeRecorder:
         """Seconds on the uplink; estimated from the last bandwidth sample if it was not measured."""
         if job.transmit_s is not None:
             return job.transmit_s
-        return job.payload_bytes * 8.0 / self._uplink_bps()
+        return wire_bytes(job.payload_bytes) * 8.0 / self._uplink_bps()
 
 
 def _breakdown(
