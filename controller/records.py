@@ -151,6 +151,7 @@ class Outcome:
     score: float | None  # quality of the answer in [0, 1], whether or not it was in time; None without a truth
     captured_at: float | None = None  # Unix time of the capture in seconds, to the millisecond; None in the twin
     reused_frame: int | None = None  # whose answer stands for this frame; None where none was reused
+    uplink_bytes: int = 0  # of the whole message on the wire (controller.packets), computed from ``payload_bytes``
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,7 @@ class OutcomeRecorder:
                 score=None if judged.score is None else float(judged.score),
                 captured_at=None if self._epoch_s is None else round(self._epoch_s + job.frame.captured_s, 3),
                 reused_frame=reused_frame,
+                uplink_bytes=wire_bytes(job.payload_bytes) if job.payload_bytes else 0,
             )
         )
 

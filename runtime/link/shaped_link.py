@@ -130,6 +130,6 @@ class ShapedLink:
             self._inner.send(message, buffer)
 
 
-def _bytes_of(message: wire.Sendable, buffer: Buffer) -> float:
+def _bytes_of(message: wire.Sendable, buffer: Buffer) -> int:
     """What the uplink carries for a message. One without a buffer counts as a ping; a hello is larger, but rare."""
     return wire_bytes(len(buffer)) if isinstance(message, wire.InferRequest) else ping_bytes(len(buffer))

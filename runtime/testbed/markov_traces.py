@@ -120,13 +120,19 @@ def _of_50(name: str, rtt_s: tuple[float, float]) -> Family:
     )
 
 
-def _narrow(level_mbps: float, cap_mbps: float, rtt_s: tuple[float, float], **changed: float) -> Family:
+def _narrow(
+    level_mbps: float,
+    cap_mbps: float,
+    rtt_s: tuple[float, float],
+    dwell_s: float = 15,
+    outage_frac: float = 0.02,
+    outage_s: float = 3,
+) -> Family:
     """A link of one device, which varies as the measured cellular ones do (assumed)."""
-    usual = Family(level_mbps, 0.4, 0.4, 0.1, 15, 0.3, 0.02, 3, cap_mbps, 1, rtt_s, False)
-    return replace(usual, **changed)
+    return Family(level_mbps, 0.4, 0.4, 0.1, dwell_s, 0.3, outage_frac, outage_s, cap_mbps, 1, rtt_s, False)
 
 
-#: Uplinks of 8 to 250 kbit/s that a device has for itself. Modelled, not measured; docs/sources.md has the sources.
+#: Uplinks of 8 to 250 kbit/s that a device has for itself. Modelled, not measured; docs/links.md has the sources.
 #: NB-IoT: 15.6 (single tone) to 62.5 kbit/s (multi-tone) by specification, a tenth of the peak of 250 when it lasts;
 #: connected mode, few repetitions. LTE-M, half duplex: 375 kbit/s by specification, 100 as users report. IEEE 802.15.4:
 #: TCP carries about 75 of its 250 kbit/s; one to a few hops. Iridium Certus: 22 to 88 kbit/s, and no packet for up to
