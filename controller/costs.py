@@ -18,6 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
+from controller.packets import wire_bytes
 from controller.records import Bools, Decision, Floats, Ints
 from controller.references import NO_STREAM, ReferenceCosts
 from controller.space import DecisionSpace
@@ -95,6 +96,12 @@ class CostTable:
     def stride(self) -> Floats:
         """(C,) frame stride as float64: the number of frames that a row answers."""
         return self.space.frame_stride.astype(float)
+
+    @cached_property
+    def uplink_bytes(self) -> Floats:
+        """(C,) what the uplink carries for the row's mean payload: the whole message (``controller.packets``); 0 when
+        device-only."""
+        return np.where(self.space.device_only, 0.0, wire_bytes(self.payload_bytes))
 
     @cached_property
     def longest_stride(self) -> int:

@@ -151,6 +151,7 @@ class Outcome:
     score: float | None  # quality of the answer in [0, 1], whether or not it was in time; None without a truth
     captured_at: float | None = None  # Unix time of the capture in seconds, to the millisecond; None in the twin
     reused_frame: int | None = None  # whose answer stands for this frame; None where none was reused
+    uplink_bytes: int = 0  # of the whole message on the wire (controller.packets), computed from ``payload_bytes``
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +166,11 @@ class SystemState:
     capture_period_s: Floats
     frame_age_s: Floats  # time since capture
     uplink_bps: Floats  # (B, UPLINK_HISTORY) newest first; missing samples repeat the oldest
-    uplink_sample_bytes: Floats  # (B, UPLINK_HISTORY) that crossed in each of these samples; 0 before the first
+    uplink_sample_bytes: Floats  # (B, UPLINK_HISTORY) on the wire, in each of these; 0 before the first
     uplink_sample_age_s: Floats  # (B, UPLINK_HISTORY) since each of them
     uplink_sample_count: Ints  # samples seen so far
     uplink_age_s: Floats  # since the newest sample
-    uplink_backlog_bytes: Floats  # own payload handed to the link and not yet answered or delivered
+    uplink_backlog_bytes: Floats  # own messages handed to the link and not yet answered or delivered
     rtt_s: Floats  # smallest round trip without payload
     device_slowdown: Floats  # measured / profiled device time, smoothed
     queued_frames: Ints  # frames waiting behind this one

@@ -13,6 +13,7 @@ import numpy as np
 
 from controller.errors import UsageError
 from controller.loads import LOAD_STEP_S, MAX_LOAD_FRAC, MAX_LOAD_STEPS, load_series
+from controller.predict.uplink import TraceBank
 from controller.records import Floats
 from controller.utility import Utility
 
@@ -142,17 +143,26 @@ class ScenarioRange:
             got = f"{self.frames} frames at {self.fps[0]} frames/s"
             raise UsageError(f"scenario range frames: got {got}; expected an episode of a day or less")
 
-    def sample(self, rng: np.random.Generator, durations_s: Floats, samples: int) -> Scenario:
-        """Draw one episode on traces of the given durations, over a split of ``samples`` samples."""
+    def sample(
+        self, rng: np.random.Generator, bank: TraceBank, samples: int, trace_index: int | None = None
+    ) -> Scenario:
+        """Draw one episode on a trace of the bank, any or the given one, over a split of ``samples`` samples.
+
+        A trace may add the round trip of its link, and may be one that is not shared.
+        """
         drawn = {}
         for name, share in zip(_LOG_UNIFORM + _UNIFORM, rng.random(_DRAWN).tolist(), strict=True):
             low, high = getattr(self, name)
             drawn[name] = low * (high / low) ** share if name in _LOG_UNIFORM else low + (high - low) * share
-        trace = int(rng.integers(len(durations_s)))
+        index = int(rng.integers(len(bank))) if trace_index is None else trace_index
+        trace = bank.traces[index]
+        drawn["rtt_s"] += trace.rtt_s
+        if not trace.is_shared:
+            drawn["uplink_share_frac"] = 1.0
         return Scenario(
             **drawn,
-            trace_index=trace,
-            trace_start_s=float(rng.uniform(0.0, durations_s[trace])),
+            trace_index=index,
+            trace_start_s=float(rng.uniform(0.0, trace.duration_s)),
             frames=self.frames,
             first_sample=int(rng.integers(samples)),
             seed=int(rng.integers(2**31)),

@@ -129,7 +129,7 @@ class MecpilotEnv(gymnasium.Env[Observation, np.int64]):
         options = options or {}
         if unknown := set(options) - {"scenario"}:
             raise UsageError(f"unknown reset option {min(unknown)!r}; expected 'scenario'")
-        drawn = self._range.sample(self.np_random, self._bank.duration_s, self._samples)
+        drawn = self._range.sample(self.np_random, self._bank, self._samples)
         self.scenario = options.get("scenario", drawn)
         return self._observation(self.backend.reset(self.scenario)), {}
 

@@ -7,7 +7,7 @@ All episodes of a comparison run as one batch of the twin. Scenarios are drawn o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -57,8 +57,7 @@ def scenarios_on(setup: Setup, count: int, seed: int) -> list[Scenario]:
 def _scenario(setup: Setup, seed: int, trace: int) -> Scenario:
     """The scenario of a seed and a trace's number; it does not depend on the number of traces."""
     rng = np.random.default_rng([seed, trace])
-    drawn = setup.range.sample(rng, setup.bank.duration_s[trace : trace + 1], setup.recorded.score.shape[1])
-    return replace(drawn, trace_index=trace)
+    return setup.range.sample(rng, setup.bank, setup.recorded.score.shape[1], trace)
 
 
 def play(

@@ -81,7 +81,7 @@ def _played(
         row = rng.choice(rows, len(scenarios))
         history, mean_bps = history_inputs(state)
         delay_s = setup.costs.head_s[row] * state.device_slowdown
-        bits = setup.costs.payload_bytes[row] * 8.0
+        bits = setup.costs.uplink_bytes[row] * 8.0
         begin_s = start_s + twin.frame * state.capture_period_s + state.frame_age_s + delay_s
         took_s = setup.bank.finish_s(trace, begin_s, bits / share) - begin_s
         payload = payload_inputs((bits / mean_bps)[:, None], delay_s[:, None])[:, 0]

@@ -90,13 +90,15 @@ def opened_bundle(plain: dict[str, str]) -> Bundle:
 
 def plain_traces(bank: TraceBank) -> dict[str, Any]:
     arrays = {f"{kind}{i}": a for i, t in enumerate(bank.traces) for kind, a in (("t", t.t_s), ("bps", t.uplink_bps))}
-    rest = [[trace.name, trace.last_step_s] for trace in bank.traces]
+    rest = [[trace.name, trace.last_step_s, trace.rtt_s, trace.is_shared] for trace in bank.traces]
     return {"arrays": save(arrays), "rest": rest}
 
 
 def opened_traces(plain: dict[str, Any]) -> TraceBank:
     arrays = load(plain["arrays"])
-    return TraceBank([Trace(n, arrays[f"t{i}"], arrays[f"bps{i}"], s) for i, (n, s) in enumerate(plain["rest"])])
+    return TraceBank(
+        [Trace(n, arrays[f"t{i}"], arrays[f"bps{i}"], *rest) for i, (n, *rest) in enumerate(plain["rest"])]
+    )
 
 
 def plain_profile(bundle: Bundle, given: Path | None) -> dict[str, Any] | None:

@@ -69,7 +69,7 @@ class FuguMpc(Memoryless):
     def __init__(self, costs: CostTable, utility: Utility, predictor: TransferPredictor, tuning: MpcTuning) -> None:
         self._costs, self._utility, self._predictor, self._tuning = costs, utility, predictor, tuning
         # Rows with equal heads and payloads, such as those that differ in their frame stride alone, share a prediction.
-        sends = np.stack([costs.head_s, costs.payload_bytes], axis=1)
+        sends = np.stack([costs.head_s, costs.uplink_bytes], axis=1)
         sends, self._send_of = np.unique(sends, axis=0, return_inverse=True)
         self._send_head_s, self._send_bytes = sends.T
 

@@ -53,8 +53,8 @@ class Oboe:
         self._deciders: Sequence[Controller] = (usual, *special.values())
         names = ("", *special)
         self._decider_of = np.array([names.index(state) if state in special else 0 for state in NETWORK_STATES])
-        payload_bits = costs.payload_bytes[~costs.space.device_only] * 8.0
-        self._typical_bits = float(np.median(payload_bits)) if len(payload_bits) else 1.0
+        message_bits = costs.uplink_bytes[~costs.space.device_only] * 8.0
+        self._typical_bits = float(np.median(message_bits)) if len(message_bits) else 1.0
 
     def reset(self, rows: Bools) -> None:
         self._uplink.reset(rows)

@@ -103,7 +103,7 @@ class Features:
         self._accuracy = ((costs.accuracy_per_frame - costs.accuracy_per_frame.max()) * 10.0).astype(np.float32)
         self._values = _Values(costs, self._compute_cost)
         ones = np.ones(len(costs))
-        bits = costs.payload_bytes * 8.0
+        bits = costs.uplink_bytes * 8.0
         basis = (ones, self._accuracy, self._sent, costs.head_s, costs.mec_s, bits)
         self._basis = np.stack(basis, axis=1).astype(np.float32)
         self._one_row = np.zeros((len(_BASIS), len(CANDIDATE_FEATURES)), np.float32)

@@ -83,7 +83,7 @@ def feature_table(costs: CostTable, utility: Utility) -> FeatureTable:
         sent=(~costs.space.device_only).astype(float),
         head_s=np.array(costs.head_s),
         mec_s=np.array(costs.mec_s),
-        bits=costs.payload_bytes * 8.0,
+        bits=costs.uplink_bytes * 8.0,
         stride=np.array(costs.stride),
         per_frame=1.0 / costs.stride,
         accuracy=np.array(costs.accuracy),

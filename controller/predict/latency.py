@@ -24,7 +24,7 @@ class Prediction:
     """Predicted terms per candidate, in seconds."""
 
     head_s: Floats  # (B, C) device time
-    transmit_s: Floats  # (B, C, Q) own payload only
+    transmit_s: Floats  # (B, C, Q) own message only
     total_s: Floats  # (B, C, Q) capture to answer
 
 
@@ -35,7 +35,7 @@ def predict(costs: CostTable, state: SystemState, uplink_bps: Floats) -> Predict
     sent = ~costs.space.device_only
     mec = state.mec_queue_mean_s[:, None] + costs.mec_s * state.mec_slowdown[:, None] + state.rtt_s[:, None]
     fixed = state.frame_age_s[:, None] + head + mec * sent
-    transmit = (costs.payload_bytes * 8.0)[:, None] * per_bit[:, None, :]
+    transmit = (costs.uplink_bytes * 8.0)[:, None] * per_bit[:, None, :]
     backlog = (state.uplink_backlog_bytes * 8.0)[:, None] * per_bit
     blocked = np.maximum(backlog[:, None, :] - head[:, :, None], 0.0) * sent[:, None]
     return Prediction(head, transmit, fixed[:, :, None] + blocked + transmit)

@@ -27,6 +27,8 @@ class Trace:
     t_s: Floats  # (n,) from 0, strictly increasing
     uplink_bps: Floats  # (n,)
     last_step_s: float
+    rtt_s: float = 0.0  # round trip of the link itself, in addition to that of the network behind it
+    is_shared: bool = True  # the bandwidth of a cell, of which a device has a share; else all of it is the device's
 
     def __post_init__(self) -> None:
         if self.t_s.ndim != 1 or self.t_s.shape != self.uplink_bps.shape or not len(self.t_s):
@@ -37,6 +39,8 @@ class Trace:
             raise UsageError(f"trace {self.name}: expected times from 0, strictly increasing, and Mbit/s >= 0")
         if not self.last_step_s > 0:
             raise UsageError(f"trace {self.name}: the last step lasts {self.last_step_s} s; expected more than 0")
+        if not 0 <= self.rtt_s < np.inf:
+            raise UsageError(f"trace {self.name}: got a round trip of {self.rtt_s} s; expected 0 or more")
 
     @property
     def duration_s(self) -> float:

@@ -30,6 +30,7 @@ import controller.controllers.scalar
 import controller.fallback
 import controller.features.scalar
 import controller.loads
+import controller.packets
 import controller.timeline
 from controller.errors import UsageError
 from runtime.files.fetch import cache_dir
@@ -203,6 +204,7 @@ def _digest() -> str:
 
 
 rules(
+    controller.packets,
     controller.timeline,
     controller.fallback,
     controller.features.scalar,

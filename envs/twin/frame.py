@@ -12,6 +12,7 @@ import math
 from typing import Any
 
 from controller.fallback import FrameTiming, fallback_row, is_hopeless, row_instead, stretched_stride
+from controller.packets import wire_bytes
 from controller.timeline import (
     GIVE_UP_DEADLINES,
     MAX_UNANSWERED,
@@ -131,8 +132,9 @@ def follow_decision(t: TwinTables, env: Environment, luck: Any, row: int, record
     record.reply_s = math.inf
     if decision.offload:
         record.request_bytes = payload_bytes(t, env, decision, luck)
+        record.uplink_bytes = wire_bytes(record.request_bytes)
         record.begin_s = max(record.end_s, state.crossed_s)
-        record.crossed_s = crossed_s(t, conditions, record.begin_s, record.request_bytes + t.calibration.header_bytes)
+        record.crossed_s = crossed_s(t, conditions, record.begin_s, record.uplink_bytes)
         record.arrival_s = record.crossed_s + (conditions.rtt_s * 0.5 + t.calibration.overhead_s)
         follow_at_mec(t, env, decision.mec_s * (conditions.mec_slowdown * luck.mec), record)
 

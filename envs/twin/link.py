@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from controller.packets import ping_bytes
 from controller.records import NO_ROW, UPLINK_HISTORY
 from controller.timeline import (
     HEARTBEAT_S,
@@ -19,6 +20,8 @@ from controller.timeline import (
     SAMPLE_AGE_S,
     SILENCE_S,
     SLOWDOWN_ALPHA,
+    heartbeat_s,
+    next_probe_bytes,
     probe_bytes,
     smooth,
     uplink_sample_bps,
@@ -97,7 +100,7 @@ def send(t: TwinTables, env: Environment, request: Any, mec_pace: float) -> None
     breaks = request.reply_s - silent_from_s > NOTICED_SILENCE_S
     lost = breaks or request.end_s < state.down_until_s  # or handed over before a silence still to come
     state.sent += 1
-    state.sent_bytes += request.request_bytes
+    state.sent_bytes += request.uplink_bytes
     state.crossed_s, state.word_s = request.crossed_s, request.reply_s
     state.arrival_s, state.done_s, state.own_work_s = request.arrival_s, request.done_s, request.own_work_s
     if lost:
@@ -122,8 +125,8 @@ def _note_reply(env: Environment, request: Any, mec_pace: float) -> None:
     sample = env.samples[sample_place(state.told)]
     sample.at_s = sample.reply_s = request.reply_s
     sample.row, sample.begin_s = request.row, request.begin_s
-    sample.uplink_bps = uplink_sample_bps(request.request_bytes, request.crossed_s - request.begin_s)
-    sample.sample_bytes = request.request_bytes
+    sample.uplink_bps = uplink_sample_bps(request.uplink_bytes, request.crossed_s - request.begin_s)
+    sample.sample_bytes = request.uplink_bytes
     sample.sent_bytes = state.sent_bytes
     sample.queue_s = request.queue_s
     sample.mec_slowdown = state.mec_slowdown
@@ -135,7 +138,7 @@ def probe_if_idle(t: TwinTables, env: Environment, begin_s: float) -> None:
     state = env.state
     if begin_s - state.word_s < SAMPLE_AGE_S:
         return
-    size = probe_bytes(env.samples[sample_place(state.told - 1)].uplink_bps)
+    size = ping_bytes(probe_bytes(env.samples[sample_place(state.told - 1)].uplink_bps))
     state.crossed_s = crossed_s(t, env.conditions, begin_s, size)
     state.word_s = _echo_s(t, env, state.crossed_s)
     if state.word_s - begin_s <= NOTICED_SILENCE_S:
@@ -163,16 +166,28 @@ def _probe_anew(t: TwinTables, env: Environment, heard_s: float) -> None:
     session has forgotten it by then, so it tells nothing.
     """
     state, rtt_s = env.state, env.conditions.rtt_s
-    begin_s = heard_s + rtt_s
-    state.crossed_s = crossed_s(t, env.conditions, begin_s, PROBE_BYTES)
+    begin_s, size, state.crossed_s = first_probe(t, env, heard_s + rtt_s)
     for _ in range(_MOST_PROBES):
         echo_s = _echo_s(t, env, state.crossed_s)
         if echo_s - begin_s <= NOTICED_SILENCE_S:
             break
-        begin_s = echo_s + rtt_s
-        state.crossed_s = crossed_s(t, env.conditions, begin_s, PROBE_BYTES)
+        begin_s, size, state.crossed_s = first_probe(t, env, echo_s + rtt_s)
     state.down_until_s = state.word_s = _echo_s(t, env, state.crossed_s)
-    _note_echo(t, env, begin_s, PROBE_BYTES)
+    _note_echo(t, env, begin_s, size)
+
+
+def first_probe(t: TwinTables, env: Environment, begin_s: float) -> tuple[float, float, float]:
+    """When the probe that measures an unknown uplink begins to cross, its bytes, and when it has crossed. On a fast
+    uplink that is a larger one after the first; one that silences the link is the last."""
+    padding = PROBE_BYTES
+    while True:
+        size = ping_bytes(padding)
+        end_s = crossed_s(t, env.conditions, begin_s, size)
+        larger = next_probe_bytes(padding, uplink_sample_bps(size, end_s - begin_s))
+        echo_s = _echo_s(t, env, end_s)
+        if larger == 0 or echo_s - begin_s > NOTICED_SILENCE_S:
+            return begin_s, size, end_s
+        begin_s, padding = echo_s, larger
 
 
 def _echo_s(t: TwinTables, env: Environment, probe_crossed_s: float) -> float:
@@ -197,18 +212,19 @@ def meet_mec(t: TwinTables, env: Environment) -> None:
     trace begins anew with the first frame, as it does for a device.
     """
     state = env.state
-    took_s = crossed_s(t, env.conditions, 0.0, PROBE_BYTES)
-    heard_s = _echo_s(t, env, took_s) - NOTICED_SILENCE_S
-    bps = uplink_sample_bps(PROBE_BYTES, took_s)
+    begin_s, size, end_s = first_probe(t, env, 0.0)
+    heard_s = _echo_s(t, env, end_s) - begin_s - NOTICED_SILENCE_S
+    bps = uplink_sample_bps(size, end_s - begin_s)
     if heard_s > 0:
         state.told = state.heard = UPLINK_HISTORY - 1
         for k in range(len(env.samples)):
             env.samples[k].at_s = env.samples[k].reply_s = -NOTICED_SILENCE_S
         _probe_anew(t, env, heard_s)
         # The history behind the first sample is that sample; until it comes, the device sees that there is none.
-        bps = env.samples[sample_place(state.told - 1)].uplink_bps
+        newest = env.samples[sample_place(state.told - 1)]
+        bps, size = newest.uplink_bps, newest.sample_bytes
     for k in range(len(env.samples)):
-        env.samples[k].uplink_bps, env.samples[k].sample_bytes = bps, PROBE_BYTES
+        env.samples[k].uplink_bps, env.samples[k].sample_bytes = bps, size
 
 
 # Hearing ----------------------------------------------------------------------------------------------------
@@ -227,5 +243,6 @@ def heard_s(t: TwinTables, env: Environment) -> float:
     state = env.state
     newest_s = env.samples[sample_place(state.heard - 1)].at_s
     echo_s = env.conditions.rtt_s + t.calibration.overhead_s
-    ping_s = math.floor((state.now_s - echo_s) / HEARTBEAT_S) * HEARTBEAT_S
+    period_s = heartbeat_s(env.samples[sample_place(state.heard - 1)].uplink_bps)
+    ping_s = math.floor((state.now_s - echo_s) / period_s) * period_s
     return max(newest_s, ping_s + echo_s if state.crossed_s <= ping_s else 0.0)

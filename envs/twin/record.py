@@ -25,6 +25,7 @@ RECORD = record_type(
     head_s="f8",  # device time of the head segment alone
     end_s="f8",  # when the head ends; fallbacks that preempt it included
     request_bytes="f8",  # its payload
+    uplink_bytes="f8",  # the whole message on the wire
     begin_s="f8",  # the payload starts to cross
     crossed_s="f8",
     arrival_s="f8",  # at the MEC

@@ -53,7 +53,7 @@ STATE = record_type(
     fallback_frac="f8",
     fallback_end_s="f8",  # of the last fallback that was scheduled
     sent="i8",  # requests so far
-    sent_bytes="f8",
+    sent_bytes="f8",  # on the wire
     # The last request that was sent, or the probe that followed it:
     crossed_s="f8",  # when the uplink is free again
     word_s="f8",  # its reply, or the echo: until then the device waits for a word of the MEC
@@ -92,7 +92,7 @@ assert SAMPLES_KEPT >= UPLINK_HISTORY + MAX_UNANSWERED
 SAMPLE = record_type(
     at_s="f8",
     uplink_bps="f8",
-    sample_bytes="f8",  # that crossed
+    sample_bytes="f8",  # that crossed, on the wire
     sent_bytes="f8",  # of this and all requests before it
     reply_s="f8",  # of the last request, which a probe is not
     row="i8",  # of that request

@@ -48,7 +48,6 @@ class TwinCalibration(NamedTuple):
     mec_noise_frac: float = 0.05  # likewise of the MEC's time
     overhead_s: float = 0.0015  # serialisation, sockets and wake-ups of one request; most of it before it is served
     decide_s: float = 0.0015  # from the decision point to the begin of the head: waking up and deciding
-    header_bytes: float = 0.0  # what occupies the uplink besides the payload
 
 
 #: A row of the cost table.

@@ -87,7 +87,7 @@ class Twin:
             replayed=reward == "replayed",
             shortcuts=bool(shortcuts),
         )
-        self._trace_duration_s = bank.duration_s
+        self._bank = bank
         self._stock: _Begun | None = None
         self._used = 0  # of the stock
         self._environments: Environment
@@ -216,7 +216,7 @@ class Twin:
 
     def draw(self, count: int) -> list[Scenario]:
         """The next ``count`` scenarios of the generator."""
-        return [self.range.sample(self._rng, self._trace_duration_s, self._tables.samples) for _ in range(count)]
+        return [self.range.sample(self._rng, self._bank, self._tables.samples) for _ in range(count)]
 
     @property
     def _seconds(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from controller.costs import CostTable
+from controller.packets import wire_bytes
 from controller.records import BreakdownMs, Outcome, Status
 from controller.reuse import PastAnswer, Reuse
 from controller.utility import Utility
@@ -155,6 +156,7 @@ class OutcomeRecorder:
                 score=None if judged.score is None else float(judged.score),
                 captured_at=None if self._epoch_s is None else round(self._epoch_s + job.frame.captured_s, 3),
                 reused_frame=reused_frame,
+                uplink_bytes=wire_bytes(job.payload_bytes) if job.payload_bytes else 0,
             )
         )
 
@@ -171,7 +173,7 @@ class OutcomeRecorder:
         """Seconds on the uplink; estimated from the last bandwidth sample if it was not measured."""
         if job.transmit_s is not None:
             return job.transmit_s
-        return job.payload_bytes * 8.0 / self._uplink_bps()
+        return wire_bytes(job.payload_bytes) * 8.0 / self._uplink_bps()
 
 
 def _breakdown(

@@ -8,8 +8,9 @@ here. A reply to a released job still updates the telemetry.
 Where a codec's payloads refer to earlier ones, the device asks for a ``draft`` before it encodes. ``Senders`` hear here
 what became of each request: replies, losses and changes of the link.
 
-The uplink is probed with a padded ping when the link comes up, and again when nothing was sent for a while. A link that
-has come up counts as down (``is_up``) until its first probe has returned: bandwidth measured before an outage says
+The uplink is probed with a padded ping when the link comes up, and again when nothing was sent for a while. The first
+probe is small; on a link that turns out fast a larger one follows, and only its sample counts. A link that has come up
+counts as down (``is_up``) until its last first probe has returned: bandwidth measured before an outage says
 nothing about the uplink after it, and a payload sent before the probe would distort the probe's sample.
 """
 
@@ -22,6 +23,7 @@ from typing import Generic, TypeVar
 
 from controller import timeline as formulas
 from controller.costs import CostTable
+from controller.packets import wire_bytes
 from controller.records import Decision
 from runtime.link.link import Arrival, Clock, Connected, Link, Malformed
 from runtime.link.link_watch import Counts, LinkWatch
@@ -179,7 +181,7 @@ class MecConnection(Generic[JobT]):
             request = self._with_reference(request, offload.draft)
         self._in_flight[request_id] = _InFlight(job, now_s)
         self._session.request(request, offload.output_shape, now_s)
-        self._telemetry.on_sent(request_id, Sent(now_s, len(offload.payload), offload.row))
+        self._telemetry.on_sent(request_id, Sent(now_s, wire_bytes(len(offload.payload)), offload.row))
         return self._link.send(request, offload.payload)
 
     def _with_reference(self, request: wire.InferRequest, draft: Draft) -> wire.InferRequest:
@@ -214,6 +216,7 @@ class MecConnection(Generic[JobT]):
                 self._act(self._session.unsendable(self._clock()))
         now_s = self._clock()
         if now_s >= self._session.next_tick_s:
+            self._session.heartbeat_s = self._telemetry.heartbeat_s
             self._act(self._session.tick(now_s))
         self._watch.report(now_s)
         events, self._events = self._events, []
@@ -282,11 +285,21 @@ class MecConnection(Generic[JobT]):
         trip, and by then everything sent before has arrived or is lost. A later bare echo while probing means that the
         probe was lost, because messages keep their order."""
         now_s, self._overdue = self._clock(), False
+        if self._probing and (larger := self._larger_probe(action)):
+            self._probe(larger, now_s)
+            return
         self._telemetry.on_echo(action.padding_bytes, action.elapsed_s, now_s)
         if action.padding_bytes:
             self._probing = False
         elif self._probing and now_s - action.elapsed_s > self._probe_s:
             self._probe(formulas.PROBE_BYTES, now_s)
+
+    def _larger_probe(self, echoed: Echoed) -> int:
+        """Padding of the probe that is needed after this echo; 0 if none is."""
+        if not echoed.padding_bytes:
+            return 0
+        bps = self._telemetry.probed_bps(echoed.padding_bytes, echoed.elapsed_s)
+        return formulas.next_probe_bytes(echoed.padding_bytes, bps)
 
     def _probe(self, padding_bytes: int, now_s: float) -> None:
         self._probe_s = now_s

@@ -13,12 +13,15 @@ from typing import NamedTuple
 
 from controller import timeline as formulas
 from controller.costs import CostTable
+from controller.packets import ping_bytes
 from controller.predict.uplink import FLOOR_BPS
 from controller.records import NO_ROW, UPLINK_HISTORY
 from runtime.protocol.wire import InferReply
 
-#: The round trip is the smallest one of this many pings: ten seconds of heartbeats.
+#: The round trip is the smallest one of this many pings: ten seconds of heartbeats where nothing else is sent.
 _ROUND_TRIPS = 40
+#: A probe is compared with so many pings: one may have been held up.
+_LAST_TRIPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +49,10 @@ class MecObservation:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A payload that was handed to the link."""
+    """A message with a payload that was handed to the link."""
 
     at_s: float
-    payload_bytes: int
+    uplink_bytes: float  # on the wire
     row: int
 
 
@@ -57,7 +60,7 @@ class _Sample(NamedTuple):
     """One measurement of the uplink."""
 
     uplink_bps: float
-    payload_bytes: float
+    uplink_bytes: float
     at_s: float
 
 
@@ -67,7 +70,8 @@ class MecTelemetry:
     def __init__(self, costs: CostTable, now_s: float) -> None:
         self._costs = costs
         self._slowdown = self._announced = 1.0
-        self._round_trips_s: deque[float] = deque(maxlen=_ROUND_TRIPS)
+        self._round_trips_s: deque[float] = deque(maxlen=_ROUND_TRIPS)  # of bare pings
+        self._last_trips_s: deque[float] = deque(maxlen=_LAST_TRIPS)
         self._uplink: deque[_Sample] = deque(maxlen=UPLINK_HISTORY)  # newest first
         self._samples = 0
         self._start_s = now_s
@@ -100,9 +104,22 @@ class MecTelemetry:
         """A bare ping measures the round trip, a padded one samples the uplink."""
         if not padding_bytes:
             self._round_trips_s.append(elapsed_s)
+            self._last_trips_s.append(elapsed_s)
         else:
-            self._sample_uplink(Sent(now_s - elapsed_s, padding_bytes, NO_ROW), 0.0, now_s)
+            self._add_sample(self.probed_bps(padding_bytes, elapsed_s), ping_bytes(padding_bytes), now_s)
+            self._crossed_s = max(self._crossed_s, now_s - self.rtt_s)
             self._queue_s.append(self._queue_s[-1])  # an echo does not show the queue
+
+    def probed_bps(self, padding_bytes: int, elapsed_s: float) -> float:
+        """What the echo of a probe tells of the bandwidth: by how much longer it took than the last bare pings.
+
+        If it took no longer, the uplink has become faster, or is too fast to be measured so; then the least is taken
+        that it can be.
+        """
+        more_s = elapsed_s - min(self._last_trips_s, default=0.0)
+        if more_s <= 0:
+            return formulas.uplink_sample_bps(ping_bytes(padding_bytes), elapsed_s)
+        return formulas.uplink_sample_bps(ping_bytes(padding_bytes) - ping_bytes(0), more_s)
 
     def on_unanswered(self, request_ids: tuple[int, ...]) -> None:
         """These requests were lost or rejected, so their payloads are not on their way any more."""
@@ -111,8 +128,17 @@ class MecTelemetry:
 
     @property
     def rtt_s(self) -> float:
-        """Smallest recent round trip without payload; 0 before the first."""
-        return min(self._round_trips_s, default=0.0)
+        """Smallest recent round trip of a bare ping, less the ping's own time on the uplink; 0 before the first.
+
+        How fast the uplink was then is not known; the highest of the last bandwidths stands for it.
+        """
+        fastest_bps = max([sample.uplink_bps for sample in self._uplink], default=math.inf)
+        return max(min(self._round_trips_s, default=0.0) - ping_bytes(0) * 8.0 / fastest_bps, 0.0)
+
+    @property
+    def heartbeat_s(self) -> float:
+        """Time between pings that the uplink can bear."""
+        return formulas.heartbeat_s(self.last_uplink_bps) if self._samples else formulas.HEARTBEAT_S
 
     @property
     def last_uplink_bps(self) -> float:
@@ -143,11 +169,11 @@ class MecTelemetry:
             link_up=link_up,
             in_flight=in_flight,
             uplink_bps=tuple([sample.uplink_bps for sample in samples]),
-            uplink_sample_bytes=tuple([sample.payload_bytes for sample in samples]),
+            uplink_sample_bytes=tuple([sample.uplink_bytes for sample in samples]),
             uplink_sample_age_s=tuple([now_s - sample.at_s for sample in samples]),
             uplink_sample_count=self._samples,
             uplink_age_s=now_s - self.sample_s,
-            uplink_backlog_bytes=float(sum(sent.payload_bytes for sent in self._crossing.values())),
+            uplink_backlog_bytes=float(sum(sent.uplink_bytes for sent in self._crossing.values())),
             rtt_s=self.rtt_s,
             mec_queue_s=self._queue_s[-1] * believed,
             mec_queue_mean_s=sum(self._queue_s) / UPLINK_HISTORY * believed,
@@ -186,7 +212,9 @@ class MecTelemetry:
 
     def _sample_uplink(self, sent: Sent, mec_s: float, now_s: float) -> None:
         crossing_s = now_s - self._began_s(sent) - mec_s - self.rtt_s
-        bandwidth_bps = formulas.uplink_sample_bps(sent.payload_bytes, crossing_s)
-        self._uplink.appendleft(_Sample(bandwidth_bps, sent.payload_bytes, now_s))
-        self._samples += 1
+        self._add_sample(formulas.uplink_sample_bps(sent.uplink_bytes, crossing_s), sent.uplink_bytes, now_s)
         self._crossed_s = max(self._crossed_s, now_s - mec_s - self.rtt_s)
+
+    def _add_sample(self, uplink_bps: float, uplink_bytes: float, now_s: float) -> None:
+        self._uplink.appendleft(_Sample(uplink_bps, uplink_bytes, now_s))
+        self._samples += 1

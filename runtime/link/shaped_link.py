@@ -1,8 +1,9 @@
 """Emulates an uplink with a recorded bandwidth trace, in user space: a first-in-first-out token bucket.
 
-A payload is passed on when, by the integral of the trace, its last bit has been sent, plus half the round trip;
-replies are delayed by the other half. Messages without a buffer (hello, ping) need no time themselves, but wait behind
-payloads, as on one connection. It runs in the device's loop, needs no root rights, and computes as the twin does.
+A message is passed on when, by the integral of the trace, its last bit has been sent, plus half the round trip; replies
+are delayed by the other half. Its bits are those of ``controller.packets``: headers of ZeroMQ, TCP and IP count, and so
+does the acknowledgement of what answers it, as if that were sent with it. The shaper runs in the device's loop, needs
+no root rights, and computes as the twin does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from controller.packets import ping_bytes, wire_bytes
 from controller.predict.uplink import TraceBank
 from runtime.link.link import Arrival, Clock, Connected, Event, Link
 from runtime.protocol import wire
@@ -24,7 +26,7 @@ _MOST_ON_THE_WAY = 256
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Start and end of a payload's transmission."""
+    """Start and end of a message's transmission."""
 
     start_s: float
     finish_s: float
@@ -43,7 +45,7 @@ class Shaper:
     free_s: float = field(default=-np.inf, init=False)
 
     def cross(self, size_bytes: int, now_s: float) -> Crossing:
-        """Queue a payload behind earlier ones. Returns its transmission times."""
+        """Queue a message behind earlier ones. Returns its transmission times."""
         start_s = max(now_s, self.free_s)
         shift_s = self.trace_start_s - self.origin_s
         bits = np.array([size_bytes * 8.0 / self.share_frac])
@@ -71,13 +73,10 @@ class ShapedLink:
 
     def send(self, message: wire.Sendable, buffer: Buffer) -> float | None:
         now_s = self._clock()
-        due_s, transmit_s = max(now_s, self._shaper.free_s), None
-        if len(buffer):
-            crossing = self._shaper.cross(len(buffer), now_s)
-            due_s, transmit_s = crossing.finish_s, crossing.finish_s - crossing.start_s
-        heapq.heappush(self._up, (due_s + self._half_rtt_s, next(self._order), message, buffer))
+        crossing = self._shaper.cross(_bytes_of(message, buffer), now_s)
+        heapq.heappush(self._up, (crossing.finish_s + self._half_rtt_s, next(self._order), message, buffer))
         self._release(now_s)
-        return transmit_s
+        return crossing.finish_s - crossing.start_s
 
     def receive(self) -> list[Event]:
         now_s = self._clock()
@@ -129,3 +128,8 @@ class ShapedLink:
         while self._up and self._up[0][0] <= now_s:
             _, _, message, buffer = heapq.heappop(self._up)
             self._inner.send(message, buffer)
+
+
+def _bytes_of(message: wire.Sendable, buffer: Buffer) -> int:
+    """What the uplink carries for a message. One without a buffer counts as a ping; a hello is larger, but rare."""
+    return wire_bytes(len(buffer)) if isinstance(message, wire.InferRequest) else ping_bytes(len(buffer))

@@ -1,7 +1,8 @@
 """The device's side of the protocol: the state of its link to one MEC. Events in, actions out, no I/O.
 
 Theory of operation. The link is WAITING while the device sends Hello and no MEC has answered. A Welcome makes it UP.
-While it is up the device pings every ``HEARTBEAT_S``. When ``SILENCE_S`` has passed without an answer to anything it
+While it is up the device pings every ``heartbeat_s`` if it sends nothing else, and every ``RAREST_HEARTBEAT_S`` if it
+does, because only a bare ping measures the round trip. When ``SILENCE_S`` has passed without an answer to anything it
 sent, the link is DOWN, and everything in flight is lost. Silence counts from the first message sent after the MEC was
 last heard, less the time by which ticks were late: a device that was suspended itself does not blame the MEC. A MEC
 with another bundle makes the link REFUSED; the device asks again at long intervals, because the MEC may be redeployed.
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from controller.errors import RemoteProtocolError
-from controller.timeline import HEARTBEAT_S, SILENCE_S
+from controller.timeline import HEARTBEAT_S, RAREST_HEARTBEAT_S, SILENCE_S
 from runtime.protocol import wire
 from runtime.protocol.conduct import Conduct
 from runtime.protocol.device_actions import (
@@ -78,6 +79,7 @@ class DeviceSession:
     def __init__(self, device: str, held: wire.Held) -> None:
         self.state = LinkState.WAITING
         self.mec_slowdown = 1.0
+        self.heartbeat_s = HEARTBEAT_S  # the owner of the session may set what the link can bear
         self.faults = 0
         self.stale_replies = 0
         self._hello = wire.Hello(device, held)
@@ -89,6 +91,7 @@ class DeviceSession:
         self._last_id = 0
         self._unheard_since_s: float | None = None
         self._next_tick_s = -math.inf
+        self._sent_s = self._pinged_s = -math.inf  # when anything was sent last, and when a bare ping
         self._retry_s = math.inf  # when to ask for a new connection; the first one is there from the start
         self._up_s = math.inf  # since when the link is up
         self._heard_since_up = False  # a MEC that only sends Welcome may be filling our memory with half a message
@@ -148,8 +151,17 @@ class DeviceSession:
         if self._silent_s(now_s) > SILENCE_S:
             why = f"nothing heard for {SILENCE_S} s"
             return self._down(why, now_s) if self._heard_since_up else self._ended(why, now_s)
-        self._next_tick_s = now_s + HEARTBEAT_S
+        due_s = self._ping_due_s()
+        self._next_tick_s = now_s + HEARTBEAT_S if now_s >= due_s else min(now_s + HEARTBEAT_S, due_s)
+        if now_s < due_s:
+            return []
+        self._pinged_s = now_s
         return self.probe(0, now_s)
+
+    def _ping_due_s(self) -> float:
+        """When to ping next: soon while a request is open, because only that tells a busy MEC from a dead one."""
+        period_s = HEARTBEAT_S if self._open else self.heartbeat_s
+        return min(self._sent_s + period_s, self._pinged_s + RAREST_HEARTBEAT_S)
 
     def _seek(self, now_s: float) -> Actions:
         """Send Hello, over a new connection if the last one was not answered in time."""
@@ -277,6 +289,7 @@ class DeviceSession:
     def _up(self, why: str, now_s: float) -> Actions:
         self.state = LinkState.UP
         self._next_tick_s = self._up_s = now_s
+        self._sent_s = self._pinged_s = -math.inf
         self._heard_since_up = False
         return [LinkChanged(self.state, why)]
 
@@ -339,6 +352,7 @@ class DeviceSession:
 
     def _sent(self, now_s: float) -> None:
         self._conduct.on_sent()
+        self._sent_s = now_s
         if self._unheard_since_s is None:
             self._unheard_since_s = now_s
 

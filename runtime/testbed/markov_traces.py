@@ -1,4 +1,4 @@
-"""Generated bandwidth traces: Markov-modulated, fitted to eleven families of links.
+"""Generated bandwidth traces: Markov-modulated, fitted to eleven families of links, and modelled for six narrow ones.
 
 For each family, log bandwidth is the sum of
 
@@ -8,7 +8,8 @@ For each family, log bandwidth is the sum of
 - fast noise: log-normal, independent for each sample.
 
 An independent on/off chain adds outages. `python benchmarks/fit_traces.py DIR` fits the parameters to statistics of
-published measurements (`TARGETS`); the measurements themselves are not part of the project.
+published measurements (`TARGETS`); the measurements themselves are not part of the project. For the narrow links of
+`NARROW` there are no open traces; what their parameters are modelled from stands beside them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Split = Literal["train", "test"]
 
 #: Levels of the slow state: midpoints of seven equally likely parts of a normal distribution, scaled to unit variance.
 LEVELS = np.array([-1.6076, -0.8685, -0.4017, 0.0, 0.4017, 0.8685, 1.6076])
-#: Largest bandwidth during an outage.
+#: Largest bandwidth during an outage, and at most a quarter of the family's level.
 OUTAGE_MBPS = 0.1
 
 
@@ -46,6 +47,8 @@ class Family:
     outage_s: float  # mean length of an outage
     cap_mbps: float  # largest measured value
     step_s: float = 1.0
+    rtt_s: tuple[float, float] | None = None  # round trip of the link itself, log-uniform between traces; None: short
+    is_shared: bool = True  # bandwidth of a cell, of which a device has a share
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +106,49 @@ FAMILIES: dict[str, Family] = {
     "vz_mmwave_up_100ms": Family(73.9, 0.723, 0.0803, 0.0672, 2.1, 0.771, 0, 0.1, 159, 0.1),
 }
 
+
+def _of_50(name: str, rtt_s: tuple[float, float]) -> Family:
+    """What each of 50 cameras has of a measured cell. The others come and go, so samples vary more (assumed)."""
+    cell = FAMILIES[name]
+    return replace(
+        cell,
+        level_mbps=cell.level_mbps / 50,
+        cap_mbps=cell.cap_mbps / 50,
+        fast_spread=cell.fast_spread + 0.3,
+        rtt_s=rtt_s,
+        is_shared=False,
+    )
+
+
+def _narrow(
+    level_mbps: float,
+    cap_mbps: float,
+    rtt_s: tuple[float, float],
+    dwell_s: float = 15,
+    outage_frac: float = 0.02,
+    outage_s: float = 3,
+) -> Family:
+    """A link of one device, which varies as the measured cellular ones do (assumed)."""
+    return Family(level_mbps, 0.4, 0.4, 0.1, dwell_s, 0.3, outage_frac, outage_s, cap_mbps, 1, rtt_s, False)
+
+
+#: Uplinks of 8 to 250 kbit/s that a device has for itself. Modelled, not measured; docs/links.md has the sources.
+#: NB-IoT: 15.6 (single tone) to 62.5 kbit/s (multi-tone) by specification, a tenth of the peak of 250 when it lasts;
+#: connected mode, few repetitions. LTE-M, half duplex: 375 kbit/s by specification, 100 as users report. IEEE 802.15.4:
+#: TCP carries about 75 of its 250 kbit/s; one to a few hops. Iridium Certus: 22 to 88 kbit/s, and no packet for up to
+#: 70 s at a time. The cells are fiftieths of the measured families. Links with round trips of 0.7 s or more are not
+#: among them: the device takes so much silence for a link that is down, and answers by itself.
+NARROW: dict[str, Family] = {
+    "nbiot_up": _narrow(0.026, 0.0625, (0.1, 0.5)),
+    "ltem_up": _narrow(0.1, 0.375, (0.05, 0.1)),
+    "ieee802154_up": _narrow(0.05, 0.075, (0.02, 0.15), dwell_s=5, outage_s=1),
+    "lte_cell_of_50_up": _of_50("nyc_lte_up", (0.03, 0.1)),
+    "certus_up": _narrow(0.022, 0.088, (0.3, 0.6), outage_frac=0.05, outage_s=10),
+    "3g_cell_of_50_up": _of_50("norway3g", (0.06, 0.3)),
+}
+
 #: Only in the test split, because a controller must also serve kinds of links that it was not trained on.
-TEST_ONLY = ("starlink_up", "orange4g_up")
+TEST_ONLY = ("starlink_up", "orange4g_up", "certus_up", "3g_cell_of_50_up")
 #: Also only in the test split: training families with changed parameters, as factors.
 SHIFTED: dict[str, dict[str, float]] = {
     "nyc_lte_up": {"level_mbps": 0.5, "dwell_s": 0.3, "outage_frac": 2.0},
@@ -124,17 +168,27 @@ def builtin_traces(split: Split, seed: int = 0) -> TraceBank:
         rng = np.random.default_rng((seed, tuple(TRACES).index(split), index))
         series = generate(family, TRACES[split], STEPS * family.step_s, rng)
         t_s = np.arange(series.shape[1]) * family.step_s
+        rtt_s = _round_trips_s(family, TRACES[split], rng)
         traces += [
-            Trace(f"{name}/{split}{number}", t_s, mbps * 1e6, family.step_s) for number, mbps in enumerate(series)
+            Trace(f"{name}/{split}{number}", t_s, mbps * 1e6, family.step_s, float(rtt_s[number]), family.is_shared)
+            for number, mbps in enumerate(series)
         ]
     return TraceBank(traces)
 
 
+def _round_trips_s(family: Family, traces: int, rng: np.random.Generator) -> Floats:
+    """(traces,) round trip of each link."""
+    if family.rtt_s is None:
+        return np.zeros(traces)
+    low, high = family.rtt_s
+    return np.asarray(low * (high / low) ** ((rng.permutation(traces) + rng.random(traces)) / traces))
+
+
 def _families(split: Split) -> dict[str, Family]:
     if split == "train":
-        return {name: family for name, family in FAMILIES.items() if name not in TEST_ONLY}
+        return {name: family for name, family in (FAMILIES | NARROW).items() if name not in TEST_ONLY}
     shifted = {f"{name}_shifted": _shifted(FAMILIES[name], factors) for name, factors in SHIFTED.items()}
-    return FAMILIES | shifted
+    return FAMILIES | shifted | NARROW
 
 
 def _shifted(family: Family, factors: dict[str, float]) -> Family:
@@ -149,7 +203,7 @@ def generate(family: Family, traces: int, duration_s: float, rng: np.random.Gene
     fast = family.fast_spread * rng.standard_normal((traces, steps))
     mbps = np.minimum(np.exp(level + slow + fast), family.cap_mbps)
     outage = _outages(family, traces, steps, rng)
-    return np.where(outage, OUTAGE_MBPS * rng.random((traces, steps)), mbps)
+    return np.where(outage, min(OUTAGE_MBPS, family.level_mbps / 4) * rng.random((traces, steps)), mbps)
 
 
 def _spread_normals(count: int, rng: np.random.Generator) -> Floats:

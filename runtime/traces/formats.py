@@ -52,4 +52,4 @@ FORMATS = (
 )
 #: Used by the help, the error messages and the documentation.
 EXPECTED = "one of: " + "; ".join(format_.help for format_ in FORMATS)
-TRACE_HELP = "A trace is " + EXPECTED + "."
+TRACE_HELP = "A trace is " + EXPECTED + "; or a constant rate instead of a file, such as 16kbit or 2.5mbit."

@@ -17,12 +17,14 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
+
 from controller.errors import UsageError
 from controller.predict.uplink import Trace, TraceBank
 from runtime.files.masking import shown
 from runtime.traces.formats import EXPECTED, read_text
 from runtime.traces.tables import columns_of
-from runtime.traces.text import NoTrace, Series, Text
+from runtime.traces.text import MOST_BPS, SI_PREFIX, SINGLE_VALUE_S, NoTrace, Series, Text
 
 MOST_BYTES = 64 << 20
 MOST_FILES = 20_000
@@ -30,6 +32,7 @@ MOST_FILES = 20_000
 MOST_NAMED = 5
 #: Longest silence of a pipe.
 PIPE_WAIT_S = 5.0
+_RATE = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,15})?) ?(?P<prefix>[kmg]?)bit(?:/s)?")
 _DOWNLINK = re.compile(r"^downlink|(?:^|[-_. ])(?:down|downlink|dl)$")
 
 Note = Callable[[str], None]
@@ -55,8 +58,21 @@ def _traces_of(path: Path, note: Note) -> list[Trace]:
 
 
 def read_trace(path: str | Path) -> Trace:
-    """One trace in any of the formats; UsageError names the file, the line, what it holds and what was expected."""
-    return _trace(Path(path), _read(Path(path)))
+    """One trace in any of the formats, or the constant rate that stands in place of a file; UsageError names the file,
+    the line, what it holds and what was expected."""
+    return constant_rate(str(path)) or _trace(Path(path), _read(Path(path)))
+
+
+def constant_rate(text: str) -> Trace | None:
+    """The trace of a rate such as ``16kbit`` or ``2.5mbit/s``, all of which one device has; None for anything else, and
+    for the name of a file."""
+    found = _RATE.fullmatch(text.lower())
+    if found is None or Path(text).exists():
+        return None
+    bps = float(found["number"]) * SI_PREFIX[found["prefix"]]
+    if not 0 < bps <= MOST_BPS:
+        raise UsageError(f"got the rate {text}; expected more than 0, at most {MOST_BPS / 1e6:g} Mbit/s")
+    return Trace(f"constant/{text}", np.zeros(1), np.array([bps]), SINGLE_VALUE_S, is_shared=False)
 
 
 def _trace(path: Path, series: Series) -> Trace:

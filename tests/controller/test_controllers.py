@@ -35,6 +35,7 @@ from controller.controllers.tuning import tune
 from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.features.schema import FEATURE_SCHEMA
+from controller.packets import wire_bytes
 from controller.predict.estimators import Estimator, Kind
 from controller.predict.uplink import Trace, TraceBank
 from controller.records import NO_ROW, UPLINK_HISTORY, Decision, SystemState
@@ -47,7 +48,7 @@ TUNED_BY_ESTIMATE = ("jpeg-offload", "neurosurgeon", "edgent", "greedy")
 
 def _table() -> CostTable:
     rows: list[tuple[Any, ...]] = [
-        # model, px, exit, cut, codec, stages to exit, accuracy, head ms, bytes, MEC ms
+        # model, px, exit, cut, codec, stages to exit, accuracy, head ms, bytes on the wire, MEC ms
         ("small", 28, 0, 2, "none", 2, 0.80, 1.0, 0, 0),
         ("small", 28, 1, 4, "none", 4, 0.88, 3.0, 0, 0),
         ("big", 28, 2, 6, "none", 6, 0.94, 9.0, 0, 0),
@@ -60,7 +61,9 @@ def _table() -> CostTable:
     space = DecisionSpace(
         tuple(Decision(*row[:5]) for row in rows), np.array([row[5] for row in rows]), np.arange(len(rows))
     )
-    accuracy, head_ms, payload, mec_ms = (np.array([row[i] for row in rows], dtype=float) for i in (6, 7, 8, 9))
+    accuracy, head_ms, on_wire, mec_ms = (np.array([row[i] for row in rows], dtype=float) for i in (6, 7, 8, 9))
+    payload = np.maximum(on_wire - np.where(on_wire > 384, 129, 122), 0.0)
+    assert (wire_bytes(payload[3:]) == on_wire[3:]).all()
     return CostTable(space, accuracy, head_ms / 1e3, payload, np.zeros(len(rows)), mec_ms / 1e3)
 
 
@@ -411,7 +414,7 @@ def test_tuning_finds_that_the_newest_samples_mislead(name):
     state = _state([1e6, 1e6, 1e6, 1e4, 1e4, 1e4, 1e4, 1e4])
 
     def careful(controller: Controller) -> float:
-        return float(COSTS.payload_bytes[controller.decide(state)[0]] < 500)
+        return float(COSTS.uplink_bytes[controller.decide(state)[0]] < 500)
 
     tuning, score = tune(name, COSTS, UTILITY, careful, base=plain)
     assert careful(_make(name, plain)) == 0.0

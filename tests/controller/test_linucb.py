@@ -58,7 +58,7 @@ def live(controller: LinUcb, state: SystemState, factor: float, frames: int) -> 
         if not COSTS.space.device_only[row]:
             samples += 1
             wait = state.mec_queue_mean_s + state.rtt_s + COSTS.mec_s[row] * state.mec_slowdown
-            took_s = float(COSTS.payload_bytes[row] * 8.0 / state.uplink_bps[0, 0] + wait[0])
+            took_s = float(COSTS.uplink_bytes[row] * 8.0 / state.uplink_bps[0, 0] + wait[0])
             news = told(state, samples, row, factor * took_s)
     return rows
 

@@ -32,7 +32,7 @@ def on_link(bps: float, samples: int, deadline_s: float = 0.1) -> SystemState:
 
 def typical_bps(deadline_s: float) -> float:
     """On which half of the payloads cross within the deadline."""
-    return float(np.median(COSTS.payload_bytes[~COSTS.space.device_only])) * 8.0 / deadline_s
+    return float(np.median(COSTS.uplink_bytes[~COSTS.space.device_only])) * 8.0 / deadline_s
 
 
 @pytest.mark.parametrize(("crossings", "level"), [(0.3, "scarce"), (2.0, "tight"), (5.0, "ample"), (100.0, "plenty")])

@@ -7,18 +7,31 @@ import pytest
 
 from controller.errors import UsageError
 from controller.loads import load_series
+from controller.predict.uplink import Trace, TraceBank
 from controller.scenario import Scenario, ScenarioRange
 from controller.utility import Utility
+
+BANK = TraceBank([Trace(f"of-{seconds}-s", np.zeros(1), np.full(1, 1e6), seconds) for seconds in (30.0, 600.0)])
 
 
 def test_sampled_episodes_stay_within_the_range() -> None:
     family, rng = ScenarioRange(), np.random.default_rng(0)
     for _ in range(200):
-        scenario = family.sample(rng, np.array([30.0, 600.0]), samples=100)
+        scenario = family.sample(rng, BANK, samples=100)
         assert family.deadline_s[0] <= scenario.deadline_s <= family.deadline_s[1]
         assert family.mec_load_frac[0] <= scenario.mec_load_frac <= family.mec_load_frac[1]
         assert scenario.trace_start_s < [30.0, 600.0][scenario.trace_index]
         assert scenario.first_sample < 100
+
+
+def test_a_link_of_its_own_is_not_shared_and_adds_its_round_trip() -> None:
+    family, rng = ScenarioRange(rtt_s=(0.01, 0.01)), np.random.default_rng(0)
+    own = Trace("own", np.zeros(1), np.full(1, 16e3), 1.0, rtt_s=0.3, is_shared=False)
+    for index, (rtt_s, shared) in enumerate([(0.01, True), (0.31, False)]):
+        scenario = family.sample(rng, TraceBank([BANK.traces[0], own]), 100, trace_index=index)
+        assert scenario.rtt_s == pytest.approx(rtt_s)
+        assert (scenario.uplink_share_frac < 1.0) is shared
+        assert scenario.trace_index == index
 
 
 def test_a_reversed_range_is_refused_by_name() -> None:

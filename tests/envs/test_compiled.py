@@ -60,7 +60,7 @@ class TestAgainstItsSource:
         """Play random rows on random scenarios in both."""
         rng = np.random.default_rng(seed)
         range_ = dataclasses.replace(WIDE, queue_limit=1, max_in_flight=2) if seed % 2 else WIDE
-        scenarios = [range_.sample(rng, traces().duration_s, scores.score.shape[1]) for _ in range(BATCH)]
+        scenarios = [range_.sample(rng, traces(), scores.score.shape[1]) for _ in range(BATCH)]
         rows = self.rows(costs, rng)
         twin = Twin(costs, traces(seed=seed), scores, range_, BATCH, oracle=True, **options)
         quick = self.play(twin, scenarios, rows)

@@ -119,7 +119,7 @@ def test_the_value_of_a_safe_candidate_is_what_the_greedy_rule_expects():
     # Elsewhere the feature charges delays and the chance of a miss; it takes energy under the mean.
     safe = (by_name["chance_last"] > 0.999) & (by_name["occupancy"] <= 0) & (by_name["link_occupancy"] <= 0)
     assert safe.sum() > 50
-    np.testing.assert_allclose(value[safe], expected[safe], atol=5e-3)
+    np.testing.assert_allclose(value[safe], expected[safe], atol=6e-3)
 
 
 def test_features_tell_strides_apart():
@@ -207,7 +207,7 @@ class TestStreaming:
     def scenarios(self, count: int) -> list[Scenario]:
         rng = np.random.default_rng(3)
         range_ = ScenarioRange(fps=(8, 25), deadline_s=(0.07, 0.4), device_slowdown=(5, 30), frames=60)
-        return [range_.sample(rng, traces().duration_s, SAMPLES) for _ in range(count)]
+        return [range_.sample(rng, traces(), SAMPLES) for _ in range(count)]
 
     def world(self) -> Setup:
         bundle: Any = None

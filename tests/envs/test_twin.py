@@ -24,7 +24,7 @@ from envs.twin.twin import Twin
 
 #: Workloads of levels and times that broadcast together.
 WORKLOADS = np.vectorize(partial(workload, *neighbour_queue()))
-QUIET = TwinCalibration(head_noise_frac=0.0, mec_noise_frac=0.0, overhead_s=0.0, decide_s=0.0, header_bytes=0.0)
+QUIET = TwinCalibration(head_noise_frac=0.0, mec_noise_frac=0.0, overhead_s=0.0, decide_s=0.0)
 
 
 class TestByHand:
@@ -49,7 +49,7 @@ class TestByHand:
     def test_a_full_offload_takes_head_uplink_tail_and_round_trip(self) -> None:
         statuses, latency, _ = self.play([2] * 20)
         assert statuses == ["ok"] * 20
-        np.testing.assert_allclose(latency, 1 + 10 + 10 + 4)  # head, 1250 bytes, round trip, tail
+        np.testing.assert_allclose(latency, 1 + 10 + 10 + 4)  # head, 1,250 bytes on the wire, round trip, tail
 
     def test_a_fallback_starts_a_reserve_before_the_deadline(self) -> None:
         statuses, latency, _ = self.play([2] * 3, bps=1e5)
@@ -270,7 +270,7 @@ class TestAgainstTheDevice:
         assert skipped > 20
 
     def test_in_an_outage_both_begin_without_a_sample_and_get_one_after_it(self) -> None:
-        rates = [5e3] * 2 + [1e6] * 20  # 1.64 s for a probe
+        rates = [1e3] * 2 + [1e6] * 20  # 1.95 s for a probe
         sim = Simulation(uplink_bps=rates, fps=20.0, frames=100)
         seen: list[SystemState] = []
         while (state := sim.device.next_decision()) is not None:
@@ -284,10 +284,12 @@ class TestAgainstTheDevice:
         first, expected = (int(np.argmax([s.uplink_sample_count[0] for s in states])) for states in (told, seen))
         assert first > 0
         assert abs(first - expected) <= 0.25 * 20  # the session looks with every heartbeat
-        samples = ("uplink_bps", "uplink_sample_bytes", "uplink_sample_count")
+        samples = ("uplink_bps", "uplink_sample_count")
         for name in (*samples, "mec_queue_s", "mec_queue_mean_s", "mec_slowdown"):
             for one, other in ((told[0], seen[0]), (told[first], seen[expected])):
-                np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=0.1, err_msg=name)
+                # The newest: the first probe after an outage may be compared with a ping that the outage held up.
+                newest = [np.ravel(getattr(state, name))[0] for state in (one, other)]
+                np.testing.assert_allclose(*newest, rtol=0.1, err_msg=name)
         assert told[0].uplink_bps[0, 0] == FLOOR_BPS
 
     def test_in_an_outage_both_carry_out_the_same_local_row_and_its_interval(self) -> None:
@@ -311,7 +313,7 @@ class TestAgainstTheDevice:
 
     @pytest.mark.parametrize("outage", [False, True])
     def test_both_ask_an_idle_uplink_again_what_it_carries(self, outage: bool) -> None:
-        rates = [1e5] * 2 + [5e3] * 2 * outage + [4e6] * 20  # in an outage the link goes silent because of the probe
+        rates = [1e5] * 2 + [1e3] * 2 * outage + [4e6] * 20  # in an outage the link goes silent because of the probe
         sim = Simulation(uplink_bps=rates, fps=20.0, frames=200)
         scenario = dataclasses.replace(sim.scenario, rtt_s=RTT_S, mec_slowdown=1.0)
         twin = Twin(
@@ -331,7 +333,7 @@ class TestAgainstTheDevice:
         assert seen.uplink_bps[0, 0] == pytest.approx(4e6, rel=0.02)
         down = np.array([[not told.link_up[0], not seen.link_up[0]] for told, seen in states]).sum(axis=0)
         assert (down > 0).tolist() == [outage] * 2
-        assert abs(down[0] - down[1]) <= 0.5 * 20
+        assert abs(down[0] - down[1]) <= 1.0 * 20  # at 1 kbit/s, a ping that is ahead of the probe takes a second
         alike = [pair for pair in states if pair[0].uplink_sample_count[0] == pair[1].uplink_sample_count[0]]
         assert len(alike) >= 195 - 15 * outage
         for told, seen in alike if not outage else []:  # what a probe tells at the edge of an outage is luck

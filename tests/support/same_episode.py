@@ -16,7 +16,7 @@ from envs.twin.twin import Twin
 from support.simulated import RTT_S, Simulation
 
 #: The simulated device has no noise and no overhead.
-QUIET = TwinCalibration(head_noise_frac=0.0, mec_noise_frac=0.0, overhead_s=0.0, decide_s=0.0, header_bytes=0.0)
+QUIET = TwinCalibration(head_noise_frac=0.0, mec_noise_frac=0.0, overhead_s=0.0, decide_s=0.0)
 
 
 def assert_same(sim: Simulation, rows: Ints, tables: Sequence[TableShortcut]) -> list[Outcome]:

@@ -38,7 +38,8 @@ from runtime.workloads.types import Image
 HELD = wire.Held("sim", "d" * 64, "e" * 64)
 UPLINK_BPS = 1e6
 RTT_S = 0.01
-PAYLOAD_BYTES = 1250  # 10 ms at 1 Mbit/s
+MESSAGE_BYTES = 1250  # on the wire; 10 ms at 1 Mbit/s
+PAYLOAD_BYTES = 1121  # of such a message
 
 #: Rows of the table.
 FAST, GOOD, OFFLOAD, SPLIT = range(4)

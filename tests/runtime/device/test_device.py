@@ -17,8 +17,8 @@ from support.simulated import (
     FAST,
     GOOD,
     HELD,
+    MESSAGE_BYTES,
     OFFLOAD,
-    PAYLOAD_BYTES,
     RTT_S,
     SPLIT,
     UPLINK_BPS,
@@ -36,7 +36,7 @@ from runtime.protocol import wire
 #: What the fastest local answer keeps back of the deadline.
 RESERVE_MS = (FALLBACK_MARGIN * 0.005 + FALLBACK_SLACK_S) * 1e3
 #: Head, transmission, round trip and tail of the full offload.
-OFFLOAD_MS = 1 + PAYLOAD_BYTES * 8e3 / UPLINK_BPS + RTT_S * 1e3 + 4
+OFFLOAD_MS = 1 + MESSAGE_BYTES * 8e3 / UPLINK_BPS + RTT_S * 1e3 + 4
 
 
 @pytest.fixture
@@ -94,14 +94,14 @@ class TestTimeline:
     def test_a_hopeless_uplink_is_handed_no_more_than_it_may_hold(self) -> None:
         sim = Simulation(uplink_bps=[2e4], fps=20.0, frames=60)  # half a second for each payload
         seen: list[float] = []
-        outcomes = sim.run(lambda _: OFFLOAD, lambda _: seen.append(sim.seen.uplink_backlog_bytes / PAYLOAD_BYTES))
+        outcomes = sim.run(lambda _: OFFLOAD, lambda _: seen.append(sim.seen.uplink_backlog_bytes / MESSAGE_BYTES))
         assert 0 < max(seen) < MAX_UNANSWERED  # the first one that is overdue is sign enough
         assert statuses(outcomes) == {Status.FALLBACK: 60}
 
     def test_a_device_that_is_too_slow_alone_hands_its_uplink_no_more_than_it_may_hold(self) -> None:
         sim = Simulation(uplink_bps=[2e4], fps=20.0, frames=60, device_slowdown=60.0, deadline_s=0.25)
         seen: list[float] = []
-        sim.run(lambda _: OFFLOAD, lambda _: seen.append(sim.seen.uplink_backlog_bytes / PAYLOAD_BYTES))
+        sim.run(lambda _: OFFLOAD, lambda _: seen.append(sim.seen.uplink_backlog_bytes / MESSAGE_BYTES))
         assert max(seen) == MAX_UNANSWERED
 
     def test_payloads_queue_on_the_uplink(self) -> None:
@@ -248,7 +248,7 @@ class TestFallback:
             sim.device.execute(FAST)
             state = sim.device.next_decision()
         assert state is not None
-        assert state.uplink_bps[0, 0] == pytest.approx(0.08e6, rel=0.02)
+        assert state.uplink_bps[0, 0] == pytest.approx(0.08e6, rel=0.1)  # a ping may have crossed before it
         assert [o.frame for o in sim.device.take_outcomes()].count(0) == 0
 
     @pytest.mark.parametrize("slept_s", [0.15, 0.25, 2.0])
@@ -322,7 +322,7 @@ class TestTelemetry:
             backlog.append(state.uplink_backlog_bytes[0])
             sim.clock.advance(1.0 if not backlog[1:] else 0.0)
             sim.device.execute(OFFLOAD)
-        assert backlog == [0, PAYLOAD_BYTES, 2 * PAYLOAD_BYTES, 3 * PAYLOAD_BYTES]
+        assert backlog == [0, MESSAGE_BYTES, 2 * MESSAGE_BYTES, 3 * MESSAGE_BYTES]
 
     @pytest.mark.parametrize("later_bps", [2e6, 2e4])
     def test_a_device_that_stays_local_goes_on_to_learn_what_its_uplink_carries(self, later_bps: float) -> None:

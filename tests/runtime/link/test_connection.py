@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from support.simulated import HELD, OFFLOAD, PAYLOAD_BYTES, RTT_S, UPLINK_BPS, SimClock, SimMec, table
 
+from controller.packets import wire_bytes
 from controller.predict.uplink import Trace, TraceBank
 from runtime.link.connection import Lost, MecConnection, Offload, Replied
 from runtime.link.shaped_link import ShapedLink, Shaper
@@ -67,7 +68,8 @@ def test_a_job_comes_back_once_with_where_its_time_went(bench: Bench) -> None:
     (reply,) = bench.run(1.0)
     assert isinstance(reply, Replied)
     assert (reply.job, bytes(reply.outputs)) == ("job", bytes([OFFLOAD] * 4))
-    assert (reply.uplink_s, reply.tail_s, reply.downlink_s) == pytest.approx((0.015, 0.004, 0.005), abs=1e-4)
+    uplink_s = wire_bytes(PAYLOAD_BYTES) * 8 / UPLINK_BPS + 0.005
+    assert (reply.uplink_s, reply.tail_s, reply.downlink_s) == pytest.approx((uplink_s, 0.004, 0.005), abs=1e-4)
     assert bench.connection.in_flight == ()
     assert bench.connection.observe(sent_s).uplink_sample_count == 2
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.packets import ping_bytes
 from controller.predict.uplink import Trace, TraceBank
 from runtime.link.link import Arrival, Event, NoConnection
 from runtime.link.shaped_link import ShapedLink, Shaper
@@ -16,6 +17,13 @@ from runtime.protocol import wire
 
 #: 1 Mbit/s for a second, then 8.
 STEP = TraceBank([Trace("step", np.array([0.0, 1.0]), np.array([1e6, 8e6]), 1.0)])
+
+
+def padding(on_wire: int) -> bytes:
+    """Of a ping that takes so many bytes of the uplink."""
+    size = next(size for size in range(on_wire) if ping_bytes(size) >= on_wire)
+    assert ping_bytes(size) == on_wire
+    return bytes(size)
 
 
 class Echo:
@@ -75,7 +83,7 @@ def first_event(link: ShapedLink, inner: Echo) -> tuple[float, Event]:
 
 def test_a_payload_takes_its_bits_over_the_bandwidth_plus_the_round_trip() -> None:
     link, inner = shaped(rtt_s=0.02)
-    assert link.send(wire.Ping(1), bytes(12_500)) == pytest.approx(0.1)
+    assert link.send(wire.Ping(1), padding(12_500)) == pytest.approx(0.1)
     at_s, event = first_event(link, inner)
     assert inner.sent[0][0] == pytest.approx(0.11)
     assert at_s == pytest.approx(0.12)
@@ -91,44 +99,44 @@ def test_a_payload_may_span_a_change_of_bandwidth() -> None:
 
 def test_everything_queues_behind_the_payloads_before_it() -> None:
     link, inner = shaped()
-    link.send(wire.Ping(1), bytes(12_500))
-    link.send(wire.Ping(2), bytes(12_500))
+    link.send(wire.Ping(1), padding(12_500))
+    link.send(wire.Ping(2), padding(12_500))
     link.send(wire.Ping(3), b"")
     while len(inner.sent) < 3:
         link.wait(math.inf)
         link.receive()
     order = [(round(at_s, 6), message.ping_id) for at_s, message, _ in inner.sent]  # type: ignore[union-attr]
-    assert order == [(0.1, 1), (0.2, 2), (0.2, 3)]
+    assert order == [(0.1, 1), (0.2, 2), (round(0.2 + ping_bytes(0) * 8e-6, 6), 3)]
 
 
 def test_a_share_of_the_uplink_is_slower_by_that_share() -> None:
-    assert shaped(share_frac=0.1)[0].send(wire.Ping(1), bytes(1250)) == pytest.approx(0.1)
+    assert shaped(share_frac=0.1)[0].send(wire.Ping(1), padding(1250)) == pytest.approx(0.1)
 
 
 def test_the_trace_starts_with_the_first_frame() -> None:
     link, inner = shaped()
     inner.now_s = 50.5
     link.start(49.5)
-    assert link.send(wire.Ping(1), bytes(100_000)) == pytest.approx(0.1)
+    assert link.send(wire.Ping(1), padding(100_000)) == pytest.approx(0.1)
 
 
 def test_a_lost_connection_is_told() -> None:
     link, inner = shaped()
     inner.connected = False
-    link.send(wire.Ping(1), bytes(1250))
+    link.send(wire.Ping(1), padding(1250))
     assert isinstance(first_event(link, inner)[1], NoConnection)
 
 
 def test_a_new_connection_carries_nothing_of_the_old_one_but_waits_behind_its_bytes() -> None:
     link, inner = shaped(rtt_s=0.02)
-    link.send(wire.Ping(1), bytes(12_500))  # 100 ms
+    link.send(wire.Ping(1), padding(12_500))  # 100 ms
     link.connect()
     link.send(wire.Ping(2), b"")
     while not inner.sent:
         link.wait(math.inf)
         link.receive()
     assert [message for _, message, _ in inner.sent] == [wire.Ping(2)]
-    assert inner.now_s == pytest.approx(0.11)
+    assert inner.now_s == pytest.approx(0.11 + ping_bytes(0) * 8e-6)
     assert inner.connections == 2
 
 
@@ -156,7 +164,7 @@ def test_while_the_first_answer_is_on_its_way_a_new_connection_is_not_made() -> 
 
 def test_closing_lets_a_bye_out_but_no_payload() -> None:
     link, inner = shaped(rtt_s=0.02)
-    link.send(wire.Ping(1), bytes(1250))
+    link.send(wire.Ping(1), padding(1250))
     link.send(wire.Bye(), b"")
     link.close()
     assert [message for _, message, _ in inner.sent] == [wire.Bye()]

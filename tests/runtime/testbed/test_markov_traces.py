@@ -8,6 +8,7 @@ import pytest
 from controller.errors import UsageError
 from runtime.testbed.markov_traces import (
     FAMILIES,
+    NARROW,
     OUTAGE_MBPS,
     SHIFTED,
     TARGETS,
@@ -81,6 +82,19 @@ def test_a_shifted_family_differs_from_its_origin_in_the_way_it_says() -> None:
     }
     ratio = medians["us5g_iperf_up_shifted"] / medians["us5g_iperf_up"]
     assert ratio == pytest.approx(SHIFTED["us5g_iperf_up"]["level_mbps"], rel=0.3)
+
+
+def test_narrow_links_belong_to_one_device_and_have_their_own_round_trips() -> None:
+    for split in ("train", "test"):
+        narrow = [trace for trace in builtin_traces(split).traces if trace.name.split("/")[0] in NARROW]
+        assert narrow
+        assert not any(trace.is_shared for trace in narrow)
+        for trace in narrow:
+            family = NARROW[trace.name.split("/")[0]]
+            assert family.rtt_s is not None
+            assert family.rtt_s[0] <= trace.rtt_s <= family.rtt_s[1]
+            assert np.median(trace.uplink_bps) <= 300e3
+    assert {"certus_up", "3g_cell_of_50_up"} <= set(NARROW) & set(TEST_ONLY)
 
 
 def test_an_unknown_split_is_named() -> None:

@@ -337,3 +337,24 @@ def test_every_real_trace_is_read() -> None:
     bank = load_traces(SHARED)
     assert len(bank) > 100
     assert {trace.name.split("/")[0] for trace in bank.traces} >= {"norway3g", "nyc_lte_up"}
+
+
+@pytest.mark.parametrize(
+    ("text", "bps"), [("16kbit", 16e3), ("2.5mbit", 2.5e6), ("250 kbit/s", 250e3), ("8000bit", 8e3), ("16Kbit", 16e3)]
+)
+def test_a_rate_stands_in_place_of_a_file(text: str, bps: float) -> None:
+    (trace,) = load_traces([text]).traces
+    assert trace.uplink_bps.tolist() == [bps]
+    assert not trace.is_shared, "a device has all of the rate that was named"
+
+
+def test_a_file_with_the_name_of_a_rate_is_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("16kbit").write_text("t_s,uplink_mbps\n0,3\n")
+    assert load_traces(["16kbit"]).traces[0].uplink_bps.tolist() == [3e6]
+
+
+@pytest.mark.parametrize("text", ["0kbit", "9999999gbit"])
+def test_a_rate_that_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=f"got the rate {text}; expected more than 0"):
+        load_traces([text])
