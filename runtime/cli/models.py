@@ -271,7 +271,7 @@ def add(
     missing = missing_families(opened, work)
     for name in family or []:
         if name not in missing:
-            raise unknown_name("family", name, missing)
+            raise unknown_name("family", name, missing or ("none: the bundle has all families",))
     check_writable(json, "--json")
     directory = out or Path("runs") / f"models-{work.name}"
     check_writable(directory / MANIFEST_FILE, "--out", make_folder=True)

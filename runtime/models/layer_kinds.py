@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from runtime.models.detector_parts import Peaks
 from runtime.models.layers import Layer, LayerInfo
-from runtime.models.pixel_conv import ToFloat
+from runtime.models.pixel_conv import PixelConv, ToFloat
 from runtime.models.signs import Sign
 from runtime.models.stages import Residual
 
@@ -30,6 +30,12 @@ def _conv(layer: nn.Conv2d, x: Tensor, output: Tensor) -> LayerInfo:
     macs = output.shape[-1] * output.shape[-2] * layer.weight.numel()
     kind = "depthwise" if layer.groups == layer.in_channels and layer.groups > 1 else "conv"
     return LayerInfo(kind, (float(x.numel()), per_filter * layer.out_channels), macs)
+
+
+def _pixel_conv(layer: PixelConv, x: Tensor, output: Tensor) -> LayerInfo:
+    per_filter = (layer.kernel_size[0] / layer.stride[0]) * (layer.kernel_size[1] / layer.stride[1])
+    macs = output.shape[-1] * output.shape[-2] * layer.weight_count
+    return LayerInfo("conv8", (float(x.numel()), per_filter * layer.out_channels), macs)
 
 
 def _linear(layer: nn.Linear, x: Tensor, output: Tensor) -> LayerInfo:
@@ -54,6 +60,7 @@ _KINDS: tuple[tuple[type[nn.Module], Describe], ...] = (
     (nn.ReLU, _by_input_size("relu")),
     (Sign, _by_input_size("sign")),
     (ToFloat, _by_input_size("pixels")),
+    (PixelConv, _pixel_conv),
     (nn.BatchNorm2d, _by_input_size("norm")),
     (Residual, _by_input_size("add")),
     (Peaks, _by_input_size("peaks")),

@@ -13,7 +13,7 @@ Call = Callable[[], Any]
 class LayerInfo:
     """Kind and cost of one layer, for a batch of one."""
 
-    kind: str  # conv, depthwise, norm, relu, pool, fc, add, resize, peaks, sign, pixels; or a step around the network
+    kind: str  # a name of the table in `runtime.models.layer_kinds`; or a step around the network
     regressors: tuple[float, ...]  # of Edgent's table, for this kind
     macs: int
 

@@ -32,7 +32,7 @@ class SplitSize:
     tempo: float  # weight of the loss over time, for 8 channels
 
 
-SPLIT_SIZES = {"split24": SplitSize(24, 4.0), "split8": SplitSize(8, 8.0)}
+SPLIT_SIZES = {"split24": SplitSize(24, 4.0), "split8": SplitSize(8, 6.0)}
 
 
 def build_split(family: str) -> BranchyModel:

@@ -14,7 +14,7 @@ from runtime.bundles.weights import load_for_inference, save_weights
 from runtime.models.describe import describe_layers
 from runtime.models.detector_parts import PEAKS, Peaks
 from runtime.models.folding import fold_for_inference
-from runtime.models.pixel_conv import PatchConv
+from runtime.models.pixel_conv import TOLERANCE, PatchConv
 from runtime.models.signs import Sign, change_and_density
 from runtime.models.stages import BranchyModel
 from runtime.models.training import TrainingConfig, train
@@ -78,9 +78,10 @@ def test_pixels_give_what_normalised_floats_gave_before_the_weights_were_folded(
     with torch.inference_mode():
         normalised = (x.float() - PIXEL_MEAN) / PIXEL_STD
         expected = torch.relu(patch.conv(normalised))
-        torch.testing.assert_close(patch.folded()(x), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(patch.folded_in_float()(x), expected, rtol=1e-4, atol=1e-4)
+        assert (patch.folded()(x) - expected).abs().max() < TOLERANCE * expected.max()  # 8-bit weights on x86
         before, after = model.head(x, 1), fold_for_inference(model).head(x, 1)
-    assert (before != after).float().mean() < 1e-3  # only values next to 0 may change sign
+    assert (before != after).float().mean() < 5e-3  # only values next to 0 may change sign
 
 
 def test_only_models_that_take_pixels_get_them() -> None:
