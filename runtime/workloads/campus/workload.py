@@ -55,7 +55,10 @@ class Campus(Workload):
         {"medium": 10, "small": 10, "nano": 10, "split24": 10, "split8": 10}
     )
     families = tuple(training_epochs)
-    image_codecs = ("raw", "png", "jpeg75", "jpeg30", "jpeg10", "jpeg5", "webp50", "webp10", "webp2")
+    image_codecs = (
+        *("raw", "png", "jpeg75", "jpeg30", "jpeg10", "jpeg5", "webp50", "webp10", "webp2"),
+        *("h264q37", "h264q40", "h264q43", "h264q45"),
+    )
     tensor_codecs = ("u8", "u4", "u2", "u1")
     family_decisions: Mapping[str, FamilyDecisions] = MappingProxyType(
         {name: FamilyDecisions(tensor_codecs={1: ("signs",)}) for name in ("split24", "split8")}
