@@ -26,6 +26,7 @@ class Signs(StreamCodec):
 
     name = "signs"
     kind = TENSOR
+    lossless = True  # of what it is for
     chained = False
 
     def encode(self, array: NDArray[Any]) -> bytes:

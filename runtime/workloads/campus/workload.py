@@ -57,11 +57,15 @@ class Campus(Workload):
     families = tuple(training_epochs)
     image_codecs = (
         *("raw", "png", "jpeg75", "jpeg30", "jpeg10", "jpeg5", "webp50", "webp10", "webp2"),
-        *("h264q37", "h264q40", "h264q43", "h264q45"),
+        *("h264q37", "h264q40", "h264q45"),
     )
     tensor_codecs = ("u8", "u4", "u2", "u1")
+    #: The split families are for one cut. Sent as images, frames are as well served by the other families.
     family_decisions: Mapping[str, FamilyDecisions] = MappingProxyType(
-        {name: FamilyDecisions(tensor_codecs={1: ("signs",)}) for name in ("split24", "split8")}
+        dict.fromkeys(
+            ("split24", "split8"),
+            FamilyDecisions(resolutions_px=(512, 384, 256), image_codecs=(), tensor_codecs={1: ("signs",)}),
+        )
     )
     frame_strides = (1, 2, 3, 5)
     fps = 10.0
