@@ -84,6 +84,18 @@ def test_pixels_give_what_normalised_floats_gave_before_the_weights_were_folded(
     assert (before != after).float().mean() < 5e-3  # only values next to 0 may change sign
 
 
+def test_without_the_8_bit_operator_the_first_convolution_runs_in_float(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(conv: nn.Conv2d) -> nn.Module:
+        raise AttributeError("no such operator")
+
+    monkeypatch.setattr("runtime.models.pixel_conv.PixelConv", missing)
+    patch = with_real_norms("split8").stages[0][0]  # type: ignore[index]
+    assert isinstance(patch, PatchConv)
+    x = images(2)
+    with torch.inference_mode():
+        assert torch.equal(patch.folded()(x), patch.folded_in_float()(x))
+
+
 def test_only_models_that_take_pixels_get_them() -> None:
     workload = Campus()
     frames = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3), dtype=np.uint8)
