@@ -22,7 +22,7 @@ BENCHMARKS = {
     "bench_live": "ranking of controllers with real processes, and in the twin on the same scenarios",
     "bench_one_policy": "one policy for both workloads against one policy for each",
     "bench_transfer": "how often transfers lie below the predicted quantiles, per family of traces",
-    "bench_ablation": "what each part of the learning is worth: trainings without it, on held-out traces",
+    "bench_ablation": "what each part of the learning and the splits are worth: trainings without, on held-out traces",
     "bench_learning": "PPO against every classical controller: five training seeds, held-out traces",
 }
 

@@ -1,9 +1,14 @@
-"""What each part of the learning is worth: the training without it, over several seeds, on held-out traces.
+"""What each part of the learning, and the split decisions, are worth: the training without, on held-out traces.
 
 ``python -m benchmarks.bench_ablation [--workload campus] [--traces DIR] [--seeds 5] [--jobs 2]`` tunes the classical
 controllers on the training traces, trains every variant with every seed on the same traces, and plays all of them on
 the same held-out episodes. Traces are split as by ``benchmarks.bench_learning``. PPO without a warm start gets
 ``--ppo-steps`` steps, the others ``--steps``.
+
+The rows without splits have no decision that computes on both sides: the candidates are chosen anew from the others, in
+training and on the held-out traces. Beside the policy there are two classical controllers, tuned anew. *less whole* is
+the difference to the same learner or controller with all parts and all decisions; its negative is what the part is
+worth.
 """
 
 from __future__ import annotations
@@ -16,25 +21,33 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
-from agents.compare.evaluation import Entrants, compare_in_twin
+from agents.compare.evaluation import Entrants, Runs, compare_in_twin
 from agents.compare.report import Comparison
 from agents.compare.spread import Spread
 from agents.compare.traces import BUILTIN_TEST, BUILTIN_TRAIN
+from agents.compare.tuning import TUNABLE
 from agents.runs.run_folder import TrainingConfig
 from agents.runs.run_lock import locked
 from agents.scale.kept import kept_until_done
 from agents.scale.runner import Runner, workers
-from agents.training.ablations import ABLATIONS, ablated
-from benchmarks.bench_learning import HELD_OUT_FAMILIES, setups_of, trained, tunings_of
+from agents.training.ablations import ABLATIONS, NO_SPLIT, ablated
+from benchmarks.bench_learning import HELD_OUT_FAMILIES, setups_of, trained, tuned, tunings_of
 from controller.controllers.learned import FrozenPolicy
 from controller.controllers.registry import CONTROLLER_NAMES, LEARNED
 from controller.errors import MecpilotError
+from controller.metrics import Frames, run_as
 from envs.setup import Setup
+from runtime.files.tuning_file import Tunings, load_tunings
 from runtime.observe.tables import table_console
 
 FULL = "full"
+#: The same learner or controller with all its parts and all decisions.
+WHOLE = "whole"
+#: Classical controllers that are also played without splits.
+RULES = ("greedy", "expected-utility")
 
 
 def main() -> None:
@@ -57,13 +70,31 @@ def measure(options: argparse.Namespace, runner: Runner) -> None:
         policies = {variant: _policies(options, variant, training, learn, runner) for variant in options.variants}
         classical = Entrants(tuple(name for name in CONTROLLER_NAMES if name != LEARNED), (), tunings)
         base = compare_in_twin(testing, classical, sources, options.episodes, play_all=spread.play)
-        rows = []
-        for variant, found in policies.items():
-            entrants = Entrants((LEARNED,), found)
-            played = compare_in_twin(testing, entrants, sources, options.episodes, play_all=spread.play)
-            rows.append(_row(variant, replace(base, runs={**base.runs, **played.runs})))
+        splitless = setups_of(options.workload, options.traces, HELD_OUT_FAMILIES, without="split")
+
+        def play(entrants: Entrants, without_split: bool) -> Runs:
+            setup = splitless[1] if without_split else testing
+            return compare_in_twin(setup, entrants, sources, options.episodes, play_all=spread.play).runs
+
+        runs = {variant: play(Entrants((LEARNED,), found), variant == NO_SPLIT) for variant, found in policies.items()}
+        whole = runs[FULL][LEARNED] if FULL in runs else None
+        rows = [_row(variant, base, found[LEARNED], whole) for variant, found in runs.items()]
+        if NO_SPLIT in options.variants:
+            tunings = _tunings_without_split(options, splitless[0], trained_on, console, spread)
+            rules = play(Entrants(RULES, (), tunings), True)
+            rows += [_row(f"{NO_SPLIT}, {name}", base, rules[name], base.runs[name]) for name in RULES]
     (options.out / "ablation.json").write_text(json.dumps(rows, indent=1))
     console.print(_table(rows, base))
+
+
+def _tunings_without_split(
+    options: argparse.Namespace, setup: Setup, sources: Sequence[str], console: Console, spread: Spread
+) -> Tunings:
+    """Of the classical controllers that are played without splits: as ``--tuning`` says, or tuned without splits."""
+    if options.tuning:
+        return load_tunings(options.workload, options.tuning)
+    names = [name for name in RULES if name in TUNABLE]
+    return tuned(setup, sources, options.out / f"{NO_SPLIT}-rules", console, spread, names).controllers
 
 
 def _policies(
@@ -92,13 +123,19 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _row(variant: str, comparison: Comparison) -> dict[str, Any]:
-    """The figures of one variant; intervals are over seeds and episodes."""
+def _row(
+    variant: str, base: Comparison, frames: tuple[Frames, ...], whole: tuple[Frames, ...] | None
+) -> dict[str, Any]:
+    """The figures of one variant, beside the classical controllers; intervals are over seeds and episodes."""
+    runs = {**base.runs, LEARNED: frames} | ({} if whole is None else {WHOLE: whole})
+    comparison = replace(base, runs=runs, own=(WHOLE,))
     references = dict.fromkeys((comparison.classical[0], "greedy"))
     return {
         "variant": variant,
         **{metric: comparison.interval(LEARNED, metric).as_json() for metric in comparison.ranking_metrics},
         **{f"less {name}": comparison.difference(LEARNED, name).as_json() for name in references},
+        f"less {WHOLE}": None if whole is None else comparison.difference(LEARNED, WHOLE).as_json(),
+        "run_as": run_as(comparison.sums[LEARNED]),
         "gap_closed": None if comparison.gap is None else comparison.gap.as_json(),
         "per_seed": comparison.utility(LEARNED).mean(axis=1).tolist(),
     }
@@ -111,8 +148,13 @@ def _table(rows: Sequence[dict[str, Any]], base: Comparison) -> Table:
     for heading in ("variant", *names):
         table.add_column(heading.replace("_", " "))
     for row in rows:
-        table.add_row(row["variant"], *(_text(row[name]) for name in names))
+        table.add_row(row["variant"], *(_kinds(row[name]) if name == "run_as" else _text(row[name]) for name in names))
     return table
+
+
+def _kinds(shares: dict[str, float] | None) -> str:
+    """Shares of the kinds of decision, in per cent."""
+    return "-" if shares is None else " / ".join(f"{100 * share:.1f}" for share in shares.values())
 
 
 def _text(figure: dict[str, Any] | None) -> str:

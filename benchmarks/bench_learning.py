@@ -126,11 +126,16 @@ def exported(run: RunFolder) -> FrozenPolicy:
     return load_policy(file)[0]
 
 
-def setups_of(workload: str, traces: Path | None, hold_out: Sequence[str]) -> tuple[Setup, Setup, list[Path]]:
-    """To train on, to judge on, and the files of the first; built-in traces unless a folder is given."""
+def setups_of(
+    workload: str, traces: Path | None, hold_out: Sequence[str], without: str = ""
+) -> tuple[Setup, Setup, list[Path]]:
+    """To train on, to judge on, and the files of the first; built-in traces unless a folder is given.
+
+    ``without``: the kind of decision that the candidates of both lack.
+    """
     learn, judge = split_files(traces, hold_out) if traces else ([], [])
-    training = open_setup(workload, traces_of(learn, "train"), "validation")
-    testing = open_setup(workload, load_traces(judge) if judge else traces_of([], "test"), "test")
+    training = open_setup(workload, traces_of(learn, "train"), "validation", without=without)
+    testing = open_setup(workload, load_traces(judge) if judge else traces_of([], "test"), "test", without=without)
     return training, testing, learn
 
 
@@ -144,11 +149,16 @@ def tunings_of(
 
 
 def tuned(
-    setup: Setup, sources: Sequence[str], folder: Path, console: Console, spread: Spread | None = None
+    setup: Setup,
+    sources: Sequence[str],
+    folder: Path,
+    console: Console,
+    spread: Spread | None = None,
+    names: Sequence[str] = TUNABLE,
 ) -> TuningFile:
-    """The classical controllers, tuned on the training traces."""
+    """The named classical controllers, tuned on the training traces."""
     begin_s = time.monotonic()
-    found = tune_controllers(setup, TUNABLE, sources, score_all=spread.score if spread else score_here)
+    found = tune_controllers(setup, names, sources, score_all=spread.score if spread else score_here)
     save_tunings(folder / "tuning.json", found)
     console.print(f"tuned {len(found.controllers)} controllers in {time.monotonic() - begin_s:.0f} s")
     return found

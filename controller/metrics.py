@@ -26,6 +26,8 @@ metric                  meaning
 ``goodput_fps``         frames in time per second of camera time
 ``energy_j``            modelled energy per frame
 ``payload_kbytes``      mean bytes sent per frame, in units of 1000
+``run_as``              of the frames that were run, whatever became of them: shares of device-only, split and
+                        offload, by the decision that was carried out
 ``answered_on``         of the frames that were run and answered, late ones included: shares by who answered, the
                         device as decided, device and MEC (split), the MEC, or the device in the MEC's place (fallback)
 ``latency_ms``          percentiles of capture to answer over the frames that were run and answered
@@ -47,7 +49,7 @@ from typing import Any
 import numpy as np
 
 from controller.errors import UsageError
-from controller.records import ENDINGS, SIDES, STATUSES, Bools, Floats, Ints, Outcome, Status
+from controller.records import ENDINGS, KINDS, SIDES, STATUSES, Bools, Floats, Ints, Outcome, Status
 from controller.reuse import REASONS
 from controller.streaming import Score, streaming_scores
 
@@ -56,9 +58,10 @@ LEVEL = 0.95
 PERCENTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0}
 #: Who answers frames: a side of the decision, or the device in the MEC's place.
 ANSWERERS = (*SIDES, "fallback")
-#: Number of no answerer.
-NOBODY = -1
-#: Names of the sums of frames that each of them answered.
+#: Number of no answerer, and of no kind of decision.
+NOBODY, NO_KIND = -1, -1
+#: Names of the sums of frames that were run with each kind of decision, and of those that each of them answered.
+_RUN_AS = tuple(f"run as {name}" for name in KINDS)
 _ANSWERED = tuple(f"answered on {name}" for name in ANSWERERS)
 
 #: Sums over frames.
@@ -86,7 +89,7 @@ STREAMING = "streaming_accuracy"
 #: Metrics that are left out where no frame has that reason. Frame strides are everywhere, so theirs always stands.
 _RARE = {f"{reason.value}_frac": reason.value for reason in REASONS if reason is not Status.SKIPPED}
 #: Every sum that there is.
-SUMS = tuple(dict.fromkeys([name for pair in METRICS.values() for name in pair] + list(_ANSWERED)))
+SUMS = tuple(dict.fromkeys([name for pair in METRICS.values() for name in pair] + [*_RUN_AS, *_ANSWERED]))
 
 
 def _by_status(field: str) -> Bools:
@@ -103,6 +106,7 @@ class Frames:
 
     episode: Ints  # number of the episode (and seed) that the frame belongs to
     status: Ints  # number in STATUSES
+    kind: Ints  # number in KINDS of the decision that was carried out; NO_KIND for a frame that was not run
     answered_by: Ints  # number in ANSWERERS; NOBODY for a frame that was not run or never answered
     utility: Floats
     score: Floats
@@ -150,6 +154,7 @@ class Frames:
         return cls(
             episode=np.full(len(outcomes), episode),
             status=np.array([STATUSES.index(o.status) for o in outcomes], dtype=np.int8),
+            kind=np.array([_kind(outcome) for outcome in outcomes], dtype=np.int8),
             answered_by=answered_by,
             utility=np.array([o.utility for o in outcomes], dtype=float),  # NaN where no truth is known
             score=np.array([o.score for o in outcomes], dtype=float),
@@ -161,6 +166,12 @@ class Frames:
             if score is None
             else streaming_scores(outcomes, capture_period_s, score),
         )
+
+
+def _kind(outcome: Outcome) -> int:
+    if outcome.decision is None or not outcome.status.ran:
+        return NO_KIND
+    return KINDS.index(outcome.decision.kind)
 
 
 def _answerer(outcome: Outcome) -> int:
@@ -228,6 +239,7 @@ def episode_sums(frames: Frames) -> dict[str, Floats]:
         "camera_s": total(frames.capture_period_s),
         "energy_j": total(frames.energy_j),
         "payload_kbytes": total(frames.payload_bytes) / 1e3,
+        **{name: total(frames.kind == number) for number, name in enumerate(_RUN_AS)},
         **{name: total(frames.answered_by == number) for number, name in enumerate(_ANSWERED)},
     }
 
@@ -247,20 +259,30 @@ def _ratio(above: Floats, below: Floats) -> Floats:
 
 
 def per_episode(frames: Frames) -> dict[str, Floats]:
-    """Every metric but latency and who answered, (E,) each, episodes in ascending order; NaN where there is none."""
+    """Every metric but latency and shares, (E,) each, episodes in ascending order; NaN where there is none."""
     return ratios(episode_sums(frames))
 
 
 def overall(frames: Frames) -> dict[str, float]:
-    """Every metric but latency and who answered, over all frames of all episodes; NaN where there is none."""
+    """Every metric but latency and shares, over all frames of all episodes; NaN where there is none."""
     sums = {name: np.asarray(values.sum()) for name, values in episode_sums(frames).items()}
     return {name: float(figure) for name, figure in ratios(sums).items()}
 
 
+def run_as(sums: Sums) -> dict[str, float] | None:
+    """Shares of the run frames by the kind of the decision that was carried out; None when none was run."""
+    return _shares(sums, KINDS, _RUN_AS)
+
+
 def answered_on(sums: Sums) -> dict[str, float] | None:
     """Shares of the run and answered frames by who answered; None when none was answered."""
-    counts = [float(np.sum(sums[name])) for name in _ANSWERED]
-    return {name: n / sum(counts) for name, n in zip(ANSWERERS, counts, strict=True)} if sum(counts) else None
+    return _shares(sums, ANSWERERS, _ANSWERED)
+
+
+def _shares(sums: Sums, names: Sequence[str], counted: Sequence[str]) -> dict[str, float] | None:
+    """By name, the shares of the sums ``counted`` in their total; None when that is 0."""
+    counts = [float(np.sum(sums[name])) for name in counted]
+    return {name: n / sum(counts) for name, n in zip(names, counts, strict=True)} if sum(counts) else None
 
 
 def latency_percentiles_ms(frames: Frames) -> dict[str, float | None]:

@@ -83,6 +83,8 @@ NO_ROW = -1
 NO_PAYLOAD = "none"
 #: Where a decision computes, in the words of ``Decision.side``.
 SIDES = ("device", "split", "MEC")
+#: Kinds of decision, in the order of SIDES. An offload sends the image, a split what a cut inside the network gives.
+KINDS = ("device-only", "split", "offload")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,11 @@ class Decision:
         if self.payload == NO_PAYLOAD:
             return "device"
         return "split" if self.partition_point else "MEC"
+
+    @property
+    def kind(self) -> str:
+        """What it does, one of KINDS."""
+        return KINDS[SIDES.index(self.side)]
 
     @property
     def label(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from controller.errors import UsageError
-from controller.records import NO_PAYLOAD, Bools, Decision, Ints
+from controller.records import KINDS, NO_PAYLOAD, Bools, Decision, Ints
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,11 @@ class DecisionSpace:
     def full_offload(self) -> Bools:
         """(C,) rows that send the (compressed) input itself."""
         return np.array([d.partition_point == 0 for d in self.decisions]) & ~self.device_only
+
+    @cached_property
+    def kind(self) -> Ints:
+        """(C,) number in KINDS of each row."""
+        return np.array([KINDS.index(d.kind) for d in self.decisions], dtype=np.int64)
 
     @cached_property
     def digest(self) -> str:

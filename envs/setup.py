@@ -48,6 +48,7 @@ class Setup:
     privacy: PrivacySection = DEFAULTS.privacy  # what the candidates respect
     shortcuts: Sequence[TableShortcut] = ()  # of the twin: what may answer a frame before it is decided
     split: PlayedSplit = "validation"  # that ``recorded`` belongs to
+    without: str = ""  # the kind of decision that the candidates lack; empty: they lack none
 
     @property
     def workload(self) -> str:
@@ -77,21 +78,23 @@ def open_setup(
     profile: str | Path | None = None,
     privacy: PrivacySection = DEFAULTS.privacy,
     shortcuts: Sequence[TableShortcut] = (),
+    without: str = "",
 ) -> Setup:
     """A setup of a shipped bundle's name, of a bundle's directory, or of an open bundle.
 
-    ``privacy`` may forbid decisions; UsageError when it leaves none, and for an unknown name, field or file.
+    ``privacy`` may forbid decisions, and ``without`` leaves out a kind of decision; UsageError when none is left, and
+    for an unknown name, field or file.
     """
     opened, where = open_bundle(bundle), None if profile is None else Path(profile)
     range_, recorded = range_of(range_, opened.default_range), opened.recorded(split)
     everything = load_costs(opened, where, hardware_encoder=range_.hardware_encoder)
-    costs = candidates(everything, opened.default_range, privacy)
+    costs = candidates(everything, opened.default_range, privacy, without)
     if shortcuts and recorded.lagged is None:
         raise UsageError(
             f"got shortcuts for {opened.workload}, whose bundle has no scores of older answers; expected the bundle of "
             "a video workload, such as campus, or no shortcuts (a real device takes them with any workload)"
         )
-    return Setup(opened, costs, recorded, traces, range_, where, privacy, tuple(shortcuts), split)
+    return Setup(opened, costs, recorded, traces, range_, where, privacy, tuple(shortcuts), split, without)
 
 
 def range_of(given: RangeLike, default: ScenarioRange) -> ScenarioRange:

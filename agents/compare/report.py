@@ -29,6 +29,7 @@ from controller.metrics import (
     gap_closed,
     latency_percentiles_ms,
     ratios,
+    run_as,
 )
 from controller.records import Bools, Floats, Ints
 from runtime.files.provenance import Provenance
@@ -216,6 +217,7 @@ def _summary(comparison: Comparison, name: str) -> dict[str, Any]:
     summary: dict[str, Any] = {metric: comparison.interval(name, metric).as_json() for metric in metrics}
     for metric in PARTIAL:
         summary[metric]["episodes_without"] = int(np.isnan(metrics[metric]).all(axis=0).sum())
+    summary["run_as"] = run_as(comparison.sums[name])
     summary["answered_on"] = answered_on(comparison.sums[name])
     summary["latency_ms"] = _latency([latency_percentiles_ms(frames) for frames in comparison.runs[name]])
     return summary

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from controller.controllers.base import Controller
-from controller.metrics import ANSWERERS, NOBODY, Frames
+from controller.metrics import ANSWERERS, NO_KIND, NOBODY, Frames
 from controller.predict.uplink import TraceBank
 from controller.records import STATUSES, Bools, Floats, Ints, Status
 from controller.scenario import Scenario
@@ -98,7 +98,8 @@ def _episodes(
     status, latency = column("status").astype(np.int8), column("latency_s")
     # For a frame that was given up, the twin reports the time at which that happened.
     unanswered = (status == _LATE) & (latency >= GIVE_UP_DEADLINES * deadline * (1 - 1e-9))
-    answered_by = np.where(column("fell_back"), _FALLBACK, _sides(setup)[column("row")])
+    kind = setup.costs.space.kind[column("row")]
+    answered_by = np.where(column("fell_back"), _FALLBACK, kind)  # KINDS are in the order of ANSWERERS
     frame, reused = column("frame"), _reused(records)
     lost, lost_frame = _dropped(scenarios, (episode, frame), (reused.env, reused.frame))
     streaming = np.full((len(scenarios), max(scenario.frames for scenario in scenarios)), np.nan)
@@ -110,6 +111,7 @@ def _episodes(
     decided = Frames(
         episode=episode,
         status=status,
+        kind=kind.astype(np.int8),
         answered_by=np.where(unanswered, NOBODY, answered_by).astype(np.int8),
         utility=column("utility"),
         score=column("score"),
@@ -131,11 +133,6 @@ def _episodes(
         np.concatenate((frame, lost_frame, reused.frame)),
         np.append(column("row"), no_row),
     )
-
-
-def _sides(setup: Setup) -> Ints:
-    """(C,) number in ANSWERERS of the side on which each row computes."""
-    return np.array([ANSWERERS.index(decision.side) for decision in setup.costs.space.decisions], np.int8)
 
 
 class _Reused(NamedTuple):
@@ -193,6 +190,7 @@ def _not_run(
     return Frames(
         episode=episode,
         status=status.astype(np.int8),
+        kind=np.full(len(episode), NO_KIND, np.int8),
         answered_by=np.full(len(episode), NOBODY, np.int8),
         utility=utility,
         score=score,

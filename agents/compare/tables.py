@@ -15,7 +15,7 @@ from rich.table import Table
 from agents.compare.report import KNOWING, UTILITY, Comparison
 from controller.controllers.registry import LEARNED, ORACLE
 from controller.metrics import ANSWERERS, STREAMING
-from controller.records import Bools
+from controller.records import KINDS, Bools
 from runtime.observe.summary import ABSENT, number, percent
 from runtime.observe.tables import TABLE_COLUMNS
 
@@ -38,6 +38,11 @@ KNOWS_LEGEND = (
     "utility over the whole episode, bound-expected without knowing which answers will be right, and bound-streaming "
     "the sum of utility and streaming."
 )
+RUN_LEGEND = (
+    "run: share of all frames that were run, whatever became of them. Of these: shares of device-only decisions, of "
+    "splits (the device computes up to a cut inside the network) and of offloads (the device sends the image), as they "
+    "were carried out."
+)
 ANSWERED_LEGEND = (
     "Shares of the frames that were run and answered: by the device alone, by device and MEC (split), by the MEC, or "
     "by the device in place of a MEC that did not answer or could not be asked (fallback). p50, p95: median and 95th "
@@ -47,7 +52,7 @@ ANSWERED_LEGEND = (
 
 def tables(comparison: Comparison, report: dict[str, Any], wide: bool = False) -> list[Table]:
     """All tables of an evaluation."""
-    shown = [ranking_table(comparison, report, wide), answered_table(report)]
+    shown = [ranking_table(comparison, report, wide), run_table(report), answered_table(report)]
     if not comparison.servable.all() and comparison.servable.any():
         shown.append(servable_table(comparison, report))
     if LEARNED in comparison.runs and len(comparison.runs) > 1 and not wide:
@@ -116,6 +121,20 @@ def _ranking_cells(report: dict[str, Any], name: str, stream: bool, wide: bool) 
         number(row["accuracy"]["mean"], ".4f"),
         *([number(row[STREAMING]["mean"], ".4f")] if stream else []),
     ]
+
+
+def run_table(report: dict[str, Any]) -> Table:
+    """With which kind of decision each controller ran its frames."""
+    table = _table("how frames were run", ["controller", "run", *KINDS], RUN_LEGEND)
+    controllers = report["controllers"]
+    _add_controllers(table, {name: _run_cells(controllers[name]) for name in _ranked(controllers)})
+    return table
+
+
+def _run_cells(row: dict[str, Any]) -> list[str]:
+    shares = row["run_as"] or dict.fromkeys(KINDS)
+    run = sum(row[f"{part}_frac"]["mean"] or 0.0 for part in ("in_time", "late"))
+    return [percent(run), *(percent(shares[kind]) for kind in KINDS)]
 
 
 def answered_table(report: dict[str, Any]) -> Table:

@@ -48,6 +48,7 @@ class TrainingConfig:
     continues: str = ""  # file name and digest of the policy that it started from; empty: ``expected-utility``
     bundle: str = ""  # directory of the bundle; empty: the one shipped for the workload
     no_raw_upload: bool = False  # whether decisions that send an image were left out
+    without: str = ""  # kind of decision that was left out; empty: none
     environments: int = 64
     threads: int = 1  # of torch; the networks are too small to gain from a second one
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)

@@ -47,6 +47,7 @@ def plain_setup(setup: Setup) -> dict[str, Any]:
         "range": msgspec.to_builtins(setup.range),
         "no_raw_upload": setup.privacy.no_raw_upload,
         "split": setup.split,
+        "without": setup.without,
     }
     plain["digest"] = hashlib.sha256(encoded(plain)).hexdigest()
     _remember(plain["digest"], setup)
@@ -61,7 +62,7 @@ def opened(plain: dict[str, Any]) -> Setup:
         range_ = msgspec.convert(plain["range"], ScenarioRange)
         privacy = PrivacySection(no_raw_upload=plain["no_raw_upload"])
         bank, profile = opened_traces(plain["traces"]), profile_file(plain["profile"])
-        _remember(digest, open_setup(bundle, bank, plain["split"], range_, profile, privacy))
+        _remember(digest, open_setup(bundle, bank, plain["split"], range_, profile, privacy, without=plain["without"]))
     return _open[digest]
 
 

@@ -1,4 +1,4 @@
-"""A training without one of its parts: shows what each part of the learning is worth.
+"""A training without one of its parts: shows what each part of the learning is worth, and what splits are worth.
 
 ``python -m benchmarks.bench_ablation`` makes the table.
 """
@@ -11,6 +11,9 @@ from dataclasses import replace
 from agents.learn.config import WITHOUT_WARM_START
 from agents.runs.run_folder import TrainingConfig
 from controller.errors import unknown_name
+
+#: Not a part of the learning, but of what is learned.
+NO_SPLIT = "no-split"
 
 
 def _no_branches(config: TrainingConfig) -> TrainingConfig:
@@ -37,11 +40,17 @@ def _imitation_only(config: TrainingConfig) -> TrainingConfig:
     return replace(config, warm_start=replace(warm, steps_frac=1.0, rounds=0, branches=expert))
 
 
+def _no_split(config: TrainingConfig) -> TrainingConfig:
+    """The device computes a frame alone or sends its image; the candidates are chosen anew from such decisions."""
+    return replace(config, without="split")
+
+
 ABLATIONS: dict[str, Callable[[TrainingConfig], TrainingConfig]] = {
     "no-branches": _no_branches,
     "no-warm-start": _no_warm_start,
     "no-ppo": _no_ppo,
     "imitation-only": _imitation_only,
+    NO_SPLIT: _no_split,
 }
 
 

@@ -29,9 +29,8 @@ from agents.scale.setups import (
     plain_traces,
     profile_file,
 )
-from agents.training.training import Options, train
-from envs.setup import open_setup, traces_of
-from runtime.config.tree import PrivacySection
+from agents.training.training import Options, setup_of, train
+from envs.setup import traces_of
 
 
 def train_seeds(
@@ -72,8 +71,7 @@ def training(common: Any, own: Any, reached: Reached) -> Any:
 
 def _common(config: TrainingConfig, options: Options) -> dict[str, Any]:
     bank = traces_of([Path(source) for source in config.traces], "train", config.seed)
-    privacy = PrivacySection(no_raw_upload=config.no_raw_upload)
-    setup = open_setup(config.bundle or config.workload, bank, "validation", config.scenario, options.profile, privacy)
+    setup = setup_of(config, bank, options.profile)
     return {
         "bundle": plain_bundle(setup.bundle),
         "config": msgspec.to_builtins(replace(config, seed=0)),

@@ -73,8 +73,7 @@ def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
     torch.set_num_threads(config.threads)
     folder.check(resume=options.resume, overwrite=options.overwrite)
     bank = options.bank or traces_of([Path(source) for source in config.traces], "train", config.seed)
-    privacy = PrivacySection(no_raw_upload=config.no_raw_upload)
-    setup = open_setup(config.bundle or config.workload, bank, "validation", config.scenario, options.profile, privacy)
+    setup = setup_of(config, bank, options.profile)
     learn, judge = (setup.on(traces) for traces in hold_out(bank))
     environment = _live(learn, config, options) if options.live else _twin(learn, config)
     try:
@@ -90,6 +89,13 @@ def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
     finally:
         environment.close()
     return model
+
+
+def setup_of(config: TrainingConfig, bank: TraceBank, profile: Path | None) -> Setup:
+    """What a configuration trains with, over the given traces; UsageError for inputs that cannot be used."""
+    privacy = PrivacySection(no_raw_upload=config.no_raw_upload)
+    bundle = config.bundle or config.workload
+    return open_setup(bundle, bank, "validation", config.scenario, profile, privacy, without=config.without)
 
 
 def _learner(environment: VecEnv, learn: Setup, config: TrainingConfig, options: Options) -> PPO:
@@ -212,6 +218,8 @@ def _twin(setup: Setup, config: TrainingConfig) -> TwinVecEnv:
 
 
 def _live(setup: Setup, config: TrainingConfig, options: Options) -> VecEnv:
+    if config.without:
+        raise UsageError(f"training without {config.without} runs in the twin; leave out --live")
     environment = make_env(
         setup.bundle,
         traces=setup.bank,

@@ -25,6 +25,7 @@ from controller.metrics import (
     episode_sums,
     known,
     ratios,
+    run_as,
 )
 from controller.records import STATUSES, Outcome
 from controller.reuse import REASONS
@@ -97,6 +98,7 @@ class RunSummary:
             "frames": self.frames,
             "status": {status.value: count for status, count in counted if count},
             **metrics,
+            "run_as": run_as(sums),
             "answered_on": answered_on(sums),
             "latency_ms": {name: _ms(self._latency_s.percentile(at)) for name, at in PERCENTILES.items()},
         }

@@ -16,9 +16,9 @@ import numpy as np
 
 from controller.controllers.shortlist import shortlist
 from controller.costs import CostTable
-from controller.errors import FailureError, UsageError
+from controller.errors import FailureError, UsageError, unknown_name
 from controller.predict.regression import LayerModel, PredictionError
-from controller.records import NO_PAYLOAD, Decision, Floats
+from controller.records import KINDS, NO_PAYLOAD, Decision, Floats
 from controller.references import NO_STREAM, ReferenceCosts
 from controller.scenario import ScenarioRange
 from runtime.bundles.bundle import Bundle
@@ -122,13 +122,29 @@ def load_costs(
     return with_hardware_encoder(costs) if hardware_encoder else costs
 
 
-def candidates(costs: CostTable, usual: ScenarioRange, privacy: PrivacySection = DEFAULTS.privacy) -> CostTable:
+def candidates(
+    costs: CostTable, usual: ScenarioRange, privacy: PrivacySection = DEFAULTS.privacy, without: str = ""
+) -> CostTable:
     """The decisions that privacy allows and that can be best under a workload's usual conditions.
 
-    Controllers and the policy see only these. UsageError when privacy leaves no decision.
+    ``without``: a kind of decision (``controller.records.KINDS``) to leave out, which shows what that kind is worth.
+    Controllers and the policy see only these. UsageError when no decision is left.
     """
-    permitted = allowed(costs, privacy)
+    permitted = without_kind(allowed(costs, privacy), without)
     return permitted.take(shortlist(permitted, usual))
+
+
+def without_kind(costs: CostTable, kind: str) -> CostTable:
+    """The rows of all other kinds; every row where ``kind`` is empty. UsageError for an unknown kind, and when no row
+    is left."""
+    if not kind:
+        return costs
+    if kind not in KINDS:
+        raise unknown_name("kind of decision", kind, KINDS)
+    rows = np.flatnonzero(costs.space.kind != KINDS.index(kind))
+    if not len(rows):
+        raise UsageError(f"every decision that is left is {kind}; leave out another kind")
+    return costs.take(rows)
 
 
 def cost_table(bundle: Bundle, profile: Profile, source: Source = "measured") -> CostTable:

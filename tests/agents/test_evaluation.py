@@ -165,6 +165,8 @@ def test_the_report_has_the_form_of_the_contract(capsys: pytest.CaptureFixture[s
         shares = [found[f"{name}_frac"]["mean"] for name in ("in_time", "skipped", "late", "dropped")]
         assert sum(shares) == pytest.approx(1.0)
         assert found["slo_attainment"]["mean"] == pytest.approx(shares[0] / (1 - shares[1]))
+        assert set(found["run_as"]) == {"device-only", "split", "offload"}
+        assert sum(found["run_as"].values()) == pytest.approx(1.0)
         assert sum(found["answered_on"].values()) == pytest.approx(1.0)
     for difference in report["ppo_minus"].values():
         check_interval(difference)
@@ -281,6 +283,7 @@ def frames_with(in_time: list[int], utility: list[float], of: int = 10) -> Frame
     return Frames(
         episode=np.repeat(np.arange(len(in_time)), of),
         status=status,
+        kind=np.zeros(count, np.int8),
         answered_by=np.zeros(count, np.int8),
         utility=each,
         score=each,

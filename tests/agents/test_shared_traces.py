@@ -96,6 +96,7 @@ class TestAblations:
         assert found["no-warm-start"].warm_start.steps_frac == 0
         assert found["no-ppo"].warm_start.steps_frac == 1
         assert found["imitation-only"].warm_start.branches.expert_frac == 1
+        assert found["no-split"].without == "split"
         rounds = {config.warm_start.all_rounds for config in found.values()}
         assert rounds == {self.CONFIG.warm_start.all_rounds}
 

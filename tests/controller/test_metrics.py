@@ -10,6 +10,7 @@ import pytest
 from controller.errors import UsageError
 from controller.metrics import (
     ANSWERERS,
+    NO_KIND,
     NOBODY,
     Frames,
     answered_on,
@@ -19,6 +20,7 @@ from controller.metrics import (
     latency_percentiles_ms,
     overall,
     per_episode,
+    run_as,
 )
 from controller.records import ENDINGS, STATUSES, BreakdownMs, Decision, Outcome, Status
 
@@ -35,6 +37,7 @@ def frames_of(*rows: tuple[int, Status, int, float, float]) -> Frames:
     return Frames(
         episode=np.array(episode),
         status=np.array([STATUSES.index(s) for s in status], np.int8),
+        kind=np.array([_kind_of(s, b) for s, b in zip(status, by, strict=True)], np.int8),
         answered_by=np.array(by, np.int8),
         utility=np.array(score),
         score=np.array(score),
@@ -44,6 +47,13 @@ def frames_of(*rows: tuple[int, Status, int, float, float]) -> Frames:
         capture_period_s=np.full(count, 0.1),
         streaming=np.full(count, np.nan),
     )
+
+
+def _kind_of(status: Status, by: int) -> int:
+    """An offload where the fallback or nobody answered a frame that was run."""
+    if not ENDINGS[status].ran:
+        return NO_KIND
+    return by if by in (DEVICE, SPLIT, MEC) else MEC
 
 
 def two_episodes() -> Frames:
@@ -110,6 +120,12 @@ def test_who_answered_is_told_of_the_frames_that_were_answered() -> None:
     assert answered_on(episode_sums(two_episodes())) == expected
 
 
+def test_kinds_are_told_of_all_frames_that_were_run_also_where_no_answer_came() -> None:
+    """Five of seven frames were run: one on the device, one split, three sent to the MEC of which it answered one."""
+    assert run_as(episode_sums(two_episodes())) == {"device-only": 0.2, "split": 0.2, "offload": 0.6}
+    assert run_as(episode_sums(frames_of((0, Status.DROPPED, NOBODY, 0.0, np.inf)))) is None
+
+
 def test_latency_counts_late_answers_but_neither_skips_drops_nor_frames_never_answered() -> None:
     found = latency_percentiles_ms(two_episodes())
     assert found["p50"] == pytest.approx(55.0)
@@ -164,6 +180,7 @@ def test_live_outcomes_become_frames() -> None:
     )
     assert frames.in_time.tolist() == [True, True, False, True, False, False, False, False]
     assert frames.answered_by.tolist() == [DEVICE, SPLIT, MEC, FALLBACK, FALLBACK, NOBODY, NOBODY, NOBODY]
+    assert frames.kind.tolist() == [DEVICE, SPLIT, MEC, MEC, MEC, MEC, NO_KIND, NO_KIND]
     assert np.isfinite(frames.latency_s).tolist() == [True] * 5 + [False] * 3
     assert frames.late.sum() == 3
     assert frames.dropped.sum() == frames.reused.sum() == frames.fallback.sum() == 1

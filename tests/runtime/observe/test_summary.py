@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from controller.histogram import LogHistogram
-from controller.metrics import Frames, answered_on, episode_sums, latency_percentiles_ms, overall
+from controller.metrics import Frames, answered_on, episode_sums, latency_percentiles_ms, overall, run_as
 from controller.records import BreakdownMs, Decision, Outcome, Status
 from controller.streaming import Stream, streaming_scores
 from runtime.cli.console import progress
@@ -66,6 +66,7 @@ def test_the_figures_are_those_of_a_comparison(count: int) -> None:
             found = figures[name]
             assert (found is None) == np.isnan(expected), name
             assert found is None or found == pytest.approx(expected), name
+    assert figures["run_as"] == run_as(episode_sums(frames))
     assert figures["answered_on"] == answered_on(episode_sums(frames))
     for name, exact in latency_percentiles_ms(frames).items():
         assert figures["latency_ms"][name] == (None if exact is None else pytest.approx(exact, rel=0.006)), name
@@ -84,7 +85,7 @@ def test_a_stream_is_scored_as_in_a_comparison() -> None:
 def test_nothing_is_absent_and_not_zero() -> None:
     figures = RunSummary().figures()
     assert figures["frames"] == 0
-    for name in ("utility", "slo_attainment", "accuracy", "goodput_fps", "payload_kbytes", "answered_on"):
+    for name in ("utility", "slo_attainment", "accuracy", "goodput_fps", "payload_kbytes", "run_as", "answered_on"):
         assert figures[name] is None
     assert set(figures["latency_ms"].values()) == {None}
 
