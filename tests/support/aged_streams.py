@@ -6,6 +6,7 @@ before, so a payload tells by its length how old its reference is.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.costs import CostTable
-from controller.records import NO_PAYLOAD, Decision
+from controller.records import NO_PAYLOAD, Decision, SystemState
 from controller.references import NO_STREAM, ReferenceCosts
 from controller.space import DecisionSpace
 from runtime.bundles.recorded import AgedBytes, Recorded, payload_key
@@ -116,6 +117,14 @@ def costs() -> CostTable:
         lagged_accuracy=np.zeros((len(DECISIONS), 4)),
         references=ReferenceCosts(np.array(AGES), by_age, stream, chained),
     )
+
+
+def with_ages(table: CostTable, state: SystemState, seed: int = 0) -> SystemState:
+    """The states with references of random ages, some without; as they are if the table has no streams."""
+    if not table.streams:
+        return state
+    age = np.random.default_rng(seed).integers(0, 2 * len(AGES) // 3, (state.batch, table.streams))
+    return replace(state, reference_age=np.where(age % 4 == 0, 0, age % 9 + (age > 50) * 100))
 
 
 class AgedCompute(StreamCompute):
