@@ -160,9 +160,11 @@ def preempted_end_s(env: Environment, end_s: float) -> float:
 def payload_bytes(t: TwinTables, env: Environment, decision: Any, luck: Any, encoded_s: float) -> float:
     """As recorded for this sample and the age of the reference; around the mean where only that is known."""
     sample = (env.conditions.first_sample + env.state.frame) % t.payload_samples
-    age = reference_age(t, env, decision.stream, encoded_s)
-    column = t.column_of_age[min(age, len(t.column_of_age) - 1)]
-    usual = t.payload_bytes[decision.payload_start + column * t.payload_samples + sample]
+    place = decision.payload_start + sample
+    if decision.stream != NO_STREAM:
+        age = reference_age(t, env, decision.stream, encoded_s)
+        place += t.column_of_age[min(age, len(t.column_of_age) - 1)] * t.payload_samples
+    usual = t.payload_bytes[place]
     return max(usual + decision.payload_std_bytes * luck.payload, 0.5 * usual)
 
 

@@ -32,8 +32,6 @@ NO_AGE = 0
 
 def reference_age(t: TwinTables, env: Environment, stream: int, at_s: float) -> int:
     """Age in frames of what the frame at hand would refer to if it were encoded at ``at_s``; NO_AGE if to nothing."""
-    if stream == NO_STREAM:
-        return NO_AGE
     place = place_of(env, stream)
     newest = -1 if place < 0 else newest_reference(t, env, place, at_s)
     return NO_AGE if newest < 0 else max(env.state.frame - env.references[newest].frame, 1)

@@ -16,6 +16,7 @@ from controller.records import STATUSES, Ints, Outcome, SystemState
 from controller.scenario import ScenarioRange
 from envs.twin.record import StepRecord
 from envs.twin.twin import Twin
+from runtime.bundles.recorded import payload_key
 from runtime.protocol.wire import RejectReason
 
 FRAMES = 100
@@ -155,3 +156,16 @@ def test_an_age_between_recorded_ones_counts_as_the_next_older_one() -> None:
     row, sizes = FREE[0], aged["net", 28, 0, "xor"]
     sent = [int(twin.step(np.array([row if frame in (0, 2, 7, 30) else 0]))[1].payload_bytes[0]) for frame in range(31)]
     assert [sent[frame] for frame in (0, 2, 7, 30)] == [sizes[0, 0], sizes[2, 2], sizes[3, 7], sizes[3, 30]]
+
+
+@pytest.mark.parametrize("row", [FREE[0], SIGNS[0]])
+def test_an_emulated_device_refers_to_what_was_answered_by_the_end_of_its_head(row: int) -> None:
+    """The reply comes some milliseconds after the next head has begun, and long before its end."""
+    slowdown = 0.08 / COSTS.head_s[row]  # 80 of 100 ms
+    sim = AgedSimulation(fps=10.0, deadline_s=0.4, device_slowdown=slowdown, uplink_bps=[8e4], frames=40)
+    outcomes = sim.run(lambda _: row)
+    assert [state.reference_age[0, COSTS.stream[row]] for state in sim.states[5:]] == [2] * 35  # type: ignore[index]
+    sizes = (recorded().aged_bytes or {})[payload_key(COSTS.space.decisions[row])]
+    assert [o.payload_bytes for o in outcomes[5:]] == sizes[1, 5:40].tolist()
+    _, records = played(sim, np.full(40, row))
+    assert [r.payload_bytes[0] for r in records[5:]] == sizes[1, 5:40].tolist()
