@@ -169,3 +169,20 @@ def test_an_emulated_device_refers_to_what_was_answered_by_the_end_of_its_head(r
     assert [o.payload_bytes for o in outcomes[5:]] == sizes[1, 5:40].tolist()
     _, records = played(sim, np.full(40, row))
     assert [r.payload_bytes[0] for r in records[5:]] == sizes[1, 5:40].tolist()
+
+
+def test_a_fork_sends_what_its_twin_sends() -> None:
+    twin = Twin(COSTS, AgedSimulation().bank, recorded(), ScenarioRange(frames=60), batch=4, seed=1)
+    twin.reset()
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        twin.step(rng.integers(0, len(COSTS), 4))
+    fork, state = twin.fork(np.array([2, 2, 0]))
+    rows = rng.integers(0, len(COSTS), (15, 4))
+    for row in rows:
+        before = state.reference_age
+        state, forked = fork.step(row[[2, 2, 0]])
+        after, record = twin.step(row)
+        np.testing.assert_array_equal(forked.request_bytes, record.request_bytes[[2, 2, 0]])
+        assert before is not None
+        np.testing.assert_array_equal(state.reference_age, after.reference_age[[2, 2, 0]])  # type: ignore[index]
