@@ -93,15 +93,48 @@ class CostTable:
         return np.zeros(len(self), np.bool_) if self.references is None else self.references.chained
 
     @cached_property
+    def streams(self) -> int:
+        """Number of streams: ``stream`` is less."""
+        return 0 if self.references is None else self.references.streams
+
+    @cached_property
+    def column_of_age(self) -> Ints:
+        """The column of ``payload_bytes_by_age`` for the ages 0, 1, ...; the last one holds for all older ones."""
+        return np.zeros(1, np.int64) if self.references is None else self.references.column_of_age
+
+    @cached_property
     def stride(self) -> Floats:
         """(C,) frame stride as float64: the number of frames that a row answers."""
         return self.space.frame_stride.astype(float)
 
     @cached_property
     def uplink_bytes(self) -> Floats:
-        """(C,) what the uplink carries for the row's mean payload: the whole message (``controller.packets``); 0 when
-        device-only."""
+        """(C,) what the uplink carries for the row's mean payload in the steady state: the whole message
+        (``controller.packets``); 0 when device-only."""
         return np.where(self.space.device_only, 0.0, wire_bytes(self.payload_bytes))
+
+    def uplink_bytes_at(self, reference_age: Ints | None) -> Floats:
+        """What the uplink carries for the row's mean payload now: (B, C) for ages of references (B, streams) as in
+        ``SystemState.reference_age``; ``uplink_bytes`` (C,) where they are None."""
+        if reference_age is None or self.references is None:
+            return self.uplink_bytes
+        column = self.column_of_age.take(reference_age, mode="clip")
+        # Rows without a stream take the column of the last one: all of their columns are equal.
+        return self._flat_uplink_bytes.take(column[:, self.stream] + self._row_start)
+
+    @cached_property
+    def uplink_bytes_by_age(self) -> Floats:
+        """(C, A + 1) ``uplink_bytes`` for each column of ``payload_bytes_by_age``."""
+        return np.where(self.space.device_only[:, None], 0.0, wire_bytes(self.payload_bytes_by_age))
+
+    @cached_property
+    def _flat_uplink_bytes(self) -> Floats:
+        return self.uplink_bytes_by_age.ravel()
+
+    @cached_property
+    def _row_start(self) -> Ints:
+        """(C,) where each row starts in ``_flat_uplink_bytes``."""
+        return np.arange(len(self)) * (len(self.ages) + 1)
 
     @cached_property
     def longest_stride(self) -> int:

@@ -194,6 +194,9 @@ class SystemState:
     on_time_frac: Floats  # smoothed over the last outcomes
     fallback_frac: Floats  # smoothed over the last outcomes
     true_latency_s: Floats | None = None  # (B, C) latency each candidate would have; the twin only
+    #: (B, streams) frames from the reference that each stream of the cost table has now to this frame. 0: it has none,
+    #: and the next payload stands alone. None: not known or no stream; the steady state is assumed.
+    reference_age: Ints | None = None
 
     @property
     def batch(self) -> int:

@@ -15,6 +15,7 @@ matter to what is sent. Of a row with a stream,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -43,6 +44,11 @@ class ReferenceCosts:
         age = np.asarray(age)
         found = 1 + np.minimum(np.searchsorted(self.ages, age), len(self.ages) - 1)
         return np.where(age <= 0, 0, found)
+
+    @cached_property
+    def column_of_age(self) -> Ints:
+        """(last age + 1,) ``column`` for the ages 0, 1, ... The last one holds for all older references."""
+        return self.column(np.arange(self.ages[-1] + 1))
 
     @property
     def streams(self) -> int:

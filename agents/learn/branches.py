@@ -34,6 +34,7 @@ from envs.twin.drive import environment
 from envs.twin.frame import play_frame
 from envs.twin.observe import SEEN, observe_state
 from envs.twin.record import RECORD
+from envs.twin.references import observe_references
 from envs.twin.state import Environment, part_of, replace
 from envs.twin.tables import TwinTables
 from envs.twin.threads import over_threads
@@ -90,6 +91,7 @@ class Branches(NamedTuple):
     record: Any  # (2,) RECORD; the second stays blank
     skipped: Floats  # (longest stride less one,)
     seen: Any  # (1,) SEEN
+    age: Ints  # (streams,) of references
     lanes: Lanes  # K states with C candidates
 
 
@@ -106,6 +108,7 @@ def _play_states(rules: Rules, longest_stride: int, t: TwinTables, batch: Enviro
         record=np.zeros(2, RECORD),
         skipped=np.zeros(longest_stride - 1),
         seen=np.zeros(1, SEEN),
+        age=np.zeros(len(t.chained), np.int64),
         lanes=make_lanes(rules.policy, count, len(rules.features.sent)),
     )
     play_states(t, batch, rules, memory, *arrays)
@@ -202,7 +205,8 @@ def decide(t: TwinTables, r: Rules, m: Branches, running: int) -> None:
     for i in range(running):
         first = i * count
         observe_state(t, environment(m.device, m.running[i]), m.seen[0])
-        fill_features(r.features, m.seen[0], m.lanes.context.T[i], m.lanes.candidates.T[first : first + count])
+        observe_references(t, environment(m.device, m.running[i]), m.age)
+        fill_features(r.features, m.seen[0], m.age, m.lanes.context.T[i], m.lanes.candidates.T[first : first + count])
     fill_scores(r.policy, m.lanes, running, count)
     for i in range(running):
         m.row[m.running[i]] = best_of(m.lanes.scores, i * count, count)

@@ -10,9 +10,10 @@ Deadlines and slowdowns differ between devices, so this version of the map diffe
 - A bandwidth state is a level (a step on a logarithmic scale) and a spread class, which is learned from the training
   traces: five quantiles of how far bandwidth strays from its mean between two change points. It does not depend on
   the level, so the map also serves a device that gets a share of a link.
-- The key of an entry is the bandwidth state and the current conditions (remaining budget, slowdowns, MEC queue, round
-  trip, capture period) in steps of 5 %. An entry depends on its key alone. It is computed when its key first occurs
-  and used until the key changes, so the map is never computed in full.
+- The key of an entry is the bandwidth state, the current conditions (remaining budget, slowdowns, MEC queue, round
+  trip, capture period) in steps of 5 %, and how old the reference of each stream of payloads is. An entry depends on
+  its key alone. It is computed when its key first occurs and used until the key changes, so the map is never computed
+  in full.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _UNKNOWN = np.iinfo(np.int64).min
 
 
 class _Key(enum.IntEnum):
-    """Columns of a key."""
+    """Columns of a key. One more for each stream follows: the column of the costs for the age of its reference."""
 
     LEVEL = 0
     SPREAD = 1
@@ -78,7 +79,8 @@ class EdgentDynamic:
         self._states = states
         self._tuning = tuning
         self._uplink = UplinkState(states, batch, tuning.hazard, tuning.threshold)
-        self._key = np.full((batch, len(_Key)), _UNKNOWN)
+        self._key = np.full((batch, len(_Key) + costs.streams), _UNKNOWN)
+        self._age_of_column = np.concatenate(([0], costs.ages))
         self._row = np.zeros(batch, dtype=np.int64)
 
     def reset(self, rows: Bools) -> None:
@@ -96,7 +98,7 @@ class EdgentDynamic:
 
     def _keys(self, state: SystemState) -> Ints:
         """(B, columns) keys of the current entries."""
-        key = np.empty((state.batch, len(_Key)), dtype=np.int64)
+        key = np.empty((state.batch, self._key.shape[1]), dtype=np.int64)
         hope = np.log(recovery(state.uplink_age_s, self._tuning.recovery_s))
         key[:, _Key.LEVEL] = level_index(self._uplink.log_bps + hope)
         key[:, _Key.SPREAD] = self._uplink.spread
@@ -105,6 +107,8 @@ class EdgentDynamic:
         key[:, _Key.SLOWDOWN] = _steps(state.device_slowdown)
         key[:, _Key.MEC_SLOWDOWN] = _steps(state.mec_slowdown)
         key[:, _Key.MEC_WAIT] = _steps(state.mec_queue_mean_s + state.rtt_s)
+        if state.reference_age is not None:
+            key[:, len(_Key) :] = self._costs.column_of_age.take(state.reference_age, mode="clip")
         return key
 
     def entries(self, key: Ints) -> Ints:
@@ -123,6 +127,7 @@ class EdgentDynamic:
             mec_slowdown=_value(key[:, _Key.MEC_SLOWDOWN]),
             mec_wait_s=_value(key[:, _Key.MEC_WAIT]),
             uplink_bps=uplink_bps[:, 0],
+            reference_age=self._age_of_column[key[:, len(_Key) :]] if self._costs.streams else None,
         )
         predicted = predict(self._costs, state, uplink_bps)
         due = due_s(self._costs, state, is_rescued(self._costs, state, predicted.head_s))

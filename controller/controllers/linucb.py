@@ -140,7 +140,7 @@ class LinUcb:
     def context(self, state: SystemState) -> Floats:
         """(B, C, 3) predicted seconds of crossing, tail, and waiting with the round trip."""
         costs = self._costs
-        crossing = costs.uplink_bytes * 8.0 / self._bps(state)[:, None]
+        crossing = costs.uplink_bytes_at(state.reference_age) * 8.0 / self._bps(state)[:, None]
         tail = costs.mec_s * state.mec_slowdown[:, None]
         wait = np.broadcast_to((state.mec_queue_mean_s + state.rtt_s)[:, None], tail.shape)
         return np.stack((crossing, tail, wait), axis=2)

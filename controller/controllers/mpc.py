@@ -2,9 +2,10 @@
 
 As in Fugu (Yan et al., NSDI 2020) the uplink is a distribution of the transfer time of each payload
 (``controller.predict.transfer``), here five equally likely scenarios, and the controller plans several decisions ahead.
-A plan is a candidate now and then, ``horizon`` times, the row that earns most in the long run. It follows the timeline
-of docs/architecture.md: a device that is late for the next decision, the backlog of the link, the random wait at the
-MEC, the fallback, replies that are given up, answers that age while frames are skipped, and dropped frames.
+A plan is a candidate now and then, ``horizon`` times, the row that earns most in the long run. The candidate's payload
+is that of now, those of later decisions are in the steady state (``controller.references``). A plan follows the
+timeline of docs/architecture.md: a device that is late for the next decision, the backlog of the link, the random wait
+at the MEC, the fallback, replies that are given up, answers that age while frames are skipped, and dropped frames.
 
 The value of a plan is what its frames earn, less what as many frames earn in the long run: the differential value of
 average-reward problems (Sutton and Barto, section 10.3). So plans of different frame strides compare.
@@ -74,16 +75,16 @@ class FuguMpc(Memoryless):
         self._send_head_s, self._send_bytes = sends.T
 
     def decide(self, state: SystemState) -> Ints:
-        rows, at = self._begin(state)
+        rows, steady, at = self._begin(state)
         timeline = _Timeline(self._costs, state, self._utility, self._tuning.headroom_frac)
-        lasting = timeline.lasting(rows)
+        lasting = timeline.lasting(steady)
         best = lasting.argmax(axis=1)[:, None]
         gain = np.take_along_axis(lasting, best, axis=1)[:, None]
         earned, then = timeline.follow(rows, at, gain)
         value = (earned - self._tuning.penalty * timeline.delay_frac(rows, then)).mean(axis=1)
         planned = np.argpartition(-value, min(_PLANNED, len(self._costs)) - 1, axis=1)[:, :_PLANNED]
         value = np.take_along_axis(value, planned, axis=1)
-        value += self._continued(timeline, _pick(rows, best), _pick(then, planned), gain)
+        value += self._continued(timeline, _pick(steady, best), _pick(then, planned), gain)
         return np.take_along_axis(planned, value.argmax(axis=1)[:, None], axis=1)[:, 0]
 
     def _continued(self, timeline: _Timeline, row: _Rows, at: _Moment, gain: Float32s) -> Float32s:
@@ -94,16 +95,25 @@ class FuguMpc(Memoryless):
             value += earned.mean(axis=1)
         return value
 
-    def _begin(self, state: SystemState) -> tuple[_Rows, _Moment]:
-        """Every row under the present conditions, and the present moment."""
+    def _begin(self, state: SystemState) -> tuple[_Rows, _Rows, _Moment]:
+        """Every row under the present conditions, with the payloads of now and of the steady state, and the present
+        moment."""
         costs, slowdown = self._costs, state.device_slowdown[:, None] * self._tuning.device_margin
-        # The payloads, and the backlog as one more.
-        delay_s = np.concatenate([self._send_head_s * slowdown, np.zeros_like(slowdown)], axis=1)
         sends = np.broadcast_to(self._send_bytes, (state.batch, len(self._send_bytes)))
-        size = np.concatenate([sends, state.uplink_backlog_bytes[:, None]], axis=1)
+        sizes, delays_s = [sends], [self._send_head_s * slowdown]
+        if is_aged := state.reference_age is not None:
+            sizes.append(costs.uplink_bytes_at(state.reference_age))
+            delays_s.append(costs.head_s * slowdown)
+        # The backlog as one more payload.
+        delay_s = np.concatenate([*delays_s, np.zeros_like(slowdown)], axis=1)
+        size = np.concatenate([*sizes, state.uplink_backlog_bytes[:, None]], axis=1)
         took_s = self._predictor.quantiles(state, size, delay_s, _SCENARIOS).transpose(0, 2, 1) / self._tuning.margin
-        rows = _rows_of(costs, state, costs.head_s * slowdown, took_s[:, :, self._send_of])
-        return rows, _Moment(_column(state.frame_age_s), took_s[:, :, -1:])
+        steady = _rows_of(costs, state, costs.head_s * slowdown, took_s[:, :, self._send_of])
+        rows = steady
+        if is_aged:
+            now_s = took_s[:, :, len(self._send_bytes) : -1]
+            rows = steady._replace(transmit_s=now_s * steady.sent)
+        return rows, steady, _Moment(_column(state.frame_age_s), took_s[:, :, -1:])
 
 
 class _Moment(NamedTuple):

@@ -10,6 +10,7 @@ Every feature but chances and values comes out of one matrix product:
 - All of them are linear in six columns of the cost table (``_BASIS``), which are prepared once. A state gives the
   coefficients (``_coefficients``), and ``_ENTRIES`` says which column and which feature each of them belongs to.
 - The coefficients are plain Python floats, twenty times quicker than arrays of length one.
+- Where payloads refer to earlier ones, the column of their bits changes with the state.
 - One term is not linear: a payload waits for the backlog of the uplink only as far as the head does not hide it. It is
   subtracted afterwards.
 
@@ -48,7 +49,7 @@ from controller.features.scalar import (
 from controller.features.schema import BANDWIDTHS, CANDIDATE_FEATURES, CONTEXT_FEATURES, FEATURE_SCHEMA
 from controller.predict.expectation import score_of_skipped
 from controller.predict.uplink import FLOOR_BPS
-from controller.records import UPLINK_HISTORY, Float32s, Floats, SystemState
+from controller.records import UPLINK_HISTORY, Float32s, Floats, Ints, SystemState
 from controller.timeline import GIVE_UP_DEADLINES, fallback_reserve_s
 from controller.utility import Utility
 
@@ -60,6 +61,7 @@ _ENERGY = CANDIDATE_FEATURES.index("energy")
 
 #: Columns of the table in which every candidate feature but chances and values is linear.
 _BASIS = ("one", "accuracy", "sent", "head", "mec", "bits")
+_BITS = _BASIS.index("bits")
 #: Writes the features of a batch: table, state, (B, D) and (B, C, F).
 FillBatch = Callable[[FeatureTable, SystemState, Float32s, Float32s], None]
 
@@ -121,10 +123,16 @@ class Features:
             return context, candidates
         columns, uplink_bps = [column.tolist() for column in _columns(state)], state.uplink_bps.tolist()
         for b in range(batch):
+            if self.costs.streams:
+                self._basis[:, _BITS] = self._bits(state.reference_age, b)
             row = _Row._make([column[b] for column in columns])
             self._fill(context[b], candidates[b], row, uplink_bps[b])
         flat.clip(FEATURE_SCHEMA.low, FEATURE_SCHEMA.high, out=flat)
         return context, candidates
+
+    def _bits(self, reference_age: Ints | None, b: int) -> Floats:
+        """(C,) bits of the messages in state ``b``."""
+        return self.costs.uplink_bytes_at(None if reference_age is None else reference_age[b : b + 1]) * 8.0
 
     @cached_property
     def _table(self) -> FeatureTable:

@@ -11,8 +11,8 @@ The value of a candidate is its expected utility per frame over in time and not 
 docs/architecture.md has it: a fallback takes device time, and a reply that comes too late is given up. Delays of the
 next frames cost DELAY_PENALTY. The best candidate by it, with no learning, is a strong rule.
 
-``s`` is a state: any record with the fields of SystemState as plain numbers. Shapes: C candidates, D context features,
-F candidate features, K skipped frames at most.
+``s`` is a state: any record with the fields of SystemState as plain numbers; ``age`` its ``reference_age``, empty where
+that is None. Shapes: C candidates, D context features, F candidate features, K skipped frames at most.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import numpy as np
 from controller.costs import CostTable
 from controller.features.schema import BANDWIDTHS, CANDIDATE_FEATURES, FEATURE_SCHEMA
 from controller.predict.uplink import FLOOR_BPS
-from controller.records import UPLINK_HISTORY, Float32s, Floats
+from controller.records import UPLINK_HISTORY, Float32s, Floats, Ints
+from controller.references import NO_STREAM
 from controller.timeline import GIVE_UP_DEADLINES, fallback_reserve_s
 from controller.utility import Utility
 
@@ -61,7 +62,10 @@ class FeatureTable(NamedTuple):
     sent: Floats  # 1 where the MEC is asked, else 0
     head_s: Floats
     mec_s: Floats
-    bits: Floats
+    bits: Floats  # of the message in the steady state
+    bits_by_age: Floats  # (C, columns) for each column of ``controller.references``
+    column_of_age: Ints  # the column for each age of a reference; the last one holds for all older ones
+    stream: Ints  # in which a row sends; NO_STREAM where its payloads stand alone
     stride: Floats
     per_frame: Floats  # one over the stride
     accuracy: Floats
@@ -84,6 +88,9 @@ def feature_table(costs: CostTable, utility: Utility) -> FeatureTable:
         head_s=np.array(costs.head_s),
         mec_s=np.array(costs.mec_s),
         bits=costs.uplink_bytes * 8.0,
+        bits_by_age=costs.uplink_bytes_by_age * 8.0,
+        column_of_age=np.array(costs.column_of_age),
+        stream=np.array(costs.stream),
         stride=np.array(costs.stride),
         per_frame=1.0 / costs.stride,
         accuracy=np.array(costs.accuracy),
@@ -121,13 +128,21 @@ class StateTerms(NamedTuple):
     deadline_place: int  # skipped frames that are captured before the deadline
 
 
-def fill_features(t: FeatureTable, s: Any, context: Float32s, candidates: Float32s) -> None:
+def fill_features(t: FeatureTable, s: Any, age: Ints, context: Float32s, candidates: Float32s) -> None:
     """Write the features of one state into ``context`` (D,) and ``candidates`` (C, F)."""
     bandwidths = estimates(s)
     fill_context(s, bandwidths, context)
     terms = state_terms(t, s, bandwidths)
     for c in range(len(candidates)):
-        fill_candidate(t, terms, c, candidates[c])
+        fill_candidate(t, terms, c, bits_now(t, age, c), candidates[c])
+
+
+def bits_now(t: FeatureTable, age: Ints, c: int) -> float:
+    """Bits of the message of candidate ``c`` with the references that the state tells."""
+    stream = t.stream[c]
+    if stream == NO_STREAM or len(age) == 0:
+        return float(t.bits[c])
+    return float(t.bits_by_age[c, t.column_of_age[min(age[stream], len(t.column_of_age) - 1)]])
 
 
 def state_terms(t: FeatureTable, s: Any, bandwidths: tuple[float, float, float, float]) -> StateTerms:
@@ -193,10 +208,10 @@ def fill_context(s: Any, bandwidths: tuple[float, float, float, float], out: Flo
         out[i] = _clipped(features[i])
 
 
-def fill_candidate(t: FeatureTable, s: StateTerms, c: int, out: Float32s) -> None:
-    """The features of candidate ``c`` in the order of the schema."""
+def fill_candidate(t: FeatureTable, s: StateTerms, c: int, bits: float, out: Float32s) -> None:
+    """The features of candidate ``c``, whose message has so many bits, in the order of the schema."""
     sent, stride, per_frame = t.sent[c], t.stride[c], t.per_frame[c]
-    head_s, transmit_s = s.slowdown * t.head_s[c], t.bits[c] * s.per_bit[2]
+    head_s, transmit_s = s.slowdown * t.head_s[c], bits * s.per_bit[2]
     mec_s = (s.wait_s + s.mec_slowdown * t.mec_s[c]) * sent
     occupancy = (s.age_s + head_s) * s.per_period - stride
     link_occupancy = (s.backlog_s * sent + transmit_s) * s.per_period - stride
@@ -222,7 +237,7 @@ def fill_candidate(t: FeatureTable, s: StateTerms, c: int, out: Float32s) -> Non
     fixed_s = s.age_s + head_s + max(s.backlog_s - head_s, 0.0) * sent + mec_s
     due_s = s.deadline_s - s.reserve_s * sent
     for q in range(_ESTIMATES):
-        total_s = fixed_s + t.bits[c] * s.per_bit[q]
+        total_s = fixed_s + bits * s.per_bit[q]
         chance = _chance(left_s, total_s - begin_s, sent)
         out[SLACK + q] = _clipped((due_s - total_s) * s.per_deadline)
         out[CHANCE + q] = chance

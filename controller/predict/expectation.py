@@ -149,10 +149,12 @@ def idle_state(
     mec_slowdown: Floats,
     mec_wait_s: Floats,
     uplink_bps: Floats,
+    reference_age: Ints | None = None,
 ) -> SystemState:
     """A state (B,) to plan with: the given conditions, no frame queued, no byte on the link.
 
-    ``mec_wait_s`` is the round trip plus the MEC's queue; ``uplink_bps`` fills the history.
+    ``mec_wait_s`` is the round trip plus the MEC's queue; ``uplink_bps`` fills the history. Without ``reference_age``
+    payloads are in the steady state.
     """
     none, no_frames = np.zeros(len(deadline_s)), np.zeros(len(deadline_s), dtype=np.int64)
     no_row = np.full(len(deadline_s), NO_ROW)
@@ -182,4 +184,5 @@ def idle_state(
         link_up=np.ones(len(deadline_s), dtype=np.bool_),
         on_time_frac=none,
         fallback_frac=none,
+        reference_age=reference_age,
     )

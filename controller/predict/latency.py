@@ -2,6 +2,8 @@
 
 ``total = age + head + (backlog that the head does not hide) + transmission + round trip + MEC queue + tail``
 
+Where payloads refer to earlier ones, their bytes are those for the references that the state tells.
+
 Controllers that trust a bandwidth estimate and the shortlist call ``predict``; ``linucb`` and ``fugu-mpc`` have models
 of their own. The policy's features (``controller.features``) repeat its arithmetic for speed; a test compares the two.
 
@@ -35,7 +37,7 @@ def predict(costs: CostTable, state: SystemState, uplink_bps: Floats) -> Predict
     sent = ~costs.space.device_only
     mec = state.mec_queue_mean_s[:, None] + costs.mec_s * state.mec_slowdown[:, None] + state.rtt_s[:, None]
     fixed = state.frame_age_s[:, None] + head + mec * sent
-    transmit = (costs.uplink_bytes * 8.0)[:, None] * per_bit[:, None, :]
+    transmit = (costs.uplink_bytes_at(state.reference_age) * 8.0)[..., None] * per_bit[:, None, :]
     backlog = (state.uplink_backlog_bytes * 8.0)[:, None] * per_bit
     blocked = np.maximum(backlog[:, None, :] - head[:, :, None], 0.0) * sent[:, None]
     return Prediction(head, transmit, fixed[:, :, None] + blocked + transmit)

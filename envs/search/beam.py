@@ -36,6 +36,8 @@ def at_slot(env: Environment, w: Beam, slot: int) -> Environment:
         w.pool.requests[slot],
         w.pool.samples[slot],
         w.pool.answers[slot],
+        w.pool.streams[slot],
+        w.pool.references[slot],
         env.device_pace,
         env.mec_level,
     )
@@ -102,6 +104,8 @@ def undo(before: Environment, w: Beam) -> None:
     w.pool.state[0] = before.state
     copy_over(w.pool.requests[0], before.requests)
     copy_over(w.pool.answers[0], before.answers)
+    copy_over(w.pool.streams[0], before.streams)
+    copy_over(w.pool.references[0], before.references)
 
 
 def seen_at(t: TwinTables, env: Environment, capture: int) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 
 from controller.records import Floats
 from envs.twin.record import RECORD
+from envs.twin.references import refers_as_well
 from envs.twin.state import Environment, record_type
 
 #: Places in flight by whose release nodes are compared, the next one first.
@@ -74,7 +75,7 @@ def new_beam(
     """Memory for environments of the same shape as those of ``like``; what is not used is never touched."""
     frames = len(totals) - 1
     size = frames * width + 1
-    kept = {name: getattr(like, name) for name in ("state", "requests", "samples", "answers")}
+    kept = {name: getattr(like, name) for name in ("state", "requests", "samples", "answers", "streams", "references")}
     states = {name: np.zeros((size, *column.shape[1:]), column.dtype) for name, column in kept.items()}
     return Beam(
         ranking=ranking,
@@ -104,7 +105,8 @@ def clear(w: Beam) -> None:
 
 
 def dominates(one: Any, other: Any) -> bool:
-    """Whether a node is in nothing worse than another one."""
+    """Whether a node is in nothing worse than another one. What its payloads may refer to is compared apart, in the
+    states: that of the node that is tried is number 0 of the pool."""
     if one.rank < other.rank or one.earned < other.earned:
         return False
     if one.now_s > other.now_s or one.link_s > other.link_s or one.mec_s > other.mec_s or one.owed_s > other.owed_s:
@@ -127,7 +129,7 @@ def keep(w: Beam, number: int) -> bool:
         return False
     at = 0
     while at < count and nodes[order[at]].rank >= node.rank:
-        if dominates(nodes[order[at]], node):
+        if dominates(nodes[order[at]], node) and refers_as_well(w.pool, nodes[order[at]].slot, 0):
             return False
         at += 1
     count = thin_out(w, number, at)
@@ -150,7 +152,7 @@ def thin_out(w: Beam, number: int, first: int) -> int:
     order, nodes, kept = w.order[number], w.nodes[number], first
     for k in range(first, w.count[number]):
         place = order[k]
-        if dominates(w.node[0], nodes[place]):
+        if dominates(w.node[0], nodes[place]) and refers_as_well(w.pool, 0, nodes[place].slot):
             give_back(w, nodes[place].slot)
         else:
             order[k], order[kept] = order[kept], place

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from envs.twin import conditions, frame, link, mec_queue, observe, state, tables
+from envs.twin import conditions, frame, link, mec_queue, observe, references, state, tables
 from envs.twin.compiled import compiled, inlined, rule, rules
 from envs.twin.conditions import begin_loads
 from envs.twin.frame import advance, play_frame, run_frame, settle
 from envs.twin.link import meet_mec
 from envs.twin.observe import observe_state, true_latencies
+from envs.twin.references import observe_references
 from envs.twin.state import Environment, begin, replace
 from envs.twin.tables import TwinTables
 
 environment = inlined(state.environment)
-rules(conditions, frame, link, mec_queue, observe, state, tables)
+rules(conditions, frame, link, mec_queue, observe, references, state, tables)
 
 
 @rule
@@ -47,14 +48,15 @@ def replace_episodes(t: TwinTables, batch: Environment, which: Any, others: Envi
 
 
 @compiled
-def step_frames(t: TwinTables, batch: Environment, rows: Any, records: Any, skipped: Any, seen: Any) -> None:
+def step_frames(t: TwinTables, batch: Environment, rows: Any, records: Any, skipped: Any, seen: Any, age: Any) -> None:
     """One frame of every environment, where no shortcut is asked: ``rows`` (B,) in, RECORD (B,), scores of skipped
-    frames (B, K) and SEEN (B,) out."""
+    frames (B, K), SEEN (B,) and ages of references (B, streams) out."""
     check_rows(t, rows)
     for b in range(len(rows)):
         env = environment(batch, b)
         play_frame(t, env, rows[b], records[b], skipped[b])
         observe_state(t, env, seen[b])
+        observe_references(t, env, age[b])
 
 
 @compiled
@@ -82,10 +84,11 @@ def settle_frames(t: TwinTables, batch: Environment, records: Any) -> None:
 
 
 @compiled
-def observe_all(t: TwinTables, batch: Environment, seen: Any) -> None:
-    """What every device knows: SEEN (B,) out."""
+def observe_all(t: TwinTables, batch: Environment, seen: Any, age: Any) -> None:
+    """What every device knows: SEEN (B,) and ages of references (B, streams) out."""
     for b in range(len(seen)):
         observe_state(t, environment(batch, b), seen[b])
+        observe_references(t, environment(batch, b), age[b])
 
 
 @compiled

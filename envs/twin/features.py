@@ -8,23 +8,24 @@ import numpy as np
 
 from controller.features.fast import Features
 from controller.features.scalar import FeatureTable, fill_features
-from controller.records import Float32s, SystemState
+from controller.records import Float32s, Ints, SystemState
 from envs.twin.compiled import compiled
 from envs.twin.observe import SEEN
 
 
 @compiled
-def fill_batch(t: FeatureTable, seen: Any, context: Float32s, candidates: Float32s) -> None:
-    """Features of SEEN (B,) into (B, D) and (B, C, F)."""
+def fill_batch(t: FeatureTable, seen: Any, age: Ints, context: Float32s, candidates: Float32s) -> None:
+    """Features of SEEN (B,) and ages of references (B, streams) into (B, D) and (B, C, F)."""
     for b in range(len(seen)):
-        fill_features(t, seen[b], context[b], candidates[b])
+        fill_features(t, seen[b], age[b], context[b], candidates[b])
 
 
 def _fill(t: FeatureTable, state: SystemState, context: Float32s, candidates: Float32s) -> None:
     seen = np.empty(state.batch, SEEN)
     for name in SEEN.names or ():
         seen[name] = getattr(state, name)
-    fill_batch(t, seen, context, candidates)
+    age = np.zeros((state.batch, 0), np.int64) if state.reference_age is None else state.reference_age
+    fill_batch(t, seen, np.ascontiguousarray(age, np.int64), context, candidates)
 
 
 def install() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from controller.fallback import FrameTiming, fallback_row, is_hopeless, row_instead, stretched_stride
 from controller.packets import wire_bytes
+from controller.references import NO_STREAM
 from controller.timeline import (
     GIVE_UP_DEADLINES,
     MAX_UNANSWERED,
@@ -30,6 +31,7 @@ from envs.twin.link import (
     probe_if_idle,
     send,
 )
+from envs.twin.references import reference_age, use_stream
 from envs.twin.state import Environment, at_second, link_is_down
 from envs.twin.tables import NOISE_ROWS, TwinTables, aged_score, sample_of
 
@@ -52,6 +54,8 @@ def run_frame(t: TwinTables, env: Environment, row: int, record: Any, skipped: A
     record.sample = sample_of(t, env.conditions, state.frame)
     refused = is_refused(t, env, row)
     record.row = carried_out(t, env, row, refused)
+    if t.decisions[record.row].stream != NO_STREAM:
+        use_stream(env, t.decisions[record.row].stream)
     follow_decision(t, env, luck, record.row, record)
     state.device_slowdown = smooth(state.device_slowdown, load_pace(env) * luck.head, SLOWDOWN_ALPHA)
     answer_frame(t, env, luck, refused, record)
@@ -131,7 +135,7 @@ def follow_decision(t: TwinTables, env: Environment, luck: Any, row: int, record
     record.end_s = preempted_end_s(env, state.now_s + t.calibration.decide_s + record.head_s)
     record.reply_s = math.inf
     if decision.offload:
-        record.request_bytes = payload_bytes(t, env, decision, luck)
+        record.request_bytes = payload_bytes(t, env, decision, luck, record.end_s)
         record.uplink_bytes = wire_bytes(record.request_bytes)
         record.begin_s = max(record.end_s, state.crossed_s)
         record.crossed_s = crossed_s(t, conditions, record.begin_s, record.uplink_bytes)
@@ -153,10 +157,14 @@ def preempted_end_s(env: Environment, end_s: float) -> float:
     return end_s
 
 
-def payload_bytes(t: TwinTables, env: Environment, decision: Any, luck: Any) -> float:
-    """As recorded for this sample; around the mean where only that is known."""
+def payload_bytes(t: TwinTables, env: Environment, decision: Any, luck: Any, encoded_s: float) -> float:
+    """As recorded for this sample and the age of the reference; around the mean where only that is known."""
     sample = (env.conditions.first_sample + env.state.frame) % t.payload_samples
-    usual = t.payload_bytes[decision.payload_start + sample]
+    place = decision.payload_start + sample
+    if decision.stream != NO_STREAM:
+        age = reference_age(t, env, decision.stream, encoded_s)
+        place += t.column_of_age[min(age, len(t.column_of_age) - 1)] * t.payload_samples
+    usual = t.payload_bytes[place]
     return max(usual + decision.payload_std_bytes * luck.payload, 0.5 * usual)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from controller.packets import ping_bytes
 from controller.records import NO_ROW, UPLINK_HISTORY
+from controller.references import NO_STREAM
 from controller.timeline import (
     HEARTBEAT_S,
     PROBE_BYTES,
@@ -27,6 +28,7 @@ from controller.timeline import (
     uplink_sample_bps,
 )
 from envs.twin.mec_queue import workload
+from envs.twin.references import forget_references, note_request
 from envs.twin.state import Environment, sample_place
 from envs.twin.tables import TwinTables
 
@@ -111,6 +113,8 @@ def send(t: TwinTables, env: Environment, request: Any, mec_pace: float) -> None
         _go_silent(t, env, silent_from_s + NOTICED_SILENCE_S)
     if lost and state.lost_row == NO_ROW:
         state.lost_row, state.lost_begin_s = request.row, request.begin_s
+    if t.decisions[request.row].stream != NO_STREAM:
+        note_request(t, env, t.decisions[request.row].stream, request, lost)
 
 
 def _note_reply(env: Environment, request: Any, mec_pace: float) -> None:
@@ -153,6 +157,7 @@ def _go_silent(t: TwinTables, env: Environment, from_s: float) -> None:
     state, announced = env.state, env.conditions.mec_slowdown
     if state.down_until_s <= from_s:  # otherwise it joins the silence before
         state.down_from_s, state.lost_row = from_s, NO_ROW
+        forget_references(env, from_s)
     _probe_anew(t, env, state.word_s)
     sample = env.samples[sample_place(state.told - 1)]
     sample.sent_bytes = state.sent_bytes

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from controller.records import NO_ROW, UPLINK_HISTORY
+from controller.references import NO_STREAM
 from controller.timeline import MAX_UNANSWERED
 
 
@@ -108,6 +109,21 @@ ANSWER = record_type(
     row="i8",  # of the cost table, whose answer it is
 )
 
+#: A stream of payloads that refer to each other, as its sender on the device knows it (``envs.twin.references``).
+STREAM = record_type(
+    number="i8",  # of the stream; NO_STREAM where a place is free
+    used="i8",  # the larger, the later it was used last
+    sent="i8",  # requests
+    until_s="f8",  # from when on the next payload stands alone, if the stream is chained
+)
+
+#: A request that later payloads of its stream may refer to.
+REFERENCE = record_type(
+    frame="i8",
+    from_s="f8",  # from when on they may, if the stream is not chained: when its reply has come
+    until_s="f8",  # until when
+)
+
 
 class Environment(NamedTuple):
     """One environment, or a batch of them with one more axis in front."""
@@ -117,6 +133,8 @@ class Environment(NamedTuple):
     requests: Any  # (max_in_flight,) REQUEST
     samples: Any  # (SAMPLES_KEPT,) SAMPLE
     answers: Any  # (kept,) ANSWER
+    streams: Any  # (most,) STREAM; empty where no payload refers to another one
+    references: Any  # (most * kept,) REFERENCE: the last requests of each stream, which take their places in turn
     device_pace: Any  # (seconds,) 1 / (1 - load of the device) at each second; the last one goes on
     mec_level: Any  # (seconds,) load of the MEC in hundredths; likewise
 
@@ -129,6 +147,8 @@ def environment(batch: Environment, b: int) -> Environment:
         batch.requests[b],
         batch.samples[b],
         batch.answers[b],
+        batch.streams[b],
+        batch.references[b],
         batch.device_pace[b],
         batch.mec_level[b],
     )
@@ -139,8 +159,10 @@ def part_of(batch: Environment, which: Any) -> Environment:
     return Environment(*[column[which] for column in batch])
 
 
-def empty_batch(conditions: Any, seconds: int, max_in_flight: int, answers: int) -> Environment:
-    """A batch under these conditions, all else zero."""
+def empty_batch(
+    conditions: Any, seconds: int, max_in_flight: int, answers: int, streams: int, references: int
+) -> Environment:
+    """A batch under these conditions, all else zero; ``references`` of each of the streams are remembered."""
     batch = len(conditions)
     return Environment(
         conditions=conditions,
@@ -148,6 +170,8 @@ def empty_batch(conditions: Any, seconds: int, max_in_flight: int, answers: int)
         requests=np.zeros((batch, max_in_flight), REQUEST),
         samples=np.zeros((batch, SAMPLES_KEPT), SAMPLE),
         answers=np.zeros((batch, answers), ANSWER),
+        streams=np.zeros((batch, streams), STREAM),
+        references=np.zeros((batch, streams * references), REFERENCE),
         device_pace=np.zeros((batch, seconds)),
         mec_level=np.zeros((batch, seconds), np.int64),
     )
@@ -165,6 +189,8 @@ def copy_state(batch: Environment, b: int, env: Environment) -> None:
     copy_over(batch.requests[b], env.requests)
     copy_over(batch.samples[b], env.samples)
     copy_over(batch.answers[b], env.answers)
+    copy_over(batch.streams[b], env.streams)
+    copy_over(batch.references[b], env.references)
 
 
 def replace(batch: Environment, b: int, env: Environment) -> None:
@@ -206,3 +232,5 @@ def begin(env: Environment) -> None:
         request.fallback_s = request.settled_s = request.overdue_s = np.inf
     for k in range(len(env.answers)):
         env.answers[k].out_s = np.inf
+    for k in range(len(env.streams)):
+        env.streams[k].number = NO_STREAM

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,11 +14,12 @@ from controller.fallback import FallbackTable, fallback_table
 from controller.loads import load_draws
 from controller.predict.uplink import TraceBank
 from controller.records import Bools, Floats, Ints, Status
+from controller.references import NO_STREAM
 from controller.scenario import HEAD_NOISE_FRAC
 from controller.utility import Utility
 from envs.twin.mec_queue import neighbour_queue
 from envs.twin.state import record_type
-from runtime.bundles.recorded import Recorded, payload_key
+from runtime.bundles.recorded import PayloadKey, Recorded, payload_key
 
 _NOISE_SEED = 1
 #: Records of the noise table; frame i of an episode uses record (start + i) modulo this.
@@ -59,6 +61,7 @@ DECISION = record_type(
     mec_s="f8",
     payload_std_bytes="f8",  # from the figure in TwinTables.payload_bytes
     payload_start="i8",  # where the row's payloads start in TwinTables.payload_bytes
+    stream="i8",  # in which it sends; NO_STREAM where its payloads stand alone
     score_start="i8",  # where the scores of the row's variant start in TwinTables.aged_score
 )
 
@@ -103,7 +106,11 @@ class TwinTables(NamedTuple):
     #: (lags + 1, C). One lag where nothing is ever reused.
     aged_score: NDArray[np.float32]
     aged_accuracy: Floats
-    payload_bytes: Floats  # (C * S,) as recorded, or (C,) means where every sample's were not
+    #: By row, then by column of ``controller.references`` if it has a stream, then by sample: as recorded, or means
+    #: where not every sample's bytes were recorded.
+    payload_bytes: Floats
+    column_of_age: Ints  # the column for each age of a reference; the last one holds for all older ones
+    chained: Bools  # (streams,) whether payloads refer to the one sent just before
     local: FallbackTable  # what the device answers when the MEC cannot be asked
     samples: int  # S
     payload_samples: int  # S or 1
@@ -146,14 +153,14 @@ def make_tables(
     """Check and lay out what a twin needs."""
     variants, samples = recorded.score.shape
     _check(costs, variants)
-    payload_bytes, payload_std_bytes = _payloads(costs, recorded)
+    payloads, payload_std_bytes = _payloads(costs, recorded)
     reuses = costs.longest_stride > 1 or shortcuts
     aged, accuracy = _aged(costs, recorded, reuses)
     queue, queue_started = neighbour_queue()
     traces, steps = _traces(bank)
     local = fallback_table(costs, utility, queue_limit)
     return TwinTables(
-        decisions=_decisions(costs, payload_std_bytes, payload_bytes.shape[1], samples),
+        decisions=_decisions(costs, payload_std_bytes, payloads, samples),
         noise=_draw_noise(calibration),
         load_draws=load_draws(),
         traces=traces,
@@ -162,11 +169,13 @@ def make_tables(
         queue_started=queue_started,
         aged_score=aged,
         aged_accuracy=accuracy,
-        payload_bytes=payload_bytes.astype(np.float64).ravel(),
+        payload_bytes=np.concatenate([table.ravel() for table in payloads]).astype(np.float64),
+        column_of_age=np.array(costs.column_of_age, order="C"),
+        chained=_chained(costs),
         # Copies of a kind that is the same in every twin, so that the twin is compiled once:
         local=FallbackTable._make(np.array(c, order="C") if isinstance(c, np.ndarray) else c for c in local),
         samples=samples,
-        payload_samples=payload_bytes.shape[1],
+        payload_samples=payloads[0].shape[1],
         fastest=int(costs.local_frontier[0]),
         queue_limit=queue_limit,
         reuses=reuses,
@@ -198,7 +207,7 @@ def records_of(kind: np.dtype[Any], **columns: Any) -> Any:
     return records
 
 
-def _decisions(costs: CostTable, payload_std_bytes: Floats, payload_samples: int, samples: int) -> Any:
+def _decisions(costs: CostTable, payload_std_bytes: Floats, payloads: Sequence[Floats], samples: int) -> Any:
     return records_of(
         DECISION,
         offload=~costs.space.device_only,
@@ -207,7 +216,8 @@ def _decisions(costs: CostTable, payload_std_bytes: Floats, payload_samples: int
         head_s=costs.head_s,
         mec_s=costs.mec_s,
         payload_std_bytes=payload_std_bytes,
-        payload_start=np.arange(len(costs)) * payload_samples,
+        payload_start=np.cumsum([0, *(table.size for table in payloads)])[:-1],
+        stream=costs.stream,
         score_start=costs.space.variant * samples,
     )
 
@@ -231,14 +241,40 @@ def _traces(bank: TraceBank) -> tuple[Any, Any]:
     return traces, steps
 
 
-def _payloads(costs: CostTable, recorded: Recorded) -> tuple[Floats, Floats]:
-    """Bytes of every row's payload (C, S) and no deviation (C,), or its mean (C, 1) and deviation."""
+def _payloads(costs: CostTable, recorded: Recorded) -> tuple[list[Floats], Floats]:
+    """Bytes of every row's payload, C arrays (columns, S), and no deviation (C,); or its means (columns, 1) and
+    deviation. There is one column, or one for each age of the reference if the row has a stream."""
+    has_stream = costs.stream != NO_STREAM
     if recorded.payload_bytes is None:
-        return costs.payload_bytes[:, None], costs.payload_std_bytes
-    table = np.zeros((len(costs), recorded.score.shape[1]))
+        means = zip(costs.payload_bytes, costs.payload_bytes_by_age, has_stream, strict=True)
+        tables = [(by_age if aged else np.array([mean]))[:, None] for mean, by_age, aged in means]
+        return tables, costs.payload_std_bytes
+    nothing = np.zeros((1, recorded.score.shape[1]))
+    tables = [nothing] * len(costs)
     for row in np.flatnonzero(~costs.space.device_only):
-        table[row] = recorded.payload_bytes[payload_key(costs.space.decisions[row])]
-    return table, np.zeros(len(costs))
+        key = payload_key(costs.space.decisions[row])
+        tables[row] = _aged_payloads(costs, recorded, key) if has_stream[row] else recorded.payload_bytes[key][None]
+    return tables, np.zeros(len(costs))
+
+
+def _aged_payloads(costs: CostTable, recorded: Recorded, key: PayloadKey) -> Floats:
+    """(1 + ages, S) recorded bytes of a payload with a stream."""
+    found, columns = (recorded.aged_bytes or {}).get(key), 1 + len(costs.ages)
+    if found is None or len(found) != columns:
+        got = "none" if found is None else f"{len(found)} columns"
+        raise UsageError(
+            f"got {got} of recorded bytes of {key} by the age of the reference; expected {columns} columns: "
+            "take recorded answers and costs from one bundle"
+        )
+    return np.asarray(found)
+
+
+def _chained(costs: CostTable) -> Bools:
+    """(streams,) whether each stream is chained."""
+    found = np.zeros(costs.streams, np.bool_)
+    rows = costs.stream != NO_STREAM
+    found[costs.stream[rows]] = costs.chained[rows]
+    return found
 
 
 def _aged(costs: CostTable, recorded: Recorded, reuses: bool) -> tuple[NDArray[np.float32], Floats]:

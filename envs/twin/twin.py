@@ -29,6 +29,7 @@ from envs.twin.state import Environment, empty_batch, part_of
 from envs.twin.tables import TableShortcut, TwinCalibration, TwinTables, aged_score, make_tables
 from envs.twin.threads import over_threads
 from runtime.bundles.recorded import Recorded
+from runtime.codecs.streams import KEPT_REFERENCES, MOST_STREAMS
 
 features.install()
 Reward = Literal["replayed", "expected"]
@@ -125,17 +126,17 @@ class Twin:
         t, batch, rows = self._tables, self._environments, np.ascontiguousarray(rows, np.int64)
         if rows.shape != (self.batch,):
             raise UsageError(f"got rows of shape {rows.shape}; expected ({self.batch},), a row of the cost table each")
-        records, seen = np.zeros(self.batch, RECORD), np.empty(self.batch, SEEN)
+        records, (seen, age) = np.zeros(self.batch, RECORD), self._unseen()
         skipped = np.empty((self.batch, self.costs.longest_stride - 1))
         passed: Reused | None = None
         if self._shortcuts:
             drive.run_frames(t, batch, rows, records, skipped)
             passed = ask_shortcuts(t, batch, self._shortcuts, records)
             drive.settle_frames(t, batch, records)
-            drive.observe_all(t, batch, seen)
+            drive.observe_all(t, batch, seen, age)
         else:
-            over_threads(drive.step_frames, t, batch, rows, records, skipped, seen)
-        return self._state(seen), StepRecord(records, skipped, passed, t)
+            over_threads(drive.step_frames, t, batch, rows, records, skipped, seen, age)
+        return self._state(seen, age), StepRecord(records, skipped, passed, t)
 
     def fork(self, rows: Ints) -> tuple[Twin, SystemState]:
         """A twin of devices that go on from where ``rows`` (N,) of this one stand, and their present state.
@@ -177,17 +178,22 @@ class Twin:
         return np.asarray(aged_score(self._tables, rows, samples, lags))
 
     def _observe(self) -> SystemState:
-        seen = np.empty(self.batch, SEEN)
-        drive.observe_all(self._tables, self._environments, seen)
-        return self._state(seen)
+        seen, age = self._unseen()
+        drive.observe_all(self._tables, self._environments, seen, age)
+        return self._state(seen, age)
 
-    def _state(self, seen: Any) -> SystemState:
+    def _unseen(self) -> tuple[Any, Ints]:
+        """Memory for what is observed: SEEN (B,), and ages of references (B, streams)."""
+        return np.empty(self.batch, SEEN), np.empty((self.batch, self.costs.streams), np.int64)
+
+    def _state(self, seen: Any, age: Ints) -> SystemState:
         known = None
         if self.oracle:
             known = np.empty((self.batch, len(self.costs)))
             scratch = np.empty(self.batch, RECORD)
             over_threads(drive.look_ahead, self._tables, self._environments, scratch, known)
-        return SystemState(**{name: seen[name] for name in SEEN.names or ()}, true_latency_s=known)
+        columns = {name: seen[name] for name in SEEN.names or ()}
+        return SystemState(**columns, true_latency_s=known, reference_age=age if self.costs.streams else None)
 
     def _begin(self, scenarios: Sequence[Scenario], seconds: int) -> _Begun:
         if (most := max((scenario.trace_index for scenario in scenarios), default=0)) >= len(self._tables.traces):
@@ -196,7 +202,9 @@ class Twin:
         # among them.
         in_flight = self.range.max_in_flight
         answers = 2 * in_flight + 1 if self._tables.reuses else 0
-        batch = empty_batch(conditions_of(scenarios, self.costs.neighbour_mec_s), seconds, in_flight, answers)
+        streams = min(self.costs.streams, MOST_STREAMS)
+        conditions = conditions_of(scenarios, self.costs.neighbour_mec_s)
+        batch = empty_batch(conditions, seconds, in_flight, answers, streams, KEPT_REFERENCES)
         drive.begin_episodes(self._tables, batch)
         return _Begun(scenarios, batch)
 

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
+from controller.costs import CostTable
 from controller.errors import RemoteProtocolError
 from controller.records import NO_PAYLOAD, Decision
 from runtime.codecs.base import Codec, Payload, get_codec
@@ -56,9 +57,16 @@ class Encoded:
 class Sender(Protocol):
     """The device's half of a stream. Memory is bounded, whatever the order of calls.
 
+    ``reference_id`` is read before a frame is decided, to tell what it would take to send it.
+
     ``answered`` and ``unanswered`` may concern requests from before the last ``forget``, and requests that the sender
     has dropped from its memory: they change nothing then.
     """
+
+    @property
+    def reference_id(self) -> int:
+        """The request that a payload would refer to if it were encoded now; 0: it would stand alone."""
+        ...
 
     def encode(self, array: NDArray[Any], frame: int) -> Encoded:
         """Encode what frame number ``frame`` sends. The distance to the reference's frame is its age; it is negative
@@ -146,3 +154,10 @@ def stream_key(decision: Decision) -> StreamKey | None:
     if stream_codec(decision.payload) is None:
         return None
     return decision.model, decision.resolution_px, decision.partition_point, decision.payload
+
+
+def stream_keys(costs: CostTable) -> tuple[StreamKey, ...]:
+    """The streams of a cost table in the order of their numbers (``CostTable.stream``)."""
+    firsts = [int((costs.stream == number).argmax()) for number in range(costs.streams)]
+    decisions = [costs.space.decisions[row] for row in firsts]
+    return tuple((d.model, d.resolution_px, d.partition_point, d.payload) for d in decisions)

@@ -87,12 +87,14 @@ class _Sender:
         self._unanswered: deque[int] = deque()  # requests since then, the oldest first
         self._doubted = 0  # the newest of them that may not have been decoded; 0 if none
 
+    @property
+    def reference_id(self) -> int:
+        return 0 if self._doubted or len(self._unanswered) >= _MOST_UNANSWERED else self._last_id
+
     def encode(self, array: NDArray[Any], frame: int) -> Encoded:
         if array.shape != self._shape:
             raise UsageError(f"got a picture of shape {array.shape} for a stream of {self._shape}; expected equal ones")
-        if self._doubted or len(self._unanswered) >= _MOST_UNANSWERED:
-            self.forget()
-        reference_id, digest = self._last_id, self._digest
+        reference_id, digest = self.reference_id, self._digest
         if not reference_id:
             self.forget()
             digest = 0

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from controller.costs import CostTable
 from controller.loads import LOAD_STEP_S
@@ -45,7 +48,11 @@ class Emulation:
 
 
 class HeadRunner:
-    """Runs heads one at a time. Owns the time that fallbacks took from them."""
+    """Runs heads one at a time. Owns the time that fallbacks took from them.
+
+    What a payload may refer to depends on which replies have come when it is encoded. A slow device encodes at the end
+    of its head, so an emulated one idles before that, not after it.
+    """
 
     def __init__(
         self,
@@ -62,6 +69,7 @@ class HeadRunner:
         self._clock, self._poll, self._idle = clock, poll, idle
         self._start_s: float | None = None
         self._preempted_s = 0.0  # seconds given to fallbacks so far
+        self._encoding_s = 0.0  # that the last draft took
 
     def start(self, start_s: float) -> None:
         """The first frame is captured at this time; the emulated load begins here."""
@@ -73,14 +81,30 @@ class HeadRunner:
         ``draft``: encodes the payload if it may refer to an earlier one. None if the device stops for good meanwhile.
         """
         began_s, preempted_s = self._clock(), self._preempted_s
-        encode_as = None if draft is None else draft.encode
-        head = self._compute.head(job.frame.source_index, self._decisions[row], self._poll, encode_as)
-        took_s = self._finish(began_s, preempted_s, self._emulation.head_s(row, self._elapsed_s(began_s)))
+        index, decision = job.frame.source_index, self._decisions[row]
+        if draft is None:
+            head = self._compute.head(index, decision, self._poll)
+            lasts_s = self._emulation.head_s(row, self._elapsed_s(began_s))
+        else:
+            lasts_s = self._emulation.head_s(row, self._elapsed_s(began_s))
+            encode_as = partial(self._encode_late, draft, began_s, preempted_s, lasts_s)
+            head = self._compute.head(index, decision, self._poll, encode_as)
+        took_s = self._finish(began_s, preempted_s, lasts_s)
         if took_s is None:
             return None
         job.busy_s += took_s
         self._telemetry.on_head(row, took_s)
         return head
+
+    def _encode_late(
+        self, draft: Draft, began_s: float, preempted_s: float, lasts_s: float, array: NDArray[Any]
+    ) -> bytes:
+        """Encode so late that the head ends when it should, if encoding takes as long as the last time."""
+        self._finish(began_s, preempted_s, lasts_s - self._encoding_s)
+        encoding_s = self._clock()
+        payload = draft.encode(array)
+        self._encoding_s = self._clock() - encoding_s
+        return payload
 
     def lengthen(self, job: Job, began_s: float) -> bool:
         """Idle until a computation that has just ended has taken as long as on the emulated device.

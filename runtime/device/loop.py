@@ -35,6 +35,7 @@ from controller.costs import CostTable
 from controller.records import Outcome, Status, SystemState
 from controller.scenario import Scenario
 from controller.utility import Utility
+from runtime.codecs.streams import stream_keys
 from runtime.device.compute import Compute
 from runtime.device.emulation import Emulation, HeadRunner
 from runtime.device.fallback import FallbackPlan
@@ -81,6 +82,7 @@ class DeviceLoop:
         is set."""
         self._mec, self._costs, self._scenario, self._clock = mec, costs, scenario, clock
         self._period_s = 1.0 / scenario.fps
+        self._streams = stream_keys(costs)
         self._shortcuts = Chain((Stride(), *shortcuts), scenario.deadline_s, compute.picture, log)
         self._source = FrameSource(
             scenario.frames,
@@ -218,6 +220,7 @@ class DeviceLoop:
             capture_period_s=self._period_s,
             frame_age_s=job.wait_s,
             queued_frames=len(self._source.waiting),
+            reference_age=[self._mec.reference_age(stream, frame.index) for stream in self._streams],
         )
 
     def _needs_decision(self, job: Job) -> bool:

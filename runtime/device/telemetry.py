@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from controller import timeline as formulas
@@ -40,8 +42,12 @@ class DeviceTelemetry:
         capture_period_s: float,
         frame_age_s: float,
         queued_frames: int,
+        reference_age: Sequence[int] = (),
     ) -> SystemState:
-        """What a controller sees, as a batch of one; the uplink's history has shape (1, UPLINK_HISTORY)."""
+        """What a controller sees, as a batch of one; the uplink's history has shape (1, UPLINK_HISTORY).
+
+        ``reference_age``: of each stream of the cost table, in frames; empty if it has none.
+        """
         return SystemState(
             deadline_s=np.array([deadline_s]),
             capture_period_s=np.array([capture_period_s]),
@@ -67,4 +73,5 @@ class DeviceTelemetry:
             link_up=np.array([mec.link_up]),
             on_time_frac=np.array([self._on_time_frac]),
             fallback_frac=np.array([self._fallback_frac]),
+            reference_age=np.array([reference_age]) if reference_age else None,
         )

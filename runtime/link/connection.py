@@ -25,6 +25,7 @@ from controller import timeline as formulas
 from controller.costs import CostTable
 from controller.packets import wire_bytes
 from controller.records import Decision
+from runtime.codecs.streams import StreamKey
 from runtime.link.link import Arrival, Clock, Connected, Link, Malformed
 from runtime.link.link_watch import Counts, LinkWatch
 from runtime.link.mec_telemetry import MecObservation, MecTelemetry, Sent
@@ -171,6 +172,10 @@ class MecConnection(Generic[JobT]):
     def draft(self, decision: Decision, frame: int) -> Draft | None:
         """What encodes frame number ``frame`` for this decision; None if its payloads have no references."""
         return self._senders.draft(decision, frame)
+
+    def reference_age(self, stream: StreamKey, frame: int) -> int:
+        """Frames from the reference that a stream has now to frame number ``frame``; 0 if it has none."""
+        return self._senders.reference_age(stream, frame)
 
     def offload(self, job: JobT, offload: Offload, now_s: float) -> float | None:
         """Send a job's request; only while ``is_up``. Returns the seconds that its payload occupies the uplink, or

@@ -17,8 +17,20 @@ from typing import Any
 from numpy.typing import NDArray
 
 from controller.records import Decision
-from runtime.codecs.streams import MOST_STREAMS, Encoded, Sender, StreamKey, stream_codec, stream_key
+from runtime.codecs.streams import (
+    KEPT_REFERENCES,
+    MOST_AGE,
+    MOST_STREAMS,
+    Encoded,
+    Sender,
+    StreamKey,
+    stream_codec,
+    stream_key,
+)
 from runtime.protocol import wire
+
+#: Requests of a stream whose frames are remembered: more than a sender refers to.
+_FRAMES_KEPT = 4 * KEPT_REFERENCES
 
 
 class _Stream:
@@ -30,6 +42,7 @@ class _Stream:
         self._chained = chained
         self._unsent = False  # the newest payload was not handed to the link
         self._alone_id = 0  # of the newest request whose payload stood alone; 0 before the first
+        self._frames: dict[int, int] = {}  # of the last requests, by id, oldest first
 
     def encode(self, array: NDArray[Any], frame: int) -> Encoded:
         if self._unsent and self._chained:  # an encoder cannot go back
@@ -38,11 +51,19 @@ class _Stream:
         self._unsent = True
         return self.sender.encode(array, frame)
 
-    def sent(self, request_id: int, encoded: Encoded) -> None:
+    def sent(self, request_id: int, encoded: Encoded, frame: int) -> None:
         self._unsent = False
+        self._frames[request_id] = frame
+        if len(self._frames) > _FRAMES_KEPT:
+            del self._frames[next(iter(self._frames))]
         self.sender.sent(request_id)
         if not encoded.reference_id:
             self._alone_id = request_id
+
+    def reference_age(self, frame: int) -> int:
+        """Frames from what a payload would refer to now to frame number ``frame``; 0 if it would stand alone."""
+        reference_id = 0 if self._unsent and self._chained else self.sender.reference_id
+        return max(frame - self._frames.get(reference_id, frame - MOST_AGE), 1) if reference_id else 0
 
     def unanswered(self, request_id: int) -> None:
         if self._chained and self._stood_alone_since(request_id):
@@ -69,7 +90,7 @@ class Draft:
     """What a stream sends for one frame. Keeps what the head computed, so that it can be encoded anew."""
 
     def __init__(self, stream: _Stream, frame: int) -> None:
-        self.stream, self._frame = stream, frame
+        self.stream, self.frame = stream, frame
         self._array: NDArray[Any] | None = None  # until the head has computed it
         self._changes = -1
         self.encoded = Encoded(b"")
@@ -77,7 +98,7 @@ class Draft:
     def encode(self, array: NDArray[Any]) -> bytes:
         """Encode what the head computed. Returns the payload."""
         self._array = array
-        self.encoded = self.stream.encode(array, self._frame)
+        self.encoded = self.stream.encode(array, self.frame)
         self._changes = self.stream.changes
         return self.encoded.payload
 
@@ -112,6 +133,12 @@ class Senders:
             del self._streams[next(iter(self._streams))]
         return Draft(stream, frame)
 
+    def reference_age(self, key: StreamKey, frame: int) -> int:
+        """Frames from what the stream's payload of frame number ``frame`` would refer to if it were encoded now; 0 if
+        it would stand alone."""
+        stream = self._streams.get(key)
+        return 0 if stream is None else stream.reference_age(frame)
+
     def _opened(self, decision: Decision) -> _Stream | None:
         sender = self._new_sender(decision)
         codec = stream_codec(decision.payload)
@@ -119,7 +146,7 @@ class Senders:
 
     def sent(self, request_id: int, draft: Draft) -> None:
         """A draft's payload was handed to the link as this request."""
-        draft.stream.sent(request_id, draft.encoded)
+        draft.stream.sent(request_id, draft.encoded, draft.frame)
         self._open[request_id] = draft.stream
 
     def answered(self, request_id: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from support import aged_streams
 from support.stream import stream_costs, stream_recorded
 from support.twins import traces
 
@@ -34,8 +35,16 @@ def some_policy(hidden: int = 5, deeper: int = 3, seed: int = 0) -> FrozenPolicy
     return FrozenPolicy(*(rng.standard_normal(shape).astype(np.float32) for shape in shapes))
 
 
-def some_twin(batch: int, seed: int = 3) -> Twin:
-    return Twin(stream_costs(), traces(), cast(Any, stream_recorded()), RANGE, batch, seed, reward="expected")
+PARTS = {
+    "stream": (stream_costs(), stream_recorded()),
+    "aged": (aged_streams.costs(), aged_streams.recorded()),
+}
+kinds = pytest.mark.parametrize("kind", PARTS)
+
+
+def some_twin(kind: str, batch: int, seed: int = 3) -> Twin:
+    costs, recorded = PARTS[kind]
+    return Twin(costs, traces(), cast(Any, recorded), RANGE, batch, seed, reward="expected")
 
 
 @pytest.mark.parametrize(("hidden", "deeper"), [(24, 16), (5, 3)])
@@ -52,12 +61,15 @@ def test_the_plain_scores_are_those_of_the_frozen_policy(hidden: int, deeper: in
     np.testing.assert_allclose(lanes.scores.reshape(batch, count), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_compiled_branches_are_those_of_their_source_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    twin, policy, batch, few = some_twin(24), some_policy(), 24, 2
+@kinds
+def test_compiled_branches_are_those_of_their_source_on_any_number_of_threads(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin, policy, batch, few = some_twin(kind, 24), some_policy(), 24, 2
     state, features = twin.reset(), Features(twin.costs, RANGE.utility)
     for _ in range(6):
         state, _ = twin.step(policy.decide(*features.of(state)))
-    candidates = np.random.default_rng(0).permuted(np.tile(np.arange(16), (batch, 1)), axis=1)[:, :few]
+    candidates = np.random.default_rng(0).permuted(np.tile(np.arange(len(twin.costs)), (batch, 1)), axis=1)[:, :few]
 
     def values(threads: int) -> Floats:
         monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
@@ -69,8 +81,9 @@ def test_compiled_branches_are_those_of_their_source_on_any_number_of_threads(mo
     np.testing.assert_allclose(values(1), one, rtol=1e-9)
 
 
-def test_a_branch_earns_what_its_decisions_earn_in_the_twin_itself() -> None:
-    costs, batch, twin, policy = stream_costs(), 16, some_twin(16), some_policy()
+@kinds
+def test_a_branch_earns_what_its_decisions_earn_in_the_twin_itself(kind: str) -> None:
+    costs, batch, twin, policy = PARTS[kind][0], 16, some_twin(kind, 16), some_policy()
     features = Features(costs, RANGE.utility)
     state, answers, interval = twin.reset(), [list[PastAnswer]() for _ in range(batch)], twin.frame + 0.0
     seen = np.zeros((batch, RANGE.frames))

@@ -62,7 +62,7 @@ def _table() -> CostTable:
         tuple(Decision(*row[:5]) for row in rows), np.array([row[5] for row in rows]), np.arange(len(rows))
     )
     accuracy, head_ms, on_wire, mec_ms = (np.array([row[i] for row in rows], dtype=float) for i in (6, 7, 8, 9))
-    payload = np.maximum(on_wire - np.where(on_wire > 384, 129, 122), 0.0)
+    payload = np.maximum(on_wire - np.where(on_wire > 384, 134, 127), 0.0)
     assert (wire_bytes(payload[3:]) == on_wire[3:]).all()
     return CostTable(space, accuracy, head_ms / 1e3, payload, np.zeros(len(rows)), mec_ms / 1e3)
 

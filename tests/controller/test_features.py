@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from support import aged_streams
 from support.plain_features import plain_features
 from support.stream import stream_costs
 from support.synthetic import make_costs, make_state, random_policy, row_of
@@ -19,7 +20,7 @@ from controller.records import Bools, Floats, SystemState
 from controller.timeline import GIVE_UP_DEADLINES, fallback_reserve_s
 from controller.utility import Utility
 
-PLAIN, STREAM = make_costs(), stream_costs()
+PLAIN, STREAM, AGED = make_costs(), stream_costs(), aged_streams.costs()
 OFFLOADS = PLAIN.take(np.flatnonzero(~PLAIN.space.device_only))
 #: Slack comes out of a float32 product of numbers up to some hundreds; chances are high powers of its quotients.
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}
@@ -50,10 +51,10 @@ def near_a_threshold(costs: CostTable, state: SystemState, candidates: Floats) -
     return (rescue < 1e-4) | (given_up < 1e-4) | (np.abs(frames - np.rint(frames)) < 1e-3)
 
 
-@pytest.mark.parametrize("costs", [PLAIN, STREAM, OFFLOADS], ids=["plain", "stream", "offloads"])
+@pytest.mark.parametrize("costs", [PLAIN, STREAM, OFFLOADS, AGED], ids=["plain", "stream", "offloads", "aged"])
 def test_the_fast_path_gives_what_the_formula_says(costs: CostTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Features, "fill_batch", None)  # tests/envs/test_compiled.py has the compiled one
-    state, utility = states(), Utility()
+    state, utility = aged_streams.with_ages(costs, states()), Utility()
     context, candidates = plain_features(costs, utility, state)
     fast_context, fast = Features(costs, utility).of(state)
     np.testing.assert_allclose(fast_context, context, rtol=1e-6, atol=1e-6)
@@ -66,9 +67,9 @@ def test_the_fast_path_gives_what_the_formula_says(costs: CostTable, monkeypatch
         np.testing.assert_allclose(fast[:, :, names(kind)][sure], candidates[:, :, names(kind)][sure], **BENT)
 
 
-@pytest.mark.parametrize("costs", [PLAIN, STREAM], ids=["plain", "stream"])
+@pytest.mark.parametrize("costs", [PLAIN, STREAM, AGED], ids=["plain", "stream", "aged"])
 def test_a_batch_gives_the_rows_that_single_states_give(costs: CostTable) -> None:
-    one_by_one, state = Features(costs, Utility()), make_state(50)
+    one_by_one, state = Features(costs, Utility()), aged_streams.with_ages(costs, make_state(50))
     context, candidates = Features(costs, Utility()).of(state)
     assert context.shape == (50, len(CONTEXT_FEATURES))
     assert candidates.shape == (50, len(costs), len(CANDIDATE_FEATURES))

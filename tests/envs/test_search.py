@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import aged_streams
 from support.stream import stream_costs, stream_recorded
 from support.twins import WIDE, recorded, table, traces
 
@@ -26,6 +27,7 @@ from envs.twin.twin import Twin
 
 FRAMES = WIDE.frames
 STREAM, PLAIN = (stream_costs(), stream_recorded()), (table(), recorded(table()))
+AGED = (aged_streams.costs(), aged_streams.recorded())
 BOTH = pytest.mark.parametrize("parts", [PLAIN, STREAM], ids=["plain", "stream"])
 
 
@@ -73,7 +75,7 @@ def a_setup(parts: tuple[CostTable, Any]) -> Setup:
     return Setup(None, parts[0], parts[1], traces(), WIDE)  # type: ignore[arg-type]
 
 
-@BOTH
+@pytest.mark.parametrize("parts", [PLAIN, STREAM, AGED], ids=["plain", "stream", "aged"])
 @pytest.mark.parametrize("reward", ["replayed", "expected"])
 def test_the_twin_pays_what_was_found(parts: tuple[CostTable, Any], reward: Any) -> None:
     twin = make(parts, 12, reward=reward)
@@ -90,7 +92,7 @@ def test_no_sequence_of_rows_earns_more(parts: tuple[CostTable, Any]) -> None:
     assert_nearly(best_rows(twin)[0], every_sequence(twin, 3).max(axis=1))
 
 
-@BOTH
+@pytest.mark.parametrize("parts", [PLAIN, STREAM, AGED], ids=["plain", "stream", "aged"])
 def test_no_controller_earns_more(parts: tuple[CostTable, Any]) -> None:
     setup = a_setup(parts)
     scenarios = scenarios_on(setup, 24, 0)

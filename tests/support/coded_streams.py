@@ -94,6 +94,10 @@ class _Steps:
 
 
 class StepsSender(_Steps):
+    @property
+    def reference_id(self) -> int:
+        return 0 if self._before is None else self._id
+
     def encode(self, array: NDArray[Any], frame: int) -> Encoded:
         before, step = (np.int16(128), 32) if self._before is None else (self._before, 8)
         levels = np.clip(np.rint((array.astype(np.int16) - before) / step), -4, 4).astype(np.int8)

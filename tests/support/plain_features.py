@@ -21,5 +21,6 @@ def plain_features(costs: CostTable, utility: Utility, state: SystemState) -> tu
     candidates = np.empty((state.batch, len(costs), len(CANDIDATE_FEATURES)), np.float32)
     for b in range(state.batch):
         one = SimpleNamespace(**{name: getattr(state, name)[b] for name in SEEN.names or ()})
-        fill_features(table, one, context[b], candidates[b])
+        age = np.zeros(0, np.int64) if state.reference_age is None else state.reference_age[b]
+        fill_features(table, one, age, context[b], candidates[b])
     return context, candidates

@@ -52,11 +52,13 @@ def table() -> CostTable:
 
 
 #: What the receivers need of a bundle.
-BUNDLE: Any = SimpleNamespace(payload_shape=lambda _, px, __: (px, px), codec_tables=lambda *_: {})
+BUNDLE: Any = SimpleNamespace(
+    payload_shape=lambda _, px, cut: (4, px // 2, px // 2) if cut else (px, px), codec_tables=lambda *_: {}
+)
 
 
 def shape_of(decision: Decision) -> tuple[int, ...]:
-    return decision.resolution_px, decision.resolution_px
+    return BUNDLE.payload_shape("", decision.resolution_px, decision.partition_point)  # type: ignore[no-any-return]
 
 
 def picture(source_index: int, decision: Decision) -> np.ndarray:
@@ -72,6 +74,9 @@ def checksum(array: np.ndarray) -> np.ndarray:
 
 
 class StreamCompute(SimCompute):
+    #: What the head of a decision computes on a sample.
+    computed = staticmethod(picture)
+
     def sender(self, decision: Decision) -> Sender | None:
         codec = stream_codec(decision.payload)
         return None if codec is None else codec.sender(shape_of(decision), {})
@@ -85,16 +90,16 @@ class StreamCompute(SimCompute):
     ) -> SimHead:
         head = super().head(source_index, decision, pause)
         if decision.payload == NO_PAYLOAD:
-            return SimHead(b"", checksum(picture(source_index, decision)).tobytes())
+            return SimHead(b"", checksum(self.computed(source_index, decision)).tobytes())
         assert head.outputs is None
         assert encode_as is not None
-        payload = encode_as(picture(source_index, decision))
+        payload = encode_as(self.computed(source_index, decision))
         pause()  # an emulated device polls before it sends
         return SimHead(payload, None)
 
     def judge(self, source_index: int, outputs: Any, decision: Decision) -> tuple[Any, Any, float]:
         prediction = float(np.frombuffer(outputs, np.float32)[0])
-        truth = float(checksum(picture(source_index, decision))[0, 0])
+        truth = float(checksum(self.computed(source_index, decision))[0, 0])
         return prediction, truth, float(prediction == truth)
 
     def score(self, prediction: Any, truth: Any) -> float:
@@ -169,7 +174,7 @@ class StreamSimulation(Simulation):
     mec: StreamMec  # type: ignore[assignment]
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(costs=table(), **({"fps": 10.0, "deadline_s": 0.2} | options))
+        super().__init__(**({"costs": table(), "fps": 10.0, "deadline_s": 0.2} | options))
 
 
 def check(outcomes: list[Outcome], frames: int) -> None:

@@ -38,6 +38,10 @@ class FreeSender:
         self._held: dict[int, Bytes] = {}  # answered, oldest first
         self._pending: Bytes | None = None
 
+    @property
+    def reference_id(self) -> int:
+        return next(reversed(self._held), 0)
+
     def encode(self, array: NDArray[Any], frame: int) -> Encoded:
         self._pending = as_bytes(array)
         if not self._held:
@@ -70,6 +74,10 @@ class ChainedSender:
     def __init__(self) -> None:
         self._newest: tuple[int, Bytes] | None = None  # None: the next payload stands alone
         self._pending: Bytes | None = None
+
+    @property
+    def reference_id(self) -> int:
+        return 0 if self._newest is None else self._newest[0]
 
     def encode(self, array: NDArray[Any], frame: int) -> Encoded:
         assert self._pending is None, "encode() twice without sent() or forget()"

@@ -42,11 +42,15 @@ class SignsSender:
         self._sent: dict[int, _Sent] = {}  # by request, the oldest first
         self._encoded: _Sent | None = None
 
+    @property
+    def reference_id(self) -> int:
+        return next((number for number in reversed(self._sent) if self._sent[number].answered), 0)
+
     def encode(self, array: NDArray[Any], frame: int) -> Encoded:
         """Encode the signs of a tensor of the stream's shape; UsageError for another shape."""
         if array.shape != self._grid.shape:
             raise UsageError(f"signs of shape {array.shape} in a stream of {self._grid.shape}; open a sender for each")
-        reference_id = next((number for number in reversed(self._sent) if self._sent[number].answered), 0)
+        reference_id = self.reference_id
         if reference_id == 0:
             payload, memory = encode(self._grid, self._model, None, 0, array > 0)
             self._encoded = _Sent(memory, memory.digest, frame, 0)
