@@ -137,7 +137,7 @@ def compare(setup: Setup, scenario: Scenario, rows: Ints, progress: Callable[[in
             decision,
             figures_of(live.runs[decision.label][0]),
             twin,
-            _live_ms(episodes.outcomes[decision.label][0][0]),
+            _live_ms(episodes.outcomes[decision.label][0][0], decision),
             _twin_ms(setup, scenario, int(row)),
         )
         for decision, row, twin in zip(decisions, rows, in_twin(setup, scenario, rows), strict=True)
@@ -148,15 +148,11 @@ def _fixed(name: str, row: int, _: Setup) -> FixedRow:
     return FixedRow(name, row)
 
 
-def _live_ms(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    answered = [o.breakdown_ms for o in outcomes if _as_decided(o)]
+def _live_ms(outcomes: Sequence[Outcome], decision: Decision) -> dict[str, float]:
+    answered = [o.breakdown_ms for o in outcomes if o.decision == decision and o.prediction is not None]
+    if decision.payload != NO_PAYLOAD:  # a fallback that was preceded by the head keeps the decision
+        answered = [breakdown for breakdown in answered if breakdown.tail > 0]
     return {name: _median([sum(getattr(b, term) for term in terms) for b in answered]) for name, terms in TERMS.items()}
-
-
-def _as_decided(outcome: Outcome) -> bool:
-    """Whether the decision itself gave the answer, in time or late, and not a fallback: the MEC's takes time there."""
-    alone = outcome.decision is not None and outcome.decision.payload == NO_PAYLOAD
-    return outcome.status.ran and outcome.prediction is not None and (alone or outcome.breakdown_ms.tail > 0)
 
 
 def _twin_ms(setup: Setup, scenario: Scenario, row: int) -> dict[str, float]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.bench_energy import chosen, table_of
+from benchmarks.bench_energy import Energies, table_of
 from benchmarks.bench_energy import verdict as energy_verdict
 from benchmarks.bench_narrow import best_of, draw, group_of, live_table, sweep_table, twin_table, verdict
-from benchmarks.support.kinds import DEVICE, JPEG, LOSSLESS_IMAGE
+from benchmarks.support.kinds import DEVICE, JPEG, LOSSLESS_IMAGE, PLAIN_SPLIT, SPLIT
 from benchmarks.support.pinned import TERMS, Compared, Figures, episode_of, figures_of, in_twin, whole_setup
 from controller.metrics import NOBODY, Frames
 from controller.packets import wire_bytes
@@ -73,14 +73,23 @@ def test_every_legal_decision_is_played_and_the_best_of_each_kind_is_chosen(
     assert twin_table(setup.costs, figures, "some").row_count >= 4 * len(best) / 2
 
 
-def test_the_least_energy_at_no_less_score_than_device_only(setup: Setup, figures: list[Figures]) -> None:
-    rows = chosen(setup.costs, figures)
-    alone, image = figures[rows[DEVICE]], figures[rows[JPEG]]
-    assert image.score >= alone.score or image.score == max(
-        f.score for f, d in zip(figures, setup.costs.space.decisions, strict=True) if group_of(d) == JPEG
-    )
-    assert table_of(setup.costs, figures, rows, "some").row_count == len(rows)
-    assert "MISSED" in energy_verdict(setup.costs, figures, {DEVICE: rows[DEVICE]})
+def test_energy_is_compared_with_device_only_decisions_at_no_less_score(setup: Setup, figures: list[Figures]) -> None:
+    found = Energies(setup.costs, figures)
+    alone = found.alone()
+    assert (np.diff(found.energy_j[alone]) > 0).all()
+    assert (np.diff(found.score[alone]) > 0).all()
+    cheapest = found.least(JPEG, found.score[alone[0]])
+    assert cheapest is not None
+    assert found.score[cheapest] >= found.score[alone[0]]
+    assert found.ratio(alone[0], JPEG) == pytest.approx(found.energy_j[cheapest] / found.energy_j[alone[0]])
+    assert found.least(JPEG, 2.0) is None
+    assert table_of(found, "some").row_count == len(alone)
+
+
+def test_without_a_split_the_target_of_energy_is_missed(setup: Setup, figures: list[Figures]) -> None:
+    found = Energies(setup.costs, figures)
+    found.kind[found.kind == SPLIT] = PLAIN_SPLIT
+    assert energy_verdict(found).endswith("MISSED")
 
 
 def test_the_verdict_and_the_picture_are_of_the_best_split(tmp_path: Path) -> None:
