@@ -128,13 +128,14 @@ def draw(grouped: Mapping[str, Sequence[Offer]], title: str, path: Path) -> None
     figure.savefig(path, dpi=110)
 
 
-def markdown(offers: Sequence[Offer], tables: Sequence[Table], workload: str, plot: str) -> str:
+def markdown(offers: Sequence[Offer], tables: Sequence[Table], workload: str, plot: str, measured: str = "") -> str:
     """The tables, the plot, and every payload: a table per model, a row per resolution, cut, codec and age of the
-    reference, a column per exit."""
+    reference, a column per exit. ``measured``: codecs that were run, as on the command line."""
+    options = f"--workload {workload}" + (f" --measure {measured}" if measured else "")
     lines = [
         f"# Payload sizes and accuracy: {workload}",
         "",
-        f"`python -m benchmarks.bench_payloads --workload {workload} --markdown FILE --plot {plot}`",
+        f"`python -m benchmarks.bench_payloads {options} --markdown FILE --plot {plot}`",
         "",
         "Bytes per frame and scores are means over the test split. A message is what a frame sends up in all: payload,",
         "headers, and acknowledgement of the answer ([bytes on the wire](protocol.md#bytes-on-the-wire)). Age: frames",
@@ -231,7 +232,7 @@ def main() -> int:
     plot = options.plot or Path("runs/payloads") / f"{options.workload}.png"
     draw(grouped, f"{options.workload}: what an answer costs on the uplink", plot)
     if options.markdown:
-        options.markdown.write_text(markdown(offers, tables, options.workload, plot.name))
+        options.markdown.write_text(markdown(offers, tables, options.workload, plot.name, options.measure))
     if options.json:
         options.json.write_text(json.dumps(report(grouped, offers, options.workload), indent=1) + "\n")
     console.print(f"plot: {plot}", soft_wrap=True)
