@@ -122,7 +122,7 @@ class Decision:
     def _image_codec(self) -> str:
         """The codec's name and quality, such as "JPEG 5"."""
         kind = self.payload.rstrip("0123456789")
-        written = {"jpeg": "JPEG", "webp": "WebP", "png": "PNG"}.get(kind, kind)
+        written = {"jpeg": "JPEG", "webp": "WebP", "png": "PNG", "h264q": "H.264"}.get(kind, kind)
         return f"{written} {self.payload.removeprefix(kind)}".strip()
 
 

@@ -1,162 +1,163 @@
-"""Measures bytes and score of every payload of a bundle, and of image codecs that it lacks.
+"""Bytes and score of every payload of a bundle on the test split, and of image codecs that the bundle lacks.
 
-Recorded values are read from the bundle: bytes over the validation split, scores on both splits. Qualities of JPEG and
-WebP that the bundle does not have are run here on evenly spaced frames of each split. Their score is the recorded score
-over all frames, minus the loss against the unencoded image on these frames.
+Recorded values are read from the bundle. Other image codecs are run here on the first frames of the test split, in
+their order, because a video codec needs that. If these are not all frames, their score is the recorded score of the
+unencoded image over all frames, minus the loss on these frames.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from controller.records import Decision
-from runtime.building.split_frames import BATCH_PIXELS
+from benchmarks.support.kinds import kind_of
+from controller.packets import wire_bytes
+from controller.records import Decision, Floats, Ints
+from runtime.building.split_frames import first_frames
 from runtime.bundles.bundle import Bundle
-from runtime.bundles.recorded import Recorded
-from runtime.codecs import decode, encode, get_codec
+from runtime.bundles.recorded import Recorded, payload_key
+from runtime.codecs import get_codec
+from runtime.codecs.streams import StreamCodec
+from runtime.inference.steady import steady_stream
 from runtime.workloads.base import Workload
 from runtime.workloads.inputs import model_input
-from runtime.workloads.types import Image, Split
+from runtime.workloads.types import Image, Images
 
-SPLITS: tuple[Split, ...] = ("validation", "test")
-QUALITIES = (2, 5, 10, 20, 30, 50, 75, 90)
-QUALITY_CODECS = tuple(f"{family}{quality}" for family in ("jpeg", "webp") for quality in QUALITIES)
-#: Pixels of the frames of one split that the live qualities are run on: 68 photographs, or all garments.
-LIVE_PIXELS = 30_000_000
-
-Row = tuple[str, int, int]  # model, resolution, exit
+#: Ages of a reference that are shown: of a codec that refers to the payload before, and of one that waits for answers.
+SHOWN_AGES = (1, 3)
+#: The age where a payload stands alone.
+ALONE = 0
 
 
 @dataclass(frozen=True)
 class Offer:
-    """One way to compute an answer with the MEC, with its bytes and scores."""
+    """One way to compute an answer with the MEC, with its bytes and score on the test split."""
 
-    model: str
-    resolution_px: int
-    exit_branch: int
-    partition_point: int
-    codec: str
-    mean_bytes: float  # over the validation split
+    decision: Decision  # with frame stride 1
+    age: int  # of the reference in frames; ALONE without one
+    payload_bytes: float  # mean
+    message_bytes: float  # mean on the wire, see ``controller.packets``
     bits_per_element: float  # of the image's bytes, or the tensor's values
-    device_macs: int
-    score: dict[str, float]  # mean per split
+    score: float  # mean
 
     @property
-    def is_split(self) -> bool:
-        return self.partition_point > 0
+    def kind(self) -> str:
+        return kind_of(self.decision)
 
     @property
-    def is_lossy_image(self) -> bool:
-        return not self.is_split and not get_codec(self.codec).lossless
+    def label(self) -> str:
+        """The decision in a few words, with the age of the reference."""
+        return self.decision.label + (f", reference {self.age} frames old" if self.age > 1 else "")
 
     def plain(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"kind": self.kind}
 
 
 def recorded_offers(bundle: Bundle) -> list[Offer]:
-    """All decisions of the bundle that send a payload; those with a frame stride above 1 send the same ones."""
-    scores = {split: bundle.recorded(split).score.mean(axis=1) for split in SPLITS}
+    """All payloads of the bundle, for each exit after their cut; where they may refer to an earlier one, standing
+    alone and at SHOWN_AGES. Their bytes are those of the validation split if samples are no stream."""
+    recorded = bundle.recorded("test")
+    score = recorded.score.mean(axis=1)
     offers = []
     for decision in bundle.space.decisions:
-        row = bundle.variant(decision)
-        payload = bundle.payload(decision)
-        if payload.mean_bytes > 0 and decision.frame_stride == 1:
-            score = {str(split): float(mean[row]) for split, mean in scores.items()}
-            where = (decision.model, decision.resolution_px, decision.exit_branch)
-            offers.append(_offer(bundle, where, decision.partition_point, decision.payload, payload.mean_bytes, score))
+        if bundle.payload(decision).mean_bytes > 0 and decision.frame_stride == 1:
+            for age, sizes in _sizes(bundle, recorded, decision).items():
+                offers.append(_offer(bundle, decision, age, sizes, float(score[bundle.variant(decision)])))
     return offers
 
 
-def _offer(bundle: Bundle, where: Row, cut: int, codec: str, mean_bytes: float, score: dict[str, float]) -> Offer:
-    model, px, exit_branch = where
-    bits = 8 * mean_bytes / math.prod(bundle.payload_shape(model, px, cut))
-    macs = sum(stage.macs[px] for stage in bundle.info(model).stages[:cut])
-    return Offer(model, px, exit_branch, cut, codec, mean_bytes, bits, macs, score)
+def _sizes(bundle: Bundle, recorded: Recorded, decision: Decision) -> dict[int, Ints | Floats]:
+    """Payload bytes of the samples by the age of the reference."""
+    key = payload_key(decision)
+    aged = (recorded.aged_bytes or {}).get(key)
+    if aged is not None:
+        ages = (ALONE, *bundle.manifest.reference_ages)
+        return {age: aged[ages.index(age)] for age in (ALONE, *SHOWN_AGES) if age in ages}
+    if recorded.payload_bytes is not None:
+        return {ALONE: recorded.payload_bytes[key]}
+    return {ALONE: np.array([bundle.payload(decision).mean_bytes])}
+
+
+def _offer(bundle: Bundle, decision: Decision, age: int, sizes: Ints | Floats, score: float) -> Offer:
+    payload = float(np.mean(sizes))
+    shape = bundle.payload_shape(decision.model, decision.resolution_px, decision.partition_point)
+    message = float(np.mean(wire_bytes(np.asarray(sizes, float))))
+    return Offer(decision, age, payload, message, 8 * payload / math.prod(shape), score)
 
 
 @torch.inference_mode()
-def live_offers(
-    bundle: Bundle, workload: Workload, most_frames: int | None, on_status: Callable[[str], None] = lambda _: None
+def measured_offers(
+    bundle: Bundle,
+    workload: Workload,
+    codecs: Sequence[str],
+    most_frames: int | None = None,
+    on_status: Callable[[str], None] = lambda _: None,
 ) -> list[Offer]:
-    """JPEG and WebP of all qualities that the bundle does not have, run on some frames."""
-    codecs = [codec for codec in QUALITY_CODECS if codec not in bundle.manifest.image_codecs]
-    scores: dict[tuple[Row, str], dict[str, float]] = {}
-    sizes: dict[tuple[int, str], float] = {}
-    for split in SPLITS:
-        recorded = bundle.recorded(split)
-        indices = _spread(bundle, split, most_frames)
-        for px, codec in product(bundle.manifest.resolutions_px, codecs):
-            on_status(f"{split}, {px} px, {codec}")
-            found, mean_bytes = _run(bundle, workload, split, indices, px, codec)
-            sizes.setdefault((px, codec), mean_bytes)  # of the first split, validation
-            for where, live in found.items():
-                exact = _exact(bundle, recorded, where)
-                score = float(exact.mean() - (exact[indices] - live).mean())
-                scores.setdefault((where, codec), {})[split] = score
-    return [_offer(bundle, where, 0, codec, sizes[where[1], codec], score) for (where, codec), score in scores.items()]
-
-
-def _spread(bundle: Bundle, split: Split, most_frames: int | None) -> NDArray[np.int64]:
-    """Evenly spaced numbers of recorded samples."""
-    count = bundle.manifest.sample_counts[split]
-    pixels = math.prod(bundle.frame_shape[:2])
-    most = most_frames or LIVE_PIXELS // pixels
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
-
-
-def _exact(bundle: Bundle, recorded: Recorded, where: Row) -> NDArray[np.float32]:
-    """Scores of all samples with a lossless payload."""
-    model, px, exit_branch = where
-    row = bundle.variant(Decision(model, px, exit_branch, 0, "raw"))
-    scores: NDArray[np.float32] = recorded.score[row]
-    return scores
+    """Image codecs that the bundle need not have, run on the first frames of the test split with all models that are
+    offered as full offload. A video codec refers to the frame before."""
+    recorded = bundle.recorded("test")
+    offers = []
+    for px in bundle.manifest.resolutions_px:
+        for codec in codecs:
+            on_status(f"{px} px, {codec}")
+            age = 1 if isinstance(get_codec(codec), StreamCodec) else ALONE
+            sizes, scores = _run(bundle, workload, px, codec, most_frames)
+            for (model, exit_branch), found in scores.items():
+                exact = recorded.score[bundle.variant(Decision(model, px, exit_branch, 0, "raw"))]
+                score = float(exact.mean() - (exact[: len(found)] - found).mean())
+                offers.append(_offer(bundle, Decision(model, px, exit_branch, 0, codec), age, sizes, score))
+    return offers
 
 
 def _run(
-    bundle: Bundle, workload: Workload, split: Split, indices: NDArray[np.int64], px: int, codec: str
-) -> tuple[dict[Row, NDArray[np.float64]], float]:
-    """Scores of every model and exit on the chosen frames with one image codec, and the codec's mean bytes."""
-    scores: dict[Row, list[float]] = {}
-    sizes: list[int] = []
-    for images, truths in _batches(workload, split, indices, px):
-        payloads = [encode(codec, image) for image in images]
-        sizes += [len(payload) for payload in payloads]
-        seen = np.stack([decode(codec, data, images[0].shape) for data in payloads])
-        for model in _sending_images(bundle, px):
+    bundle: Bundle, workload: Workload, px: int, codec: str, most_frames: int | None
+) -> tuple[Ints, dict[tuple[str, int], Floats]]:
+    """Bytes of each frame, and its score by model and exit."""
+    frames, models = first_frames(workload, "test", most_frames), _sending_images(bundle, px)
+    truths = iter(frames.truths())
+    transmitted = _Transmitted(bundle, Decision(models[0], px, 0, 0, codec))
+    scores: dict[tuple[str, int], list[float]] = {}
+    for seen in transmitted.after_first(frames.batches(px, -1)):
+        wanted = [next(truths) for _ in seen]
+        for model in models:
             network = bundle.model(model)
             for exit_branch, outputs in enumerate(network.all_exits(model_input(workload, network, seen))):
                 answers = workload.answers(outputs.numpy(), px)
-                scored = [workload.score(answer, truth) for answer, truth in zip(answers, truths, strict=True)]
-                scores.setdefault((model, px, exit_branch), []).extend(scored)
-    return {where: np.array(found) for where, found in scores.items()}, float(np.mean(sizes))
+                scored = [workload.score(answer, truth) for answer, truth in zip(answers, wanted, strict=True)]
+                scores.setdefault((model, exit_branch), []).extend(scored)
+    return np.array(transmitted.sizes), {where: np.array(found) for where, found in scores.items()}
+
+
+class _Transmitted:
+    """Owns the stream of one image codec and the bytes of the pictures that it sent."""
+
+    def __init__(self, bundle: Bundle, decision: Decision) -> None:
+        self.sizes: list[int] = []
+        self._codec, self._stream = get_codec(decision.payload), steady_stream(bundle, decision)
+
+    def after_first(self, batches: Iterable[Images]) -> Iterator[Images]:
+        """What the MEC sees. The very first picture only begins the stream and is left out."""
+        first = 1
+        for batch in batches:
+            seen = [self._one(image) for image in batch][first:]
+            if seen:
+                yield np.stack(seen)
+            if first:
+                del self.sizes[:first]
+            first = 0
+
+    def _one(self, image: Image) -> Image:
+        payload = (self._codec if self._stream is None else self._stream).encode(image)
+        self.sizes.append(len(payload))
+        return self._codec.decode(payload, image.shape) if self._stream is None else self._stream.decode()
 
 
 def _sending_images(bundle: Bundle, px: int) -> list[str]:
     """The models that are offered as full offload at a resolution."""
     manifest = bundle.manifest
     return [m.name for m in manifest.models if px in manifest.resolutions_of(m) and manifest.codecs_at(m, 0)]
-
-
-def _batches(
-    workload: Workload, split: Split, indices: NDArray[np.int64], px: int
-) -> Iterator[tuple[list[Image], list[Any]]]:
-    """Resized frames and their truths, a few at a time."""
-    images: list[Image] = []
-    truths: list[Any] = []
-    for index in indices.tolist():
-        frame, truth = workload.sample(index, split)
-        images.append(workload.resize(frame, px))
-        truths.append(truth)
-        if (len(images) + 1) * math.prod(images[0].shape[:2]) > BATCH_PIXELS:
-            yield images, truths
-            images, truths = [], []
-    if images:
-        yield images, truths
