@@ -17,6 +17,7 @@ the project off the very devices it is for; and place by place it takes several 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from math import log2
 from typing import Any
 
@@ -41,6 +42,7 @@ _FIRST_BYTES = 8
 _STEP_BITS = 32
 _LEAST_RANGE = 1 << 48  # 16 bits above TOTAL, so that rounding costs nothing worth mentioning
 _SPARE_BYTES = 10  # of the interval's last bytes, that many need not be sent
+_BEFORE_AFTER = np.array([[0], [1]])
 
 Ints = NDArray[np.signedinteger[Any]]
 
@@ -53,11 +55,15 @@ def cumulative(costs: NDArray[np.int32]) -> Ints:
     return sums
 
 
-def _block_ends(sums: Ints) -> Ints:
-    """Where blocks end; the last one ends after the last place. Empty if nothing can be an exception."""
-    total = int(sums[-1])
-    ends = sums.searchsorted(np.arange(BLOCK_UNITS, total, BLOCK_UNITS))
-    return np.append(ends, len(sums) - 1) if total else ends
+def _block_ends(sums: Ints, parts: Sequence[int]) -> Ints:
+    """Where blocks end. Each part of the places, which ends before one of ``parts``, has blocks of its own."""
+    limits, start = list[int](), 0
+    for part in parts:
+        total = int(sums[part])
+        limits += *range(start + BLOCK_UNITS, total, BLOCK_UNITS), total
+        start = total
+    ends: Ints = sums.searchsorted(np.array(limits, sums.dtype))
+    return ends
 
 
 class Encoder:
@@ -66,10 +72,13 @@ class Encoder:
     def __init__(self) -> None:
         self._low, self._range, self._bytes = 0, 1 << (8 * _FIRST_BYTES), _FIRST_BYTES
 
-    def encode(self, sums: Ints, exceptions: Ints) -> None:
-        """Encode the sorted places of all exceptions. ``sums``: see `cumulative`; an exception's cost is above 0."""
+    def encode(self, sums: Ints, exceptions: Ints, parts: Sequence[int] = ()) -> None:
+        """Encode the sorted places of all exceptions. ``sums``: see `cumulative`; an exception's cost is above 0.
+
+        ``parts``: where parts of the places end that are decoded one by one, the last one included; default: one part.
+        """
         low, range_ = self._low, self._range
-        for below, width in _intervals(sums, exceptions):
+        for below, width in _intervals(sums, exceptions, parts or (len(sums) - 1,)):
             share = range_ >> TOTAL_BITS
             low += share * below
             # The interval at the top also gets what the division leaves over.
@@ -85,18 +94,16 @@ class Encoder:
         return number.to_bytes(self._bytes, "big").rstrip(b"\0").ljust(self._bytes - _SPARE_BYTES, b"\0")
 
 
-def _intervals(sums: Ints, exceptions: Ints) -> list[tuple[int, int]]:
+def _intervals(sums: Ints, exceptions: Ints, parts: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Lower end and width, in 1 / TOTAL, of the interval of each coding step."""
-    steps = np.concatenate((2 * exceptions + 1, 2 * _block_ends(sums)))
+    steps = np.concatenate((2 * exceptions + 1, 2 * _block_ends(sums, parts)))
     steps.sort()  # at one place, a block ends before an exception
-    stop = steps >> 1
-    after = stop + (steps & 1)
-    origin = np.zeros(len(steps), sums.dtype)
-    origin[1:] = sums[after[:-1]]  # each step counts from where the one before it ended
-    upper = survivals(sums[stop] - origin)
-    lower = survivals(sums[after] - origin)
-    lower[after == stop] = 0  # the end of a block has all that is left
-    return list(zip((TOTAL - upper).tolist(), (upper - lower).tolist(), strict=True))
+    # Before the place where the step stops, and after it if that is an exception.
+    units = sums.take((steps + _BEFORE_AFTER) >> 1).astype(np.int64)
+    units[:, 1:] -= units[1, :-1].copy()  # each step counts from where the one before it ended
+    upper, lower = survivals(units)
+    lower *= steps & 1  # the end of a block has all that is left
+    return zip((TOTAL - upper).tolist(), (upper - lower).tolist(), strict=True)
 
 
 class Decoder:
@@ -111,7 +118,7 @@ class Decoder:
         exceptions: list[int] = []
         view: Any = memoryview(sums.data)  # several times as fast as the array for single elements
         start = 0
-        for end in _block_ends(sums).tolist():
+        for end in _block_ends(sums, (len(sums) - 1,)).tolist():
             self._decode_block(view, start, end, exceptions)
             start = end
             if len(exceptions) > most:
