@@ -31,6 +31,9 @@ SECOND_CONTEXTS = _AROUND * 5 * 5 * (len(_STEPS_COARSE) + 1)
 
 Indices = NDArray[np.uint16]
 
+# Numbers of the arrays' own type: converting Python's takes longer than the operation.
+_CHANGED = np.uint8(2)  # values of a memory that are smaller changed in the last payload
+
 _MEMORY_BITS = 6
 _DECODED = 25 << _MEMORY_BITS  # what one decoded neighbour adds to an index
 FIRST_INDEX = 25 * _DECODED
@@ -93,14 +96,22 @@ class Contexts:
         return self._grid.cross(decoded) * np.uint16(_DECODED)
 
     def moved(self) -> Words:
-        """How many places of each cell changed in the last payload: (cells,)."""
-        moved = (self._grid.inside(self._values) < np.uint8(2)).view(np.uint32)
-        return self._grid.cell_sums(moved[0] + moved[1])
+        """Four places each: how many places of both halves changed in the last payload, one byte each."""
+        moved = (self._grid.inside(self._values) < _CHANGED).view(np.uint32)
+        total: Words = moved[0] + moved[1]
+        return total
 
-    def activity(self, cells: Words) -> Bytes:
-        """Activity (..., places) of each place, for how many places of each cell (..., cells) changed."""
-        near = self._grid.around_cells(cells)
+    def activity(self, changed: Words) -> Bytes:
+        """Activity (..., places) of each place, for bytes (..., places) that count changes, four in each number."""
+        near = self._grid.around_cells(self._grid.cell_sums(changed))
         return self._grid.spread(_GROUPS_OF_CELLS.take(near, mode="clip"))
+
+    def activity_of_both(self, first_changed: Bytes) -> Bytes:
+        """Activity (2, places) of both halves, when it is known where the first half (with margins) changed."""
+        changed = self._grid.inside(first_changed).view(np.uint32)
+        both = np.empty((2, len(changed)), np.uint32)
+        both[0], both[1] = self.moved(), changed
+        return self.activity(both)
 
     def after(self, levels: Bytes, changed: Bytes) -> Bytes:
         """The values of the memory after these levels, and where they changed: both halves, with margins."""

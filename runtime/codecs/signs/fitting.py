@@ -64,8 +64,7 @@ def _replayed(grid: Grid, levels: NDArray[np.bool_], background: NDArray[np.bool
         changed = halves ^ contexts.levels
         index = contexts.of_memory()
         index[1] += contexts.of_decoded(halves[0], changed[0])
-        cells = np.stack((contexts.moved(), grid.cell_sums(grid.inside(changed[0]).view(np.uint32))))
-        activity = contexts.activity(cells)
+        activity = contexts.activity_of_both(changed[0])
         for half in (0, 1):
             found = channels[half], activity[half], CONTEXT_OF[index[half]], grid.inside(halves[half])
             np.add.at(counts[half], found, 1)

@@ -40,40 +40,32 @@ class Grid:
         self.places = self.cells * self.step  # of a half, with padding
         self.margin = self.row + self.step
         odd = np.arange(self.cells, dtype=_GROUP) % 2
-        self._to_first = (_HALF_BITS * odd).repeat(self.groups)
-        self._to_second = (_HALF_BITS * (1 - odd)).repeat(self.groups)
+        self._shifts = (_HALF_BITS * np.stack((odd, 1 - odd))).repeat(self.groups, axis=1)
 
-    def zeros(self, halves: int = 2) -> Bytes:
-        """Halves of zeros (halves, margin + places + margin)."""
-        return np.zeros((halves, self.places + 2 * self.margin), np.uint8)
+    def zeros(self) -> Bytes:
+        """Both halves of zeros (2, margin + places + margin)."""
+        return np.zeros((2, self.places + 2 * self.margin), np.uint8)
 
     def halves(self, array: NDArray[Any]) -> Bytes:
         """Both halves of whether values (channels, h, w) are above 0: 0 or 1, with margins."""
         channels, h, w = self.shape
         padded = np.zeros((h, self.columns, 8 * self.groups), np.bool_)
         np.greater(array.transpose(1, 2, 0), 0, out=padded[:, :w, :channels])
-        groups, halves = padded.view(_GROUP).reshape(-1), self.zeros()
-        words = self.inside(halves).view(_HALF_GROUP)
-        words[0] = groups >> self._to_first  # the lower half of each number is kept
-        words[1] = groups >> self._to_second
+        halves = self.zeros()
+        # Of each shifted number, the lower half is kept.
+        self.inside(halves).view(_HALF_GROUP)[...] = padded.view(_GROUP).reshape(-1) >> self._shifts
         return halves
 
     def levels(self, halves: Bytes) -> Bytes:
         """Values (channels, h, w) of both halves (2, places) without margins, the channels next to each other."""
         channels, h, w = self.shape
-        words = halves.view(_HALF_GROUP).astype(_GROUP)
-        groups = words[0] << self._to_first
-        groups |= words[1] << self._to_second
+        shifted = halves.view(_HALF_GROUP) << self._shifts
+        groups = shifted[0] | shifted[1]
         return groups.view(np.uint8).reshape(h, self.columns, -1)[:, :w, :channels].transpose(2, 0, 1)
 
     def inside(self, halves: Bytes) -> Bytes:
         """Halves (..., places) without margins: a view."""
         return halves[..., self.margin : self.margin + self.places]
-
-    def with_margin(self, half: Bytes) -> Bytes:
-        padded = self.zeros(1)[0]
-        self.inside(padded)[...] = half
-        return padded
 
     def around(self, halves: Bytes) -> tuple[Bytes, Bytes]:
         """Sums (..., places) over the four neighbours and over the four diagonal neighbours.
@@ -123,13 +115,12 @@ class Grid:
     def channel_of(self) -> NDArray[np.intp]:
         """Channel of each place of both halves (2, places); the number of channels at padding."""
         channels, h, w = self.shape
-        padded = np.full((h, self.columns, 2, self.step), channels)
         flat = np.full((h, self.columns, 8 * self.groups), channels)
         flat[:, :w, :channels] = np.arange(channels)
         split = flat.reshape(self.cells, self.groups, 2, 4)
         odd = np.arange(self.cells) % 2
-        padded = np.stack([split[np.arange(self.cells), :, odd], split[np.arange(self.cells), :, 1 - odd]])
-        return padded.reshape(2, -1).astype(np.intp)
+        halves = [split[np.arange(self.cells), :, colour] for colour in (odd, 1 - odd)]
+        return np.stack(halves).reshape(2, -1).astype(np.intp)
 
 
 @lru_cache(maxsize=64)

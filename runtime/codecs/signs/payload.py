@@ -124,22 +124,21 @@ def _encode_coded(
     after = contexts.after(halves, changed)
     index = contexts.of_memory()
     index[1] += contexts.of_decoded(halves[0], changed[0])
-    cells = np.stack((contexts.moved(), grid.cell_sums(grid.inside(changed[0]).view(np.uint32))))
-    signed = model.predictions(table_of(age), index, contexts.activity(cells))
+    signed = model.predictions(table_of(age), index, contexts.activity_of_both(changed[0]))
     exceptions = ((signed < 0) != grid.inside(halves).view(np.bool_)).reshape(-1).nonzero()[0]
     if len(exceptions) > _most_exceptions(grid):
         return None, after
     coder = Encoder()
-    coder.encode(cumulative(np.abs(signed).reshape(-1)), exceptions, (grid.places, 2 * grid.places))
+    coder.encode(cumulative(np.abs(signed, out=signed).reshape(-1)), exceptions, (grid.places, 2 * grid.places))
     return coder.finish(), after
 
 
 def _decode_coded(grid: Grid, model: Model, reference: Memory | None, age: int, body: bytes) -> tuple[Bytes, Bytes]:
     contexts, coder, halves = Contexts(grid, reference or model.background), Decoder(body), grid.zeros()
     index, table, most = contexts.of_memory(), table_of(age), _most_exceptions(grid)
-    cells = contexts.moved()
+    moved = contexts.moved()
     for half in (0, 1):
-        signed = model.predictions(table, index[half], contexts.activity(cells), half)
+        signed = model.predictions(table, index[half], contexts.activity(moved), half)
         levels = (signed < 0).view(np.uint8)
         wrong = coder.decode(cumulative(np.abs(signed)), most)
         levels[wrong] ^= np.uint8(1)
@@ -148,7 +147,7 @@ def _decode_coded(grid: Grid, model: Model, reference: Memory | None, age: int, 
         if half == 0:
             changed = halves[0] ^ contexts.levels[0]
             index[1] += contexts.of_decoded(halves[0], changed)
-            cells = grid.cell_sums(grid.inside(changed).view(np.uint32))
+            moved = grid.inside(changed).view(np.uint32)
     coder.finish()
     return grid.levels(grid.inside(halves)), contexts.after(halves, halves ^ contexts.levels)
 

@@ -33,7 +33,6 @@ from runtime.codecs.signs.powers import UNIT_BITS, powers_of
 
 #: A reference of another age uses the tables of the next smaller one.
 AGES = (1, 2, 3, 5, 8)
-_RANK_BITS = np.uint8(6)
 RANKS = 64
 CLASSES = 128
 #: In the byte of a prediction: set if level 1 is the more probable one. The other bits are the class of its cost.
@@ -83,25 +82,27 @@ class Model:
         small = np.uint16 if 2 * _of_half(grid) <= 1 << 16 else np.intp
         offsets = grid.channel_of() * (ACTIVITIES * RANKS) + np.array([[0], [_of_half(grid)]])
         self._offsets: NDArray[Any] = offsets.astype(small)
-        self._ready: dict[int, tuple[NDArray[np.uint8], NDArray[np.int32]]] = {}
+        self._ready: dict[int, tuple[Indices, NDArray[np.int32]]] = {}
 
     def predictions(self, table: int, index: Indices, activity: Bytes, half: slice = slice(None)) -> NDArray[np.int32]:
         """Signed costs (halves, places) of these halves: negative where level 1 is predicted; 0 at padding."""
         ranks, costs = self._ready.get(table) or self._prepared(table)
         # "wrap" saves a look at the bounds; no index is outside.
-        rank = ranks.take(index, mode="wrap")
-        place = np.left_shift(activity, _RANK_BITS, dtype=np.uint16)
-        place += rank
+        place = ranks.take(index, mode="wrap")
+        place += activity
         found: NDArray[np.int32] = costs.take(self._offsets[half] + place, mode="wrap")
         return found
 
-    def _prepared(self, table: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        """The rank of each index, and the signed costs of both halves."""
+    def _prepared(self, table: int) -> tuple[Indices, NDArray[np.int32]]:
+        """The rank of each index, times ACTIVITIES, and the signed costs of both halves by rank and activity."""
         near1, near2 = (self._tables[name][table] for name in ("near1", "near2"))
         ranks = np.concatenate((near2.take(CONTEXT_OF[:FIRST_INDEX]), near1.take(CONTEXT_OF[FIRST_INDEX:])))
         padding = np.zeros(ACTIVITIES * RANKS, np.int32)
-        levels = [SIGNED_COST[self._tables[name][table]].reshape(-1) for name in ("level1", "level2")]
-        self._ready[table] = ranks, np.concatenate((levels[0], padding, levels[1], padding))
+        costs = list[NDArray[np.int32]]()
+        for name in ("level1", "level2"):
+            by_activity = SIGNED_COST[self._tables[name][table]].reshape(-1, ACTIVITIES, RANKS)
+            costs += by_activity.swapaxes(1, 2).reshape(-1), padding
+        self._ready[table] = ranks * np.uint16(ACTIVITIES), np.concatenate(costs)
         return self._ready[table]
 
 
