@@ -2,13 +2,13 @@
 
 A **memory** is what a request leaves behind at sender and receiver: for each place its level, and how many payloads
 ago it changed. It tells places that flicker from places at rest. The first half of the checkerboard is predicted from
-the memory: level, neighbours and diagonal neighbours, time since the change, and how much changed around this cell in
-all channels. The second half is also predicted from the four neighbours just decoded, and from what changed around this
+the memory: level, neighbours, time since the change, and how much changed around this cell in all channels. The second half is also predicted from the four neighbours just decoded, and from what changed around this
 cell in the first half of all channels.
 
-An **index** holds all of that but the last in one number: memory + 64 * (neighbours + 5 * diagonal neighbours + 25 *
-decoded). `CONTEXT_OF` groups indices to contexts, for which tables are fitted. Decoded is the number of decoded
-neighbours at level 1, plus 5 times that of those that changed; it is 25 in the first half.
+An **index** holds all of that but the last in one number: memory + 64 * near. Near is the number of neighbours at level
+1 in the memory, plus 5 times that of decoded neighbours at level 1, plus 25 times that of decoded neighbours that
+changed; in the first half it is the first number plus 125. `CONTEXT_OF` groups indices to contexts, for which tables
+are fitted. Diagonal neighbours were tried: tables of five times the size saved nothing.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ ACTIVITIES = 8
 _STEPS_FINE = (1, 2, 3, 5, 9, 17, 31)  # lower limits of groups 1 to 7
 _STEPS_COARSE = (1, 4, 16)
 _MOVED = (1, 2, 3, 5, 8, 12, 18)
-_AROUND = 2 * 5 * 5  # level, sum of neighbours, sum of diagonal neighbours
-FIRST_CONTEXTS = _AROUND * (len(_STEPS_FINE) + 1)
-SECOND_CONTEXTS = _AROUND * 5 * 5 * (len(_STEPS_COARSE) + 1)
+_NEAR = 2 * 5  # level, sum of neighbours
+FIRST_CONTEXTS = _NEAR * (len(_STEPS_FINE) + 1)
+SECOND_CONTEXTS = _NEAR * 5 * 5 * (len(_STEPS_COARSE) + 1)
 
 Indices = NDArray[np.uint16]
 
 # Numbers of the arrays' own type: converting Python's takes longer than the operation.
 _CHANGED = np.uint8(2)  # values of a memory that are smaller changed in the last payload
 
-_MEMORY_BITS = 6
-_DECODED = 25 << _MEMORY_BITS  # what one decoded neighbour adds to an index
-FIRST_INDEX = 25 * _DECODED
-INDICES = 26 * _DECODED
+_MEMORY_BITS = np.uint16(6)
+_FIRST_NEAR = np.uint8(125)
+FIRST_INDEX = int(_FIRST_NEAR) << 6
+INDICES = FIRST_INDEX + (5 << 6)
 #: By the changes around a cell: its activity, in each of four bytes. Larger sums are in the last group.
 _GROUPS_OF_CELLS = (np.searchsorted(_MOVED, np.arange(max(_MOVED) + 1), "right") * 0x01010101).astype(np.uint32)
 
 
 def _context_of() -> Indices:
     index = np.arange(INDICES)
-    steps, around, decoded = index % 64 // 2, index // 64 % 25, index // _DECODED
-    near = index % 2 + 2 * around
-    first = near + _AROUND * np.searchsorted(_STEPS_FINE, steps, "right")
-    second = near + _AROUND * decoded + _AROUND * 25 * np.searchsorted(_STEPS_COARSE, steps, "right")
+    steps, cross, decoded = index % 64 // 2, index // 64 % 5, index // (5 * 64)
+    near = index % 2 + 2 * cross
+    first = near + _NEAR * np.searchsorted(_STEPS_FINE, steps, "right")
+    second = near + _NEAR * decoded + _NEAR * 25 * np.searchsorted(_STEPS_COARSE, steps, "right")
     return np.where(index < FIRST_INDEX, second, first).astype(np.uint16)
 
 
@@ -78,22 +78,24 @@ class Contexts:
         self._grid, self._values = grid, memory.values
         self.levels = memory.values & np.uint8(1)
 
-    def of_memory(self) -> Indices:
-        """Indices (2, places) of both halves, without what is decoded: complete for the first half."""
-        cross, around = self._grid.around(self.levels)
-        around *= np.uint8(5)
-        around += cross[::-1]
-        index = around.astype(np.uint16)
-        index <<= np.uint16(_MEMORY_BITS)
-        index += self._grid.inside(self._values)
-        index[0] += np.uint16(FIRST_INDEX)
-        return index
+    def near(self) -> Bytes:
+        """Near (2, places) by the memory alone: complete for the first half."""
+        near = self._grid.cross(self.levels)[::-1]
+        near[0] += _FIRST_NEAR
+        return near
 
-    def of_decoded(self, first: Bytes, changed: Bytes) -> Indices:
-        """What the first half (levels, and where they changed; with margins) adds to the indices of the second."""
-        decoded = changed * np.uint8(5)
-        decoded += first
-        return self._grid.cross(decoded) * np.uint16(_DECODED)
+    def decoded(self, first: Bytes, changed: Bytes) -> Bytes:
+        """What the first half (levels, and where they changed; with margins) adds to near (places,) of the second."""
+        each = changed * np.uint8(25)
+        each += first * np.uint8(5)
+        return self._grid.cross(each)
+
+    def indices(self, near: Bytes, half: int | slice = slice(None)) -> Indices:
+        """Indices (..., places) of one half, or of both."""
+        index: Indices = near.astype(np.uint16)
+        index <<= _MEMORY_BITS
+        index += self._grid.inside(self._values[half])
+        return index
 
     def moved(self) -> Words:
         """Four places each: how many places of both halves changed in the last payload, one byte each."""

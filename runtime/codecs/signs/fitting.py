@@ -62,8 +62,9 @@ def _replayed(grid: Grid, levels: NDArray[np.bool_], background: NDArray[np.bool
     for frame in levels[age:]:
         halves, contexts = grid.halves(frame), Contexts(grid, memories[0])
         changed = halves ^ contexts.levels
-        index = contexts.of_memory()
-        index[1] += contexts.of_decoded(halves[0], changed[0])
+        near = contexts.near()
+        near[1] += contexts.decoded(halves[0], changed[0])
+        index = contexts.indices(near)
         activity = contexts.activity_of_both(changed[0])
         for half in (0, 1):
             found = channels[half], activity[half], CONTEXT_OF[index[half]], grid.inside(halves[half])

@@ -2,8 +2,7 @@
 
 A place is one channel of one cell of the map. Channels are taken in groups of eight, the last group padded. Where row +
 column of the cell is even, the first four channels of each group are in the first half; where it is odd, the last four.
-So the four neighbours of a place lie in the other half, its diagonal neighbours in the same half, and of each cell half
-of the channels are in the first half.
+So the four neighbours of a place lie in the other half, and of each cell half of the channels are in the first half.
 
 A half is a flat array of bytes: cell by cell, row by row, four bytes for each group. Rows are padded to an odd number
 of columns, so that the cells alternate along the whole array, and no neighbour is a cell of another row. Both halves
@@ -67,23 +66,15 @@ class Grid:
         """Halves (..., places) without margins: a view."""
         return halves[..., self.margin : self.margin + self.places]
 
-    def around(self, halves: Bytes) -> tuple[Bytes, Bytes]:
-        """Sums (..., places) over the four neighbours and over the four diagonal neighbours.
+    def cross(self, halves: Bytes) -> Bytes:
+        """Sums (..., places) over the four neighbours, which are in ``halves`` (with margins).
 
-        The neighbours are in ``halves``, so the first sums are those of places of the other half.
+        So the sums of one half are those of places of the other half.
         """
-        n, step, row = self.places, self.step, self.row
-        vertical = halves[..., : -2 * row] + halves[..., 2 * row :]
-        cross = halves[..., row : row + n] + halves[..., row + 2 * step : row + 2 * step + n]
-        cross += vertical[..., step:-step]
-        return cross, vertical[..., : -2 * step] + vertical[..., 2 * step :]
-
-    def cross(self, half: Bytes) -> Bytes:
-        """The first sums of `around`, of one half (margin + places + margin,)."""
         n, m, step, row = self.places, self.margin, self.step, self.row
-        total = half[step : step + n] + half[m + row : m + row + n]
-        total += half[row : row + n]
-        total += half[m + step : m + step + n]
+        total: Bytes = halves[..., step : step + n] + halves[..., m + row : m + row + n]
+        total += halves[..., row : row + n]
+        total += halves[..., m + step : m + step + n]
         return total
 
     def cell_sums(self, words: Words) -> Words:

@@ -122,9 +122,9 @@ def _encode_coded(
     contexts = Contexts(grid, reference or model.background)
     changed = halves ^ contexts.levels
     after = contexts.after(halves, changed)
-    index = contexts.of_memory()
-    index[1] += contexts.of_decoded(halves[0], changed[0])
-    signed = model.predictions(table_of(age), index, contexts.activity_of_both(changed[0]))
+    near = contexts.near()
+    near[1] += contexts.decoded(halves[0], changed[0])
+    signed = model.predictions(table_of(age), contexts.indices(near), contexts.activity_of_both(changed[0]))
     exceptions = ((signed < 0) != grid.inside(halves).view(np.bool_)).reshape(-1).nonzero()[0]
     if len(exceptions) > _most_exceptions(grid):
         return None, after
@@ -135,10 +135,10 @@ def _encode_coded(
 
 def _decode_coded(grid: Grid, model: Model, reference: Memory | None, age: int, body: bytes) -> tuple[Bytes, Bytes]:
     contexts, coder, halves = Contexts(grid, reference or model.background), Decoder(body), grid.zeros()
-    index, table, most = contexts.of_memory(), table_of(age), _most_exceptions(grid)
+    near, table, most = contexts.near(), table_of(age), _most_exceptions(grid)
     moved = contexts.moved()
     for half in (0, 1):
-        signed = model.predictions(table, index[half], contexts.activity(moved), half)
+        signed = model.predictions(table, contexts.indices(near[half], half), contexts.activity(moved), half)
         levels = (signed < 0).view(np.uint8)
         wrong = coder.decode(cumulative(np.abs(signed)), most)
         levels[wrong] ^= np.uint8(1)
@@ -146,7 +146,7 @@ def _decode_coded(grid: Grid, model: Model, reference: Memory | None, age: int, 
         grid.inside(halves[half])[...] = levels
         if half == 0:
             changed = halves[0] ^ contexts.levels[0]
-            index[1] += contexts.of_decoded(halves[0], changed)
+            near[1] += contexts.decoded(halves[0], changed)
             moved = grid.inside(changed).view(np.uint32)
     coder.finish()
     return grid.levels(grid.inside(halves)), contexts.after(halves, halves ^ contexts.levels)
