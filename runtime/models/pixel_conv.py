@@ -80,7 +80,7 @@ class PixelConv(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         weights = (self._packed, self._scales, self._zeros, self._bias)
         # Scale 1 and zero point 0 of the pixels; scale and zero point of a quantised output, which this one is not.
-        output: Tensor = torch.ops.onednn.qconv2d_pointwise(
+        output: Tensor = torch.ops.onednn.qconv2d_pointwise.default(
             pixels, 1.0, 0, *weights, *self._geometry, 1.0, 0, torch.float32, "relu", [], ""
         )
         return output

@@ -16,6 +16,7 @@ NOISE = 0.3  # standard deviation of what training adds to values, whose own dev
 PASSED = 1.5  # gradient passes where the absolute value is smaller
 STEEPNESS = 3.0  # of the sigmoid that stands for a sign in the penalty
 DENSITY_WEIGHT = 0.02  # of the share of positive levels, relative to that of their changes
+_ONE = torch.ones(())  # without dimensions, so the result has the type of the other operand
 
 
 class Sign(nn.Module):
@@ -30,7 +31,7 @@ class Sign(nn.Module):
 
 def sign_of(z: Tensor) -> Tensor:
     """-1 or +1 by the sign bit: a fifth of the time of `torch.where(z > 0, 1.0, -1.0)`, which counts on the device."""
-    return torch.copysign(torch.ones((), dtype=z.dtype), z)
+    return torch.copysign(_ONE, z)
 
 
 class _StraightThrough(torch.autograd.Function):

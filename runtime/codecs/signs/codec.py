@@ -30,7 +30,7 @@ class Signs(StreamCodec):
     chained = False
 
     def encode(self, array: NDArray[Any]) -> bytes:
-        return encode(_grid(array.shape), None, None, 0, array > 0)[0]
+        return encode(_grid(array.shape), None, None, 0, array)[0]
 
     def decode(self, payload: Payload, shape: tuple[int, ...]) -> NDArray[np.float32]:
         if len(shape) != 3:

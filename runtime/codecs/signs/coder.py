@@ -17,6 +17,7 @@ the project off the very devices it is for; and place by place it takes several 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from math import log2
 from typing import Any
 
@@ -41,6 +42,7 @@ _FIRST_BYTES = 8
 _STEP_BITS = 32
 _LEAST_RANGE = 1 << 48  # 16 bits above TOTAL, so that rounding costs nothing worth mentioning
 _SPARE_BYTES = 10  # of the interval's last bytes, that many need not be sent
+_BEFORE_AFTER = np.array([[0], [1]])
 
 Ints = NDArray[np.signedinteger[Any]]
 
@@ -49,15 +51,19 @@ def cumulative(costs: NDArray[np.int32]) -> Ints:
     """Cost of all places before each place, and of all of them: (places + 1,)."""
     # Half the memory is faster. A place costs at most a bit.
     sums: Ints = np.zeros(len(costs) + 1, np.int32 if len(costs) * UNIT < 1 << 31 else np.int64)
-    np.cumsum(costs, out=sums[1:])
+    np.add.accumulate(costs, out=sums[1:])  # np.cumsum is the same in more steps
     return sums
 
 
-def _block_ends(sums: Ints) -> Ints:
-    """Where blocks end; the last one ends after the last place. Empty if nothing can be an exception."""
-    total = int(sums[-1])
-    ends = sums.searchsorted(np.arange(BLOCK_UNITS, total, BLOCK_UNITS))
-    return np.append(ends, len(sums) - 1) if total else ends
+def _block_ends(sums: Ints, parts: Sequence[int]) -> Ints:
+    """Where blocks end. Each part of the places, which ends before one of ``parts``, has blocks of its own."""
+    limits, start = list[int](), 0
+    for part in parts:
+        total = int(sums[part])
+        limits += *range(start + BLOCK_UNITS, total, BLOCK_UNITS), total
+        start = total
+    ends: Ints = sums.searchsorted(np.array(limits, sums.dtype))
+    return ends
 
 
 class Encoder:
@@ -66,14 +72,17 @@ class Encoder:
     def __init__(self) -> None:
         self._low, self._range, self._bytes = 0, 1 << (8 * _FIRST_BYTES), _FIRST_BYTES
 
-    def encode(self, sums: Ints, exceptions: Ints) -> None:
-        """Encode the sorted places of all exceptions. ``sums``: see `cumulative`; an exception's cost is above 0."""
+    def encode(self, sums: Ints, exceptions: Ints, parts: Sequence[int] = ()) -> None:
+        """Encode the sorted places of all exceptions. ``sums``: see `cumulative`; an exception's cost is above 0.
+
+        ``parts``: where parts of the places end that are decoded one by one, the last one included; default: one part.
+        """
         low, range_ = self._low, self._range
-        for below, width in _intervals(sums, exceptions):
-            share = range_ >> TOTAL_BITS
+        for upper, lower in _survivals(sums, exceptions, parts or (len(sums) - 1,)):
+            share, below, width = range_ >> TOTAL_BITS, TOTAL - upper, upper - lower
             low += share * below
             # The interval at the top also gets what the division leaves over.
-            range_ = share * width if below + width < TOTAL else range_ - share * below
+            range_ = share * width if lower else range_ - share * below
             while range_ < _LEAST_RANGE:
                 low, range_, self._bytes = low << _STEP_BITS, range_ << _STEP_BITS, self._bytes + _STEP_BITS // 8
         self._low, self._range = low, range_
@@ -85,18 +94,16 @@ class Encoder:
         return number.to_bytes(self._bytes, "big").rstrip(b"\0").ljust(self._bytes - _SPARE_BYTES, b"\0")
 
 
-def _intervals(sums: Ints, exceptions: Ints) -> list[tuple[int, int]]:
-    """Lower end and width, in 1 / TOTAL, of the interval of each coding step."""
-    steps = np.concatenate((2 * exceptions + 1, 2 * _block_ends(sums)))
+def _survivals(sums: Ints, exceptions: Ints, parts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Probabilities, in 1 / TOTAL, that no exception comes before each coding step, and none up to it."""
+    steps = np.concatenate((2 * exceptions + 1, 2 * _block_ends(sums, parts)))
     steps.sort()  # at one place, a block ends before an exception
-    stop = steps >> 1
-    after = stop + (steps & 1)
-    origin = np.zeros(len(steps), sums.dtype)
-    origin[1:] = sums[after[:-1]]  # each step counts from where the one before it ended
-    upper = survivals(sums[stop] - origin)
-    lower = survivals(sums[after] - origin)
-    lower[after == stop] = 0  # the end of a block has all that is left
-    return list(zip((TOTAL - upper).tolist(), (upper - lower).tolist(), strict=True))
+    # Before the place where the step stops, and after it if that is an exception.
+    units = sums.take((steps + _BEFORE_AFTER) >> 1)
+    units[:, 1:] -= units[1, :-1].copy()  # each step counts from where the one before it ended
+    upper, lower = survivals(units)
+    lower *= steps & 1  # the end of a block has all that is left
+    return zip(upper.tolist(), lower.tolist(), strict=True)
 
 
 class Decoder:
@@ -111,7 +118,7 @@ class Decoder:
         exceptions: list[int] = []
         view: Any = memoryview(sums.data)  # several times as fast as the array for single elements
         start = 0
-        for end in _block_ends(sums).tolist():
+        for end in _block_ends(sums, (len(sums) - 1,)).tolist():
             self._decode_block(view, start, end, exceptions)
             start = end
             if len(exceptions) > most:

@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.errors import UsageError
-from runtime.codecs.signs.contexts import ACTIVITIES, FIRST_CONTEXTS, SECOND_CONTEXTS, Contexts, at_rest, remember
+from runtime.codecs.signs.contexts import (
+    ACTIVITIES,
+    CONTEXT_OF,
+    FIRST_CONTEXTS,
+    SECOND_CONTEXTS,
+    Contexts,
+    Memory,
+    at_rest,
+)
 from runtime.codecs.signs.grid import Grid, grid_of
 from runtime.codecs.signs.tables import AGES, CLASSES, ONE, RANKS, prefix
 
@@ -48,32 +56,26 @@ def fit_tables(levels: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
 
 def _replayed(grid: Grid, levels: NDArray[np.bool_], background: NDArray[np.bool_], age: int) -> tuple[Counts, Counts]:
     """Counts of both halves in payloads that refer to the one ``age`` frames earlier; 0: to the background."""
-    channel1, channel2 = grid.channel_of()
-    counts1, counts2 = _no_counts(grid, FIRST_CONTEXTS), _no_counts(grid, SECOND_CONTEXTS)
-    memories = [at_rest(grid, background if age == 0 else frame) for frame in levels[: max(age, 1)]]
+    channels = grid.channel_of()
+    counts = _no_counts(grid, FIRST_CONTEXTS), _no_counts(grid, SECOND_CONTEXTS)
+    memories = [at_rest(grid.halves(background if age == 0 else frame), 0) for frame in levels[: max(age, 1)]]
     for frame in levels[age:]:
-        first, second = grid.halves(frame)
-        contexts = Contexts(grid, memories[0])
-        _add(counts1, channel1, *contexts.of_first(), grid.inside(first))
-        _add(counts2, channel2, *contexts.of_second(first), grid.inside(second))
+        halves, contexts = grid.halves(frame), Contexts(grid, memories[0])
+        changed = halves ^ contexts.levels
+        near = contexts.near()
+        near[1] += contexts.decoded(halves[0], changed[0])
+        index = contexts.indices(near)
+        activity = contexts.activity_of_both(changed[0])
+        for half in (0, 1):
+            found = channels[half], activity[half], CONTEXT_OF[index[half]], grid.inside(halves[half])
+            np.add.at(counts[half], found, 1)
         if age:
-            memories = [*memories[1:], remember(memories[0], first, second)]
-    return counts1[:-1], counts2[:-1]
+            memories = [*memories[1:], Memory(contexts.after(halves, changed), 0)]
+    return counts[0][:-1], counts[1][:-1]
 
 
 def _no_counts(grid: Grid, contexts: int) -> Counts:
     return np.zeros((grid.shape[0] + 1, ACTIVITIES, contexts, 2), np.int32)  # the last channel is the padding
-
-
-def _add(
-    counts: Counts,
-    channels: NDArray[np.intp],
-    contexts: NDArray[np.uint16],
-    activity: NDArray[np.uint16],
-    levels: NDArray[np.uint8],
-) -> None:
-    activities = np.tile(activity, len(channels) // len(activity))
-    np.add.at(counts, (channels, activities, contexts, levels), 1)
 
 
 def _estimate(counts: Counts, prior: Floats) -> Floats:

@@ -1,15 +1,17 @@
 """Places of a tensor (channels, h, w) as two halves of a checkerboard, so that neighbours are shifted slices.
 
-Each channel is a plane of rows, padded to an odd number of rows and of columns; all planes follow each other in one
-flat array. The even places of that array are the first half, the odd places the second. Rows and planes have odd
-lengths, so the four neighbours of a place lie in the other half, its diagonal neighbours in the same half, and
-consecutive channels have opposite colours: of each cell, half of the channels are in the first half. One padding
-column separates rows, and at least one padding row separates planes, so no neighbour is a place of another row.
+A place is one channel of one cell of the map. Channels are taken in groups of eight, the last group padded. Where row +
+column of the cell is even, the first four channels of each group are in the first half; where it is odd, the last four.
+So the four neighbours of a place lie in the other half, and of each cell half of the channels are in the first half.
+
+A half is a flat array of bytes: cell by cell, row by row, four bytes for each group. Rows are padded to an odd number
+of columns, so that the cells alternate along the whole array, and no neighbour is a cell of another row. Both halves
+are the rows of one array, with margins of zeros, so that every neighbour exists. That order is the one in which PyTorch
+keeps tensors (channels last), and four channels are one 32-bit number: a device spends little time on either.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -17,107 +19,102 @@ import numpy as np
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
-Half = Bytes  # (margin + places + margin,)
+Words = NDArray[np.uint32]
+_GROUP = np.dtype("<u8")  # eight channels of a cell; the first one is in the lowest byte on every machine
+_HALF_GROUP = np.dtype("<u4")
+_HALF_BITS = 32
 
 
-@dataclass(frozen=True)
 class Grid:
-    """The two halves of tensors of one shape."""
+    """The halves of tensors of one shape."""
 
-    shape: tuple[int, int, int]
-    columns: int  # of a padded row
-    plane: int  # places of a padded channel
-    channels: int  # rounded up to an even number
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        channels, h, w = shape
+        self.shape = shape
+        self.columns = (w + 1) | 1  # of a padded row
+        self.cells = h * self.columns
+        self.groups = -(-channels // 8)
+        self.step = 4 * self.groups  # from a place to the next cell, in a half
+        self.row = self.columns * self.step  # from a place to the next row
+        self.places = self.cells * self.step  # of a half, with padding
+        self.margin = self.row + self.step
+        odd = np.arange(self.cells, dtype=_GROUP) % 2
+        self._shifts = (_HALF_BITS * np.stack((odd, 1 - odd))).repeat(self.groups, axis=1)
 
-    @property
-    def places(self) -> int:
-        """Places of one half, with padding."""
-        return self.channels // 2 * self.plane
+    def zeros(self) -> Bytes:
+        """Both halves of zeros (2, margin + places + margin)."""
+        return np.zeros((2, self.places + 2 * self.margin), np.uint8)
 
-    @property
-    def margin(self) -> int:
-        """Zeros before and after a half, so that every neighbour exists."""
-        return (self.columns + 1) // 2
-
-    def halves(self, levels: NDArray[np.bool_]) -> tuple[Half, Half]:
-        """Both halves of levels (channels, h, w), with margins."""
-        flat = np.zeros(2 * self.places, np.uint8)
-        self._inner(flat)[...] = levels
-        return self.with_margin(flat[0::2]), self.with_margin(flat[1::2])
-
-    def levels(self, first: Bytes, second: Bytes) -> Bytes:
-        """Levels (channels, h, w) of both halves without margins."""
-        flat = np.empty(2 * self.places, np.uint8)
-        flat[0::2], flat[1::2] = first, second
-        return self._inner(flat)
-
-    def _inner(self, flat: NDArray[Any]) -> NDArray[Any]:
+    def halves(self, array: NDArray[Any]) -> Bytes:
+        """Both halves of whether values (channels, h, w) are above 0: 0 or 1, with margins."""
         channels, h, w = self.shape
-        return flat.reshape(self.channels, -1, self.columns)[:channels, :h, :w]
+        padded = np.zeros((h, self.columns, 8 * self.groups), np.bool_)
+        np.greater(array.transpose(1, 2, 0), 0, out=padded[:, :w, :channels])
+        halves = self.zeros()
+        # Of each shifted number, the lower half is kept.
+        self.inside(halves).view(_HALF_GROUP)[...] = padded.view(_GROUP).reshape(-1) >> self._shifts
+        return halves
 
-    def with_margin(self, values: Bytes) -> Half:
-        half = np.zeros(self.places + 2 * self.margin, np.uint8)
-        self.inside(half)[...] = values
-        return half
+    def levels(self, halves: Bytes) -> Bytes:
+        """Values (channels, h, w) of both halves (2, places) without margins, the channels next to each other."""
+        channels, h, w = self.shape
+        shifted = halves.view(_HALF_GROUP) << self._shifts
+        groups = shifted[0] | shifted[1]
+        return groups.view(np.uint8).reshape(h, self.columns, -1)[:, :w, :channels].transpose(2, 0, 1)
 
-    def inside(self, half: Half) -> Bytes:
-        """A half without margins."""
-        return half[self.margin : self.margin + self.places]
+    def inside(self, halves: Bytes) -> Bytes:
+        """Halves (..., places) without margins: a view."""
+        return halves[..., self.margin : self.margin + self.places]
 
-    def cross(self, other: Half, second: bool) -> Bytes:
-        """Sum over the four neighbours of each place of one half; they lie in the other half."""
-        m, n, up, down = self.margin, self.places, (self.columns + 1) // 2, (self.columns - 1) // 2
-        shifts = (-up, -1, 0, down) if not second else (-down, 0, 1, up)
-        return _sum(*(other[m + shift : m + shift + n] for shift in shifts))
+    def cross(self, halves: Bytes) -> Bytes:
+        """Sums (..., places) over the four neighbours, which are in ``halves`` (with margins).
 
-    def diagonal(self, same: Half) -> Bytes:
-        """Sum over the four diagonal neighbours of each place; they lie in the same half."""
-        m, n, up, down = self.margin, self.places, (self.columns + 1) // 2, (self.columns - 1) // 2
-        return _sum(*(same[m + shift : m + shift + n] for shift in (-up, -down, down, up)))
-
-    def cells(self, first: Bytes | None, second: Bytes | None) -> NDArray[np.uint16]:
-        """Sums over the channels of halves without margins: a value for each cell of a padded plane."""
-        sums, even = np.zeros(self.plane, np.uint16), (self.plane + 1) // 2
-        small = np.uint8 if self.channels < 256 else np.uint16  # bytes are added faster
-        for half, offset in ((first, 0), (second, 1)):
-            if half is not None:
-                sum_ = half.reshape(-1, self.plane).sum(axis=0, dtype=small)
-                split = even - offset
-                sums[offset::2] += sum_[:split]
-                sums[1 - offset :: 2] += sum_[split:]
-        return sums
-
-    def spread(self, cells: NDArray[np.uint16], second: bool) -> NDArray[np.uint16]:
-        """Values of cells in the order of a half; they repeat every second channel: (plane,)."""
-        return np.concatenate((cells[1::2], cells[0::2]) if second else (cells[0::2], cells[1::2]))
-
-    def around(self, cells: NDArray[np.uint16]) -> NDArray[np.uint16]:
-        """Twice each cell, plus its four neighbours."""
-        start, n = self.columns, self.plane
-        padded = np.zeros(n + 2 * start, np.uint16)
-        padded[start : start + n] = cells
-        total = 2 * cells
-        for shift in (-self.columns, -1, 1, self.columns):
-            total += padded[start + shift : start + shift + n]
+        So the sums of one half are those of places of the other half.
+        """
+        n, m, step, row = self.places, self.margin, self.step, self.row
+        total: Bytes = halves[..., step : step + n] + halves[..., m + row : m + row + n]
+        total += halves[..., row : row + n]
+        total += halves[..., m + step : m + step + n]
         return total
 
-    def channel_of(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Channel of each place of both halves; the number of channels at padding."""
-        flat = np.full(2 * self.places, self.shape[0])
-        self._inner(flat)[...] = np.arange(self.shape[0])[:, None, None]
-        return flat[0::2].astype(np.intp), flat[1::2].astype(np.intp)
+    def cell_sums(self, words: Words) -> Words:
+        """Sums (..., cells) over the places of each cell, of halves (..., places) that are seen as 32-bit numbers."""
+        total = words[..., :: self.groups]
+        for group in range(1, self.groups):
+            total = total + words[..., group :: self.groups]
+        total = total * np.uint32(0x01010101)  # the highest byte is the sum of all four
+        total >>= np.uint32(24)
+        return total
 
+    def around_cells(self, cells: Words) -> Words:
+        """Twice each cell, plus its four neighbours; of (..., cells)."""
+        n, columns = self.cells, self.columns
+        padded = np.zeros((*cells.shape[:-1], n + 2 * columns), np.uint32)
+        padded[..., columns:-columns] = cells
+        total = padded[..., : -2 * columns] + padded[..., 2 * columns :]
+        total += padded[..., columns - 1 : columns - 1 + n]
+        total += padded[..., columns + 1 : columns + 1 + n]
+        total += cells
+        total += cells
+        return total
 
-def _sum(first: Bytes, second: Bytes, *others: Bytes) -> Bytes:
-    total = first + second
-    for other in others:
-        total += other
-    return total
+    def spread(self, cells: Words) -> Bytes:
+        """Four bytes of each cell (..., cells), repeated for all places of a half: (..., places)."""
+        words = cells if self.groups == 1 else cells.repeat(self.groups, axis=-1)
+        return words.view(np.uint8)
+
+    def channel_of(self) -> NDArray[np.intp]:
+        """Channel of each place of both halves (2, places); the number of channels at padding."""
+        channels, h, w = self.shape
+        flat = np.full((h, self.columns, 8 * self.groups), channels)
+        flat[:, :w, :channels] = np.arange(channels)
+        split = flat.reshape(self.cells, self.groups, 2, 4)
+        odd = np.arange(self.cells) % 2
+        halves = [split[np.arange(self.cells), :, colour] for colour in (odd, 1 - odd)]
+        return np.stack(halves).reshape(2, -1).astype(np.intp)
 
 
 @lru_cache(maxsize=64)
 def grid_of(shape: tuple[int, int, int]) -> Grid:
     """The grid of tensors (channels, h, w)."""
-    channels, h, w = shape
-    rows, columns = (h + 1) | 1, (w + 1) | 1
-    return Grid(shape, columns, rows * columns, channels + channels % 2)
+    return Grid(shape)

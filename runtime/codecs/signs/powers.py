@@ -7,6 +7,7 @@ last bit, so the tables are built from integer square roots.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,9 @@ _COARSE = np.array(COARSE)
 _FINE = np.array(FINE)
 
 
-def survivals(units: NDArray[np.int64]) -> NDArray[np.int64]:
+def survivals(units: NDArray[np.signedinteger[Any]]) -> NDArray[np.int64]:
     """TOTAL * 2 ** -(units / UNIT), strictly decreasing; each from 0 to MOST_BITS * UNIT - 1."""
-    product: NDArray[np.int64] = _COARSE[units >> FINE_BITS] * _FINE[units & FINE_MASK]
-    return product >> DROPPED_BITS
+    product: NDArray[np.int64] = _COARSE.take(units >> FINE_BITS)
+    product *= _FINE.take(units & FINE_MASK)
+    product >>= DROPPED_BITS
+    return product

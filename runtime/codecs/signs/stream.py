@@ -28,7 +28,6 @@ class _Sent:
     """A request that the sender remembers."""
 
     memory: Memory
-    digest: int
     frame: int
     reference_id: int
     answered: bool = False
@@ -52,14 +51,14 @@ class SignsSender:
             raise UsageError(f"signs of shape {array.shape} in a stream of {self._grid.shape}; open a sender for each")
         reference_id = self.reference_id
         if reference_id == 0:
-            payload, memory = encode(self._grid, self._model, None, 0, array > 0)
-            self._encoded = _Sent(memory, memory.digest, frame, 0)
+            payload, memory = encode(self._grid, self._model, None, 0, array)
+            self._encoded = _Sent(memory, frame, 0)
             return Encoded(payload)
         reference = self._sent[reference_id]
         age = min(max(frame - reference.frame, 1), MOST_AGE)
-        payload, memory = encode(self._grid, self._model, reference.memory, age, array > 0)
-        self._encoded = _Sent(memory, memory.digest, frame, reference_id)
-        return Encoded(payload, reference_id, reference.digest)
+        payload, memory = encode(self._grid, self._model, reference.memory, age, array)
+        self._encoded = _Sent(memory, frame, reference_id)
+        return Encoded(payload, reference_id, reference.memory.digest)
 
     def sent(self, request_id: int) -> None:
         """What was encoded last is this request. It can be a reference once it is answered; request 0 cannot."""
@@ -91,7 +90,7 @@ class SignsReceiver:
 
     def __init__(self, grid: Grid, model: Model | None) -> None:
         self._grid, self._model = grid, model
-        self._kept: dict[int, tuple[Memory, int]] = {}  # memory and digest by request, the oldest first
+        self._kept: dict[int, Memory] = {}  # by request, the oldest first
 
     def decode(self, payload: Payload, request_id: int, reference_id: int, digest: int) -> NDArray[np.float32]:
         """The signs, float32 (channels, h, w). Request 0 is not kept."""
@@ -101,17 +100,17 @@ class SignsReceiver:
         levels, memory = decode(self._grid, self._model, reference, payload)
         self._kept.pop(request_id, None)
         if request_id:
-            self._kept[request_id] = (memory, memory.digest)
+            self._kept[request_id] = memory
         _drop_oldest(self._kept)
         return to_signs(levels)
 
     def _reference(self, reference_id: int, digest: int) -> Memory | None:
         if reference_id == 0:
             return None
-        memory, expected = self._kept.get(reference_id, (None, 0))
+        memory = self._kept.get(reference_id)
         if memory is None:
             raise UnknownReferenceError(f"signs refer to request {reference_id}, which is not held; send them whole")
-        if digest != expected:
+        if digest != memory.digest:
             raise UnknownReferenceError(f"signs refer to another request {reference_id} than is held; send them whole")
         return memory
 

@@ -10,6 +10,7 @@ alone refers to `background`, the most frequent level of each place in the train
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.errors import UsageError
-from runtime.codecs.signs.contexts import ACTIVITIES, FIRST_CONTEXTS, SECOND_CONTEXTS, Memory, at_rest
-from runtime.codecs.signs.grid import Grid
+from runtime.codecs.signs.contexts import (
+    ACTIVITIES,
+    CONTEXT_OF,
+    FIRST_CONTEXTS,
+    FIRST_INDEX,
+    SECOND_CONTEXTS,
+    Indices,
+    Memory,
+    at_rest,
+)
+from runtime.codecs.signs.grid import Bytes, Grid
 from runtime.codecs.signs.powers import UNIT_BITS, powers_of
 
 #: A reference of another age uses the tables of the next smaller one.
@@ -60,36 +70,45 @@ class Model:
     """The tables of one grid, ready for look-ups. UsageError when a table has another type, shape or content."""
 
     def __init__(self, grid: Grid, tables: Mapping[str, NDArray[Any]]) -> None:
-        self._grid = grid
         self._tables = {
             name: _checked(tables, prefix(grid.shape) + name, size) for name, size in table_shapes(grid.shape).items()
         }
         if max(self._tables["near1"].max(), self._tables["near2"].max()) >= RANKS:
             raise UsageError(f"tables of signs with ranks up to 255; expected below {RANKS}; fit them anew")
+        digest = zlib.crc32(b"".join(table.tobytes() for table in self._tables.values()))
         levels = np.unpackbits(self._tables["background"], count=math.prod(grid.shape)).reshape(grid.shape)
-        self.background: Memory = at_rest(grid, levels.astype(bool))
-        # Additions and look-ups with 16 bits are faster, and enough for 126 channels.
-        small = np.uint16 if (grid.shape[0] + 1) * ACTIVITIES * RANKS <= 1 << 16 else np.intp
-        self._offsets = tuple((channel * (ACTIVITIES * RANKS)).astype(small) for channel in grid.channel_of())
-        self._costs: dict[tuple[str, int], NDArray[np.int32]] = {}
+        self.background: Memory = at_rest(grid.halves(levels), digest)
+        # Additions and look-ups with 16 bits are faster, and enough for 63 channels.
+        small = np.uint16 if 2 * _of_half(grid) <= 1 << 16 else np.intp
+        offsets = grid.channel_of() * (ACTIVITIES * RANKS) + np.array([[0], [_of_half(grid)]])
+        self._offsets: NDArray[Any] = offsets.astype(small)
+        self._ready: dict[int, tuple[Indices, NDArray[np.int32]]] = {}
 
-    def predictions(
-        self, second: bool, table: int, contexts: NDArray[np.uint16], activity: NDArray[np.uint16]
-    ) -> NDArray[np.int32]:
-        """Signed costs (places,) of one half: negative where level 1 is predicted; 0 at padding."""
-        half = "2" if second else "1"
-        rank = self._tables["near" + half][table].take(contexts)
-        spread = rank.reshape(-1, self._grid.plane) + activity * np.uint16(RANKS)
-        costs: NDArray[np.int32] = self._cost_table("level" + half, table).take(
-            self._offsets[second] + spread.reshape(-1)
-        )
-        return costs
+    def predictions(self, table: int, index: Indices, activity: Bytes, half: int | slice = slice(None)) -> NDArray[np.int32]:
+        """Signed costs (halves, places) of these halves: negative where level 1 is predicted; 0 at padding."""
+        ranks, costs = self._ready.get(table) or self._prepared(table)
+        # "wrap" saves a look at the bounds; no index is outside.
+        place = ranks.take(index, mode="wrap")
+        place += activity
+        found: NDArray[np.int32] = costs.take(self._offsets[half] + place, mode="wrap")
+        return found
 
-    def _cost_table(self, name: str, table: int) -> NDArray[np.int32]:
-        if (name, table) not in self._costs:
-            costs = SIGNED_COST[self._tables[name][table]].reshape(-1)
-            self._costs[name, table] = np.append(costs, np.zeros(ACTIVITIES * RANKS, np.int32))  # the padding
-        return self._costs[name, table]
+    def _prepared(self, table: int) -> tuple[Indices, NDArray[np.int32]]:
+        """The rank of each index, times ACTIVITIES, and the signed costs of both halves by rank and activity."""
+        near1, near2 = (self._tables[name][table] for name in ("near1", "near2"))
+        ranks = np.concatenate((near2.take(CONTEXT_OF[:FIRST_INDEX]), near1.take(CONTEXT_OF[FIRST_INDEX:])))
+        padding = np.zeros(ACTIVITIES * RANKS, np.int32)
+        costs = list[NDArray[np.int32]]()
+        for name in ("level1", "level2"):
+            by_activity = SIGNED_COST[self._tables[name][table]].reshape(-1, ACTIVITIES, RANKS)
+            costs += by_activity.swapaxes(1, 2).reshape(-1), padding
+        self._ready[table] = ranks * np.uint16(ACTIVITIES), np.concatenate(costs)
+        return self._ready[table]
+
+
+def _of_half(grid: Grid) -> int:
+    """Costs of one half in one table, with those of padding."""
+    return (grid.shape[0] + 1) * ACTIVITIES * RANKS
 
 
 def _checked(tables: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
