@@ -39,6 +39,7 @@ from controller.controllers.learned import FrozenPolicy
 from controller.controllers.registry import CONTROLLER_NAMES, LEARNED
 from controller.errors import MecpilotError
 from controller.metrics import Frames, run_as
+from controller.records import KINDS
 from envs.setup import Setup
 from runtime.files.tuning_file import Tunings, load_tunings
 from runtime.observe.tables import table_console
@@ -78,13 +79,13 @@ def measure(options: argparse.Namespace, runner: Runner) -> None:
 
         runs = {variant: play(Entrants((LEARNED,), found), variant == NO_SPLIT) for variant, found in policies.items()}
         whole = runs[FULL][LEARNED] if FULL in runs else None
-        rows = [_row(variant, base, found[LEARNED], whole) for variant, found in runs.items()]
+        rows = [figures_of(variant, base, found[LEARNED], whole) for variant, found in runs.items()]
         if NO_SPLIT in options.variants:
             tunings = _tunings_without_split(options, splitless[0], trained_on, console, spread)
             rules = play(Entrants(RULES, (), tunings), True)
-            rows += [_row(f"{NO_SPLIT}, {name}", base, rules[name], base.runs[name]) for name in RULES]
+            rows += [figures_of(f"{NO_SPLIT}, {name}", base, rules[name], base.runs[name]) for name in RULES]
     (options.out / "ablation.json").write_text(json.dumps(rows, indent=1))
-    console.print(_table(rows, base))
+    console.print(table_of(rows, base))
 
 
 def _tunings_without_split(
@@ -123,7 +124,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _row(
+def figures_of(
     variant: str, base: Comparison, frames: tuple[Frames, ...], whole: tuple[Frames, ...] | None
 ) -> dict[str, Any]:
     """The figures of one variant, beside the classical controllers; intervals are over seeds and episodes."""
@@ -141,12 +142,12 @@ def _row(
     }
 
 
-def _table(rows: Sequence[dict[str, Any]], base: Comparison) -> Table:
+def table_of(rows: Sequence[dict[str, Any]], base: Comparison) -> Table:
     names = [name for name in rows[0] if name not in ("variant", "per_seed")]
     title = f"{base.workload}: {base.episodes} held-out episodes, best classical controller: {base.classical[0]}"
     table = Table(title=title)
     for heading in ("variant", *names):
-        table.add_column(heading.replace("_", " "))
+        table.add_column(f"{' / '.join(KINDS)}, % of run" if heading == "run_as" else heading.replace("_", " "))
     for row in rows:
         table.add_row(row["variant"], *(_kinds(row[name]) if name == "run_as" else _text(row[name]) for name in names))
     return table

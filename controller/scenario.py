@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -142,6 +143,12 @@ class ScenarioRange:
         if self.frames / self.fps[0] > MAX_LOAD_STEPS * LOAD_STEP_S:
             got = f"{self.frames} frames at {self.fps[0]} frames/s"
             raise UsageError(f"scenario range frames: got {got}; expected an episode of a day or less")
+
+    def middle(self) -> Scenario:
+        """The episode in the middle of the range: geometric means of ratios and times, arithmetic ones of loads."""
+        means: dict[str, Any] = {name: math.sqrt(math.prod(getattr(self, name))) for name in _LOG_UNIFORM}
+        means |= {name: sum(getattr(self, name)) / 2 for name in _UNIFORM}
+        return Scenario(**means, frames=self.frames)
 
     def sample(
         self, rng: np.random.Generator, bank: TraceBank, samples: int, trace_index: int | None = None

@@ -49,8 +49,8 @@ MEANINGS: Mapping[str, str] = {
     "warm_start/rounds_left": "remaining rounds of the warm start; PPO follows after 0",
     "train/*": "stable-baselines3's figures of the last PPO update; `train/learning_rate` decays towards 0",
     "figures/timeline": "one held-out episode: bandwidth, decisions, latency against the deadline, ends of frames",
-    "figures/decisions_over_bandwidth": "share of decisions on device, split and MEC by the bandwidth at capture, on "
-    "held-out episodes",
+    "figures/decision_map": "kind of decision (device-only, split, offload) chosen most often, and its share, by "
+    "device slowdown and bandwidth at capture, on held-out episodes",
 }
 
 

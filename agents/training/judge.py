@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from agents.compare.map_plot import draw_choices
 from agents.compare.plots import draw_timeline
 from agents.compare.rollout import Episodes, play, scenarios_on
 from agents.compare.timelines import of_twin
-from agents.training.decision_map import draw_decision_map
 from controller.controllers.base import Controller
 from controller.controllers.learned import FrozenPolicy
 from controller.controllers.registry import ORACLE, make_controller
-from controller.metrics import overall
+from controller.metrics import NO_KIND, overall
 from controller.records import Floats
 from controller.scenario import Scenario
 from envs.setup import Setup
@@ -51,16 +51,17 @@ class Judge:
         return self._with_gap(overall(self._played(policy).frames))
 
     def draw(self, policy: FrozenPolicy, step: int, folder: Path) -> dict[str, Path]:
-        """Draw one episode, and the decisions over the bandwidth in all of them. Returns the PNG files by name."""
+        """Draw one episode, and the map of the decisions in all of them. Returns the PNG files by name."""
         example = of_twin(self._setup, self._controller(policy, 1), self._scenarios[0])
-        paths = {name: folder / f"{name}_{step:09d}.png" for name in ("timeline", "decisions_over_bandwidth")}
+        paths = {name: folder / f"{name}_{step:09d}.png" for name in ("timeline", "decision_map")}
         draw_timeline(example, paths["timeline"])
         played = self._played(policy)
-        decided = played.row >= 0
-        title = f"{self.episodes} held-out episodes after {step:,} steps"
-        decisions = self._setup.costs.space.decisions
-        bandwidth = self._uplink_mbps(played)[decided]
-        draw_decision_map(bandwidth, played.row[decided], decisions, title, paths["decisions_over_bandwidth"])
+        run = played.frames.kind != NO_KIND
+        title = f"kind of decision chosen most often, and its share in %\n{self.episodes} held-out episodes after "
+        title += f"{step:,} steps; bandwidth at capture"
+        slowdown = np.array([scenario.device_slowdown for scenario in self._scenarios])[played.frames.episode]
+        at = (slowdown[run], self._uplink_bps(played)[run])
+        draw_choices(*at, played.frames.kind[run], title, paths["decision_map"])
         return paths
 
     def _played(self, policy: FrozenPolicy) -> Episodes:
@@ -81,7 +82,7 @@ class Judge:
             self._oracle = overall(frames)["utility"]
         return figures | {"gap_to_oracle": self._oracle - figures["utility"]}
 
-    def _uplink_mbps(self, played: Episodes) -> Floats:
+    def _uplink_bps(self, played: Episodes) -> Floats:
         """(N,) bandwidth that the device of each frame has at the capture."""
         scenario = played.frames.episode
 
@@ -90,7 +91,7 @@ class Judge:
 
         at_s = of("trace_start_s") + played.frame / of("fps")
         rate_bps = self._setup.bank.rate_bps(of("trace_index").astype(np.int64), at_s)
-        return np.asarray(rate_bps * of("uplink_share_frac") / 1e6)
+        return np.asarray(rate_bps * of("uplink_share_frac"))
 
 
 def judges(setup: Setup, steps: int, keeps_best: bool) -> tuple[Judge, Judge]:

@@ -150,7 +150,7 @@ class TestCurves:
     def test_stand_beside_pictures_hyperparameters_and_the_meaning_of_every_metric(self, finished: RunFolder) -> None:
         events = EventAccumulator(str(finished.tensorboard), {"images": 0, "tensors": 0, "scalars": 0})
         events.Reload()
-        for tag in ("figures/timeline", "figures/decisions_over_bandwidth"):
+        for tag in ("figures/timeline", "figures/decision_map"):
             assert [image.step for image in events.Images(tag)] == [0, PPO_ENDS[-1]]
         text = events.Tensors("run/metrics/text_summary")[0].tensor_proto.string_val[0].decode()
         assert all(tag in text for tag in MEANINGS)
