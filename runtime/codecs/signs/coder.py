@@ -17,7 +17,6 @@ the project off the very devices it is for; and place by place it takes several 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
 from math import log2
 from typing import Any
 
@@ -40,6 +39,7 @@ from runtime.codecs.signs.powers import (
 
 STEP_UNITS = 8 * UNIT
 STEP_SURVIVAL = TOTAL >> 8
+_FULL_STEP = (STEP_SURVIVAL, 0)
 _FIRST_BYTES = 8
 _STEP_BITS = 32
 _LEAST_RANGE = 1 << 48  # 16 bits above TOTAL, so that rounding costs nothing worth mentioning
@@ -70,22 +70,21 @@ class Encoder:
         """Encode the sorted places of all exceptions. ``sums``: see `cumulative`; an exception's cost is above 0."""
         last = 0
         if len(exceptions):
-            for full_steps, upper, lower in _intervals(sums, exceptions, self._units):
-                for _ in range(full_steps):
-                    self._narrow(STEP_SURVIVAL, 0)
-                self._narrow(upper, lower)
+            self._narrow(_intervals(sums, exceptions, self._units))
             last, self._units = int(sums[exceptions[-1] + 1]), 0
         full_steps, self._units = divmod(self._units + int(sums[-1]) - last, STEP_UNITS)
-        for _ in range(full_steps):
-            self._narrow(STEP_SURVIVAL, 0)
+        self._narrow([_FULL_STEP] * full_steps)
 
-    def _narrow(self, upper: int, lower: int) -> None:
-        """The interval from survival ``lower`` to ``upper``; the one down to 0 also gets what the division leaves."""
-        share = self._range >> TOTAL_BITS
-        below = share * (TOTAL - upper)
-        low, range_ = self._low + below, share * (upper - lower) if lower else self._range - below
-        while range_ < _LEAST_RANGE:
-            low, range_, self._bytes = low << _STEP_BITS, range_ << _STEP_BITS, self._bytes + _STEP_BITS // 8
+    def _narrow(self, intervals: list[tuple[int, int]]) -> None:
+        """Take steps from survival ``lower`` to ``upper``; one down to 0 also gets what the division leaves over."""
+        low, range_ = self._low, self._range
+        for upper, lower in intervals:
+            share = range_ >> TOTAL_BITS
+            below = share * (TOTAL - upper)
+            low += below
+            range_ = share * (upper - lower) if lower else range_ - below
+            while range_ < _LEAST_RANGE:
+                low, range_, self._bytes = low << _STEP_BITS, range_ << _STEP_BITS, self._bytes + _STEP_BITS // 8
         self._low, self._range = low, range_
 
     def finish(self) -> bytes:
@@ -98,15 +97,22 @@ class Encoder:
         return number.to_bytes(self._bytes, "big").rstrip(b"\0").ljust(self._bytes - _SPARE_BYTES, b"\0")
 
 
-def _intervals(sums: Ints, exceptions: Ints, units_before: int) -> Iterator[tuple[int, int, int]]:
-    """For each exception: full steps before it, and the probabilities, in 1 / TOTAL, of none before and up to it."""
+def _intervals(sums: Ints, exceptions: Ints, units_before: int) -> list[tuple[int, int]]:
+    """Probabilities, in 1 / TOTAL, of no exception before each step and up to it."""
     units = sums.take(exceptions + _BEFORE_AFTER)
     units[:, 1:] -= units[1, :-1].copy()  # counted from where the last exception ended
     units[:, 0] += units_before
     full_steps = units[0] // STEP_UNITS
+    if not full_steps.any():
+        return _pairs(units)
     units -= full_steps * STEP_UNITS
-    upper, lower = survivals(np.minimum(units, STEP_UNITS))
-    return zip(full_steps.tolist(), upper.tolist(), lower.tolist(), strict=True)
+    counts = full_steps.tolist()
+    return [step for count, pair in zip(counts, _pairs(units), strict=True) for step in [_FULL_STEP] * count + [pair]]
+
+
+def _pairs(units: Ints) -> list[tuple[int, int]]:
+    upper, lower = survivals(np.minimum(units, STEP_UNITS)).tolist()
+    return list(zip(upper, lower, strict=True))
 
 
 class Decoder:
