@@ -4,8 +4,8 @@ Each place has a cost: the information, in units of `powers.UNIT` per bit, of be
 bit. The coder does not code place by place. It codes where the next exception is, as a distance in cost: the
 probability that places a to b - 1 are all as predicted is 2 ** -(cost of a to b - 1), so one table of powers gives the
 interval of each outcome. A distance of more than eight bits is rare, and takes a step for each eight bits; a place on
-such a limit belongs to the bits before it. So the number of coding steps is little more than that of exceptions, some
-ten for 40,000 places; the code length is that of coding place by place.
+such a limit belongs to the bits before it. So the number of coding steps is little more than that of exceptions, less
+than a hundred for 40,000 places of a detector; the code length is that of coding place by place.
 
 Range coding: G. N. N. Martin, "Range encoding" (1979). Python's integers hold the whole interval, so no carry has to be
 propagated, and all arithmetic is exact.
