@@ -2,8 +2,9 @@
 
 A **memory** is what a request leaves behind at sender and receiver: for each place its level, and how many payloads
 ago it changed. It tells places that flicker from places at rest. The first half of the checkerboard is predicted from
-the memory: level, neighbours, time since the change, and how much changed around this cell in all channels. The second half is also predicted from the four neighbours just decoded, and from what changed around this
-cell in the first half of all channels.
+the memory: level, neighbours, time since the change, and how much changed around this cell in all channels. The second
+half is also predicted from the four neighbours just decoded, and from what changed around this cell in the first half
+of all channels.
 
 An **index** holds all of that but the last in one number: memory + 64 * near. Near is the number of neighbours at level
 1 in the memory, plus 5 times that of decoded neighbours at level 1, plus 25 times that of decoded neighbours that
@@ -31,9 +32,7 @@ SECOND_CONTEXTS = _NEAR * 5 * 5 * (len(_STEPS_COARSE) + 1)
 
 Indices = NDArray[np.uint16]
 
-# Numbers of the arrays' own type: converting Python's takes longer than the operation.
 _CHANGED = np.uint8(2)  # values of a memory that are smaller changed in the last payload
-
 _MEMORY_BITS = np.uint16(6)
 _FIRST_NEAR = np.uint8(125)
 FIRST_INDEX = int(_FIRST_NEAR) << 6
@@ -59,7 +58,7 @@ CONTEXT_OF = _context_of()
 class Memory:
     """Of both halves, with margins: level + 2 * payloads since the last change.
 
-    The digest, 32 bits, is the CRC-32 of all payloads that led to it, since the last one that stood alone.
+    The digest, 32 bits, is the CRC-32 of the tables and of all payloads since the last one that stood alone.
     """
 
     values: Bytes

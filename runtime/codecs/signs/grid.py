@@ -59,8 +59,8 @@ class Grid:
         """Values (channels, h, w) of both halves (2, places) without margins, the channels next to each other."""
         channels, h, w = self.shape
         shifted = halves.view(_HALF_GROUP) << self._shifts
-        groups = shifted[0] | shifted[1]
-        return groups.view(np.uint8).reshape(h, self.columns, -1)[:, :w, :channels].transpose(2, 0, 1)
+        groups: Bytes = (shifted[0] | shifted[1]).view(np.uint8)
+        return groups.reshape(h, self.columns, -1)[:, :w, :channels].transpose(2, 0, 1)
 
     def inside(self, halves: Bytes) -> Bytes:
         """Halves (..., places) without margins: a view."""

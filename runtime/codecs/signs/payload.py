@@ -129,7 +129,7 @@ def _encode_coded(
     if len(exceptions) > _most_exceptions(grid):
         return None, after
     coder = Encoder()
-    coder.encode(cumulative(np.abs(signed, out=signed).reshape(-1)), exceptions, (grid.places, 2 * grid.places))
+    coder.encode(cumulative(np.abs(signed, out=signed).reshape(-1)), exceptions)
     return coder.finish(), after
 
 

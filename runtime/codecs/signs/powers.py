@@ -53,9 +53,14 @@ _COARSE = np.array(COARSE)
 _FINE = np.array(FINE)
 
 
-def survivals(units: NDArray[np.signedinteger[Any]]) -> NDArray[np.int64]:
+def survivals(units: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     """TOTAL * 2 ** -(units / UNIT), strictly decreasing; each from 0 to MOST_BITS * UNIT - 1."""
     product: NDArray[np.int64] = _COARSE.take(units >> FINE_BITS)
     product *= _FINE.take(units & FINE_MASK)
     product >>= DROPPED_BITS
     return product
+
+
+def survival(units: int) -> int:
+    """The same of one number."""
+    return COARSE[units >> FINE_BITS] * FINE[units & FINE_MASK] >> DROPPED_BITS

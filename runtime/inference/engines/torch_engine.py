@@ -34,7 +34,8 @@ class TorchModel:
         return model_input(self._workload, self._model, writeable[None])
 
     def run_stage(self, z: Tensor, stage: int) -> Tensor:
-        """As `BranchyModel.run_stages`, without the hooks of modules, which take a fifth of a tiny encoder's time."""
+        """As `BranchyModel.run_stages`, without the hooks of modules: 0.35 ms instead of 0.41 for a tiny encoder when
+        other work has filled the caches."""
         z = z.contiguous(memory_format=torch.channels_last)
         for step in self._steps[stage]:
             z = step(z)

@@ -17,7 +17,7 @@ from support.live import ROOT
 from controller.errors import RemoteProtocolError, UsageError
 from runtime.codecs import decode, encode, get_codec
 from runtime.codecs.signs import Signs, fit_tables
-from runtime.codecs.signs.contexts import Contexts, Memory, at_rest, remember
+from runtime.codecs.signs.contexts import Contexts, Memory, at_rest
 from runtime.codecs.signs.grid import grid_of
 from runtime.codecs.signs.tables import AGES, Model, prefix, table_of, table_shapes
 from runtime.codecs.streams import MOST_AGE, UnknownReferenceError
@@ -109,44 +109,66 @@ def test_the_same_frames_give_the_same_tables_of_the_stated_shapes() -> None:
     Model(grid_of(SHAPE), TABLES)
 
 
-def test_the_halves_of_a_grid_hold_every_place_once_and_neighbours_are_neighbours() -> None:
-    for shape in [(1, 1, 1), (3, 4, 5), (4, 5, 4), (2, 6, 6)]:
-        grid = grid_of(shape)
-        levels = np.random.default_rng(0).random(shape) < 0.5
-        first, second = grid.halves(levels)
-        assert np.array_equal(grid.levels(grid.inside(first), grid.inside(second)), levels)
-        p = np.pad(levels.astype(np.uint8), ((0, 0), (1, 1), (1, 1)))
-        cross = p[:, :-2, 1:-1] + p[:, 2:, 1:-1] + p[:, 1:-1, :-2] + p[:, 1:-1, 2:]
-        diagonal = p[:, :-2, :-2] + p[:, 2:, 2:] + p[:, :-2, 2:] + p[:, 2:, :-2]
-        assert np.array_equal(grid.levels(grid.cross(second, False), grid.cross(first, True)), cross)
-        assert np.array_equal(grid.levels(grid.diagonal(first), grid.diagonal(second)), diagonal)
-        cells = grid.cells(grid.inside(first), grid.inside(second)).reshape(-1, grid.columns)
-        assert np.array_equal(cells[: shape[1], : shape[2]], levels.sum(axis=0))
-        for second_half in (False, True):
-            repeated = np.tile(grid.spread(cells.reshape(-1), second_half), grid.channels // 2).astype(np.uint8)
-            halves = (np.zeros_like(repeated), repeated) if second_half else (repeated, np.zeros_like(repeated))
-            spread = grid.levels(*halves)
-            assert np.array_equal(spread[spread > 0], np.broadcast_to(levels.sum(0), shape)[spread > 0])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 4, 5), (8, 5, 4), (20, 6, 6)])
+def test_the_halves_of_a_grid_hold_every_place_once_and_neighbours_are_neighbours(shape: tuple[int, int, int]) -> None:
+    grid = grid_of(shape)
+    levels = np.random.default_rng(0).random(shape) < 0.5
+    halves = grid.halves(levels)
+    assert np.array_equal(grid.levels(grid.inside(halves)), levels)
+    p = np.pad(levels.astype(np.uint8), ((0, 0), (1, 1), (1, 1)))
+    cross = p[:, :-2, 1:-1] + p[:, 2:, 1:-1] + p[:, 1:-1, :-2] + p[:, 1:-1, 2:]
+    assert np.array_equal(grid.levels(np.ascontiguousarray(grid.cross(halves)[::-1])), cross)
+    words = grid.inside(halves).view(np.uint32)
+    cells = grid.cell_sums(words[0] + words[1])
+    in_cell = cells.reshape(-1, grid.columns)[:, : shape[2]]
+    assert np.array_equal(in_cell, levels.sum(axis=0))
+    q = np.pad(levels.sum(axis=0), 1)
+    near = 2 * q[1:-1, 1:-1] + q[:-2, 1:-1] + q[2:, 1:-1] + q[1:-1, :-2] + q[1:-1, 2:]
+    assert np.array_equal(grid.around_cells(cells).reshape(-1, grid.columns)[:, : shape[2]], near)
+    spread = grid.levels(np.stack([grid.spread(cells * np.uint32(0x01010101))] * 2))
+    assert np.array_equal(spread, np.broadcast_to(levels.sum(axis=0), shape))
+
+
+def test_padding_is_of_no_channel_and_neighbours_of_a_place_are_in_the_other_half() -> None:
+    grid = grid_of((3, 4, 5))
+    channels = grid.channel_of()
+    assert [(channels == channel).sum() for channel in range(3)] == [20] * 3
+    half_of = grid.levels(np.array([[0], [1]], np.uint8).repeat(grid.places, axis=1))
+    assert (half_of[:, 1:] != half_of[:, :-1]).all()
+    assert (half_of[:, :, 1:] != half_of[:, :, :-1]).all()
 
 
 def test_a_memory_counts_payloads_since_each_change() -> None:
     grid = grid_of((1, 1, 2))
-    memory = at_rest(grid, np.array([[[True, False]]]))
+    memory = at_rest(grid.halves(np.array([[[True, False]]])), 0)
     for levels in ([1, 1], [1, 1], [0, 1]):
-        memory = remember(memory, *grid.halves(np.array([[levels]], bool)))
-    values = grid.levels(grid.inside(memory.first), grid.inside(memory.second))
-    assert values.tolist() == [[[0, 1 + 2 * 2]]]
-    assert memory.digest != at_rest(grid, np.array([[[False, True]]])).digest
+        halves, contexts = grid.halves(np.array([[levels]], bool)), Contexts(grid, memory)
+        memory = Memory(contexts.after(halves, halves ^ contexts.levels), 0)
+    assert grid.levels(grid.inside(memory.values)).tolist() == [[[0, 1 + 2 * 2]]]
 
 
-def test_contexts_of_the_first_half_do_not_depend_on_what_is_decoded() -> None:
-    """The receiver must compute them before it decodes anything."""
-    grid = grid_of(SHAPE)
-    levels = moving_levels(SHAPE, 2) > 0
-    contexts = Contexts(grid, Memory(*grid.halves(levels[0])))
-    expected = [array.copy() for array in contexts.of_first()]
-    contexts.of_second(grid.halves(levels[1])[0])
-    assert all(np.array_equal(*pair) for pair in zip(contexts.of_first(), expected, strict=True))
+def test_a_memory_counts_no_further_than_its_index_has_room_for() -> None:
+    grid = grid_of((2, 1, 1))
+    halves = grid.halves(np.array([[[True]], [[False]]]))
+    memory = at_rest(halves, 0)
+    for _ in range(40):
+        contexts = Contexts(grid, memory)
+        memory = Memory(contexts.after(halves, halves ^ contexts.levels), 0)
+    assert grid.levels(grid.inside(memory.values)).tolist() == [[[63]], [[62]]]
+
+
+def test_digests_tell_references_and_tables_apart() -> None:
+    frames = signs_of(moving_levels(SHAPE, 3, 3))
+    other = {name: table ^ np.uint8("level" in name) for name, table in TABLES.items()}
+    digests = []
+    for tables, sequence in ((TABLES, [0, 2]), (TABLES, [1, 2]), (other, [0, 2])):
+        sender = Signs().sender(SHAPE, tables)
+        for number in sequence:
+            encoded = sender.encode(frames[number], number)
+            sender.sent(number + 1)
+            sender.answered(number + 1)
+        digests.append(encoded.digest)
+    assert len(set(digests)) == 3
 
 
 def _prepared() -> tuple[Any, bytes, int]:
@@ -255,7 +277,7 @@ def test_payloads_are_the_same_on_every_machine() -> None:
         sender.sent(number)
         sender.answered(number)
     assert [payload[0] & 3 for payload in payloads[1:]] == [2] * 5
-    assert [zlib.crc32(payload) for payload in payloads[1:3]] == [1272169898, 1182743008]
+    assert [zlib.crc32(payload) for payload in payloads[1:3]] == [814129538, 4147136618]
 
 
 def test_the_example_of_the_documentation_runs() -> None:
