@@ -47,7 +47,7 @@ class Energies:
         """Device-only rows that none beats in energy and score, the cheapest first; the best one at least."""
         rows = np.flatnonzero(self.kind == DEVICE)
         rows = rows[np.lexsort((-self.score[rows], self.energy_j[rows]))]
-        best = [row for k, row in enumerate(rows) if self.score[row] > self.score[rows[:k]].max(initial=-1.0)]
+        best = [int(row) for k, row in enumerate(rows) if self.score[row] > self.score[rows[:k]].max(initial=-1.0)]
         return [row for row in best if self.score[row] >= LEAST_SCORE] or best[-1:]
 
     def least(self, kind: str, score: float) -> int | None:
