@@ -2,8 +2,9 @@
 
 A **memory** is what a request leaves behind at sender and receiver: for each place its level, and how many payloads
 ago it changed. It tells places that flicker from places at rest. The first half of the checkerboard is predicted from
-the memory: level, neighbours, time since the change, and how much changed around this cell in all channels. The second half is also predicted from the four neighbours just decoded, and from what changed around this
-cell in the first half of all channels.
+the memory: level, neighbours, time since the change, and how much changed around this cell in all channels. The second
+half is also predicted from the four neighbours just decoded, and from what changed around this cell in the first half
+of all channels.
 
 An **index** holds all of that but the last in one number: memory + 64 * near. Near is the number of neighbours at level
 1 in the memory, plus 5 times that of decoded neighbours at level 1, plus 25 times that of decoded neighbours that

@@ -84,7 +84,9 @@ class Model:
         self._offsets: NDArray[Any] = offsets.astype(small)
         self._ready: dict[int, tuple[Indices, NDArray[np.int32]]] = {}
 
-    def predictions(self, table: int, index: Indices, activity: Bytes, half: int | slice = slice(None)) -> NDArray[np.int32]:
+    def predictions(
+        self, table: int, index: Indices, activity: Bytes, half: int | slice = slice(None)
+    ) -> NDArray[np.int32]:
         """Signed costs (halves, places) of these halves: negative where level 1 is predicted; 0 at padding."""
         ranks, costs = self._ready.get(table) or self._prepared(table)
         # "wrap" saves a look at the bounds; no index is outside.
