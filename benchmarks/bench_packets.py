@@ -1,9 +1,10 @@
 """Counts the packets of real messages, and compares their bytes with ``controller.packets``.
 
 ``python -m benchmarks.bench_packets`` (as root, on Linux with ``ip`` and ``tc``) connects a device and a MEC with a
-pair of interfaces, the MEC's in a network namespace: 1,500 bytes per packet, no offloads. The device sends requests and
-pings of several sizes, ten a second, the MEC answers each after ``--answer-ms`` with 1 kB, and everything that leaves
-the device is captured. With ``--uplink-kbps`` the kernel's token bucket limits the device's interface.
+pair of interfaces, the MEC's in a network namespace: 1,500 bytes per packet, no offloads. The device sends pings, and
+requests that name a reference, of several sizes, ten a second, the MEC answers each after ``--answer-ms`` with 1 kB,
+and everything that leaves the device is captured. With ``--uplink-kbps`` the kernel's token bucket limits the device's
+interface.
 """
 
 from __future__ import annotations
@@ -80,15 +81,21 @@ def count(kind: str, size: int, messages: int, period_s: float) -> Packets:
         with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL)) as capture:
             capture.setblocking(False)
             for number in range(messages):
-                # Ids as after some minutes; periods that vary, as those of a device do.
-                message = wire.Ping(3000 + number) if kind == "ping" else wire.InferRequest(3000 + number, 300, 600)
-                dealer.send(wire.encode(message, bytes(size)))
+                dealer.send(wire.encode(typical(kind, 3000 + number), bytes(size)))  # ids as after some minutes
+                # Periods vary, as those of a device do.
                 due_s += period_s * rng.uniform(0.5, 1.5)
                 follow(dealer, capture, packets, due_s)
             follow(dealer, capture, packets, due_s + 1.0)
         return packets
     finally:
         dealer.close()
+
+
+def typical(kind: str, message_id: int) -> wire.InferRequest | wire.Ping:
+    """A ping, or the typical request of ``benchmarks.bench_wire`` that refers to the one sent before it."""
+    if kind == "ping":
+        return wire.Ping(message_id)
+    return wire.with_reference(wire.InferRequest(message_id, 1200, 150), message_id - 1, 0x89ABCDEF)
 
 
 def follow(dealer: Dealer, capture: socket.socket, packets: Packets, until_s: float) -> None:

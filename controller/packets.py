@@ -21,7 +21,8 @@ from controller.records import Floats
 Bytes = TypeVar("Bytes", int, float, Floats)
 
 #: The header of a typical request that names a reference, and of a ping (``benchmarks.bench_wire``): their numbers take
-#: fewer bytes when small. Without a reference it has four bytes less, which matters little: such payloads are larger.
+#: fewer bytes when small. Every request is counted with this header. One whose payload stands alone has four bytes
+#: less, which matters little: such payloads are larger.
 REQUEST_HEADER_BYTES = 19
 PING_HEADER_BYTES = 8
 #: Before each part of a message: a flag, and its length in one byte, or in eight from 256 bytes on.

@@ -64,7 +64,7 @@ def test_a_run_remembers_its_bundle(
     config = trained[0].config()
     assert (config.workload, Path(config.bundle)) == ("garments", bundle.resolve())
     assert mecpilot.main(["train", "--out", str(trained[0].root), "--resume", "--bundle", str(bundle)]) == 2
-    assert "--overwrite and --no-raw-upload belong to a new run" in capsys.readouterr().err
+    assert "--overwrite, --hardware-encoder and --no-raw-upload belong to a new run" in capsys.readouterr().err
     policy = tmp_path / "policy.safetensors"
     assert mecpilot.main(["export", str(trained[0].root), "--out", str(policy)]) == 0
     capsys.readouterr()

@@ -17,7 +17,7 @@ from runtime.protocol import wire
 
 
 @pytest.mark.parametrize(
-    ("payload", "captured"), [(48, 118), (88, 158), (255, 325), (256, 333), (1300, 1377), (2300, 2429), (7800, 8137)]
+    ("payload", "captured"), [(48, 123), (88, 163), (255, 330), (256, 338), (1300, 1382), (2300, 2434), (7800, 8142)]
 )
 def test_requests_take_what_was_captured_of_real_packets(payload: int, captured: int) -> None:
     """The figures are those of ``benchmarks.bench_packets``."""
@@ -35,8 +35,9 @@ def test_arrays_and_numbers_give_the_same() -> None:
 
 
 def test_headers_are_those_of_typical_messages() -> None:
-    request = wire.encode(wire.InferRequest(3000, 300, 600))[0]
-    assert len(request) == REQUEST_HEADER_BYTES
+    alone = wire.InferRequest(3000, 1200, 150)
+    assert len(wire.encode(wire.with_reference(alone, 2998, 0x89ABCDEF))[0]) == REQUEST_HEADER_BYTES
+    assert len(wire.encode(alone)[0]) == REQUEST_HEADER_BYTES - 4  # counted like one with a reference
     assert len(wire.encode(wire.Ping(3000))[0]) == PING_HEADER_BYTES
 
 

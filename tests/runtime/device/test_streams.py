@@ -37,7 +37,8 @@ def test_a_request_without_an_answer_costs_one_payload_that_stands_alone(row: in
     check(outcomes, FRAMES)
     lost = [o.frame for o in outcomes if o.status is not Status.OK]
     assert lost[0] == 7
-    assert len(lost) <= (2 if fault == LOSE else 1)  # a silent MEC is not asked again before it is heard
+    # A silent MEC is not asked again before it answers a ping, which is due 0.25 s after the last request.
+    assert len(lost) <= (3 if fault == LOSE else 1)
     assert sim.mec.alone <= 2
 
 

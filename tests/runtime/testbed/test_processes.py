@@ -92,7 +92,7 @@ def test_the_log_has_the_fields_of_the_contract(served: Finished) -> None:
     assert set(terms) == {"wait", "decide", "head", "uplink", "queue", "tail", "downlink"}
     assert sum(terms.values()) == pytest.approx(outcome["latency_ms"], abs=0.5)
     assert outcome["payload_bytes"] == 784
-    assert outcome["uplink_bytes"] == 784 + 14 + 11 + 2 * 52
+    assert outcome["uplink_bytes"] == 784 + 19 + 11 + 2 * 52
     assert outcome["deadline_ms"] == 500
     assert outcome["score"] == float(outcome["prediction"] == outcome["truth"])
 
