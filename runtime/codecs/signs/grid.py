@@ -60,7 +60,8 @@ class Grid:
         channels, h, w = self.shape
         shifted = halves.view(_HALF_GROUP) << self._shifts
         groups = shifted[0] | shifted[1]
-        return groups.view(np.uint8).reshape(h, self.columns, -1)[:, :w, :channels].transpose(2, 0, 1)
+        cells: Bytes = groups.view(np.uint8).reshape(h, self.columns, -1)[:, :w, :channels]
+        return cells.transpose(2, 0, 1)
 
     def inside(self, halves: Bytes) -> Bytes:
         """Halves (..., places) without margins: a view."""
