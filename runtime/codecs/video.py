@@ -161,7 +161,12 @@ class _Receiver:
 
 
 class _Encoder:
-    """Turns pictures of one shape into payloads. Opened with the first picture."""
+    """Turns pictures of one shape into payloads. Opened anew for each that stands alone.
+
+    The rate control of x264 depends on all pictures before. On the campus camera at 384 px, rate factor 40, a picture
+    that stands alone takes 3,087 bytes at the start, 4,000 after nine others, and 1,293 after many that stand alone, as
+    a worse picture (3 dB). With a new encoder it is the same wherever it stands. Opening takes 0.5 to 0.7 ms.
+    """
 
     def __init__(self, shape: tuple[int, ...], rate_factor: int) -> None:
         self._size, self._rate_factor = even(shape), rate_factor
@@ -171,8 +176,8 @@ class _Encoder:
     def encode(self, image: NDArray[Any], whole: bool) -> bytes:
         """The payload of the next picture, (h, w) or (h, w, 3)."""
         av = _library()
-        if self._context is None:
-            self._context = self._open()
+        if self._context is None or (whole and self._count):
+            self._context, self._count = self._open(), 0
         frame = av.VideoFrame.from_ndarray(_planes_of(image, self._size), "yuv420p")
         frame.pts, self._count = self._count, self._count + 1
         if whole:

@@ -13,7 +13,7 @@ from benchmarks.bench_energy import verdict as energy_verdict
 from benchmarks.bench_narrow import best_of, draw, group_of, live_table, sweep_table, twin_table, verdict
 from benchmarks.support.kinds import DEVICE, JPEG, LOSSLESS_IMAGE, PLAIN_SPLIT, SPLIT
 from benchmarks.support.pinned import TERMS, Compared, Figures, episode_of, figures_of, in_twin, whole_setup
-from controller.metrics import NOBODY, Frames
+from controller.metrics import NO_KIND, NOBODY, Frames
 from controller.packets import wire_bytes
 from controller.records import STATUSES, Decision, Status
 from controller.scenario import Scenario
@@ -45,6 +45,7 @@ def test_a_late_frame_is_missed_and_a_skipped_one_counts_with_the_answer_that_st
     frames = Frames(
         episode=np.zeros(4, int),
         status=np.array([STATUSES.index(status) for status in ends]),
+        kind=np.array([1, NO_KIND, 1, NO_KIND]),
         answered_by=np.array([1, NOBODY, 1, NOBODY]),
         utility=np.zeros(4),
         score=np.array([0.9, 0.7, 0.8, 0.0]),

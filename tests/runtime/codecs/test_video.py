@@ -70,6 +70,15 @@ class Mec:
         return self.receiver.decode(coded.payload, request_id, coded.reference_id, coded.digest)
 
 
+def test_a_payload_that_stands_alone_is_the_same_wherever_it_stands() -> None:
+    device = Device()
+    for _ in range(9):
+        device.send()
+    device.sender.forget()
+    again = device.sender.encode(scene(10), 10)
+    assert (again.reference_id, again.payload) == (0, encode(CODEC, scene(10)))
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3, 3), (28, 28), (33, 17, 3), (192, 256, 3)])
 def test_pictures_arrive_one_by_one_and_look_like_those_sent(shape: tuple[int, ...]) -> None:
     codec = codec_of("h264q20")
