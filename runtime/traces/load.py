@@ -146,7 +146,7 @@ def _read(path: Path) -> Series:
         data = _bytes_of(path)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise UsageError(f"{name}: got {why}; expected a readable trace file") from None
+        raise UsageError(f"{name}: got {why}; expected a readable trace file, or a rate such as 16kbit") from None
     if len(data) > MOST_BYTES:
         raise NoTrace(f"{name}: got a file of more than {MOST_BYTES >> 20} MiB; expected {EXPECTED}")
     return read_text(_text(name, _decoded(name, data)))
