@@ -29,12 +29,12 @@ $(BIN)/python:
 
 $(RUN): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "== installing into $(VENV) (1.3 GB, one to three minutes; torch is most of it)"
-	@$(INSTALL) -e '.[train]'
+	@$(INSTALL) -e '.[train,video]'
 	@touch $@
 
 $(DEV): pyproject.toml constraints.txt | $(RUN)
 	@echo "== installing the development tools into $(VENV)"
-	@$(INSTALL) -e '.[train,dev]'
+	@$(INSTALL) -e '.[train,video,dev]'
 	@touch $(RUN) $@
 
 demo: $(RUN) ## see it work with what ships: learn a little, compare, run real processes (2 to 5 minutes)

@@ -26,7 +26,8 @@ class WarmUp:
     def __init__(self, segments: Segments) -> None:
         manifest = segments.bundle.manifest
         self._segments = segments
-        self._codecs = (*manifest.codecs_of_kind(IMAGE), *manifest.codecs_of_kind(TENSOR))
+        names = (*manifest.codecs_of_kind(IMAGE), *manifest.codecs_of_kind(TENSOR))
+        self._codecs = [name for name in names if not get_codec(name).missing]
         self._left = [(model.name, px) for model in manifest.models for px in manifest.resolutions_of(model)]
         self._steps = self._run()
 

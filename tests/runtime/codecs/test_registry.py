@@ -106,6 +106,18 @@ def test_a_mec_warms_it_up_with_the_others(bundle: Bundle, monkeypatch: pytest.M
     assert len(warmed) == 1
 
 
+def test_a_mec_warms_up_without_a_codec_whose_library_is_missing(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec, warmed = type(get_codec("zraw")), list[int]()
+    monkeypatch.setattr(codec, "missing", property(lambda _: "install it"))
+    monkeypatch.setattr(codec, "decode", lambda _, payload, shape: warmed.append(len(payload)))
+    warm_up = WarmUp(Segments(bundle, get_workload("garments")))
+    while warm_up.step():
+        pass
+    assert not warmed
+
+
 def test_the_batched_form_of_a_codec_that_defines_none_is_one_array_after_the_other() -> None:
     batch = np.random.default_rng(0).normal(size=(3, 2, 5, 5)).astype(np.float32)
     np.testing.assert_array_equal(get_codec("own_signs").roundtrip(batch), batch > 0)
