@@ -15,17 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.bench_narrow import scenario_of
 from benchmarks.support.kinds import DEVICE, LOSSY_KINDS, SPLIT, kind_of
-from benchmarks.support.machine_profile import machine_profile
+from benchmarks.support.on_link import exit_code, scenario_of
 from benchmarks.support.pinned import Figures, in_twin, whole_setup
 from controller.costs import CostTable
-from controller.errors import UsageError
 from runtime.traces.load import read_trace
 
 #: Energy of a split relative to device-only at no less score.
@@ -121,15 +118,7 @@ def main() -> int:
     parser.add_argument("--rtt-ms", type=float, default=20.0, help="round trip without payload")
     parser.add_argument("--profile", type=Path, help="of this machine; default: measured now")
     parser.add_argument("--json", type=Path, help="write the figures here")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    with machine_profile(options.workload, options.profile) as profile:
-        try:
-            run(options, profile)
-        except UsageError as error:
-            print(f"bench_energy: {error}", file=sys.stderr)
-            return error.exit_code
-    return 0
+    return exit_code("bench_energy", parser.parse_args(), run)
 
 
 if __name__ == "__main__":

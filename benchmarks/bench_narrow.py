@@ -18,27 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.support.kinds import COLOURS, LOSSLESS_IMAGE, SPLIT, kind_of
-from benchmarks.support.machine_profile import machine_profile
-from benchmarks.support.pinned import TERMS, Compared, Figures, compare, episode_of, in_twin, whole_setup
+from benchmarks.support.on_link import exit_code, scenario_of
+from benchmarks.support.pinned import TERMS, Compared, Figures, compare, in_twin, whole_setup
 from controller.costs import CostTable
-from controller.errors import UsageError
 from controller.records import NO_PAYLOAD, Decision
-from controller.scenario import Scenario
 from envs.setup import Setup
 from runtime.inference.segments import Segments
 from runtime.inference.steady import steady_stream
 from runtime.traces.load import read_trace
 
 TARGET = 0.90
-#: An emulated MEC must be slower than the machine, see ``bench_live``.
-MEC_SLOWDOWN = 2.0
 #: Devices that the twin plays besides the one that is asked for.
 SLOWDOWNS = (20, 30, 40, 60, 80, 100, 125, 150, 200, 250)
 #: Scores closer than this are equal: the decision with fewer bytes is taken.
@@ -214,18 +209,6 @@ def verdict(compared: Sequence[Compared]) -> list[str]:
     return lines
 
 
-def scenario_of(setup: Setup, options: argparse.Namespace, slowdown: float) -> Scenario:
-    """The conditions of the command line, on a device of the given slowdown."""
-    return episode_of(
-        setup,
-        fps=options.fps,
-        deadline_s=options.deadline_ms / 1e3,
-        device_slowdown=slowdown,
-        mec_slowdown=MEC_SLOWDOWN,
-        rtt_s=options.rtt_ms / 1e3,
-    )
-
-
 def run(options: argparse.Namespace, profile: Path) -> None:
     """Choose in the twin, play live, print and draw."""
     console = Console(width=200)
@@ -270,15 +253,7 @@ def main() -> int:
     parser.add_argument("--profile", type=Path, help="of this machine; default: measured now")
     parser.add_argument("--plot", type=Path, default=Path("runs/narrow/narrow.png"))
     parser.add_argument("--json", type=Path, help="write the figures here")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    with machine_profile(options.workload, options.profile) as profile:
-        try:
-            run(options, profile)
-        except UsageError as error:
-            print(f"bench_narrow: {error}", file=sys.stderr)
-            return error.exit_code
-    return 0
+    return exit_code("bench_narrow", parser.parse_args(), run)
 
 
 if __name__ == "__main__":

@@ -159,5 +159,5 @@ def stream_key(decision: Decision) -> StreamKey | None:
 def stream_keys(costs: CostTable) -> tuple[StreamKey, ...]:
     """The streams of a cost table in the order of their numbers (``CostTable.stream``)."""
     firsts = [int((costs.stream == number).argmax()) for number in range(costs.streams)]
-    decisions = [costs.space.decisions[row] for row in firsts]
-    return tuple((d.model, d.resolution_px, d.partition_point, d.payload) for d in decisions)
+    keys = (stream_key(costs.space.decisions[row]) for row in firsts)
+    return tuple(key for key in keys if key is not None)

@@ -1,0 +1,43 @@
+"""What benchmarks that play the test frames over one link share: their conditions, and how they run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.support.machine_profile import machine_profile
+from benchmarks.support.pinned import episode_of
+from controller.errors import UsageError
+from controller.scenario import Scenario
+from envs.setup import Setup
+
+#: An emulated MEC must be slower than the machine, see ``bench_live``.
+MEC_SLOWDOWN = 2.0
+
+
+def scenario_of(setup: Setup, options: argparse.Namespace, slowdown: float) -> Scenario:
+    """The conditions of the command line, on a device of the given slowdown."""
+    return episode_of(
+        setup,
+        fps=options.fps,
+        deadline_s=options.deadline_ms / 1e3,
+        device_slowdown=slowdown,
+        mec_slowdown=MEC_SLOWDOWN,
+        rtt_s=options.rtt_ms / 1e3,
+    )
+
+
+def exit_code(name: str, options: argparse.Namespace, run: Callable[[argparse.Namespace, Path], None]) -> int:
+    """Run a benchmark with the profile of the command line, on one thread; returns the exit code of the process."""
+    torch.set_num_threads(1)
+    with machine_profile(options.workload, options.profile) as profile:
+        try:
+            run(options, profile)
+        except UsageError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return error.exit_code
+    return 0
