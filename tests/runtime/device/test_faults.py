@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-import zmq
 from support.live import WORKLOAD, device, run_device, run_device_here
+from support.stranger import Stranger
 
 import mecpilot
 from benchmarks.support.hostile import Hostile, encoded, polite
@@ -121,29 +121,8 @@ class TestDeadAndHungMec:
         done.check_no_frame_lost()
 
 
-class Stranger:
-    """A peer of the MEC that may send anything."""
-
-    def __init__(self, endpoint: str) -> None:
-        self._context = zmq.Context()
-        self.socket = self._context.socket(zmq.DEALER)
-        self.socket.set(zmq.LINGER, 0)
-        self.socket.set(zmq.RCVTIMEO, 5000)
-        self.socket.connect(endpoint)
-
-    def __enter__(self) -> Stranger:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-        self._context.term()
-
-    def ask(self, message: wire.AnyMessage, buffer: bytes = b"") -> wire.AnyMessage:
-        self.socket.send_multipart(wire.encode(message, buffer))
-        return wire.decode(self.socket.recv_multipart())[0]
-
-
 SPACE = open_bundle(WORKLOAD).space
+PATIENCE_MS = 5000
 
 
 def row_of(**decision: object) -> int:
@@ -160,7 +139,7 @@ class TestHostilePeers:
     def test_the_mec_survives_garbage_and_answers_the_next_good_request(self, mec: RunningMec) -> None:
         bundle = open_bundle(WORKLOAD)
         header, payload = wire.encode(GOOD, bytes(784))
-        with Stranger(mec.endpoint) as peer:
+        with Stranger(mec.endpoint, PATIENCE_MS) as peer:
             for parts in (
                 [b""], [b"garbage"], [header[:9], payload], [header], [header, payload, payload],
                 [os.urandom(3000), os.urandom(50_000)], [wire.PREAMBLE + b"\xc1"], [b"x"] * 40,
@@ -171,14 +150,14 @@ class TestHostilePeers:
 
     def test_an_oversized_message_costs_its_sender_the_connection_and_no_one_else(self, mec: RunningMec) -> None:
         bundle = open_bundle(WORKLOAD)
-        with Stranger(mec.endpoint) as loud, Stranger(mec.endpoint) as quiet:
+        with Stranger(mec.endpoint, PATIENCE_MS) as loud, Stranger(mec.endpoint, PATIENCE_MS) as quiet:
             self.greet(quiet, bundle)
             loud.socket.send_multipart([b"x", bytes(wire.MAX_PART_BYTES + 1)])
             assert isinstance(quiet.ask(GOOD, bytes(784)), wire.InferReply)
 
     def test_bytes_that_are_not_zeromq_are_ignored(self, mec: RunningMec) -> None:
         host, port = mec.endpoint.removeprefix("tcp://").split(":")
-        with socket.create_connection((host, int(port))) as raw, Stranger(mec.endpoint) as peer:
+        with socket.create_connection((host, int(port))) as raw, Stranger(mec.endpoint, PATIENCE_MS) as peer:
             raw.sendall(b"GET / HTTP/1.1\r\n\r\n" + os.urandom(4096))
             self.greet(peer, open_bundle(WORKLOAD))
 
@@ -198,7 +177,7 @@ class TestHostilePeers:
     def test_an_impossible_request_is_rejected_with_its_reason(
         self, changes: dict[str, object], payload: bytes, reason: wire.RejectReason, mec: RunningMec
     ) -> None:
-        with Stranger(mec.endpoint) as peer:
+        with Stranger(mec.endpoint, PATIENCE_MS) as peer:
             self.greet(peer, open_bundle(WORKLOAD))
             answer = peer.ask(msgspec.structs.replace(GOOD, **changes), payload)
             assert isinstance(answer, wire.Reject)
@@ -208,7 +187,7 @@ class TestHostilePeers:
     def test_a_full_queue_rejects_and_does_not_grow(self) -> None:
         with (
             running_mec(WORKLOAD, slowdown=SLOW, options=("--queue-limit", "4")) as slow,
-            Stranger(slow.endpoint) as peer,
+            Stranger(slow.endpoint, PATIENCE_MS) as peer,
         ):
             self.greet(peer, open_bundle(WORKLOAD))
             for request_id in range(1, 21):
@@ -239,7 +218,11 @@ def test_floods_of_all_kinds_cost_the_mec_neither_memory_nor_log(capfd: pytest.C
         wire.encode(msgspec.structs.replace(GOOD, row=row_of(payload="png")), bytes(700)),
         wire.encode(GOOD, bytes(1 << 20)),
     ]
-    with running_mec(WORKLOAD) as mec, Stranger(mec.endpoint) as loud, Stranger(mec.endpoint) as quiet:
+    with (
+        running_mec(WORKLOAD) as mec,
+        Stranger(mec.endpoint, PATIENCE_MS) as loud,
+        Stranger(mec.endpoint, PATIENCE_MS) as quiet,
+    ):
         assert isinstance(quiet.ask(wire.Hello("quiet", bundle.held)), wire.Welcome)
         assert isinstance(quiet.ask(GOOD, bytes(784)), wire.InferReply)
         before = resident_bytes(mec.process.pid)

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import zmq
 import zstandard
 from support.once import once
+from support.stranger import Stranger
 from support.stream_bundle import CHAINED, FREE, TENSOR, WORKLOAD, make
 from support.xor_streams import XorReceiver, register
 
@@ -116,28 +116,13 @@ class Lone:
         )
 
 
-class Stranger:
-    """A peer that may send anything."""
+class StreamStranger(Stranger):
+    """A peer that has said hello."""
 
     def __init__(self, endpoint: str, bundle: Bundle) -> None:
+        super().__init__(endpoint, 20_000)
         self.bundle = bundle
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.socket = self._context.socket(zmq.DEALER)
-        self.socket.set(zmq.LINGER, 0)
-        self.socket.set(zmq.RCVTIMEO, 20_000)
-        self.socket.connect(endpoint)
         assert isinstance(self.ask(wire.Hello("stranger", bundle.held)), wire.Welcome)
-
-    def __enter__(self) -> Stranger:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-        self._context.term()
-
-    def ask(self, message: wire.AnyMessage, buffer: bytes = b"") -> wire.AnyMessage:
-        self.socket.send_multipart(wire.encode(message, buffer))
-        return wire.decode(self.socket.recv_multipart())[0]
 
     def infer(
         self, request_id: int, reference_id: int = 0, digest: int = 0, decision: Decision = FREE, payload: bytes = b""
@@ -162,7 +147,7 @@ def test_devices_under_load_get_the_answers_of_a_lone_one(mec: MecServer, bundle
     def disturb() -> None:
         """Own references with the ids of others, wrong digests, many streams."""
         rows = [d for d in bundle.space.decisions if d.payload in ("xor", "xorchain", "xort")]
-        with Stranger(mec.endpoint, bundle) as loud:
+        with StreamStranger(mec.endpoint, bundle) as loud:
             for number in range(1, 1_000_000):
                 if stop.is_set():
                     return
@@ -196,7 +181,7 @@ class TestHostileReferences:
     def test_what_the_mec_does_not_hold_is_refused_before_anything_is_decoded(
         self, mec: MecServer, bundle: Bundle
     ) -> None:
-        with Stranger(mec.endpoint, bundle) as peer:
+        with StreamStranger(mec.endpoint, bundle) as peer:
             never_issued = peer.infer(9, 8, DIGEST, payload=b"garbage")
             assert self.reason(never_issued) is RejectReason.REFERENCE
             assert isinstance(peer.infer(10), wire.InferReply)
@@ -209,7 +194,7 @@ class TestHostileReferences:
         self, mec: MecServer, bundle: Bundle, decision: Decision
     ) -> None:
         small = Decision("mobilenet", 20, 3, 0, decision.payload)
-        with Stranger(mec.endpoint, bundle) as owner, Stranger(mec.endpoint, bundle) as thief:
+        with StreamStranger(mec.endpoint, bundle) as owner, StreamStranger(mec.endpoint, bundle) as thief:
             assert isinstance(owner.infer(7, decision=decision), wire.InferReply)
             assert self.reason(thief.infer(8, 7, DIGEST, decision)) is RejectReason.REFERENCE
             assert self.reason(owner.infer(8, 7, DIGEST, small)) is RejectReason.REFERENCE
@@ -217,12 +202,12 @@ class TestHostileReferences:
 
     def test_a_codec_without_references_has_none(self, mec: MecServer, bundle: Bundle) -> None:
         raw = Decision("mobilenet", 28, 3, 0, "raw")
-        with Stranger(mec.endpoint, bundle) as peer:
+        with StreamStranger(mec.endpoint, bundle) as peer:
             assert isinstance(peer.infer(1, decision=raw, payload=bytes(784)), wire.InferReply)
             assert self.reason(peer.infer(2, 1, DIGEST, raw, bytes(784))) is RejectReason.REFERENCE
 
     def test_ids_that_begin_anew_and_ids_that_come_twice(self, mec: MecServer, bundle: Bundle) -> None:
-        with Stranger(mec.endpoint, bundle) as peer:
+        with StreamStranger(mec.endpoint, bundle) as peer:
             assert isinstance(peer.infer(wire.MAX_ID), wire.InferReply)
             assert isinstance(peer.infer(2, wire.MAX_ID, DIGEST), wire.InferReply)
             assert isinstance(peer.infer(2, wire.MAX_ID, DIGEST), wire.InferReply)
@@ -230,7 +215,7 @@ class TestHostileReferences:
             assert self.reason(peer.infer(3, 1, DIGEST)) is RejectReason.REFERENCE
 
     def test_a_new_hello_and_a_bye_drop_what_was_held(self, mec: MecServer, bundle: Bundle) -> None:
-        with Stranger(mec.endpoint, bundle) as peer:
+        with StreamStranger(mec.endpoint, bundle) as peer:
             for leave in ((), (wire.Bye(),)):
                 assert isinstance(peer.infer(1), wire.InferReply)
                 for message in leave:
@@ -239,7 +224,7 @@ class TestHostileReferences:
                 assert self.reason(peer.infer(2, 1, DIGEST)) is RejectReason.REFERENCE
 
     def test_an_expired_request_was_not_decoded(self, mec: MecServer, bundle: Bundle) -> None:
-        with Stranger(mec.endpoint, bundle) as peer:
+        with StreamStranger(mec.endpoint, bundle) as peer:
             late = wire.InferRequest(5, bundle.space.index(CHAINED), 0)
             assert self.reason(peer.ask(late, blank(bundle, CHAINED))) is RejectReason.EXPIRED
             assert self.reason(peer.infer(6, 5, DIGEST, CHAINED)) is RejectReason.REFERENCE
