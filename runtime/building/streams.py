@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.errors import FailureError
-from runtime.codecs.streams import Encoded, Sender, StreamCodec, Tables
+from runtime.codecs.streams import AnsweredSender, StreamCodec, Tables
 
 
 class AgedSizes:
@@ -20,7 +20,7 @@ class AgedSizes:
 
     def __init__(self, codec: StreamCodec, shape: tuple[int, ...], tables: Tables, ages: Sequence[int]) -> None:
         self._alone = codec.sender(shape, tables)
-        self._streams = [[_Answered(codec.sender(shape, tables)) for _ in range(age)] for age in ages]
+        self._streams = [[AnsweredSender(codec.sender(shape, tables)) for _ in range(age)] for age in ages]
         self._most_age = max(ages)
 
     def add(self, index: int, array: NDArray[Any]) -> list[int]:
@@ -41,7 +41,7 @@ class RoundTrip:
     """Owns both ends of one stream."""
 
     def __init__(self, codec: StreamCodec, shape: tuple[int, ...], tables: Tables) -> None:
-        self._sender = _Answered(codec.sender(shape, tables))
+        self._sender = AnsweredSender(codec.sender(shape, tables))
         self._receiver = codec.receiver(shape, tables)
 
     def roundtrip(self, arrays: NDArray[Any]) -> NDArray[Any]:
@@ -51,19 +51,3 @@ class RoundTrip:
     def _one(self, array: NDArray[Any]) -> NDArray[Any]:
         sent = self._sender.encode(array, self._sender.newest_id)
         return self._receiver.decode(sent.payload, self._sender.newest_id, sent.reference_id, sent.digest)
-
-
-class _Answered:
-    """Owns a sender whose payloads are answered at once, so that each may refer to the one before."""
-
-    def __init__(self, sender: Sender) -> None:
-        self._sender = sender
-        self.newest_id = 0  # of the requests
-
-    def encode(self, array: NDArray[Any], frame: int) -> Encoded:
-        """Encode and send what frame number ``frame`` sends."""
-        encoded = self._sender.encode(array, frame)
-        self.newest_id += 1
-        self._sender.sent(self.newest_id)
-        self._sender.answered(self.newest_id)
-        return encoded

@@ -143,6 +143,22 @@ class StreamCodec(Codec):
         return KEPT_REFERENCES * math.prod(shape) * self.dtype.itemsize + _CONTEXT_BYTES
 
 
+class AnsweredSender:
+    """Owns a sender whose payloads are answered at once, so that each may refer to the one before."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self.newest_id = 0  # of the requests
+
+    def encode(self, array: NDArray[Any], frame: int) -> Encoded:
+        """Encode and send what frame number ``frame`` sends, and hear that it was answered."""
+        encoded = self._sender.encode(array, frame)
+        self.newest_id += 1
+        self._sender.sent(self.newest_id)
+        self._sender.answered(self.newest_id)
+        return encoded
+
+
 def stream_codec(name: str) -> StreamCodec | None:
     """The codec of that name, or None if its payloads have no references; UsageError when there is none."""
     codec = None if name == NO_PAYLOAD else get_codec(name)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from controller.records import Decision
 from runtime.bundles.bundle import Bundle
-from runtime.codecs.streams import Encoded, Receiver, Sender
+from runtime.codecs.streams import AnsweredSender, Encoded, Receiver, Sender
 from runtime.inference.streams import receiver_of, sender_of
 
 
@@ -21,17 +21,13 @@ class SteadyStream:
     """Owns the two ends of one stream, which hear each other at once."""
 
     def __init__(self, bundle: Bundle, decision: Decision, sender: Sender) -> None:
-        self._bundle, self._decision, self._sender = bundle, decision, sender
+        self._bundle, self._decision, self._sender = bundle, decision, AnsweredSender(sender)
         self._receiver: Receiver | None = None  # from the first ``decode`` on
-        self._number = 0  # of the newest request, and of its frame
         self.encoded = Encoded(b"")
 
     def encode(self, array: NDArray[Any]) -> bytes:
         """What a device does for one frame: encode it, and hear that it was answered."""
-        self._number += 1
-        self.encoded = self._sender.encode(array, self._number)
-        self._sender.sent(self._number)
-        self._sender.answered(self._number)
+        self.encoded = self._sender.encode(array, self._sender.newest_id + 1)
         return self.encoded.payload
 
     def decode(self, _: bytes | memoryview = b"") -> NDArray[Any]:
@@ -40,7 +36,7 @@ class SteadyStream:
             self._receiver = receiver_of(self._bundle, self._decision)
             assert self._receiver is not None
         encoded = self.encoded
-        return self._receiver.decode(encoded.payload, self._number, encoded.reference_id, encoded.digest)
+        return self._receiver.decode(encoded.payload, self._sender.newest_id, encoded.reference_id, encoded.digest)
 
 
 def steady_stream(bundle: Bundle, decision: Decision) -> SteadyStream | None:
