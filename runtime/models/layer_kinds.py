@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from runtime.models.detector_parts import Peaks
 from runtime.models.layers import Layer, LayerInfo
-from runtime.models.pixel_conv import PixelConv, ToFloat
-from runtime.models.signs import Sign
+from runtime.models.pixel_encoder import CompiledPixelEncoder
 from runtime.models.stages import Residual
 
 Describe = Callable[[Any, Tensor, Tensor], LayerInfo]
@@ -32,10 +31,10 @@ def _conv(layer: nn.Conv2d, x: Tensor, output: Tensor) -> LayerInfo:
     return LayerInfo(kind, (float(x.numel()), per_filter * layer.out_channels), macs)
 
 
-def _pixel_conv(layer: PixelConv, x: Tensor, output: Tensor) -> LayerInfo:
-    per_filter = (layer.kernel_size[0] / layer.stride[0]) * (layer.kernel_size[1] / layer.stride[1])
-    macs = output.shape[-1] * output.shape[-2] * layer.weight_count
-    return LayerInfo("conv8", (float(x.numel()), per_filter * layer.out_channels), macs)
+def _pixel_encoder(layer: CompiledPixelEncoder, x: Tensor, output: Tensor) -> LayerInfo:
+    first, second = layer.weight_counts
+    places = output.shape[-1] * output.shape[-2]
+    return LayerInfo("encoder", (float(x.numel()), float(output.numel())), places * (4 * first + second))
 
 
 def _linear(layer: nn.Linear, x: Tensor, output: Tensor) -> LayerInfo:
@@ -58,9 +57,7 @@ _KINDS: tuple[tuple[type[nn.Module], Describe], ...] = (
     (nn.Upsample, _by_both_sizes("resize")),
     (nn.PixelShuffle, _by_both_sizes("resize")),
     (nn.ReLU, _by_input_size("relu")),
-    (Sign, _by_input_size("sign")),
-    (ToFloat, _by_input_size("pixels")),
-    (PixelConv, _pixel_conv),
+    (CompiledPixelEncoder, _pixel_encoder),
     (nn.BatchNorm2d, _by_input_size("norm")),
     (Residual, _by_input_size("add")),
     (Peaks, _by_input_size("peaks")),

@@ -102,12 +102,10 @@ class Models(Protocol):
 
     def resize(self, image: Image, px: int) -> Image:
         """Resize one frame to resolution ``px``. Default: ``px`` wide, same aspect ratio, area averaging."""
-        import cv2
+        from runtime.workloads.area import resize
 
         height, width = image.shape[:2]
-        if width == px:
-            return image
-        return np.asarray(cv2.resize(image, (px, round(px * height / width)), interpolation=cv2.INTER_AREA), np.uint8)
+        return image if width == px else resize(image, px, round(px * height / width))
 
     def to_input(self, images: Images) -> Tensor:
         """Convert u8 images (batch, h, w[, 3]) to float (batch, channels, h, w). Default: values in [0, 1]."""

@@ -23,10 +23,10 @@ from controller.records import Bools, Ints, Status, SystemState
 from controller.scenario import Scenario
 from controller.utility import Utility
 from envs.twin import drive, reuse
-from envs.twin.compiled import compiled
 from envs.twin.link import finish_s
 from envs.twin.record import RECORD, StepRecord
 from envs.twin.twin import Twin
+from runtime.compiler import Compiled
 
 ROOT = Path(__file__).parents[2]
 FRAMES, BATCH = WIDE.frames, 16
@@ -71,7 +71,7 @@ class TestAgainstItsSource:
         quick = self.play(twin, scenarios, rows)
         for room in (drive, reuse):
             for name, function in list(vars(room).items()):
-                if isinstance(function, compiled):
+                if isinstance(function, Compiled):
                     monkeypatch.setattr(room, name, function.plain)
         for (state, record), (plain_state, plain) in zip(quick, self.play(twin, scenarios, rows), strict=True):
             for field in dataclasses.fields(SystemState):
@@ -159,7 +159,7 @@ class TestWhereItCannotBeCompiled:
 
     @pytest.mark.parametrize(
         ("line", "expected"),
-        [(MISSING, "the twin needs numba 0.68 or newer"), (OLD, "got numba 0.61.2; expected 0.68 or newer")],
+        [(MISSING, "compiled code needs numba 0.68 or newer"), (OLD, "got numba 0.61.2; expected 0.68 or newer")],
     )
     def test_a_compiler_that_is_missing_or_too_old_is_named_in_one_line(self, line: str, expected: str) -> None:
         lines = (line, "from controller.errors import UsageError", "import sys")

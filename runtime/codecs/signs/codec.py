@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from controller.errors import RemoteProtocolError, UsageError
 from runtime.codecs.base import TENSOR, Payload
 from runtime.codecs.signs.fitting import fit_tables
-from runtime.codecs.signs.grid import Grid, grid_of
 from runtime.codecs.signs.payload import decode, encode, to_signs
 from runtime.codecs.signs.stream import SignsReceiver, SignsSender
-from runtime.codecs.signs.tables import Model, has_tables
+from runtime.codecs.signs.tables import Model, Shape, has_tables
 from runtime.codecs.streams import Receiver, Sender, StreamCodec, Tables
 
 
@@ -30,12 +29,13 @@ class Signs(StreamCodec):
     chained = False
 
     def encode(self, array: NDArray[Any]) -> bytes:
-        return encode(_grid(array.shape), None, None, 0, array)[0]
+        _shape(array.shape)
+        return encode(None, None, 0, array)[0]
 
     def decode(self, payload: Payload, shape: tuple[int, ...]) -> NDArray[np.float32]:
         if len(shape) != 3:
             raise RemoteProtocolError(f"a tensor payload of shape {shape}; expected (channels, h, w)")
-        return to_signs(decode(_grid(shape), None, None, payload)[0])
+        return to_signs(decode(_shape(shape), None, None, payload)[0])
 
     def roundtrip(self, arrays: NDArray[Any]) -> NDArray[np.float32]:
         return to_signs(arrays > 0)
@@ -44,19 +44,19 @@ class Signs(StreamCodec):
         return fit_tables((arrays > 0).astype(np.uint8))
 
     def sender(self, shape: tuple[int, ...], tables: Tables) -> Sender:
-        grid = _grid(shape)
-        return SignsSender(grid, _model(grid, tables))
+        size = _shape(shape)
+        return SignsSender(size, _model(size, tables))
 
     def receiver(self, shape: tuple[int, ...], tables: Tables) -> Receiver:
-        grid = _grid(shape)
-        return SignsReceiver(grid, _model(grid, tables))
+        size = _shape(shape)
+        return SignsReceiver(size, _model(size, tables))
 
 
-def _grid(shape: tuple[int, ...]) -> Grid:
+def _shape(shape: tuple[int, ...]) -> Shape:
     if len(shape) != 3 or min(shape) < 1:
         raise UsageError(f"signs of shape {shape}; expected (channels, h, w), each at least 1")
-    return grid_of((shape[0], shape[1], shape[2]))
+    return shape[0], shape[1], shape[2]
 
 
-def _model(grid: Grid, tables: Tables) -> Model | None:
-    return Model(grid, tables) if has_tables(grid.shape, tables) else None
+def _model(shape: Shape, tables: Tables) -> Model | None:
+    return Model(shape, tables) if has_tables(shape, tables) else None

@@ -1,10 +1,14 @@
 """What is known about a place before its level is decoded, as numbers that index tables.
 
+A place is one channel of one cell of the map. The places form two halves, as the colours of a checkerboard: where row +
+column of the cell is even, channels 0 to 3 of each group of eight are in the first half; where it is odd, channels 4 to
+7. So the four neighbours of a place lie in the other half, and half of the channels of each cell are in the first half.
+
 A **memory** is what a request leaves behind at sender and receiver: for each place its level, and how many payloads
-ago it changed. It tells places that flicker from places at rest. The first half of the checkerboard is predicted from
-the memory: level, neighbours, time since the change, and how much changed around this cell in all channels. The second
-half is also predicted from the four neighbours just decoded, and from what changed around this cell in the first half
-of all channels.
+ago it changed. It tells places that flicker from places at rest. The first half is predicted from the memory: level,
+neighbours, time since the change, and how much changed around this cell in all channels. The second half is also
+predicted from the four neighbours just decoded, and from what changed around this cell in the first half of all
+channels.
 
 An **index** holds all of that but the last in one number: memory + 64 * near. Near is the number of neighbours at level
 1 in the memory, plus 5 times that of decoded neighbours at level 1, plus 25 times that of decoded neighbours that
@@ -19,7 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.codecs.signs.grid import Bytes, Grid, Words
+Bytes = NDArray[np.uint8]
+Values = NDArray[np.uint8]  # of a memory (h + 2, w + 2, channels), with a margin of one cell
 
 MOST_STEPS = 31  # since a change; counted no further
 ACTIVITIES = 8
@@ -30,18 +35,17 @@ _NEAR = 2 * 5  # level, sum of neighbours
 FIRST_CONTEXTS = _NEAR * (len(_STEPS_FINE) + 1)
 SECOND_CONTEXTS = _NEAR * 5 * 5 * (len(_STEPS_COARSE) + 1)
 
-Indices = NDArray[np.uint16]
+MEMORY_BITS = 6
+FIRST_NEAR = 125
+FIRST_INDEX = FIRST_NEAR << MEMORY_BITS
+INDICES = FIRST_INDEX + (5 << MEMORY_BITS)
 
-_CHANGED = np.uint8(2)  # values of a memory that are smaller changed in the last payload
-_MEMORY_BITS = np.uint16(6)
-_FIRST_NEAR = np.uint8(125)
-FIRST_INDEX = int(_FIRST_NEAR) << 6
-INDICES = FIRST_INDEX + (5 << 6)
-#: By the changes around a cell: its activity, in each of four bytes. Larger sums are in the last group.
-_GROUPS_OF_CELLS = (np.searchsorted(_MOVED, np.arange(max(_MOVED) + 1), "right") * 0x01010101).astype(np.uint32)
+#: By the changes around a cell, at most `MOST_MOVED`: its activity.
+ACTIVITY_OF = np.searchsorted(_MOVED, np.arange(max(_MOVED) + 1), "right").astype(np.uint8)
+MOST_MOVED = max(_MOVED)
 
 
-def _context_of() -> Indices:
+def _context_of() -> NDArray[np.uint16]:
     index = np.arange(INDICES)
     steps, cross, decoded = index % 64 // 2, index // 64 % 5, index // (5 * 64)
     near = index % 2 + 2 * cross
@@ -56,70 +60,23 @@ CONTEXT_OF = _context_of()
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Of both halves, with margins: level + 2 * payloads since the last change.
+    """Of each place: level + 2 * payloads since the last change.
 
     The digest, 32 bits, is the CRC-32 of the tables and of all payloads since the last one that stood alone.
     """
 
-    values: Bytes
+    values: Values
     digest: int
 
+    @property
+    def levels(self) -> NDArray[np.bool_]:
+        """Levels (channels, h, w)."""
+        return (self.values[1:-1, 1:-1].transpose(2, 0, 1) & np.uint8(1)).view(np.bool_)
 
-def at_rest(levels: Bytes, digest: int) -> Memory:
-    """A memory of halves of levels that have not changed for long."""
-    return Memory(levels | np.uint8(2 * MOST_STEPS), digest)
 
-
-class Contexts:
-    """Indices and activities of one payload, given the memory that it refers to."""
-
-    def __init__(self, grid: Grid, memory: Memory) -> None:
-        self._grid, self._values = grid, memory.values
-        self.levels = memory.values & np.uint8(1)
-
-    def near(self) -> Bytes:
-        """Near (2, places) by the memory alone: complete for the first half."""
-        near = self._grid.cross(self.levels)[::-1]
-        near[0] += _FIRST_NEAR
-        return near
-
-    def decoded(self, first: Bytes, changed: Bytes) -> Bytes:
-        """What the first half (levels, and where they changed; with margins) adds to near (places,) of the second."""
-        each = changed * np.uint8(25)
-        each += first * np.uint8(5)
-        return self._grid.cross(each)
-
-    def indices(self, near: Bytes, half: int | slice = slice(None)) -> Indices:
-        """Indices (..., places) of one half, or of both."""
-        index: Indices = near.astype(np.uint16)
-        index <<= _MEMORY_BITS
-        index += self._grid.inside(self._values[half])
-        return index
-
-    def moved(self) -> Words:
-        """Four places each: how many places of both halves changed in the last payload, one byte each."""
-        moved = (self._grid.inside(self._values) < _CHANGED).view(np.uint32)
-        total: Words = moved[0] + moved[1]
-        return total
-
-    def activity(self, changed: Words) -> Bytes:
-        """Activity (..., places) of each place, for bytes (..., places) that count changes, four in each number."""
-        near = self._grid.around_cells(self._grid.cell_sums(changed))
-        return self._grid.spread(_GROUPS_OF_CELLS.take(near, mode="clip"))
-
-    def activity_of_both(self, first_changed: Bytes) -> Bytes:
-        """Activity (2, places) of both halves, when it is known where the first half (with margins) changed."""
-        changed = self._grid.inside(first_changed).view(np.uint32)
-        both = np.empty((2, len(changed)), np.uint32)
-        both[0], both[1] = self.moved(), changed
-        return self.activity(both)
-
-    def after(self, levels: Bytes, changed: Bytes) -> Bytes:
-        """The values of the memory after these levels, and where they changed: both halves, with margins."""
-        values = np.minimum(self._values, np.uint8(2 * MOST_STEPS - 1))
-        values += np.uint8(2)
-        keep = changed + changed
-        keep += np.uint8(0xFE)  # all bits but the level where it is the same, none elsewhere
-        values &= keep
-        values |= levels
-        return values
+def at_rest(levels: NDArray[np.bool_], digest: int) -> Memory:
+    """A memory of levels (channels, h, w) that have not changed for long."""
+    channels, h, w = levels.shape
+    values = np.full((h + 2, w + 2, channels), 2 * MOST_STEPS, np.uint8)
+    values[1:-1, 1:-1] += levels.transpose(1, 2, 0)
+    return Memory(values, digest)

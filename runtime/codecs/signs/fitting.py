@@ -11,16 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.errors import UsageError
-from runtime.codecs.signs.contexts import (
-    ACTIVITIES,
-    CONTEXT_OF,
-    FIRST_CONTEXTS,
-    SECOND_CONTEXTS,
-    Contexts,
-    Memory,
-    at_rest,
-)
-from runtime.codecs.signs.grid import Grid, grid_of
+from runtime.codecs.signs.compiled import compiled_passes
+from runtime.codecs.signs.contexts import ACTIVITIES, FIRST_CONTEXTS, SECOND_CONTEXTS, at_rest
+from runtime.codecs.signs.space import rows_of, space_of
 from runtime.codecs.signs.tables import AGES, CLASSES, ONE, RANKS, prefix
 
 _PSEUDO_COUNTS = 2.0
@@ -41,41 +34,29 @@ def fit_tables(levels: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
             f"levels of shape {levels.shape} to fit tables; expected two or more frames of (channels, h, w)"
         )
     channels, h, w = levels.shape[1:]
-    grid, binary = grid_of((channels, h, w)), levels > 0
+    binary = levels > 0
     background = binary.mean(axis=0) > 0.5
     fitted: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in ("near1", "near2", "level1", "level2")}
     for age in (0, *AGES):
-        for half, counts in zip("12", _replayed(grid, binary, background, min(age, len(levels) - 1)), strict=True):
+        for half, counts in zip("12", _replayed(binary, background, min(age, len(levels) - 1)), strict=True):
             near = _fit_near(counts.sum(axis=(0, 1)))
             fitted["near" + half].append(near)
             fitted["level" + half].append(_fit_levels(counts, near))
     tables = {name: np.stack(tables) for name, tables in fitted.items()}
     tables["background"] = np.packbits(background)
-    return {prefix(grid.shape) + name: table for name, table in tables.items()}
+    return {prefix((channels, h, w)) + name: table for name, table in tables.items()}
 
 
-def _replayed(grid: Grid, levels: NDArray[np.bool_], background: NDArray[np.bool_], age: int) -> tuple[Counts, Counts]:
+def _replayed(levels: NDArray[np.bool_], background: NDArray[np.bool_], age: int) -> tuple[Counts, Counts]:
     """Counts of both halves in payloads that refer to the one ``age`` frames earlier; 0: to the background."""
-    channels = grid.channel_of()
-    counts = _no_counts(grid, FIRST_CONTEXTS), _no_counts(grid, SECOND_CONTEXTS)
-    memories = [at_rest(grid.halves(background if age == 0 else frame), 0) for frame in levels[: max(age, 1)]]
+    counts = np.zeros((2, levels.shape[1], ACTIVITIES, max(FIRST_CONTEXTS, SECOND_CONTEXTS), 2), np.int32)
+    memories = [at_rest(background if age == 0 else frame, 0).values for frame in levels[: max(age, 1)]]
     for frame in levels[age:]:
-        halves, contexts = grid.halves(frame), Contexts(grid, memories[0])
-        changed = halves ^ contexts.levels
-        near = contexts.near()
-        near[1] += contexts.decoded(halves[0], changed[0])
-        index = contexts.indices(near)
-        activity = contexts.activity_of_both(changed[0])
-        for half in (0, 1):
-            found = channels[half], activity[half], CONTEXT_OF[index[half]], grid.inside(halves[half])
-            np.add.at(counts[half], found, 1)
+        space = space_of(memories[0])
+        compiled_passes().count(counts, space, rows_of(frame))
         if age:
-            memories = [*memories[1:], Memory(contexts.after(halves, changed), 0)]
-    return counts[0][:-1], counts[1][:-1]
-
-
-def _no_counts(grid: Grid, contexts: int) -> Counts:
-    return np.zeros((grid.shape[0] + 1, ACTIVITIES, contexts, 2), np.int32)  # the last channel is the padding
+            memories = [*memories[1:], space.after.reshape(memories[0].shape)]
+    return counts[0, :, :, :FIRST_CONTEXTS], counts[1, :, :, :SECOND_CONTEXTS]
 
 
 def _estimate(counts: Counts, prior: Floats) -> Floats:

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from controller.errors import RemoteProtocolError, UsageError
 from runtime.codecs.base import Payload
 from runtime.codecs.signs.contexts import Memory
-from runtime.codecs.signs.grid import Grid
 from runtime.codecs.signs.payload import decode, encode, to_signs
-from runtime.codecs.signs.tables import Model
+from runtime.codecs.signs.tables import Model, Shape
 from runtime.codecs.streams import KEPT_REFERENCES, MOST_AGE, Encoded, UnknownReferenceError
 
 
@@ -36,8 +35,8 @@ class _Sent:
 class SignsSender:
     """Owns the memories of the last requests of a stream, at most `KEPT_REFERENCES`."""
 
-    def __init__(self, grid: Grid, model: Model | None) -> None:
-        self._grid, self._model = grid, model
+    def __init__(self, shape: Shape, model: Model | None) -> None:
+        self._shape, self._model = shape, model
         self._sent: dict[int, _Sent] = {}  # by request, the oldest first
         self._encoded: _Sent | None = None
 
@@ -47,16 +46,16 @@ class SignsSender:
 
     def encode(self, array: NDArray[Any], frame: int) -> Encoded:
         """Encode the signs of a tensor of the stream's shape; UsageError for another shape."""
-        if array.shape != self._grid.shape:
-            raise UsageError(f"signs of shape {array.shape} in a stream of {self._grid.shape}; open a sender for each")
+        if array.shape != self._shape:
+            raise UsageError(f"signs of shape {array.shape} in a stream of {self._shape}; open a sender for each")
         reference_id = self.reference_id
         if reference_id == 0:
-            payload, memory = encode(self._grid, self._model, None, 0, array)
+            payload, memory = encode(self._model, None, 0, array)
             self._encoded = _Sent(memory, frame, 0)
             return Encoded(payload)
         reference = self._sent[reference_id]
         age = min(max(frame - reference.frame, 1), MOST_AGE)
-        payload, memory = encode(self._grid, self._model, reference.memory, age, array)
+        payload, memory = encode(self._model, reference.memory, age, array)
         self._encoded = _Sent(memory, frame, reference_id)
         return Encoded(payload, reference_id, reference.memory.digest)
 
@@ -88,8 +87,8 @@ class SignsSender:
 class SignsReceiver:
     """Owns the memories of the last decoded requests of a stream, at most `KEPT_REFERENCES`."""
 
-    def __init__(self, grid: Grid, model: Model | None) -> None:
-        self._grid, self._model = grid, model
+    def __init__(self, shape: Shape, model: Model | None) -> None:
+        self._shape, self._model = shape, model
         self._kept: dict[int, Memory] = {}  # by request, the oldest first
 
     def decode(self, payload: Payload, request_id: int, reference_id: int, digest: int) -> NDArray[np.float32]:
@@ -97,7 +96,7 @@ class SignsReceiver:
         reference = self._reference(reference_id, digest)
         if reference is None and digest:
             raise RemoteProtocolError(f"signs with digest {digest} and no reference; expected digest 0")
-        levels, memory = decode(self._grid, self._model, reference, payload)
+        levels, memory = decode(self._shape, self._model, reference, payload)
         self._kept.pop(request_id, None)
         if request_id:
             self._kept[request_id] = memory

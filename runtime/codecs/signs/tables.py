@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,13 @@ from runtime.codecs.signs.contexts import (
     FIRST_CONTEXTS,
     FIRST_INDEX,
     SECOND_CONTEXTS,
-    Indices,
     Memory,
     at_rest,
 )
-from runtime.codecs.signs.grid import Bytes, Grid
-from runtime.codecs.signs.powers import UNIT_BITS, powers_of
+from runtime.codecs.signs.passes import Predictions
+from runtime.codecs.signs.powers import UNIT_BITS, chance, powers_of
 
+Shape: TypeAlias = tuple[int, int, int]
 #: A reference of another age uses the tables of the next smaller one.
 AGES = (1, 2, 3, 5, 8)
 RANKS = 64
@@ -38,10 +38,8 @@ CLASSES = 128
 #: In the byte of a prediction: set if level 1 is the more probable one. The other bits are the class of its cost.
 ONE = 128
 
-#: Cost of being right in each class: 2 ** -(class / 8) bits.
-_COST = np.array(powers_of(3, CLASSES, UNIT_BITS), np.int32)
-#: By the byte of a prediction: negative if level 1 is predicted.
-SIGNED_COST = np.concatenate((_COST, -_COST))
+#: By class: the chance of being right, in 1 / `powers.TOTAL`. It costs 2 ** -(class / 8) bits.
+CHANCE = np.array([chance(units) for units in powers_of(3, CLASSES, UNIT_BITS)], np.int64)
 
 
 def prefix(shape: tuple[int, ...]) -> str:
@@ -67,50 +65,29 @@ def table_of(age: int) -> int:
 
 
 class Model:
-    """The tables of one grid, ready for look-ups. UsageError when a table has another type, shape or content."""
+    """The tables of one shape, ready for look-ups. UsageError when a table has another type, shape or content."""
 
-    def __init__(self, grid: Grid, tables: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, shape: Shape, tables: Mapping[str, NDArray[Any]]) -> None:
         self._tables = {
-            name: _checked(tables, prefix(grid.shape) + name, size) for name, size in table_shapes(grid.shape).items()
+            name: _checked(tables, prefix(shape) + name, size) for name, size in table_shapes(shape).items()
         }
         if max(self._tables["near1"].max(), self._tables["near2"].max()) >= RANKS:
             raise UsageError(f"tables of signs with ranks up to 255; expected below {RANKS}; fit them anew")
         digest = zlib.crc32(b"".join(table.tobytes() for table in self._tables.values()))
-        levels = np.unpackbits(self._tables["background"], count=math.prod(grid.shape)).reshape(grid.shape)
-        self.background: Memory = at_rest(grid.halves(levels), digest)
-        # Additions and look-ups with 16 bits are faster, and enough for 63 channels.
-        small = np.uint16 if 2 * _of_half(grid) <= 1 << 16 else np.intp
-        offsets = grid.channel_of() * (ACTIVITIES * RANKS) + np.array([[0], [_of_half(grid)]])
-        self._offsets: NDArray[Any] = offsets.astype(small)
-        self._ready: dict[int, tuple[Indices, NDArray[np.int32]]] = {}
+        levels = np.unpackbits(self._tables["background"], count=math.prod(shape)).reshape(shape)
+        self.background: Memory = at_rest(levels.view(np.bool_), digest)
+        self._ready: dict[int, Predictions] = {}
 
-    def predictions(
-        self, table: int, index: Indices, activity: Bytes, half: int | slice = slice(None)
-    ) -> NDArray[np.int32]:
-        """Signed costs (halves, places) of these halves: negative where level 1 is predicted; 0 at padding."""
-        ranks, costs = self._ready.get(table) or self._prepared(table)
-        # "wrap" saves a look at the bounds; no index is outside.
-        place = ranks.take(index, mode="wrap")
-        place += activity
-        found: NDArray[np.int32] = costs.take(self._offsets[half] + place, mode="wrap")
-        return found
-
-    def _prepared(self, table: int) -> tuple[Indices, NDArray[np.int32]]:
-        """The rank of each index, times ACTIVITIES, and the signed costs of both halves by rank and activity."""
-        near1, near2 = (self._tables[name][table] for name in ("near1", "near2"))
-        ranks = np.concatenate((near2.take(CONTEXT_OF[:FIRST_INDEX]), near1.take(CONTEXT_OF[FIRST_INDEX:])))
-        padding = np.zeros(ACTIVITIES * RANKS, np.int32)
-        costs = list[NDArray[np.int32]]()
-        for name in ("level1", "level2"):
-            by_activity = SIGNED_COST[self._tables[name][table]].reshape(-1, ACTIVITIES, RANKS)
-            costs += by_activity.swapaxes(1, 2).reshape(-1), padding
-        self._ready[table] = ranks * np.uint16(ACTIVITIES), np.concatenate(costs)
+    def predictions(self, age: int) -> Predictions:
+        """Of payloads whose reference has this age in frames; 0: that stand alone."""
+        table = table_of(age)
+        if table not in self._ready:
+            near1, near2 = (self._tables[name][table] for name in ("near1", "near2"))
+            ranks = np.concatenate((near2.take(CONTEXT_OF[:FIRST_INDEX]), near1.take(CONTEXT_OF[FIRST_INDEX:])))
+            levels = np.stack([self._tables[name][table] for name in ("level1", "level2")])
+            by_rank = levels.reshape(*levels.shape[:2], ACTIVITIES, RANKS).swapaxes(2, 3).reshape(levels.shape)
+            self._ready[table] = Predictions(ranks * np.uint16(ACTIVITIES), np.ascontiguousarray(by_rank), CHANCE)
         return self._ready[table]
-
-
-def _of_half(grid: Grid) -> int:
-    """Costs of one half in one table, with those of padding."""
-    return (grid.shape[0] + 1) * ACTIVITIES * RANKS
 
 
 def _checked(tables: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from runtime.models.blocks import conv_norm
-from runtime.models.pixel_conv import PatchConv
-from runtime.models.signs import Sign
+from runtime.models.pixel_encoder import PixelEncoder
 from runtime.models.stages import BranchyModel
 from runtime.workloads.campus.models import exit_head, hourglass
 from runtime.workloads.campus.workload import PIXEL_MEAN, PIXEL_STD
@@ -38,16 +37,8 @@ SPLIT_SIZES = {"split24": SplitSize(24, 4.0), "split8": SplitSize(8, 6.0)}
 def build_split(family: str) -> BranchyModel:
     """A newly initialised model of an asymmetric family."""
     channels = SPLIT_SIZES[family].channels
-    return BranchyModel([_encoder(channels), _tail(channels)], [exit_head(TRUNK, HEAD)], (2,), takes_pixels=True)
-
-
-def _encoder(channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        PatchConv(3, PATCH_CHANNELS, 4, PIXEL_MEAN, PIXEL_STD),
-        nn.Conv2d(PATCH_CHANNELS, channels, 3, 2, 1, bias=False),
-        nn.BatchNorm2d(channels, momentum=0.03),
-        Sign(),
-    )
+    encoder = PixelEncoder(PATCH_CHANNELS, channels, PIXEL_MEAN, PIXEL_STD)
+    return BranchyModel([encoder, _tail(channels)], [exit_head(TRUNK, HEAD)], (2,), takes_pixels=True)
 
 
 def _tail(channels: int) -> nn.Sequential:
@@ -57,6 +48,5 @@ def _tail(channels: int) -> nn.Sequential:
 def values_before_signs(model: BranchyModel, pixels: Tensor) -> Tensor:
     """(batch, channels, h, w) whose signs cross the uplink; the model is not folded."""
     encoder = model.stages[0]
-    assert isinstance(encoder, nn.Sequential)
-    values: Tensor = encoder[:-1](pixels)
-    return values
+    assert isinstance(encoder, PixelEncoder)
+    return encoder.values(pixels)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from runtime.codecs.signs.grid import grid_of
 from support.levels import fitted, moving_levels, signs_of
 from support.live import ROOT
 
@@ -18,7 +19,6 @@ from controller.errors import RemoteProtocolError, UsageError
 from runtime.codecs import decode, encode, get_codec
 from runtime.codecs.signs import Signs, fit_tables
 from runtime.codecs.signs.contexts import Contexts, Memory, at_rest
-from runtime.codecs.signs.grid import grid_of
 from runtime.codecs.signs.tables import AGES, Model, prefix, table_of, table_shapes
 from runtime.codecs.streams import MOST_AGE, UnknownReferenceError
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from runtime.models.pixel_conv import TOLERANCE, PatchConv
 from torch import nn
 
 from runtime.bundles.weights import load_for_inference, save_weights
 from runtime.models.describe import describe_layers
 from runtime.models.detector_parts import PEAKS, Peaks
 from runtime.models.folding import fold_for_inference
-from runtime.models.pixel_conv import TOLERANCE, PatchConv
 from runtime.models.signs import Sign, change_and_density
 from runtime.models.stages import BranchyModel
 from runtime.models.training import TrainingConfig, train
