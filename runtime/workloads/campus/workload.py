@@ -57,7 +57,7 @@ class Campus(Workload):
     families = tuple(training_epochs)
     image_codecs = (
         *("raw", "png", "jpeg75", "jpeg30", "jpeg10", "jpeg5", "webp50", "webp10", "webp2"),
-        *("h264q37", "h264q40", "h264q45"),
+        *("h264q40", "h264q45", "h264q51"),
     )
     tensor_codecs = ("u8", "u4", "u2", "u1")
     #: The split families are for one cut. Sent as images, frames are as well served by the other families.
