@@ -42,13 +42,16 @@ def profile(
     merge_file: Annotated[
         Path | None, typer.Option("--merge", help="Take the other side from this profile, of another machine.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: under 20 instead of about 90 s.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Half as many rounds.")] = False,
     out: Annotated[Path | None, typer.Option(help="Profile to write; by default in the user's cache.")] = None,
     json_out: JsonOut = None,
 ) -> None:
-    """Measure segments on this machine, fit the layer regressions, report their errors, write the profile."""
+    """Measure segments on this machine, fit the layer regressions, report their errors, write the profile.
+
+    It takes some minutes; a bundle with few decisions takes 75 s, with --quick 12 s.
+    """
     from runtime.bundles.bundle import open_pair
-    from runtime.profiling.measure import measure_sides
+    from runtime.profiling.measure import MIN_ROUNDS, QUICK_ROUNDS, measure_sides
 
     sides = _sides(side, merge_file)
     opened, source = open_pair(bundle, workload, data)
@@ -58,7 +61,8 @@ def profile(
     check_apart({"--out": path, "--json": json_out}, {})
     other = None if merge_file is None else read_profile(merge_file, opened)
     with _progress_bar(f"profiling {workload}") as progress:
-        found = measure_sides(opened, source, sides, QUICK_BUDGET_S if quick else FULL_BUDGET_S, progress)
+        budget_s, rounds = (QUICK_BUDGET_S, QUICK_ROUNDS) if quick else (FULL_BUDGET_S, MIN_ROUNDS)
+        found = measure_sides(opened, source, sides, budget_s, progress, rounds)
     measured = Profile(FORMAT_VERSION, opened.workload, opened.digest, found.get("device"), found.get("mec"))
     if other is not None:
         measured = merge(measured, other)

@@ -48,7 +48,8 @@ from runtime.workloads.types import Image
 
 THREADS = 1
 WARM_UP_ROUNDS = 2
-MIN_ROUNDS = 8
+MIN_ROUNDS = 8  # measured ones
+QUICK_ROUNDS = 4  # the same of a quick profile
 #: Number of frames used in turn, because the times of codecs depend on the picture.
 FRAMES = 4
 
@@ -65,9 +66,17 @@ class SegmentTask:
 
 
 def measure_sides(
-    bundle: Bundle, workload: Workload, sides: Sequence[Side], budget_s: float, progress: Progress
+    bundle: Bundle,
+    workload: Workload,
+    sides: Sequence[Side],
+    budget_s: float,
+    progress: Progress,
+    least_rounds: int = MIN_ROUNDS,
 ) -> dict[Side, SideProfile]:
-    """Profile the given sides on this machine, in about ``budget_s`` seconds; at least eight rounds are measured."""
+    """Profile the given sides on this machine, in about ``budget_s`` seconds, or longer: ``least_rounds`` are measured.
+
+    One round of a bundle with many decisions takes some seconds.
+    """
     segments = Segments(bundle, workload)
     for engine in segments.engines:
         engine.use_threads(THREADS)
@@ -77,7 +86,7 @@ def measure_sides(
     calls = [task.calls for side in sides for task in tasks[side]]
     layer_calls = [(layer.call,) * FRAMES for part in parts.values() for layer in part.layers]
     with _computing(segments.engines):
-        seconds = _timed_rounds(calls + layer_calls, budget_s, progress)
+        seconds = _timed_rounds(calls + layer_calls, budget_s, WARM_UP_ROUNDS + least_rounds, progress)
     layers = _LayerTimes(parts, np.median(seconds[len(calls) :], axis=1))
     versions = ", ".join(engine.version for engine in segments.engines)
     machine = Machine(_cpu_model(), versions, THREADS, seconds.shape[1])
@@ -117,16 +126,16 @@ def _tail_calls(segments: Segments, decision: Decision, images: Sequence[Image])
     return tuple(PreparedCall(partial(stream.encode, array), tail) for array in arrays)
 
 
-def _timed_rounds(calls: Sequence[Sequence[Call]], budget_s: float, progress: Progress) -> Floats:
+def _timed_rounds(calls: Sequence[Sequence[Call]], budget_s: float, least: int, progress: Progress) -> Floats:
     """(calls, rounds) in seconds; round r runs ``calls[i][r % FRAMES]``."""
     rng = np.random.default_rng(0)
     rounds: list[Floats] = []
     begin = time.perf_counter()
     with _no_garbage_collection():
-        while len(rounds) < WARM_UP_ROUNDS + MIN_ROUNDS or time.perf_counter() - begin < budget_s:
+        while len(rounds) < least or time.perf_counter() - begin < budget_s:
             frame = len(rounds) % FRAMES
             rounds.append(_one_round([call[frame] for call in calls], rng.permutation(len(calls)).tolist()))
-            progress(min(1.0, (time.perf_counter() - begin) / budget_s))
+            progress(min(1.0, (time.perf_counter() - begin) / budget_s, len(rounds) / least))
     return np.stack(rounds[WARM_UP_ROUNDS:], axis=1)
 
 
