@@ -220,7 +220,7 @@ def test_the_command_measures_reports_and_writes(
     tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(profile_commands, "QUICK_BUDGET_S", 0.5)
-    monkeypatch.setattr(runtime.profiling.measure, "MIN_ROUNDS", 2)  # how well it measures is tested above
+    monkeypatch.setattr(runtime.profiling.measure, "QUICK_ROUNDS", 2)  # how well it measures is tested above
     whole, device = tmp_path / "whole.json", tmp_path / "device.json"
     assert mecpilot.main(["profile", "--workload", "garments", "--quick", "--out", str(whole)]) == 0
     shown = capsys.readouterr().out
