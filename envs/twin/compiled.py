@@ -32,6 +32,7 @@ import controller.features.scalar
 import controller.loads
 import controller.packets
 import controller.timeline
+import controller.waiting
 from controller.errors import UsageError
 from runtime.files.fetch import cache_dir
 
@@ -210,4 +211,5 @@ rules(
     controller.features.scalar,
     controller.controllers.scalar,
     controller.loads,
+    controller.waiting,
 )

@@ -47,6 +47,16 @@ class MecObservation:
     waiting_s: float
 
 
+class Awaited(NamedTuple):
+    """What is known of a reply that is awaited."""
+
+    begin_s: float  # when the oldest unanswered payload began to cross
+    bits: float  # that have to cross from then on, up to and with the own payload
+    uplink_bps: tuple[float, ...]  # newest first, ``UPLINK_HISTORY`` values
+    wait_s: float  # round trip, and expected wait at the MEC
+    mec_slowdown: float
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
     """A message with a payload that was handed to the link."""
@@ -163,8 +173,7 @@ class MecTelemetry:
         reply_age_s = now_s - self._reply_s
         believed = formulas.believed_frac(reply_age_s)
         waiting = next(iter(self._crossing.values()), None)
-        known = tuple(self._uplink) or (self._newest,)
-        samples = known + known[-1:] * (UPLINK_HISTORY - len(known))
+        samples = self._history
         return MecObservation(
             link_up=link_up,
             in_flight=in_flight,
@@ -176,7 +185,7 @@ class MecTelemetry:
             uplink_backlog_bytes=float(sum(sent.uplink_bytes for sent in self._crossing.values())),
             rtt_s=self.rtt_s,
             mec_queue_s=self._queue_s[-1] * believed,
-            mec_queue_mean_s=sum(self._queue_s) / UPLINK_HISTORY * believed,
+            mec_queue_mean_s=self._queue_mean_s(now_s),
             mec_slowdown=self._slowdown_now(now_s),
             mec_age_s=reply_age_s,
             replied_row=self._replied_row,
@@ -184,6 +193,29 @@ class MecTelemetry:
             waiting_row=NO_ROW if waiting is None else waiting.row,
             waiting_s=0.0 if waiting is None else max(now_s - self._began_s(waiting), 0.0),
         )
+
+    def awaited(self, request_id: int, now_s: float) -> Awaited | None:
+        """What is known of the reply to a request; None if it was lost."""
+        if request_id not in self._crossing:
+            return None
+        oldest = next(iter(self._crossing.values()))
+        ahead_bytes = sum(sent.uplink_bytes for other, sent in self._crossing.items() if other <= request_id)
+        return Awaited(
+            self._began_s(oldest),
+            8.0 * ahead_bytes,
+            tuple([sample.uplink_bps for sample in self._history]),
+            self.rtt_s + self._queue_mean_s(now_s),
+            self._slowdown_now(now_s),
+        )
+
+    @property
+    def _history(self) -> tuple[_Sample, ...]:
+        """The last ``UPLINK_HISTORY`` samples, newest first; the oldest stands for missing ones."""
+        known = tuple(self._uplink) or (self._newest,)
+        return known + known[-1:] * (UPLINK_HISTORY - len(known))
+
+    def _queue_mean_s(self, now_s: float) -> float:
+        return sum(self._queue_s) / UPLINK_HISTORY * formulas.believed_frac(now_s - self._reply_s)
 
     def _slowdown_now(self, now_s: float) -> float:
         believed = formulas.believed_frac(now_s - self._reply_s)
