@@ -8,31 +8,46 @@ then throws a good answer away, and delays the next frames. So the two are compa
 * A fallback earns the accuracy of the fastest row, less the energy. Device time that it takes beyond the frame's own
   period is time that later frames lose; each of these would have earned what waiting does.
 
-The chance is counted, not modelled. Under each of the last uplink samples the reply would come at some moment. Samples
-under which it would be here already are refuted. Of the others, those in time speak for waiting; the rest, and one more
-case, that no reply comes at all, against it. So a request that is later than any sample explains has no chance, and a
-dead MEC costs no more than the frames whose replies were not to be expected before the last moment.
+The chance is counted, not modelled. With the bandwidth and the wait at the MEC that one of the last replies reported, this
+reply would come at some moment. Reports with which it would be here already are refuted. Of the others, those with
+which it is in time speak for waiting; the rest, and one more case, that no reply comes at all, speak against it. So a
+request that is later than any report explains has no chance, and a dead MEC costs no more than the frames whose replies
+were not to be expected before the last moment.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from controller.fallback import SLACK_S, FallbackTable, FrameTiming, Numbers
 from controller.records import UPLINK_HISTORY
 
 
-def reply_chance(uplink_bps: Numbers, newest: int, bits: float, passed_s: float, left_s: float) -> float:
-    """Chance, 0 to below 1, that a reply that is not here comes in time.
+class Awaited(NamedTuple):
+    """What is known of a reply that has not come."""
 
-    ``uplink_bps`` is a ring of samples in bit/s, with the newest at place ``newest``; the last UPLINK_HISTORY count.
-    ``bits`` have to cross, those of unanswered requests before this one included. The reply would be here if they had
-    taken up to ``passed_s``, and comes in time if they take up to ``left_s``.
+    begin_s: float  # when the oldest unanswered payload began to cross
+    bits: float  # that cross from then on, up to and with the own payload
+    served_s: float  # expected round trip and time of the tail
+    queue_weight: float  # of the reported waits: how far they are still believed, 0 to 1
+
+
+def reply_chance(
+    reply: Awaited, uplink_bps: Numbers, queue_s: Numbers, newest: int, now_s: float, answer_by_s: float
+) -> float:
+    """Chance, 0 to below 1, that a reply that is not here by ``now_s`` comes by ``answer_by_s``.
+
+    ``uplink_bps`` and ``queue_s`` are rings of what replies reported, the newest one at place ``newest``; the last
+    UPLINK_HISTORY of them count.
     """
     later = in_time = 0
     for k in range(UPLINK_HISTORY):
-        crossing_s = bits / uplink_bps[(newest - k) % len(uplink_bps)]
-        if crossing_s > passed_s:
+        place = (newest - k) % len(uplink_bps)
+        crossed_s = reply.begin_s + reply.bits / uplink_bps[place]
+        at_s = crossed_s + queue_s[place] * reply.queue_weight + reply.served_s
+        if at_s > now_s:
             later += 1
-            if crossing_s <= left_s - SLACK_S:
+            if at_s <= answer_by_s - SLACK_S:
                 in_time += 1
     return in_time / (later + 1.0)
 

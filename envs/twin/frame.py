@@ -94,7 +94,9 @@ def is_refused(t: TwinTables, env: Environment, row: int) -> bool:
         return True
     if next_place(env).release_s > state.now_s:
         return True
-    return is_overdue(t, env, state.now_s, math.inf) and not is_hopeless(t.local, env.conditions.deadline_s, state.device_slowdown)
+    return is_overdue(t, env, state.now_s, math.inf) and not is_hopeless(
+        t.local, env.conditions.deadline_s, state.device_slowdown
+    )
 
 
 def next_place(env: Environment) -> Any:

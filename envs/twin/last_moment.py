@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from controller.records import UPLINK_HISTORY
 from controller.timeline import believed_frac, slowdown_now
-from controller.waiting import is_worth_waiting, reply_chance
+from controller.waiting import Awaited, is_worth_waiting, reply_chance
 from envs.twin.link import heard_by, heard_s
 from envs.twin.state import Environment, link_is_down, sample_place, timing
 from envs.twin.tables import TwinTables
@@ -40,12 +39,12 @@ def _chance(t: TwinTables, env: Environment, record: Any, now_s: float) -> float
     sent_bytes = env.state.sent_bytes + record.uplink_bytes
     lost_bytes = env.state.lost_bytes if now_s >= env.state.down_from_s else 0.0
     bits = 8.0 * (sent_bytes - max(env.samples[sample_place(heard - 1)].sent_bytes, lost_bytes))
-    wait_s = conditions.rtt_s + t.calibration.overhead_s + queue_mean_s(env, heard, now_s)
-    mec_s = t.decisions[record.row].mec_s * mec_slowdown(env, heard, now_s)
-    begin_s = _oldest_begin_s(env, record, heard) + wait_s + mec_s
-    answer_by_s = record.capture_s + conditions.deadline_s
-    bps, newest = env.samples["uplink_bps"], sample_place(heard - 1)
-    return reply_chance(bps, newest, bits, now_s - begin_s, answer_by_s - begin_s)
+    tail_s = t.decisions[record.row].mec_s * mec_slowdown(env, heard, now_s)
+    served_s = conditions.rtt_s + t.calibration.overhead_s + tail_s
+    believed = believed_frac(now_s - env.samples[sample_place(heard - 1)].reply_s)
+    reply = Awaited(_oldest_begin_s(env, record, heard), bits, served_s, believed)
+    bps, queue_s, newest = env.samples["uplink_bps"], env.samples["queue_s"], sample_place(heard - 1)
+    return reply_chance(reply, bps, queue_s, newest, now_s, record.capture_s + conditions.deadline_s)
 
 
 def _oldest_begin_s(env: Environment, record: Any, heard: int) -> float:
@@ -55,18 +54,6 @@ def _oldest_begin_s(env: Environment, record: Any, heard: int) -> float:
         if sample.at_s == sample.reply_s:  # the echo of a probe is no reply
             return sample.begin_s
     return record.begin_s
-
-
-# What the last replies reported about the MEC ----------------------------------------------------------------
-
-
-def queue_mean_s(env: Environment, heard: int, now_s: float) -> float:
-    """Mean wait at the MEC over the last of ``heard`` samples; an old report counts less."""
-    total_s = 0.0
-    for k in range(UPLINK_HISTORY):
-        total_s += env.samples[sample_place(heard - 1 - k)].queue_s
-    age_s = now_s - env.samples[sample_place(heard - 1)].reply_s
-    return total_s * (1.0 / UPLINK_HISTORY * believed_frac(age_s))
 
 
 def mec_slowdown(env: Environment, heard: int, now_s: float) -> float:

@@ -10,7 +10,7 @@ from controller.predict.uplink import FLOOR_BPS
 from controller.records import NO_ROW, UPLINK_HISTORY, SystemState
 from controller.timeline import believed_frac
 from envs.twin.frame import follow_decision, noise_of
-from envs.twin.last_moment import mec_slowdown, queue_mean_s
+from envs.twin.last_moment import mec_slowdown
 from envs.twin.state import Environment, link_is_down, record_type, sample_place
 from envs.twin.tables import TwinTables
 
@@ -69,8 +69,12 @@ def observe_mec(env: Environment, seen: Any) -> None:
     """What the last replies reported; an old report counts less."""
     state, newest = env.state, env.samples[sample_place(env.state.heard - 1)]
     seen.mec_age_s = state.now_s - newest.reply_s
-    seen.mec_queue_s = newest.queue_s * believed_frac(seen.mec_age_s)
-    seen.mec_queue_mean_s = queue_mean_s(env, state.heard, state.now_s)
+    believed = believed_frac(seen.mec_age_s)
+    total_s = 0.0
+    for k in range(UPLINK_HISTORY):
+        total_s += env.samples[sample_place(state.heard - 1 - k)].queue_s
+    seen.mec_queue_s = newest.queue_s * believed
+    seen.mec_queue_mean_s = total_s * (1.0 / UPLINK_HISTORY * believed)
     seen.mec_slowdown = mec_slowdown(env, state.heard, state.now_s)
 
 

@@ -16,10 +16,10 @@ from controller.fallback import FrameTiming, LocalFallback
 from controller.records import SystemState
 from controller.scenario import Scenario
 from controller.utility import Utility
-from controller.waiting import is_worth_waiting, reply_chance
+from controller.waiting import is_worth_waiting
 from runtime.device.outcomes import Job
 from runtime.device.telemetry import DeviceTelemetry
-from runtime.link.mec_telemetry import Awaited
+from runtime.link.connection import MecConnection
 
 #: The expected overrun moves up by this share of the difference to a longer one.
 _RISE_FRAC = 0.5
@@ -66,7 +66,7 @@ class FallbackPlan:
     def __init__(
         self, costs: CostTable, scenario: Scenario, utility: Utility, queue_limit: int, telemetry: DeviceTelemetry
     ) -> None:
-        self._stride, self._mec_s = costs.space.frame_stride, costs.mec_s
+        self._stride = costs.space.frame_stride
         self._deadline_s, self._period_s = scenario.deadline_s, 1.0 / scenario.fps
         self._telemetry = telemetry
         self._local = LocalFallback(costs, utility, queue_limit)
@@ -119,19 +119,13 @@ class FallbackPlan:
         if job.fall_back_s < math.inf:
             job.fall_back_s = self._latest_start_s(job)
 
-    def waits_on(self, job: Job, now_s: float, awaited: Awaited | None) -> bool:
-        """Whether a job whose last moment has come waits for its reply nevertheless; see ``controller.waiting``.
-        ``awaited`` is None where nothing speaks for a reply."""
-        if awaited is None:
-            return False
-        mec_s = awaited.wait_s + float(self._mec_s[job.row]) * awaited.mec_slowdown
-        begin_s, answer_by_s = awaited.begin_s + mec_s, job.frame.captured_s + self._deadline_s
-        chance = reply_chance(awaited.uplink_bps, 0, awaited.bits, now_s - begin_s, answer_by_s - begin_s)
-        return is_worth_waiting(self._local.table, self._timing(job, now_s), job.row, int(self._stride[job.row]), job.busy_s, chance)
-
-    def wait_on(self, job: Job) -> None:
-        """Plan no fallback any more: the reply becomes overdue at the deadline."""
-        job.fall_back_s, job.overdue_s = math.inf, job.frame.captured_s + self._deadline_s
+    def wait_if_worth(self, job: Job, now_s: float, mec: MecConnection[Job]) -> None:
+        """The last moment of a job: plan no fallback any more if it earns more by waiting (``controller.waiting``). The
+        reply then becomes overdue at the deadline."""
+        answer_by_s, stride = job.frame.captured_s + self._deadline_s, int(self._stride[job.row])
+        chance = mec.reply_chance(job, now_s, answer_by_s)
+        if is_worth_waiting(self._local.table, self._timing(job, now_s), job.row, stride, job.busy_s, chance):
+            job.fall_back_s, job.overdue_s = math.inf, answer_by_s
 
     def choose(self, job: Job, now_s: float, waiting: int) -> tuple[int, int]:
         """The row of a fallback, and the number of frames that it covers if none of the next ones was decided.

@@ -28,7 +28,7 @@ from controller.records import Decision
 from runtime.codecs.streams import StreamKey
 from runtime.link.link import Arrival, Clock, Connected, Link, Malformed
 from runtime.link.link_watch import Counts, LinkWatch
-from runtime.link.mec_telemetry import Awaited, MecObservation, MecTelemetry, Sent
+from runtime.link.mec_telemetry import MecObservation, MecTelemetry, Sent
 from runtime.link.senders import Draft, Senders
 from runtime.protocol import wire
 from runtime.protocol.device_actions import (
@@ -162,13 +162,13 @@ class MecConnection(Generic[JobT]):
         """What a controller sees of this MEC now."""
         return self._telemetry.observe(now_s, link_up=self.is_up, in_flight=len(self._in_flight))
 
-    def awaited(self, job: JobT, now_s: float) -> Awaited | None:
-        """What speaks for a reply to this job; None if nothing does: it was lost, or another one is overdue and nothing
+    def reply_chance(self, job: JobT, now_s: float, answer_by_s: float) -> float:
+        """Chance that the reply to a job in flight comes by ``answer_by_s``; 0 if another one is overdue and nothing
         was heard since."""
         if self._overdue:
-            return None
+            return 0.0
         request_ids = (request_id for request_id, flight in self._in_flight.items() if flight.job is job)
-        return self._telemetry.awaited(next(request_ids), now_s)
+        return self._telemetry.reply_chance(next(request_ids), now_s, answer_by_s)
 
     # Calls of the device ------------------------------------------------------------------------------------
 

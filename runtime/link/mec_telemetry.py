@@ -16,6 +16,7 @@ from controller.costs import CostTable
 from controller.packets import ping_bytes
 from controller.predict.uplink import FLOOR_BPS
 from controller.records import NO_ROW, UPLINK_HISTORY
+from controller.waiting import Awaited, reply_chance
 from runtime.protocol.wire import InferReply
 
 #: The round trip is the smallest one of this many pings: ten seconds of heartbeats where nothing else is sent.
@@ -45,16 +46,6 @@ class MecObservation:
     replied_s: float
     waiting_row: int
     waiting_s: float
-
-
-class Awaited(NamedTuple):
-    """What is known of a reply that is awaited."""
-
-    begin_s: float  # when the oldest unanswered payload began to cross
-    bits: float  # that have to cross from then on, up to and with the own payload
-    uplink_bps: tuple[float, ...]  # newest first, ``UPLINK_HISTORY`` values
-    wait_s: float  # round trip, and expected wait at the MEC
-    mec_slowdown: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +176,7 @@ class MecTelemetry:
             uplink_backlog_bytes=float(sum(sent.uplink_bytes for sent in self._crossing.values())),
             rtt_s=self.rtt_s,
             mec_queue_s=self._queue_s[-1] * believed,
-            mec_queue_mean_s=self._queue_mean_s(now_s),
+            mec_queue_mean_s=sum(self._queue_s) / UPLINK_HISTORY * believed,
             mec_slowdown=self._slowdown_now(now_s),
             mec_age_s=reply_age_s,
             replied_row=self._replied_row,
@@ -194,28 +185,22 @@ class MecTelemetry:
             waiting_s=0.0 if waiting is None else max(now_s - self._began_s(waiting), 0.0),
         )
 
-    def awaited(self, request_id: int, now_s: float) -> Awaited | None:
-        """What is known of the reply to a request; None if it was lost."""
-        if request_id not in self._crossing:
-            return None
+    def reply_chance(self, request_id: int, now_s: float, answer_by_s: float) -> float:
+        """Chance that the reply to a request comes by ``answer_by_s``; 0 if the request was lost."""
+        if (own := self._crossing.get(request_id)) is None:
+            return 0.0
         oldest = next(iter(self._crossing.values()))
-        ahead_bytes = sum(sent.uplink_bytes for other, sent in self._crossing.items() if other <= request_id)
-        return Awaited(
-            self._began_s(oldest),
-            8.0 * ahead_bytes,
-            tuple([sample.uplink_bps for sample in self._history]),
-            self.rtt_s + self._queue_mean_s(now_s),
-            self._slowdown_now(now_s),
-        )
+        bits = 8.0 * sum(sent.uplink_bytes for other, sent in self._crossing.items() if other <= request_id)
+        served_s = self.rtt_s + float(self._costs.mec_s[own.row]) * self._slowdown_now(now_s)
+        reply = Awaited(self._began_s(oldest), bits, served_s, formulas.believed_frac(now_s - self._reply_s))
+        uplink_bps, queue_s = [sample.uplink_bps for sample in self._history], self._queue_s
+        return reply_chance(reply, uplink_bps, list(reversed(queue_s)), 0, now_s, answer_by_s)
 
     @property
     def _history(self) -> tuple[_Sample, ...]:
         """The last ``UPLINK_HISTORY`` samples, newest first; the oldest stands for missing ones."""
         known = tuple(self._uplink) or (self._newest,)
         return known + known[-1:] * (UPLINK_HISTORY - len(known))
-
-    def _queue_mean_s(self, now_s: float) -> float:
-        return sum(self._queue_s) / UPLINK_HISTORY * formulas.believed_frac(now_s - self._reply_s)
 
     def _slowdown_now(self, now_s: float) -> float:
         believed = formulas.believed_frac(now_s - self._reply_s)
