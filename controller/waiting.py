@@ -8,8 +8,8 @@ then throws a good answer away, and delays the next frames. So the two are compa
 * A fallback earns the accuracy of the fastest row, less the energy. Device time that it takes beyond the frame's own
   period is time that later frames lose; each of these would have earned what waiting does.
 
-The chance is counted, not modelled. With the bandwidth and the wait at the MEC that one of the last replies reported, this
-reply would come at some moment. Reports with which it would be here already are refuted. Of the others, those with
+The chance is counted, not modelled. With the bandwidth and the wait at the MEC that one of the last replies reported,
+this reply would come at some moment. Reports with which it would be here already are refuted. Of the others, those with
 which it is in time speak for waiting; the rest, and one more case, that no reply comes at all, speak against it. So a
 request that is later than any report explains has no chance, and a dead MEC costs no more than the frames whose replies
 were not to be expected before the last moment.

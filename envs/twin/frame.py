@@ -94,9 +94,8 @@ def is_refused(t: TwinTables, env: Environment, row: int) -> bool:
         return True
     if next_place(env).release_s > state.now_s:
         return True
-    return is_overdue(t, env, state.now_s, math.inf) and not is_hopeless(
-        t.local, env.conditions.deadline_s, state.device_slowdown
-    )
+    rescues = not is_hopeless(t.local, env.conditions.deadline_s, state.device_slowdown)
+    return rescues and is_overdue(t, env, state.now_s, math.inf)
 
 
 def next_place(env: Environment) -> Any:
