@@ -83,6 +83,7 @@ class FallbackTable(NamedTuple):
     frontier_head_s: Numbers  # (P,)
     frontier_accuracy: Numbers  # (P,)
     every_head_s: Numbers  # (C,)
+    every_accuracy: Numbers  # (C,)
     fastest_s: float
     longest_stride: int
     queue_limit: int
@@ -108,6 +109,7 @@ def fallback_table(costs: CostTable, utility: Utility, queue_limit: int) -> Fall
         frontier_head_s=costs.head_s[frontier],
         frontier_accuracy=costs.accuracy[frontier],
         every_head_s=costs.head_s,
+        every_accuracy=costs.accuracy,
         fastest_s=costs.fastest_local_s,
         longest_stride=costs.longest_stride,
         queue_limit=queue_limit,
@@ -121,37 +123,37 @@ class LocalFallback:
 
     def __init__(self, costs: CostTable, utility: Utility, queue_limit: int = QUEUE_LIMIT) -> None:
         columns = fallback_table(costs, utility, queue_limit)
-        self._table = FallbackTable._make(c.tolist() if isinstance(c, np.ndarray) else c for c in columns)
+        self.table = FallbackTable._make(c.tolist() if isinstance(c, np.ndarray) else c for c in columns)
 
     @property
     def possible(self) -> bool:
         """Whether any row is device-only. If not, no method below may be called."""
-        return len(self._table.row) > 0
+        return len(self.table.row) > 0
 
     @property
     def fastest(self) -> int:
         """The fastest device-only row: the one of a fallback at the last moment."""
-        return self._table.frontier_row[0]
+        return self.table.frontier_row[0]
 
     def decide(self, at: FrameTiming) -> int:
         """The row for a frame without a decision."""
-        return self._table.row[best_local(self._table, at, is_overloaded(self._table, at))]
+        return self.table.row[best_local(self.table, at, is_overloaded(self.table, at))]
 
     def instead(self, at: FrameTiming, row: int) -> int:
         """The row to carry out where ``row`` was decided and the MEC cannot be asked."""
-        return row_instead(self._table, at, row)
+        return row_instead(self.table, at, row)
 
     def fallback(self, at: FrameTiming, stride: int, share_s: float) -> int:
         """The row that answers a decided frame whose reply will not come; see ``fallback_row``."""
-        return fallback_row(self._table, at, stride, share_s)
+        return fallback_row(self.table, at, stride, share_s)
 
     def stretched(self, at: FrameTiming, stride: int, row: int, share_s: float) -> int:
         """The frame stride when ``row`` answers instead of the MEC; see ``stretched_stride``."""
-        return stretched_stride(self._table, at, stride, row, share_s)
+        return stretched_stride(self.table, at, stride, row, share_s)
 
     def hopeless(self, left_s: float, slowdown: float) -> bool:
         """Whether not even the fastest row answers in time; see ``is_hopeless``."""
-        return is_hopeless(self._table, left_s, slowdown)
+        return is_hopeless(self.table, left_s, slowdown)
 
 
 def row_instead(t: FallbackTable, at: FrameTiming, row: int) -> int:

@@ -2,7 +2,8 @@
 
 Latency comes from ``controller.predict.latency.predict``. This file adds the rule of the fallback: shortly before the
 deadline the device answers a frame alone (``fallback_at_s``), unless the frame's head segment is still running then.
-An answer of the MEC counts only until that moment. Shapes: B states, C candidates.
+An answer of the MEC counts only until that moment: the device may wait on (``controller.waiting``), but no decision
+rests on that. Shapes: B states, C candidates.
 """
 
 from __future__ import annotations

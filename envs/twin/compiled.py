@@ -11,6 +11,7 @@ import controller.features.scalar
 import controller.loads
 import controller.packets
 import controller.timeline
+import controller.waiting
 from runtime.compiler import Compiled, Sources, inlined, rule, rules, sums
 
 __all__ = ["compiled", "inlined", "rule", "rules", "sums"]
@@ -27,4 +28,5 @@ rules(
     controller.features.scalar,
     controller.controllers.scalar,
     controller.loads,
+    controller.waiting,
 )

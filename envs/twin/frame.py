@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from controller.fallback import FrameTiming, fallback_row, is_hopeless, row_instead, stretched_stride
+from controller.fallback import fallback_row, is_hopeless, row_instead, stretched_stride
 from controller.packets import wire_bytes
 from controller.references import NO_STREAM
 from controller.timeline import (
@@ -22,9 +22,9 @@ from controller.timeline import (
     fallback_reserve_s,
     smooth,
 )
+from envs.twin.last_moment import is_overdue, waits_on
 from envs.twin.link import (
     crossed_s,
-    heard_s,
     listen,
     others_work_s,
     own_work_s,
@@ -32,7 +32,7 @@ from envs.twin.link import (
     send,
 )
 from envs.twin.references import reference_age, use_stream
-from envs.twin.state import Environment, at_second, link_is_down
+from envs.twin.state import Environment, at_second, link_is_down, timing
 from envs.twin.tables import NOISE_ROWS, TwinTables, aged_score, sample_of
 
 #: Captures are at multiples of the capture period; rounding must not hide one.
@@ -84,13 +84,6 @@ def load_pace(env: Environment) -> float:
     return env.conditions.device_slowdown * at_second(env.device_pace, env.state.now_s)
 
 
-def timing(env: Environment, now_s: float) -> FrameTiming:
-    """Of the frame at hand, at a given moment."""
-    conditions, state = env.conditions, env.state
-    age_s = now_s - state.capture_s
-    return FrameTiming(age_s, conditions.deadline_s, conditions.capture_period_s, state.device_slowdown)
-
-
 def is_refused(t: TwinTables, env: Environment, row: int) -> bool:
     """Whether an offload was decided that cannot be carried out: the link is down or holds too much, all places in
     flight are taken, or a request was not answered in time and nothing has been heard since."""
@@ -101,21 +94,13 @@ def is_refused(t: TwinTables, env: Environment, row: int) -> bool:
         return True
     if next_place(env).release_s > state.now_s:
         return True
-    return is_overdue(t, env) and not is_hopeless(t.local, env.conditions.deadline_s, state.device_slowdown)
+    rescues = not is_hopeless(t.local, env.conditions.deadline_s, state.device_slowdown)
+    return rescues and is_overdue(t, env, state.now_s, math.inf)
 
 
 def next_place(env: Environment) -> Any:
     """The place that the next request takes."""
     return env.requests[env.state.sent % len(env.requests)]
-
-
-def is_overdue(t: TwinTables, env: Environment) -> bool:
-    """Whether a request was not answered in time, and the MEC has not been heard since."""
-    last_s = heard_s(t, env)
-    for k in range(len(env.requests)):  # noqa: SIM110 - compiled code has no generators
-        if last_s < env.requests[k].overdue_s <= env.state.now_s:
-            return True
-    return False
 
 
 def carried_out(t: TwinTables, env: Environment, row: int, refused: bool) -> int:
@@ -193,7 +178,7 @@ def answer_frame(t: TwinTables, env: Environment, luck: Any, refused: bool, reco
     due_s = answer_by_s - fallback_reserve_s(t.local.fastest_s * state.device_slowdown)
     record.sent, record.answer_row, row = t.decisions[record.row].offload, record.row, t.fastest
     given_s = record.reply_s if record.sent else end_s
-    falls_back = record.sent and end_s <= due_s < record.reply_s
+    falls_back = record.sent and end_s <= due_s < record.reply_s and not waits_on(t, env, record, due_s)
     if record.sent and link_is_down(state, end_s):  # it went down under the head
         row = row_at_once(t, env, record) if end_s < due_s else row
         record.sent, given_s, falls_back, due_s = False, math.inf, end_s < answer_by_s, end_s

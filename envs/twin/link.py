@@ -237,17 +237,22 @@ def meet_mec(t: TwinTables, env: Environment) -> None:
 
 def listen(env: Environment) -> None:
     """Hear what has come by now."""
-    state = env.state
-    while state.heard < state.told and env.samples[sample_place(state.heard)].at_s <= state.now_s:
-        state.heard += 1
+    env.state.heard = heard_by(env, env.state.now_s)
 
 
-def heard_s(t: TwinTables, env: Environment) -> float:
-    """When the device last heard of its MEC: a reply, the echo of a probe, or that of a heartbeat, for which the uplink
-    must have been free."""
-    state = env.state
-    newest_s = env.samples[sample_place(state.heard - 1)].at_s
+def heard_by(env: Environment, at_s: float) -> int:
+    """How many samples have come at a time that is not before the decision point."""
+    heard = env.state.heard
+    while heard < env.state.told and env.samples[sample_place(heard)].at_s <= at_s:
+        heard += 1
+    return heard
+
+
+def heard_s(t: TwinTables, env: Environment, at_s: float, busy_from_s: float) -> float:
+    """When the device last heard of its MEC, as it knows at ``at_s``: a reply, the echo of a probe, or that of a
+    heartbeat, for which the uplink must have been free; it is not from ``busy_from_s`` on."""
+    newest = env.samples[sample_place(heard_by(env, at_s) - 1)]
     echo_s = env.conditions.rtt_s + t.calibration.overhead_s
-    period_s = heartbeat_s(env.samples[sample_place(state.heard - 1)].uplink_bps)
-    ping_s = math.floor((state.now_s - echo_s) / period_s) * period_s
-    return max(newest_s, ping_s + echo_s if state.crossed_s <= ping_s else 0.0)
+    period_s = heartbeat_s(newest.uplink_bps)
+    ping_s = math.floor(min(at_s - echo_s, busy_from_s) / period_s) * period_s
+    return max(newest.at_s, ping_s + echo_s if env.state.crossed_s <= ping_s else 0.0)

@@ -8,8 +8,9 @@ from typing import Any
 
 from controller.predict.uplink import FLOOR_BPS
 from controller.records import NO_ROW, UPLINK_HISTORY, SystemState
-from controller.timeline import believed_frac, slowdown_now
+from controller.timeline import believed_frac
 from envs.twin.frame import follow_decision, noise_of
+from envs.twin.last_moment import mec_slowdown
 from envs.twin.state import Environment, link_is_down, record_type, sample_place
 from envs.twin.tables import TwinTables
 
@@ -74,7 +75,7 @@ def observe_mec(env: Environment, seen: Any) -> None:
         total_s += env.samples[sample_place(state.heard - 1 - k)].queue_s
     seen.mec_queue_s = newest.queue_s * believed
     seen.mec_queue_mean_s = total_s * (1.0 / UPLINK_HISTORY * believed)
-    seen.mec_slowdown = slowdown_now(newest.mec_slowdown, env.conditions.mec_slowdown, believed)
+    seen.mec_slowdown = mec_slowdown(env, state.heard, state.now_s)
 
 
 def observe_replies(env: Environment, seen: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from controller.fallback import FrameTiming
 from controller.records import NO_ROW, UPLINK_HISTORY
 from controller.references import NO_STREAM
 from controller.timeline import MAX_UNANSWERED
@@ -209,6 +210,13 @@ def at_second(series: Any, time_s: float) -> Any:
 def sample_place(number: int) -> int:
     """Where sample ``number`` stands among those that are remembered."""
     return number & (SAMPLES_KEPT - 1)
+
+
+def timing(env: Environment, now_s: float) -> FrameTiming:
+    """Of the frame at hand, at a given moment."""
+    conditions, state = env.conditions, env.state
+    age_s = now_s - state.capture_s
+    return FrameTiming(age_s, conditions.deadline_s, conditions.capture_period_s, state.device_slowdown)
 
 
 def link_is_down(state: Any, at_s: float) -> bool:

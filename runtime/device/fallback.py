@@ -1,7 +1,8 @@
 """Plans fallbacks: when an offloaded frame must be answered locally instead, and by which row.
 
 An offloaded frame waits for its reply until the latest moment at which the fastest local row still ends before the
-deadline. ``controller.fallback``, which the twin shares, chooses the row. How much longer than its head a fallback
+deadline; then ``controller.waiting`` says whether it waits on. ``controller.fallback`` chooses the row. The twin shares
+both. How much longer than its head a fallback
 takes on a real machine is learned here.
 """
 
@@ -15,8 +16,10 @@ from controller.fallback import FrameTiming, LocalFallback
 from controller.records import SystemState
 from controller.scenario import Scenario
 from controller.utility import Utility
+from controller.waiting import is_worth_waiting
 from runtime.device.outcomes import Job
 from runtime.device.telemetry import DeviceTelemetry
+from runtime.link.connection import MecConnection
 
 #: The expected overrun moves up by this share of the difference to a longer one.
 _RISE_FRAC = 0.5
@@ -115,6 +118,14 @@ class FallbackPlan:
         """Adjust the time of a planned fallback to the device's current slowdown."""
         if job.fall_back_s < math.inf:
             job.fall_back_s = self._latest_start_s(job)
+
+    def wait_if_worth(self, job: Job, now_s: float, mec: MecConnection[Job]) -> None:
+        """The last moment of a job: plan no fallback any more if it earns more by waiting (``controller.waiting``). The
+        reply then becomes overdue at the deadline."""
+        answer_by_s, stride = job.frame.captured_s + self._deadline_s, int(self._stride[job.row])
+        chance = mec.reply_chance(job, now_s, answer_by_s)
+        if is_worth_waiting(self._local.table, self._timing(job, now_s), job.row, stride, job.busy_s, chance):
+            job.fall_back_s, job.overdue_s = math.inf, answer_by_s
 
     def choose(self, job: Job, now_s: float, waiting: int) -> tuple[int, int]:
         """The row of a fallback, and the number of frames that it covers if none of the next ones was decided.

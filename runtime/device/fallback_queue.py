@@ -55,6 +55,8 @@ class FallbackQueue:
         """Queue a fallback for each job in flight whose time has come, then run the queue."""
         for job in self._mec.in_flight:
             self._plan.renew_timer(job)
+            if job.fall_back_s <= now_s:
+                self._plan.wait_if_worth(job, now_s, self._mec)
             if min(job.fall_back_s, job.overdue_s) <= now_s:
                 self._mec.note_overdue()
                 job.overdue_s = math.inf

@@ -12,9 +12,10 @@ the timers of frames that wait for the MEC. The methods below stand in the order
 4. A local row: ``_answer_locally`` runs the head and records the answer.
 5. Any other row: ``_offload`` runs the head, sets the job's timers and hands the payload to the connection. A codec
    whose payloads refer to earlier ones encodes with a draft of the connection (``runtime.link.senders``).
-6. A later ``_poll`` ends an offloaded frame. ``_replied`` records the answer of the MEC. If the request was lost or the
-   reply is overdue, ``FallbackQueue`` computes a local answer in time, or gives the frame up. A payload that refers to
-   something that the MEC does not hold is sent once more first (``Sending.send_again``), standing alone.
+6. A later ``_poll`` ends an offloaded frame. ``_replied`` records the answer of the MEC. If the request was lost, or at
+   the last moment nothing speaks for waiting on (``controller.waiting``), ``FallbackQueue`` computes a local answer in
+   time, or gives the frame up. A payload that refers to something that the MEC does not hold is sent once more first
+   (``Sending.send_again``), standing alone.
 
 ``OutcomeRecorder`` records each frame once; ``take_outcomes`` hands the outcomes over.
 

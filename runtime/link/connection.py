@@ -162,6 +162,14 @@ class MecConnection(Generic[JobT]):
         """What a controller sees of this MEC now."""
         return self._telemetry.observe(now_s, link_up=self.is_up, in_flight=len(self._in_flight))
 
+    def reply_chance(self, job: JobT, now_s: float, answer_by_s: float) -> float:
+        """Chance that the reply to a job in flight comes by ``answer_by_s``; 0 if another one is overdue and nothing
+        was heard since."""
+        if self._overdue:
+            return 0.0
+        request_ids = (request_id for request_id, flight in self._in_flight.items() if flight.job is job)
+        return self._telemetry.reply_chance(next(request_ids), now_s, answer_by_s)
+
     # Calls of the device ------------------------------------------------------------------------------------
 
     def start(self, now_s: float) -> None:

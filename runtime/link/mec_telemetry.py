@@ -16,6 +16,7 @@ from controller.costs import CostTable
 from controller.packets import ping_bytes
 from controller.predict.uplink import FLOOR_BPS
 from controller.records import NO_ROW, UPLINK_HISTORY
+from controller.waiting import Awaited, reply_chance
 from runtime.protocol.wire import InferReply
 
 #: The round trip is the smallest one of this many pings: ten seconds of heartbeats where nothing else is sent.
@@ -163,8 +164,7 @@ class MecTelemetry:
         reply_age_s = now_s - self._reply_s
         believed = formulas.believed_frac(reply_age_s)
         waiting = next(iter(self._crossing.values()), None)
-        known = tuple(self._uplink) or (self._newest,)
-        samples = known + known[-1:] * (UPLINK_HISTORY - len(known))
+        samples = self._history
         return MecObservation(
             link_up=link_up,
             in_flight=in_flight,
@@ -184,6 +184,23 @@ class MecTelemetry:
             waiting_row=NO_ROW if waiting is None else waiting.row,
             waiting_s=0.0 if waiting is None else max(now_s - self._began_s(waiting), 0.0),
         )
+
+    def reply_chance(self, request_id: int, now_s: float, answer_by_s: float) -> float:
+        """Chance that the reply to a request comes by ``answer_by_s``; 0 if the request was lost."""
+        if (own := self._crossing.get(request_id)) is None:
+            return 0.0
+        oldest = next(iter(self._crossing.values()))
+        bits = 8.0 * sum(sent.uplink_bytes for other, sent in self._crossing.items() if other <= request_id)
+        served_s = self.rtt_s + float(self._costs.mec_s[own.row]) * self._slowdown_now(now_s)
+        reply = Awaited(self._began_s(oldest), bits, served_s, formulas.believed_frac(now_s - self._reply_s))
+        uplink_bps, queue_s = [sample.uplink_bps for sample in self._history], self._queue_s
+        return reply_chance(reply, uplink_bps, list(reversed(queue_s)), 0, now_s, answer_by_s)
+
+    @property
+    def _history(self) -> tuple[_Sample, ...]:
+        """The last ``UPLINK_HISTORY`` samples, newest first; the oldest stands for missing ones."""
+        known = tuple(self._uplink) or (self._newest,)
+        return known + known[-1:] * (UPLINK_HISTORY - len(known))
 
     def _slowdown_now(self, now_s: float) -> float:
         believed = formulas.believed_frac(now_s - self._reply_s)

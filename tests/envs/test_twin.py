@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.simulated import RTT_S, SimCompute, Simulation
+from support.simulated import FAST, OFFLOAD, RTT_S, SimCompute, Simulation
 from support.simulated import table as device_table
 from support.stream import stream_costs, stream_recorded
 from support.twins import make_twin, recorded, scores_only, table, traces
@@ -18,6 +18,7 @@ from controller.predict.arrivals import LEVELS, STREAM_UNITS
 from controller.predict.uplink import FLOOR_BPS, Trace, TraceBank
 from controller.records import STATUSES, Decision, Status, SystemState
 from controller.scenario import Scenario, ScenarioRange
+from controller.timeline import fallback_reserve_s
 from envs.twin.mec_queue import neighbour_queue, workload
 from envs.twin.tables import TwinCalibration
 from envs.twin.twin import Twin
@@ -271,6 +272,19 @@ class TestAgainstTheDevice:
         skipped = self.compare(sim, recorded, rng.integers(0, len(costs), 80), RTT_S)
         assert skipped > 20
 
+    @pytest.mark.parametrize("seed", range(6))
+    def test_both_wait_or_fall_back_at_the_last_moment(self, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On a slow device the last moment comes early. Payloads are large, so that pings take no part of the link."""
+        monkeypatch.setattr(SimCompute, "STEPS", 2000)
+        rng, costs = np.random.default_rng(seed), device_table()
+        rates, slowdown = np.exp(rng.normal(np.log(8e7), 0.3, 20)), rng.uniform(25, 30)
+        costs = dataclasses.replace(costs, head_s=slowdown * costs.head_s, payload_bytes=1000.0 * costs.payload_bytes)
+        sim = Simulation(costs=costs, uplink_bps=list(rates), fps=5.0, deadline_s=0.3, frames=80)
+        scores = scores_only(np.ones((4, 1000), np.float32))
+        self.compare(sim, scores, rng.choice([FAST, OFFLOAD], 80, p=[0.2, 0.8]), RTT_S)
+        last_s = sim.scenario.deadline_s - fallback_reserve_s(costs.fastest_local_s)
+        assert {Status.OK, Status.FALLBACK} <= {o.status for o in self.outcomes if o.latency_ms > 1e3 * last_s}
+
     def test_in_an_outage_both_begin_without_a_sample_and_get_one_after_it(self) -> None:
         rates = [1e3] * 2 + [1e6] * 20  # 1.95 s for a probe
         sim = Simulation(uplink_bps=rates, fps=20.0, frames=100)
@@ -366,7 +380,7 @@ class TestAgainstTheDevice:
 
     def compare(self, sim: Simulation, scores: Any, rows: Any, rtt_s: float) -> int:
         """Play the rows on both; how many frames were skipped."""
-        outcomes = sim.run(lambda n: int(rows[n]))
+        outcomes = self.outcomes = sim.run(lambda n: int(rows[n]))
         scenario = dataclasses.replace(sim.scenario, rtt_s=rtt_s, mec_slowdown=1.0)
         twin = Twin(sim.costs, sim.bank, scores, ScenarioRange(), calibration=QUIET)
         state = twin.reset(scenarios=[scenario])
