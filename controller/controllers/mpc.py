@@ -171,7 +171,7 @@ class _Answer(NamedTuple):
 
     end_s: Float32s  # of the head, from capture
     answer_s: Float32s  # of device or MEC, without a wait there, from capture
-    rescued: Bools  # the fallback answers in time if the MEC does not
+    rescued: Bools  # the fallback answers in time if the MEC does not, and the device does not wait for the reply
     in_time: Float32s  # probability
     missed: Float32s  # probability that the fallback answers
 
@@ -218,10 +218,17 @@ class _Timeline:
         end_s = at.age_s + rows.head_s
         answer_s = end_s + rows.sent * (_link_s(rows, at) + rows.mec_s)
         rescued = rows.sent & (end_s <= self._fallback_at_s)
-        left_s = np.where(rescued, self._fallback_at_s, self._deadline_s) - at.age_s
-        spare_s = np.maximum(self._kept_frac * left_s - (answer_s - at.age_s), 0.0)
-        in_time = np.asarray(-np.expm1(-spare_s * rows.per_wait_s), np.float32)
+        soon = self._in_time(rows, self._fallback_at_s - at.age_s, answer_s - at.age_s)
+        by_deadline = self._in_time(rows, self._deadline_s - at.age_s, answer_s - at.age_s)
+        # At the last moment a device waits for the reply if that is worth more than a fallback.
+        rescued = rescued & (rows.accuracy * by_deadline <= rows.accuracy * soon + rows.rescued_score * (1.0 - soon))
+        in_time = np.where(rescued, soon, by_deadline)
         return _Answer(end_s, answer_s, rescued, in_time, rescued * (1.0 - in_time))
+
+    def _in_time(self, rows: _Rows, left_s: Float32s, takes_s: Float32s) -> Float32s:
+        """Probability that what takes so long without a wait at the MEC ends within ``left_s``."""
+        spare_s = np.maximum(self._kept_frac * left_s - takes_s, 0.0)
+        return np.asarray(-np.expm1(-spare_s * rows.per_wait_s), np.float32)
 
     def _earned(self, rows: _Rows, answer: _Answer) -> Float32s:
         """Expected utility of all frames of a decision."""

@@ -9,7 +9,9 @@ times stray from what is predicted by a log-logistic factor, because its distrib
 
 The value of a candidate is its expected utility per frame over in time and not in time, as the timeline of
 docs/architecture.md has it: a fallback takes device time, and a reply that comes too late is given up. Delays of the
-next frames cost DELAY_PENALTY. The best candidate by it, with no learning, is a strong rule.
+next frames cost DELAY_PENALTY. At the last moment a device waits for the reply if that is worth more than a fallback
+(``controller.waiting``), so the value is the larger one of both plans. The best candidate by it, with no learning, is a
+strong rule.
 
 ``s`` is a state: any record with the fields of SystemState as plain numbers; ``age`` its ``reference_age``, empty where
 that is None. Shapes: C candidates, D context features, F candidate features, K skipped frames at most.
@@ -233,15 +235,22 @@ def fill_candidate(t: FeatureTable, s: StateTerms, c: int, bits: float, out: Flo
     rescued = sent if begin_s <= s.deadline_s - s.reserve_s else 0.0
     rescued_score = rescued * t.rescued_score[s.deadline_place, c]
     charges = Charges(rescued, rescued_score, occupancy, max(link_occupancy, 0.0), energy)
+    without_fallback = Charges(0.0, 0.0, occupancy, max(link_occupancy, 0.0), energy)
     left_s = s.deadline_s - s.reserve_s * rescued - begin_s
     fixed_s = s.age_s + head_s + max(s.backlog_s - head_s, 0.0) * sent + mec_s
     due_s = s.deadline_s - s.reserve_s * sent
     for q in range(_ESTIMATES):
         total_s = fixed_s + bits * s.per_bit[q]
         chance = _chance(left_s, total_s - begin_s, sent)
+        value = _value(t, s, c, charges, total_s, chance)
+        if rescued > 0.0:
+            longer = _chance(left_s + s.reserve_s, total_s - begin_s, sent)
+            waited = _value(t, s, c, without_fallback, total_s, longer)
+            if waited > value:
+                chance, value = longer, waited
         out[SLACK + q] = _clipped((due_s - total_s) * s.per_deadline)
         out[CHANCE + q] = chance
-        out[VALUE + q] = _squashed(_value(t, s, c, charges, total_s, chance) - t.best)
+        out[VALUE + q] = _squashed(value - t.best)
 
 
 class Charges(NamedTuple):

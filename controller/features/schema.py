@@ -58,7 +58,7 @@ CANDIDATE_FEATURES = (
     *(f"value_{name}" for name in BANDWIDTHS),  # expected utility less delays, relative to the best; squashed
 )
 
-_DIGEST_INPUT = f"v7|{CONTEXT_FEATURES}|{CANDIDATE_FEATURES}|{UPLINK_HISTORY}"
+_DIGEST_INPUT = f"v8|{CONTEXT_FEATURES}|{CANDIDATE_FEATURES}|{UPLINK_HISTORY}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """What each candidate would achieve under a bandwidth estimate: in time or not, with which score and utility.
 
 Latency comes from ``controller.predict.latency.predict``. This file adds the rule of the fallback: shortly before the
-deadline the device answers a frame alone (``fallback_at_s``), unless the frame's head segment is still running then.
-An answer of the MEC counts only until that moment: the device may wait on (``controller.waiting``), but no decision
-rests on that. Shapes: B states, C candidates.
+deadline the device answers a frame alone (``fallback_at_s``), unless the frame's head segment is still running then, or
+the reply is worth waiting for (``controller.waiting``). A reply that is expected before the deadline is, if it is at
+least as accurate as the fallback. Shapes: B states, C candidates.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def is_rescued(costs: CostTable, state: SystemState, head_s: Floats) -> Bools:
 
 def due_s(costs: CostTable, state: SystemState, rescued: Bools) -> Floats:
     """(B, C) time from capture by which each candidate must answer to be in time; ``rescued`` (B, C)."""
-    return np.where(rescued, fallback_at_s(costs, state)[:, None], state.deadline_s[:, None])
+    gives_way = rescued & (costs.accuracy < costs.rescued_accuracy)
+    return np.where(gives_way, fallback_at_s(costs, state)[:, None], state.deadline_s[:, None])
 
 
 def fallback_at_s(costs: CostTable, state: SystemState) -> Floats:
