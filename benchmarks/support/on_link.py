@@ -34,10 +34,10 @@ def scenario_of(setup: Setup, options: argparse.Namespace, slowdown: float) -> S
 def exit_code(name: str, options: argparse.Namespace, run: Callable[[argparse.Namespace, Path], None]) -> int:
     """Run a benchmark with the profile of the command line, on one thread; returns the exit code of the process."""
     torch.set_num_threads(1)
-    with machine_profile(options.workload, options.profile) as profile:
-        try:
+    try:
+        with machine_profile(options.workload, options.profile, options.bundle) as profile:
             run(options, profile)
-        except UsageError as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            return error.exit_code
+    except UsageError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return error.exit_code
     return 0
