@@ -1,4 +1,4 @@
-"""What controllers lose by choosing from the shortlist of campus instead of from every legal decision, by prediction."""
+"""What controllers lose by choosing from the shortlist of campus, not from every legal decision, by prediction."""
 
 from __future__ import annotations
 
