@@ -10,13 +10,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.support.machine_profile import machine_profile
+from benchmarks.support.mec_slowdown import MEC_SLOWDOWN
 from benchmarks.support.pinned import episode_of
 from controller.errors import UsageError
 from controller.scenario import Scenario
 from envs.setup import Setup
-
-#: An emulated MEC must be slower than the machine, see ``bench_live``.
-MEC_SLOWDOWN = 2.0
 
 
 def scenario_of(setup: Setup, options: argparse.Namespace, slowdown: float) -> Scenario:
