@@ -33,7 +33,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.support.faults import ENDS, FAULTS, MEC_SLOWDOWN, SHIPPED, Scene
+from benchmarks.support.faults import ENDS, FAULTS, SHIPPED, Scene
+from benchmarks.support.mec_slowdown import MEC_SLOWDOWN
 from benchmarks.support.proxy import Mode, Proxy
 from controller.controllers.registry import CONTROLLER_NAMES
 from controller.errors import FailureError, MecpilotError

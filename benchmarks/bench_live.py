@@ -32,6 +32,7 @@ from agents.compare.rollout import on_trace, paired_scenarios
 from agents.compare.traces import BUILTIN_TEST, BUILTIN_TRAIN
 from benchmarks.bench_learning import train_policies, tuned
 from benchmarks.support.machine_profile import machine_profile
+from benchmarks.support.mec_slowdown import MEC_SLOWDOWN
 from controller.errors import UsageError
 from controller.metrics import known
 from controller.records import Floats, Ints
@@ -41,9 +42,6 @@ from runtime.observe.summary import percent
 from runtime.profiling.profile import shipped_slowdown
 
 CONTROLLERS = "ppo,greedy,edgent,edgent-dynamic,jpeg-offload,device-only"
-#: A process cannot be faster than the machine, and a computation after a pause takes up to twice as long as in the
-#: profile, where one follows another. So a MEC must be this much slower to be emulated correctly under any load.
-MEC_SLOWDOWN = 2.0
 #: Number of random sets that the search for representative scenarios starts from.
 STARTS = 1000
 STEPS = 300_000

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,10 @@ SIDES = ("device", "split", "MEC")
 KINDS = ("device-only", "split", "offload")
 
 
+#: What a decision sends: model, resolution, partition point, codec. Exits and strides do not matter.
+PayloadKey: TypeAlias = tuple[str, int, int, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """How one inference runs. ``partition_point`` stages run on the device, the rest on the MEC."""
@@ -97,6 +101,11 @@ class Decision:
     partition_point: int
     payload: str  # codec of what crosses the uplink; "none" when the device answers alone
     frame_stride: int = 1  # run this frame, then skip frame_stride - 1
+
+    @property
+    def payload_key(self) -> PayloadKey:
+        """What it sends. A stream, too, has one model, resolution, partition point and codec."""
+        return self.model, self.resolution_px, self.partition_point, self.payload
 
     @property
     def side(self) -> str:

@@ -262,7 +262,7 @@ def tune(options: TuneOptions) -> int:
         task = bar.add_task("tuning", total=most)
         found = tune_controllers(setup, names, sources, episodes, lambda done: bar.advance(task, done), spread.score)
         bar.update(task, completed=most)  # fewer tries may have been needed
-    provenance = provenance_of(setup, Entrants(names))
+    provenance = provenance_of(setup, Entrants(names, tunings=found.controllers))
     found = msgspec.structs.replace(found, made_with=provenance.as_json())
     if options.json != "-":
         console = table_console()

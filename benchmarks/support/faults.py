@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.support.hostile import Hostile, leaving, polite
+from benchmarks.support.mec_slowdown import MEC_SLOWDOWN
 from benchmarks.support.proxy import Mode, Proxy
 from benchmarks.support.relay import Change, Relay
 from runtime.bundles.bundle import open_bundle
@@ -22,7 +23,6 @@ from runtime.testbed.processes import RunningMec, running_mec
 BREAK_S = 6.0
 #: The shipped profile, so that results are comparable between machines.
 SHIPPED = ("--profile", "shipped")
-MEC_SLOWDOWN = 2.0
 #: Seconds before the deadline at which late replies arrive.
 JUST_BEFORE_S = (0.010, 0.050)
 

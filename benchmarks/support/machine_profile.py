@@ -14,12 +14,12 @@ from runtime.cli.profile import profile
 
 
 @contextmanager
-def machine_profile(workload: str, given: Path | None) -> Iterator[Path]:
-    """The given file, or a temporary one that is measured now."""
+def machine_profile(workload: str, given: Path | None, bundle: str | Path | None = None) -> Iterator[Path]:
+    """The given file, or a temporary one that is measured now, of a bundle's directory or else the shipped bundle."""
     if given is not None:
         yield given
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "profile.json"
-        profile(workload, out=path)
+        profile(workload, None if bundle is None else Path(bundle), out=path)
         yield path

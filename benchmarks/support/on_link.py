@@ -10,13 +10,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.support.machine_profile import machine_profile
+from benchmarks.support.mec_slowdown import MEC_SLOWDOWN
 from benchmarks.support.pinned import episode_of
 from controller.errors import UsageError
 from controller.scenario import Scenario
 from envs.setup import Setup
-
-#: An emulated MEC must be slower than the machine, see ``bench_live``.
-MEC_SLOWDOWN = 2.0
 
 
 def scenario_of(setup: Setup, options: argparse.Namespace, slowdown: float) -> Scenario:
@@ -34,10 +32,10 @@ def scenario_of(setup: Setup, options: argparse.Namespace, slowdown: float) -> S
 def exit_code(name: str, options: argparse.Namespace, run: Callable[[argparse.Namespace, Path], None]) -> int:
     """Run a benchmark with the profile of the command line, on one thread; returns the exit code of the process."""
     torch.set_num_threads(1)
-    with machine_profile(options.workload, options.profile) as profile:
-        try:
+    try:
+        with machine_profile(options.workload, options.profile, options.bundle) as profile:
             run(options, profile)
-        except UsageError as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            return error.exit_code
+    except UsageError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return error.exit_code
     return 0

@@ -20,7 +20,7 @@ from controller.packets import wire_bytes
 from controller.records import Decision, Floats, Ints
 from runtime.building.split_frames import first_frames
 from runtime.bundles.bundle import Bundle
-from runtime.bundles.recorded import Recorded, payload_key
+from runtime.bundles.recorded import Recorded
 from runtime.codecs import get_codec
 from runtime.codecs.streams import StreamCodec
 from runtime.inference.steady import steady_stream
@@ -73,7 +73,7 @@ def recorded_offers(bundle: Bundle) -> list[Offer]:
 
 def _sizes(bundle: Bundle, recorded: Recorded, decision: Decision) -> dict[int, Ints | Floats]:
     """Payload bytes of the samples by the age of the reference."""
-    key = payload_key(decision)
+    key = decision.payload_key
     aged = (recorded.aged_bytes or {}).get(key)
     if aged is not None:
         ages = (ALONE, *bundle.manifest.reference_ages)

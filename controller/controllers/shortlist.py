@@ -4,6 +4,9 @@ Hundreds of decisions are legal, and most are never the best one. The shortlist 
 many random conditions of a scenario range, rows are added one by one, each time the row that raises the mean of the
 best utility most (greedy maximum coverage, within 1 - 1/e of the best set of that size: Nemhauser et al., 1978).
 
+On a narrow link only few rows are in time for a slow device, and which ones changes with a few bytes and milliseconds.
+So conditions are drawn densely there, in addition to the usual ones: a row that alone fits must meet one of them.
+
 With frame strides, utility is per frame. A row that takes longer than its stride earns it only for the share of
 decisions that the device or the link can serve; without that rule no long stride would ever be chosen. Dominated rows
 are left out beforehand.
@@ -14,18 +17,21 @@ from __future__ import annotations
 import numpy as np
 
 from controller.costs import CostTable
-from controller.predict.expectation import skipped_score
+from controller.predict.expectation import idle_state, skipped_score
 from controller.predict.latency import predict
 from controller.records import NO_ROW, UPLINK_HISTORY, Bools, Floats, Ints, SystemState
 from controller.scenario import ScenarioRange
+from controller.utility import Utility
 
 #: Number of conditions to try, and the seed that makes them the same everywhere.
 _CONDITIONS = 2000
 _SEED = 20_260_000
 #: Bandwidths tried, log-uniform: from a nearly dead link to one on which transmission costs nothing.
 _UPLINK_BPS = (1e4, 3e7)
+#: The same for narrow links.
+_NARROW, _NARROW_BPS = 4000, (8e3, 2.5e5)
 #: Number of rows to choose, without and with frame strides.
-LIMIT, LIMIT_OF_STRIDES = 48, 64
+LIMIT, LIMIT_OF_STRIDES = 48, 60
 #: With frame strides: share of these for device-only rows, and the same share for full offloads.
 SHARE_OF_A_SIDE = 0.2
 #: Least gain in mean utility for which a row is added.
@@ -33,53 +39,63 @@ _LEAST_GAIN = 1e-5
 
 
 def shortlist(costs: CostTable, family: ScenarioRange, limit: int | None = None) -> Ints:
-    """(n,) at most ``limit`` rows of the table, in table order; by default 48, or 64 where there are frame strides.
+    """(n,) at most ``limit`` rows of the table, in table order; by default 48, or 60 where there are frame strides.
 
     The fastest device-only row is always among them.
     """
     if costs.longest_stride == 1:
-        return _covering(costs, family, limit or LIMIT)
+        return np.sort(_covering(_utilities(costs, family), limit or LIMIT, _fastest_local(costs)))
     limit = limit or LIMIT_OF_STRIDES
     kept = np.flatnonzero(~dominated(costs))
-    sides = (costs.space.device_only[kept], costs.space.full_offload[kept])
-    chosen = set[int]()
-    for side in sides:  # controllers of one side, such as device-only, need the best of it
-        rows = kept[side]
-        if len(rows):
-            chosen |= set(rows[_covering(costs.take(rows), family, int(limit * SHARE_OF_A_SIDE))].tolist())
-    rows = kept[_covering(costs.take(kept), family, max(limit - len(chosen), 1))]
-    return np.array(sorted(chosen | set(rows.tolist())), dtype=np.int64)
+    few = costs.take(kept)
+    utility, chosen = _utilities(few, family), _fastest_local(few)
+    for side in (few.space.device_only, few.space.full_offload):
+        # controllers of one side, such as device-only, need the best of it
+        rows = np.flatnonzero(side)
+        start = np.flatnonzero(np.isin(rows, chosen))
+        found = rows[_covering(utility[:, rows], int(limit * SHARE_OF_A_SIDE), start)]
+        chosen = np.union1d(chosen, found)
+    return kept[np.sort(_covering(utility, limit, chosen))]
 
 
-def _covering(costs: CostTable, family: ScenarioRange, limit: int) -> Ints:
-    """(n,) rows by greedy maximum coverage, in table order."""
-    utility = _utilities(costs, family)
-    chosen = [int(row) for row in costs.local_frontier[:1]]
-    best = utility[:, chosen].max(axis=1, initial=-np.inf)
-    while len(chosen) < min(limit, len(costs)):
+def _fastest_local(costs: CostTable) -> Ints:
+    """The fastest device-only row; no row where the device answers nothing alone."""
+    return costs.local_frontier[:1]
+
+
+def _covering(utility: Floats, limit: int, chosen: Ints) -> Ints:
+    """(n,) columns of ``utility`` (conditions, C): ``chosen``, and up to ``limit`` those that greedy maximum coverage
+    adds."""
+    found = chosen.tolist()
+    best = utility[:, found].max(axis=1, initial=-np.inf)
+    while len(found) < min(limit, utility.shape[1]):
         mean = np.maximum(best[:, None], utility).mean(axis=0)
         row = int(mean.argmax())
         if mean[row] - best.mean() < _LEAST_GAIN:
             break
-        chosen.append(row)
+        found.append(row)
         best = np.maximum(best, utility[:, row])
-    return np.array(sorted(chosen), dtype=np.int64)
+    return np.array(found, dtype=np.int64)
 
 
 def _utilities(costs: CostTable, family: ScenarioRange) -> Floats:
-    """(conditions, C) utility of each row if the predicted latency is right."""
-    state = _conditions(family)
+    """(conditions, C) utility of each row, under usual conditions and on narrow links."""
+    return np.concatenate([row_utility(costs, state, family.utility) for state in (_usual(family), _narrow(family))])
+
+
+def row_utility(costs: CostTable, state: SystemState, utility: Utility) -> Floats:
+    """(B, C) utility per frame of each row if it is decided for every frame and the predicted latency is right."""
     prediction = predict(costs, state, state.uplink_bps[:, :1])
-    energy = family.utility.energy_j(prediction.head_s, prediction.transmit_s[:, :, 0])
+    energy = utility.energy_j(prediction.head_s, prediction.transmit_s[:, :, 0])
     on_time = prediction.total_s[:, :, 0] <= state.deadline_s[:, None]
-    own = family.utility.of(costs.accuracy[None], on_time, energy, np.zeros((1, 1), bool))
+    own = utility.of(costs.accuracy[None], on_time, energy, np.zeros((1, 1), bool))
     if costs.longest_stride == 1:
         return own
     answer_frames = prediction.total_s[:, :, 0] / state.capture_period_s[:, None]
     per_frame = (own + skipped_score(costs, answer_frames)) / costs.stride
     busy = np.maximum(prediction.head_s, prediction.transmit_s[:, :, 0]) / state.capture_period_s[:, None]
     served = np.minimum(costs.stride / np.maximum(busy, 1e-9), 1.0)
-    return np.asarray(served * per_frame - (1.0 - served) * family.utility.drop_penalty)
+    return np.asarray(served * per_frame - (1.0 - served) * utility.drop_penalty)
 
 
 def dominated(costs: CostTable) -> Bools:
@@ -97,7 +113,29 @@ def dominated(costs: CostTable) -> Bools:
     return dominated
 
 
-def _conditions(family: ScenarioRange) -> SystemState:
+def _narrow(family: ScenarioRange) -> SystemState:
+    """Random states of the range on narrow links, of an idle device, link and MEC: (narrow,) each."""
+    rng = np.random.default_rng(_SEED + 1)
+
+    def drawn(bounds: tuple[float, float]) -> Floats:
+        return _log_uniform(rng, bounds, _NARROW)
+
+    return idle_state(
+        deadline_s=drawn(family.deadline_s),
+        capture_period_s=1.0 / drawn(family.fps),
+        device_slowdown=drawn(family.device_slowdown),
+        mec_slowdown=drawn(family.mec_slowdown),
+        mec_wait_s=drawn(family.rtt_s),
+        uplink_bps=drawn(_NARROW_BPS),
+    )
+
+
+def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float], count: int) -> Floats:
+    low, high = np.log(bounds)
+    return np.asarray(np.exp(rng.uniform(low, high, count)))
+
+
+def _usual(family: ScenarioRange) -> SystemState:
     """Random states of the range, (conditions,) each."""
     rng = np.random.default_rng(_SEED)
     zeros, counts = np.zeros(_CONDITIONS), np.zeros(_CONDITIONS, dtype=np.int64)
@@ -105,8 +143,7 @@ def _conditions(family: ScenarioRange) -> SystemState:
     history = np.zeros((_CONDITIONS, UPLINK_HISTORY))
 
     def log_uniform(bounds: tuple[float, float]) -> Floats:
-        low, high = np.log(bounds)
-        return np.asarray(np.exp(rng.uniform(low, high, _CONDITIONS)))
+        return _log_uniform(rng, bounds, _CONDITIONS)
 
     deadline = log_uniform(family.deadline_s)
     queue = deadline * rng.uniform(0.0, 0.3, _CONDITIONS) * rng.integers(0, 2, _CONDITIONS)

@@ -13,13 +13,13 @@ from controller.errors import UsageError
 from controller.fallback import FallbackTable, fallback_table
 from controller.loads import load_draws
 from controller.predict.uplink import TraceBank
-from controller.records import Bools, Floats, Ints, Status
+from controller.records import Bools, Floats, Ints, PayloadKey, Status
 from controller.references import NO_STREAM
 from controller.scenario import HEAD_NOISE_FRAC
 from controller.utility import Utility
 from envs.twin.mec_queue import neighbour_queue
 from envs.twin.state import record_type
-from runtime.bundles.recorded import PayloadKey, Recorded, payload_key
+from runtime.bundles.recorded import Recorded
 
 _NOISE_SEED = 1
 #: Records of the noise table; frame i of an episode uses record (start + i) modulo this.
@@ -252,7 +252,7 @@ def _payloads(costs: CostTable, recorded: Recorded) -> tuple[list[Floats], Float
     nothing = np.zeros((1, recorded.score.shape[1]))
     tables = [nothing] * len(costs)
     for row in np.flatnonzero(~costs.space.device_only):
-        key = payload_key(costs.space.decisions[row])
+        key = costs.space.decisions[row].payload_key
         tables[row] = _aged_payloads(costs, recorded, key) if has_stream[row] else recorded.payload_bytes[key][None]
     return tables, np.zeros(len(costs))
 

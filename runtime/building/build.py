@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from controller.records import PayloadKey
 from runtime.building.measure import MeasuredModel, file_info
 from runtime.building.payload_sizes import PayloadSizes, Sizes, steady_row
 from runtime.building.split_frames import RECORDED_SPLITS
 from runtime.bundles.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, default_objects, encode_manifest
-from runtime.bundles.recorded import PayloadKey, Recorded, save_recorded
+from runtime.bundles.recorded import Recorded, save_recorded
 from runtime.codecs.streams import RECORDED_AGES
 from runtime.files.atomic import write_whole
 from runtime.workloads.base import Workload, stream_score

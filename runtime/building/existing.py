@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 
 from controller.errors import UsageError
+from controller.records import PayloadKey
 from runtime.building.codec_fitting import Codecs
 from runtime.building.measure import MeasuredModel
 from runtime.building.payload_sizes import PayloadSizes, Sizes
 from runtime.bundles.bundle import Bundle
 from runtime.bundles.manifest import LOSSLESS, ModelInfo, VariantInfo
-from runtime.bundles.recorded import PayloadKey, Recorded
+from runtime.bundles.recorded import Recorded
 from runtime.workloads.base import Workload, stream_score
 from runtime.workloads.family_decisions import codecs_at, resolutions_of
 

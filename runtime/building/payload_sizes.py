@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from controller.records import PayloadKey
 from runtime.building.split_frames import RECORDED_SPLITS, SplitFrames, first_frames
 from runtime.building.streams import AgedSizes
 from runtime.bundles.manifest import PayloadInfo
-from runtime.bundles.recorded import PayloadKey
 from runtime.codecs import get_codec
 from runtime.codecs.streams import RECORDED_AGES, StreamCodec, Tables
 from runtime.models.stages import BranchyModel

@@ -32,7 +32,7 @@ from runtime.bundles.manifest import (
     decode_manifest,
     manifest_digest,
 )
-from runtime.bundles.recorded import Recorded, load_recorded, payload_key
+from runtime.bundles.recorded import Recorded, load_recorded
 from runtime.codecs.streams import Tables
 from runtime.files.reading import read_bounded
 from runtime.files.shipped import shipped_dir
@@ -249,7 +249,7 @@ class Bundle:
 
     def payload(self, decision: Decision) -> PayloadInfo:
         """Mean and deviation of the payload's bytes over the validation split; 0 when the device answers alone."""
-        key = payload_key(decision)
+        key = decision.payload_key
         if decision.payload == NO_PAYLOAD:
             return PayloadInfo(*key, 0.0, 0.0)
         return self._index.payloads[key]

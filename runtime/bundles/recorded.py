@@ -26,22 +26,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from controller.errors import FailureError
-from controller.records import Decision
+from controller.records import PayloadKey
 
 _ZSTD_LEVEL = 19
 _MAX_TABLE_BYTES = 1 << 30
 #: Number of following frames for which an answer is scored: one second at 10 frames/s. Later frames use the last score.
 MAX_LAG = 10
 
-#: Model, resolution, partition point, codec.
-PayloadKey: TypeAlias = tuple[str, int, int, str]
 PayloadBytes: TypeAlias = dict[PayloadKey, NDArray[np.int32]]  # (samples,) each
 AgedBytes: TypeAlias = dict[PayloadKey, NDArray[np.int32]]  # (1 + ages, samples) each
-
-
-def payload_key(decision: Decision) -> PayloadKey:
-    """The payload that a decision sends. The exit branch does not matter."""
-    return decision.model, decision.resolution_px, decision.partition_point, decision.payload
 
 
 @dataclass(frozen=True)

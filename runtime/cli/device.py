@@ -26,6 +26,7 @@ from runtime.device.device import Device
 from runtime.device.run import Run
 from runtime.files.atomic import STDOUT
 from runtime.files.provenance import Provenance
+from runtime.observe.pinned import PinnedCount
 from runtime.observe.record_log import OUTCOMES, RecordLog
 from runtime.observe.sinks import Sink, Sinks
 from runtime.observe.summary import RunSummary
@@ -49,6 +50,8 @@ def device(config: Config) -> int:
         service = _start(plan, run, stop, stack, log)
         _serve(service, log)
         _report(service)
+        if service.pinned and service.pinned.text:
+            log(service.pinned.text)
     return _exit_code(service, log)
 
 
@@ -126,6 +129,7 @@ class _Service:
     summary: RunSummary
     outcome_log: RecordLog[Outcome] | None
     sinks: Sinks[Outcome]
+    pinned: PinnedCount | None
 
 
 def _start(plan: _Plan, run: Run, stop: Stop, stack: ExitStack, log: Log) -> _Service:
@@ -134,6 +138,9 @@ def _start(plan: _Plan, run: Run, stop: Stop, stack: ExitStack, log: Log) -> _Se
     summary = RunSummary(_stream(plan, run), run.capture_period_s)
     sinks: list[Sink[Outcome]] = [summary]
     outcome_log = _outcome_log(plan.config.outputs.outcomes, run, log)
+    pinned = None if run.pinned is None else PinnedCount(run.pinned)
+    if pinned:
+        sinks.append(pinned)
     if outcome_log:
         stack.callback(outcome_log.close)
         stop.reopen_with(outcome_log.reopen)
@@ -141,7 +148,7 @@ def _start(plan: _Plan, run: Run, stop: Stop, stack: ExitStack, log: Log) -> _Se
     if plan.config.outputs.video:
         sinks.append(_pictures(plan.config.outputs.video, plan, run))
     stop.then(run.stop)
-    return _Service(plan, run, summary, outcome_log, Sinks(sinks, log))
+    return _Service(plan, run, summary, outcome_log, Sinks(sinks, log), pinned)
 
 
 def _serve(service: _Service, log: Log) -> None:

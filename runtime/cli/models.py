@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,7 +79,12 @@ def show(
         _draw_exits(opened, draw, resolution_px, out)
         return
     tables = [_accuracy_table(opened, split) for split in opened.manifest.recorded]
-    tables += [_model_table(opened), _cost_table(opened), *(_payload_tables(opened, wide) if payloads else ())]
+    tables += [
+        _model_table(opened),
+        _cut_table(opened),
+        _cost_table(opened),
+        *(_payload_tables(opened, wide) if payloads else ()),
+    ]
     document = msgspec.to_builtins(opened.manifest, str_keys=True) | {"digest": opened.digest}
     for model, info in zip(document["models"], opened.manifest.models, strict=True):
         model |= {"precision": info.precision, "engine": info.engine}  # the manifest leaves defaults out
@@ -126,6 +131,26 @@ def _model_table(bundle: Bundle) -> Table:
     for model in bundle.manifest.models:
         table.add_row(model.name, model.family, model.precision, model.engine, f"{model.parameters / 1e6:.2f} M")
     return table
+
+
+def _cut_table(bundle: Bundle) -> Table:
+    """Where each model may be cut, and what may cross there: a line per model; --payloads has the bytes."""
+    table = new_table("cuts and codecs (stages on the device: codecs)", ("model", "cuts"), text=("model", "cuts"))
+    for model in bundle.model_names:
+        codecs: dict[int, list[str]] = {}
+        for payload in bundle.manifest.payloads:
+            if payload.model == model and payload.codec not in codecs.setdefault(payload.partition_point, []):
+                codecs[payload.partition_point].append(payload.codec)
+        table.add_row(model, _cuts_text(codecs))
+    return table
+
+
+def _cuts_text(codecs: Mapping[int, Sequence[str]]) -> str:
+    """Cuts with the same codecs stand together: "0: jpeg75, raw; 1, 2: u8"."""
+    cuts: dict[tuple[str, ...], list[str]] = {}
+    for cut, names in sorted(codecs.items()):
+        cuts.setdefault(tuple(names), []).append(str(cut))
+    return "; ".join(f"{', '.join(at)}: {', '.join(names)}" for names, at in cuts.items()) or "none"
 
 
 def _cost_table(bundle: Bundle) -> Table:

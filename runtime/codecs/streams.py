@@ -22,11 +22,9 @@ from numpy.typing import NDArray
 
 from controller.costs import CostTable
 from controller.errors import RemoteProtocolError
-from controller.records import NO_PAYLOAD, Decision
+from controller.records import NO_PAYLOAD, Decision, PayloadKey
 from runtime.codecs.base import Codec, Payload, get_codec
 
-#: What names a stream of a connection: model, resolution, partition point, codec.
-StreamKey: TypeAlias = tuple[str, int, int, str]
 #: What was fitted for the streams of one model, from its bundle; empty where a codec needs nothing.
 Tables: TypeAlias = Mapping[str, NDArray[Any]]
 #: References that a receiver keeps, and requests that a sender remembers, the newest first.
@@ -165,14 +163,12 @@ def stream_codec(name: str) -> StreamCodec | None:
     return codec if isinstance(codec, StreamCodec) else None
 
 
-def stream_key(decision: Decision) -> StreamKey | None:
-    """The stream of a decision's payloads; None if they have no references. Exits and strides share a stream."""
-    if stream_codec(decision.payload) is None:
-        return None
-    return decision.model, decision.resolution_px, decision.partition_point, decision.payload
+def stream_key(decision: Decision) -> PayloadKey | None:
+    """The stream of a decision's payloads; None if they have no references."""
+    return None if stream_codec(decision.payload) is None else decision.payload_key
 
 
-def stream_keys(costs: CostTable) -> tuple[StreamKey, ...]:
+def stream_keys(costs: CostTable) -> tuple[PayloadKey, ...]:
     """The streams of a cost table in the order of their numbers (``CostTable.stream``)."""
     firsts = [int((costs.stream == number).argmax()) for number in range(costs.streams)]
     keys = (stream_key(costs.space.decisions[row]) for row in firsts)

@@ -80,6 +80,12 @@ class Chosen:
         return self.controller.name == DEVICE_ONLY and not isinstance(self.controller, OwnController)
 
     @property
+    def pinned(self) -> Decision | None:
+        """The decision that the user has pinned."""
+        is_pinned = isinstance(self.controller, FixedRow) and self.controller.name == PINNED
+        return self.costs.space.decisions[self.controller.row] if is_pinned else None  # type: ignore[attr-defined]
+
+    @property
     def decisions_in_use(self) -> list[Decision]:
         """What may have to be computed here: for a pinned decision that one and the local answers, else everything."""
         decisions = self.costs.space.decisions

@@ -14,7 +14,7 @@ import numpy as np
 
 from controller.errors import FailureError
 from controller.predict.uplink import TraceBank
-from controller.records import Outcome
+from controller.records import Decision, Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.bundles.bundle import Bundle
@@ -82,6 +82,11 @@ class Run:
     def is_closed_loop(self) -> bool:
         """Whether each frame is captured when the one before was answered."""
         return self._closed_loop
+
+    @property
+    def pinned(self) -> Decision | None:
+        """The decision that the user has pinned for every frame."""
+        return self._setup.chosen.pinned
 
     @property
     def counts(self) -> Counts:

@@ -24,8 +24,7 @@ from typing import Generic, TypeVar
 from controller import timeline as formulas
 from controller.costs import CostTable
 from controller.packets import wire_bytes
-from controller.records import Decision
-from runtime.codecs.streams import StreamKey
+from controller.records import Decision, PayloadKey
 from runtime.link.link import Arrival, Clock, Connected, Link, Malformed
 from runtime.link.link_watch import Counts, LinkWatch
 from runtime.link.mec_telemetry import MecObservation, MecTelemetry, Sent
@@ -181,7 +180,7 @@ class MecConnection(Generic[JobT]):
         """What encodes frame number ``frame`` for this decision; None if its payloads have no references."""
         return self._senders.draft(decision, frame)
 
-    def reference_age(self, stream: StreamKey, frame: int) -> int:
+    def reference_age(self, stream: PayloadKey, frame: int) -> int:
         """Frames from the reference that a stream has now to frame number ``frame``; 0 if it has none."""
         return self._senders.reference_age(stream, frame)
 

@@ -16,14 +16,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from controller.records import Decision
+from controller.records import Decision, PayloadKey
 from runtime.codecs.streams import (
     KEPT_REFERENCES,
     MOST_AGE,
     MOST_STREAMS,
     Encoded,
     Sender,
-    StreamKey,
     stream_codec,
     stream_key,
 )
@@ -119,7 +118,7 @@ class Senders:
     def __init__(self, new_sender: Callable[[Decision], Sender | None] = lambda _: None) -> None:
         """``new_sender``: None for a decision whose payloads have no references."""
         self._new_sender = new_sender
-        self._streams: dict[StreamKey, _Stream] = {}  # the one that was used longest ago first
+        self._streams: dict[PayloadKey, _Stream] = {}  # the one that was used longest ago first
         self._open: dict[int, _Stream] = {}  # by request id
 
     def draft(self, decision: Decision, frame: int) -> Draft | None:
@@ -133,7 +132,7 @@ class Senders:
             del self._streams[next(iter(self._streams))]
         return Draft(stream, frame)
 
-    def reference_age(self, key: StreamKey, frame: int) -> int:
+    def reference_age(self, key: PayloadKey, frame: int) -> int:
         """Frames from what the stream's payload of frame number ``frame`` would refer to if it were encoded now; 0 if
         it would stand alone."""
         stream = self._streams.get(key)

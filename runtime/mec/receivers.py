@@ -12,9 +12,9 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import partial
 
-from controller.records import Decision
+from controller.records import Decision, PayloadKey
 from runtime.bundles.bundle import Bundle
-from runtime.codecs.streams import MOST_STREAMS, Receiver, StreamKey, UnknownReferenceError, stream_key
+from runtime.codecs.streams import MOST_STREAMS, Receiver, UnknownReferenceError, stream_key
 from runtime.inference.segments import Decode
 from runtime.inference.streams import receiver_bytes, receiver_of
 from runtime.protocol import wire
@@ -33,7 +33,7 @@ class Receivers:
 
     def __init__(self, bundle: Bundle, most_bytes: int = MOST_BYTES) -> None:
         self._bundle, self._most_bytes = bundle, most_bytes
-        self._kept: dict[tuple[bytes, StreamKey], _Kept] = {}  # the one that was used longest ago first
+        self._kept: dict[tuple[bytes, PayloadKey], _Kept] = {}  # the one that was used longest ago first
         self._bytes = 0  # sum of ``most_bytes``
 
     @property
@@ -70,7 +70,7 @@ class Receivers:
         """Drop the receivers of all other connections."""
         self._drop_where(lambda peer: peer not in peers)
 
-    def _receiver(self, peer: bytes, key: StreamKey, decision: Decision) -> Receiver:
+    def _receiver(self, peer: bytes, key: PayloadKey, decision: Decision) -> Receiver:
         kept = self._take(peer, key)
         if kept is None:
             receiver = receiver_of(self._bundle, decision)
@@ -91,7 +91,7 @@ class Receivers:
         while self._bytes + most_bytes > self._most_bytes:
             self._take(*next(iter(self._kept)))
 
-    def _take(self, peer: bytes, key: StreamKey) -> _Kept | None:
+    def _take(self, peer: bytes, key: PayloadKey) -> _Kept | None:
         kept = self._kept.pop((peer, key), None)
         self._bytes -= 0 if kept is None else kept.most_bytes
         return kept

@@ -27,6 +27,7 @@ from controller.metrics import (
     ratios,
     run_as,
 )
+from controller.packets import wire_bytes
 from controller.records import STATUSES, Outcome
 from controller.reuse import REASONS
 from controller.streaming import Stream
@@ -53,6 +54,7 @@ class RunSummary:
         self._waiting: list[Outcome] = []  # not yet in the sums
         self._seen: list[float] = []  # their streaming scores
         self._sums = dict.fromkeys(SUMS, 0.0)
+        self._message_bytes = 0  # of requests, with everything around their payloads
         self._status = np.zeros(len(STATUSES), np.int64)
         self._latency_s = LogHistogram()
         self._first_s, self._last_s = math.inf, -math.inf  # captures
@@ -62,6 +64,7 @@ class RunSummary:
         self._first_s, self._last_s = min(self._first_s, captured_s), max(self._last_s, captured_s)
         seen = None if self._stream is None else self._stream.add(outcome)
         self._seen.append(math.nan if seen is None else seen)
+        self._message_bytes += wire_bytes(outcome.payload_bytes) if outcome.payload_bytes else 0
         self._waiting.append(outcome)
         if len(self._waiting) == CHUNK:
             self._fold()
@@ -113,12 +116,12 @@ class RunSummary:
     def table(self, title: str, link: str = "", source: str = "") -> Table:
         """The figures for people. ``link`` and ``source`` are rows of the table unless they are empty."""
         table = Table(title=title, title_justify="left", show_header=False)
-        for name, text in _rows(self.figures(), link, source).items():
+        for name, text in _rows(self.figures(), self._message_bytes, link, source).items():
             table.add_row(name, text)
         return table
 
 
-def _rows(figures: dict[str, Any], link: str, source: str) -> dict[str, str]:
+def _rows(figures: dict[str, Any], message_bytes: int, link: str, source: str) -> dict[str, str]:
     latency = figures["latency_ms"]
     parts = ("in time", *(reason.value for reason in REASONS), "late", "dropped")
     keys = {name: f"{name.replace(' ', '_')}_frac" for name in parts}
@@ -134,13 +137,27 @@ def _rows(figures: dict[str, Any], link: str, source: str) -> dict[str, str]:
         "goodput": number(figures["goodput_fps"], ".2f") + " frames in time per second",
         "accuracy in time": percent(figures["accuracy"]),
         "accuracy of reused answers": percent(figures["reused_accuracy"]),
-        "payload per frame": number(figures["payload_kbytes"], ".2f") + " kB",
+        "payload per frame": _payload_text(figures, message_bytes),
         "energy per frame": number(figures["energy_j"], ".4f") + " J (modelled)",
         "utility per frame": number(figures["utility"], ".4f"),
     }
     if figures.get(STREAMING) is not None:
         rows["streaming accuracy"] = percent(figures[STREAMING]) + ", what a viewer sees at each capture"
     return {name: text for name, text in rows.items() if text and text != ABSENT}
+
+
+def _payload_text(figures: dict[str, Any], message_bytes: int) -> str:
+    """Mean bytes per frame, of payloads and of the whole messages that carry them."""
+    if figures["payload_kbytes"] is None:
+        return ABSENT
+    payload = bytes_text(1e3 * figures["payload_kbytes"])
+    whole = f", {bytes_text(message_bytes / figures['frames'])} with the rest of the message" if message_bytes else ""
+    return payload + whole
+
+
+def bytes_text(count: float) -> str:
+    """Bytes for people: whole ones below 1 kB (1000 bytes)."""
+    return f"{count:.0f} B" if round(count) < 1000 else f"{count / 1e3:.2f} kB"
 
 
 def answered_text(shares: Mapping[str, float] | None) -> str:

@@ -18,11 +18,10 @@ from controller.controllers.shortlist import shortlist
 from controller.costs import CostTable
 from controller.errors import FailureError, UsageError, unknown_name
 from controller.predict.regression import LayerModel, PredictionError
-from controller.records import KINDS, NO_PAYLOAD, Decision, Floats
+from controller.records import KINDS, NO_PAYLOAD, Decision, Floats, PayloadKey
 from controller.references import NO_STREAM, ReferenceCosts
 from controller.scenario import ScenarioRange
 from runtime.bundles.bundle import Bundle
-from runtime.bundles.recorded import PayloadKey, payload_key
 from runtime.config.privacy import allowed
 from runtime.config.tree import DEFAULTS, PrivacySection
 from runtime.files.atomic import write_whole
@@ -179,7 +178,7 @@ def reference_costs(bundle: Bundle) -> ReferenceCosts | None:
     payloads = [bundle.payload(decision) for decision in bundle.space.decisions]
     numbers: dict[PayloadKey, int] = {}
     stream = [
-        numbers.setdefault(payload_key(decision), len(numbers)) if payload.mean_bytes_by_age else NO_STREAM
+        numbers.setdefault(decision.payload_key, len(numbers)) if payload.mean_bytes_by_age else NO_STREAM
         for decision, payload in zip(bundle.space.decisions, payloads, strict=True)
     ]
     by_age = [payload.mean_bytes_by_age or (payload.mean_bytes,) * (1 + len(ages)) for payload in payloads]

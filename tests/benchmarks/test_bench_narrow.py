@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import pytest
 from benchmarks.bench_energy import Energies, table_of
 from benchmarks.bench_energy import verdict as energy_verdict
 from benchmarks.bench_narrow import best_of, draw, group_of, live_table, sweep_table, twin_table, verdict
+from benchmarks.support import machine_profile as machine_profiles
 from benchmarks.support.kinds import DEVICE, JPEG, LOSSLESS_IMAGE, PLAIN_SPLIT, SPLIT
+from benchmarks.support.on_link import exit_code
 from benchmarks.support.pinned import TERMS, Compared, Figures, episode_of, figures_of, in_twin, whole_setup
+from controller.errors import UsageError
 from controller.metrics import NO_KIND, NOBODY, Frames
 from controller.packets import wire_bytes
 from controller.records import STATUSES, Decision, Status
@@ -106,3 +110,25 @@ def test_the_verdict_and_the_picture_are_of_the_best_split(tmp_path: Path) -> No
     assert sweep_table(sweep, "some").row_count == 2
     draw(sweep, [split, alone], 150.0, 300.0, "some", tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5000
+
+
+def test_the_profile_that_is_measured_is_that_of_the_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[tuple[str, Path | None]] = []
+    monkeypatch.setattr(machine_profiles, "profile", lambda workload, bundle, out: measured.append((workload, bundle)))
+    options = argparse.Namespace(workload="campus", profile=None, bundle="own/bundle")
+    assert exit_code("bench", options, lambda _, path: None) == 0
+    options.bundle = None
+    assert exit_code("bench", options, lambda _, path: None) == 0
+    assert measured == [("campus", Path("own/bundle")), ("campus", None)]
+
+
+def test_a_bundle_that_cannot_be_measured_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise UsageError("no such bundle")
+
+    monkeypatch.setattr(machine_profiles, "profile", refuse)
+    options = argparse.Namespace(workload="campus", profile=None, bundle="nowhere")
+    assert exit_code("bench", options, lambda _, path: None) == 2
+    assert capsys.readouterr().err == "bench: no such bundle\n"

@@ -16,7 +16,6 @@ from controller.records import STATUSES, Ints, Outcome, SystemState
 from controller.scenario import ScenarioRange
 from envs.twin.record import StepRecord
 from envs.twin.twin import Twin
-from runtime.bundles.recorded import payload_key
 from runtime.protocol.wire import RejectReason
 
 FRAMES = 100
@@ -165,7 +164,7 @@ def test_an_emulated_device_refers_to_what_was_answered_by_the_end_of_its_head(r
     sim = AgedSimulation(fps=10.0, deadline_s=0.4, device_slowdown=slowdown, uplink_bps=[8e4], frames=40)
     outcomes = sim.run(lambda _: row)
     assert [state.reference_age[0, COSTS.stream[row]] for state in sim.states[5:]] == [2] * 35  # type: ignore[index]
-    sizes = (recorded().aged_bytes or {})[payload_key(COSTS.space.decisions[row])]
+    sizes = (recorded().aged_bytes or {})[COSTS.space.decisions[row].payload_key]
     assert [o.payload_bytes for o in outcomes[5:]] == sizes[1, 5:40].tolist()
     _, records = played(sim, np.full(40, row))
     assert [r.payload_bytes[0] for r in records[5:]] == sizes[1, 5:40].tolist()

@@ -17,7 +17,7 @@ from controller.costs import CostTable
 from controller.records import NO_PAYLOAD, Decision, SystemState
 from controller.references import NO_STREAM, ReferenceCosts
 from controller.space import DecisionSpace
-from runtime.bundles.recorded import AgedBytes, Recorded, payload_key
+from runtime.bundles.recorded import AgedBytes, Recorded
 from runtime.codecs.streams import Sender, stream_codec, stream_key
 from runtime.protocol import wire
 from runtime.protocol.wire import RejectReason
@@ -91,7 +91,7 @@ def _aged(decision: Decision) -> NDArray[np.int32]:
 @cache
 def recorded() -> Recorded:
     """Answers that are right for their own frame only."""
-    sent = {payload_key(d): d for d in DECISIONS if d.payload != NO_PAYLOAD}
+    sent = {d.payload_key: d for d in DECISIONS if d.payload != NO_PAYLOAD}
     aged: AgedBytes = {key: _aged(decision) for key, decision in sent.items()}
     score = np.ones((len(DECISIONS), SAMPLES), np.float32)
     steady = {key: sizes[1] for key, sizes in aged.items()}
@@ -103,7 +103,7 @@ def costs() -> CostTable:
     aged = recorded().aged_bytes or {}
     local = np.array([decision.payload == NO_PAYLOAD for decision in DECISIONS])
     nothing = np.zeros((1 + len(AGES), 1))
-    by_age = np.array([aged.get(payload_key(d), nothing).mean(axis=1) for d in DECISIONS])
+    by_age = np.array([aged.get(d.payload_key, nothing).mean(axis=1) for d in DECISIONS])
     keys = list(dict.fromkeys(key for key in map(stream_key, DECISIONS) if key is not None))
     stream = np.array([NO_STREAM if (key := stream_key(d)) is None else keys.index(key) for d in DECISIONS])
     chained = np.array([d.payload == "xorchain" for d in DECISIONS])

@@ -19,7 +19,7 @@ from controller.records import Decision, Outcome, SystemState
 from controller.scenario import Scenario
 from controller.space import DecisionSpace
 from controller.utility import Utility
-from runtime.bundles.recorded import Recorded, payload_key
+from runtime.bundles.recorded import Recorded
 from runtime.codecs.streams import Sender
 from runtime.config.tree import DEFAULTS, LimitsSection
 from runtime.device.daemon import drive
@@ -113,7 +113,7 @@ class SimCompute:
             return SimHead(b"", bytes([row] * 4))
         payload_bytes = self._costs.payload_bytes[row]
         if self._recorded is not None and self._recorded.payload_bytes is not None:
-            payload_bytes = self._recorded.payload_bytes[payload_key(decision)][source_index]
+            payload_bytes = self._recorded.payload_bytes[decision.payload_key][source_index]
         return SimHead(bytes(int(payload_bytes)), None)
 
     def picture(self, source_index: int) -> Image:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from controller.records import NO_PAYLOAD, Decision
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.bundles.manifest import LOSSLESS
-from runtime.bundles.recorded import Recorded, payload_key
+from runtime.bundles.recorded import Recorded
 from runtime.codecs import TENSOR, get_codec
 from runtime.inference.segments import Segments
 from runtime.inference.streams import sender_of
@@ -85,7 +85,7 @@ def alone_bytes(recorded: Recorded, decision: Decision) -> NDArray[np.int32]:
     """(samples,) bytes of the payloads of a decision that stand alone."""
     assert recorded.payload_bytes is not None
     assert recorded.aged_bytes is not None
-    key = payload_key(decision)
+    key = decision.payload_key
     aged = recorded.aged_bytes.get(key)
     return recorded.payload_bytes[key] if aged is None else aged[0]
 
@@ -109,4 +109,4 @@ def test_payloads_of_a_stream_take_the_bytes_that_were_recorded(
         sent.append(len(encoded.payload))
     recorded = bundle.recorded("test").payload_bytes
     assert recorded is not None
-    assert sum(sent[10:]) == pytest.approx(recorded[payload_key(decision)][100:120].sum(), rel=0.1)
+    assert sum(sent[10:]) == pytest.approx(recorded[decision.payload_key][100:120].sum(), rel=0.1)

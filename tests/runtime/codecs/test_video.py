@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from controller.errors import RemoteProtocolError, UsageError
+from runtime.building.streams import AgedSizes
 from runtime.codecs import decode, encode, get_codec
 from runtime.codecs.h264 import check_h264
-from runtime.codecs.streams import Encoded, StreamCodec, UnknownReferenceError
+from runtime.codecs.streams import RECORDED_AGES, Encoded, StreamCodec, UnknownReferenceError
 
 pytest.importorskip("av")
 
@@ -77,6 +78,13 @@ def test_a_payload_that_stands_alone_is_the_same_wherever_it_stands() -> None:
     device.sender.forget()
     again = device.sender.encode(scene(10), 10)
     assert (again.reference_id, again.payload) == (0, encode(CODEC, scene(10)))
+
+
+def test_what_is_recorded_of_a_payload_that_stands_alone_is_its_length() -> None:
+    sizes = AgedSizes(codec_of(), SHAPE, {}, RECORDED_AGES)
+    recorded = [sizes.add(number, scene(number)) for number in range(-max(RECORDED_AGES), 3)]
+    alone = [len(codec_of().sender(SHAPE, {}).encode(scene(number), 1).payload) for number in range(3)]
+    assert [found[0] for found in recorded[-3:]] == alone
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3, 3), (28, 28), (33, 17, 3), (192, 256, 3)])

@@ -30,12 +30,14 @@ from runtime.inference.streams import receiver_bytes, sender_of
 from runtime.link.connection import MecConnection, Offload, Replied
 from runtime.link.endpoint import parse_endpoint
 from runtime.link.link import DirectLink
+from runtime.link.memory_watch import MemoryWatch
 from runtime.link.senders import Senders
 from runtime.mec.receivers import Receivers
 from runtime.mec.server import MecServer
 from runtime.mec.warm_up import WarmUp
 from runtime.profiling.profile import load_costs
 from runtime.protocol import wire
+from runtime.protocol.device_actions import Actions, LinkChanged, Unanswered
 from runtime.protocol.device_session import DeviceSession
 from runtime.protocol.wire import RejectReason
 from runtime.workloads.registry import get_workload
@@ -64,6 +66,18 @@ def mec(folder: Path) -> Iterator[MecServer]:
         yield made.start()
 
 
+class WatchedSession(DeviceSession):
+    """Counts what is lost because nothing was heard: only that, of all losses, comes from ``tick``."""
+
+    silences = silenced = 0  # times that the link went down so, and requests that it cost
+
+    def tick(self, now_s: float) -> Actions:
+        actions = super().tick(now_s)
+        self.silences += sum(isinstance(action, LinkChanged) for action in actions)
+        self.silenced += sum(len(action.request_ids) for action in actions if isinstance(action, Unanswered))
+        return actions
+
+
 class Lone:
     """A device of one decision: sends sample after sample, two in flight, and keeps the outputs."""
 
@@ -74,10 +88,11 @@ class Lone:
         self.alone = 0
         self.lost = 0
         self.outputs: dict[int, bytes] = {}
+        self.session = WatchedSession("lone", bundle.held)
         self.connection: MecConnection[int] = MecConnection(
             endpoint,
             DirectLink(parse_endpoint(endpoint), time.perf_counter),
-            DeviceSession("lone", bundle.held),
+            self.session,
             load_costs(bundle, folder / "profile.json"),
             max_in_flight=2,
             clock=time.perf_counter,
@@ -137,9 +152,19 @@ def blank(bundle: Bundle, d: Decision) -> bytes:
     return zstandard.compress(bytes(size * (4 if d.partition_point else 1)))
 
 
+#: Times that a device of this file may hear nothing on a loaded machine.
+MOST_SILENCES = 3
 DIGEST = zlib.crc32(bytes(28 * 28))
 
 
+@pytest.fixture
+def growing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MEC and devices share this process: that it grows while they load models is no endless message of a MEC."""
+    unlimited = partial(MemoryWatch, most_growth_bytes=1 << 60)
+    monkeypatch.setattr("runtime.link.dialler.MemoryWatch", unlimited)
+
+
+@pytest.mark.usefixtures("growing")
 def test_devices_under_load_get_the_answers_of_a_lone_one(mec: MecServer, bundle: Bundle, folder: Path) -> None:
     devices = [Lone(bundle, folder, mec.endpoint, decision) for decision in (FREE, CHAINED, TENSOR)]
     stop = threading.Event()
@@ -167,10 +192,13 @@ def test_devices_under_load_get_the_answers_of_a_lone_one(mec: MecServer, bundle
         assert sorted(device.outputs) == list(range(100 * n, 100 * n + 60))
         for number, outputs in device.outputs.items():
             assert outputs == device.expected(number)
-        assert device.lost == 0
-    free, chained, tensor = (device.alone for device in devices)
-    assert chained == 1
-    assert max(free, tensor) <= 2  # two may be in flight before the first is answered
+        # A loaded machine may let a device hear nothing for so long that it gives up the link and sends again. Any
+        # other loss, such as a rejection, is a fault.
+        silences = device.session.silences
+        assert device.lost == device.session.silenced <= 2 * silences
+        assert silences <= MOST_SILENCES
+        at_once = 1 if device.decision is CHAINED else 2  # two may be in flight before the first is answered
+        assert 1 <= device.alone <= at_once * (1 + silences)
 
 
 class TestHostileReferences:

@@ -7,6 +7,7 @@ import os
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ from rich.console import Console
 
 from controller.histogram import LogHistogram
 from controller.metrics import Frames, answered_on, episode_sums, latency_percentiles_ms, overall, run_as
+from controller.packets import wire_bytes
 from controller.records import BreakdownMs, Decision, Outcome, Status
 from controller.streaming import Stream, streaming_scores
 from runtime.cli.console import progress
 from runtime.link.link_watch import Counts
-from runtime.observe.summary import RunSummary, link_text, source_text
+from runtime.observe.pinned import PinnedCount
+from runtime.observe.summary import RunSummary, bytes_text, link_text, source_text
 
 DECISIONS = (Decision("net", 28, 1, 4, "none"), Decision("net", 28, 1, 2, "u8"), Decision("net", 28, 1, 0, "raw"))
 INTERVAL_S = 0.05
@@ -207,3 +210,27 @@ def test_the_table_tells_frames_apart_and_says_where_they_were_answered() -> Non
     shown = console.export_text()
     for word in ("in time", "skipped", "late", "dropped", "run or dropped", "device", "fallback", "98.0 %"):
         assert word in shown
+
+
+def test_bytes_below_a_kilobyte_are_whole_ones() -> None:
+    assert [bytes_text(n) for n in (0, 57.4, 999.4, 999.6, 2048)] == ["0 B", "57 B", "999 B", "1.00 kB", "2.05 kB"]
+
+
+def test_the_table_shows_payload_and_whole_messages_per_frame() -> None:
+    sent = [replace(o, payload_bytes=60 * (o.frame % 2)) for o in outcomes(200)]
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(summary_of(sent).table("campus: ppo"))
+    shown = console.export_text()
+    assert f"30 B, {wire_bytes(60) / 2:.0f} B with the rest of the message" in shown
+
+
+def test_a_pinned_decision_that_is_replaced_is_counted() -> None:
+    pinned, other = Decision("nano", 384, 0, 1, "u8"), Decision("nano", 384, 0, 5, "none")
+    base = next(iter(outcomes(1)))
+    count = PinnedCount(pinned)
+    for status in (Status.OK, Status.LATE, Status.SKIPPED, Status.DROPPED):
+        count.add(replace(base, status=status, decision=pinned))
+    assert count.text == ""
+    count.add(replace(base, status=Status.FALLBACK, decision=pinned))
+    count.add(replace(base, status=Status.OK, decision=other))
+    assert "replaced by a local answer for 50.0 % of the frames" in count.text
