@@ -54,7 +54,8 @@ class PixelEncoder(nn.Sequential):
 
     def values(self, pixels: Tensor) -> Tensor:
         """(batch, outputs, h / 8, w / 8), whose signs are the output."""
-        found: Tensor = self[:-1](pixels)
+        patch, conv, norm, _ = self
+        found: Tensor = norm(conv(patch(pixels)))
         return found
 
     def folded(self) -> CompiledPixelEncoder:

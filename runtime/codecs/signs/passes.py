@@ -142,7 +142,7 @@ def _find_indices(s: Space, half: int) -> None:
         up, down, left, right = s.before[y, c:], s.before[y + 2, c:], s.before[y + 1], s.before[y + 1, 2 * c :]
         for i in range(len(index)):
             near = (up[i] & 1) + (down[i] & 1) + (left[i] & 1) + (right[i] & 1)
-            index[i] = here[i] + (near << MEMORY_BITS)
+            index[i] = here[i] + (np.uint16(near) << MEMORY_BITS)
         if half == 0:
             for i in range(len(index)):
                 index[i] += FIRST_NEAR << MEMORY_BITS

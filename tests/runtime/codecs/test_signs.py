@@ -11,14 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from runtime.codecs.signs.grid import grid_of
 from support.levels import fitted, moving_levels, signs_of
 from support.live import ROOT
 
 from controller.errors import RemoteProtocolError, UsageError
 from runtime.codecs import decode, encode, get_codec
 from runtime.codecs.signs import Signs, fit_tables
-from runtime.codecs.signs.contexts import Contexts, Memory, at_rest
+from runtime.codecs.signs.compiled import compiled_passes
+from runtime.codecs.signs.contexts import Memory, at_rest
+from runtime.codecs.signs.space import rows_of, space_of
 from runtime.codecs.signs.tables import AGES, Model, prefix, table_of, table_shapes
 from runtime.codecs.streams import MOST_AGE, UnknownReferenceError
 
@@ -106,55 +107,31 @@ def test_the_same_frames_give_the_same_tables_of_the_stated_shapes() -> None:
     again = fit_tables(moving_levels(SHAPE, 24))
     assert again.keys() == TABLES.keys()
     assert all(np.array_equal(again[name], TABLES[name]) for name in TABLES)
-    Model(grid_of(SHAPE), TABLES)
+    Model(SHAPE, TABLES)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 4, 5), (8, 5, 4), (20, 6, 6)])
-def test_the_halves_of_a_grid_hold_every_place_once_and_neighbours_are_neighbours(shape: tuple[int, int, int]) -> None:
-    grid = grid_of(shape)
-    levels = np.random.default_rng(0).random(shape) < 0.5
-    halves = grid.halves(levels)
-    assert np.array_equal(grid.levels(grid.inside(halves)), levels)
-    p = np.pad(levels.astype(np.uint8), ((0, 0), (1, 1), (1, 1)))
-    cross = p[:, :-2, 1:-1] + p[:, 2:, 1:-1] + p[:, 1:-1, :-2] + p[:, 1:-1, 2:]
-    assert np.array_equal(grid.levels(np.ascontiguousarray(grid.cross(halves)[::-1])), cross)
-    words = grid.inside(halves).view(np.uint32)
-    cells = grid.cell_sums(words[0] + words[1])
-    in_cell = cells.reshape(-1, grid.columns)[:, : shape[2]]
-    assert np.array_equal(in_cell, levels.sum(axis=0))
-    q = np.pad(levels.sum(axis=0), 1)
-    near = 2 * q[1:-1, 1:-1] + q[:-2, 1:-1] + q[2:, 1:-1] + q[1:-1, :-2] + q[1:-1, 2:]
-    assert np.array_equal(grid.around_cells(cells).reshape(-1, grid.columns)[:, : shape[2]], near)
-    spread = grid.levels(np.stack([grid.spread(cells * np.uint32(0x01010101))] * 2))
-    assert np.array_equal(spread, np.broadcast_to(levels.sum(axis=0), shape))
-
-
-def test_padding_is_of_no_channel_and_neighbours_of_a_place_are_in_the_other_half() -> None:
-    grid = grid_of((3, 4, 5))
-    channels = grid.channel_of()
-    assert [(channels == channel).sum() for channel in range(3)] == [20] * 3
-    half_of = grid.levels(np.array([[0], [1]], np.uint8).repeat(grid.places, axis=1))
-    assert (half_of[:, 1:] != half_of[:, :-1]).all()
-    assert (half_of[:, :, 1:] != half_of[:, :, :-1]).all()
+def _after(memory: Memory, levels: NDArray[np.bool_]) -> Memory:
+    """The memory that a payload of these levels leaves behind."""
+    space = space_of(memory.values)
+    compiled_passes().remember(space, rows_of(levels))
+    return Memory(space.after.reshape(memory.values.shape), 0)
 
 
 def test_a_memory_counts_payloads_since_each_change() -> None:
-    grid = grid_of((1, 1, 2))
-    memory = at_rest(grid.halves(np.array([[[True, False]]])), 0)
-    for levels in ([1, 1], [1, 1], [0, 1]):
-        halves, contexts = grid.halves(np.array([[levels]], bool)), Contexts(grid, memory)
-        memory = Memory(contexts.after(halves, halves ^ contexts.levels), 0)
-    assert grid.levels(grid.inside(memory.values)).tolist() == [[[0, 1 + 2 * 2]]]
+    memory = at_rest(np.array([[[True, False]]]), 0)
+    for levels in ([True, True], [True, True], [False, True]):
+        memory = _after(memory, np.array([[levels]]))
+    assert memory.values[1:-1, 1:-1].tolist() == [[[0], [1 + 2 * 2]]]
+    assert memory.levels.tolist() == [[[False, True]]]
 
 
 def test_a_memory_counts_no_further_than_its_index_has_room_for() -> None:
-    grid = grid_of((2, 1, 1))
-    halves = grid.halves(np.array([[[True]], [[False]]]))
-    memory = at_rest(halves, 0)
+    levels = np.array([[[True]], [[False]]])
+    changed = _after(at_rest(~levels, 0), levels)
+    assert changed.values[1, 1].tolist() == [1, 0]
     for _ in range(40):
-        contexts = Contexts(grid, memory)
-        memory = Memory(contexts.after(halves, halves ^ contexts.levels), 0)
-    assert grid.levels(grid.inside(memory.values)).tolist() == [[[63]], [[62]]]
+        changed = _after(changed, levels)
+    assert np.array_equal(changed.values, at_rest(levels, 0).values)
 
 
 def test_digests_tell_references_and_tables_apart() -> None:
@@ -277,7 +254,7 @@ def test_payloads_are_the_same_on_every_machine() -> None:
         sender.sent(number)
         sender.answered(number)
     assert [payload[0] & 3 for payload in payloads[1:]] == [2] * 5
-    assert [zlib.crc32(payload) for payload in payloads[1:3]] == [814129538, 4147136618]
+    assert [zlib.crc32(payload) for payload in payloads[1:3]] == [2212419999, 2177524198]
 
 
 def test_the_example_of_the_documentation_runs() -> None:
