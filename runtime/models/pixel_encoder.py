@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from runtime.models import pixel_passes
-from runtime.models.pixel_passes import COLOURS, LANES, PATCH, TAPS, EncoderSpace, EncoderWeights
+from runtime.models.pixel_passes import BAND, COLOURS, LANES, PATCH, TAPS, EncoderSpace, EncoderWeights
 from runtime.models.signs import Sign
 
 
@@ -108,8 +108,8 @@ def _space(between: int, outputs: int, rows: int, columns: int) -> EncoderSpace:
     h, w = (rows + 1) // 2, (columns + 1) // 2
     return EncoderSpace(
         colours=np.zeros((COLOURS, PATCH * columns), np.uint8),
-        planes=np.zeros((TAPS, columns), np.float32),
-        sums=np.zeros((between, columns), np.float32),
+        planes=np.zeros((TAPS, BAND * columns), np.float32),
+        sums=np.zeros((between, BAND * columns), np.float32),
         maps=np.zeros((2, 2, between, (h + 1) * (w + 1) + 1), np.float32),
         outputs=np.zeros((outputs, h * (w + 1)), np.float32),
     )

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 PATCH = 4  # side of a patch of pixels, and stride of the first convolution
 COLOURS = 3
 TAPS = PATCH * PATCH * COLOURS
+#: Rows of patches that the first convolution takes at once: short rows are not worth the start of a loop.
+BAND = 4
 _CHUNK = 384  # outputs of the second convolution
 #: Outputs that one innermost loop computes. Numbers of outputs are padded to a multiple.
 LANES = 4
@@ -38,22 +40,26 @@ class EncoderSpace(NamedTuple):
     """Working space for pictures of one size, whose output has h rows and w columns; the margins are 0."""
 
     colours: NDArray[np.uint8]  # (COLOURS, columns of pixels): one row of pixels
-    planes: Floats  # (TAPS, columns of patches): one row of patches, each tap a row of its own
-    sums: Floats  # (P, columns of patches): the first convolution of one row of patches
+    planes: Floats  # (TAPS, BAND * columns of patches): a band of rows of patches, each tap a row of its own
+    sums: Floats  # (P, BAND * columns of patches): the first convolution of a band
     maps: Floats  # (2, 2, P, (h + 1) * (w + 1) + 1) by parity of the row and of the column
     outputs: Floats  # (C padded, h * (w + 1)): with a last column in each row that means nothing
 
 
 def encode_pixels(w: EncoderWeights, s: EncoderSpace, pixels: NDArray[np.uint8], signs: Floats) -> None:
     """Fill ``signs`` (h, w, C) with -1 and +1 for ``pixels`` (rows, columns * 3), whole patches."""
-    pitch = signs.shape[1] + 1
-    for row in range(len(pixels) // PATCH):
-        for dy in range(PATCH):
-            _spread(s, dy, pixels[PATCH * row + dy])
-        _first_row(w, s)
-        for o in range(len(w.first)):
-            start = (row // 2 + 1) * pitch + 1
-            _part(s.sums[o], s.maps[row % 2, 0, o, start:], s.maps[row % 2, 1, o, start:])
+    pitch, columns, rows = signs.shape[1] + 1, s.planes.shape[1] // BAND, len(pixels) // PATCH
+    for first in range(0, rows, BAND):
+        band = range(first, min(first + BAND, rows))
+        for row in band:
+            for dy in range(PATCH):
+                _spread(s, dy, pixels[PATCH * row + dy], (row - first) * columns, columns)
+        _first(w, s)  # where the last band is shorter, what is left of the one before is computed again
+        for row in band:
+            begin, start = (row - first) * columns, (row // 2 + 1) * pitch + 1
+            for o in range(len(w.first)):
+                total = s.sums[o, begin : begin + columns]
+                _part(total, s.maps[row % 2, 0, o, start:], s.maps[row % 2, 1, o, start:])
     _second(w, s, pitch)
     for c in range(signs.shape[2]):
         for y in range(len(signs)):
@@ -61,21 +67,22 @@ def encode_pixels(w: EncoderWeights, s: EncoderSpace, pixels: NDArray[np.uint8],
                 signs[y, x, c] = np.float32(1.0) if s.outputs[c, y * pitch + x] > 0.0 else np.float32(-1.0)
 
 
-def _spread(s: EncoderSpace, dy: int, pixels: NDArray[np.uint8]) -> None:
-    """Row ``dy`` of a row of patches: pixels to one row for each tap. By colour first, since vector instructions take
-    apart only few neighbours at once."""
+def _spread(s: EncoderSpace, dy: int, pixels: NDArray[np.uint8], begin: int, columns: int) -> None:
+    """Row ``dy`` of a row of patches: pixels to one row for each tap, from place ``begin`` on. By colour first, since
+    vector instructions take apart only few neighbours at once."""
     red, green, blue = s.colours[0], s.colours[1], s.colours[2]
     for x in range(len(red)):
         red[x], green[x], blue[x] = pixels[3 * x], pixels[3 * x + 1], pixels[3 * x + 2]
     for colour in range(COLOURS):
         row, first = s.colours[colour], TAPS // PATCH * dy + colour
-        a, b, c, d = s.planes[first], s.planes[first + 3], s.planes[first + 6], s.planes[first + 9]
-        for x in range(len(a)):
+        a, b = s.planes[first, begin : begin + columns], s.planes[first + 3, begin : begin + columns]
+        c, d = s.planes[first + 6, begin : begin + columns], s.planes[first + 9, begin : begin + columns]
+        for x in range(columns):
             a[x], b[x], c[x], d[x] = row[4 * x], row[4 * x + 1], row[4 * x + 2], row[4 * x + 3]
 
 
-def _first_row(w: EncoderWeights, s: EncoderSpace) -> None:
-    """The first convolution of one row of patches."""
+def _first(w: EncoderWeights, s: EncoderSpace) -> None:
+    """The first convolution of a band."""
     for o in range(0, len(w.first), LANES):
         a, b, c, d = s.sums[o], s.sums[o + 1], s.sums[o + 2], s.sums[o + 3]
         a[:], b[:], c[:], d[:] = w.first_bias[o], w.first_bias[o + 1], w.first_bias[o + 2], w.first_bias[o + 3]
