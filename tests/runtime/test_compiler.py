@@ -58,7 +58,12 @@ class TestWithoutACompiler:
             "mec": ("--bind", "tcp://127.0.0.1:*"),
         }[command]
         arguments = ("mecpilot", command, "--workload", "campus", *options)
-        done = run(MISSING, f"sys.argv = {list(arguments)!r}", "import runpy", "runpy.run_module('mecpilot', run_name='__main__')")
+        done = run(
+            MISSING,
+            f"sys.argv = {list(arguments)!r}",
+            "import runpy",
+            "runpy.run_module('mecpilot', run_name='__main__')",
+        )
         assert (done.returncode, done.stdout) == (2, "")
         assert [line for line in done.stderr.splitlines() if "compiled code needs numba" in line]
         assert "Traceback" not in done.stderr
