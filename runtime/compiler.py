@@ -114,19 +114,22 @@ class Sources:
 
     @cached_property
     def folder(self) -> Path:
-        """Where compiled code is kept: below NUMBA_CACHE_DIR or the user's cache, or else until the process ends."""
+        """Where compiled code is kept: below NUMBA_CACHE_DIR or the user's cache, or else until the process ends.
+
+        numba insists on a folder that it can write to, so what a read-only one holds is copied.
+        """
         chosen = os.environ.get("NUMBA_CACHE_DIR")
         folder = (Path(chosen) if chosen else cache_dir() / "compiled") / self._digest()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
-            return _folder_until_the_end(folder.parent, str(error.strerror or error))
+            return _folder_until_the_end(folder, str(error.strerror or error))
         return folder
 
     def _digest(self) -> str:
         found = hashlib.sha256()
-        for room in self.rooms:
+        for room in (Path(__file__), *self.rooms):
             for file in sorted(room.rglob("*.py")) if room.is_dir() else [room]:
                 found.update(file.read_bytes())
         return found.hexdigest()[:16]
@@ -138,12 +141,21 @@ class Sources:
         return cache(lambda: print(text, file=sys.stderr, flush=True))
 
 
-@cache
 def _folder_until_the_end(wanted: Path, reason: str) -> Path:
-    print(f"cannot keep compiled code in {wanted} ({reason}); it is compiled in every run", file=sys.stderr)
+    """A folder that this process may write to, with what the wanted one holds."""
     folder = Path(tempfile.mkdtemp(prefix="mecpilot-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    if any(wanted.rglob("*.nbi")):
+        shutil.copytree(wanted, folder, dirs_exist_ok=True)
+    else:
+        _say_that_nothing_is_kept(wanted.parent, reason)
     return folder
+
+
+@cache
+def _say_that_nothing_is_kept(wanted: Path, reason: str) -> None:
+    """Once for each folder."""
+    print(f"cannot keep compiled code in {wanted} ({reason}); it is compiled in every run", file=sys.stderr)
 
 
 class Compiled:

@@ -55,6 +55,10 @@ class Codec(ABC):
         """What must be installed before this process can use the codec, in one line; "" if nothing."""
         return ""
 
+    def prepare(self) -> None:
+        """Compile or load now what the first call would otherwise wait for. UsageError where that is impossible."""
+        return
+
     @abstractmethod
     def encode(self, array: NDArray[Any]) -> bytes:
         """Encode one array."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from controller.records import NO_PAYLOAD, Decision
 from runtime.bundles.bundle import Bundle
-from runtime.codecs import IMAGE, TENSOR, check_codecs, check_decoded
+from runtime.codecs import IMAGE, TENSOR, check_codecs, check_decoded, get_codec
 from runtime.inference.engines import open_engines
 from runtime.inference.engines.base import Engine, LoadedModel
 from runtime.inference.streams import decode_alone, encode_alone
@@ -70,6 +70,13 @@ class Segments:
         if model not in self._loaded:
             self._loaded[model] = self.engine(model).load(model)
         return self._loaded[model]
+
+    def prepare_codecs(self) -> None:
+        """Compile or load what the codecs of the bundle would otherwise compile for the first request."""
+        for kind in (IMAGE, TENSOR):
+            for codec in map(get_codec, self.bundle.manifest.codecs_of_kind(kind)):
+                if not codec.missing:
+                    codec.prepare()
 
     def head(
         self, image: Image, decision: Decision, pause: Pause | None = None, encode_as: Encode | None = None
@@ -144,18 +151,25 @@ class Segments:
             return engine.to_array(self.loaded(d.model).run_exit(engine.from_array(zeros), d.exit_branch)).shape
 
     def passes(self, model_name: str, resolution_px: int) -> Iterator[None]:
-        """Run a model and all its exits once on a black image; yields before each stage."""
+        """Run once what a MEC may be asked for: the stages of a model from its first cut on, and all exits on the way;
+        yields before each stage."""
         engine, after = self.engine(model_name), self.bundle.info(model_name).exit_after
-        blank = np.zeros(self.bundle.payload_shape(model_name, resolution_px, 0), np.uint8)
+        cut = self._first_cut(model_name)
+        blank = np.zeros(self.bundle.payload_shape(model_name, resolution_px, cut), np.float32 if cut else np.uint8)
         model = self.loaded(model_name)
         with engine.computing():
-            z = model.input_of(blank)
-        for stage in range(after[-1]):
+            z = engine.from_array(blank) if cut else model.input_of(blank)
+        for stage in range(cut, after[-1]):
             yield
             with engine.computing():
                 z = model.run_stage(z, stage)
                 if stage + 1 in after:
                     model.run_exit(z, after.index(stage + 1))
+
+    def _first_cut(self, model_name: str) -> int:
+        """The smallest partition point at which a model is offloaded; 0 if it never is."""
+        offloads = (d for d in self.bundle.space.decisions if d.model == model_name and d.payload != NO_PAYLOAD)
+        return min((d.partition_point for d in offloads), default=0)
 
 
 def _run_stages(model: LoadedModel[Any], z: Any, stages: range, pause: Pause | None) -> Any:

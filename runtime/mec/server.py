@@ -159,6 +159,7 @@ class MecServer:
 
         torch.set_num_threads(1)  # as in the profile
         segments = Segments(self.bundle, self.workload)
+        segments.prepare_codecs()
         return MecLoop(
             self._router,
             MecSession(uuid.uuid4().hex, self.bundle.held, self._slowdown),

@@ -1,8 +1,8 @@
 """The warm-up of a MEC: run each network at each resolution once, and each codec, in small steps.
 
-The first run of a network loads its weights and builds the kernels for its shapes. One run through a whole network
-covers all its cuts and exits, so 12 runs warm up the 2,592 decisions of a workload. They are run stage by stage while
-no request waits; networks that devices request come first.
+The first run of a network loads its weights and builds the kernels for its shapes. One run through a network, from its
+first cut on, covers all its cuts and exits, so 12 runs warm up the 2,592 decisions of a workload. They are run stage by
+stage while no request waits; networks that devices request come first.
 """
 
 from __future__ import annotations

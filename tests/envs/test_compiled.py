@@ -1,12 +1,8 @@
-"""The compiled twin does what its source says, and says in one line when it cannot be compiled or kept."""
+"""The compiled twin does what its source says."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +24,6 @@ from envs.twin.record import RECORD, StepRecord
 from envs.twin.twin import Twin
 from runtime.compiler import Compiled
 
-ROOT = Path(__file__).parents[2]
 FRAMES, BATCH = WIDE.frames, 16
 
 
@@ -143,46 +138,3 @@ class TestAgainstWhatItStandsFor:
             np.testing.assert_array_equal(pace[: len(device)], 1 / (1 - device))
             np.testing.assert_array_equal(pace[len(device) :], 1 / (1 - device[-1]))
             np.testing.assert_array_equal(level[: len(mec)], np.rint(100 * mec))
-
-
-def run_twin(*lines: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A process of its own with a small twin."""
-    script = "\n".join((*lines, "from support.twins import make_twin", "make_twin(batch=2).reset()", "print('reset')"))
-    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
-    known = {**os.environ, "PYTHONPATH": paths, **environment}
-    return subprocess.run([sys.executable, "-c", script], env=known, capture_output=True, text=True, timeout=300)
-
-
-class TestWhereItCannotBeCompiled:
-    MISSING = "import sys; sys.modules['numba'] = None"
-    OLD = "import numba; numba.__version__ = '0.61.2'"
-
-    @pytest.mark.parametrize(
-        ("line", "expected"),
-        [(MISSING, "compiled code needs numba 0.68 or newer"), (OLD, "got numba 0.61.2; expected 0.68 or newer")],
-    )
-    def test_a_compiler_that_is_missing_or_too_old_is_named_in_one_line(self, line: str, expected: str) -> None:
-        lines = (line, "from controller.errors import UsageError", "import sys")
-        caught = "try:\n    import envs.twin.twin\nexcept UsageError as error:\n    print(error); sys.exit(2)"
-        done = run_twin(*lines, caught)
-        assert (done.returncode, done.stderr) == (2, "")
-        assert done.stdout.startswith(expected)
-        assert "install it with: pip install" in done.stdout
-        assert done.stdout.count("\n") == 1
-
-    def test_a_folder_that_cannot_be_written_is_named_and_another_is_used(self, tmp_path: Path) -> None:
-        (tmp_path / "file").touch()
-        done = run_twin(NUMBA_CACHE_DIR=str(tmp_path / "file"))
-        assert (done.returncode, done.stdout) == (0, "reset\n")
-        first, *others = done.stderr.splitlines()
-        assert first.startswith(f"cannot keep compiled code in {tmp_path / 'file'} (")
-        assert all(line.startswith("compiling the twin") for line in others)
-
-    def test_compiling_is_announced_once_and_kept(self, tmp_path: Path) -> None:
-        first, second = (run_twin(NUMBA_CACHE_DIR=str(tmp_path / "kept")) for _ in range(2))
-        assert (first.stdout, first.stderr) == ("reset\n", "compiling the twin, once, about 20 s\n")
-        assert (second.stdout, second.stderr) == ("reset\n", "")
-
-    def test_a_device_needs_no_compiler(self) -> None:
-        script = "import sys; import runtime.device.run, runtime.mec.server; sys.exit('numba' in sys.modules)"
-        assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60).returncode == 0

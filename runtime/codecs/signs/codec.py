@@ -12,7 +12,7 @@ from runtime.codecs.base import TENSOR, Payload
 from runtime.codecs.signs.fitting import fit_tables
 from runtime.codecs.signs.payload import decode, encode, to_signs
 from runtime.codecs.signs.stream import SignsReceiver, SignsSender
-from runtime.codecs.signs.tables import Model, Shape, has_tables
+from runtime.codecs.signs.tables import Model, Shape, has_tables, prefix, table_shapes
 from runtime.codecs.streams import Receiver, Sender, StreamCodec, Tables
 
 
@@ -27,6 +27,16 @@ class Signs(StreamCodec):
     kind = TENSOR
     lossless = True  # of what it is for
     chained = False
+
+    def prepare(self) -> None:
+        """Encode and decode a tensor of one place, which compiles or loads all passes."""
+        shape = (1, 1, 1)
+        tables = {prefix(shape) + name: np.zeros(size, np.uint8) for name, size in table_shapes(shape).items()}
+        model = Model(shape, tables)
+        coded, _ = encode(model, None, 0, np.zeros(shape, np.float32))
+        stored = bytes(2)
+        for payload in (coded, stored):
+            decode(shape, model, None, payload)
 
     def encode(self, array: NDArray[Any]) -> bytes:
         _shape(array.shape)

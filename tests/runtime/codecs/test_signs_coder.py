@@ -148,6 +148,6 @@ def test_no_place_takes_more_bytes_than_there_is_room_for() -> None:
     out = np.zeros(MOST_BYTES + WINDOW_BYTES, np.uint8)
     for one in CHANCES:
         for wrong in (False, True):
-            low, size, length = encoded_place(0, 1 << 48, 0, out, one, wrong)
+            _, size, length = encoded_place(0, 1 << 48, 0, out, one, wrong)
             assert length <= MOST_BYTES
             assert 1 << 48 <= size <= START_RANGE

@@ -92,9 +92,7 @@ class TestAgainstTheSource:
         assert plain.sum() == np.prod(shape)
 
     @staticmethod
-    def counted(
-        function: Any, seed: int, shape: tuple[int, int, int], counts: NDArray[np.int32]
-    ) -> NDArray[np.int32]:
+    def counted(function: Any, seed: int, shape: tuple[int, int, int], counts: NDArray[np.int32]) -> NDArray[np.int32]:
         function(counts, any_space(seed, shape), any_values(seed + 1, shape))
         return counts
 
@@ -105,7 +103,11 @@ class TestAgainstTheSource:
 @pytest.mark.parametrize("function", [passes.encode, compiled_passes().encode], ids=["source", "compiled"])
 def test_a_payload_that_becomes_too_long_is_given_up_and_the_memory_is_complete(function: Any) -> None:
     shape = (8, 6, 5)
-    tables, values, space = any_tables(0, 8)._replace(chance=CHANCE[[CLASSES - 1] * CLASSES]), any_values(1, shape), any_space(0, shape)
+    tables, values, space = (
+        any_tables(0, 8)._replace(chance=CHANCE[[CLASSES - 1] * CLASSES]),
+        any_values(1, shape),
+        any_space(0, shape),
+    )
     assert function(tables, space, values, np.zeros(30 + room_for_a_cell(8), np.uint8)) == TOO_LONG
     expected = any_space(0, shape)
     passes.remember(expected, values)

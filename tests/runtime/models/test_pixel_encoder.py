@@ -1,4 +1,4 @@
-"""The compiled encoder of pixels computes what training learned, for pictures of any size and in any order of memory."""
+"""The compiled encoder of pixels computes what training learned, for pictures of any size and order of memory."""
 
 from __future__ import annotations
 

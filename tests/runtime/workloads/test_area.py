@@ -99,9 +99,7 @@ def test_ratios_with_an_odd_step_need_no_opencv() -> None:
         ((30, 45), (30, 45)),
     ],
 )
-def test_opencv_does_the_rest(
-    before: tuple[int, int], after: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_opencv_does_the_rest(before: tuple[int, int], after: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(area, "_average", lambda: pytest.fail("the compiled loops were called"))
     assert_same(picture(*before), after[1], after[0])
     assert_same(picture(*before, 1), after[1], after[0])
@@ -125,4 +123,6 @@ def test_the_compiled_loops_do_what_their_source_does(step_in: int, step_out: in
     assert ratio is not None
     small = np.empty((step_out, 2 * step_out * colours), np.uint8)
     area_passes.average(ratio, area._space(lines.shape[1]), lines, colours, small)
-    assert np.array_equal(small.reshape(step_out, 2 * step_out, *image.shape[2:]), resize(image, 2 * step_out, step_out))
+    assert np.array_equal(
+        small.reshape(step_out, 2 * step_out, *image.shape[2:]), resize(image, 2 * step_out, step_out)
+    )
