@@ -35,7 +35,7 @@ from runtime.testbed.processes import running_mec
 BUDGET_S = 3.0
 WORKLOADS = ("garments", "campus")
 ROOT = Path(__file__).parent.parent
-PARTS = ("controller", "runtime", "mecpilot.py")
+PARTS = ("controller", "runtime", "envs", "agents", "mecpilot.py")
 _HELLO_EVERY_S = 0.05
 
 

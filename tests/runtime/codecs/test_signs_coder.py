@@ -111,7 +111,8 @@ def test_nothing_takes_no_bytes_and_much_that_is_certain_takes_few() -> None:
 def test_a_carry_reaches_bytes_that_were_written_long_before(cost: int, upper: bool) -> None:
     """An interval that keeps the number 1/2 inside begins with 127, 255, 255, ... until it is known to be above it."""
     out = np.zeros(200, np.uint8)
-    low, size, length, wrong = 0, START_RANGE, 0, []
+    low, size, length = 0, START_RANGE, 0
+    wrong: list[bool] = []
     one = CHANCES[cost]
     while length < 8:
         middle = (1 << (8 * (length + WINDOW_BYTES) - 1)) - (int.from_bytes(out[:length].tobytes()) << 56) - low

@@ -14,7 +14,7 @@ from support.levels import fitted, moving_levels, signs_of
 from runtime.codecs.signs import Signs, passes
 from runtime.codecs.signs.coder import TOO_LONG, WINDOW_BYTES
 from runtime.codecs.signs.compiled import compiled_passes
-from runtime.codecs.signs.contexts import ACTIVITIES, FIRST_CONTEXTS, SECOND_CONTEXTS, at_rest
+from runtime.codecs.signs.contexts import ACTIVITIES, CONTEXT_OF, FIRST_CONTEXTS, SECOND_CONTEXTS, at_rest
 from runtime.codecs.signs.passes import Predictions, Space, room_for_a_cell
 from runtime.codecs.signs.space import rows_of, space_of
 from runtime.codecs.signs.tables import AGES, CHANCE, CLASSES, RANKS, Model
@@ -25,7 +25,7 @@ SHAPES = [(1, 1, 1), (3, 1, 4), (3, 5, 3), (8, 3, 5), (12, 5, 7), (24, 3, 5), (9
 def any_tables(seed: int, channels: int) -> Predictions:
     """Random ones of the right types, which no fit would give."""
     rng = np.random.default_rng(seed)
-    ranks = rng.integers(0, RANKS, len(passes.CONTEXT_OF)).astype(np.uint16) * np.uint16(ACTIVITIES)
+    ranks = rng.integers(0, RANKS, len(CONTEXT_OF)).astype(np.uint16) * np.uint16(ACTIVITIES)
     return Predictions(ranks, rng.integers(0, 256, (2, channels, RANKS * ACTIVITIES), np.uint8), CHANCE)
 
 
@@ -143,7 +143,7 @@ def test_indices_and_activities_are_those_of_the_definition() -> None:
     passes.remember(space, values)
     before, after = (memory.reshape(6, 7, 12).astype(int) for memory in (space.before, space.after))
 
-    def cross(of: NDArray[Any]) -> NDArray[Any]:
+    def cross(of: NDArray[Any]) -> Any:
         return of[:-2, 1:-1] + of[2:, 1:-1] + of[1:-1, :-2] + of[1:-1, 2:]
 
     here, near = before[1:-1, 1:-1], cross(before % 2)
