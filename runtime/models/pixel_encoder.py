@@ -7,7 +7,7 @@ takes as long as computing them.
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +77,16 @@ class CompiledPixelEncoder(nn.Module):
         self.weight_counts = (patch.conv.weight.numel(), second.weight.numel())
         self._weights = _weights(patch, second)
         self._encode = compiled_encoder()
+        self._spaces: dict[tuple[int, int], EncoderSpace] = {}  # by rows and columns of patches; one thread computes
 
     def forward(self, pixels: Tensor) -> Tensor:
         pictures = pixels.permute(0, 2, 3, 1).numpy()
         batch, height, width = pictures.shape[:3]
         rows, columns = height // PATCH, width // PATCH
         signs = np.empty((batch, (rows + 1) // 2, (columns + 1) // 2, self.outputs), np.float32)
-        space = _space(len(self._weights.first), len(self._weights.second), rows, columns)
+        if (rows, columns) not in self._spaces:
+            self._spaces[rows, columns] = _space(self._weights, rows, columns)
+        space = self._spaces[rows, columns]
         for picture, found in zip(pictures, signs, strict=True):
             lines = np.ascontiguousarray(picture[: PATCH * rows, : PATCH * columns])
             self._encode(self._weights, space, lines.reshape(PATCH * rows, -1), found)
@@ -102,9 +105,9 @@ def _weights(patch: PatchConv, second: nn.Conv2d) -> EncoderWeights:
     return EncoderWeights(*(part.contiguous().numpy().copy() for part in (taps, bias, *padded)))
 
 
-@lru_cache(maxsize=8)
-def _space(between: int, outputs: int, rows: int, columns: int) -> EncoderSpace:
-    """Working space; the same for all pictures of one size, since one thread computes."""
+def _space(weights: EncoderWeights, rows: int, columns: int) -> EncoderSpace:
+    """Working space for pictures of so many patches."""
+    between, outputs = len(weights.first), len(weights.second)
     h, w = (rows + 1) // 2, (columns + 1) // 2
     return EncoderSpace(
         colours=np.zeros((COLOURS, PATCH * columns), np.uint8),
