@@ -222,7 +222,7 @@ class _Timeline:
         by_deadline = self._in_time(rows, self._deadline_s - at.age_s, answer_s - at.age_s)
         # At the last moment a device waits for the reply if that is worth more than a fallback.
         rescued = rescued & (rows.accuracy * by_deadline <= rows.accuracy * soon + rows.rescued_score * (1.0 - soon))
-        in_time = np.where(rescued, soon, by_deadline)
+        in_time = np.asarray(np.where(rescued, soon, by_deadline), np.float32)
         return _Answer(end_s, answer_s, rescued, in_time, rescued * (1.0 - in_time))
 
     def _in_time(self, rows: _Rows, left_s: Float32s, takes_s: Float32s) -> Float32s:

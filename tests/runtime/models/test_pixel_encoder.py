@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from runtime.models import pixel_passes
 from runtime.models.pixel_encoder import CompiledPixelEncoder, PixelEncoder, _space, compiled_encoder
-from runtime.models.pixel_passes import LANES
 
 TOLERANCE = 1e-3  # of the largest value: only there rounding may change a sign
 
@@ -98,7 +97,7 @@ def test_pixels_may_lie_in_any_order_of_memory() -> None:
         assert torch.equal(folded(given.contiguous()), expected)
         assert torch.equal(folded(wide), folded(wide.contiguous()))
     found = np.empty_like(expected.permute(0, 2, 3, 1).numpy())
-    space = _space(12, 8, 9, 11)
+    space = _space(folded._weights, 9, 11)
     for picture, signs in zip(read_only, found, strict=True):
         compiled_encoder()(folded._weights, space, picture.reshape(36, -1), signs)
     assert np.array_equal(found, expected.permute(0, 2, 3, 1).numpy())
@@ -110,7 +109,7 @@ def test_the_compiled_encoder_does_what_its_source_does(height: int, width: int,
     rows, columns = height // 4, width // 4
     runs: list[tuple[Any, Any]] = []
     for function in (pixel_passes.encode_pixels, compiled_encoder()):
-        space = _space.__wrapped__(4, outputs + -outputs % LANES, rows, columns)
+        space = _space(folded._weights, rows, columns)
         signs = np.empty(((rows + 1) // 2, (columns + 1) // 2, outputs), np.float32)
         function(folded._weights, space, np.ascontiguousarray(picture).reshape(height, -1), signs)
         runs.append((space, signs))
