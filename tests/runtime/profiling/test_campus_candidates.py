@@ -42,12 +42,12 @@ def losses(uplink_bps: tuple[float, ...]) -> Floats:
 def test_no_corner_needs_a_row_that_is_not_on_the_shortlist(uplink_bps: tuple[float, ...]) -> None:
     loss = losses(uplink_bps)
     assert loss.mean() < 0.002
-    assert loss.max() < 0.03
+    assert loss.max() < 0.05
 
 
 def test_the_best_row_over_16_kbit_is_a_candidate_and_candidates_are_few() -> None:
     bundle = open_bundle("campus")
     costs = cost_table(bundle, read_profile(shipped_path("campus"), bundle))
     decisions = candidates(costs, bundle.default_range).space.decisions
-    assert Decision("split8", 384, 0, 1, "signs", 2) in decisions
+    assert Decision("split8", 256, 0, 1, "signs", 1) in decisions
     assert len(decisions) <= LIMIT_OF_STRIDES
