@@ -44,10 +44,11 @@ def test_a_pinned_decision_earns_what_a_comparison_says() -> None:
     setup = campus()
     decisions = setup.costs.space.decisions
     rows = [row for row, d in enumerate(decisions) if d.frame_stride > 1 and d.kind == "device-only"]
-    strided = min(rows, key=lambda row: setup.costs.head_s[row])
+    sent = np.flatnonzero(setup.costs.space.kind == OFFLOAD)
+    strided, offload = (min(some, key=lambda row: setup.costs.head_s[row]) for some in (rows, sent))
     scenario = replace(setup.range.middle(), uplink_share_frac=1.0, trace_index=1)
     scenarios = [scenario, replace(scenario, device_slowdown=170.0, seed=3)]
-    for row in (strided, int(np.flatnonzero(setup.costs.space.kind == OFFLOAD)[0])):
+    for row in (strided, offload):
         played = [play(setup, FixedRow("pinned", row), [one]).frames for one in scenarios]
         expected = [overall(frames)["utility"] for frames in played]
         mine = pinned_utility(setup, np.full(2, row), scenarios, "replayed")
