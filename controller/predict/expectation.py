@@ -2,8 +2,7 @@
 
 Latency comes from ``controller.predict.latency.predict``. This file adds the rule of the fallback: shortly before the
 deadline the device answers a frame alone (``fallback_at_s``), unless the frame's head segment is still running then, or
-the reply is worth waiting for (``controller.waiting``). A reply that is expected before the deadline is, if it is at
-least as accurate as the fallback. Shapes: B states, C candidates.
+the reply is worth waiting for (``is_waited_for``). Shapes: B states, C candidates.
 """
 
 from __future__ import annotations
@@ -21,6 +20,8 @@ from controller.records import NO_ROW, UPLINK_HISTORY, Bools, Float32s, Floats, 
 from controller.timeline import GIVE_UP_DEADLINES, fallback_reserve_s
 from controller.utility import Utility
 
+#: The chance that ``controller.waiting`` gives a reply which all reports promise in time.
+PROMISED = UPLINK_HISTORY / (UPLINK_HISTORY + 1.0)
 #: (C,) or (B, C) scores, float64 or float32.
 Scores = TypeVar("Scores", Floats, Float32s)
 
@@ -64,8 +65,19 @@ def is_rescued(costs: CostTable, state: SystemState, head_s: Floats) -> Bools:
 
 def due_s(costs: CostTable, state: SystemState, rescued: Bools) -> Floats:
     """(B, C) time from capture by which each candidate must answer to be in time; ``rescued`` (B, C)."""
-    gives_way = rescued & (costs.accuracy < costs.rescued_accuracy)
-    return np.where(gives_way, fallback_at_s(costs, state)[:, None], state.deadline_s[:, None])
+    falls_back = rescued & ~is_waited_for(costs, state)
+    return np.where(falls_back, fallback_at_s(costs, state)[:, None], state.deadline_s[:, None])
+
+
+def is_waited_for(costs: CostTable, state: SystemState) -> Bools:
+    """(B, C) candidates whose reply the device still waits for at the last moment if all reports promise it in time.
+
+    The rule is that of ``controller.waiting``, without the energy of the fallback.
+    """
+    period = state.capture_period_s[:, None] * costs.stride
+    busy = (costs.head_s + costs.fastest_local_s) * state.device_slowdown[:, None]
+    lost = np.maximum(busy - period, 0.0) / period
+    return np.asarray(PROMISED * costs.accuracy * (1.0 + lost) > costs.rescued_accuracy)
 
 
 def fallback_at_s(costs: CostTable, state: SystemState) -> Floats:
