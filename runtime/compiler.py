@@ -67,16 +67,20 @@ numba = _numba()
 def rules(*modules: ModuleType) -> None:
     """Let compiled code call the functions that these modules define. They stay plain functions for everybody else."""
     for module in modules:
-        for function in list(vars(module).values()):
-            if inspect.isfunction(function) and function.__module__ == module.__name__ and function not in _inlined:
+        for function in _functions_of(module):
+            if function not in _inlined:
                 rule(function)
 
 
 def sums_in(module: ModuleType) -> None:
-    """The same for modules whose functions add up long rows; see ``sums``."""
-    for function in list(vars(module).values()):
-        if inspect.isfunction(function) and function.__module__ == module.__name__:
-            sums(function)
+    """The same for a module whose functions add up long rows; see ``sums``."""
+    for function in _functions_of(module):
+        sums(function)
+
+
+def _functions_of(module: ModuleType) -> list[Callable[..., Any]]:
+    found = vars(module).values()
+    return [value for value in found if inspect.isfunction(value) and value.__module__ == module.__name__]
 
 
 def rule(function: F) -> F:

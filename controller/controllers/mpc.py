@@ -133,6 +133,7 @@ class _Rows(NamedTuple):
     mec_s: Float32s  # without the wait
     per_wait_s: Float32s  # one over the mean wait at the MEC
     accuracy: Float32s
+    fallback_accuracy: Float32s  # of the frame itself
     rescued_score: Float32s  # of all frames of the decision when the fallback answers at the deadline
     skipped_score: Float32s  # as in CostTable
     stale_losses: Float32s  # (places, B, Q, R), likewise
@@ -160,6 +161,7 @@ def _rows_of(costs: CostTable, state: SystemState, head_s: Floats, transmit_s: F
         mec_s=wide(tail_s + state.rtt_s[:, None]),
         per_wait_s=wide(1.0 / wait_s),
         accuracy=wide(costs.accuracy),
+        fallback_accuracy=wide(costs.rescued_accuracy),
         rescued_score=wide(costs.rescued_accuracy + rescued),
         skipped_score=wide(costs.skipped_score),
         stale_losses=losses.astype(np.float32),
@@ -221,7 +223,9 @@ class _Timeline:
         soon = self._in_time(rows, self._fallback_at_s - at.age_s, answer_s - at.age_s)
         by_deadline = self._in_time(rows, self._deadline_s - at.age_s, answer_s - at.age_s)
         # At the last moment a device waits for the reply if that is worth more than a fallback.
-        rescued = rescued & (rows.accuracy * by_deadline <= rows.accuracy * soon + rows.rescued_score * (1.0 - soon))
+        rescued = rescued & (
+            rows.accuracy * by_deadline <= rows.accuracy * soon + rows.fallback_accuracy * (1.0 - soon)
+        )
         in_time = np.asarray(np.where(rescued, soon, by_deadline), np.float32)
         return _Answer(end_s, answer_s, rescued, in_time, rescued * (1.0 - in_time))
 

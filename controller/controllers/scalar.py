@@ -3,7 +3,7 @@
 It gives what ``controller.controllers.learned.FrozenPolicy.scores`` says, within the rounding of float32; a test
 compares the two. Each of ``lanes`` columns is one candidate of one state, so long rows of numbers are added to each
 other, which the compiler turns into vector instructions: 0.8 us for 41 candidates, where numpy takes 1.9 us. The device
-has no compiler and uses numpy.
+uses numpy: to compile this, too, would delay its start.
 
 Shapes: N states of C candidates each; H and G hidden units, D context and F candidate features, all four filled up with
 zeros to multiples of four. ``lanes`` is N * C: the candidates of all states, one state after another.

@@ -64,8 +64,7 @@ def _fastest_local(costs: CostTable) -> Ints:
 
 
 def _covering(utility: Floats, limit: int, chosen: Ints) -> Ints:
-    """(n,) columns of ``utility`` (conditions, C): ``chosen``, and up to ``limit`` those that greedy maximum coverage
-    adds."""
+    """(n,) columns of ``utility`` (conditions, C): the ``chosen`` ones, filled up to ``limit`` by greedy coverage."""
     found = chosen.tolist()
     best = utility[:, found].max(axis=1, initial=-np.inf)
     while len(found) < min(limit, utility.shape[1]):

@@ -1,7 +1,7 @@
 """The formula of the features: one state, candidate by candidate, on plain numbers.
 
 It is double precision until the result is stored. ``envs.twin.features`` compiles it for the twin's batches. The
-device, which has one state at a time and no compiler, uses the array operations of ``controller.features.fast``; a test
+device has one state at a time and uses the array operations of ``controller.features.fast``; a test
 compares the two, and another holds the slack against the latency model that the other controllers calculate with.
 
 Two choices are the features' own: the backlog of the uplink drains at the mean bandwidth under all four estimates, and

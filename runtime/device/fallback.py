@@ -2,8 +2,7 @@
 
 An offloaded frame waits for its reply until the latest moment at which the fastest local row still ends before the
 deadline; then ``controller.waiting`` says whether it waits on. ``controller.fallback`` chooses the row. The twin shares
-both. How much longer than its head a fallback
-takes on a real machine is learned here.
+both. How much longer than its head a fallback takes on a real machine is learned here.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Signs(StreamCodec):
     chained = False
 
     def prepare(self) -> None:
-        """Encode and decode a tensor of one place, which compiles or loads all passes."""
+        """Encode and decode a tensor of one place, which compiles or loads the passes of device and MEC."""
         shape = (1, 1, 1)
         tables = {prefix(shape) + name: np.zeros(size, np.uint8) for name, size in table_shapes(shape).items()}
         model = Model(shape, tables)

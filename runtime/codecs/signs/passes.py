@@ -184,5 +184,5 @@ def _prediction(t: Predictions, half: int, index: int, channel: int, activity: i
 
 
 def room_for_a_cell(channels: int) -> int:
-    """Bytes that half of the places of a cell and the end of the payload may take: at most 3 for a place."""
-    return 2 * channels + 8
+    """Bytes that the places of a cell and the end of the payload may take: at most 3 for a place, and 7."""
+    return 3 * channels + 8
