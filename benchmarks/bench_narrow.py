@@ -1,6 +1,6 @@
 """Plays vision over a narrow uplink with real processes: what the best decision of each kind reaches.
 
-``python -m benchmarks.bench_narrow [--uplink 16kbit] [--slowdown 150] [--deadline-ms 300] [--fps 10]``, on an otherwise
+``python -m benchmarks.bench_narrow [--uplink 16kbit] [--slowdown 70] [--deadline-ms 300] [--fps 10]``, on an otherwise
 idle machine. All test frames are played in order. First the twin plays every legal decision, pinned for all frames, on
 devices of several slowdowns. Then the best one of each kind runs live: a MEC process, this process as the device, an
 emulated uplink that counts whole messages. The twin's figures stand beside the live ones. A frame without an answer in
@@ -246,7 +246,7 @@ def main() -> int:
     parser.add_argument("--workload", default="campus")
     parser.add_argument("--bundle", help="a bundle's directory; default: the one shipped for the workload")
     parser.add_argument("--uplink", default="16kbit", help="a constant rate, or a file of a trace")
-    parser.add_argument("--slowdown", type=float, default=150.0, help="device time / time on this machine")
+    parser.add_argument("--slowdown", type=float, default=70.0, help="device time / time on this machine")
     parser.add_argument("--deadline-ms", type=float, default=300.0)
     parser.add_argument("--fps", type=float, default=10.0)
     parser.add_argument("--rtt-ms", type=float, default=20.0, help="round trip without payload")
