@@ -127,7 +127,7 @@ class Campus(Workload):
         return Scenario(
             fps=self.fps,
             deadline_s=0.2,
-            device_slowdown=120.0,
+            device_slowdown=50.0,
             mec_slowdown=2.0,
             mec_load_frac=0.4,
             rtt_s=0.01,
