@@ -218,9 +218,10 @@ class _Values:
         total = (1.0 - reserve * self._sent)[:, None] - out[:, SLACK:CHANCE]  # in deadlines
         takes = np.maximum(total - begin[:, None], LEAST_S / row.deadline_s)
         chance = self._chance((1.0 - begin - reserve * rescued)[:, None], takes)
-        value = self._value(out, row, total, chance, rescued[:, None])
+        skipped = self._score_of_skipped(row, total)
+        value = self._value(out, row, skipped, chance, rescued[:, None])
         longer = self._chance((1.0 - begin)[:, None], takes)
-        waited = self._value(out, row, total, longer, None)
+        waited = self._value(out, row, skipped, longer, None)
         waits = (waited > value) & (rescued > 0.0)[:, None]
         out[:, CHANCE:VALUE] = np.where(waits, longer, chance)
         out[:, VALUE:] = np.where(waits, waited, value)
@@ -231,22 +232,30 @@ class _Values:
         odds /= odds + 1.0
         return odds
 
-    def _value(self, out: Float32s, row: _Row, total: Float32s, chance: Float32s, rescued: Float32s | None) -> Float32s:
-        """(C, Q) from the features, (C, Q) times in deadlines, (C, Q) and (C, 1); without ``rescued``, if the device
-        waits for the reply instead of a fallback."""
+    def _score_of_skipped(self, row: _Row, total: Float32s) -> Float32s | None:
+        """(C, Q) sum of the scores of the skipped frames, from (C, Q) times in deadlines; None without strides."""
+        if not self._strides:
+            return None
+        score = score_of_skipped(self._skipped, self._losses, total * (row.deadline_s / row.capture_period_s))
+        score *= (total <= GIVE_UP_DEADLINES) | self._is_local
+        return score
+
+    def _value(
+        self, out: Float32s, row: _Row, skipped: Float32s | None, chance: Float32s, rescued: Float32s | None
+    ) -> Float32s:
+        """(C, Q) from the features, scores of the skipped frames and chances (C, Q), and (C, 1); without ``rescued``,
+        if the device waits for the reply instead of a fallback."""
         late = out[:, _OCCUPANCY, None]
         value = chance * self._accuracy
-        frames = row.deadline_s / row.capture_period_s
         if rescued is not None:
             missed = (1.0 - chance) * rescued
             fallback_s = self._fallback_s * row.device_slowdown
             late = late + missed * (fallback_s / row.capture_period_s)
+            frames = row.deadline_s / row.capture_period_s
             rescued_score = self._rescued[min(max(math.ceil(frames) - 1, 0), len(self._losses))]
             value += missed * (rescued_score - 0.1 * self._compute_cost * fallback_s)
         value -= DELAY_PENALTY * (np.maximum(late, 0.0) + np.maximum(out[:, _LINK_OCCUPANCY, None], 0.0))
-        if self._strides:
-            skipped = score_of_skipped(self._skipped, self._losses, total * frames)
-            skipped *= (total <= GIVE_UP_DEADLINES) | self._is_local
+        if skipped is not None:
             value += skipped if rescued is None else skipped * (1.0 - missed)
             value *= self._per_frame
         gain = 10.0 * (value - self._best) - out[:, _ENERGY, None]

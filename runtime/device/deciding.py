@@ -82,8 +82,9 @@ class Chosen:
     @property
     def pinned(self) -> Decision | None:
         """The decision that the user has pinned."""
-        is_pinned = isinstance(self.controller, FixedRow) and self.controller.name == PINNED
-        return self.costs.space.decisions[self.controller.row] if is_pinned else None  # type: ignore[attr-defined]
+        if isinstance(self.controller, FixedRow) and self.controller.name == PINNED:
+            return self.costs.space.decisions[self.controller.row]
+        return None
 
     @property
     def decisions_in_use(self) -> list[Decision]:

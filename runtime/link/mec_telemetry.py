@@ -193,8 +193,8 @@ class MecTelemetry:
         bits = 8.0 * sum(sent.uplink_bytes for other, sent in self._crossing.items() if other <= request_id)
         served_s = self.rtt_s + float(self._costs.mec_s[own.row]) * self._slowdown_now(now_s)
         reply = Awaited(self._began_s(oldest), bits, served_s, formulas.believed_frac(now_s - self._reply_s))
-        uplink_bps, queue_s = [sample.uplink_bps for sample in self._history], self._queue_s
-        return reply_chance(reply, uplink_bps, list(reversed(queue_s)), 0, now_s, answer_by_s)
+        uplink_bps, queue_s = [sample.uplink_bps for sample in self._history], list(reversed(self._queue_s))
+        return reply_chance(reply, uplink_bps, queue_s, 0, now_s, answer_by_s)
 
     @property
     def _history(self) -> tuple[_Sample, ...]:

@@ -27,7 +27,6 @@ from controller.metrics import (
     ratios,
     run_as,
 )
-from controller.packets import wire_bytes
 from controller.records import STATUSES, Outcome
 from controller.reuse import REASONS
 from controller.streaming import Stream
@@ -64,7 +63,7 @@ class RunSummary:
         self._first_s, self._last_s = min(self._first_s, captured_s), max(self._last_s, captured_s)
         seen = None if self._stream is None else self._stream.add(outcome)
         self._seen.append(math.nan if seen is None else seen)
-        self._message_bytes += wire_bytes(outcome.payload_bytes) if outcome.payload_bytes else 0
+        self._message_bytes += outcome.uplink_bytes
         self._waiting.append(outcome)
         if len(self._waiting) == CHUNK:
             self._fold()

@@ -18,9 +18,20 @@ TOTAL = 1 << TOTAL_BITS
 _SCALE_BITS = 128
 
 
+def _roots_of_half(count: int) -> list[int]:
+    """2 ** -(2 ** -k) for k from 0 to count - 1, each times 2 ** _SCALE_BITS."""
+    roots = [1 << (_SCALE_BITS - 1)]
+    while len(roots) < count:
+        roots.append(math.isqrt(roots[-1] << _SCALE_BITS))
+    return roots
+
+
+_ROOTS = _roots_of_half(UNIT_BITS + 1)
+
+
 def powers_of(halvings: int, count: int, bits: int) -> list[int]:
     """2 ** -(k * 2 ** -halvings) for k from 0 to count - 1, each times 2 ** bits, rounded."""
-    root, value, drop = _root_of_half(halvings), 1 << _SCALE_BITS, _SCALE_BITS - bits
+    root, value, drop = _ROOTS[halvings], 1 << _SCALE_BITS, _SCALE_BITS - bits
     powers = []
     for _ in range(count):
         powers.append((value + (1 << (drop - 1))) >> drop)
@@ -33,14 +44,6 @@ def chance(units: int) -> int:
     value = 1 << _SCALE_BITS
     for halvings in range(UNIT_BITS + 1):
         if units >> (UNIT_BITS - halvings) & 1:
-            value = value * _root_of_half(halvings) >> _SCALE_BITS
+            value = value * _ROOTS[halvings] >> _SCALE_BITS
     drop = _SCALE_BITS - TOTAL_BITS
     return (value + (1 << (drop - 1))) >> drop
-
-
-def _root_of_half(halvings: int) -> int:
-    """2 ** -(2 ** -halvings), times 2 ** _SCALE_BITS."""
-    value = 1 << (_SCALE_BITS - 1)
-    for _ in range(halvings):
-        value = math.isqrt(value << _SCALE_BITS)
-    return value

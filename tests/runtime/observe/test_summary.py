@@ -217,7 +217,10 @@ def test_bytes_below_a_kilobyte_are_whole_ones() -> None:
 
 
 def test_the_table_shows_payload_and_whole_messages_per_frame() -> None:
-    sent = [replace(o, payload_bytes=60 * (o.frame % 2)) for o in outcomes(200)]
+    sent = [
+        replace(o, payload_bytes=60, uplink_bytes=int(wire_bytes(60))) if o.frame % 2 else replace(o, payload_bytes=0)
+        for o in outcomes(200)
+    ]
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(summary_of(sent).table("campus: ppo"))
     shown = console.export_text()
