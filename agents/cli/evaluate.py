@@ -1,34 +1,34 @@
-"""``mecpilot evaluate`` and ``mecpilot tune``: their options, and what they show."""
+"""``mecpilot evaluate``: its options, and what it shows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import msgspec
 import typer
 from rich.console import Console
 
 from agents.cli.options import Conditions, Frames, Workers, takes
-from controller.errors import UsageError, unknown_name
+from controller.controllers.registry import LEARNED
+from controller.errors import UsageError
 from runtime.cli.console import task_bar, write_json
 from runtime.cli.shared_options import JsonOut, Wide
-from runtime.config.privacy import check_controller, may_run
 from runtime.files.atomic import check_writable
+from runtime.files.policy_file import shipped_policy
 from runtime.observe.tables import table_console
 
 if TYPE_CHECKING:
     from agents.compare.evaluation import Entrants, LiveEpisodes
     from agents.compare.report import Comparison
-    from agents.compare.spread import Spread
     from envs.setup import Setup
     from runtime.bundles.bundle import Bundle
 
-#: More frames take longer than to start processes: about ten seconds on one core.
-LARGE_FRAMES = 3_000_000
+#: What an ablation plays where there is no policy.
+RULE = "expected-utility"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,14 @@ class EvaluateOptions(Workers, Conditions):
             "streaming accuracy (`bound-streaming`). Takes about 0.2 s of one core per episode.",
         ),
     ] = False
+    ablate: Annotated[
+        bool,
+        typer.Option(
+            "--ablate",
+            help="What each technique is worth to one controller (default: ppo, else expected-utility): all of them, "
+            "without each, each alone, none.",
+        ),
+    ] = False
     frames: Frames = None
     tuning: Annotated[Path | None, typer.Option(help="Tuning file of `mecpilot tune` (default: the shipped one).")] = (
         None
@@ -86,8 +94,21 @@ class EvaluateOptions(Workers, Conditions):
         if self.bound and self.live:
             raise UsageError("got --bound with --live; expected one of them: only the twin knows the future")
         files = (self.policy or (), self.tuning)
-        named = entrants_of(bundle.workload, self.controllers, *files, live=self.live, privacy=self.privacy)
+        named = entrants_of(bundle.workload, self._names(bundle), *files, live=self.live, privacy=self.privacy)
         return with_agents(named, self.sb3, self.algorithm) if self.sb3 else named
+
+    def _names(self, bundle: Bundle) -> str | None:
+        """The controllers as given; of an ablation one, by default the policy if there is one."""
+        if not self.ablate:
+            return self.controllers
+        for option, given in (("--live", self.live), ("--bound", self.bound), ("--sb3", self.sb3)):
+            if given:
+                raise UsageError(f"got --ablate with {option}; expected one of them")
+        if self.controllers is None:
+            return LEARNED if self.policy or shipped_policy(bundle.workload) else RULE
+        if len(self.controllers.split(",")) != 1:
+            raise UsageError(f"got --ablate with the controllers {self.controllers}; expected one controller")
+        return self.controllers
 
 
 @takes(EvaluateOptions)
@@ -95,7 +116,6 @@ def evaluate(options: EvaluateOptions) -> int:
     """Compare controllers on the same scenarios, by default on traces that nothing was trained on."""
     from agents.compare.bound import bounds_of
     from agents.compare.own import check_own
-    from agents.compare.report import as_json
     from agents.compare.traces import BUILTIN_TEST
     from agents.runs.run_lock import locked
     from envs.setup import open_setup, traces_of
@@ -114,18 +134,62 @@ def evaluate(options: EvaluateOptions) -> int:
         entrants = replace(entrants, bounds=bounds_of(setup))
     sources = [str(path) for path in options.traces or ()] or [BUILTIN_TEST]
     with nullcontext() if out is None else locked(out, "evaluating"):
-        if options.live:
-            comparison, episodes = _compare_live(setup, entrants, sources, options.seeds)
-        else:
-            comparison, episodes = _compare_in_twin(setup, entrants, sources, options), None
-        report = as_json(comparison)
+        done = (_ablated if options.ablate else _compared)(setup, entrants, sources, options)
         if options.json != "-":
-            _show(comparison, report, options.wide)
-        write_json(report, options.json, make_folder=True)
-        write_json(report, None if out is None else out / "evaluation.json", make_folder=True)
+            done.show(table_console(options.wide))
+        write_json(done.report, options.json, make_folder=True)
+        write_json(done.report, None if out is None else out / "evaluation.json", make_folder=True)
         if out is not None:
-            _draw(setup, entrants, comparison, report, episodes, out)
+            done.draw(out)
+            Console(stderr=True).print(f"plots and evaluation.json are in {out}", highlight=False, soft_wrap=True)
     return 0
+
+
+class Done(NamedTuple):
+    """A comparison, and how it is shown and drawn."""
+
+    report: dict[str, Any]
+    show: Callable[[Console], None]
+    draw: Callable[[Path], None]  # into a folder
+
+
+def _compared(setup: Setup, entrants: Entrants, sources: Sequence[str], options: EvaluateOptions) -> Done:
+    """Controllers against each other."""
+    from agents.compare.report import as_json
+
+    episodes: LiveEpisodes | None = None
+    if options.live:
+        comparison, episodes = _compare_live(setup, entrants, sources, options.seeds)
+    else:
+        comparison = _compare_in_twin(setup, entrants, sources, options)
+    report = as_json(comparison)
+    return Done(
+        report,
+        partial(_show, comparison, report, options.wide),
+        partial(_draw, setup, entrants, comparison, report, episodes),
+    )
+
+
+def _ablated(setup: Setup, entrants: Entrants, sources: Sequence[str], options: EvaluateOptions) -> Done:
+    """One controller with and without each technique."""
+    from agents.compare.ablate import compare_techniques, draw_techniques, report_of, table_of, variations
+    from agents.compare.evaluation import default_seeds
+    from controller.techniques import TECHNIQUES
+
+    seeds = options.seeds or default_seeds(len(setup.bank))
+    frames = entrants.total * seeds * len(setup.bank) * setup.range.frames * len(variations(TECHNIQUES))
+    with task_bar() as bar, options.spread(frames) as spread:
+        task = bar.add_task("evaluating", total=frames)
+        comparison = compare_techniques(
+            setup, TECHNIQUES, entrants, sources, seeds, lambda done: bar.advance(task, done), spread.play
+        )
+    report = report_of(comparison, entrants.names[0])
+
+    def show(console: Console) -> None:
+        console.print(table_of(report))
+        _print_lines(console, comparison, "")
+
+    return Done(report, show, lambda out: draw_techniques(report, out / "techniques.png"))
 
 
 def _compare_in_twin(setup: Setup, entrants: Entrants, sources: Sequence[str], options: EvaluateOptions) -> Comparison:
@@ -133,28 +197,9 @@ def _compare_in_twin(setup: Setup, entrants: Entrants, sources: Sequence[str], o
 
     seeds = options.seeds or default_seeds(len(setup.bank))
     frames = entrants.total * seeds * len(setup.bank) * setup.range.frames
-    with task_bar() as bar, _spread(options, frames) as spread:
+    with task_bar() as bar, options.spread(frames) as spread:
         task = bar.add_task("evaluating", total=frames)
         return compare_in_twin(setup, entrants, sources, seeds, lambda done: bar.advance(task, done), spread.play)
-
-
-@contextmanager
-def _spread(options: EvaluateOptions | TuneOptions, frames: int) -> Iterator[Spread]:
-    """Plays that many frames: large work on several workers and so that an interrupted command can go on."""
-    from agents.compare.spread import Spread
-    from agents.scale.kept import kept_until_done
-
-    large = frames > LARGE_FRAMES
-
-    def say(text: str) -> None:
-        Console(stderr=True).print(text, highlight=False, soft_wrap=True)
-
-    with options.workers(worth_it=large) as runner:
-        if large:
-            with kept_until_done(say) as kept:
-                yield Spread(runner, kept)
-        else:
-            yield Spread(runner)
 
 
 def _compare_live(
@@ -169,15 +214,18 @@ def _compare_live(
         return compare_live(setup, entrants, sources, scenarios, lambda done: bar.advance(task, done))
 
 
-def _show(comparison: Comparison, report: dict[str, Any], wide: bool) -> None:
+def _show(comparison: Comparison, report: dict[str, Any], wide: bool, console: Console) -> None:
     from agents.compare.report import verdict
     from agents.compare.tables import tables
 
-    console = table_console(wide)
     for table in tables(comparison, report, wide):
         console.print(table)
         console.print()
-    for line in (verdict(comparison), *(comparison.provenance.lines if comparison.provenance else ())):
+    _print_lines(console, comparison, verdict(comparison))
+
+
+def _print_lines(console: Console, comparison: Comparison, verdict: str) -> None:
+    for line in (verdict, *(comparison.provenance.lines if comparison.provenance else ())):
         if line:
             console.print(line, highlight=False)
 
@@ -211,65 +259,3 @@ def _draw(
                 draw_timeline(shown, out / f"timeline_{kind}_{name}.png")
                 if live is not None:
                     draw_strip(setup.workload, live.outcomes[name][0][episode], out / f"strip_{kind}_{name}.png")
-    Console(stderr=True).print(f"plots and evaluation.json are in {out}", highlight=False, soft_wrap=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneOptions(Workers, Conditions):
-    """``mecpilot tune``."""
-
-    controllers: Annotated[
-        str | None, typer.Option(help="Controllers, separated by commas (default: all that have tunables).")
-    ] = None
-    episodes: Annotated[int | None, typer.Option(min=1, help="Scenarios that every try plays (default: 192).")] = None
-    frames: Frames = None
-    out: Annotated[Path, typer.Option(help="Tuning file to write.")] = Path("tuning.json")
-    json: JsonOut = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The controllers to tune; UsageError for one without tunables."""
-        from agents.compare.tuning import TUNABLE
-
-        if self.controllers is None:
-            return tuple(name for name in TUNABLE if may_run(name, self.privacy))
-        names = tuple(dict.fromkeys(name.strip() for name in self.controllers.split(",")))
-        for name in names:
-            if name not in TUNABLE:
-                raise unknown_name("controller with tunables", name, TUNABLE)
-            check_controller(name, self.privacy)
-        return names
-
-
-@takes(TuneOptions)
-def tune(options: TuneOptions) -> int:
-    """Tune the classical controllers on training traces in the twin."""
-    from agents.compare.evaluation import Entrants, provenance_of
-    from agents.compare.traces import BUILTIN_TRAIN
-    from agents.compare.tuning import EPISODES, tries, tune_controllers, tuning_table
-    from envs.setup import open_setup, traces_of
-    from runtime.files.tuning_file import save_tunings
-
-    names, out = options.names, options.out
-    check_writable(options.json, "--json", make_folder=True)
-    check_writable(out, "--out", make_folder=True)
-    bundle, bank = options.open(), traces_of(options.traces or [], "train")
-    range_ = options.range_of(bundle, options.frames)
-    setup = open_setup(bundle, bank, "validation", range_, options.profile, options.privacy)
-    sources = [str(path) for path in options.traces or ()] or [BUILTIN_TRAIN]
-    episodes, most = options.episodes or EPISODES, tries(setup, names)
-    with task_bar() as bar, _spread(options, most * episodes * range_.frames) as spread:
-        task = bar.add_task("tuning", total=most)
-        found = tune_controllers(setup, names, sources, episodes, lambda done: bar.advance(task, done), spread.score)
-        bar.update(task, completed=most)  # fewer tries may have been needed
-    provenance = provenance_of(setup, Entrants(names, tunings=found.controllers))
-    found = msgspec.structs.replace(found, made_with=provenance.as_json())
-    if options.json != "-":
-        console = table_console()
-        console.print(tuning_table(found))
-        for line in provenance.lines:
-            console.print(line, highlight=False)
-    write_json(msgspec.to_builtins(found), options.json, make_folder=True)
-    save_tunings(out, found)
-    Console(stderr=True).print(f"written to {out}; use it with --tuning {out}", highlight=False, soft_wrap=True)
-    return 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar, get_type_hints
 
 import typer
+from rich.console import Console
 
 from controller.errors import UsageError
 from runtime.cli.shared_options import BundleDir, HardwareEncoder, NoRawUpload, ProfileFile
@@ -18,11 +19,14 @@ from runtime.traces.formats import TRACE_HELP
 from runtime.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:
+    from agents.compare.spread import Spread
     from agents.scale.runner import Runner
     from controller.scenario import ScenarioRange
     from runtime.bundles.bundle import Bundle
 
 Options = TypeVar("Options")
+#: More frames take longer than to start processes: about ten seconds on one core.
+LARGE_FRAMES = 3_000_000
 
 
 def takes(record: type[Options]) -> Callable[[Callable[[Options], int]], Callable[..., int]]:
@@ -117,6 +121,24 @@ class Workers:
         from agents.scale.runner import workers
 
         return workers(self.jobs, self.ray, worth_it=worth_it)
+
+    @contextmanager
+    def spread(self, frames: int) -> Iterator[Spread]:
+        """Plays that many frames: large work on several workers and so that an interrupted command can go on."""
+        from agents.compare.spread import Spread
+        from agents.scale.kept import kept_until_done
+
+        large = frames > LARGE_FRAMES
+
+        def say(text: str) -> None:
+            Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+
+        with self.workers(worth_it=large) as runner:
+            if large:
+                with kept_until_done(say) as kept:
+                    yield Spread(runner, kept)
+            else:
+                yield Spread(runner)
 
     def refuse_workers(self, why: str) -> None:
         """UsageError if one of the options was given."""

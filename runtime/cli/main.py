@@ -29,7 +29,7 @@ COMMANDS = {
     "profile": ("runtime.cli.profile", "profile", "measure segments here, fit regressions"),
     "train": ("agents.cli.train", "train", "train a PPO policy on the twin (or --live)"),
     "export": ("agents.cli.train", "export", "freeze a trained policy into one file"),
-    "tune": ("agents.cli.evaluate", "tune", "tune every classical controller on training traces"),
+    "tune": ("agents.cli.tune", "tune", "tune every classical controller on training traces"),
     "evaluate": ("agents.cli.evaluate", "evaluate", "compare controllers on the twin or --live"),
     "config": ("runtime.cli.config", "app", "print the configuration file, or check one"),
     "mec": ("runtime.cli.mec", "mec", "serve tail segments"),
