@@ -71,7 +71,7 @@ def measure(options: argparse.Namespace, runner: Runner) -> None:
         policies = {variant: _policies(options, variant, training, learn, runner) for variant in options.variants}
         classical = Entrants(tuple(name for name in CONTROLLER_NAMES if name != LEARNED), (), tunings)
         base = compare_in_twin(testing, classical, sources, options.episodes, play_all=spread.play)
-        splitless = setups_of(options.workload, options.traces, HELD_OUT_FAMILIES, without="split")
+        splitless = setups_of(options.workload, options.traces, HELD_OUT_FAMILIES, without=("split",))
 
         def play(entrants: Entrants, without_split: bool) -> Runs:
             setup = splitless[1] if without_split else testing

@@ -127,11 +127,11 @@ def exported(run: RunFolder) -> FrozenPolicy:
 
 
 def setups_of(
-    workload: str, traces: Path | None, hold_out: Sequence[str], without: str = ""
+    workload: str, traces: Path | None, hold_out: Sequence[str], without: Sequence[str] = ()
 ) -> tuple[Setup, Setup, list[Path]]:
     """To train on, to judge on, and the files of the first; built-in traces unless a folder is given.
 
-    ``without``: the kind of decision that the candidates of both lack.
+    ``without``: techniques and kinds of decision that the candidates of both lack.
     """
     learn, judge = split_files(traces, hold_out) if traces else ([], [])
     training = open_setup(workload, traces_of(learn, "train"), "validation", without=without)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -48,7 +48,7 @@ class Setup:
     privacy: PrivacySection = DEFAULTS.privacy  # what the candidates respect
     shortcuts: Sequence[TableShortcut] = ()  # of the twin: what may answer a frame before it is decided
     split: PlayedSplit = "validation"  # that ``recorded`` belongs to
-    without: str = ""  # the kind of decision that the candidates lack; empty: they lack none
+    without: tuple[str, ...] = ()  # techniques and kinds of decision that the candidates lack
 
     @property
     def workload(self) -> str:
@@ -57,6 +57,12 @@ class Setup:
     def on(self, traces: Sequence[Trace]) -> Setup:
         """The same setup over other traces."""
         return replace(self, bank=TraceBank(traces))
+
+    def less(self, without: Collection[str]) -> Setup:
+        """The same setup without some techniques or kinds of decision more (``controller.techniques``)."""
+        names = (*self.without, *without)
+        same = (self.bundle, self.bank, self.split, self.range, self.profile, self.privacy, self.shortcuts)
+        return open_setup(*same, without=names)
 
     def twin(self, batch: int = 1, seed: int = 0, reward: Reward = "replayed", oracle: bool = False) -> Twin:
         """A twin for ``batch`` episodes. ``oracle``: states contain the true latency of every row."""
@@ -78,12 +84,12 @@ def open_setup(
     profile: str | Path | None = None,
     privacy: PrivacySection = DEFAULTS.privacy,
     shortcuts: Sequence[TableShortcut] = (),
-    without: str = "",
+    without: Collection[str] = (),
 ) -> Setup:
     """A setup of a shipped bundle's name, of a bundle's directory, or of an open bundle.
 
-    ``privacy`` may forbid decisions, and ``without`` leaves out a kind of decision; UsageError when none is left, and
-    for an unknown name, field or file.
+    ``privacy`` may forbid decisions, and ``without`` leaves out techniques or kinds of decision; UsageError when none
+    is left, and for an unknown name, field or file.
     """
     opened, where = open_bundle(bundle), None if profile is None else Path(profile)
     range_, recorded = range_of(range_, opened.default_range), opened.recorded(split)
@@ -94,7 +100,7 @@ def open_setup(
             f"got shortcuts for {opened.workload}, whose bundle has no scores of older answers; expected the bundle of "
             "a video workload, such as campus, or no shortcuts (a real device takes them with any workload)"
         )
-    return Setup(opened, costs, recorded, traces, range_, where, privacy, tuple(shortcuts), split, without)
+    return Setup(opened, costs, recorded, traces, range_, where, privacy, tuple(shortcuts), split, tuple(without))
 
 
 def range_of(given: RangeLike, default: ScenarioRange) -> ScenarioRange:

@@ -95,7 +95,7 @@ def setup_of(config: TrainingConfig, bank: TraceBank, profile: Path | None) -> S
     """What a configuration trains with, over the given traces; UsageError for inputs that cannot be used."""
     privacy = PrivacySection(no_raw_upload=config.no_raw_upload)
     bundle = config.bundle or config.workload
-    return open_setup(bundle, bank, "validation", config.scenario, profile, privacy, without=config.without)
+    return open_setup(bundle, bank, "validation", config.scenario, profile, privacy, without=config.without.split())
 
 
 def _learner(environment: VecEnv, learn: Setup, config: TrainingConfig, options: Options) -> PPO:

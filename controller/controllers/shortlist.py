@@ -79,7 +79,12 @@ def _covering(utility: Floats, limit: int, chosen: Ints) -> Ints:
 
 def _utilities(costs: CostTable, family: ScenarioRange) -> Floats:
     """(conditions, C) utility of each row, under usual conditions and on narrow links."""
-    return np.concatenate([row_utility(costs, state, family.utility) for state in (_usual(family), _narrow(family))])
+    return np.concatenate((usual_utility(costs, family), row_utility(costs, _narrow(family), family.utility)))
+
+
+def usual_utility(costs: CostTable, family: ScenarioRange) -> Floats:
+    """(conditions, C) utility per frame of each row under random conditions of a range, as ``row_utility``."""
+    return row_utility(costs, _usual(family), family.utility)
 
 
 def row_utility(costs: CostTable, state: SystemState, utility: Utility) -> Floats:
@@ -88,7 +93,7 @@ def row_utility(costs: CostTable, state: SystemState, utility: Utility) -> Float
     energy = utility.energy_j(prediction.head_s, prediction.transmit_s[:, :, 0])
     on_time = prediction.total_s[:, :, 0] <= state.deadline_s[:, None]
     own = utility.of(costs.accuracy[None], on_time, energy, np.zeros((1, 1), bool))
-    if costs.longest_stride == 1:
+    if costs.lagged_accuracy is None:
         return own
     answer_frames = prediction.total_s[:, :, 0] / state.capture_period_s[:, None]
     per_frame = (own + skipped_score(costs, answer_frames)) / costs.stride

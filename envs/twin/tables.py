@@ -154,7 +154,8 @@ def make_tables(
     variants, samples = recorded.score.shape
     _check(costs, variants)
     payloads, payload_std_bytes = _payloads(costs, recorded)
-    reuses = costs.longest_stride > 1 or shortcuts
+    # What a viewer of a stream sees is an earlier answer, too, even where every frame is run.
+    reuses = costs.longest_stride > 1 or shortcuts or recorded.lagged is not None
     aged, accuracy = _aged(costs, recorded, reuses)
     queue, queue_started = neighbour_queue()
     traces, steps = _traces(bank)

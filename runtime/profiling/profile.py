@@ -8,17 +8,19 @@ CPU time on one thread.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 import numpy as np
 
+from controller import techniques
 from controller.controllers.shortlist import shortlist
 from controller.costs import CostTable
-from controller.errors import FailureError, UsageError, unknown_name
+from controller.errors import FailureError, UsageError
 from controller.predict.regression import LayerModel, PredictionError
-from controller.records import KINDS, NO_PAYLOAD, Decision, Floats, PayloadKey
+from controller.records import NO_PAYLOAD, Decision, Floats, PayloadKey
 from controller.references import NO_STREAM, ReferenceCosts
 from controller.scenario import ScenarioRange
 from runtime.bundles.bundle import Bundle
@@ -122,28 +124,15 @@ def load_costs(
 
 
 def candidates(
-    costs: CostTable, usual: ScenarioRange, privacy: PrivacySection = DEFAULTS.privacy, without: str = ""
+    costs: CostTable, usual: ScenarioRange, privacy: PrivacySection = DEFAULTS.privacy, without: Collection[str] = ()
 ) -> CostTable:
     """The decisions that privacy allows and that can be best under a workload's usual conditions.
 
-    ``without``: a kind of decision (``controller.records.KINDS``) to leave out, which shows what that kind is worth.
-    Controllers and the policy see only these. UsageError when no decision is left.
+    ``without``: techniques and kinds of decision (``controller.techniques``) to leave out, which shows what they are
+    worth. Controllers and the policy see only these. UsageError when no decision is left.
     """
-    permitted = without_kind(allowed(costs, privacy), without)
+    permitted = techniques.without(allowed(costs, privacy), without, usual)
     return permitted.take(shortlist(permitted, usual))
-
-
-def without_kind(costs: CostTable, kind: str) -> CostTable:
-    """The rows of all other kinds; every row where ``kind`` is empty. UsageError for an unknown kind, and when no row
-    is left."""
-    if not kind:
-        return costs
-    if kind not in KINDS:
-        raise unknown_name("kind of decision", kind, KINDS)
-    rows = np.flatnonzero(costs.space.kind != KINDS.index(kind))
-    if not len(rows):
-        raise UsageError(f"every decision that is left is {kind}; leave out another kind")
-    return costs.take(rows)
 
 
 def cost_table(bundle: Bundle, profile: Profile, source: Source = "measured") -> CostTable:

@@ -15,7 +15,8 @@ SHORT = {"frames": 20}
 def test_a_controller_without_splits_is_compared_with_itself() -> None:
     names = ("greedy", "expected-utility")
     whole, splitless = (
-        open_setup("campus", builtin_traces("test"), "test", SHORT, "shipped", without=kind) for kind in ("", "split")
+        open_setup("campus", builtin_traces("test"), "test", SHORT, "shipped", without=kind)
+        for kind in ((), ("split",))
     )
     base = compare_in_twin(whole, Entrants(names), ["built-in"], 1)
     bare = compare_in_twin(splitless, Entrants(names), ["built-in"], 1)
