@@ -31,7 +31,7 @@ _COLUMNS: Sequence[tuple[str, str, Callable[[float | None], str]]] = (
 LEGEND = (
     "Each row is the same controller on the same episodes, with some techniques left out of its decisions; where one "
     "model or one resolution is left, it is the one that does best under the usual conditions. less all: paired "
-    "difference of utility to the first row. accuracy: of a stream its streaming accuracy, else the mean score of the "
+    "difference of utility to the first row. score: of a stream its streaming accuracy, else the mean score of the "
     "frames in time. in time: share of the frames that were run or dropped."
 )
 
@@ -98,7 +98,7 @@ def table_of(report: Mapping[str, Any]) -> Table:
     first = report["variations"][ALL]
     accuracy = STREAMING if STREAMING in first else "accuracy"
     more = [heading for _, heading, _ in _COLUMNS]
-    headings = ["variation", UTILITY, "less all\n[95 %]", "accuracy", *more, "p95\nms"]
+    headings = ["variation", UTILITY, "less all\n[95 %]", "score", *more, "p95\nms"]
     title = f"{report['workload']}, {report['controller']}: {report['episodes']} paired episodes"
     table = new_table(title, headings, text=("variation",))
     for column in (0, 2):
