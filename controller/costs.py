@@ -3,6 +3,9 @@
 A ``CostTable`` joins a DecisionSpace with the measurements of a profile. Times are those of the profiled machine at
 slowdown 1; a controller multiplies them with the slowdown that it observes.
 
+Of a gated row, the columns of times and bytes are those of a frame that no exit on the way answers, so that nothing that
+is planned with them comes too late; ``controller.gates`` has the others.
+
 A row with a frame stride of n answers n frames: it computes its own, and the n - 1 frames after it get the newest
 answer that is out at their capture. So accuracy, cost and device time of rows are compared *per frame*.
 
@@ -18,6 +21,7 @@ from functools import cached_property
 
 import numpy as np
 
+from controller.gates import Gates
 from controller.packets import wire_bytes
 from controller.records import Bools, Decision, Floats, Ints
 from controller.references import NO_STREAM, ReferenceCosts
@@ -45,6 +49,9 @@ class CostTable:
     #: beyond the last lag. None where samples are not a stream: then every frame stride is 1.
     lagged_accuracy: Floats | None = None
     references: ReferenceCosts | None = None  # None where no payload refers to another one
+    #: What becomes of frames of gated rows. ``accuracy`` then is the mean over all frames, but times and bytes of a
+    #: gated row are those of a frame that no exit on the way answers. None where no row is gated.
+    gates: Gates | None = None
 
     def __post_init__(self) -> None:
         if not self.neighbour_mec_s:
@@ -65,7 +72,21 @@ class CostTable:
             self.neighbour_mec_s,
             None if self.lagged_accuracy is None else self.lagged_accuracy[rows],
             None if self.references is None else self.references.take(rows),
+            None if self.gates is None else self.gates.take(rows),
         )
+
+    @property
+    def paths(self) -> CostTable:
+        """(C + P) what may become of a frame: each row to its end, then each exit on the way of gated rows."""
+        return self if self.gates is None else self.gates.paths
+
+    def mean(self, values: Floats) -> Floats:
+        """(..., C) expectations of the rows from (..., C + P) values of ``paths``."""
+        return values if self.gates is None else self.gates.mean(values)
+
+    def path(self, row: int, early_exit: int | None) -> int:
+        """Of ``paths``, that of a frame of the row which an exit on the way has answered (None: none has)."""
+        return row if self.gates is None else self.gates.path(row, early_exit)
 
     @cached_property
     def neighbour_rows(self) -> Bools:
@@ -193,8 +214,9 @@ class CostTable:
 
     @cached_property
     def local_frontier(self) -> Ints:
-        """(rows,) device-only rows that no other device-only row beats in both time and accuracy, fastest first."""
-        rows = np.flatnonzero(self.space.device_only)
+        """(rows,) device-only rows that no other device-only row beats in both time and accuracy, fastest first. Gated
+        ones are not among them: a fallback must be sure to end in time."""
+        rows = np.flatnonzero(self.space.device_only & ~self.space.gated)
         rows = rows[np.lexsort((-self.accuracy[rows], self.head_s[rows]))]
         best, kept = -np.inf, []
         for row in rows:

@@ -70,10 +70,10 @@ class FrameTiming(NamedTuple):
 
 
 class FallbackTable(NamedTuple):
-    """What the rule knows of a cost table of C rows: L device-only rows, P of them on the local frontier."""
+    """What the rule knows of a cost table of C rows: L ungated device-only rows, P of them on the local frontier."""
 
     row: Rows  # (L,) in the cost table
-    place: Rows  # (C,) of each row among the L; -1 for offloads
+    place: Rows  # (C,) of each row among the L, a gated one's that of its ungated row; -1 for offloads
     head_s: Numbers  # (L,)
     accuracy: Numbers  # (L,)
     stride: Numbers  # (L,)
@@ -83,7 +83,7 @@ class FallbackTable(NamedTuple):
     frontier_head_s: Numbers  # (P,)
     frontier_accuracy: Numbers  # (P,)
     every_head_s: Numbers  # (C,)
-    every_accuracy: Numbers  # (C,)
+    every_accuracy: Numbers  # (C,) of frames that ask the MEC
     fastest_s: float
     longest_stride: int
     queue_limit: int
@@ -93,13 +93,11 @@ class FallbackTable(NamedTuple):
 
 def fallback_table(costs: CostTable, utility: Utility, queue_limit: int) -> FallbackTable:
     """The table as arrays. It may have no device-only row; then no function of the rule may be called."""
-    local, frontier = np.flatnonzero(costs.space.device_only), costs.local_frontier
-    place = np.full(len(costs), -1)
-    place[local] = np.arange(len(local))
+    local, frontier = np.flatnonzero(costs.space.device_only & ~costs.space.gated), costs.local_frontier
     table = costs.take(local) if len(local) else costs
     return FallbackTable(
         row=local,
-        place=place,
+        place=_places(costs, local),
         head_s=table.head_s,
         accuracy=table.accuracy,
         stride=table.stride,
@@ -109,13 +107,24 @@ def fallback_table(costs: CostTable, utility: Utility, queue_limit: int) -> Fall
         frontier_head_s=costs.head_s[frontier],
         frontier_accuracy=costs.accuracy[frontier],
         every_head_s=costs.head_s,
-        every_accuracy=costs.accuracy,
+        every_accuracy=costs.paths.accuracy[: len(costs)],
         fastest_s=costs.fastest_local_s,
         longest_stride=costs.longest_stride,
         queue_limit=queue_limit,
         cost_per_s=float(utility.energy_weight_per_j * utility.energy_j(1.0, 0.0)),
         drop_penalty=float(utility.drop_penalty),
     )
+
+
+def _places(costs: CostTable, local: Ints) -> Ints:
+    """(C,) place of each row among the ``local`` ones, -1 for all others. A gated device-only row has the place of its
+    ungated one: the rule keeps to rows that are sure to end in time, but the decision may stand."""
+    place = np.full(len(costs), -1)
+    place[local] = np.arange(len(local))
+    for row in np.flatnonzero(costs.space.device_only & costs.space.gated):
+        ungated = costs.space.decisions[row].ungated
+        place[row] = place[costs.space.index(ungated)] if ungated in costs.space.decisions else -1
+    return place
 
 
 class LocalFallback:

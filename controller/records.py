@@ -101,11 +101,18 @@ class Decision:
     partition_point: int
     payload: str  # codec of what crosses the uplink; "none" when the device answers alone
     frame_stride: int = 1  # run this frame, then skip frame_stride - 1
+    #: Confidence from which on an exit before the cut answers on the device, and nothing is sent; 0: none is asked.
+    gate: float = 0.0
 
     @property
     def payload_key(self) -> PayloadKey:
         """What it sends. A stream, too, has one model, resolution, partition point and codec."""
         return self.model, self.resolution_px, self.partition_point, self.payload
+
+    @property
+    def ungated(self) -> Decision:
+        """The same without a gate: what the MEC knows of it, because a gate only matters on the device."""
+        return replace(self, gate=0.0) if self.gate else self
 
     @property
     def side(self) -> str:
@@ -125,7 +132,8 @@ class Decision:
         split = f"split after stage {self.partition_point}, {self.payload}"
         where = {"device": "device only", "split": split, "MEC": f"whole image as {self._image_codec}"}[self.side]
         every = f", 1 of {self.frame_stride} frames" if self.frame_stride > 1 else ""
-        return f"{self.model}, {self.resolution_px} px, exit {self.exit_branch}, {where}{every}"
+        gate = f", gate {self.gate:g}" if self.gate else ""
+        return f"{self.model}, {self.resolution_px} px, exit {self.exit_branch}, {where}{every}{gate}"
 
     @property
     def _image_codec(self) -> str:
@@ -168,6 +176,7 @@ class Outcome:
     captured_at: float | None = None  # Unix time of the capture in seconds, to the millisecond; None in the twin
     reused_frame: int | None = None  # whose answer stands for this frame; None where none was reused
     uplink_bytes: int = 0  # of the whole message on the wire (controller.packets), computed from ``payload_bytes``
+    early_exit: int | None = None  # the exit before the cut that was sure enough to answer; None where none was
 
 
 @dataclass(frozen=True, slots=True)

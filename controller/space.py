@@ -50,6 +50,11 @@ class DecisionSpace:
         return np.array([d.frame_stride for d in self.decisions], dtype=np.int64)
 
     @cached_property
+    def gated(self) -> Bools:
+        """(C,) rows in which an exit before the cut may answer."""
+        return np.array([d.gate > 0 for d in self.decisions])
+
+    @cached_property
     def full_offload(self) -> Bools:
         """(C,) rows that send the (compressed) input itself."""
         return np.array([d.partition_point == 0 for d in self.decisions]) & ~self.device_only
@@ -128,6 +133,8 @@ class DecisionSpace:
 
 
 def _digest_line(d: Decision) -> str:
-    """One row; an interval of one frame goes without saying."""
+    """One row; an interval of one frame goes without saying, and so does no gate."""
     line = f"{d.model},{d.resolution_px},{d.exit_branch},{d.partition_point},{d.payload}"
+    if d.gate:
+        return f"{line},{d.frame_stride},{d.gate!r}"
     return line if d.frame_stride == 1 else f"{line},{d.frame_stride}"

@@ -36,7 +36,7 @@ class LiveBackend:
     def __init__(self, setup: Setup, *, learning: bool = True) -> None:
         self.costs = setup.costs
         self._setup = setup
-        self._compute = LocalCompute(setup.bundle, setup.bundle.work, setup.split)
+        self._compute = LocalCompute(setup.bundle, setup.bundle.work, setup.split, gates=setup.costs.gates)
         self._mec: RunningMec | None = None
         self._mec_slowdown = 0.0
         self._mec_stack, self._episode_stack = ExitStack(), ExitStack()

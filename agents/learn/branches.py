@@ -57,7 +57,7 @@ def branch_values(
     rules = Rules(
         policy_table(policy),
         feature_table(twin.costs, twin.range.utility),
-        np.array(twin.costs.aged_accuracy, order="C"),
+        np.array(twin.costs.paths.aged_accuracy, order="C"),
         gamma ** np.arange(float(frames)),
         float(streaming_weight if is_stream else 0.0),
     )
@@ -72,7 +72,7 @@ class Rules(NamedTuple):
 
     policy: PolicyTable
     features: FeatureTable
-    aged_accuracy: Floats  # (lags, C) of an answer for each age in frames
+    aged_accuracy: Floats  # (lags, C + P) of an answer for each age in frames, by row or path
     discount: Floats  # (frames,) of each frame's utility; its length is that of a branch
     streaming_weight: float
 
@@ -92,7 +92,7 @@ class Branches(NamedTuple):
     skipped: Floats  # (longest stride less one,)
     seen: Any  # (1,) SEEN
     age: Ints  # (streams,) of references
-    lanes: Lanes  # K states with C candidates
+    lanes: Lanes  # K states with C candidates, and the paths behind them
 
 
 def _play_states(rules: Rules, longest_stride: int, t: TwinTables, batch: Environment, *arrays: Any) -> None:
@@ -209,4 +209,4 @@ def decide(t: TwinTables, r: Rules, m: Branches, running: int) -> None:
         fill_features(r.features, m.seen[0], m.age, m.lanes.context.T[i], m.lanes.candidates.T[first : first + count])
     fill_scores(r.policy, m.lanes, running, count)
     for i in range(running):
-        m.row[m.running[i]] = best_of(m.lanes.scores, i * count, count)
+        m.row[m.running[i]] = best_of(m.lanes.scores, i * count, r.features.rows)

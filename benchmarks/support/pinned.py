@@ -35,7 +35,7 @@ _SIDE_BY_SIDE = 512
 def whole_setup(bundle: str, link: Trace, profile: Path | None) -> Setup:
     """The test split of a bundle on one link, with every legal decision."""
     setup = open_setup(bundle, TraceBank([link]), "test", profile=profile)
-    return replace(setup, costs=load_costs(setup.bundle, setup.profile))
+    return replace(setup, costs=load_costs(setup.bundle, setup.profile, gates=setup.gates))
 
 
 def episode_of(setup: Setup, **conditions: float) -> Scenario:

@@ -12,7 +12,14 @@ import numpy as np
 from controller.controllers.simple import Memoryless
 from controller.costs import CostTable
 from controller.predict.estimators import Estimator
-from controller.predict.expectation import Expectation, delay_frac, expectation, expected_utility, idle_state
+from controller.predict.expectation import (
+    Expectation,
+    delay_frac,
+    expectation,
+    expected_utility,
+    idle_state,
+    over_paths,
+)
 from controller.records import Floats, Ints, SystemState
 from controller.scenario import Scenario
 from controller.utility import Utility
@@ -34,9 +41,11 @@ class Greedy(Memoryless):
         self._penalty = penalty
 
     def decide(self, state: SystemState) -> Ints:
-        expected = expectation(self._costs, state, self._estimator)
-        value = candidate_value(self._costs, state, self._utility, expected, self._penalty)
-        return np.asarray(value.argmax(axis=1))
+        def value(costs: CostTable) -> Floats:
+            expected = expectation(costs, state, self._estimator)
+            return candidate_value(costs, state, self._utility, expected, self._penalty)
+
+        return np.asarray(over_paths(self._costs, value).argmax(axis=1))
 
 
 def candidate_value(
@@ -64,5 +73,8 @@ def typical_row(costs: CostTable, utility: Utility) -> int:
         mec_wait_s=scenario.rtt_s * everywhere,
         uplink_bps=bps,
     )
-    expected = expectation(costs, state, Estimator())
-    return int(candidate_value(costs, state, utility, expected, DEFAULT_PENALTY).mean(axis=0).argmax())
+
+    def value(paths: CostTable) -> Floats:
+        return candidate_value(paths, state, utility, expectation(paths, state, Estimator()), DEFAULT_PENALTY)
+
+    return int(over_paths(costs, value).mean(axis=0).argmax())

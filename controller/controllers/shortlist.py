@@ -10,6 +10,8 @@ So conditions are drawn densely there, in addition to the usual ones: a row that
 With frame strides, utility is per frame. A row that takes longer than its stride earns it only for the share of
 decisions that the device or the link can serve; without that rule no long stride would ever be chosen. Dominated rows
 are left out beforehand.
+
+Gated rows are added to this list: turning a gate on takes no row away.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from controller.costs import CostTable
-from controller.predict.expectation import idle_state, skipped_score
+from controller.predict.expectation import idle_state, over_paths, skipped_score
 from controller.predict.latency import predict
 from controller.records import NO_ROW, UPLINK_HISTORY, Bools, Floats, Ints, SystemState
 from controller.scenario import ScenarioRange
@@ -34,6 +36,8 @@ _NARROW, _NARROW_BPS = 4000, (8e3, 2.5e5)
 LIMIT, LIMIT_OF_STRIDES = 48, 60
 #: With frame strides: share of these for device-only rows, and the same share for full offloads.
 SHARE_OF_A_SIDE = 0.2
+#: Number of gated rows to choose beside the others.
+LIMIT_OF_GATED = 24
 #: Least gain in mean utility for which a row is added.
 _LEAST_GAIN = 1e-5
 
@@ -41,8 +45,20 @@ _LEAST_GAIN = 1e-5
 def shortlist(costs: CostTable, family: ScenarioRange, limit: int | None = None) -> Ints:
     """(n,) at most ``limit`` rows of the table, in table order; by default 48, or 60 where there are frame strides.
 
-    The fastest device-only row is always among them.
+    The fastest device-only row is always among them. Gated rows come on top, 24 at most.
     """
+    if costs.gates is None:
+        return _without_gates(costs, family, limit)
+    plain = np.flatnonzero(~costs.space.gated)
+    chosen = plain[_without_gates(costs.take(plain), family, limit)]
+    gated = np.flatnonzero(costs.space.gated)
+    gated = gated[~dominated(costs.take(gated))]
+    rows = np.concatenate((chosen, gated))
+    utility = _utilities(costs.take(rows), family)
+    return np.sort(rows[_covering(utility, len(chosen) + LIMIT_OF_GATED, np.arange(len(chosen)))])
+
+
+def _without_gates(costs: CostTable, family: ScenarioRange, limit: int | None) -> Ints:
     if costs.longest_stride == 1:
         return np.sort(_covering(_utilities(costs, family), limit or LIMIT, _fastest_local(costs)))
     limit = limit or LIMIT_OF_STRIDES
@@ -89,6 +105,11 @@ def usual_utility(costs: CostTable, family: ScenarioRange) -> Floats:
 
 def row_utility(costs: CostTable, state: SystemState, utility: Utility) -> Floats:
     """(B, C) utility per frame of each row if it is decided for every frame and the predicted latency is right."""
+    return over_paths(costs, lambda paths: _path_utility(paths, state, utility))
+
+
+def _path_utility(costs: CostTable, state: SystemState, utility: Utility) -> Floats:
+    """(B, C) where no row is gated."""
     prediction = predict(costs, state, state.uplink_bps[:, :1])
     energy = utility.energy_j(prediction.head_s, prediction.transmit_s[:, :, 0])
     on_time = prediction.total_s[:, :, 0] <= state.deadline_s[:, None]
@@ -104,8 +125,10 @@ def row_utility(costs: CostTable, state: SystemState, utility: Utility) -> Float
 
 def dominated(costs: CostTable) -> Bools:
     """(C,) rows to which another row of the same frame stride is at least equal in accuracy, times and bytes, and
-    better in one of them or earlier in the table."""
-    columns = np.stack((-costs.accuracy, costs.head_s, costs.payload_bytes, costs.mec_s), axis=1)
+    better in one of them or earlier in the table; expectations count, where rows are gated."""
+    paths = costs.paths
+    means = [costs.mean(column) for column in (paths.head_s, paths.payload_bytes, paths.mec_s)]
+    columns = np.stack((-costs.accuracy, *means), axis=1)
     dominated = np.zeros(len(costs), dtype=np.bool_)
     for stride in np.unique(costs.space.frame_stride):
         rows = np.flatnonzero(costs.space.frame_stride == stride)

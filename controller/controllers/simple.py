@@ -133,12 +133,12 @@ def full_network_rows(costs: CostTable) -> Ints:
 
 
 def same_network_rows(costs: CostTable, rows: Ints, like: int) -> Ints:
-    """Of ``rows``, those with the model, resolution, exit branch and frame stride of row ``like`` whose accuracy is at
-    most SAME_ACCURACY lower."""
+    """Of ``rows``, those with the model, resolution, exit branch, frame stride and gate of row ``like`` whose accuracy is
+    at most SAME_ACCURACY lower."""
 
-    def network(row: int) -> tuple[str, int, int, int]:
-        decision = costs.space.decisions[row]
-        return decision.model, decision.resolution_px, decision.exit_branch, decision.frame_stride
+    def network(row: int) -> tuple[str, int, int, int, float]:
+        d = costs.space.decisions[row]
+        return d.model, d.resolution_px, d.exit_branch, d.frame_stride, d.gate
 
     same = np.array([network(row) == network(like) for row in rows], dtype=np.bool_)
     return np.asarray(rows[same & (costs.accuracy_per_frame[rows] >= costs.accuracy_per_frame[like] - SAME_ACCURACY)])

@@ -14,7 +14,9 @@ Every feature but chances and values comes out of one matrix product:
 - One term is not linear: a payload waits for the backlog of the uplink only as far as the head does not hide it. It is
   subtracted afterwards.
 
-Results are float32. Shapes: B states, C candidates, D context features, F candidate features.
+Where rows are gated, their paths (``controller.gates``) are computed like rows of their own and averaged at the end.
+
+Results are float32. Shapes: B states, C candidates, P paths that end early, D context features, F candidate features.
 """
 
 from __future__ import annotations
@@ -101,9 +103,11 @@ class Features:
         weight = utility.energy_weight_per_j * 10.0
         self._compute_cost = utility.compute_power_w * weight
         self._radio_cost = utility.radio_power_w * weight
+        self._paths, best = costs.paths, float(costs.accuracy_per_frame.max())
+        costs = costs.paths
         self._sent = (~costs.space.device_only).astype(np.float32)
-        self._accuracy = ((costs.accuracy_per_frame - costs.accuracy_per_frame.max()) * 10.0).astype(np.float32)
-        self._values = _Values(costs, self._compute_cost)
+        self._accuracy = ((costs.accuracy_per_frame - best) * 10.0).astype(np.float32)
+        self._values = _Values(costs, self._compute_cost, best)
         ones = np.ones(len(costs))
         bits = costs.uplink_bytes * 8.0
         basis = (ones, self._accuracy, self._sent, costs.head_s, costs.mec_s, bits)
@@ -120,7 +124,7 @@ class Features:
         candidates = flat[batch * width :].reshape(batch, -1, len(CANDIDATE_FEATURES))
         if batch > 1 and (fill_batch := Features.fill_batch) is not None:
             fill_batch(self._table, state, context, candidates)
-            return context, candidates
+            return context, candidates[:, : len(self.costs)]
         columns, uplink_bps = [column.tolist() for column in _columns(state)], state.uplink_bps.tolist()
         for b in range(batch):
             if self.costs.streams:
@@ -128,11 +132,13 @@ class Features:
             row = _Row._make([column[b] for column in columns])
             self._fill(context[b], candidates[b], row, uplink_bps[b])
         flat.clip(FEATURE_SCHEMA.low, FEATURE_SCHEMA.high, out=flat)
+        if self.costs.gates is not None:
+            candidates = self.costs.mean(candidates.swapaxes(1, 2)).swapaxes(1, 2).astype(np.float32)
         return context, candidates
 
     def _bits(self, reference_age: Ints | None, b: int) -> Floats:
-        """(C,) bits of the messages in state ``b``."""
-        return self.costs.uplink_bytes_at(None if reference_age is None else reference_age[b : b + 1]) * 8.0
+        """(C + P,) bits of the messages in state ``b``."""
+        return self._paths.uplink_bytes_at(None if reference_age is None else reference_age[b : b + 1]) * 8.0
 
     @cached_property
     def _table(self) -> FeatureTable:
@@ -186,10 +192,10 @@ class Features:
 class _Values:
     """Chances and values, and what frame strides change in the other features: a decision is compared per frame.
 
-    Owns columns of the cost table in float32, (C,) or (C, 1).
+    Owns columns of the table of paths in float32, (C + P,) or (C + P, 1). ``best``: accuracy per frame of the best row.
     """
 
-    def __init__(self, costs: CostTable, compute_cost: float) -> None:
+    def __init__(self, costs: CostTable, compute_cost: float, best: float) -> None:
         def column(values: Floats) -> Float32s:
             return values.astype(np.float32)[:, None]
 
@@ -203,7 +209,7 @@ class _Values:
         self._skipped = column(costs.skipped_score)
         self._losses = [column(loss) for loss in costs.stale_losses]
         self._rescued = [column(score) for score in scores_by_place(costs)[1]]
-        self._best, self._fallback_s = float(costs.accuracy_per_frame.max()), costs.fastest_local_s
+        self._best, self._fallback_s = best, costs.fastest_local_s
         self._compute_cost = compute_cost
 
     def finish(self, out: Float32s, row: _Row, reserve_s: float) -> None:

@@ -14,7 +14,11 @@ next frames cost DELAY_PENALTY. At the last moment a device waits for the reply 
 strong rule.
 
 ``s`` is a state: any record with the fields of SystemState as plain numbers; ``age`` its ``reference_age``, empty where
-that is None. Shapes: C candidates, D context features, F candidate features, K skipped frames at most.
+that is None. Where rows are gated, each of their paths (``controller.gates``) has features like a row of its own, and
+those of the row are the mean over its paths.
+
+Shapes: C candidates, P paths that end at an exit on the way, D context features, F candidate features, K skipped frames
+at most.
 """
 
 from __future__ import annotations
@@ -58,8 +62,12 @@ _LOW, _HIGH = FEATURE_SCHEMA.low, FEATURE_SCHEMA.high
 
 
 class FeatureTable(NamedTuple):
-    """Columns (C,) of a cost table."""
+    """Columns (C + P,) of a cost table and its paths, unless said otherwise."""
 
+    rows: int  # C
+    end_frac: Floats  # (C,) share of frames that no exit on the way answers
+    early_row: Ints  # (P,) of the cost table, to which a path belongs that ends early
+    early_frac: Floats  # (P,) share of its frames
     above_best: Floats  # accuracy per frame less the best of the table, in tenths
     sent: Floats  # 1 where the MEC is asked, else 0
     head_s: Floats
@@ -82,9 +90,17 @@ class FeatureTable(NamedTuple):
 
 def feature_table(costs: CostTable, utility: Utility) -> FeatureTable:
     """The columns that the features need."""
+    gates, rows = costs.gates, len(costs)
+    end_frac = np.ones(rows) if gates is None else np.array(gates.end_frac)
+    early_row, early_frac = (np.zeros(0, np.int64), np.zeros(0)) if gates is None else (gates.row, gates.frac)
     best, cost = float(costs.accuracy_per_frame.max()), 10.0 * utility.energy_weight_per_j
+    costs = costs.paths
     skipped_score, rescued_score = scores_by_place(costs)
     return FeatureTable(
+        rows=rows,
+        end_frac=end_frac,
+        early_row=np.array(early_row),
+        early_frac=np.array(early_frac),
         above_best=10.0 * (costs.accuracy_per_frame - best),
         sent=(~costs.space.device_only).astype(float),
         head_s=np.array(costs.head_s),
@@ -131,12 +147,26 @@ class StateTerms(NamedTuple):
 
 
 def fill_features(t: FeatureTable, s: Any, age: Ints, context: Float32s, candidates: Float32s) -> None:
-    """Write the features of one state into ``context`` (D,) and ``candidates`` (C, F)."""
+    """Write the features of one state into ``context`` (D,) and ``candidates`` (C + P, F), of which the first C rows
+    count."""
     bandwidths = estimates(s)
     fill_context(s, bandwidths, context)
     terms = state_terms(t, s, bandwidths)
     for c in range(len(candidates)):
         fill_candidate(t, terms, c, bits_now(t, age, c), candidates[c])
+    if len(t.early_row) > 0:
+        average_paths(t, candidates)
+
+
+def average_paths(t: FeatureTable, candidates: Float32s) -> None:
+    """Make the features of gated rows means over their paths."""
+    for c in range(t.rows):
+        if t.end_frac[c] < 1.0:
+            for i in range(candidates.shape[1]):
+                candidates[c, i] *= t.end_frac[c]
+    for p in range(len(t.early_row)):
+        for i in range(candidates.shape[1]):
+            candidates[t.early_row[p], i] += t.early_frac[p] * candidates[t.rows + p, i]
 
 
 def bits_now(t: FeatureTable, age: Ints, c: int) -> float:

@@ -7,7 +7,7 @@ the reply is worth waiting for (``is_waited_for``). Shapes: B states, C candidat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -83,6 +83,12 @@ def is_waited_for(costs: CostTable, state: SystemState) -> Bools:
 def fallback_at_s(costs: CostTable, state: SystemState) -> Floats:
     """(B,) time from capture at which the device answers a frame that has no reply."""
     return state.deadline_s - fallback_reserve_s(costs.fastest_local_s * state.device_slowdown)
+
+
+def over_paths(costs: CostTable, value: Callable[[CostTable], Floats]) -> Floats:
+    """(B, C) expectation of what is valued for a table (B, rows): the mean over what may become of a frame
+    (``controller.gates``)."""
+    return costs.mean(value(costs.paths))
 
 
 def expected_utility(costs: CostTable, state: SystemState, utility: Utility, expected: Expectation) -> Floats:

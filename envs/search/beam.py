@@ -68,7 +68,7 @@ def expand(t: TwinTables, env: Environment, number: int, place: int, first: int,
     itself."""
     before, after = at_slot(env, w, w.nodes[number, place].slot), at_slot(env, w, 0)
     copy_state(w.pool, 0, before)
-    for row in range(len(t.decisions)):
+    for row in range(t.rows):
         if row == first or (first < 0 and not is_refused(t, before, row)):
             step(t, after, number, place, row, w)
             undo(before, w)

@@ -26,7 +26,7 @@ rules(conditions, frame, last_moment, link, mec_queue, observe, references, stat
 def check_rows(t: TwinTables, rows: Any) -> None:
     """IndexError unless every row is one of the cost table."""
     for b in range(len(rows)):
-        if not 0 <= rows[b] < len(t.decisions):
+        if not 0 <= rows[b] < t.rows:
             raise IndexError("got a row that is not in the cost table; expected 0 to its length less one")
 
 

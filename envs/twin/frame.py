@@ -33,7 +33,7 @@ from envs.twin.link import (
 )
 from envs.twin.references import reference_age, use_stream
 from envs.twin.state import Environment, at_second, link_is_down, timing
-from envs.twin.tables import NOISE_ROWS, TwinTables, aged_score, sample_of
+from envs.twin.tables import NOISE_ROWS, NOT_GATED, TwinTables, aged_score, sample_of
 
 #: Captures are at multiples of the capture period; rounding must not hide one.
 _TICK = 1e-9
@@ -56,12 +56,15 @@ def run_frame(t: TwinTables, env: Environment, row: int, record: Any, skipped: A
     record.row = carried_out(t, env, row, refused)
     if t.decisions[record.row].stream != NO_STREAM:
         use_stream(env, t.decisions[record.row].stream)
-    follow_decision(t, env, luck, record.row, record)
+    record.path = path_of(t, record.row, record.sample)
+    follow_decision(t, env, luck, record.path, record)
     state.device_slowdown = smooth(state.device_slowdown, load_pace(env) * luck.head, SLOWDOWN_ALPHA)
     answer_frame(t, env, luck, refused, record)
     if record.sent:
         take_place(env, record)
         send(t, env, record, env.conditions.mec_slowdown * luck.mec)
+    elif t.decisions[record.row].offload:  # an exit on the way has answered
+        probe_if_idle(t, env, record.end_s)
     else:
         probe_if_idle(t, env, state.now_s + t.calibration.decide_s)
     record.first = state.frame + 1
@@ -113,9 +116,15 @@ def carried_out(t: TwinTables, env: Environment, row: int, refused: bool) -> int
 # Head, uplink, MEC, reply -----------------------------------------------------------------------------------
 
 
-def follow_decision(t: TwinTables, env: Environment, luck: Any, row: int, record: Any) -> None:
-    """Times of a row if it is carried out now; of a device-only row, the end of its head is the answer."""
-    conditions, state, decision = env.conditions, env.state, t.decisions[row]
+def path_of(t: TwinTables, row: int, sample: int) -> int:
+    """What becomes of a sample under a row: the row to its end, or an exit on the way that is sure."""
+    start = t.decisions[row].taken_start
+    return row if start == NOT_GATED else int(t.taken[start + sample])
+
+
+def follow_decision(t: TwinTables, env: Environment, luck: Any, path: int, record: Any) -> None:
+    """Times of a path if it is taken now; of a device-only one, the end of its head is the answer."""
+    conditions, state, decision = env.conditions, env.state, t.decisions[path]
     record.head_s = decision.head_s * (load_pace(env) * luck.head)
     record.end_s = preempted_end_s(env, state.now_s + t.calibration.decide_s + record.head_s)
     record.reply_s = math.inf
@@ -176,7 +185,7 @@ def answer_frame(t: TwinTables, env: Environment, luck: Any, refused: bool, reco
     state, end_s = env.state, record.end_s
     answer_by_s = state.capture_s + env.conditions.deadline_s
     due_s = answer_by_s - fallback_reserve_s(t.local.fastest_s * state.device_slowdown)
-    record.sent, record.answer_row, row = t.decisions[record.row].offload, record.row, t.fastest
+    record.sent, record.answer_row, row = t.decisions[record.path].offload, record.path, t.fastest
     given_s = record.reply_s if record.sent else end_s
     falls_back = record.sent and end_s <= due_s < record.reply_s and not waits_on(t, env, record, due_s)
     if record.sent and link_is_down(state, end_s):  # it went down under the head

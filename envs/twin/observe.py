@@ -9,10 +9,10 @@ from typing import Any
 from controller.predict.uplink import FLOOR_BPS
 from controller.records import NO_ROW, UPLINK_HISTORY, SystemState
 from controller.timeline import believed_frac
-from envs.twin.frame import follow_decision, noise_of
+from envs.twin.frame import follow_decision, noise_of, path_of
 from envs.twin.last_moment import mec_slowdown
 from envs.twin.state import Environment, link_is_down, record_type, sample_place
-from envs.twin.tables import TwinTables
+from envs.twin.tables import TwinTables, sample_of
 
 _HISTORIES = ("uplink_bps", "uplink_sample_bytes", "uplink_sample_age_s")
 _KINDS = {"Floats": "f8", "Ints": "i8", "Bools": "?"}
@@ -93,9 +93,11 @@ def observe_replies(env: Environment, seen: Any) -> None:
 def true_latencies(t: TwinTables, env: Environment, record: Any, latency_s: Any) -> None:
     """Fill ``latency_s`` (C,): capture to answer of every candidate, had it all the time it takes."""
     luck, down = noise_of(t, env), link_is_down(env.state, env.state.now_s)
-    for row in range(len(t.decisions)):
-        follow_decision(t, env, luck, row, record)
+    sample = sample_of(t, env.conditions, env.state.frame)
+    for row in range(t.rows):
+        path = path_of(t, row, sample)
+        follow_decision(t, env, luck, path, record)
         answer_s = record.end_s
-        if t.decisions[row].offload:
+        if t.decisions[path].offload:
             answer_s = math.inf if down else record.reply_s
         latency_s[row] = answer_s - env.state.capture_s

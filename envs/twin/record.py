@@ -19,6 +19,7 @@ RECORD = record_type(
     frame="i8",
     sample="i8",  # column of the recorded scores
     row="i8",  # of the cost table, as carried out
+    path="i8",  # what becomes of it: the row, or an exit on the way that answers (``controller.gates``)
     decided_s="f8",
     capture_s="f8",
     # As decided. From the payload on, where the MEC was to be asked only:
@@ -37,7 +38,7 @@ RECORD = record_type(
     reply_s="f8",  # infinite where the MEC was not to be asked
     # How the frame ended:
     sent="?",  # the MEC was asked
-    answer_row="i8",  # whose answer it is: a fallback's is not the decided one
+    answer_row="i8",  # whose answer it is: a fallback's or that of an exit on the way is not the decided one
     settled_s="f8",  # when the outcome is known
     on_time="?",
     silent="?",  # no answer came

@@ -52,7 +52,7 @@ class TwinCalibration(NamedTuple):
     decide_s: float = 0.0015  # from the decision point to the begin of the head: waking up and deciding
 
 
-#: A row of the cost table.
+#: A row of the cost table, or a path that ends at an exit on the way (``controller.gates``).
 DECISION = record_type(
     offload="?",
     stride="i8",  # frames until the next decision
@@ -63,7 +63,9 @@ DECISION = record_type(
     payload_start="i8",  # where the row's payloads start in TwinTables.payload_bytes
     stream="i8",  # in which it sends; NO_STREAM where its payloads stand alone
     score_start="i8",  # where the scores of the row's variant start in TwinTables.aged_score
+    taken_start="i8",  # where the paths of a gated row's samples start in TwinTables.taken; NOT_GATED for others
 )
+NOT_GATED = -1
 
 #: The chance of a frame.
 NOISE = record_type(
@@ -95,7 +97,9 @@ STEP = record_type(
 class TwinTables(NamedTuple):
     """C rows of the cost table; V variants of S samples were recorded."""
 
-    decisions: Any  # (C,) DECISION
+    decisions: Any  # (C + P,) DECISION: the rows to their ends, then the paths that end at an exit on the way
+    rows: int  # C
+    taken: Ints  # the path of each sample, gated row by gated row
     noise: Any  # (NOISE_ROWS,) NOISE
     load_draws: Floats  # that loads are made of
     traces: Any  # (traces,) TRACE
@@ -103,7 +107,7 @@ class TwinTables(NamedTuple):
     queue: Any  # the workload of other devices, see ``mec_queue``
     queue_started: Any
     #: Scores by the age of the answer in frames, from 0 to the last lag: replayed (lags + 1, V * S) and expected
-    #: (lags + 1, C). One lag where nothing is ever reused.
+    #: (lags + 1, C + P). One lag where nothing is ever reused.
     aged_score: NDArray[np.float32]
     aged_accuracy: Floats
     #: By row, then by column of ``controller.references`` if it has a stream, then by sample: as recorded, or means
@@ -131,8 +135,8 @@ def sample_of(t: TwinTables, conditions: Any, frame: Any) -> Any:
 
 
 def aged_score(t: TwinTables, row: Any, sample: Any, lag: Any) -> Any:
-    """What the answer of ``row`` to ``sample`` scores for the frame that comes ``lag`` frames later; arrays
-    broadcast."""
+    """What the answer of ``row``, or of a path, to ``sample`` scores for the frame that comes ``lag`` frames later;
+    arrays broadcast."""
     lag = np.minimum(lag, len(t.aged_score) - 1)
     if t.replayed:
         return t.aged_score[lag, t.decisions["score_start"][row] + sample]
@@ -153,15 +157,18 @@ def make_tables(
     """Check and lay out what a twin needs."""
     variants, samples = recorded.score.shape
     _check(costs, variants)
-    payloads, payload_std_bytes = _payloads(costs, recorded)
+    payloads, payload_std_bytes = _payloads(costs.paths, recorded)
+    taken_start, taken = _taken(costs, recorded)
     # What a viewer of a stream sees is an earlier answer, too, even where every frame is run.
     reuses = costs.longest_stride > 1 or shortcuts or recorded.lagged is not None
-    aged, accuracy = _aged(costs, recorded, reuses)
+    aged, accuracy = _aged(costs.paths, recorded, reuses)
     queue, queue_started = neighbour_queue()
     traces, steps = _traces(bank)
     local = fallback_table(costs, utility, queue_limit)
     return TwinTables(
-        decisions=_decisions(costs, payload_std_bytes, payloads, samples),
+        decisions=_decisions(costs.paths, payload_std_bytes, payloads, samples, taken_start),
+        rows=len(costs),
+        taken=taken,
         noise=_draw_noise(calibration),
         load_draws=load_draws(),
         traces=traces,
@@ -193,9 +200,9 @@ def _check(costs: CostTable, variants: int) -> None:
     space = costs.space
     if not space.device_only.any():
         raise UsageError("no decision runs on the device alone; expected at least one, for the fallback")
-    if space.variant.max() >= variants:
+    if costs.paths.space.variant.max() >= variants:
         raise UsageError(
-            f"got recorded predictions of {variants} variants; expected {space.variant.max() + 1}: "
+            f"got recorded predictions of {variants} variants; expected {costs.paths.space.variant.max() + 1}: "
             "take them and the decision space from one bundle"
         )
 
@@ -208,7 +215,9 @@ def records_of(kind: np.dtype[Any], **columns: Any) -> Any:
     return records
 
 
-def _decisions(costs: CostTable, payload_std_bytes: Floats, payloads: Sequence[Floats], samples: int) -> Any:
+def _decisions(
+    costs: CostTable, payload_std_bytes: Floats, payloads: Sequence[Floats], samples: int, taken_start: Ints
+) -> Any:
     return records_of(
         DECISION,
         offload=~costs.space.device_only,
@@ -220,7 +229,18 @@ def _decisions(costs: CostTable, payload_std_bytes: Floats, payloads: Sequence[F
         payload_start=np.cumsum([0, *(table.size for table in payloads)])[:-1],
         stream=costs.stream,
         score_start=costs.space.variant * samples,
+        taken_start=taken_start,
     )
+
+
+def _taken(costs: CostTable, recorded: Recorded) -> tuple[Ints, Ints]:
+    """(C + P,) where the samples of each gated row start in the second; that holds the paths they take."""
+    start = np.full(len(costs.paths), NOT_GATED)
+    if costs.gates is None:
+        return start, np.zeros(0, np.int64)
+    gated = np.flatnonzero(costs.space.gated)
+    start[gated] = np.arange(len(gated)) * recorded.score.shape[1]
+    return start, np.array(costs.gates.taken(recorded.confidence)[gated].ravel(), np.int64)
 
 
 def _traces(bank: TraceBank) -> tuple[Any, Any]:

@@ -241,10 +241,15 @@ class Bundle:
         """Row of the recorded predictions for a decision; UsageError if there is none."""
         d, rows = decision, self._index.variants
         lossy = rows.get((d.model, d.resolution_px, d.exit_branch, d.partition_point, d.payload))
-        exact = rows.get((d.model, d.resolution_px, d.exit_branch, 0, LOSSLESS))
-        row = exact if lossy is None else lossy
+        return self.exact_variant(d.model, d.resolution_px, d.exit_branch) if lossy is None else lossy
+
+    def exact_variant(self, model: str, resolution_px: int, exit_branch: int) -> int:
+        """Row of the recorded predictions of an exit without loss; UsageError if there is none."""
+        row = self._index.variants.get((model, resolution_px, exit_branch, 0, LOSSLESS))
         if row is None:
-            raise UsageError(f"{decision} has no recorded predictions in {self.directory}")
+            raise UsageError(
+                f"exit {exit_branch} of {model} at {resolution_px} px has no recorded predictions in {self.directory}"
+            )
         return row
 
     def payload(self, decision: Decision) -> PayloadInfo:

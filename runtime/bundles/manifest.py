@@ -118,6 +118,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     # A bundle with strides above 1 has lagged scores. The file keeps the old name, so that old digests stay valid.
     frame_strides: tuple[int, ...] = msgspec.field(default=(1,), name="frame_intervals")
     reference_ages: tuple[int, ...] = ()  # in frames, ascending: at which payloads with a reference were measured
+    gates: tuple[float, ...] = ()  # that decisions may carry where the user names none, see `runtime.gating`
 
     def resolutions_of(self, model: ModelInfo) -> tuple[int, ...]:
         """The resolutions of a model, in pixels."""

@@ -93,6 +93,7 @@ def _device(config: Config, log: Log) -> Device:
         fps=config.source.fps,
         deadline_s=config.device.deadline_ms / 1e3,
         seed=config.device.seed,
+        gate=config.device.gate,
         utility=config.objective.utility(),
         no_raw_upload=config.privacy.no_raw_upload,
         limits=config.limits,

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from controller.gates import LEAST_GATE, MOST_GATE
 from controller.loads import MAX_LOAD_FRAC
 from controller.scenario import MAX_COUNT, MAX_IN_FLIGHT, QUEUE_LIMIT
 from controller.utility import Utility
@@ -149,6 +150,16 @@ class DeviceSection(Section, frozen=True):
     deadline_ms: Annotated[
         float, Meta(ge=0.001, le=3.6e6), about("From capture to answer, in milliseconds.", "--deadline-ms")
     ] = 100.0
+    gate: Annotated[
+        float | None,
+        Meta(ge=LEAST_GATE, le=MOST_GATE),
+        about(
+            "Confidence from which on an exit before the cut may answer on the device, so that nothing is sent. "
+            "Default: no exit is asked.",
+            "--gate",
+            show=0.9,
+        ),
+    ] = None
     seed: Annotated[Index, about("Random seed, of emulated loads and of the controller.", "--seed")] = 0
 
 

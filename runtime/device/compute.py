@@ -42,6 +42,8 @@ class Head(Protocol):
     def payload(self) -> bytes: ...
     @property
     def outputs(self) -> Any: ...
+    @property
+    def early_exit(self) -> int | None: ...
 
 
 class Compute(Judge, Protocol):
@@ -60,11 +62,13 @@ class Compute(Judge, Protocol):
         self, source_index: int, decision: Decision, pause: Pause, encode_as: Callable[[Any], bytes] | None = None
     ) -> Head:
         """Run the decision's stages that belong to the device; call ``pause`` between two stages. ``encode_as`` makes
-        the payload from what they computed; without it, the payload stands alone."""
+        the payload from what they computed; without it, the payload stands alone. Of a gated decision, the first exit
+        on the way that is sure enough answers."""
         ...
 
     def row(self, decision: Decision) -> int:
-        """The decision's row in the bundle's space, which the handshake showed to be equal on device and MEC."""
+        """The row of the decision, without its gate, in the bundle's space, which the handshake showed to be equal on
+        device and MEC."""
         ...
 
     def output_shape(self, decision: Decision) -> tuple[int, ...]:

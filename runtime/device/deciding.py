@@ -44,6 +44,19 @@ class Choice:
     decision: Mapping[str, Any] | None = None
     seed: int = 0
     privacy: PrivacySection = DEFAULTS.privacy
+    gate: float | None = None  # that decisions may carry; None: those of the bundle
+
+    @property
+    def gates(self) -> tuple[float, ...] | None:
+        """The gates that decisions may carry, that of a pinned one included; None: those of the bundle."""
+        named = (self.decision or {}).get("gate") or self.gate
+        return None if named is None else (named,)
+
+    @property
+    def pinned(self) -> dict[str, Any]:
+        """The fields of the pinned decision; one without a gate has that of the device."""
+        gate = {} if self.gate is None else {"gate": self.gate}
+        return gate | dict(self.decision or {})
 
     @property
     def is_named(self) -> bool:
@@ -105,7 +118,7 @@ def choose(choice: Choice, table: CostTable, bundle: Bundle, utility: Utility) -
     tunings = load_tunings(bundle.workload, choice.tuning)
     if choice.decision is not None:
         permitted = allowed(table, choice.privacy)
-        return Chosen(permitted, FixedRow(PINNED, _pinned_row(choice.decision, permitted, table)))
+        return Chosen(permitted, FixedRow(PINNED, _pinned_row(choice.pinned, permitted, table)))
     costs = candidates(_usable(table), bundle.default_range, choice.privacy)
     if given is not None and not isinstance(given, str):
         return Chosen(costs, OwnController(name, given, costs))

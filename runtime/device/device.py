@@ -60,6 +60,7 @@ class Device:
         data: str | Path | None = None,
         fps: float = DEFAULTS.source.fps,
         deadline_s: float = DEFAULTS.device.deadline_ms / 1e3,
+        gate: float | None = DEFAULTS.device.gate,
         seed: int = DEFAULTS.device.seed,
         utility: Utility | None = None,
         no_raw_upload: bool = DEFAULTS.privacy.no_raw_upload,
@@ -80,6 +81,7 @@ class Device:
         data: directory with the workload's data set.
         fps: captures per second; 0 captures a frame when the one before was answered.
         deadline_s: seconds from capture to answer.
+        gate: confidence from which on an exit before the cut may answer here, so that nothing is sent; None: none.
         seed: of everything random.
         utility: weights of the objective.
         no_raw_upload: never send an image: every decision computes at least one stage here. What that leaves is
@@ -91,7 +93,7 @@ class Device:
         log: takes one line of text for each event; default: warnings of the logger "mecpilot".
         """
         privacy = PrivacySection(no_raw_upload=no_raw_upload)
-        self._choice = Choice(controller, _path(policy), _path(tuning), decision, seed, privacy)
+        self._choice = Choice(controller, _path(policy), _path(tuning), decision, seed, privacy, gate)
         self._profile = _path(profile)
         self._hardware_encoder = emulation.hardware_encoder
         self.controller_name = self._choice.name
@@ -101,7 +103,7 @@ class Device:
         _check_number("seed", seed, 0, MAX_INT)
         self.bundle, self.workload = open_pair(bundle or (None if workload else DEFAULT_NAME), workload, _path(data))
         utility = utility or Utility()
-        costs = load_costs(self.bundle, self._profile, hardware_encoder=self._hardware_encoder)
+        costs = load_costs(self.bundle, self._profile, hardware_encoder=self._hardware_encoder, gates=self._choice.gates)
         self._setup = DeviceSetup(
             self.bundle,
             self.workload,

@@ -29,22 +29,26 @@ class Emulation:
     """Owns the random noise. Times are seconds since the first capture."""
 
     def __init__(self, costs: CostTable, scenario: Scenario) -> None:
-        self._head_s = costs.head_s
+        self._head_s = costs.paths.head_s
         self._slowdown = scenario.device_slowdown
         self._load_frac = scenario.device_load()
         self._noise = np.random.default_rng(scenario.seed)
+
+    def ended_early_s(self, lasts_s: float, row: int, path: int) -> float:
+        """Seconds that the head of ``row``, which was to last so long, takes up to where the path ends."""
+        return lasts_s if path == row else lasts_s * float(self._head_s[path] / self._head_s[row])
 
     def slowdown_at(self, elapsed_s: float) -> float:
         """Device time / profiled time."""
         second = min(max(int(elapsed_s / LOAD_STEP_S), 0), len(self._load_frac) - 1)
         return self._slowdown / (1.0 - float(self._load_frac[second]))
 
-    def head_s(self, row: int, elapsed_s: float) -> float:
-        """Seconds that a head takes which starts then; 0 if no slow device is emulated."""
+    def head_s(self, path: int, elapsed_s: float) -> float:
+        """Seconds that the head of a path takes which starts then; 0 if no slow device is emulated."""
         slowdown = self.slowdown_at(elapsed_s)
         if slowdown <= 1.0:
             return 0.0
-        return float(self._head_s[row]) * slowdown * math.exp(HEAD_NOISE_FRAC * self._noise.standard_normal())
+        return float(self._head_s[path]) * slowdown * math.exp(HEAD_NOISE_FRAC * self._noise.standard_normal())
 
 
 class HeadRunner:
@@ -64,7 +68,7 @@ class HeadRunner:
         poll: Pause,
         idle: Callable[[float], bool],  # wait until that time and poll; False if the device stops for good
     ) -> None:
-        self._compute, self._decisions = compute, costs.space.decisions
+        self._compute, self._costs, self._decisions = compute, costs, costs.space.decisions
         self._emulation, self._telemetry = emulation, telemetry
         self._clock, self._poll, self._idle = clock, poll, idle
         self._start_s: float | None = None
@@ -84,16 +88,19 @@ class HeadRunner:
         index, decision = job.frame.source_index, self._decisions[row]
         if draft is None:
             head = self._compute.head(index, decision, self._poll)
-            lasts_s = self._emulation.head_s(row, self._elapsed_s(began_s))
+            path = self._costs.path(row, head.early_exit)
+            lasts_s = self._emulation.head_s(path, self._elapsed_s(began_s))
         else:
             lasts_s = self._emulation.head_s(row, self._elapsed_s(began_s))
             encode_as = partial(self._encode_late, draft, began_s, preempted_s, lasts_s)
             head = self._compute.head(index, decision, self._poll, encode_as)
+            path = self._costs.path(row, head.early_exit)
+            lasts_s = self._emulation.ended_early_s(lasts_s, row, path)
         took_s = self._finish(began_s, preempted_s, lasts_s)
         if took_s is None:
             return None
         job.busy_s += took_s
-        self._telemetry.on_head(row, took_s)
+        self._telemetry.on_head(path, took_s)
         return head
 
     def _encode_late(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from controller.gates import Gates
 from controller.records import NO_PAYLOAD, Decision
 from runtime.bundles.bundle import Bundle
 from runtime.codecs.streams import Sender
 from runtime.device.compute import Pause
+from runtime.gating.judge import GateJudge
 from runtime.inference.segments import Encode, Head, Segments
 from runtime.inference.steady import steady_stream
 from runtime.inference.streams import sender_of
@@ -24,7 +27,16 @@ from runtime.workloads.types import Image, Split
 class LocalCompute:
     """Runs one bundle on the frames of a source, by default its workload's; a ``runtime.device.compute.Compute``."""
 
-    def __init__(self, bundle: Bundle, workload: Workload, split: Split = "test", source: Source | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        workload: Workload,
+        split: Split = "test",
+        source: Source | None = None,
+        gates: Gates | None = None,
+    ) -> None:
+        """``gates`` of the cost table whose decisions are run."""
+        self._judge = GateJudge(bundle, workload, gates)
         self._bundle, self._workload = bundle, workload
         self._source = Samples(workload, split) if source is None else source
         self._blank = np.zeros(bundle.frame_shape, np.uint8)
@@ -64,14 +76,15 @@ class LocalCompute:
         return self._source.picture(source_index)
 
     def head(self, source_index: int, decision: Decision, pause: Pause, encode_as: Encode | None = None) -> Head:
-        return self._segments.head(self._source.picture(source_index), decision, pause, encode_as)
+        is_sure = partial(self._judge.is_sure, decision) if decision.gate else None
+        return self._segments.head(self._source.picture(source_index), decision, pause, encode_as, is_sure)
 
     def sender(self, decision: Decision) -> Sender | None:
         """A new sender of the decision's stream; None if its payloads have no references."""
         return sender_of(self._bundle, decision)
 
     def row(self, decision: Decision) -> int:
-        return self._bundle.space.index(decision)
+        return self._bundle.space.index(decision.ungated)
 
     def output_shape(self, decision: Decision) -> tuple[int, ...]:
         """Shape of the outputs that the MEC sends back. Found once per exit by running the exit head alone."""

@@ -10,8 +10,10 @@ the timers of frames that wait for the MEC. The methods below stand in the order
 2. ``next_decision`` takes the frame from the queue as soon as it can be decided, and returns what the controller sees.
 3. ``execute`` gets the controller's row. If the MEC cannot be asked, the row becomes a local one.
 4. A local row: ``_answer_locally`` runs the head and records the answer.
+   With a gate, the first exit on the way that is sure enough answers in its place (``controller.gates``).
 5. Any other row: ``_offload`` runs the head, sets the job's timers and hands the payload to the connection. A codec
-   whose payloads refer to earlier ones encodes with a draft of the connection (``runtime.link.senders``).
+   whose payloads refer to earlier ones encodes with a draft of the connection (``runtime.link.senders``). If an exit on
+   the way answers, the frame ends as a local one does.
 6. A later ``_poll`` ends an offloaded frame. ``_replied`` records the answer of the MEC. If the request was lost, or at
    the last moment nothing speaks for waiting on (``controller.waiting``), ``FallbackQueue`` computes a local answer in
    time, or gives the frame up. A payload that refers to something that the MEC does not hold is sent once more first
@@ -280,7 +282,8 @@ class DeviceLoop:
         if head is None:
             self._recorder.given_up(job, now_s)
         else:
-            self._recorder.answered(job, now_s, status, Answer(head.outputs, job.row), head_s=now_s - began_s)
+            answer = Answer(head.outputs, self._costs.path(job.row, head.early_exit))
+            self._recorder.answered(job, now_s, status, answer, head_s=now_s - began_s)
 
     def _offload(self, job: Job) -> None:
         began_s = self._clock()
@@ -289,6 +292,11 @@ class DeviceLoop:
         now_s = self._clock()
         if head is None:
             self._recorder.given_up(job, now_s)
+            return
+        if head.early_exit is not None:  # nothing is sent, so that the uplink may have to be probed
+            answer = Answer(head.outputs, self._costs.path(job.row, head.early_exit))
+            self._recorder.answered(job, now_s, Status.OK, answer, head_s=now_s - began_s)
+            self._mec.probe_if_stale(now_s)
             return
         payload = head.payload if job.draft is None else job.draft.payload()
         job.head_s, job.sent_s = now_s - began_s, now_s

@@ -42,10 +42,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Outputs of an exit, and the row that was run, which after a fallback differs from the decided one."""
+    """Outputs of an exit, and the path of the cost table that was run. That is the decided row, unless a fallback or an
+    exit on the way answers."""
 
     outputs: Any
-    row: int
+    path: int
 
 
 class _Judged(NamedTuple):
@@ -97,10 +98,12 @@ class OutcomeRecorder:
         """Record a computed answer. The status is ``on_time``, or LATE if the deadline has passed."""
         status = on_time if now_s - job.frame.captured_s <= self._deadline_s else Status.LATE
         source = job.frame.source_index
-        judged = _Judged(*self._judge.judge(source, answer.outputs, self._costs.space.decisions[answer.row]))
+        decision = self._costs.paths.space.decisions[answer.path]
+        judged = _Judged(*self._judge.judge(source, answer.outputs, decision))
         self._on_answer(PastAnswer(job.frame.index, now_s, judged.prediction))
         breakdown = _breakdown(job, head_s, uplink_s, queue_s, tail_s, downlink_s)
-        self._add(job, now_s, status, breakdown, judged)
+        early_exit = decision.exit_branch if answer.path >= len(self._costs) else None
+        self._add(job, now_s, status, breakdown, judged, early_exit=early_exit)
 
     def given_up(self, job: Job, now_s: float) -> None:
         """Record a frame without an answer as LATE."""
@@ -135,6 +138,7 @@ class OutcomeRecorder:
         breakdown: BreakdownMs,
         judged: _Judged,
         reused_frame: int | None = None,
+        early_exit: int | None = None,
     ) -> None:
         energy_j = self._utility.energy_j(job.busy_s, self._transmit_s(job))
         if not status.reused:  # a reused frame had no decision that telemetry could learn from
@@ -157,6 +161,7 @@ class OutcomeRecorder:
                 captured_at=None if self._epoch_s is None else round(self._epoch_s + job.frame.captured_s, 3),
                 reused_frame=reused_frame,
                 uplink_bytes=wire_bytes(job.payload_bytes) if job.payload_bytes else 0,
+                early_exit=early_exit,
             )
         )
 

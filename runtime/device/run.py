@@ -189,7 +189,7 @@ def _compute(setup: DeviceSetup, source: Source) -> LocalCompute:
     import runtime.device.daemon  # noqa: F401 - all imports happen here, where a signal ends the process at once
     from runtime.device.local_compute import LocalCompute
 
-    return LocalCompute(setup.bundle, setup.workload, source=source)
+    return LocalCompute(setup.bundle, setup.workload, source=source, gates=setup.chosen.costs.gates)
 
 
 def check_complete(run: Run, answered: int) -> None:

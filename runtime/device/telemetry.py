@@ -19,14 +19,14 @@ class DeviceTelemetry:
     """Owns the smoothed estimates of the device itself."""
 
     def __init__(self, costs: CostTable, slowdown: float) -> None:
-        self._costs = costs
+        self._head_s = costs.paths.head_s
         self.slowdown = slowdown  # device time / profiled time
         self._on_time_frac = 1.0
         self._fallback_frac = 0.0
 
-    def on_head(self, row: int, took_s: float) -> None:
-        """The head of a row took this long, fallbacks not counted."""
-        sample = took_s / float(self._costs.head_s[row])
+    def on_head(self, path: int, took_s: float) -> None:
+        """The head of a path of the cost table took this long, fallbacks not counted."""
+        sample = took_s / float(self._head_s[path])
         self.slowdown += formulas.SLOWDOWN_ALPHA * (sample - self.slowdown)
 
     def on_outcome(self, status: Status) -> None:

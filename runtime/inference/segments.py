@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.gates import exits_on_way
 from controller.records import NO_PAYLOAD, Decision
 from runtime.bundles.bundle import Bundle
 from runtime.codecs import IMAGE, TENSOR, check_codecs, check_decoded, get_codec
@@ -32,6 +33,8 @@ Pause = Callable[[], None]
 #: How a payload of a stream is made from what the head computed, and turned back into it.
 Encode = Callable[[NDArray[Any]], bytes]
 Decode = Callable[[bytes | memoryview], NDArray[Any]]
+#: Whether the outputs of an exit on the way, given by its number, are good enough to answer with.
+IsSure = Callable[[int, Outputs], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Head:
 
     payload: bytes  # empty if the device answers alone
     outputs: Outputs | None  # None if the MEC computes the rest
+    early_exit: int | None = None  # the exit on the way to the cut that answered; None if none did
 
 
 class Segments:
@@ -79,12 +83,19 @@ class Segments:
                     codec.prepare()
 
     def head(
-        self, image: Image, decision: Decision, pause: Pause | None = None, encode_as: Encode | None = None
+        self,
+        image: Image,
+        decision: Decision,
+        pause: Pause | None = None,
+        encode_as: Encode | None = None,
+        is_sure: IsSure | None = None,
     ) -> Head:
         """Run the head segment of a decision on a frame (h, w[, 3]) of full size.
 
         ``pause`` is called before each stage. There the device polls its sockets, and may run another head (a
         fallback) before this one continues. ``encode_as`` makes the payload; without it, the payload stands alone.
+        Of a gated decision the exits on the way are run, too; the first one of which ``is_sure`` says so answers, and
+        without it none does.
         """
         encode = partial(encode_alone, self.bundle, decision) if encode_as is None else encode_as
         small = self.workload.resize(image, decision.resolution_px)
@@ -93,7 +104,14 @@ class Segments:
             return Head(encode(small), None)
         engine, model = self.engine(decision.model), self.loaded(decision.model)
         with engine.computing():
-            z = _run_stages(model, model.input_of(small), range(cut), pause)
+            z, done = model.input_of(small), 0
+            after = self.bundle.info(decision.model).exit_after
+            for early in exits_on_way(after, decision) if decision.gate else ():
+                z, done = _run_stages(model, z, range(done, after[early]), pause), after[early]
+                outputs = engine.to_array(model.run_exit(z, early))
+                if is_sure is not None and is_sure(early, outputs):
+                    return Head(b"", outputs, early)
+            z = _run_stages(model, z, range(done, cut), pause)
             if offloaded:
                 return Head(encode(engine.to_array(z)[0]), None)
             if pause is not None:
@@ -141,6 +159,20 @@ class Segments:
     def answer(self, outputs: Outputs, decision: Decision) -> Any:
         """Convert outputs (1, ...) to a prediction of the workload."""
         return self.workload.answers(outputs, decision.resolution_px)[0]
+
+    def exit_alone(self, image: Image, decision: Decision) -> Callable[[], float]:
+        """What a gate adds on the way: the exit head of a device-only decision, with its outputs judged. The stages
+        before it are run now."""
+        engine, model, exit_branch = self.engine(decision.model), self.loaded(decision.model), decision.exit_branch
+        small = self.workload.resize(image, decision.resolution_px)
+        with engine.computing():
+            z = _run_stages(model, model.input_of(small), range(decision.partition_point), None)
+
+        def run() -> float:
+            outputs = engine.to_array(model.run_exit(z, exit_branch))
+            return float(self.workload.confidence(outputs, 1.0)[0])
+
+        return run
 
     def output_shape(self, decision: Decision) -> tuple[int, ...]:
         """Shape (1, ...) of a decision's outputs, found by running its exit head on zeros."""

@@ -63,13 +63,15 @@ def parts_of(segments: Segments, image: Image) -> dict[PartKey, Part]:
 
 
 def part_keys(segments: Segments, decision: Decision, side: str) -> list[PartKey]:
-    """The parts that a decision's head ("device") or tail ("mec") runs, in order."""
+    """The parts that a decision's head ("device"), its tail ("mec") or its exit head alone ("exit") runs, in order."""
     d, px = decision, decision.resolution_px
     info = segments.bundle.info(d.model)
     codec: PartKey = (d.model if d.partition_point else "", px, d.partition_point, d.payload)
     to_input: PartKey = ("input", d.model, px)
     stages: list[PartKey] = [("stage", d.model, px, index) for index in range(info.exit_after[d.exit_branch])]
     exit_head: PartKey = ("exit", d.model, px, d.exit_branch)
+    if side == "exit":
+        return [exit_head]
     if side == "mec":
         start: list[PartKey] = [("decode", *codec)] + ([] if d.partition_point else [to_input])
         return [*start, *stages[d.partition_point :], exit_head]

@@ -40,7 +40,9 @@ from runtime.profiling.profile import (
     SegmentTime,
     Side,
     SideProfile,
+    exit_key,
     head_key,
+    is_exit,
     tail_key,
 )
 from runtime.workloads.base import Workload
@@ -108,6 +110,19 @@ def _segment_tasks(side: Side, segments: Segments, images: Sequence[Image]) -> I
         seen.add(key)
         make = _head_calls if side == "device" else _tail_calls
         yield SegmentTask(key, decision, make(segments, decision, images))
+    if side == "device":
+        yield from _exit_tasks(segments, images)
+
+
+def _exit_tasks(segments: Segments, images: Sequence[Image]) -> Iterator[SegmentTask]:
+    """Exit heads alone, as gates run them on the way to a later exit."""
+    manifest = segments.bundle.manifest
+    for model in manifest.models:
+        for px in manifest.resolutions_of(model):
+            for exit_branch, after in enumerate(model.exit_after[:-1]):
+                alone = Decision(model.name, px, exit_branch, after, NO_PAYLOAD)
+                calls = tuple(segments.exit_alone(image, alone) for image in images)
+                yield SegmentTask(exit_key(model.name, px, exit_branch, after), alone, calls)
 
 
 def _head_calls(segments: Segments, decision: Decision, images: Sequence[Image]) -> tuple[Call, ...]:
@@ -212,7 +227,7 @@ def _side_profile(
     machine: Machine,
 ) -> SideProfile:
     """The profile of one side: medians, predictions and their errors. ``seconds`` is (tasks, rounds)."""
-    keys = [part_keys(segments, task.decision, side) for task in tasks]
+    keys = [part_keys(segments, task.decision, "exit" if is_exit(task.key) else side) for task in tasks]
     median_s = np.median(seconds, axis=1)
     p95_s = np.quantile(seconds, 0.95, axis=1)
     predicted_s = [sum(layers.predicted_s(key) for key in parts) for parts in keys]

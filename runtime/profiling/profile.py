@@ -8,7 +8,7 @@ CPU time on one thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +38,8 @@ SHIPPED_DIR = shipped_dir("profiles")
 
 Side = Literal["device", "mec"]
 SIDES: tuple[Side, ...] = ("device", "mec")
+#: In place of a codec: the segment is an exit head alone.
+EXIT_ALONE = "exit"
 #: Where costs come from: measured segments, or the summed regressions of their layers.
 Source = Literal["measured", "regression"]
 
@@ -105,6 +107,16 @@ def head_key(decision: Decision) -> SegmentKey:
     return SegmentKey(d.model if d.partition_point else "", d.resolution_px, d.partition_point, -1, d.payload)
 
 
+def exit_key(model: str, resolution_px: int, exit_branch: int, after: int) -> SegmentKey:
+    """Key of an exit head alone, as a gate runs it on the way: the head, and judging its answer."""
+    return SegmentKey(model, resolution_px, after, exit_branch, EXIT_ALONE)
+
+
+def is_exit(key: SegmentKey) -> bool:
+    """Whether the segment is an exit head alone."""
+    return key.codec == EXIT_ALONE
+
+
 def tail_key(decision: Decision) -> SegmentKey:
     """Key of a decision's tail, which depends on every field."""
     d = decision
@@ -112,15 +124,50 @@ def tail_key(decision: Decision) -> SegmentKey:
 
 
 def load_costs(
-    bundle: Bundle, profile_path: Path | None = None, source: Source = "measured", *, hardware_encoder: bool = False
+    bundle: Bundle,
+    profile_path: Path | None = None,
+    source: Source = "measured",
+    *,
+    hardware_encoder: bool = False,
+    gates: Sequence[float] | None = None,
 ) -> CostTable:
     """Costs of every legal decision of the bundle, from the profile that ``find_profile`` returns.
 
-    ``hardware_encoder``: of a device that encodes H.264 in hardware. UsageError when there is no such profile, or when
-    it lacks a segment.
+    ``hardware_encoder``: of a device that encodes H.264 in hardware. ``gates``: those that decisions may carry; None are
+    those of the bundle. UsageError when there is no such profile, when it lacks a segment, and for a gate that cannot be
+    one.
     """
-    costs = cost_table(bundle, read_profile(find_profile(bundle, profile_path)[0], bundle), source)
-    return with_hardware_encoder(costs) if hardware_encoder else costs
+    profile = read_profile(find_profile(bundle, profile_path)[0], bundle)
+    costs = cost_table(bundle, profile, source)
+    costs = with_hardware_encoder(costs) if hardware_encoder else costs
+    wanted = bundle.manifest.gates if gates is None else gates
+    if not wanted:
+        return costs
+    from runtime.gating.costs import with_gates
+
+    return with_gates(costs, bundle, wanted, exit_times(bundle, profile, costs, source))
+
+
+def exit_times(bundle: Bundle, profile: Profile, costs: CostTable, source: Source) -> Callable[[str, int, int], float]:
+    """Device time of an exit head alone, of a model, resolution and exit.
+
+    From a profile that is older than gates it is estimated: the head's share of all multiplications up to that exit, of
+    the measured time up to there.
+    """
+    field = "median_s" if source == "measured" else "regression_s"
+    segments = () if profile.device is None else profile.device.segments
+    measured = {segment.key: float(getattr(segment, field)) for segment in segments if is_exit(segment.key)}
+
+    def exit_s(model: str, px: int, exit_branch: int) -> float:
+        info = bundle.info(model)
+        found, after = info.exits[exit_branch], info.exit_after[exit_branch]
+        if (key := exit_key(model, px, exit_branch, after)) in measured:
+            return measured[key]
+        stages = sum(stage.macs[px] for stage in info.stages[:after])
+        alone = costs.space.index(Decision(model, px, exit_branch, after, NO_PAYLOAD))
+        return float(costs.head_s[alone]) * found.macs[px] / (found.macs[px] + stages)
+
+    return exit_s
 
 
 def candidates(

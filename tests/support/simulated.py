@@ -78,6 +78,7 @@ class SimClock:
 class SimHead:
     payload: bytes
     outputs: Any
+    early_exit: int | None = None
 
 
 class SimCompute:
@@ -104,11 +105,16 @@ class SimCompute:
         pause: Callable[[], None],
         encode_as: Callable[[Any], bytes] | None = None,
     ) -> SimHead:
-        row = self._costs.space.index(decision)
+        row = path = self._costs.space.index(decision)
+        if self._costs.gates is not None and self._recorded is not None:
+            path = int(self._costs.gates.taken(self._recorded.confidence[:, source_index : source_index + 1])[row, 0])
         self.ran.append((self._clock(), source_index, row))
         for _ in range(self.STEPS):
             pause()
-            self._clock.advance(float(self._costs.head_s[row]) / self.STEPS)
+            self._clock.advance(float(self._costs.paths.head_s[path]) / self.STEPS)
+        if path != row:
+            early = self._costs.paths.space.decisions[path]
+            return SimHead(b"", bytes([path] * 4), early.exit_branch)
         if self._costs.space.device_only[row]:
             return SimHead(b"", bytes([row] * 4))
         payload_bytes = self._costs.payload_bytes[row]
@@ -121,7 +127,7 @@ class SimCompute:
         return np.full((2, 2, 3), source_index % 256, np.uint8)
 
     def row(self, decision: Decision) -> int:
-        return self._costs.space.index(decision)
+        return self._costs.space.index(decision.ungated)
 
     def output_shape(self, decision: Decision) -> tuple[int, ...]:
         return (1, 1)
@@ -129,7 +135,8 @@ class SimCompute:
     def judge(self, source_index: int, outputs: Any, decision: Decision) -> tuple[Any, Any, float]:
         if self._recorded is None:
             return outputs[0], source_index, 1.0
-        prediction = [int(self._costs.space.variant[self._costs.space.index(decision)]), source_index]
+        space = self._costs.paths.space  # of paths with the same decision, all have the same variant
+        prediction = [int(space.variant[space.index(decision)]), source_index]
         return prediction, source_index, self.score(prediction, source_index)
 
     def score(self, prediction: Any, truth: Any) -> float:

@@ -1,0 +1,95 @@
+"""Calibrated confidence of every exit of a bundle: fitted on its recorded answers, so that it belongs to its models.
+
+``Task.confidence`` says how sure an exit is of an answer, with one temperature for all resolutions. What is left is
+fitted here, per exit and resolution: two numbers that map the logarithm of its odds, with which the expected score of
+the answers has the least log loss on the validation split (Platt, 1999; scores between 0 and 1 count as shares). A prior
+keeps the slope near 1 where samples are few.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+
+from controller.errors import FailureError
+from controller.gates import log_odds
+from controller.records import Floats
+from runtime.bundles.bundle import Bundle
+from runtime.bundles.recorded import Recorded
+
+#: More confidence must mean a better answer.
+LEAST_SLOPE, _MOST_SLOPE = 0.05, 20.0
+#: The prior counts as much as so many samples that are off by one in the slope.
+_PRIOR = 1.0
+#: Confidence, before the fit here, that misses the scores by more is that of other answers. The shipped exits miss them
+#: by 0.08 at most.
+MOST_ERROR = 0.2
+BINS = 15
+
+
+class Calibration(NamedTuple):
+    """What ``controller.gates.calibrated`` takes beside the confidence."""
+
+    slope: float
+    offset: float
+
+
+class Calibrations:
+    """Fits the exits of one bundle, each when it is first asked for. Owns the recorded validation split.
+
+    FailureError if a recorded confidence cannot belong to the answers of its exit.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self.recorded: Recorded = bundle.recorded("validation")
+        self.of = cache(self._of)
+
+    def variant(self, model: str, resolution_px: int, exit_branch: int) -> int:
+        """Row of the recorded answers of an exit, without loss."""
+        return self._bundle.exact_variant(model, resolution_px, exit_branch)
+
+    def _of(self, model: str, resolution_px: int, exit_branch: int) -> Calibration:
+        where = f"{self._bundle.directory}: exit {exit_branch} of {model} at {resolution_px} px"
+        temperature = self._bundle.info(model).exits[exit_branch].temperature
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise FailureError(f"{where} has temperature {temperature}; expected a number above 0: train it again")
+        variant = self.variant(model, resolution_px, exit_branch)
+        confidence, score = self.recorded.confidence[variant], self.recorded.score[variant]
+        found = fit(confidence, score)
+        error = calibration_error(confidence, score)
+        if not error <= MOST_ERROR or found.slope <= LEAST_SLOPE:
+            raise FailureError(
+                f"{where}: its recorded confidence does not belong to its recorded scores (calibration error "
+                f"{error:.2f}, slope {found.slope:.2f}; expected {MOST_ERROR:g} at most, and more than {LEAST_SLOPE:g}): "
+                "the calibration is that of another model; train the bundle again, or use it without a gate"
+            )
+        return found
+
+
+def fit(confidence: Floats, score: Floats) -> Calibration:
+    """The calibration with the least log loss for recorded confidence (S,) against scores (S,), both 0 to 1."""
+    odds, right = log_odds(confidence), np.asarray(score, np.float64)
+
+    def loss(numbers: Floats) -> tuple[float, Floats]:
+        """Log loss with the prior, and its gradient."""
+        logit, off = numbers[0] * odds + numbers[1], numbers[0] - 1.0
+        wrong = 1.0 / (1.0 + np.exp(-logit)) - right
+        total = np.logaddexp(0.0, logit).sum() - right @ logit + _PRIOR * off**2
+        return float(total), np.array([wrong @ odds + 2.0 * _PRIOR * off, wrong.sum()])
+
+    bounds = [(LEAST_SLOPE, _MOST_SLOPE), (None, None)]
+    found = minimize(loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=bounds)
+    return Calibration(*map(float, found.x))
+
+
+def calibration_error(confidence: Floats, score: Floats) -> float:
+    """Expected calibration error (Guo et al., ICML 2017, section 2): mean distance between confidence (S,) and score
+    (S,) over ``BINS`` bins of confidence, weighted by their samples."""
+    place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    apart = np.bincount(place, np.asarray(confidence, np.float64) - score, BINS)
+    return float(np.abs(apart).sum() / len(place))
