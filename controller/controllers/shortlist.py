@@ -36,8 +36,8 @@ _NARROW, _NARROW_BPS = 4000, (8e3, 2.5e5)
 LIMIT, LIMIT_OF_STRIDES = 48, 60
 #: With frame strides: share of these for device-only rows, and the same share for full offloads.
 SHARE_OF_A_SIDE = 0.2
-#: Number of gated rows to choose beside the others.
-LIMIT_OF_GATED = 24
+#: Number of gated rows to choose beside the others: those that are best among themselves.
+LIMIT_OF_GATED = 16
 #: Least gain in mean utility for which a row is added.
 _LEAST_GAIN = 1e-5
 
@@ -53,9 +53,8 @@ def shortlist(costs: CostTable, family: ScenarioRange, limit: int | None = None)
     chosen = plain[_without_gates(costs.take(plain), family, limit)]
     gated = np.flatnonzero(costs.space.gated)
     gated = gated[~dominated(costs.take(gated))]
-    rows = np.concatenate((chosen, gated))
-    utility = _utilities(costs.take(rows), family)
-    return np.sort(rows[_covering(utility, len(chosen) + LIMIT_OF_GATED, np.arange(len(chosen)))])
+    best = _covering(_utilities(costs.take(gated), family), LIMIT_OF_GATED, np.zeros(0, np.int64))
+    return np.sort(np.concatenate((chosen, gated[best])))
 
 
 def _without_gates(costs: CostTable, family: ScenarioRange, limit: int | None) -> Ints:

@@ -18,9 +18,9 @@ def plain_features(costs: CostTable, utility: Utility, state: SystemState) -> tu
     """Context (B, D) and candidates (B, C, F)."""
     table = feature_table(costs, utility)
     context = np.empty((state.batch, len(CONTEXT_FEATURES)), np.float32)
-    candidates = np.empty((state.batch, len(costs), len(CANDIDATE_FEATURES)), np.float32)
+    candidates = np.empty((state.batch, len(costs.paths), len(CANDIDATE_FEATURES)), np.float32)
     for b in range(state.batch):
         one = SimpleNamespace(**{name: getattr(state, name)[b] for name in SEEN.names or ()})
         age = np.zeros(0, np.int64) if state.reference_age is None else state.reference_age[b]
         fill_features(table, one, age, context[b], candidates[b])
-    return context, candidates
+    return context, candidates[:, : len(costs)]
