@@ -56,8 +56,9 @@ from controller.streaming import Score, streaming_scores
 RESAMPLES = 10_000
 LEVEL = 0.95
 PERCENTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0}
-#: Who answers frames: a side of the decision, or the device in the MEC's place.
-ANSWERERS = (*SIDES, "fallback")
+#: Who answers frames: a side of the decision, the device in the MEC's place, or an exit on the way of a gated decision.
+EARLY_EXIT = "early exit"
+ANSWERERS = (*SIDES, "fallback", EARLY_EXIT)
 #: Number of no answerer, and of no kind of decision.
 NOBODY, NO_KIND = -1, -1
 #: Names of the sums of frames that were run with each kind of decision, and of those that each of them answered.
@@ -177,6 +178,8 @@ def _kind(outcome: Outcome) -> int:
 def _answerer(outcome: Outcome) -> int:
     if outcome.prediction is None or not outcome.status.ran:
         return NOBODY
+    if outcome.early_exit is not None:
+        return ANSWERERS.index(EARLY_EXIT)
     side = "device" if outcome.decision is None else outcome.decision.side
     # An answer from the MEC took time there; without, the device answered in its place, perhaps too late.
     in_its_place = side != "device" and outcome.breakdown_ms.tail == 0
@@ -275,8 +278,10 @@ def run_as(sums: Sums) -> dict[str, float] | None:
 
 
 def answered_on(sums: Sums) -> dict[str, float] | None:
-    """Shares of the run and answered frames by who answered; None when none was answered."""
-    return _shares(sums, ANSWERERS, _ANSWERED)
+    """Shares of the run and answered frames by who answered; None when none was answered. Early exits are left out
+    where none answered, as everywhere without a gate."""
+    shares = _shares(sums, ANSWERERS, _ANSWERED)
+    return shares and {name: share for name, share in shares.items() if share or name != EARLY_EXIT}
 
 
 def _shares(sums: Sums, names: Sequence[str], counted: Sequence[str]) -> dict[str, float] | None:

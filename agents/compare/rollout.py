@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from controller.controllers.base import Controller
-from controller.metrics import ANSWERERS, NO_KIND, NOBODY, Frames
+from controller.metrics import ANSWERERS, EARLY_EXIT, NO_KIND, NOBODY, Frames
 from controller.predict.uplink import TraceBank
 from controller.records import STATUSES, Bools, Floats, Ints, Status
 from controller.scenario import Scenario
@@ -23,7 +23,8 @@ from envs.setup import Setup
 from envs.twin.record import StepRecord
 from envs.twin.twin import Reward, Twin
 
-_LATE, _DROPPED, _FALLBACK = STATUSES.index(Status.LATE), STATUSES.index(Status.DROPPED), ANSWERERS.index("fallback")
+_LATE, _DROPPED = STATUSES.index(Status.LATE), STATUSES.index(Status.DROPPED)
+_FALLBACK, _EARLY = ANSWERERS.index("fallback"), ANSWERERS.index(EARLY_EXIT)
 
 Progress = Callable[[int], None]  # called with the number of frames decided since the last call
 
@@ -99,7 +100,8 @@ def _episodes(
     # For a frame that was given up, the twin reports the time at which that happened.
     unanswered = (status == _LATE) & (latency >= GIVE_UP_DEADLINES * deadline * (1 - 1e-9))
     kind = setup.costs.space.kind[column("row")]
-    answered_by = np.where(column("fell_back"), _FALLBACK, kind)  # KINDS are in the order of ANSWERERS
+    by_kind = np.where(column("path") < len(setup.costs), kind, _EARLY)  # KINDS are in the order of ANSWERERS
+    answered_by = np.where(column("fell_back"), _FALLBACK, by_kind)
     frame, reused = column("frame"), _reused(records)
     lost, lost_frame = _dropped(scenarios, (episode, frame), (reused.env, reused.frame))
     streaming = np.full((len(scenarios), max(scenario.frames for scenario in scenarios)), np.nan)

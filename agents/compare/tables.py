@@ -14,7 +14,7 @@ from rich.table import Table
 
 from agents.compare.report import KNOWING, UTILITY, Comparison
 from controller.controllers.registry import LEARNED, ORACLE
-from controller.metrics import ANSWERERS, STREAMING
+from controller.metrics import ANSWERERS, EARLY_EXIT, STREAMING
 from controller.records import KINDS, Bools
 from runtime.observe.summary import ABSENT, number, percent
 from runtime.observe.tables import TABLE_COLUMNS
@@ -139,17 +139,19 @@ def _run_cells(row: dict[str, Any]) -> list[str]:
 
 def answered_table(report: dict[str, Any]) -> Table:
     """Where the frames of each controller were answered, the latency, and the bytes sent."""
-    headings = ["controller", *ANSWERERS, "p50 ms", "p95 ms", "kB/frame"]
-    table = _table("where frames were answered", headings, ANSWERED_LEGEND)
     controllers = report["controllers"]
-    _add_controllers(table, {name: _answered_cells(controllers[name]) for name in _ranked(controllers)})
+    gated = any(EARLY_EXIT in (row["answered_on"] or ()) for row in controllers.values())
+    names = [name for name in ANSWERERS if gated or name != EARLY_EXIT]
+    headings = ["controller", *names, "p50 ms", "p95 ms", "kB/frame"]
+    table = _table("where frames were answered", headings, ANSWERED_LEGEND)
+    _add_controllers(table, {name: _answered_cells(controllers[name], names) for name in _ranked(controllers)})
     return table
 
 
-def _answered_cells(row: dict[str, Any]) -> list[str]:
-    shares = row["answered_on"] or dict.fromkeys(ANSWERERS)
+def _answered_cells(row: dict[str, Any], names: Sequence[str]) -> list[str]:
+    shares = row["answered_on"]
     return [
-        *(percent(shares[name]) for name in ANSWERERS),
+        *(percent(shares and shares.get(name, 0.0)) for name in names),
         *(number(row["latency_ms"][at], ".1f") for at in ("p50", "p95")),
         number(row["payload_kbytes"]["mean"], ".2f"),
     ]

@@ -17,7 +17,7 @@ import numpy as np
 from agents.compare.evaluation import Entrants, compare_live
 from agents.compare.rollout import play
 from controller.controllers.simple import FixedRow, Memoryless
-from controller.metrics import Frames
+from controller.metrics import ANSWERERS, EARLY_EXIT, Frames
 from controller.packets import wire_bytes
 from controller.predict.uplink import Trace, TraceBank
 from controller.records import NO_PAYLOAD, Decision, Ints, Outcome, SystemState
@@ -30,11 +30,12 @@ from runtime.profiling.profile import load_costs
 TERMS = {"wait": ("wait",), "head": ("head",), "link": ("uplink", "downlink"), "MEC": ("queue", "tail")}
 #: Episodes that the twin plays at a time.
 _SIDE_BY_SIDE = 512
+_EARLY = ANSWERERS.index(EARLY_EXIT)
 
 
-def whole_setup(bundle: str, link: Trace, profile: Path | None) -> Setup:
-    """The test split of a bundle on one link, with every legal decision."""
-    setup = open_setup(bundle, TraceBank([link]), "test", profile=profile)
+def whole_setup(bundle: str, link: Trace, profile: Path | None, gates: Sequence[float] | None = None) -> Setup:
+    """The test split of a bundle on one link, with every legal decision, and each gated by each of the gates."""
+    setup = open_setup(bundle, TraceBank([link]), "test", profile=profile, gates=gates)
     return replace(setup, costs=load_costs(setup.bundle, setup.profile, gates=setup.gates))
 
 
@@ -54,6 +55,7 @@ class Figures:
     p50_ms: float  # latency of the frames that were run and answered; NaN without one
     p95_ms: float
     energy_j: float  # modelled, per frame
+    early_frac: float = 0.0  # of the frames that were answered: by an exit on the way of a gated decision
 
     def plain(self) -> dict[str, float]:
         return asdict(self)
@@ -72,6 +74,7 @@ def figures_of(frames: Frames) -> Figures:
         p50_ms=float(np.percentile(latency_ms, 50)) if len(latency_ms) else float("nan"),
         p95_ms=float(np.percentile(latency_ms, 95)) if len(latency_ms) else float("nan"),
         energy_j=float(frames.energy_j.mean()),
+        early_frac=float((frames.answered_by == _EARLY).sum() / max(frames.answered.sum(), 1)),
     )
 
 
