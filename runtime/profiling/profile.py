@@ -8,7 +8,7 @@ CPU time on one thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -144,30 +144,9 @@ def load_costs(
     if not wanted:
         return costs
     from runtime.gating.costs import with_gates
+    from runtime.profiling.exit_heads import exit_times
 
-    return with_gates(costs, bundle, wanted, exit_times(bundle, profile, costs, source))
-
-
-def exit_times(bundle: Bundle, profile: Profile, costs: CostTable, source: Source) -> Callable[[str, int, int], float]:
-    """Device time of an exit head alone, of a model, resolution and exit.
-
-    From a profile that is older than gates it is estimated: the head's share of all multiplications up to that exit, of
-    the measured time up to there.
-    """
-    field = "median_s" if source == "measured" else "regression_s"
-    segments = () if profile.device is None else profile.device.segments
-    measured = {segment.key: float(getattr(segment, field)) for segment in segments if is_exit(segment.key)}
-
-    def exit_s(model: str, px: int, exit_branch: int) -> float:
-        info = bundle.info(model)
-        found, after = info.exits[exit_branch], info.exit_after[exit_branch]
-        if (key := exit_key(model, px, exit_branch, after)) in measured:
-            return measured[key]
-        stages = sum(stage.macs[px] for stage in info.stages[:after])
-        alone = costs.space.index(Decision(model, px, exit_branch, after, NO_PAYLOAD))
-        return float(costs.head_s[alone]) * found.macs[px] / (found.macs[px] + stages)
-
-    return exit_s
+    return with_gates(costs, bundle, wanted, exit_times(bundle, profile, source))
 
 
 def candidates(
