@@ -128,9 +128,7 @@ def _short(scenario: Scenario, options: argparse.Namespace) -> Scenario:
 def _worth_playing(setup: Setup, strides: bool) -> np.ndarray:
     """Rows without a stride (a gate is about one frame), lossless images left out."""
     decisions = setup.costs.space.decisions
-    return np.flatnonzero(
-        [(strides or d.frame_stride == 1) and d.payload not in ("raw", "png") for d in decisions]
-    )
+    return np.flatnonzero([(strides or d.frame_stride == 1) and d.payload not in ("raw", "png") for d in decisions])
 
 
 def play_parts(setup: Setup, scenario: Scenario, rows: np.ndarray) -> Floats:
@@ -184,7 +182,9 @@ def live_table(played: Played, options: argparse.Namespace, rows: Sequence[int])
         played.decisions[r].label: _maker(played.decisions[r].label, int(p)) for r, p in zip(rows, places, strict=True)
     }
     live, _ = compare_live(setup, Entrants((), own=makers), [setup.bank.traces[0].name], [scenario], lambda _: None)
-    table = Table("decision", "where", *HEADINGS[1:], title=f"{options.live} frames live and in the twin", box=box.MARKDOWN)
+    table = Table(
+        "decision", "where", *HEADINGS[1:], title=f"{options.live} frames live and in the twin", box=box.MARKDOWN
+    )
     for r, twin in zip(rows, in_twin(setup, scenario, places), strict=True):
         label = played.decisions[r].label
         table.add_row(label, "live", *_cells(0.0, figures_of(live.runs[label][0]))[1:])

@@ -3,8 +3,8 @@
 A ``CostTable`` joins a DecisionSpace with the measurements of a profile. Times are those of the profiled machine at
 slowdown 1; a controller multiplies them with the slowdown that it observes.
 
-Of a gated row, the columns of times and bytes are those of a frame that no exit on the way answers, so that nothing that
-is planned with them comes too late; ``controller.gates`` has the others.
+Of a gated row, the columns of times and bytes are those of a frame that no exit on the way answers, so that nothing
+that is planned with them comes too late; ``controller.gates`` has the others.
 
 A row with a frame stride of n answers n frames: it computes its own, and the n - 1 frames after it get the newest
 answer that is out at their capture. So accuracy, cost and device time of rows are compared *per frame*.

@@ -113,9 +113,7 @@ class Gates:
             return None
         place, kept = np.array(found, np.int64).T
         paths = self.paths.take(np.concatenate((np.asarray(rows, np.int64), self.rows + kept)))
-        return Gates(
-            place, self.exit_branch[kept], self.frac[kept], self.slope[kept], self.offset[kept], paths
-        )
+        return Gates(place, self.exit_branch[kept], self.frac[kept], self.slope[kept], self.offset[kept], paths)
 
 
 def exits_on_way(exit_after: Sequence[int], decision: Decision) -> tuple[int, ...]:

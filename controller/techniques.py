@@ -28,10 +28,12 @@ def _without_kind(kind: int, costs: CostTable, usual: ScenarioRange) -> Bools:
 
 
 def _deepest_exits(costs: CostTable, usual: ScenarioRange) -> Bools:
+    """Neither an earlier exit by decision nor one that answers where a gate lets it."""
     deepest: dict[str, int] = {}
     for decision in costs.space.decisions:
         deepest[decision.model] = max(decision.exit_branch, deepest.get(decision.model, 0))
-    return np.array([decision.exit_branch == deepest[decision.model] for decision in costs.space.decisions])
+    at_the_end = [decision.exit_branch == deepest[decision.model] for decision in costs.space.decisions]
+    return np.array(at_the_end) & ~costs.space.gated
 
 
 def _one_model(costs: CostTable, usual: ScenarioRange) -> Bools:

@@ -133,8 +133,8 @@ def full_network_rows(costs: CostTable) -> Ints:
 
 
 def same_network_rows(costs: CostTable, rows: Ints, like: int) -> Ints:
-    """Of ``rows``, those with the model, resolution, exit branch, frame stride and gate of row ``like`` whose accuracy is
-    at most SAME_ACCURACY lower."""
+    """Of ``rows``, those with the model, resolution, exit branch, frame stride and gate of row ``like`` whose accuracy
+    is at most SAME_ACCURACY lower."""
 
     def network(row: int) -> tuple[str, int, int, int, float]:
         d = costs.space.decisions[row]

@@ -103,7 +103,9 @@ class Device:
         _check_number("seed", seed, 0, MAX_INT)
         self.bundle, self.workload = open_pair(bundle or (None if workload else DEFAULT_NAME), workload, _path(data))
         utility = utility or Utility()
-        costs = load_costs(self.bundle, self._profile, hardware_encoder=self._hardware_encoder, gates=self._choice.gates)
+        costs = load_costs(
+            self.bundle, self._profile, hardware_encoder=self._hardware_encoder, gates=self._choice.gates
+        )
         self._setup = DeviceSetup(
             self.bundle,
             self.workload,

@@ -39,7 +39,7 @@ from controller.records import Outcome, Status, SystemState
 from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.codecs.streams import stream_keys
-from runtime.device.compute import Compute
+from runtime.device.compute import Compute, Head
 from runtime.device.emulation import Emulation, HeadRunner
 from runtime.device.fallback import FallbackPlan
 from runtime.device.fallback_queue import FallbackQueue
@@ -282,8 +282,12 @@ class DeviceLoop:
         if head is None:
             self._recorder.given_up(job, now_s)
         else:
-            answer = Answer(head.outputs, self._costs.path(job.row, head.early_exit))
-            self._recorder.answered(job, now_s, status, answer, head_s=now_s - began_s)
+            self._record_head(job, status, head, now_s - began_s)
+
+    def _record_head(self, job: Job, status: Status, head: Head, head_s: float) -> None:
+        """The device has answered: with the decided exit, or with one on the way that is sure enough."""
+        answer = Answer(head.outputs, self._costs.path(job.row, head.early_exit))
+        self._recorder.answered(job, self._clock(), status, answer, head_s=head_s)
 
     def _offload(self, job: Job) -> None:
         began_s = self._clock()
@@ -294,8 +298,7 @@ class DeviceLoop:
             self._recorder.given_up(job, now_s)
             return
         if head.early_exit is not None:  # nothing is sent, so that the uplink may have to be probed
-            answer = Answer(head.outputs, self._costs.path(job.row, head.early_exit))
-            self._recorder.answered(job, now_s, Status.OK, answer, head_s=now_s - began_s)
+            self._record_head(job, Status.OK, head, now_s - began_s)
             self._mec.probe_if_stale(now_s)
             return
         payload = head.payload if job.draft is None else job.draft.payload()

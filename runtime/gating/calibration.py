@@ -2,8 +2,8 @@
 
 ``Task.confidence`` says how sure an exit is of an answer, with one temperature for all resolutions. What is left is
 fitted here, per exit and resolution: two numbers that map the logarithm of its odds, with which the expected score of
-the answers has the least log loss on the validation split (Platt, 1999; scores between 0 and 1 count as shares). A prior
-keeps the two near those of no change where samples are few.
+the answers has the least log loss on the validation split (Platt, 1999; scores between 0 and 1 count as shares). A
+prior keeps the two near those of no change where samples are few.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Calibrations:
         if not error <= MOST_ERROR or found.slope <= LEAST_SLOPE:
             raise FailureError(
                 f"{where}: its recorded confidence does not belong to its recorded scores (calibration error "
-                f"{error:.2f}, slope {found.slope:.2f}; expected {MOST_ERROR:g} at most, and more than {LEAST_SLOPE:g}): "
+                f"{error:.2f}, slope {found.slope:.2f}; expected {MOST_ERROR:g} at most, more than {LEAST_SLOPE:g}): "
                 "the calibration is that of another model; train the bundle again, or use it without a gate"
             )
         return found

@@ -84,7 +84,8 @@ class _Paths:
         self._first = cache(self._first_of)
 
     def of(self, row: int, gate: float) -> _RowPaths:
-        d, after = self._costs.space.decisions[row], self._bundle.info(self._costs.space.decisions[row].model).exit_after
+        d = self._costs.space.decisions[row]
+        after = self._bundle.info(d.model).exit_after
         exits = exits_on_way(after, d)
         first = self._first(d.model, d.resolution_px, exits, gate)
         heads_s = [self._exit_s(d.model, d.resolution_px, e) for e in exits]
@@ -160,7 +161,8 @@ def _joined(full: CostTable, plain: int, every: Sequence[_RowPaths]) -> CostTabl
     return replace(
         full,
         accuracy=_kept(full.accuracy, gates.mean(gates.paths.accuracy), plain),
-        lagged_accuracy=None if lagged is None or full.lagged_accuracy is None
+        lagged_accuracy=None
+        if lagged is None or full.lagged_accuracy is None
         else _kept(full.lagged_accuracy, gates.mean(lagged.T).T, plain),
         gates=gates,
     )

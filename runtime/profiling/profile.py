@@ -133,9 +133,9 @@ def load_costs(
 ) -> CostTable:
     """Costs of every legal decision of the bundle, from the profile that ``find_profile`` returns.
 
-    ``hardware_encoder``: of a device that encodes H.264 in hardware. ``gates``: those that decisions may carry; None are
-    those of the bundle. UsageError when there is no such profile, when it lacks a segment, and for a gate that cannot be
-    one.
+    ``hardware_encoder``: of a device that encodes H.264 in hardware. ``gates``: those that decisions may carry; None
+    are those of the bundle. UsageError when there is no such profile, when it lacks a segment, and for a gate that
+    cannot be one.
     """
     profile = read_profile(find_profile(bundle, profile_path)[0], bundle)
     costs = cost_table(bundle, profile, source)
