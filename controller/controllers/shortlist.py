@@ -45,7 +45,7 @@ _LEAST_GAIN = 1e-5
 def shortlist(costs: CostTable, family: ScenarioRange, limit: int | None = None) -> Ints:
     """(n,) at most ``limit`` rows of the table, in table order; by default 48, or 60 where there are frame strides.
 
-    The fastest device-only row is always among them. Gated rows come on top, 24 at most.
+    The fastest device-only row is always among them. Gated rows come on top, 16 at most.
     """
     if costs.gates is None:
         return _without_gates(costs, family, limit)
