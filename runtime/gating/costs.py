@@ -181,7 +181,8 @@ def _path_table(full: CostTable, plain: int, ends: Sequence[_PathCosts], early: 
         np.concatenate((full.space.stages_to_exit, [path.decision.partition_point for path in early])).astype(np.int64),
         np.concatenate((full.space.variant, [path.variant for path in early])).astype(np.int64),
     )
-    lagged = None if own is None else np.stack([*own[:plain], *(path.lagged for path in (*ends, *early))])
+    aged = [path.lagged for path in (*ends, *early) if path.lagged is not None]
+    lagged = None if own is None else np.concatenate((own[:plain], aged))
     return CostTable(
         space,
         np.concatenate((full.accuracy[:plain], [path.accuracy for path in (*ends, *early)])),

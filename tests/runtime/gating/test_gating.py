@@ -81,12 +81,12 @@ def test_a_gate_that_is_no_confidence_is_refused_in_one_line(gate: Any) -> None:
 
 def test_a_bundle_without_exits_on_the_way_has_no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.gating.costs._asked", lambda bundle, decision: ())
-    with pytest.raises(UsageError, match="no model of the bundle .* has an exit on the way to a later one"):
+    with pytest.raises(UsageError, match=r"no model of the bundle .* has an exit on the way to a later one"):
         load_costs(garments(), Path(SHIPPED), gates=(GATE,))
 
 
 def test_a_decision_without_an_exit_on_the_way_cannot_be_gated() -> None:
-    with pytest.raises(UsageError, match="no legal decision has .*gate=0.9; expected gate among"):
+    with pytest.raises(UsageError, match=r"no legal decision has .*gate=0\.9; expected gate among"):
         Device("garments", decision={"partition_point": 0, "gate": GATE}, profile=SHIPPED)
 
 
