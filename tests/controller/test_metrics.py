@@ -24,7 +24,7 @@ from controller.metrics import (
 )
 from controller.records import ENDINGS, STATUSES, BreakdownMs, Decision, Outcome, Status
 
-DEVICE, SPLIT, MEC, FALLBACK = range(len(ANSWERERS))
+DEVICE, SPLIT, MEC, FALLBACK, EARLY = range(len(ANSWERERS))
 LOCAL = Decision("net", 28, 1, 4, "none")
 HALF = Decision("net", 28, 1, 2, "u8")
 AWAY = Decision("net", 28, 1, 0, "jpeg5")
@@ -118,6 +118,11 @@ def test_what_there_is_no_frame_for_is_absent_and_not_zero() -> None:
 def test_who_answered_is_told_of_the_frames_that_were_answered() -> None:
     expected = {"device": 0.25, "split": 0.25, "MEC": 0.25, "fallback": 0.25}
     assert answered_on(episode_sums(two_episodes())) == expected
+
+
+def test_early_exits_are_told_apart_where_a_gate_let_one_answer() -> None:
+    early = frames_of((0, Status.OK, EARLY, 0.9, 0.02), (0, Status.OK, MEC, 0.9, 0.05))
+    assert answered_on(episode_sums(early)) == {"device": 0, "split": 0, "MEC": 0.5, "fallback": 0, "early exit": 0.5}
 
 
 def test_kinds_are_told_of_all_frames_that_were_run_also_where_no_answer_came() -> None:
