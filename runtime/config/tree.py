@@ -44,6 +44,7 @@ Count = Annotated[int, Meta(ge=1, le=MAX_INT)]
 Index = Annotated[int, Meta(ge=0, le=MAX_INT)]
 FewCount = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
 Amount = Annotated[float, Meta(ge=0.0, le=MAX_FLOAT)]
+Gate = Annotated[float, Meta(ge=LEAST_GATE, le=MOST_GATE)]
 Slowdown = Annotated[float, Meta(ge=1.0, le=1e4)]
 
 
@@ -151,8 +152,7 @@ class DeviceSection(Section, frozen=True):
         float, Meta(ge=0.001, le=3.6e6), about("From capture to answer, in milliseconds.", "--deadline-ms")
     ] = 100.0
     gate: Annotated[
-        float | None,
-        Meta(ge=LEAST_GATE, le=MOST_GATE),
+        Gate | None,
         about(
             "Confidence from which on an exit before the cut may answer on the device, so that nothing is sent. "
             "Default: no exit is asked.",
