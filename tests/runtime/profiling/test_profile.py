@@ -17,12 +17,14 @@ from controller.records import NO_PAYLOAD
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.cli import profile as profile_commands
 from runtime.profiling import profile as profiles
+from runtime.profiling.exit_heads import exit_times
 from runtime.profiling.measure import MIN_ROUNDS, measure_sides
 from runtime.profiling.profile import (
     FORMAT_VERSION,
     Profile,
     candidates,
     cost_table,
+    exit_key,
     head_key,
     load_costs,
     merge,
@@ -55,13 +57,29 @@ def test_every_segment_of_the_bundle_is_measured_once(bundle: Bundle, measured: 
     decisions = bundle.space.decisions
     assert measured.device is not None
     assert measured.mec is not None
-    assert {s.key for s in measured.device.segments} == {head_key(d) for d in decisions}
+    exits = {
+        exit_key(model.name, px, e, after)
+        for model in bundle.manifest.models
+        for px in bundle.manifest.resolutions_of(model)
+        for e, after in enumerate(model.exit_after[:-1])
+    }
+    assert {s.key for s in measured.device.segments} == {head_key(d) for d in decisions} | exits
     assert len(measured.mec.segments) == sum(d.payload != NO_PAYLOAD for d in decisions)
     for segment in (*measured.device.segments, *measured.mec.segments):
         assert 0 < segment.median_s <= segment.p95_s < 10
         assert segment.regression_s > 0
     assert measured.device.machine.threads == 1
     assert measured.device.machine.rounds >= MIN_ROUNDS
+
+
+def test_exit_heads_cost_what_was_measured_and_else_what_the_regressions_say(bundle: Bundle, measured: Profile) -> None:
+    assert measured.device is not None
+    known = exit_times(bundle, measured, "measured")
+    own = {s.key: s.median_s for s in measured.device.segments}
+    assert known("vgg", 28, 1) == own[exit_key("vgg", 28, 1, 4)]
+    heads = tuple(s for s in measured.device.segments if s.key.codec != "exit")
+    older = msgspec.structs.replace(measured, device=msgspec.structs.replace(measured.device, segments=heads))
+    assert 0 < exit_times(bundle, older, "measured")("vgg", 28, 1) < own[exit_key("vgg", 28, 1, 4)] * 20
 
 
 def test_both_errors_are_reported_and_regressions_are_no_copy_of_the_measurements(measured: Profile) -> None:
