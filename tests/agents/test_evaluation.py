@@ -424,6 +424,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert expected in err
 
 
+@pytest.mark.realtime
 def test_real_processes_give_the_same_report() -> None:
     """Episodes of less than a second, on an idle MEC and a flat link."""
     quick = ScenarioRange(
