@@ -320,6 +320,7 @@ class TestMemory:
         assert (len(receivers), receivers.kept_bytes) == (0, 0)
 
 
+@pytest.mark.usefixtures("growing")
 @pytest.mark.parametrize("decision", [FREE, CHAINED], ids=lambda d: d.payload)
 def test_a_killed_mec_and_a_half_open_link_cost_no_frame_and_no_answer(folder: Path, decision: Decision) -> None:
     first = server(folder).start()

@@ -171,7 +171,7 @@ def test_sigterm_drains_the_device(mec: RunningMec, tmp_path: Path) -> None:
 def test_sigterm_drains_the_mec_and_the_device_goes_on(tmp_path: Path) -> None:
     with (
         running_mec(WORKLOAD, slowdown=12.0) as leaving,
-        device(leaving.endpoint, tmp_path / "log", decision={}, frames=1_000_000, fps=30, deadline_ms=300) as running,
+        device(leaving.endpoint, tmp_path / "log", decision={}, frames=1_000_000, fps=20, deadline_ms=1000) as running,
     ):
         running.wait_for_outcomes(10)
         leaving.process.send_signal(signal.SIGTERM)
