@@ -49,6 +49,7 @@ class Setup:
     shortcuts: Sequence[TableShortcut] = ()  # of the twin: what may answer a frame before it is decided
     split: PlayedSplit = "validation"  # that ``recorded`` belongs to
     without: tuple[str, ...] = ()  # techniques and kinds of decision that the candidates lack
+    forecast: bool = False  # answers that stand for later frames move on; ``recorded`` and ``costs`` say so too
 
     @property
     def workload(self) -> str:
@@ -62,7 +63,7 @@ class Setup:
         """The same setup without some techniques or kinds of decision more (``controller.techniques``)."""
         names = (*self.without, *without)
         same = (self.bundle, self.bank, self.split, self.range, self.profile, self.privacy, self.shortcuts)
-        return open_setup(*same, without=names)
+        return open_setup(*same, without=names, forecast=self.forecast)
 
     def twin(self, batch: int = 1, seed: int = 0, reward: Reward = "replayed", oracle: bool = False) -> Twin:
         """A twin for ``batch`` episodes. ``oracle``: states contain the true latency of every row."""
@@ -85,22 +86,27 @@ def open_setup(
     privacy: PrivacySection = DEFAULTS.privacy,
     shortcuts: Sequence[TableShortcut] = (),
     without: Collection[str] = (),
+    forecast: bool = False,
 ) -> Setup:
     """A setup of a shipped bundle's name, of a bundle's directory, or of an open bundle.
 
     ``privacy`` may forbid decisions, and ``without`` leaves out techniques or kinds of decision; UsageError when none
-    is left, and for an unknown name, field or file.
+    is left, and for an unknown name, field or file. ``forecast``: answers move on to later frames; UsageError when the
+    bundle has no scores of that.
     """
     opened, where = open_bundle(bundle), None if profile is None else Path(profile)
     range_, recorded = range_of(range_, opened.default_range), opened.recorded(split)
-    everything = load_costs(opened, where, hardware_encoder=range_.hardware_encoder)
+    if forecast:
+        recorded = recorded.with_forecast()
+    everything = load_costs(opened, where, hardware_encoder=range_.hardware_encoder, forecast=forecast)
     costs = candidates(everything, opened.default_range, privacy, without)
     if shortcuts and recorded.lagged is None:
         raise UsageError(
             f"got shortcuts for {opened.workload}, whose bundle has no scores of older answers; expected the bundle of "
             "a video workload, such as campus, or no shortcuts (a real device takes them with any workload)"
         )
-    return Setup(opened, costs, recorded, traces, range_, where, privacy, tuple(shortcuts), split, tuple(without))
+    parts = (opened, costs, recorded, traces, range_, where, privacy, tuple(shortcuts), split)
+    return Setup(*parts, tuple(without), forecast)
 
 
 def range_of(given: RangeLike, default: ScenarioRange) -> ScenarioRange:

@@ -86,7 +86,9 @@ def map_kinds(
     progress: Progress = lambda done, total: None,
 ) -> KindMap:
     """The map of a setup over the given slowdowns (Y,) and bandwidths (X,); the traces of the setup do not count."""
-    costs = _competitors(load_costs(setup.bundle, setup.profile, hardware_encoder=setup.range.hardware_encoder))
+    costs = _competitors(
+        load_costs(setup.bundle, setup.profile, hardware_encoder=setup.range.hardware_encoder, forecast=setup.forecast)
+    )
     setup = replace(setup, costs=costs, bank=constant_links(uplink_bps))
     middle = setup.range.middle()
     cells = [

@@ -48,6 +48,7 @@ def plain_setup(setup: Setup) -> dict[str, Any]:
         "no_raw_upload": setup.privacy.no_raw_upload,
         "split": setup.split,
         "without": setup.without,
+        "forecast": setup.forecast,
     }
     plain["digest"] = hashlib.sha256(encoded(plain)).hexdigest()
     _remember(plain["digest"], setup)
@@ -62,7 +63,8 @@ def opened(plain: dict[str, Any]) -> Setup:
         range_ = msgspec.convert(plain["range"], ScenarioRange)
         privacy = PrivacySection(no_raw_upload=plain["no_raw_upload"])
         bank, profile = opened_traces(plain["traces"]), profile_file(plain["profile"])
-        _remember(digest, open_setup(bundle, bank, plain["split"], range_, profile, privacy, without=plain["without"]))
+        options = {name: plain[name] for name in ("without", "forecast")}
+        _remember(digest, open_setup(bundle, bank, plain["split"], range_, profile, privacy, **options))
     return _open[digest]
 
 

@@ -149,6 +149,15 @@ class DeviceSection(Section, frozen=True):
     deadline_ms: Annotated[
         float, Meta(ge=0.001, le=3.6e6), about("From capture to answer, in milliseconds.", "--deadline-ms")
     ] = 100.0
+    forecast: Annotated[
+        bool,
+        about(
+            "Boxes of frames that are not run move on, by a small tracker, instead of standing still, and get numbers "
+            "in the outcome; only for workloads of boxes.",
+            "--forecast",
+            off="--no-forecast",
+        ),
+    ] = False
     seed: Annotated[Index, about("Random seed, of emulated loads and of the controller.", "--seed")] = 0
 
 
