@@ -1,10 +1,11 @@
 """Compares boxes that move on by a forecast with boxes that stand still, per frame stride and latency.
 
-``python -m benchmarks.bench_forecast`` runs the last exit of a few models on every frame of a split, once. Then it plays
-a stream: one of every few frames is answered, each answer is out some capture periods after its capture, and what a
-viewer sees at each capture is scored against that frame's truth. That is streaming accuracy (``controller.streaming``);
-latency 0.5 is an answer that is out before the next capture. The third figure of a cell is what the twin replays: the
-scores that ``mecpilot models train`` records per sample and lag (``runtime.building.variants.forecast_scores``).
+``python -m benchmarks.bench_forecast`` runs the last exit of a few models on every frame of a split, once. Then it
+plays a stream: one of every few frames is answered, each answer is out some capture periods after its capture, and what
+a viewer sees at each capture is scored against that frame's truth. That is streaming accuracy
+(``controller.streaming``); with latency 0.5 an answer is out before the next capture. The third figure of a cell is
+what the twin replays: the scores that ``mecpilot models train`` records per sample and lag
+(``runtime.building.variants.forecast_scores``).
 """
 
 from __future__ import annotations

@@ -91,6 +91,8 @@ class Task(Protocol):
     def draw(self, image: Image, prediction: Any) -> Image:
         """The frame as (h, w, 3), enlarged if small, with the prediction drawn on it; None draws only the frame.
 
+        Where objects are tracked, each item of the prediction ends with the number of its object.
+
         Default: the prediction as text.
         """
         from runtime.workloads.drawing import captioned

@@ -27,6 +27,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "number": (int, float),
     "string": (str,),
     "object": (dict,),
+    "array": (list,),
     "any": (object,),
 }
 #: Reasons that a request never ends with: its peer is no registered device.
