@@ -3,9 +3,9 @@
 ``python -m benchmarks.bench_forecast`` runs the last exit of a few models on every frame of a split, once. Then it
 plays a stream: one of every few frames is answered, each answer is out some capture periods after its capture, and what
 a viewer sees at each capture is scored against that frame's truth. That is streaming accuracy
-(``controller.streaming``); with latency 0.5 an answer is out before the next capture. The third figure of a cell is
-what the twin replays: the scores that ``mecpilot models train`` records per sample and lag
-(``runtime.building.variants.forecast_scores``).
+(``controller.streaming``); with latency 0.5 an answer is out before the next capture. The first column has the score of
+the skipped frames alone, if answers are out at once. The third figure of a cell is what the twin replays: the scores
+that ``mecpilot models train`` records per sample and lag (``runtime.building.variants.forecast_scores``).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from runtime.workloads.inputs import model_input
 
 STRIDES = (1, 2, 3, 5)
 LATENCIES = (0.5, 1.5, 2.5, 4.5)  # capture periods
+SKIPPED = 0.0  # latency that stands for: answers are out at once, and only the skipped frames count
 MODELS = ("nano:384", "medium:512")
 SPLIT = "test"
 COUNTS = (5, 50, 200)  # boxes
@@ -94,22 +95,23 @@ def cases_of(work: Workload, model: str, answers: Sequence[Any], truths: Sequenc
     replayed = np.concatenate((at_once[None], moved))
     found = []
     for stride in STRIDES:
-        for latency in LATENCIES:
+        for latency in (*([SKIPPED] if stride > 1 else []), *LATENCIES):
             runs = [
                 [played(work, answers, truths, stride, latency, first, moves) for first in range(stride)]
                 for moves in (False, True)
             ]
-            means = [np.nanmean(np.concatenate([score for score, _ in run])) for run in runs]
-            twin = [_replayed(replayed, age) for _, age in runs[1]]
-            found.append(Case(model, stride, latency, *map(float, (*means, np.concatenate(twin).mean()))))
+            ages = np.concatenate([age for _, age in runs[0]])
+            counts = ages > 0 if latency == SKIPPED else ages >= 0  # false before the first answer
+            tables = [np.concatenate([score for score, _ in run]) for run in runs]
+            tables.append(np.concatenate([_replayed(replayed, age) for _, age in runs[0]]))
+            found.append(Case(model, stride, latency, *(float(table[counts].mean()) for table in tables)))
     return found
 
 
 def _replayed(table: Floats, age: Floats) -> Floats:
-    """The recorded scores of the answers that are seen; ``table`` (lags + 1, samples)."""
-    frame = np.flatnonzero(~np.isnan(age))
-    ago = age[frame].astype(np.int64)
-    return np.asarray(table[np.minimum(ago, MAX_LAG), frame - ago])
+    """(N,) the recorded scores of the answers that are seen; ``table`` (lags + 1, samples)."""
+    ago = np.nan_to_num(age).astype(np.int64)
+    return np.asarray(table[np.minimum(ago, MAX_LAG), np.arange(len(age)) - ago])
 
 
 def tracking_ms(count: int, rounds: int = 200) -> tuple[float, float]:
@@ -133,11 +135,18 @@ def tracking_ms(count: int, rounds: int = 200) -> tuple[float, float]:
 
 def table_of(cases: Sequence[Case]) -> Table:
     table = Table(title="streaming accuracy: standing still / forecast / forecast in the twin", box=box.MARKDOWN)
-    for heading in ("model", "1 of n frames", *(f"out after {latency:g} periods" for latency in LATENCIES)):
+    headings = (
+        "model",
+        "1 of n frames",
+        "skipped frames",
+        *(f"out after {latency:g} periods" for latency in LATENCIES),
+    )
+    for heading in headings:
         table.add_column(heading, justify="right")
     for model, stride in dict.fromkeys((case.model, case.stride) for case in cases):
         row = [case for case in cases if (case.model, case.stride) == (model, stride)]
-        table.add_row(model, str(stride), *(f"{c.still:.3f} / {c.forecast:.3f} / {c.twin:.3f}" for c in row))
+        cells = [f"{case.still:.3f} / {case.forecast:.3f} / {case.twin:.3f}" for case in row]
+        table.add_row(model, str(stride), *([] if stride > 1 else [""]), *cells)
     return table
 
 
