@@ -49,6 +49,7 @@ from typing import Any
 import numpy as np
 
 from controller.errors import UsageError
+from controller.forecast import Forecaster
 from controller.records import ENDINGS, KINDS, SIDES, STATUSES, Bools, Floats, Ints, Outcome, Status
 from controller.reuse import REASONS
 from controller.streaming import Score, streaming_scores
@@ -144,11 +145,17 @@ class Frames:
 
     @classmethod
     def from_outcomes(
-        cls, outcomes: Sequence[Outcome], capture_period_s: float, episode: int = 0, score: Score | None = None
+        cls,
+        outcomes: Sequence[Outcome],
+        capture_period_s: float,
+        episode: int = 0,
+        score: Score | None = None,
+        forecaster: Forecaster | None = None,
     ) -> Frames:
         """The frames of one live run. A frame that was given up has no prediction and counts as not answered.
 
         ``score`` compares a prediction with the truth of a later frame; None where samples are no stream.
+        ``forecaster``: a new one, if a viewer sees forecasts.
         """
         answered_by = np.array([_answerer(outcome) for outcome in outcomes], dtype=np.int8)
         latency_s = np.array([o.latency_ms for o in outcomes]) / 1e3
@@ -165,7 +172,7 @@ class Frames:
             capture_period_s=np.full(len(outcomes), capture_period_s),
             streaming=np.full(len(outcomes), np.nan)
             if score is None
-            else streaming_scores(outcomes, capture_period_s, score),
+            else streaming_scores(outcomes, capture_period_s, score, forecaster),
         )
 
 

@@ -29,6 +29,7 @@ class Ending(NamedTuple):
     ran: bool  # something was computed for it
     reused: bool  # not run: an earlier answer stands for it (``controller.reuse``)
     has_decision: bool  # a decision was due for it
+    moves_on: bool = False  # the earlier answer is of the same scene some frames ago, so a forecast may move it on
 
 
 class Status(enum.StrEnum):
@@ -59,6 +60,10 @@ class Status(enum.StrEnum):
         return ENDINGS[self].has_decision
 
     @property
+    def moves_on(self) -> bool:
+        return ENDINGS[self].moves_on
+
+    @property
     def dropped(self) -> bool:
         """Neither run nor answered by an earlier answer."""
         return not (self.ran or self.reused)
@@ -69,10 +74,10 @@ ENDINGS = {
     Status.OK: Ending(on_time=True, ran=True, reused=False, has_decision=True),
     Status.LATE: Ending(on_time=False, ran=True, reused=False, has_decision=True),
     Status.FALLBACK: Ending(on_time=True, ran=True, reused=False, has_decision=True),
-    Status.FILTERED: Ending(on_time=True, ran=False, reused=True, has_decision=False),
+    Status.FILTERED: Ending(on_time=True, ran=False, reused=True, has_decision=False, moves_on=True),
     Status.CACHED: Ending(on_time=True, ran=False, reused=True, has_decision=False),
     Status.DROPPED: Ending(on_time=False, ran=False, reused=False, has_decision=False),
-    Status.SKIPPED: Ending(on_time=True, ran=False, reused=True, has_decision=False),
+    Status.SKIPPED: Ending(on_time=True, ran=False, reused=True, has_decision=False, moves_on=True),
 }
 #: Statuses by their number, where arrays hold numbers.
 STATUSES = tuple(Status)
@@ -177,6 +182,9 @@ class Outcome:
     reused_frame: int | None = None  # whose answer stands for this frame; None where none was reused
     uplink_bytes: int = 0  # of the whole message on the wire (controller.packets), computed from ``payload_bytes``
     early_exit: int | None = None  # the exit before the cut that was sure enough to answer; None where none was
+    #: The objects of the prediction, one number for each of its items; None where nothing is tracked
+    #: (``controller.forecast``).
+    track_ids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

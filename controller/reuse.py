@@ -14,6 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+from controller.forecast import Forecast, Forecaster, Shown
 from controller.records import STATUSES, Bools, Floats, Ints, Status
 
 #: Why an answer is reused.
@@ -28,6 +29,22 @@ class PastAnswer(NamedTuple):
     frame: int  # that it was computed for
     out_s: float  # when it was out, on the clock of whoever keeps it
     prediction: Any
+    forecast: Forecast | None = None  # None: it stands for later frames as it is
+
+    @property
+    def track_ids(self) -> tuple[int, ...] | None:
+        """The objects of the answer itself; None where nobody tracks them."""
+        return None if self.forecast is None else self.forecast.track_ids
+
+    def at(self, frame: int) -> Shown:
+        """What it says about a later frame: the one place where an answer moves on."""
+        return Shown(self.prediction) if self.forecast is None else self.forecast.at(frame)
+
+
+def past_answer(frame: int, out_s: float, prediction: Any, forecaster: Forecaster | None) -> PastAnswer:
+    """An answer that is out now. Answers are given to a forecaster in the order in which they come out."""
+    forecast = None if forecaster is None else forecaster.add(frame, prediction)
+    return PastAnswer(frame, out_s, prediction, forecast)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +53,13 @@ class Reuse:
 
     reason: Status  # one of REASONS
     answer: PastAnswer | None  # None before the first answer: the frame then has no prediction and scores 0
+
+    def shown(self, frame: int) -> Shown:
+        """What stands for the frame. A cached answer stays as it is: it belongs to a picture that looks like this one,
+        not to an earlier moment."""
+        if self.answer is None:
+            return Shown(None)
+        return self.answer.at(frame) if self.reason.moves_on else Shown(self.answer.prediction)
 
     def latency_s(self, captured_s: float) -> float:
         """From the frame's capture until the answer stands for it: at once, unless it was out only later."""

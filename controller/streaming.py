@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from controller.forecast import Forecaster
 from controller.records import Bools, Floats, Ints, Outcome
-from controller.reuse import Answers, PastAnswer
+from controller.reuse import Answers, past_answer
 
 #: Quality of a prediction against a truth.
 Score = Callable[[Any, Any], float]
@@ -25,11 +26,11 @@ class Stream:
     """Scores what a viewer sees when each outcome's frame is captured; fed in the order in which frames end.
 
     Frame i is captured at i intervals, and an answer is out its latency after its capture. A reused answer is not out
-    again: the answer itself is what a viewer sees already.
+    again: the answer itself is what a viewer sees already. With a forecaster, a viewer sees what the answer has become.
     """
 
-    def __init__(self, interval_s: float, score: Score) -> None:
-        self._interval_s, self._score = interval_s, score
+    def __init__(self, interval_s: float, score: Score, forecaster: Forecaster | None = None) -> None:
+        self._interval_s, self._score, self._forecaster = interval_s, score, forecaster
         self._answers = Answers()
 
     def add(self, outcome: Outcome) -> float | None:
@@ -37,17 +38,20 @@ class Stream:
         seen = None if outcome.truth is None else self._seen(outcome.frame, outcome.truth)
         if outcome.prediction is not None and not outcome.status.reused:
             out_s = outcome.frame * self._interval_s + outcome.latency_ms / 1e3
-            self._answers.add(PastAnswer(outcome.frame, out_s, outcome.prediction))
+            forecaster = None if outcome.truth is None else self._forecaster  # nothing is scored: nothing to track
+            self._answers.add(past_answer(outcome.frame, out_s, outcome.prediction, forecaster))
         return seen
 
     def _seen(self, frame: int, truth: Any) -> float:
         newest = self._answers.newest_at((frame + TICK) * self._interval_s)
-        return 0.0 if newest is None else self._score(newest.prediction, truth)
+        return 0.0 if newest is None else self._score(newest.at(frame).prediction, truth)
 
 
-def streaming_scores(outcomes: Sequence[Outcome], interval_s: float, score: Score) -> Floats:
+def streaming_scores(
+    outcomes: Sequence[Outcome], interval_s: float, score: Score, forecaster: Forecaster | None = None
+) -> Floats:
     """(N,) what was to be seen at the capture of each outcome's frame; NaN where no truth is known."""
-    stream, seen = Stream(interval_s, score), np.full(len(outcomes), np.nan)
+    stream, seen = Stream(interval_s, score, forecaster), np.full(len(outcomes), np.nan)
     end_ms = [outcome.frame * interval_s * 1e3 + outcome.latency_ms for outcome in outcomes]
     for place in sorted(range(len(outcomes)), key=lambda place: (end_ms[place], outcomes[place].frame)):
         found = stream.add(outcomes[place])

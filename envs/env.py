@@ -161,6 +161,7 @@ def make_env(
     profile: str | Path | None = None,
     no_raw_upload: bool = False,
     shortcuts: Sequence[TableShortcut] = (),
+    forecast: bool = False,
 ) -> MecpilotEnv:
     """One device as a Gymnasium environment: ``make_env("campus", scenario={"fps": 10})``.
 
@@ -174,6 +175,7 @@ def make_env(
     profile   a file that ``mecpilot profile`` wrote, or "shipped"; default: this machine's, else the shipped one
     no_raw_upload  no candidate decision sends an image
     shortcuts  of the twin: what may answer a frame before it is decided, see docs/extending.md
+    forecast  answers that stand for later frames move on, see docs/forecast.md
 
     UsageError for an unknown name, field or file, and for shortcuts with ``live``.
     """
@@ -183,6 +185,8 @@ def make_env(
     if live and shortcuts:
         raise UsageError("got shortcuts with live=True; expected shortcuts of the twin, or live=True")
     privacy = PrivacySection(no_raw_upload=no_raw_upload)
-    setup = open_setup(bundle, traces_of(traces, "train"), split, scenario, profile, privacy, shortcuts)
+    setup = open_setup(
+        bundle, traces_of(traces, "train"), split, scenario, profile, privacy, shortcuts, forecast=forecast
+    )
     backend: Backend = setup.live() if live else TwinBackend(setup.twin(reward=reward))
     return MecpilotEnv(backend, setup.bank, setup.recorded.score.shape[1], setup.range, seed)

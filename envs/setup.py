@@ -50,6 +50,7 @@ class Setup:
     split: PlayedSplit = "validation"  # that ``recorded`` belongs to
     without: tuple[str, ...] = ()  # techniques and kinds of decision that the candidates lack
     gates: tuple[float, ...] | None = None  # that decisions may carry; None: those of the bundle
+    forecast: bool = False  # answers that stand for later frames move on; ``recorded`` and ``costs`` say so too
 
     @property
     def workload(self) -> str:
@@ -63,7 +64,7 @@ class Setup:
         """The same setup without some techniques or kinds of decision more (``controller.techniques``)."""
         names = (*self.without, *without)
         same = (self.bundle, self.bank, self.split, self.range, self.profile, self.privacy, self.shortcuts)
-        return open_setup(*same, without=names, gates=self.gates)
+        return open_setup(*same, without=names, gates=self.gates, forecast=self.forecast)
 
     def twin(self, batch: int = 1, seed: int = 0, reward: Reward = "replayed", oracle: bool = False) -> Twin:
         """A twin for ``batch`` episodes. ``oracle``: states contain the true latency of every row."""
@@ -87,25 +88,27 @@ def open_setup(
     shortcuts: Sequence[TableShortcut] = (),
     without: Collection[str] = (),
     gates: Sequence[float] | None = None,
+    forecast: bool = False,
 ) -> Setup:
     """A setup of a shipped bundle's name, of a bundle's directory, or of an open bundle.
 
     ``privacy`` may forbid decisions, and ``without`` leaves out techniques or kinds of decision; UsageError when none
     is left, and for an unknown name, field or file. ``gates``: those that decisions may carry, by default those of the
-    bundle.
+    bundle. ``forecast``: answers move on to later frames; UsageError when the bundle has no scores of that.
     """
     opened, where = open_bundle(bundle), None if profile is None else Path(profile)
     range_, recorded = range_of(range_, opened.default_range), opened.recorded(split)
-    everything = load_costs(opened, where, hardware_encoder=range_.hardware_encoder, gates=gates)
+    if forecast:
+        recorded = recorded.with_forecast()
+    everything = load_costs(opened, where, hardware_encoder=range_.hardware_encoder, gates=gates, forecast=forecast)
     costs = candidates(everything, opened.default_range, privacy, without)
     if shortcuts and recorded.lagged is None:
         raise UsageError(
             f"got shortcuts for {opened.workload}, whose bundle has no scores of older answers; expected the bundle of "
             "a video workload, such as campus, or no shortcuts (a real device takes them with any workload)"
         )
-    allowed = None if gates is None else tuple(gates)
-    same = (opened, costs, recorded, traces, range_, where, privacy, tuple(shortcuts), split)
-    return Setup(*same, tuple(without), allowed)
+    parts = (opened, costs, recorded, traces, range_, where, privacy, tuple(shortcuts), split)
+    return Setup(*parts, tuple(without), None if gates is None else tuple(gates), forecast)
 
 
 def range_of(given: RangeLike, default: ScenarioRange) -> ScenarioRange:

@@ -76,6 +76,13 @@ class EvaluateOptions(Workers, Conditions):
             "without each, each alone, none.",
         ),
     ] = False
+    forecast: Annotated[
+        bool,
+        typer.Option(
+            "--forecast",
+            help="Boxes of frames that are not run move on, by a small tracker, instead of standing still.",
+        ),
+    ] = False
     frames: Frames = None
     tuning: Annotated[Path | None, typer.Option(help="Tuning file of `mecpilot tune` (default: the shipped one).")] = (
         None
@@ -128,7 +135,7 @@ def evaluate(options: EvaluateOptions) -> int:
     bundle = options.open()
     entrants, bank = options.entrants(bundle), traces_of(options.traces or [], "test")
     range_ = options.range_of(bundle, options.frames)
-    setup = open_setup(bundle, bank, "test", range_, options.profile, options.privacy)
+    setup = open_setup(bundle, bank, "test", range_, options.profile, options.privacy, forecast=options.forecast)
     check_own(entrants, setup)
     if options.bound:
         entrants = replace(entrants, bounds=bounds_of(setup))

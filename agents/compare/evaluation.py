@@ -26,7 +26,6 @@ from controller.errors import UsageError, unknown_name
 from controller.metrics import Frames
 from controller.records import Outcome
 from controller.scenario import Scenario
-from controller.streaming import Score
 from envs.backend import Backend
 from envs.setup import Setup
 from runtime.config.privacy import check_controller, may_run, privacy_notes
@@ -288,8 +287,7 @@ def compare_live(
                     episodes.append(_live_episode(backend, controller, scenario, progress))
     finally:
         backend.close()
-    score = stream_score(get_workload(setup.workload))
-    runs = {n: tuple(_frames_of(episodes, scenarios, score) for episodes in copies) for n, copies in outcomes.items()}
+    runs = {n: tuple(_frames_of(episodes, scenarios, setup) for episodes in copies) for n, copies in outcomes.items()}
     families, provenance = _families(setup, scenarios), provenance_of(setup, entrants, live=True)
     about = (setup.workload, "live", tuple(sources), len(scenarios))
     comparison = Comparison(*about, families, runs, provenance, tuple(entrants.own))
@@ -309,10 +307,14 @@ def _live_episode(backend: Backend, controller: Controller, scenario: Scenario, 
     return sorted(outcomes, key=lambda outcome: outcome.frame)
 
 
-def _frames_of(episodes: Sequence[list[Outcome]], scenarios: Sequence[Scenario], score: Score | None = None) -> Frames:
+def _frames_of(episodes: Sequence[list[Outcome]], scenarios: Sequence[Scenario], setup: Setup) -> Frames:
+    work = get_workload(setup.workload)
+    score = stream_score(work)
     return joined(
         [
-            Frames.from_outcomes(outcomes, 1.0 / scenario.fps, episode, score)
+            Frames.from_outcomes(
+                outcomes, 1.0 / scenario.fps, episode, score, work.forecaster() if setup.forecast else None
+            )
             for episode, (outcomes, scenario) in enumerate(zip(episodes, scenarios, strict=True))
         ]
     )

@@ -87,7 +87,14 @@ def map_kinds(
 ) -> KindMap:
     """The map of a setup over the given slowdowns (Y,) and bandwidths (X,); the traces of the setup do not count."""
     costs = _competitors(
-        load_costs(setup.bundle, setup.profile, hardware_encoder=setup.range.hardware_encoder, gates=setup.gates)
+    everything = load_costs(
+        setup.bundle,
+        setup.profile,
+        hardware_encoder=setup.range.hardware_encoder,
+        gates=setup.gates,
+        forecast=setup.forecast,
+    )
+    costs = _competitors(everything)
     )
     setup = replace(setup, costs=costs, bank=constant_links(uplink_bps))
     middle = setup.range.middle()

@@ -72,6 +72,7 @@ def compare(
     profile: str | Path | None = None,
     no_raw_upload: bool = False,
     shortcuts: Sequence[TableShortcut] = (),
+    forecast: bool = False,
 ) -> dict[str, Any]:
     """Play mecpilot's controllers and your own ones on the same episodes in the twin.
 
@@ -84,6 +85,7 @@ def compare(
     seeds        scenarios per trace
     no_raw_upload  no decision sends an image
     shortcuts    what may answer a frame of the twin before it is decided, see docs/extending.md
+    forecast     answers that stand for later frames move on, see docs/forecast.md
     profile      file of ``mecpilot profile``, or "shipped"; default: this machine's, else the shipped one
 
     Returns the report that ``mecpilot evaluate --json`` writes: ``report["controllers"]["mine"]["utility"]["mean"]``.
@@ -91,7 +93,8 @@ def compare(
     exist.
     """
     privacy = PrivacySection(no_raw_upload=no_raw_upload)
-    setup = open_setup(bundle, traces_of(traces, "test"), "test", scenario, profile, privacy, shortcuts)
+    bank = traces_of(traces, "test")
+    setup = open_setup(bundle, bank, "test", scenario, profile, privacy, shortcuts, forecast=forecast)
     entrants = entrants_of(setup.workload, ",".join(controllers), privacy=privacy) if controllers else Entrants(())
     makers = {name: partial(_own_controller, name, decider) for name, decider in (own or {}).items()}
     sources = [str(trace) for trace in traces] or [BUILTIN_TEST]

@@ -49,6 +49,7 @@ def plain_setup(setup: Setup) -> dict[str, Any]:
         "split": setup.split,
         "without": setup.without,
         "gates": setup.gates,
+        "forecast": setup.forecast,
     }
     plain["digest"] = hashlib.sha256(encoded(plain)).hexdigest()
     _remember(plain["digest"], setup)
@@ -63,8 +64,8 @@ def opened(plain: dict[str, Any]) -> Setup:
         range_ = msgspec.convert(plain["range"], ScenarioRange)
         privacy = PrivacySection(no_raw_upload=plain["no_raw_upload"])
         bank, profile = opened_traces(plain["traces"]), profile_file(plain["profile"])
-        some = {name: plain[name] for name in ("without", "gates")}
-        _remember(digest, open_setup(bundle, bank, plain["split"], range_, profile, privacy, **some))
+        options = {name: plain[name] for name in ("without", "gates", "forecast")}
+        _remember(digest, open_setup(bundle, bank, plain["split"], range_, profile, privacy, **options))
     return _open[digest]
 
 

@@ -86,9 +86,12 @@ def _with_payloads(table: Recorded, sizes: Sizes, keys: Sequence[PayloadKey]) ->
 def _concatenate(tables: Sequence[Recorded]) -> Recorded:
     labels = [table.label for table in tables if table.label is not None]
     lagged = [table.lagged for table in tables if table.lagged is not None]
+    # All models or none: the models of an older bundle have no scores of forecasts.
+    forecast = [table.lagged_forecast for table in tables if table.lagged_forecast is not None]
     return Recorded(
         np.concatenate([table.score for table in tables]),
         np.concatenate([table.confidence for table in tables]),
         np.concatenate(labels) if labels else None,
         np.concatenate(lagged, axis=1) if lagged else None,
+        lagged_forecast=np.concatenate(forecast, axis=1) if len(forecast) == len(tables) else None,
     )

@@ -121,18 +121,25 @@ def _take(recorded: Recorded, rows: np.ndarray) -> Recorded:
         recorded.confidence[rows],
         None if recorded.label is None else recorded.label[rows],
         None if recorded.lagged is None else recorded.lagged[:, rows],
+        lagged_forecast=None if recorded.lagged_forecast is None else recorded.lagged_forecast[:, rows],
     )
 
 
 def _stacked(some: Recorded, others: Recorded) -> Recorded:
     """The variants of both."""
-    label, lagged = None, None
+    label, lagged, forecast = None, None, None
     if some.label is not None and others.label is not None:
         label = np.concatenate((some.label, others.label))
     if some.lagged is not None and others.lagged is not None:
         lagged = np.concatenate((some.lagged, others.lagged), axis=1)
+    if some.lagged_forecast is not None and others.lagged_forecast is not None:
+        forecast = np.concatenate((some.lagged_forecast, others.lagged_forecast), axis=1)
     return Recorded(
-        np.concatenate((some.score, others.score)), np.concatenate((some.confidence, others.confidence)), label, lagged
+        np.concatenate((some.score, others.score)),
+        np.concatenate((some.confidence, others.confidence)),
+        label,
+        lagged,
+        lagged_forecast=forecast,
     )
 
 

@@ -116,6 +116,25 @@ def measure_added(
     return run.measured(info, outputs, temperatures, {})
 
 
+def measure_forecasts(
+    directory: Path,
+    workload: Workload,
+    info: ModelInfo,
+    codecs: Codecs,
+    max_samples: int | None = None,
+    advance: Callable[[str], None] = lambda _: None,
+) -> MeasuredModel:
+    """Run all variants of a model of an existing bundle once more, for the scores of forecasts; without payload sizes.
+
+    ``codecs`` are those of the bundle. Weights and codec tables are in ``directory``.
+    """
+    model = load_for_inference(directory / info.file.name, workload.build, info.family, info.exit_after)
+    run = _Measurement(workload, info.name, info.family, model, codecs, max_samples)
+    fitted = {} if info.codec_tables is None else load_codec_tables(directory / info.codec_tables.name)
+    outputs = run.run(fitted, advance, payloads=False)
+    return run.measured(info, outputs, [exit_info.temperature for exit_info in info.exits], {})
+
+
 def measurement_steps(workload: Workload, family: str) -> int:
     """Number of times that `measure_model` and `measure_added` call `advance`."""
     return len(resolutions_of(workload, family)) * (len(RECORDED_SPLITS) + 1)
@@ -156,8 +175,8 @@ class _Measurement:
         }
         return {px: tables for px, tables in fitted.items() if tables}
 
-    def run(self, fitted: Mapping[int, Tables], advance: Callable[[str], None]) -> AllOutputs:
-        """Outputs of all variants; the sizes of tensor payloads are kept."""
+    def run(self, fitted: Mapping[int, Tables], advance: Callable[[str], None], payloads: bool = True) -> AllOutputs:
+        """Outputs of all variants; the sizes of tensor payloads are kept, if they are wanted."""
         outputs: AllOutputs = {split: {} for split in self._data}
         for px in self._resolutions_px:
             tables = fitted.get(px, {})
@@ -165,7 +184,7 @@ class _Measurement:
                 advance(f"{px} px, {split}")
                 outputs[split][px] = run_variants(self._model, self._workload, data.batches(px), self._codecs, tables)
             advance(f"{px} px, payloads")
-            for split in payload_splits(self._workload):
+            for split in payload_splits(self._workload) if payloads else ():
                 where = (self._name, self._model, self._workload, self._data[split], px)
                 self._sizes.add(str(split), measure_tensors(*where, self._codecs, tables))
         return outputs

@@ -17,7 +17,7 @@ from runtime.bundles.recorded import MAX_LAG, Recorded
 from runtime.codecs import Codec, get_codec
 from runtime.codecs.streams import StreamCodec, Tables
 from runtime.models.stages import BranchyModel
-from runtime.workloads.base import Workload, stream_score
+from runtime.workloads.base import Workload, forecaster_of, stream_score
 from runtime.workloads.inputs import model_input
 from runtime.workloads.types import Images, Split
 
@@ -96,6 +96,7 @@ class Answers:
     score: NDArray[np.float32]  # (samples,)
     confidence: NDArray[np.float32]  # (samples,)
     lagged: NDArray[np.float32] | None = None  # (lags, samples), see `Recorded.lagged`
+    lagged_forecast: NDArray[np.float32] | None = None  # (lags, samples), see `Recorded.lagged_forecast`
 
 
 def answers_of(workload: Workload, outputs: Outputs, px: int, truths: Sequence[Any], temperature: float) -> Answers:
@@ -115,6 +116,40 @@ def lagged_scores(workload: Workload, predictions: Sequence[Any], truths: Sequen
     return np.array(
         [[score(got, truth) for got, truth in zip(predictions, row, strict=True)] for row in later], np.float32
     )
+
+
+def forecast_scores(
+    workload: Workload, predictions: Sequence[Any], truths: Sequence[Any]
+) -> NDArray[np.float32] | None:
+    """(lags, samples) as ``lagged_scores``, of what a forecast makes of each answer; None without a forecaster.
+
+    What a forecast knows depends on the answers before. Frames wait longest for an answer where a frame stride skips
+    them. So the score of a lag is that of a forecaster which was fed at the shortest stride that skips as many frames
+    (docs/forecast.md has the error of this choice).
+    """
+    score = stream_score(workload)
+    if score is None or workload.forecaster() is None:
+        return None
+    scores = np.zeros((MAX_LAG, len(truths)), np.float32)
+    for stride, lags in _lags_by_stride(workload.frame_strides).items():
+        for first in range(stride):
+            forecaster = forecaster_of(workload)
+            for sample in range(first, len(truths), stride):
+                forecast = forecaster.add(sample, predictions[sample])
+                assert forecast is not None, "answers are added in order"
+                for lag in lags:
+                    truth = truths[(sample + lag) % len(truths)]
+                    scores[lag - 1, sample] = score(forecast.at(sample + lag).prediction, truth)
+    return scores
+
+
+def _lags_by_stride(strides: Sequence[int]) -> dict[int, list[int]]:
+    """Each lag at the shortest stride that is longer, or at the longest one."""
+    found: dict[int, list[int]] = {}
+    for lag in range(1, MAX_LAG + 1):
+        longer = [stride for stride in strides if stride > lag]
+        found.setdefault(min(longer, default=max(strides)), []).append(lag)
+    return found
 
 
 class VariantRows:
@@ -140,7 +175,8 @@ class VariantRows:
                 truths = self._truths[split]
                 answers = answers_of(self._workload, by_key[key], px, truths, temperature)
                 lagged = lagged_scores(self._workload, answers.predictions, truths)
-                self.answers[split].append(replace(answers, lagged=lagged))
+                forecast = forecast_scores(self._workload, answers.predictions, truths)
+                self.answers[split].append(replace(answers, lagged=lagged, lagged_forecast=forecast))
             if codec == LOSSLESS:
                 base_row = len(self.variants)
             self.base_rows.append(base_row)
@@ -160,9 +196,11 @@ def recorded_of(rows: Sequence[Answers]) -> Recorded:
     if isinstance(rows[0].predictions[0], int):
         label = np.array([row.predictions for row in rows], np.uint8)
     lagged = [row.lagged for row in rows if row.lagged is not None]
+    forecast = [row.lagged_forecast for row in rows if row.lagged_forecast is not None]
     return Recorded(
         np.stack([row.score for row in rows]),
         np.stack([row.confidence for row in rows]),
         label,
         np.stack(lagged, axis=1) if lagged else None,
+        lagged_forecast=np.stack(forecast, axis=1) if forecast else None,
     )

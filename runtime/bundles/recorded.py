@@ -4,9 +4,10 @@ A file holds tables with one row per variant of the manifest, in its order, and 
 score, confidence (in 255ths) and, if answers are class labels, the label.
 
 If the samples are consecutive frames, it also holds the score of each answer against the truth of the following frames
-(in 255ths), and the bytes of every payload of the manifest. Payload sizes change slowly from frame to frame, so their
-mean would not show what a device sees. Of payloads that may refer to an earlier one, it holds the bytes for several
-ages of the reference. The references of the first samples are the last ones, as the twin plays samples in a circle.
+(in 255ths), the same of what a forecast makes of the answer, if the workload has one, and the bytes of every payload of
+the manifest. Payload sizes change slowly from frame to frame, so their mean would not show what a device sees. Of
+payloads that may refer to an earlier one, it holds the bytes for several ages of the reference. The references of the
+first samples are the last ones, as the twin plays samples in a circle.
 
 On disk, the row of a lossy variant is the difference to the row of its exact variant, because lossy answers hardly
 differ. The tables are compressed with zstd.
@@ -15,7 +16,7 @@ differ. The tables are compressed with zstd.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from controller.errors import FailureError
+from controller.errors import FailureError, UsageError
 from controller.records import PayloadKey
 
 _ZSTD_LEVEL = 19
@@ -52,6 +53,18 @@ class Recorded:
     #: Only of payloads that may refer to an earlier one: standing alone (row 0), then with a reference of each of the
     #: manifest's ages. None if samples are not a stream.
     aged_bytes: AgedBytes | None = None
+    #: (lags, variants, samples): as ``lagged``, of the answer as a forecast moves it on (``controller.forecast``). None
+    #: if the workload has no forecaster, and in bundles that are older than forecasts.
+    lagged_forecast: NDArray[np.float32] | None = None
+
+    def with_forecast(self) -> Recorded:
+        """The same, with older answers as a forecast moves them on; UsageError if that was not recorded."""
+        if self.lagged_forecast is None:
+            raise UsageError(
+                "got forecasts with a bundle that has no scores of them; record them with "
+                "`mecpilot models add BUNDLE --forecast --out DIRECTORY`, or leave forecasts out"
+            )
+        return replace(self, lagged=self.lagged_forecast)
 
     def lagged_score(self, lag: int) -> NDArray[np.float32]:
         """(variants, samples) score against the truth ``lag`` samples later; constant beyond the last lag."""
@@ -68,9 +81,10 @@ def save_recorded(path: Path, recorded: Recorded, base_rows: Sequence[int]) -> N
     }
     if recorded.label is not None:
         tables["label"] = recorded.label
-    if recorded.lagged is not None:
-        by_variant = np.rint(recorded.lagged * 255).astype(np.uint8).swapaxes(0, 1)
-        tables["lagged"] = np.ascontiguousarray(by_variant).reshape(len(by_variant), -1)
+    for name, lagged in (("lagged", recorded.lagged), ("lagged_forecast", recorded.lagged_forecast)):
+        if lagged is not None:
+            by_variant = np.rint(lagged * 255).astype(np.uint8).swapaxes(0, 1)
+            tables[name] = np.ascontiguousarray(by_variant).reshape(len(by_variant), -1)
     base = np.asarray(base_rows)
     packed = {name: _pack(table, base) for name, table in tables.items()}
     if recorded.payload_bytes is not None:
@@ -114,10 +128,9 @@ def load_recorded(
         label = None
         if "label" in stored:
             label = _unpack(stored["label"], base, samples, np.dtype(np.uint8))
-        lagged = None
-        if "lagged" in stored:
-            table = _unpack(stored["lagged"], base, MAX_LAG * samples, np.dtype(np.uint8))
-            lagged = table.reshape(variants, MAX_LAG, samples).swapaxes(0, 1)
+        lagged, lagged_forecast = (
+            _lagged(stored.get(name), base, variants, samples) for name in ("lagged", "lagged_forecast")
+        )
         payload_bytes: PayloadBytes | None = None
         aged_bytes: AgedBytes | None = None
         if "payload_bytes" in stored:
@@ -133,10 +146,21 @@ def load_recorded(
         (score / np.float32(65535)).astype(np.float32),
         (confidence / np.float32(255)).astype(np.float32),
         label,
-        None if lagged is None else (lagged / np.float32(255)).astype(np.float32),
+        lagged,
         payload_bytes,
         aged_bytes,
+        lagged_forecast,
     )
+
+
+def _lagged(
+    packed: NDArray[np.uint8] | None, base: NDArray[np.int64], variants: int, samples: int
+) -> NDArray[np.float32] | None:
+    """(lags, variants, samples) of a table that the file may lack."""
+    if packed is None:
+        return None
+    table = _unpack(packed, base, MAX_LAG * samples, np.dtype(np.uint8))
+    return (table.reshape(variants, MAX_LAG, samples).swapaxes(0, 1) / np.float32(255)).astype(np.float32)
 
 
 def _unpack(packed: NDArray[np.uint8], base: NDArray[np.int64], samples: int, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -96,6 +96,7 @@ def _device(config: Config, log: Log) -> Device:
         gate=config.device.gate,
         utility=config.objective.utility(),
         no_raw_upload=config.privacy.no_raw_upload,
+        forecast=config.device.forecast,
         limits=config.limits,
         emulation=config.emulation,
         log=log,
@@ -236,5 +237,7 @@ def _pictures(path: Path, plan: _Plan, run: Run) -> Sink[Outcome]:
 
 def _stream(plan: _Plan, run: Run) -> Stream | None:
     """What judges streaming accuracy: for a workload of consecutive frames that are captured by the clock."""
-    score = stream_score(plan.device.workload)
-    return None if score is None or run.is_closed_loop else Stream(1.0 / run.scenario.fps, score)
+    workload = plan.device.workload
+    score = stream_score(workload)
+    forecaster = workload.forecaster() if plan.config.device.forecast else None
+    return None if score is None or run.is_closed_loop else Stream(1.0 / run.scenario.fps, score, forecaster)

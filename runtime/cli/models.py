@@ -283,15 +283,24 @@ def add(
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the training.")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs; overrides each family's default.")] = None,
+    forecast: Annotated[
+        bool,
+        typer.Option(
+            "--forecast", help="Add the scores of forecasts, and nothing else: all answers are computed again."
+        ),
+    ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Models that are worked on at the same time.")] = 2,
     data: DataDir = None,
     json: JsonOut = None,
 ) -> None:
     """Write a new bundle: the models of an existing one as they are, and the families and codecs that it lacks."""
     from runtime.building.extension import Extension, missing_families, run_extension
+    from runtime.building.forecasts import run_forecasts
     from runtime.building.training_run import TrainingPlan
     from runtime.bundles.bundle import open_pair
 
+    if forecast and (family or trained):
+        raise UsageError("got --forecast with --family or --trained; expected one after the other")
     opened, work = open_pair(base, workload, data)
     missing = missing_families(opened, work)
     for name in family or []:
@@ -304,7 +313,10 @@ def add(
     samples = max(opened.manifest.sample_counts.values())
     plan = TrainingPlan(workload or opened.workload, directory, families, seed, epochs, jobs, data, samples)
     with task_bar() as progress:
-        run_extension(Extension(opened, plan, None if trained is None else open_bundle(trained)), progress)
+        if forecast:
+            run_forecasts(opened, plan, progress)
+        else:
+            run_extension(Extension(opened, plan, None if trained is None else open_bundle(trained)), progress)
     bundle = open_bundle(directory)
     print(f"bundle {directory}", file=sys.stderr)
     _emit(_summary(bundle), [_accuracy_table(bundle, split) for split in bundle.manifest.recorded], json)

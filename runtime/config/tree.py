@@ -160,6 +160,15 @@ class DeviceSection(Section, frozen=True):
             show=0.9,
         ),
     ] = None
+    forecast: Annotated[
+        bool,
+        about(
+            "Boxes of frames that are not run move on, by a small tracker, instead of standing still, and get numbers "
+            "in the outcome; only for workloads of boxes.",
+            "--forecast",
+            off="--no-forecast",
+        ),
+    ] = False
     seed: Annotated[Index, about("Random seed, of emulated loads and of the controller.", "--seed")] = 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from controller.controllers.base import Controller
 from controller.costs import CostTable
+from controller.forecast import Forecaster
 from controller.predict.uplink import TraceBank
 from controller.records import Outcome
 from controller.scenario import Scenario
@@ -40,6 +41,7 @@ def open_loop(
     closed_loop: bool = False,
     feed: Feed | None = None,
     shortcuts: Sequence[Shortcut] = (),
+    forecaster: Forecaster | None = None,
     clock: Clock = time.perf_counter,
     log: Log = lambda _: None,
     link_log: Log | None = None,
@@ -47,8 +49,8 @@ def open_loop(
     """The loop of a device, connected to the MEC at ``endpoint``, whose caller decides: ``Device`` with a controller,
     the live environment with its actions. With a bank the uplink replays the scenario's trace, share and round trip;
     without one, it is the network as it is. Rows of ``costs`` are what ``execute`` takes. ``shortcuts`` may answer a
-    frame before it is decided; ``log`` takes a line for each event, ``link_log`` those about the MEC
-    (default: ``log``)."""
+    frame before it is decided; a ``forecaster``, a new one for each loop, moves reused answers on. ``log`` takes a line
+    for each event, ``link_log`` those about the MEC (default: ``log``)."""
     link: Link = DirectLink(parse_endpoint(endpoint), clock, compute.largest_output_bytes(costs.space.decisions))
     if bank is not None:
         shaper = Shaper(bank, scenario.trace_index, scenario.trace_start_s, scenario.uplink_share_frac)
@@ -77,6 +79,7 @@ def open_loop(
         log=log,
         clock=clock,
         epoch_s=time.time() - clock() if clock is time.perf_counter else None,
+        forecaster=forecaster,
     )
 
 

@@ -33,7 +33,7 @@ from runtime.link.endpoint import parse_endpoint
 from runtime.profiling.profile import load_costs
 from runtime.shortcuts.base import Shortcut
 from runtime.sources.kinds import SourceLike, open_any
-from runtime.workloads.base import Workload
+from runtime.workloads.base import Workload, forecaster_of
 
 
 class Device:
@@ -65,6 +65,7 @@ class Device:
         utility: Utility | None = None,
         no_raw_upload: bool = DEFAULTS.privacy.no_raw_upload,
         shortcuts: Sequence[Shortcut] = (),
+        forecast: bool = DEFAULTS.device.forecast,
         limits: LimitsSection = DEFAULTS.limits,
         emulation: EmulationSection = DEFAULTS.emulation,
         log: Log | None = None,
@@ -88,6 +89,7 @@ class Device:
             ``costs``; a controller of one's own cannot choose anything else.
         shortcuts: may answer a frame before it is decided, by an earlier answer; asked in this order. They may keep
             answers, so give each run a new device. One that raises an error is logged, and the frame is decided.
+        forecast: answers that stand for later frames move on, and objects have numbers (``Outcome.track_ids``).
         limits: how many frames may wait, and how many requests may wait for their replies.
         emulation: a slower device and a narrower uplink than those at hand, for experiments.
         log: takes one line of text for each event; default: warnings of the logger "mecpilot".
@@ -103,8 +105,14 @@ class Device:
         _check_number("seed", seed, 0, MAX_INT)
         self.bundle, self.workload = open_pair(bundle or (None if workload else DEFAULT_NAME), workload, _path(data))
         utility = utility or Utility()
+        if forecast:
+            forecaster_of(self.workload)  # UsageError if there is none
         costs = load_costs(
-            self.bundle, self._profile, hardware_encoder=self._hardware_encoder, gates=self._choice.gates
+            self.bundle,
+            self._profile,
+            hardware_encoder=self._hardware_encoder,
+            gates=self._choice.gates,
+            forecast=forecast,
         )
         self._setup = DeviceSetup(
             self.bundle,
@@ -116,6 +124,7 @@ class Device:
             limits,
             mec,
             tuple(shortcuts),
+            forecast,
             log or _log_to_logging,
         )
         self._run: Run | None = None

@@ -35,6 +35,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from controller.costs import CostTable
+from controller.forecast import Forecaster
 from controller.records import Outcome, Status, SystemState
 from controller.scenario import Scenario
 from controller.utility import Utility
@@ -79,8 +80,10 @@ class DeviceLoop:
         log: Callable[[str], None] = lambda _: None,
         clock: Clock = time.perf_counter,
         epoch_s: float | None = None,
+        forecaster: Forecaster | None = None,
     ) -> None:
-        """``shortcuts`` are asked after ``Stride``; ``log`` takes a line when one fails. ``epoch_s``: Unix time at 0 of
+        """``shortcuts`` are asked after ``Stride``; ``log`` takes a line when one fails. ``forecaster``: a new one, if
+        reused answers move on. ``epoch_s``: Unix time at 0 of
         the clock, None in simulated time. It is read once, so that capture times stay in order when the system's clock
         is set."""
         self._mec, self._costs, self._scenario, self._clock = mec, costs, scenario, clock
@@ -111,6 +114,7 @@ class DeviceLoop:
             lambda: mec.uplink_bps,
             self._shortcuts.answered,
             epoch_s,
+            forecaster,
         )
         self._fallbacks = FallbackQueue(
             self._plan, mec, self._heads, self._recorder, self._source, clock, self._extend_stride

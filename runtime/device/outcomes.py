@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from controller.costs import CostTable
+from controller.forecast import Forecaster, Shown
 from controller.packets import wire_bytes
 from controller.records import BreakdownMs, Outcome, Status
-from controller.reuse import PastAnswer, Reuse
+from controller.reuse import PastAnswer, Reuse, past_answer
 from controller.utility import Utility
 from runtime.device.compute import Judge
 from runtime.device.telemetry import DeviceTelemetry
@@ -52,7 +53,7 @@ class Answer:
 class _Judged(NamedTuple):
     """A frame's prediction (None without an answer), truth (None if unknown) and score (None without a truth)."""
 
-    prediction: Any
+    shown: Shown
     truth: Any
     score: float | None
 
@@ -70,11 +71,12 @@ class OutcomeRecorder:
         uplink_bps: Callable[[], float],  # newest sample of the uplink's bandwidth
         on_answer: Callable[[PastAnswer], None],  # called with every computed answer
         epoch_s: float | None = None,  # Unix time at 0 of the device's clock; None in simulated time
+        forecaster: Forecaster | None = None,  # of what answers become at later frames
     ) -> None:
         self._judge, self._costs, self._utility = judge, costs, utility
         self._deadline_s = deadline_s
         self._telemetry, self._uplink_bps, self._epoch_s = telemetry, uplink_bps, epoch_s
-        self._on_answer = on_answer
+        self._on_answer, self._forecaster = on_answer, forecaster
         self._outcomes: list[Outcome] = []
 
     def take(self) -> list[Outcome]:
@@ -99,8 +101,10 @@ class OutcomeRecorder:
         status = on_time if now_s - job.frame.captured_s <= self._deadline_s else Status.LATE
         source = job.frame.source_index
         decision = self._costs.paths.space.decisions[answer.path]
-        judged = _Judged(*self._judge.judge(source, answer.outputs, decision))
-        self._on_answer(PastAnswer(job.frame.index, now_s, judged.prediction))
+        prediction, truth, score = self._judge.judge(source, answer.outputs, decision)
+        past = past_answer(job.frame.index, now_s, prediction, self._forecaster)
+        self._on_answer(past)
+        judged = _Judged(Shown(prediction, past.track_ids), truth, score)
         breakdown = _breakdown(job, head_s, uplink_s, queue_s, tail_s, downlink_s)
         early_exit = decision.exit_branch if answer.path >= len(self._costs) else None
         self._add(job, now_s, status, breakdown, judged, early_exit=early_exit)
@@ -120,15 +124,16 @@ class OutcomeRecorder:
         """Record a frame that an earlier answer stands for. ``busy_s``: device time of the shortcut."""
         judged, answer = self._unanswered(frame), reuse.answer
         if answer is not None:
-            score = None if judged.truth is None else self._judge.score(answer.prediction, judged.truth)
-            judged = _Judged(answer.prediction, judged.truth, score)
+            shown = reuse.shown(frame.index)
+            score = None if judged.truth is None else self._judge.score(shown.prediction, judged.truth)
+            judged = _Judged(shown, judged.truth, score)
         job = Job(frame, reuse.latency_s(frame.captured_s), busy_s=busy_s)
         source = None if answer is None else answer.frame
         self._add(job, frame.captured_s + job.wait_s, reuse.reason, _breakdown(job, 0.0), judged, source)
 
     def _unanswered(self, frame: Frame) -> _Judged:
         truth = self._judge.truth(frame.source_index)
-        return _Judged(None, truth, None if truth is None else 0.0)
+        return _Judged(Shown(None), truth, None if truth is None else 0.0)
 
     def _add(
         self,
@@ -155,13 +160,14 @@ class OutcomeRecorder:
                 utility=None if judged.score is None else self._utility_of(status, judged.score, energy_j),
                 decision=None if job.row < 0 else self._costs.space.decisions[job.row],
                 breakdown_ms=breakdown,
-                prediction=judged.prediction,
+                prediction=judged.shown.prediction,
                 truth=judged.truth,
                 score=None if judged.score is None else float(judged.score),
                 captured_at=None if self._epoch_s is None else round(self._epoch_s + job.frame.captured_s, 3),
                 reused_frame=reused_frame,
                 uplink_bytes=wire_bytes(job.payload_bytes) if job.payload_bytes else 0,
                 early_exit=early_exit,
+                track_ids=judged.shown.track_ids,
             )
         )
 

@@ -21,7 +21,7 @@ from runtime.bundles.bundle import Bundle
 from runtime.config.tree import LimitsSection
 from runtime.device.deciding import Chosen
 from runtime.link.background import Ahead
-from runtime.workloads.base import Workload
+from runtime.workloads.base import Workload, forecaster_of
 from runtime.workloads.placement import Placement
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class DeviceSetup:
     limits: LimitsSection
     mec: str  # endpoint
     shortcuts: Sequence[Shortcut]  # asked before a frame is decided
+    forecast: bool  # reused answers move on, by the workload's forecaster
     log: Log
 
 
@@ -137,7 +138,13 @@ class Run:
     def _moved(self, outcome: Outcome, placement: Placement) -> Outcome:
         if outcome.prediction is None:
             return outcome
-        return replace(outcome, prediction=self._setup.workload.to_picture(outcome.prediction, placement))
+        convert = self._setup.workload.to_picture
+        if outcome.track_ids is None:
+            return replace(outcome, prediction=convert(outcome.prediction, placement))
+        # One by one, because an item outside the picture is left out, and its number with it.
+        items = zip(outcome.track_ids, outcome.prediction, strict=True)
+        moved = [(track, item) for track, one in items for item in convert([one], placement)]
+        return replace(outcome, prediction=[item for _, item in moved], track_ids=tuple(track for track, _ in moved))
 
     def stop(self) -> None:
         """Capture nothing more; the frames at hand get half a second. Safe in a signal handler and from any thread."""
@@ -176,6 +183,7 @@ class Run:
             closed_loop=self._closed_loop,
             feed=self.source.feed,
             shortcuts=setup.shortcuts,
+            forecaster=forecaster_of(setup.workload) if setup.forecast else None,
             log=setup.log,
             link_log=_silent if setup.chosen.never_asks else setup.log,
         )

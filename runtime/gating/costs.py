@@ -25,10 +25,12 @@ from runtime.gating.calibration import Calibrations
 ExitTime = Callable[[str, int, int], float]
 
 
-def with_gates(costs: CostTable, bundle: Bundle, gates: Sequence[float], exit_s: ExitTime) -> CostTable:
+def with_gates(
+    costs: CostTable, bundle: Bundle, gates: Sequence[float], exit_s: ExitTime, forecast: bool = False
+) -> CostTable:
     """The rows of ``costs``, which are those of the bundle, and behind them the gated rows for each of the gates.
 
-    UsageError for a gate that is none, and where no decision has an exit on the way to its cut.
+    ``forecast``: older answers move on. UsageError for a gate that is none, and where no decision has an exit on the way to its cut.
     """
     wanted = tuple(dict.fromkeys(check_gate(gate) for gate in gates))
     if not wanted:
@@ -40,7 +42,7 @@ def with_gates(costs: CostTable, bundle: Bundle, gates: Sequence[float], exit_s:
             f"gate {wanted[0]:g}: no model of the bundle {bundle.directory} has an exit on the way to a later one; "
             "expected a model with two exits or more, or no gate"
         )
-    table = _Paths(costs, bundle, exit_s)
+    table = _Paths(costs, bundle, exit_s, forecast)
     every = [table.of(row, gate) for row, gate in found]
     ungated, plain = np.array([row for row, _ in found]), np.arange(len(costs))
     new = tuple(replace(decisions[row], gate=gate) for row, gate in found)
@@ -77,9 +79,12 @@ class _PathCosts:
 class _Paths:
     """Knows the recorded answers on the validation split, and the times of exit heads."""
 
-    def __init__(self, costs: CostTable, bundle: Bundle, exit_s: ExitTime) -> None:
+    def __init__(self, costs: CostTable, bundle: Bundle, exit_s: ExitTime, forecast: bool) -> None:
         self._costs, self._bundle, self._exit_s = costs, bundle, exit_s
         self._calibrations = Calibrations(bundle)
+        recorded = self._calibrations.recorded
+        moves_on = forecast and recorded.lagged_forecast is not None
+        self._recorded = recorded.with_forecast() if moves_on else recorded
         self._sure = cache(self._sure_of)
         self._first = cache(self._first_of)
 
@@ -104,7 +109,7 @@ class _Paths:
     def _path(self, decision: Decision, row: int, taken: Bools, head_s: float) -> _PathCosts:
         """``row`` is that of the same answers without a gate: what it earns on all frames stands where no frame was
         recorded that takes the path."""
-        recorded, variant = self._calibrations.recorded, int(self._costs.space.variant[row])
+        recorded, variant = self._recorded, int(self._costs.space.variant[row])
         lagged = self._costs.lagged_accuracy
         accuracy, aged = float(self._costs.accuracy[row]), None if lagged is None else lagged[row]
         if taken.any():

@@ -65,7 +65,14 @@ def check_picture_path(path: Path, option: str) -> None:
 
 def panel(image: Image, outcome: Outcome, draw: Draw, width_px: int = PANEL_WIDTH_PX) -> Image:
     """A frame (h, w[, 3]) with its prediction, above a caption with status, latency and decision."""
-    return np.vstack((scaled(draw(image, outcome.prediction), width_px), _caption(outcome, width_px)))
+    return np.vstack((scaled(draw(image, _numbered(outcome)), width_px), _caption(outcome, width_px)))
+
+
+def _numbered(outcome: Outcome) -> Any:
+    """The prediction, with the number of its object at the end of each item where objects are tracked."""
+    if outcome.track_ids is None:
+        return outcome.prediction
+    return [[*item, track] for item, track in zip(outcome.prediction, outcome.track_ids, strict=True)]
 
 
 def scaled(image: Image, width_px: int) -> Image:

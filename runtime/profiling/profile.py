@@ -130,15 +130,17 @@ def load_costs(
     *,
     hardware_encoder: bool = False,
     gates: Sequence[float] | None = None,
+    forecast: bool = False,
 ) -> CostTable:
     """Costs of every legal decision of the bundle, from the profile that ``find_profile`` returns.
 
     ``hardware_encoder``: of a device that encodes H.264 in hardware. ``gates``: those that decisions may carry; None
-    are those of the bundle. UsageError when there is no such profile, when it lacks a segment, and for a gate that
-    cannot be one.
+    are those of the bundle. ``forecast``: of a device whose answers move on; if the bundle has no scores of forecasts,
+    those of answers that stand still. UsageError when there is no such profile, when it lacks a segment, and for a gate
+    that cannot be one.
     """
     profile = read_profile(find_profile(bundle, profile_path)[0], bundle)
-    costs = cost_table(bundle, profile, source)
+    costs = cost_table(bundle, profile, source, forecast=forecast)
     costs = with_hardware_encoder(costs) if hardware_encoder else costs
     wanted = bundle.manifest.gates if gates is None else gates
     if not wanted:
@@ -146,7 +148,7 @@ def load_costs(
     from runtime.gating.costs import with_gates
     from runtime.profiling.exit_heads import exit_times
 
-    return with_gates(costs, bundle, wanted, exit_times(bundle, profile, source))
+    return with_gates(costs, bundle, wanted, exit_times(bundle, profile, source), forecast=forecast)
 
 
 def candidates(
@@ -161,7 +163,7 @@ def candidates(
     return permitted.take(shortlist(permitted, usual))
 
 
-def cost_table(bundle: Bundle, profile: Profile, source: Source = "measured") -> CostTable:
+def cost_table(bundle: Bundle, profile: Profile, source: Source = "measured", *, forecast: bool = False) -> CostTable:
     """Join the decisions, accuracy and payloads of a bundle with the times of a profile; UsageError if one is
     missing."""
     decisions = bundle.space.decisions
@@ -180,7 +182,7 @@ def cost_table(bundle: Bundle, profile: Profile, source: Source = "measured") ->
         np.array([payload.mean_bytes for payload in payloads]) if references is None else _steady(bundle, references),
         np.array([payload.std_bytes for payload in payloads]),
         mec_s,
-        lagged_accuracy=_lagged_accuracy(bundle),
+        lagged_accuracy=_lagged_accuracy(bundle, forecast),
         references=references,
     )
 
@@ -207,11 +209,14 @@ def _steady(bundle: Bundle, references: ReferenceCosts) -> Floats:
     return np.asarray(references.payload_bytes[np.arange(len(columns)), columns])
 
 
-def _lagged_accuracy(bundle: Bundle) -> Floats | None:
+def _lagged_accuracy(bundle: Bundle, forecast: bool) -> Floats | None:
     """(C, lags) mean score over the validation split; None for a bundle whose samples are not a stream."""
     if bundle.manifest.frame_strides == (1,):
         return None
-    lagged = bundle.recorded("validation").lagged
+    recorded = bundle.recorded("validation")
+    lagged = recorded.lagged
+    if forecast and recorded.lagged_forecast is not None:
+        lagged = recorded.lagged_forecast
     if lagged is None:
         raise FailureError(f"{bundle.directory} has frame strides but no lagged scores; train it again")
     return np.asarray(lagged.mean(axis=2, dtype=float).T[bundle.space.variant])

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.errors import UsageError
+from controller.forecast import Forecaster
 from controller.scenario import Scenario, ScenarioRange
 from runtime.workloads.family_decisions import FamilyDecisions
 from runtime.workloads.placement import Placement
@@ -72,6 +73,14 @@ class Task(Protocol):
         odds = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         return np.asarray(1.0 / odds.sum(axis=1))
 
+    def forecaster(self) -> Forecaster | None:
+        """A new forecaster for one run, which moves answers on to later frames and tells objects apart. The predictions
+        of a workload with one are lists of items.
+
+        Default: None, for answers that do not move, as those of a classifier.
+        """
+        return None
+
     def to_picture(self, prediction: Any, placement: Placement) -> Any:
         """Convert a prediction from pixels of the frame to pixels of the picture that was placed in it.
 
@@ -81,6 +90,8 @@ class Task(Protocol):
 
     def draw(self, image: Image, prediction: Any) -> Image:
         """The frame as (h, w, 3), enlarged if small, with the prediction drawn on it; None draws only the frame.
+
+        Where objects are tracked, each item of the prediction ends with the number of its object.
 
         Default: the prediction as text.
         """
@@ -149,6 +160,17 @@ class Workload(Frames, Task, Models, Defaults, Protocol):
     Required: ``name``, ``resolutions_px``, ``families``, ``sample_count``, ``sample``, ``answers``, ``score``,
     ``build``. ``runtime.workloads.classifier.Classifier`` implements the task and the training of a classifier.
     """
+
+
+def forecaster_of(workload: Workload) -> Forecaster:
+    """A new forecaster; UsageError if the workload has none."""
+    found = workload.forecaster()
+    if found is None:
+        raise UsageError(
+            f"got forecasts with the workload {workload.name!r}, whose answers do not move; expected a workload with a "
+            "forecaster, such as campus, or no forecasts"
+        )
+    return found
 
 
 def stream_score(workload: Workload) -> Callable[[Any, Any], float] | None:

@@ -52,12 +52,15 @@ def tag(image: Picture, text: str, at: tuple[int, int], size: float, colour: Col
 
 
 def draw_boxes(image: Picture, boxes: Sequence[Sequence[float]], colour: Colour = BOX) -> Picture:
-    """A copy of a colour picture with boxes [x, y, w, h, ...], in pixels of the picture."""
+    """A copy of a colour picture with boxes [x, y, w, h, score], in pixels of the picture. The number of a tracked
+    object follows its score."""
     drawn = image.copy()
-    for x, y, w, h, *_ in boxes:
+    for x, y, w, h, *rest in boxes:
         corners = (round(x), round(y)), (round(x + w), round(y + h))
         cv2.rectangle(drawn, *corners, BACKGROUND, 4, cv2.LINE_AA)  # a dark outline, visible on bright pictures
         cv2.rectangle(drawn, *corners, colour, 2, cv2.LINE_AA)
+        for number in rest[1:]:
+            tag(drawn, f"{number:g}", (corners[0][0] + 4, corners[0][1] - 6), 0.5)
     return drawn
 
 

@@ -158,6 +158,7 @@ def test_an_agent_of_factored_actions_decides_legal_rows() -> None:
     assert ((rows >= 0) & (rows < len(costs))).all()
 
 
+@pytest.mark.realtime
 def test_an_agent_takes_part_with_real_processes(saved: Path) -> None:
     quick = ScenarioRange(
         fps=(30.0, 30.0),

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from support.once import once
+from support.waiting import PATIENCE_S, wait_until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import mecpilot
@@ -352,11 +352,9 @@ class TestInterrupted:
         command = [sys.executable, "-m", "mecpilot", "train", "--workload", "garments", "--out", str(folder.root)]
         command += ["--traces", traces[0]]
         running = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        until = time.monotonic() + 50
-        while not folder.held_out_file.is_file() and time.monotonic() < until:
-            time.sleep(0.05)
+        wait_until(folder.held_out_file.is_file, "the first evaluation")
         running.send_signal(signal.SIGTERM)
-        _, err = running.communicate(timeout=30)
+        _, err = running.communicate(timeout=PATIENCE_S)
         assert running.returncode == 143
         told = [line for line in err.splitlines() if "interrupted" in line]
         assert len(told) == 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import numpy as np
 import pytest
+from support.waiting import PATIENCE_S
 
 from controller.errors import UsageError
 from controller.predict.regression import LayerSample, fit_layers, predict_layers_s, prediction_error
@@ -75,7 +77,5 @@ def test_errors_are_relative_and_absolute() -> None:
 
 
 def test_importing_the_module_does_not_load_scipy() -> None:
-    import subprocess
-
     check = "import sys, controller.predict.regression; sys.exit('scipy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check], timeout=30).returncode == 0
+    assert subprocess.run([sys.executable, "-c", check], timeout=PATIENCE_S).returncode == 0

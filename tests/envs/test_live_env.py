@@ -19,6 +19,8 @@ from controller.predict.uplink import Trace, TraceBank
 from controller.scenario import Scenario, ScenarioRange
 from envs.env import MecpilotEnv
 
+pytestmark = pytest.mark.realtime
+
 #: Quick episodes on one MEC: a change of its slowdown would start another one.
 RANGE = ScenarioRange(
     fps=(20.0, 30.0),

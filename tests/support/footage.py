@@ -14,6 +14,7 @@ import numpy as np
 from runtime.sources.footage_source import FootageSource
 from runtime.sources.frames import FrameSource
 from runtime.workloads.types import Image
+from support.waiting import PATIENCE_S
 
 SHAPE = (24, 32, 3)
 
@@ -46,7 +47,7 @@ def captured(source: FootageSource, frames: int, fps: float, closed_loop: bool =
     """Capture time and picture number of every frame, read as the device's loop does."""
     queue = FrameSource(frames, 1 / fps, source._first, source.count, 50, closed_loop, source.feed)
     queue.start(time.perf_counter())
-    end_s = time.perf_counter() + 20
+    end_s = time.perf_counter() + PATIENCE_S
     while not queue.exhausted:
         now_s = time.perf_counter()
         assert now_s < end_s
@@ -95,7 +96,7 @@ class Stream(BaseHTTPRequestHandler):
                 if self.server.over.wait(self.server.interval_s):
                     return
             if self.server.stall:
-                self.server.over.wait(30)
+                self.server.over.wait(PATIENCE_S)
         except OSError:
             pass  # the device disconnected
 

@@ -14,6 +14,7 @@ import numpy as np
 from controller.controllers.base import Controller
 from controller.costs import CostTable
 from controller.errors import RemoteProtocolError
+from controller.forecast import Forecaster
 from controller.predict.uplink import Trace, TraceBank
 from controller.records import Decision, Outcome, SystemState
 from controller.scenario import Scenario
@@ -296,6 +297,7 @@ class Simulation:
         costs: CostTable | None = None,
         recorded: Recorded | None = None,
         shortcuts: Sequence[Shortcut] = (),
+        forecaster: Forecaster | None = None,
         **scenario: Any,
     ) -> None:
         self.costs = table() if costs is None else costs
@@ -329,6 +331,7 @@ class Simulation:
             shortcuts=shortcuts,
             log=self.log_lines.append,
             clock=self.clock,
+            forecaster=forecaster,
         )
         self.states: list[SystemState] = []  # of the decisions in ``run``
 

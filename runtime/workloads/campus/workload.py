@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.errors import FailureError
+from controller.forecast import Forecaster
 from controller.scenario import Scenario, ScenarioRange
 from runtime.workloads.base import Workload
 from runtime.workloads.boxes import Boxes, count_matches
@@ -165,6 +166,12 @@ class Campus(Workload):
     def score(self, prediction: Boxes, truth: Boxes) -> float:
         """F1 of one frame."""
         return count_matches(prediction, truth).f1
+
+    def forecaster(self) -> Forecaster:
+        """A tracker of people."""
+        from runtime.forecast.tracker import BoxTracker
+
+        return BoxTracker((WIDTH_PX, HEIGHT_PX))
 
     def to_picture(self, prediction: Boxes, placement: Placement) -> list[list[float]]:
         """The boxes in pixels of the picture."""

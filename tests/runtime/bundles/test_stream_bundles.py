@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -361,6 +362,35 @@ def test_adding_nothing_or_another_workload_is_refused_in_one_line(
     assert "unknown model 'pair'; expected one of: tiny" in capsys.readouterr().err
     assert mecpilot.main(["models", "add", str(base.directory), "--workload", REFERENCE, "--family", "x", *out]) == 2
     assert "unknown family 'x'; expected one of: pair" in capsys.readouterr().err
+    assert not (tmp_path / "x" / MANIFEST_FILE).exists()
+
+
+def test_scores_of_forecasts_are_added_to_a_bundle_and_nothing_else_changes(
+    base: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add, foreseen = ["models", "add"], ["--workload", "support.coded_streams:Foreseen", "--forecast"]
+    assert mecpilot.main([*add, str(base.directory), *foreseen, "--out", str(tmp_path)]) == 0
+    found = Bundle(tmp_path)
+    same = {"recorded": base.manifest.recorded}
+    assert msgspec.structs.replace(found.manifest, **same) == base.manifest
+    for split in ("validation", "test"):
+        before, after = base.recorded(split), found.recorded(split)
+        for one, other in zip(_tables(found, split), _tables(base, split), strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert before.lagged_forecast is None
+        assert after.lagged_forecast is not None
+        assert before.lagged is not None
+        assert after.lagged_forecast.shape == before.lagged.shape
+        for lag in (1, 2, 10):
+            assert (after.lagged_forecast[lag - 1, :, :-lag] == 1.0).all()
+            assert (before.lagged[lag - 1, :, :-lag] < 1.0).any()
+    for again, said in (
+        ([str(tmp_path), *foreseen], "has the scores of forecasts; expected one without"),
+        ([str(base.directory), "--forecast", "--workload", "support.coded_streams:Drifting"], "answers do not move"),
+        ([str(base.directory), *foreseen, "--family", "tiny"], "got --forecast with --family or --trained"),
+    ):
+        assert mecpilot.main([*add, *again, "--out", str(tmp_path / "x")]) == 2
+        assert said in capsys.readouterr().err
     assert not (tmp_path / "x" / MANIFEST_FILE).exists()
 
 

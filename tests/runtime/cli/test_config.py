@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from support.live import ROOT, WORKLOAD, run_device_here
+from support.live import ROOT, WORKLOAD, run_device_here, wait_for_file
+from support.waiting import PATIENCE_S
 
 import mecpilot
 from runtime.config.load import load_config
@@ -100,7 +100,7 @@ def test_a_device_takes_its_file_and_flags_win(tmp_path: Path) -> None:
     assert (done.code, len(done.outcomes)) == (0, 5)
     assert {outcome["deadline_ms"] for outcome in done.outcomes} == {5000.0}
     assert json.loads(done.out)["controller"] == "device-only"
-    for outcome in done.outcomes:
+    for outcome in done.only("ok").outcomes:
         assert outcome["energy_j"] > 0
         assert outcome["utility"] == outcome["score"]  # energy has no weight
 
@@ -113,12 +113,10 @@ def test_a_mec_takes_its_file_and_flags_win(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mecpilot", "mec", "--config", str(file), "--slowdown", "3"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
-            end_s = time.monotonic() + 50
-            while not ready.exists() and process.poll() is None and time.monotonic() < end_s:
-                time.sleep(0.05)
+            wait_for_file(process, ready)
         finally:
             process.terminate()
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     assert f"workload {WORKLOAD}, slowdown 3" in err
 

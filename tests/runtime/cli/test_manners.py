@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.live import ROOT, WORKLOAD, device, wait_for_library
+from support.waiting import PATIENCE_S
 
 import mecpilot
 from controller.errors import UsageError
@@ -26,13 +27,17 @@ from runtime.files.fetch import cache_dir
 from runtime.observe.status_line import StatusLine
 
 NOBODY = "tcp://127.0.0.1:9"
+#: A process that is asked to end has ended after this on any machine; what it is in the middle of takes minutes.
+ENDED_S = 30.0
 SHELL_MECPILOT = f"{sys.executable} -m mecpilot"
 
 
 def in_shell(command: str) -> subprocess.CompletedProcess[str]:
     """A line of bash; its exit code is that of the first command of a pipe."""
     line = f"{command}; exit ${{PIPESTATUS[0]}}"
-    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=50, cwd=ROOT, check=False)
+    return subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, timeout=PATIENCE_S, cwd=ROOT, check=False
+    )
 
 
 class TestStreams:
@@ -97,9 +102,9 @@ class TestSignals:
             time.sleep(delay_s)
             process.send_signal(number)
             began_s = time.monotonic()
-            _, err = process.communicate(timeout=30)
+            _, err = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, err) == (code, message)
-        assert time.monotonic() - began_s < 5
+        assert time.monotonic() - began_s < ENDED_S
 
     @pytest.mark.slow
     def test_sighup_reopens_the_log_of_a_device(self, tmp_path: Path) -> None:
@@ -124,7 +129,7 @@ class TestSignals:
             running.wait_for_outcomes(2)  # dropped ones
             began_s = time.monotonic()
             done = running.stop()
-        assert time.monotonic() - began_s < 5
+        assert time.monotonic() - began_s < ENDED_S
         assert done.code == 0
         done.check_no_frame_lost()
 

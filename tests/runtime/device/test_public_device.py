@@ -89,8 +89,9 @@ def test_any_iterable_of_images_is_a_source(device: Device, images: Any) -> None
 
 def test_an_iterable_is_paced_by_the_frame_rate() -> None:
     with Device("garments", controller="device-only", mec=NOBODY, fps=20, deadline_s=5.0) as device:
-        captured = [outcome.captured_at or 0.0 for outcome in device.run(pictures(5))]
-    assert np.diff(captured) == pytest.approx(0.05, abs=2e-3)
+        captured = [outcome.captured_at or 0.0 for outcome in device.run(pictures(9))]
+    assert np.median(np.diff(captured)) == pytest.approx(0.05, rel=0.2)
+    assert captured[-1] - captured[0] > 7 * 0.05  # a picture that a busy machine reads late may be close to the next
 
 
 @pytest.mark.parametrize(

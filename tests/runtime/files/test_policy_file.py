@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from support.synthetic import random_policy
+from support.waiting import PATIENCE_S
 
 from controller.controllers.learned import FrozenPolicy
 from controller.errors import MecpilotError, UsageError
@@ -130,7 +131,7 @@ def test_reading_a_policy_loads_neither_torch_nor_stable_baselines3(path: Path) 
         f"load_policy(pathlib.Path({str(path)!r})); "
         "sys.exit(any(m in sys.modules for m in ('torch', 'stable_baselines3', 'gymnasium')))"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=PATIENCE_S).returncode == 0
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)

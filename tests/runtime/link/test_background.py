@@ -6,14 +6,9 @@ import threading
 import time
 
 import pytest
+from support.waiting import PATIENCE_S, wait_until
 
 from runtime.link.background import Ahead, Background
-
-
-def until(true: object) -> None:
-    limit_s = time.monotonic() + 5.0
-    while not true() and time.monotonic() < limit_s:  # type: ignore[operator]
-        time.sleep(0.005)
 
 
 def test_a_question_that_hangs_is_asked_once_and_answered_once() -> None:
@@ -21,7 +16,7 @@ def test_a_question_that_hangs_is_asked_once_and_answered_once() -> None:
 
     def hang() -> str:
         asked.append(1)
-        go.wait(5)
+        go.wait(PATIENCE_S)
         return "answer"
 
     question = Background(hang)
@@ -29,7 +24,7 @@ def test_a_question_that_hangs_is_asked_once_and_answered_once() -> None:
         question.ask()
     assert question.take() is None
     go.set()
-    until(lambda: not question.asked)
+    wait_until(lambda: not question.asked)
     assert (len(asked), question.take(), question.take()) == (1, "answer", None)
 
 
@@ -57,5 +52,5 @@ def test_work_ahead_is_neither_waited_for_nor_left_running_when_the_process_is_t
     ahead.wait(lambda: True)
     ahead.abandon()
     count = len(steps)
-    time.sleep(0.05)
+    time.sleep(0.1)
     assert len(steps) == count

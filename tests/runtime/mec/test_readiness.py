@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.live import ROOT, WORKLOAD, is_running, wait_for_library
+from support.waiting import PATIENCE_S, wait_until
 
 from controller.errors import FailureError
 from runtime.cli.child import say_ready, withdraw_ready
@@ -44,7 +45,7 @@ def test_a_signal_while_a_mec_starts_ends_it_at_once_and_no_ready_file_is_writte
     wait_for_library(process, "_multiarray_umath")
     time.sleep(after_s)  # somewhere in the imports; where, differs from machine to machine
     process.send_signal(number)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode in (0, 128 + number)
     assert "Traceback" not in err
     assert not ready.exists()
@@ -57,12 +58,10 @@ def test_a_ready_file_is_there_while_a_mec_is_ready_and_an_old_one_is_replaced(
     ready.write_text("tcp://127.0.0.1:1\n")
     process = subprocess.Popen([*MEC, "--ready-file", str(ready)], stderr=subprocess.PIPE, text=True, cwd=ROOT)
     started.append(process)
-    while not ready.exists() or ready.read_text() == "tcp://127.0.0.1:1\n":
-        assert process.poll() is None
-        time.sleep(0.02)
+    wait_until(lambda: ready.exists() and ready.read_text() != "tcp://127.0.0.1:1\n", "the MEC's ready file")
     assert re.fullmatch(r"tcp://127\.0\.0\.1:\d+\n", ready.read_text())
     process.terminate()
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, ready.exists()) == (0, False)
     assert "served 0" in err
 
@@ -148,7 +147,4 @@ def test_a_mec_ends_with_a_parent_that_was_killed(started: list[subprocess.Popen
     mec = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
-    limit_s = time.monotonic() + 20
-    while is_running(mec):
-        assert time.monotonic() < limit_s, "the MEC outlived its parent"
-        time.sleep(0.05)
+    wait_until(lambda: not is_running(mec), "the end of the MEC")

@@ -18,10 +18,11 @@ import zstandard
 from support.once import once
 from support.stranger import Stranger
 from support.stream_bundle import CHAINED, FREE, TENSOR, WORKLOAD, make
+from support.waiting import PATIENCE_S
 from support.xor_streams import XorReceiver, register
 
 from benchmarks.support.proxy import Mode, Proxy
-from controller.records import Decision, Status
+from controller.records import Decision, Outcome, Status
 from runtime.bundles.bundle import Bundle
 from runtime.codecs.streams import MOST_STREAMS
 from runtime.device.device import Device
@@ -107,7 +108,7 @@ class Lone:
 
     def run(self, samples: range) -> None:
         left = list(samples)
-        end_s = time.perf_counter() + 60.0
+        end_s = time.perf_counter() + PATIENCE_S
         while (left or self.connection.in_flight) and time.perf_counter() < end_s:
             if left and self.connection.takes_more:
                 self._send(left.pop(0))
@@ -135,14 +136,14 @@ class StreamStranger(Stranger):
     """A peer that has said hello."""
 
     def __init__(self, endpoint: str, bundle: Bundle) -> None:
-        super().__init__(endpoint, 20_000)
+        super().__init__(endpoint, int(1e3 * PATIENCE_S))
         self.bundle = bundle
         assert isinstance(self.ask(wire.Hello("stranger", bundle.held)), wire.Welcome)
 
     def infer(
         self, request_id: int, reference_id: int = 0, digest: int = 0, decision: Decision = FREE, payload: bytes = b""
     ) -> wire.AnyMessage:
-        request = wire.InferRequest(request_id, self.bundle.space.index(decision), 20_000)
+        request = wire.InferRequest(request_id, self.bundle.space.index(decision), 60_000)
         return self.ask(wire.with_reference(request, reference_id, digest), payload or blank(self.bundle, decision))
 
 
@@ -153,7 +154,7 @@ def blank(bundle: Bundle, d: Decision) -> bytes:
 
 
 #: Times that a device of this file may hear nothing on a loaded machine.
-MOST_SILENCES = 3
+MOST_SILENCES = 5
 DIGEST = zlib.crc32(bytes(28 * 28))
 
 
@@ -319,6 +320,7 @@ class TestMemory:
         assert (len(receivers), receivers.kept_bytes) == (0, 0)
 
 
+@pytest.mark.usefixtures("growing")
 @pytest.mark.parametrize("decision", [FREE, CHAINED], ids=lambda d: d.payload)
 def test_a_killed_mec_and_a_half_open_link_cost_no_frame_and_no_answer(folder: Path, decision: Decision) -> None:
     first = server(folder).start()
@@ -327,31 +329,36 @@ def test_a_killed_mec_and_a_half_open_link_cost_no_frame_and_no_answer(folder: P
         name: getattr(decision, name)
         for name in ("model", "resolution_px", "exit_branch", "partition_point", "payload")
     }
+    outcomes: list[Outcome] = []
     with Proxy((where.host, where.port)) as proxy:
         device = Device(
             folder / "bundle", workload=WORKLOAD, profile=folder / "profile.json", decision=pinned,
             mec=proxy.endpoint, fps=20, deadline_s=1.0,
         )  # fmt: skip
-        second: MecServer | None = None
-        outcomes = []
-        for outcome in device.run(frames=140):
-            outcomes.append(outcome)
-            if outcome.frame == 40 and second is None:
-                proxy.set(Mode.CUT)
-                first.close()
-                second = server(folder, first.endpoint).start()
-                proxy.set(Mode.PASS)
-            if outcome.frame == 90:
-                proxy.forget()
-        assert second is not None
-        second.close()
+        run = device.run()
+
+        def served(count: int) -> None:
+            """Go on until so many more frames were answered by the MEC."""
+            for outcome in run:
+                outcomes.append(outcome)
+                count -= outcome.status is Status.OK
+                if not count:
+                    return
+
+        served(30)
+        proxy.set(Mode.CUT)
+        first.close()
+        with server(folder, first.endpoint).start():
+            proxy.set(Mode.PASS)
+            served(30)
+            proxy.forget()
+            served(40)
+            device.stop()
+            outcomes += run
     segments = Segments(Bundle(folder / "bundle"), get_workload(WORKLOAD))
-    assert [outcome.frame for outcome in outcomes] == list(range(140)) or sorted(o.frame for o in outcomes) == list(
-        range(140)
-    )
+    assert sorted(outcome.frame for outcome in outcomes) == list(range(len(outcomes)))
     answered = [o for o in outcomes if o.status is Status.OK]
-    assert len(answered) > 80
-    assert any(o.frame > 120 for o in answered)
+    assert len(answered) >= 100
     for outcome in answered:
         image = segments.workload.sample(outcome.source_index)[0]
         assert outcome.prediction == segments.answer(segments.whole(image, decision), decision)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.live import ROOT, WORKLOAD
+from support.waiting import PATIENCE_S, wait_until
 
 from controller.errors import FailureError, UsageError
 from controller.records import BreakdownMs, Outcome, Status
@@ -37,13 +38,6 @@ def written(path: Path, frames: range, during: Callable[[int], None] = lambda _:
 
 def frames_in(path: Path) -> list[int]:
     return [json.loads(line)["frame"] for line in path.read_bytes().splitlines()]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    limit_s = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < limit_s
-        time.sleep(0.005)
 
 
 def test_a_second_run_appends(tmp_path: Path) -> None:
@@ -138,7 +132,7 @@ def test_a_fifo_without_a_reader_holds_nobody_up(tmp_path: Path, monkeypatch: py
     for frame in range(100, 150):
         log.add(an_outcome(frame))
     log.close()
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 30
     assert log.lost == 50
     assert [line for line in said if "is too slow" in line] == [
         f"{path} is too slow: outcomes are lost, frames are not"
@@ -219,10 +213,10 @@ def test_outcomes_on_standard_output_leave_the_summary_to_stderr() -> None:
         text=True,
         cwd=ROOT,
         check=False,
-        timeout=50,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
-    assert [json.loads(line)["frame"] for line in done.stdout.splitlines()] == list(range(5))
+    assert sorted(json.loads(line)["frame"] for line in done.stdout.splitlines()) == list(range(5))
     assert "latency" in done.stderr
 
 
@@ -232,6 +226,6 @@ def test_a_device_ends_when_nobody_reads_its_outcomes_any_more() -> None:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["schema"] == OUTCOMES.schema
         process.stdout.close()
-        assert process.wait(timeout=50) == 1
+        assert process.wait(timeout=PATIENCE_S) == 1
         assert process.stderr is not None
         assert "it has no reader any more" in process.stderr.read()

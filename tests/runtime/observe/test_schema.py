@@ -27,6 +27,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "number": (int, float),
     "string": (str,),
     "object": (dict,),
+    "array": (list,),
     "any": (object,),
 }
 #: Reasons that a request never ends with: its peer is no registered device.
@@ -107,7 +108,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, 
     with MecServer(WORKLOAD, bind="tcp://127.0.0.1:*", sinks=[requests]) as mec:
         mec.start()
         for decision in ({"partition_point": 2}, {"payload": "none", "partition_point": 4}):
-            with Device(WORKLOAD, mec=mec.endpoint, decision=decision, fps=20, deadline_s=2.0) as device:
+            with Device(WORKLOAD, mec=mec.endpoint, decision=decision, fps=20, deadline_s=5.0) as device:
                 for source in (None, [np.zeros((20, 30), np.uint8)] * 3):
                     for outcome in device.run(source, frames=3):
                         outcomes.add(outcome)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from support.footage import number_of, picture, write_folder, write_video
 from support.rights import somebody_else
+from support.waiting import PATIENCE_S
 
 from controller.errors import FailureError, UsageError
 from runtime.files.masking import shown
@@ -340,7 +341,7 @@ def test_a_silent_pipe_holds_up_no_end(sent: bytes, fifo: Path) -> None:
         source._thread.join(0.3)
         assert source._thread.is_alive()
         source.close()
-        source._thread.join(5)
+        source._thread.join(PATIENCE_S)
         assert not source._thread.is_alive()
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from controller.errors import UsageError
 from controller.records import Outcome, Status
+from controller.reuse import Reuse
 from runtime.device.device import Device
+from runtime.shortcuts.base import Context, Shortcut
 from runtime.sources.footage import letterbox, placement_of
+from runtime.sources.frames import Frame
 from runtime.workloads.placement import Placement
 from runtime.workloads.registry import get_workload
 
@@ -105,3 +110,35 @@ def test_boxes_are_drawn_where_they_are_though_outcomes_are_in_other_pixels(
         run.close()
     assert len(expected) >= 1
     assert np.asarray(drawn[0])[:, :4] == pytest.approx(np.asarray(expected)[:, :4], abs=0.5)
+
+
+class TwoOfThree(Shortcut):
+    """Answers two of three frames with the newest answer."""
+
+    def try_answer(self, frame: Frame, context: Context) -> Reuse | None:
+        return Reuse(Status.FILTERED, context.answers.newest_at(context.now_s)) if frame.index % 3 else None
+
+
+def test_boxes_that_move_on_keep_their_numbers_in_the_picture() -> None:
+    """A wide picture: boxes are moved, cut off at its edges, or left out, and their numbers with them."""
+    work = get_workload("campus")
+    images = [np.hstack((work.sample(i)[0], np.zeros((576, 256, 3), np.uint8))) for i in range(6)]
+    options: dict[str, Any] = {"mec": NOBODY, "fps": 0.0, "deadline_s": 60.0, "forecast": True}
+    options["decision"] = {"model": "nano", "resolution_px": 384, "payload": "none"}
+    options["shortcuts"] = [TwoOfThree()]
+    with Device("campus", **options) as device:
+        outcomes = list(device.run(images))
+    assert [o.status.value for o in outcomes] == ["ok", "filtered", "filtered"] * 2
+    for outcome in outcomes:
+        assert outcome.track_ids is not None
+        assert len(set(outcome.track_ids)) == len(outcome.prediction) >= 1
+        assert max(x + w for x, _, w, *_ in outcome.prediction) <= 1024
+    ran, _, later = (dict(zip(o.track_ids or (), o.prediction, strict=True)) for o in outcomes[3:])
+    both = set(ran) & set(later) & set(outcomes[0].track_ids or ())
+    assert both  # seen twice, so their velocity is known
+    assert any(later[track] != ran[track] for track in both)
+
+
+def test_a_class_does_not_move_on() -> None:
+    with pytest.raises(UsageError, match="got forecasts with the workload 'garments', whose answers do not move"):
+        Device("garments", mec=NOBODY, forecast=True)

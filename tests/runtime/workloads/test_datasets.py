@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.waiting import PATIENCE_S
 
 from controller.errors import FailureError
 from runtime.files.fetch import cache_dir
@@ -187,7 +188,7 @@ def fetch_twice_at_once(tools: Path, cache: Path, tmp_path: Path) -> list[str]:
         subprocess.Popen([sys.executable, "-c", FETCH], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = [process.communicate(timeout=30)[0].strip() for process in both]
+    said = [process.communicate(timeout=PATIENCE_S)[0].strip() for process in both]
     assert [process.returncode for process in both] == [0, 0]
     return said
 
