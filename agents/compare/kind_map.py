@@ -86,7 +86,6 @@ def map_kinds(
     progress: Progress = lambda done, total: None,
 ) -> KindMap:
     """The map of a setup over the given slowdowns (Y,) and bandwidths (X,); the traces of the setup do not count."""
-    costs = _competitors(
     everything = load_costs(
         setup.bundle,
         setup.profile,
@@ -95,7 +94,6 @@ def map_kinds(
         forecast=setup.forecast,
     )
     costs = _competitors(everything)
-    )
     setup = replace(setup, costs=costs, bank=constant_links(uplink_bps))
     middle = setup.range.middle()
     cells = [

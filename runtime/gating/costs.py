@@ -30,7 +30,8 @@ def with_gates(
 ) -> CostTable:
     """The rows of ``costs``, which are those of the bundle, and behind them the gated rows for each of the gates.
 
-    ``forecast``: older answers move on. UsageError for a gate that is none, and where no decision has an exit on the way to its cut.
+    ``forecast``: older answers move on. UsageError for a gate that is none, and where no decision has an exit on the
+    way to its cut.
     """
     wanted = tuple(dict.fromkeys(check_gate(gate) for gate in gates))
     if not wanted:
