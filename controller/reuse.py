@@ -35,7 +35,9 @@ class Reuse:
     """Which answer stands for a frame, and why."""
 
     reason: Status  # one of REASONS
-    answer: PastAnswer | None  # None before the first answer: the frame then has no prediction and scores 0
+    #: None before the first answer: the frame then has no prediction and scores 0. An answer that a shortcut knows by
+    #: itself has this frame's number.
+    answer: PastAnswer | None
 
     def latency_s(self, captured_s: float) -> float:
         """From the frame's capture until the answer stands for it: at once, unless it was out only later."""

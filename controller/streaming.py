@@ -25,7 +25,7 @@ class Stream:
     """Scores what a viewer sees when each outcome's frame is captured; fed in the order in which frames end.
 
     Frame i is captured at i intervals, and an answer is out its latency after its capture. A reused answer is not out
-    again: the answer itself is what a viewer sees already.
+    again: the answer itself is what a viewer sees already. One that a shortcut knew by itself is out.
     """
 
     def __init__(self, interval_s: float, score: Score) -> None:
@@ -35,7 +35,7 @@ class Stream:
     def add(self, outcome: Outcome) -> float | None:
         """Score of what was to be seen when this frame was captured; 0 before the first answer, None without truth."""
         seen = None if outcome.truth is None else self._seen(outcome.frame, outcome.truth)
-        if outcome.prediction is not None and not outcome.status.reused:
+        if outcome.prediction is not None and (not outcome.status.reused or outcome.reused_frame == outcome.frame):
             out_s = outcome.frame * self._interval_s + outcome.latency_ms / 1e3
             self._answers.add(PastAnswer(outcome.frame, out_s, outcome.prediction))
         return seen
