@@ -24,6 +24,7 @@ from runtime.config.tree import LimitsSection
 from runtime.device.daemon import open_loop
 from runtime.device.local_compute import LocalCompute
 from runtime.device.loop import DeviceLoop
+from runtime.shortcuts.filtering.configured import filters_of
 from runtime.testbed.processes import RunningMec, RunningNeighbours, running_mec, running_neighbours
 from runtime.workloads.registry import workload_reference
 
@@ -64,6 +65,7 @@ class LiveBackend:
             setup.range.utility,
             setup.bank,
             LimitsSection(queue_limit=setup.range.queue_limit, max_in_flight=setup.range.max_in_flight),
+            shortcuts=filters_of(setup.filter, setup.bundle.work),
             clock=self._clock,
         )
         self._episode_stack.callback(self._leave)

@@ -14,15 +14,17 @@ from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.predict.uplink import Trace, TraceBank
 from controller.scenario import ScenarioRange
+from envs.twin.filtering import filter_tables
 from envs.twin.shortcut import TableShortcut
 from envs.twin.twin import Reward, Twin
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.bundles.recorded import Recorded
-from runtime.config.tree import DEFAULTS, PrivacySection
+from runtime.config.tree import DEFAULTS, FilterSection, PrivacySection
 from runtime.files.scenario_file import range_from, read_range
 from runtime.profiling.profile import candidates, load_costs
 from runtime.testbed.markov_traces import builtin_traces
 from runtime.traces.load import load_traces
+from runtime.workloads.registry import get_workload
 
 if TYPE_CHECKING:
     from envs.live import LiveBackend
@@ -49,6 +51,8 @@ class Setup:
     shortcuts: Sequence[TableShortcut] = ()  # of the twin: what may answer a frame before it is decided
     split: PlayedSplit = "validation"  # that ``recorded`` belongs to
     without: tuple[str, ...] = ()  # techniques and kinds of decision that the candidates lack
+    filter: FilterSection = DEFAULTS.filter  # frames that show nothing new are not run, in the twin and live
+    filters: Sequence[TableShortcut] = ()  # what that is in the twin
 
     @property
     def workload(self) -> str:
@@ -67,7 +71,12 @@ class Setup:
     def twin(self, batch: int = 1, seed: int = 0, reward: Reward = "replayed", oracle: bool = False) -> Twin:
         """A twin for ``batch`` episodes. ``oracle``: states contain the true latency of every row."""
         parts = (self.costs, self.bank, self.recorded, self.range)
-        return Twin(*parts, batch, seed, reward=reward, oracle=oracle, shortcuts=self.shortcuts)
+        return Twin(*parts, batch, seed, reward=reward, oracle=oracle, shortcuts=self.twin_shortcuts)
+
+    @property
+    def twin_shortcuts(self) -> Sequence[TableShortcut]:
+        """All that may answer a frame of the twin before it is decided, in the order in which they are asked."""
+        return (*self.filters, *self.shortcuts)
 
     def live(self, *, learning: bool = True) -> LiveBackend:
         """Real processes. While a policy learns, the clock stands between two steps."""
@@ -85,6 +94,7 @@ def open_setup(
     privacy: PrivacySection = DEFAULTS.privacy,
     shortcuts: Sequence[TableShortcut] = (),
     without: Collection[str] = (),
+    filter_: FilterSection = DEFAULTS.filter,
 ) -> Setup:
     """A setup of a shipped bundle's name, of a bundle's directory, or of an open bundle.
 
@@ -95,12 +105,26 @@ def open_setup(
     range_, recorded = range_of(range_, opened.default_range), opened.recorded(split)
     everything = load_costs(opened, where, hardware_encoder=range_.hardware_encoder)
     costs = candidates(everything, opened.default_range, privacy, without)
+    if filter_.is_on and recorded.lagged is None:
+        raise UsageError(
+            f"got --filter {filter_.mode} for {opened.workload}, whose samples are no stream; expected the bundle of a "
+            "video workload, such as campus, or --filter off"
+        )
     if any(shortcut.needs_newest for shortcut in shortcuts) and recorded.lagged is None:
         raise UsageError(
             f"got shortcuts for {opened.workload}, whose bundle has no scores of older answers; expected the bundle of "
             "a video workload, such as campus, or no shortcuts (a real device takes them with any workload)"
         )
-    return Setup(opened, costs, recorded, traces, range_, where, privacy, tuple(shortcuts), split, tuple(without))
+    about = (range_, where, privacy, tuple(shortcuts), split, tuple(without), filter_)
+    setup = Setup(opened, costs, recorded, traces, *about)
+    return replace(setup, filters=_filters(setup)) if filter_.is_on else setup
+
+
+def _filters(setup: Setup) -> Sequence[TableShortcut]:
+    """The filter in the twin, which replays the frames of the workload that the bundle was made for."""
+    frames = setup.bundle.work if setup.bundle.work.name == setup.workload else get_workload(setup.workload)
+    pictures = (frames.sample(index, setup.split)[0] for index in range(setup.recorded.score.shape[1]))
+    return filter_tables(setup.filter, setup.costs, setup.recorded, pictures)
 
 
 def range_of(given: RangeLike, default: ScenarioRange) -> ScenarioRange:

@@ -27,7 +27,7 @@ from controller.predict.uplink import Trace, TraceBank
 from controller.scenario import ScenarioRange
 from envs.setup import Setup, open_setup
 from runtime.bundles.bundle import SHIPPED_DIR, Bundle, open_pair
-from runtime.config.tree import PrivacySection
+from runtime.config.tree import FilterSection, PrivacySection
 from runtime.files.provenance import SHIPPED
 from runtime.profiling.profile import find_profile
 from runtime.workloads.registry import workload_reference
@@ -49,6 +49,8 @@ def plain_setup(setup: Setup) -> dict[str, Any]:
         "split": setup.split,
         "without": setup.without,
     }
+    if setup.filter.is_on:
+        plain["filter"] = msgspec.to_builtins(setup.filter)
     plain["digest"] = hashlib.sha256(encoded(plain)).hexdigest()
     _remember(plain["digest"], setup)
     return plain
@@ -62,7 +64,10 @@ def opened(plain: dict[str, Any]) -> Setup:
         range_ = msgspec.convert(plain["range"], ScenarioRange)
         privacy = PrivacySection(no_raw_upload=plain["no_raw_upload"])
         bank, profile = opened_traces(plain["traces"]), profile_file(plain["profile"])
-        _remember(digest, open_setup(bundle, bank, plain["split"], range_, profile, privacy, without=plain["without"]))
+        filter_ = msgspec.convert(plain.get("filter", {}), FilterSection)
+        without = plain["without"]
+        setup = open_setup(bundle, bank, plain["split"], range_, profile, privacy, without=without, filter_=filter_)
+        _remember(digest, setup)
     return _open[digest]
 
 

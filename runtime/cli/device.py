@@ -95,6 +95,7 @@ def _device(config: Config, log: Log) -> Device:
         seed=config.device.seed,
         utility=config.objective.utility(),
         no_raw_upload=config.privacy.no_raw_upload,
+        filter=config.filter,
         limits=config.limits,
         emulation=config.emulation,
         log=log,

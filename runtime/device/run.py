@@ -18,7 +18,7 @@ from controller.records import Decision, Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.bundles.bundle import Bundle
-from runtime.config.tree import LimitsSection
+from runtime.config.tree import FilterSection, LimitsSection
 from runtime.device.deciding import Chosen
 from runtime.link.background import Ahead
 from runtime.workloads.base import Workload
@@ -48,7 +48,8 @@ class DeviceSetup:
     trace: TraceBank | None  # shapes the uplink; None leaves the network as it is
     limits: LimitsSection
     mec: str  # endpoint
-    shortcuts: Sequence[Shortcut]  # asked before a frame is decided
+    shortcuts: Sequence[Shortcut]  # asked before a frame is decided, after those of ``filter``
+    filter: FilterSection
     log: Log
 
 
@@ -169,6 +170,7 @@ class Run:
 
     def _new_loop(self) -> DeviceLoop:
         from runtime.device.daemon import open_loop
+        from runtime.shortcuts.filtering.configured import filters_of
 
         setup = self._setup
         return open_loop(
@@ -181,7 +183,7 @@ class Run:
             setup.limits,
             closed_loop=self._closed_loop,
             feed=self.source.feed,
-            shortcuts=setup.shortcuts,
+            shortcuts=(*filters_of(setup.filter, setup.workload), *setup.shortcuts),
             log=setup.log,
             link_log=_silent if setup.chosen.never_asks else setup.log,
         )

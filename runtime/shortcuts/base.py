@@ -23,6 +23,8 @@ class Context:
     answers: Answers  # computed by the device so far
     #: Reads and returns the frame's picture: uint8, (height, width, 3) blue-green-red or (height, width) grey.
     picture: Callable[[], Image]
+    #: The newest of the answers that are out, if it would be in time for the frame; only where the picture is needed.
+    newest: PastAnswer | None = None
 
 
 class Shortcut(ABC):

@@ -1,0 +1,1 @@
+"""The input filter: frames that show nothing new, or nothing at all, are not run."""
