@@ -33,7 +33,7 @@ VERIFY_EVERY = 10
 #: Step of the logarithm of the threshold per unit of disagreement.
 RATE = 0.1
 #: Where an adapting threshold starts, and its limits; differences are shares of the largest one.
-START_THRESHOLD = 0.01
+START_THRESHOLD = 0.005
 LEAST_THRESHOLD, MOST_THRESHOLD = 1e-4, 0.2
 #: How far the logarithm of the threshold may go from where it starts.
 LEAST_SHIFT, MOST_SHIFT = (math.log(limit / START_THRESHOLD) for limit in (LEAST_THRESHOLD, MOST_THRESHOLD))

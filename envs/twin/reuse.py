@@ -66,7 +66,7 @@ class Shortcuts:
         reason, score, look_s = np.full(len(env), -1), np.zeros(len(env)), np.zeros(len(env))
         for member, memory in zip(self._members, self._memories, strict=True):
             left = np.flatnonzero(reason < 0)
-            question = Asked(*(column[left] for column in asked))
+            question = Asked._make(column[left] for column in asked)
             stands, own_score = member.verdict(question, memory)
             look_s[left] += member.look_s
             stands = stands & question.has_answer if own_score is None else stands
@@ -75,7 +75,7 @@ class Shortcuts:
             score[found] = _newest_score(t, question, stands) if own_score is None else own_score[stands]
         energy_j = self._look(t, batch, env, look_s)
         answered = np.flatnonzero(reason >= 0)
-        return Reused(env[answered], *(column[answered] for column in (asked.frame, reason, score, energy_j)))
+        return Reused._make(column[answered] for column in (env, asked.frame, reason, score, energy_j))
 
     def _look(self, t: TwinTables, batch: Environment, env: Ints, look_s: Floats) -> Floats:
         """Let the questions take their time. Returns the energy of each."""

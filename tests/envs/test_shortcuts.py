@@ -21,6 +21,7 @@ from controller.errors import UsageError
 from controller.metrics import Frames, overall
 from controller.records import Decision, Outcome, Status
 from controller.reuse import Answers, PastAnswer, Reuse
+from controller.streaming import Stream
 from controller.utility import Utility
 from envs.twin.shortcut import NOTHING, Asked, Verdict
 from runtime.observe.record_log import OUTCOMES, line_of
@@ -228,6 +229,25 @@ class TestChain:
             chain.answered(PastAnswer(7, out_s, "late"))
             frame = Frame(index=8, source_index=8, captured_s=1.0)
             assert (chain.before_decision(frame, 2.0) is not None) == stands
+
+    def test_an_answer_that_a_shortcut_knows_by_itself_stands_for_later_frames_and_is_seen(self) -> None:
+        class Knows(BlindFilter):
+            def try_answer(self, frame: Frame, context: Context) -> Reuse | None:
+                return Reuse(Status.CACHED, PastAnswer(frame.index, context.now_s, [f"own {frame.index}"]))
+
+        stride = Stride()
+        chain = self.chain(stride, Knows())
+        assert chain.at_capture(self.FRAME, 1.0) is not None
+        stride.decided(6, 3)
+        later = chain.at_capture(dataclasses.replace(self.FRAME, index=8, captured_s=1.1), 1.1)
+        assert later == Reuse(Status.SKIPPED, PastAnswer(7, 1.0, ["own 7"]))
+        stream = Stream(0.1, lambda shown, truth: float(shown == truth))
+        ok = simulation(ToyFilter(), frames=1).run(lambda _: local_row())[0]
+        own = dataclasses.replace(
+            ok, frame=7, status=Status.CACHED, latency_ms=0.0, prediction="own 7", truth="own 7", reused_frame=7
+        )
+        stream.add(own)
+        assert stream.add(dataclasses.replace(own, frame=8, reused_frame=7)) == 1.0
 
     def test_nobody_is_asked_for_a_picture_that_nobody_needs(self) -> None:
         assert not self.chain(Stride()).needs_pictures

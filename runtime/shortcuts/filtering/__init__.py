@@ -1,1 +1,1 @@
-"""The input filter: frames that show nothing new, or nothing at all, are not run."""
+"""The input filter: frames that show nothing new are not run."""
