@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.predict.uplink import Trace, TraceBank
+from controller.records import Floats
 from controller.scenario import ScenarioRange
-from envs.twin.filtering import filter_tables
+from envs.twin.filtering import FilterTable, differences
 from envs.twin.shortcut import TableShortcut
 from envs.twin.twin import Reward, Twin
 from runtime.bundles.bundle import Bundle, open_bundle
@@ -22,6 +23,7 @@ from runtime.bundles.recorded import Recorded
 from runtime.config.tree import DEFAULTS, FilterSection, PrivacySection
 from runtime.files.scenario_file import range_from, read_range
 from runtime.profiling.profile import candidates, load_costs
+from runtime.shortcuts.filtering.features import Differencer
 from runtime.testbed.markov_traces import builtin_traces
 from runtime.traces.load import load_traces
 from runtime.workloads.registry import get_workload
@@ -52,7 +54,7 @@ class Setup:
     split: PlayedSplit = "validation"  # that ``recorded`` belongs to
     without: tuple[str, ...] = ()  # techniques and kinds of decision that the candidates lack
     filter: FilterSection = DEFAULTS.filter  # frames that show nothing new are not run, in the twin and live
-    filters: Sequence[TableShortcut] = ()  # what that is in the twin
+    differences: Floats | None = None  # of the samples' pictures, where frames are filtered
 
     @property
     def workload(self) -> str:
@@ -76,7 +78,9 @@ class Setup:
     @property
     def twin_shortcuts(self) -> Sequence[TableShortcut]:
         """All that may answer a frame of the twin before it is decided, in the order in which they are asked."""
-        return (*self.filters, *self.shortcuts)
+        if self.differences is None:
+            return self.shortcuts
+        return (FilterTable(self.filter, self.differences, self.costs, self.recorded), *self.shortcuts)
 
     def live(self, *, learning: bool = True) -> LiveBackend:
         """Real processes. While a policy learns, the clock stands between two steps."""
@@ -117,14 +121,14 @@ def open_setup(
         )
     about = (range_, where, privacy, tuple(shortcuts), split, tuple(without), filter_)
     setup = Setup(opened, costs, recorded, traces, *about)
-    return replace(setup, filters=_filters(setup)) if filter_.is_on else setup
+    return replace(setup, differences=_differences(setup)) if filter_.is_on else setup
 
 
-def _filters(setup: Setup) -> Sequence[TableShortcut]:
-    """The filter in the twin, which replays the frames of the workload that the bundle was made for."""
+def _differences(setup: Setup) -> Floats:
+    """What the filter finds in the twin, which replays the frames of the workload that the bundle was made for."""
     frames = setup.bundle.work if setup.bundle.work.name == setup.workload else get_workload(setup.workload)
     pictures = (frames.sample(index, setup.split)[0] for index in range(setup.recorded.score.shape[1]))
-    return filter_tables(setup.filter, setup.costs, setup.recorded, pictures)
+    return differences(Differencer(setup.filter.feature), pictures)
 
 
 def range_of(given: RangeLike, default: ScenarioRange) -> ScenarioRange:

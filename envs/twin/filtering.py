@@ -6,7 +6,7 @@ the older answer's score against the frame's truth stands for their agreement.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -95,12 +95,3 @@ class FilterTable:
             score = self._aged[min(of["age"][place], MOST_AGE), self._variant[of["row"][place]], of["sample"][place]]
             memory["shift"][asked.env[which]] = shrunk(of["shift"], float(score))
             memory["number"][asked.env[which], place] = 0
-
-
-def filter_tables(
-    config: FilterSection, costs: CostTable, recorded: Recorded, pictures: Iterable[Image]
-) -> Sequence[FilterTable]:
-    """What the configured filter is in the twin: nothing where it is off. ``pictures`` of the recorded samples."""
-    if not config.is_on:
-        return ()
-    return (FilterTable(config, differences(Differencer(config.feature), pictures), costs, recorded),)

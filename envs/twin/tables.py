@@ -140,9 +140,7 @@ def make_tables(
     payloads, payload_std_bytes = _payloads(costs, recorded)
     # What a viewer of a stream sees is an earlier answer, too, even where every frame is run.
     needs_ages = (
-        costs.longest_stride > 1
-        or recorded.lagged is not None
-        or any(shortcut.needs_newest for shortcut in shortcuts)
+        costs.longest_stride > 1 or recorded.lagged is not None or any(shortcut.needs_newest for shortcut in shortcuts)
     )
     aged, accuracy = _aged(costs, recorded, needs_ages)
     queue, queue_started = neighbour_queue()

@@ -93,7 +93,7 @@ def test_a_comparison_in_the_twin_filters_frames_and_counts_the_time_of_looking(
     )
     local = int(np.flatnonzero(filtering.costs.space.device_only)[0])
     found = {}
-    for mode, setup in (("off", replace(filtering, filters=())), ("auto", filtering)):
+    for mode, setup in (("off", replace(filtering, differences=None)), ("auto", filtering)):
         twin = setup.twin(4, seed=3)
         twin.reset()
         found[mode] = [twin.step(np.full(4, local))[1] for _ in range(30)]

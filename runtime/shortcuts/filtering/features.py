@@ -74,8 +74,8 @@ FEATURES = {
     "corner": Feature(_corners, _mean, 0.42),
 }
 
-#: Profiled device time of one look at a campus picture with each feature, sketch and difference, in seconds. Measured by
-#: `python -m benchmarks.bench_filter` and rounded up: pictures that have left the processor's cache take longer.
+#: Profiled device time of one look at a campus picture with each feature, sketch and difference, in seconds. Measured
+#: by `python -m benchmarks.bench_filter` and rounded up: pictures that have left the processor's cache take longer.
 LOOK_S = {"pixel": 5e-5, "area": 1.2e-4, "edge": 6e-5, "corner": 7e-5}
 
 
