@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from runtime.bundles.bundle import Bundle, open_bundle
     from runtime.cli.main import console as console
     from runtime.cli.main import main as main
-    from runtime.config.tree import EmulationSection, LimitsSection
+    from runtime.config.tree import EmulationSection, FilterSection, LimitsSection
     from runtime.device.controllers import make_controller, open_costs
     from runtime.device.device import Device
     from runtime.files.policy_file import load_policy
@@ -55,6 +55,7 @@ __all__ = [
     "Device",
     "EmulationSection",
     "FailureError",
+    "FilterSection",
     "LimitsSection",
     "MecServer",
     "MecpilotError",
@@ -95,7 +96,7 @@ _MODULES = {
     "envs.env": ("make_env",),
     "runtime.bundles.bundle": ("Bundle", "open_bundle"),
     "runtime.cli.main": ("console", "main"),
-    "runtime.config.tree": ("EmulationSection", "LimitsSection"),
+    "runtime.config.tree": ("EmulationSection", "FilterSection", "LimitsSection"),
     "runtime.device.controllers": ("make_controller", "open_costs"),
     "runtime.device.device": ("Device",),
     "runtime.files.policy_file": ("load_policy",),

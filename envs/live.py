@@ -24,6 +24,7 @@ from runtime.config.tree import LimitsSection
 from runtime.device.daemon import open_loop
 from runtime.device.local_compute import LocalCompute
 from runtime.device.loop import DeviceLoop
+from runtime.shortcuts.filtering.configured import filters_of
 from runtime.testbed.processes import RunningMec, RunningNeighbours, running_mec, running_neighbours
 from runtime.workloads.base import forecaster_of
 from runtime.workloads.registry import workload_reference
@@ -66,6 +67,7 @@ class LiveBackend:
             setup.bank,
             LimitsSection(queue_limit=setup.range.queue_limit, max_in_flight=setup.range.max_in_flight),
             forecaster=forecaster_of(setup.bundle.work) if setup.forecast else None,
+            shortcuts=filters_of(setup.filter, setup.bundle.work),
             clock=self._clock,
         )
         self._episode_stack.callback(self._leave)

@@ -13,16 +13,20 @@ from typing import TYPE_CHECKING, Any, Literal
 from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.predict.uplink import Trace, TraceBank
+from controller.records import Floats
 from controller.scenario import ScenarioRange
-from envs.twin.tables import TableShortcut
+from envs.twin.filtering import FilterTable, differences
+from envs.twin.shortcut import TableShortcut
 from envs.twin.twin import Reward, Twin
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.bundles.recorded import Recorded
-from runtime.config.tree import DEFAULTS, PrivacySection
+from runtime.config.tree import DEFAULTS, FilterSection, PrivacySection
 from runtime.files.scenario_file import range_from, read_range
 from runtime.profiling.profile import candidates, load_costs
+from runtime.shortcuts.filtering.features import Differencer
 from runtime.testbed.markov_traces import builtin_traces
 from runtime.traces.load import load_traces
+from runtime.workloads.registry import get_workload
 
 if TYPE_CHECKING:
     from envs.live import LiveBackend
@@ -51,6 +55,8 @@ class Setup:
     without: tuple[str, ...] = ()  # techniques and kinds of decision that the candidates lack
     gates: tuple[float, ...] | None = None  # that decisions may carry; None: those of the bundle
     forecast: bool = False  # answers that stand for later frames move on; ``recorded`` and ``costs`` say so too
+    filter: FilterSection = DEFAULTS.filter  # frames that show nothing new are not run, in the twin and live
+    differences: Floats | None = None  # of the samples' pictures, where frames are filtered
 
     @property
     def workload(self) -> str:
@@ -64,12 +70,19 @@ class Setup:
         """The same setup without some techniques or kinds of decision more (``controller.techniques``)."""
         names = (*self.without, *without)
         same = (self.bundle, self.bank, self.split, self.range, self.profile, self.privacy, self.shortcuts)
-        return open_setup(*same, without=names, gates=self.gates, forecast=self.forecast)
+        return open_setup(*same, without=names, gates=self.gates, forecast=self.forecast, filter_=self.filter)
 
     def twin(self, batch: int = 1, seed: int = 0, reward: Reward = "replayed", oracle: bool = False) -> Twin:
         """A twin for ``batch`` episodes. ``oracle``: states contain the true latency of every row."""
         parts = (self.costs, self.bank, self.recorded, self.range)
-        return Twin(*parts, batch, seed, reward=reward, oracle=oracle, shortcuts=self.shortcuts)
+        return Twin(*parts, batch, seed, reward=reward, oracle=oracle, shortcuts=self.twin_shortcuts)
+
+    @property
+    def twin_shortcuts(self) -> Sequence[TableShortcut]:
+        """All that may answer a frame of the twin before it is decided, in the order in which they are asked."""
+        if self.differences is None:
+            return self.shortcuts
+        return (FilterTable(self.filter, self.differences, self.costs, self.recorded), *self.shortcuts)
 
     def live(self, *, learning: bool = True) -> LiveBackend:
         """Real processes. While a policy learns, the clock stands between two steps."""
@@ -89,6 +102,7 @@ def open_setup(
     without: Collection[str] = (),
     gates: Sequence[float] | None = None,
     forecast: bool = False,
+    filter_: FilterSection = DEFAULTS.filter,
 ) -> Setup:
     """A setup of a shipped bundle's name, of a bundle's directory, or of an open bundle.
 
@@ -102,13 +116,26 @@ def open_setup(
         recorded = recorded.with_forecast()
     everything = load_costs(opened, where, hardware_encoder=range_.hardware_encoder, gates=gates, forecast=forecast)
     costs = candidates(everything, opened.default_range, privacy, without)
-    if shortcuts and recorded.lagged is None:
+    if filter_.is_on and recorded.lagged is None:
+        raise UsageError(
+            f"got --filter {filter_.mode} for {opened.workload}, whose samples are no stream; expected the bundle of a "
+            "video workload, such as campus, or --filter off"
+        )
+    if any(shortcut.needs_newest for shortcut in shortcuts) and recorded.lagged is None:
         raise UsageError(
             f"got shortcuts for {opened.workload}, whose bundle has no scores of older answers; expected the bundle of "
             "a video workload, such as campus, or no shortcuts (a real device takes them with any workload)"
         )
     parts = (opened, costs, recorded, traces, range_, where, privacy, tuple(shortcuts), split)
-    return Setup(*parts, tuple(without), None if gates is None else tuple(gates), forecast)
+    setup = Setup(*parts, tuple(without), None if gates is None else tuple(gates), forecast, filter_)
+    return replace(setup, differences=_differences(setup)) if filter_.is_on else setup
+
+
+def _differences(setup: Setup) -> Floats:
+    """What the filter finds in the twin, which replays the frames of the workload that the bundle was made for."""
+    frames = setup.bundle.work if setup.bundle.work.name == setup.workload else get_workload(setup.workload)
+    pictures = (frames.sample(index, setup.split)[0] for index in range(setup.recorded.score.shape[1]))
+    return differences(Differencer(setup.filter.feature), pictures)
 
 
 def range_of(given: RangeLike, default: ScenarioRange) -> ScenarioRange:

@@ -17,6 +17,8 @@ from controller.controllers.registry import LEARNED
 from controller.errors import UsageError
 from runtime.cli.console import task_bar, write_json
 from runtime.cli.shared_options import JsonOut, Wide
+from runtime.config.rules import check_filter
+from runtime.config.tree import DEFAULTS, FilterSection
 from runtime.files.atomic import check_writable
 from runtime.files.policy_file import shipped_policy
 from runtime.observe.tables import table_console
@@ -83,6 +85,16 @@ class EvaluateOptions(Workers, Conditions):
             help="Boxes of frames that are not run move on, by a small tracker, instead of standing still.",
         ),
     ] = False
+    filter: Annotated[
+        str,
+        typer.Option(
+            help="Frames that show nothing new are not run: off, auto, or a threshold of the difference such as 0.01 "
+            "(see docs/filter.md)."
+        ),
+    ] = DEFAULTS.filter.mode
+    filter_target: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="With --filter auto: agreement with running every frame.")
+    ] = DEFAULTS.filter.target
     frames: Frames = None
     tuning: Annotated[Path | None, typer.Option(help="Tuning file of `mecpilot tune` (default: the shipped one).")] = (
         None
@@ -135,7 +147,12 @@ def evaluate(options: EvaluateOptions) -> int:
     bundle = options.open()
     entrants, bank = options.entrants(bundle), traces_of(options.traces or [], "test")
     range_ = options.range_of(bundle, options.frames)
-    setup = open_setup(bundle, bank, "test", range_, options.profile, options.privacy, forecast=options.forecast)
+    filter_ = FilterSection(mode=options.filter, target=options.filter_target)
+    check_filter(filter_)
+    forecast = options.forecast
+    setup = open_setup(
+        bundle, bank, "test", range_, options.profile, options.privacy, forecast=forecast, filter_=filter_
+    )
     check_own(entrants, setup)
     if options.bound:
         entrants = replace(entrants, bounds=bounds_of(setup))

@@ -41,13 +41,11 @@ class FixedRows(Memoryless):
 def best_offload(setup: Setup, scenarios: Sequence[Scenario], progress: Progress = lambda _: None) -> Frames:
     """The frames of all scenarios, each scenario played with its best fixed offload."""
     everything = load_costs(
-        everything=load_costs(
-            setup.bundle,
-            setup.profile,
-            hardware_encoder=setup.range.hardware_encoder,
-            gates=setup.gates,
-            forecast=setup.forecast,
-        )
+        setup.bundle,
+        setup.profile,
+        hardware_encoder=setup.range.hardware_encoder,
+        gates=setup.gates,
+        forecast=setup.forecast,
     )
     images = full_offload_rows(everything)
     images = images[~dominated(everything.take(images))]

@@ -34,7 +34,7 @@ AIMS = {
 
 def bounds_of(setup: Setup) -> tuple[str, ...]:
     """The names of the bounds that a workload has; UsageError where frames may be answered without a decision."""
-    if setup.shortcuts:
+    if setup.twin_shortcuts:
         raise UsageError("got shortcuts and a bound; expected one of them: the bound decides every frame")
     is_stream = setup.recorded.lagged is not None
     return tuple(name for name, aim in AIMS.items() if is_stream or not aim.streaming_weight)

@@ -97,6 +97,7 @@ def _device(config: Config, log: Log) -> Device:
         utility=config.objective.utility(),
         no_raw_upload=config.privacy.no_raw_upload,
         forecast=config.device.forecast,
+        filter=config.filter,
         limits=config.limits,
         emulation=config.emulation,
         log=log,
@@ -178,6 +179,7 @@ def _report(service: _Service) -> None:
             device.mec,
             service.plan.provenance,
             run.source.notes(),
+            run.shortcut_notes,
             quiet=outputs.quiet,
             stdout_taken=outputs.outcomes == STDOUT,
         )

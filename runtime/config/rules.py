@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from controller.errors import UsageError
-from runtime.config.tree import Config, ControllerSection, EmulationSection, SourceSection
+from runtime.config.tree import Config, ControllerSection, EmulationSection, FilterSection, SourceSection
 
 MIN_FPS = 0.001
 #: Resizing and encoding a campus picture takes 1.5 to 4 times as long as resizing it, on one thread, up to 512 px. At
@@ -16,6 +16,7 @@ def check_rules(config: Config) -> None:
     _check_source(config.source)
     _check_controller(config.controller)
     _check_emulation(config.emulation)
+    check_filter(config.filter)
 
 
 def _check_source(source: SourceSection) -> None:
@@ -32,6 +33,18 @@ def _check_controller(controller: ControllerSection) -> None:
         raise UsageError(f"got --decision and --controller {controller.name}; expected one of them")
     if controller.policy is not None and controller.name not in (None, "ppo"):
         raise UsageError(f"got --policy and --controller {controller.name}; expected --controller ppo")
+
+
+def check_filter(filter_: FilterSection) -> None:
+    """UsageError for a mode that is no word and no threshold."""
+    if filter_.mode in ("off", "auto"):
+        return
+    try:
+        threshold = float(filter_.mode)
+    except ValueError:
+        threshold = -1.0
+    if not 0.0 < threshold <= 1.0:  # not a number is refused too
+        raise UsageError(f"--filter {filter_.mode}; expected off, auto, or a threshold above 0 and up to 1")
 
 
 def _check_emulation(emulation: EmulationSection) -> None:

@@ -198,6 +198,44 @@ class PrivacySection(Section, frozen=True):
     ] = False
 
 
+class FilterSection(Section, frozen=True):
+    """Frames that show nothing new are not run: an earlier answer stands for them. Device only."""
+
+    mode: Annotated[
+        Text,
+        about(
+            "off; auto: the threshold follows --filter-target; or a fixed threshold of the difference from 0 to 1, "
+            "such as 0.01.",
+            "--filter",
+        ),
+    ] = "off"
+    target: Annotated[
+        float,
+        Meta(ge=0.5, le=0.999),
+        about(
+            "With auto: how well the answers of all frames shall agree with those that running every frame would give.",
+            "--filter-target",
+        ),
+    ] = 0.95
+    feature: Annotated[
+        Literal["pixel", "area", "edge", "corner"],
+        about("What is compared: pixels, the largest changed area, edges, or corners.", "--filter-feature"),
+    ] = "pixel"
+    max_age: Annotated[
+        int, Meta(ge=1, le=10), about("Oldest answer that may stand for a frame, in frames.", "--filter-max-age")
+    ] = 10
+
+    @property
+    def is_on(self) -> bool:
+        """Whether frames are filtered by their differences."""
+        return self.mode != "off"
+
+    @property
+    def threshold(self) -> float | None:
+        """The fixed threshold; None where it adapts, or where nothing is filtered."""
+        return None if self.mode in ("off", "auto") else float(self.mode)
+
+
 class ObjectiveSection(Section, frozen=True):
     """What a device weighs: utility = score if on time - energy weight * energy - drop penalty if dropped."""
 
@@ -308,6 +346,7 @@ class Config(Section, frozen=True):
     device: DeviceSection = DeviceSection()
     limits: LimitsSection = LimitsSection()
     privacy: PrivacySection = PrivacySection()
+    filter: FilterSection = FilterSection()
     objective: ObjectiveSection = ObjectiveSection()
     emulation: EmulationSection = EmulationSection()
     outputs: OutputsSection = OutputsSection()

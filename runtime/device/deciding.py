@@ -150,8 +150,14 @@ def _pinned_row(wanted: Mapping[str, Any], permitted: CostTable, everything: Cos
     )
 
 
-def provenance_of(bundle: Bundle, choice: Choice, profile: Path | None, hardware_encoder: bool = False) -> Provenance:
-    """The files that a run rests on: only what its controller uses."""
+def provenance_of(
+    bundle: Bundle,
+    choice: Choice,
+    profile: Path | None,
+    hardware_encoder: bool = False,
+    notes: tuple[str, ...] = (),
+) -> Provenance:
+    """The files that a run rests on: only what its controller uses. ``notes``: further ones on its figures."""
     workload, is_ppo = bundle.workload, choice.is_named and choice.name == DEFAULT_CONTROLLER
     policy = choice.policy or shipped_policy(workload)
     return Provenance(
@@ -160,7 +166,7 @@ def provenance_of(bundle: Bundle, choice: Choice, profile: Path | None, hardware
         used_profile(bundle, profile),
         (used_policy(policy),) if is_ppo and policy else (),
         used_tuning(workload, choice.tuning) if choice.is_named and not is_ppo else None,
-        privacy_notes(choice.privacy) + hardware_notes(hardware_encoder),
+        privacy_notes(choice.privacy) + hardware_notes(hardware_encoder) + notes,
     )
 
 

@@ -23,7 +23,16 @@ from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.bundles.bundle import DEFAULT_NAME, Bundle, open_pair
-from runtime.config.tree import DEFAULT_FRAMES, DEFAULTS, MAX_INT, EmulationSection, LimitsSection, PrivacySection
+from runtime.config.rules import check_filter
+from runtime.config.tree import (
+    DEFAULT_FRAMES,
+    DEFAULTS,
+    MAX_INT,
+    EmulationSection,
+    FilterSection,
+    LimitsSection,
+    PrivacySection,
+)
 from runtime.device.controllers import ControllerLike
 from runtime.device.deadline import deadline_warning
 from runtime.device.deciding import Choice, choose, provenance_of
@@ -32,6 +41,7 @@ from runtime.files.provenance import Provenance
 from runtime.link.endpoint import parse_endpoint
 from runtime.profiling.profile import load_costs
 from runtime.shortcuts.base import Shortcut
+from runtime.shortcuts.filtering.configured import filter_notes
 from runtime.sources.kinds import SourceLike, open_any
 from runtime.workloads.base import Workload, forecaster_of
 
@@ -66,6 +76,7 @@ class Device:
         no_raw_upload: bool = DEFAULTS.privacy.no_raw_upload,
         shortcuts: Sequence[Shortcut] = (),
         forecast: bool = DEFAULTS.device.forecast,
+        filter: FilterSection = DEFAULTS.filter,
         limits: LimitsSection = DEFAULTS.limits,
         emulation: EmulationSection = DEFAULTS.emulation,
         log: Log | None = None,
@@ -90,6 +101,7 @@ class Device:
         shortcuts: may answer a frame before it is decided, by an earlier answer; asked in this order. They may keep
             answers, so give each run a new device. One that raises an error is logged, and the frame is decided.
         forecast: answers that stand for later frames move on, and objects have numbers (``Outcome.track_ids``).
+        filter: frames that show nothing new are not run; asked before ``shortcuts``.
         limits: how many frames may wait, and how many requests may wait for their replies.
         emulation: a slower device and a narrower uplink than those at hand, for experiments.
         log: takes one line of text for each event; default: warnings of the logger "mecpilot".
@@ -99,6 +111,7 @@ class Device:
         self._profile = _path(profile)
         self._hardware_encoder = emulation.hardware_encoder
         self.controller_name = self._choice.name
+        check_filter(filter)
         parse_endpoint(mec)
         _check_number("fps", fps, 0.0, 1000.0)
         _check_number("deadline_s", deadline_s, 1e-6, 3600.0)
@@ -125,6 +138,7 @@ class Device:
             mec,
             tuple(shortcuts),
             forecast,
+            filter,
             log or _log_to_logging,
         )
         self._run: Run | None = None
@@ -141,7 +155,8 @@ class Device:
 
     def provenance(self) -> Provenance:
         """The files that a run rests on, with their digests."""
-        return provenance_of(self.bundle, self._choice, self._profile, self._hardware_encoder)
+        notes = filter_notes(self._setup.filter)
+        return provenance_of(self.bundle, self._choice, self._profile, self._hardware_encoder, notes)
 
     def run(
         self,

@@ -18,7 +18,7 @@ from controller.records import Decision, Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.bundles.bundle import Bundle
-from runtime.config.tree import LimitsSection
+from runtime.config.tree import FilterSection, LimitsSection
 from runtime.device.deciding import Chosen
 from runtime.link.background import Ahead
 from runtime.workloads.base import Workload, forecaster_of
@@ -48,8 +48,9 @@ class DeviceSetup:
     trace: TraceBank | None  # shapes the uplink; None leaves the network as it is
     limits: LimitsSection
     mec: str  # endpoint
-    shortcuts: Sequence[Shortcut]  # asked before a frame is decided
+    shortcuts: Sequence[Shortcut]  # asked before a frame is decided, after those of ``filter``
     forecast: bool  # reused answers move on, by the workload's forecaster
+    filter: FilterSection
     log: Log
 
 
@@ -94,6 +95,12 @@ class Run:
         """What the link to the MEC did so far."""
         assert self._loop is not None, "connect() first"
         return self._loop.counts
+
+    @property
+    def shortcut_notes(self) -> dict[str, dict[str, float]]:
+        """What each shortcut has to say about the run so far, by its name."""
+        assert self._loop is not None, "connect() first"
+        return self._loop.shortcut_notes
 
     def warm_up(self, stopping: Callable[[], bool] = lambda: False) -> None:
         """Run everything that frames may need once, so that none of them pays for a first run. ``stopping`` ends this
@@ -170,6 +177,7 @@ class Run:
 
     def _new_loop(self) -> DeviceLoop:
         from runtime.device.daemon import open_loop
+        from runtime.shortcuts.filtering.configured import filters_of
 
         setup = self._setup
         return open_loop(
@@ -182,7 +190,7 @@ class Run:
             setup.limits,
             closed_loop=self._closed_loop,
             feed=self.source.feed,
-            shortcuts=setup.shortcuts,
+            shortcuts=(*filters_of(setup.filter, setup.workload), *setup.shortcuts),
             forecaster=forecaster_of(setup.workload) if setup.forecast else None,
             log=setup.log,
             link_log=_silent if setup.chosen.never_asks else setup.log,

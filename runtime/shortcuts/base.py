@@ -23,6 +23,8 @@ class Context:
     answers: Answers  # computed by the device so far
     #: Reads and returns the frame's picture: uint8, (height, width, 3) blue-green-red or (height, width) grey.
     picture: Callable[[], Image]
+    #: The newest of the answers that are out, if it would be in time for the frame; only where the picture is needed.
+    newest: PastAnswer | None = None
 
 
 class Shortcut(ABC):
@@ -32,10 +34,16 @@ class Shortcut(ABC):
     #: answers never enters the queue. True: asked just before the frame is decided; this counts as device time, and
     #: takes longer on an emulated slow device.
     needs_picture: bool = False
+    #: What the summary calls it.
+    name: str = ""
 
     @abstractmethod
     def try_answer(self, frame: Frame, context: Context) -> Reuse | None:
-        """The earlier answer that stands for this frame, or None if this shortcut has none."""
+        """The answer that stands for this frame, or None if this shortcut has none.
+
+        It is an earlier answer, or one of the shortcut's own: then its ``frame`` is this frame, and later frames may
+        reuse it.
+        """
 
     def decided(self, frame: int, stride: int) -> None:
         """The answer of this frame shall stand for ``stride`` frames, itself included.
@@ -47,3 +55,7 @@ class Shortcut(ABC):
     def answered(self, answer: PastAnswer) -> None:
         """The device computed this answer, in time or late. ``Context.answers`` contains it from now on."""
         return
+
+    def notes(self) -> dict[str, float]:
+        """Its figures for the summary of a run, by name; none where there is nothing to say."""
+        return {}

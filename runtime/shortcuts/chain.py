@@ -59,12 +59,26 @@ class Chain:
         for member in self._members:
             self._guarded(member, partial(member.answered, answer))
 
+    def notes(self) -> dict[str, dict[str, float]]:
+        """Figures of the members that have some, by their names; see ``Shortcut.notes``."""
+        found = {member.name: self._guarded(member, member.notes) for member in self._members if member.name}
+        return {name: notes for name, notes in found.items() if notes}
+
     def _ask(self, members: Sequence[Shortcut], frame: Frame, now_s: float) -> Reuse | None:
-        context = Context(now_s, self._answers, partial(self._picture, frame.source_index))
+        newest = self._newest(frame, now_s) if members is self._seeing else None
+        context = Context(now_s, self._answers, partial(self._picture, frame.source_index), newest)
         for member in members:
             if (reuse := self._guarded(member, partial(self._answer_of, member, frame, context))) is not None:
+                if reuse.answer is not None and reuse.answer.frame == frame.index:
+                    self._answers.add(reuse.answer)
                 return reuse
         return None
+
+    def _newest(self, frame: Frame, now_s: float) -> PastAnswer | None:
+        newest = self._answers.newest_at(now_s)
+        if newest is None or not in_time(max(newest.out_s - frame.captured_s, 0.0), self._deadline_s):
+            return None
+        return newest
 
     def _answer_of(self, member: Shortcut, frame: Frame, context: Context) -> Reuse | None:
         reuse = member.try_answer(frame, context)

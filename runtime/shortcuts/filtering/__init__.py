@@ -1,0 +1,1 @@
+"""The input filter: frames that show nothing new are not run."""

@@ -1,0 +1,91 @@
+"""The input filter by differences: a picture that is much like that of the newest answer needs no new answer.
+
+The rule is that of ``controller.filtering``. The threshold is fixed, or follows a target of agreement.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from controller.filtering import grown, is_verified, shows_nothing_new, shrunk, threshold_of
+from controller.records import Status
+from controller.reuse import PastAnswer, Reuse
+from runtime.shortcuts.base import Context, Shortcut
+from runtime.shortcuts.filtering.features import Differencer, Sketch
+from runtime.sources.frames import Frame
+
+#: More frames than are ever decided and not yet answered.
+KEPT = 32
+
+Score = Callable[[Any, Any], float]
+
+
+class Differencing(Shortcut):
+    """Owns sketches of the pictures of the last frames that were decided, and the threshold."""
+
+    needs_picture = True
+    name = "filter"
+
+    def __init__(
+        self, differencer: Differencer, score: Score, *, threshold: float | None, target: float, most_age: int
+    ) -> None:
+        """``threshold``: a fixed one; None lets it follow the ``target`` of agreement, from 0 to 1. ``score``: of an
+        answer against another one that is taken for the truth. ``most_age``: of the answer that may stand, in
+        frames."""
+        self._differencer, self._score, self._fixed = differencer, score, threshold
+        self._target, self._most_age = target, most_age
+        self._shift = 0.0
+        self._looked: tuple[int, Sketch] | None = None  # the frame that was asked about last, and its picture
+        self._sketches: deque[tuple[int, Sketch]] = deque(maxlen=KEPT)  # of decided frames
+        self._verified: deque[tuple[int, Any]] = deque(maxlen=KEPT)  # frames that are verified, with the older answers
+        self._filtered = self._would_be = 0
+        self._agreements: list[float] = [0.0, 0.0]  # number and sum
+
+    @property
+    def threshold(self) -> float:
+        """Largest difference at which a frame is filtered."""
+        return float(threshold_of(self._shift)) if self._fixed is None else self._fixed
+
+    def try_answer(self, frame: Frame, context: Context) -> Reuse | None:
+        sketch = self._differencer.sketch(context.picture())
+        self._looked = frame.index, sketch
+        newest = context.newest
+        before = None if newest is None else next((s for number, s in self._sketches if number == newest.frame), None)
+        if newest is None or before is None:
+            return None
+        stands = self._stands(frame.index, newest, self._differencer.difference(before, sketch))
+        return Reuse(Status.FILTERED, newest) if stands else None
+
+    def _stands(self, frame: int, newest: PastAnswer, difference: float) -> bool:
+        stands = bool(shows_nothing_new(difference, frame - newest.frame, self.threshold, self._most_age))
+        if self._fixed is None:
+            self._shift = float(grown(self._shift, difference, self._target))
+        self._would_be += stands
+        if stands and self._fixed is None and is_verified(self._would_be):
+            self._verified.append((frame, newest.at(frame).prediction))
+            return False
+        self._filtered += stands
+        return stands
+
+    def decided(self, frame: int, stride: int) -> None:
+        if self._looked is not None and frame == self._looked[0]:
+            self._sketches.append(self._looked)
+            self._looked = None
+
+    def answered(self, answer: PastAnswer) -> None:
+        for pair in [pair for pair in self._verified if pair[0] == answer.frame]:
+            self._verified.remove(pair)
+            agreement = float(np.clip(self._score(pair[1], answer.prediction), 0.0, 1.0))
+            self._shift = float(shrunk(self._shift, agreement))
+            self._agreements[0] += 1
+            self._agreements[1] += agreement
+
+    def notes(self) -> dict[str, float]:
+        """How many frames were filtered, the threshold now, and what the verified frames said."""
+        count, total = self._agreements
+        checked = {"verified": count, "agreement": total / count} if count else {}
+        return {"filtered": float(self._filtered), "threshold": self.threshold} | checked
