@@ -97,6 +97,7 @@ def _device(config: Config, log: Log) -> Device:
         utility=config.objective.utility(),
         no_raw_upload=config.privacy.no_raw_upload,
         forecast=config.device.forecast,
+        cache=config.cache,
         limits=config.limits,
         emulation=config.emulation,
         log=log,

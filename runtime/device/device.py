@@ -23,7 +23,16 @@ from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.bundles.bundle import DEFAULT_NAME, Bundle, open_pair
-from runtime.config.tree import DEFAULT_FRAMES, DEFAULTS, MAX_INT, EmulationSection, LimitsSection, PrivacySection
+from runtime.config.sizes import bytes_of
+from runtime.config.tree import (
+    DEFAULT_FRAMES,
+    DEFAULTS,
+    MAX_INT,
+    CacheSection,
+    EmulationSection,
+    LimitsSection,
+    PrivacySection,
+)
 from runtime.device.controllers import ControllerLike
 from runtime.device.deadline import deadline_warning
 from runtime.device.deciding import Choice, choose, provenance_of
@@ -66,6 +75,7 @@ class Device:
         no_raw_upload: bool = DEFAULTS.privacy.no_raw_upload,
         shortcuts: Sequence[Shortcut] = (),
         forecast: bool = DEFAULTS.device.forecast,
+        cache: CacheSection = DEFAULTS.cache,
         limits: LimitsSection = DEFAULTS.limits,
         emulation: EmulationSection = DEFAULTS.emulation,
         log: Log | None = None,
@@ -90,6 +100,8 @@ class Device:
         shortcuts: may answer a frame before it is decided, by an earlier answer; asked in this order. They may keep
             answers, so give each run a new device. One that raises an error is logged, and the frame is decided.
         forecast: answers that stand for later frames move on, and objects have numbers (``Outcome.track_ids``).
+        cache: answers that stand for later pictures much like theirs, such as ``CacheSection(size="32MB")`` of
+            ``runtime.config.tree``; the default has no room for any.
         limits: how many frames may wait, and how many requests may wait for their replies.
         emulation: a slower device and a narrower uplink than those at hand, for experiments.
         log: takes one line of text for each event; default: warnings of the logger "mecpilot".
@@ -104,6 +116,7 @@ class Device:
         _check_number("deadline_s", deadline_s, 1e-6, 3600.0)
         _check_number("seed", seed, 0, MAX_INT)
         self.bundle, self.workload = open_pair(bundle or (None if workload else DEFAULT_NAME), workload, _path(data))
+        _check_size("cache", cache.size)
         utility = utility or Utility()
         if forecast:
             forecaster_of(self.workload)  # UsageError if there is none
@@ -125,6 +138,7 @@ class Device:
             mec,
             tuple(shortcuts),
             forecast,
+            cache,
             log or _log_to_logging,
         )
         self._run: Run | None = None
@@ -238,6 +252,14 @@ def _check_number(name: str, value: object, least: float, most: float) -> None:
     """UsageError unless the value is a number within the limits."""
     if not isinstance(value, Real) or not least <= float(value) <= most:
         raise UsageError(f"{name}: got {value!r}; expected a number from {least:g} to {most:.12g}")
+
+
+def _check_size(name: str, size: str) -> None:
+    """UsageError unless the text is a number of bytes."""
+    try:
+        bytes_of(size)
+    except UsageError as error:
+        raise UsageError(f"{name}: got {error}") from None
 
 
 def _path(given: str | Path | None) -> Path | None:

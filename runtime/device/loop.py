@@ -233,7 +233,7 @@ class DeviceLoop:
     def _needs_decision(self, job: Job) -> bool:
         """Ask the shortcuts that need the picture. False if one answered the frame, or if the device stops for good."""
         began_s = self._clock()
-        reuse = self._shortcuts.before_decision(job.frame, began_s)
+        reuse = self._shortcuts.before_decision(job.frame, began_s, self._heads.slowdown_at(began_s))
         if not self._heads.lengthen(job, began_s):
             return False
         if reuse is not None:

@@ -18,7 +18,7 @@ from controller.records import Decision, Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.bundles.bundle import Bundle
-from runtime.config.tree import LimitsSection
+from runtime.config.tree import CacheSection, LimitsSection
 from runtime.device.deciding import Chosen
 from runtime.link.background import Ahead
 from runtime.workloads.base import Workload, forecaster_of
@@ -50,6 +50,7 @@ class DeviceSetup:
     mec: str  # endpoint
     shortcuts: Sequence[Shortcut]  # asked before a frame is decided
     forecast: bool  # reused answers move on, by the workload's forecaster
+    cache: CacheSection  # asked after these; each run begins with an empty one
     log: Log
 
 
@@ -170,6 +171,7 @@ class Run:
 
     def _new_loop(self) -> DeviceLoop:
         from runtime.device.daemon import open_loop
+        from runtime.shortcuts.cache.shortcut import caches
 
         setup = self._setup
         return open_loop(
@@ -182,8 +184,8 @@ class Run:
             setup.limits,
             closed_loop=self._closed_loop,
             feed=self.source.feed,
-            shortcuts=setup.shortcuts,
             forecaster=forecaster_of(setup.workload) if setup.forecast else None,
+            shortcuts=(*setup.shortcuts, *caches(setup.cache, setup.workload.score, self.scenario.seed)),
             log=setup.log,
             link_log=_silent if setup.chosen.never_asks else setup.log,
         )

@@ -23,6 +23,7 @@ class Context:
     answers: Answers  # computed by the device so far
     #: Reads and returns the frame's picture: uint8, (height, width, 3) blue-green-red or (height, width) grey.
     picture: Callable[[], Image]
+    slowdown: float = 1.0  # time on this device / time that the computation took here: above 1 on an emulated one
 
 
 class Shortcut(ABC):

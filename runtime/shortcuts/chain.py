@@ -44,9 +44,9 @@ class Chain:
         """Ask the shortcuts that need no picture, for a frame that was just captured or still waits."""
         return self._ask(self._blind, frame, now_s)
 
-    def before_decision(self, frame: Frame, now_s: float) -> Reuse | None:
-        """Ask the shortcuts that need the picture."""
-        return self._ask(self._seeing, frame, now_s)
+    def before_decision(self, frame: Frame, now_s: float, slowdown: float = 1.0) -> Reuse | None:
+        """Ask the shortcuts that need the picture. ``slowdown``: see ``Context``."""
+        return self._ask(self._seeing, frame, now_s, slowdown)
 
     def decided(self, frame: int, stride: int) -> None:
         """See ``Shortcut.decided``."""
@@ -59,8 +59,8 @@ class Chain:
         for member in self._members:
             self._guarded(member, partial(member.answered, answer))
 
-    def _ask(self, members: Sequence[Shortcut], frame: Frame, now_s: float) -> Reuse | None:
-        context = Context(now_s, self._answers, partial(self._picture, frame.source_index))
+    def _ask(self, members: Sequence[Shortcut], frame: Frame, now_s: float, slowdown: float = 1.0) -> Reuse | None:
+        context = Context(now_s, self._answers, partial(self._picture, frame.source_index), slowdown)
         for member in members:
             if (reuse := self._guarded(member, partial(self._answer_of, member, frame, context))) is not None:
                 return reuse
