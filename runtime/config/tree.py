@@ -46,6 +46,7 @@ Index = Annotated[int, Meta(ge=0, le=MAX_INT)]
 FewCount = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
 Amount = Annotated[float, Meta(ge=0.0, le=MAX_FLOAT)]
 Gate = Annotated[float, Meta(ge=LEAST_GATE, le=MOST_GATE)]
+Distance = Annotated[float, Meta(ge=0.0, le=2.0)]
 Slowdown = Annotated[float, Meta(ge=1.0, le=1e4)]
 
 
@@ -261,10 +262,9 @@ class CacheSection(Section, frozen=True):
         float,
         Meta(ge=0.0, le=1.0),
         about("Share of the frames with a cached answer that are run all the same, to compare.", "--cache-verify"),
-    ] = 0.05
+    ] = 0.02
     threshold: Annotated[
-        float | None,
-        Meta(ge=0.0, le=2.0),
+        Distance | None,
         about("Fixed largest distance between two pictures; default: adapts itself.", "--cache-threshold", show=0.1),
     ] = None
     ttl_s: Annotated[Amount, about("How long an answer is kept at most, in seconds.", "--cache-ttl-s")] = 600.0

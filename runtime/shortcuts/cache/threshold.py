@@ -54,7 +54,7 @@ class Threshold:
             self._update()
 
     def looked_up(self, distance: float) -> bool:
-        """The closest kept key is so far. Returns whether this must be another scene; all evidence is then forgotten."""
+        """The closest key is so far away. Returns whether this must be another scene: then all evidence is forgotten."""
         seen = self._seen
         other = len(seen) >= _LEAST_EVIDENCE and distance > _OTHER_SCENE * max(seen)
         if other:

@@ -14,7 +14,7 @@ from statistics import median
 #: Frames that are looked up before the first verdict: a threshold has to be learnt meanwhile.
 _FIRST_LOOKS = 256
 #: Frames that are looked up between two verdicts.
-_LOOKS = 64
+_LOOKS = 128
 #: Frames that are not looked up after a bad verdict: at first, and, after more bad ones, at most.
 _FIRST_REST, _LONGEST_REST = 512, 8192
 #: Looks between two reviews of the number of entries, and how many entries are always allowed.
