@@ -179,7 +179,7 @@ class Outcome:
     truth: Any  # None where it is not known: frames that are not the workload's own samples
     score: float | None  # quality of the answer in [0, 1], whether or not it was in time; None without a truth
     captured_at: float | None = None  # Unix time of the capture in seconds, to the millisecond; None in the twin
-    reused_frame: int | None = None  # whose answer stands for this frame; None where none was reused
+    reused_frame: int | None = None  # whose answer stands for this one: itself if a shortcut knew it; None if it ran
     uplink_bytes: int = 0  # of the whole message on the wire (controller.packets), computed from ``payload_bytes``
     early_exit: int | None = None  # the exit before the cut that was sure enough to answer; None where none was
     #: The objects of the prediction, one number for each of its items; None where nothing is tracked

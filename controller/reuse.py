@@ -52,7 +52,9 @@ class Reuse:
     """Which answer stands for a frame, and why."""
 
     reason: Status  # one of REASONS
-    answer: PastAnswer | None  # None before the first answer: the frame then has no prediction and scores 0
+    #: None before the first answer: the frame then has no prediction and scores 0. An answer that a shortcut knows by
+    #: itself has this frame's number.
+    answer: PastAnswer | None
 
     def shown(self, frame: int) -> Shown:
         """What stands for the frame. A cached answer stays as it is: it belongs to a picture that looks like this one,

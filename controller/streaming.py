@@ -27,6 +27,7 @@ class Stream:
 
     Frame i is captured at i intervals, and an answer is out its latency after its capture. A reused answer is not out
     again: the answer itself is what a viewer sees already. With a forecaster, a viewer sees what the answer has become.
+    again: the answer itself is what a viewer sees already. One that a shortcut knew by itself is out.
     """
 
     def __init__(self, interval_s: float, score: Score, forecaster: Forecaster | None = None) -> None:
@@ -36,7 +37,7 @@ class Stream:
     def add(self, outcome: Outcome) -> float | None:
         """Score of what was to be seen when this frame was captured; 0 before the first answer, None without truth."""
         seen = None if outcome.truth is None else self._seen(outcome.frame, outcome.truth)
-        if outcome.prediction is not None and not outcome.status.reused:
+        if outcome.prediction is not None and (not outcome.status.reused or outcome.reused_frame == outcome.frame):
             out_s = outcome.frame * self._interval_s + outcome.latency_ms / 1e3
             forecaster = None if outcome.truth is None else self._forecaster  # nothing is scored: nothing to track
             self._answers.add(past_answer(outcome.frame, out_s, outcome.prediction, forecaster))

@@ -21,7 +21,7 @@ from controller.predict.uplink import TraceBank
 from controller.records import Decision, SystemState
 from controller.scenario import Scenario, ScenarioRange
 from envs.backend import Backend, TwinBackend
-from envs.twin.tables import TableShortcut
+from envs.twin.shortcut import TableShortcut
 from envs.twin.twin import Reward
 
 if TYPE_CHECKING:

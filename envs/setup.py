@@ -14,7 +14,7 @@ from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.predict.uplink import Trace, TraceBank
 from controller.scenario import ScenarioRange
-from envs.twin.tables import TableShortcut
+from envs.twin.shortcut import TableShortcut
 from envs.twin.twin import Reward, Twin
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.bundles.recorded import Recorded
@@ -102,7 +102,7 @@ def open_setup(
         recorded = recorded.with_forecast()
     everything = load_costs(opened, where, hardware_encoder=range_.hardware_encoder, gates=gates, forecast=forecast)
     costs = candidates(everything, opened.default_range, privacy, without)
-    if shortcuts and recorded.lagged is None:
+    if any(shortcut.needs_newest for shortcut in shortcuts) and recorded.lagged is None:
         raise UsageError(
             f"got shortcuts for {opened.workload}, whose bundle has no scores of older answers; expected the bundle of "
             "a video workload, such as campus, or no shortcuts (a real device takes them with any workload)"

@@ -16,7 +16,7 @@ from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.scenario import ScenarioRange
 from envs.setup import Setup, open_setup, traces_of
-from envs.twin.tables import TableShortcut
+from envs.twin.shortcut import TableShortcut
 from runtime.bundles.bundle import Bundle
 from runtime.config.tree import PrivacySection
 from runtime.device.controllers import Decides, OwnController

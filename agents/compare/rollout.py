@@ -125,10 +125,11 @@ def _episodes(
     )
     penalty, no_score = np.full(len(lost), -setup.range.utility.drop_penalty), np.zeros(len(lost))
     status = np.full(len(lost), _DROPPED)
-    dropped = _not_run(status, lost, interval[lost], penalty, no_score, streaming[lost, lost_frame])
-    # A reused answer is in time and costs no energy: its utility is its score.
-    columns = (reused.reason, reused.env, interval[reused.env], reused.score, reused.score)
-    reusing = _not_run(*columns, streaming[reused.env, reused.frame])
+    dropped = _not_run(status, lost, interval[lost], penalty, no_score, streaming[lost, lost_frame], no_score)
+    # A reused answer is in time. It costs the energy of the shortcut that found it.
+    earned = reused.score - setup.range.utility.energy_weight_per_j * reused.energy_j
+    columns = (reused.reason, reused.env, interval[reused.env], earned, reused.score)
+    reusing = _not_run(*columns, streaming[reused.env, reused.frame], reused.energy_j)
     no_row = np.full(len(lost) + len(reused.env), -1)
     return Episodes(
         _concatenated(_concatenated(decided, dropped), reusing),
@@ -144,6 +145,7 @@ class _Reused(NamedTuple):
     frame: Ints
     reason: Ints  # number in STATUSES
     score: Floats
+    energy_j: Floats
 
 
 def _reused(records: list[tuple[Bools, StepRecord]]) -> _Reused:
@@ -185,7 +187,13 @@ def _streaming(twin: Twin, scenarios: Sequence[Scenario], answers: _Answers, sha
 
 
 def _not_run(
-    status: Ints, episode: Ints, period_s: Floats, utility: Floats, score: Floats, streaming: Floats
+    status: Ints,
+    episode: Ints,
+    period_s: Floats,
+    utility: Floats,
+    score: Floats,
+    streaming: Floats,
+    energy_j: Floats,
 ) -> Frames:
     """Frames without a computation."""
     zeros = np.zeros(len(episode))
@@ -198,7 +206,7 @@ def _not_run(
         score=score,
         latency_s=zeros + np.inf,
         payload_bytes=zeros,
-        energy_j=zeros,
+        energy_j=energy_j,
         capture_period_s=period_s,
         streaming=streaming,
     )

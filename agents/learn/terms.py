@@ -36,7 +36,7 @@ class Terms:
             "fallback": (record.status == _FALLBACK).sum(),
             "utility": record.reward.sum(),
             "score": (record.accuracy * record.on_time + record.reused_score).sum(),
-            "energy_cost": utility.energy_weight_per_j * record.energy_j.sum(),
+            "energy_cost": utility.energy_weight_per_j * (record.energy_j + record.reused_energy_j).sum(),
             "drop_cost": utility.drop_penalty * dropped,
             "camera_s": (capture_period_s * record.frames).sum(),
         }

@@ -52,6 +52,7 @@ def run_frame(t: TwinTables, env: Environment, row: int, record: Any, skipped: A
     state, luck = env.state, noise_of(t, env)
     record.frame, record.decided_s, record.capture_s = state.frame, state.now_s, state.capture_s
     record.sample = sample_of(t, env.conditions, state.frame)
+    record.looked_s, state.looked_s = state.looked_s, 0.0
     refused = is_refused(t, env, row)
     record.row = carried_out(t, env, row, refused)
     if t.decisions[record.row].stream != NO_STREAM:
@@ -300,7 +301,7 @@ def advance(t: TwinTables, env: Environment, first: int, record: Any) -> None:
     """Go to the next moment at which the device is free and has a frame; ``first`` is the next one that may be run.
     Where the device alone is too slow for the deadline, a place must be free, too."""
     conditions, state = env.conditions, env.state
-    now_s = max(record.end_s, first * conditions.capture_period_s)
+    now_s = max(record.end_s, state.now_s, first * conditions.capture_period_s)
     if is_hopeless(t.local, conditions.deadline_s, state.device_slowdown):
         now_s = max(now_s, next_place(env).release_s)
     if record.fallback_busy_s > 0 and not record.sent:  # it followed its head at once, and has no place
@@ -310,6 +311,17 @@ def advance(t: TwinTables, env: Environment, first: int, record: Any) -> None:
     state.frame = max(first, captured - t.queue_limit)
     state.capture_s = state.frame * conditions.capture_period_s
     state.queued = max(captured - state.frame - 1, 0)
+
+
+def look(t: TwinTables, env: Environment, look_s: float) -> float:
+    """Shortcuts look at the frame at hand, for as long as they take on the profiled device; frames that are captured
+    meanwhile wait. Returns the device time that it took."""
+    state = env.state
+    took_s = look_s * load_pace(env)
+    state.now_s = preempted_end_s(env, state.now_s + took_s)
+    state.queued = min(max(captured_by(env, state.now_s) - state.frame - 1, 0), t.queue_limit)
+    state.looked_s = took_s
+    return took_s
 
 
 def after_fallbacks_s(env: Environment, now_s: float) -> float:
@@ -355,8 +367,9 @@ def count_outcomes(env: Environment, record: Any) -> None:
 def earn(t: TwinTables, record: Any) -> None:
     """Energy of the frame, and utility of it, of those with a reused answer and of the dropped ones."""
     transmit_s = record.crossed_s - record.begin_s if record.sent else 0.0
-    busy_s = record.head_s + record.fallback_busy_s
+    busy_s = record.head_s + record.fallback_busy_s + record.looked_s
     record.energy_j = t.compute_power_w * busy_s + t.radio_power_w * transmit_s
     earned = aged_score(t, record.answer_row, record.sample, 0) if record.on_time else 0.0
     record.utility = earned - t.energy_weight_per_j * record.energy_j
-    record.reward = record.utility - t.drop_penalty * record.dropped + record.reused_score
+    reused = record.reused_score - t.energy_weight_per_j * record.reused_energy_j
+    record.reward = record.utility - t.drop_penalty * record.dropped + reused

@@ -22,6 +22,7 @@ RECORD = record_type(
     path="i8",  # what becomes of it: the row, or an exit on the way that answers (``controller.gates``)
     decided_s="f8",
     capture_s="f8",
+    looked_s="f8",  # device time that shortcuts took for it before the decision
     # As decided. From the payload on, where the MEC was to be asked only:
     head_s="f8",  # device time of the head segment alone
     end_s="f8",  # when the head ends; fallbacks that preempt it included
@@ -51,6 +52,7 @@ RECORD = record_type(
     passed_frames="i8",  # of those from there on, answered by a shortcut
     reused_frames="i8",  # with a reused answer, those of shortcuts included
     reused_score="f8",  # sum of their scores
+    reused_energy_j="f8",  # that shortcuts took for them
     dropped="i8",
     done="?",  # this was the episode's last decision
     energy_j="f8",
@@ -60,12 +62,13 @@ RECORD = record_type(
 
 
 class Reused(NamedTuple):
-    """K frames of the batch that earlier answers stand for; they are in time and cost no energy."""
+    """K frames of the batch that earlier answers stand for; they are in time."""
 
     env: Ints  # (K,) row of the batch
     frame: Ints  # (K,) number in its episode
     reason: Ints  # (K,) number in STATUSES
     score: Floats  # (K,) of the earlier answer on this frame
+    energy_j: Floats  # (K,) of the shortcut that found it; 0 for a frame stride
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,7 @@ class StepRecord:
         count = self.reused_frames - (0 if self.passed is None else self.passed_frames)
         env, place = np.nonzero(np.arange(self.skipped.shape[1]) < count[:, None])
         frame, reason = self.frame[env] + 1 + place, np.full(len(env), _SKIPPED)
-        covered = Reused(env, frame, reason, self.skipped[env, place])
+        covered = Reused(env, frame, reason, self.skipped[env, place], np.zeros(len(env)))
         if self.passed is None:
             return covered
         return Reused(*(np.concatenate(pair) for pair in zip(covered, self.passed, strict=True)))

@@ -54,6 +54,7 @@ STATE = record_type(
     on_time_frac="f8",
     fallback_frac="f8",
     fallback_end_s="f8",  # of the last fallback that was scheduled
+    looked_s="f8",  # device time that shortcuts took for that frame
     sent="i8",  # requests so far
     sent_bytes="f8",  # on the wire
     # The last request that was sent, or the probe that followed it:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,34 +13,18 @@ from controller.errors import UsageError
 from controller.fallback import FallbackTable, fallback_table
 from controller.loads import load_draws
 from controller.predict.uplink import TraceBank
-from controller.records import Bools, Floats, Ints, PayloadKey, Status
+from controller.records import Bools, Floats, Ints, PayloadKey
 from controller.references import NO_STREAM
 from controller.scenario import HEAD_NOISE_FRAC
 from controller.utility import Utility
 from envs.twin.mec_queue import neighbour_queue
+from envs.twin.shortcut import TableShortcut
 from envs.twin.state import record_type
 from runtime.bundles.recorded import Recorded
 
 _NOISE_SEED = 1
 #: Records of the noise table; frame i of an episode uses record (start + i) modulo this.
 NOISE_ROWS = 1 << 16
-
-
-class TableShortcut(Protocol):
-    """A shortcut (``runtime.shortcuts``) as the twin knows it: the rule of its device half, on recorded verdicts."""
-
-    @property
-    def reason(self) -> Status:
-        """One of ``controller.reuse.REASONS``."""
-        ...
-
-    def stands(self, frame: Ints, sample: Ints, age: Ints) -> Bools:
-        """(B,) whether the newest answer that is out may stand for each frame.
-
-        ``frame`` is its number in the episode, ``sample`` its column in the recorded tables, ``age`` how many frames
-        ago the frame of that answer was; all (B,).
-        """
-        ...
 
 
 class TwinCalibration(NamedTuple):
@@ -152,7 +136,7 @@ def make_tables(
     *,
     queue_limit: int,
     replayed: bool,
-    shortcuts: bool,
+    shortcuts: Sequence[TableShortcut],
 ) -> TwinTables:
     """Check and lay out what a twin needs."""
     variants, samples = recorded.score.shape
@@ -162,6 +146,9 @@ def make_tables(
     # What a viewer of a stream sees is an earlier answer, too, even where every frame is run.
     reuses = costs.longest_stride > 1 or shortcuts or recorded.lagged is not None
     aged, accuracy = _aged(costs.paths, recorded, reuses)
+    ages = recorded.lagged is not None
+    needs_ages = ages or costs.longest_stride > 1 or any(shortcut.needs_newest for shortcut in shortcuts)
+    aged, accuracy = _aged(costs, recorded, needs_ages)
     queue, queue_started = neighbour_queue()
     traces, steps = _traces(bank)
     local = fallback_table(costs, utility, queue_limit)
@@ -186,7 +173,7 @@ def make_tables(
         payload_samples=payloads[0].shape[1],
         fastest=int(costs.local_frontier[0]),
         queue_limit=queue_limit,
-        reuses=reuses,
+        reuses=needs_ages or bool(shortcuts),
         replayed=replayed,
         calibration=TwinCalibration._make(map(float, calibration)),
         energy_weight_per_j=float(utility.energy_weight_per_j),
@@ -298,10 +285,10 @@ def _chained(costs: CostTable) -> Bools:
     return found
 
 
-def _aged(costs: CostTable, recorded: Recorded, reuses: bool) -> tuple[NDArray[np.float32], Floats]:
+def _aged(costs: CostTable, recorded: Recorded, needs_ages: bool) -> tuple[NDArray[np.float32], Floats]:
     """The tables of ageing answers; UsageError when answers may be reused and nothing says what that costs."""
     score = np.array(recorded.score, np.float32).reshape(1, -1)
-    if not reuses:
+    if not needs_ages:
         return score, np.array(costs.accuracy[None])
     lagged = recorded.lagged
     if lagged is None:

@@ -24,9 +24,10 @@ from envs.twin import drive, features
 from envs.twin.conditions import conditions_of
 from envs.twin.observe import SEEN
 from envs.twin.record import RECORD, Reused, StepRecord
-from envs.twin.reuse import ask_shortcuts
+from envs.twin.reuse import Shortcuts
+from envs.twin.shortcut import TableShortcut
 from envs.twin.state import Environment, empty_batch, part_of
-from envs.twin.tables import TableShortcut, TwinCalibration, TwinTables, aged_score, make_tables
+from envs.twin.tables import TwinCalibration, TwinTables, aged_score, make_tables
 from envs.twin.threads import over_threads
 from runtime.bundles.recorded import Recorded
 from runtime.codecs.streams import KEPT_REFERENCES, MOST_STREAMS
@@ -76,7 +77,7 @@ class Twin:
         self.batch = batch
         self.oracle = oracle
         self.scenarios: list[Scenario] = []
-        self._shortcuts = tuple(shortcuts)
+        self._shortcuts = Shortcuts(shortcuts, batch)
         self._rng = np.random.default_rng(seed)
         self._tables = make_tables(
             costs,
@@ -86,7 +87,7 @@ class Twin:
             calibration,
             queue_limit=range.queue_limit,
             replayed=reward == "replayed",
-            shortcuts=bool(shortcuts),
+            shortcuts=shortcuts,
         )
         self._bank = bank
         self._stock: _Begun | None = None
@@ -115,6 +116,7 @@ class Twin:
         else:
             for part in [chosen] if len(chosen) <= STOCK else np.array_split(chosen, -(-len(chosen) // STOCK)):
                 self._replace(part, *self._from_stock(len(part)))
+        self._shortcuts.begin(self._tables, self._environments, chosen)
         return self._observe()
 
     def step(self, rows: Ints) -> tuple[SystemState, StepRecord]:
@@ -131,7 +133,7 @@ class Twin:
         passed: Reused | None = None
         if self._shortcuts:
             drive.run_frames(t, batch, rows, records, skipped)
-            passed = ask_shortcuts(t, batch, self._shortcuts, records)
+            passed = self._shortcuts.ask(t, batch, records)
             drive.settle_frames(t, batch, records)
             drive.observe_all(t, batch, seen, age)
         else:
@@ -148,6 +150,7 @@ class Twin:
         fork.batch, fork.oracle = len(rows), False
         fork.scenarios = [self.scenarios[row] for row in rows]
         fork._environments = part_of(self._environments, rows)
+        fork._shortcuts = self._shortcuts.taken(rows)
         return fork, fork._observe()
 
     @property

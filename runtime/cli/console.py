@@ -142,12 +142,14 @@ def print_summary(
     endpoint: str,
     provenance: Provenance,
     source: Mapping[str, float],
+    shortcuts: Mapping[str, Mapping[str, float]],
     *,
     quiet: bool = False,
     stdout_taken: bool = False,
 ) -> None:
     """The table on stdout, on stderr where stdout is taken; and JSON where it was asked for. ``link`` are the counts of
-    the device, ``source`` what the source notes (``Source.notes``)."""
+    the device, ``source`` what the source notes (``Source.notes``), ``shortcuts`` what each of them does
+    (``Shortcut.notes``)."""
     from rich.console import Console
 
     about = {
@@ -157,10 +159,12 @@ def print_summary(
         "source": dict(source) or None,
         "provenance": provenance.as_json(),
     }
+    if shortcuts:
+        about["shortcuts"] = {name: dict(notes) for name, notes in shortcuts.items()}
     if write_json(about, json_out):
         return
     if not quiet:
         console = Console(stderr=stdout_taken)
-        console.print(summary.table(title, link_text(link, endpoint), source_text(source)))
+        console.print(summary.table(title, link_text(link, endpoint), source_text(source), shortcuts))
         for line in provenance.lines:
             console.print(line, highlight=False, soft_wrap=True)

@@ -179,6 +179,7 @@ def _report(service: _Service) -> None:
             device.mec,
             service.plan.provenance,
             run.source.notes(),
+            run.shortcut_notes,
             quiet=outputs.quiet,
             stdout_taken=outputs.outcomes == STDOUT,
         )

@@ -133,6 +133,11 @@ class DeviceLoop:
         """Changes of the link's state and protocol errors of the MEC so far."""
         return self._mec.counts
 
+    @property
+    def shortcut_notes(self) -> dict[str, dict[str, float]]:
+        """Figures of the shortcuts for the summary, by their names."""
+        return self._shortcuts.notes()
+
     # 1. What happens to the device: captures, replies, timers ----------------------------------------------
 
     def _poll(self) -> None:

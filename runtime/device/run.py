@@ -96,6 +96,12 @@ class Run:
         assert self._loop is not None, "connect() first"
         return self._loop.counts
 
+    @property
+    def shortcut_notes(self) -> dict[str, dict[str, float]]:
+        """What each shortcut has to say about the run so far, by its name."""
+        assert self._loop is not None, "connect() first"
+        return self._loop.shortcut_notes
+
     def warm_up(self, stopping: Callable[[], bool] = lambda: False) -> None:
         """Run everything that frames may need once, so that none of them pays for a first run. ``stopping`` ends this
         early."""

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from controller.streaming import Stream
 #: Number of outcomes that are added to the sums together. One by one would take ten times as long.
 CHUNK = 64
 ABSENT = "-"
+NO_NOTES: Mapping[str, Mapping[str, float]] = MappingProxyType({})
 
 
 class RunSummary:
@@ -112,11 +114,16 @@ class RunSummary:
             return 0.0
         return (self._last_s - self._first_s) * self.frames / (self.frames - 1)  # the last frame's interval too
 
-    def table(self, title: str, link: str = "", source: str = "") -> Table:
-        """The figures for people. ``link`` and ``source`` are rows of the table unless they are empty."""
+    def table(
+        self, title: str, link: str = "", source: str = "", shortcuts: Mapping[str, Mapping[str, float]] = NO_NOTES
+    ) -> Table:
+        """The figures for people. ``link``, ``source`` and each of the shortcuts are rows of the table unless they are
+        empty."""
         table = Table(title=title, title_justify="left", show_header=False)
         for name, text in _rows(self.figures(), self._message_bytes, link, source).items():
             table.add_row(name, text)
+        for name, notes in shortcuts.items():
+            table.add_row(name, ", ".join(f"{note.replace('_', ' ')} {figure:.4g}" for note, figure in notes.items()))
         return table
 
 

@@ -33,10 +33,16 @@ class Shortcut(ABC):
     #: answers never enters the queue. True: asked just before the frame is decided; this counts as device time, and
     #: takes longer on an emulated slow device.
     needs_picture: bool = False
+    #: What the summary calls it.
+    name: str = ""
 
     @abstractmethod
     def try_answer(self, frame: Frame, context: Context) -> Reuse | None:
-        """The earlier answer that stands for this frame, or None if this shortcut has none."""
+        """The answer that stands for this frame, or None if this shortcut has none.
+
+        It is an earlier answer, or one of the shortcut's own: then its ``frame`` is this frame, and later frames may
+        reuse it.
+        """
 
     def decided(self, frame: int, stride: int) -> None:
         """The answer of this frame shall stand for ``stride`` frames, itself included.
@@ -48,3 +54,7 @@ class Shortcut(ABC):
     def answered(self, answer: PastAnswer) -> None:
         """The device computed this answer, in time or late. ``Context.answers`` contains it from now on."""
         return
+
+    def notes(self) -> dict[str, float]:
+        """Its figures for the summary of a run, by name; none where there is nothing to say."""
+        return {}

@@ -59,10 +59,17 @@ class Chain:
         for member in self._members:
             self._guarded(member, partial(member.answered, answer))
 
+    def notes(self) -> dict[str, dict[str, float]]:
+        """Figures of the members that have some, by their names; see ``Shortcut.notes``."""
+        found = {member.name: self._guarded(member, member.notes) for member in self._members if member.name}
+        return {name: notes for name, notes in found.items() if notes}
+
     def _ask(self, members: Sequence[Shortcut], frame: Frame, now_s: float, slowdown: float = 1.0) -> Reuse | None:
         context = Context(now_s, self._answers, partial(self._picture, frame.source_index), slowdown)
         for member in members:
             if (reuse := self._guarded(member, partial(self._answer_of, member, frame, context))) is not None:
+                if reuse.answer is not None and reuse.answer.frame == frame.index:
+                    self._answers.add(reuse.answer)
                 return reuse
         return None
 

@@ -11,7 +11,8 @@ import pytest
 from controller.records import STATUSES, Ints, Outcome, Status
 from controller.scenario import ScenarioRange
 from envs.twin.record import StepRecord
-from envs.twin.tables import TableShortcut, TwinCalibration
+from envs.twin.shortcut import TableShortcut
+from envs.twin.tables import TwinCalibration
 from envs.twin.twin import Twin
 from support.simulated import RTT_S, Simulation
 
