@@ -12,7 +12,7 @@ Nothing is kept beyond a run of a device, so an answer is always one of the same
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,6 +79,7 @@ class EdgeCache(Shortcut):
     counts: Counts = field(default_factory=Counts)
 
     needs_picture = True
+    name = "cache"
 
     def __post_init__(self) -> None:
         eviction = EVICTIONS[self.settings.eviction]()
@@ -154,16 +155,16 @@ class EdgeCache(Shortcut):
             self.counts.agreed += agreement
         return agreement
 
-    def notes(self) -> Mapping[str, float]:
-        """Figures for the summary."""
+    def notes(self) -> dict[str, float]:
         counts = self.counts
+        agreement = {"agreement": counts.agreed / counts.verified} if counts.verified else {}
         return {
             "hits": counts.hits,
             "verified": counts.verified,
-            "agreement": counts.agreed / counts.verified if counts.verified else np.nan,
+            **agreement,
             "threshold": self.threshold.distance,
             "entries": len(self.store),
             "kilobytes": self.store.kept_bytes / 1e3,
-            "rested": counts.rested,
-            "scenes": counts.scenes,
+            "not_looked_up": counts.rested,
+            "new_scenes": counts.scenes,
         }
