@@ -71,7 +71,7 @@ class Tails:
         self._outputs[entry] = np.array(outputs)  # a copy of its own: an engine may use its memory again
         self._entry_of[key], self._key_of[entry] = entry, key
         self._bytes += size_bytes
-        self._eviction.added(entry, size_bytes, took_s, mark=0)
+        self._eviction.added(entry, size_bytes, took_s)
         while self._bytes > self._most_bytes:
             self._remove(self._eviction.victim())
 

@@ -9,12 +9,14 @@ from typing import Protocol
 
 import numpy as np
 
+from controller.records import Float32s
+
 
 class Eviction(Protocol):
     """Owns the order in which entries go. Entries are numbers that are never used twice."""
 
-    def added(self, entry: int, size_bytes: int, cost_s: float, mark: int) -> None:
-        """A new entry. ``cost_s``: what it took to compute; ``mark``: a number that much the same requests share."""
+    def added(self, entry: int, size_bytes: int, cost_s: float, key: Float32s | None = None) -> None:
+        """A new entry. ``cost_s``: what it took to compute; ``key``: of its picture, if it has one."""
         ...
 
     def used(self, entry: int) -> None:
@@ -36,7 +38,7 @@ class Lru:
     def __init__(self) -> None:
         self._order: OrderedDict[int, None] = OrderedDict()
 
-    def added(self, entry: int, size_bytes: int, cost_s: float, mark: int) -> None:
+    def added(self, entry: int, size_bytes: int, cost_s: float, key: Float32s | None = None) -> None:
         self._order[entry] = None
 
     def used(self, entry: int) -> None:
@@ -61,7 +63,7 @@ class Gdsf:
         self._gain: dict[int, float] = {}  # cost / size
         self._heap: list[tuple[float, int]] = []  # may hold worths that no longer hold
 
-    def added(self, entry: int, size_bytes: int, cost_s: float, mark: int) -> None:
+    def added(self, entry: int, size_bytes: int, cost_s: float, key: Float32s | None = None) -> None:
         self._uses[entry], self._gain[entry] = 0, cost_s / max(size_bytes, 1)
         self.used(entry)
 
@@ -98,8 +100,8 @@ class TinyLfu:
         self._marks: dict[int, int] = {}
         self._asked = Frequencies()
 
-    def added(self, entry: int, size_bytes: int, cost_s: float, mark: int) -> None:
-        self._marks[entry] = mark
+    def added(self, entry: int, size_bytes: int, cost_s: float, key: Float32s | None = None) -> None:
+        mark = self._marks[entry] = 0 if key is None else mark_of(key)
         self._window[entry] = None
         self._asked.add(mark)
 
@@ -153,6 +155,11 @@ class Frequencies:
 
     def _places(self, mark: int) -> list[int]:
         return [hash((row, mark)) % self._COLUMNS for row in range(self._ROWS)]
+
+
+def mark_of(key: Float32s) -> int:
+    """A number that keys of the same picture mostly share: which four of its frequencies are the strongest."""
+    return hash(tuple(np.sort(np.argpartition(key, -4)[-4:]).tolist()))
 
 
 #: By the name that the configuration uses.

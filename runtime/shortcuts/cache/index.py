@@ -52,16 +52,19 @@ class Index:
             self._entries[row] = last
             self._row[last] = row
 
-    def nearest(self, key: Float32s, count: int) -> list[Near]:
-        """The closest keys, the closest first; fewer than ``count`` if fewer are kept."""
-        kept = len(self._entries)
-        if not kept:
+    def nearest(self, key: Float32s, count: int, within: float) -> list[Near]:
+        """The closest key, and up to ``count`` in all that are no farther than ``within``; the closest first."""
+        if not self._entries:
             return []
-        cosine = self._keys[:kept] @ key
-        rows = np.argpartition(cosine, -count)[-count:] if kept > count else np.arange(kept)
-        rows = rows[np.argsort(-cosine[rows])]
-        return [Near(self._entries[row], _distance(float(cosine[row]))) for row in rows]
+        cosine = self._keys[: len(self._entries)] @ key
+        least = 1.0 - 0.5 * within**2
+        closest = int(cosine.argmax())
+        if cosine[closest] < least:
+            return [self._near(closest, cosine)]
+        rows = np.flatnonzero(cosine >= least)
+        if len(rows) > count:
+            rows = rows[np.argpartition(cosine[rows], -count)[-count:]]
+        return [self._near(row, cosine) for row in rows[np.argsort(-cosine[rows])].tolist()]
 
-
-def _distance(cosine: float) -> float:
-    return math.sqrt(max(2.0 - 2.0 * cosine, 0.0))
+    def _near(self, row: int, cosine: Float32s) -> Near:
+        return Near(self._entries[row], math.sqrt(max(2.0 - 2.0 * float(cosine[row]), 0.0)))

@@ -41,15 +41,15 @@ _MEAN = np.ravel_multi_index((_HIGHEST, 0), (2 * _HIGHEST, 2 * _HIGHEST))
 
 
 def key_of(picture: Image) -> Float32s | None:
-    """The key (64,) of a picture (h, w) or (h, w, 3), of length 1. None for a picture that shows nothing, such as that
-    of a covered camera: any two of these would be alike."""
+    """The key (64,) of a picture (h, w) or (h, w, 3), not yet of length 1. None for a picture that shows nothing, such
+    as that of a covered camera: any two of these would be alike."""
     copy = _grey_copy(picture)
-    copy -= copy.mean()
-    if not np.square(copy).mean() >= _LEAST_CONTRAST**2:
+    key = np.abs(_DOWN @ copy @ _ACROSS).ravel()
+    mean, square = float(key[_MEAN]) / copy.size, float(np.vdot(copy, copy)) / copy.size
+    if not square - mean**2 >= _LEAST_CONTRAST**2:
         return None
-    key = np.sqrt(np.abs(_DOWN @ copy @ _ACROSS)).ravel()
     key[_MEAN] = 0.0
-    return normalised(key)
+    return np.sqrt(key)
 
 
 def normalised(key: Float32s) -> Float32s | None:

@@ -24,7 +24,7 @@ from runtime.shortcuts.base import Context, Shortcut
 from runtime.shortcuts.cache.eviction import EVICTIONS
 from runtime.shortcuts.cache.keys import key_of, normalised
 from runtime.shortcuts.cache.store import Neighbour, Store
-from runtime.shortcuts.cache.threshold import Evidence, Threshold
+from runtime.shortcuts.cache.threshold import Threshold
 from runtime.shortcuts.cache.vote import NEIGHBOURS, Score, winner
 from runtime.shortcuts.cache.worth import Capacity, Worth
 from runtime.sources.frames import Frame
@@ -108,7 +108,7 @@ class EdgeCache(Shortcut):
             self.counts.keyless += 1
             return None
         near = self._nearest(key, context.now_s)
-        within = [neighbour for neighbour in near if neighbour.distance <= self.threshold.distance]
+        within = near if near and near[0].distance <= self.threshold.distance else []
         won = winner(within, self.score) if within else None
         stands = won is not None and self._rng.random() >= self.settings.verify_frac
         if won is not None and stands:
@@ -123,7 +123,7 @@ class EdgeCache(Shortcut):
 
     def _nearest(self, key: Float32s, now_s: float) -> list[Neighbour]:
         began_s = self.clock()
-        near = self.store.nearest(key, now_s, NEIGHBOURS)
+        near = self.store.nearest(key, now_s, NEIGHBOURS, self.threshold.distance)
         self.capacity.search_s.add((self.clock() - began_s) / max(len(self.store), 1))
         if near and self.threshold.looked_up(near[0].distance):
             self.counts.scenes += 1
@@ -149,7 +149,7 @@ class EdgeCache(Shortcut):
         if asked.closest is None:
             return 0.0
         agreement = self.score(asked.closest.answer.prediction, answer.prediction)
-        self.threshold.learn(Evidence(asked.closest.distance, agreement))
+        self.threshold.learn(asked.closest.distance, agreement)
         if asked.verifies:
             self.counts.verified += 1
             self.counts.agreed += agreement

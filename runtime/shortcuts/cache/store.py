@@ -6,8 +6,6 @@ import sys
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from controller.records import Float32s
 from controller.reuse import PastAnswer
 from runtime.shortcuts.cache.eviction import Eviction
@@ -53,10 +51,11 @@ class Store:
         """Upper bound of the memory of all entries."""
         return self._bytes
 
-    def nearest(self, key: Float32s, now_s: float, count: int) -> list[Neighbour]:
-        """The entries with the closest keys, the closest first. What has outlived its time is removed on the way."""
+    def nearest(self, key: Float32s, now_s: float, count: int, within: float) -> list[Neighbour]:
+        """The entry with the closest key, and up to ``count`` in all within a distance; the closest first. What has
+        outlived its time is removed on the way."""
         while True:
-            near = self._index.nearest(key, count)
+            near = self._index.nearest(key, count, within)
             dead = [entry for entry, _ in near if now_s - self._entries[entry].born_s > self._ttl_s]
             if not dead:
                 return [Neighbour(entry, distance, self._entries[entry].answer) for entry, distance in near]
@@ -81,7 +80,7 @@ class Store:
         self._entries[entry] = _Entry(answer, size_bytes, now_s, self._uses)
         self._bytes += size_bytes
         self._index.add(entry, key)
-        self._eviction.added(entry, size_bytes, cost_s, _mark(key))
+        self._eviction.added(entry, size_bytes, cost_s, key)
         while self._bytes > self._most_bytes or len(self._entries) > self.capacity:
             self._remove(self._eviction.victim())
 
@@ -99,8 +98,3 @@ def size_of(value: Any) -> int:
     if isinstance(value, list | tuple):
         return own + sum(map(size_of, value))
     return own
-
-
-def _mark(key: Float32s) -> int:
-    """A number that keys of the same picture mostly share: which four of its frequencies are the strongest."""
-    return hash(tuple(np.sort(np.argpartition(key, -4)[-4:]).tolist()))

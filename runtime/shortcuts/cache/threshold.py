@@ -8,9 +8,6 @@ is the mean over all frames that the cache answers, as in FoggyCache (Guo et al.
 
 from __future__ import annotations
 
-from collections import deque
-from typing import NamedTuple
-
 import numpy as np
 
 from controller.records import Floats
@@ -29,9 +26,24 @@ _OTHER_SCENE = 2.0
 _LEAST_EVIDENCE = 16
 
 
-class Evidence(NamedTuple):
-    distance: float
-    agreement: float  # of the kept answer with the fresh one, 0 to 1
+class _Last:
+    """Owns the last ``_KEPT`` rows of numbers."""
+
+    def __init__(self, columns: int) -> None:
+        self._rows = np.zeros((columns, _KEPT))
+        self.count = 0
+
+    def add(self, *row: float) -> None:
+        self._rows[:, self.count % _KEPT] = row
+        self.count += 1
+
+    def clear(self) -> None:
+        self.count = 0
+
+    @property
+    def columns(self) -> Floats:
+        """(columns, n), in no order."""
+        return self._rows[:, : self.count]
 
 
 class Threshold:
@@ -40,35 +52,32 @@ class Threshold:
     def __init__(self, least_agreement: float, fixed: float | None = None) -> None:
         """``fixed``: this distance, whatever the evidence says."""
         self._least_agreement, self._fixed = least_agreement, fixed
-        self._evidence: deque[Evidence] = deque(maxlen=_KEPT)
-        self._new = 0
-        self._seen: deque[float] = deque(maxlen=_KEPT)  # distances of all frames that were looked up
+        self._evidence = _Last(2)  # distance, agreement
+        self._seen = _Last(1)  # distances of all frames that were looked up
         self.distance = fixed or 0.0
 
-    def learn(self, evidence: Evidence) -> None:
-        """Take a frame that was looked up and run into account."""
-        self._evidence.append(evidence)
-        self._new += 1
-        if self._new >= _EVERY:
-            self._new = 0
+    def learn(self, distance: float, agreement: float) -> None:
+        """A frame was looked up and run: how far away the closest key is, and how far that answer agrees (0 to 1) with
+        the fresh one."""
+        self._evidence.add(distance, agreement)
+        if self._evidence.count % _EVERY == 0:
             self._update()
 
     def looked_up(self, distance: float) -> bool:
-        """The closest key is so far away. Returns whether this must be another scene: then all evidence is forgotten."""
+        """The closest key is so far away. Returns whether that must be another scene; if so, all evidence goes."""
         seen = self._seen
-        other = len(seen) >= _LEAST_EVIDENCE and distance > _OTHER_SCENE * max(seen)
+        other = seen.count >= _LEAST_EVIDENCE and distance > _OTHER_SCENE * float(seen.columns.max())
         if other:
             seen.clear()
             self._evidence.clear()
             self._update()
-        seen.append(distance)
+        seen.add(distance)
         return other
 
     def _update(self) -> None:
         if self._fixed is None:
-            seen = np.fromiter(self._seen, float, len(self._seen))
-            evidence = np.array(self._evidence).reshape(-1, 2)
-            self.distance = largest_distance(evidence[:, 0], evidence[:, 1], seen, self._least_agreement)
+            distance, agreement = self._evidence.columns
+            self.distance = largest_distance(distance, agreement, self._seen.columns[0], self._least_agreement)
 
 
 def largest_distance(distance: Floats, agreement: Floats, seen: Floats, least_agreement: float) -> float:
