@@ -317,6 +317,7 @@ def compare_streams(options: argparse.Namespace, console: Console) -> None:
         shelf = Shelf(repetition=repetition)
         frames = min(options.frames, FRAMES)
         found.append(measure(_name(repetition), shelf, settings, frames, shelf.items("test")[:frames].tolist()))
+        print(found[-1], file=sys.stderr, flush=True)
     campus = Campus()
     frames = campus.sample_count("test")
     found.append(measure("campus camera", campus, settings, frames, list(range(frames))))

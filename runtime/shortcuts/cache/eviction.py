@@ -132,14 +132,19 @@ class TinyLfu:
         return oldest if asked > asked_oldest else candidate
 
 
+# Multiply-shift hashing (Dietzfelbinger et al., 1997) by odd factors, to 12 bits.
+_FACTORS = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93
+_64_BITS, _SHIFT = (1 << 64) - 1, 52
+
+
 class Frequencies:
     """How often marks were seen lately, in a fixed number of bytes: a count-min sketch (Cormode and Muthukrishnan,
     2005) whose counts are halved now and then. It never counts too few, and rarely too many."""
 
-    _ROWS, _COLUMNS, _MOST = 4, 4096, 255
+    _COLUMNS, _MOST = 4096, 255
 
     def __init__(self) -> None:
-        self._counts = np.zeros((self._ROWS, self._COLUMNS), np.uint8)
+        self._counts = np.zeros((len(_FACTORS), self._COLUMNS), np.uint8)
         self._seen = 0
 
     def add(self, mark: int) -> None:
@@ -154,7 +159,7 @@ class Frequencies:
         return min(int(self._counts[row, column]) for row, column in enumerate(self._places(mark)))
 
     def _places(self, mark: int) -> list[int]:
-        return [hash((row, mark)) % self._COLUMNS for row in range(self._ROWS)]
+        return [(mark * factor & _64_BITS) >> _SHIFT for factor in _FACTORS]
 
 
 def mark_of(key: Float32s) -> int:

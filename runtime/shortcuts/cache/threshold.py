@@ -17,9 +17,9 @@ _KEPT = 1024
 #: New evidence after which the distance is computed anew.
 _EVERY = 8
 #: Evidence of neighbouring distances that is averaged.
-_GROUP = 8
+_GROUP = 16
 #: Standard errors by which the mean agreement must exceed the target, so that luck with few frames does not do.
-ERRORS = 1.0
+_ERRORS = 0.5
 #: How much farther than everything seen so far a picture must be to be of another scene, and the evidence that this
 #: needs.
 _OTHER_SCENE = 2.0
@@ -96,5 +96,5 @@ def largest_distance(distance: Floats, agreement: Floats, seen: Floats, least_ag
     agreed = (frames * agreement[order].reshape(groups, _GROUP).mean(axis=1)).cumsum() / np.maximum(frames.cumsum(), 1)
     count = _GROUP * np.arange(1, groups + 1)
     error = np.sqrt(least_agreement * (1.0 - least_agreement) / count)
-    enough = np.flatnonzero(agreed - ERRORS * error >= least_agreement)
+    enough = np.flatnonzero(agreed - _ERRORS * error >= least_agreement)
     return float(farthest[enough[-1]]) if len(enough) else 0.0
