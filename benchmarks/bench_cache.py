@@ -44,7 +44,7 @@ from runtime.workloads.garments.shelf import FRAMES, Shelf
 from runtime.workloads.types import Split
 
 NOBODY = "tcp://127.0.0.1:9"
-REPETITIONS = 0.0, 0.2, 0.4, 0.6, 0.8, 0.9
+REPETITIONS = 0.0, 0.2, 0.4, 0.6, 0.8
 #: The decision of every frame: model, resolution; its last exit, on the device.
 RUN = {"garments": ("vgg", 28), "campus": ("small", 384)}
 #: Goals: agreement, opportunities found at that agreement, latency at 0.8 repetition, slow-down where nothing repeats.
@@ -179,14 +179,14 @@ def table_of(found: Sequence[Measured]) -> Table:
 
 def verdicts(found: Sequence[Measured]) -> Iterator[str]:
     """Whether the goals are reached."""
-    shelf = [m for m in found if m.opportunities > 0.5]
-    least, agreement = min(m.found for m in shelf), min(m.agreement for m in shelf)
-    reached = least >= LEAST_FOUND and agreement >= LEAST_AGREEMENT
-    yield f"{least:.1%} of the chances found at least, at an agreement of {agreement:.1%} at least: {_said(reached)}"
-    (fast,) = (m for m in found if m.stream == _name(0.8))
-    yield f"median latency {fast.median:.2f} times lower at 0.8 repetition: {_said(fast.median >= LEAST_SPEED_UP)}"
-    (never,) = (m for m in found if m.stream == _name(0.0))
-    yield f"without repetition {1 / never.mean - 1:+.1%} time per frame: {_said(1 / never.mean <= MOST_SLOWED)}"
+    for m in (m for m in found if m.stream.startswith("garments") and m.opportunities > 0.1):
+        reached = m.found + m.verified >= LEAST_FOUND and m.agreement >= LEAST_AGREEMENT
+        shares = f"{m.found:.1%} of the chances answered and {m.verified:.1%} verified"
+        yield f"{m.stream}: {shares}, at an agreement of {m.agreement:.1%}: {_said(reached)}"
+    for m in (m for m in found if m.stream == _name(0.8)):
+        yield f"{m.stream}: median {m.median:.2f} times lower: {_said(m.median >= LEAST_SPEED_UP)}"
+    for m in (m for m in found if m.stream == _name(0.0)):
+        yield f"{m.stream}: {1 / m.mean - 1:+.1%} time per frame: {_said(1 / m.mean <= MOST_SLOWED)}"
 
 
 def _said(reached: bool) -> str:
@@ -260,7 +260,7 @@ def compare_keys(console: Console) -> None:
     table = Table(box=box.MARKDOWN)
     for heading in ("key", "garments cached", "agreement", "us", "campus cached", "agreement", "us"):
         table.add_column(heading, justify="left" if heading == "key" else "right")
-    streams: list[tuple[Workload, Split, int]] = [(Shelf(), "validation", 2000), (Campus(), "train", 424)]
+    streams: list[tuple[Workload, Split, int]] = [(Shelf(), "validation", 1000), (Campus(), "validation", 106)]
     fresh = [fresh_answers(*stream) for stream in streams]
     for name, key_of in KEYS.items():
         cells: list[str] = []
@@ -289,7 +289,7 @@ def compare_evictions(console: Console) -> None:
     for heading in ("eviction", *sizes):
         table.add_column(heading, justify="left" if heading == "eviction" else "right")
     workload = Shelf(repetition=0.8)
-    answers = fresh_answers(workload, "validation", FRAMES)
+    answers = fresh_answers(workload, "validation", 1500)
     for eviction in ("gdsf", "lru", "w-tinylfu"):
         settings = [CacheSection(size=size, eviction=eviction) for size in sizes]  # type: ignore[arg-type]
         table.add_row(eviction, *(f"{replayed(workload, 'validation', answers, s)[0].mean():.1%}" for s in settings))
@@ -313,11 +313,11 @@ def compare_streams(options: argparse.Namespace, console: Console) -> None:
     """The devices with and without a cache."""
     settings = CacheSection(size="32MB")
     found = []
-    for repetition in REPETITIONS:
+    for repetition in options.repetitions:
         shelf = Shelf(repetition=repetition)
         frames = min(options.frames, FRAMES)
         found.append(measure(_name(repetition), shelf, settings, frames, shelf.items("test")[:frames].tolist()))
-        print(found[-1], file=sys.stderr, flush=True)
+        print(found[-1], file=sys.stderr, flush=True)  # the whole takes minutes
     campus = Campus()
     frames = campus.sample_count("test")
     found.append(measure("campus camera", campus, settings, frames, list(range(frames))))
@@ -333,6 +333,7 @@ def compare_streams(options: argparse.Namespace, console: Console) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=FRAMES, help="of each stream of garments")
+    parser.add_argument("--repetitions", type=float, nargs="+", default=REPETITIONS, help="of the streams of garments")
     parser.add_argument("--keys", action="store_true", help="compare ways to make keys instead")
     parser.add_argument("--evictions", action="store_true", help="compare what goes when the memory is full instead")
     parser.add_argument("--plot", type=Path, help="draw the figures here")

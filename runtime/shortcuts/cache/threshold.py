@@ -19,7 +19,7 @@ _EVERY = 8
 #: Evidence of neighbouring distances that is averaged.
 _GROUP = 16
 #: Standard errors by which the mean agreement must exceed the target, so that luck with few frames does not do.
-_ERRORS = 0.5
+_ERRORS = 1.0
 #: How much farther than everything seen so far a picture must be to be of another scene, and the evidence that this
 #: needs.
 _OTHER_SCENE = 2.0
