@@ -64,7 +64,7 @@ class Measured:
     score: float  # of all answers with the truth
     score_without: float  # the same without a cache
     median: float  # latency without / with a cache
-    mean: float
+    cpu: float  # mean time of the processor, likewise
     median_ms: float  # with a cache
     kilobytes: float
     threshold: float
@@ -98,13 +98,15 @@ class _Device:
         self._run.warm_up()
         self.outcomes: list[Outcome] = []
         self.took_s: list[float] = []
+        self.cpu_s: list[float] = []  # of the processor: whatever else runs on the machine does not count
         self._next = iter(self._run)
 
     def step(self) -> None:
         """Answer one frame."""
-        began_s = time.perf_counter()
+        began_s, began_cpu_s = time.perf_counter(), time.thread_time()
         self.outcomes.append(next(self._next))
         self.took_s.append(time.perf_counter() - began_s)
+        self.cpu_s.append(time.thread_time() - began_cpu_s)
 
     def close(self) -> dict[str, float]:
         """End the run; the notes of the cache."""
@@ -150,7 +152,7 @@ def _summed_up(
         _score(one.outcomes),
         _score(other.outcomes),
         float(np.median(without_s) / np.median(with_s)),
-        float(without_s.mean() / with_s.mean()),
+        float(np.mean(other.cpu_s[1:]) / np.mean(one.cpu_s[1:])),
         1e3 * float(np.median(with_s)),
         notes.get("kilobytes", 0.0),
         notes.get("threshold", 0.0),
@@ -167,12 +169,12 @@ def _score(outcomes: Sequence[Outcome]) -> float:
 def table_of(found: Sequence[Measured]) -> Table:
     """One line per stream."""
     table = Table(box=box.MARKDOWN)
-    headings = ("chances", "cached", "found", "agreement", "score", "without", "median faster", "mean faster", "kB")
+    headings = ("chances", "cached", "found", "agreement", "score", "without", "median latency", "CPU time", "kB")
     for heading in ("stream", *headings):
         table.add_column(heading, justify="left" if heading == "stream" else "right")
     for m in found:
         shares = f"{m.opportunities:.1%}", f"{m.cached:.1%}", f"{m.found:.1%}", f"{m.agreement:.1%}"
-        factors = f"{m.median:.2f} x", f"{m.mean:.2f} x", f"{m.kilobytes:,.0f}"
+        factors = f"{m.median:.2f} x", f"{m.cpu:.2f} x", f"{m.kilobytes:,.0f}"
         table.add_row(m.stream, *shares, f"{m.score:.3f}", f"{m.score_without:.3f}", *factors)
     return table
 
@@ -186,7 +188,7 @@ def verdicts(found: Sequence[Measured]) -> Iterator[str]:
     for m in (m for m in found if m.stream == _name(0.8)):
         yield f"{m.stream}: median {m.median:.2f} times lower: {_said(m.median >= LEAST_SPEED_UP)}"
     for m in (m for m in found if m.stream == _name(0.0)):
-        yield f"{m.stream}: {1 / m.mean - 1:+.1%} time per frame: {_said(1 / m.mean <= MOST_SLOWED)}"
+        yield f"{m.stream}: {1 / m.cpu - 1:+.1%} CPU time: {_said(1 / m.cpu <= MOST_SLOWED)}"
 
 
 def _said(reached: bool) -> str:
@@ -212,8 +214,8 @@ def plot(found: Sequence[Measured], path: Path) -> None:
     shares.plot(repetition, [m.agreement for m in shelf], "s-", label="agreement of cached answers")
     shares.set(xlabel="frames with an item shown before", ylim=(0, 1.02), title="garments on a shelf")
     shares.legend(fontsize=8)
-    factors.plot(repetition, [m.median for m in shelf], "o-", label="median")
-    factors.plot(repetition, [m.mean for m in shelf], "s-", label="mean")
+    factors.plot(repetition, [m.median for m in shelf], "o-", label="median latency")
+    factors.plot(repetition, [m.cpu for m in shelf], "s-", label="mean, processor")
     factors.axhline(1.0, color="grey", linewidth=0.8)
     factors.set(xlabel="frames with an item shown before", title="time per frame, without / with a cache")
     factors.legend(fontsize=8)

@@ -19,7 +19,7 @@ def _grey(picture: Image, px: int) -> Float32s:
     thin = np.ascontiguousarray(picture[::step, ::step])
     grey = thin if thin.ndim == 2 else cv2.cvtColor(thin, cv2.COLOR_BGR2GRAY)
     small = cv2.resize(grey, (px, px), interpolation=cv2.INTER_AREA).astype(np.float32)
-    return small - small.mean()
+    return np.asarray(small - small.mean(), np.float32)
 
 
 def pixels(picture: Image) -> Float32s:
@@ -29,7 +29,7 @@ def pixels(picture: Image) -> Float32s:
 
 def cosines(picture: Image) -> Float32s:
     """The 64 lowest frequencies of a discrete cosine transform."""
-    return np.ascontiguousarray(cv2.dct(_grey(picture, 32))[:8, :8]).ravel()
+    return np.asarray(cv2.dct(_grey(picture, 32))[:8, :8], np.float32).ravel()
 
 
 def projection(picture: Image) -> Float32s:
@@ -42,7 +42,8 @@ def gradients(picture: Image) -> Float32s:
     grey = _grey(picture, 28)
     across, down = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     parts = [np.abs(part) for part in (across, down, across + down, across - down)]
-    return np.stack([cv2.resize(p, (4, 4), interpolation=cv2.INTER_AREA) for p in parts]).ravel()
+    cells = [cv2.resize(p, (4, 4), interpolation=cv2.INTER_AREA) for p in parts]
+    return np.asarray(np.stack(cells), np.float32).ravel()
 
 
 def centred(picture: Image) -> Float32s:
@@ -51,9 +52,10 @@ def centred(picture: Image) -> Float32s:
     moments = cv2.moments(grey - grey.min())
     mass = moments["m00"] or 1.0
     across, down = 13.5 - moments["m10"] / mass, 13.5 - moments["m01"] / mass
-    moved = cv2.warpAffine(grey - grey.min(), np.float32([[1, 0, across], [0, 1, down]]), (28, 28))  # type: ignore[arg-type]
+    shift = np.array([[1, 0, across], [0, 1, down]], np.float32)
+    moved = cv2.warpAffine(grey - grey.min(), shift, (28, 28))
     small = cv2.resize(moved, (8, 8), interpolation=cv2.INTER_AREA)
-    return (small - small.mean()).ravel()
+    return np.asarray(small - small.mean(), np.float32).ravel()
 
 
 KEYS: dict[str, Callable[[Image], Float32s | None]] = {

@@ -33,7 +33,8 @@ _LEAST_CONTRAST = 0.5
 def _waves(frequencies: NDArray[np.int64]) -> NDArray[np.complex64]:
     """(frequencies, pixels) the waves of a Fourier transform over one side."""
     angles = np.outer(frequencies, np.arange(_COPY_PX)) * (-2j * np.pi / _COPY_PX)
-    return np.exp(angles).astype(np.complex64)
+    waves: NDArray[np.complex64] = np.exp(angles).astype(np.complex64)
+    return waves
 
 
 # Six vertical frequencies by eight horizontal ones. Of two frequencies that point in opposite directions, one is
