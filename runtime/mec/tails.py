@@ -44,7 +44,7 @@ class Tails:
         """Upper bound of the memory of all entries."""
         return self._bytes
 
-    def key(self, row: int, payload: bytes | memoryview) -> bytes | None:
+    def key(self, row: int, payload: bytes | bytearray | memoryview) -> bytes | None:
         """The key of a request; None while the cache rests."""
         if not self._worth.looks_up():
             return None
