@@ -144,8 +144,6 @@ def make_tables(
     payloads, payload_std_bytes = _payloads(costs.paths, recorded)
     taken_start, taken = _taken(costs, recorded)
     # What a viewer of a stream sees is an earlier answer, too, even where every frame is run.
-    reuses = costs.longest_stride > 1 or shortcuts or recorded.lagged is not None
-    aged, accuracy = _aged(costs.paths, recorded, reuses)
     ages = recorded.lagged is not None
     needs_ages = ages or costs.longest_stride > 1 or any(shortcut.needs_newest for shortcut in shortcuts)
     aged, accuracy = _aged(costs, recorded, needs_ages)
