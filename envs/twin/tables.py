@@ -146,7 +146,7 @@ def make_tables(
     # What a viewer of a stream sees is an earlier answer, too, even where every frame is run.
     ages = recorded.lagged is not None
     needs_ages = ages or costs.longest_stride > 1 or any(shortcut.needs_newest for shortcut in shortcuts)
-    aged, accuracy = _aged(costs, recorded, needs_ages)
+    aged, accuracy = _aged(costs.paths, recorded, needs_ages)
     queue, queue_started = neighbour_queue()
     traces, steps = _traces(bank)
     local = fallback_table(costs, utility, queue_limit)
