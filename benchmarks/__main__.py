@@ -18,6 +18,7 @@ BENCHMARKS = {
     "bench_payloads": "bytes per frame against score: splits, H.264, JPEG and WebP, payload alone and whole message",
     "bench_energy": "the device's energy per frame: device-only against splits and images of no less score",
     "bench_forecast": "streaming accuracy of boxes that move on against boxes that stand still, per stride and latency",
+    "bench_cache": "what a cache on the device finds, how far its answers agree with fresh ones, and what it saves",
     "bench_map": "which kind of decision is best by how much, over device speed and uplink bandwidth",
     "bench_overhead": "time that the runtime adds to a full offload on loopback",
     "bench_faults": "frames in time after a fault of the MEC or the link, relative to device-only",

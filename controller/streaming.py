@@ -26,8 +26,8 @@ class Stream:
     """Scores what a viewer sees when each outcome's frame is captured; fed in the order in which frames end.
 
     Frame i is captured at i intervals, and an answer is out its latency after its capture. A reused answer is not out
-    again: the answer itself is what a viewer sees already. One that a shortcut knew by itself is out. A forecaster moves
-    what a viewer sees on.
+    again: the answer itself is what a viewer sees already. One that a shortcut knew by itself is out. With a
+    forecaster, a viewer sees what the answer has become.
     """
 
     def __init__(self, interval_s: float, score: Score, forecaster: Forecaster | None = None) -> None:

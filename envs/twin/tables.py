@@ -144,9 +144,8 @@ def make_tables(
     payloads, payload_std_bytes = _payloads(costs.paths, recorded)
     taken_start, taken = _taken(costs, recorded)
     # What a viewer of a stream sees is an earlier answer, too, even where every frame is run.
-    needs_ages = (
-        costs.longest_stride > 1 or recorded.lagged is not None or any(shortcut.needs_newest for shortcut in shortcuts)
-    )
+    ages = recorded.lagged is not None
+    needs_ages = ages or costs.longest_stride > 1 or any(shortcut.needs_newest for shortcut in shortcuts)
     aged, accuracy = _aged(costs.paths, recorded, needs_ages)
     queue, queue_started = neighbour_queue()
     traces, steps = _traces(bank)

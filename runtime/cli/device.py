@@ -98,6 +98,7 @@ def _device(config: Config, log: Log) -> Device:
         no_raw_upload=config.privacy.no_raw_upload,
         forecast=config.device.forecast,
         filter=config.filter,
+        cache=config.cache,
         limits=config.limits,
         emulation=config.emulation,
         log=log,

@@ -44,8 +44,9 @@ def mec(config: Config) -> int:
             log(f"ready at {server.endpoint}, workload {server.bundle.workload}, slowdown {settings.slowdown:g}")
         server.serve(stop.asked)
     counts = server.counts
+    cached = f" ({counts.cached} from the cache)" if counts.cached else ""
     log(
-        f"served {counted(counts.served, 'request')}, rejected {counts.rejected}, failed {counts.failed}; "
+        f"served {counted(counts.served, 'request')}{cached}, rejected {counts.rejected}, failed {counts.failed}; "
         f"turned away {counted(counts.refused, 'device')}; protocol errors {counts.peer_faults}"
     )
     return _exit_code(request_log, log)
@@ -62,6 +63,7 @@ def _server(config: Config, log: Log) -> MecServer:
         profile=workload.profile,
         slowdown=settings.slowdown,
         queue_limit=settings.queue_limit,
+        cache=settings.cache,
         log=log,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from controller.errors import UsageError
+from runtime.config.sizes import bytes_of
 from runtime.config.tree import Config, ControllerSection, EmulationSection, FilterSection, SourceSection
 
 MIN_FPS = 0.001
@@ -17,6 +18,8 @@ def check_rules(config: Config) -> None:
     _check_controller(config.controller)
     _check_emulation(config.emulation)
     check_filter(config.filter)
+    for size in (config.cache.size, config.mec.cache):
+        _check_size(size)
 
 
 def _check_source(source: SourceSection) -> None:
@@ -53,3 +56,10 @@ def _check_emulation(emulation: EmulationSection) -> None:
             f"--hardware-encoder with --slowdown {emulation.slowdown:g}; expected at least "
             f"{MIN_SLOWDOWN_OF_HARDWARE_ENCODER:g}, because the encoding is done in software within the emulated time"
         )
+
+
+def _check_size(size: str) -> None:
+    try:
+        bytes_of(size)
+    except UsageError as error:
+        raise UsageError(f"--cache {error}") from None

@@ -17,6 +17,7 @@ from controller.gates import LEAST_GATE, MOST_GATE
 from controller.loads import MAX_LOAD_FRAC
 from controller.scenario import MAX_COUNT, MAX_IN_FLIGHT, QUEUE_LIMIT
 from controller.utility import Utility
+from runtime.config.sizes import bytes_of
 
 DEFAULT_WORKLOAD = "campus"
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
@@ -45,6 +46,7 @@ Index = Annotated[int, Meta(ge=0, le=MAX_INT)]
 FewCount = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
 Amount = Annotated[float, Meta(ge=0.0, le=MAX_FLOAT)]
 Gate = Annotated[float, Meta(ge=LEAST_GATE, le=MOST_GATE)]
+Distance = Annotated[float, Meta(ge=0.0, le=2.0)]
 Slowdown = Annotated[float, Meta(ge=1.0, le=1e4)]
 
 
@@ -285,6 +287,35 @@ class EmulationSection(Section, frozen=True):
     ] = False
 
 
+class CacheSection(Section, frozen=True):
+    """Answers that stand for later pictures much like theirs (docs/cache.md). Device only."""
+
+    size: Annotated[Text, about("Memory for answers, such as 32MB; 0: no cache.", "--cache")] = "0"
+    agreement: Annotated[
+        float,
+        Meta(ge=0.5, le=1.0),
+        about("Agreement of the cache's answers with those of a run that the threshold aims at.", "--cache-agreement"),
+    ] = 0.95
+    verify_frac: Annotated[
+        float,
+        Meta(ge=0.0, le=1.0),
+        about("Share of the frames with a cached answer that are run all the same, to compare.", "--cache-verify"),
+    ] = 0.02
+    threshold: Annotated[
+        Distance | None,
+        about("Fixed largest distance between two pictures; default: adapts itself.", "--cache-threshold", show=0.1),
+    ] = None
+    ttl_s: Annotated[Amount, about("How long an answer is kept at most, in seconds.", "--cache-ttl-s")] = 600.0
+    eviction: Annotated[
+        Literal["gdsf", "lru", "w-tinylfu"], about("What goes when the memory is full.", "--cache-eviction")
+    ] = "gdsf"
+
+    @property
+    def size_bytes(self) -> int:
+        """0: no cache. UsageError when the size cannot be read."""
+        return bytes_of(self.size)
+
+
 class OutputsSection(Section, frozen=True):
     """What a device writes."""
 
@@ -319,6 +350,9 @@ class MecSection(Section, frozen=True):
     queue_limit: Annotated[Count, about("Requests that may wait; more are rejected.", "--queue-limit")] = (
         MEC_QUEUE_LIMIT
     )
+    cache: Annotated[
+        Text, about("Memory for answers to requests that come again byte by byte, such as 64MB; 0: none.", "--cache")
+    ] = "0"
     ready_file: Annotated[
         Path | None, about("Write the endpoint here once ready; removed at the end.", "--ready-file", show="mec.ready")
     ] = None
@@ -349,6 +383,7 @@ class Config(Section, frozen=True):
     filter: FilterSection = FilterSection()
     objective: ObjectiveSection = ObjectiveSection()
     emulation: EmulationSection = EmulationSection()
+    cache: CacheSection = CacheSection()
     outputs: OutputsSection = OutputsSection()
     mec: MecSection = MecSection()
 

@@ -85,8 +85,10 @@ def open_loop(
 
 def drive(device: DeviceLoop, controller: Controller, log: Log) -> Iterator[Outcome]:
     """Decide and execute until the source has ended. Yields each outcome as soon as it is known."""
-    while (state := device.next_decision()) is not None:
+    while (state := device.next_frame()) is not None or not device.is_over:
         yield from device.take_outcomes()
+        if state is None:
+            continue
         try:
             row = int(controller.decide(state)[0])
         except Exception as error:  # noqa: BLE001 - a device goes on: the frame gets a local answer

@@ -24,10 +24,12 @@ from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.bundles.bundle import DEFAULT_NAME, Bundle, open_pair
 from runtime.config.rules import check_filter
+from runtime.config.sizes import bytes_of
 from runtime.config.tree import (
     DEFAULT_FRAMES,
     DEFAULTS,
     MAX_INT,
+    CacheSection,
     EmulationSection,
     FilterSection,
     LimitsSection,
@@ -77,6 +79,7 @@ class Device:
         shortcuts: Sequence[Shortcut] = (),
         forecast: bool = DEFAULTS.device.forecast,
         filter: FilterSection = DEFAULTS.filter,
+        cache: CacheSection = DEFAULTS.cache,
         limits: LimitsSection = DEFAULTS.limits,
         emulation: EmulationSection = DEFAULTS.emulation,
         log: Log | None = None,
@@ -102,6 +105,8 @@ class Device:
             answers, so give each run a new device. One that raises an error is logged, and the frame is decided.
         forecast: answers that stand for later frames move on, and objects have numbers (``Outcome.track_ids``).
         filter: frames that show nothing new are not run; asked before ``shortcuts``.
+        cache: answers that stand for later pictures much like theirs, such as ``CacheSection(size="32MB")`` of
+            ``runtime.config.tree``; the default has no room for any.
         limits: how many frames may wait, and how many requests may wait for their replies.
         emulation: a slower device and a narrower uplink than those at hand, for experiments.
         log: takes one line of text for each event; default: warnings of the logger "mecpilot".
@@ -117,6 +122,7 @@ class Device:
         _check_number("deadline_s", deadline_s, 1e-6, 3600.0)
         _check_number("seed", seed, 0, MAX_INT)
         self.bundle, self.workload = open_pair(bundle or (None if workload else DEFAULT_NAME), workload, _path(data))
+        _check_size("cache", cache.size)
         utility = utility or Utility()
         if forecast:
             forecaster_of(self.workload)  # UsageError if there is none
@@ -139,6 +145,7 @@ class Device:
             tuple(shortcuts),
             forecast,
             filter,
+            cache,
             log or _log_to_logging,
         )
         self._run: Run | None = None
@@ -253,6 +260,14 @@ def _check_number(name: str, value: object, least: float, most: float) -> None:
     """UsageError unless the value is a number within the limits."""
     if not isinstance(value, Real) or not least <= float(value) <= most:
         raise UsageError(f"{name}: got {value!r}; expected a number from {least:g} to {most:.12g}")
+
+
+def _check_size(name: str, size: str) -> None:
+    """UsageError unless the text is a number of bytes."""
+    try:
+        bytes_of(size)
+    except UsageError as error:
+        raise UsageError(f"{name}: got {error}") from None
 
 
 def _path(given: str | Path | None) -> Path | None:

@@ -113,13 +113,17 @@ class HeadRunner:
         self._encoding_s = self._clock() - encoding_s
         return payload
 
+    def slowdown_at(self, now_s: float) -> float:
+        """Time on the emulated device / time that a computation takes here; 1 if no slow device is emulated."""
+        return max(self._emulation.slowdown_at(self._elapsed_s(now_s)), 1.0)
+
     def lengthen(self, job: Job, began_s: float) -> bool:
         """Idle until a computation that has just ended has taken as long as on the emulated device.
 
         Its time is added to ``job.busy_s``. False if the device stops for good meanwhile.
         """
-        slowdown = max(self._emulation.slowdown_at(self._elapsed_s(began_s)), 1.0)
-        took_s = self._finish(began_s, self._preempted_s, slowdown * (self._clock() - began_s))
+        lasts_s = self.slowdown_at(began_s) * (self._clock() - began_s)
+        took_s = self._finish(began_s, self._preempted_s, lasts_s)
         job.busy_s += took_s or 0.0
         return took_s is not None
 

@@ -7,7 +7,7 @@ the timers of frames that wait for the MEC. The methods below stand in the order
 1. ``_capture`` puts the frame into the source's queue. If the queue is full, the oldest waiting frame is recorded as
    dropped. A shortcut (``runtime.shortcuts``) may answer the frame here, while it waits, or just before it is decided
    (``_needs_decision``). The frame is then recorded as reused and needs no decision.
-2. ``next_decision`` takes the frame from the queue as soon as it can be decided, and returns what the controller sees.
+2. ``next_frame`` takes the frame from the queue as soon as it can be decided, and returns what the controller sees.
 3. ``execute`` gets the controller's row. If the MEC cannot be asked, the row becomes a local one.
 4. A local row: ``_answer_locally`` runs the head and records the answer.
    With a gate, the first exit on the way that is sure enough answers in its place (``controller.gates``).
@@ -121,6 +121,7 @@ class DeviceLoop:
         )
         self.start_s: float | None = None  # when the first frame is captured; None before
         self._stop_s = math.inf  # when ``stop`` was called
+        self.is_over = False  # the source has ended and every frame has its outcome
         self._deciding: Job | None = None  # between ``next_decision`` and ``execute``
         self._newest = -1  # number of the last frame that was decided
 
@@ -182,6 +183,13 @@ class DeviceLoop:
 
         None when the source has ended and every frame has its outcome.
         """
+        while (state := self.next_frame()) is None and not self.is_over:
+            pass
+        return state
+
+    def next_frame(self) -> SystemState | None:
+        """The same for one frame. None, too, when a shortcut has answered it: its outcome is there, and there is
+        nothing to decide. ``is_over`` tells this from the end."""
         assert self._deciding is None, "execute() the last decision first"
         if self.start_s is None:
             self._start()
@@ -189,13 +197,16 @@ class DeviceLoop:
             self._poll()
             if self._is_abandoned:
                 self._give_up_all()
+                self.is_over = True
                 return None
             if self._source.waiting and (not self._mec.is_full or self._plan.is_useful):
-                if (state := self._take_frame()) is not None:
+                state = self._take_frame()
+                if state is not None or self._deciding is None:
                     return state
-                continue
+                continue  # the device stops for good, and gives this frame up
             busy = bool(self._mec.in_flight)
             if not busy and self._source.exhausted:
+                self.is_over = True
                 return None
             if not busy:
                 self._source.offer_answered(self._clock())
@@ -238,7 +249,7 @@ class DeviceLoop:
     def _needs_decision(self, job: Job) -> bool:
         """Ask the shortcuts that need the picture. False if one answered the frame, or if the device stops for good."""
         began_s = self._clock()
-        reuse = self._shortcuts.before_decision(job.frame, began_s)
+        reuse = self._shortcuts.before_decision(job.frame, began_s, self._heads.slowdown_at(began_s))
         if not self._heads.lengthen(job, began_s):
             return False
         if reuse is not None:

@@ -18,7 +18,7 @@ from controller.records import Decision, Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.bundles.bundle import Bundle
-from runtime.config.tree import FilterSection, LimitsSection
+from runtime.config.tree import CacheSection, FilterSection, LimitsSection
 from runtime.device.deciding import Chosen
 from runtime.link.background import Ahead
 from runtime.workloads.base import Workload, forecaster_of
@@ -51,6 +51,7 @@ class DeviceSetup:
     shortcuts: Sequence[Shortcut]  # asked before a frame is decided, after those of ``filter``
     forecast: bool  # reused answers move on, by the workload's forecaster
     filter: FilterSection
+    cache: CacheSection  # asked last; each run begins with an empty one
     log: Log
 
 
@@ -177,6 +178,7 @@ class Run:
 
     def _new_loop(self) -> DeviceLoop:
         from runtime.device.daemon import open_loop
+        from runtime.shortcuts.cache.shortcut import caches
         from runtime.shortcuts.filtering.configured import filters_of
 
         setup = self._setup
@@ -190,8 +192,12 @@ class Run:
             setup.limits,
             closed_loop=self._closed_loop,
             feed=self.source.feed,
-            shortcuts=(*filters_of(setup.filter, setup.workload), *setup.shortcuts),
             forecaster=forecaster_of(setup.workload) if setup.forecast else None,
+            shortcuts=(
+                *filters_of(setup.filter, setup.workload),
+                *setup.shortcuts,
+                *caches(setup.cache, setup.workload.score, self.scenario.seed),
+            ),
             log=setup.log,
             link_log=_silent if setup.chosen.never_asks else setup.log,
         )

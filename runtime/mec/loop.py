@@ -29,6 +29,7 @@ from runtime.link.link import Clock
 from runtime.link.transport import MAX_WAIT_S, Parts, Router
 from runtime.mec.receivers import Receivers
 from runtime.mec.records import SERVED, MecCounts, RequestRecord
+from runtime.mec.tails import Tails
 from runtime.mec.warm_up import WarmUp
 from runtime.observe.sinks import Sink, Sinks
 from runtime.protocol import wire
@@ -51,7 +52,8 @@ class MecLoop:
 
     A ``slowdown`` above 1 emulates a slower machine: after the real computation the MEC idles until the profiled time
     of the tail times the slowdown has passed. ``log`` should fold repeated lines (``runtime.observe.repeats``), because
-    peers can cause any number of them. ``counts`` is the first sink.
+    peers can cause any number of them. ``counts`` is the first sink. ``tails`` are outputs that are kept for requests
+    that come again; None: none are.
     """
 
     def __init__(
@@ -64,13 +66,14 @@ class MecLoop:
         slowdown: float = 1.0,
         queue_limit: int = DEFAULTS.mec.queue_limit,
         warm_up: WarmUp | None = None,
+        tails: Tails | None = None,
         sinks: Iterable[Sink[RequestRecord]] = (),
         clock: Clock = time.perf_counter,
         log: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._router, self._session, self._segments, self._costs = router, session, segments, costs
         self._slowdown, self._queue_limit = slowdown, queue_limit
-        self._warm_up = warm_up
+        self._warm_up, self._tails = warm_up, tails
         self._clock, self._log = clock, log
         self._queue: deque[Admit] = deque()
         self._stopping: Callable[[], bool] = lambda: False
@@ -192,7 +195,7 @@ class MecLoop:
             self._reject(job, RejectReason.EXPIRED, "it waited too long", waited_s)
             return
         try:
-            outputs = self._run(job, began_s)
+            outputs, cached = self._run(job, began_s)
         except _StoppedError:
             self._close_on(job)
         except UnknownReferenceError as error:
@@ -203,19 +206,27 @@ class MecLoop:
             self._log_failure(error)
             self._reject(job, RejectReason.FAILED, type(error).__name__)
         else:
-            self._reply(job, outputs, began_s)
+            self._reply(job, outputs, began_s, cached)
 
-    def _run(self, job: Admit, began_s: float) -> np.ndarray:
-        """The outputs of a request; returns when the emulated MEC would have them."""
+    def _run(self, job: Admit, began_s: float) -> tuple[np.ndarray, bool]:
+        """The outputs of a request, and whether they were known; returns when the emulated MEC would have them."""
         row = job.request.row
         decision = self._costs.space.decisions[row]
         if self._warm_up is not None:
             self._warm_up.prefer(decision.model)
+        computing_s = self._clock()
         decode_as = self._receivers.decode_as(job.peer, job.request, decision)
-        outputs = self._segments.tail(memoryview(job.payload), decision, self._between_stages, decode_as)
-        self._free_s = max(began_s + self._emulated_s(row), self._clock())
+        key = None if self._tails is None or decode_as is not None else self._tails.key(row, job.payload)
+        outputs = None if key is None or self._tails is None else self._tails.outputs(key)
+        cached = outputs is not None
+        if outputs is None:
+            outputs = self._segments.tail(memoryview(job.payload), decision, self._between_stages, decode_as)
+        lasts_s = self._slowdown * (self._clock() - computing_s) if cached else self._emulated_s(row)
+        self._free_s = max(began_s + lasts_s, self._clock())
         self._idle_until(self._free_s)
-        return outputs
+        if not cached and key is not None and self._tails is not None:
+            self._tails.add(key, outputs, (self._clock() - computing_s) / self._slowdown)
+        return outputs, cached
 
     def _between_stages(self) -> None:
         self._poll()
@@ -238,18 +249,18 @@ class MecLoop:
             self._router.wait(left_s)
             self._poll()
 
-    def _reply(self, job: Admit, outputs: np.ndarray, began_s: float) -> None:
+    def _reply(self, job: Admit, outputs: np.ndarray, began_s: float, cached: bool) -> None:
         queue_s, mec_s = began_s - job.arrived_s, self._clock() - began_s
         reply = wire.InferReply(job.request.request_id, wire.whole_us(queue_s), wire.whole_us(mec_s))
         self._router.send(job.peer, wire.encode(reply, np.ascontiguousarray(outputs).data.cast("B")))
-        self._record(job, queue_s, mec_s, SERVED)
+        self._record(job, queue_s, mec_s, SERVED, cached=cached)
 
     def _reject(self, job: Admit, reason: RejectReason, text: str, waited_s: float = 0.0) -> None:
         reject = wire.Reject(job.request.request_id, reason, wire.plain(text), wire.whole_us(waited_s))
         self._router.send(job.peer, wire.encode(reject))
         self._record(job, max(self._clock() - job.arrived_s, 0.0), 0.0, str(reason))
 
-    def _record(self, job: Admit, queue_s: float, mec_s: float, ending: str) -> None:
+    def _record(self, job: Admit, queue_s: float, mec_s: float, ending: str, *, cached: bool = False) -> None:
         row, decisions = job.request.row, self._costs.space.decisions
         self._sinks.add(
             RequestRecord(
@@ -263,6 +274,7 @@ class MecLoop:
                 mec_s=round(mec_s, 6),
                 payload_bytes=len(job.payload),
                 ending=ending,
+                cached=cached,
             )
         )
 

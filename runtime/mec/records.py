@@ -24,6 +24,7 @@ class RequestRecord:
     mec_s: float  # decoding and tail; 0 if it was not run
     payload_bytes: int
     ending: str  # "served", or the reason of the rejection: a ``runtime.protocol.wire.RejectReason`` in lower case
+    cached: bool = False  # served with the outputs of an equal request
 
 
 @dataclass
@@ -31,6 +32,7 @@ class MecCounts:
     """Counts of a MEC. A sink of request records; ``refused`` and ``peer_faults`` are set by the loop."""
 
     served: int = 0
+    cached: int = 0  # of these, with the outputs of an equal request
     rejected: int = 0  # every request that was not served
     failed: int = 0  # errors of the MEC itself
     refused: int = 0  # handshakes of devices with another bundle or protocol
@@ -39,6 +41,7 @@ class MecCounts:
     def add(self, record: RequestRecord) -> None:
         """Count one request."""
         self.served += record.ending == SERVED
+        self.cached += record.cached
         self.rejected += record.ending != SERVED
         self.failed += record.ending == FAILED
 

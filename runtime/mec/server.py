@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from controller.errors import FailureError
 from runtime.bundles.bundle import DEFAULT_NAME, Bundle, open_pair
+from runtime.config.sizes import bytes_of
 from runtime.config.tree import DEFAULTS
 from runtime.link.endpoint import parse_bind
 from runtime.link.transport import Router
@@ -53,6 +54,7 @@ class MecServer:
         profile: str | Path | None = None,
         slowdown: float = 1.0,
         queue_limit: int = DEFAULTS.mec.queue_limit,
+        cache: str = DEFAULTS.mec.cache,
         sinks: Iterable[Sink[RequestRecord]] = (),
         log: Log = lambda _: None,
     ) -> None:
@@ -63,6 +65,7 @@ class MecServer:
         profile: file of `mecpilot profile`, or "shipped"; default: this machine's, else the shipped one.
         slowdown: emulate a MEC that is this many times slower.
         queue_limit: number of requests that may wait; further ones are rejected.
+        cache: memory for the outputs of requests that come again byte by byte, such as "64MB"; "0" for none.
         sinks: each receives a record of every request; they are closed with the server.
         log: called with one line of text for each event.
         """
@@ -70,6 +73,7 @@ class MecServer:
         self.bundle, self.workload = open_pair(bundle or (None if workload else DEFAULT_NAME), workload)
         self._costs = load_costs(self.bundle, None if profile is None else Path(profile))
         self._slowdown, self._queue_limit, self._log = slowdown, queue_limit, log
+        self._cache_bytes = bytes_of(cache)
         self._sinks = list(sinks)
         self._router = Router(bind, on_full=lambda: log(FULL))
         self._loop: MecLoop | None = None
@@ -154,6 +158,7 @@ class MecServer:
 
         from runtime.inference.segments import Segments
         from runtime.mec.loop import MecLoop
+        from runtime.mec.tails import Tails
         from runtime.mec.warm_up import WarmUp
         from runtime.protocol.mec_session import MecSession
 
@@ -168,6 +173,7 @@ class MecServer:
             slowdown=self._slowdown,
             queue_limit=self._queue_limit,
             warm_up=WarmUp(segments),
+            tails=Tails(self._cache_bytes) if self._cache_bytes else None,
             sinks=self._sinks,
             log=self._log,
         )

@@ -44,9 +44,9 @@ class Chain:
         """Ask the shortcuts that need no picture, for a frame that was just captured or still waits."""
         return self._ask(self._blind, frame, now_s)
 
-    def before_decision(self, frame: Frame, now_s: float) -> Reuse | None:
-        """Ask the shortcuts that need the picture."""
-        return self._ask(self._seeing, frame, now_s)
+    def before_decision(self, frame: Frame, now_s: float, slowdown: float = 1.0) -> Reuse | None:
+        """Ask the shortcuts that need the picture. ``slowdown``: see ``Context``."""
+        return self._ask(self._seeing, frame, now_s, slowdown)
 
     def decided(self, frame: int, stride: int) -> None:
         """See ``Shortcut.decided``."""
@@ -64,9 +64,9 @@ class Chain:
         found = {member.name: self._guarded(member, member.notes) for member in self._members if member.name}
         return {name: notes for name, notes in found.items() if notes}
 
-    def _ask(self, members: Sequence[Shortcut], frame: Frame, now_s: float) -> Reuse | None:
+    def _ask(self, members: Sequence[Shortcut], frame: Frame, now_s: float, slowdown: float = 1.0) -> Reuse | None:
         newest = self._newest(frame, now_s) if members is self._seeing else None
-        context = Context(now_s, self._answers, partial(self._picture, frame.source_index), newest)
+        context = Context(now_s, self._answers, partial(self._picture, frame.source_index), newest, slowdown)
         for member in members:
             if (reuse := self._guarded(member, partial(self._answer_of, member, frame, context))) is not None:
                 if reuse.answer is not None and reuse.answer.frame == frame.index:
