@@ -82,7 +82,7 @@ def run_extension(extension: Extension, progress: Progress) -> Manifest:
     workload = get_workload(plan.workload, plan.data_dir)
     extension.check(workload)
     plan.out.mkdir(parents=True, exist_ok=True)
-    _copy_files(base, plan.out)
+    copy_files(base, plan.out)
     codecs = extension.codecs(workload)
     pieces = [_adding_piece(plan, base.info(name), added, workload) for name, added in codecs.items()]
     pieces += [_family_piece(extension, family, workload) for family in plan.families]
@@ -95,7 +95,7 @@ def run_extension(extension: Extension, progress: Progress) -> Manifest:
     return write_bundle(plan.out, workload, [*models, *(done[family] for family in plan.families)], images)
 
 
-def _copy_files(base: Bundle, out: Path) -> None:
+def copy_files(base: Bundle, out: Path) -> None:
     """Weights and codec tables; the rest is written anew."""
     for info in base.manifest.models:
         for file in (info.file, info.codec_tables):

@@ -31,11 +31,21 @@ class PackedWeight(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shape: tuple[int, ...]  # (outputs, ...)
 
 
-class WeightHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WeightHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What differs from plain weights of the family."""
 
     pruned: bool = False  # layers have other numbers of channels, which the shapes state
     packed: dict[str, PackedWeight] = {}
+    graphs: int = 0  # stages that are graphs in 8 bits, see `runtime.bundles.graph_file`
+    made_from: str = ""  # SHA-256 of the file of the model that was compressed
+
+
+PLAIN = WeightHeader()
+
+
+def as_metadata(header: WeightHeader) -> dict[str, str] | None:
+    """What a safetensors file keeps of a header; None for plain weights, whose files stay as they are."""
+    return None if header == PLAIN else {HEADER: msgspec.json.encode(header).decode()}
 
 
 def read_header(path: Path) -> WeightHeader:
@@ -43,7 +53,7 @@ def read_header(path: Path) -> WeightHeader:
     with safe_open(path, framework="numpy") as file:
         text = (file.metadata() or {}).get(HEADER)
     try:
-        return WeightHeader() if text is None else msgspec.json.decode(text, type=WeightHeader)
+        return PLAIN if text is None else msgspec.json.decode(text, type=WeightHeader)
     except msgspec.MsgspecError as error:
         raise ValueError(f"its header is not valid: {error}") from None
 
@@ -75,8 +85,10 @@ def _unpacked(name: str, entry: PackedWeight, codes: Tensor, scale: Tensor) -> T
         raise ValueError(f"{name} has weights of shape {entry.shape}; expected at least two dimensions of at least 1")
     expected = -(-count * entry.bits // 8)
     if codes.dtype != torch.uint8 or codes.numel() != expected or tuple(scale.shape) != entry.shape[:1]:
-        raise ValueError(f"{name} has {codes.numel()} bytes of codes and {scale.numel()} scales; expected {expected} "
-                         f"and {entry.shape[0]}")
+        raise ValueError(
+            f"{name} has {codes.numel()} bytes of codes and {scale.numel()} scales; expected {expected} "
+            f"and {entry.shape[0]}"
+        )
     if not bool(torch.isfinite(scale).all()):
         raise ValueError(f"{name} has a scale that is not finite")
     levels = _levels(_unpack_codes(codes.numpy(), entry.bits, count), entry.bits).reshape(entry.shape)

@@ -6,17 +6,19 @@ are packed in the file and float32 once they are loaded: they save download, not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
-import msgspec
 import torch
+from msgspec.structs import replace
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from controller.errors import FailureError
-from runtime.bundles.packed_weights import HEADER, WeightHeader, pack, read_header, unpack
+from runtime.bundles.graph_file import load_graphs
+from runtime.bundles.packed_weights import PLAIN, WeightHeader, as_metadata, pack, read_header, unpack
 from runtime.models.folding import fold_for_inference
 from runtime.models.stages import BranchyModel
 from runtime.models.widths import fit_widths
@@ -25,34 +27,47 @@ Build = Callable[[str], BranchyModel]  # returns a new model of a family: `Model
 
 
 def save_weights(
-    model: BranchyModel, path: Path, *, bits: Mapping[str, int] = MappingProxyType({}), pruned: bool = False
+    model: BranchyModel,
+    path: Path,
+    *,
+    bits: Mapping[str, int] = MappingProxyType({}),
+    header: WeightHeader = PLAIN,
 ) -> None:
     """Write the weights of a trained model, before folding.
 
-    ``bits``: of the weights that are packed, by name. ``pruned``: the model has fewer channels than its family.
+    ``bits``: of the weights that are packed, by name. ``header``: what else differs from plain weights of the family.
     """
     tensors, packed = pack(model.state_dict(), bits)
-    header = WeightHeader(pruned, packed)
-    metadata = None if header == WeightHeader() else {HEADER: msgspec.json.encode(header).decode()}
     stored = {
         name: value.half() if value.is_floating_point() and value.ndim > 1 else value for name, value in tensors.items()
     }
-    save_file({name: value.contiguous() for name, value in stored.items()}, path, metadata)
+    save_file(
+        {name: value.contiguous() for name, value in stored.items()}, path, as_metadata(replace(header, packed=packed))
+    )
 
 
 def load_weights(path: Path, build: Build, family: str) -> BranchyModel:
     """The trainable model in float32; FailureError when the file does not fit the family."""
-    try:
-        model = build(family)
+    with _fitting(path, family):
         header = read_header(path)
+        if header.graphs:
+            raise ValueError("its stages are in 8 bits and cannot be trained; expected weights")
+        model = build(family)
         state = {name: _as_float32(value) for name, value in unpack(load_file(path), header.packed).items()}
         if header.pruned:
             fit_widths(model, {name: tuple(value.shape) for name, value in state.items()})
         model.load_state_dict(state)
+    return model
+
+
+@contextmanager
+def _fitting(path: Path, family: str) -> Iterator[None]:
+    """FailureError for whatever goes wrong in the block."""
+    try:
+        yield
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise FailureError(f"{path} does not hold the weights of a {family}: {reason}") from None
-    return model
 
 
 def _as_float32(value: torch.Tensor) -> torch.Tensor:
@@ -61,7 +76,9 @@ def _as_float32(value: torch.Tensor) -> torch.Tensor:
 
 def load_for_inference(path: Path, build: Build, family: str, exit_after: tuple[int, ...]) -> BranchyModel:
     """The folded copy for inference; FailureError when its exits are not those that the manifest states."""
-    model = load_weights(path, build, family)
+    with _fitting(path, family):
+        header = read_header(path)
+        model = load_graphs(path, build(family), header) if header.graphs else load_weights(path, build, family)
     if model.exit_after != exit_after:
         raise FailureError(f"{path}: {family} has exits after {model.exit_after}, but the manifest states {exit_after}")
     return fold_for_inference(model)

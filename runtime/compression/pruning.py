@@ -1,0 +1,106 @@
+"""Structured pruning: take whole channels out of a trained model until a share of its multiply-accumulates is left.
+
+torch-pruning follows the graph of the model, so that channels that are added, or convolved one by one, are pruned
+together (DepGraph; Fang et al., 2023). Channels with the smallest weights go, the same share of every layer, in steps
+of `CHANNEL_STEP`, because processors compute as many at a time. The last layer of each exit head keeps its outputs:
+they are what the answers are made of. Without this rule, pruned detectors detect nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from controller.errors import FailureError, UsageError
+from runtime.models.describe import describe_layers
+from runtime.models.detector_parts import Peaks
+from runtime.models.few_bits import output_layers
+from runtime.models.folding import fold_for_inference
+from runtime.models.stages import BranchyModel
+
+CHANNEL_STEP = 8
+LEAST_CHANNELS = 8
+#: The search for the share of channels ends at this precision.
+_PRECISION_FRAC = 1 / 256
+
+
+def missing_pruning() -> str:
+    """What to install before `pruned` works, or ""."""
+    try:
+        import torch_pruning  # noqa: F401
+    except ImportError:
+        return "structured pruning needs torch-pruning; install it with pip install 'mecpilot[compress]'"
+    return ""
+
+
+def pruned(model: BranchyModel, example: Tensor, macs_frac: float) -> BranchyModel:
+    """A pruned copy of a trainable model that has at most ``macs_frac`` of its multiply-accumulates.
+
+    ``example`` is an input (1, ...); all stages and exits count. UsageError where the library is missing or so few
+    cannot be reached.
+    """
+    if missing := missing_pruning():
+        raise UsageError(missing)
+    if model.takes_pixels:
+        raise UsageError("a model with an encoder of pixels has fixed widths; expected a model without one")
+    most = macs_frac * macs_of(model, example)
+    low, high, best = 0.0, 1.0, None
+    while high - low > _PRECISION_FRAC:  # the least share of channels that is enough
+        middle = (low + high) / 2
+        found = _without(copy.deepcopy(model), example, middle)
+        if macs_of(found, example) <= most:
+            high, best = middle, found
+        else:
+            low = middle
+    if best is None:
+        raise UsageError(
+            f"pruning to {macs_frac:g} of the multiply-accumulates is not possible; expected a larger share"
+        )
+    check_outputs(model, best, example)
+    return best
+
+
+def macs_of(model: BranchyModel, example: Tensor) -> int:
+    """Multiply-accumulates of all stages and exits for one input."""
+    layers = describe_layers(fold_for_inference(model), example)
+    return sum(layer.macs for part in (*layers.stages, *layers.exits) for layer in part)
+
+
+def _without(model: BranchyModel, example: Tensor, channels_frac: float) -> BranchyModel:
+    """Prune a share of the channels of every layer in place; returns the model."""
+    import torch_pruning
+
+    model.eval()
+    for part in model.modules():
+        if isinstance(part, Peaks):
+            part.train()  # the map is what the graph is followed from: peaks have no gradient
+    named = dict(model.named_modules())
+    pruner = torch_pruning.pruner.BasePruner(
+        model,
+        example.contiguous(memory_format=torch.channels_last),
+        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+        pruning_ratio=channels_frac,
+        ignored_layers=[*(named[name] for name in output_layers(model)), *_narrow(model)],
+        round_to=CHANNEL_STEP,
+        forward_fn=lambda pruned_model, x: pruned_model.all_exits(x),
+    )
+    pruner.step()
+    return model.requires_grad_(True)
+
+
+def _narrow(model: BranchyModel) -> list[nn.Module]:
+    """Layers that have no channel to spare, for instance a bottleneck."""
+    return [part for part in model.modules() if isinstance(part, nn.Conv2d) and part.out_channels <= LEAST_CHANNELS]
+
+
+@torch.no_grad()
+def check_outputs(model: BranchyModel, smaller: BranchyModel, example: Tensor) -> None:
+    """FailureError unless all exits of both models give finite outputs of the same shape."""
+    pairs = zip(model.eval().all_exits(example), smaller.eval().all_exits(example), strict=True)
+    for whole, part in pairs:
+        if whole.shape != part.shape or not bool(torch.isfinite(part).all()):
+            raise FailureError(
+                f"an exit of the pruned model gives {tuple(part.shape)}; expected finite values {tuple(whole.shape)}"
+            )
