@@ -48,7 +48,7 @@ def eight_bit_stages(model: BranchyModel, workload: Workload, family: str) -> li
     tensors = _calibration(folded, workload, family)
     graphs = []
     for number, stage in enumerate(folded.stages):
-        graphs.append(_quantised(stage, tensors))
+        graphs.append(stage_graph(stage, tensors))
         run = GraphStage(graphs[-1], f"stage {number} of {family}")
         tensors = [run(tensor).contiguous(memory_format=torch.channels_last) for tensor in tensors]
     return graphs
@@ -66,22 +66,24 @@ def _calibration(model: BranchyModel, workload: Workload, family: str) -> list[t
     ]
 
 
-def _quantised(stage: torch.nn.Module, tensors: list[torch.Tensor]) -> StageGraph:
-    """One stage in 8 bits, fitted to its inputs (1, channels, h, w)."""
+def stage_graph(stage: torch.nn.Module, tensors: list[torch.Tensor], *, eight_bits: bool = True) -> StageGraph:
+    """One stage in 8 bits, fitted to its inputs (1, channels, h, w); or as it is."""
     import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    arrays: list[NDArray[np.float32]] = [tensor.permute(0, 2, 3, 1).numpy() for tensor in tensors]
-    quantised = nncf.quantize(
-        _graph(stage, tensors[0]),
-        nncf.Dataset(arrays),
-        subset_size=len(arrays),
-        preset=nncf.QuantizationPreset.PERFORMANCE,
-        advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
-    )
+    graph = _graph(stage, tensors[0])
+    if eight_bits:
+        arrays: list[NDArray[np.float32]] = [tensor.permute(0, 2, 3, 1).numpy() for tensor in tensors]
+        graph = nncf.quantize(
+            graph,
+            nncf.Dataset(arrays),
+            subset_size=len(arrays),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stage.xml"
-        openvino().serialize(quantised, path)
+        openvino().serialize(graph, path)
         return StageGraph(path.read_bytes(), path.with_suffix(".bin").read_bytes())
 
 

@@ -16,6 +16,7 @@ from runtime.bundles.graph_file import save_graphs
 from runtime.bundles.manifest import ModelInfo
 from runtime.bundles.packed_weights import WeightHeader, read_header
 from runtime.bundles.weights import load_weights, save_weights
+from runtime.compression.distillation import Distillation
 from runtime.compression.eight_bits import eight_bit_stages
 from runtime.compression.pruning import pruned
 from runtime.compression.schemes import Scheme
@@ -112,7 +113,8 @@ def write_variant(
     if (count := variant.scheme.bits) is not None:
         bits = {f"{name}.weight": count for name in rounded_layers(model, count)}
         model = round_in_training(model, count)
-    task = workload.task_of(family, config.seed)
+    teacher = load_weights(source, workload.build, family)
+    task = Distillation(workload.task_of(family, config.seed), teacher)
     model = keep_rounded(train(lambda: model, task, config, make_reporter(task.steps_per_epoch)))
     task.finish(model)
     save_weights(model, path, bits=bits, header=header)

@@ -1,9 +1,9 @@
 """Structured pruning: take whole channels out of a trained model until a share of its multiply-accumulates is left.
 
 torch-pruning follows the graph of the model, so that channels that are added, or convolved one by one, are pruned
-together (DepGraph; Fang et al., 2023). Channels with the smallest weights go, the same share of every layer, in steps
-of `CHANNEL_STEP`, because processors compute as many at a time. The last layer of each exit head keeps its outputs:
-they are what the answers are made of. Without this rule, pruned detectors detect nothing.
+together (DepGraph; Fang et al., 2023). Channels with the smallest weights go, about the same share of every layer.
+What is left is a multiple of `CHANNEL_STEP`, because processors compute as many at a time. The last layer of each exit
+head keeps its outputs: they are what the answers are made of. Without this rule, pruned detectors detect nothing.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from controller.errors import FailureError, UsageError
+from runtime.compression.distillation import with_maps
 from runtime.models.describe import describe_layers
-from runtime.models.detector_parts import Peaks
 from runtime.models.few_bits import output_layers
 from runtime.models.folding import fold_for_inference
 from runtime.models.stages import BranchyModel
 
 CHANNEL_STEP = 8
-LEAST_CHANNELS = 8
 #: The search for the share of channels ends at this precision.
 _PRECISION_FRAC = 1 / 256
 
@@ -72,17 +71,18 @@ def _without(model: BranchyModel, example: Tensor, channels_frac: float) -> Bran
     """Prune a share of the channels of every layer in place; returns the model."""
     import torch_pruning
 
-    model.eval()
-    for part in model.modules():
-        if isinstance(part, Peaks):
-            part.train()  # the map is what the graph is followed from: peaks have no gradient
+    with_maps(model.eval())  # the graph is followed from maps: peaks have no gradient
     named = dict(model.named_modules())
+    outputs = [named[name] for name in output_layers(model)]
     pruner = torch_pruning.pruner.BasePruner(
         model,
         example.contiguous(memory_format=torch.channels_last),
         importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-        pruning_ratio=channels_frac,
-        ignored_layers=[*(named[name] for name in output_layers(model)), *_narrow(model)],
+        pruning_ratio_dict={
+            layer: _taken_frac(layer, channels_frac) for layer in _layers(model) if layer not in outputs
+        },
+        pruning_ratio=0.0,
+        ignored_layers=outputs,
         round_to=CHANNEL_STEP,
         forward_fn=lambda pruned_model, x: pruned_model.all_exits(x),
     )
@@ -90,9 +90,19 @@ def _without(model: BranchyModel, example: Tensor, channels_frac: float) -> Bran
     return model.requires_grad_(True)
 
 
-def _narrow(model: BranchyModel) -> list[nn.Module]:
-    """Layers that have no channel to spare, for instance a bottleneck."""
-    return [part for part in model.modules() if isinstance(part, nn.Conv2d) and part.out_channels <= LEAST_CHANNELS]
+def _layers(model: BranchyModel) -> list[nn.Conv2d | nn.Linear]:
+    return [part for part in model.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+
+
+def _taken_frac(layer: nn.Conv2d | nn.Linear, channels_frac: float) -> float:
+    """The share of a layer's channels whose removal leaves a multiple of `CHANNEL_STEP` near the wanted number.
+
+    torch-pruning rounds down what is left, so half a channel more is asked for. Layers of few channels, for instance
+    bottlenecks, keep them all.
+    """
+    count = len(layer.weight)
+    left = max(1, round(count * (1.0 - channels_frac) / CHANNEL_STEP)) * CHANNEL_STEP
+    return 1.0 - (left + 0.5) / count if left < count else 0.0
 
 
 @torch.no_grad()
