@@ -1,9 +1,10 @@
-"""Compares the compressed models of a bundle with those that they were made from.
+"""Compares compressed models with those that they were made from.
 
-``python -m benchmarks.bench_compression --bundle DIRECTORY`` takes a bundle that ``mecpilot models compress`` wrote.
-Bytes, multiply-accumulates and scores are those of its manifest: scores of the test split, at one resolution, per exit.
-Times are measured now, on one thread: each head segment (the stages before a cut, without payload) and the whole model
-up to its last exit, model and variant taking turns on the same frames. A ratio below 1 is a gain.
+``python -m benchmarks.bench_compression --bundle DIRECTORY`` takes a bundle that ``mecpilot models compress`` wrote;
+``--bundle garments --made FOLDER`` takes the weights of variants in a folder instead, as ``--made`` of that command.
+Scores are those of every exit on the test split, at one resolution. Times are measured on one thread: each head segment
+(the stages before a cut, without payload) and the whole model up to its last exit, model and variant taking turns on
+the same frames. A ratio below 1 is a gain.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,14 +24,30 @@ from rich.console import Console
 from rich.table import Table
 
 from controller.errors import MecpilotError, UsageError
+from runtime.building.split_frames import first_frames
 from runtime.bundles.bundle import Bundle, open_pair
-from runtime.bundles.manifest import LOSSLESS, ModelInfo
-from runtime.inference.engines import open_engines
+from runtime.bundles.manifest import ModelInfo
+from runtime.bundles.weights import load_for_inference
+from runtime.models.describe import describe_layers
 from runtime.models.stages import BranchyModel
 from runtime.workloads.base import Workload
 from runtime.workloads.inputs import model_input
+from runtime.workloads.types import Split
 
 WARM_UP_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model, and the one that it was made from."""
+
+    name: str
+    base: ModelInfo
+    file: Path
+
+    def load(self, work: Workload) -> BranchyModel:
+        """The inference copy."""
+        return load_for_inference(self.file, work.build, self.base.family, self.base.exit_after)
 
 
 @dataclass(frozen=True)
@@ -39,23 +57,27 @@ class Row:
     model: str
     made_from: str
     size_bytes: int
-    macs: int  # of all stages up to the last exit, and its head
+    macs: int | None  # of all stages and exit heads; None where the layers cannot be counted
     head_ratios: tuple[float, ...]  # of the time of each head segment
     whole_ratio: float  # of the time up to the last exit
-    scores: tuple[float, ...]  # per exit, on the test split
-    validation: tuple[float, ...]
+    scores: tuple[float, ...]  # per exit
 
 
-def rows_of(bundle: Bundle, work: Workload, px: int, rounds: int) -> list[Row]:
-    """A row for each variant and for each model that has one."""
-    origin = {
-        name: training["compressed_from"]
-        for name, training in bundle.manifest.training.items()
-        if "compressed_from" in training
-    }
-    origin = {name: _first(name, origin) for name in origin}
-    wanted = [info for info in bundle.manifest.models if info.name in {*origin, *origin.values()}]
-    return [_row(bundle, work, info, origin.get(info.name, info.name), px, rounds) for info in wanted]
+def candidates(bundle: Bundle, made: Path | None) -> Iterator[Candidate]:
+    """The compressed models of a bundle, or of a folder, each after the model that it was made from."""
+    training = bundle.manifest.training
+    origin = {name: of["compressed_from"] for name, of in training.items() if "compressed_from" in of}
+    for info in bundle.manifest.models:
+        if info.name in origin:
+            continue
+        variants = [name for name in origin if _first(name, origin) == info.name]
+        files = [bundle.directory / bundle.info(name).file.name for name in variants]
+        if made is not None:
+            files = sorted(made.glob(f"{info.name}-*.safetensors"))
+        if files:
+            yield Candidate(info.name, info, bundle.directory / info.file.name)
+        for file in files:
+            yield Candidate(file.stem, info, file)
 
 
 def _first(name: str, origin: dict[str, str]) -> str:
@@ -65,18 +87,32 @@ def _first(name: str, origin: dict[str, str]) -> str:
     return name
 
 
-def _row(bundle: Bundle, work: Workload, info: ModelInfo, made_from: str, px: int, rounds: int) -> Row:
-    ratios = [1.0] * len(info.stages), 1.0
-    if made_from != info.name:
-        ratios = time_ratios(bundle.model(info.name), bundle.model(made_from), work, px, rounds)
-    macs = sum(stage.macs[px] for stage in info.stages) + info.exits[-1].macs[px]
-    scores = [_scores(bundle, info.name, px, split) for split in ("test", "validation")]
-    return Row(info.name, made_from, info.file.size_bytes, macs, tuple(ratios[0]), ratios[1], *scores)
+def row_of(candidate: Candidate, base: BranchyModel, work: Workload, options: argparse.Namespace) -> Row:
+    """Measure one model."""
+    model, px = candidate.load(work), options.px
+    is_base = candidate.name == candidate.base.name
+    heads, whole = [1.0] * len(model.stages), 1.0
+    if not is_base:
+        heads, whole = time_ratios(model, base, work, px, options.rounds)
+    example = model_input(work, model, work.resize(work.sample(0)[0], px)[None].copy())
+    layers = describe_layers(model, example)
+    macs = sum(layer.macs for part in (*layers.stages, *layers.exits) for layer in part)
+    counted = any(layer.macs for stage in layers.stages for layer in stage)
+    size_bytes = candidate.file.stat().st_size
+    scores = scores_of(model, work, px, options.split, options.samples)
+    names = candidate.name, candidate.base.name
+    return Row(*names, size_bytes, macs if counted else None, tuple(heads), whole, scores)
 
 
-def _scores(bundle: Bundle, model: str, px: int, split: str) -> tuple[float, ...]:
-    rows = [v for v in bundle.manifest.variants if (v.model, v.resolution_px, v.codec) == (model, px, LOSSLESS)]
-    return tuple(row.accuracy[split] for row in rows)
+@torch.inference_mode()
+def scores_of(model: BranchyModel, work: Workload, px: int, split: Split, samples: int | None) -> tuple[float, ...]:
+    """Mean score of each exit."""
+    frames = first_frames(work, split, samples)
+    truths, found = frames.truths(), [[] for _ in model.exits]
+    for batch in frames.batches(px):
+        for exit_branch, output in enumerate(model.all_exits(model_input(work, model, batch))):
+            found[exit_branch] += work.answers(output.numpy(), px)
+    return tuple(float(np.mean([work.score(*pair) for pair in zip(of, truths, strict=True)])) for of in found)
 
 
 @torch.inference_mode()
@@ -119,7 +155,7 @@ def table_of(rows: list[Row], title: str) -> Table:
     by_name = {row.model: row for row in rows}
     for row in rows:
         base = by_name[row.made_from]
-        cells = [f"{row.size_bytes / 1e3:.0f}", f"{row.macs / 1e6:.2f}"]
+        cells = [f"{row.size_bytes / 1e3:.0f}", "-" if row.macs is None else f"{row.macs / 1e6:.2f}"]
         if base is row:
             cells += ["1", "1", *(f"{100 * score:.2f}" for score in row.scores)]
         else:
@@ -133,22 +169,21 @@ def table_of(rows: list[Row], title: str) -> Table:
 def run(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     bundle, work = open_pair(options.bundle)
-    open_engines(bundle, work)  # UsageError where a library is missing
-    px = options.px or bundle.manifest.resolutions_px[0]
-    if px not in bundle.manifest.resolutions_px:
-        known = ", ".join(map(str, bundle.manifest.resolutions_px))
-        raise UsageError(f"--px {px}; expected one of: {known}")
-    rows = rows_of(bundle, work, px, options.rounds)
+    known = bundle.manifest.resolutions_px
+    options.px = options.px or known[0]
+    if options.px not in known:
+        raise UsageError(f"--px {options.px}; expected one of: {', '.join(map(str, known))}")
+    rows: list[Row] = []
+    for candidate in candidates(bundle, options.made):
+        rows.append(row_of(candidate, bundle.model(candidate.base.name), work, options))
     if not rows:
         print(
             f"{bundle.directory} has no compressed models; make some with `mecpilot models compress`", file=sys.stderr
         )
-    console = Console(width=220)
     for base in dict.fromkeys(row.made_from for row in rows):
         of_base = [row for row in rows if row.made_from == base]
-        console.print(
-            table_of(of_base, f"{bundle.workload}, {base}, {px} px: times relative to it, scores in per cent")
-        )
+        title = f"{bundle.workload}, {base}, {options.px} px: times relative to it, {options.split} scores in per cent"
+        Console(width=220).print(table_of(of_base, title))
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 
@@ -156,6 +191,9 @@ def run(options: argparse.Namespace) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", default="garments", help="a bundle with compressed models, or its directory")
+    parser.add_argument("--made", type=Path, help="folder with the weights of variants; default: those of the bundle")
+    parser.add_argument("--split", choices=("validation", "test"), default="test")
+    parser.add_argument("--samples", type=int, help="of the split; default: all")
     parser.add_argument("--px", type=int, help="default: the largest resolution")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--json", type=Path, help="write the figures here")

@@ -250,8 +250,8 @@ def _describe(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if (like := trained.like) is not None:
         parameters, stages = like.parameters, like.stages
-    how = {"precision": trained.precision, "engine": trained.engine}
-    return ModelInfo(trained.name, trained.family, file, parameters, stages, exits, **how)
+    named = trained.name, trained.family, file
+    return ModelInfo(*named, parameters, stages, exits, precision=trained.precision, engine=trained.engine)
 
 
 def file_info(path: Path) -> FileInfo:

@@ -114,4 +114,4 @@ def _pack_codes(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
 
 def _unpack_codes(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.uint8]:
     planes = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
-    return (planes << np.arange(bits, dtype=np.uint8)).sum(axis=1, dtype=np.uint8)
+    return np.asarray((planes << np.arange(bits, dtype=np.uint8)).sum(axis=1, dtype=np.uint8))

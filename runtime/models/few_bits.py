@@ -99,5 +99,5 @@ def keep_rounded(model: BranchyModel) -> BranchyModel:
     """End `round_in_training` in place: the rounded weights are the weights; returns the model."""
     for part in model.modules():
         if parametrize.is_parametrized(part):
-            parametrize.remove_parametrizations(part, "weight", leave_parametrized=True)  # type: ignore[arg-type]
+            parametrize.remove_parametrizations(part, "weight", leave_parametrized=True)
     return model

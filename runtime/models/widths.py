@@ -7,13 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from runtime.models.stages import BranchyModel
-
 Shape = tuple[int, ...]
 
 
-def fit_widths(model: BranchyModel, shapes: Mapping[str, Shape]) -> BranchyModel:
-    """Change the layers of a new model in place to the shapes of stored weights, by name; returns the model.
+def fit_widths(model: nn.Module, shapes: Mapping[str, Shape]) -> None:
+    """Change the layers of a new model, or of a part of one, in place to the shapes of stored weights, by name.
 
     Only channels may differ. ValueError where kernels or kinds of layers do, KeyError where a shape is missing. The
     weights are undefined afterwards.
@@ -28,7 +26,6 @@ def fit_widths(model: BranchyModel, shapes: Mapping[str, Shape]) -> BranchyModel
         else:
             continue
         _resize(name, layer, shapes)
-    return model
 
 
 def _fit_conv(name: str, layer: nn.Conv2d, shape: Shape) -> None:
