@@ -58,7 +58,12 @@ class GraphStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         array = x.permute(0, 2, 3, 1).numpy()
-        found: NDArray[np.float32] = self._request(array.shape).infer([array], share_inputs=True)[0]
+        request = self._request(array.shape)
+        # The short way in and out: OpenVINO's own conversions take as long as a small stage. The output is copied,
+        # because another frame may pass this stage before the next stage reads it.
+        request.set_input_tensor(openvino().Tensor(array, shared_memory=True))
+        request.infer()
+        found: NDArray[np.float32] = request.get_output_tensor().data.copy()
         return torch.from_numpy(found).permute(0, 3, 1, 2)
 
     def _request(self, shape: tuple[int, ...]) -> Any:
