@@ -42,7 +42,7 @@ class Scheme:
     def epochs(self) -> int:
         """Default epochs of the fine-tuning: what loses more has more to learn again."""
         if self.kept_macs_frac is not None:
-            return 3
+            return 4
         return 1 if self.bits is not None and self.bits >= 4 else 2
 
     @property
