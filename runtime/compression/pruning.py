@@ -30,7 +30,7 @@ def missing_pruning() -> str:
     try:
         import torch_pruning  # noqa: F401
     except ImportError:
-        return "structured pruning needs torch-pruning; install it with pip install 'mecpilot[compress]'"
+        return "structured pruning needs torch-pruning; install it with pip install '.[compress]'"
     return ""
 
 

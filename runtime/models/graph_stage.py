@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Compiled shapes of a stage are kept up to this number: one per resolution, and batches while a bundle is measured.
 _KEPT_SHAPES = 12
-INSTALL = "pip install 'mecpilot[openvino]'"
+INSTALL = "pip install '.[openvino]'"
 
 
 @cache
