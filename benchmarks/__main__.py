@@ -16,6 +16,8 @@ BENCHMARKS = {
     "bench_twin": "environment steps per second of the twin",
     "bench_scale": "steps per second over worker processes, and what a worker's start and a piece's way cost",
     "bench_payloads": "bytes per frame against score: splits, H.264, JPEG and WebP, payload alone and whole message",
+    "bench_compression": "bytes, multiply-accumulates, time and score of compressed models, in a bundle that has some",
+    "bench_engines": "time of a model's stages in float32 and 8 bits, per library",
     "bench_energy": "the device's energy per frame: device-only against splits and images of no less score",
     "bench_forecast": "streaming accuracy of boxes that move on against boxes that stand still, per stride and latency",
     "bench_cache": "what a cache on the device finds, how far its answers agree with fresh ones, and what it saves",

@@ -46,6 +46,10 @@ class TrainedModel:
     file_name: str
     exit_after: tuple[int, ...]
     training: dict[str, Any]
+    precision: str = "float32"
+    engine: str = "torch"
+    #: The model that it was made from, where its own layers cannot be counted: it has as many of everything.
+    like: ModelInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -263,7 +267,10 @@ def _describe(
         for e, (after, temperature) in enumerate(zip(model.exit_after, temperatures, strict=True))
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return ModelInfo(trained.name, trained.family, file, parameters, stages, exits)
+    if (like := trained.like) is not None:
+        parameters, stages = like.parameters, like.stages
+    named = trained.name, trained.family, file
+    return ModelInfo(*named, parameters, stages, exits, precision=trained.precision, engine=trained.engine)
 
 
 def file_info(path: Path) -> FileInfo:

@@ -72,7 +72,7 @@ class _Event:
     error: str | None = None
 
 
-class _ProcessReporter:
+class ProcessReporter:
     """Writes TensorBoard logs and reports progress to the parent."""
 
     def __init__(self, family: str, steps_per_epoch: int, logs: Path, events: Any) -> None:
@@ -111,7 +111,7 @@ def _train(plan: TrainingPlan, family: str, workload: Workload, events: Any) -> 
     """Train one family and write its weights."""
     task = workload.task_of(family, plan.seed)
     config = plan.config(family)
-    reporter = _ProcessReporter(family, task.steps_per_epoch, plan.logs, events)
+    reporter = ProcessReporter(family, task.steps_per_epoch, plan.logs, events)
     reporter.writer.add_text("configuration", json.dumps(asdict(config)))
     model = train(lambda: workload.build(family), task, config, reporter)
     reporter.writer.close()

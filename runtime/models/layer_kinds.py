@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from runtime.models.detector_parts import Peaks
+from runtime.models.graph_stage import GraphStage
 from runtime.models.layers import Layer, LayerInfo
 from runtime.models.pixel_encoder import CompiledPixelEncoder
 from runtime.models.stages import Residual
@@ -58,6 +59,7 @@ _KINDS: tuple[tuple[type[nn.Module], Describe], ...] = (
     (nn.PixelShuffle, _by_both_sizes("resize")),
     (nn.ReLU, _by_input_size("relu")),
     (CompiledPixelEncoder, _pixel_encoder),
+    (GraphStage, _by_both_sizes("int8 stage")),
     (nn.BatchNorm2d, _by_input_size("norm")),
     (Residual, _by_input_size("add")),
     (Peaks, _by_input_size("peaks")),

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from runtime.models.arithmetic import training_arithmetic
 from runtime.models.stages import BranchyModel, channels_last
 
 Scalars = dict[str, float]
@@ -190,12 +191,12 @@ def _train_step(
 
 def _group_loss(model: BranchyModel, part: Group, task: TrainingTask) -> tuple[Tensor, Scalars]:
     """The task's loss of a group, plus the model's own loss if the group has one."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with training_arithmetic():
         outputs = model.all_exits(part.inputs)
     loss, scalars = task.loss([output.float() for output in outputs], part.targets)
     if part.own_loss is None:
         return loss, scalars
-    with torch.autocast("cpu", torch.bfloat16):
+    with training_arithmetic():
         own, own_scalars = part.own_loss(model)
     return loss + own, scalars | own_scalars
 

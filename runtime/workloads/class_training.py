@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from runtime.models.arithmetic import training_arithmetic
 from runtime.models.training import Group, Scalars
 from runtime.workloads.types import Images, Split
 
@@ -83,10 +84,10 @@ class ClassTraining:
 
     @torch.no_grad()
     def evaluate(self, model: BranchyModel) -> Scalars:
-        """Validation accuracy per resolution and exit, in bfloat16 (faster, and close to the final figures)."""
+        """Validation accuracy per resolution and exit, close to the final figures."""
         scalars: Scalars = {}
         for px, images in self._held_out.items():
-            with torch.autocast("cpu", torch.bfloat16):
+            with training_arithmetic():
                 parts = [
                     model.all_exits(self._workload.to_input(images[i : i + 500])) for i in range(0, len(images), 500)
                 ]

@@ -16,8 +16,14 @@ def _torch(bundle: Bundle, workload: Workload) -> Engine[Any]:
     return TorchEngine(bundle, workload)
 
 
+def _openvino(bundle: Bundle, workload: Workload) -> Engine[Any]:
+    from runtime.inference.engines.openvino_engine import OpenVinoEngine
+
+    return OpenVinoEngine(bundle, workload)
+
+
 #: Each engine imports its library only when a bundle needs it.
-ENGINES = {"torch": _torch}
+ENGINES = {"torch": _torch, "openvino": _openvino}
 
 
 def open_engines(bundle: Bundle, workload: Workload) -> dict[str, Engine[Any]]:

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from runtime.models.arithmetic import training_arithmetic
 from runtime.models.detector_parts import LOG_DISTANCES, MAP_STRIDE, NO_PEAK, Peaks
 from runtime.models.training import Group, Scalars
 from runtime.workloads.boxes import Floats
@@ -118,7 +119,7 @@ class CampusTask:
         return total, scalars
 
     def evaluate(self, model: BranchyModel) -> Scalars:
-        """Best validation F1 over all thresholds, per resolution and exit, in bfloat16 on every fourth frame."""
+        """Best validation F1 over all thresholds, per resolution and exit, on every fourth frame."""
         scalars: Scalars = {}
         for px in self._workload.resolutions_px:
             for exit_branch, (_, f1) in enumerate(self._operating_points(model, px, EVALUATED_EVERY)):
@@ -140,7 +141,7 @@ class CampusTask:
         found: list[list[NDArray[np.bool_]]] = [[] for _ in model.exits]
         for frame, truth in zip(self._held_out[::every], truths, strict=True):
             inputs = model_input(self._workload, model, self._workload.resize(frame, px)[None])
-            with torch.autocast("cpu", torch.bfloat16):
+            with training_arithmetic():
                 outputs = model.all_exits(inputs)
             height, width = frame.shape[:2]
             for exit_branch, output in enumerate(outputs):

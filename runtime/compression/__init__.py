@@ -1,0 +1,1 @@
+"""Compressed variants of the models of a bundle: fewer channels, fewer bits per weight."""
