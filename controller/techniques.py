@@ -23,6 +23,10 @@ from controller.scenario import ScenarioRange
 Left = Callable[[CostTable, ScenarioRange], Bools]
 
 
+def _without_models(names: Collection[str], costs: CostTable, usual: ScenarioRange) -> Bools:
+    return np.array([decision.model not in names for decision in costs.space.decisions])
+
+
 def _without_kind(kind: int, costs: CostTable, usual: ScenarioRange) -> Bools:
     return np.asarray(costs.space.kind != kind)
 
@@ -59,6 +63,8 @@ def _best_of(field: str, costs: CostTable, usual: ScenarioRange) -> Bools:
     return np.asarray(values == best)
 
 
+#: Not among the others, because only some bundles have compressed models.
+COMPRESSION = "compression"
 #: Techniques that show in a decision. Those that choose one value come last: they choose among what the others leave.
 TECHNIQUES: dict[str, Left] = {
     "partition": partial(_without_kind, KINDS.index("split")),
@@ -70,12 +76,15 @@ TECHNIQUES: dict[str, Left] = {
 _KINDS: dict[str, Left] = {kind: partial(_without_kind, number) for number, kind in enumerate(KINDS)}
 
 
-def without(costs: CostTable, names: Collection[str], usual: ScenarioRange) -> CostTable:
-    """The rows that are left without techniques (TECHNIQUES) and kinds of decision (``controller.records.KINDS``).
+def without(
+    costs: CostTable, names: Collection[str], usual: ScenarioRange, compressed: Collection[str] = ()
+) -> CostTable:
+    """The rows that are left without techniques (COMPRESSION, TECHNIQUES) and kinds of decision
+    (``controller.records.KINDS``). ``compressed``: names of the models that were compressed.
 
     UsageError for an unknown name, and when no row is left.
     """
-    known = _KINDS | TECHNIQUES
+    known = _KINDS | {COMPRESSION: partial(_without_models, compressed)} | TECHNIQUES
     for name in names:
         if name not in known:
             raise unknown_name("kind of decision or technique", name, tuple(known))

@@ -180,13 +180,15 @@ def make_env(
     UsageError for an unknown name, field or file, and for shortcuts with ``live``.
     """
     from envs.setup import open_setup, traces_of
+    from envs.techniques import Techniques
     from runtime.config.tree import PrivacySection
 
     if live and shortcuts:
         raise UsageError("got shortcuts with live=True; expected shortcuts of the twin, or live=True")
     privacy = PrivacySection(no_raw_upload=no_raw_upload)
+    techniques = Techniques(forecast=forecast)
     setup = open_setup(
-        bundle, traces_of(traces, "train"), split, scenario, profile, privacy, shortcuts, forecast=forecast
+        bundle, traces_of(traces, "train"), split, scenario, profile, privacy, shortcuts, techniques=techniques
     )
     backend: Backend = setup.live() if live else TwinBackend(setup.twin(reward=reward))
     return MecpilotEnv(backend, setup.bank, setup.recorded.score.shape[1], setup.range, seed)

@@ -66,8 +66,8 @@ class LiveBackend:
             setup.range.utility,
             setup.bank,
             LimitsSection(queue_limit=setup.range.queue_limit, max_in_flight=setup.range.max_in_flight),
-            forecaster=forecaster_of(setup.bundle.work) if setup.forecast else None,
-            shortcuts=filters_of(setup.filter, setup.bundle.work),
+            forecaster=forecaster_of(setup.bundle.work) if setup.techniques.forecast else None,
+            shortcuts=filters_of(setup.techniques.filter, setup.bundle.work),
             clock=self._clock,
         )
         self._episode_stack.callback(self._leave)

@@ -15,12 +15,14 @@ from controller.errors import UsageError
 from controller.predict.uplink import Trace, TraceBank
 from controller.records import Floats
 from controller.scenario import ScenarioRange
+from controller.techniques import COMPRESSION, TECHNIQUES
+from envs.techniques import FILTER, Techniques
 from envs.twin.filtering import FilterTable, differences
 from envs.twin.shortcut import TableShortcut
 from envs.twin.twin import Reward, Twin
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.bundles.recorded import Recorded
-from runtime.config.tree import DEFAULTS, FilterSection, PrivacySection
+from runtime.config.tree import DEFAULTS, PrivacySection
 from runtime.files.scenario_file import range_from, read_range
 from runtime.profiling.profile import candidates, load_costs
 from runtime.shortcuts.filtering.features import Differencer
@@ -31,6 +33,8 @@ from runtime.workloads.registry import get_workload
 if TYPE_CHECKING:
     from envs.live import LiveBackend
 
+#: No technique beside the decisions.
+NO_MORE = Techniques()
 #: Samples that are played: "validation" for learning, "test" for evaluation.
 PlayedSplit = Literal["validation", "test"]
 #: Files and folders of uplink traces, or a bank of them.
@@ -53,9 +57,7 @@ class Setup:
     shortcuts: Sequence[TableShortcut] = ()  # of the twin: what may answer a frame before it is decided
     split: PlayedSplit = "validation"  # that ``recorded`` belongs to
     without: tuple[str, ...] = ()  # techniques and kinds of decision that the candidates lack
-    gates: tuple[float, ...] | None = None  # that decisions may carry; None: those of the bundle
-    forecast: bool = False  # answers that stand for later frames move on; ``recorded`` and ``costs`` say so too
-    filter: FilterSection = DEFAULTS.filter  # frames that show nothing new are not run, in the twin and live
+    techniques: Techniques = NO_MORE  # in the twin and live; ``recorded`` and ``costs`` are theirs
     differences: Floats | None = None  # of the samples' pictures, where frames are filtered
 
     @property
@@ -66,11 +68,22 @@ class Setup:
         """The same setup over other traces."""
         return replace(self, bank=TraceBank(traces))
 
+    @property
+    def everything(self) -> CostTable:
+        """Costs of every legal decision, not only of the candidates."""
+        return _everything(self.bundle, self.profile, self.range, self.techniques)
+
+    @property
+    def technique_names(self) -> tuple[str, ...]:
+        """The techniques that the setup has, by the names that ``less`` takes."""
+        compression = (COMPRESSION,) if self.bundle.compressed_models else ()
+        return (*compression, *TECHNIQUES, *((FILTER,) if self.techniques.filter.is_on else ()))
+
     def less(self, without: Collection[str]) -> Setup:
-        """The same setup without some techniques or kinds of decision more (``controller.techniques``)."""
-        names = (*self.without, *without)
+        """The same setup without some techniques or kinds of decision more."""
+        names = (*self.without, *(name for name in without if name != FILTER))
         same = (self.bundle, self.bank, self.split, self.range, self.profile, self.privacy, self.shortcuts)
-        return open_setup(*same, without=names, gates=self.gates, forecast=self.forecast, filter_=self.filter)
+        return open_setup(*same, without=names, techniques=self.techniques.without(without))
 
     def twin(self, batch: int = 1, seed: int = 0, reward: Reward = "replayed", oracle: bool = False) -> Twin:
         """A twin for ``batch`` episodes. ``oracle``: states contain the true latency of every row."""
@@ -82,7 +95,7 @@ class Setup:
         """All that may answer a frame of the twin before it is decided, in the order in which they are asked."""
         if self.differences is None:
             return self.shortcuts
-        return (FilterTable(self.filter, self.differences, self.costs, self.recorded), *self.shortcuts)
+        return (FilterTable(self.techniques.filter, self.differences, self.costs, self.recorded), *self.shortcuts)
 
     def live(self, *, learning: bool = True) -> LiveBackend:
         """Real processes. While a policy learns, the clock stands between two steps."""
@@ -100,26 +113,24 @@ def open_setup(
     privacy: PrivacySection = DEFAULTS.privacy,
     shortcuts: Sequence[TableShortcut] = (),
     without: Collection[str] = (),
-    gates: Sequence[float] | None = None,
-    forecast: bool = False,
-    filter_: FilterSection = DEFAULTS.filter,
+    techniques: Techniques = NO_MORE,
 ) -> Setup:
     """A setup of a shipped bundle's name, of a bundle's directory, or of an open bundle.
 
     ``privacy`` may forbid decisions, and ``without`` leaves out techniques or kinds of decision; UsageError when none
-    is left, and for an unknown name, field or file. ``gates``: those that decisions may carry, by default those of the
-    bundle. ``forecast``: answers move on to later frames; UsageError when the bundle has no scores of that.
+    is left, and for an unknown name, field or file. ``techniques`` are switched on beside the decisions; UsageError
+    when the bundle has not recorded what the twin needs for them.
     """
     opened, where = open_bundle(bundle), None if profile is None else Path(profile)
     range_, recorded = range_of(range_, opened.default_range), opened.recorded(split)
-    if forecast:
+    if techniques.forecast:
         recorded = recorded.with_forecast()
-    everything = load_costs(opened, where, hardware_encoder=range_.hardware_encoder, gates=gates, forecast=forecast)
-    costs = candidates(everything, opened.default_range, privacy, without)
-    if filter_.is_on and recorded.lagged is None:
+    everything = _everything(opened, where, range_, techniques)
+    costs = candidates(everything, opened.default_range, privacy, without, opened.compressed_models)
+    if techniques.filter.is_on and recorded.lagged is None:
         raise UsageError(
-            f"got --filter {filter_.mode} for {opened.workload}, whose samples are no stream; expected the bundle of a "
-            "video workload, such as campus, or --filter off"
+            f"got --filter {techniques.filter.mode} for {opened.workload}, whose samples are no stream; expected the "
+            "bundle of a video workload, such as campus, or --filter off"
         )
     if any(shortcut.needs_newest for shortcut in shortcuts) and recorded.lagged is None:
         raise UsageError(
@@ -127,15 +138,20 @@ def open_setup(
             "a video workload, such as campus, or no shortcuts (a real device takes them with any workload)"
         )
     parts = (opened, costs, recorded, traces, range_, where, privacy, tuple(shortcuts), split)
-    setup = Setup(*parts, tuple(without), None if gates is None else tuple(gates), forecast, filter_)
-    return replace(setup, differences=_differences(setup)) if filter_.is_on else setup
+    setup = Setup(*parts, tuple(without), techniques)
+    return replace(setup, differences=_differences(setup)) if techniques.filter.is_on else setup
+
+
+def _everything(bundle: Bundle, profile: Path | None, range_: ScenarioRange, techniques: Techniques) -> CostTable:
+    encoder = range_.hardware_encoder
+    return load_costs(bundle, profile, hardware_encoder=encoder, gates=techniques.gates, forecast=techniques.forecast)
 
 
 def _differences(setup: Setup) -> Floats:
     """What the filter finds in the twin, which replays the frames of the workload that the bundle was made for."""
     frames = setup.bundle.work if setup.bundle.work.name == setup.workload else get_workload(setup.workload)
     pictures = (frames.sample(index, setup.split)[0] for index in range(setup.recorded.score.shape[1]))
-    return differences(Differencer(setup.filter.feature), pictures)
+    return differences(Differencer(setup.techniques.filter.feature), pictures)
 
 
 def range_of(given: RangeLike, default: ScenarioRange) -> ScenarioRange:

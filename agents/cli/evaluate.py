@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from agents.compare.evaluation import Entrants, LiveEpisodes
     from agents.compare.report import Comparison
     from envs.setup import Setup
+    from envs.techniques import Techniques
     from runtime.bundles.bundle import Bundle
 
 #: What an ablation plays where there is no policy.
@@ -85,6 +86,10 @@ class EvaluateOptions(Workers, Conditions):
             help="Boxes of frames that are not run move on, by a small tracker, instead of standing still.",
         ),
     ] = False
+    gate: Annotated[
+        list[float] | None,
+        typer.Option(help="Decisions may carry this gate, a confidence such as 0.9; may be repeated (docs/gate.md)."),
+    ] = None
     filter: Annotated[
         str,
         typer.Option(
@@ -102,6 +107,14 @@ class EvaluateOptions(Workers, Conditions):
     json: JsonOut = None
     out: Annotated[Path | None, typer.Option(help="Folder for the report and the plots.")] = None
     wide: Wide = False
+
+    def techniques(self) -> Techniques:
+        """What is switched on beside the decisions."""
+        from envs.techniques import Techniques
+
+        filter_ = FilterSection(mode=self.filter, target=self.filter_target)
+        check_filter(filter_)
+        return Techniques(tuple(self.gate) if self.gate else None, self.forecast, filter_)
 
     def entrants(self, bundle: Bundle) -> Entrants:
         """The controllers that take part."""
@@ -147,12 +160,7 @@ def evaluate(options: EvaluateOptions) -> int:
     bundle = options.open()
     entrants, bank = options.entrants(bundle), traces_of(options.traces or [], "test")
     range_ = options.range_of(bundle, options.frames)
-    filter_ = FilterSection(mode=options.filter, target=options.filter_target)
-    check_filter(filter_)
-    forecast = options.forecast
-    setup = open_setup(
-        bundle, bank, "test", range_, options.profile, options.privacy, forecast=forecast, filter_=filter_
-    )
+    setup = open_setup(bundle, bank, "test", range_, options.profile, options.privacy, techniques=options.techniques())
     check_own(entrants, setup)
     if options.bound:
         entrants = replace(entrants, bounds=bounds_of(setup))
@@ -198,14 +206,13 @@ def _ablated(setup: Setup, entrants: Entrants, sources: Sequence[str], options: 
     """One controller with and without each technique."""
     from agents.compare.ablate import compare_techniques, draw_techniques, report_of, table_of, variations
     from agents.compare.evaluation import default_seeds
-    from controller.techniques import TECHNIQUES
 
-    seeds = options.seeds or default_seeds(len(setup.bank))
-    frames = entrants.total * seeds * len(setup.bank) * setup.range.frames * len(variations(TECHNIQUES))
+    seeds, names = options.seeds or default_seeds(len(setup.bank)), setup.technique_names
+    frames = entrants.total * seeds * len(setup.bank) * setup.range.frames * len(variations(names))
     with task_bar() as bar, options.spread(frames) as spread:
         task = bar.add_task("evaluating", total=frames)
         comparison = compare_techniques(
-            setup, TECHNIQUES, entrants, sources, seeds, lambda done: bar.advance(task, done), spread.play
+            setup, names, entrants, sources, seeds, lambda done: bar.advance(task, done), spread.play
         )
     report = report_of(comparison, entrants.names[0])
 

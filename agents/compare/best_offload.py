@@ -20,7 +20,6 @@ from controller.metrics import Frames, per_episode
 from controller.records import Ints, SystemState
 from controller.scenario import Scenario
 from envs.setup import Setup
-from runtime.profiling.profile import load_costs
 
 Progress = Callable[[int], None]  # called with the number of decisions tried so far
 
@@ -40,13 +39,7 @@ class FixedRows(Memoryless):
 
 def best_offload(setup: Setup, scenarios: Sequence[Scenario], progress: Progress = lambda _: None) -> Frames:
     """The frames of all scenarios, each scenario played with its best fixed offload."""
-    everything = load_costs(
-        setup.bundle,
-        setup.profile,
-        hardware_encoder=setup.range.hardware_encoder,
-        gates=setup.gates,
-        forecast=setup.forecast,
-    )
+    everything = setup.everything
     images = full_offload_rows(everything)
     images = images[~dominated(everything.take(images))]
     # The controllers' own candidates are included, so that fallbacks have the same local rows.

@@ -141,7 +141,7 @@ def provenance_of(setup: Setup, entrants: Entrants, *, live: bool = False) -> Pr
     """The files that a comparison used, and notes on what limits its figures."""
     profile = used_profile(setup.bundle, setup.profile)
     notes = [*(() if live else _replay_notes(setup)), *comparability(profile), *privacy_notes(setup.privacy)]
-    notes += hardware_notes(setup.range.hardware_encoder) + filter_notes(setup.filter)
+    notes += hardware_notes(setup.range.hardware_encoder) + filter_notes(setup.techniques.filter)
     for file, training in entrants.files:
         notes += seen_before(f"ppo, policy {file.text}", training_digests(training), setup.bank)
     untuned = [name for name in entrants.names if TUNABLE_KEYS[name] and name not in entrants.tunings]
@@ -314,7 +314,7 @@ def _frames_of(episodes: Sequence[list[Outcome]], scenarios: Sequence[Scenario],
     return joined(
         [
             Frames.from_outcomes(
-                outcomes, 1.0 / scenario.fps, episode, score, work.forecaster() if setup.forecast else None
+                outcomes, 1.0 / scenario.fps, episode, score, work.forecaster() if setup.techniques.forecast else None
             )
             for episode, (outcomes, scenario) in enumerate(zip(episodes, scenarios, strict=True))
         ]

@@ -27,7 +27,6 @@ from controller.records import KINDS, Bools, Decision, Floats, Ints
 from controller.scenario import Scenario
 from envs.setup import Setup
 from envs.twin.twin import Reward
-from runtime.profiling.profile import load_costs
 
 #: Frames of the short episode, decisions of each kind and cell that go on, and whole episodes for these.
 SHORT_FRAMES, KEPT, EPISODES = 60, 30, 4
@@ -86,13 +85,7 @@ def map_kinds(
     progress: Progress = lambda done, total: None,
 ) -> KindMap:
     """The map of a setup over the given slowdowns (Y,) and bandwidths (X,); the traces of the setup do not count."""
-    everything = load_costs(
-        setup.bundle,
-        setup.profile,
-        hardware_encoder=setup.range.hardware_encoder,
-        gates=setup.gates,
-        forecast=setup.forecast,
-    )
+    everything = setup.everything
     costs = _competitors(everything)
     setup = replace(setup, costs=costs, bank=constant_links(uplink_bps))
     middle = setup.range.middle()

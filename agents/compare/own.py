@@ -16,6 +16,7 @@ from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.scenario import ScenarioRange
 from envs.setup import Setup, open_setup, traces_of
+from envs.techniques import Techniques
 from envs.twin.shortcut import TableShortcut
 from runtime.bundles.bundle import Bundle
 from runtime.config.tree import PrivacySection
@@ -94,7 +95,8 @@ def compare(
     """
     privacy = PrivacySection(no_raw_upload=no_raw_upload)
     bank = traces_of(traces, "test")
-    setup = open_setup(bundle, bank, "test", scenario, profile, privacy, shortcuts, forecast=forecast)
+    techniques = Techniques(forecast=forecast)
+    setup = open_setup(bundle, bank, "test", scenario, profile, privacy, shortcuts, techniques=techniques)
     entrants = entrants_of(setup.workload, ",".join(controllers), privacy=privacy) if controllers else Entrants(())
     makers = {name: partial(_own_controller, name, decider) for name, decider in (own or {}).items()}
     sources = [str(trace) for trace in traces] or [BUILTIN_TEST]

@@ -26,8 +26,9 @@ from controller.errors import UsageError
 from controller.predict.uplink import Trace, TraceBank
 from controller.scenario import ScenarioRange
 from envs.setup import Setup, open_setup
+from envs.techniques import Techniques
 from runtime.bundles.bundle import SHIPPED_DIR, Bundle, open_pair
-from runtime.config.tree import FilterSection, PrivacySection
+from runtime.config.tree import PrivacySection
 from runtime.files.provenance import SHIPPED
 from runtime.profiling.profile import find_profile
 from runtime.workloads.registry import workload_reference
@@ -48,11 +49,8 @@ def plain_setup(setup: Setup) -> dict[str, Any]:
         "no_raw_upload": setup.privacy.no_raw_upload,
         "split": setup.split,
         "without": setup.without,
-        "gates": setup.gates,
-        "forecast": setup.forecast,
+        "techniques": msgspec.to_builtins(setup.techniques),
     }
-    if setup.filter.is_on:
-        plain["filter"] = msgspec.to_builtins(setup.filter)
     plain["digest"] = hashlib.sha256(encoded(plain)).hexdigest()
     _remember(plain["digest"], setup)
     return plain
@@ -66,9 +64,10 @@ def opened(plain: dict[str, Any]) -> Setup:
         range_ = msgspec.convert(plain["range"], ScenarioRange)
         privacy = PrivacySection(no_raw_upload=plain["no_raw_upload"])
         bank, profile = opened_traces(plain["traces"]), profile_file(plain["profile"])
-        some = {name: plain[name] for name in ("without", "gates", "forecast")}
-        filter_ = msgspec.convert(plain.get("filter", {}), FilterSection)
-        setup = open_setup(bundle, bank, plain["split"], range_, profile, privacy, filter_=filter_, **some)
+        techniques = msgspec.convert(plain["techniques"], Techniques)
+        setup = open_setup(
+            bundle, bank, plain["split"], range_, profile, privacy, without=plain["without"], techniques=techniques
+        )
         _remember(digest, setup)
     return _open[digest]
 

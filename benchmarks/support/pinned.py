@@ -23,7 +23,7 @@ from controller.predict.uplink import Trace, TraceBank
 from controller.records import NO_PAYLOAD, Decision, Ints, Outcome, SystemState
 from controller.scenario import Scenario
 from envs.setup import Setup, open_setup
-from runtime.profiling.profile import load_costs
+from envs.techniques import Techniques
 
 #: Terms of the latency that are shown, as sums of those of ``BreakdownMs``. Live, uplink and downlink are told apart by
 #: the smallest round trip that was seen, which on a narrow link holds the time of a ping: only their sum is exact.
@@ -35,8 +35,9 @@ _EARLY = ANSWERERS.index(EARLY_EXIT)
 
 def whole_setup(bundle: str, link: Trace, profile: Path | None, gates: Sequence[float] | None = None) -> Setup:
     """The test split of a bundle on one link, with every legal decision, and each gated by each of the gates."""
-    setup = open_setup(bundle, TraceBank([link]), "test", profile=profile, gates=gates)
-    return replace(setup, costs=load_costs(setup.bundle, setup.profile, gates=setup.gates))
+    techniques = Techniques(None if gates is None else tuple(gates))
+    setup = open_setup(bundle, TraceBank([link]), "test", profile=profile, techniques=techniques)
+    return replace(setup, costs=setup.everything)
 
 
 def episode_of(setup: Setup, **conditions: float) -> Scenario:

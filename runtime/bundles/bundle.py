@@ -22,6 +22,7 @@ from controller.scenario import ScenarioRange
 from controller.space import DecisionSpace
 from runtime.bundles.codec_tables import load_codec_tables
 from runtime.bundles.manifest import (
+    COMPRESSED_FROM,
     LOSSLESS,
     MANIFEST_FILE,
     FileInfo,
@@ -185,6 +186,11 @@ class Bundle:
     def default_range(self) -> ScenarioRange:
         """Range of the conditions under which the workload usually runs."""
         return self.work.scenario_range()
+
+    @property
+    def compressed_models(self) -> frozenset[str]:
+        """Names of the models that `mecpilot models compress` made from others."""
+        return frozenset(name for name, how in self.manifest.training.items() if COMPRESSED_FROM in how)
 
     @property
     def model_names(self) -> tuple[str, ...]:

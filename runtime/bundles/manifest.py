@@ -19,6 +19,8 @@ from runtime.files.reading import format_version
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
+#: In ``Manifest.training``: the model from which a compressed one was made.
+COMPRESSED_FROM = "compressed_from"
 
 Entry = TypeVar("Entry", bound=msgspec.Struct)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from controller.errors import UsageError
 from runtime.building.measure import TrainedModel
 from runtime.bundles.graph_file import save_graphs
-from runtime.bundles.manifest import ModelInfo
+from runtime.bundles.manifest import COMPRESSED_FROM, ModelInfo
 from runtime.bundles.packed_weights import WeightHeader, read_header
 from runtime.bundles.weights import load_weights, save_weights
 from runtime.compression.distillation import Distillation
@@ -54,7 +54,7 @@ class Variant:
     def trained(self, config: TrainingConfig | None) -> TrainedModel:
         """What a bundle is told of the variant once its file is written. None: it was not trained again."""
         base = self.base
-        how = {"compressed_from": base.name, "scheme": self.scheme.name} | ({} if config is None else asdict(config))
+        how = {COMPRESSED_FROM: base.name, "scheme": self.scheme.name} | ({} if config is None else asdict(config))
         plain = TrainedModel(self.name, base.family, self.file_name, base.exit_after, how)
         return plain if self.scheme.trains else replace(plain, precision="int8", engine="openvino", like=base)
 

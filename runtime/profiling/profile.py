@@ -152,14 +152,19 @@ def load_costs(
 
 
 def candidates(
-    costs: CostTable, usual: ScenarioRange, privacy: PrivacySection = DEFAULTS.privacy, without: Collection[str] = ()
+    costs: CostTable,
+    usual: ScenarioRange,
+    privacy: PrivacySection = DEFAULTS.privacy,
+    without: Collection[str] = (),
+    compressed: Collection[str] = (),
 ) -> CostTable:
     """The decisions that privacy allows and that can be best under a workload's usual conditions.
 
     ``without``: techniques and kinds of decision (``controller.techniques``) to leave out, which shows what they are
-    worth. Controllers and the policy see only these. UsageError when no decision is left.
+    worth; ``compressed`` names the models that go without compression. Controllers and the policy see only these.
+    UsageError when no decision is left.
     """
-    permitted = techniques.without(allowed(costs, privacy), without, usual)
+    permitted = techniques.without(allowed(costs, privacy), without, usual, compressed)
     return permitted.take(shortlist(permitted, usual))
 
 

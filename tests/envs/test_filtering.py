@@ -16,6 +16,7 @@ from controller.errors import UsageError
 from controller.records import Status
 from controller.reuse import Reuse
 from envs.setup import open_setup
+from envs.techniques import Techniques
 from envs.twin.filtering import FilterTable, differences
 from runtime.config.tree import FilterSection
 from runtime.shortcuts.base import Context
@@ -88,9 +89,8 @@ def test_every_frame_ends_in_the_twin_as_on_the_device(mode: str, seed: int, mon
 
 def test_a_comparison_in_the_twin_filters_frames_and_counts_the_time_of_looking() -> None:
     scenario = {"frames": 100, "mec_load_frac": 0.0, "device_slowdown": 5.0, "deadline_s": 0.4}
-    filtering = open_setup(
-        "campus", builtin_traces("test"), "validation", scenario, "shipped", filter_=FilterSection(mode="auto")
-    )
+    techniques = Techniques(filter=FilterSection(mode="auto"))
+    filtering = open_setup("campus", builtin_traces("test"), "validation", scenario, "shipped", techniques=techniques)
     local = int(np.flatnonzero(filtering.costs.space.device_only)[0])
     found = {}
     for mode, setup in (("off", replace(filtering, differences=None)), ("auto", filtering)):
@@ -106,7 +106,7 @@ def test_a_comparison_in_the_twin_filters_frames_and_counts_the_time_of_looking(
 
 def test_samples_that_are_no_stream_are_refused() -> None:
     with pytest.raises(UsageError, match="got --filter auto for garments, whose samples are no stream; expected"):
-        open_setup("garments", builtin_traces("test"), "test", filter_=FilterSection(mode="auto"))
+        open_setup("garments", builtin_traces("test"), "test", techniques=Techniques(filter=FilterSection(mode="auto")))
 
 
 @pytest.mark.parametrize("mode", ["on", "0", "nan", "1.5", "-0.1"])

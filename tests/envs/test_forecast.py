@@ -17,6 +17,7 @@ from controller.records import BreakdownMs, Decision, Outcome, Status
 from controller.reuse import PastAnswer, Reuse, past_answer
 from controller.streaming import streaming_scores
 from envs.setup import open_setup
+from envs.techniques import Techniques
 from runtime.bundles.recorded import Recorded, load_recorded, save_recorded
 from runtime.testbed.markov_traces import builtin_traces
 
@@ -149,4 +150,4 @@ def test_scores_of_forecasts_survive_the_file_and_older_files_have_none(tmp_path
 @pytest.mark.parametrize("name", ["campus", "garments"])
 def test_a_twin_of_a_bundle_without_scores_of_forecasts_refuses_them(name: str) -> None:
     with pytest.raises(UsageError, match="models add BUNDLE --forecast"):
-        open_setup(name, builtin_traces("test"), "test", profile="shipped", forecast=True)
+        open_setup(name, builtin_traces("test"), "test", profile="shipped", techniques=Techniques(forecast=True))

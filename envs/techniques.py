@@ -1,0 +1,31 @@
+"""Techniques that are switched on beside the choice of decisions, and how an experiment leaves them out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from runtime.config.tree import DEFAULTS, FilterSection
+
+#: The name of the input filter where techniques are left out; the others are those of ``controller.techniques``.
+FILTER = "filter"
+
+
+@dataclass(frozen=True)
+class Techniques:
+    """What a device has beside its decisions, as in its configuration; by default nothing."""
+
+    gates: tuple[float, ...] | None = None  # that decisions may carry; None: those of the bundle
+    forecast: bool = False  # answers that stand for later frames move on
+    filter: FilterSection = DEFAULTS.filter  # frames that show nothing new are not run
+
+    def without(self, names: Collection[str]) -> Techniques:
+        """What is left without the named techniques; forecasts belong to the application-oriented ones."""
+        left = self
+        if "early-exit" in names:
+            left = replace(left, gates=())
+        if "application" in names:
+            left = replace(left, forecast=False)
+        if FILTER in names:
+            left = replace(left, filter=DEFAULTS.filter)
+        return left
