@@ -55,7 +55,7 @@ class FilterTable:
         """``table``: see ``differences``."""
         lagged = recorded.lagged
         assert lagged is not None, "the bundle of a stream"
-        self._difference, self._variant = table, costs.space.variant
+        self._difference, self._variant = table, costs.paths.space.variant
         self._aged: NDArray[np.float32] = np.concatenate((recorded.score[None], lagged))
         self._fixed, self._target, self._most_age = config.threshold, config.target, config.max_age
         self.look_s = LOOK_S[config.feature]
