@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from runtime.bundles.bundle import Bundle, open_bundle
     from runtime.cli.main import console as console
     from runtime.cli.main import main as main
-    from runtime.config.tree import EmulationSection, FilterSection, LimitsSection
+    from runtime.config.tree import CacheSection, EmulationSection, FilterSection, LimitsSection
     from runtime.device.controllers import make_controller, open_costs
     from runtime.device.device import Device
     from runtime.files.policy_file import load_policy
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bundle",
+    "CacheSection",
     "Classifier",
     "Controller",
     "CostTable",
@@ -96,7 +97,7 @@ _MODULES = {
     "envs.env": ("make_env",),
     "runtime.bundles.bundle": ("Bundle", "open_bundle"),
     "runtime.cli.main": ("console", "main"),
-    "runtime.config.tree": ("EmulationSection", "FilterSection", "LimitsSection"),
+    "runtime.config.tree": ("CacheSection", "EmulationSection", "FilterSection", "LimitsSection"),
     "runtime.device.controllers": ("make_controller", "open_costs"),
     "runtime.device.device": ("Device",),
     "runtime.files.policy_file": ("load_policy",),

@@ -55,9 +55,9 @@ def is_verified(count: Any) -> Any:
     return count % VERIFY_EVERY == 0
 
 
-def grown(shift: Any, difference: Any, target: float) -> Any:
-    """The shift after a frame was asked about."""
-    matters = difference >= 0.5 * threshold_of(shift)
+def grown(shift: Any, difference: Any, age: Any, target: float) -> Any:
+    """The shift after a frame was asked about. An answer that is too old to stand says nothing about the threshold."""
+    matters = (difference >= 0.5 * threshold_of(shift)) & (age <= MOST_AGE)
     return np.where(matters, np.minimum(shift + RATE * (1.0 - target), MOST_SHIFT), shift)
 
 

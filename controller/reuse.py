@@ -94,6 +94,12 @@ def next_run(decided: Count, stride: Count) -> Count:
     return decided + stride
 
 
+def is_new(reason: Status, answered: int | None, frame: int) -> bool:
+    """Whether a reused answer is news about its frame, which later frames may have, too: a shortcut knew it by itself,
+    or it belongs to a picture that looks like this one."""
+    return answered == frame or not reason.moves_on
+
+
 def in_time(latency_s: Floats | float, deadline_s: Floats | float) -> Bools | bool:
     """Whether a reused answer may stand. One that would be late may not: the frame is decided instead."""
     return latency_s <= deadline_s

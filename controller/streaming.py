@@ -14,7 +14,7 @@ import numpy as np
 
 from controller.forecast import Forecaster
 from controller.records import Bools, Floats, Ints, Outcome
-from controller.reuse import Answers, past_answer
+from controller.reuse import Answers, is_new, past_answer
 
 #: Quality of a prediction against a truth.
 Score = Callable[[Any, Any], float]
@@ -37,9 +37,13 @@ class Stream:
     def add(self, outcome: Outcome) -> float | None:
         """Score of what was to be seen when this frame was captured; 0 before the first answer, None without truth."""
         seen = None if outcome.truth is None else self._seen(outcome.frame, outcome.truth)
-        if outcome.prediction is not None and (not outcome.status.reused or outcome.reused_frame == outcome.frame):
+        reused = outcome.status.reused
+        if outcome.prediction is not None and (
+            not reused or is_new(outcome.status, outcome.reused_frame, outcome.frame)
+        ):
             out_s = outcome.frame * self._interval_s + outcome.latency_ms / 1e3
-            forecaster = None if outcome.truth is None else self._forecaster  # nothing is scored: nothing to track
+            # Where nothing is scored, there is nothing to track; and what a shortcut knew is no new look at the scene.
+            forecaster = None if outcome.truth is None or reused else self._forecaster
             self._answers.add(past_answer(outcome.frame, out_s, outcome.prediction, forecaster))
         return seen
 

@@ -59,6 +59,8 @@ def _best_of(field: str, costs: CostTable, usual: ScenarioRange) -> Bools:
     values = np.array([str(getattr(decision, field)) for decision in costs.space.decisions])
     utility = usual_utility(costs, usual)
     possible = sorted(set(values[costs.space.device_only]))
+    if not possible:
+        raise UsageError(f"no decision that is left runs on the device alone; expected one for each {field}")
     best = max(possible, key=lambda value: float(utility[:, values == value].max(axis=1).mean()))
     return np.asarray(values == best)
 

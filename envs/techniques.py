@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from runtime.config.technique_notes import technique_notes
 from runtime.config.tree import DEFAULTS, FilterSection
 
 #: The name of the input filter where techniques are left out; the others are those of ``controller.techniques``.
@@ -18,6 +19,11 @@ class Techniques:
     gates: tuple[float, ...] | None = None  # that decisions may carry; None: those of the bundle
     forecast: bool = False  # answers that stand for later frames move on
     filter: FilterSection = DEFAULTS.filter  # frames that show nothing new are not run
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of figures must know."""
+        return technique_notes(self.gates, self.forecast, self.filter)
 
     def without(self, names: Collection[str]) -> Techniques:
         """What is left without the named techniques; forecasts belong to the application-oriented ones."""

@@ -35,7 +35,6 @@ from runtime.files.provenance import Provenance, Used, comparability
 from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
 from runtime.profiling.hardware_encoder import hardware_notes
 from runtime.profiling.profile import used_profile
-from runtime.shortcuts.filtering.configured import filter_notes
 from runtime.workloads.base import stream_score
 from runtime.workloads.registry import get_workload
 
@@ -141,7 +140,7 @@ def provenance_of(setup: Setup, entrants: Entrants, *, live: bool = False) -> Pr
     """The files that a comparison used, and notes on what limits its figures."""
     profile = used_profile(setup.bundle, setup.profile)
     notes = [*(() if live else _replay_notes(setup)), *comparability(profile), *privacy_notes(setup.privacy)]
-    notes += hardware_notes(setup.range.hardware_encoder) + filter_notes(setup.techniques.filter)
+    notes += hardware_notes(setup.range.hardware_encoder) + setup.techniques.notes
     for file, training in entrants.files:
         notes += seen_before(f"ppo, policy {file.text}", training_digests(training), setup.bank)
     untuned = [name for name in entrants.names if TUNABLE_KEYS[name] and name not in entrants.tunings]

@@ -69,7 +69,7 @@ class FilterTable:
         stands = known & shows_nothing_new(difference, age, threshold, self._most_age)
         if self._fixed is not None:
             return Verdict(stands)
-        memory["shift"][asked.env] = np.where(known, grown(own["shift"], difference, self._target), own["shift"])
+        memory["shift"][asked.env] = np.where(known, grown(own["shift"], difference, age, self._target), own["shift"])
         memory["would_be"][asked.env] += stands
         verified = stands & is_verified(memory["would_be"][asked.env])
         self._remember(asked, memory, np.flatnonzero(verified))

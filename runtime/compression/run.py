@@ -169,9 +169,11 @@ def _compress_and_measure(work: _Work, events: Any) -> None:
         else:
             shutil.copyfile(work.made / variant.file_name, work.out / variant.file_name)
         trained = variant.trained(work.config if work.trains else None)
-        return measure_model(
+        measured = measure_model(
             work.out, workload, trained, work.max_samples, advance_of(events, variant.name, work.epochs)
         )
+        check_alive(measured, work.base_score)
+        return measured
 
     report_measured(events, variant.name, body)
 

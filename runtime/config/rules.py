@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import msgspec
+
 from controller.errors import UsageError
 from runtime.config.sizes import bytes_of
-from runtime.config.tree import Config, ControllerSection, EmulationSection, FilterSection, SourceSection
+from runtime.config.tree import Config, ControllerSection, EmulationSection, FilterSection, Section, SourceSection
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 MIN_FPS = 0.001
 #: Resizing and encoding a campus picture takes 1.5 to 4 times as long as resizing it, on one thread, up to 512 px. At
@@ -36,6 +42,14 @@ def _check_controller(controller: ControllerSection) -> None:
         raise UsageError(f"got --decision and --controller {controller.name}; expected one of them")
     if controller.policy is not None and controller.name not in (None, "ppo"):
         raise UsageError(f"got --policy and --controller {controller.name}; expected --controller ppo")
+
+
+def checked(section: AnySection, name: str) -> AnySection:
+    """The same section; UsageError if a value is not one that a configuration file may have."""
+    try:
+        return msgspec.convert(msgspec.to_builtins(section), type(section))
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{name}: {error}") from None
 
 
 def check_filter(filter_: FilterSection) -> None:

@@ -23,8 +23,9 @@ from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.bundles.bundle import DEFAULT_NAME, Bundle, open_pair
-from runtime.config.rules import check_filter
+from runtime.config.rules import check_filter, checked
 from runtime.config.sizes import bytes_of
+from runtime.config.technique_notes import technique_notes
 from runtime.config.tree import (
     DEFAULT_FRAMES,
     DEFAULTS,
@@ -43,7 +44,6 @@ from runtime.files.provenance import Provenance
 from runtime.link.endpoint import parse_endpoint
 from runtime.profiling.profile import load_costs
 from runtime.shortcuts.base import Shortcut
-from runtime.shortcuts.filtering.configured import filter_notes
 from runtime.sources.kinds import SourceLike, open_any
 from runtime.workloads.base import Workload, forecaster_of
 
@@ -105,8 +105,8 @@ class Device:
             answers, so give each run a new device. One that raises an error is logged, and the frame is decided.
         forecast: answers that stand for later frames move on, and objects have numbers (``Outcome.track_ids``).
         filter: frames that show nothing new are not run; asked before ``shortcuts``.
-        cache: answers that stand for later pictures much like theirs, such as ``CacheSection(size="32MB")`` of
-            ``runtime.config.tree``; the default has no room for any.
+        cache: answers that stand for later pictures much like theirs, such as ``CacheSection(size="32MB")``; the
+            default has no room for any.
         limits: how many frames may wait, and how many requests may wait for their replies.
         emulation: a slower device and a narrower uplink than those at hand, for experiments.
         log: takes one line of text for each event; default: warnings of the logger "mecpilot".
@@ -116,6 +116,7 @@ class Device:
         self._profile = _path(profile)
         self._hardware_encoder = emulation.hardware_encoder
         self.controller_name = self._choice.name
+        filter, cache = checked(filter, "filter"), checked(cache, "cache")
         check_filter(filter)
         parse_endpoint(mec)
         _check_number("fps", fps, 0.0, 1000.0)
@@ -162,7 +163,8 @@ class Device:
 
     def provenance(self) -> Provenance:
         """The files that a run rests on, with their digests."""
-        notes = filter_notes(self._setup.filter)
+        setup = self._setup
+        notes = technique_notes(self._choice.gates, setup.forecast, setup.filter, setup.cache)
         return provenance_of(self.bundle, self._choice, self._profile, self._hardware_encoder, notes)
 
     def run(

@@ -93,7 +93,10 @@ class MecTelemetry:
         """Learn from a reply, also if its frame has already ended."""
         tail_s, old = reply.mec_ms / 1e3, self._slowdown_now(now_s)
         sent = self._arrived(reply.request_id, reply.queue_ms / 1e3, tail_s, now_s)
-        if sent is not None and (profiled_s := self._costs.mec_s[sent.row]) > 0:
+        if sent is None:
+            return
+        profiled_s = self._costs.mec_s[sent.row]
+        if profiled_s > 0 and reply.mec_us > 0:  # 0: the outputs were known, so nothing was computed
             self._slowdown = old + formulas.SLOWDOWN_ALPHA * (tail_s / float(profiled_s) - old)
 
     def on_expired(self, request_id: int, queue_s: float, now_s: float) -> None:

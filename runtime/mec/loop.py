@@ -251,7 +251,9 @@ class MecLoop:
 
     def _reply(self, job: Admit, outputs: np.ndarray, began_s: float, cached: bool) -> None:
         queue_s, mec_s = began_s - job.arrived_s, self._clock() - began_s
-        reply = wire.InferReply(job.request.request_id, wire.whole_us(queue_s), wire.whole_us(mec_s))
+        # A reply that was known says nothing about how fast this MEC computes.
+        mec_us = 0 if cached else max(wire.whole_us(mec_s), 1)
+        reply = wire.InferReply(job.request.request_id, wire.whole_us(queue_s), mec_us)
         self._router.send(job.peer, wire.encode(reply, np.ascontiguousarray(outputs).data.cast("B")))
         self._record(job, queue_s, mec_s, SERVED, cached=cached)
 

@@ -121,7 +121,7 @@ class InferReply(Message, frozen=True, tag=4):
 
     request_id: MessageId
     queue_us: Microseconds  # from arrival to the start of the tail
-    mec_us: Microseconds  # decoding and tail, slowdown included
+    mec_us: Microseconds  # decoding and tail, slowdown included; 0 if the outputs were known from an earlier request
 
     @property
     def queue_ms(self) -> float:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from controller.records import Status
 from controller.reuse import Answers, PastAnswer, Reuse
 from runtime.sources.frames import Frame
 from runtime.workloads.types import Image
@@ -26,6 +27,10 @@ class Context:
     #: The newest of the answers that are out, if it would be in time for the frame; only where the picture is needed.
     newest: PastAnswer | None = None
     slowdown: float = 1.0  # time on this device / time that the computation took here: above 1 on an emulated one
+
+
+#: Instead of an answer: the frame shall be run, so no shortcut behind this one is asked.
+RUN = Reuse(Status.OK, None)
 
 
 class Shortcut(ABC):

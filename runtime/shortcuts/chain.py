@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from controller.reuse import Answers, PastAnswer, Reuse, in_time
-from runtime.shortcuts.base import Context, Shortcut
+from controller.reuse import Answers, PastAnswer, Reuse, in_time, is_new
+from runtime.shortcuts.base import RUN, Context, Shortcut
 from runtime.sources.frames import Frame
 from runtime.workloads.types import Image
 
@@ -69,8 +69,10 @@ class Chain:
         context = Context(now_s, self._answers, partial(self._picture, frame.source_index), newest, slowdown)
         for member in members:
             if (reuse := self._guarded(member, partial(self._answer_of, member, frame, context))) is not None:
-                if reuse.answer is not None and reuse.answer.frame == frame.index:
-                    self._answers.add(reuse.answer)
+                if reuse is RUN:
+                    return None
+                if reuse.answer is not None and is_new(reuse.reason, reuse.answer.frame, frame.index):
+                    self._answers.add(PastAnswer(frame.index, now_s, reuse.answer.prediction))
                 return reuse
         return None
 
@@ -82,6 +84,8 @@ class Chain:
 
     def _answer_of(self, member: Shortcut, frame: Frame, context: Context) -> Reuse | None:
         reuse = member.try_answer(frame, context)
+        if reuse is RUN:
+            return reuse
         if reuse is None or not in_time(reuse.latency_s(frame.captured_s), self._deadline_s):
             return None
         return reuse

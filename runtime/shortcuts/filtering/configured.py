@@ -23,11 +23,3 @@ def filters_of(config: FilterSection, workload: Workload) -> tuple[Shortcut, ...
             most_age=config.max_age,
         ),
     )
-
-
-def filter_notes(config: FilterSection) -> tuple[str, ...]:
-    """What a reader of figures must know about the frames that were not run."""
-    if not config.is_on:
-        return ()
-    how = f"target {config.target:g}" if config.threshold is None else f"threshold {config.threshold:g}"
-    return (f"filter: frames that show nothing new are not run ({config.feature}, {how}, age up to {config.max_age})",)

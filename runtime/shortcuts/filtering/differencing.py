@@ -14,18 +14,18 @@ import numpy as np
 from controller.filtering import grown, is_verified, shows_nothing_new, shrunk, threshold_of
 from controller.records import Status
 from controller.reuse import PastAnswer, Reuse
-from runtime.shortcuts.base import Context, Shortcut
+from runtime.shortcuts.base import RUN, Context, Shortcut
 from runtime.shortcuts.filtering.features import Differencer, Sketch
 from runtime.sources.frames import Frame
 
-#: More frames than are ever decided and not yet answered.
+#: More frames than ever wait for their answers.
 KEPT = 32
 
 Score = Callable[[Any, Any], float]
 
 
 class Differencing(Shortcut):
-    """Owns sketches of the pictures of the last frames that were decided, and the threshold."""
+    """Owns sketches of the pictures of the last frames that were not filtered, and the threshold."""
 
     needs_picture = True
     name = "filter"
@@ -39,8 +39,7 @@ class Differencing(Shortcut):
         self._differencer, self._score, self._fixed = differencer, score, threshold
         self._target, self._most_age = target, most_age
         self._shift = 0.0
-        self._looked: tuple[int, Sketch] | None = None  # the frame that was asked about last, and its picture
-        self._sketches: deque[tuple[int, Sketch]] = deque(maxlen=KEPT)  # of decided frames
+        self._sketches: deque[tuple[int, Sketch]] = deque(maxlen=KEPT)  # of frames that were not filtered
         self._verified: deque[tuple[int, Any]] = deque(maxlen=KEPT)  # frames that are verified, with the older answers
         self._filtered = self._would_be = 0
         self._agreements: list[float] = [0.0, 0.0]  # number and sum
@@ -52,29 +51,31 @@ class Differencing(Shortcut):
 
     def try_answer(self, frame: Frame, context: Context) -> Reuse | None:
         sketch = self._differencer.sketch(context.picture())
-        self._looked = frame.index, sketch
         newest = context.newest
         before = None if newest is None else next((s for number, s in self._sketches if number == newest.frame), None)
-        if newest is None or before is None:
-            return None
-        stands = self._stands(frame.index, newest, self._differencer.difference(before, sketch))
-        return Reuse(Status.FILTERED, newest) if stands else None
+        if newest is not None and before is not None:
+            difference = self._differencer.difference(before, sketch)
+            if self._would_stand(frame.index - newest.frame, difference):
+                if not self._verifies:
+                    self._filtered += 1
+                    return Reuse(Status.FILTERED, newest)
+                self._verified.append((frame.index, newest.at(frame.index).prediction))
+                self._sketches.append((frame.index, sketch))
+                return RUN
+        self._sketches.append((frame.index, sketch))
+        return None
 
-    def _stands(self, frame: int, newest: PastAnswer, difference: float) -> bool:
-        stands = bool(shows_nothing_new(difference, frame - newest.frame, self.threshold, self._most_age))
+    def _would_stand(self, age: int, difference: float) -> bool:
+        stands = bool(shows_nothing_new(difference, age, self.threshold, self._most_age))
         if self._fixed is None:
-            self._shift = float(grown(self._shift, difference, self._target))
+            self._shift = float(grown(self._shift, difference, age, self._target))
         self._would_be += stands
-        if stands and self._fixed is None and is_verified(self._would_be):
-            self._verified.append((frame, newest.at(frame).prediction))
-            return False
-        self._filtered += stands
         return stands
 
-    def decided(self, frame: int, stride: int) -> None:
-        if self._looked is not None and frame == self._looked[0]:
-            self._sketches.append(self._looked)
-            self._looked = None
+    @property
+    def _verifies(self) -> bool:
+        """Whether the frame that would be filtered is run all the same."""
+        return self._fixed is None and bool(is_verified(self._would_be))
 
     def answered(self, answer: PastAnswer) -> None:
         for pair in [pair for pair in self._verified if pair[0] == answer.frame]:

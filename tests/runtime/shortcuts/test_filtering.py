@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from controller.filtering import MOST_THRESHOLD
+from controller.filtering import MOST_THRESHOLD, VERIFY_EVERY
 from controller.records import Status
 from controller.reuse import PastAnswer, Reuse
+from runtime.shortcuts.base import Context, Shortcut
 from runtime.shortcuts.chain import Chain
 from runtime.shortcuts.filtering.differencing import Differencing
 from runtime.shortcuts.filtering.features import FEATURES, Differencer
@@ -124,3 +125,29 @@ def test_grey_and_tiny_pictures_are_compared(frames: list[Image]) -> None:
     for feature in FEATURES:
         said = Played(feature).play([tiny, tiny, tiny.T.copy()])
         assert [reuse is not None for reuse in said] == [False, True, False]
+
+
+class Knows(Shortcut):
+    """Answers every frame from a picture that looked like it."""
+
+    needs_picture = True
+
+    def try_answer(self, frame: Frame, context: Context) -> Reuse | None:
+        return Reuse(Status.CACHED, PastAnswer(0, 0.0, "known"))
+
+
+def test_a_frame_that_is_verified_is_run_even_if_a_later_shortcut_knows_an_answer(frames: list[Image]) -> None:
+    played = Played()
+    played._chain = Chain([played.filter, Knows()], 1.0, played._pictures.__getitem__)
+    said = played.play([frames[0]] * (3 * VERIFY_EVERY))
+    assert said.count(None) == 2  # the first frame is answered by the other shortcut: the filter knows nothing yet
+    assert {reuse.reason for reuse in said if reuse is not None} == {Status.FILTERED, Status.CACHED}
+    assert played.filter.notes()["verified"] == 2
+
+
+def test_what_a_later_shortcut_knew_stands_for_the_next_frames(frames: list[Image]) -> None:
+    played = Played()
+    played._chain = Chain([played.filter, Knows()], 1.0, played._pictures.__getitem__)
+    first, second = played.play([frames[0]] * 2)
+    assert first is not None and second is not None and second.answer is not None
+    assert (second.reason, second.answer.frame, second.answer.prediction) == (Status.FILTERED, 0, "known")
