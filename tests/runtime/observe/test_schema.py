@@ -28,6 +28,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "object": (dict,),
     "array": (list,),
+    "boolean": (bool,),
     "any": (object,),
 }
 #: Reasons that a request never ends with: its peer is no registered device.
@@ -141,7 +142,7 @@ def check(field: Field, line: dict[str, Any]) -> None:
         assert field.null_when != "never", field.name
     else:
         assert isinstance(value, TYPES[field.type]), field.name
-        assert not isinstance(value, bool)
+        assert isinstance(value, bool) == (field.type == "boolean")
 
 
 def test_lines_without_a_truth_are_among_the_real_ones(lines: dict[str, list[dict[str, Any]]]) -> None:

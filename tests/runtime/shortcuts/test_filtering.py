@@ -149,5 +149,7 @@ def test_what_a_later_shortcut_knew_stands_for_the_next_frames(frames: list[Imag
     played = Played()
     played._chain = Chain([played.filter, Knows()], 1.0, played._pictures.__getitem__)
     first, second = played.play([frames[0]] * 2)
-    assert first is not None and second is not None and second.answer is not None
+    assert first is not None
+    assert second is not None
+    assert second.answer is not None
     assert (second.reason, second.answer.frame, second.answer.prediction) == (Status.FILTERED, 0, "known")
