@@ -11,11 +11,12 @@ from support import aged_streams
 from support.plain_features import plain_features
 from support.stream import stream_costs, stream_recorded
 from support.synthetic import make_costs, make_state
+from support.table_shortcuts import EveryThird
 from support.twins import WIDE, recorded, table, traces
 
 from controller.costs import CostTable
 from controller.features.fast import Features
-from controller.records import Bools, Ints, Status, SystemState
+from controller.records import Ints, SystemState
 from controller.scenario import Scenario
 from controller.utility import Utility
 from envs.twin import drive, reuse
@@ -25,15 +26,6 @@ from envs.twin.twin import Twin
 from runtime.compiler import Compiled
 
 FRAMES, BATCH = WIDE.frames, 16
-
-
-class EveryThird:
-    """A shortcut that answers every third frame."""
-
-    reason = Status.FILTERED
-
-    def stands(self, frame: Ints, sample: Ints, age: Ints) -> Bools:
-        return np.asarray(frame % 3 == 2)
 
 
 class TestAgainstItsSource:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from support import aged_streams
 from support.stream import stream_costs, stream_recorded
+from support.table_shortcuts import EveryThird
 from support.twins import WIDE, recorded, table, traces
 
 from agents.compare.bound import Plan
@@ -18,7 +19,7 @@ from controller.controllers.registry import ORACLE, make_controller
 from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.metrics import per_episode
-from controller.records import Bools, Floats, Ints, Status
+from controller.records import Floats, Ints
 from envs.search import best
 from envs.search.beam import search_all
 from envs.search.best import best_rows, best_values
@@ -158,13 +159,6 @@ def test_the_number_of_threads_does_not_matter(monkeypatch: pytest.MonkeyPatch) 
 
     for one, other in zip(found(1), found(3), strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-class EveryThird:
-    reason = Status.FILTERED
-
-    def stands(self, frame: Ints, sample: Ints, age: Ints) -> Bools:
-        return np.asarray(frame % 3 == 2)
 
 
 def test_what_cannot_be_searched_is_refused() -> None:
