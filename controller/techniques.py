@@ -8,7 +8,7 @@ decision (input filter, edge cache) are switched off where they are set up, not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from functools import partial
 
 import numpy as np
@@ -90,13 +90,9 @@ def without(
     for name in names:
         if name not in known:
             raise unknown_name("kind of decision or technique", name, tuple(known))
-    for name in _in_order(names, tuple(known)):
+    for name in (name for name in known if name in names):  # in the order of the tables above
         rows = np.flatnonzero(known[name](costs, usual))
         if not len(rows):
             raise UsageError(f"every decision that is left needs {name}; leave out something else")
         costs = costs.take(rows)
     return costs
-
-
-def _in_order(names: Collection[str], order: Sequence[str]) -> list[str]:
-    return [name for name in order if name in names]

@@ -81,6 +81,8 @@ class Setup:
 
     def less(self, without: Collection[str]) -> Setup:
         """The same setup without some techniques or kinds of decision more."""
+        if not without:
+            return self
         names = (*self.without, *(name for name in without if name != FILTER))
         same = (self.bundle, self.bank, self.split, self.range, self.profile, self.privacy, self.shortcuts)
         return open_setup(*same, without=names, techniques=self.techniques.without(without))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from runtime.files.policy_file import shipped_policy
 from runtime.observe.tables import table_console
 
 if TYPE_CHECKING:
-    from agents.compare.evaluation import Entrants, LiveEpisodes
+    from agents.compare.evaluation import Entrants, LiveEpisodes, Player, Progress
     from agents.compare.report import Comparison
     from envs.setup import Setup
     from envs.techniques import Techniques
@@ -205,15 +205,10 @@ def _compared(setup: Setup, entrants: Entrants, sources: Sequence[str], options:
 def _ablated(setup: Setup, entrants: Entrants, sources: Sequence[str], options: EvaluateOptions) -> Done:
     """One controller with and without each technique."""
     from agents.compare.ablate import compare_techniques, draw_techniques, report_of, table_of, variations
-    from agents.compare.evaluation import default_seeds
 
-    seeds, names = options.seeds or default_seeds(len(setup.bank)), setup.technique_names
-    frames = entrants.total * seeds * len(setup.bank) * setup.range.frames * len(variations(names))
-    with task_bar() as bar, options.spread(frames) as spread:
-        task = bar.add_task("evaluating", total=frames)
-        comparison = compare_techniques(
-            setup, names, entrants, sources, seeds, lambda done: bar.advance(task, done), spread.play
-        )
+    names = setup.technique_names
+    with _playing(setup, entrants, options, len(variations(names))) as (seeds, progress, play):
+        comparison = compare_techniques(setup, names, entrants, sources, seeds, progress, play)
     report = report_of(comparison, entrants.names[0])
 
     def show(console: Console) -> None:
@@ -224,13 +219,24 @@ def _ablated(setup: Setup, entrants: Entrants, sources: Sequence[str], options: 
 
 
 def _compare_in_twin(setup: Setup, entrants: Entrants, sources: Sequence[str], options: EvaluateOptions) -> Comparison:
-    from agents.compare.evaluation import compare_in_twin, default_seeds
+    from agents.compare.evaluation import compare_in_twin
+
+    with _playing(setup, entrants, options) as (seeds, progress, play):
+        return compare_in_twin(setup, entrants, sources, seeds, progress, play)
+
+
+@contextmanager
+def _playing(
+    setup: Setup, entrants: Entrants, options: EvaluateOptions, times: int = 1
+) -> Iterator[tuple[int, Progress, Player]]:
+    """Scenarios per trace, and what shows the progress and plays, if all controllers play everything so many times."""
+    from agents.compare.evaluation import default_seeds
 
     seeds = options.seeds or default_seeds(len(setup.bank))
-    frames = entrants.total * seeds * len(setup.bank) * setup.range.frames
+    frames = times * entrants.total * seeds * len(setup.bank) * setup.range.frames
     with task_bar() as bar, options.spread(frames) as spread:
         task = bar.add_task("evaluating", total=frames)
-        return compare_in_twin(setup, entrants, sources, seeds, lambda done: bar.advance(task, done), spread.play)
+        yield seeds, lambda done: bar.advance(task, done), spread.play
 
 
 def _compare_live(

@@ -7,7 +7,7 @@ same episodes. A policy scores whatever candidates there are, so it is not train
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,18 +67,8 @@ def compare_techniques(
     for variation in variations(techniques):
         part = setup.less(variation.without)
         found[variation.name] = compare_in_twin(part, entrants, sources, seeds, progress, play_all)
-    whole = found[ALL]
-    return Comparison(
-        whole.workload,
-        whole.backend,
-        whole.traces,
-        whole.seeds,
-        whole.families,
-        {variation: comparison.runs[name] for variation, comparison in found.items()},
-        whole.provenance,
-        tuple(found),
-        whole.subject,
-    )
+    runs = {variation: comparison.runs[name] for variation, comparison in found.items()}
+    return replace(found[ALL], runs=runs, own=tuple(found))
 
 
 def report_of(comparison: Comparison, controller: str) -> dict[str, Any]:

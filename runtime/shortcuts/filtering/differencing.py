@@ -53,19 +53,18 @@ class Differencing(Shortcut):
         sketch = self._differencer.sketch(context.picture())
         newest = context.newest
         before = None if newest is None else next((s for number, s in self._sketches if number == newest.frame), None)
-        if newest is not None and before is not None:
-            difference = self._differencer.difference(before, sketch)
-            if self._would_stand(frame.index - newest.frame, difference):
-                if not self._verifies:
-                    self._filtered += 1
-                    return Reuse(Status.FILTERED, newest)
-                self._verified.append((frame.index, newest.at(frame.index).prediction))
-                self._sketches.append((frame.index, sketch))
-                return RUN
+        stands = newest is not None and before is not None and self._would_stand(frame, newest, before, sketch)
+        if stands and not self._verifies:
+            self._filtered += 1
+            return Reuse(Status.FILTERED, newest)
         self._sketches.append((frame.index, sketch))
-        return None
+        if newest is None or not stands:
+            return None
+        self._verified.append((frame.index, newest.at(frame.index).prediction))
+        return RUN
 
-    def _would_stand(self, age: int, difference: float) -> bool:
+    def _would_stand(self, frame: Frame, newest: PastAnswer, before: Sketch, sketch: Sketch) -> bool:
+        age, difference = frame.index - newest.frame, self._differencer.difference(before, sketch)
         stands = bool(shows_nothing_new(difference, age, self.threshold, self._most_age))
         if self._fixed is None:
             self._shift = float(grown(self._shift, difference, age, self._target))
