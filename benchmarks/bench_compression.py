@@ -23,7 +23,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from controller.errors import MecpilotError, UsageError
+from benchmarks.support.ending import exit_code
+from controller.errors import UsageError
 from runtime.building.split_frames import first_frames
 from runtime.bundles.bundle import Bundle, open_pair
 from runtime.bundles.manifest import ModelInfo
@@ -197,12 +198,8 @@ def main() -> int:
     parser.add_argument("--px", type=int, help="default: the largest resolution")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--json", type=Path, help="write the figures here")
-    try:
-        run(parser.parse_args())
-    except MecpilotError as error:
-        print(f"bench_compression: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    options = parser.parse_args()
+    return exit_code("bench_compression", lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.support.kinds import DEVICE, LOSSY_KINDS, SPLIT, kind_of
-from benchmarks.support.on_link import exit_code, scenario_of
+from benchmarks.support.on_link import run_on_profile, scenario_of
 from benchmarks.support.pinned import Figures, in_twin, whole_setup
 from controller.costs import CostTable
 from runtime.traces.load import read_trace
@@ -118,7 +118,7 @@ def main() -> int:
     parser.add_argument("--rtt-ms", type=float, default=20.0, help="round trip without payload")
     parser.add_argument("--profile", type=Path, help="of this machine; default: measured now")
     parser.add_argument("--json", type=Path, help="write the figures here")
-    return exit_code("bench_energy", parser.parse_args(), run)
+    return run_on_profile("bench_energy", parser.parse_args(), run)
 
 
 if __name__ == "__main__":

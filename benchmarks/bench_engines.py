@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from benchmarks.support.ending import exit_code
 from controller.errors import MecpilotError
 from runtime.bundles.bundle import open_pair
 from runtime.compression.eight_bits import stage_graph
@@ -138,12 +139,8 @@ def main() -> int:
     parser.add_argument("--px", type=int, help="default: the largest")
     parser.add_argument("--frames", type=int, default=32, help="training frames to calibrate and time on")
     parser.add_argument("--rounds", type=int, default=40)
-    try:
-        run(parser.parse_args())
-    except MecpilotError as error:
-        print(f"bench_engines: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    options = parser.parse_args()
+    return exit_code("bench_engines", lambda: run(options))
 
 
 if __name__ == "__main__":

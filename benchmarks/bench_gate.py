@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.compare.evaluation import Entrants, compare_live
-from benchmarks.support.on_link import exit_code, scenario_of
+from benchmarks.support.on_link import run_on_profile, scenario_of
 from benchmarks.support.pinned import Figures, figures_of, in_twin, whole_setup
 from controller.controllers.simple import FixedRow
 from controller.gates import calibrated
@@ -241,7 +241,7 @@ def main() -> int:
     parser.add_argument("--live-gate", type=float, default=0.9, choices=GATES)
     parser.add_argument("--profile", type=Path, help="of this machine; default: measured now")
     parser.add_argument("--json", type=Path, help="write the figures here")
-    return exit_code("bench_gate", parser.parse_args(), run)
+    return run_on_profile("bench_gate", parser.parse_args(), run)
 
 
 if __name__ == "__main__":

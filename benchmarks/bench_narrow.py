@@ -24,7 +24,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.support.kinds import COLOURS, LOSSLESS_IMAGE, SPLIT, kind_of
-from benchmarks.support.on_link import exit_code, scenario_of
+from benchmarks.support.on_link import run_on_profile, scenario_of
 from benchmarks.support.pinned import TERMS, Compared, Figures, compare, in_twin, whole_setup
 from controller.costs import CostTable
 from controller.records import NO_PAYLOAD, Decision
@@ -253,7 +253,7 @@ def main() -> int:
     parser.add_argument("--profile", type=Path, help="of this machine; default: measured now")
     parser.add_argument("--plot", type=Path, default=Path("runs/narrow/narrow.png"))
     parser.add_argument("--json", type=Path, help="write the figures here")
-    return exit_code("bench_narrow", parser.parse_args(), run)
+    return run_on_profile("bench_narrow", parser.parse_args(), run)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from benchmarks.support.ending import exit_code
 from benchmarks.support.machine_profile import machine_profile
 from benchmarks.support.mec_slowdown import MEC_SLOWDOWN
 from benchmarks.support.pinned import episode_of
-from controller.errors import UsageError
 from controller.scenario import Scenario
 from envs.setup import Setup
 
@@ -29,13 +28,12 @@ def scenario_of(setup: Setup, options: argparse.Namespace, slowdown: float) -> S
     )
 
 
-def exit_code(name: str, options: argparse.Namespace, run: Callable[[argparse.Namespace, Path], None]) -> int:
+def run_on_profile(name: str, options: argparse.Namespace, run: Callable[[argparse.Namespace, Path], None]) -> int:
     """Run a benchmark with the profile of the command line, on one thread; returns the exit code of the process."""
     torch.set_num_threads(1)
-    try:
+
+    def body() -> None:
         with machine_profile(options.workload, options.profile, options.bundle) as profile:
             run(options, profile)
-    except UsageError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+
+    return exit_code(name, body)

@@ -60,8 +60,8 @@ class Variant:
 
 
 def check_compressible(variant: Variant, source: Path) -> None:
-    """UsageError when the model in the file has few bits already."""
-    header = read_header(source)
+    """UsageError when the model in the file has few bits already, or the file holds no weights."""
+    header = _header_of(source)
     if header.packed or header.graphs:
         raise UsageError(
             f"model {variant.base.name!r} has few bits already; expected one without: prune first, then choose bits"

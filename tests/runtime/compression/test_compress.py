@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 
@@ -167,6 +168,19 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert compress(base, tmp_path / "out", scheme, model=model) == 2
     err = capsys.readouterr().err.strip()
     assert reason in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_base_with_a_damaged_file_of_weights_is_one_line(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = shutil.copytree(base, tmp_path / "damaged")
+    weights = damaged / "tiny.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    assert compress(damaged, tmp_path / "out", "bits4") in (1, 2)
+    err = capsys.readouterr().err.strip()
+    assert "tiny.safetensors" in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
