@@ -4,8 +4,8 @@ Hundreds of decisions are legal, and most are never the best one. The shortlist 
 many random conditions of a scenario range, rows are added one by one, each time the row that raises the mean of the
 best utility most (greedy maximum coverage, within 1 - 1/e of the best set of that size: Nemhauser et al., 1978).
 
-On a narrow link only few rows are in time for a slow device, and which ones changes with a few bytes and milliseconds.
-So conditions are drawn densely there, in addition to the usual ones: a row that alone fits must meet one of them.
+Conditions are those of usual, narrow and fast links (``controller.controllers.conditions``). ``losses`` says what the
+choice costs, on conditions that it was not made on.
 
 With frame strides, utility is per frame. A row that takes longer than its stride earns it only for the share of
 decisions that the device or the link can serve; without that rule no long stride would ever be chosen. Dominated rows
@@ -16,24 +16,20 @@ Gated rows are added to this list: turning a gate on takes no row away.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from controller.controllers.conditions import ALL_LINKS, USUAL, drawn
 from controller.costs import CostTable
-from controller.predict.expectation import idle_state, over_paths, skipped_score
+from controller.predict.expectation import over_paths, skipped_score
 from controller.predict.latency import predict
-from controller.records import NO_ROW, UPLINK_HISTORY, Bools, Floats, Ints, SystemState
+from controller.records import Bools, Floats, Ints, SystemState
 from controller.scenario import ScenarioRange
 from controller.utility import Utility
 
-#: Number of conditions to try, and the seed that makes them the same everywhere.
-_CONDITIONS = 2000
-_SEED = 20_260_000
-#: Bandwidths tried, log-uniform: from a nearly dead link to one on which transmission costs nothing.
-_UPLINK_BPS = (1e4, 3e7)
-#: The same for narrow links.
-_NARROW, _NARROW_BPS = 4000, (8e3, 2.5e5)
 #: Number of rows to choose, without and with frame strides.
-LIMIT, LIMIT_OF_STRIDES = 48, 60
+LIMIT, LIMIT_OF_STRIDES = 48, 72
 #: With frame strides: share of these for device-only rows, and the same share for full offloads.
 SHARE_OF_A_SIDE = 0.2
 #: Number of gated rows to choose beside the others: those that are best among themselves.
@@ -43,7 +39,7 @@ _LEAST_GAIN = 1e-5
 
 
 def shortlist(costs: CostTable, family: ScenarioRange, limit: int | None = None) -> Ints:
-    """(n,) at most ``limit`` rows of the table, in table order; by default 48, or 60 where there are frame strides.
+    """(n,) at most ``limit`` rows of the table, in table order; by default 48, or 72 where there are frame strides.
 
     The fastest device-only row is always among them. Gated rows come on top, 16 at most.
     """
@@ -93,13 +89,32 @@ def _covering(utility: Floats, limit: int, chosen: Ints) -> Ints:
 
 
 def _utilities(costs: CostTable, family: ScenarioRange) -> Floats:
-    """(conditions, C) utility of each row, under usual conditions and on narrow links."""
-    return np.concatenate((usual_utility(costs, family), row_utility(costs, _narrow(family), family.utility)))
+    """(conditions, C) utility of each row, over all kinds of links."""
+    return np.concatenate([row_utility(costs, drawn(family, links), family.utility) for links in ALL_LINKS])
 
 
 def usual_utility(costs: CostTable, family: ScenarioRange) -> Floats:
     """(conditions, C) utility per frame of each row under random conditions of a range, as ``row_utility``."""
-    return row_utility(costs, _usual(family), family.utility)
+    return row_utility(costs, drawn(family, USUAL), family.utility)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """By how much the best of some rows is below the best of all, in predicted utility per frame."""
+
+    links: str  # over which conditions were drawn
+    mean: float
+    p99: float  # 99th percentile
+
+
+def losses(costs: CostTable, rows: Ints, family: ScenarioRange) -> list[Loss]:
+    """What a choice of rows of the table costs, over each kind of links, under conditions that were drawn anew."""
+    found = []
+    for links in ALL_LINKS:
+        utility = row_utility(costs, drawn(family, links, seed=1), family.utility)
+        loss = utility.max(axis=1) - utility[:, rows].max(axis=1)
+        found.append(Loss(links.name, float(loss.mean()), float(np.quantile(loss, 0.99))))
+    return found
 
 
 def row_utility(costs: CostTable, state: SystemState, utility: Utility) -> Floats:
@@ -137,66 +152,3 @@ def dominated(costs: CostTable) -> Bools:
             better = (columns[others] < columns[row]).any(axis=1) | (others < row)
             dominated[row] = (as_good & better).any()
     return dominated
-
-
-def _narrow(family: ScenarioRange) -> SystemState:
-    """Random states of the range on narrow links, of an idle device, link and MEC: (narrow,) each."""
-    rng = np.random.default_rng(_SEED + 1)
-
-    def drawn(bounds: tuple[float, float]) -> Floats:
-        return _log_uniform(rng, bounds, _NARROW)
-
-    return idle_state(
-        deadline_s=drawn(family.deadline_s),
-        capture_period_s=1.0 / drawn(family.fps),
-        device_slowdown=drawn(family.device_slowdown),
-        mec_slowdown=drawn(family.mec_slowdown),
-        mec_wait_s=drawn(family.rtt_s),
-        uplink_bps=drawn(_NARROW_BPS),
-    )
-
-
-def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float], count: int) -> Floats:
-    low, high = np.log(bounds)
-    return np.asarray(np.exp(rng.uniform(low, high, count)))
-
-
-def _usual(family: ScenarioRange) -> SystemState:
-    """Random states of the range, (conditions,) each."""
-    rng = np.random.default_rng(_SEED)
-    zeros, counts = np.zeros(_CONDITIONS), np.zeros(_CONDITIONS, dtype=np.int64)
-    no_row = np.full(_CONDITIONS, NO_ROW)
-    history = np.zeros((_CONDITIONS, UPLINK_HISTORY))
-
-    def log_uniform(bounds: tuple[float, float]) -> Floats:
-        return _log_uniform(rng, bounds, _CONDITIONS)
-
-    deadline = log_uniform(family.deadline_s)
-    queue = deadline * rng.uniform(0.0, 0.3, _CONDITIONS) * rng.integers(0, 2, _CONDITIONS)
-    device_load = rng.uniform(*family.device_load_frac, _CONDITIONS)
-    return SystemState(
-        deadline_s=deadline,
-        capture_period_s=1.0 / log_uniform(family.fps),
-        frame_age_s=deadline * rng.uniform(0.0, 0.5, _CONDITIONS) * rng.integers(0, 2, _CONDITIONS),
-        uplink_bps=np.repeat(log_uniform(_UPLINK_BPS)[:, None], UPLINK_HISTORY, axis=1),
-        uplink_sample_bytes=history,
-        uplink_sample_age_s=history,
-        uplink_sample_count=counts,
-        uplink_age_s=zeros,
-        uplink_backlog_bytes=zeros,
-        rtt_s=log_uniform(family.rtt_s),
-        device_slowdown=log_uniform(family.device_slowdown) / (1.0 - device_load),
-        queued_frames=counts,
-        in_flight=counts,
-        mec_queue_s=queue,
-        mec_queue_mean_s=queue,
-        mec_slowdown=log_uniform(family.mec_slowdown),
-        mec_age_s=zeros,
-        replied_row=no_row,
-        replied_s=zeros,
-        waiting_row=no_row,
-        waiting_s=zeros,
-        link_up=np.ones(_CONDITIONS, dtype=np.bool_),
-        on_time_frac=zeros,
-        fallback_frac=zeros,
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,9 +19,11 @@ from runtime.observe.tables import new_table, table_console
 from runtime.profiling.profile import (
     FORMAT_VERSION,
     SIDES,
+    Choice,
     Profile,
     SegmentTime,
     Side,
+    choice_of,
     default_out,
     merge,
     read_profile,
@@ -67,7 +70,7 @@ def profile(
     if other is not None:
         measured = merge(measured, other)
     write_profile(path, measured)
-    report(measured, path, json_out)
+    report(measured, path, json_out, choice_of(opened, measured) if measured.has_both_sides else None)
 
 
 def _sides(side: str | None, merge_file: Path | None) -> tuple[Side, ...]:
@@ -88,14 +91,17 @@ def _progress_bar(title: str) -> Iterator[Callable[[float], None]]:
         yield lambda done: bar.update(task, completed=done)
 
 
-def report(measured: Profile, path: Path, json_out: str | None) -> None:
+def report(measured: Profile, path: Path, json_out: str | None, choice: Choice | None = None) -> None:
     """Tables on stdout, or JSON where it was asked for."""
-    if write_json(_summary(measured, path), json_out):
+    chosen = {} if choice is None else {"choice": asdict(choice)}
+    if write_json(_summary(measured, path) | chosen, json_out):
         return
     console = table_console()
     console.print(_error_table(measured))
     if measured.device is not None:
         console.print(_device_table(measured.device.segments))
+    if choice is not None:
+        console.print(_choice_table(choice))
     console.print(f"profile written to {path}", soft_wrap=True)
 
 
@@ -132,6 +138,15 @@ def _error_table(measured: Profile) -> Table:
             error = getattr(found.errors, field)
             row = (f"{error.mape_frac:.1%}", f"{error.rmse_s * 1e3:.3f} ms", str(error.count))
             table.add_row(name, label, *row)
+    return table
+
+
+def _choice_table(choice: Choice) -> Table:
+    headings = ("over", "loss of utility", "in 1 of 100 conditions, more than")
+    title = f"Controllers choose from {choice.candidates} of {choice.legal} decisions"
+    table = new_table(title, headings, text=headings[:1])
+    for loss in choice.losses:
+        table.add_row(loss.links, f"{loss.mean:.4f}", f"{loss.p99:.4f}")
     return table
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ import msgspec
 import numpy as np
 
 from controller import techniques
-from controller.controllers.shortlist import shortlist
+from controller.controllers.shortlist import Loss, losses, shortlist
 from controller.costs import CostTable
 from controller.errors import FailureError, UsageError
 from controller.predict.regression import LayerModel, PredictionError
@@ -98,6 +99,10 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: SideProfile | None
     mec: SideProfile | None
 
+    @property
+    def has_both_sides(self) -> bool:
+        return self.device is not None and self.mec is not None
+
 
 def head_key(decision: Decision) -> SegmentKey:
     """Key of a decision's head. The exit matters only if the device answers, the model only if it runs a stage."""
@@ -166,6 +171,22 @@ def candidates(
     """
     permitted = techniques.without(allowed(costs, privacy), without, usual, compressed)
     return permitted.take(shortlist(permitted, usual))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How many of the legal decisions controllers choose from, and what leaving out the others costs."""
+
+    candidates: int
+    legal: int
+    losses: list[Loss]
+
+
+def choice_of(bundle: Bundle, profile: Profile) -> Choice:
+    """The choice on the machine of a profile that has both sides, under the bundle's usual conditions."""
+    costs, usual = cost_table(bundle, profile), bundle.default_range
+    rows = shortlist(costs, usual)
+    return Choice(len(rows), len(costs), losses(costs, rows, usual))
 
 
 def cost_table(bundle: Bundle, profile: Profile, source: Source = "measured", *, forecast: bool = False) -> CostTable:

@@ -11,7 +11,7 @@ from support.live import run_device_here
 import mecpilot
 from runtime.bundles.bundle import open_bundle
 from runtime.cli.profile import report
-from runtime.profiling.profile import read_profile, shipped_path
+from runtime.profiling.profile import choice_of, read_profile, shipped_path
 
 Capture = pytest.CaptureFixture[str]
 
@@ -62,13 +62,16 @@ def test_models_list(capsys: Capture) -> None:
 @pytest.mark.parametrize("name", ["campus", "garments"])
 def test_profile(name: str, capsys: Capture) -> None:
     measured = read_profile(shipped_path(name))
-    report(measured, Path("profile.json"), None)
+    choice = choice_of(open_bundle(name), measured)
+    report(measured, Path("profile.json"), None, choice)
     shown = capsys.readouterr().out
     check_whole(shown)
     assert measured.device is not None
     local = [s for s in measured.device.segments if s.key.exit_branch == 0]
     assert local
     assert all(f"{segment.median_s * 1e3:.3f} ms" in shown for segment in local)
+    assert f"{choice.candidates} of {choice.legal} decisions" in shown
+    assert all(loss.links in shown for loss in choice.losses)
 
 
 def test_summary_of_a_device(tmp_path: Path) -> None:
