@@ -24,6 +24,11 @@ class Forecast(Protocol):
         """The objects of the answer itself, in the order of its items."""
         ...
 
+    @property
+    def speed(self) -> float | None:
+        """Mean speed of the objects, in sizes of the object (of boxes: its height) per frame; None: not yet known."""
+        ...
+
     def at(self, frame: int) -> Shown:
         """The prediction for a later frame."""
         ...

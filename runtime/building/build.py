@@ -88,10 +88,12 @@ def _concatenate(tables: Sequence[Recorded]) -> Recorded:
     lagged = [table.lagged for table in tables if table.lagged is not None]
     # All models or none: the models of an older bundle have no scores of forecasts.
     forecast = [table.lagged_forecast for table in tables if table.lagged_forecast is not None]
+    speed = [table.tracked_speed for table in tables if table.tracked_speed is not None]
     return Recorded(
         np.concatenate([table.score for table in tables]),
         np.concatenate([table.confidence for table in tables]),
         np.concatenate(labels) if labels else None,
         np.concatenate(lagged, axis=1) if lagged else None,
         lagged_forecast=np.concatenate(forecast, axis=1) if len(forecast) == len(tables) else None,
+        tracked_speed=np.concatenate(speed) if len(speed) == len(tables) else None,
     )

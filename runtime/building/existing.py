@@ -122,24 +122,28 @@ def _take(recorded: Recorded, rows: np.ndarray) -> Recorded:
         None if recorded.label is None else recorded.label[rows],
         None if recorded.lagged is None else recorded.lagged[:, rows],
         lagged_forecast=None if recorded.lagged_forecast is None else recorded.lagged_forecast[:, rows],
+        tracked_speed=None if recorded.tracked_speed is None else recorded.tracked_speed[rows],
     )
 
 
 def _stacked(some: Recorded, others: Recorded) -> Recorded:
     """The variants of both."""
-    label, lagged, forecast = None, None, None
+    label, lagged, forecast, speed = None, None, None, None
     if some.label is not None and others.label is not None:
         label = np.concatenate((some.label, others.label))
     if some.lagged is not None and others.lagged is not None:
         lagged = np.concatenate((some.lagged, others.lagged), axis=1)
     if some.lagged_forecast is not None and others.lagged_forecast is not None:
         forecast = np.concatenate((some.lagged_forecast, others.lagged_forecast), axis=1)
+    if some.tracked_speed is not None and others.tracked_speed is not None:
+        speed = np.concatenate((some.tracked_speed, others.tracked_speed))
     return Recorded(
         np.concatenate((some.score, others.score)),
         np.concatenate((some.confidence, others.confidence)),
         label,
         lagged,
         lagged_forecast=forecast,
+        tracked_speed=speed,
     )
 
 

@@ -1,4 +1,5 @@
-"""Run `mecpilot models add --forecast`: a new bundle with the scores of forecasts, which an older bundle lacks.
+"""Run `mecpilot models add --forecast`: a new bundle with the scores of forecasts and the speeds of tracked objects,
+which an older bundle lacks.
 
 A forecast needs the answers themselves, and a bundle has only their scores. So every variant runs once more. Weights
 and everything else that was recorded stay as they are.
@@ -19,6 +20,7 @@ from runtime.building.measure import MeasuredModel, measure_forecasts, measureme
 from runtime.building.training_run import Piece, TrainingPlan, advance_of, report_measured, run_pieces
 from runtime.bundles.bundle import Bundle
 from runtime.bundles.manifest import Manifest, ModelInfo
+from runtime.bundles.recorded import Recorded
 from runtime.workloads.base import forecaster_of
 from runtime.workloads.registry import get_workload
 
@@ -33,8 +35,8 @@ def run_forecasts(base: Bundle, plan: TrainingPlan, progress: Progress) -> Manif
     check_same_samples(base, workload)
     forecaster_of(workload)
     models = known_models(base)
-    if all(table.lagged_forecast is not None for model in models for table in model.tables.values()):
-        raise UsageError(f"the bundle {base.directory} has the scores of forecasts; expected one without")
+    if all(_is_whole(table) for model in models for table in model.tables.values()):
+        raise UsageError(f"the bundle {base.directory} has the scores and speeds of forecasts; expected one without")
     plan.out.mkdir(parents=True, exist_ok=True)
     copy_files(base, plan.out)
     pieces = [_piece(base, plan, model.info, measurement_steps(workload, model.info.family)) for model in models]
@@ -42,6 +44,10 @@ def run_forecasts(base: Bundle, plan: TrainingPlan, progress: Progress) -> Manif
     return write_bundle(
         plan.out, workload, [_with_forecast(model, done[model.info.name]) for model in models], known_images(base)
     )
+
+
+def _is_whole(table: Recorded) -> bool:
+    return table.lagged_forecast is not None and table.tracked_speed is not None
 
 
 def _piece(base: Bundle, plan: TrainingPlan, info: ModelInfo, steps: int) -> Piece:
@@ -61,10 +67,10 @@ def _measure(plan: TrainingPlan, info: ModelInfo, codecs: Codecs, events: Any) -
 
 
 def _with_forecast(known: MeasuredModel, again: MeasuredModel) -> MeasuredModel:
-    """The known model with the scores of forecasts; both have the same variants in the same order."""
+    """The known model with the scores and speeds of forecasts; both have the same variants in the same order."""
     assert len(known.variants) == len(again.variants), "the same codecs give the same variants"
     tables = {
-        split: replace(table, lagged_forecast=again.tables[split].lagged_forecast)
-        for split, table in known.tables.items()
+        split: replace(table, lagged_forecast=new.lagged_forecast, tracked_speed=new.tracked_speed)
+        for split, table, new in ((split, table, again.tables[split]) for split, table in known.tables.items())
     }
     return replace(known, tables=tables)

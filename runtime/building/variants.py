@@ -97,6 +97,7 @@ class Answers:
     confidence: NDArray[np.float32]  # (samples,)
     lagged: NDArray[np.float32] | None = None  # (lags, samples), see `Recorded.lagged`
     lagged_forecast: NDArray[np.float32] | None = None  # (lags, samples), see `Recorded.lagged_forecast`
+    tracked_speed: NDArray[np.float32] | None = None  # (samples,), see `Recorded.tracked_speed`
 
 
 def answers_of(workload: Workload, outputs: Outputs, px: int, truths: Sequence[Any], temperature: float) -> Answers:
@@ -143,6 +144,21 @@ def forecast_scores(
     return scores
 
 
+def tracked_speeds(workload: Workload, predictions: Sequence[Any]) -> NDArray[np.float32] | None:
+    """(samples,) how fast objects move after each answer, in heights per frame; NaN: not known; None as above.
+
+    The forecaster is fed every sample in order, whatever the stride: a speed per frame depends little on how often an
+    object was seen, once it was seen twice, and an observation needs one number per answer. A device that skips frames
+    knows a new object's speed one stride later than it is here. No sample comes before the first one.
+    """
+    if stream_score(workload) is None or workload.forecaster() is None:
+        return None
+    forecaster = forecaster_of(workload)
+    found = [forecaster.add(sample, prediction) for sample, prediction in enumerate(predictions)]
+    speeds = [None if forecast is None else forecast.speed for forecast in found]
+    return np.array([np.nan if speed is None else speed for speed in speeds], np.float32)
+
+
 def _lags_by_stride(strides: Sequence[int]) -> dict[int, list[int]]:
     """Each lag at the shortest stride that is longer, or at the longest one."""
     found: dict[int, list[int]] = {}
@@ -176,7 +192,9 @@ class VariantRows:
                 answers = answers_of(self._workload, by_key[key], px, truths, temperature)
                 lagged = lagged_scores(self._workload, answers.predictions, truths)
                 forecast = forecast_scores(self._workload, answers.predictions, truths)
-                self.answers[split].append(replace(answers, lagged=lagged, lagged_forecast=forecast))
+                speed = tracked_speeds(self._workload, answers.predictions)
+                answers = replace(answers, lagged=lagged, lagged_forecast=forecast, tracked_speed=speed)
+                self.answers[split].append(answers)
             if codec == LOSSLESS:
                 base_row = len(self.variants)
             self.base_rows.append(base_row)
@@ -197,10 +215,12 @@ def recorded_of(rows: Sequence[Answers]) -> Recorded:
         label = np.array([row.predictions for row in rows], np.uint8)
     lagged = [row.lagged for row in rows if row.lagged is not None]
     forecast = [row.lagged_forecast for row in rows if row.lagged_forecast is not None]
+    speed = [row.tracked_speed for row in rows if row.tracked_speed is not None]
     return Recorded(
         np.stack([row.score for row in rows]),
         np.stack([row.confidence for row in rows]),
         label,
         np.stack(lagged, axis=1) if lagged else None,
         lagged_forecast=np.stack(forecast, axis=1) if forecast else None,
+        tracked_speed=np.stack(speed) if speed else None,
     )

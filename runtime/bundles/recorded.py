@@ -4,10 +4,11 @@ A file holds tables with one row per variant of the manifest, in its order, and 
 score, confidence (in 255ths) and, if answers are class labels, the label.
 
 If the samples are consecutive frames, it also holds the score of each answer against the truth of the following frames
-(in 255ths), the same of what a forecast makes of the answer, if the workload has one, and the bytes of every payload of
-the manifest. Payload sizes change slowly from frame to frame, so their mean would not show what a device sees. Of
-payloads that may refer to an earlier one, it holds the bytes for several ages of the reference. The references of the
-first samples are the last ones, as the twin plays samples in a circle.
+(in 255ths), and the bytes of every payload of the manifest. If the workload has forecasts, it holds the same score of
+what a forecast makes of the answer, and how fast the tracked objects move. Payload sizes change slowly from frame to
+frame, so their mean would not show what a device sees. Of payloads that may refer to an earlier one, it holds the bytes
+for several ages of the reference. The references of the first samples are the last ones, as the twin plays samples in a
+circle.
 
 On disk, the row of a lossy variant is the difference to the row of its exact variant, because lossy answers hardly
 differ. The tables are compressed with zstd.
@@ -33,6 +34,9 @@ _ZSTD_LEVEL = 19
 _MAX_TABLE_BYTES = 1 << 30
 #: Number of following frames for which an answer is scored: one second at 10 frames/s. Later frames use the last score.
 MAX_LAG = 10
+#: Tracked speeds are kept in steps of 0.002 heights per frame, up to 0.508; faster ones count as this. 255: not known.
+_SPEED_STEPS = 500
+_NO_SPEED = 255
 
 PayloadBytes: TypeAlias = dict[PayloadKey, NDArray[np.int32]]  # (samples,) each
 AgedBytes: TypeAlias = dict[PayloadKey, NDArray[np.int32]]  # (1 + ages, samples) each
@@ -56,6 +60,9 @@ class Recorded:
     #: (lags, variants, samples): as ``lagged``, of the answer as a forecast moves it on (``controller.forecast``). None
     #: if the workload has no forecaster, and in bundles that are older than forecasts.
     lagged_forecast: NDArray[np.float32] | None = None
+    #: (variants, samples): how fast the objects move that a tracker follows after the answer, in heights of the object
+    #: per frame; NaN: not known. None where ``lagged_forecast`` is, and in bundles that are older than this.
+    tracked_speed: NDArray[np.float32] | None = None
 
     def with_forecast(self) -> Recorded:
         """The same, with older answers as a forecast moves them on; UsageError if that was not recorded."""
@@ -85,6 +92,8 @@ def save_recorded(path: Path, recorded: Recorded, base_rows: Sequence[int]) -> N
         if lagged is not None:
             by_variant = np.rint(lagged * 255).astype(np.uint8).swapaxes(0, 1)
             tables[name] = np.ascontiguousarray(by_variant).reshape(len(by_variant), -1)
+    if recorded.tracked_speed is not None:
+        tables["tracked_speed"] = _speed_steps(recorded.tracked_speed)
     base = np.asarray(base_rows)
     packed = {name: _pack(table, base) for name, table in tables.items()}
     if recorded.payload_bytes is not None:
@@ -93,6 +102,15 @@ def save_recorded(path: Path, recorded: Recorded, base_rows: Sequence[int]) -> N
         packed["aged_bytes"] = _compress(np.concatenate(list(recorded.aged_bytes.values())).astype(np.int32))
     shape = np.array(recorded.score.shape, np.int64)
     save_file(packed | {"shape": shape, "base_rows": base.astype(np.int64)}, path)
+
+
+def _speed_steps(speed: NDArray[np.float32]) -> NDArray[np.uint8]:
+    steps = np.minimum(np.rint(speed * _SPEED_STEPS), _NO_SPEED - 1)
+    return np.where(np.isnan(speed), _NO_SPEED, steps).astype(np.uint8)
+
+
+def _speeds(steps: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.where(steps == _NO_SPEED, np.nan, steps / np.float32(_SPEED_STEPS)).astype(np.float32)
 
 
 def _pack(table: NDArray[Any], base: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -131,6 +149,9 @@ def load_recorded(
         lagged, lagged_forecast = (
             _lagged(stored.get(name), base, variants, samples) for name in ("lagged", "lagged_forecast")
         )
+        speed = None
+        if "tracked_speed" in stored:
+            speed = _speeds(_unpack(stored["tracked_speed"], base, samples, np.dtype(np.uint8)))
         payload_bytes: PayloadBytes | None = None
         aged_bytes: AgedBytes | None = None
         if "payload_bytes" in stored:
@@ -150,6 +171,7 @@ def load_recorded(
         payload_bytes,
         aged_bytes,
         lagged_forecast,
+        speed,
     )
 
 

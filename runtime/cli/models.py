@@ -153,7 +153,9 @@ def add(
     forecast: Annotated[
         bool,
         typer.Option(
-            "--forecast", help="Add the scores of forecasts, and nothing else: all answers are computed again."
+            "--forecast",
+            help="Add the scores of forecasts and the speeds of what they follow, and nothing else: all answers are "
+            "computed again.",
         ),
     ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Models that are worked on at the same time.")] = 2,

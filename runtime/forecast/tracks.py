@@ -55,6 +55,21 @@ class Tracks(NamedTuple):
         """The track of each box of the answer."""
         return tuple(self.rows["track_id"][self.answer_rows].tolist())
 
+    @property
+    def speed(self) -> float | None:
+        """Mean speed of the objects that are shown, in heights of each per frame: 0 without objects, None if each was
+        seen only once.
+
+        Objects that were seen once do not count: how fast they are is not yet known.
+        """
+        shown = self.rows[self._shown(self.frame)]
+        if not len(shown):
+            return 0.0
+        known = shown[shown["observed"] >= CONFIRMED]
+        if not len(known):
+            return None
+        return float(np.mean(np.hypot(*known["velocity"].T) / np.maximum(known["size"][:, 1], 1.0)))
+
     def at(self, frame: int) -> Shown:
         """Boxes [x, y, w, h, score] at a later frame, clipped to the picture, and their tracks.
 
@@ -62,14 +77,19 @@ class Tracks(NamedTuple):
         """
         rows = self.rows
         centre = rows["centre"] + min(frame - self.frame, MAX_GAP) * rows["velocity"]
-        shown = rows["seen"] == self.frame
-        if len(self.answer_rows):
-            shown |= (rows["observed"] >= CONFIRMED) & (frame - rows["seen"] <= MAX_GAP)
-        shown &= _inside(centre, self.picture)
+        shown = self._shown(frame) & _inside(centre, self.picture)
         half = 0.5 * rows["size"]
         low, high = (np.clip(corner, 0.0, self.picture)[shown] for corner in (centre - half, centre + half))
         boxes = np.column_stack((np.round(low, 1), np.round(high - low, 1), rows["score"][shown]))
         return Shown(boxes.tolist(), tuple(rows["track_id"][shown].tolist()))
+
+    def _shown(self, frame: int) -> Bools:
+        """(N,) whether each track is shown, wherever it is."""
+        rows = self.rows
+        shown = rows["seen"] == self.frame
+        if len(self.answer_rows):
+            shown |= (rows["observed"] >= CONFIRMED) & (frame - rows["seen"] <= MAX_GAP)
+        return np.asarray(shown)
 
 
 def begun(frame: int, boxes: Floats, first_id: int) -> Any:

@@ -35,6 +35,10 @@ class Moved(NamedTuple):
     def track_ids(self) -> tuple[int, ...]:
         return (self.frame,)
 
+    @property
+    def speed(self) -> float | None:
+        return None
+
     def at(self, frame: int) -> Shown:
         assert frame > self.frame, "a forecast is of a later frame"
         return Shown([*self.answer, MOVED], (self.frame,))
@@ -74,7 +78,9 @@ def recorded_with_forecast() -> Recorded:
     recorded = stream_recorded()
     assert recorded.lagged is not None
     better = np.rint(255 * (0.3 * recorded.score + 0.7 * recorded.lagged)).astype(np.float32) / np.float32(255)
-    return dataclasses.replace(recorded, lagged_forecast=better)
+    speed = np.arange(recorded.score.size).reshape(recorded.score.shape) % 60 / 100
+    speed[::2, ::3] = np.nan
+    return dataclasses.replace(recorded, lagged_forecast=better, tracked_speed=speed.astype(np.float32))
 
 
 def simulation(forecaster: Forecaster | None, recorded: Recorded, times: float = 1.0, **options: Any) -> Simulation:
@@ -137,13 +143,18 @@ def test_a_viewer_sees_what_has_become_of_the_newest_answer() -> None:
     np.testing.assert_array_equal(streaming_scores(outcomes, 0.1, score, Mover()), [0, 0, 1, 1, 1, 1])
 
 
-def test_scores_of_forecasts_survive_the_file_and_older_files_have_none(tmp_path: Any) -> None:
+def test_scores_and_speeds_of_forecasts_survive_the_file_and_older_files_have_none(tmp_path: Any) -> None:
     recorded = recorded_with_forecast()
     for table in (recorded, stream_recorded()):
         save_recorded(tmp_path / "table", table, [0, 1, 1, 1])
         loaded = load_recorded(tmp_path / "table", *table.score.shape, tuple(table.payload_bytes or ()))
         np.testing.assert_equal(loaded.lagged_forecast, table.lagged_forecast)
         np.testing.assert_array_equal(loaded.lagged, table.lagged)
+        if table.tracked_speed is None:
+            assert loaded.tracked_speed is None
+        else:
+            fastest = np.minimum(table.tracked_speed, 0.508)  # not a number stays
+            np.testing.assert_allclose(loaded.tracked_speed, fastest, atol=0.001 + 1e-6)
     np.testing.assert_array_equal(recorded.with_forecast().lagged, recorded.lagged_forecast)
 
 

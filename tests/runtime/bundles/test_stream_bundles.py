@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from controller.records import NO_PAYLOAD, Decision
 from runtime.building import split_frames
 from runtime.building.build import write_bundle
 from runtime.building.existing import added_codecs, check_same_samples, known_images, known_models
+from runtime.building.extension import copy_files
 from runtime.building.measure import MeasuredModel, TrainedModel, measure_model
 from runtime.building.payload_sizes import measure_images
 from runtime.building.split_frames import SplitFrames
@@ -34,6 +36,7 @@ from runtime.inference.segments import Segments
 from runtime.profiling.measure import measure_sides
 from runtime.profiling.profile import FORMAT_VERSION, Profile, cost_table
 from runtime.workloads.family_decisions import FamilyDecisions, resolutions_of
+from runtime.workloads.registry import get_workload
 
 REFERENCE = "support.coded_streams:Coded"
 
@@ -384,14 +387,41 @@ def test_scores_of_forecasts_are_added_to_a_bundle_and_nothing_else_changes(
         for lag in (1, 2, 10):
             assert (after.lagged_forecast[lag - 1, :, :-lag] == 1.0).all()
             assert (before.lagged[lag - 1, :, :-lag] < 1.0).any()
+        assert before.tracked_speed is None
+        assert after.tracked_speed is not None
+        assert np.isnan(after.tracked_speed[:, 0]).all()
+        np.testing.assert_allclose(after.tracked_speed[:, 1:], 0.124, rtol=1e-6)
     for again, said in (
-        ([str(tmp_path), *foreseen], "has the scores of forecasts; expected one without"),
+        ([str(tmp_path), *foreseen], "has the scores and speeds of forecasts; expected one without"),
         ([str(base.directory), "--forecast", "--workload", "support.coded_streams:Drifting"], "answers do not move"),
         ([str(base.directory), *foreseen, "--family", "tiny"], "got --forecast with --family or --trained"),
     ):
         assert mecpilot.main([*add, *again, "--out", str(tmp_path / "x")]) == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "x" / MANIFEST_FILE).exists()
+
+
+def test_speeds_are_added_to_a_bundle_that_has_the_scores_of_forecasts(base: Bundle, tmp_path: Path) -> None:
+    foreseen = ["--workload", "support.coded_streams:Foreseen", "--forecast"]
+    assert mecpilot.main(["models", "add", str(base.directory), *foreseen, "--out", str(tmp_path / "both")]) == 0
+    both, older = Bundle(tmp_path / "both"), _without_speeds(Bundle(tmp_path / "both"), tmp_path / "older")
+    assert older.recorded("test").tracked_speed is None
+    assert mecpilot.main(["models", "add", str(older.directory), *foreseen, "--out", str(tmp_path / "again")]) == 0
+    assert Bundle(tmp_path / "again").digest == both.digest
+
+
+def _without_speeds(bundle: Bundle, out: Path) -> Bundle:
+    """The same, as it was written before speeds were recorded."""
+    models = [
+        dataclasses.replace(
+            model, tables={split: dataclasses.replace(t, tracked_speed=None) for split, t in model.tables.items()}
+        )
+        for model in known_models(bundle)
+    ]
+    out.mkdir()
+    copy_files(bundle, out)
+    write_bundle(out, get_workload("support.coded_streams:Foreseen", None), models, known_images(bundle))
+    return Bundle(out)
 
 
 def test_other_samples_are_refused(base: Bundle) -> None:

@@ -39,6 +39,18 @@ def test_steady_motion_is_followed_after_a_few_answers(stride: int) -> None:
     assert tracks.at(frame + 1).prediction[0] == pytest.approx(walker(frame + 1), abs=1.0)
 
 
+@pytest.mark.parametrize("stride", [1, 3])
+def test_the_speed_counts_in_heights_per_frame_once_an_object_was_seen_twice(stride: int) -> None:
+    tracker, speed = BoxTracker(PICTURE), float(np.hypot(6, 1)) / 80
+    assert added(tracker, 0, walker(0)).speed is None
+    for frame in range(stride, 8 * stride, stride):
+        tracks = added(tracker, frame, walker(frame))
+    assert tracks.speed == pytest.approx(speed, rel=0.05)
+    newcomer = walker(0, (500.0, 400.0))
+    assert added(tracker, frame + stride, walker(frame + stride), newcomer).speed == pytest.approx(speed, rel=0.05)
+    assert added(tracker, frame + 2 * stride).speed == 0.0
+
+
 def test_what_stands_still_stays_where_it_is() -> None:
     tracker, rng = BoxTracker(PICTURE), np.random.default_rng(0)
     for frame in range(20):
