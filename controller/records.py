@@ -219,6 +219,12 @@ class SystemState:
     link_up: Bools  # the MEC answered lately
     on_time_frac: Floats  # smoothed over the last outcomes
     fallback_frac: Floats  # smoothed over the last outcomes
+    # What the parts know of the scene. Not a number where it is not known: the part is off, or nothing came yet. None:
+    # not known in any row.
+    motion: Floats | None = None  # difference of this picture to that of the newest answer, as the input filter found
+    confidence: Floats | None = None  # expected score of the newest answer that is out; only where samples are a stream
+    reused_frac: Floats | None = None  # of the last frames, answered by shortcuts; those that a stride covers left out
+    tracked_speed: Floats | None = None  # of the objects of that answer, in heights per frame; only with forecasts
     true_latency_s: Floats | None = None  # (B, C) latency each candidate would have; the twin only
     #: (B, streams) frames from the reference that each stream of the cost table has now to this frame. 0: it has none,
     #: and the next payload stands alone. None: not known or no stream; the steady state is assumed.

@@ -24,6 +24,7 @@ from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.bundles.recorded import Recorded
 from runtime.config.tree import DEFAULTS, PrivacySection
 from runtime.files.scenario_file import range_from, read_range
+from runtime.gating.calibration import Calibrations
 from runtime.profiling.profile import candidates, load_costs
 from runtime.shortcuts.filtering.features import Differencer
 from runtime.testbed.markov_traces import builtin_traces
@@ -127,6 +128,8 @@ def open_setup(
     range_, recorded = range_of(range_, opened.default_range), opened.recorded(split)
     if techniques.forecast:
         recorded = recorded.with_forecast()
+    if recorded.lagged is not None:  # samples of a stream: the last answer says something of the next frame
+        recorded = Calibrations(opened).expected_scores(recorded)
     everything = _everything(opened, where, range_, techniques)
     costs = candidates(everything, opened.default_range, privacy, without, opened.compressed_models)
     if techniques.filter.is_on and recorded.lagged is None:

@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 from rich.console import Console
 
-from agents.cli.options import Conditions, Frames, Workers, takes
+from agents.cli.options import Conditions, Frames, TechniqueOptions, Workers, takes
 from controller.controllers.registry import LEARNED
 from controller.errors import UsageError
 from runtime.cli.console import task_bar, write_json
 from runtime.cli.shared_options import JsonOut, Wide
-from runtime.config.rules import check_filter
-from runtime.config.tree import DEFAULTS, FilterSection
 from runtime.files.atomic import check_writable
 from runtime.files.policy_file import shipped_policy
 from runtime.observe.tables import table_console
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from agents.compare.evaluation import Entrants, LiveEpisodes, Player, Progress
     from agents.compare.report import Comparison
     from envs.setup import Setup
-    from envs.techniques import Techniques
     from runtime.bundles.bundle import Bundle
 
 #: What an ablation plays where there is no policy.
@@ -35,7 +32,7 @@ RULE = "expected-utility"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(Workers, Conditions):
+class EvaluateOptions(Workers, TechniqueOptions, Conditions):
     """``mecpilot evaluate``."""
 
     controllers: Annotated[
@@ -79,27 +76,6 @@ class EvaluateOptions(Workers, Conditions):
             "without each, each alone, none.",
         ),
     ] = False
-    forecast: Annotated[
-        bool,
-        typer.Option(
-            "--forecast",
-            help="Boxes of frames that are not run move on, by a small tracker, instead of standing still.",
-        ),
-    ] = False
-    gate: Annotated[
-        list[float] | None,
-        typer.Option(help="Decisions may carry this gate, a confidence such as 0.9; may be repeated (docs/gate.md)."),
-    ] = None
-    filter: Annotated[
-        str,
-        typer.Option(
-            help="Frames that show nothing new are not run: off, auto, or a threshold of the difference such as 0.01 "
-            "(see docs/filter.md)."
-        ),
-    ] = DEFAULTS.filter.mode
-    filter_target: Annotated[
-        float, typer.Option(min=0.5, max=0.999, help="With --filter auto: agreement with running every frame.")
-    ] = DEFAULTS.filter.target
     frames: Frames = None
     tuning: Annotated[Path | None, typer.Option(help="Tuning file of `mecpilot tune` (default: the shipped one).")] = (
         None
@@ -107,14 +83,6 @@ class EvaluateOptions(Workers, Conditions):
     json: JsonOut = None
     out: Annotated[Path | None, typer.Option(help="Folder for the report and the plots.")] = None
     wide: Wide = False
-
-    def techniques(self) -> Techniques:
-        """What is switched on beside the decisions."""
-        from envs.techniques import Techniques
-
-        filter_ = FilterSection(mode=self.filter, target=self.filter_target)
-        check_filter(filter_)
-        return Techniques(tuple(self.gate) if self.gate else None, self.forecast, filter_)
 
     def entrants(self, bundle: Bundle) -> Entrants:
         """The controllers that take part."""

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from controller.errors import UsageError
 from runtime.cli.shared_options import BundleDir, HardwareEncoder, NoRawUpload, ProfileFile
-from runtime.config.tree import DEFAULT_WORKLOAD, PrivacySection
+from runtime.config.rules import check_filter
+from runtime.config.tree import DEFAULT_WORKLOAD, DEFAULTS, FilterSection, PrivacySection
 from runtime.traces.formats import TRACE_HELP
 from runtime.workloads.registry import WORKLOADS
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from agents.compare.spread import Spread
     from agents.scale.runner import Runner
     from controller.scenario import ScenarioRange
+    from envs.techniques import Techniques
     from runtime.bundles.bundle import Bundle
 
 Options = TypeVar("Options")
@@ -95,6 +97,41 @@ class Conditions:
         if self.hardware_encoder:
             chosen = replace(chosen, hardware_encoder=True)
         return chosen if frames is None else replace(chosen, frames=frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TechniqueOptions:
+    """What is switched on beside the decisions: the options that train, tune and evaluate share."""
+
+    forecast: Annotated[
+        bool,
+        typer.Option(
+            "--forecast",
+            help="Boxes of frames that are not run move on, by a small tracker, instead of standing still.",
+        ),
+    ] = False
+    gate: Annotated[
+        list[float] | None,
+        typer.Option(help="Decisions may carry this gate, a confidence such as 0.9; may be repeated (docs/gate.md)."),
+    ] = None
+    filter: Annotated[
+        str,
+        typer.Option(
+            help="Frames that show nothing new are not run: off, auto, or a threshold of the difference such as 0.01 "
+            "(see docs/filter.md)."
+        ),
+    ] = DEFAULTS.filter.mode
+    filter_target: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="With --filter auto: agreement with running every frame.")
+    ] = DEFAULTS.filter.target
+
+    def techniques(self) -> Techniques:
+        """What is switched on beside the decisions."""
+        from envs.techniques import Techniques
+
+        filter_ = FilterSection(mode=self.filter, target=self.filter_target)
+        check_filter(filter_)
+        return Techniques(tuple(self.gate) if self.gate else None, self.forecast, filter_)
 
 
 @dataclass(frozen=True, kw_only=True)

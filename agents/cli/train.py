@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from agents.cli.options import Conditions, Workers, takes
+from agents.cli.options import Conditions, TechniqueOptions, Workers, takes
 from controller.errors import UsageError
 from runtime.cli.console import task_bar
 from runtime.files.atomic import check_writable
@@ -24,7 +24,7 @@ MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(Workers, Conditions):
+class TrainOptions(Workers, TechniqueOptions, Conditions):
     """``mecpilot train``."""
 
     out: Annotated[Path, typer.Option(help="Run folder: checkpoints, TensorBoard logs, configuration.")]
@@ -65,10 +65,10 @@ class TrainOptions(Workers, Conditions):
         if not (self.resume or self.live):
             return False
         new = self.traces or self.scenario or self.start or self.overwrite or self.bundle
-        if new or self.no_raw_upload or self.hardware_encoder:
+        if new or self.no_raw_upload or self.hardware_encoder or self.techniques().notes:
             raise UsageError(
-                "--traces, --scenario, --bundle, --from, --overwrite, --hardware-encoder and --no-raw-upload belong to "
-                "a new run; drop them to continue this one"
+                "--traces, --scenario, --bundle, --from, --gate, --forecast, --filter, --overwrite, "
+                "--hardware-encoder and --no-raw-upload belong to a new run; drop them to continue this one"
             )
         return True
 
@@ -116,6 +116,8 @@ def _run(
         def opened(found: dict[str, Any]) -> None:
             facts.update(found)
             say(_rests_on(config.workload, found))
+            for note in config.techniques.notes:
+                say(note)
             bar.start()
 
         how = Options(options.profile, options.continues, options.live, options.overwrite, policy, advance, opened, say)
@@ -209,6 +211,7 @@ def _fresh(options: TrainOptions) -> tuple[TrainingConfig, FrozenPolicy | None]:
         no_raw_upload=options.no_raw_upload,
         threads=options.threads,
         scenario=options.range_of(bundle),
+        techniques=options.techniques(),
     )
     if options.start is None:
         return config, None

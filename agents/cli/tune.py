@@ -10,7 +10,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from agents.cli.options import Conditions, Frames, Workers, takes
+from agents.cli.options import Conditions, Frames, TechniqueOptions, Workers, takes
 from controller.errors import unknown_name
 from runtime.cli.console import task_bar, write_json
 from runtime.cli.shared_options import JsonOut
@@ -20,7 +20,7 @@ from runtime.observe.tables import table_console
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneOptions(Workers, Conditions):
+class TuneOptions(Workers, TechniqueOptions, Conditions):
     """``mecpilot tune``."""
 
     controllers: Annotated[
@@ -60,7 +60,8 @@ def tune(options: TuneOptions) -> int:
     check_writable(out, "--out", make_folder=True)
     bundle, bank = options.open(), traces_of(options.traces or [], "train")
     range_ = options.range_of(bundle, options.frames)
-    setup = open_setup(bundle, bank, "validation", range_, options.profile, options.privacy)
+    techniques = options.techniques()
+    setup = open_setup(bundle, bank, "validation", range_, options.profile, options.privacy, techniques=techniques)
     sources = [str(path) for path in options.traces or ()] or [BUILTIN_TRAIN]
     episodes, most = options.episodes or EPISODES, tries(setup, names)
     with task_bar() as bar, options.spread(most * episodes * range_.frames) as spread:

@@ -18,7 +18,7 @@ from agents.compare.bound import plan
 from agents.compare.report import Comparison
 from agents.compare.rollout import paired_scenarios, play
 from agents.compare.traces import family
-from agents.compare.trained_on import seen_before, training_digests
+from agents.compare.trained_on import seen_before, trained_with, training_digests
 from controller.controllers.base import Controller
 from controller.controllers.learned import FrozenPolicy
 from controller.controllers.registry import CONTROLLER_NAMES, LEARNED, ORACLE, TUNABLE_KEYS, make_controller
@@ -143,6 +143,7 @@ def provenance_of(setup: Setup, entrants: Entrants, *, live: bool = False) -> Pr
     notes += hardware_notes(setup.range.hardware_encoder) + setup.techniques.notes
     for file, training in entrants.files:
         notes += seen_before(f"ppo, policy {file.text}", training_digests(training), setup.bank)
+        notes += trained_with(f"ppo, policy {file.text}", training)
     untuned = [name for name in entrants.names if TUNABLE_KEYS[name] and name not in entrants.tunings]
     if untuned:
         notes.append(f"note: not in the tuning file, so with default parameters: {', '.join(untuned)}")

@@ -1,4 +1,4 @@
-"""Finds out which traces of an evaluation a policy was trained on, so that its report can warn about them.
+"""Finds out what a policy was trained on and with, so that a report can warn about traces that it has seen.
 
 Traces are compared by content, so a copy under another name counts. A policy file contains the digests of its training
 traces. An older file only names their sources, which are read again; if they are gone, the answer is unknown.
@@ -11,10 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from agents.compare.traces import BUILTIN_TRAIN
 from controller.errors import UsageError
 from controller.predict.uplink import Trace, TraceBank
 from envs.setup import traces_of
+from envs.techniques import Techniques
 
 #: Key of the digests in the description of a policy's training.
 DIGESTS = "trace_digests"
@@ -66,3 +69,12 @@ def seen_before(what: str, trained_on: list[str] | None, bank: TraceBank) -> lis
 def _common(trained_on: Iterable[str], traces: Sequence[Trace]) -> int:
     known = set(trained_on)
     return sum(trace_digest(trace) in known for trace in traces)
+
+
+def trained_with(what: str, training: Mapping[str, Any]) -> list[str]:
+    """The techniques that were on in a policy's training, from the description in its manifest; ``what`` names it."""
+    try:
+        techniques = msgspec.convert(training.get("techniques", {}), Techniques)
+    except msgspec.ValidationError:
+        return [f"{what}: unknown which techniques it was trained with"]
+    return [f"{what} was trained with {note}" for note in techniques.notes]

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from agents.learn.forks import forked_values
 from controller.controllers.learned import FrozenPolicy
 from controller.controllers.scalar import (
     Lanes,
@@ -51,8 +52,10 @@ def branch_values(
 
     ``candidates``: (B, K) rows of the cost table. Returns (B, K); gamma discounts per frame. On a stream, streaming
     accuracy is added with its weight. Episodes that end sooner can earn less: compare only decision points whose
-    ``twin.frames_left`` is at least ``frames``. UsageError for a twin with shortcuts.
+    ``twin.frames_left`` is at least ``frames``. Shortcuts of the twin cannot be compiled: with them, forks are stepped.
     """
+    if twin.has_shortcuts:
+        return forked_values(twin, policy, candidates, frames, gamma, streaming_weight)
     is_stream = twin.costs.lagged_accuracy is not None
     rules = Rules(
         policy_table(policy),

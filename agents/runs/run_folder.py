@@ -25,6 +25,7 @@ from agents.runs.replacing import NEW, recover, replace_entries, was_cut_off
 from agents.runs.run_lock import LOCK_FILE, SEVERAL, locked, refuse_if_locked
 from controller.errors import FailureError, MecpilotError, UsageError
 from controller.scenario import ScenarioRange
+from envs.techniques import Techniques
 from runtime.files.atomic import write_whole
 from runtime.files.provenance import revision
 
@@ -49,6 +50,7 @@ class TrainingConfig:
     bundle: str = ""  # directory of the bundle; empty: the one shipped for the workload
     no_raw_upload: bool = False  # whether decisions that send an image were left out
     without: str = ""  # kind of decision that was left out; empty: none
+    techniques: Techniques = field(default_factory=Techniques)  # switched on beside the decisions
     environments: int = 64
     threads: int = 1  # of torch; the networks are too small to gain from a second one
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)

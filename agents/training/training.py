@@ -34,7 +34,7 @@ from agents.training.run_recorder import RunRecorder
 from controller.controllers.learned import FrozenPolicy
 from controller.errors import FailureError, UsageError
 from controller.predict.uplink import TraceBank
-from envs.env import make_env
+from envs.env import MecpilotEnv
 from envs.setup import Setup, open_setup, traces_of
 from envs.vec_env import TwinVecEnv
 from runtime.config.tree import PrivacySection
@@ -95,7 +95,17 @@ def setup_of(config: TrainingConfig, bank: TraceBank, profile: Path | None) -> S
     """What a configuration trains with, over the given traces; UsageError for inputs that cannot be used."""
     privacy = PrivacySection(no_raw_upload=config.no_raw_upload)
     bundle = config.bundle or config.workload
-    return open_setup(bundle, bank, "validation", config.scenario, profile, privacy, without=config.without.split())
+    without = config.without.split()
+    return open_setup(
+        bundle,
+        bank,
+        "validation",
+        config.scenario,
+        profile,
+        privacy,
+        without=without,
+        techniques=config.techniques,
+    )
 
 
 def _learner(environment: VecEnv, learn: Setup, config: TrainingConfig, options: Options) -> PPO:
@@ -220,13 +230,6 @@ def _twin(setup: Setup, config: TrainingConfig) -> TwinVecEnv:
 def _live(setup: Setup, config: TrainingConfig, options: Options) -> VecEnv:
     if config.without:
         raise UsageError(f"training without {config.without} runs in the twin; leave out --live")
-    environment = make_env(
-        setup.bundle,
-        traces=setup.bank,
-        scenario=setup.range,
-        live=True,
-        seed=config.seed,
-        profile=options.profile,
-        no_raw_upload=config.no_raw_upload,
-    )
+    samples = setup.recorded.score.shape[1]
+    environment = MecpilotEnv(setup.live(), setup.bank, samples, setup.range, config.seed)
     return DummyVecEnv([lambda: Monitor(environment)])

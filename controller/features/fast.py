@@ -36,16 +36,21 @@ from controller.features.scalar import (
     DEVICE_SHAPE,
     HISTORY_WEIGHTS,
     LEAST_AGE_S,
+    LEAST_MOTION,
     LEAST_S,
+    LEAST_SPEED,
     MEAN,
     MOST_DOUBLINGS,
     MOST_RATIO,
     RECOVERY_S,
     REPLY_SHAPE,
     SLACK,
+    USUAL_MOTION,
+    USUAL_SPEED,
     VALUE,
     FeatureTable,
     feature_table,
+    log_of_usual,
     scores_by_place,
 )
 from controller.features.schema import BANDWIDTHS, CANDIDATE_FEATURES, CONTEXT_FEATURES, FEATURE_SCHEMA
@@ -87,9 +92,14 @@ class _Row(NamedTuple):
     link_up: float
     on_time_frac: float
     fallback_frac: float
+    motion: float
+    confidence: float
+    reused_frac: float
+    tracked_speed: float
 
 
-_columns = attrgetter(*_Row._fields)
+_SCENE = _Row._fields.index("motion")
+_columns, _scene = attrgetter(*_Row._fields[:_SCENE]), attrgetter(*_Row._fields[_SCENE:])
 
 
 class Features:
@@ -103,11 +113,11 @@ class Features:
         weight = utility.energy_weight_per_j * 10.0
         self._compute_cost = utility.compute_power_w * weight
         self._radio_cost = utility.radio_power_w * weight
-        self._paths, best = costs.paths, float(costs.accuracy_per_frame.max())
+        self._paths, self._best = costs.paths, float(costs.accuracy_per_frame.max())
         costs = costs.paths
         self._sent = (~costs.space.device_only).astype(np.float32)
-        self._accuracy = ((costs.accuracy_per_frame - best) * 10.0).astype(np.float32)
-        self._values = _Values(costs, self._compute_cost, best)
+        self._accuracy = ((costs.accuracy_per_frame - self._best) * 10.0).astype(np.float32)
+        self._values = _Values(costs, self._compute_cost, self._best)
         ones = np.ones(len(costs))
         bits = costs.uplink_bytes * 8.0
         basis = (ones, self._accuracy, self._sent, costs.head_s, costs.mec_s, bits)
@@ -126,6 +136,7 @@ class Features:
             fill_batch(self._table, state, context, candidates)
             return context, candidates[:, : len(self.costs)]
         columns, uplink_bps = [column.tolist() for column in _columns(state)], state.uplink_bps.tolist()
+        columns += [[math.nan] * batch if column is None else column.tolist() for column in _scene(state)]
         for b in range(batch):
             if self.costs.streams:
                 self._basis[:, _BITS] = self._bits(state.reference_age, b)
@@ -147,7 +158,7 @@ class Features:
     def _fill(self, context: Float32s, table: Float32s, row: _Row, uplink_bps: Sequence[float]) -> None:
         """Write the features of one state into ``context`` (D,) and ``table`` (C, F)."""
         bandwidths = _estimates(uplink_bps, row.uplink_age_s)
-        context[:] = _context(row, bandwidths)
+        context[:] = _context(row, bandwidths, self._best)
         self._one_row_flat[_ENTRIES_FLAT] = self._coefficients(row, bandwidths)
         self._basis.dot(self._one_row, out=table)
         backlog = _backlog(row, bandwidths)
@@ -305,8 +316,8 @@ def _backlog(s: _Row, bandwidths: Sequence[float]) -> float:
     return s.uplink_backlog_bytes * 8.0 / bandwidths[MEAN] / s.deadline_s
 
 
-def _context(s: _Row, bandwidths: Sequence[float]) -> list[float]:
-    """The context features in the order of the schema."""
+def _context(s: _Row, bandwidths: Sequence[float], best: float) -> list[float]:
+    """The context features in the order of the schema; ``best``: accuracy per frame of the table."""
     last, mean, least = (math.log10(bandwidths[i]) - 6.0 for i in (0, MEAN, -1))
     per_deadline = 1.0 / s.deadline_s
     return [
@@ -332,4 +343,16 @@ def _context(s: _Row, bandwidths: Sequence[float]) -> list[float]:
         s.on_time_frac,
         s.fallback_frac,
         s.link_up,
+        *_scene_features(s, best),
     ]
+
+
+def _scene_features(s: _Row, best: float) -> list[float]:
+    """What the parts know of the scene; 0 where it is not known, which is the only number that is not its own equal."""
+    found = (
+        log_of_usual(s.motion, USUAL_MOTION, LEAST_MOTION),
+        10.0 * (s.confidence - best),
+        s.reused_frac,
+        log_of_usual(s.tracked_speed, USUAL_SPEED, LEAST_SPEED),
+    )
+    return [value if value == value else 0.0 for value in found]

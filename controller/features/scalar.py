@@ -30,6 +30,7 @@ import numpy as np
 
 from controller.costs import CostTable
 from controller.features.schema import BANDWIDTHS, CANDIDATE_FEATURES, FEATURE_SCHEMA
+from controller.filtering import START_THRESHOLD
 from controller.predict.uplink import FLOOR_BPS
 from controller.records import UPLINK_HISTORY, Float32s, Floats, Ints
 from controller.references import NO_STREAM
@@ -51,6 +52,10 @@ MOST_RATIO = 8.0
 LEAST_S = 1e-6
 #: Keeps the logarithm of a sample's age finite.
 LEAST_AGE_S = 0.01
+#: Differences of pictures and speeds (heights per frame) that count as usual, and what keeps their logarithms finite.
+#: On campus, consecutive pictures differ by 0.003 to 0.006, and people move by 0.04 to 0.09 heights per frame.
+USUAL_MOTION, LEAST_MOTION = START_THRESHOLD, 1e-4
+USUAL_SPEED, LEAST_SPEED = 0.05, 0.002
 MEAN = BANDWIDTHS.index("mean8")
 #: Where slack, chance and value of the first estimate stand; those of the others follow.
 SLACK = CANDIDATE_FEATURES.index(f"slack_{BANDWIDTHS[0]}")
@@ -150,7 +155,7 @@ def fill_features(t: FeatureTable, s: Any, age: Ints, context: Float32s, candida
     """Write the features of one state into ``context`` (D,) and ``candidates`` (C + P, F), of which the first C rows
     count."""
     bandwidths = estimates(s)
-    fill_context(s, bandwidths, context)
+    fill_context(s, bandwidths, t.best, context)
     terms = state_terms(t, s, bandwidths)
     for c in range(len(candidates)):
         fill_candidate(t, terms, c, bits_now(t, age, c), candidates[c])
@@ -208,8 +213,8 @@ def estimates(s: Any) -> tuple[float, float, float, float]:
     return max(s.uplink_bps[0], FLOOR_BPS), hopeful, UPLINK_HISTORY / inverse, least
 
 
-def fill_context(s: Any, bandwidths: tuple[float, float, float, float], out: Float32s) -> None:
-    """The context features in the order of the schema."""
+def fill_context(s: Any, bandwidths: tuple[float, float, float, float], best: float, out: Float32s) -> None:
+    """The context features in the order of the schema. ``best``: accuracy per frame of the table."""
     last, mean = math.log10(bandwidths[0]) - 6.0, math.log10(bandwidths[2]) - 6.0
     least = math.log10(bandwidths[3]) - 6.0
     features = (
@@ -235,9 +240,18 @@ def fill_context(s: Any, bandwidths: tuple[float, float, float, float], out: Flo
         s.on_time_frac,
         s.fallback_frac,
         1.0 if s.link_up else 0.0,
+        log_of_usual(s.motion, USUAL_MOTION, LEAST_MOTION),
+        10.0 * (s.confidence - best),
+        s.reused_frac,
+        log_of_usual(s.tracked_speed, USUAL_SPEED, LEAST_SPEED),
     )
     for i in range(len(features)):
-        out[i] = _clipped(features[i])
+        out[i] = 0.0 if math.isnan(features[i]) else _clipped(features[i])
+
+
+def log_of_usual(value: float, usual: float, least: float) -> float:
+    """log10 of a value that is 0 or more, over the usual one."""
+    return math.log10((value + least) / usual)
 
 
 def fill_candidate(t: FeatureTable, s: StateTerms, c: int, bits: float, out: Float32s) -> None:

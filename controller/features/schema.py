@@ -41,6 +41,11 @@ CONTEXT_FEATURES = (
     "on_time",  # share of the last frames
     "fallback",  # share of the last frames
     "link_up",  # 1 or 0
+    # Of the scene; 0 where it is not known:
+    "log_motion",  # log10 of the picture's difference to that of the newest answer, around where a filter starts
+    "confidence",  # expected score of the newest answer, less the best accuracy per frame of the table, in tenths
+    "reused",  # share of the last frames that shortcuts answered
+    "log_speed",  # log10 of the speed of the tracked objects, around 0.05 heights per frame
 )
 
 CANDIDATE_FEATURES = (
@@ -58,7 +63,7 @@ CANDIDATE_FEATURES = (
     *(f"value_{name}" for name in BANDWIDTHS),  # expected utility less delays, relative to the best; squashed
 )
 
-_DIGEST_INPUT = f"v8|{CONTEXT_FEATURES}|{CANDIDATE_FEATURES}|{UPLINK_HISTORY}"
+_DIGEST_INPUT = f"v9|{CONTEXT_FEATURES}|{CANDIDATE_FEATURES}|{UPLINK_HISTORY}"
 
 
 @dataclass(frozen=True, slots=True)

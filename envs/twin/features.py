@@ -23,7 +23,8 @@ def fill_batch(t: FeatureTable, seen: Any, age: Ints, context: Float32s, candida
 def _fill(t: FeatureTable, state: SystemState, context: Float32s, candidates: Float32s) -> None:
     seen = np.empty(state.batch, SEEN)
     for name in SEEN.names or ():
-        seen[name] = getattr(state, name)
+        known = getattr(state, name)
+        seen[name] = np.nan if known is None else known
     age = np.zeros((state.batch, 0), np.int64) if state.reference_age is None else state.reference_age
     fill_batch(t, seen, np.ascontiguousarray(age, np.int64), context, candidates)
 

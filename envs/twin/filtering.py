@@ -67,13 +67,14 @@ class FilterTable:
         difference = self._difference[np.clip(age, 0, MOST_AGE), asked.sample]
         threshold = threshold_of(own["shift"]) if self._fixed is None else self._fixed
         stands = known & shows_nothing_new(difference, age, threshold, self._most_age)
+        motion = np.where(known & (age <= MOST_AGE), difference, np.nan)
         if self._fixed is not None:
-            return Verdict(stands)
+            return Verdict(stands, motion=motion)
         memory["shift"][asked.env] = np.where(known, grown(own["shift"], difference, age, self._target), own["shift"])
         memory["would_be"][asked.env] += stands
         verified = stands & is_verified(memory["would_be"][asked.env])
         self._remember(asked, memory, np.flatnonzero(verified))
-        return Verdict(stands & ~verified)
+        return Verdict(stands & ~verified, motion=motion)
 
     def _remember(self, asked: Asked, memory: Any, which: Any) -> None:
         """Frames that are verified; each takes the place of the oldest one."""

@@ -9,19 +9,20 @@ from typing import Any
 from controller.predict.uplink import FLOOR_BPS
 from controller.records import NO_ROW, UPLINK_HISTORY, SystemState
 from controller.timeline import believed_frac
-from envs.twin.frame import follow_decision, noise_of, path_of
+from envs.twin.frame import follow_decision, newest_out, noise_of, path_of
 from envs.twin.last_moment import mec_slowdown
 from envs.twin.state import Environment, link_is_down, record_type, sample_place
 from envs.twin.tables import TwinTables, sample_of
 
 _HISTORIES = ("uplink_bps", "uplink_sample_bytes", "uplink_sample_age_s")
-_KINDS = {"Floats": "f8", "Ints": "i8", "Bools": "?"}
-#: The fields of a SystemState, but for what only an oracle knows.
+_KINDS = {"Floats": "f8", "Ints": "i8", "Bools": "?", "Floats | None": "f8"}
+_ORACLE = "true_latency_s"
+#: The fields of a SystemState, but for what only an oracle knows. Not a number stands for what is not known.
 SEEN = record_type(
     **{
         field.name: (kind, (UPLINK_HISTORY,)) if field.name in _HISTORIES else kind
         for field in fields(SystemState)
-        if (kind := _KINDS.get(str(field.type)))
+        if field.name != _ORACLE and (kind := _KINDS.get(str(field.type)))
     }
 )
 
@@ -36,6 +37,8 @@ def observe_state(t: TwinTables, env: Environment, seen: Any) -> None:
     seen.queued_frames, seen.in_flight = state.queued, in_flight(env)
     seen.link_up = not link_is_down(state, state.now_s)
     seen.on_time_frac, seen.fallback_frac = state.on_time_frac, state.fallback_frac
+    seen.motion, seen.reused_frac = state.motion, state.reused_frac
+    observe_answer(t, env, seen)
     observe_uplink(env, seen)
     observe_mec(env, seen)
     observe_replies(env, seen)
@@ -88,6 +91,21 @@ def observe_replies(env: Environment, seen: Any) -> None:
         seen.waiting_row, seen.waiting_s = next_heard.row, max(state.now_s - next_heard.begin_s, 0.0)
     elif state.now_s < state.down_from_s and state.lost_row != NO_ROW:  # nobody knows yet that it is lost
         seen.waiting_row, seen.waiting_s = state.lost_row, max(state.now_s - state.lost_begin_s, 0.0)
+
+
+def observe_answer(t: TwinTables, env: Environment, seen: Any) -> None:
+    """What the newest answer that is out says of the scene."""
+    seen.confidence = seen.tracked_speed = math.nan
+    if len(t.expected_score) == 0:
+        return
+    newest = newest_out(env, env.state.now_s)
+    if newest < 0:
+        return
+    answer = env.answers[newest]
+    place = t.decisions[answer.row].score_start + sample_of(t, env.conditions, answer.frame)
+    seen.confidence = t.expected_score[place]
+    if len(t.tracked_speed) > 0:
+        seen.tracked_speed = t.tracked_speed[place]
 
 
 def true_latencies(t: TwinTables, env: Environment, record: Any, latency_s: Any) -> None:

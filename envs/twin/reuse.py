@@ -14,6 +14,7 @@ import numpy as np
 
 from controller.records import STATUSES, Floats, Ints
 from controller.reuse import in_time
+from controller.timeline import OUTCOME_ALPHA
 from envs.twin.drive import look_at_frames, pass_over
 from envs.twin.record import Reused
 from envs.twin.shortcut import Asked, TableShortcut
@@ -64,10 +65,13 @@ class Shortcuts:
         env = env[batch.state["frame"][env] < batch.conditions["frames"][env]]
         asked = _asked(t, batch, env)
         reason, score, look_s = np.full(len(env), -1), np.zeros(len(env)), np.zeros(len(env))
+        motion = np.full(len(env), np.nan)
         for member, memory in zip(self._members, self._memories, strict=True):
             left = np.flatnonzero(reason < 0)
             question = Asked._make(column[left] for column in asked)
-            stands, own_score = member.verdict(question, memory)
+            stands, own_score, own_motion = member.verdict(question, memory)
+            if own_motion is not None:
+                motion[left] = np.where(np.isnan(motion[left]), own_motion, motion[left])
             look_s[left] += member.look_s
             stands = stands & question.has_answer if own_score is None else stands
             found = left[stands]
@@ -75,6 +79,8 @@ class Shortcuts:
             score[found] = _newest_score(t, question, stands) if own_score is None else own_score[stands]
         energy_j = self._look(t, batch, env, look_s)
         answered = np.flatnonzero(reason >= 0)
+        batch.state["motion"][env] = motion
+        batch.state["reused_frac"][env] += OUTCOME_ALPHA * ((reason >= 0) - batch.state["reused_frac"][env])
         return Reused._make(column[answered] for column in (env, asked.frame, reason, score, energy_j))
 
     def _look(self, t: TwinTables, batch: Environment, env: Ints, look_s: Floats) -> Floats:

@@ -32,6 +32,9 @@ class Verdict(NamedTuple):
     stands: Bools  # (N,) whether its answer stands for the frame
     #: (N,) score of its answer. None: its answer is the newest that is out, and its score the recorded one at that age.
     score: Floats | None = None
+    #: (N,) difference of each picture to that of the newest answer, an observation of the controller; not a number
+    #: where it is not known. None: it did not look.
+    motion: Floats | None = None
 
 
 class TableShortcut(Protocol):

@@ -53,6 +53,8 @@ STATE = record_type(
     device_slowdown="f8",  # estimate
     on_time_frac="f8",
     fallback_frac="f8",
+    reused_frac="f8",
+    motion="f8",  # of the frame at hand, as a shortcut found; not a number where none did
     fallback_end_s="f8",  # of the last fallback that was scheduled
     looked_s="f8",  # device time that shortcuts took for that frame
     sent="i8",  # requests so far
@@ -232,6 +234,7 @@ def begin(env: Environment) -> None:
     state.device_slowdown = conditions.device_slowdown * env.device_pace[0]
     state.mec_slowdown = conditions.mec_slowdown
     state.on_time_frac = 1.0
+    state.motion = np.nan
     for k in range(len(env.samples)):
         env.samples[k].mec_slowdown = conditions.mec_slowdown
         env.samples[k].row = NO_ROW

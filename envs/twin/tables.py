@@ -94,6 +94,8 @@ class TwinTables(NamedTuple):
     #: (lags + 1, C + P). One lag where nothing is ever reused.
     aged_score: NDArray[np.float32]
     aged_accuracy: Floats
+    expected_score: NDArray[np.float32]  # (V * S,) of each answer, as a device knows it; empty where it does not
+    tracked_speed: NDArray[np.float32]  # (V * S,) heights per frame, after each answer; empty without forecasts
     #: By row, then by column of ``controller.references`` if it has a stream, then by sample: as recorded, or means
     #: where not every sample's bytes were recorded.
     payload_bytes: Floats
@@ -147,6 +149,7 @@ def make_tables(
     ages = recorded.lagged is not None
     needs_ages = ages or costs.longest_stride > 1 or any(shortcut.needs_newest for shortcut in shortcuts)
     aged, accuracy = _aged(costs.paths, recorded, needs_ages)
+    expected, speed = _of_answers(costs, recorded)
     queue, queue_started = neighbour_queue()
     traces, steps = _traces(bank)
     local = fallback_table(costs, utility, queue_limit)
@@ -162,6 +165,8 @@ def make_tables(
         queue_started=queue_started,
         aged_score=aged,
         aged_accuracy=accuracy,
+        expected_score=expected,
+        tracked_speed=speed,
         payload_bytes=np.concatenate([table.ravel() for table in payloads]).astype(np.float64),
         column_of_age=np.array(costs.column_of_age, order="C"),
         chained=_chained(costs),
@@ -296,6 +301,16 @@ def _aged(costs: CostTable, recorded: Recorded, needs_ages: bool) -> tuple[NDArr
         )
     expected = np.stack([costs.accuracy_at(lag) for lag in range(len(lagged) + 1)])
     return np.concatenate((score, lagged.reshape(len(lagged), -1)), dtype=np.float32), expected
+
+
+def _of_answers(costs: CostTable, recorded: Recorded) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Expected score and speed of the objects of every answer; empty where a device does not know them."""
+    nothing = np.zeros(0, np.float32)
+    if costs.lagged_accuracy is None:
+        return nothing, nothing
+    expected = recorded.confidence if recorded.expected_score is None else recorded.expected_score
+    speed = recorded.tracked_speed if recorded.moves_on else None
+    return expected.astype(np.float32).ravel(), nothing if speed is None else speed.astype(np.float32).ravel()
 
 
 def _draw_noise(calibration: TwinCalibration) -> Any:

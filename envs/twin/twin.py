@@ -154,6 +154,16 @@ class Twin:
         return fork, fork._observe()
 
     @property
+    def has_shortcuts(self) -> bool:
+        """Whether anything may answer a frame before it is decided."""
+        return bool(self._shortcuts)
+
+    @property
+    def answers(self) -> Any:
+        """(B, kept) ANSWER of each device, the newest frame first; those that are not out yet included."""
+        return self._environments.answers
+
+    @property
     def parts(self) -> tuple[TwinTables, Environment]:
         """What compiled code plays from here on: the tables, and the environments as they stand. UsageError with
         shortcuts, which are not among them."""

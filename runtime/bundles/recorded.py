@@ -63,6 +63,14 @@ class Recorded:
     #: (variants, samples): how fast the objects move that a tracker follows after the answer, in heights of the object
     #: per frame; NaN: not known. None where ``lagged_forecast`` is, and in bundles that are older than this.
     tracked_speed: NDArray[np.float32] | None = None
+    #: (variants, samples): score that the confidence lets expect (``runtime.gating.calibration``). It is not in the
+    #: file; None where nobody asked for it.
+    expected_score: NDArray[np.float32] | None = None
+
+    @property
+    def moves_on(self) -> bool:
+        """Whether older answers are as a forecast moves them on."""
+        return self.lagged is not None and self.lagged is self.lagged_forecast
 
     def with_forecast(self) -> Recorded:
         """The same, with older answers as a forecast moves them on; UsageError if that was not recorded."""

@@ -22,6 +22,10 @@ class Judge(Protocol):
         """Prediction, truth and score; the score is None where there is no truth."""
         ...
 
+    def confidence(self, outputs: Any, decision: Decision) -> float:
+        """Expected score of the answer that outputs hold, 0 to 1 (``runtime.gating.calibration``)."""
+        ...
+
     def truth(self, source_index: int) -> Any:
         """Truth of a frame; None if it has none."""
         ...

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from controller.gates import Gates
 from controller.records import NO_PAYLOAD, Decision
@@ -20,7 +21,7 @@ from runtime.inference.steady import steady_stream
 from runtime.inference.streams import sender_of
 from runtime.protocol.wire import Held
 from runtime.sources.samples import Samples, Source
-from runtime.workloads.base import Workload
+from runtime.workloads.base import Workload, stream_score
 from runtime.workloads.types import Image, Split
 
 
@@ -59,6 +60,9 @@ class LocalCompute:
         """Run each distinct head once, because first runs are slow. Local answers come first: they need every stage.
         A codec whose payloads have references is run without and with one. Returns early when ``stopping`` returns
         true."""
+        decisions = tuple(decisions)
+        if stream_score(self._workload) is not None:
+            self._judge.prepare(decisions)
         for decision in _distinct(decisions):
             if stopping():
                 return
@@ -100,11 +104,16 @@ class LocalCompute:
 
     def judge(self, source_index: int, outputs: Any, decision: Decision) -> tuple[Any, Any, float | None]:
         """Prediction, truth and score of outputs, given as an array or as a buffer from the wire."""
-        shape = self.output_shape(decision)
-        array = np.frombuffer(outputs, np.float32, math.prod(shape)).reshape(shape)
-        prediction = self._segments.answer(array, decision)
+        prediction = self._segments.answer(self._array(outputs, decision), decision)
         truth = self.truth(source_index)
         return prediction, truth, None if truth is None else self._workload.score(prediction, truth)
+
+    def confidence(self, outputs: Any, decision: Decision) -> float:
+        return self._judge.expected_score(decision, self._array(outputs, decision))
+
+    def _array(self, outputs: Any, decision: Decision) -> NDArray[np.float32]:
+        shape = self.output_shape(decision)
+        return np.frombuffer(outputs, np.float32, math.prod(shape)).reshape(shape)
 
     def score(self, prediction: Any, truth: Any) -> float:
         return self._workload.score(prediction, truth)

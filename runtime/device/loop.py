@@ -161,6 +161,8 @@ class DeviceLoop:
         reuse = self._shortcuts.at_capture(frame, self._clock())
         if reuse is not None:
             self._recorder.reused(frame, reuse)
+            if reuse.reason is not Status.SKIPPED:
+                self._telemetry.on_shortcuts(True)
         return reuse is not None
 
     def _wait(self, until_s: float) -> None:
@@ -237,12 +239,14 @@ class DeviceLoop:
             return None
         now_s, self._newest = self._clock(), frame.index
         job.wait_s = now_s - frame.captured_s
+        self._telemetry.on_shortcuts(False)
         return self._telemetry.state(
             self._mec.observe(now_s),
             deadline_s=self._scenario.deadline_s,
             capture_period_s=self._period_s,
             frame_age_s=job.wait_s,
             queued_frames=len(self._source.waiting),
+            motion=self._shortcuts.motion(frame.index),
             reference_age=[self._mec.reference_age(stream, frame.index) for stream in self._streams],
         )
 
@@ -254,6 +258,7 @@ class DeviceLoop:
             return False
         if reuse is not None:
             self._deciding = None
+            self._telemetry.on_shortcuts(True)
             self._recorder.reused(job.frame, reuse, job.busy_s)
         return reuse is None
 

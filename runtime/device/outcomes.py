@@ -12,7 +12,7 @@ import numpy as np
 from controller.costs import CostTable
 from controller.forecast import Forecaster, Shown
 from controller.packets import wire_bytes
-from controller.records import BreakdownMs, Outcome, Status
+from controller.records import BreakdownMs, Decision, Outcome, Status
 from controller.reuse import PastAnswer, Reuse, past_answer
 from controller.utility import Utility
 from runtime.device.compute import Judge
@@ -104,10 +104,18 @@ class OutcomeRecorder:
         prediction, truth, score = self._judge.judge(source, answer.outputs, decision)
         past = past_answer(job.frame.index, now_s, prediction, self._forecaster)
         self._on_answer(past)
+        self._observe(past, answer.outputs, decision)
         judged = _Judged(Shown(prediction, past.track_ids), truth, score)
         breakdown = _breakdown(job, head_s, uplink_s, queue_s, tail_s, downlink_s)
         early_exit = decision.exit_branch if answer.path >= len(self._costs) else None
         self._add(job, now_s, status, breakdown, judged, early_exit=early_exit)
+
+    def _observe(self, past: PastAnswer, outputs: Any, decision: Decision) -> None:
+        """Let telemetry know what the answer says of the scene. Where samples are no stream, it says nothing of the
+        next one."""
+        if self._costs.lagged_accuracy is not None:
+            speed = None if past.forecast is None else past.forecast.speed
+            self._telemetry.on_answer(past.frame, self._judge.confidence(outputs, decision), speed)
 
     def given_up(self, job: Job, now_s: float) -> None:
         """Record a frame without an answer as LATE."""

@@ -1,10 +1,12 @@
-"""Estimates of the device itself, smoothed: its slowdown and the shares of frames in time and of fallbacks.
+"""Estimates of the device itself, smoothed: its slowdown, the shares of frames in time, of fallbacks and of frames that
+shortcuts answer; and what the newest answer says of the scene.
 
 ``runtime.link.mec_telemetry`` estimates the MEC and the uplink; ``state`` joins the two.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +25,9 @@ class DeviceTelemetry:
         self.slowdown = slowdown  # device time / profiled time
         self._on_time_frac = 1.0
         self._fallback_frac = 0.0
+        self._reused_frac = 0.0
+        self._newest = -1  # frame of the newest answer
+        self._confidence = self._speed = math.nan  # of that answer
 
     def on_head(self, path: int, took_s: float) -> None:
         """The head of a path of the cost table took this long, fallbacks not counted."""
@@ -34,6 +39,15 @@ class DeviceTelemetry:
         self._on_time_frac += formulas.OUTCOME_ALPHA * (status.on_time - self._on_time_frac)
         self._fallback_frac += formulas.OUTCOME_ALPHA * ((status is Status.FALLBACK) - self._fallback_frac)
 
+    def on_shortcuts(self, answered: bool) -> None:
+        """Shortcuts answered a frame, or it is decided. Frames that a stride covers do not count."""
+        self._reused_frac += formulas.OUTCOME_ALPHA * (answered - self._reused_frac)
+
+    def on_answer(self, frame: int, confidence: float, speed: float | None) -> None:
+        """An answer is out. ``confidence``: its expected score; ``speed``: of what it shows, in heights per frame."""
+        if frame > self._newest:
+            self._newest, self._confidence, self._speed = frame, confidence, math.nan if speed is None else speed
+
     def state(
         self,
         mec: MecObservation,
@@ -42,11 +56,13 @@ class DeviceTelemetry:
         capture_period_s: float,
         frame_age_s: float,
         queued_frames: int,
+        motion: float = math.nan,
         reference_age: Sequence[int] = (),
     ) -> SystemState:
         """What a controller sees, as a batch of one; the uplink's history has shape (1, UPLINK_HISTORY).
 
-        ``reference_age``: of each stream of the cost table, in frames; empty if it has none.
+        ``motion``: see ``SystemState``. ``reference_age``: of each stream of the cost table, in frames; empty if it has
+        none.
         """
         return SystemState(
             deadline_s=np.array([deadline_s]),
@@ -73,5 +89,9 @@ class DeviceTelemetry:
             link_up=np.array([mec.link_up]),
             on_time_frac=np.array([self._on_time_frac]),
             fallback_frac=np.array([self._fallback_frac]),
+            motion=np.array([motion]),
+            confidence=np.array([self._confidence]),
+            reused_frac=np.array([self._reused_frac]),
+            tracked_speed=np.array([self._speed]),
             reference_age=np.array([reference_age]) if reference_age else None,
         )

@@ -9,13 +9,14 @@ prior keeps the two near those of no change where samples are few.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from controller.errors import FailureError
-from controller.gates import log_odds
+from controller.gates import calibrated, log_odds
 from controller.records import Floats
 from runtime.bundles.bundle import Bundle
 from runtime.bundles.recorded import Recorded
@@ -48,11 +49,25 @@ class Calibrations:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self.recorded: Recorded = bundle.recorded("validation")
-        self.of = cache(self._of)
+        self.of, self.best_of = cache(self._of), cache(self._best_of)
 
     def variant(self, model: str, resolution_px: int, exit_branch: int) -> int:
         """Row of the recorded answers of an exit, without loss."""
         return self._bundle.exact_variant(model, resolution_px, exit_branch)
+
+    def _best_of(self, model: str, resolution_px: int, exit_branch: int) -> Calibration:
+        """The calibration, or none where confidence is no number: an observation may be poor, a gate must not be."""
+        variant = self.variant(model, resolution_px, exit_branch)
+        found = fit(self.recorded.confidence[variant], self.recorded.score[variant])
+        return found if np.isfinite(found).all() else Calibration(*_EXPECTED.tolist())
+
+    def expected_scores(self, recorded: Recorded) -> Recorded:
+        """The same answers of a split of this bundle, with the score that their confidence lets expect."""
+        expected = np.empty_like(recorded.confidence)
+        for row, v in enumerate(self._bundle.manifest.variants):
+            calibration = self.best_of(v.model, v.resolution_px, v.exit_branch)
+            expected[row] = calibrated(recorded.confidence[row], *calibration)
+        return replace(recorded, expected_score=expected)
 
     def _of(self, model: str, resolution_px: int, exit_branch: int) -> Calibration:
         where = f"{self._bundle.directory}: exit {exit_branch} of {model} at {resolution_px} px"

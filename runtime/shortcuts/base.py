@@ -6,6 +6,7 @@ A new shortcut is a class that inherits from ``Shortcut``; docs/extending.md sho
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,6 +62,11 @@ class Shortcut(ABC):
     def answered(self, answer: PastAnswer) -> None:
         """The device computed this answer, in time or late. ``Context.answers`` contains it from now on."""
         return
+
+    def motion(self, frame: int) -> float:
+        """How much the picture of this frame, which was just asked about, differs from that of the newest answer, 0 to
+        1; not a number where the shortcut did not look. It is an observation of the controller."""
+        return math.nan
 
     def notes(self) -> dict[str, float]:
         """Its figures for the summary of a run, by name; none where there is nothing to say."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
@@ -58,6 +59,14 @@ class Chain:
         self._answers.add(answer)
         for member in self._members:
             self._guarded(member, partial(member.answered, answer))
+
+    def motion(self, frame: int) -> float:
+        """See ``Shortcut.motion``; of the first member that knows it."""
+        for member in self._seeing:
+            found = self._guarded(member, partial(member.motion, frame))
+            if found is not None and not math.isnan(found):
+                return found
+        return math.nan
 
     def notes(self) -> dict[str, dict[str, float]]:
         """Figures of the members that have some, by their names; see ``Shortcut.notes``."""

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from support import aged_streams
 from support.stream import stream_costs, stream_recorded
+from support.table_shortcuts import EveryThird
 from support.twins import traces
 
 from agents.learn import branches
 from agents.learn.branches import branch_values
+from agents.learn.forks import forked_values
 from controller.controllers.learned import FrozenPolicy
 from controller.controllers.scalar import fill_scores, make_lanes, policy_table
 from controller.features.fast import Features
@@ -79,6 +81,32 @@ def test_compiled_branches_are_those_of_their_source_on_any_number_of_threads(
     np.testing.assert_array_equal(values(3), one)
     monkeypatch.setattr(branches, "play_states", branches.play_states.plain)
     np.testing.assert_allclose(values(1), one, rtol=1e-9)
+
+
+@kinds
+def test_forks_that_are_stepped_earn_what_compiled_branches_do(kind: str) -> None:
+    twin, policy = some_twin(kind, 12), some_policy()
+    state, features = twin.reset(), Features(twin.costs, RANGE.utility)
+    for _ in range(12):
+        state, _ = twin.step(policy.decide(*features.of(state)))
+    candidates = np.random.default_rng(0).integers(0, len(twin.costs), (12, 3))
+    expected = branch_values(twin, policy, candidates, FRAMES, GAMMA, WEIGHT)
+    found = forked_values(twin, policy, candidates, FRAMES, GAMMA, WEIGHT)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_in_a_twin_with_shortcuts_branches_know_of_them() -> None:
+    costs, recorded = PARTS["stream"]
+    policy, found = some_policy(), []
+    for shortcuts in ([], [EveryThird()]):
+        twin = Twin(costs, traces(), cast(Any, recorded), RANGE, 8, 3, reward="expected", shortcuts=shortcuts)
+        twin.reset()
+        for _ in range(4):
+            twin.step(np.zeros(8, np.int64))
+        found.append(branch_values(twin, policy, np.zeros((8, 2), np.int64), FRAMES, GAMMA, WEIGHT))
+        np.testing.assert_array_equal(found[-1][:, 0], found[-1][:, 1])
+    assert np.isfinite(found[1]).all()
+    assert (found[0] != found[1]).any()
 
 
 @kinds

@@ -140,4 +140,4 @@ def test_a_policy_of_wrong_shape_is_refused() -> None:
 
 
 def test_the_schema_is_the_one_that_the_shipped_policies_were_trained_on() -> None:
-    assert FEATURE_SCHEMA.digest == "3dc6c6fe05ab99f374ead63952536a3420dc36caf310ce4709d8b0a862289aed"
+    assert FEATURE_SCHEMA.digest == "eb4d678f70616a8105e944d7d8c8bfade26089bbf1d0b191fbbc05edccb93097"

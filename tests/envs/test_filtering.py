@@ -82,6 +82,8 @@ def test_every_frame_ends_in_the_twin_as_on_the_device(mode: str, seed: int, mon
     )
     rows = rng.choice(np.flatnonzero(sim.costs.space.frame_stride == 1), 200)
     outcomes = assert_same(sim, rows, [table])
+    assert any(np.isfinite(state.motion[0]) for state in sim.states)
+    assert max(state.reused_frac[0] for state in sim.states) > 0
     assert Status.FILTERED in {outcome.status for outcome in outcomes}
     assert max(o.frame - o.reused_frame for o in outcomes if o.reused_frame is not None) <= 4
     assert ("verified" in half.notes()) == (mode == "auto")

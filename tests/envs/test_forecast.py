@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support.same_episode import assert_same
 from support.simulated import SimCompute, Simulation
 from support.stream import stream_costs, stream_recorded
@@ -30,6 +31,7 @@ class Moved(NamedTuple):
 
     frame: int
     answer: Any
+    speeds: NDArray[np.float32] | None = None  # (variants, samples)
 
     @property
     def track_ids(self) -> tuple[int, ...]:
@@ -37,7 +39,7 @@ class Moved(NamedTuple):
 
     @property
     def speed(self) -> float | None:
-        return None
+        return None if self.speeds is None else float(self.speeds[tuple(self.answer)])
 
     def at(self, frame: int) -> Shown:
         assert frame > self.frame, "a forecast is of a later frame"
@@ -47,14 +49,14 @@ class Moved(NamedTuple):
 class Mover:
     """A forecaster that only marks answers; as a tracker, it takes no answer to an older frame than the last."""
 
-    def __init__(self) -> None:
-        self.newest = -1
+    def __init__(self, speeds: NDArray[np.float32] | None = None) -> None:
+        self.newest, self.speeds = -1, speeds
 
     def add(self, frame: int, prediction: Any) -> Moved | None:
         if frame <= self.newest:
             return None
         self.newest = frame
-        return Moved(frame, prediction)
+        return Moved(frame, prediction, self.speeds)
 
 
 class MovedCompute(SimCompute):
@@ -96,7 +98,7 @@ def test_every_frame_ends_in_the_twin_as_on_the_device(seed: int) -> None:
     rng, recorded = np.random.default_rng(seed), recorded_with_forecast()
     options = {"fps": rng.uniform(8, 25), "deadline_s": rng.uniform(0.1, 0.3), "frames": 80}
     uplink_bps = list(np.exp(rng.normal(np.log(2e6), 0.6, 20)))
-    sim = simulation(Mover(), recorded, times=8.0, uplink_bps=uplink_bps, **options)
+    sim = simulation(Mover(recorded.tracked_speed), recorded, times=8.0, uplink_bps=uplink_bps, **options)
     sim.recorded = recorded.with_forecast()  # what the twin replays
     outcomes = assert_same(sim, rng.integers(0, len(sim.costs), 80), [])
     reused = [outcome for outcome in outcomes if outcome.reused_frame is not None]
@@ -104,6 +106,9 @@ def test_every_frame_ends_in_the_twin_as_on_the_device(seed: int) -> None:
     for outcome in reused:
         assert outcome.prediction[-1] == MOVED
         assert outcome.track_ids == (outcome.reused_frame,)
+    known = [np.isfinite([state.confidence[0], state.tracked_speed[0]]) for state in sim.states]
+    assert np.any(known, axis=0).all()
+    assert not np.all(known, axis=0)[1]
 
 
 def test_without_a_forecaster_answers_stand_still_and_nothing_has_a_number() -> None:

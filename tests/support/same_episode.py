@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from controller.records import STATUSES, Ints, Outcome, Status
+from controller.records import STATUSES, Ints, Outcome, Status, SystemState
 from controller.scenario import ScenarioRange
 from envs.twin.record import StepRecord
 from envs.twin.shortcut import TableShortcut
@@ -27,24 +27,34 @@ def assert_same(sim: Simulation, rows: Ints, tables: Sequence[TableShortcut]) ->
     same order. Returns the outcomes of the device, by frame.
     """
     sim.compute.STEPS = 400  # how often the device looks up while it computes; the twin does at every moment
-    outcomes, records = sim.run(lambda number: int(rows[number])), _played(sim, rows, tables)
+    outcomes, (states, records) = sim.run(lambda number: int(rows[number])), _played(sim, rows, tables)
     statuses, scores = _endings(records)
     assert {o.frame: o.status for o in outcomes if not o.status.dropped} == statuses
     assert {o.frame: o.score for o in outcomes if o.status.reused} == pytest.approx(scores, abs=1e-6)
     assert sum(o.status.dropped for o in outcomes) == sum(int(r.dropped[0]) for r in records)
     reward = sum(float(r.reward[0]) for r in records)
     assert sum(o.utility or 0.0 for o in outcomes) == pytest.approx(reward, abs=1e-3)
+    _assert_same_scenes(sim.states, states)
     return outcomes
 
 
-def _played(sim: Simulation, rows: Ints, tables: Sequence[TableShortcut]) -> list[StepRecord]:
+def _assert_same_scenes(device: Sequence[SystemState], twin: Sequence[SystemState]) -> None:
+    """What the parts know of the scene at each decision."""
+    for name in ("motion", "confidence", "reused_frac", "tracked_speed"):
+        found, expected = ([float(getattr(state, name)[0]) for state in states] for states in (device, twin))
+        np.testing.assert_allclose(found, expected[: len(found)], atol=1e-6, err_msg=name)
+
+
+def _played(sim: Simulation, rows: Ints, tables: Sequence[TableShortcut]) -> tuple[list[SystemState], list[StepRecord]]:
     assert sim.recorded is not None, "the simulation needs recorded answers"
     twin = Twin(sim.costs, sim.bank, sim.recorded, ScenarioRange(), calibration=QUIET, shortcuts=tables)
-    twin.reset(scenarios=[dataclasses.replace(sim.scenario, rtt_s=RTT_S, mec_slowdown=1.0)])
+    states = [twin.reset(scenarios=[dataclasses.replace(sim.scenario, rtt_s=RTT_S, mec_slowdown=1.0)])]
     records: list[StepRecord] = []
     while not records or not records[-1].done[0]:
-        records.append(twin.step(np.asarray(rows)[len(records)][None])[1])
-    return records
+        state, record = twin.step(np.asarray(rows)[len(records)][None])
+        states.append(state)
+        records.append(record)
+    return states, records
 
 
 def _endings(records: Sequence[StepRecord]) -> tuple[dict[int, Status], dict[int, float]]:

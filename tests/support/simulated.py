@@ -137,7 +137,7 @@ class SimCompute:
         if self._recorded is None:
             return outputs[0], source_index, 1.0
         space = self._costs.paths.space  # of paths with the same decision, all have the same variant
-        prediction = [int(space.variant[space.index(decision)]), source_index]
+        prediction = self._judged = [int(space.variant[space.index(decision)]), source_index]
         return prediction, source_index, self.score(prediction, source_index)
 
     def score(self, prediction: Any, truth: Any) -> float:
@@ -145,6 +145,12 @@ class SimCompute:
             return 1.0
         variant, sample = prediction
         return float(self._recorded.lagged_score((truth - sample) % self.samples)[variant, sample])
+
+    def confidence(self, outputs: Any, decision: Decision) -> float:
+        """Of the answer that was just judged: the outputs do not say which sample it is of."""
+        assert self._recorded is not None, "a stream has recorded answers"
+        variant, sample = self._judged
+        return float(self._recorded.confidence[variant, sample])
 
     def truth(self, source_index: int) -> Any:
         return source_index

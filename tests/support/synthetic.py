@@ -64,10 +64,19 @@ def make_state(batch: int = 1, seed: int = 0, **fixed: float) -> SystemState:
         "link_up": np.ones(batch, dtype=bool),
         "on_time_frac": uniform(0.0, 1.0),
         "fallback_frac": uniform(0.0, 1.0),
+        "motion": _partly(rng, 0.0, 0.02, batch),
+        "confidence": _partly(rng, 0.0, 1.0, batch),
+        "reused_frac": uniform(0.0, 1.0),
+        "tracked_speed": _partly(rng, 0.0, 0.3, batch),
     }
     for name, value in fixed.items():
         columns[name] = np.full(columns[name].shape, value, columns[name].dtype)
     return SystemState(**columns)
+
+
+def _partly(rng: np.random.Generator, low: float, high: float, batch: int) -> np.ndarray:
+    """Known in about two of three rows."""
+    return np.where(rng.random(batch) < 0.67, rng.uniform(low, high, batch), np.nan)
 
 
 def random_policy(seed: int = 0) -> FrozenPolicy:

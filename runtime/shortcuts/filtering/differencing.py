@@ -5,13 +5,14 @@ The rule is that of ``controller.filtering``. The threshold is fixed, or follows
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from controller.filtering import grown, is_verified, shows_nothing_new, shrunk, threshold_of
+from controller.filtering import MOST_AGE, grown, is_verified, shows_nothing_new, shrunk, threshold_of
 from controller.records import Status
 from controller.reuse import PastAnswer, Reuse
 from runtime.shortcuts.base import RUN, Context, Shortcut
@@ -42,6 +43,7 @@ class Differencing(Shortcut):
         self._sketches: deque[tuple[int, Sketch]] = deque(maxlen=KEPT)  # of frames that were not filtered
         self._verified: deque[tuple[int, Any]] = deque(maxlen=KEPT)  # frames that are verified, with the older answers
         self._filtered = self._would_be = 0
+        self._motion = -1, math.nan  # frame that was looked at last, and its difference
         self._agreements: list[float] = [0.0, 0.0]  # number and sum
 
     @property
@@ -65,6 +67,7 @@ class Differencing(Shortcut):
 
     def _would_stand(self, frame: Frame, newest: PastAnswer, before: Sketch, sketch: Sketch) -> bool:
         age, difference = frame.index - newest.frame, self._differencer.difference(before, sketch)
+        self._motion = frame.index, difference if age <= MOST_AGE else math.nan
         stands = bool(shows_nothing_new(difference, age, self.threshold, self._most_age))
         if self._fixed is None:
             self._shift = float(grown(self._shift, difference, age, self._target))
@@ -75,6 +78,9 @@ class Differencing(Shortcut):
     def _verifies(self) -> bool:
         """Whether the frame that would be filtered is run all the same."""
         return self._fixed is None and bool(is_verified(self._would_be))
+
+    def motion(self, frame: int) -> float:
+        return self._motion[1] if self._motion[0] == frame else math.nan
 
     def answered(self, answer: PastAnswer) -> None:
         for pair in [pair for pair in self._verified if pair[0] == answer.frame]:
