@@ -73,6 +73,10 @@ def one_state(rng: np.random.Generator) -> SystemState:
         link_up=np.array([True]),
         on_time_frac=number(0.95),
         fallback_frac=number(0.05),
+        motion=number(0.01),
+        confidence=number(0.9),
+        reused_frac=number(0.2),
+        tracked_speed=number(0.05),
     )
 
 

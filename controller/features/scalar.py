@@ -30,7 +30,6 @@ import numpy as np
 
 from controller.costs import CostTable
 from controller.features.schema import BANDWIDTHS, CANDIDATE_FEATURES, FEATURE_SCHEMA
-from controller.filtering import START_THRESHOLD
 from controller.predict.uplink import FLOOR_BPS
 from controller.records import UPLINK_HISTORY, Float32s, Floats, Ints
 from controller.references import NO_STREAM
@@ -53,8 +52,9 @@ LEAST_S = 1e-6
 #: Keeps the logarithm of a sample's age finite.
 LEAST_AGE_S = 0.01
 #: Differences of pictures and speeds (heights per frame) that count as usual, and what keeps their logarithms finite.
-#: On campus, consecutive pictures differ by 0.003 to 0.006, and people move by 0.04 to 0.09 heights per frame.
-USUAL_MOTION, LEAST_MOTION = START_THRESHOLD, 1e-4
+#: On the validation frames of campus, pictures one to five frames apart differ by 0.004 to 0.034, and people move by
+#: 0.034 to 0.061 heights per frame (5th to 95th percentiles).
+USUAL_MOTION, LEAST_MOTION = 0.01, 1e-4
 USUAL_SPEED, LEAST_SPEED = 0.05, 0.002
 MEAN = BANDWIDTHS.index("mean8")
 #: Where slack, chance and value of the first estimate stand; those of the others follow.

@@ -42,7 +42,7 @@ CONTEXT_FEATURES = (
     "fallback",  # share of the last frames
     "link_up",  # 1 or 0
     # Of the scene; 0 where it is not known:
-    "log_motion",  # log10 of the picture's difference to that of the newest answer, around where a filter starts
+    "log_motion",  # log10 of the picture's difference to that of the newest answer, around 0.01
     "confidence",  # expected score of the newest answer, less the best accuracy per frame of the table, in tenths
     "reused",  # share of the last frames that shortcuts answered
     "log_speed",  # log10 of the speed of the tracked objects, around 0.05 heights per frame
