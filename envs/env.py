@@ -64,7 +64,7 @@ class MecpilotEnv(gymnasium.Env[Observation, np.int64]):
 
     | key | shape | what |
     |---|---|---|
-    | `context` | `(D,)` | the moment: bandwidth history and its spread, age of the last sample, backlog, frames in flight and waiting, slowdowns, MEC queue, round trip, deadline, last outcomes |
+    | `context` | `(D,)` | the moment: bandwidth history and its spread, age of the last sample, backlog, frames in flight and waiting, slowdowns, MEC queue, round trip, deadline, last outcomes, and what is known of the scene |
     | `candidates` | `(C * F,)` | the candidates row by row, `F` features each: accuracy, device time, payload, MEC time, energy, and the slack to the deadline under four bandwidth estimates |
 
     ## Rewards
