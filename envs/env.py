@@ -161,7 +161,7 @@ def make_env(
     profile: str | Path | None = None,
     no_raw_upload: bool = False,
     shortcuts: Sequence[TableShortcut] = (),
-    forecast: bool = False,
+    forecast: bool | None = None,
 ) -> MecpilotEnv:
     """One device as a Gymnasium environment: ``make_env("campus", scenario={"fps": 10})``.
 
@@ -175,7 +175,8 @@ def make_env(
     profile   a file that ``mecpilot profile`` wrote, or "shipped"; default: this machine's, else the shipped one
     no_raw_upload  no candidate decision sends an image
     shortcuts  of the twin: what may answer a frame before it is decided, see docs/extending.md
-    forecast  answers that stand for later frames move on, see docs/forecast.md
+    forecast  answers that stand for later frames move on (docs/forecast.md); default: if the bundle can say what that
+              scores
 
     UsageError for an unknown name, field or file, and for shortcuts with ``live``.
     """

@@ -125,6 +125,7 @@ def open_setup(
     when the bundle has not recorded what the twin needs for them.
     """
     opened, where = open_bundle(bundle), None if profile is None else Path(profile)
+    techniques = replace(techniques, forecast=opened.forecasts(techniques.forecast, opened.work))
     range_, recorded = range_of(range_, opened.default_range), opened.recorded(split)
     if techniques.forecast:
         recorded = recorded.with_forecast()
@@ -149,7 +150,9 @@ def open_setup(
 
 def _everything(bundle: Bundle, profile: Path | None, range_: ScenarioRange, techniques: Techniques) -> CostTable:
     encoder = range_.hardware_encoder
-    return load_costs(bundle, profile, hardware_encoder=encoder, gates=techniques.gates, forecast=techniques.forecast)
+    return load_costs(
+        bundle, profile, hardware_encoder=encoder, gates=techniques.gates, forecast=bool(techniques.forecast)
+    )
 
 
 def _differences(setup: Setup) -> Floats:

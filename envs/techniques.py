@@ -17,7 +17,7 @@ class Techniques:
     """What a device has beside its decisions, as in its configuration; by default nothing."""
 
     gates: tuple[float, ...] | None = None  # that decisions may carry; None: those of the bundle
-    forecast: bool = False  # answers that stand for later frames move on
+    forecast: bool | None = None  # answers that stand for later frames move on; None: if the bundle has their scores
     filter: FilterSection = DEFAULTS.filter  # frames that show nothing new are not run
 
     @property

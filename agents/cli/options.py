@@ -104,12 +104,13 @@ class TechniqueOptions:
     """What is switched on beside the decisions: the options that train, tune and evaluate share."""
 
     forecast: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--forecast",
-            help="Boxes of frames that are not run move on, by a small tracker, instead of standing still.",
+            "--forecast/--no-forecast",
+            help="Boxes of frames that are not run move on, by a small tracker, instead of standing still (default: if "
+            "the bundle says what that scores).",
         ),
-    ] = False
+    ] = None
     gate: Annotated[
         list[float] | None,
         typer.Option(help="Decisions may carry this gate, a confidence such as 0.9; may be repeated (docs/gate.md)."),

@@ -116,8 +116,6 @@ def _run(
         def opened(found: dict[str, Any]) -> None:
             facts.update(found)
             say(_rests_on(config.workload, found))
-            for note in config.techniques.notes:
-                say(note)
             bar.start()
 
         how = Options(options.profile, options.continues, options.live, options.overwrite, policy, advance, opened, say)

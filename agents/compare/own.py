@@ -73,7 +73,7 @@ def compare(
     profile: str | Path | None = None,
     no_raw_upload: bool = False,
     shortcuts: Sequence[TableShortcut] = (),
-    forecast: bool = False,
+    forecast: bool | None = None,
 ) -> dict[str, Any]:
     """Play mecpilot's controllers and your own ones on the same episodes in the twin.
 
@@ -86,7 +86,8 @@ def compare(
     seeds        scenarios per trace
     no_raw_upload  no decision sends an image
     shortcuts    what may answer a frame of the twin before it is decided, see docs/extending.md
-    forecast     answers that stand for later frames move on, see docs/forecast.md
+    forecast     answers that stand for later frames move on (docs/forecast.md); default: if the bundle can say what
+                 that scores
     profile      file of ``mecpilot profile``, or "shipped"; default: this machine's, else the shipped one
 
     Returns the report that ``mecpilot evaluate --json`` writes: ``report["controllers"]["mine"]["utility"]["mean"]``.

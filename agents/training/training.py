@@ -74,6 +74,7 @@ def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
     folder.check(resume=options.resume, overwrite=options.overwrite)
     bank = options.bank or traces_of([Path(source) for source in config.traces], "train", config.seed)
     setup = setup_of(config, bank, options.profile)
+    config = replace(config, techniques=setup.techniques)
     learn, judge = (setup.on(traces) for traces in hold_out(bank))
     environment = _live(learn, config, options) if options.live else _twin(learn, config)
     try:
@@ -83,6 +84,8 @@ def train(config: TrainingConfig, folder: RunFolder, options: Options) -> PPO:
             facts = _facts(learn, judge, options)
             rounds_left = _begin(model, config, folder, options, facts)
             options.opened(facts)
+            for note in setup.techniques.notes:
+                options.say(note)
             _learn(model, config, folder, options, learn, judge, rounds_left)
     except OSError as error:
         raise FailureError(f"cannot write in the run folder {folder.root}: {error.strerror}") from error

@@ -20,7 +20,6 @@ from runtime.building.measure import MeasuredModel, measure_forecasts, measureme
 from runtime.building.training_run import Piece, TrainingPlan, advance_of, report_measured, run_pieces
 from runtime.bundles.bundle import Bundle
 from runtime.bundles.manifest import Manifest, ModelInfo
-from runtime.bundles.recorded import Recorded
 from runtime.workloads.base import forecaster_of
 from runtime.workloads.registry import get_workload
 
@@ -35,19 +34,21 @@ def run_forecasts(base: Bundle, plan: TrainingPlan, progress: Progress) -> Manif
     check_same_samples(base, workload)
     forecaster_of(workload)
     models = known_models(base)
-    if all(_is_whole(table) for model in models for table in model.tables.values()):
+    if all(map(_is_whole, models)):
         raise UsageError(f"the bundle {base.directory} has the scores and speeds of forecasts; expected one without")
     plan.out.mkdir(parents=True, exist_ok=True)
     copy_files(base, plan.out)
-    pieces = [_piece(base, plan, model.info, measurement_steps(workload, model.info.family)) for model in models]
-    done = run_pieces(pieces, plan.jobs, progress)
-    return write_bundle(
-        plan.out, workload, [_with_forecast(model, done[model.info.name]) for model in models], known_images(base)
+    lacking = [model.info for model in models if not _is_whole(model)]
+    done = run_pieces(
+        [_piece(base, plan, info, measurement_steps(workload, info.family)) for info in lacking], plan.jobs, progress
     )
+    whole = [_with_forecast(model, done[model.info.name]) if model.info in lacking else model for model in models]
+    return write_bundle(plan.out, workload, whole, known_images(base))
 
 
-def _is_whole(table: Recorded) -> bool:
-    return table.lagged_forecast is not None and table.tracked_speed is not None
+def _is_whole(model: MeasuredModel) -> bool:
+    tables = model.tables.values()
+    return all(table.lagged_forecast is not None and table.tracked_speed is not None for table in tables)
 
 
 def _piece(base: Bundle, plan: TrainingPlan, info: ModelInfo, steps: int) -> Piece:

@@ -38,7 +38,7 @@ from runtime.codecs.streams import Tables
 from runtime.files.reading import read_bounded
 from runtime.files.shipped import shipped_dir
 from runtime.protocol.wire import Held
-from runtime.workloads.base import Workload
+from runtime.workloads.base import Workload, forecaster_of
 from runtime.workloads.registry import get_workload, is_workload, workload_named
 
 if TYPE_CHECKING:
@@ -275,6 +275,17 @@ class Bundle:
     def frame_shape(self) -> tuple[int, ...]:
         """Shape of the workload's frame: (h, w) grey or (h, w, 3) colour."""
         return self.manifest.input_shapes[max(self.manifest.input_shapes)]
+
+    def forecasts(self, wanted: bool | None, workload: Workload) -> bool:
+        """Whether answers of a workload move on: as wanted, by default if the bundle says what forecasts score.
+
+        UsageError if they shall, and the workload has no forecaster.
+        """
+        if wanted:
+            forecaster_of(workload)
+        if wanted is not None:
+            return wanted
+        return workload.forecaster() is not None and self.recorded("validation").lagged_forecast is not None
 
     def recorded(self, split: str) -> Recorded:
         """Recorded predictions of the split "validation" or "test". FailureError if the file is damaged."""

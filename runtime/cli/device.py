@@ -242,5 +242,5 @@ def _stream(plan: _Plan, run: Run) -> Stream | None:
     """What judges streaming accuracy: for a workload of consecutive frames that are captured by the clock."""
     workload = plan.device.workload
     score = stream_score(workload)
-    forecaster = workload.forecaster() if plan.config.device.forecast else None
+    forecaster = workload.forecaster() if plan.device.forecasts else None
     return None if score is None or run.is_closed_loop else Stream(1.0 / run.scenario.fps, score, forecaster)

@@ -9,7 +9,7 @@ from runtime.config.tree import DEFAULTS, CacheSection, FilterSection
 
 def technique_notes(
     gates: Sequence[float] | None = None,
-    forecast: bool = False,
+    forecast: bool | None = None,
     filter_: FilterSection = DEFAULTS.filter,
     cache: CacheSection = DEFAULTS.cache,
 ) -> tuple[str, ...]:

@@ -163,14 +163,15 @@ class DeviceSection(Section, frozen=True):
         ),
     ] = None
     forecast: Annotated[
-        bool,
+        bool | None,
         about(
             "Boxes of frames that are not run move on, by a small tracker, instead of standing still, and get numbers "
-            "in the outcome; only for workloads of boxes.",
+            "in the outcome; only for workloads of boxes. Default: if the bundle says what that scores.",
             "--forecast",
             off="--no-forecast",
+            show=True,
         ),
-    ] = False
+    ] = None
     seed: Annotated[Index, about("Random seed, of emulated loads and of the controller.", "--seed")] = 0
 
 

@@ -45,7 +45,7 @@ from runtime.link.endpoint import parse_endpoint
 from runtime.profiling.profile import load_costs
 from runtime.shortcuts.base import Shortcut
 from runtime.sources.kinds import SourceLike, open_any
-from runtime.workloads.base import Workload, forecaster_of
+from runtime.workloads.base import Workload
 
 
 class Device:
@@ -77,7 +77,7 @@ class Device:
         utility: Utility | None = None,
         no_raw_upload: bool = DEFAULTS.privacy.no_raw_upload,
         shortcuts: Sequence[Shortcut] = (),
-        forecast: bool = DEFAULTS.device.forecast,
+        forecast: bool | None = DEFAULTS.device.forecast,
         filter: FilterSection = DEFAULTS.filter,
         cache: CacheSection = DEFAULTS.cache,
         limits: LimitsSection = DEFAULTS.limits,
@@ -103,7 +103,8 @@ class Device:
             ``costs``; a controller of one's own cannot choose anything else.
         shortcuts: may answer a frame before it is decided, by an earlier answer; asked in this order. They may keep
             answers, so give each run a new device. One that raises an error is logged, and the frame is decided.
-        forecast: answers that stand for later frames move on, and objects have numbers (``Outcome.track_ids``).
+        forecast: answers that stand for later frames move on, and objects have numbers (``Outcome.track_ids``);
+            default: if the bundle says what that scores.
         filter: frames that show nothing new are not run; asked before ``shortcuts``.
         cache: answers that stand for later pictures much like theirs, such as ``CacheSection(size="32MB")``; the
             default has no room for any.
@@ -125,14 +126,13 @@ class Device:
         self.bundle, self.workload = open_pair(bundle or (None if workload else DEFAULT_NAME), workload, _path(data))
         _check_size("cache", cache.size)
         utility = utility or Utility()
-        if forecast:
-            forecaster_of(self.workload)  # UsageError if there is none
+        moves_on = self.bundle.forecasts(forecast, self.workload)
         costs = load_costs(
             self.bundle,
             self._profile,
             hardware_encoder=self._hardware_encoder,
             gates=self._choice.gates,
-            forecast=forecast,
+            forecast=moves_on,
         )
         self._setup = DeviceSetup(
             self.bundle,
@@ -144,7 +144,7 @@ class Device:
             limits,
             mec,
             tuple(shortcuts),
-            forecast,
+            moves_on,
             filter,
             cache,
             log or _log_to_logging,
@@ -160,6 +160,11 @@ class Device:
     def mec(self) -> str:
         """Endpoint of the MEC."""
         return self._setup.mec
+
+    @property
+    def forecasts(self) -> bool:
+        """Whether answers that stand for later frames move on."""
+        return self._setup.forecast
 
     def provenance(self) -> Provenance:
         """The files that a run rests on, with their digests."""

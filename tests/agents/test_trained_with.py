@@ -18,7 +18,7 @@ from envs.techniques import Techniques
 from runtime.config.tree import FilterSection
 from runtime.files.policy_file import load_policy
 
-TECHNIQUES = Techniques(gates=(0.9,), filter=FilterSection(mode="auto"))
+TECHNIQUES = Techniques(forecast=False, gates=(0.9,), filter=FilterSection(mode="auto"))
 CONFIG = TrainingConfig(
     "campus",
     steps=48,

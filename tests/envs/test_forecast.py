@@ -17,8 +17,9 @@ from controller.forecast import Forecaster, Shown
 from controller.records import BreakdownMs, Decision, Outcome, Status
 from controller.reuse import PastAnswer, Reuse, past_answer
 from controller.streaming import streaming_scores
-from envs.setup import open_setup
+from envs.setup import Setup, open_setup
 from envs.techniques import Techniques
+from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.bundles.recorded import Recorded, load_recorded, save_recorded
 from runtime.testbed.markov_traces import builtin_traces
 
@@ -163,7 +164,31 @@ def test_scores_and_speeds_of_forecasts_survive_the_file_and_older_files_have_no
     np.testing.assert_array_equal(recorded.with_forecast().lagged, recorded.lagged_forecast)
 
 
-@pytest.mark.parametrize("name", ["campus", "garments"])
-def test_a_twin_of_a_bundle_without_scores_of_forecasts_refuses_them(name: str) -> None:
+class WithoutForecasts(Bundle):
+    """A bundle that is older than forecasts."""
+
+    def recorded(self, split: str) -> Recorded:
+        return dataclasses.replace(super().recorded(split), lagged_forecast=None, tracked_speed=None)
+
+
+def older_campus() -> Bundle:
+    return WithoutForecasts(open_bundle("campus").directory)
+
+
+def opened(bundle: str | Bundle, forecast: bool | None) -> Setup:
+    traces = builtin_traces("test")
+    return open_setup(bundle, traces, "test", profile="shipped", techniques=Techniques(forecast=forecast))
+
+
+def test_a_twin_of_a_bundle_without_scores_of_forecasts_refuses_them() -> None:
     with pytest.raises(UsageError, match="models add BUNDLE --forecast"):
-        open_setup(name, builtin_traces("test"), "test", profile="shipped", techniques=Techniques(forecast=True))
+        opened(older_campus(), True)
+    with pytest.raises(UsageError, match="whose answers do not move"):
+        opened("garments", True)
+
+
+def test_answers_move_on_by_default_where_the_bundle_says_what_that_scores() -> None:
+    assert not opened(older_campus(), None).techniques.forecast
+    assert not opened("garments", None).techniques.forecast
+    assert opened("campus", None).techniques.forecast
+    assert not opened("campus", False).techniques.forecast
