@@ -16,6 +16,11 @@ stream does (Gibbs and Candes, "Adaptive Conformal Inference Under Distribution 
 Candes and Tibshirani, "Conformal PID Control", NeurIPS 2023). The threshold does not matter where the difference is
 below half of it: it must not grow while nothing moves, or the next movement would find it too large.
 
+Where answers move on by a forecast, a difference says less: people who walk on as expected change the picture as much
+as others. The error of a forecast grows with its age, while the difference stops growing when people have walked past
+where they were. So the threshold is one of the change (``change``): the difference times the age, in units of
+``FORECAST_AGE`` frames.
+
 Every function takes numbers or arrays.
 """
 
@@ -35,6 +40,13 @@ RATE = 0.1
 #: Where an adapting threshold starts, and its limits; differences are shares of the largest one.
 START_THRESHOLD = 0.005
 LEAST_THRESHOLD, MOST_THRESHOLD = 1e-4, 0.2
+#: Where answers move on, no answer stands for a picture that differs more: it shows another scene, place or light. A
+#: threshold of the change may grow so far that it would let such a picture pass. Training frames of campus differ by at
+#: most 0.014 from the frame before, and by 0.015 in the median from the third before; after a cut, a move of the camera
+#: by 9 lines, night mode or a gain of 0.6 by 0.05 or more.
+MOST_DIFFERENCE = 0.02
+#: A forecast loses about as much in so many frames as a box that stands still does in one (docs/forecast.md).
+FORECAST_AGE = 3.0
 #: How far the logarithm of the threshold may go from where it starts.
 LEAST_SHIFT, MOST_SHIFT = (math.log(limit / START_THRESHOLD) for limit in (LEAST_THRESHOLD, MOST_THRESHOLD))
 
@@ -42,6 +54,12 @@ LEAST_SHIFT, MOST_SHIFT = (math.log(limit / START_THRESHOLD) for limit in (LEAST
 def threshold_of(shift: Any) -> Any:
     """The threshold at a distance from its start, in logarithms."""
     return START_THRESHOLD * np.exp(shift)
+
+
+def change(difference: Any, age: Any) -> Any:
+    """What an adapting threshold is compared with where the answer moves on; infinite where the picture differs too
+    much for any answer to stand, and not a number where the difference is not."""
+    return np.where(np.greater(difference, MOST_DIFFERENCE), np.inf, difference * (age / FORECAST_AGE))
 
 
 def shows_nothing_new(difference: Any, age: Any, threshold: Any, most_age: int) -> Any:

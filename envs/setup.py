@@ -98,7 +98,8 @@ class Setup:
         """All that may answer a frame of the twin before it is decided, in the order in which they are asked."""
         if self.differences is None:
             return self.shortcuts
-        return (FilterTable(self.techniques.filter, self.differences, self.costs, self.recorded), *self.shortcuts)
+        parts = (self.techniques.filter, self.differences, self.costs, self.recorded)
+        return (FilterTable(*parts, moves=self.techniques.forecast), *self.shortcuts)
 
     def live(self, *, learning: bool = True) -> LiveBackend:
         """Real processes. While a policy learns, the clock stands between two steps."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.costs import CostTable
-from controller.filtering import MOST_AGE, grown, is_verified, shows_nothing_new, shrunk, threshold_of
+from controller.filtering import MOST_AGE, change, grown, is_verified, shows_nothing_new, shrunk, threshold_of
 from controller.records import Floats, Status
 from envs.twin.shortcut import Asked, Verdict
 from envs.twin.state import record_type
@@ -51,13 +51,16 @@ class FilterTable:
         sample=("i8", (_PENDING,)),  # that it was computed for
     )
 
-    def __init__(self, config: FilterSection, table: Floats, costs: CostTable, recorded: Recorded) -> None:
-        """``table``: see ``differences``."""
+    def __init__(
+        self, config: FilterSection, table: Floats, costs: CostTable, recorded: Recorded, *, moves: bool = False
+    ) -> None:
+        """``table``: see ``differences``. ``moves``: whether ``recorded`` has the scores of answers that move on."""
         lagged = recorded.lagged
         assert lagged is not None, "the bundle of a stream"
         self._difference, self._variant = table, costs.paths.space.variant
         self._aged: NDArray[np.float32] = np.concatenate((recorded.score[None], lagged))
         self._fixed, self._target, self._most_age = config.threshold, config.target, config.max_age
+        self._moves = moves and config.threshold is None
         self.look_s = LOOK_S[config.feature]
 
     def verdict(self, asked: Asked, memory: Any) -> Verdict:
@@ -65,6 +68,8 @@ class FilterTable:
         own, known = memory[asked.env], asked.has_answer
         age = np.where(known, asked.age, 0)
         difference = self._difference[np.clip(age, 0, MOST_AGE), asked.sample]
+        if self._moves:
+            difference = change(difference, age)
         threshold = threshold_of(own["shift"]) if self._fixed is None else self._fixed
         stands = known & shows_nothing_new(difference, age, threshold, self._most_age)
         motion = np.where(known & (age <= MOST_AGE), difference, np.nan)

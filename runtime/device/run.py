@@ -194,7 +194,7 @@ class Run:
             feed=self.source.feed,
             forecaster=forecaster_of(setup.workload) if setup.forecast else None,
             shortcuts=(
-                *filters_of(setup.filter, setup.workload),
+                *filters_of(setup.filter, setup.workload, setup.forecast),
                 *setup.shortcuts,
                 *caches(setup.cache, setup.workload.score, self.scenario.seed),
             ),

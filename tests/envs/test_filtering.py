@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.moving_answers import MOVED, MovedCompute, Mover, recorded_with_forecast
 from support.same_episode import assert_same
 from support.simulated import SimCompute, Simulation
 from support.stream import SAMPLES, stream_costs, stream_recorded
@@ -41,6 +42,14 @@ class MovingSimulation(Simulation):
     compute_type = MovingCompute
 
 
+class BothMovingCompute(MovingCompute, MovedCompute):
+    """Answers move on, too."""
+
+
+class BothMovingSimulation(Simulation):
+    compute_type = BothMovingCompute
+
+
 class TimedDifferencing(Differencing):
     """Takes its time on the simulated clock. It agrees with an answer as the twin does: by the truth."""
 
@@ -51,29 +60,40 @@ class TimedDifferencing(Differencing):
         return super().try_answer(frame, context)
 
 
-def halves(config: FilterSection, **options: Any) -> tuple[MovingSimulation, TimedDifferencing, FilterTable]:
-    """One filter on a simulated device and in the twin."""
-    differencer, costs, recorded = Differencer(config.feature), stream_costs(), stream_recorded()
+def halves(
+    config: FilterSection, moves: bool = False, **options: Any
+) -> tuple[Simulation, TimedDifferencing, FilterTable]:
+    """One filter on a simulated device and in the twin. ``moves``: answers move on by forecasts."""
+    differencer, costs = Differencer(config.feature), stream_costs()
+    recorded = recorded_with_forecast() if moves else stream_recorded()
     half = TimedDifferencing(
         differencer,
         lambda older, newer: half.sim.compute.score(older, newer[1]),
         threshold=config.threshold,
         target=config.target,
         most_age=config.max_age,
+        moves=moves,
     )
-    half.sim = sim = MovingSimulation(costs=costs, recorded=recorded, shortcuts=[half], **options)
+    make = BothMovingSimulation if moves else MovingSimulation
+    forecaster = Mover() if moves else None
+    half.sim = sim = make(costs=costs, recorded=recorded, shortcuts=[half], forecaster=forecaster, **options)
     pictures = [sim.compute.picture(sample) for sample in range(SAMPLES)]
-    return sim, half, FilterTable(config, differences(differencer, pictures), costs, recorded)
+    sim.recorded = replayed = recorded.with_forecast() if moves else recorded  # what the twin replays
+    return sim, half, FilterTable(config, differences(differencer, pictures), costs, replayed, moves=moves)
 
 
+@pytest.mark.parametrize("moves", [False, True])
 @pytest.mark.parametrize("mode", ["auto", "0.008"])
 @pytest.mark.parametrize("seed", range(3))
-def test_every_frame_ends_in_the_twin_as_on_the_device(mode: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_frame_ends_in_the_twin_as_on_the_device(
+    mode: str, seed: int, moves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Random decisions over a random uplink; answers are verified and the threshold moves."""
     monkeypatch.setattr("runtime.device.emulation.HEAD_NOISE_FRAC", 0.0)
     rng = np.random.default_rng(seed)
     sim, half, table = halves(
         FilterSection(mode=mode, target=0.9, max_age=4),
+        moves,
         device_slowdown=8.0,
         uplink_bps=list(np.exp(rng.normal(np.log(2e6), 0.6, 20))),
         fps=rng.uniform(8, 25),
@@ -87,6 +107,7 @@ def test_every_frame_ends_in_the_twin_as_on_the_device(mode: str, seed: int, mon
     assert Status.FILTERED in {outcome.status for outcome in outcomes}
     assert max(o.frame - o.reused_frame for o in outcomes if o.reused_frame is not None) <= 4
     assert ("verified" in half.notes()) == (mode == "auto")
+    assert all((MOVED in o.prediction) == moves for o in outcomes if o.status is Status.FILTERED)
 
 
 def test_a_comparison_in_the_twin_filters_frames_and_counts_the_time_of_looking() -> None:

@@ -9,8 +9,8 @@ from runtime.shortcuts.filtering.features import Differencer
 from runtime.workloads.base import Workload
 
 
-def filters_of(config: FilterSection, workload: Workload) -> tuple[Shortcut, ...]:
-    """New shortcuts for one run of a device; none where the filter is off."""
+def filters_of(config: FilterSection, workload: Workload, moves: bool) -> tuple[Shortcut, ...]:
+    """New shortcuts for one run of a device; none where the filter is off. ``moves``: whether answers move on."""
     if not config.is_on:
         return ()
     differencer = Differencer(config.feature)
@@ -21,5 +21,6 @@ def filters_of(config: FilterSection, workload: Workload) -> tuple[Shortcut, ...
             threshold=config.threshold,
             target=config.target,
             most_age=config.max_age,
+            moves=moves,
         ),
     )

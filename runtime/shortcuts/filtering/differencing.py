@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from controller.filtering import MOST_AGE, grown, is_verified, shows_nothing_new, shrunk, threshold_of
+from controller.filtering import MOST_AGE, change, grown, is_verified, shows_nothing_new, shrunk, threshold_of
 from controller.records import Status
 from controller.reuse import PastAnswer, Reuse
 from runtime.shortcuts.base import RUN, Context, Shortcut
@@ -32,13 +32,20 @@ class Differencing(Shortcut):
     name = "filter"
 
     def __init__(
-        self, differencer: Differencer, score: Score, *, threshold: float | None, target: float, most_age: int
+        self,
+        differencer: Differencer,
+        score: Score,
+        *,
+        threshold: float | None,
+        target: float,
+        most_age: int,
+        moves: bool = False,
     ) -> None:
         """``threshold``: a fixed one; None lets it follow the ``target`` of agreement, from 0 to 1. ``score``: of an
         answer against another one that is taken for the truth. ``most_age``: of the answer that may stand, in
-        frames."""
+        frames. ``moves``: whether answers move on by forecasts; then a threshold that adapts is one of the change."""
         self._differencer, self._score, self._fixed = differencer, score, threshold
-        self._target, self._most_age = target, most_age
+        self._target, self._most_age, self._moves = target, most_age, moves and threshold is None
         self._shift = 0.0
         self._sketches: deque[tuple[int, Sketch]] = deque(maxlen=KEPT)  # of frames that were not filtered
         self._verified: deque[tuple[int, Any]] = deque(maxlen=KEPT)  # frames that are verified, with the older answers
@@ -48,7 +55,7 @@ class Differencing(Shortcut):
 
     @property
     def threshold(self) -> float:
-        """Largest difference at which a frame is filtered."""
+        """Largest difference, or change where answers move on, at which a frame is filtered."""
         return float(threshold_of(self._shift)) if self._fixed is None else self._fixed
 
     def try_answer(self, frame: Frame, context: Context) -> Reuse | None:
@@ -68,6 +75,8 @@ class Differencing(Shortcut):
     def _would_stand(self, frame: Frame, newest: PastAnswer, before: Sketch, sketch: Sketch) -> bool:
         age, difference = frame.index - newest.frame, self._differencer.difference(before, sketch)
         self._motion = frame.index, difference if age <= MOST_AGE else math.nan
+        if self._moves:
+            difference = float(change(difference, age))
         stands = bool(shows_nothing_new(difference, age, self.threshold, self._most_age))
         if self._fixed is None:
             self._shift = float(grown(self._shift, difference, age, self._target))

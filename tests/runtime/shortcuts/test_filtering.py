@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from controller.filtering import MOST_THRESHOLD, VERIFY_EVERY
+from controller.filtering import MOST_SHIFT, MOST_THRESHOLD, VERIFY_EVERY, change, grown
 from controller.records import Status
 from controller.reuse import PastAnswer, Reuse
 from runtime.shortcuts.base import Context, Shortcut
@@ -33,8 +33,11 @@ class Played:
         threshold: float | None = None,
         agreement: Callable[[object, object], float] = same,
         most_age: int = 10,
+        moves: bool = False,
     ) -> None:
-        self.filter = Differencing(Differencer(feature), agreement, threshold=threshold, target=0.95, most_age=most_age)
+        self.filter = Differencing(
+            Differencer(feature), agreement, threshold=threshold, target=0.95, most_age=most_age, moves=moves
+        )
         self._pictures: list[Image] = []
         self._chain = Chain([self.filter], 1.0, self._pictures.__getitem__)
 
@@ -78,12 +81,45 @@ def test_a_change_of_the_scene_is_let_through(frames: list[Image], feature: str,
     assert played.play([CHANGES[change](frames[-1])]) == [None]
 
 
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("feature", FEATURES)
+def test_with_forecasts_a_change_of_the_scene_is_let_through_at_any_threshold(
+    frames: list[Image], feature: str, change: str
+) -> None:
+    """Forecasts let the threshold grow far, here to its limit."""
+    played = Played(feature, moves=True)
+    played.filter._shift = MOST_SHIFT
+    said = played.play(frames[:30])
+    assert sum(reuse is not None for reuse in said) > 20
+    assert played.play([CHANGES[change](frames[29])]) == [None]
+
+
+def test_with_forecasts_night_mode_is_let_through_at_any_threshold(frames: list[Image]) -> None:
+    played = Played(moves=True)
+    played.filter._shift = MOST_SHIFT
+    played.play(frames[:30])
+    assert played.play([night_of(frames[29])]) == [None]
+
+
+def test_with_forecasts_an_older_answer_stands_for_a_smaller_difference(frames: list[Image]) -> None:
+    """The same pictures: what still stands one frame later does not after three."""
+    difference = np.array([0.01, 0.01, 0.03, np.nan])
+    found = change(difference, np.array([1, 3, 1, 1]))
+    np.testing.assert_allclose(found, [0.01 / 3, 0.01, np.inf, np.nan])
+    shift = grown(0.0, found, np.ones(4), 0.9)
+    np.testing.assert_array_equal(shift > 0.0, [True, True, True, False])
+
+
+def night_of(picture: Image) -> Image:
+    grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    return np.asarray(cv2.convertScaleAbs(grey, alpha=0.8), np.uint8)
+
+
 def test_night_mode_is_let_through(frames: list[Image]) -> None:
     """Grey pictures at the gain that a camera has at night; grey alone changes little on grey asphalt."""
     played = Played()
     played.play(frames)
-    grey = cv2.cvtColor(cv2.cvtColor(frames[-1], cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    assert played.play([cv2.convertScaleAbs(grey, alpha=0.8)]) == [None]
+    assert played.play([night_of(frames[-1])]) == [None]
 
 
 def test_no_answer_stands_longer_than_the_greatest_age(frames: list[Image]) -> None:
