@@ -48,7 +48,7 @@ FILTERED, KEPT = 0.6, 0.95
 #: A fixed threshold that is right for the training frames (98 to 95 % of the score), and others that users may guess.
 FIXED = (0.005, 0.01, 0.012, 0.02)
 TARGETS = (0.95, 0.98)
-#: With forecasts 0.88 filters 61 to 67 % of the training and validation frames, and keeps at least 97 % of the streaming
+#: With forecasts 0.88 filters 61 to 67 % of the training and validation frames, and keeps 97 % or more of the streaming
 #: accuracy.
 FORECAST_TARGETS = (0.88, 0.95)
 EVERY = (2, 3, 4)
