@@ -134,6 +134,11 @@ def open_setup(
         recorded = Calibrations(opened).expected_scores(recorded)
     everything = _everything(opened, where, range_, techniques)
     costs = candidates(everything, opened.default_range, privacy, without, opened.compressed_models)
+    if techniques.filter.empty is not None:
+        raise UsageError(
+            f"got --filter-empty {techniques.filter.empty} in a comparison, which plays whole frames without a camera; "
+            "expected it on a device"
+        )
     if techniques.filter.is_on and recorded.lagged is None:
         raise UsageError(
             f"got --filter {techniques.filter.mode} for {opened.workload}, whose samples are no stream; expected the "

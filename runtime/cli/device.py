@@ -115,6 +115,7 @@ def _get_ready(plan: _Plan, stack: ExitStack) -> tuple[Run, Stop]:
             start=source.start,
             retry_s=source.retry_s,
             own_times=source.fps_from is not None,
+            window=source.window,
             keep=plan.config.outputs.video is not None,
         )
         stack.enter_context(closing(run))

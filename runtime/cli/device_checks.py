@@ -16,6 +16,7 @@ def check_paths(config: Config) -> None:
         "--tuning": config.controller.tuning,
         "--uplink": config.emulation.uplink,
         "--profile": config.workload.profile,
+        "--filter-empty": config.filter.empty,
         "--source": None if config.source.input == STDOUT else config.source.input,
     }
     check_apart(outputs, inputs)

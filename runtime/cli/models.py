@@ -23,6 +23,7 @@ from runtime.cli.bundle_tables import (
 )
 from runtime.cli.compress import compress
 from runtime.cli.console import task_bar
+from runtime.cli.empty import empty
 from runtime.cli.shared_options import DataDir, JsonOut, Wide, WorkloadName
 from runtime.config.tree import DEFAULT_WORKLOAD
 from runtime.files.atomic import check_writable
@@ -30,6 +31,7 @@ from runtime.observe.tables import new_table
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Bundles: models, exits, accuracy.")
 app.command()(compress)
+app.command()(empty)
 
 BundleArgument = Annotated[str, typer.Argument(help="A workload's shipped bundle, or a bundle's directory.")]
 

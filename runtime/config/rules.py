@@ -7,6 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from controller.errors import UsageError
+from runtime.config.settings import as_path
 from runtime.config.sizes import bytes_of
 from runtime.config.tree import Config, ControllerSection, EmulationSection, FilterSection, Section, SourceSection
 
@@ -47,7 +48,7 @@ def _check_controller(controller: ControllerSection) -> None:
 def checked(section: AnySection, name: str) -> AnySection:
     """The same section; UsageError if a value is not one that a configuration file may have."""
     try:
-        return msgspec.convert(msgspec.to_builtins(section), type(section))
+        return msgspec.convert(msgspec.to_builtins(section, enc_hook=str), type(section), dec_hook=as_path)
     except msgspec.ValidationError as error:
         raise UsageError(f"{name}: {error}") from None
 

@@ -66,7 +66,7 @@ class Setting:
     def convert(self, value: Any) -> Any:
         """The value in the type of the field; UsageError, which does not name the field, when it makes no sense."""
         try:
-            found = msgspec.convert(value, self.type, dec_hook=_as_path)
+            found = msgspec.convert(value, self.type, dec_hook=as_path)
         except msgspec.ValidationError:
             raise self.refusal(value) from None
         if isinstance(found, float) and not self._makes_sense(found):
@@ -87,7 +87,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _as_path(wanted: type, value: Any) -> Path:
+def as_path(wanted: type, value: Any) -> Path:
     if wanted is not Path or not isinstance(value, str | Path) or not str(value):
         raise ValueError("expected a path")
     return Path(value)

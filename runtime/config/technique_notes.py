@@ -24,6 +24,8 @@ def technique_notes(
         how = f"target {filter_.target:g}" if filter_.threshold is None else f"threshold {filter_.threshold:g}"
         about = f"{filter_.feature}, {how}, age up to {filter_.max_age}"
         notes.append(f"filter: frames that show nothing new are not run ({about})")
+    if filter_.empty is not None:
+        notes.append(f"filter: frames that {filter_.empty} knows as empty are not run")
     if cache.size_bytes:
         notes.append(f"cache: answers stand for later pictures much like theirs ({cache.size})")
     return tuple(notes)

@@ -114,6 +114,14 @@ class SourceSection(Section, frozen=True):
             endless=True,
         ),
     ] = 60.0
+    window: Annotated[
+        Text | None,
+        about(
+            "Only this part of the picture counts, the rest is black: x,y,w,h in pixels of the workload's frame.",
+            "--window",
+            show="336,240,192,144",
+        ),
+    ] = None
     fps_from: Annotated[
         Literal["file"] | None,
         about(
@@ -227,6 +235,16 @@ class FilterSection(Section, frozen=True):
     max_age: Annotated[
         int, Meta(ge=1, le=10), about("Oldest answer that may stand for a frame, in frames.", "--filter-max-age")
     ] = 10
+
+    empty: Annotated[
+        Path | None,
+        about(
+            "File of `mecpilot models empty`, which knows frames that show nothing: their answer is that nothing is "
+            "there. Default: none.",
+            "--filter-empty",
+            show="empty.safetensors",
+        ),
+    ] = None
 
     @property
     def is_on(self) -> bool:

@@ -44,7 +44,9 @@ from runtime.files.provenance import Provenance
 from runtime.link.endpoint import parse_endpoint
 from runtime.profiling.profile import load_costs
 from runtime.shortcuts.base import Shortcut
+from runtime.shortcuts.filtering.configured import check_window, known_empty
 from runtime.sources.kinds import SourceLike, open_any
+from runtime.sources.window import Windowed, window_of
 from runtime.workloads.base import Workload
 
 
@@ -105,7 +107,7 @@ class Device:
             answers, so give each run a new device. One that raises an error is logged, and the frame is decided.
         forecast: answers that stand for later frames move on, and objects have numbers (``Outcome.track_ids``);
             default: if the bundle says what that scores.
-        filter: frames that show nothing new are not run; asked before ``shortcuts``.
+        filter: frames that show nothing new, or nothing at all, are not run; asked before ``shortcuts``.
         cache: answers that stand for later pictures much like theirs, such as ``CacheSection(size="32MB")``; the
             default has no room for any.
         limits: how many frames may wait, and how many requests may wait for their replies.
@@ -146,6 +148,7 @@ class Device:
             tuple(shortcuts),
             moves_on,
             filter,
+            known_empty(filter, self.workload, self.bundle.frame_shape),
             cache,
             log or _log_to_logging,
         )
@@ -180,6 +183,7 @@ class Device:
         start: int | None = None,
         retry_s: float = DEFAULTS.source.retry_s,
         own_times: bool = False,
+        window: str | None = None,
     ) -> Iterator[Outcome]:
         """Answer the frames of a source; yields each frame's outcome as soon as it is known.
 
@@ -189,13 +193,14 @@ class Device:
         start: first sample or frame of the source.
         retry_s: how long a camera or stream may give no picture.
         own_times: play a video by the times in it, not at ``fps``.
+        window: "x,y,w,h", the part of the workload's frame that counts; the rest is black.
 
         What the body of the loop takes is taken from the frames, so keep it short. A second run connects anew. Leave
         the loop, or call ``stop``, to end it early. FailureError when the source gives fewer frames than asked for.
         """
         import torch
 
-        run = self.prepare(source, frames=frames, start=start, retry_s=retry_s, own_times=own_times)
+        run = self.prepare(source, frames=frames, start=start, retry_s=retry_s, own_times=own_times, window=window)
         answered = 0
         try:
             torch.set_num_threads(1)
@@ -215,11 +220,14 @@ class Device:
         start: int | None = None,
         retry_s: float = DEFAULTS.source.retry_s,
         own_times: bool = False,
+        window: str | None = None,
         keep: bool = False,
     ) -> Run:
         """The first step of ``run``, for programs that must do something between the steps: open the source and import
         the networks. With ``keep`` the pictures of a camera can be replayed after the run."""
         _check_number("retry_s", retry_s, 0.0, math.inf)
+        place = None if window is None else window_of(window, self.bundle.frame_shape)
+        check_window(self._setup.empty, place, self.bundle.frame_shape)
         if warning := deadline_warning(self.costs, self._setup.scenario):
             self._setup.log(warning)
         if source is None:
@@ -235,6 +243,8 @@ class Device:
             own_times=own_times,
             log=self._setup.log,
         )
+        if place is not None:
+            opened = Windowed(opened, place, self.workload)
         try:
             self._run = Run(self._setup, opened, frames, start or 0)
         except BaseException:

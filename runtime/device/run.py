@@ -20,6 +20,7 @@ from controller.utility import Utility
 from runtime.bundles.bundle import Bundle
 from runtime.config.tree import CacheSection, FilterSection, LimitsSection
 from runtime.device.deciding import Chosen
+from runtime.emptiness.file import EmptyKnown
 from runtime.link.background import Ahead
 from runtime.workloads.base import Workload, forecaster_of
 from runtime.workloads.placement import Placement
@@ -51,6 +52,7 @@ class DeviceSetup:
     shortcuts: Sequence[Shortcut]  # asked before a frame is decided, after those of ``filter``
     forecast: bool  # reused answers move on, by the workload's forecaster
     filter: FilterSection
+    empty: EmptyKnown | None  # what knows empty frames, as ``filter`` names it
     cache: CacheSection  # asked last; each run begins with an empty one
     log: Log
 
@@ -194,7 +196,7 @@ class Run:
             feed=self.source.feed,
             forecaster=forecaster_of(setup.workload) if setup.forecast else None,
             shortcuts=(
-                *filters_of(setup.filter, setup.workload, setup.forecast),
+                *filters_of(setup.filter, setup.workload, setup.forecast, setup.empty),
                 *setup.shortcuts,
                 *caches(setup.cache, setup.workload.score, self.scenario.seed),
             ),

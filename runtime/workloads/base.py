@@ -81,6 +81,17 @@ class Task(Protocol):
         """
         return None
 
+    def nothing(self) -> Any:
+        """The prediction for a frame that is empty. Default: None, where a frame always shows something."""
+        return None
+
+    def inside(self, found: Any, window: tuple[int, int, int, int]) -> Any:
+        """What of a prediction or truth lies in a window, x, y, w, h in pixels of the frame.
+
+        Default: all of it, for predictions without positions.
+        """
+        return found
+
     def to_picture(self, prediction: Any, placement: Placement) -> Any:
         """Convert a prediction from pixels of the frame to pixels of the picture that was placed in it.
 

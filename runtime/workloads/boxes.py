@@ -45,6 +45,14 @@ def count_matches(prediction: Boxes, truth: Boxes, least_iou: float = LEAST_IOU)
     return Counts(right, len(prediction) - right, len(truth) - right)
 
 
+def inside(boxes: Boxes, window: tuple[int, int, int, int]) -> Boxes:
+    """The boxes whose middle is in the window: x, y, w, h in pixels."""
+    left, top, width, height = window
+    return [
+        box for box in boxes if left <= box[0] + box[2] / 2 < left + width and top <= box[1] + box[3] / 2 < top + height
+    ]
+
+
 def iou(a: Floats, b: Floats) -> Floats:
     """(n, m) intersection over union of corners (n, 4) and (m, 4)."""
     return _iou(a[:, :2], a[:, 2:4], a[:, 2:4] - a[:, :2], b[:, :2], b[:, 2:4], b[:, 2:4] - b[:, :2])

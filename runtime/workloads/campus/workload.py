@@ -21,7 +21,7 @@ from controller.errors import FailureError
 from controller.forecast import Forecaster
 from controller.scenario import Scenario, ScenarioRange
 from runtime.workloads.base import Workload
-from runtime.workloads.boxes import Boxes, count_matches
+from runtime.workloads.boxes import Boxes, count_matches, inside
 from runtime.workloads.campus.boxes import kept_candidates
 from runtime.workloads.campus.labels import read_labels
 from runtime.workloads.datasets import VIDEO_NAME, find_campus_video
@@ -172,6 +172,14 @@ class Campus(Workload):
         from runtime.forecast.tracker import BoxTracker
 
         return BoxTracker((WIDTH_PX, HEIGHT_PX))
+
+    def nothing(self) -> Boxes:
+        """No box."""
+        return []
+
+    def inside(self, found: Boxes, window: tuple[int, int, int, int]) -> Boxes:
+        """The boxes whose middle is in the window."""
+        return inside(found, window)
 
     def to_picture(self, prediction: Boxes, placement: Placement) -> list[list[float]]:
         """The boxes in pixels of the picture."""
