@@ -1,9 +1,9 @@
 """Measures the filter that knows empty frames, on sub-windows of the campus camera: empty frames filtered, and recall.
 
-``python -m benchmarks.bench_empty [--out filter-empty.png]`` fits the network on training frames and sets a threshold on
-validation frames for each window, as ``mecpilot models empty`` does, with the answers of a detector as labels. Then it
-plays the test frames of each window in order through the filter of the device. Empty frames, and frames with a target,
-are those of the teacher's labels.
+``python -m benchmarks.bench_empty [--out filter-empty.png]`` fits the network on training frames and sets a threshold
+on validation frames for each window, as ``mecpilot models empty`` does, with the answers of a detector as labels. Then
+it plays the test frames of each window in order through the filter of the device. Empty frames, and frames with a
+target, are those of the teacher's labels.
 
 Windows of 192 x 144 pixels on a grid of 48 pixels count, in which 5 to 50 % of the training frames and of the
 validation frames hold a person. The main one has the most frames with a person among these. ``all`` sums over the
@@ -179,7 +179,7 @@ def measure(bundle: Bundle, console: Console) -> tuple[list[dict[str, Any]], dic
     truths = [work.sample(index, "test")[1] for index in range(work.sample_count("test"))]
     windows = windows_of(bundle)
     ready = {window: calibrated(found, rest, window, RECALL) for window in windows}
-    console.print(f"labels: {decision.label}; {found.weights.count} weights; {len(windows)} windows", highlight=False)
+    console.print(f"labels: {decision.label}; {found.weights.numbers} weights; {len(windows)} windows", highlight=False)
     rows, curves = list[dict[str, Any]](), dict[str, list[tuple[float, float]]]()
     for gain in GAINS:
         footage = Footage(label(darker(samples_of(work, "test"), gain)), truths)

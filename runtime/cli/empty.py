@@ -73,7 +73,7 @@ def empty(
     manifest = EmptyManifest(
         workload=work.name,
         frame=(height, width),
-        window=tuple(place),
+        window=place,
         threshold=found.threshold,
         recall=recall,
         calibrated_on=found.counted,

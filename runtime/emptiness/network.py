@@ -37,13 +37,18 @@ class Weights(NamedTuple):
     last_bias: Floats
 
     @property
-    def count(self) -> int:
-        """How many numbers these are."""
+    def numbers(self) -> int:
+        """How many these are."""
         return sum(array.size for array in self)
 
 
 #: What each array must look like.
-SHAPES = Weights(*map(np.zeros, ((8, 2, 3, 3), 8, (16, 8, 3, 3), 16, (16, 16, 3, 3), 16, (1, 16, 1, 1), 1)))
+SHAPES = Weights(
+    *(
+        np.zeros(shape, np.float32)
+        for shape in ((8, 2, 3, 3), (8,), (16, 8, 3, 3), (16,), (16, 16, 3, 3), (16,), (1, 16, 1, 1), (1,))
+    )
+)
 
 
 def network_input(levels: Small) -> Floats:

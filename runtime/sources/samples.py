@@ -18,9 +18,20 @@ class Source(Protocol):
     image, the frame of the video, the place in the folder.
     """
 
-    name: str
-    failure: str  # why the source ended too early; empty otherwise
-    cause: BaseException | None  # the exception behind the failure, if there was one
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        ...
+
+    @property
+    def failure(self) -> str:
+        """Why the source ended too early; empty otherwise."""
+        ...
+
+    @property
+    def cause(self) -> BaseException | None:
+        """The exception behind the failure, if there was one."""
+        ...
 
     @property
     def fps(self) -> float | None:

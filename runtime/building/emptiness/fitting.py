@@ -42,7 +42,7 @@ def fitted(smalls: Sequence[Small], boxes: Sequence[Boxes], step: int, seed: int
         rows = torch.from_numpy(rng.choice(len(smalls), BATCH, replace=False))
         loss = _loss(network, *_augmented(inputs[rows], targets[rows], weights[rows], rng))
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     return _weights(network)
