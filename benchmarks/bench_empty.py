@@ -3,7 +3,7 @@
 ``python -m benchmarks.bench_empty [--out filter-empty.png]`` fits the network on training frames and sets a threshold
 on validation frames for each window, as ``mecpilot models empty`` does, with the answers of a detector as labels. Then
 it plays the test frames of each window in order through the filter of the device. Empty frames, and frames with a
-target, are those of the teacher's labels.
+target, are those of the teacher's labels. In ``nobody at all`` no part of a person is in the window.
 
 Windows of 192 x 144 pixels on a grid of 48 pixels count, in which 5 to 50 % of the training frames and of the
 validation frames hold a person. The main one has the most frames with a person among these. ``all`` sums over the
@@ -43,6 +43,7 @@ from runtime.shortcuts.chain import Chain
 from runtime.shortcuts.filtering.emptiness import Emptiness
 from runtime.sources.frames import Frame
 from runtime.sources.window import Window
+from runtime.workloads.base import Task
 from runtime.workloads.boxes import Boxes, inside
 
 #: Goals: share of the empty frames filtered, at this share of the frames with a target run.
@@ -63,6 +64,8 @@ class Result(NamedTuple):
     empty: int
     run: int  # frames with a target
     holding: int
+    bare_filtered: int  # empty frames that no part of a person reaches
+    bare: int
 
     @property
     def filtered_frac(self) -> float:
@@ -71,6 +74,10 @@ class Result(NamedTuple):
     @property
     def recall(self) -> float:
         return self.run / max(self.holding, 1)
+
+    @property
+    def bare_frac(self) -> float:
+        return self.bare_filtered / max(self.bare, 1)
 
 
 class Footage(NamedTuple):
@@ -83,6 +90,14 @@ class Footage(NamedTuple):
 def holding(truths: Sequence[Boxes], window: Window) -> Bools:
     """(N,) whether each frame holds a person in the window."""
     return np.array([bool(inside(truth, window)) for truth in truths])
+
+
+def touched(truths: Sequence[Boxes], window: Window) -> Bools:
+    """(N,) whether a part of a person is in the window, though the middle may be outside."""
+    x, y, w, h = window
+    return np.array(
+        [any(b[0] < x + w and b[0] + b[2] > x and b[1] < y + h and b[1] + b[3] > y for b in t) for t in truths]
+    )
 
 
 def windows_of(bundle: Bundle) -> list[Window]:
@@ -120,11 +135,13 @@ def play(filter_: Emptiness, footage: Footage, window: Window) -> Result:
         passed.append(reuse is not None)
         if reuse is None:
             chain.answered(PastAnswer(index, frame.captured_s + PERIOD_S / 2, inside(boxes, window)))
-    return result(np.array(passed), holding(footage.truths, window))
+    return result(np.array(passed), footage.truths, window)
 
 
-def result(passed: Bools, holds: Bools) -> Result:
-    return Result(int((passed & ~holds).sum()), int((~holds).sum()), int((~passed & holds).sum()), int(holds.sum()))
+def result(passed: Bools, truths: Sequence[Boxes], window: Window) -> Result:
+    holds, bare = holding(truths, window), ~touched(truths, window)
+    counts = (passed & ~holds, ~holds, ~passed & holds, holds, passed & bare, bare)
+    return Result(*(int(each.sum()) for each in counts))
 
 
 def total(results: Sequence[Result]) -> Result:
@@ -136,8 +153,8 @@ def curve(scores: Sequence[Scores], holds: Sequence[Bools]) -> list[tuple[float,
     all_scores, held = np.concatenate(scores), np.concatenate(holds)
     found = []
     for threshold in np.unique(all_scores[held]):
-        one = result(all_scores < threshold, held)
-        found.append((one.recall, one.filtered_frac))
+        passed = all_scores < threshold
+        found.append((float((~passed)[held].mean()), float(passed[~held].mean())))
     return found
 
 
@@ -186,20 +203,20 @@ def measure(bundle: Bundle, console: Console) -> tuple[list[dict[str, Any]], dic
         played = {}
         for window in windows:
             one = known(found, ready[window].level, ready[window].threshold, window)
-            played[window] = play(_Small(one, work.nothing()), footage, window)
+            played[window] = play(_Small(one, work), footage, window)
         rows += _rows(f"gain {gain:g}", "network", played)
         if gain == 1.0:
             curves = _curves(found, footage, windows)
             base = {w: changed(found, footage.seen, w) < changed_threshold(found, rest, w) for w in windows}
-            rows += _rows("gain 1", "changed pixels", {w: result(base[w], holding(truths, w)) for w in windows})
+            rows += _rows("gain 1", "changed pixels", {w: result(base[w], truths, w) for w in windows})
     return rows, curves
 
 
 class _Small(Emptiness):
     """Looks at small copies that were made before."""
 
-    def __init__(self, one: EmptyKnown, nothing: Any) -> None:
-        super().__init__(one, nothing)
+    def __init__(self, one: EmptyKnown, task: Task) -> None:
+        super().__init__(one, task)
         self._known = _AsItIs(one.manifest, one.weights, one.level)
 
 
@@ -223,17 +240,18 @@ def _rows(footage: str, how: str, played: dict[Window, Result]) -> list[dict[str
     names[0], names[1] = names[1], names[0]  # the main window first
     return [
         {"footage": footage, "filter": how, "window": name, **sums[name]._asdict()}
-        | {"filtered_frac": sums[name].filtered_frac, "recall": sums[name].recall}
+        | {"filtered_frac": sums[name].filtered_frac, "recall": sums[name].recall, "bare_frac": sums[name].bare_frac}
         for name in names
     ]
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table("footage", "filter", "window", title="campus, test frames", box=box.MARKDOWN)
-    for heading in ("empty frames", "filtered", "with a target", "run"):
+    for heading in ("empty", "filtered", "with a target", "run", "nobody at all", "filtered"):
         table.add_column(heading, justify="right")
     for row in rows:
         counts = (str(row["empty"]), f"{row['filtered_frac']:.1%}", str(row["holding"]), f"{row['recall']:.1%}")
+        counts += (str(row["bare"]), f"{row['bare_frac']:.1%}")
         table.add_row(row["footage"], row["filter"], row["window"], *counts)
     return table
 

@@ -117,7 +117,7 @@ class SourceSection(Section, frozen=True):
     window: Annotated[
         Text | None,
         about(
-            "Only this part of the picture counts, the rest is black: x,y,w,h in pixels of the workload's frame.",
+            "Only this part of the picture counts, the rest is grey: x,y,w,h in pixels of the workload's frame.",
             "--window",
             show="336,240,192,144",
         ),

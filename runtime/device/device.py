@@ -193,7 +193,7 @@ class Device:
         start: first sample or frame of the source.
         retry_s: how long a camera or stream may give no picture.
         own_times: play a video by the times in it, not at ``fps``.
-        window: "x,y,w,h", the part of the workload's frame that counts; the rest is black.
+        window: "x,y,w,h", the part of the workload's frame that counts; the rest is grey.
 
         What the body of the loop takes is taken from the frames, so keep it short. A second run connects anew. Leave
         the loop, or call ``stop``, to end it early. FailureError when the source gives fewer frames than asked for.

@@ -40,7 +40,7 @@ def filters_of(
 ) -> tuple[Shortcut, ...]:
     """New shortcuts for one run of a device; none where the filter is off. ``moves``: whether answers move on.
     ``empty``: what knows empty frames; it is asked first."""
-    knowing = () if empty is None else (Emptiness(empty, workload.nothing()),)
+    knowing = () if empty is None else (Emptiness(empty, workload),)
     return knowing + _by_differences(config, workload, moves)
 
 

@@ -6,7 +6,6 @@ The rule is that of ``controller.emptiness``; what it looks at is in ``runtime.e
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 from controller.emptiness import is_verified, looks_empty, lowered, raised
 from controller.records import Status
@@ -15,6 +14,7 @@ from runtime.emptiness.file import EmptyKnown
 from runtime.emptiness.scene import Scene
 from runtime.shortcuts.base import RUN, Context, Shortcut
 from runtime.sources.frames import Frame
+from runtime.workloads.base import Task
 
 #: More frames than ever wait for their answers.
 KEPT = 32
@@ -26,9 +26,9 @@ class Emptiness(Shortcut):
     needs_picture = True
     name = "empty"
 
-    def __init__(self, known: EmptyKnown, nothing: Any) -> None:
-        """``nothing``: the prediction for an empty frame."""
-        self._known, self._nothing = known, nothing
+    def __init__(self, known: EmptyKnown, task: Task) -> None:
+        """``task``: says what the prediction for an empty frame is, and what of others is in the window."""
+        self._known, self._task, self._nothing = known, task, task.nothing()
         self._scene = Scene(known.weights, known.level)
         self._shift = 0.0
         self._verified: deque[int] = deque(maxlen=KEPT)
@@ -53,7 +53,8 @@ class Emptiness(Shortcut):
         return Reuse(Status.FILTERED, PastAnswer(frame.index, context.now_s, self._nothing))
 
     def answered(self, answer: PastAnswer) -> None:
-        holds, recall = answer.prediction != self._nothing, self._known.manifest.recall
+        holds = self._task.inside(answer.prediction, self._known.window) != self._nothing
+        recall = self._known.manifest.recall
         if answer.frame in self._verified:
             self._verified.remove(answer.frame)
             self._checked += 1

@@ -19,7 +19,7 @@ from controller.records import Status
 from controller.reuse import PastAnswer, Reuse
 from runtime.building.emptiness.fitting import cell_targets, fitted
 from runtime.building.emptiness.footage import Labelled
-from runtime.building.emptiness.training import calibrated, chosen, fit, reached_by
+from runtime.building.emptiness.training import Fitted, calibrated, chosen, reached_by
 from runtime.emptiness.background import Background, small_copy
 from runtime.emptiness.file import EmptyKnown, EmptyManifest, load_empty, save_empty
 from runtime.emptiness.network import CELL, SHAPES, Weights, logits, network_input
@@ -28,6 +28,7 @@ from runtime.shortcuts.chain import Chain
 from runtime.shortcuts.filtering.emptiness import Emptiness
 from runtime.sources.frames import Frame
 from runtime.sources.window import Window
+from runtime.workloads.registry import get_workload
 from runtime.workloads.types import Image
 
 FRAME = (576, 768)
@@ -59,21 +60,26 @@ def footage(count: int, seed: int) -> Labelled:
     return Labelled(smalls, [[] if middle is None else [box_at(middle)] for middle in middles])
 
 
+def averaging() -> Weights:
+    """A network that averages the absolute difference: about -3 where there is only noise, 8 where the person is."""
+    weights = Weights(*(np.zeros_like(array) for array in SHAPES))
+    weights.first[0, 1] = weights.second[0, 0] = 1.0 / 9.0
+    weights.third[0, 0, 1, 1] = 1.0
+    weights.last[0, 0], weights.last_bias[0] = 10.0, -4.0
+    return weights
+
+
 @pytest.fixture(scope="module")
 def known() -> EmptyKnown:
-    """Trained on a few frames, as `mecpilot models empty` does."""
-    torch.set_num_threads(1)
-    found = fit(footage(96, seed=1), STEP)
-    threshold = calibrated(found, footage(150, seed=2), WINDOW, 0.98)
-    manifest = EmptyManifest("campus", FRAME, tuple(WINDOW), threshold.threshold, 0.98, threshold.counted, "", "", "")
-    return EmptyKnown(manifest, found.weights, threshold.level)
+    manifest = EmptyManifest("campus", FRAME, WINDOW, 0.0, 0.98, 99, "", "", "")
+    return EmptyKnown(manifest, averaging(), small_copy(picture()[WINDOW.place], STEP))
 
 
 class Played:
     """The filter in a chain; each frame that it passes is answered before the next one."""
 
     def __init__(self, known: EmptyKnown) -> None:
-        self.filter = Emptiness(known, [])
+        self.filter = Emptiness(known, get_workload("campus"))
         self.logged: list[str] = []
         self._pictures: list[Image] = []
         self._chain = Chain([self.filter], 1.0, self._pictures.__getitem__, self.logged.append)
@@ -135,12 +141,12 @@ def test_a_threshold_that_is_too_high_comes_down_because_empty_frames_are_verifi
     """The filter takes a person for nothing; the model does not."""
     person, scene = picture((430, 310)), Scene(known.weights, known.level)
     score = [scene.look(known.small(person)) for _ in range(FRAMES_IN_A_ROW)][-1]
-    high = msgspec.structs.replace(known.manifest, threshold=score + 2.0)
+    high = msgspec.structs.replace(known.manifest, threshold=score + 1.0)
     played = Played(EmptyKnown(high, known.weights, known.level))
-    said = played.play([person] * (VERIFY_EVERY * 6), [box_at((430, 310))])
+    said = played.play([person] * (2 * VERIFY_EVERY + 20), [box_at((430, 310))])
     assert said[10] is not None
-    assert said[-20:] == [None] * 20
-    assert played.filter.notes()["missed"] >= 2
+    assert said[-10:] == [None] * 10
+    assert played.filter.notes()["missed"] == 2
 
 
 def test_the_threshold_never_rises_above_that_of_the_file(known: EmptyKnown) -> None:
@@ -194,6 +200,16 @@ def test_training_takes_frames_with_and_without_a_target() -> None:
         chosen([True] * 5)
 
 
+def test_a_threshold_is_set_on_people_in_the_window_and_near_it() -> None:
+    """Two of three hundred scores may be below it, and no empty frame reaches it."""
+    found = Fitted(averaging(), small_copy(picture(), STEP), STEP)
+    counts = calibrated(found, footage(60, seed=2), WINDOW, 0.98)
+    assert counts.windows > 5
+    assert counts.counted > 10
+    assert counts.filtered > 0.5
+    assert counts.level.shape == (36, 48)
+
+
 def test_somebody_who_stands_is_seen_for_a_minute(known: EmptyKnown) -> None:
     scene = Scene(known.weights, known.level)
     for _ in range(5):
@@ -232,7 +248,8 @@ def test_a_file_that_is_damaged_or_for_other_frames_is_refused_in_one_line(path:
         load_empty(path, "garments", (28, 28))
     with pytest.raises(UsageError, match="expected campus, frames of 480 x 640"):
         load_empty(path, "campus", (480, 640, 3))
-    damages = [whole[:-1], whole[:100], b"", whole[:-40] + bytes(40), b"\xff" * len(whole)]
+    flipped = whole[:-40] + bytes(255 - byte for byte in whole[-40:])
+    damages = [whole[:-1], whole[:100], b"", flipped, b"\xff" * len(whole)]
     for damaged in damages:
         path.write_bytes(damaged)
         with pytest.raises(UsageError, match=r"--filter-empty .*; make one with `mecpilot models empty") as caught:
