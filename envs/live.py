@@ -67,7 +67,7 @@ class LiveBackend:
             setup.bank,
             LimitsSection(queue_limit=setup.range.queue_limit, max_in_flight=setup.range.max_in_flight),
             forecaster=forecaster_of(setup.bundle.work) if setup.techniques.forecast else None,
-            shortcuts=filters_of(setup.techniques.filter, setup.bundle.work, setup.techniques.forecast),
+            shortcuts=filters_of(setup.techniques.filter, setup.bundle.work, bool(setup.techniques.forecast)),
             clock=self._clock,
         )
         self._episode_stack.callback(self._leave)

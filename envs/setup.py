@@ -99,7 +99,7 @@ class Setup:
         if self.differences is None:
             return self.shortcuts
         parts = (self.techniques.filter, self.differences, self.costs, self.recorded)
-        return (FilterTable(*parts, moves=self.techniques.forecast), *self.shortcuts)
+        return (FilterTable(*parts, moves=bool(self.techniques.forecast)), *self.shortcuts)
 
     def live(self, *, learning: bool = True) -> LiveBackend:
         """Real processes. While a policy learns, the clock stands between two steps."""
