@@ -16,6 +16,9 @@ from controller.reuse import Answers, PastAnswer, Reuse
 from runtime.sources.frames import Frame
 from runtime.workloads.types import Image
 
+#: Figures of a shortcut for the summary of a run, by name; None for one of which nothing was measured.
+Notes = dict[str, float | None]
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -68,6 +71,6 @@ class Shortcut(ABC):
         1; not a number where the shortcut did not look. It is an observation of the controller."""
         return math.nan
 
-    def notes(self) -> dict[str, float]:
-        """Its figures for the summary of a run, by name; none where there is nothing to say."""
+    def notes(self) -> Notes:
+        """Its figures for the summary of a run; none where there is nothing to say."""
         return {}

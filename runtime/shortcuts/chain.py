@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from controller.reuse import Answers, PastAnswer, Reuse, in_time, is_new
-from runtime.shortcuts.base import RUN, Context, Shortcut
+from runtime.shortcuts.base import RUN, Context, Notes, Shortcut
 from runtime.sources.frames import Frame
 from runtime.workloads.types import Image
 
@@ -68,7 +68,7 @@ class Chain:
                 return found
         return math.nan
 
-    def notes(self) -> dict[str, dict[str, float]]:
+    def notes(self) -> dict[str, Notes]:
         """Figures of the members that have some, by their names; see ``Shortcut.notes``."""
         found = {member.name: self._guarded(member, member.notes) for member in self._members if member.name}
         return {name: notes for name, notes in found.items() if notes}

@@ -10,6 +10,7 @@ import pytest
 from support.simulated import Simulation
 from support.stream import stream_costs, stream_recorded
 
+from controller.cache.store import ENTRY_BYTES
 from controller.errors import UsageError
 from controller.records import Decision, Float32s, Outcome, Status
 from controller.reuse import Answers, PastAnswer
@@ -19,7 +20,6 @@ from runtime.config.tree import CacheSection
 from runtime.device.device import Device
 from runtime.shortcuts.base import Context
 from runtime.shortcuts.cache.shortcut import EdgeCache, caches
-from runtime.shortcuts.cache.store import ENTRY_BYTES
 from runtime.sources.frames import Frame
 from runtime.workloads.garments.shelf import Shelf
 from runtime.workloads.types import Image
@@ -72,10 +72,10 @@ def test_answers_that_prove_wrong_are_not_given_any_more(shelf: Shelf) -> None:
     pictures, answers = zip(*(shelf.sample(i, "validation") for i in range(1500)), strict=True)
     cache = cache_of(CacheSection(size="32MB", verify_frac=0.2))
     play(cache, pictures[:700], answers[:700])
-    before = cache.threshold.distance
+    before = cache.cache.threshold.distance
     wrong = np.random.default_rng(0).integers(0, 10, 800).tolist()
     given = play(cache, pictures[700:], wrong, first=700)
-    assert cache.threshold.distance < 0.5 * before
+    assert cache.cache.threshold.distance < 0.5 * before
     assert sum(answer is not None for answer in given[-200:]) < 0.2 * 200
 
 
@@ -84,15 +84,15 @@ class TestCampus:
         """A cache that has learnt to trust the answers to pictures that are next to each other."""
         cache = cache_of(score=lambda one, other: float(abs(one - other) <= 2))
         play(cache, frames, range(len(frames)))
-        assert cache.threshold.distance > 0.0
+        assert cache.cache.threshold.distance > 0.0
         return cache
 
     def test_nothing_is_reused_at_a_cut_between_two_scenes(self, frames: np.ndarray) -> None:
         cache = self.taught(frames)
         others = [frame[:, ::-1] for frame in frames[:20]]
         assert play(cache, others, range(1000, 1020), first=1000) == [None] * 20
-        assert cache.counts.scenes >= 1
-        assert cache.threshold.distance == 0.0
+        assert cache.cache.counts.scenes >= 1
+        assert cache.cache.threshold.distance == 0.0
 
     @pytest.mark.parametrize("gain", [0.6, 1.5])
     def test_after_a_change_of_gain_answers_are_those_to_much_the_same_picture_or_none(
@@ -109,7 +109,7 @@ class TestCampus:
         night = [rng.normal(4.0, 2.0, frames[0].shape).clip(0, 255).astype(np.uint8) for _ in range(10)]
         night += [np.zeros_like(frames[0])] * 10
         assert play(cache, night, range(20), first=1000) == [None] * 20
-        assert cache.counts.keyless == 10
+        assert cache.cache.counts.keyless == 10
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -124,7 +124,7 @@ def test_a_key_with_a_number_that_is_none_is_a_miss(bad: float) -> None:
     cache = cache_of(CacheSection(size="1MB", threshold=0.01, verify_frac=0.0), key_of=key_of)
     given = play(cache, [np.zeros((2, 2), np.uint8)] * 80, [*range(40), *range(40)])
     assert given[40:] == [None if index % 2 == 0 else index for index in range(40)]
-    assert cache.counts.keyless == 40
+    assert cache.cache.counts.keyless == 40
 
 
 def test_frames_that_are_never_answered_take_no_memory() -> None:
@@ -132,16 +132,16 @@ def test_frames_that_are_never_answered_take_no_memory() -> None:
     for index in range(300):
         picture = rng.integers(0, 255, (28, 28), dtype=np.uint8)
         cache.try_answer(Frame(index, index, 0.0), Context(0.0, Answers(), lambda p=picture: p))  # type: ignore[misc]
-    assert len(cache._pending) <= 64
+    assert len(cache.cache._pending) <= 64
 
 
 def test_a_stream_that_never_repeats_stays_within_the_memory() -> None:
     rng, cache = np.random.default_rng(0), cache_of(CacheSection(size="64kB"))
-    cache.worth.looks_up = lambda: True  # type: ignore[method-assign]
+    cache.cache.worth.looks_up = lambda: True  # type: ignore[method-assign]
     pictures = rng.integers(0, 255, (300, 28, 28), dtype=np.uint8)
     play(cache, list(pictures), [[[1.0] * 5] * int(n) for n in rng.integers(0, 9, 300)])
-    assert cache.store.kept_bytes <= 64_000
-    assert 0 < len(cache.store) <= 64_000 // ENTRY_BYTES
+    assert cache.cache.store.kept_bytes <= 64_000
+    assert 0 < len(cache.cache.store) <= 64_000 // ENTRY_BYTES
 
 
 # In a device ---------------------------------------------------------------------------------------------------
