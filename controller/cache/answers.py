@@ -34,6 +34,9 @@ from controller.reuse import PastAnswer
 _MOST_PENDING = 64
 #: A verified answer was right if it agrees so far with the fresh one.
 _RIGHT = 0.5
+#: While little has been verified, more is: at first so many times the share on top, and half as many after so many
+#: frames. A threshold that little evidence made too large is found out soon.
+_FIRST_MORE, _HALF_AFTER = 25.0, 5
 #: Weight of the newest answer in the mean of what runs are expected to bring.
 _EXPECTED_ALPHA = 0.1
 
@@ -78,6 +81,7 @@ class AnswerCache:
         self.worth, self.capacity = Worth(), Capacity(self.store.most_entries)
         self._pending: dict[int, _Asked] = {}
         self._expected = 0.0  # what a run brings now
+        self._slowdown = 1.0
         self._rng = np.random.default_rng(self.seed)
 
     def looks_up(self) -> bool:
@@ -100,7 +104,7 @@ class AnswerCache:
             self.counts.scenes += 1
         within = [neighbour for neighbour in near if neighbour.distance <= self.threshold.distance]
         won = winner([neighbour for neighbour in within if self._is_good(neighbour.answer)], self.score)
-        if won is not None and self._rng.random() >= self.rules.verify_frac:
+        if won is not None and self._rng.random() >= self._verify_frac:
             self.counts.hits += 1
             self.capacity.looked(self.store.use(won.entry))
             return won.answer
@@ -114,15 +118,20 @@ class AnswerCache:
     def looked(self, look_s: float, answered: bool, slowdown: float) -> None:
         """A frame was looked up, which took ``look_s`` on a device that is not slowed down."""
         self.counts.looked_up += 1
+        self._slowdown = slowdown
         self.worth.looked(look_s * slowdown, answered)
         if self.capacity.is_due and self.capacity.review(len(self.store), self.worth.run_s.value / slowdown):
             self.store.capacity = self.capacity.entries
 
-    def answered(self, answer: PastAnswer) -> None:
-        """A frame was run, and this is its answer."""
+    def kept(self, keep_s: float) -> None:
+        """``answered`` took so long on a device that is not slowed down."""
+        self.worth.keep_s.add(keep_s * self._slowdown)
+
+    def answered(self, answer: PastAnswer) -> bool:
+        """A frame was run, and this is its answer. Returns whether it had been looked up."""
         asked = self._pending.pop(answer.frame, None)
         if asked is None:
-            return
+            return False
         self._expected += (_EXPECTED_ALPHA if self._expected else 1.0) * (answer.expected - self._expected)
         cost_s = max(answer.out_s - asked.asked_s, 0.0)
         self.worth.run_s.add(cost_s)
@@ -130,6 +139,7 @@ class AnswerCache:
         right = self._compare(asked, answer) >= _RIGHT if good else asked.verifies
         if not (asked.verifies and right):
             self._keep(asked, answer, cost_s, good)
+        return True
 
     def notes(self) -> dict[str, float | None]:
         """Figures for the summary of a run. ``agreement`` is None where nothing was verified."""
@@ -144,6 +154,10 @@ class AnswerCache:
             "not_looked_up": counts.rested,
             "new_scenes": counts.scenes,
         }
+
+    @property
+    def _verify_frac(self) -> float:
+        return self.rules.verify_frac * (1.0 + _FIRST_MORE / (1.0 + self.counts.verified / _HALF_AFTER))
 
     def _is_good(self, answer: PastAnswer) -> bool:
         """Whether an answer is about as good as what a run brings now."""

@@ -65,7 +65,9 @@ class EdgeCache(Shortcut):
         return self.cache.answer_to(frame.index, key, near, context.now_s, self.clock() - began_s)
 
     def answered(self, answer: PastAnswer) -> None:
-        self.cache.answered(answer)
+        began_s = self.clock()
+        if self.cache.answered(answer):
+            self.cache.kept(self.clock() - began_s)
 
     def notes(self) -> Notes:
         return self.cache.notes()
