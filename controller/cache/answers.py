@@ -123,6 +123,10 @@ class AnswerCache:
         if self.capacity.is_due and self.capacity.review(len(self.store), self.worth.run_s.value / slowdown):
             self.store.capacity = self.capacity.entries
 
+    def waits_for(self, frame: int) -> bool:
+        """Whether the frame was looked up, and its answer has not come yet."""
+        return frame in self._pending
+
     def kept(self, keep_s: float) -> None:
         """``answered`` took so long on a device that is not slowed down."""
         self.worth.keep_s.add(keep_s * self._slowdown)
