@@ -35,6 +35,7 @@ from runtime.bundles.bundle import open_pair
 from runtime.config.tree import CacheSection
 from runtime.device.device import Device
 from runtime.inference.segments import Segments
+from runtime.profiling.profile import load_costs
 from runtime.shortcuts.base import Context
 from runtime.shortcuts.cache.shortcut import EdgeCache
 from runtime.sources.frames import Frame
@@ -284,6 +285,27 @@ def _key_us(workload: Workload, split: Split, key_of: Callable[..., object]) -> 
     return 1e6 * float(np.median(took_s))
 
 
+def time_looks(console: Console, frames: int = 600) -> None:
+    """Median times of a look and of keeping an answer, each after a real run of a model, on a stream that never repeats:
+    the constants of ``envs.twin.caching``."""
+    bundle, workload = open_pair(None, Shelf(repetition=0.0))
+    segments, cache = Segments(bundle, workload), EdgeCache(CacheSection(size="32MB"), workload.score)
+    decision = bundle.space.decisions[row_of(load_costs(bundle, Path("shipped")))]
+    times = np.zeros((frames, 3))
+    for index in range(frames):
+        picture, now_s = workload.sample(index, "validation")[0], 0.1 * index
+        began_s = time.perf_counter()
+        answer = segments.answer(segments.whole(picture, decision), decision)
+        ran_s = time.perf_counter()
+        context = Context(now_s, Answers(), lambda picture=picture: picture)  # type: ignore[misc]
+        cache.try_answer(Frame(index, index, now_s), context)
+        looked_s = time.perf_counter()
+        cache.answered(PastAnswer(index, now_s + 0.01, answer))
+        times[index] = ran_s - began_s, looked_s - ran_s, time.perf_counter() - looked_s
+    run_us, look_us, keep_us = 1e6 * np.median(times[:200], axis=0)  # later it rests
+    console.print(f"a run {run_us:.0f} us, a look {look_us:.0f} us, keeping an answer {keep_us:.0f} us")
+
+
 def compare_evictions(console: Console) -> None:
     """Shares of frames that a small cache answers, by what goes when it is full."""
     sizes = ("64kB", "128kB", "256kB", "32MB")
@@ -305,6 +327,8 @@ def run(options: argparse.Namespace, console: Console) -> None:
     torch.set_num_threads(1)
     if options.keys:
         compare_keys(console)
+    elif options.times:
+        time_looks(console)
     elif options.evictions:
         compare_evictions(console)
     else:
@@ -337,6 +361,7 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=FRAMES, help="of each stream of garments")
     parser.add_argument("--repetitions", type=float, nargs="+", default=REPETITIONS, help="of the streams of garments")
     parser.add_argument("--keys", action="store_true", help="compare ways to make keys instead")
+    parser.add_argument("--times", action="store_true", help="time looks instead")
     parser.add_argument("--evictions", action="store_true", help="compare what goes when the memory is full instead")
     parser.add_argument("--plot", type=Path, help="draw the figures here")
     parser.add_argument("--json", type=Path, help="write the figures here")

@@ -18,10 +18,11 @@ from statistics import median
 _MEASURED, _EVERY = 129, 16
 #: Time that looks may cost beyond what they save: so much of the time of a run for each frame, and so many runs at the
 #: beginning, which is also the most that is saved up. A stream of 2,000 frames that never repeats gets 1.7 % slower.
-_FRAC, _MOST_RUNS = 0.012, 10.0
+#: Most of it is spent at the beginning: evidence in a row is worth more than a little now and then.
+_FRAC, _MOST_RUNS = 0.005, 24.0
 #: How many runs must be saved up before a cache that rests looks again: pictures that repeat soon show in many looks in
 #: a row.
-_ENOUGH_RUNS = 5.0
+_ENOUGH_RUNS = 8.0
 #: Looks between two reviews of the number of entries, and how many entries are always allowed.
 _REVIEW, _LEAST_ENTRIES = 512, 64
 
