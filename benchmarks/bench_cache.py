@@ -286,8 +286,8 @@ def _key_us(workload: Workload, split: Split, key_of: Callable[..., object]) -> 
 
 
 def time_looks(console: Console, frames: int = 600) -> None:
-    """Median times of a look and of keeping an answer, each after a real run of a model, on a stream that never repeats:
-    the constants of ``envs.twin.caching``."""
+    """Median times of a look and of keeping an answer, each after a real run of a model: the constants of
+    ``envs.twin.caching``."""
     bundle, workload = open_pair(None, Shelf(repetition=0.0))
     segments, cache = Segments(bundle, workload), EdgeCache(CacheSection(size="32MB"), workload.score)
     decision = bundle.space.decisions[row_of(load_costs(bundle, Path("shipped")))]
