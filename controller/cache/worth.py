@@ -17,12 +17,15 @@ from statistics import median
 #: Measurements of which a median is taken, and how often it is at least.
 _MEASURED, _EVERY = 129, 16
 #: Time that looks may cost beyond what they save: so much of the time of a run for each frame, and so many runs at the
-#: beginning, which is also the most that is saved up. A stream of 2,000 frames that never repeats gets 1.7 % slower.
+#: beginning, which is also the most that is saved up. A stream of 2,000 frames that never repeats gets 1.4 % slower.
 #: Most of it is spent at the beginning: evidence in a row is worth more than a little now and then.
-_FRAC, _MOST_RUNS = 0.005, 24.0
+_FRAC, _MOST_RUNS = 0.004, 20.0
+#: Time of a look in the budget, at least: it also drives what a run needs out of the processor's cache, and where other
+#: work makes runs wait, it seems shorter beside them than it is.
+_LEAST_LOOK_RUNS = 0.06
 #: How many runs must be saved up before a cache that rests looks again: pictures that repeat soon show in many looks in
 #: a row.
-_ENOUGH_RUNS = 8.0
+_ENOUGH_RUNS = 7.0
 #: Looks between two reviews of the number of entries, and how many entries are always allowed.
 _REVIEW, _LEAST_ENTRIES = 512, 64
 
@@ -61,7 +64,7 @@ class Worth:
         self.look_s.add(look_s)
         if self.run_s.value:
             spent_s = self.look_s.value + (0.0 if answered else self.keep_s.value)
-            self._earn(answered - spent_s / self.run_s.value)
+            self._earn(answered - max(spent_s / self.run_s.value, _LEAST_LOOK_RUNS))
         self._rests = self._runs < 0.0
 
     def _earn(self, runs: float) -> None:
