@@ -16,6 +16,7 @@ Who calls it measures or models the times of a look.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -84,9 +85,9 @@ class AnswerCache:
         self._slowdown = 1.0
         self._rng = np.random.default_rng(self.seed)
 
-    def looks_up(self) -> bool:
-        """Whether the next frame is looked up; asked once for each frame."""
-        looks = self.worth.looks_up()
+    def looks_up(self, slack_s: float = math.inf) -> bool:
+        """Whether the next frame is looked up; asked once for each frame. ``slack_s``: time to its deadline."""
+        looks = self.worth.looks_up(slack_s)
         self.counts.rested += not looks
         return looks
 

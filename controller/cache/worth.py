@@ -11,6 +11,7 @@ of answers is worth more.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from statistics import median
 
@@ -26,6 +27,9 @@ _LEAST_LOOK_RUNS = 0.06
 #: How many runs must be saved up before a cache that rests looks again: pictures that repeat soon show in many looks in
 #: a row.
 _ENOUGH_RUNS = 7.0
+#: Share of the time to the deadline that a look may take: one that finds nothing makes the answer late. So many frames
+#: in a row may go without a look, so that a device that got faster is noticed.
+_MOST_OF_SLACK, _MOST_HURRIED = 0.1, 63
 #: Looks between two reviews of the number of entries, and how many entries are always allowed.
 _REVIEW, _LEAST_ENTRIES = 512, 64
 
@@ -52,12 +56,15 @@ class Worth:
         self.look_s, self.keep_s, self.run_s = Median(), Median(), Median()
         self._runs = _MOST_RUNS  # the budget, in times of a run
         self._rests = False
+        self._hurried = 0  # frames in a row that left no time for a look
 
-    def looks_up(self) -> bool:
-        """Whether to look up the next frame; asked once for each frame."""
+    def looks_up(self, slack_s: float = math.inf) -> bool:
+        """Whether to look up the next frame; asked once for each frame. ``slack_s``: time to its deadline."""
         self._earn(_FRAC)
         self._rests &= self._runs < _ENOUGH_RUNS
-        return not self._rests
+        hurries = self.look_s.value > _MOST_OF_SLACK * slack_s and self._hurried < _MOST_HURRIED
+        self._hurried = self._hurried + 1 if hurries else 0
+        return not (self._rests or hurries)
 
     def looked(self, look_s: float, answered: bool) -> None:
         """A frame was looked up."""

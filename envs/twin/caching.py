@@ -68,7 +68,8 @@ class CacheTable:
             cache = memory["cache"][env] or AnswerCache(self._rules, _equal)
             memory["cache"][env] = cache
             self._learn(cache, asked, number)
-            if not cache.looks_up():
+            slack_s = asked.captured_s[number] + asked.deadline_s[number] - asked.now_s[number]
+            if not cache.looks_up(float(slack_s)):
                 continue
             answer, look_s[number] = self._look_up(cache, asked, number)
             if answer is not None and _still_in_time(answer, asked, number):

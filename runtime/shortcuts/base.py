@@ -30,6 +30,7 @@ class Context:
     picture: Callable[[], Image]
     #: The newest of the answers that are out, if it would be in time for the frame; only where the picture is needed.
     newest: PastAnswer | None = None
+    slack_s: float = math.inf  # time to the frame's deadline
     slowdown: float = 1.0  # time on this device / time that the computation took here: above 1 on an emulated one
 
 

@@ -75,7 +75,8 @@ class Chain:
 
     def _ask(self, members: Sequence[Shortcut], frame: Frame, now_s: float, slowdown: float = 1.0) -> Reuse | None:
         newest = self._newest(frame, now_s) if members is self._seeing else None
-        context = Context(now_s, self._answers, partial(self._picture, frame.source_index), newest, slowdown)
+        slack_s = frame.captured_s + self._deadline_s - now_s
+        context = Context(now_s, self._answers, partial(self._picture, frame.source_index), newest, slack_s, slowdown)
         for member in members:
             if (reuse := self._guarded(member, partial(self._answer_of, member, frame, context))) is not None:
                 if reuse is RUN:

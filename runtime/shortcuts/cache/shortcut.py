@@ -47,7 +47,7 @@ class EdgeCache(Shortcut):
         self.cache = AnswerCache(self.settings.rules(), self.score, self.seed)
 
     def try_answer(self, frame: Frame, context: Context) -> Reuse | None:
-        if not self.cache.looks_up():
+        if not self.cache.looks_up(context.slack_s):
             return None
         began_s = self.clock()
         answer = self._look_up(frame, context)
