@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from support.simulated import Simulation
 from support.stream import stream_costs, stream_recorded
 
+from controller.cache.answers import AnswerCache
+from controller.cache.rules import CacheRules
 from controller.cache.store import ENTRY_BYTES
 from controller.errors import UsageError
 from controller.records import Decision, Float32s, Outcome, Status
@@ -18,6 +21,7 @@ from runtime.config.flags import effective
 from runtime.config.settings import settings
 from runtime.config.tree import CacheSection
 from runtime.device.device import Device
+from runtime.observe.summary import note_text
 from runtime.shortcuts.base import Context
 from runtime.shortcuts.cache.shortcut import EdgeCache, caches
 from runtime.sources.frames import Frame
@@ -218,3 +222,94 @@ def test_settings_out_of_range_are_refused_in_one_line(flag: str, value: str, ex
     assert str(refused.value) == expected
     with pytest.raises(UsageError, match="cache: got '1'; expected a size"):
         Device("garments", cache=CacheSection(size="1"))
+
+
+# Worse answers -------------------------------------------------------------------------------------------------
+
+
+def key_number(number: int) -> Float32s:
+    key = np.zeros(64, np.float32)
+    key[number] = 1.0
+    return key
+
+
+def asked(cache: AnswerCache, frame: int, number: int, prediction: str, expected: float) -> str:
+    """The answer to a frame: the cache's, or the one that a run gives."""
+    now_s, key = 0.1 * frame, key_number(number)
+    found = cache.answer_to(frame, key, cache.nearest(key, now_s), now_s, 0.0)
+    if found is not None:
+        return str(found.prediction)
+    cache.answered(PastAnswer(frame, now_s + 0.02, prediction, None, expected))
+    return prediction
+
+
+def test_the_answer_of_a_fallback_does_not_stand_where_runs_bring_better_ones_and_goes_for_one() -> None:
+    cache = AnswerCache(CacheRules(1 << 20, threshold=0.1, verify_frac=0.0), equal)
+    for frame in range(20):
+        asked(cache, frame, frame, "good", 0.93)
+    assert asked(cache, 20, 40, "worse", 0.84) == "worse"
+    assert len(cache.store) == 21
+    assert asked(cache, 21, 40, "better", 0.93) == "better"  # run, though there is an answer to this picture
+    assert len(cache.store) == 21  # in its place
+    assert asked(cache, 22, 40, "a third", 0.93) == "better"
+
+
+def test_where_runs_bring_nothing_better_the_answers_of_fallbacks_stand() -> None:
+    cache = AnswerCache(CacheRules(1 << 20, threshold=0.1, verify_frac=0.0), equal)
+    for frame in range(20):
+        asked(cache, frame, frame, "worse", 0.84)
+    assert asked(cache, 20, 3, "run", 0.84) == "worse"
+
+
+def test_a_frame_that_leaves_no_time_for_a_look_is_not_looked_up() -> None:
+    cache = AnswerCache(CacheRules(1 << 20), equal)
+    cache.looked(0.001, False, slowdown=20.0)
+    assert not cache.looks_up(slack_s=0.1)
+    assert cache.looks_up(slack_s=0.3)
+    looks = [cache.looks_up(slack_s=0.1) for _ in range(64)]
+    assert sum(looks) == 1  # now and then it measures again
+
+
+# Settings that are in no use -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("section", "flag", "value", "expected"),
+    [
+        (
+            "cache",
+            "cache_threshold",
+            "0.1",
+            "got --cache-threshold 0.1 without --cache 32MB; expected both, or neither",
+        ),
+        ("cache", "cache_eviction", "lru", "got --cache-eviction lru without --cache 32MB; expected both, or neither"),
+        ("filter", "filter_target", "0.9", "got --filter-target 0.9 without --filter auto; expected both, or neither"),
+    ],
+)
+def test_settings_of_what_is_off_are_refused(section: str, flag: str, value: str, expected: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        effective(None, settings(section), {flag: value})
+    assert str(refused.value) == expected
+
+
+def test_a_cache_of_the_file_can_be_switched_off_by_a_flag(tmp_path: Path) -> None:
+    file = tmp_path / "mecpilot.toml"
+    file.write_text('[cache]\nsize = "32MB"\nthreshold = 0.1\n')
+    known = settings("cache")
+    assert effective(str(file), known, {}).cache.threshold == 0.1
+    assert effective(str(file), known, {"cache": "0"}).cache == CacheSection()
+
+
+def test_notes_say_null_while_nothing_is_verified_and_have_units() -> None:
+    notes = cache_of().notes()
+    assert (notes["agreement"], notes["verified"]) == (None, 0)
+    assert [note_text(*note) for note in notes.items()] == [
+        "hits 0 frames",
+        "verified 0 frames",
+        "agreement -",
+        "threshold 0",
+        "entries 0",
+        "0 kB",
+        "not looked up 0 frames",
+        "new scenes 0",
+    ]
