@@ -61,6 +61,9 @@ class ShelfCompute(SimCompute):
     def score(self, prediction: Any, truth: Any) -> float:
         return float(prediction == truth)
 
+    def confidence(self, outputs: Any, decision: Decision) -> float:
+        return 1.0
+
     def truth(self, source_index: int) -> Any:
         return self.shelf.sample(source_index, "validation")[1]
 
