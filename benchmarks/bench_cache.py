@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -35,6 +36,7 @@ from runtime.bundles.bundle import open_pair
 from runtime.config.tree import CacheSection
 from runtime.device.device import Device
 from runtime.inference.segments import Segments
+from runtime.profiling.profile import load_costs
 from runtime.shortcuts.base import Context
 from runtime.shortcuts.cache.shortcut import EdgeCache
 from runtime.sources.frames import Frame
@@ -43,6 +45,7 @@ from runtime.workloads.campus.workload import Campus
 from runtime.workloads.garments.shelf import FRAMES, Shelf
 from runtime.workloads.types import Split
 
+Objects = NDArray[np.object_]
 NOBODY = "tcp://127.0.0.1:9"
 REPETITIONS = 0.0, 0.2, 0.4, 0.6, 0.8
 #: The decision of every frame: model, resolution; its last exit, on the device.
@@ -242,19 +245,22 @@ def replayed(
     answers: Sequence[object],
     settings: CacheSection,
     key_of: Callable[..., object] = KEYS["spectrum (used)"],
-) -> tuple[Floats, Floats]:
-    """(frames,) whether the cache answered, and how far that agreed with the fresh answer; a look costs nothing."""
+) -> tuple[Floats, Floats, Objects]:
+    """(frames,) whether the cache answered, how far that agreed with the fresh answer, and the answers that were given;
+    a look costs nothing."""
     cache = EdgeCache(settings, workload.score, key_of=key_of, clock=lambda: 0.0)  # type: ignore[arg-type]
-    hit, agreement = np.zeros(len(answers)), np.zeros(len(answers))
+    hit, agreement, given = np.zeros(len(answers)), np.zeros(len(answers)), np.empty(len(answers), object)
     for index, answer in enumerate(answers):
         picture = workload.sample(index, split)[0]
         now_s = 0.1 * index
         reuse = cache.try_answer(Frame(index, index, now_s), Context(now_s, Answers(), lambda picture=picture: picture))
         if reuse is not None and reuse.answer is not None:
-            hit[index], agreement[index] = 1.0, workload.score(reuse.answer.prediction, answer)
+            given[index] = reuse.answer.prediction
+            hit[index], agreement[index] = 1.0, workload.score(given[index], answer)
         else:
+            given[index] = answer
             cache.answered(PastAnswer(index, now_s + 0.01, answer))
-    return hit, agreement
+    return hit, agreement, given
 
 
 def compare_keys(console: Console) -> None:
@@ -267,7 +273,7 @@ def compare_keys(console: Console) -> None:
     for name, key_of in KEYS.items():
         cells: list[str] = []
         for (workload, split, _), answers in zip(streams, fresh, strict=True):
-            hit, agreement = replayed(workload, split, answers, CacheSection(size="32MB"), key_of)
+            hit, agreement, _ = replayed(workload, split, answers, CacheSection(size="32MB"), key_of)
             cells += [f"{hit.mean():.1%}", f"{agreement.sum() / max(hit.sum(), 1):.1%}"]
             cells.append(f"{_key_us(workload, split, key_of):.0f}")
         table.add_row(name, *cells)
@@ -282,6 +288,53 @@ def _key_us(workload: Workload, split: Split, key_of: Callable[..., object]) -> 
         key_of(picture)
         took_s.append(time.perf_counter() - began_s)
     return 1e6 * float(np.median(took_s))
+
+
+def time_looks(console: Console, frames: int = 600) -> None:
+    """Median times of a look and of keeping an answer, each after a real run of a model: the constants of
+    ``envs.twin.caching``."""
+    bundle, workload = open_pair(None, Shelf(repetition=0.0))
+    segments, cache = Segments(bundle, workload), EdgeCache(CacheSection(size="32MB"), workload.score)
+    decision = bundle.space.decisions[row_of(load_costs(bundle, Path("shipped")))]
+    times = np.zeros((frames, 3))
+    for index in range(frames):
+        picture, now_s = workload.sample(index, "validation")[0], 0.1 * index
+        began_s = time.perf_counter()
+        answer = segments.answer(segments.whole(picture, decision), decision)
+        ran_s = time.perf_counter()
+        context = Context(now_s, Answers(), lambda picture=picture: picture)  # type: ignore[misc]
+        cache.try_answer(Frame(index, index, now_s), context)
+        looked_s = time.perf_counter()
+        cache.answered(PastAnswer(index, now_s + 0.01, answer))
+        times[index] = ran_s - began_s, looked_s - ran_s, time.perf_counter() - looked_s
+    run_us, look_us, keep_us = 1e6 * np.median(times[:200], axis=0)  # later it rests
+    console.print(f"a run {run_us:.0f} us, a look {look_us:.0f} us, keeping an answer {keep_us:.0f} us")
+
+
+def compare_twin(console: Console, frames: int = 2000) -> None:
+    """What the cache finds with fresh answers to the changed pictures, and with the answers that the twin replays: the
+    recorded ones to the items as they are."""
+    table = Table(box=box.MARKDOWN)
+    headings = ("equal answers", "cached", "twin", "agreement", "twin", "score", "twin")
+    for heading in ("stream", *headings):
+        table.add_column(heading, justify="left" if heading == "stream" else "right")
+    for repetition in (0.2, 0.4, 0.8):
+        shelf = Shelf(repetition=repetition)
+        fresh = fresh_answers(shelf, "validation", frames)
+        bundle = open_pair(None, shelf)[0]
+        row = row_of(load_costs(bundle, Path("shipped")))
+        label = bundle.recorded("validation").label
+        assert label is not None, "the bundle of a classifier"
+        recorded = label[bundle.space.variant[row], shelf.items("validation")[:frames]].tolist()
+        truth = np.array([shelf.sample(index, "validation")[1] for index in range(frames)])
+        cells: list[list[str]] = []
+        for answers in (fresh, recorded):
+            hit, agreed, given = replayed(shelf, "validation", answers, CacheSection(size="32MB"))
+            agreement = agreed.sum() / max(hit.sum(), 1)
+            cells.append([f"{hit.mean():.1%}", f"{agreement:.1%}", f"{(given == truth).mean():.3f}"])
+        equal = np.mean(np.array(fresh) == np.array(recorded))
+        table.add_row(_name(repetition), f"{equal:.1%}", *(cell for pair in zip(*cells, strict=True) for cell in pair))
+    console.print(table)
 
 
 def compare_evictions(console: Console) -> None:
@@ -305,6 +358,10 @@ def run(options: argparse.Namespace, console: Console) -> None:
     torch.set_num_threads(1)
     if options.keys:
         compare_keys(console)
+    elif options.twin:
+        compare_twin(console)
+    elif options.times:
+        time_looks(console)
     elif options.evictions:
         compare_evictions(console)
     else:
@@ -337,6 +394,8 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=FRAMES, help="of each stream of garments")
     parser.add_argument("--repetitions", type=float, nargs="+", default=REPETITIONS, help="of the streams of garments")
     parser.add_argument("--keys", action="store_true", help="compare ways to make keys instead")
+    parser.add_argument("--twin", action="store_true", help="compare with the answers that the twin replays instead")
+    parser.add_argument("--times", action="store_true", help="time looks instead")
     parser.add_argument("--evictions", action="store_true", help="compare what goes when the memory is full instead")
     parser.add_argument("--plot", type=Path, help="draw the figures here")
     parser.add_argument("--json", type=Path, help="write the figures here")

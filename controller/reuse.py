@@ -30,6 +30,7 @@ class PastAnswer(NamedTuple):
     out_s: float  # when it was out, on the clock of whoever keeps it
     prediction: Any
     forecast: Forecast | None = None  # None: it stands for later frames as it is
+    expected: float = 1.0  # score that answers of its decision are expected to have
 
     @property
     def track_ids(self) -> tuple[int, ...] | None:
@@ -41,10 +42,12 @@ class PastAnswer(NamedTuple):
         return Shown(self.prediction) if self.forecast is None else self.forecast.at(frame)
 
 
-def past_answer(frame: int, out_s: float, prediction: Any, forecaster: Forecaster | None) -> PastAnswer:
+def past_answer(
+    frame: int, out_s: float, prediction: Any, forecaster: Forecaster | None, expected: float = 1.0
+) -> PastAnswer:
     """An answer that is out now. Answers are given to a forecaster in the order in which they come out."""
     forecast = None if forecaster is None else forecaster.add(frame, prediction)
-    return PastAnswer(frame, out_s, prediction, forecast)
+    return PastAnswer(frame, out_s, prediction, forecast, expected)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from controller.predict.uplink import Trace, TraceBank
 from controller.records import Floats
 from controller.scenario import ScenarioRange
 from controller.techniques import COMPRESSION, TECHNIQUES
-from envs.techniques import FILTER, Techniques
+from envs.techniques import CACHE, FILTER, Techniques
+from envs.twin.caching import CacheTable, ShownSamples, shown_by
 from envs.twin.filtering import FilterTable, differences
 from envs.twin.shortcut import TableShortcut
 from envs.twin.twin import Reward, Twin
@@ -29,7 +30,7 @@ from runtime.profiling.profile import candidates, load_costs
 from runtime.shortcuts.filtering.features import Differencer
 from runtime.testbed.markov_traces import builtin_traces
 from runtime.traces.load import load_traces
-from runtime.workloads.registry import get_workload
+from runtime.workloads.registry import get_workload, is_workload
 
 if TYPE_CHECKING:
     from envs.live import LiveBackend
@@ -60,6 +61,8 @@ class Setup:
     without: tuple[str, ...] = ()  # techniques and kinds of decision that the candidates lack
     techniques: Techniques = NO_MORE  # in the twin and live; ``recorded`` and ``costs`` are theirs
     differences: Floats | None = None  # of the samples' pictures, where frames are filtered
+    repetition: float | None = None  # share of the samples that show one again; None: samples as they are
+    shown: ShownSamples | None = None  # by the samples' pictures, where there is a cache
 
     @property
     def workload(self) -> str:
@@ -78,15 +81,16 @@ class Setup:
     def technique_names(self) -> tuple[str, ...]:
         """The techniques that the setup has, by the names that ``less`` takes."""
         compression = (COMPRESSION,) if self.bundle.compressed_models else ()
-        return (*compression, *TECHNIQUES, *((FILTER,) if self.techniques.filter.is_on else ()))
+        return (*compression, *TECHNIQUES, *self.techniques.before_decisions)
 
     def less(self, without: Collection[str]) -> Setup:
         """The same setup without some techniques or kinds of decision more."""
         if not without:
             return self
-        names = (*self.without, *(name for name in without if name != FILTER))
+        names = (*self.without, *(name for name in without if name not in (FILTER, CACHE)))
         same = (self.bundle, self.bank, self.split, self.range, self.profile, self.privacy, self.shortcuts)
-        return open_setup(*same, without=names, techniques=self.techniques.without(without))
+        techniques = self.techniques.without(without)
+        return open_setup(*same, without=names, techniques=techniques, repetition=self.repetition)
 
     def twin(self, batch: int = 1, seed: int = 0, reward: Reward = "replayed", oracle: bool = False) -> Twin:
         """A twin for ``batch`` episodes. ``oracle``: states contain the true latency of every row."""
@@ -96,10 +100,13 @@ class Setup:
     @property
     def twin_shortcuts(self) -> Sequence[TableShortcut]:
         """All that may answer a frame of the twin before it is decided, in the order in which they are asked."""
-        if self.differences is None:
-            return self.shortcuts
-        parts = (self.techniques.filter, self.differences, self.costs, self.recorded)
-        return (FilterTable(*parts, moves=bool(self.techniques.forecast)), *self.shortcuts)
+        members = list(self.shortcuts)
+        if self.differences is not None:
+            parts = (self.techniques.filter, self.differences, self.costs, self.recorded)
+            members.insert(0, FilterTable(*parts, moves=bool(self.techniques.forecast)))
+        if self.shown is not None and self.recorded.label is not None:
+            members.append(CacheTable(self.techniques.cache.rules(), self.shown, self.costs, self.recorded.label))
+        return tuple(members)
 
     def live(self, *, learning: bool = True) -> LiveBackend:
         """Real processes. While a policy learns, the clock stands between two steps."""
@@ -118,16 +125,19 @@ def open_setup(
     shortcuts: Sequence[TableShortcut] = (),
     without: Collection[str] = (),
     techniques: Techniques = NO_MORE,
+    repetition: float | None = None,
 ) -> Setup:
     """A setup of a shipped bundle's name, of a bundle's directory, or of an open bundle.
 
     ``privacy`` may forbid decisions, and ``without`` leaves out techniques or kinds of decision; UsageError when none
     is left, and for an unknown name, field or file. ``techniques`` are switched on beside the decisions; UsageError
-    when the bundle has not recorded what the twin needs for them.
+    when the bundle has not recorded what the twin needs for them. ``repetition``: see ``Workload.repeating``.
     """
     opened, where = open_bundle(bundle), None if profile is None else Path(profile)
+    if repetition is not None:
+        opened = opened.served_by(opened.work.repeating(repetition))
     techniques = replace(techniques, forecast=opened.forecasts(techniques.forecast, opened.work))
-    range_, recorded = range_of(range_, opened.default_range), opened.recorded(split)
+    range_, recorded = range_of(range_, opened.default_range), _recorded(opened, split)
     if techniques.forecast:
         recorded = recorded.with_forecast()
     if recorded.lagged is not None:  # samples of a stream: the last answer says something of the next frame
@@ -149,9 +159,22 @@ def open_setup(
             f"got shortcuts for {opened.workload}, whose bundle has no scores of older answers; expected the bundle of "
             "a video workload, such as campus, or no shortcuts (a real device takes them with any workload)"
         )
+    if techniques.cache.size_bytes and recorded.label is None:
+        raise UsageError(
+            f"got --cache for {opened.workload}, whose bundle has no answers, only their scores; expected a bundle of "
+            "class labels, such as garments, or no cache (a real device has one with any workload)"
+        )
     parts = (opened, costs, recorded, traces, range_, where, privacy, tuple(shortcuts), split)
-    setup = Setup(*parts, tuple(without), techniques)
-    return replace(setup, differences=_differences(setup)) if techniques.filter.is_on else setup
+    setup = Setup(*parts, tuple(without), techniques, repetition=repetition)
+    if techniques.filter.is_on:
+        setup = replace(setup, differences=_differences(setup))
+    return replace(setup, shown=_shown(setup)) if techniques.cache.size_bytes else setup
+
+
+def _recorded(bundle: Bundle, split: PlayedSplit) -> Recorded:
+    """What is recorded of the samples that the workload shows."""
+    samples = bundle.work.recorded_samples(split) if is_workload(bundle.workload) else None
+    return bundle.recorded(split) if samples is None else bundle.recorded(split).at(samples)
 
 
 def _everything(bundle: Bundle, profile: Path | None, range_: ScenarioRange, techniques: Techniques) -> CostTable:
@@ -166,6 +189,12 @@ def _differences(setup: Setup) -> Floats:
     frames = setup.bundle.work if setup.bundle.work.name == setup.workload else get_workload(setup.workload)
     pictures = (frames.sample(index, setup.split)[0] for index in range(setup.recorded.score.shape[1]))
     return differences(Differencer(setup.techniques.filter.feature), pictures)
+
+
+def _shown(setup: Setup) -> ShownSamples:
+    """What the cache sees in the twin."""
+    samples = setup.recorded.score.shape[1]
+    return shown_by(setup.bundle.work.sample(index, setup.split) for index in range(samples))
 
 
 def range_of(given: RangeLike, default: ScenarioRange) -> ScenarioRange:

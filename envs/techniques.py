@@ -6,10 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from runtime.config.technique_notes import technique_notes
-from runtime.config.tree import DEFAULTS, FilterSection
+from runtime.config.tree import DEFAULTS, CacheSection, FilterSection
 
-#: The name of the input filter where techniques are left out; the others are those of ``controller.techniques``.
-FILTER = "filter"
+#: Names of the input filter and the cache where techniques are left out; the others are those of
+#: ``controller.techniques``.
+FILTER, CACHE = "filter", "cache"
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,17 @@ class Techniques:
     gates: tuple[float, ...] | None = None  # that decisions may carry; None: those of the bundle
     forecast: bool | None = None  # answers that stand for later frames move on; None: if the bundle has their scores
     filter: FilterSection = DEFAULTS.filter  # frames that show nothing new are not run
+    cache: CacheSection = DEFAULTS.cache  # answers that stand for later pictures much like theirs
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of figures must know."""
-        return technique_notes(self.gates, self.forecast, self.filter)
+        return technique_notes(self.gates, self.forecast, self.filter, self.cache)
+
+    @property
+    def before_decisions(self) -> tuple[str, ...]:
+        """The names of those that answer frames before a decision."""
+        return (*((FILTER,) if self.filter.is_on else ()), *((CACHE,) if self.cache.size_bytes else ()))
 
     def without(self, names: Collection[str]) -> Techniques:
         """What is left without the named techniques; forecasts belong to the application-oriented ones."""
@@ -34,4 +41,6 @@ class Techniques:
             left = replace(left, forecast=False)
         if FILTER in names:
             left = replace(left, filter=DEFAULTS.filter)
+        if CACHE in names:
+            left = replace(left, cache=DEFAULTS.cache)
         return left

@@ -17,6 +17,8 @@ from controller.controllers.registry import LEARNED
 from controller.errors import UsageError
 from runtime.cli.console import task_bar, write_json
 from runtime.cli.shared_options import JsonOut, Wide
+from runtime.config.rules import check_cache
+from runtime.config.tree import DEFAULTS, CacheSection
 from runtime.files.atomic import check_writable
 from runtime.files.policy_file import shipped_policy
 from runtime.observe.tables import table_console
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from agents.compare.evaluation import Entrants, LiveEpisodes, Player, Progress
     from agents.compare.report import Comparison
     from envs.setup import Setup
+    from envs.techniques import Techniques
     from runtime.bundles.bundle import Bundle
 
 #: What an ablation plays where there is no policy.
@@ -76,6 +79,22 @@ class EvaluateOptions(Workers, TechniqueOptions, Conditions):
             "without each, each alone, none.",
         ),
     ] = False
+    cache: Annotated[
+        str,
+        typer.Option(
+            help="Memory for answers that stand for later pictures much like theirs, such as 32MB; 0: none (see "
+            "docs/cache.md)."
+        ),
+    ] = DEFAULTS.cache.size
+    repetition: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=0.99,
+            help="Share of the frames that show an item shown before, changed a little; only garments (default: its "
+            "samples one after another, none of which comes again).",
+        ),
+    ] = None
     frames: Frames = None
     tuning: Annotated[Path | None, typer.Option(help="Tuning file of `mecpilot tune` (default: the shipped one).")] = (
         None
@@ -83,6 +102,12 @@ class EvaluateOptions(Workers, TechniqueOptions, Conditions):
     json: JsonOut = None
     out: Annotated[Path | None, typer.Option(help="Folder for the report and the plots.")] = None
     wide: Wide = False
+
+    def techniques(self) -> Techniques:
+        """What is switched on beside the decisions; in training there is no cache."""
+        cache = CacheSection(size=self.cache)
+        check_cache(cache)
+        return replace(super().techniques(), cache=cache)
 
     def entrants(self, bundle: Bundle) -> Entrants:
         """The controllers that take part."""
@@ -128,7 +153,9 @@ def evaluate(options: EvaluateOptions) -> int:
     bundle = options.open()
     entrants, bank = options.entrants(bundle), traces_of(options.traces or [], "test")
     range_ = options.range_of(bundle, options.frames)
-    setup = open_setup(bundle, bank, "test", range_, options.profile, options.privacy, techniques=options.techniques())
+    files = (options.profile, options.privacy)
+    techniques, repetition = options.techniques(), options.repetition
+    setup = open_setup(bundle, bank, "test", range_, *files, techniques=techniques, repetition=repetition)
     check_own(entrants, setup)
     if options.bound:
         entrants = replace(entrants, bounds=bounds_of(setup))

@@ -214,6 +214,11 @@ def _replay_notes(setup: Setup) -> list[str]:
     name = setup.bundle.work.name
     if name == setup.workload:
         return []
+    if setup.bundle.work.recorded_samples(setup.split) is not None:
+        return [
+            f"note: {name} shows samples again, in another light; the twin replays the recorded answers to the samples "
+            "as they are (docs/cache.md)"
+        ]
     return [
         f"note: the twin replays the recorded answers of bundle {setup.workload}, not the frames of {name}; measure "
         "those with `mecpilot device`, or train a bundle with `mecpilot models train`"

@@ -31,7 +31,7 @@ from runtime.bundles.bundle import SHIPPED_DIR, Bundle, open_pair
 from runtime.config.tree import PrivacySection
 from runtime.files.provenance import SHIPPED
 from runtime.profiling.profile import find_profile
-from runtime.workloads.registry import workload_reference
+from runtime.workloads.registry import workload_named, workload_reference
 
 #: Setups that this process has opened or sent, the newest last.
 _open: OrderedDict[str, Setup] = OrderedDict()
@@ -41,8 +41,9 @@ _MOST_OPEN = 4
 def plain_setup(setup: Setup) -> dict[str, Any]:
     """A setup without shortcuts as plain data; ``opened`` makes a setup of it again."""
     assert not setup.shortcuts, "shortcuts are objects of this process"
+    own = setup.bundle if setup.repetition is None else setup.bundle.served_by(workload_named(setup.workload))
     plain = {
-        "bundle": plain_bundle(setup.bundle),
+        "bundle": plain_bundle(own),
         "traces": plain_traces(setup.bank),
         "profile": plain_profile(setup.bundle, setup.profile),
         "range": msgspec.to_builtins(setup.range),
@@ -50,6 +51,7 @@ def plain_setup(setup: Setup) -> dict[str, Any]:
         "split": setup.split,
         "without": setup.without,
         "techniques": msgspec.to_builtins(setup.techniques),
+        "repetition": setup.repetition,
     }
     plain["digest"] = hashlib.sha256(encoded(plain)).hexdigest()
     _remember(plain["digest"], setup)
@@ -65,9 +67,8 @@ def opened(plain: dict[str, Any]) -> Setup:
         privacy = PrivacySection(no_raw_upload=plain["no_raw_upload"])
         bank, profile = opened_traces(plain["traces"]), profile_file(plain["profile"])
         techniques = msgspec.convert(plain["techniques"], Techniques)
-        setup = open_setup(
-            bundle, bank, plain["split"], range_, profile, privacy, without=plain["without"], techniques=techniques
-        )
+        rest = {"without": plain["without"], "techniques": techniques, "repetition": plain["repetition"]}
+        setup = open_setup(bundle, bank, plain["split"], range_, profile, privacy, **rest)
         _remember(digest, setup)
     return _open[digest]
 

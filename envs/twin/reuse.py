@@ -8,6 +8,7 @@ stride covers are those of ``envs.twin.frame.skip_frames``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class Shortcuts:
     def taken(self, rows: Ints) -> Shortcuts:
         """The same shortcuts with copies of what they remember of the given environments."""
         taken = Shortcuts(self._members, 0)
-        taken._memories = [memory[rows] for memory in self._memories]
+        taken._memories = [_copied(memory[rows]) for memory in self._memories]
         return taken
 
     def begin(self, t: TwinTables, batch: Environment, rows: Ints) -> None:
@@ -69,10 +70,10 @@ class Shortcuts:
         for member, memory in zip(self._members, self._memories, strict=True):
             left = np.flatnonzero(reason < 0)
             question = Asked._make(column[left] for column in asked)
-            stands, own_score, own_motion = member.verdict(question, memory)
+            stands, own_score, own_motion, own_look_s = member.verdict(question, memory)
             if own_motion is not None:
                 motion[left] = np.where(np.isnan(motion[left]), own_motion, motion[left])
-            look_s[left] += member.look_s
+            look_s[left] += member.look_s if own_look_s is None else own_look_s
             stands = stands & question.has_answer if own_score is None else stands
             found = left[stands]
             reason[found] = STATUSES.index(member.reason)
@@ -91,6 +92,14 @@ class Shortcuts:
         return t.compute_power_w * took_s
 
 
+def _copied(memory: Any) -> Any:
+    """Records that share nothing with the given ones, whatever rows were named twice."""
+    for name in memory.dtype.names or ():
+        if memory.dtype[name].hasobject:
+            memory[name] = [deepcopy(kept) for kept in memory[name]]
+    return memory
+
+
 def _asked(t: TwinTables, batch: Environment, env: Ints) -> Asked:
     conditions, state, answers = batch.conditions[env], batch.state[env], batch.answers[env]
     out = answers["out_s"] <= state["now_s"][:, None]
@@ -99,7 +108,14 @@ def _asked(t: TwinTables, batch: Environment, env: Ints) -> Asked:
     has_answer = out.any(axis=1) & in_time(wait_s, conditions["deadline_s"])
     frame = state["frame"]
     sample = sample_of(t, conditions, frame)
-    return Asked(env, frame, sample, state["now_s"], has_answer, frame - newest["frame"], newest["row"], answers)
+    slowdown = conditions["device_slowdown"] * batch.device_pace[env, _second(batch, state["now_s"])]
+    times = state["now_s"], state["capture_s"], conditions["deadline_s"], slowdown
+    return Asked(env, frame, sample, *times, has_answer, frame - newest["frame"], newest["row"], answers)
+
+
+def _second(batch: Environment, now_s: Floats) -> Ints:
+    """(N,) where a moment stands in the series of a batch; see ``envs.twin.state.at_second``."""
+    return np.minimum(now_s, batch.device_pace.shape[1] - 1.0).astype(np.int64)
 
 
 def _newest_score(t: TwinTables, asked: Asked, which: Any) -> Floats:

@@ -20,6 +20,9 @@ class Asked(NamedTuple):
     frame: Ints  # number in the episode
     sample: Ints  # column in the recorded tables
     now_s: Floats  # since the episode began
+    captured_s: Floats  # likewise
+    deadline_s: Floats  # from the capture to the answer
+    slowdown: Floats  # device time over profiled time under the present load
     has_answer: Bools  # whether an answer is out that would be in time for this frame
     age: Ints  # how many frames ago the frame of the newest answer was; only where there is one
     row: Ints  # of the cost table, whose answer that is; likewise
@@ -35,6 +38,8 @@ class Verdict(NamedTuple):
     #: (N,) difference of each picture to that of the newest answer, an observation of the controller; not a number
     #: where it is not known. None: it did not look.
     motion: Floats | None = None
+    #: (N,) profiled device time of each question, where it differs. None: it is the shortcut's.
+    look_s: Floats | None = None
 
 
 class TableShortcut(Protocol):
@@ -52,7 +57,8 @@ class TableShortcut(Protocol):
 
     @property
     def memory(self) -> np.dtype[Any]:
-        """Record of what it remembers of an episode; all zero when one begins. ``NOTHING`` if it remembers nothing."""
+        """Record of what it remembers of an episode; all zero when one begins. ``NOTHING`` if it remembers nothing. An
+        object in it is copied with its environment."""
         ...
 
     @property

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from controller.errors import FailureError, UsageError
-from controller.records import PayloadKey
+from controller.records import Ints, PayloadKey
 
 _ZSTD_LEVEL = 19
 _MAX_TABLE_BYTES = 1 << 30
@@ -80,6 +80,14 @@ class Recorded:
                 "`mecpilot models add BUNDLE --forecast --out DIRECTORY`, or leave forecasts out"
             )
         return replace(self, lagged=self.lagged_forecast)
+
+    def at(self, samples: Ints) -> Recorded:
+        """The same for samples (S,) that show recorded ones in another order, or again and again; UsageError for a
+        stream, whose answers age in the order of its frames."""
+        if self.lagged is not None or self.payload_bytes is not None:
+            raise UsageError("got another order of the samples of a stream; expected samples that are unrelated")
+        label = None if self.label is None else self.label[:, samples]
+        return Recorded(self.score[:, samples], self.confidence[:, samples], label)
 
     def lagged_score(self, lag: int) -> NDArray[np.float32]:
         """(variants, samples) score against the truth ``lag`` samples later; constant beyond the last lag."""

@@ -142,7 +142,7 @@ def print_summary(
     endpoint: str,
     provenance: Provenance,
     source: Mapping[str, float],
-    shortcuts: Mapping[str, Mapping[str, float]],
+    shortcuts: Mapping[str, Mapping[str, float | None]],
     *,
     quiet: bool = False,
     stdout_taken: bool = False,

@@ -42,6 +42,8 @@ def device(config: Config) -> int:
     --outcomes, with it SIGHUP reopens that file."""
     log = log_as("device")
     plan = _plan(config, log)
+    if (idle := _idle_filter(plan)) is not None:
+        log(idle)
     with kept_through_hang_up(bool(config.outputs.outcomes)), ExitStack() as stack:
         run, stop = _get_ready(plan, stack)
         if stop.asked():
@@ -76,6 +78,17 @@ def _plan(config: Config, log: Log) -> _Plan:
     check_paths(config)
     device = _device(config, log)
     return _Plan(config, device, device.provenance())
+
+
+def _idle_filter(plan: _Plan) -> str | None:
+    """One line where there is a filter that will find nothing."""
+    config, workload = plan.config, plan.device.workload
+    if not config.filter.is_on or config.source.input is not None or stream_score(workload) is not None:
+        return None
+    return (
+        f"--filter {config.filter.mode}: the samples of {workload.name} are no stream, so none shows what one before "
+        "showed, and all are run; give a stream with --source"
+    )
 
 
 def _device(config: Config, log: Log) -> Device:

@@ -58,7 +58,7 @@ def effective(path: str | None, known: tuple[Setting, ...], given: Mapping[str, 
         if setting.flag in chosen:
             config = _with(config, setting, _converted(setting, chosen[setting.flag]))
         elif setting.flag in cleared:
-            config = _with(config, setting, None)
+            config = _with(config, setting, setting.default)
     check_rules(config)
     return config
 
@@ -69,6 +69,8 @@ def _contradicted(flag: str, value: Any) -> tuple[str, ...]:
         return "--controller", "--policy"
     if flag == "--controller":
         return ("--decision",) if value == "ppo" else ("--decision", "--policy")
+    if (flag, value) in (("--cache", "0"), ("--filter", "off")):  # switched off: its other settings are in no use
+        return tuple(setting.flag for setting in settings(flag.removeprefix("--")) if setting.flag != flag)
     return ()
 
 

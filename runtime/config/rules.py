@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TypeVar
 
 import msgspec
 
 from controller.errors import UsageError
-from runtime.config.settings import as_path
+from runtime.config.settings import as_path, settings
 from runtime.config.sizes import bytes_of
-from runtime.config.tree import Config, ControllerSection, EmulationSection, FilterSection, Section, SourceSection
+from runtime.config.tree import (
+    CacheSection,
+    Config,
+    ControllerSection,
+    EmulationSection,
+    FilterSection,
+    Section,
+    SourceSection,
+)
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -25,8 +34,8 @@ def check_rules(config: Config) -> None:
     _check_controller(config.controller)
     _check_emulation(config.emulation)
     check_filter(config.filter)
-    for size in (config.cache.size, config.mec.cache):
-        _check_size(size)
+    check_cache(config.cache)
+    _check_size(config.mec.cache)
 
 
 def _check_source(source: SourceSection) -> None:
@@ -54,7 +63,10 @@ def checked(section: AnySection, name: str) -> AnySection:
 
 
 def check_filter(filter_: FilterSection) -> None:
-    """UsageError for a mode that is no word and no threshold."""
+    """UsageError for a mode that is no word and no threshold, and for settings that it does not use."""
+    if filter_.mode != "auto":
+        unused = ("target", "feature", "max_age") if filter_.mode == "off" else ("target",)
+        _check_unused(filter_, "filter", unused, "--filter auto")
     if filter_.mode in ("off", "auto"):
         return
     try:
@@ -63,6 +75,21 @@ def check_filter(filter_: FilterSection) -> None:
         threshold = -1.0
     if not 0.0 < threshold <= 1.0:  # not a number is refused too
         raise UsageError(f"--filter {filter_.mode}; expected off, auto, or a threshold above 0 and up to 1")
+
+
+def check_cache(cache: CacheSection) -> None:
+    """UsageError for a size that cannot be read, and for settings of a cache that there is not."""
+    _check_size(cache.size)
+    if not cache.size_bytes:
+        _check_unused(cache, "cache", ("agreement", "verify_frac", "threshold", "ttl_s", "eviction"), "--cache 32MB")
+
+
+def _check_unused(section: Section, name: str, unused: Collection[str], switch: str) -> None:
+    """UsageError for the first of these settings that is not at its default, though ``switch`` is not given."""
+    for setting in settings(name):
+        value = getattr(section, setting.key)
+        if setting.key in unused and value != setting.default:
+            raise UsageError(f"got {setting.flag} {value} without {switch}; expected both, or neither")
 
 
 def _check_emulation(emulation: EmulationSection) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from controller.cache.rules import CacheRules
 from controller.gates import LEAST_GATE, MOST_GATE
 from controller.loads import MAX_LOAD_FRAC
 from controller.scenario import MAX_COUNT, MAX_IN_FLIGHT, QUEUE_LIMIT
@@ -333,6 +334,11 @@ class CacheSection(Section, frozen=True):
     def size_bytes(self) -> int:
         """0: no cache. UsageError when the size cannot be read."""
         return bytes_of(self.size)
+
+    def rules(self) -> CacheRules:
+        """The same as the record that the cache uses."""
+        same = (self.agreement, self.verify_frac, self.threshold, self.ttl_s, self.eviction)
+        return CacheRules(self.size_bytes, *same)
 
 
 class OutputsSection(Section, frozen=True):

@@ -23,7 +23,7 @@ from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.bundles.bundle import DEFAULT_NAME, Bundle, open_pair
-from runtime.config.rules import check_filter, checked
+from runtime.config.rules import check_cache, check_filter, checked
 from runtime.config.sizes import bytes_of
 from runtime.config.technique_notes import technique_notes
 from runtime.config.tree import (
@@ -121,12 +121,13 @@ class Device:
         self.controller_name = self._choice.name
         filter, cache = checked(filter, "filter"), checked(cache, "cache")
         check_filter(filter)
+        _check_size("cache", cache.size)
+        check_cache(cache)
         parse_endpoint(mec)
         _check_number("fps", fps, 0.0, 1000.0)
         _check_number("deadline_s", deadline_s, 1e-6, 3600.0)
         _check_number("seed", seed, 0, MAX_INT)
         self.bundle, self.workload = open_pair(bundle or (None if workload else DEFAULT_NAME), workload, _path(data))
-        _check_size("cache", cache.size)
         utility = utility or Utility()
         moves_on = self.bundle.forecasts(forecast, self.workload)
         costs = load_costs(

@@ -50,7 +50,7 @@ from runtime.device.telemetry import DeviceTelemetry
 from runtime.link.connection import MecConnection, Replied
 from runtime.link.link import Clock
 from runtime.link.link_watch import Counts
-from runtime.shortcuts.base import Shortcut
+from runtime.shortcuts.base import Notes, Shortcut
 from runtime.shortcuts.chain import Chain
 from runtime.shortcuts.stride import Stride
 from runtime.sources.frames import Feed, Frame, FrameSource
@@ -135,7 +135,7 @@ class DeviceLoop:
         return self._mec.counts
 
     @property
-    def shortcut_notes(self) -> dict[str, dict[str, float]]:
+    def shortcut_notes(self) -> dict[str, Notes]:
         """Figures of the shortcuts for the summary, by their names."""
         return self._shortcuts.notes()
 

@@ -102,7 +102,8 @@ class OutcomeRecorder:
         source = job.frame.source_index
         decision = self._costs.paths.space.decisions[answer.path]
         prediction, truth, score = self._judge.judge(source, answer.outputs, decision)
-        past = past_answer(job.frame.index, now_s, prediction, self._forecaster)
+        expected = float(self._costs.paths.accuracy[answer.path])
+        past = past_answer(job.frame.index, now_s, prediction, self._forecaster, expected)
         self._on_answer(past)
         self._observe(past, answer.outputs, decision)
         judged = _Judged(Shown(prediction, past.track_ids), truth, score)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from runtime.device.local_compute import LocalCompute
     from runtime.device.loop import DeviceLoop
     from runtime.link.link_watch import Counts
-    from runtime.shortcuts.base import Shortcut
+    from runtime.shortcuts.base import Notes, Shortcut
     from runtime.sources.samples import Source
 
 UNLIMITED_FRAMES = 1_000_000_000  # a source ends before, or is stopped: three years at ten frames per second
@@ -100,7 +100,7 @@ class Run:
         return self._loop.counts
 
     @property
-    def shortcut_notes(self) -> dict[str, dict[str, float]]:
+    def shortcut_notes(self) -> dict[str, Notes]:
         """What each shortcut has to say about the run so far, by its name."""
         assert self._loop is not None, "connect() first"
         return self._loop.shortcut_notes

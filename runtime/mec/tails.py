@@ -16,16 +16,16 @@ from collections.abc import Callable
 
 import numpy as np
 
+from controller.cache.eviction import Gdsf
+from controller.cache.worth import Worth
 from controller.records import Float32s
-from runtime.shortcuts.cache.eviction import Gdsf
-from runtime.shortcuts.cache.worth import Worth
 
 #: Bytes of an entry beside its outputs: its key, and the records that find it.
 ENTRY_BYTES = 1024
 
 
 class Tails:
-    """Owns outputs, at most so many bytes. Rests where payloads do not come again (``runtime.shortcuts.cache.worth``),
+    """Owns outputs, at most so many bytes. Rests where payloads do not come again (``controller.cache.worth``),
     because then it only costs the time of the digests."""
 
     def __init__(self, most_bytes: int, clock: Callable[[], float] = time.perf_counter) -> None:

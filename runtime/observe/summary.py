@@ -35,7 +35,7 @@ from controller.streaming import Stream
 #: Number of outcomes that are added to the sums together. One by one would take ten times as long.
 CHUNK = 64
 ABSENT = "-"
-NO_NOTES: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+NO_NOTES: Mapping[str, Mapping[str, float | None]] = MappingProxyType({})
 
 
 class RunSummary:
@@ -115,7 +115,11 @@ class RunSummary:
         return (self._last_s - self._first_s) * self.frames / (self.frames - 1)  # the last frame's interval too
 
     def table(
-        self, title: str, link: str = "", source: str = "", shortcuts: Mapping[str, Mapping[str, float]] = NO_NOTES
+        self,
+        title: str,
+        link: str = "",
+        source: str = "",
+        shortcuts: Mapping[str, Mapping[str, float | None]] = NO_NOTES,
     ) -> Table:
         """The figures for people. ``link``, ``source`` and each of the shortcuts are rows of the table unless they are
         empty."""
@@ -123,7 +127,7 @@ class RunSummary:
         for name, text in _rows(self.figures(), self._message_bytes, link, source).items():
             table.add_row(name, text)
         for name, notes in shortcuts.items():
-            table.add_row(name, ", ".join(f"{note.replace('_', ' ')} {figure:.4g}" for note, figure in notes.items()))
+            table.add_row(name, ", ".join(note_text(note, figure) for note, figure in notes.items()))
         return table
 
 
@@ -186,6 +190,19 @@ def link_text(counts: Mapping[str, Any], endpoint: str) -> str:
         parts.append(f"lost {_times(lost)}" if lost else "never lost")
     parts += [f"{faults} protocol errors"] if faults else []
     return ", ".join(parts)
+
+
+#: Notes of shortcuts that are no plain numbers, and how they are shown.
+_NOTES: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(("hits", "verified", "filtered", "not_looked_up"), "{:.0f} frames")
+    | {"agreement": "{:.1%}", "kilobytes": "{:.0f} kB"}
+)
+
+
+def note_text(name: str, figure: float | None) -> str:
+    """One note of a shortcut with its unit; a dash for what was not measured."""
+    shown = "-" if figure is None else _NOTES.get(name, "{:.4g}").format(figure)
+    return shown if shown.endswith("kB") else f"{name.replace('_', ' ')} {shown}"
 
 
 def source_text(notes: Mapping[str, float]) -> str:

@@ -16,6 +16,9 @@ from controller.reuse import Answers, PastAnswer, Reuse
 from runtime.sources.frames import Frame
 from runtime.workloads.types import Image
 
+#: Figures of a shortcut for the summary of a run, by name; None for one of which nothing was measured.
+Notes = dict[str, float | None]
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -27,6 +30,7 @@ class Context:
     picture: Callable[[], Image]
     #: The newest of the answers that are out, if it would be in time for the frame; only where the picture is needed.
     newest: PastAnswer | None = None
+    slack_s: float = math.inf  # time to the frame's deadline
     slowdown: float = 1.0  # time on this device / time that the computation took here: above 1 on an emulated one
 
 
@@ -68,6 +72,6 @@ class Shortcut(ABC):
         1; not a number where the shortcut did not look. It is an observation of the controller."""
         return math.nan
 
-    def notes(self) -> dict[str, float]:
-        """Its figures for the summary of a run, by name; none where there is nothing to say."""
+    def notes(self) -> Notes:
+        """Its figures for the summary of a run; none where there is nothing to say."""
         return {}

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from controller.reuse import Answers, PastAnswer, Reuse, in_time, is_new
-from runtime.shortcuts.base import RUN, Context, Shortcut
+from runtime.shortcuts.base import RUN, Context, Notes, Shortcut
 from runtime.sources.frames import Frame
 from runtime.workloads.types import Image
 
@@ -68,14 +68,15 @@ class Chain:
                 return found
         return math.nan
 
-    def notes(self) -> dict[str, dict[str, float]]:
+    def notes(self) -> dict[str, Notes]:
         """Figures of the members that have some, by their names; see ``Shortcut.notes``."""
         found = {member.name: self._guarded(member, member.notes) for member in self._members if member.name}
         return {name: notes for name, notes in found.items() if notes}
 
     def _ask(self, members: Sequence[Shortcut], frame: Frame, now_s: float, slowdown: float = 1.0) -> Reuse | None:
         newest = self._newest(frame, now_s) if members is self._seeing else None
-        context = Context(now_s, self._answers, partial(self._picture, frame.source_index), newest, slowdown)
+        slack_s = frame.captured_s + self._deadline_s - now_s
+        context = Context(now_s, self._answers, partial(self._picture, frame.source_index), newest, slack_s, slowdown)
         for member in members:
             if (reuse := self._guarded(member, partial(self._answer_of, member, frame, context))) is not None:
                 if reuse is RUN:

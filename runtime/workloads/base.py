@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from controller.errors import UsageError
 from controller.forecast import Forecaster
+from controller.records import Ints
 from controller.scenario import Scenario, ScenarioRange
 from runtime.workloads.family_decisions import FamilyDecisions
 from runtime.workloads.placement import Placement
@@ -49,6 +50,20 @@ class Frames(Protocol):
     def source_index(self, index: int, split: Split = "test") -> int:
         """Number of a sample in its source: the image of the split, or the frame of the video."""
         return index % self.sample_count(split)
+
+    def recorded_samples(self, split: Split) -> Ints | None:
+        """(samples,) which sample of its bundle's own workload each sample shows. None: the one with its number."""
+        return None
+
+    def repeating(self, repetition: float) -> Workload:
+        """The same workload with samples of which this share shows one that was shown before, changed a little.
+
+        UsageError where there is none, as of a video, which repeats as it does.
+        """
+        raise UsageError(
+            f"got a repetition with the workload {self.name!r}, whose samples come as they are; expected one with "
+            "samples that can be shown again, such as garments, or no repetition"
+        )
 
 
 class Task(Protocol):

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from controller.records import Float32s
 from runtime.workloads.types import Image
 
-#: Length of a key.
-DIMENSIONS = 64
 #: Sides of the two copies, in pixels.
 _COPY_PX, _COARSE_PX = 28, 4
 #: Length of the grey values, relative to that of the magnitudes. With 0.2, an item that is shifted by a pixel of 28

@@ -15,7 +15,7 @@ import numpy as np
 from controller.filtering import MOST_AGE, change, grown, is_verified, shows_nothing_new, shrunk, threshold_of
 from controller.records import Status
 from controller.reuse import PastAnswer, Reuse
-from runtime.shortcuts.base import RUN, Context, Shortcut
+from runtime.shortcuts.base import RUN, Context, Notes, Shortcut
 from runtime.shortcuts.filtering.features import Differencer, Sketch
 from runtime.sources.frames import Frame
 
@@ -99,8 +99,10 @@ class Differencing(Shortcut):
             self._agreements[0] += 1
             self._agreements[1] += agreement
 
-    def notes(self) -> dict[str, float]:
+    def notes(self) -> Notes:
         """How many frames were filtered, the threshold now, and what the verified frames said."""
         count, total = self._agreements
-        checked = {"verified": count, "agreement": total / count} if count else {}
-        return {"filtered": float(self._filtered), "threshold": self.threshold} | checked
+        notes: Notes = {"filtered": float(self._filtered), "threshold": self.threshold}
+        if self._fixed is not None:
+            return notes
+        return notes | {"verified": count, "agreement": total / count if count else None}

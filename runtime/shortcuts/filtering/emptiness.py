@@ -64,7 +64,7 @@ class Emptiness(Shortcut):
             self._run.remove(answer.frame)
             self._shift = raised(self._shift, recall)
 
-    def notes(self) -> dict[str, float]:
+    def notes(self) -> dict[str, float | None]:
         """How many frames were empty, how many of these were run to verify it and held a target, and the threshold."""
         found = {"filtered": self._filtered, "verified": self._checked, "missed": self._missed}
         return {name: float(count) for name, count in found.items()} | {"threshold": self.threshold}

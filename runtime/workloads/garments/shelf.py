@@ -41,6 +41,9 @@ class Shelf(Garments):
     def source_index(self, index: int, split: Split = "test") -> int:
         return index % FRAMES
 
+    def recorded_samples(self, split: Split) -> Ints:
+        return self.items(split)
+
     def items(self, split: Split) -> Ints:
         """(frames,) which image of the split each frame shows."""
         if split not in self._items:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.scenario import Scenario
+from runtime.workloads.base import Workload
 from runtime.workloads.classifier import Classifier
 from runtime.workloads.datasets import FASHION_MNIST_FILES, FashionMnist, load_fashion_mnist
 from runtime.workloads.resize import resize_area
@@ -90,6 +91,12 @@ class Garments(Classifier):
         images, labels = self._split(split)
         row = index % len(labels)
         return images[row], int(labels[row])
+
+    def repeating(self, repetition: float) -> Workload:
+        """A camera that sees garments again and again."""
+        from runtime.workloads.garments.shelf import Shelf
+
+        return Shelf(self._data_dir, repetition)
 
     def demo_scenario(self) -> Scenario:
         """A weak camera in a shared cell, with a MEC that also serves other devices."""

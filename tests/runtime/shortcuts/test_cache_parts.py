@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
+from controller.cache.eviction import EVICTIONS, Gdsf, Lru, TinyLfu
+from controller.cache.index import DIMENSIONS, Index
+from controller.cache.store import ENTRY_BYTES, Neighbour, Store
+from controller.cache.threshold import Threshold
+from controller.cache.vote import winner
+from controller.cache.worth import Capacity, Worth
 from controller.reuse import PastAnswer
-from runtime.shortcuts.cache.eviction import EVICTIONS, Gdsf, Lru, TinyLfu
-from runtime.shortcuts.cache.index import Index
-from runtime.shortcuts.cache.keys import DIMENSIONS, key_of, normalised
-from runtime.shortcuts.cache.store import ENTRY_BYTES, Neighbour, Store
-from runtime.shortcuts.cache.threshold import Threshold
-from runtime.shortcuts.cache.vote import winner
-from runtime.shortcuts.cache.worth import Capacity, Worth
+from runtime.shortcuts.cache.keys import key_of, normalised
 from runtime.workloads.garments.shelf import FRAMES, Shelf, _shown
 from runtime.workloads.garments.workload import Garments
 from runtime.workloads.types import Image, Images

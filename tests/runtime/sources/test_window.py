@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import mecpilot
 from controller.errors import UsageError
 from runtime.sources.samples import Samples
 from runtime.sources.window import Window, Windowed, window_of
@@ -38,3 +39,13 @@ def test_pictures_are_grey_outside_and_truths_have_their_middle_inside() -> None
 def test_a_window_that_is_not_in_the_frame_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="expected x,y,w,h in pixels of the frame, which has 768 x 576"):
         window_of(text, (576, 768, 3))
+
+
+def test_a_device_looks_at_the_window_only() -> None:
+    first, work = 465, get_workload("campus")
+    with mecpilot.Device("campus", "device-only", profile="shipped", fps=0, deadline_s=10.0) as device:
+        outcomes = list(device.run(frames=3, start=first, window="336,240,192,144"))
+    truths = [work.inside(work.sample(outcome.frame + first, "all")[1], WINDOW) for outcome in outcomes]
+    assert any(truths)
+    for outcome, truth in zip(outcomes, truths, strict=True):
+        assert outcome.score == work.score(outcome.prediction, truth)

@@ -6,11 +6,10 @@ import sys
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from controller.cache.eviction import Eviction
+from controller.cache.index import DIMENSIONS, MOST_KEYS, Index
 from controller.records import Float32s
 from controller.reuse import PastAnswer
-from runtime.shortcuts.cache.eviction import Eviction
-from runtime.shortcuts.cache.index import MOST_KEYS, Index
-from runtime.shortcuts.cache.keys import DIMENSIONS
 
 #: Bytes of an entry beside its answer: the key in its matrix (twice while that grows), and the records that find it.
 ENTRY_BYTES = 2 * 4 * DIMENSIONS + 1024
@@ -83,6 +82,11 @@ class Store:
         self._eviction.added(entry, size_bytes, cost_s, key)
         while self._bytes > self._most_bytes or len(self._entries) > self.capacity:
             self._remove(self._eviction.victim())
+
+    def drop(self, entry: int) -> None:
+        """Forget an entry, if it is still there."""
+        if entry in self._entries:
+            self._remove(entry)
 
     def _remove(self, entry: int) -> None:
         self._bytes -= self._entries.pop(entry).size_bytes

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from controller.records import Float32s
-from runtime.shortcuts.cache.keys import DIMENSIONS
 
+#: Length of a key.
+DIMENSIONS = 64
 MOST_KEYS = 10_000
 _FIRST_ROWS = 256
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from runtime.shortcuts.cache.store import Neighbour
+from controller.cache.store import Neighbour
 
 #: Neighbours that vote.
 NEIGHBOURS = 5

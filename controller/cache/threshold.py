@@ -14,12 +14,16 @@ from controller.records import Floats
 
 #: Evidence that counts. Older evidence may be of another scene.
 _KEPT = 1024
-#: New evidence after which the distance is computed anew.
-_EVERY = 8
+#: New evidence after which the distance is computed anew: so much, and this share of what there is. Else it would take
+#: longer than a search.
+_EVERY, _EVERY_FRAC = 8, 1 / 16
 #: Evidence of neighbouring distances that is averaged.
 _GROUP = 16
-#: Standard errors by which the mean agreement must exceed the target, so that luck with few frames does not do.
-_ERRORS = 1.0
+#: Standard errors by which the mean agreement must exceed the target, so that luck with few frames does not do. With
+#: more, too little is found where little repeats; with less, answers agree too little.
+_ERRORS = 0.5
+#: Closest evidence without which no distance is trusted: with 16, a stream that never repeats was answered at times.
+_LEAST_TRUSTED = 32
 #: How much farther than everything seen so far a picture must be to be of another scene, and the evidence that this
 #: needs.
 _OTHER_SCENE = 2.0
@@ -54,13 +58,15 @@ class Threshold:
         self._least_agreement, self._fixed = least_agreement, fixed
         self._evidence = _Last(2)  # distance, agreement
         self._seen = _Last(1)  # distances of all frames that were looked up
+        self._new = 0  # evidence that is not in the distance yet
         self.distance = fixed or 0.0
 
     def learn(self, distance: float, agreement: float) -> None:
         """A frame was looked up and run: how far away the closest key is, and how far that answer agrees (0 to 1) with
         the fresh one."""
         self._evidence.add(distance, agreement)
-        if self._evidence.count % _EVERY == 0:
+        self._new += 1
+        if self._new >= max(_EVERY, _EVERY_FRAC * min(self._evidence.count, _KEPT)):
             self._update()
 
     def looked_up(self, distance: float) -> bool:
@@ -75,6 +81,7 @@ class Threshold:
         return other
 
     def _update(self) -> None:
+        self._new = 0
         if self._fixed is None:
             distance, agreement = self._evidence.columns
             self.distance = largest_distance(distance, agreement, self._seen.columns[0], self._least_agreement)
@@ -96,5 +103,5 @@ def largest_distance(distance: Floats, agreement: Floats, seen: Floats, least_ag
     agreed = (frames * agreement[order].reshape(groups, _GROUP).mean(axis=1)).cumsum() / np.maximum(frames.cumsum(), 1)
     count = _GROUP * np.arange(1, groups + 1)
     error = np.sqrt(least_agreement * (1.0 - least_agreement) / count)
-    enough = np.flatnonzero(agreed - _ERRORS * error >= least_agreement)
+    enough = np.flatnonzero((agreed - _ERRORS * error >= least_agreement) & (count >= _LEAST_TRUSTED))
     return float(farthest[enough[-1]]) if len(enough) else 0.0
