@@ -66,5 +66,5 @@ class Emptiness(Shortcut):
 
     def notes(self) -> dict[str, float | None]:
         """How many frames were empty, how many of these were run to verify it and held a target, and the threshold."""
-        found = {"filtered": self._filtered, "verified": self._checked, "missed": self._missed}
-        return {name: float(count) for name, count in found.items()} | {"threshold": self.threshold}
+        counts = {"filtered": self._filtered, "verified": self._checked, "missed": self._missed}
+        return {**counts, "threshold": self.threshold}
