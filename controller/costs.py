@@ -124,6 +124,15 @@ class CostTable:
         return np.zeros(1, np.int64) if self.references is None else self.references.column_of_age
 
     @cached_property
+    def whole_row(self) -> Ints:
+        """(C,) the row that runs the whole picture in place of a part; the row itself where it has no crop.
+
+        UsageError where a table has a cropped row without that.
+        """
+        decisions = self.space.decisions
+        return np.array([self.space.index(d.whole) if d.crop else row for row, d in enumerate(decisions)], np.int64)
+
+    @cached_property
     def stride(self) -> Floats:
         """(C,) frame stride as float64: the number of frames that a row answers."""
         return self.space.frame_stride.astype(float)
@@ -215,8 +224,9 @@ class CostTable:
     @cached_property
     def local_frontier(self) -> Ints:
         """(rows,) device-only rows that no other device-only row beats in both time and accuracy, fastest first. Gated
-        ones are not among them: a fallback must be sure to end in time."""
-        rows = np.flatnonzero(self.space.device_only & ~self.space.gated)
+        ones are not among them, because a fallback must be sure to end in time, nor cropped ones, which need an earlier
+        answer."""
+        rows = np.flatnonzero(self.space.device_only & self.space.plain)
         rows = rows[np.lexsort((-self.accuracy[rows], self.head_s[rows]))]
         best, kept = -np.inf, []
         for row in rows:

@@ -70,10 +70,10 @@ class FrameTiming(NamedTuple):
 
 
 class FallbackTable(NamedTuple):
-    """What the rule knows of a cost table of C rows: L ungated device-only rows, P of them on the local frontier."""
+    """What the rule knows of a cost table of C rows: L plain device-only rows, P of them on the local frontier."""
 
     row: Rows  # (L,) in the cost table
-    place: Rows  # (C,) of each row among the L, a gated one's that of its ungated row; -1 for offloads
+    place: Rows  # (C,) of each row among the L, a gated or cropped one's that of its plain row; -1 for offloads
     head_s: Numbers  # (L,)
     accuracy: Numbers  # (L,)
     stride: Numbers  # (L,)
@@ -93,7 +93,7 @@ class FallbackTable(NamedTuple):
 
 def fallback_table(costs: CostTable, utility: Utility, queue_limit: int) -> FallbackTable:
     """The table as arrays. It may have no device-only row; then no function of the rule may be called."""
-    local, frontier = np.flatnonzero(costs.space.device_only & ~costs.space.gated), costs.local_frontier
+    local, frontier = np.flatnonzero(costs.space.device_only & costs.space.plain), costs.local_frontier
     table = costs.take(local) if len(local) else costs
     return FallbackTable(
         row=local,
@@ -117,13 +117,13 @@ def fallback_table(costs: CostTable, utility: Utility, queue_limit: int) -> Fall
 
 
 def _places(costs: CostTable, local: Ints) -> Ints:
-    """(C,) place of each row among the ``local`` ones, -1 for all others. A gated device-only row has the place of its
-    ungated one: the rule keeps to rows that are sure to end in time, but the decision may stand."""
+    """(C,) place of each row among the ``local`` ones, -1 for all others. A gated or cropped device-only row has the
+    place of its plain one: the rule keeps to rows that are sure to end in time, but the decision may stand."""
     place = np.full(len(costs), -1)
     place[local] = np.arange(len(local))
-    for row in np.flatnonzero(costs.space.device_only & costs.space.gated):
-        ungated = costs.space.decisions[row].ungated
-        place[row] = place[costs.space.index(ungated)] if ungated in costs.space.decisions else -1
+    for row in np.flatnonzero(costs.space.device_only & ~costs.space.plain):
+        plain = costs.space.decisions[row].ungated.whole
+        place[row] = place[costs.space.index(plain)] if plain in costs.space.decisions else -1
     return place
 
 

@@ -6,6 +6,7 @@ order in which answers come out. ``controller.reuse.PastAnswer.at`` is the one p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 
@@ -38,6 +39,12 @@ class Forecaster(Protocol):
     """Owns what the answers of one run have shown so far."""
 
     def add(self, frame: int, prediction: Any) -> Forecast | None:
-        """Learn from the answer to a frame. None for an answer to an older frame than the last one: it comes too late
-        to change anything that is shown, because the answer to the newest frame counts (``Answers.newest_at``)."""
+        """Learn from the answer to the whole picture of a frame. None for an answer to an older frame than the last
+        one: it comes too late to change anything that is shown, because the answer to the newest frame counts
+        (``Answers.newest_at``)."""
+        ...
+
+    def add_part(self, frame: int, prediction: Any, kept: Sequence[int]) -> Forecast | None:
+        """The same from an answer to a part of the picture. Its last items were not seen there but are of an earlier
+        answer, moved on; ``kept``: the objects that they are."""
         ...

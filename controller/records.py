@@ -108,6 +108,9 @@ class Decision:
     frame_stride: int = 1  # run this frame, then skip frame_stride - 1
     #: Confidence from which on an exit before the cut answers on the device, and nothing is sent; 0: none is asked.
     gate: float = 0.0
+    #: Share of the picture's width and height that is run, where something moves; 0: the whole picture
+    #: (``controller.regions``). ``resolution_px`` is the width at which that part is run.
+    crop: float = 0.0
 
     @property
     def payload_key(self) -> PayloadKey:
@@ -118,6 +121,11 @@ class Decision:
     def ungated(self) -> Decision:
         """The same without a gate: what the MEC knows of it, because a gate only matters on the device."""
         return replace(self, gate=0.0) if self.gate else self
+
+    @property
+    def whole(self) -> Decision:
+        """The same for the whole picture: what the MEC knows of it, because only the device knows where a part lies."""
+        return replace(self, crop=0.0) if self.crop else self
 
     @property
     def side(self) -> str:
@@ -138,7 +146,8 @@ class Decision:
         where = {"device": "device only", "split": split, "MEC": f"whole image as {self._image_codec}"}[self.side]
         every = f", 1 of {self.frame_stride} frames" if self.frame_stride > 1 else ""
         gate = f", gate {self.gate:g}" if self.gate else ""
-        return f"{self.model}, {self.resolution_px} px, exit {self.exit_branch}, {where}{every}{gate}"
+        crop = f", crop {self.crop:g}" if self.crop else ""
+        return f"{self.model}, {self.resolution_px} px, exit {self.exit_branch}, {where}{every}{gate}{crop}"
 
     @property
     def _image_codec(self) -> str:
@@ -159,6 +168,17 @@ class BreakdownMs:
     queue: float = 0.0  # at the MEC
     tail: float = 0.0  # decoding and tail segment on the MEC
     downlink: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The part of a picture that was run, in its pixels."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    seen: int  # how many items of the prediction were found in it; the others, behind them, are of an earlier answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +205,7 @@ class Outcome:
     #: The objects of the prediction, one number for each of its items; None where nothing is tracked
     #: (``controller.forecast``).
     track_ids: tuple[int, ...] | None = None
+    region: Region | None = None  # of the picture that was run; None: the whole, or nothing was answered for the frame
 
 
 @dataclass(frozen=True, slots=True)

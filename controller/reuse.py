@@ -11,6 +11,7 @@ twin in a table shortcut (``envs.twin.reuse``) with what was recorded.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -31,6 +32,7 @@ class PastAnswer(NamedTuple):
     prediction: Any
     forecast: Forecast | None = None  # None: it stands for later frames as it is
     expected: float = 1.0  # score that answers of its decision are expected to have
+    is_whole: bool = True  # its whole picture was run, not a part (``controller.regions``)
 
     @property
     def track_ids(self) -> tuple[int, ...] | None:
@@ -43,11 +45,24 @@ class PastAnswer(NamedTuple):
 
 
 def past_answer(
-    frame: int, out_s: float, prediction: Any, forecaster: Forecaster | None, expected: float = 1.0
+    frame: int,
+    out_s: float,
+    prediction: Any,
+    forecaster: Forecaster | None,
+    expected: float = 1.0,
+    kept: Sequence[int] | None = None,
 ) -> PastAnswer:
-    """An answer that is out now. Answers are given to a forecaster in the order in which they come out."""
-    forecast = None if forecaster is None else forecaster.add(frame, prediction)
-    return PastAnswer(frame, out_s, prediction, forecast, expected)
+    """An answer that is out now. Answers are given to a forecaster in the order in which they come out.
+
+    ``kept``: of an answer to a part of the picture, as in ``Forecaster.add_part``.
+    """
+    if forecaster is None:
+        forecast = None
+    elif kept is None:
+        forecast = forecaster.add(frame, prediction)
+    else:
+        forecast = forecaster.add_part(frame, prediction, kept)
+    return PastAnswer(frame, out_s, prediction, forecast, expected, kept is None)
 
 
 @dataclass(frozen=True, slots=True)

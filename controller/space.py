@@ -55,6 +55,16 @@ class DecisionSpace:
         return np.array([d.gate > 0 for d in self.decisions])
 
     @cached_property
+    def cropped(self) -> Bools:
+        """(C,) rows that run a part of the picture."""
+        return np.array([d.crop > 0 for d in self.decisions])
+
+    @cached_property
+    def plain(self) -> Bools:
+        """(C,) rows as a bundle has them: all stages of the decision run, on the whole picture."""
+        return ~(self.gated | self.cropped)
+
+    @cached_property
     def full_offload(self) -> Bools:
         """(C,) rows that send the (compressed) input itself."""
         return np.array([d.partition_point == 0 for d in self.decisions]) & ~self.device_only
@@ -133,8 +143,10 @@ class DecisionSpace:
 
 
 def _digest_line(d: Decision) -> str:
-    """One row; an interval of one frame goes without saying, and so does no gate."""
+    """One row; an interval of one frame goes without saying, and so do no gate and no crop."""
     line = f"{d.model},{d.resolution_px},{d.exit_branch},{d.partition_point},{d.payload}"
+    if d.crop:
+        return f"{line},{d.frame_stride},{d.gate!r},{d.crop!r}"
     if d.gate:
         return f"{line},{d.frame_stride},{d.gate!r}"
     return line if d.frame_stride == 1 else f"{line},{d.frame_stride}"

@@ -44,12 +44,17 @@ class Stream:
             out_s = outcome.frame * self._interval_s + outcome.latency_ms / 1e3
             # Where nothing is scored, there is nothing to track; and what a shortcut knew is no new look at the scene.
             forecaster = None if outcome.truth is None or reused else self._forecaster
-            self._answers.add(past_answer(outcome.frame, out_s, outcome.prediction, forecaster))
+            self._answers.add(past_answer(outcome.frame, out_s, outcome.prediction, forecaster, kept=_kept(outcome)))
         return seen
 
     def _seen(self, frame: int, truth: Any) -> float:
         newest = self._answers.newest_at((frame + TICK) * self._interval_s)
         return 0.0 if newest is None else self._score(newest.at(frame).prediction, truth)
+
+
+def _kept(outcome: Outcome) -> Sequence[int] | None:
+    """The objects that were not seen in the part of the picture that was run; None where the whole was run."""
+    return None if outcome.region is None else (outcome.track_ids or ())[outcome.region.seen :]
 
 
 def streaming_scores(

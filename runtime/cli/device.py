@@ -110,6 +110,7 @@ def _device(config: Config, log: Log) -> Device:
         utility=config.objective.utility(),
         no_raw_upload=config.privacy.no_raw_upload,
         forecast=config.device.forecast,
+        roi=config.device.crops,
         filter=config.filter,
         cache=config.cache,
         limits=config.limits,

@@ -12,6 +12,7 @@ def technique_notes(
     forecast: bool | None = None,
     filter_: FilterSection = DEFAULTS.filter,
     cache: CacheSection = DEFAULTS.cache,
+    crops: Sequence[float] = (),
 ) -> tuple[str, ...]:
     """One line for each; none for those that are off."""
     notes = []
@@ -20,6 +21,9 @@ def technique_notes(
         notes.append(f"gate: exits on the way to the cut may answer, if their confidence reaches {values}")
     if forecast:
         notes.append("forecast: boxes of frames that are not run move on")
+    if crops:
+        values = ", ".join(f"{crop:g}" for crop in crops)
+        notes.append(f"roi: a part of the picture may be run where something moves, {values} of its width")
     if filter_.is_on:
         how = f"target {filter_.target:g}" if filter_.threshold is None else f"threshold {filter_.threshold:g}"
         about = f"{filter_.feature}, {how}, age up to {filter_.max_age}"

@@ -181,7 +181,20 @@ class DeviceSection(Section, frozen=True):
             show=True,
         ),
     ] = None
+    roi: Annotated[
+        Literal["off", "auto"],
+        about(
+            "auto: decisions may run a part of the picture, where something moves, at the model's own resolution; "
+            "only for workloads of boxes.",
+            "--roi",
+        ),
+    ] = "off"
     seed: Annotated[Index, about("Random seed, of emulated loads and of the controller.", "--seed")] = 0
+
+    @property
+    def crops(self) -> bool:
+        """Whether decisions may run a part of the picture."""
+        return self.roi != "off"
 
 
 class LimitsSection(Section, frozen=True):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from controller.records import Decision
+from controller.regions import Window
 from runtime.workloads.types import Image
 
 #: Called between stages. The device polls there, and may compute a fallback before the head goes on.
@@ -63,16 +64,21 @@ class Compute(Judge, Protocol):
         ...
 
     def head(
-        self, source_index: int, decision: Decision, pause: Pause, encode_as: Callable[[Any], bytes] | None = None
+        self,
+        source_index: int,
+        decision: Decision,
+        pause: Pause,
+        encode_as: Callable[[Any], bytes] | None = None,
+        window: Window | None = None,
     ) -> Head:
         """Run the decision's stages that belong to the device; call ``pause`` between two stages. ``encode_as`` makes
         the payload from what they computed; without it, the payload stands alone. Of a gated decision, the first exit
-        on the way that is sure enough answers."""
+        on the way that is sure enough answers. ``window``: the part of the picture to run, with a crop."""
         ...
 
     def row(self, decision: Decision) -> int:
-        """The row of the decision, without its gate, in the bundle's space, which the handshake showed to be equal on
-        device and MEC."""
+        """The row of the decision, without its gate and its crop, in the bundle's space, which the handshake showed to
+        be equal on device and MEC."""
         ...
 
     def output_shape(self, decision: Decision) -> tuple[int, ...]:

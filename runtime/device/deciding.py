@@ -29,6 +29,8 @@ from runtime.files.provenance import Provenance
 from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
 from runtime.profiling.hardware_encoder import hardware_notes
 from runtime.profiling.profile import candidates, used_profile
+from runtime.regions.costs import crops_of
+from runtime.workloads.base import Workload
 
 DEFAULT_CONTROLLER = LEARNED
 PINNED, DEVICE_ONLY = "pinned", "device-only"
@@ -45,6 +47,7 @@ class Choice:
     seed: int = 0
     privacy: PrivacySection = DEFAULTS.privacy
     gate: float | None = None  # that decisions may carry; None: those of the bundle
+    roi: bool = False  # decisions may run a part of the picture
 
     @property
     def gates(self) -> tuple[float, ...] | None:
@@ -52,11 +55,19 @@ class Choice:
         named = (self.decision or {}).get("gate") or self.gate
         return None if named is None else (named,)
 
-    @property
-    def pinned(self) -> dict[str, Any]:
-        """The fields of the pinned decision; one without a gate has that of the device."""
+    def crops(self, workload: Workload) -> tuple[float, ...]:
+        """The crops that decisions may have, that of a pinned one included; () without any."""
+        named = (self.decision or {}).get("crop")
+        if not named:
+            return crops_of(workload) if self.roi else ()
+        return crops_of(workload, named)
+
+    def pinned(self, crops: tuple[float, ...]) -> dict[str, Any]:
+        """The fields of the pinned decision; one without a gate has that of the device, and one without a crop the
+        largest of ``crops``."""
         gate = {} if self.gate is None else {"gate": self.gate}
-        return gate | dict(self.decision or {})
+        crop = {"crop": max(crops)} if crops else {}
+        return gate | crop | dict(self.decision or {})
 
     @property
     def is_named(self) -> bool:
@@ -108,17 +119,17 @@ class Chosen:
         return list(decisions)
 
 
-def choose(choice: Choice, table: CostTable, bundle: Bundle, utility: Utility) -> Chosen:
+def choose(choice: Choice, table: CostTable, bundle: Bundle, utility: Utility, crops: tuple[float, ...] = ()) -> Chosen:
     """The controller that was asked for, over the decisions of ``table`` that are allowed and can be best.
 
     ``table``: what every decision of the bundle costs. Those whose codec is not installed here cannot be chosen, only
-    pinned, which says what is missing.
+    pinned, which says what is missing. ``crops``: those that decisions may have.
     """
     name, given = choice.name, choice.controller
     tunings = load_tunings(bundle.workload, choice.tuning)
     if choice.decision is not None:
         permitted = allowed(table, choice.privacy)
-        return Chosen(permitted, FixedRow(PINNED, _pinned_row(choice.pinned, permitted, table)))
+        return Chosen(permitted, FixedRow(PINNED, _pinned_row(choice.pinned(crops), permitted, table)))
     costs = candidates(_usable(table), bundle.default_range, choice.privacy)
     if given is not None and not isinstance(given, str):
         return Chosen(costs, OwnController(name, given, costs))

@@ -80,6 +80,7 @@ class Device:
         no_raw_upload: bool = DEFAULTS.privacy.no_raw_upload,
         shortcuts: Sequence[Shortcut] = (),
         forecast: bool | None = DEFAULTS.device.forecast,
+        roi: bool = DEFAULTS.device.crops,
         filter: FilterSection = DEFAULTS.filter,
         cache: CacheSection = DEFAULTS.cache,
         limits: LimitsSection = DEFAULTS.limits,
@@ -107,6 +108,7 @@ class Device:
             answers, so give each run a new device. One that raises an error is logged, and the frame is decided.
         forecast: answers that stand for later frames move on, and objects have numbers (``Outcome.track_ids``);
             default: if the bundle says what that scores.
+        roi: decisions may run a part of the picture, where something moves (``Outcome.region``).
         filter: frames that show nothing new, or nothing at all, are not run; asked before ``shortcuts``.
         cache: answers that stand for later pictures much like theirs, such as ``CacheSection(size="32MB")``; the
             default has no room for any.
@@ -115,7 +117,7 @@ class Device:
         log: takes one line of text for each event; default: warnings of the logger "mecpilot".
         """
         privacy = PrivacySection(no_raw_upload=no_raw_upload)
-        self._choice = Choice(controller, _path(policy), _path(tuning), decision, seed, privacy, gate)
+        self._choice = Choice(controller, _path(policy), _path(tuning), decision, seed, privacy, gate, roi)
         self._profile = _path(profile)
         self._hardware_encoder = emulation.hardware_encoder
         self.controller_name = self._choice.name
@@ -130,17 +132,20 @@ class Device:
         self.bundle, self.workload = open_pair(bundle or (None if workload else DEFAULT_NAME), workload, _path(data))
         utility = utility or Utility()
         moves_on = self.bundle.forecasts(forecast, self.workload)
+        self._crops = self._choice.crops(self.workload)
         costs = load_costs(
             self.bundle,
             self._profile,
             hardware_encoder=self._hardware_encoder,
             gates=self._choice.gates,
             forecast=moves_on,
+            crops=self._crops,
+            weighed=self._choice.decision is None,
         )
         self._setup = DeviceSetup(
             self.bundle,
             self.workload,
-            choose(self._choice, costs, self.bundle, utility),
+            choose(self._choice, costs, self.bundle, utility, self._crops),
             _scenario(fps, deadline_s, seed, emulation),
             utility,
             _trace(_path(emulation.uplink)),
@@ -173,7 +178,7 @@ class Device:
     def provenance(self) -> Provenance:
         """The files that a run rests on, with their digests."""
         setup = self._setup
-        notes = technique_notes(self._choice.gates, setup.forecast, setup.filter, setup.cache)
+        notes = technique_notes(self._choice.gates, setup.forecast, setup.filter, setup.cache, self._crops)
         return provenance_of(self.bundle, self._choice, self._profile, self._hardware_encoder, notes)
 
     def run(

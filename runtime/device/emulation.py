@@ -84,10 +84,13 @@ class HeadRunner:
 
         ``draft``: encodes the payload if it may refer to an earlier one. None if the device stops for good meanwhile.
         """
-        began_s, preempted_s = self._clock(), self._preempted_s
         index, decision = job.frame.source_index, self._decisions[row]
+        # The head of a crop begins with the look for its window; a fallback of the same frame runs the whole picture.
+        aim = job.aim if decision.crop else None
+        window = None if aim is None else aim.window
+        began_s, preempted_s = self._clock() if aim is None else job.aimed_s, self._preempted_s
         if draft is None:
-            head = self._compute.head(index, decision, self._poll)
+            head = self._compute.head(index, decision, self._poll, window=window)
             path = self._costs.path(row, head.early_exit)
             lasts_s = self._emulation.head_s(path, self._elapsed_s(began_s))
         else:

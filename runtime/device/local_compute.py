@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from controller.gates import Gates
 from controller.records import NO_PAYLOAD, Decision
+from controller.regions import Window
 from runtime.bundles.bundle import Bundle
 from runtime.codecs.streams import Sender
 from runtime.device.compute import Pause
@@ -20,6 +21,7 @@ from runtime.inference.segments import Encode, Head, Segments
 from runtime.inference.steady import steady_stream
 from runtime.inference.streams import sender_of
 from runtime.protocol.wire import Held
+from runtime.regions.part import part_of
 from runtime.sources.samples import Samples, Source
 from runtime.workloads.base import Workload, stream_score
 from runtime.workloads.types import Image, Split
@@ -71,7 +73,8 @@ class LocalCompute:
     def _warm_up(self, decision: Decision) -> None:
         stream = steady_stream(self._bundle, decision)
         if stream is None:
-            self._segments.head(self._blank, decision)
+            height, width = (round(side * decision.crop) or side for side in self._blank.shape[:2])
+            self._segments.head(part_of(self._blank, Window(0, 0, width, height)), decision)
             return
         for _ in range(2):
             self._segments.head(self._blank, decision, encode_as=stream.encode)
@@ -79,16 +82,25 @@ class LocalCompute:
     def picture(self, source_index: int) -> Image:
         return self._source.picture(source_index)
 
-    def head(self, source_index: int, decision: Decision, pause: Pause, encode_as: Encode | None = None) -> Head:
+    def head(
+        self,
+        source_index: int,
+        decision: Decision,
+        pause: Pause,
+        encode_as: Encode | None = None,
+        window: Window | None = None,
+    ) -> Head:
         is_sure = partial(self._judge.is_sure, decision) if decision.gate else None
-        return self._segments.head(self._source.picture(source_index), decision, pause, encode_as, is_sure)
+        picture = self._source.picture(source_index)
+        part = picture if window is None else part_of(picture, window)
+        return self._segments.head(part, decision, pause, encode_as, is_sure)
 
     def sender(self, decision: Decision) -> Sender | None:
         """A new sender of the decision's stream; None if its payloads have no references."""
         return sender_of(self._bundle, decision)
 
     def row(self, decision: Decision) -> int:
-        return self._bundle.space.index(decision.ungated)
+        return self._bundle.space.index(decision.ungated.whole)
 
     def output_shape(self, decision: Decision) -> tuple[int, ...]:
         """Shape of the outputs that the MEC sends back. Found once per exit by running the exit head alone."""
@@ -128,8 +140,9 @@ class LocalCompute:
 def _distinct(decisions: Iterable[Decision]) -> list[Decision]:
     """One decision per pass through a network and per codec and resolution; local ones first."""
     ordered = sorted(decisions, key=lambda d: d.payload != NO_PAYLOAD)
-    chosen: dict[tuple[str | int, ...], Decision] = {}
+    chosen: dict[tuple[str | float, ...], Decision] = {}
     for d in ordered:
         local = d.payload == NO_PAYLOAD
-        chosen.setdefault((d.model, d.resolution_px, d.partition_point, d.exit_branch if local else d.payload), d)
+        end = d.exit_branch if local else d.payload
+        chosen.setdefault((d.model, d.resolution_px, d.partition_point, end, d.crop), d)
     return list(chosen.values())

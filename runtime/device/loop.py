@@ -10,6 +10,7 @@ the timers of frames that wait for the MEC. The methods below stand in the order
 2. ``next_frame`` takes the frame from the queue as soon as it can be decided, and returns what the controller sees.
 3. ``execute`` gets the controller's row. If the MEC cannot be asked, the row becomes a local one.
 4. A local row: ``_answer_locally`` runs the head and records the answer.
+   With a crop, a part of the picture is run, or the whole where that would show nothing (``controller.regions``).
    With a gate, the first exit on the way that is sure enough answers in its place (``controller.gates``).
 5. Any other row: ``_offload`` runs the head, sets the job's timers and hands the payload to the connection. A codec
    whose payloads refer to earlier ones encodes with a draft of the connection (``runtime.link.senders``). If an exit on
@@ -37,6 +38,7 @@ from collections.abc import Callable, Sequence
 from controller.costs import CostTable
 from controller.forecast import Forecaster
 from controller.records import Outcome, Status, SystemState
+from controller.reuse import PastAnswer
 from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.codecs.streams import stream_keys
@@ -50,6 +52,7 @@ from runtime.device.telemetry import DeviceTelemetry
 from runtime.link.connection import MecConnection, Replied
 from runtime.link.link import Clock
 from runtime.link.link_watch import Counts
+from runtime.regions.finder import RegionFinder
 from runtime.shortcuts.base import Notes, Shortcut
 from runtime.shortcuts.chain import Chain
 from runtime.shortcuts.stride import Stride
@@ -112,7 +115,7 @@ class DeviceLoop:
             scenario.deadline_s,
             self._telemetry,
             lambda: mec.uplink_bps,
-            self._shortcuts.answered,
+            self._answered,
             epoch_s,
             forecaster,
         )
@@ -122,6 +125,7 @@ class DeviceLoop:
         self.start_s: float | None = None  # when the first frame is captured; None before
         self._stop_s = math.inf  # when ``stop`` was called
         self.is_over = False  # the source has ended and every frame has its outcome
+        self._regions = RegionFinder(compute.picture) if costs.space.cropped.any() else None
         self._deciding: Job | None = None  # between ``next_decision`` and ``execute``
         self._newest = -1  # number of the last frame that was decided
 
@@ -137,7 +141,8 @@ class DeviceLoop:
     @property
     def shortcut_notes(self) -> dict[str, Notes]:
         """Figures of the shortcuts for the summary, by their names."""
-        return self._shortcuts.notes()
+        regions = {} if self._regions is None else {"roi": self._regions.notes()}
+        return self._shortcuts.notes() | regions
 
     # 1. What happens to the device: captures, replies, timers ----------------------------------------------
 
@@ -278,7 +283,7 @@ class DeviceLoop:
         refused = not local and not self._sending.is_possible
         if (refused or not self._mec.is_up) and self._plan.is_possible:
             row = self._plan.row_instead(row, job, decided_s)
-        job.row = row
+        job.row = row = self._aimed(job, row)
         self._set_stride(job, self._costs.space.decisions[row].frame_stride)
         if local:
             self._mec.probe_if_stale(decided_s)
@@ -290,6 +295,20 @@ class DeviceLoop:
         else:
             self._recorder.given_up(job, decided_s)
 
+    def _aimed(self, job: Job, row: int) -> int:
+        """The row to run: the decided one, or the one for the whole picture where a crop would show nothing."""
+        if self._regions is None:
+            return row
+        job.aimed_s = self._clock()
+        job.aim = self._regions.aim(job.frame, self._costs.space.decisions[row].crop, job.aimed_s)
+        return row if job.aim is not None else int(self._costs.whole_row[row])
+
+    def _answered(self, answer: PastAnswer) -> None:
+        """An answer was computed: later frames may refer to it, or have it in place of their own."""
+        if self._regions is not None:
+            self._regions.answered(answer)
+        self._shortcuts.answered(answer)
+
     def _set_stride(self, job: Job, frames: int) -> None:
         """The answer of this job covers this many frames; those after the first are not run."""
         self._shortcuts.decided(job.frame.index, frames)
@@ -300,8 +319,12 @@ class DeviceLoop:
         if job.frame.index == self._newest:
             self._set_stride(job, frames)
 
+    def _head_began_s(self, job: Job) -> float:
+        """Now; with a crop, when the look for its window began."""
+        return self._clock() if job.aim is None else job.aimed_s
+
     def _answer_locally(self, job: Job, status: Status) -> None:
-        began_s = self._clock()
+        began_s = self._head_began_s(job)
         head = self._heads.run(job, job.row)
         now_s = self._clock()
         if head is None:
@@ -315,7 +338,7 @@ class DeviceLoop:
         self._recorder.answered(job, self._clock(), status, answer, head_s=head_s)
 
     def _offload(self, job: Job) -> None:
-        began_s = self._clock()
+        began_s = self._head_began_s(job)
         job.draft = self._mec.draft(self._costs.space.decisions[job.row], job.frame.index)
         head = self._heads.run(job, job.row, job.draft)
         now_s = self._clock()

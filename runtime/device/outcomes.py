@@ -12,7 +12,8 @@ import numpy as np
 from controller.costs import CostTable
 from controller.forecast import Forecaster, Shown
 from controller.packets import wire_bytes
-from controller.records import BreakdownMs, Decision, Outcome, Status
+from controller.records import BreakdownMs, Decision, Outcome, Region, Status
+from controller.regions import Aim
 from controller.reuse import PastAnswer, Reuse, past_answer
 from controller.utility import Utility
 from runtime.device.compute import Judge
@@ -39,6 +40,8 @@ class Job:
     fall_back_s: float = math.inf  # when it must fall back
     overdue_s: float = math.inf  # when its reply becomes overdue, if no fallback is planned
     give_up_s: float = math.inf  # when the device stops waiting for the reply
+    aim: Aim | None = None  # of a decision with a crop
+    aimed_s: float = math.nan  # when the look for its window began
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class _Judged(NamedTuple):
     shown: Shown
     truth: Any
     score: float | None
+    region: Region | None = None
 
 
 class OutcomeRecorder:
@@ -102,11 +106,16 @@ class OutcomeRecorder:
         source = job.frame.source_index
         decision = self._costs.paths.space.decisions[answer.path]
         prediction, truth, score = self._judge.judge(source, answer.outputs, decision)
+        region, kept = None, None
+        if decision.crop and job.aim is not None:
+            prediction, seen, kept = job.aim.completed(prediction, job.frame.index)
+            score = None if truth is None else self._judge.score(prediction, truth)
+            region = job.aim.region(seen)
         expected = float(self._costs.paths.accuracy[answer.path])
-        past = past_answer(job.frame.index, now_s, prediction, self._forecaster, expected)
+        past = past_answer(job.frame.index, now_s, prediction, self._forecaster, expected, kept)
         self._on_answer(past)
         self._observe(past, answer.outputs, decision)
-        judged = _Judged(Shown(prediction, past.track_ids), truth, score)
+        judged = _Judged(Shown(prediction, past.track_ids), truth, score, region)
         breakdown = _breakdown(job, head_s, uplink_s, queue_s, tail_s, downlink_s)
         early_exit = decision.exit_branch if answer.path >= len(self._costs) else None
         self._add(job, now_s, status, breakdown, judged, early_exit=early_exit)
@@ -177,6 +186,7 @@ class OutcomeRecorder:
                 uplink_bytes=wire_bytes(job.payload_bytes) if job.payload_bytes else 0,
                 early_exit=early_exit,
                 track_ids=judged.shown.track_ids,
+                region=judged.region,
             )
         )
 

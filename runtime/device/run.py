@@ -22,6 +22,7 @@ from runtime.config.tree import CacheSection, FilterSection, LimitsSection
 from runtime.device.deciding import Chosen
 from runtime.emptiness.file import EmptyKnown
 from runtime.link.background import Ahead
+from runtime.regions.part import moved_region
 from runtime.workloads.base import Workload, forecaster_of
 from runtime.workloads.placement import Placement
 
@@ -146,6 +147,9 @@ class Run:
         return self._moved(outcome, placement.inverse(self._setup.bundle.frame_shape))
 
     def _moved(self, outcome: Outcome, placement: Placement) -> Outcome:
+        if outcome.region is not None:
+            seen = len(self._setup.workload.to_picture(outcome.prediction[: outcome.region.seen], placement))
+            outcome = replace(outcome, region=moved_region(outcome.region, seen, placement))
         if outcome.prediction is None:
             return outcome
         convert = self._setup.workload.to_picture

@@ -39,6 +39,26 @@ class BoxTracker:
         rows[known] = corrected(rows[known], frame, boxes[columns])
         if len(boxes) and len(known) < SAME_SCENE_FRAC * len(rows):
             rows, known = rows[known], np.arange(len(known))
+        return self._answered(frame, rows, boxes, known, columns)
+
+    def add_part(self, frame: int, prediction: Sequence[Sequence[float]], kept: Sequence[int]) -> Tracks | None:
+        """The tracks with an answer to a part of the picture. Its last boxes are where the tracks ``kept`` were
+        expected: nothing is learned from them. A track that is gone begins anew."""
+        if frame <= self._last.frame:
+            return None
+        boxes = np.array(prediction, np.float64).reshape(-1, 5)
+        rows, seen = predicted(self._last, frame), len(boxes) - len(kept)
+        own = _rows_of(rows, kept)
+        others = np.setdiff1d(np.arange(len(rows)), own)
+        known, columns = _assigned(rows[others], boxes[:seen])
+        known = others[known]
+        rows[known] = corrected(rows[known], frame, boxes[columns])
+        there = np.flatnonzero(own >= 0)
+        known, columns = np.concatenate((known, own[there])), np.concatenate((columns, seen + there))
+        return self._answered(frame, rows, boxes, known, columns)
+
+    def _answered(self, frame: int, rows: Any, boxes: Floats, known: Ints, columns: Ints) -> Tracks:
+        """The tracks with an answer whose boxes ``columns`` show the tracks ``known``; each other box begins one."""
         answer_rows = np.full(len(boxes), -1)
         answer_rows[columns] = known
         new = np.flatnonzero(answer_rows < 0)
@@ -47,6 +67,12 @@ class BoxTracker:
         self._next_id += len(new)
         self._last = Tracks(frame, rows, answer_rows, self._last.picture)
         return self._last
+
+
+def _rows_of(rows: Any, track_ids: Sequence[int]) -> Ints:
+    """(K,) place of each track among the rows; -1 where it is not among them any more."""
+    place = {track: row for row, track in enumerate(rows["track_id"].tolist())}
+    return np.array([place.get(track, -1) for track in track_ids], np.int64)
 
 
 def _assigned(rows: Any, boxes: Floats) -> tuple[Ints, Ints]:

@@ -85,8 +85,8 @@ class Tracks(NamedTuple):
 
     def _shown(self, frame: int) -> Bools:
         """(N,) whether each track is shown, wherever it is."""
-        rows = self.rows
-        shown = rows["seen"] == self.frame
+        rows, shown = self.rows, np.zeros(len(self.rows), np.bool_)
+        shown[self.answer_rows] = True
         if len(self.answer_rows):
             shown |= (rows["observed"] >= CONFIRMED) & (frame - rows["seen"] <= MAX_GAP)
         return np.asarray(shown)

@@ -52,7 +52,7 @@ def with_gates(
 
 
 def _asked(bundle: Bundle, decision: Decision) -> tuple[int, ...]:
-    return exits_on_way(bundle.info(decision.model).exit_after, decision)
+    return () if decision.crop else exits_on_way(bundle.info(decision.model).exit_after, decision)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ class PinnedCount:
 
     def __init__(self, decision: Decision) -> None:
         self._decision = decision
+        self._carried_out = {decision, decision.whole}  # a crop may be the whole picture, where nothing moves
         self._run = self._replaced = 0
 
     def add(self, outcome: Outcome) -> None:
         if outcome.status.ran:
             self._run += 1
-            self._replaced += outcome.status is Status.FALLBACK or outcome.decision != self._decision
+            self._replaced += outcome.status is Status.FALLBACK or outcome.decision not in self._carried_out
 
     def close(self) -> None:
         """Nothing to do: the counts stay available."""

@@ -136,17 +136,24 @@ def load_costs(
     hardware_encoder: bool = False,
     gates: Sequence[float] | None = None,
     forecast: bool = False,
+    crops: Sequence[float] = (),
+    weighed: bool = True,
 ) -> CostTable:
     """Costs of every legal decision of the bundle, from the profile that ``find_profile`` returns.
 
     ``hardware_encoder``: of a device that encodes H.264 in hardware. ``gates``: those that decisions may carry; None
     are those of the bundle. ``forecast``: of a device whose answers move on; if the bundle has no scores of forecasts,
-    those of answers that stand still. UsageError when there is no such profile, when it lacks a segment, and for a gate
-    that cannot be one.
+    those of answers that stand still. ``crops``: those that decisions may have; if a controller weighs such decisions
+    (``weighed``), they must have been measured. UsageError when there is no such profile, when it lacks a segment, and
+    for a gate that cannot be one.
     """
     profile = read_profile(find_profile(bundle, profile_path)[0], bundle)
     costs = cost_table(bundle, profile, source, forecast=forecast)
     costs = with_hardware_encoder(costs) if hardware_encoder else costs
+    if crops:
+        from runtime.regions.costs import with_crops
+
+        costs = with_crops(costs, bundle, crops, forecast=forecast, weighed=weighed)
     wanted = bundle.manifest.gates if gates is None else gates
     if not wanted:
         return costs

@@ -19,6 +19,7 @@ from controller.errors import UsageError
 from controller.forecast import Forecaster
 from controller.records import Ints
 from controller.scenario import Scenario, ScenarioRange
+from runtime.workloads.crop_decisions import CropDecisions
 from runtime.workloads.family_decisions import FamilyDecisions
 from runtime.workloads.placement import Placement
 from runtime.workloads.types import Image, Images, Outputs, Split
@@ -168,6 +169,7 @@ class Defaults(Protocol):
     tensor_codecs: tuple[str, ...] = ("u8", "u4")  # payloads at later partition points, the default first
     family_decisions: Mapping[str, FamilyDecisions] = MappingProxyType({})  # of families that differ from the others
     frame_strides: tuple[int, ...] = (1,)  # 3: one of three frames is run; above 1 only for streams
+    crops: CropDecisions | None = None  # parts of the frame that may be run in place of the whole; only for boxes
     #: Directory of the workload's bundle, or the name of a shipped bundle. None: the shipped one of the same name.
     bundle: str | None = None
 

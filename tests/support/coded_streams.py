@@ -8,6 +8,7 @@ frames since the one that stood alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -208,6 +209,9 @@ class _Clockwork(NamedTuple):
 
     def add(self, frame: int, prediction: Any) -> Forecast | None:
         return _Clockwork(0.124 if frame else None)
+
+    def add_part(self, frame: int, prediction: Any, kept: Sequence[int]) -> Forecast | None:
+        return self.add(frame, prediction)
 
     def at(self, frame: int) -> Shown:
         return Shown(frame // 8 % 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +48,9 @@ class Mover:
             return None
         self.newest = frame
         return Moved(frame, prediction, self.speeds)
+
+    def add_part(self, frame: int, prediction: Any, kept: Sequence[int]) -> Moved | None:
+        return self.add(frame, prediction)
 
 
 class MovedCompute(SimCompute):

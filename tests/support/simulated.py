@@ -17,6 +17,7 @@ from controller.errors import RemoteProtocolError
 from controller.forecast import Forecaster
 from controller.predict.uplink import Trace, TraceBank
 from controller.records import Decision, Outcome, SystemState
+from controller.regions import Window
 from controller.scenario import Scenario
 from controller.space import DecisionSpace
 from controller.utility import Utility
@@ -105,6 +106,7 @@ class SimCompute:
         decision: Decision,
         pause: Callable[[], None],
         encode_as: Callable[[Any], bytes] | None = None,
+        window: Window | None = None,
     ) -> SimHead:
         row = path = self._costs.space.index(decision)
         if self._costs.gates is not None and self._recorded is not None:

@@ -17,6 +17,7 @@ import numpy as np
 from controller.costs import CostTable
 from controller.errors import RemoteProtocolError
 from controller.records import NO_PAYLOAD, Decision, Outcome, Status
+from controller.regions import Window
 from controller.space import DecisionSpace
 from runtime.codecs.streams import Sender, UnknownReferenceError, stream_codec
 from runtime.mec.receivers import Receivers
@@ -87,6 +88,7 @@ class StreamCompute(SimCompute):
         decision: Decision,
         pause: Callable[[], None],
         encode_as: Callable[[Any], bytes] | None = None,
+        window: Window | None = None,
     ) -> SimHead:
         head = super().head(source_index, decision, pause)
         if decision.payload == NO_PAYLOAD:

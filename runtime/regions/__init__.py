@@ -1,0 +1,1 @@
+"""Regions of interest: a part of the picture is run, where something moves."""
