@@ -21,6 +21,7 @@ from functools import cached_property
 
 import numpy as np
 
+from controller.crops import WHOLE, Crops, at_column, joined_paths
 from controller.gates import Gates
 from controller.packets import wire_bytes
 from controller.records import Bools, Decision, Floats, Ints
@@ -52,6 +53,9 @@ class CostTable:
     #: What becomes of frames of gated rows. ``accuracy`` then is the mean over all frames, but times and bytes of a
     #: gated row are those of a frame that no exit on the way answers. None where no row is gated.
     gates: Gates | None = None
+    #: What cropped rows are worth by the age of the answer that they refer to; ``accuracy`` then is that of the steady
+    #: state. None where no row is cropped, or where that was not measured.
+    crops: Crops | None = None
 
     def __post_init__(self) -> None:
         if not self.neighbour_mec_s:
@@ -73,12 +77,24 @@ class CostTable:
             None if self.lagged_accuracy is None else self.lagged_accuracy[rows],
             None if self.references is None else self.references.take(rows),
             None if self.gates is None else self.gates.take(rows),
+            None if self.crops is None else self.crops.take(rows),
         )
 
     @property
     def paths(self) -> CostTable:
         """(C + P) what may become of a frame: each row to its end, then each exit on the way of gated rows."""
         return self if self.gates is None else self.gates.paths
+
+    @cached_property
+    def every_path(self) -> CostTable:
+        """``paths``, and behind them what may become of a cropped row: one path for each age (``controller.crops``)."""
+        return self.paths if self.crops is None else joined_paths(self.paths, self.crops.paths)
+
+    @cached_property
+    def at_whole_age(self) -> tuple[CostTable, ...]:
+        """The table at each age of the answer that cropped rows refer to; the last one where there is none."""
+        assert self.crops is not None, "a table with cropped rows"
+        return tuple(at_column(self, column) for column in (*range(len(self.crops.ages)), WHOLE))
 
     def mean(self, values: Floats) -> Floats:
         """(..., C) expectations of the rows from (..., C + P) values of ``paths``."""

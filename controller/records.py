@@ -250,6 +250,9 @@ class SystemState:
     #: (B, streams) frames from the reference that each stream of the cost table has now to this frame. 0: it has none,
     #: and the next payload stands alone. None: not known or no stream; the steady state is assumed.
     reference_age: Ints | None = None
+    #: Frames from the frame of the newest answer to a whole picture to this frame; 0: there is none. None: not known,
+    #: or no row has a crop; the steady state is assumed.
+    whole_age: Ints | None = None
 
     @property
     def batch(self) -> int:

@@ -55,6 +55,16 @@ class ReferenceCosts:
         """Number of streams: ``stream`` is less."""
         return int(self.stream.max(initial=NO_STREAM)) + 1
 
+    def and_alone(self, payload_bytes: Floats) -> ReferenceCosts:
+        """The same rows, and behind them some without a stream, whose ``payload_bytes`` are (n, A + 1)."""
+        count = len(payload_bytes)
+        return ReferenceCosts(
+            self.ages,
+            np.concatenate((self.payload_bytes, payload_bytes)),
+            np.concatenate((self.stream, np.full(count, NO_STREAM))),
+            np.concatenate((self.chained, np.zeros(count, np.bool_))),
+        )
+
     def take(self, rows: Ints) -> ReferenceCosts:
         """The costs of the given rows, in the given order; streams are numbered anew."""
         return ReferenceCosts(self.ages, self.payload_bytes[rows], _renumbered(self.stream[rows]), self.chained[rows])

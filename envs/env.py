@@ -162,6 +162,7 @@ def make_env(
     no_raw_upload: bool = False,
     shortcuts: Sequence[TableShortcut] = (),
     forecast: bool | None = None,
+    roi: bool = False,
 ) -> MecpilotEnv:
     """One device as a Gymnasium environment: ``make_env("campus", scenario={"fps": 10})``.
 
@@ -177,19 +178,22 @@ def make_env(
     shortcuts  of the twin: what may answer a frame before it is decided, see docs/extending.md
     forecast  answers that stand for later frames move on (docs/forecast.md); default: if the bundle can say what that
               scores
+    roi       decisions may run a part of the picture, where something moves, see docs/roi.md
 
     UsageError for an unknown name, field or file, and for shortcuts with ``live``.
     """
     from envs.setup import open_setup, traces_of
-    from envs.techniques import Techniques
+    from envs.techniques import Techniques, crops_if
+    from runtime.bundles.bundle import open_bundle
     from runtime.config.tree import PrivacySection
 
     if live and shortcuts:
         raise UsageError("got shortcuts with live=True; expected shortcuts of the twin, or live=True")
     privacy = PrivacySection(no_raw_upload=no_raw_upload)
-    techniques = Techniques(forecast=forecast)
+    opened = open_bundle(bundle)
+    techniques = Techniques(forecast=forecast, crops=crops_if(roi, opened))
     setup = open_setup(
-        bundle, traces_of(traces, "train"), split, scenario, profile, privacy, shortcuts, techniques=techniques
+        opened, traces_of(traces, "train"), split, scenario, profile, privacy, shortcuts, techniques=techniques
     )
     backend: Backend = setup.live() if live else TwinBackend(setup.twin(reward=reward))
     return MecpilotEnv(backend, setup.bank, setup.recorded.score.shape[1], setup.range, seed)

@@ -27,6 +27,7 @@ from runtime.config.tree import DEFAULTS, PrivacySection
 from runtime.files.scenario_file import range_from, read_range
 from runtime.gating.calibration import Calibrations
 from runtime.profiling.profile import candidates, load_costs
+from runtime.regions.scores import scores_of, with_crop_scores
 from runtime.shortcuts.filtering.features import Differencer
 from runtime.testbed.markov_traces import builtin_traces
 from runtime.traces.load import load_traces
@@ -142,6 +143,8 @@ def open_setup(
         recorded = recorded.with_forecast()
     if recorded.lagged is not None:  # samples of a stream: the last answer says something of the next frame
         recorded = Calibrations(opened).expected_scores(recorded)
+    if techniques.crops:
+        recorded = _with_crops(opened, recorded, split)
     everything = _everything(opened, where, range_, techniques)
     costs = candidates(everything, opened.default_range, privacy, without, opened.compressed_models)
     if techniques.filter.empty is not None:
@@ -180,8 +183,19 @@ def _recorded(bundle: Bundle, split: PlayedSplit) -> Recorded:
 def _everything(bundle: Bundle, profile: Path | None, range_: ScenarioRange, techniques: Techniques) -> CostTable:
     encoder = range_.hardware_encoder
     return load_costs(
-        bundle, profile, hardware_encoder=encoder, gates=techniques.gates, forecast=bool(techniques.forecast)
+        bundle,
+        profile,
+        hardware_encoder=encoder,
+        gates=techniques.gates,
+        forecast=bool(techniques.forecast),
+        crops=techniques.crops,
     )
+
+
+def _with_crops(bundle: Bundle, recorded: Recorded, split: PlayedSplit) -> Recorded:
+    """With the answers to parts of pictures, if they were measured; if not, the cost table refuses them."""
+    scores = scores_of(bundle)
+    return recorded if scores is None else with_crop_scores(recorded, scores, split, Calibrations(bundle))
 
 
 def _differences(setup: Setup) -> Floats:

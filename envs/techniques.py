@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from runtime.bundles.bundle import Bundle
 from runtime.config.technique_notes import technique_notes
 from runtime.config.tree import DEFAULTS, CacheSection, FilterSection
+from runtime.regions.costs import crops_of
 
 #: Names of the input filter and the cache where techniques are left out; the others are those of
 #: ``controller.techniques``.
 FILTER, CACHE = "filter", "cache"
+
+
+def crops_if(roi: bool, bundle: Bundle) -> tuple[float, ...]:
+    """The crops of a bundle's workload, if they are wanted; UsageError for a workload without."""
+    return crops_of(bundle.work) if roi else ()
 
 
 @dataclass(frozen=True)
@@ -21,11 +28,12 @@ class Techniques:
     forecast: bool | None = None  # answers that stand for later frames move on; None: if the bundle has their scores
     filter: FilterSection = DEFAULTS.filter  # frames that show nothing new are not run
     cache: CacheSection = DEFAULTS.cache  # answers that stand for later pictures much like theirs
+    crops: tuple[float, ...] = ()  # that decisions may have: a part of the picture is run
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of figures must know."""
-        return technique_notes(self.gates, self.forecast, self.filter, self.cache)
+        return technique_notes(self.gates, self.forecast, self.filter, self.cache, self.crops)
 
     @property
     def before_decisions(self) -> tuple[str, ...]:
@@ -33,12 +41,13 @@ class Techniques:
         return (*((FILTER,) if self.filter.is_on else ()), *((CACHE,) if self.cache.size_bytes else ()))
 
     def without(self, names: Collection[str]) -> Techniques:
-        """What is left without the named techniques; forecasts belong to the application-oriented ones."""
+        """What is left without the named techniques; forecasts and crops belong to the
+        application-oriented ones."""
         left = self
         if "early-exit" in names:
             left = replace(left, gates=())
         if "application" in names:
-            left = replace(left, forecast=False)
+            left = replace(left, forecast=False, crops=())
         if FILTER in names:
             left = replace(left, filter=DEFAULTS.filter)
         if CACHE in names:

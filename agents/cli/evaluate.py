@@ -17,7 +17,7 @@ from controller.controllers.registry import LEARNED
 from controller.errors import UsageError
 from runtime.cli.console import task_bar, write_json
 from runtime.cli.shared_options import JsonOut, Wide
-from runtime.config.rules import check_cache
+from runtime.config.rules import check_cache, is_roi
 from runtime.config.tree import DEFAULTS, CacheSection
 from runtime.files.atomic import check_writable
 from runtime.files.policy_file import shipped_policy
@@ -79,6 +79,10 @@ class EvaluateOptions(Workers, TechniqueOptions, Conditions):
             "without each, each alone, none.",
         ),
     ] = False
+    roi: Annotated[
+        str,
+        typer.Option(help="auto: decisions may run a part of the picture, where something moves (docs/roi.md)."),
+    ] = DEFAULTS.device.roi
     cache: Annotated[
         str,
         typer.Option(
@@ -109,6 +113,12 @@ class EvaluateOptions(Workers, TechniqueOptions, Conditions):
         check_cache(cache)
         return replace(super().techniques(), cache=cache)
 
+    def techniques_on(self, bundle: Bundle) -> Techniques:
+        """What is switched on beside the decisions, parts of pictures included."""
+        from envs.techniques import crops_if
+
+        return replace(self.techniques(), crops=crops_if(is_roi(self.roi), bundle))
+
     def entrants(self, bundle: Bundle) -> Entrants:
         """The controllers that take part."""
         from agents.compare.evaluation import entrants_of
@@ -118,6 +128,10 @@ class EvaluateOptions(Workers, TechniqueOptions, Conditions):
             raise UsageError("got --algorithm without --sb3; expected both, or neither")
         if self.bound and self.live:
             raise UsageError("got --bound with --live; expected one of them: only the twin knows the future")
+        if self.bound and is_roi(self.roi):
+            raise UsageError(
+                "got --bound with --roi; expected one of them: the search does not compare what crops know"
+            )
         files = (self.policy or (), self.tuning)
         named = entrants_of(bundle.workload, self._names(bundle), *files, live=self.live, privacy=self.privacy)
         return with_agents(named, self.sb3, self.algorithm) if self.sb3 else named
@@ -154,7 +168,7 @@ def evaluate(options: EvaluateOptions) -> int:
     entrants, bank = options.entrants(bundle), traces_of(options.traces or [], "test")
     range_ = options.range_of(bundle, options.frames)
     files = (options.profile, options.privacy)
-    techniques, repetition = options.techniques(), options.repetition
+    techniques, repetition = options.techniques_on(bundle), options.repetition
     setup = open_setup(bundle, bank, "test", range_, *files, techniques=techniques, repetition=repetition)
     check_own(entrants, setup)
     if options.bound:

@@ -16,9 +16,9 @@ from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.scenario import ScenarioRange
 from envs.setup import Setup, open_setup, traces_of
-from envs.techniques import Techniques
+from envs.techniques import Techniques, crops_if
 from envs.twin.shortcut import TableShortcut
-from runtime.bundles.bundle import Bundle
+from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.config.tree import PrivacySection
 from runtime.device.controllers import Decides, OwnController
 from runtime.files.provenance import GIVEN, used
@@ -74,6 +74,7 @@ def compare(
     no_raw_upload: bool = False,
     shortcuts: Sequence[TableShortcut] = (),
     forecast: bool | None = None,
+    roi: bool = False,
 ) -> dict[str, Any]:
     """Play mecpilot's controllers and your own ones on the same episodes in the twin.
 
@@ -88,6 +89,7 @@ def compare(
     shortcuts    what may answer a frame of the twin before it is decided, see docs/extending.md
     forecast     answers that stand for later frames move on (docs/forecast.md); default: if the bundle can say what
                  that scores
+    roi          decisions may run a part of the picture, where something moves, see docs/roi.md
     profile      file of ``mecpilot profile``, or "shipped"; default: this machine's, else the shipped one
 
     Returns the report that ``mecpilot evaluate --json`` writes: ``report["controllers"]["mine"]["utility"]["mean"]``.
@@ -96,8 +98,9 @@ def compare(
     """
     privacy = PrivacySection(no_raw_upload=no_raw_upload)
     bank = traces_of(traces, "test")
-    techniques = Techniques(forecast=forecast)
-    setup = open_setup(bundle, bank, "test", scenario, profile, privacy, shortcuts, techniques=techniques)
+    opened = open_bundle(bundle)
+    techniques = Techniques(forecast=forecast, crops=crops_if(roi, opened))
+    setup = open_setup(opened, bank, "test", scenario, profile, privacy, shortcuts, techniques=techniques)
     entrants = entrants_of(setup.workload, ",".join(controllers), privacy=privacy) if controllers else Entrants(())
     makers = {name: partial(_own_controller, name, decider) for name, decider in (own or {}).items()}
     sources = [str(trace) for trace in traces] or [BUILTIN_TEST]

@@ -100,7 +100,8 @@ def _episodes(
     # For a frame that was given up, the twin reports the time at which that happened.
     unanswered = (status == _LATE) & (latency >= GIVE_UP_DEADLINES * deadline * (1 - 1e-9))
     kind = setup.costs.space.kind[column("row")]
-    by_kind = np.where(column("path") < len(setup.costs), kind, _EARLY)  # KINDS are in the order of ANSWERERS
+    early = (column("path") >= len(setup.costs)) & (column("path") < len(setup.costs.paths))
+    by_kind = np.where(early, _EARLY, kind)  # KINDS are in the order of ANSWERERS
     answered_by = np.where(column("fell_back"), _FALLBACK, by_kind)
     frame, reused = column("frame"), _reused(records)
     lost, lost_frame = _dropped(scenarios, (episode, frame), (reused.env, reused.frame))

@@ -54,6 +54,7 @@ from controller.controllers.simple import (
     full_offload_rows,
     raw_offload_row,
 )
+from controller.controllers.whole_age import ByWholeAge
 from controller.costs import CostTable
 from controller.errors import UsageError, unknown_name
 from controller.features.fast import Features
@@ -86,6 +87,8 @@ LEARNED, ORACLE = "ppo", "greedy-oracle"
 _ESTIMATOR_KEYS = tuple(field.name for field in fields(Estimator))
 _MAP_KEYS = tuple(field.name for field in fields(MapTuning))
 _BANDIT_KEYS = tuple(field.name for field in fields(BanditTuning))
+#: Controllers that weigh a crop by the age of the answer that it refers to; the others assume the steady state.
+_KNOW_WHOLE_AGE = ("ppo", "device-only", "jpeg-offload", "edgent", "greedy", "expected-utility")
 #: Controllers that ``oboe`` may ask.
 _BASES = ("greedy", "edgent")
 #: What a network state of ``oboe`` may have its own values of.
@@ -178,8 +181,12 @@ def make_controller(
             known = ", ".join(TUNABLE_KEYS[name])
             expected = f"some of: {known}" if known else "no keys, because it has no tunables"
             raise UsageError(f"tuning of {name}: got unknown key {key!r}; expected {expected}")
+
+    def make(table: CostTable) -> Controller:
+        return _MAKERS[name](Parts(table, utility, default_tuning(name) | dict(tuning), seed, policy, batch))
+
     try:
-        return _MAKERS[name](Parts(costs, utility, default_tuning(name) | dict(tuning), seed, policy, batch))
+        return ByWholeAge(make, costs) if costs.crops is not None and name in _KNOW_WHOLE_AGE else make(costs)
     except TypeError as error:
         raise UsageError(f"tuning of {name}: got {dict(tuning)} ({error}); expected values of the right type") from None
 

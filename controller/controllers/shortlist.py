@@ -11,7 +11,7 @@ With frame strides, utility is per frame. A row that takes longer than its strid
 decisions that the device or the link can serve; without that rule no long stride would ever be chosen. Dominated rows
 are left out beforehand.
 
-Gated rows are added to this list: turning a gate on takes no row away.
+Gated and cropped rows are added to this list: turning a technique on takes no row away.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from controller.utility import Utility
 LIMIT, LIMIT_OF_STRIDES = 48, 72
 #: With frame strides: share of these for device-only rows, and the same share for full offloads.
 SHARE_OF_A_SIDE = 0.2
-#: Number of gated rows to choose beside the others: those that are best among themselves.
-LIMIT_OF_GATED = 16
+#: Number of gated, and of cropped rows to choose beside the others: those that are best among themselves.
+LIMIT_OF_MORE = 16
 #: Least gain in mean utility for which a row is added.
 _LEAST_GAIN = 1e-5
 
@@ -41,19 +41,28 @@ _LEAST_GAIN = 1e-5
 def shortlist(costs: CostTable, family: ScenarioRange, limit: int | None = None) -> Ints:
     """(n,) at most ``limit`` rows of the table, in table order; by default 48, or 72 where there are frame strides.
 
-    The fastest device-only row is always among them. Gated rows come on top, 16 at most.
+    The fastest device-only row is always among them. Gated rows come on top, 16 at most, and as many cropped ones with
+    those that run the whole picture in their place.
     """
-    if costs.gates is None:
-        return _without_gates(costs, family, limit)
-    plain = np.flatnonzero(~costs.space.gated)
-    chosen = plain[_without_gates(costs.take(plain), family, limit)]
-    gated = np.flatnonzero(costs.space.gated)
-    gated = gated[~dominated(costs.take(gated))]
-    best = _covering(_utilities(costs.take(gated), family), LIMIT_OF_GATED, np.zeros(0, np.int64))
-    return np.sort(np.concatenate((chosen, gated[best])))
+    if costs.space.plain.all():
+        return _plain(costs, family, limit)
+    plain = np.flatnonzero(costs.space.plain)
+    gated = _best_among_themselves(costs, costs.space.gated, family)
+    cropped = _best_among_themselves(costs, costs.space.cropped, family)
+    chosen = plain[_plain(costs.take(plain), family, limit)]
+    return np.unique(np.concatenate((chosen, gated, cropped, costs.whole_row[cropped])))
 
 
-def _without_gates(costs: CostTable, family: ScenarioRange, limit: int | None) -> Ints:
+def _best_among_themselves(costs: CostTable, which: Bools, family: ScenarioRange) -> Ints:
+    """(n,) the best of some rows, ``LIMIT_OF_MORE`` at most."""
+    rows = np.flatnonzero(which)
+    rows = rows[~dominated(costs.take(rows))] if len(rows) else rows
+    if not len(rows):
+        return rows
+    return rows[_covering(_utilities(costs.take(rows), family), LIMIT_OF_MORE, np.zeros(0, np.int64))]
+
+
+def _plain(costs: CostTable, family: ScenarioRange, limit: int | None) -> Ints:
     if costs.longest_stride == 1:
         return np.sort(_covering(_utilities(costs, family), limit or LIMIT, _fastest_local(costs)))
     limit = limit or LIMIT_OF_STRIDES

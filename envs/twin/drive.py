@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from envs.twin import conditions, frame, last_moment, link, mec_queue, observe, references, state, tables
+from envs.twin import conditions, frame, last_moment, link, mec_queue, observe, references, regions, state, tables
 from envs.twin.compiled import compiled, inlined, rule, rules
 from envs.twin.conditions import begin_loads
 from envs.twin.frame import advance, look, play_frame, run_frame, settle
@@ -19,7 +19,7 @@ from envs.twin.state import Environment, begin, replace
 from envs.twin.tables import TwinTables
 
 environment = inlined(state.environment)
-rules(conditions, frame, last_moment, link, mec_queue, observe, references, state, tables)
+rules(conditions, frame, last_moment, link, mec_queue, observe, references, regions, state, tables)
 
 
 @rule

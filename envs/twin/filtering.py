@@ -57,7 +57,7 @@ class FilterTable:
         """``table``: see ``differences``. ``moves``: whether ``recorded`` has the scores of answers that move on."""
         lagged = recorded.lagged
         assert lagged is not None, "the bundle of a stream"
-        self._difference, self._variant = table, costs.paths.space.variant
+        self._difference, self._variant = table, costs.every_path.space.variant
         self._aged: NDArray[np.float32] = np.concatenate((recorded.score[None], lagged))
         self._fixed, self._target, self._most_age = config.threshold, config.target, config.max_age
         self._moves = moves and config.threshold is None

@@ -32,6 +32,7 @@ from envs.twin.link import (
     send,
 )
 from envs.twin.references import reference_age, use_stream
+from envs.twin.regions import NOT_CROPPED, aimed, crop_column
 from envs.twin.state import Environment, at_second, link_is_down, timing
 from envs.twin.tables import NOISE_ROWS, NOT_GATED, TwinTables, aged_score, sample_of
 
@@ -54,10 +55,11 @@ def run_frame(t: TwinTables, env: Environment, row: int, record: Any, skipped: A
     record.sample = sample_of(t, env.conditions, state.frame)
     record.looked_s, state.looked_s = state.looked_s, 0.0
     refused = is_refused(t, env, row)
-    record.row = carried_out(t, env, row, refused)
+    column = crop_column(t, env)
+    record.row = aimed(t, carried_out(t, env, row, refused), record.sample, column)
     if t.decisions[record.row].stream != NO_STREAM:
         use_stream(env, t.decisions[record.row].stream)
-    record.path = path_of(t, record.row, record.sample)
+    record.path = path_of(t, record.row, record.sample, column)
     follow_decision(t, env, luck, record.path, record)
     state.device_slowdown = smooth(state.device_slowdown, load_pace(env) * luck.head, SLOWDOWN_ALPHA)
     answer_frame(t, env, luck, refused, record)
@@ -117,8 +119,11 @@ def carried_out(t: TwinTables, env: Environment, row: int, refused: bool) -> int
 # Head, uplink, MEC, reply -----------------------------------------------------------------------------------
 
 
-def path_of(t: TwinTables, row: int, sample: int) -> int:
-    """What becomes of a sample under a row: the row to its end, or an exit on the way that is sure."""
+def path_of(t: TwinTables, row: int, sample: int, column: int) -> int:
+    """What becomes of a sample under a row: the row to its end, an exit on the way that is sure, or a crop at the age
+    of ``column``."""
+    if t.decisions[row].crop_start != NOT_CROPPED:
+        return t.decisions[row].crop_start + column
     start = t.decisions[row].taken_start
     return row if start == NOT_GATED else int(t.taken[start + sample])
 

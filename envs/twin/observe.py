@@ -11,6 +11,7 @@ from controller.records import NO_ROW, UPLINK_HISTORY, SystemState
 from controller.timeline import believed_frac
 from envs.twin.frame import follow_decision, newest_out, noise_of, path_of
 from envs.twin.last_moment import mec_slowdown
+from envs.twin.regions import aimed, crop_column
 from envs.twin.state import Environment, link_is_down, record_type, sample_place
 from envs.twin.tables import TwinTables, sample_of
 
@@ -112,8 +113,9 @@ def true_latencies(t: TwinTables, env: Environment, record: Any, latency_s: Any)
     """Fill ``latency_s`` (C,): capture to answer of every candidate, had it all the time it takes."""
     luck, down = noise_of(t, env), link_is_down(env.state, env.state.now_s)
     sample = sample_of(t, env.conditions, env.state.frame)
+    column = crop_column(t, env)
     for row in range(t.rows):
-        path = path_of(t, row, sample)
+        path = path_of(t, aimed(t, row, sample, column), sample, column)
         follow_decision(t, env, luck, path, record)
         answer_s = record.end_s
         if t.decisions[path].offload:

@@ -18,6 +18,7 @@ from controller.references import NO_STREAM
 from controller.scenario import HEAD_NOISE_FRAC
 from controller.utility import Utility
 from envs.twin.mec_queue import neighbour_queue
+from envs.twin.regions import CropColumns, crop_columns, part_bytes
 from envs.twin.shortcut import TableShortcut
 from envs.twin.state import record_type
 from runtime.bundles.recorded import Recorded
@@ -48,6 +49,10 @@ DECISION = record_type(
     stream="i8",  # in which it sends; NO_STREAM where its payloads stand alone
     score_start="i8",  # where the scores of the row's variant start in TwinTables.aged_score
     taken_start="i8",  # where the paths of a gated row's samples start in TwinTables.taken; NOT_GATED for others
+    crop_start="i8",  # path of a cropped row at the first age; NOT_CROPPED for others
+    usable_start="i8",  # where the row's ages start in TwinTables.usable
+    whole_row="i8",  # that is carried out where a part cannot be run
+    is_part="?",  # a path whose answer is to a part of the picture, completed
 )
 NOT_GATED = -1
 
@@ -84,6 +89,8 @@ class TwinTables(NamedTuple):
     decisions: Any  # (C + P,) DECISION: the rows to their ends, then the paths that end at an exit on the way
     rows: int  # C
     taken: Ints  # the path of each sample, gated row by gated row
+    usable: Bools  # whether a part is run, cropped row by cropped row, by age and sample
+    crop_column: Ints  # the column of each age of the answer to a whole picture; WHOLE where there is none
     noise: Any  # (NOISE_ROWS,) NOISE
     load_draws: Floats  # that loads are made of
     traces: Any  # (traces,) TRACE
@@ -143,20 +150,24 @@ def make_tables(
     """Check and lay out what a twin needs."""
     variants, samples = recorded.score.shape
     _check(costs, variants)
-    payloads, payload_std_bytes = _payloads(costs.paths, recorded)
+    every = costs.every_path
+    payloads, payload_std_bytes = _payloads(every, recorded, len(costs.paths))
     taken_start, taken = _taken(costs, recorded)
+    cropped = crop_columns(costs, recorded)
     # What a viewer of a stream sees is an earlier answer, too, even where every frame is run.
     ages = recorded.lagged is not None
     needs_ages = ages or costs.longest_stride > 1 or any(shortcut.needs_newest for shortcut in shortcuts)
-    aged, accuracy = _aged(costs.paths, recorded, needs_ages)
+    aged, accuracy = _aged(every, recorded, needs_ages)
     expected, speed = _of_answers(costs, recorded)
     queue, queue_started = neighbour_queue()
     traces, steps = _traces(bank)
     local = fallback_table(costs, utility, queue_limit)
     return TwinTables(
-        decisions=_decisions(costs.paths, payload_std_bytes, payloads, samples, taken_start),
+        decisions=_decisions(every, payload_std_bytes, payloads, samples, taken_start, cropped),
         rows=len(costs),
         taken=taken,
+        usable=cropped.usable,
+        crop_column=cropped.column_of_age,
         noise=_draw_noise(calibration),
         load_draws=load_draws(),
         traces=traces,
@@ -190,9 +201,9 @@ def _check(costs: CostTable, variants: int) -> None:
     space = costs.space
     if not space.device_only.any():
         raise UsageError("no decision runs on the device alone; expected at least one, for the fallback")
-    if costs.paths.space.variant.max() >= variants:
+    if costs.every_path.space.variant.max() >= variants:
         raise UsageError(
-            f"got recorded predictions of {variants} variants; expected {costs.paths.space.variant.max() + 1}: "
+            f"got recorded predictions of {variants} variants; expected {costs.every_path.space.variant.max() + 1}: "
             "take them and the decision space from one bundle"
         )
 
@@ -206,7 +217,12 @@ def records_of(kind: np.dtype[Any], **columns: Any) -> Any:
 
 
 def _decisions(
-    costs: CostTable, payload_std_bytes: Floats, payloads: Sequence[Floats], samples: int, taken_start: Ints
+    costs: CostTable,
+    payload_std_bytes: Floats,
+    payloads: Sequence[Floats],
+    samples: int,
+    taken_start: Ints,
+    cropped: CropColumns,
 ) -> Any:
     return records_of(
         DECISION,
@@ -220,12 +236,16 @@ def _decisions(
         stream=costs.stream,
         score_start=costs.space.variant * samples,
         taken_start=taken_start,
+        crop_start=cropped.crop_start,
+        usable_start=cropped.usable_start,
+        whole_row=cropped.whole_row,
+        is_part=cropped.is_part,
     )
 
 
 def _taken(costs: CostTable, recorded: Recorded) -> tuple[Ints, Ints]:
     """(C + P,) where the samples of each gated row start in the second; that holds the paths they take."""
-    start = np.full(len(costs.paths), NOT_GATED)
+    start = np.full(len(costs.every_path), NOT_GATED)
     if costs.gates is None:
         return start, np.zeros(0, np.int64)
     gated = np.flatnonzero(costs.space.gated)
@@ -252,9 +272,10 @@ def _traces(bank: TraceBank) -> tuple[Any, Any]:
     return traces, steps
 
 
-def _payloads(costs: CostTable, recorded: Recorded) -> tuple[list[Floats], Floats]:
-    """Bytes of every row's payload, C arrays (columns, S), and no deviation (C,); or its means (columns, 1) and
-    deviation. There is one column, or one for each age of the reference if the row has a stream."""
+def _payloads(costs: CostTable, recorded: Recorded, plain: int) -> tuple[list[Floats], Floats]:
+    """Bytes of every row's payload, arrays (columns, S), and no deviation (C,); or its means (columns, 1) and
+    deviation. There is one column, or one for each age of the reference if the row has a stream. The paths
+    from ``plain`` on are those of cropped rows, age by age."""
     has_stream = costs.stream != NO_STREAM
     if recorded.payload_bytes is None:
         means = zip(costs.payload_bytes, costs.payload_bytes_by_age, has_stream, strict=True)
@@ -263,6 +284,9 @@ def _payloads(costs: CostTable, recorded: Recorded) -> tuple[list[Floats], Float
     nothing = np.zeros((1, recorded.score.shape[1]))
     tables = [nothing] * len(costs)
     for row in np.flatnonzero(~costs.space.device_only):
+        if costs.space.decisions[row].crop:
+            tables[row] = part_bytes(recorded, costs.space.decisions[row], int(row) - plain)
+            continue
         key = costs.space.decisions[row].payload_key
         tables[row] = _aged_payloads(costs, recorded, key) if has_stream[row] else recorded.payload_bytes[key][None]
     return tables, np.zeros(len(costs))

@@ -19,11 +19,13 @@ from controller.errors import UsageError
 from controller.loads import LOAD_STEP_S
 from controller.predict.uplink import TraceBank
 from controller.records import Bools, Floats, Ints, SystemState
+from controller.regions import MOST_AGE
 from controller.scenario import Scenario, ScenarioRange
 from envs.twin import drive, features
 from envs.twin.conditions import conditions_of
 from envs.twin.observe import SEEN
 from envs.twin.record import RECORD, Reused, StepRecord
+from envs.twin.regions import whole_ages
 from envs.twin.reuse import Shortcuts
 from envs.twin.shortcut import TableShortcut
 from envs.twin.state import Environment, empty_batch, part_of
@@ -206,7 +208,12 @@ class Twin:
             scratch = np.empty(self.batch, RECORD)
             over_threads(drive.look_ahead, self._tables, self._environments, scratch, known)
         columns = {name: seen[name] for name in SEEN.names or ()}
-        return SystemState(**columns, true_latency_s=known, reference_age=age if self.costs.streams else None)
+        return SystemState(
+            **columns,
+            true_latency_s=known,
+            reference_age=age if self.costs.streams else None,
+            whole_age=None if self.costs.crops is None else whole_ages(self._tables, self._environments),
+        )
 
     def _begin(self, scenarios: Sequence[Scenario], seconds: int) -> _Begun:
         if (most := max((scenario.trace_index for scenario in scenarios), default=0)) >= len(self._tables.traces):
@@ -215,6 +222,8 @@ class Twin:
         # among them.
         in_flight = self.range.max_in_flight
         answers = 2 * in_flight + 1 if self._tables.reuses else 0
+        if self.costs.crops is not None:  # the answer that crops refer to is behind theirs
+            answers += MOST_AGE
         streams = min(self.costs.streams, MOST_STREAMS)
         conditions = conditions_of(scenarios, self.costs.neighbour_mec_s)
         batch = empty_batch(conditions, seconds, in_flight, answers, streams, KEPT_REFERENCES)

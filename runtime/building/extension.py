@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from controller.errors import UsageError
 from runtime.building.build import write_bundle
 from runtime.building.codec_fitting import Codecs
+from runtime.building.crops import copy_crops
 from runtime.building.existing import (
     added_codecs,
     check_same_samples,
@@ -96,11 +97,12 @@ def run_extension(extension: Extension, progress: Progress) -> Manifest:
 
 
 def copy_files(base: Bundle, out: Path) -> None:
-    """Weights and codec tables; the rest is written anew."""
+    """Weights, codec tables and scores of crops; the rest is written anew."""
     for info in base.manifest.models:
         for file in (info.file, info.codec_tables):
             if file is not None and (base.directory / file.name).resolve() != (out / file.name).resolve():
                 shutil.copyfile(base.directory / file.name, out / file.name)
+    copy_crops(base, out)
 
 
 def _adding_piece(plan: TrainingPlan, info: ModelInfo, codecs: Codecs, workload: Workload) -> Piece:

@@ -160,6 +160,11 @@ class Bundle:
         yield from (model.codec_tables for model in self.manifest.models if model.codec_tables is not None)
         yield from self.manifest.recorded.values()
 
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The files that the manifest names."""
+        return tuple(file.name for file in self._files())
+
     @cached_property
     def held(self) -> Held:
         """The digests that device and MEC compare at the handshake."""

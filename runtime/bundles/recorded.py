@@ -16,7 +16,7 @@ differ. The tables are compressed with zstd.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -43,6 +43,14 @@ AgedBytes: TypeAlias = dict[PayloadKey, NDArray[np.int32]]  # (1 + ages, samples
 
 
 @dataclass(frozen=True)
+class RecordedCrops:
+    """Of parts of pictures, by the age of the answer that they refer to (``controller.crops``): A ages, S samples."""
+
+    sent_bytes: Mapping[tuple[float, int, str], NDArray[np.int32]]  # (A, S) by crop, resolution and codec
+    usable: Mapping[float, NDArray[np.bool_]]  # (A, S) by crop: whether a part is run; elsewhere the whole picture is
+
+
+@dataclass(frozen=True)
 class Recorded:
     """The recorded predictions of one split."""
 
@@ -66,6 +74,7 @@ class Recorded:
     #: (variants, samples): score that the confidence lets expect (``runtime.gating.calibration``). It is not in the
     #: file; None where nobody asked for it.
     expected_score: NDArray[np.float32] | None = None
+    crops: RecordedCrops | None = None  # None: no crop was measured, or none is wanted
 
     @property
     def moves_on(self) -> bool:
@@ -109,7 +118,7 @@ def save_recorded(path: Path, recorded: Recorded, base_rows: Sequence[int]) -> N
             by_variant = np.rint(lagged * 255).astype(np.uint8).swapaxes(0, 1)
             tables[name] = np.ascontiguousarray(by_variant).reshape(len(by_variant), -1)
     if recorded.tracked_speed is not None:
-        tables["tracked_speed"] = _speed_steps(recorded.tracked_speed)
+        tables["tracked_speed"] = speed_steps(recorded.tracked_speed)
     base = np.asarray(base_rows)
     packed = {name: _pack(table, base) for name, table in tables.items()}
     if recorded.payload_bytes is not None:
@@ -120,12 +129,12 @@ def save_recorded(path: Path, recorded: Recorded, base_rows: Sequence[int]) -> N
     save_file(packed | {"shape": shape, "base_rows": base.astype(np.int64)}, path)
 
 
-def _speed_steps(speed: NDArray[np.float32]) -> NDArray[np.uint8]:
+def speed_steps(speed: NDArray[np.float32]) -> NDArray[np.uint8]:
     steps = np.minimum(np.rint(speed * _SPEED_STEPS), _NO_SPEED - 1)
     return np.where(np.isnan(speed), _NO_SPEED, steps).astype(np.uint8)
 
 
-def _speeds(steps: NDArray[np.uint8]) -> NDArray[np.float32]:
+def speeds(steps: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.where(steps == _NO_SPEED, np.nan, steps / np.float32(_SPEED_STEPS)).astype(np.float32)
 
 
@@ -167,7 +176,7 @@ def load_recorded(
         )
         speed = None
         if "tracked_speed" in stored:
-            speed = _speeds(_unpack(stored["tracked_speed"], base, samples, np.dtype(np.uint8)))
+            speed = speeds(_unpack(stored["tracked_speed"], base, samples, np.dtype(np.uint8)))
         payload_bytes: PayloadBytes | None = None
         aged_bytes: AgedBytes | None = None
         if "payload_bytes" in stored:

@@ -160,18 +160,26 @@ def add(
             "computed again.",
         ),
     ] = False,
+    roi: Annotated[
+        bool,
+        typer.Option(
+            "--roi",
+            help="Add what parts of pictures score (docs/roi.md), and nothing else; takes one core and some minutes.",
+        ),
+    ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Models that are worked on at the same time.")] = 2,
     data: DataDir = None,
     json: JsonOut = None,
 ) -> None:
     """Write a new bundle: the models of an existing one as they are, and the families and codecs that it lacks."""
+    from runtime.building.crops import run_crops
     from runtime.building.extension import Extension, missing_families, run_extension
     from runtime.building.forecasts import run_forecasts
     from runtime.building.training_run import TrainingPlan
     from runtime.bundles.bundle import open_pair
 
-    if forecast and (family or trained):
-        raise UsageError("got --forecast with --family or --trained; expected one after the other")
+    if forecast + roi + bool(family or trained) > 1:
+        raise UsageError("got two of --forecast, --roi, and --family or --trained; expected one after the other")
     opened, work = open_pair(base, workload, data)
     missing = missing_families(opened, work)
     for name in family or []:
@@ -184,7 +192,9 @@ def add(
     samples = max(opened.manifest.sample_counts.values())
     plan = TrainingPlan(workload or opened.workload, directory, families, seed, epochs, jobs, data, samples)
     with task_bar() as progress:
-        if forecast:
+        if roi:
+            run_crops(opened, work, directory, progress)
+        elif forecast:
             run_forecasts(opened, plan, progress)
         else:
             run_extension(Extension(opened, plan, None if trained is None else open_bundle(trained)), progress)

@@ -77,6 +77,13 @@ def check_filter(filter_: FilterSection) -> None:
         raise UsageError(f"--filter {filter_.mode}; expected off, auto, or a threshold above 0 and up to 1")
 
 
+def is_roi(mode: str) -> bool:
+    """Whether decisions may run a part of the picture; UsageError for a word that says neither."""
+    if mode not in ("off", "auto"):
+        raise UsageError(f"--roi {mode!r}; expected 'off' or 'auto'")
+    return mode == "auto"
+
+
 def check_cache(cache: CacheSection) -> None:
     """UsageError for a size that cannot be read, and for settings of a cache that there is not."""
     _check_size(cache.size)

@@ -253,6 +253,7 @@ class DeviceLoop:
             queued_frames=len(self._source.waiting),
             motion=self._shortcuts.motion(frame.index),
             reference_age=[self._mec.reference_age(stream, frame.index) for stream in self._streams],
+            whole_age=None if self._regions is None else self._regions.age(frame.index, now_s),
         )
 
     def _needs_decision(self, job: Job) -> bool:

@@ -58,11 +58,12 @@ class DeviceTelemetry:
         queued_frames: int,
         motion: float = math.nan,
         reference_age: Sequence[int] = (),
+        whole_age: int | None = None,
     ) -> SystemState:
         """What a controller sees, as a batch of one; the uplink's history has shape (1, UPLINK_HISTORY).
 
         ``motion``: see ``SystemState``. ``reference_age``: of each stream of the cost table, in frames; empty if it has
-        none.
+        none. ``whole_age``: of the answer that a crop would refer to, 0 without one; None if nothing is cropped.
         """
         return SystemState(
             deadline_s=np.array([deadline_s]),
@@ -94,4 +95,5 @@ class DeviceTelemetry:
             reused_frac=np.array([self._reused_frac]),
             tracked_speed=np.array([self._speed]),
             reference_age=np.array([reference_age]) if reference_age else None,
+            whole_age=None if whole_age is None else np.array([whole_age]),
         )

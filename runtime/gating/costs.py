@@ -16,7 +16,7 @@ from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.gates import Gates, PathSpace, calibrated, check_gate, exits_on_way
 from controller.records import NO_PAYLOAD, Bools, Decision, Floats, Ints
-from controller.references import NO_STREAM, ReferenceCosts
+from controller.references import ReferenceCosts
 from controller.space import DecisionSpace
 from runtime.bundles.bundle import Bundle
 from runtime.gating.calibration import Calibrations
@@ -148,6 +148,7 @@ def _extended(costs: CostTable, ungated: Ints, full_s: Floats, decisions: tuple[
         costs.neighbour_mec_s,
         None if costs.lagged_accuracy is None else costs.lagged_accuracy[rows],
         None if costs.references is None else costs.references.take(rows),
+        crops=None if costs.crops is None else costs.crops.take(rows),
     )
 
 
@@ -204,9 +205,4 @@ def _path_table(full: CostTable, plain: int, ends: Sequence[_PathCosts], early: 
 
 def _references(own: ReferenceCosts, early: int) -> ReferenceCosts:
     """The same streams, and rows without one for the paths that send nothing."""
-    return ReferenceCosts(
-        own.ages,
-        np.concatenate((own.payload_bytes, np.zeros((early, own.payload_bytes.shape[1])))),
-        np.concatenate((own.stream, np.full(early, NO_STREAM))),
-        np.concatenate((own.chained, np.zeros(early, np.bool_))),
-    )
+    return own.and_alone(np.zeros((early, own.payload_bytes.shape[1])))

@@ -12,14 +12,17 @@ from dataclasses import replace
 import numpy as np
 
 from controller.costs import CostTable
+from controller.crops import Crops, cycle
 from controller.errors import UsageError
-from controller.records import NO_PAYLOAD, Decision
+from controller.gates import PathSpace
+from controller.records import NO_PAYLOAD, Decision, Floats, Ints
 from controller.regions import check_crop
 from controller.space import DecisionSpace
 from runtime.bundles.bundle import Bundle
 from runtime.codecs import get_codec
 from runtime.codecs.streams import StreamCodec
 from runtime.regions.finder import LOOK_S
+from runtime.regions.scores import CropScores, expected, scores_of
 from runtime.workloads.base import Workload
 
 
@@ -52,9 +55,69 @@ def with_crops(
     """
     if not weighed:
         return with_unmeasured_crops(costs, shares)
-    raise UsageError(
-        f"got crops with the bundle {bundle.directory}, which does not say what they score; measure them with "
-        "`mecpilot models add BUNDLE --roi --out DIRECTORY`, or pin a decision with a crop"
+    scores = scores_of(bundle)
+    if scores is None:
+        raise UsageError(
+            f"got crops with the bundle {bundle.directory}, which does not say what they score; measure them with "
+            "`mecpilot models add BUNDLE --roi --out DIRECTORY`, or pin a decision with a crop"
+        )
+    return _with_measured_crops(costs, scores, shares, len(bundle.manifest.variants), forecast)
+
+
+def _with_measured_crops(
+    costs: CostTable, scores: CropScores, shares: Sequence[float], variants: int, forecast: bool
+) -> CostTable:
+    """The rows of ``costs``, and behind them those that were measured, with what they score at each age.
+
+    The recorded answers at the ages of a row stand behind the ``variants`` of the bundle (``with_crop_scores``).
+    """
+    decisions = costs.space.decisions
+    cropped = [(row, share) for share in shares for row, d in enumerate(decisions) if can_be_cropped(d)]
+    places = [scores.row(replace(decisions[row], crop=share)) for row, share in cropped]
+    found = [pair for pair, place in zip(cropped, places, strict=True) if place is not None]
+    measured = np.array([place for place in places if place is not None], np.int64)
+    if not found:
+        raise UsageError(f"{scores.path} has no score of crops {shares}; expected some of {scores.header.shares}")
+    table, ages = extended(costs, found), np.array(scores.header.ages, np.int64)
+    aged = expected(scores, forecast)[measured]  # (K, A, L)
+    rows = np.arange(len(costs), len(table))
+    sizes = _sizes(scores, [table.space.decisions[row] for row in rows])  # (K, A, S)
+    crops = Crops(rows, ages, _paths(table, rows, aged, sizes, variants + measured * len(ages)))
+    steady = np.stack([aged[k, cycle(ages, int(table.space.frame_stride[row]))].mean(0) for k, row in enumerate(rows)])
+    lagged = table.lagged_accuracy
+    return replace(
+        table,
+        accuracy=np.concatenate((costs.accuracy, steady[:, 0])),
+        lagged_accuracy=None if lagged is None else np.concatenate((lagged[: len(costs)], steady[:, 1:])),
+        payload_bytes=np.concatenate((costs.payload_bytes, sizes.mean(axis=(1, 2)))),
+        payload_std_bytes=np.concatenate((costs.payload_std_bytes, sizes.std(axis=(1, 2)))),
+        crops=crops,
+    )
+
+
+def _sizes(scores: CropScores, decisions: Sequence[Decision]) -> Floats:
+    """(K, A, S) bytes that each decision sends, on the validation split; 0 where the device answers alone."""
+    sent = scores.tables("validation").sent_bytes
+    nothing = np.zeros(sent.shape[1:])
+    return np.stack([nothing if d.payload == NO_PAYLOAD else sent[scores.sent(d)] for d in decisions])
+
+
+def _paths(table: CostTable, rows: Ints, aged: Floats, sizes: Floats, first_variant: Ints) -> CostTable:
+    """(K * A) the cropped rows at each age."""
+    ages = aged.shape[1]
+    each = np.repeat(rows, ages)
+    variant = (first_variant[:, None] + np.arange(ages)).ravel()
+    decisions = tuple(table.space.decisions[row] for row in each)
+    flat = aged.reshape(len(each), -1)
+    return CostTable(
+        PathSpace(decisions, table.space.stages_to_exit[each], variant),
+        flat[:, 0],
+        table.head_s[each],
+        sizes.mean(axis=2).ravel(),
+        sizes.std(axis=2).ravel(),
+        table.mec_s[each],
+        table.neighbour_mec_s,
+        None if table.lagged_accuracy is None else flat[:, 1:],
     )
 
 

@@ -59,10 +59,10 @@ class RegionFinder:
         if answer.is_whole:
             self._answers.append(answer)
 
-    def reference_frame(self, now_s: float) -> int | None:
-        """The frame of the answer that a crop would refer to; None where there is none."""
+    def age(self, frame: int, now_s: float) -> int:
+        """Frames from the answer that a crop of this frame would refer to; 0 where there is none."""
         newest = self._newest(now_s)
-        return None if newest is None else newest.frame
+        return 0 if newest is None else frame - newest.frame
 
     def notes(self) -> dict[str, float]:
         """Frames that were run in part, and frames that were run whole in place of that."""

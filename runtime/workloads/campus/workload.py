@@ -70,9 +70,9 @@ class Campus(Workload):
         )
     )
     frame_strides = (1, 2, 3, 5)
-    #: Chosen on the validation split (docs/roi.md): smaller windows leave out too much of what moves, and a window that
-    #: would be enlarged shows nothing more.
-    crops = CropDecisions((0.625, 0.75), ("small", "nano"), (384, 256), ("jpeg30", "jpeg10"))
+    #: Chosen on the validation split (docs/roi.md): smaller windows leave out too much of what moves, and larger models
+    #: gain nothing.
+    crops = CropDecisions((0.75,), ("nano",), (384, 256), ("jpeg30", "jpeg10"))
     fps = 10.0
 
     def __init__(self, data_dir: Path | None = None) -> None:
