@@ -74,7 +74,7 @@ def test_device_and_twin_end_every_frame_alike(rows: list[int], options: dict[st
         outcome = ran[int(record.frame[0])]
         assert outcome.status == STATUSES[int(record.status[0])]
         assert outcome.decision == sim.costs.space.decisions[int(record.row[0])]
-        assert outcome.latency_ms == pytest.approx(1e3 * record.latency_s[0], abs=1.0)
+        assert outcome.latency_ms == pytest.approx(1e3 * record.latency_s[0], abs=5.0)  # probes of a narrow link
         assert outcome.payload_bytes == record.payload_bytes[0]
         assert outcome.score == pytest.approx(record.score[0], abs=STEP)
     assert any(outcome.region is not None for outcome in outcomes)
@@ -86,12 +86,15 @@ def test_a_state_says_how_old_the_answer_is_that_a_crop_would_refer_to() -> None
     device = [0 if state.whole_age is None else int(state.whole_age[0]) for state in sim.states]
     twin = Twin(sim.costs, sim.bank, cropped_recorded(), ScenarioRange(), calibration=QUIET)
     state = twin.reset(scenarios=[replace(sim.scenario, rtt_s=RTT_S, mec_slowdown=1.0)])
-    ages = []
+    ages, confidence = [], []
     for row in chosen[: len(device)]:
         assert state.whole_age is not None
+        assert state.confidence is not None
         ages.append(int(state.whole_age[0]))
+        confidence.append(float(state.confidence[0]))
         state, _ = twin.step(row[None])
     assert ages == device
+    assert confidence == pytest.approx([float(state.confidence[0]) for state in sim.states], abs=0.01, nan_ok=True)
     assert set(ages[1:]) == {1, 2, 3, 4, 5}
 
 
@@ -171,7 +174,7 @@ def test_a_controller_runs_the_whole_picture_when_its_last_answer_is_old() -> No
 def test_crops_belong_to_what_suits_the_application() -> None:
     techniques = Techniques(crops=(0.75,), forecast=True)
     assert any("roi" in note for note in techniques.notes)
-    assert techniques.without({"application"}) == Techniques()
+    assert techniques.without({"application"}) == Techniques(forecast=False)
     assert techniques.without({"filter", "partition"}) == techniques
 
 

@@ -69,6 +69,7 @@ class CroppedCompute(SimCompute):
     _real: LocalCompute
     _segments: Segments
     _outputs: dict[tuple[int, Decision], Any]
+    _newest: Any  # of them, which were judged
 
     def with_models(self) -> CroppedCompute:
         bundle = open_bundle("campus")
@@ -101,9 +102,13 @@ class CroppedCompute(SimCompute):
         return self._costs.space.index(decision.whole)
 
     def judge(self, source_index: int, outputs: Any, decision: Decision) -> tuple[Any, Any, float]:
-        prediction, truth, score = self._real.judge(source_index, self._outputs[source_index, decision], decision)
+        self._newest = self._outputs[source_index, decision]
+        prediction, truth, score = self._real.judge(source_index, self._newest, decision)
         assert score is not None
         return prediction, truth, score
+
+    def confidence(self, outputs: Any, decision: Decision) -> float:
+        return self._real.confidence(self._newest, decision)
 
     def score(self, prediction: Any, truth: Any) -> float:
         return self._real.score(prediction, truth)
