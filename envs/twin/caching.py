@@ -60,7 +60,7 @@ class CacheTable:
     def __init__(self, rules: CacheRules, shown: ShownSamples, costs: CostTable, label: Ints) -> None:
         """``label``: (V, S) the recorded answers."""
         self._rules, self._shown, self._label = rules, shown, label
-        self._variant, self._expected = costs.paths.space.variant, costs.paths.accuracy
+        self._variant, self._expected = costs.every_path.space.variant, costs.every_path.accuracy
 
     def verdict(self, asked: Asked, memory: Any) -> Verdict:
         stands, score, look_s = np.zeros(len(asked.env), bool), np.zeros(len(asked.env)), np.zeros(len(asked.env))

@@ -141,7 +141,7 @@ class DeviceLoop:
     @property
     def shortcut_notes(self) -> dict[str, Notes]:
         """Figures of the shortcuts for the summary, by their names."""
-        regions = {} if self._regions is None else {"roi": self._regions.notes()}
+        regions: dict[str, Notes] = {} if self._regions is None else {"roi": self._regions.notes()}
         return self._shortcuts.notes() | regions
 
     # 1. What happens to the device: captures, replies, timers ----------------------------------------------

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from controller.regions import MOST_AGE, Aim, window_of
 from controller.reuse import PastAnswer
+from runtime.shortcuts.base import Notes
 from runtime.shortcuts.filtering.features import Small, small_copy
 from runtime.sources.frames import Frame
 from runtime.workloads.types import Image
@@ -64,7 +65,7 @@ class RegionFinder:
         newest = self._newest(now_s)
         return 0 if newest is None else frame - newest.frame
 
-    def notes(self) -> dict[str, float]:
+    def notes(self) -> Notes:
         """Frames that were run in part, and frames that were run whole in place of that."""
         return {"cropped": float(self._cropped), "whole_instead": float(self._refused)}
 

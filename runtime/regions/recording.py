@@ -257,7 +257,7 @@ class _Answers:
         if window is None:
             return past_answer(frame, 0.0, instead, deepcopy(self._forecaster))
         prediction, _, kept = Aim(window, self._whole, size).completed(found, frame)
-        return past_answer(frame, 0.0, prediction, self._forecaster, kept)
+        return past_answer(frame, 0.0, prediction, self._forecaster, kept=kept)
 
 
 def _after_each(whole: Sequence[Any], forecaster: Forecaster | None) -> Iterator[_Answers]:
