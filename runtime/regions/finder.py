@@ -21,7 +21,7 @@ _KEPT = 2 * MOST_AGE
 
 #: Profiled device time of one look for a window, in seconds: two small copies, their changes, the fullest window.
 #: Measured by `python -m benchmarks.bench_roi --look` and rounded up.
-LOOK_S = 2.5e-4
+LOOK_S = 4e-4
 
 
 class RegionFinder:
