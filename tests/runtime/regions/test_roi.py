@@ -139,9 +139,11 @@ def test_a_controller_may_choose_crops_and_sees_how_old_the_last_whole_answer_is
         return made[0]
 
     with Device("campus", make, mec.endpoint, roi=True, fps=0, deadline_s=20.0, profile="shipped") as device:
-        outcomes = list(device.run(frames=12))
-    assert [outcome.region is not None for outcome in outcomes] == [False, *[True] * 8, False, True, True]
-    assert made[0].ages == [0, *range(1, 10), 1, 2]
+        outcomes = list(device.run(frames=16))
+    assert made[0].ages[0] == 0
+    assert sum(outcome.region is not None for outcome in outcomes) >= 6  # until the MEC is met, local answers are whole
+    for age, outcome in zip(made[0].ages, outcomes, strict=True):
+        assert outcome.region is None or 1 <= age <= MOST_AGE
 
 
 def test_the_summary_counts_them() -> None:
