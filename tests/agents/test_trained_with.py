@@ -55,7 +55,10 @@ def test_of_a_policy_without_techniques_or_with_unreadable_ones() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--workload", "campus", "--forecast"], "got forecasts with a bundle that has no scores of them; record them"),
+        (
+            ["--workload", "garments", "--forecast"],
+            "got forecasts with the workload 'garments', whose answers do not move",
+        ),
         (["--workload", "garments", "--filter", "auto"], "got --filter auto for garments, whose samples are no stream"),
         (["--workload", "campus", "--gate", "2"], "gate 2.0; expected a confidence from 0.5 to 0.9999"),
         (["--workload", "campus", "--filter", "on"], "--filter on; expected off, auto, or a threshold above 0"),
