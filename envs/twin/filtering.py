@@ -67,12 +67,11 @@ class FilterTable:
         self._learn(asked, memory)
         own, known = memory[asked.env], asked.has_answer
         age = np.where(known, asked.age, 0)
-        difference = self._difference[np.clip(age, 0, MOST_AGE), asked.sample]
-        if self._moves:
-            difference = change(difference, age)
+        motion = self._difference[np.clip(age, 0, MOST_AGE), asked.sample]
+        difference = change(motion, age) if self._moves else motion
         threshold = threshold_of(own["shift"]) if self._fixed is None else self._fixed
         stands = known & shows_nothing_new(difference, age, threshold, self._most_age)
-        motion = np.where(known & (age <= MOST_AGE), difference, np.nan)
+        motion = np.where(known & (age <= MOST_AGE), motion, np.nan)
         if self._fixed is not None:
             return Verdict(stands, motion=motion)
         memory["shift"][asked.env] = np.where(known, grown(own["shift"], difference, age, self._target), own["shift"])

@@ -135,7 +135,7 @@ def load_costs(
     *,
     hardware_encoder: bool = False,
     gates: Sequence[float] | None = None,
-    forecast: bool = False,
+    forecast: bool = True,
     crops: Sequence[float] = (),
     weighed: bool = True,
 ) -> CostTable:
@@ -196,7 +196,7 @@ def choice_of(bundle: Bundle, profile: Profile) -> Choice:
     return Choice(len(rows), len(costs), losses(costs, rows, usual))
 
 
-def cost_table(bundle: Bundle, profile: Profile, source: Source = "measured", *, forecast: bool = False) -> CostTable:
+def cost_table(bundle: Bundle, profile: Profile, source: Source = "measured", *, forecast: bool = True) -> CostTable:
     """Join the decisions, accuracy and payloads of a bundle with the times of a profile; UsageError if one is
     missing."""
     decisions = bundle.space.decisions

@@ -45,7 +45,8 @@ def test_a_pinned_decision_earns_what_a_comparison_says() -> None:
     decisions = setup.costs.space.decisions
     rows = [row for row, d in enumerate(decisions) if d.frame_stride > 1 and d.kind == "device-only"]
     sent = np.flatnonzero(setup.costs.space.kind == OFFLOAD)
-    strided, offload = (min(some, key=lambda row: setup.costs.head_s[row]) for some in (rows, sent))
+    strided = min(rows, key=lambda row: setup.costs.head_s[row])
+    offload = min(sent, key=lambda row: setup.costs.payload_bytes[row])
     scenario = replace(setup.range.middle(), uplink_share_frac=1.0, trace_index=1)
     scenarios = [scenario, replace(scenario, device_slowdown=170.0, seed=3)]
     for row in (strided, offload):

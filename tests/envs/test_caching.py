@@ -194,7 +194,7 @@ def test_a_stream_that_repeats_is_the_same_with_and_without_a_cache() -> None:
     without = setup.less([CACHE])
     assert CACHE in setup.technique_names
     assert CACHE not in without.technique_names
-    assert without.shown is None
+    assert without.pictures.shown is None
     assert not without.twin_shortcuts
     assert (without.recorded.score == setup.recorded.score).all()
     assert played(without, 50)[0] == 0.0
@@ -241,9 +241,9 @@ def test_what_a_bundle_cannot_replay_is_refused(workload: str, given: dict[str, 
 
 def test_keys_are_those_of_the_changed_pictures(shelf: Shelf) -> None:
     setup = setup_of()
-    assert isinstance(setup.shown, ShownSamples)
+    assert isinstance(setup.pictures.shown, ShownSamples)
     items = shelf.items("validation")
     first, again = next((a, b) for b in range(len(items)) for a in range(b) if items[a] == items[b])
-    one, other = setup.shown.keys[first], setup.shown.keys[again]
+    one, other = setup.pictures.shown.keys[first], setup.pictures.shown.keys[again]
     assert (one != other).any()
     assert float(one @ other) > 0.95

@@ -16,6 +16,7 @@ import mecpilot
 from controller.errors import UsageError
 from controller.records import Status
 from controller.reuse import Reuse
+from envs.played import NO_PICTURES
 from envs.setup import open_setup
 from envs.techniques import Techniques
 from envs.twin.filtering import FilterTable, differences
@@ -75,7 +76,7 @@ def halves(
         moves=moves,
     )
     make = BothMovingSimulation if moves else MovingSimulation
-    forecaster = Mover() if moves else None
+    forecaster = Mover(recorded.tracked_speed) if moves else None
     half.sim = sim = make(costs=costs, recorded=recorded, shortcuts=[half], forecaster=forecaster, **options)
     pictures = [sim.compute.picture(sample) for sample in range(SAMPLES)]
     sim.recorded = replayed = recorded.with_forecast() if moves else recorded  # what the twin replays
@@ -116,7 +117,7 @@ def test_a_comparison_in_the_twin_filters_frames_and_counts_the_time_of_looking(
     filtering = open_setup("campus", builtin_traces("test"), "validation", scenario, "shipped", techniques=techniques)
     local = int(np.flatnonzero(filtering.costs.space.device_only)[0])
     found = {}
-    for mode, setup in (("off", replace(filtering, differences=None)), ("auto", filtering)):
+    for mode, setup in (("off", replace(filtering, pictures=NO_PICTURES)), ("auto", filtering)):
         twin = setup.twin(4, seed=3)
         twin.reset()
         found[mode] = [twin.step(np.full(4, local))[1] for _ in range(30)]

@@ -45,7 +45,9 @@ class Workload:
 def workload(name: str) -> Workload:
     bundle = open_bundle(name)
     costs = candidates(load_costs(bundle, shipped_path(name)), bundle.default_range)
-    return Workload(costs, bundle.recorded("test"), bundle.default_range)
+    recorded = bundle.recorded("test")
+    moves_on = recorded.lagged_forecast is not None  # as on a device, by default
+    return Workload(costs, recorded.with_forecast() if moves_on else recorded, bundle.default_range)
 
 
 def controller_of(workload_name: str, name: str) -> Controller:
