@@ -14,7 +14,7 @@ from benchmarks.bench_energy import verdict as energy_verdict
 from benchmarks.bench_narrow import best_of, draw, group_of, live_table, sweep_table, twin_table, verdict
 from benchmarks.support import machine_profile as machine_profiles
 from benchmarks.support.kinds import DEVICE, JPEG, LOSSLESS_IMAGE, PLAIN_SPLIT, SPLIT
-from benchmarks.support.on_link import exit_code
+from benchmarks.support.on_link import run_on_profile
 from benchmarks.support.pinned import TERMS, Compared, Figures, episode_of, figures_of, in_twin, whole_setup
 from controller.errors import UsageError
 from controller.metrics import NO_KIND, NOBODY, Frames
@@ -116,9 +116,9 @@ def test_the_profile_that_is_measured_is_that_of_the_bundle(monkeypatch: pytest.
     measured: list[tuple[str, Path | None]] = []
     monkeypatch.setattr(machine_profiles, "profile", lambda workload, bundle, out: measured.append((workload, bundle)))
     options = argparse.Namespace(workload="campus", profile=None, bundle="own/bundle")
-    assert exit_code("bench", options, lambda _, path: None) == 0
+    assert run_on_profile("bench", options, lambda _, path: None) == 0
     options.bundle = None
-    assert exit_code("bench", options, lambda _, path: None) == 0
+    assert run_on_profile("bench", options, lambda _, path: None) == 0
     assert measured == [("campus", Path("own/bundle")), ("campus", None)]
 
 
@@ -130,5 +130,5 @@ def test_a_bundle_that_cannot_be_measured_is_one_line(
 
     monkeypatch.setattr(machine_profiles, "profile", refuse)
     options = argparse.Namespace(workload="campus", profile=None, bundle="nowhere")
-    assert exit_code("bench", options, lambda _, path: None) == 2
+    assert run_on_profile("bench", options, lambda _, path: None) == 2
     assert capsys.readouterr().err == "bench: no such bundle\n"
