@@ -394,7 +394,10 @@ def test_scores_of_forecasts_are_added_to_a_bundle_and_nothing_else_changes(
     for again, said in (
         ([str(tmp_path), *foreseen], "has the scores and speeds of forecasts; expected one without"),
         ([str(base.directory), "--forecast", "--workload", "support.coded_streams:Drifting"], "answers do not move"),
-        ([str(base.directory), *foreseen, "--family", "tiny"], "got --forecast with --family or --trained"),
+        (
+            [str(base.directory), *foreseen, "--family", "tiny"],
+            "got two of --forecast, --roi, and --family or --trained",
+        ),
     ):
         assert mecpilot.main([*add, *again, "--out", str(tmp_path / "x")]) == 2
         assert said in capsys.readouterr().err

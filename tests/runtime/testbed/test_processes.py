@@ -86,7 +86,7 @@ def test_the_log_has_the_fields_of_the_contract(served: Finished) -> None:
         "frame", "source_index", "status", "latency_ms", "deadline_ms", "payload_bytes", "utility",
         "decision", "breakdown_ms", "prediction", "truth", "score",
     } <= set(outcome)  # fmt: skip
-    decided = {"model", "resolution_px", "exit_branch", "partition_point", "payload", "frame_stride", "gate"}
+    decided = {"model", "resolution_px", "exit_branch", "partition_point", "payload", "frame_stride", "gate", "crop"}
     assert set(outcome["decision"]) == decided
     terms = outcome["breakdown_ms"]
     assert set(terms) == {"wait", "decide", "head", "uplink", "queue", "tail", "downlink"}
