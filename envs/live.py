@@ -111,7 +111,9 @@ class LiveBackend:
             bundle, profile = self._setup.bundle, self._setup.profile
             options = ["--bundle", str(bundle.directory), *(["--profile", str(profile)] if profile else [])]
             slowdown = max(scenario.mec_slowdown, 1.0)
-            mec = running_mec(workload_reference(bundle.work.name), slowdown=slowdown, options=tuple(options))
+            # A MEC needs no repeated samples, and a workload that repeats them has no name of its own.
+            name = bundle.work.name if self._setup.repetition is None else bundle.workload
+            mec = running_mec(workload_reference(name), slowdown=slowdown, options=tuple(options))
             self._mec = self._mec_stack.enter_context(mec)
             self._mec_slowdown = scenario.mec_slowdown
         return self._mec

@@ -41,10 +41,12 @@ def recorded_with(bundle: Bundle, split: PlayedSplit, techniques: Techniques) ->
     recorded = bundle.recorded(split) if samples is None else bundle.recorded(split).at(samples)
     if techniques.forecast:
         recorded = recorded.with_forecast()
-    if recorded.lagged is not None:  # samples of a stream: the last answer says something of the next frame
-        recorded = Calibrations(bundle).expected_scores(recorded)
+    if recorded.lagged is None:  # samples that are no stream: the last answer says nothing of the next frame
+        return recorded
+    calibrations = Calibrations(bundle)
+    recorded = calibrations.expected_scores(recorded)
     if techniques.crops and (scores := scores_of(bundle)) is not None:  # without them the cost table refuses crops
-        recorded = with_crop_scores(recorded, scores, split, Calibrations(bundle))
+        recorded = with_crop_scores(recorded, scores, split, calibrations)
     return recorded
 
 

@@ -64,8 +64,10 @@ class TrainOptions(Workers, TechniqueOptions, Conditions):
         """Whether a run that exists is continued; UsageError for options that only a new run takes."""
         if not (self.resume or self.live):
             return False
+        from envs.techniques import Techniques
+
         new = self.traces or self.scenario or self.start or self.overwrite or self.bundle
-        if new or self.no_raw_upload or self.hardware_encoder or self.techniques().notes:
+        if new or self.no_raw_upload or self.hardware_encoder or self.techniques() != Techniques():
             raise UsageError(
                 "--traces, --scenario, --bundle, --from, --gate, --forecast, --filter, --overwrite, "
                 "--hardware-encoder and --no-raw-upload belong to a new run; drop them to continue this one"

@@ -60,7 +60,7 @@ def branch_values(
     rules = Rules(
         policy_table(policy),
         feature_table(twin.costs, twin.range.utility),
-        np.array(twin.costs.paths.aged_accuracy, order="C"),
+        np.array(twin.costs.every_path.aged_accuracy, order="C"),
         gamma ** np.arange(float(frames)),
         float(streaming_weight if is_stream else 0.0),
     )

@@ -33,7 +33,7 @@ def forked_values(
         rows = policy.decide(*features.of(state)) if len(going_on) else going_on
     value = branches.value
     if twin.costs.lagged_accuracy is not None:
-        value = value + streaming_weight * branches.streaming_value(np.asarray(twin.costs.paths.aged_accuracy))
+        value = value + streaming_weight * branches.streaming_value(np.asarray(twin.costs.every_path.aged_accuracy))
     return np.asarray(value.reshape(batch, count))
 
 

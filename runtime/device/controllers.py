@@ -27,6 +27,7 @@ from runtime.config.tree import PrivacySection
 from runtime.files.policy_file import load_policy, shipped_policy
 from runtime.files.tuning_file import load_tunings, tuning_of
 from runtime.profiling.profile import candidates, load_costs
+from runtime.regions.costs import crops_of
 
 
 class Decides(Protocol):
@@ -42,16 +43,24 @@ ControllerLike = str | Decides | Callable[[CostTable], Decides]
 
 
 def open_costs(
-    bundle: str | Path | Bundle, profile: str | Path | None = None, *, no_raw_upload: bool = False
+    bundle: str | Path | Bundle,
+    profile: str | Path | None = None,
+    *,
+    no_raw_upload: bool = False,
+    forecast: bool | None = None,
+    roi: bool = False,
 ) -> CostTable:
     """The candidate decisions of a bundle and what each costs: (C,) accuracy, seconds, bytes.
 
     A controller returns rows of this table; ``open_costs(...).space.decisions[row]`` is the ``Decision``. ``profile``
     is a file that ``mecpilot profile`` wrote, or "shipped"; by default this machine's profile, else the shipped one.
-    With ``no_raw_upload`` no decision sends an image.
+    With ``no_raw_upload`` no decision sends an image. ``forecast`` and ``roi`` are those of the ``Device``: other ones
+    give other rows.
     """
     opened, privacy = open_bundle(bundle), PrivacySection(no_raw_upload=no_raw_upload)
-    return candidates(load_costs(opened, None if profile is None else Path(profile)), opened.default_range, privacy)
+    path = None if profile is None else Path(profile)
+    moves_on, crops = opened.forecasts(forecast, opened.work), crops_of(opened.work) if roi else ()
+    return candidates(load_costs(opened, path, forecast=moves_on, crops=crops), opened.default_range, privacy)
 
 
 def make_controller(
@@ -65,6 +74,8 @@ def make_controller(
     seed: int = 0,
     batch: int = 1,
     no_raw_upload: bool = False,
+    forecast: bool | None = None,
+    roi: bool = False,
 ) -> Controller:
     """One of mecpilot's controllers, ready to decide: ``make_controller("greedy", bundle="campus")``.
 
@@ -74,14 +85,15 @@ def make_controller(
     tuning   tunables by name, or a file of ``mecpilot tune``; default: the shipped tuning
     batch    rows of the states that it will see: 1 on a device, the number of environments in a twin
     no_raw_upload  never choose a decision that sends an image
+    forecast, roi  those of the device or environment
 
-    Its decisions are rows of ``open_costs(bundle, profile, no_raw_upload=no_raw_upload)``. UsageError for an unknown
+    Its decisions are rows of ``open_costs`` with the same arguments. UsageError for an unknown
     name or tunable, for a policy that was trained for another workload, and for a controller that only sends images
     where that is forbidden.
     """
     check_controller(name, PrivacySection(no_raw_upload=no_raw_upload))
     opened = open_bundle(bundle)
-    costs = open_costs(opened, profile, no_raw_upload=no_raw_upload)
+    costs = open_costs(opened, profile, no_raw_upload=no_raw_upload, forecast=forecast, roi=roi)
     if not isinstance(tuning, Mapping):
         tunings = load_tunings(opened.workload, None if tuning is None else Path(tuning))
         tuning = tuning_of(name, tunings, costs)

@@ -63,8 +63,8 @@ class Chain:
     def motion(self, frame: int) -> float:
         """See ``Shortcut.motion``; of the first member that knows it."""
         for member in self._seeing:
-            found = self._guarded(member, partial(member.motion, frame))
-            if found is not None and not math.isnan(found):
+            found = self._guarded(member, partial(_number, member.motion, frame))
+            if found is not None and found >= 0.0:
                 return found
         return math.nan
 
@@ -110,3 +110,7 @@ class Chain:
                 self._logged.add((name, kind))
                 self._log(f"shortcut {name} failed: {kind}: {error}; frames are decided without it while it fails")
             return None
+
+
+def _number(function: Callable[[int], float], frame: int) -> float:
+    return float(function(frame))

@@ -75,6 +75,6 @@ def test_what_cannot_be_switched_on_is_refused_in_one_line(
 
 
 def test_they_belong_to_a_new_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for option in (["--forecast"], ["--gate", "0.9"], ["--filter", "auto"]):
+    for option in (["--forecast"], ["--no-forecast"], ["--gate", "0.9"], ["--filter", "auto"]):
         assert mecpilot.main(["train", "--out", str(tmp_path / "run"), "--resume", *option]) == 2
         assert "belong to a new run" in capsys.readouterr().err

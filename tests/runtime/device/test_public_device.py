@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mecpilot
 from controller.costs import CostTable
 from controller.errors import FailureError, UsageError
 from controller.records import Status, SystemState
@@ -165,3 +166,11 @@ def test_what_cannot_be_is_refused_when_the_device_is_made(options: dict[str, An
 def test_one_image_is_no_source(device: Device, source: Any) -> None:
     with pytest.raises(UsageError, match="expected"):
         list(device.run(source))
+
+
+@pytest.mark.parametrize("options", [{}, {"forecast": False}, {"roi": True}], ids=str)
+def test_a_controller_that_was_made_beforehand_has_the_rows_of_the_device(options: dict[str, bool]) -> None:
+    own = mecpilot.make_controller("greedy", "campus", profile="shipped", **options)
+    costs = mecpilot.open_costs("campus", "shipped", **options)
+    with mecpilot.Device("campus", own, profile="shipped", **options) as device:
+        assert device.costs.space.digest == costs.space.digest
