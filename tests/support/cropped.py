@@ -39,7 +39,7 @@ DECISIONS = (
 @cache
 def every_row() -> CostTable:
     """All rows of campus, with a crop and without."""
-    return load_costs(open_bundle("campus"), Path(SHIPPED), crops=SHARES)
+    return load_costs(open_bundle("campus"), Path(SHIPPED), crops=SHARES, forecast=False)
 
 
 @cache
