@@ -1,4 +1,4 @@
-"""Compares libraries that could run the stages of a model in 8 bits: OpenVINO with NNCF, and ONNX Runtime.
+"""Compares what could run the stages of a model in 8 or 16 bits: OpenVINO with NNCF, ONNX Runtime, PyTorch in bfloat16.
 
 ``python -m benchmarks.bench_engines [--workload campus --model medium --px 512]`` runs all stages of one model on
 training frames, one thread, the libraries taking turns on each frame. It prints the time of each relative to PyTorch
@@ -9,6 +9,7 @@ needs ``pip install onnxruntime onnx``.
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 import tempfile
 import time
@@ -97,7 +98,11 @@ def run(options: argparse.Namespace) -> None:
     images = [work.resize(work.sample(index, "train")[0], px)[None] for index in range(count)]
     frames = [model_input(work, model, image).contiguous(memory_format=torch.channels_last) for image in images]
     stages = _all_stages(model)
-    runs: dict[str, Run] = {"PyTorch float32": lambda x: model.run_stages(x, 0, len(model.stages))}
+    short = copy.deepcopy(stages).bfloat16()
+    runs: dict[str, Run] = {
+        "PyTorch float32": lambda x: model.run_stages(x, 0, len(model.stages)),
+        "PyTorch bfloat16": lambda x: short(x.bfloat16()).float(),
+    }
     with tempfile.TemporaryDirectory() as folder:
         try:
             openvino()
