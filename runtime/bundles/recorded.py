@@ -29,9 +29,8 @@ from safetensors.numpy import load_file, save_file
 
 from controller.errors import FailureError, UsageError
 from controller.records import Ints, PayloadKey
+from runtime.bundles.packed_tables import pack_table, unpack_table
 
-_ZSTD_LEVEL = 19
-_MAX_TABLE_BYTES = 1 << 30
 #: Number of following frames for which an answer is scored: one second at 10 frames/s. Later frames use the last score.
 MAX_LAG = 10
 #: Tracked speeds are kept in steps of 0.002 heights per frame, up to 0.508; faster ones count as this. 255: not known.
@@ -122,9 +121,9 @@ def save_recorded(path: Path, recorded: Recorded, base_rows: Sequence[int]) -> N
     base = np.asarray(base_rows)
     packed = {name: _pack(table, base) for name, table in tables.items()}
     if recorded.payload_bytes is not None:
-        packed["payload_bytes"] = _compress(np.stack(list(recorded.payload_bytes.values())).astype(np.int32))
+        packed["payload_bytes"] = pack_table(np.stack(list(recorded.payload_bytes.values())).astype(np.int32))
     if recorded.aged_bytes:
-        packed["aged_bytes"] = _compress(np.concatenate(list(recorded.aged_bytes.values())).astype(np.int32))
+        packed["aged_bytes"] = pack_table(np.concatenate(list(recorded.aged_bytes.values())).astype(np.int32))
     shape = np.array(recorded.score.shape, np.int64)
     save_file(packed | {"shape": shape, "base_rows": base.astype(np.int64)}, path)
 
@@ -141,11 +140,7 @@ def speeds(steps: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _pack(table: NDArray[Any], base: NDArray[np.int64]) -> NDArray[np.uint8]:
     is_base = base == np.arange(len(base))
     difference = np.where(is_base[:, None], table, table - table[base])  # wraps around; so does the reader
-    return _compress(difference)
-
-
-def _compress(table: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.frombuffer(zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(table.tobytes()), np.uint8)
+    return pack_table(difference)
 
 
 def load_recorded(
@@ -180,11 +175,11 @@ def load_recorded(
         payload_bytes: PayloadBytes | None = None
         aged_bytes: AgedBytes | None = None
         if "payload_bytes" in stored:
-            table = _decompress(stored["payload_bytes"], len(payloads), samples, np.dtype(np.int32))
+            table = unpack_table(stored["payload_bytes"], (len(payloads), samples), np.dtype(np.int32))
             payload_bytes = dict(zip(payloads, table, strict=True))
             aged_bytes = {}
         if aged_bytes is not None and aged:
-            table = _decompress(stored["aged_bytes"], len(aged) * (1 + ages), samples, np.dtype(np.int32))
+            table = unpack_table(stored["aged_bytes"], (len(aged) * (1 + ages), samples), np.dtype(np.int32))
             aged_bytes = dict(zip(aged, table.reshape(len(aged), 1 + ages, samples), strict=True))
     except (OSError, SafetensorError, KeyError, ValueError, IndexError, zstandard.ZstdError) as error:
         raise FailureError(f"{path} is not a table of recorded predictions: {error}") from None
@@ -211,16 +206,7 @@ def _lagged(
 
 
 def _unpack(packed: NDArray[np.uint8], base: NDArray[np.int64], samples: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    table = _decompress(packed, len(base), samples, dtype)
+    table = unpack_table(packed, (len(base), samples), dtype)
     lossy = base != np.arange(len(base))
     table[lossy] += table[base[lossy]]
     return table
-
-
-def _decompress(packed: NDArray[np.uint8], rows: int, samples: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    expected = rows * samples * dtype.itemsize
-    claimed = zstandard.frame_content_size(packed.tobytes())
-    if claimed != expected or expected > _MAX_TABLE_BYTES:
-        raise ValueError(f"a table of {claimed} bytes; expected {expected}")
-    data = zstandard.ZstdDecompressor().decompress(packed.tobytes(), max_output_size=expected)
-    return np.frombuffer(data, dtype).reshape(rows, samples).copy()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +27,12 @@ from controller.errors import FailureError, UsageError
 from controller.gates import calibrated
 from controller.records import Decision, Floats
 from runtime.bundles.bundle import Bundle
+from runtime.bundles.packed_tables import pack_table, unpack_table
 from runtime.bundles.recorded import MAX_LAG, Recorded, RecordedCrops, speed_steps, speeds
 from runtime.gating.calibration import Calibrations
 
 CROPS_FILE = "crops.safetensors"
 _VERSION = 1
-_ZSTD_LEVEL = 19
 _HEADER = "crops"
 
 Bytes = NDArray[np.int32]
@@ -80,6 +81,11 @@ class CropTables:
     #: (R, A, S) of the objects that a tracker follows, as ``Recorded.tracked_speed``; None without a forecaster.
     speed: Scores | None
 
+    def mean_scores(self, forecast: bool) -> Floats:
+        """(R, A, L) over the samples; ``forecast``: older answers move on, and so do the boxes outside the window."""
+        table = self.forecast if forecast and self.forecast is not None else self.still
+        return np.asarray(table.mean(axis=3, dtype=float))
+
 
 @dataclass(frozen=True)
 class CropScores:
@@ -104,7 +110,7 @@ class CropScores:
         """Which of the sent crops a decision sends."""
         return self.header.sent.index(SentCrop(decision.crop, decision.resolution_px, decision.payload))
 
-    @property
+    @cached_property
     def _places(self) -> dict[CropRow, int]:
         return {row: place for place, row in enumerate(self.header.rows)}
 
@@ -178,26 +184,18 @@ def _expected_scores(header: CropHeader, confidence: Scores, calibrations: Calib
     return np.concatenate(rows).astype(np.float32)
 
 
-def expected(scores: CropScores, forecast: bool) -> Floats:
-    """(R, A, L) mean scores over the validation split; ``forecast``: older answers move on, and so do the boxes outside
-    the window."""
-    tables = scores.tables("validation")
-    table = tables.forecast if forecast and tables.forecast is not None else tables.still
-    return np.asarray(table.mean(axis=3, dtype=float))
-
-
 def write_crops(path: Path, header: CropHeader, tables: Mapping[str, CropTables]) -> None:
     """Write the file."""
     packed: dict[str, NDArray[np.uint8]] = {}
     for split, of in tables.items():
-        packed[f"{split}.still"] = _packed(np.rint(of.still * 255).astype(np.uint8))
+        packed[f"{split}.still"] = pack_table(np.rint(of.still * 255).astype(np.uint8))
         if of.forecast is not None:
-            packed[f"{split}.forecast"] = _packed(np.rint(of.forecast * 255).astype(np.uint8))
-        packed[f"{split}.sent_bytes"] = _packed(of.sent_bytes.astype(np.int32))
-        packed[f"{split}.usable"] = _packed(of.usable.astype(np.uint8))
-        packed[f"{split}.confidence"] = _packed(np.rint(of.confidence * 255).astype(np.uint8))
+            packed[f"{split}.forecast"] = pack_table(np.rint(of.forecast * 255).astype(np.uint8))
+        packed[f"{split}.sent_bytes"] = pack_table(of.sent_bytes.astype(np.int32))
+        packed[f"{split}.usable"] = pack_table(of.usable.astype(np.uint8))
+        packed[f"{split}.confidence"] = pack_table(np.rint(of.confidence * 255).astype(np.uint8))
         if of.speed is not None:
-            packed[f"{split}.speed"] = _packed(speed_steps(of.speed))
+            packed[f"{split}.speed"] = pack_table(speed_steps(of.speed))
     save_file(packed, path, {_HEADER: msgspec.json.encode(header).decode()})
 
 
@@ -218,7 +216,7 @@ def _read_tables(path: Path, header: CropHeader, split: str) -> CropTables:
             names = set(file.keys())
 
             def table(name: str, shape: tuple[int, ...], kind: type[np.generic]) -> NDArray[Any]:
-                return _unpacked(file.get_tensor(f"{split}.{name}"), shape, np.dtype(kind))
+                return unpack_table(file.get_tensor(f"{split}.{name}"), shape, np.dtype(kind))
 
             moved = f"{split}.forecast" in names
             return CropTables(
@@ -236,19 +234,6 @@ def _read_tables(path: Path, header: CropHeader, split: str) -> CropTables:
 def _scores(steps: NDArray[Any]) -> Scores:
     """Scores from 255ths."""
     return (steps / np.float32(255)).astype(np.float32)
-
-
-def _packed(table: NDArray[Any]) -> NDArray[np.uint8]:
-    data = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(np.ascontiguousarray(table).tobytes())
-    return np.frombuffer(data, np.uint8)
-
-
-def _unpacked(packed: NDArray[np.uint8], shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
-    wanted = int(np.prod(shape)) * kind.itemsize
-    if zstandard.frame_content_size(packed.tobytes()) != wanted:
-        raise ValueError(f"a table of another size; expected {wanted} bytes")
-    data = zstandard.ZstdDecompressor().decompress(packed.tobytes(), max_output_size=wanted)
-    return np.frombuffer(data, kind).reshape(shape)
 
 
 def _damaged(path: Path, error: Exception) -> FailureError:
