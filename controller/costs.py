@@ -66,10 +66,19 @@ class CostTable:
 
     def take(self, rows: Ints) -> CostTable:
         """The table of the given rows, in the given order."""
+        return self._copied(rows, self.space.take(rows), self.head_s[rows])
+
+    def extended(self, rows: Ints, decisions: tuple[Decision, ...], head_s: Floats) -> CostTable:
+        """The table, and behind it a copy of each of these rows (n,) with its own decision and device time."""
+        every, own = np.concatenate((np.arange(len(self)), rows)).astype(np.int64), self.space
+        space = DecisionSpace(own.decisions + decisions, own.stages_to_exit[every], own.variant[every])
+        return self._copied(every, space, np.concatenate((self.head_s, head_s)))
+
+    def _copied(self, rows: Ints, space: DecisionSpace, head_s: Floats) -> CostTable:
         return CostTable(
-            self.space.take(rows),
+            space,
             self.accuracy[rows],
-            self.head_s[rows],
+            head_s,
             self.payload_bytes[rows],
             self.payload_std_bytes[rows],
             self.mec_s[rows],

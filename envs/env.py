@@ -183,15 +183,16 @@ def make_env(
     UsageError for an unknown name, field or file, and for shortcuts with ``live``.
     """
     from envs.setup import open_setup, traces_of
-    from envs.techniques import Techniques, crops_if
+    from envs.techniques import Techniques
     from runtime.bundles.bundle import open_bundle
     from runtime.config.tree import PrivacySection
+    from runtime.regions.costs import crops_if
 
     if live and shortcuts:
         raise UsageError("got shortcuts with live=True; expected shortcuts of the twin, or live=True")
     privacy = PrivacySection(no_raw_upload=no_raw_upload)
     opened = open_bundle(bundle)
-    techniques = Techniques(forecast=forecast, crops=crops_if(roi, opened))
+    techniques = Techniques(forecast=forecast, crops=crops_if(roi, opened.work))
     setup = open_setup(
         opened, traces_of(traces, "train"), split, scenario, profile, privacy, shortcuts, techniques=techniques
     )

@@ -5,19 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from runtime.bundles.bundle import Bundle
 from runtime.config.technique_notes import technique_notes
 from runtime.config.tree import DEFAULTS, CacheSection, FilterSection
-from runtime.regions.costs import crops_of
 
 #: Names of the input filter and the cache where techniques are left out; the others are those of
 #: ``controller.techniques``.
 FILTER, CACHE = "filter", "cache"
-
-
-def crops_if(roi: bool, bundle: Bundle) -> tuple[float, ...]:
-    """The crops of a bundle's workload, if they are wanted; UsageError for a workload without."""
-    return crops_of(bundle.work) if roi else ()
 
 
 @dataclass(frozen=True)

@@ -115,9 +115,9 @@ class EvaluateOptions(Workers, TechniqueOptions, Conditions):
 
     def techniques_on(self, bundle: Bundle) -> Techniques:
         """What is switched on beside the decisions, parts of pictures included."""
-        from envs.techniques import crops_if
+        from runtime.regions.costs import crops_if
 
-        return replace(self.techniques(), crops=crops_if(is_roi(self.roi), bundle))
+        return replace(self.techniques(), crops=crops_if(is_roi(self.roi), bundle.work))
 
     def entrants(self, bundle: Bundle) -> Entrants:
         """The controllers that take part."""

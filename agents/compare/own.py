@@ -16,12 +16,13 @@ from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.scenario import ScenarioRange
 from envs.setup import Setup, open_setup, traces_of
-from envs.techniques import Techniques, crops_if
+from envs.techniques import Techniques
 from envs.twin.shortcut import TableShortcut
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.config.tree import PrivacySection
 from runtime.device.controllers import Decides, OwnController
 from runtime.files.provenance import GIVEN, used
+from runtime.regions.costs import crops_if
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -99,7 +100,7 @@ def compare(
     privacy = PrivacySection(no_raw_upload=no_raw_upload)
     bank = traces_of(traces, "test")
     opened = open_bundle(bundle)
-    techniques = Techniques(forecast=forecast, crops=crops_if(roi, opened))
+    techniques = Techniques(forecast=forecast, crops=crops_if(roi, opened.work))
     setup = open_setup(opened, bank, "test", scenario, profile, privacy, shortcuts, techniques=techniques)
     entrants = entrants_of(setup.workload, ",".join(controllers), privacy=privacy) if controllers else Entrants(())
     makers = {name: partial(_own_controller, name, decider) for name, decider in (own or {}).items()}

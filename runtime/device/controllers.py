@@ -27,7 +27,7 @@ from runtime.config.tree import PrivacySection
 from runtime.files.policy_file import load_policy, shipped_policy
 from runtime.files.tuning_file import load_tunings, tuning_of
 from runtime.profiling.profile import candidates, load_costs
-from runtime.regions.costs import crops_of
+from runtime.regions.costs import crops_if
 
 
 class Decides(Protocol):
@@ -59,7 +59,7 @@ def open_costs(
     """
     opened, privacy = open_bundle(bundle), PrivacySection(no_raw_upload=no_raw_upload)
     path = None if profile is None else Path(profile)
-    moves_on, crops = opened.forecasts(forecast, opened.work), crops_of(opened.work) if roi else ()
+    moves_on, crops = opened.forecasts(forecast, opened.work), crops_if(roi, opened.work)
     return candidates(load_costs(opened, path, forecast=moves_on, crops=crops), opened.default_range, privacy)
 
 

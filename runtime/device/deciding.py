@@ -29,7 +29,7 @@ from runtime.files.provenance import Provenance
 from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
 from runtime.profiling.hardware_encoder import hardware_notes
 from runtime.profiling.profile import candidates, used_profile
-from runtime.regions.costs import crops_of
+from runtime.regions.costs import crops_if, crops_of
 from runtime.workloads.base import Workload
 
 DEFAULT_CONTROLLER = LEARNED
@@ -59,7 +59,7 @@ class Choice:
         """The crops that decisions may have, that of a pinned one included; () without any."""
         named = (self.decision or {}).get("crop")
         if not named:
-            return crops_of(workload) if self.roi else ()
+            return crops_if(self.roi, workload)
         return crops_of(workload, named)
 
     def pinned(self, crops: tuple[float, ...]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from controller.errors import UsageError
 from controller.gates import Gates, PathSpace, calibrated, check_gate, exits_on_way
 from controller.records import NO_PAYLOAD, Bools, Decision, Floats, Ints
 from controller.references import ReferenceCosts
-from controller.space import DecisionSpace
 from runtime.bundles.bundle import Bundle
 from runtime.gating.calibration import Calibrations
 
@@ -45,10 +44,10 @@ def with_gates(
         )
     table = _Paths(costs, bundle, exit_s, forecast)
     every = [table.of(row, gate) for row, gate in found]
-    ungated, plain = np.array([row for row, _ in found]), np.arange(len(costs))
+    ungated = np.array([row for row, _ in found])
     new = tuple(replace(decisions[row], gate=gate) for row, gate in found)
-    full = _extended(costs, ungated, np.array([p.full_s for p in every]), new)
-    return _joined(full, len(plain), every)
+    full = costs.extended(ungated, new, np.array([p.full_s for p in every]))
+    return _joined(full, len(costs), every)
 
 
 def _asked(bundle: Bundle, decision: Decision) -> tuple[int, ...]:
@@ -130,26 +129,6 @@ class _Paths:
         for e in reversed(exits):
             first[self._sure(model, px, e, gate)] = e
         return first
-
-
-def _extended(costs: CostTable, ungated: Ints, full_s: Floats, decisions: tuple[Decision, ...]) -> CostTable:
-    """The table with a gated row behind the others for each of the ``ungated`` rows; times and bytes to its end."""
-    rows = np.concatenate((np.arange(len(costs)), ungated))
-    space = DecisionSpace(
-        costs.space.decisions + decisions, costs.space.stages_to_exit[rows], costs.space.variant[rows]
-    )
-    return CostTable(
-        space,
-        costs.accuracy[rows],
-        np.concatenate((costs.head_s, full_s)),
-        costs.payload_bytes[rows],
-        costs.payload_std_bytes[rows],
-        costs.mec_s[rows],
-        costs.neighbour_mec_s,
-        None if costs.lagged_accuracy is None else costs.lagged_accuracy[rows],
-        None if costs.references is None else costs.references.take(rows),
-        crops=None if costs.crops is None else costs.crops.take(rows),
-    )
 
 
 def _joined(full: CostTable, plain: int, every: Sequence[_RowPaths]) -> CostTable:

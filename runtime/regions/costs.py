@@ -17,12 +17,11 @@ from controller.errors import UsageError
 from controller.gates import PathSpace
 from controller.records import NO_PAYLOAD, Decision, Floats, Ints
 from controller.regions import check_crop
-from controller.space import DecisionSpace
 from runtime.bundles.bundle import Bundle
 from runtime.codecs import get_codec
 from runtime.codecs.streams import StreamCodec
 from runtime.regions.finder import LOOK_S
-from runtime.regions.scores import CropScores, expected, scores_of
+from runtime.regions.scores import Bytes, CropScores, scores_of
 from runtime.workloads.base import Workload
 
 
@@ -34,6 +33,11 @@ def crops_of(workload: Workload, share: float | None = None) -> tuple[float, ...
             "workload with crops, such as campus, or --roi off"
         )
     return workload.crops.shares if share is None else (check_crop(share),)
+
+
+def crops_if(roi: bool, workload: Workload) -> tuple[float, ...]:
+    """The crops of a workload, if regions of interest are wanted; UsageError for a workload without."""
+    return crops_of(workload) if roi else ()
 
 
 def can_be_cropped(decision: Decision) -> bool:
@@ -79,9 +83,10 @@ def _with_measured_crops(
     if not found:
         raise UsageError(f"{scores.path} has no score of crops {shares}; expected some of {scores.header.shares}")
     table, ages = extended(costs, found), np.array(scores.header.ages, np.int64)
-    aged = expected(scores, forecast)[measured]  # (K, A, L)
+    validation = scores.tables("validation")
+    aged = validation.mean_scores(forecast)[measured]  # (K, A, L)
     rows = np.arange(len(costs), len(table))
-    sizes = _sizes(scores, [table.space.decisions[row] for row in rows])  # (K, A, S)
+    sizes = _sizes(scores, validation.sent_bytes, [table.space.decisions[row] for row in rows])  # (K, A, S)
     crops = Crops(rows, ages, _paths(table, rows, aged, sizes, variants + measured * len(ages)))
     steady = np.stack([aged[k, cycle(ages, int(table.space.frame_stride[row]))].mean(0) for k, row in enumerate(rows)])
     lagged = table.lagged_accuracy
@@ -95,9 +100,8 @@ def _with_measured_crops(
     )
 
 
-def _sizes(scores: CropScores, decisions: Sequence[Decision]) -> Floats:
-    """(K, A, S) bytes that each decision sends, on the validation split; 0 where the device answers alone."""
-    sent = scores.tables("validation").sent_bytes
+def _sizes(scores: CropScores, sent: Bytes, decisions: Sequence[Decision]) -> Floats:
+    """(K, A, S) bytes that each decision sends; 0 where the device answers alone. ``sent``: of each crop (n, A, S)."""
     nothing = np.zeros(sent.shape[1:])
     return np.stack([nothing if d.payload == NO_PAYLOAD else sent[scores.sent(d)] for d in decisions])
 
@@ -133,17 +137,6 @@ def with_unmeasured_crops(costs: CostTable, shares: Sequence[float]) -> CostTabl
 
 def extended(costs: CostTable, found: Sequence[tuple[int, float]]) -> CostTable:
     """The table with a row behind the others for each (row, crop)."""
-    rows = np.concatenate((np.arange(len(costs)), [row for row, _ in found])).astype(np.int64)
-    decisions = costs.space.decisions + tuple(replace(costs.space.decisions[row], crop=crop) for row, crop in found)
-    look_s = np.where(np.arange(len(rows)) < len(costs), 0.0, LOOK_S)
-    return CostTable(
-        DecisionSpace(decisions, costs.space.stages_to_exit[rows], costs.space.variant[rows]),
-        costs.accuracy[rows],
-        costs.head_s[rows] + look_s,
-        costs.payload_bytes[rows],
-        costs.payload_std_bytes[rows],
-        costs.mec_s[rows],
-        costs.neighbour_mec_s,
-        None if costs.lagged_accuracy is None else costs.lagged_accuracy[rows],
-        None if costs.references is None else costs.references.take(rows),
-    )
+    rows = np.array([row for row, _ in found], np.int64)
+    decisions = tuple(replace(costs.space.decisions[row], crop=crop) for row, crop in found)
+    return costs.extended(rows, decisions, costs.head_s[rows] + LOOK_S)

@@ -12,11 +12,12 @@ import pytest
 from controller.errors import FailureError, MecpilotError, UsageError
 from controller.records import Decision
 from envs.setup import open_setup
-from envs.techniques import Techniques, crops_if
+from envs.techniques import Techniques
 from runtime.building.crops import copy_crops, run_crops
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.bundles.recorded import MAX_LAG
 from runtime.cli.console import task_bar
+from runtime.regions.costs import crops_if
 from runtime.regions.recording import AGES
 from runtime.regions.scores import CROPS_FILE, CropHeader, CropRow, CropTables, SentCrop, scores_of, write_crops
 from runtime.testbed.markov_traces import builtin_traces
@@ -141,7 +142,7 @@ def test_a_bundle_without_scores_refuses_crops_for_a_controller_and_takes_those_
 ) -> None:
     (folder / CROPS_FILE).unlink(missing_ok=True)
     bundle = open_bundle(folder)
-    techniques = Techniques(crops=crops_if(True, bundle))
+    techniques = Techniques(crops=crops_if(True, bundle.work))
     with pytest.raises(UsageError, match="which does not say what they score; measure them with") as refused:
         open_setup(bundle, builtin_traces("test"), "test", techniques=techniques)
     assert "\n" not in str(refused.value)
