@@ -33,7 +33,6 @@ from controller.metrics import bootstrap
 from controller.records import Floats, Ints
 from envs.setup import Setup, open_setup, traces_of
 from envs.vec_env import TwinVecEnv
-from runtime.profiling.profile import load_costs
 from runtime.workloads.registry import WORKLOADS
 
 ENVIRONMENTS = 64  # of each workload
@@ -100,7 +99,7 @@ def training_setups() -> dict[str, Setup]:
 
 
 def _widened(setup: Setup, count: int) -> Setup:
-    everything = load_costs(setup.bundle, setup.profile)
+    everything = setup.everything
     chosen = [everything.space.index(decision) for decision in setup.costs.space.decisions]
     others = np.setdiff1d(np.arange(len(everything)), chosen)
     spread = others[np.linspace(0, len(others) - 1, count - len(chosen)).astype(int)]

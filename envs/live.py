@@ -24,8 +24,7 @@ from runtime.config.tree import LimitsSection
 from runtime.device.daemon import open_loop
 from runtime.device.local_compute import LocalCompute
 from runtime.device.loop import DeviceLoop
-from runtime.shortcuts.cache.shortcut import caches
-from runtime.shortcuts.filtering.configured import filters_of
+from runtime.shortcuts.configured import shortcuts_of
 from runtime.testbed.processes import RunningMec, RunningNeighbours, running_mec, running_neighbours
 from runtime.workloads.base import forecaster_of
 from runtime.workloads.registry import workload_reference
@@ -68,9 +67,12 @@ class LiveBackend:
             setup.bank,
             LimitsSection(queue_limit=setup.range.queue_limit, max_in_flight=setup.range.max_in_flight),
             forecaster=forecaster_of(setup.bundle.work) if setup.techniques.forecast else None,
-            shortcuts=(
-                *filters_of(setup.techniques.filter, setup.bundle.work, bool(setup.techniques.forecast)),
-                *caches(setup.techniques.cache, setup.bundle.work.score, scenario.seed),
+            shortcuts=shortcuts_of(
+                setup.techniques.filter,
+                setup.techniques.cache,
+                setup.bundle.work,
+                moves=bool(setup.techniques.forecast),
+                seed=scenario.seed,
             ),
             clock=self._clock,
         )

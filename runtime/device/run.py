@@ -184,8 +184,7 @@ class Run:
 
     def _new_loop(self) -> DeviceLoop:
         from runtime.device.daemon import open_loop
-        from runtime.shortcuts.cache.shortcut import caches
-        from runtime.shortcuts.filtering.configured import filters_of
+        from runtime.shortcuts.configured import shortcuts_of
 
         setup = self._setup
         return open_loop(
@@ -199,10 +198,14 @@ class Run:
             closed_loop=self._closed_loop,
             feed=self.source.feed,
             forecaster=forecaster_of(setup.workload) if setup.forecast else None,
-            shortcuts=(
-                *filters_of(setup.filter, setup.workload, setup.forecast, setup.empty),
-                *setup.shortcuts,
-                *caches(setup.cache, setup.workload.score, self.scenario.seed),
+            shortcuts=shortcuts_of(
+                setup.filter,
+                setup.cache,
+                setup.workload,
+                moves=setup.forecast,
+                seed=self.scenario.seed,
+                empty=setup.empty,
+                own=setup.shortcuts,
             ),
             log=setup.log,
             link_log=_silent if setup.chosen.never_asks else setup.log,
