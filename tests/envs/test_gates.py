@@ -19,16 +19,13 @@ from support.gated import (
     gated_costs,
 )
 from support.plain_features import plain_features
-from support.same_episode import QUIET, assert_same
+from support.same_episode import assert_rows_play_alike, assert_same
 from support.simulated import Simulation
 from support.synthetic import make_state
 
 from controller.features.fast import Features
-from controller.predict.uplink import Trace, TraceBank
 from controller.records import Status
-from controller.scenario import Scenario, ScenarioRange
 from controller.utility import Utility
-from envs.twin.twin import Twin
 from runtime.bundles.bundle import open_bundle
 
 FRAMES = 60
@@ -111,17 +108,8 @@ def test_gated_rows_change_nothing_for_the_others() -> None:
     assert alone.gates is None
     assert alone.space.digest == bundle.space.digest
     costs = gated_costs()
-    few = costs.take(np.array([SPLIT, LOCAL, FAST, OFFLOAD]))
-    bank = TraceBank([Trace("one", np.arange(4.0), np.array([2e6, 3e5, 1e6, 5e6]), 1.0)])
-    scenarios = [Scenario(frames=40, device_slowdown=s, seed=i) for i, s in enumerate((2.0, 8.0, 20.0))]
-    for own, other in enumerate((SPLIT, LOCAL, FAST, OFFLOAD)):
-        twins = [Twin(table, bank, TEST, ScenarioRange(), 3, calibration=QUIET) for table in (few, costs)]
-        for twin in twins:
-            twin.reset(scenarios=scenarios)
-        for _ in range(20):
-            one, two = (t.step(np.full(3, row))[1] for t, row in zip(twins, (own, other), strict=True))
-            for name in ("status", "latency_s", "utility", "reward", "payload_bytes"):
-                np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    rows = (SPLIT, LOCAL, FAST, OFFLOAD)
+    assert_rows_play_alike((costs.take(np.array(rows)), costs), TEST, enumerate(rows))
 
 
 def test_fallbacks_never_run_gated_rows() -> None:

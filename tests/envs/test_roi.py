@@ -19,7 +19,7 @@ from support.cropped import (
     cropped_recorded,
     every_row,
 )
-from support.same_episode import QUIET
+from support.same_episode import QUIET, assert_rows_play_alike
 from support.simulated import RTT_S
 from support.synthetic import make_state
 
@@ -29,7 +29,7 @@ from controller.errors import UsageError
 from controller.predict.uplink import Trace, TraceBank
 from controller.records import STATUSES, Status
 from controller.regions import MOST_AGE
-from controller.scenario import Scenario, ScenarioRange
+from controller.scenario import ScenarioRange
 from controller.utility import Utility
 from envs.techniques import Techniques
 from envs.twin.record import StepRecord
@@ -192,18 +192,9 @@ def test_candidates_are_those_of_before_and_some_crops_with_their_whole_pictures
 def test_cropped_rows_change_nothing_for_the_others() -> None:
     costs = cropped_costs()
     rows = np.flatnonzero(~costs.space.cropped)
-    alone, recorded = costs.take(rows), cropped_recorded()
+    alone = costs.take(rows)
     assert alone.crops is None
-    bank = TraceBank([Trace("one", np.arange(4.0), np.array([2e6, 3e5, 1e6, 5e6]), 1.0)])
-    scenarios = [Scenario(frames=40, device_slowdown=s, seed=i) for i, s in enumerate((2.0, 8.0, 20.0))]
-    for own, other in enumerate(rows):
-        twins = [Twin(table, bank, recorded, ScenarioRange(), 3, calibration=QUIET) for table in (alone, costs)]
-        for twin in twins:
-            twin.reset(scenarios=scenarios)
-        for _ in range(20):
-            one, two = (t.step(np.full(3, row))[1] for t, row in zip(twins, (own, other), strict=True))
-            for name in ("status", "latency_s", "utility", "reward", "payload_bytes"):
-                np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    assert_rows_play_alike((alone, costs), cropped_recorded(), enumerate(rows))
 
 
 def test_a_twin_without_recorded_crops_refuses_cropped_rows() -> None:

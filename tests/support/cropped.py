@@ -88,9 +88,7 @@ class CroppedCompute(SimCompute):
         row = self._costs.space.index(decision)
         self.ran.append((self._clock(), source_index, row))
         head = self._real.head(source_index, decision, lambda: None, window=window)
-        for _ in range(self.STEPS):
-            pause()
-            self._clock.advance(float(self._costs.head_s[row]) / self.STEPS)
+        self._take(float(self._costs.head_s[row]), pause)
         outputs = head.outputs if head.outputs is not None else self._segments.tail(head.payload, decision)
         self._outputs[source_index, decision] = outputs
         return SimHead(head.payload, head.outputs)

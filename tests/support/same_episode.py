@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
 
+from controller.costs import CostTable
+from controller.predict.uplink import Trace, TraceBank
 from controller.records import STATUSES, Ints, Outcome, Status, SystemState
-from controller.scenario import ScenarioRange
+from controller.scenario import Scenario, ScenarioRange
 from envs.twin.record import StepRecord
 from envs.twin.shortcut import TableShortcut
 from envs.twin.tables import TwinCalibration
 from envs.twin.twin import Twin
+from runtime.bundles.recorded import Recorded
 from support.simulated import RTT_S, Simulation
 
 #: The simulated device has no noise and no overhead.
@@ -36,6 +39,22 @@ def assert_same(sim: Simulation, rows: Ints, tables: Sequence[TableShortcut]) ->
     assert sum(o.utility or 0.0 for o in outcomes) == pytest.approx(reward, abs=1e-3)
     _assert_same_scenes(sim.states, states)
     return outcomes
+
+
+def assert_rows_play_alike(
+    tables: tuple[CostTable, CostTable], recorded: Recorded, pairs: Iterable[tuple[int, int]]
+) -> None:
+    """Play each pair of rows, of the first and of the second table, in twins; AssertionError where they differ."""
+    bank = TraceBank([Trace("one", np.arange(4.0), np.array([2e6, 3e5, 1e6, 5e6]), 1.0)])
+    scenarios = [Scenario(frames=40, device_slowdown=s, seed=i) for i, s in enumerate((2.0, 8.0, 20.0))]
+    for rows in pairs:
+        twins = [Twin(table, bank, recorded, ScenarioRange(), 3, calibration=QUIET) for table in tables]
+        for twin in twins:
+            twin.reset(scenarios=scenarios)
+        for _ in range(20):
+            one, two = (t.step(np.full(3, row))[1] for t, row in zip(twins, rows, strict=True))
+            for name in ("status", "latency_s", "utility", "reward", "payload_bytes"):
+                np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
 
 
 def _assert_same_scenes(device: Sequence[SystemState], twin: Sequence[SystemState]) -> None:

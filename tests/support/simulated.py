@@ -112,9 +112,7 @@ class SimCompute:
         if self._costs.gates is not None and self._recorded is not None:
             path = int(self._costs.gates.taken(self._recorded.confidence[:, source_index : source_index + 1])[row, 0])
         self.ran.append((self._clock(), source_index, row))
-        for _ in range(self.STEPS):
-            pause()
-            self._clock.advance(float(self._costs.paths.head_s[path]) / self.STEPS)
+        self._take(float(self._costs.paths.head_s[path]), pause)
         if path != row:
             early = self._costs.paths.space.decisions[path]
             return SimHead(b"", bytes([path] * 4), early.exit_branch)
@@ -124,6 +122,11 @@ class SimCompute:
         if self._recorded is not None and self._recorded.payload_bytes is not None:
             payload_bytes = self._recorded.payload_bytes[decision.payload_key][source_index]
         return SimHead(bytes(int(payload_bytes)), None)
+
+    def _take(self, head_s: float, pause: Callable[[], None]) -> None:
+        for _ in range(self.STEPS):
+            pause()
+            self._clock.advance(head_s / self.STEPS)
 
     def picture(self, source_index: int) -> Image:
         """A picture whose brightness is the number of the sample."""
