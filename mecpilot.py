@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from runtime.bundles.bundle import Bundle, open_bundle
     from runtime.cli.main import console as console
     from runtime.cli.main import main as main
-    from runtime.config.tree import CacheSection, EmulationSection, FilterSection, LimitsSection
+    from runtime.config.sections.device import EmulationSection, LimitsSection
+    from runtime.config.sections.shortcuts import CacheSection, FilterSection
     from runtime.device.controllers import make_controller, open_costs
     from runtime.device.device import Device
     from runtime.files.policy_file import load_policy
@@ -97,7 +98,8 @@ _MODULES = {
     "envs.env": ("make_env",),
     "runtime.bundles.bundle": ("Bundle", "open_bundle"),
     "runtime.cli.main": ("console", "main"),
-    "runtime.config.tree": ("CacheSection", "EmulationSection", "FilterSection", "LimitsSection"),
+    "runtime.config.sections.device": ("EmulationSection", "LimitsSection"),
+    "runtime.config.sections.shortcuts": ("CacheSection", "FilterSection"),
     "runtime.device.controllers": ("make_controller", "open_costs"),
     "runtime.device.device": ("Device",),
     "runtime.files.policy_file": ("load_policy",),

@@ -33,7 +33,7 @@ from controller.costs import CostTable
 from controller.records import NO_PAYLOAD, Floats, Outcome, Status
 from controller.reuse import Answers, PastAnswer
 from runtime.bundles.bundle import open_pair
-from runtime.config.tree import CacheSection
+from runtime.config.sections.shortcuts import CacheSection
 from runtime.device.device import Device
 from runtime.inference.segments import Segments
 from runtime.profiling.profile import load_costs

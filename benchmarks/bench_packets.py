@@ -137,7 +137,7 @@ def answer_everything(after_s: float) -> int:
     due: list[tuple[float, bytes]] = []
     while True:
         wait_for([router.descriptor], max(min((at_s for at_s, _ in due), default=1e9) - time.perf_counter(), 0.0))
-        due += [(time.perf_counter() + after_s, peer) for peer, _ in router.receive()]
+        due += [(time.perf_counter() + after_s, peer) for peer, *_ in router.receive()]
         for at_s, peer in [entry for entry in due if entry[0] <= time.perf_counter()]:
             router.send(peer, wire.encode(wire.InferReply(3000, 100, 10_000), _ANSWER))
             due.remove((at_s, peer))

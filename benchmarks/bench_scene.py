@@ -33,7 +33,7 @@ from envs.techniques import Techniques
 from envs.twin.twin import Twin
 from runtime.bundles.bundle import open_bundle
 from runtime.config.rules import check_filter
-from runtime.config.tree import FilterSection
+from runtime.config.sections.shortcuts import FilterSection
 
 #: Scenarios of no training.
 _SEED = 31_000

@@ -185,7 +185,7 @@ def make_env(
     from envs.setup import open_setup, traces_of
     from envs.techniques import Techniques
     from runtime.bundles.bundle import open_bundle
-    from runtime.config.tree import PrivacySection
+    from runtime.config.sections.device import PrivacySection
     from runtime.regions.costs import crops_if
 
     if live and shortcuts:

@@ -20,7 +20,7 @@ from controller.records import Outcome, SystemState
 from controller.scenario import Scenario
 from envs.backend import Step
 from envs.setup import Setup
-from runtime.config.tree import LimitsSection
+from runtime.config.sections.device import LimitsSection
 from runtime.device.daemon import open_loop
 from runtime.device.local_compute import LocalCompute
 from runtime.device.loop import DeviceLoop

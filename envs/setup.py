@@ -20,7 +20,8 @@ from envs.twin.shortcut import TableShortcut
 from envs.twin.twin import Reward, Twin
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.bundles.recorded import Recorded
-from runtime.config.tree import DEFAULTS, PrivacySection
+from runtime.config.sections.device import PrivacySection
+from runtime.config.tree import DEFAULTS
 from runtime.files.scenario_file import range_from, read_range
 from runtime.profiling.profile import candidates, load_costs
 from runtime.testbed.markov_traces import builtin_traces

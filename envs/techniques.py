@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from runtime.config.sections.shortcuts import CacheSection, FilterSection
 from runtime.config.technique_notes import technique_notes
-from runtime.config.tree import DEFAULTS, CacheSection, FilterSection
+from runtime.config.tree import DEFAULTS
 
 #: Names of the input filter and the cache where techniques are left out; the others are those of
 #: ``controller.techniques``.

@@ -18,7 +18,8 @@ from controller.errors import UsageError
 from runtime.cli.console import task_bar, write_json
 from runtime.cli.shared_options import JsonOut, Wide
 from runtime.config.rules import check_cache, is_roi
-from runtime.config.tree import DEFAULTS, CacheSection
+from runtime.config.sections.shortcuts import CacheSection
+from runtime.config.tree import DEFAULTS
 from runtime.files.atomic import check_writable
 from runtime.files.policy_file import shipped_policy
 from runtime.observe.tables import table_console

@@ -15,7 +15,10 @@ from rich.console import Console
 from controller.errors import UsageError
 from runtime.cli.shared_options import BundleDir, HardwareEncoder, NoRawUpload, ProfileFile
 from runtime.config.rules import check_filter
-from runtime.config.tree import DEFAULT_WORKLOAD, DEFAULTS, FilterSection, PrivacySection
+from runtime.config.sections.device import PrivacySection
+from runtime.config.sections.fields import DEFAULT_WORKLOAD
+from runtime.config.sections.shortcuts import FilterSection
+from runtime.config.tree import DEFAULTS
 from runtime.traces.formats import TRACE_HELP
 from runtime.workloads.registry import WORKLOADS
 

@@ -29,7 +29,8 @@ from controller.scenario import Scenario
 from envs.backend import Backend
 from envs.setup import Setup
 from runtime.config.privacy import check_controller, may_run, privacy_notes
-from runtime.config.tree import DEFAULTS, PrivacySection
+from runtime.config.sections.device import PrivacySection
+from runtime.config.tree import DEFAULTS
 from runtime.files.policy_file import load_policy, shipped_policy, used_policy
 from runtime.files.provenance import Provenance, Used, comparability
 from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning

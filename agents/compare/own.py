@@ -19,7 +19,7 @@ from envs.setup import Setup, open_setup, traces_of
 from envs.techniques import Techniques
 from envs.twin.shortcut import TableShortcut
 from runtime.bundles.bundle import Bundle, open_bundle
-from runtime.config.tree import PrivacySection
+from runtime.config.sections.device import PrivacySection
 from runtime.device.controllers import Decides, OwnController
 from runtime.files.provenance import GIVEN, used
 from runtime.regions.costs import crops_if

@@ -28,7 +28,7 @@ from controller.scenario import ScenarioRange
 from envs.setup import Setup, open_setup
 from envs.techniques import Techniques
 from runtime.bundles.bundle import SHIPPED_DIR, Bundle, open_pair
-from runtime.config.tree import PrivacySection
+from runtime.config.sections.device import PrivacySection
 from runtime.files.provenance import SHIPPED
 from runtime.profiling.profile import find_profile
 from runtime.workloads.registry import workload_named, workload_reference

@@ -37,7 +37,7 @@ from controller.predict.uplink import TraceBank
 from envs.env import MecpilotEnv
 from envs.setup import Setup, open_setup, traces_of
 from envs.vec_env import TwinVecEnv
-from runtime.config.tree import PrivacySection
+from runtime.config.sections.device import PrivacySection
 from runtime.profiling.profile import used_profile
 
 Progress = Callable[[int], None]

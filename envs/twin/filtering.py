@@ -18,7 +18,7 @@ from controller.records import Floats, Status
 from envs.twin.shortcut import Asked, Verdict
 from envs.twin.state import record_type
 from runtime.bundles.recorded import Recorded
-from runtime.config.tree import FilterSection
+from runtime.config.sections.shortcuts import FilterSection
 from runtime.shortcuts.filtering.features import LOOK_S, Differencer
 from runtime.workloads.types import Image
 

@@ -12,7 +12,7 @@ from controller.errors import UsageError
 from runtime.bundles.bundle import open_pair
 from runtime.cli.console import task_bar
 from runtime.cli.shared_options import BundleDir, DataDir, WorkloadName
-from runtime.config.tree import DEFAULT_WORKLOAD
+from runtime.config.sections.fields import DEFAULT_WORKLOAD
 from runtime.files.atomic import check_writable
 
 #: Share of the footage that the network is fitted to; the threshold is set on what comes after it.

@@ -25,7 +25,7 @@ from runtime.cli.compress import compress
 from runtime.cli.console import task_bar
 from runtime.cli.empty import empty
 from runtime.cli.shared_options import DataDir, JsonOut, Wide, WorkloadName
-from runtime.config.tree import DEFAULT_WORKLOAD
+from runtime.config.sections.fields import DEFAULT_WORKLOAD
 from runtime.files.atomic import check_writable
 from runtime.observe.tables import new_table
 

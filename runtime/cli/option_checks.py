@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from controller.errors import UsageError
-from runtime.config.tree import MAX_FLOAT, MAX_INT
+from runtime.config.sections.fields import MAX_FLOAT, MAX_INT
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

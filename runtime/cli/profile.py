@@ -13,7 +13,7 @@ import typer
 from controller.errors import UsageError, unknown_name
 from runtime.cli.console import write_json
 from runtime.cli.shared_options import BundleDir, DataDir, JsonOut, WorkloadName
-from runtime.config.tree import DEFAULT_WORKLOAD
+from runtime.config.sections.fields import DEFAULT_WORKLOAD
 from runtime.files.atomic import check_apart, check_writable
 from runtime.observe.tables import new_table, table_console
 from runtime.profiling.profile import (

@@ -13,8 +13,9 @@ import typer
 from controller.errors import UsageError
 from runtime.config.load import load_config
 from runtime.config.rules import check_rules
+from runtime.config.sections.fields import MAX_FLOAT, MAX_INT
 from runtime.config.settings import Setting, settings
-from runtime.config.tree import MAX_FLOAT, MAX_INT, Config
+from runtime.config.tree import Config
 
 _CONFIG_HELP = (
     "TOML file with settings; flags override it. Without this option no file is read. "

@@ -6,7 +6,7 @@ import numpy as np
 
 from controller.costs import CostTable
 from controller.errors import UsageError
-from runtime.config.tree import PrivacySection
+from runtime.config.sections.device import PrivacySection
 
 #: Controllers that only ever send whole images.
 _RAW_UPLOADERS = ("mec-only", "jpeg-offload")

@@ -8,17 +8,12 @@ from typing import TypeVar
 import msgspec
 
 from controller.errors import UsageError
+from runtime.config.sections.device import ControllerSection, EmulationSection, SourceSection
+from runtime.config.sections.fields import Section
+from runtime.config.sections.shortcuts import CacheSection, FilterSection
 from runtime.config.settings import as_path, settings
 from runtime.config.sizes import bytes_of
-from runtime.config.tree import (
-    CacheSection,
-    Config,
-    ControllerSection,
-    EmulationSection,
-    FilterSection,
-    Section,
-    SourceSection,
-)
+from runtime.config.tree import Config
 
 AnySection = TypeVar("AnySection", bound=Section)
 

@@ -14,7 +14,8 @@ import msgspec
 from msgspec import Meta
 
 from controller.errors import UsageError
-from runtime.config.tree import MAX_FLOAT, Config
+from runtime.config.sections.fields import MAX_FLOAT
+from runtime.config.tree import Config
 
 _KINDS: dict[type, str] = {
     bool: "true or false",

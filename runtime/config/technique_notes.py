@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runtime.config.tree import DEFAULTS, CacheSection, FilterSection
+from runtime.config.sections.shortcuts import CacheSection, FilterSection
+from runtime.config.tree import DEFAULTS
 
 
 def technique_notes(

@@ -23,7 +23,7 @@ from controller.records import Bools, Ints, SystemState
 from controller.utility import Utility
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.config.privacy import check_controller
-from runtime.config.tree import PrivacySection
+from runtime.config.sections.device import PrivacySection
 from runtime.files.policy_file import load_policy, shipped_policy
 from runtime.files.tuning_file import load_tunings, tuning_of
 from runtime.profiling.profile import candidates, load_costs

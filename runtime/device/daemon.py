@@ -13,7 +13,8 @@ from controller.predict.uplink import TraceBank
 from controller.records import Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
-from runtime.config.tree import DEFAULTS, LimitsSection
+from runtime.config.sections.device import LimitsSection
+from runtime.config.tree import DEFAULTS
 from runtime.device.local_compute import LocalCompute
 from runtime.device.loop import DeviceLoop
 from runtime.device.outcomes import Job

@@ -22,7 +22,8 @@ from controller.utility import Utility
 from runtime.bundles.bundle import Bundle
 from runtime.codecs import get_codec
 from runtime.config.privacy import allowed, check_controller, privacy_notes
-from runtime.config.tree import DEFAULTS, PrivacySection
+from runtime.config.sections.device import PrivacySection
+from runtime.config.tree import DEFAULTS
 from runtime.device.controllers import ControllerLike, OwnController, name_of, policy_of
 from runtime.files.policy_file import shipped_policy, used_policy
 from runtime.files.provenance import Provenance

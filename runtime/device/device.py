@@ -24,18 +24,12 @@ from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.bundles.bundle import DEFAULT_NAME, Bundle, open_pair
 from runtime.config.rules import check_cache, check_filter, checked
+from runtime.config.sections.device import EmulationSection, LimitsSection, PrivacySection
+from runtime.config.sections.fields import DEFAULT_FRAMES, MAX_INT
+from runtime.config.sections.shortcuts import CacheSection, FilterSection
 from runtime.config.sizes import bytes_of
 from runtime.config.technique_notes import technique_notes
-from runtime.config.tree import (
-    DEFAULT_FRAMES,
-    DEFAULTS,
-    MAX_INT,
-    CacheSection,
-    EmulationSection,
-    FilterSection,
-    LimitsSection,
-    PrivacySection,
-)
+from runtime.config.tree import DEFAULTS
 from runtime.device.controllers import ControllerLike
 from runtime.device.deadline import deadline_warning
 from runtime.device.deciding import Choice, choose, provenance_of

@@ -18,7 +18,8 @@ from controller.records import Decision, Outcome
 from controller.scenario import Scenario
 from controller.utility import Utility
 from runtime.bundles.bundle import Bundle
-from runtime.config.tree import CacheSection, FilterSection, LimitsSection
+from runtime.config.sections.device import LimitsSection
+from runtime.config.sections.shortcuts import CacheSection, FilterSection
 from runtime.device.deciding import Chosen
 from runtime.emptiness.file import EmptyKnown
 from runtime.link.background import Ahead

@@ -12,6 +12,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import zmq
 
@@ -194,6 +195,14 @@ class Dealer(_Socket):
         return self._receive()
 
 
+class Incoming(NamedTuple):
+    """A message that arrived at a MEC."""
+
+    peer: bytes  # the connection
+    parts: Parts
+    user: str = ""  # who the peer has proved to be; empty where connections are not authenticated
+
+
 class Router(_Socket):
     """The MEC's end: every message comes from or goes to a peer.
 
@@ -244,13 +253,13 @@ class Router(_Socket):
         """Send a message. Returns False if it was lost, because the peer left or does not read."""
         return self._send([peer, *parts])
 
-    def receive(self) -> Iterator[tuple[bytes, Parts]]:
-        """Messages that have arrived, each with its peer."""
+    def receive(self) -> Iterator[Incoming]:
+        """Messages that have arrived."""
         if self._memory.is_filling():
             self._start_anew()
             self._memory.reset()
             self._on_full()
-        return ((bytes(parts[0]), parts[1:]) for parts in self._receive())
+        return (Incoming(bytes(parts[0]), parts[1:]) for parts in self._receive())
 
     def _start_anew(self) -> None:
         """Close every connection, and listen at the same endpoint again as soon as the system has freed its port."""

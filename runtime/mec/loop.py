@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -26,7 +25,8 @@ from runtime.codecs.streams import UnknownReferenceError
 from runtime.config.tree import DEFAULTS
 from runtime.inference.segments import Segments
 from runtime.link.link import Clock
-from runtime.link.transport import MAX_WAIT_S, Parts, Router
+from runtime.link.transport import MAX_WAIT_S, Incoming, Router
+from runtime.mec.queue import RequestQueue
 from runtime.mec.receivers import Receivers
 from runtime.mec.records import SERVED, MecCounts, RequestRecord
 from runtime.mec.tails import Tails
@@ -72,10 +72,10 @@ class MecLoop:
         log: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._router, self._session, self._segments, self._costs = router, session, segments, costs
-        self._slowdown, self._queue_limit = slowdown, queue_limit
+        self._slowdown = slowdown
         self._warm_up, self._tails = warm_up, tails
         self._clock, self._log = clock, log
-        self._queue: deque[Admit] = deque()
+        self._queue = RequestQueue(queue_limit)
         self._stopping: Callable[[], bool] = lambda: False
         self._stop_s = math.inf
         self._closing = False
@@ -101,7 +101,7 @@ class MecLoop:
     def _leave(self) -> None:
         self._closing = True
         while self._queue:
-            self._close_on(self._queue.popleft())
+            self._close_on(self._queue.take())
         self._act(self._session.close())
         end_s = self._clock() + _LEAVE_S
         while (left_s := end_s - self._clock()) > 0:
@@ -123,9 +123,9 @@ class MecLoop:
     # Receiving ----------------------------------------------------------------------------------------------
 
     def _poll(self) -> None:
-        for peer, parts in self._router.receive():
+        for arrived in self._router.receive():
             try:
-                self._act(self._handle(peer, parts))
+                self._act(self._handle(arrived))
             except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: one message fails, the MEC goes on
                 self.counts.failed += 1
                 self._log_failure(error)
@@ -138,9 +138,10 @@ class MecLoop:
     def _forget_names(self) -> None:
         self._devices = {peer: self._devices.get(peer, "") for peer in self._session.registered}
 
-    def _handle(self, peer: bytes, parts: Parts) -> Actions:
+    def _handle(self, arrived: Incoming) -> Actions:
+        peer = arrived.peer
         try:
-            message, buffer = wire.decode(parts)
+            message, buffer = wire.decode(arrived.parts)
         except RemoteProtocolError as error:
             return self._session.malformed(peer, error)
         if isinstance(message, wire.Hello):
@@ -175,10 +176,10 @@ class MecLoop:
             self._reject(job, RejectReason.ILLEGAL, f"got row {row}; expected one of {len(space)} that sends a payload")
         elif (size := len(job.payload)) > (most := wire.most_payload_bytes(self._shape(space.decisions[row]))):
             self._reject(job, RejectReason.PAYLOAD, f"got a payload of {size} bytes; expected at most {most}")
-        elif len(self._queue) >= self._queue_limit:
-            self._reject(job, RejectReason.BUSY, f"{len(self._queue)} requests wait already")
+        elif why := self._queue.refusal(job):
+            self._reject(job, RejectReason.BUSY, why)
         else:
-            self._queue.append(job)
+            self._queue.add(job)
 
     def _shape(self, d: Decision) -> tuple[int, ...]:
         return self._segments.bundle.payload_shape(d.model, d.resolution_px, d.partition_point)
@@ -186,7 +187,7 @@ class MecLoop:
     # Serving ------------------------------------------------------------------------------------------------
 
     def _serve_next(self) -> None:
-        job = self._queue.popleft()
+        job = self._queue.take()
         # An emulated MEC starts the next request without a gap. The time that this process takes between two requests
         # is not part of the emulation, and at a high load it would lengthen the queue.
         began_s = max(job.arrived_s, self._free_s) if self._slowdown > 1.0 else self._clock()

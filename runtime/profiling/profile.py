@@ -26,7 +26,8 @@ from controller.references import NO_STREAM, ReferenceCosts
 from controller.scenario import ScenarioRange
 from runtime.bundles.bundle import Bundle
 from runtime.config.privacy import allowed
-from runtime.config.tree import DEFAULTS, PrivacySection
+from runtime.config.sections.device import PrivacySection
+from runtime.config.tree import DEFAULTS
 from runtime.files.atomic import write_whole
 from runtime.files.fetch import cache_dir
 from runtime.files.provenance import GIVEN, OWN, SHIPPED, Used, used

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runtime.config.tree import CacheSection, FilterSection
+from runtime.config.sections.shortcuts import CacheSection, FilterSection
 from runtime.emptiness.file import EmptyKnown
 from runtime.shortcuts.base import Shortcut
 from runtime.shortcuts.cache.shortcut import caches

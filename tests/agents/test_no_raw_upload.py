@@ -12,7 +12,7 @@ from agents.runs.run_folder import RunFolder
 from controller.controllers.registry import CONTROLLER_NAMES
 from controller.errors import UsageError
 from envs.setup import open_setup
-from runtime.config.tree import PrivacySection
+from runtime.config.sections.device import PrivacySection
 from runtime.testbed.markov_traces import builtin_traces
 
 QUICK = ("--workload", "garments", "--profile", "shipped", "--no-raw-upload")

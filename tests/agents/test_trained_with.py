@@ -15,7 +15,7 @@ from agents.runs.run_folder import RunFolder, TrainingConfig
 from agents.training.training import Options, train
 from controller.scenario import ScenarioRange
 from envs.techniques import Techniques
-from runtime.config.tree import FilterSection
+from runtime.config.sections.shortcuts import FilterSection
 from runtime.files.policy_file import load_policy
 
 TECHNIQUES = Techniques(forecast=False, gates=(0.9,), filter=FilterSection(mode="auto"))

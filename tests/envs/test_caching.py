@@ -23,7 +23,7 @@ from envs.twin.caching import KEEP_S, LOOK_S, SEARCH_S, CacheTable, ShownSamples
 from envs.twin.shortcut import Asked
 from runtime.bundles.bundle import open_pair
 from runtime.bundles.recorded import Recorded
-from runtime.config.tree import CacheSection
+from runtime.config.sections.shortcuts import CacheSection
 from runtime.inference.segments import Segments
 from runtime.shortcuts.base import Context
 from runtime.shortcuts.cache.keys import key_of

@@ -20,7 +20,7 @@ from envs.played import NO_PICTURES
 from envs.setup import open_setup
 from envs.techniques import Techniques
 from envs.twin.filtering import FilterTable, differences
-from runtime.config.tree import FilterSection
+from runtime.config.sections.shortcuts import FilterSection
 from runtime.shortcuts.base import Context
 from runtime.shortcuts.filtering.differencing import Differencing
 from runtime.shortcuts.filtering.features import LOOK_S, Differencer

@@ -23,7 +23,8 @@ from controller.space import DecisionSpace
 from controller.utility import Utility
 from runtime.bundles.recorded import Recorded
 from runtime.codecs.streams import Sender
-from runtime.config.tree import DEFAULTS, LimitsSection
+from runtime.config.sections.device import LimitsSection
+from runtime.config.tree import DEFAULTS
 from runtime.device.daemon import drive
 from runtime.device.loop import DeviceLoop
 from runtime.device.outcomes import Job

@@ -15,7 +15,7 @@ from controller.cache.answers import AnswerCache
 from controller.cache.vote import Score
 from controller.records import Float32s, Status
 from controller.reuse import PastAnswer, Reuse
-from runtime.config.tree import CacheSection
+from runtime.config.sections.shortcuts import CacheSection
 from runtime.shortcuts.base import Context, Notes, Shortcut
 from runtime.shortcuts.cache.keys import key_of, normalised
 from runtime.sources.frames import Frame

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from controller.errors import UsageError
-from runtime.config.tree import FilterSection
+from runtime.config.sections.shortcuts import FilterSection
 from runtime.emptiness.file import EmptyKnown, load_empty
 from runtime.shortcuts.base import Shortcut
 from runtime.shortcuts.filtering.differencing import Differencing

@@ -13,7 +13,7 @@ from controller.costs import CostTable
 from controller.errors import UsageError
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.config.privacy import allowed
-from runtime.config.tree import PrivacySection
+from runtime.config.sections.device import PrivacySection
 from runtime.profiling.profile import load_costs, shipped_path
 from runtime.testbed.processes import running_mec
 

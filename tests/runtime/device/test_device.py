@@ -30,7 +30,7 @@ from support.simulated import (
 from controller.records import Outcome, Status
 from controller.scenario import HEAD_NOISE_FRAC
 from controller.timeline import FALLBACK_MARGIN, FALLBACK_SLACK_S, MAX_UNANSWERED
-from runtime.config.tree import LimitsSection
+from runtime.config.sections.device import LimitsSection
 from runtime.protocol import wire
 
 #: What the fastest local answer keeps back of the deadline.

@@ -12,7 +12,7 @@ import pytest
 from support.simulated import FAST as LOCAL
 from support.simulated import HELD, OFFLOAD, SimClock, table
 
-from runtime.link.transport import MAX_WAIT_S
+from runtime.link.transport import MAX_WAIT_S, Incoming
 from runtime.mec.loop import MecLoop
 from runtime.observe.repeats import AT_ONCE, Repeats
 from runtime.protocol import wire
@@ -30,9 +30,9 @@ class SimRouter:
     inbox: list[wire.AnyMessage]
     sent: list[wire.AnyMessage] = field(default_factory=list)
 
-    def receive(self) -> list[tuple[bytes, Any]]:
+    def receive(self) -> list[Incoming]:
         buffers = {wire.InferRequest: bytes(4)}
-        arrived = [(b"peer", wire.encode(message, buffers.get(type(message), b""))) for message in self.inbox]
+        arrived = [Incoming(b"peer", wire.encode(m, buffers.get(type(m), b""))) for m in self.inbox]
         self.inbox = []
         return arrived
 

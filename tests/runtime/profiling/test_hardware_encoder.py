@@ -18,7 +18,7 @@ from envs.setup import open_setup
 from runtime.bundles.bundle import open_bundle
 from runtime.codecs.image import Jpeg
 from runtime.config.load import load_config
-from runtime.config.tree import EmulationSection
+from runtime.config.sections.device import EmulationSection
 from runtime.files.scenario_file import range_from
 from runtime.profiling.hardware_encoder import with_hardware_encoder
 from runtime.profiling.profile import load_costs

@@ -18,8 +18,8 @@ from controller.errors import UsageError
 from controller.records import Decision, Float32s, Outcome, Status
 from controller.reuse import Answers, PastAnswer
 from runtime.config.flags import effective
+from runtime.config.sections.shortcuts import CacheSection
 from runtime.config.settings import settings
-from runtime.config.tree import CacheSection
 from runtime.device.device import Device
 from runtime.observe.summary import note_text
 from runtime.shortcuts.base import Context

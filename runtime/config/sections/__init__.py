@@ -1,0 +1,1 @@
+"""The sections of the configuration tree: one class for each table of ``mecpilot.toml``."""
