@@ -1,10 +1,13 @@
 """The loop of a MEC: serve requests in order of arrival (decode, run the tail, reply), and record each of them.
 
+A MEC serves one bundle or several at a time (``runtime.mec.served``). The Hello of a device says which one it holds,
+and each of its requests belongs to that one from its admission on.
+
 The loop has one thread. It polls its socket between stages and while it idles, so arrival times are exact and pings are
 answered while a tail runs. A separate I/O thread would cost a hand-over per message and compete for the interpreter
 lock (measured by ``benchmarks/bench_overhead.py``). Two requests share nothing, except that a payload may refer to an
-earlier one of the same connection. ``Receivers`` keep what that needs; ``_run`` asks them how to decode. A request that
-is not served was not decoded either, so what refers to it is rejected as ``REFERENCE``.
+earlier one of the same connection. ``Receivers`` keep what that needs. A request that is not served was not decoded
+either, so what refers to it is rejected as ``REFERENCE``.
 
 While no request waits, the loop warms up one stage at a time (``runtime.mec.warm_up``). A stop finishes the current
 request if that takes at most 0.2 s, and rejects all others as ``CLOSING``.
@@ -18,19 +21,14 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from controller.costs import CostTable
 from controller.errors import RemoteProtocolError
-from controller.records import Decision
 from runtime.codecs.streams import UnknownReferenceError
 from runtime.config.tree import DEFAULTS
-from runtime.inference.segments import Segments
 from runtime.link.link import Clock
 from runtime.link.transport import MAX_WAIT_S, Incoming, Router
 from runtime.mec.queue import RequestQueue
-from runtime.mec.receivers import Receivers
 from runtime.mec.records import SERVED, MecCounts, RequestRecord
-from runtime.mec.tails import Tails
-from runtime.mec.warm_up import WarmUp
+from runtime.mec.served import Ran, Served
 from runtime.observe.sinks import Sink, Sinks
 from runtime.protocol import wire
 from runtime.protocol.mec_session import MAX_REGISTERED, Actions, Admit, MecSession, Refused, SendTo
@@ -48,32 +46,27 @@ class _StoppedError(Exception):
 
 
 class MecLoop:
-    """Owns the queue of admitted requests.
+    """Owns the queue of admitted requests, and the bundles that are served, by what a device must hold.
 
     A ``slowdown`` above 1 emulates a slower machine: after the real computation the MEC idles until the profiled time
     of the tail times the slowdown has passed. ``log`` should fold repeated lines (``runtime.observe.repeats``), because
-    peers can cause any number of them. ``counts`` is the first sink. ``tails`` are outputs that are kept for requests
-    that come again; None: none are.
+    peers can cause any number of them. ``counts`` is the first sink.
     """
 
     def __init__(
         self,
         router: Router,
         session: MecSession,
-        segments: Segments,
-        costs: CostTable,
+        served: Iterable[Served],
         *,
         slowdown: float = 1.0,
         queue_limit: int = DEFAULTS.mec.queue_limit,
-        warm_up: WarmUp | None = None,
-        tails: Tails | None = None,
         sinks: Iterable[Sink[RequestRecord]] = (),
         clock: Clock = time.perf_counter,
         log: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._router, self._session, self._segments, self._costs = router, session, segments, costs
-        self._slowdown = slowdown
-        self._warm_up, self._tails = warm_up, tails
+        self._router, self._session, self._slowdown = router, session, slowdown
+        self._served = {one.held: one for one in served}
         self._clock, self._log = clock, log
         self._queue = RequestQueue(queue_limit)
         self._stopping: Callable[[], bool] = lambda: False
@@ -82,7 +75,6 @@ class MecLoop:
         self._free_s = clock()  # when the emulated MEC has finished its last request
         self._forget_s = clock() + _FORGET_EVERY_S
         self._devices: dict[bytes, str] = {}  # peer -> name in its Hello
-        self._receivers = Receivers(segments.bundle)  # what payloads may refer to, by peer
         self._epoch_s = time.time() - clock() if clock is time.perf_counter else None
         self.counts = MecCounts()
         self._sinks: Sinks[RequestRecord] = Sinks([self.counts, *sinks], log)
@@ -109,16 +101,8 @@ class MecLoop:
             self._poll()
 
     def _warm_up_step(self) -> bool:
-        """Run one step of the warm-up; False when it is complete."""
-        if self._warm_up is None:
-            return False
-        try:
-            if self._warm_up.step():
-                return True
-        except Exception as error:  # noqa: BLE001 - only requests that need this model will fail
-            self._log(f"cannot warm up: {type(error).__name__}: {error}")
-        self._warm_up = None
-        return False
+        """Run one step of the warm-up of one bundle; False when all are complete."""
+        return any(served.warm_up_step(self._log) for served in self._served.values())
 
     # Receiving ----------------------------------------------------------------------------------------------
 
@@ -133,7 +117,8 @@ class MecLoop:
             self._forget_s = self._clock() + _FORGET_EVERY_S
             self._session.forget_silent(self._clock())
             self._forget_names()
-            self._receivers.keep_only(self._devices)
+            for served in self._served.values():
+                served.keep_only(self._devices)
 
     def _forget_names(self) -> None:
         self._devices = {peer: self._devices.get(peer, "") for peer in self._session.registered}
@@ -147,7 +132,8 @@ class MecLoop:
         if isinstance(message, wire.Hello):
             self._remember_name(peer, message.device)
         if isinstance(message, wire.Hello | wire.Bye):
-            self._receivers.drop(peer)
+            for served in self._served.values():
+                served.drop(peer)
         return self._session.receive(peer, message, buffer, self._clock())
 
     def _remember_name(self, peer: bytes, device: str) -> None:
@@ -169,20 +155,17 @@ class MecLoop:
 
     def _admit(self, job: Admit) -> None:
         """Queue a request that can be served; reject any other at once, so that it takes no memory."""
-        row, space = job.request.row, self._costs.space
+        served = self._served.get(job.held)
         if self._closing:
             self._close_on(job)
-        elif row >= len(space) or space.device_only[row]:
-            self._reject(job, RejectReason.ILLEGAL, f"got row {row}; expected one of {len(space)} that sends a payload")
-        elif (size := len(job.payload)) > (most := wire.most_payload_bytes(self._shape(space.decisions[row]))):
-            self._reject(job, RejectReason.PAYLOAD, f"got a payload of {size} bytes; expected at most {most}")
+        elif served is None:
+            self._withdrawn(job)
+        elif fault := served.fault(job.request, len(job.payload)):
+            self._reject(job, *fault)
         elif why := self._queue.refusal(job):
             self._reject(job, RejectReason.BUSY, why)
         else:
             self._queue.add(job)
-
-    def _shape(self, d: Decision) -> tuple[int, ...]:
-        return self._segments.bundle.payload_shape(d.model, d.resolution_px, d.partition_point)
 
     # Serving ------------------------------------------------------------------------------------------------
 
@@ -195,8 +178,12 @@ class MecLoop:
         if waited_s * 1e3 > job.request.remaining_budget_ms:
             self._reject(job, RejectReason.EXPIRED, "it waited too long", waited_s)
             return
+        served = self._served.get(job.held)
+        if served is None:
+            self._withdrawn(job)
+            return
         try:
-            outputs, cached = self._run(job, began_s)
+            ran = self._run(served, job, began_s)
         except _StoppedError:
             self._close_on(job)
         except UnknownReferenceError as error:
@@ -207,27 +194,19 @@ class MecLoop:
             self._log_failure(error)
             self._reject(job, RejectReason.FAILED, type(error).__name__)
         else:
-            self._reply(job, outputs, began_s, cached)
+            self._reply(job, ran, began_s)
 
-    def _run(self, job: Admit, began_s: float) -> tuple[np.ndarray, bool]:
-        """The outputs of a request, and whether they were known; returns when the emulated MEC would have them."""
+    def _run(self, served: Served, job: Admit, began_s: float) -> Ran:
+        """The outputs of a request; returns when the emulated MEC would have them."""
         row = job.request.row
-        decision = self._costs.space.decisions[row]
-        if self._warm_up is not None:
-            self._warm_up.prefer(decision.model)
+        served.prefer(row)
         computing_s = self._clock()
-        decode_as = self._receivers.decode_as(job.peer, job.request, decision)
-        key = None if self._tails is None or decode_as is not None else self._tails.key(row, job.payload)
-        outputs = None if key is None or self._tails is None else self._tails.outputs(key)
-        cached = outputs is not None
-        if outputs is None:
-            outputs = self._segments.tail(memoryview(job.payload), decision, self._between_stages, decode_as)
-        lasts_s = self._slowdown * (self._clock() - computing_s) if cached else self._emulated_s(row)
+        ran = served.run(job, self._between_stages)
+        lasts_s = self._slowdown * (self._clock() - computing_s) if ran.cached else self._emulated_s(served, row)
         self._free_s = max(began_s + lasts_s, self._clock())
         self._idle_until(self._free_s)
-        if not cached and key is not None and self._tails is not None:
-            self._tails.add(key, outputs, (self._clock() - computing_s) / self._slowdown)
-        return outputs, cached
+        served.keep(ran, (self._clock() - computing_s) / self._slowdown)
+        return ran
 
     def _between_stages(self) -> None:
         self._poll()
@@ -240,8 +219,8 @@ class MecLoop:
             self._stop_s = self._clock()
         return self._stop_s + _GRACE_S
 
-    def _emulated_s(self, row: int) -> float:
-        return float(self._costs.mec_s[row]) * self._slowdown if self._slowdown > 1.0 else 0.0
+    def _emulated_s(self, served: Served, row: int) -> float:
+        return served.profiled_s(row) * self._slowdown if self._slowdown > 1.0 else 0.0
 
     def _idle_until(self, end_s: float) -> None:
         while (left_s := end_s - self._clock()) > 0:
@@ -250,13 +229,13 @@ class MecLoop:
             self._router.wait(left_s)
             self._poll()
 
-    def _reply(self, job: Admit, outputs: np.ndarray, began_s: float, cached: bool) -> None:
+    def _reply(self, job: Admit, ran: Ran, began_s: float) -> None:
         queue_s, mec_s = began_s - job.arrived_s, self._clock() - began_s
         # A reply that was known says nothing about how fast this MEC computes.
-        mec_us = 0 if cached else max(wire.whole_us(mec_s), 1)
+        mec_us = 0 if ran.cached else max(wire.whole_us(mec_s), 1)
         reply = wire.InferReply(job.request.request_id, wire.whole_us(queue_s), mec_us)
-        self._router.send(job.peer, wire.encode(reply, np.ascontiguousarray(outputs).data.cast("B")))
-        self._record(job, queue_s, mec_s, SERVED, cached=cached)
+        self._router.send(job.peer, wire.encode(reply, np.ascontiguousarray(ran.outputs).data.cast("B")))
+        self._record(job, queue_s, mec_s, SERVED, cached=ran.cached)
 
     def _reject(self, job: Admit, reason: RejectReason, text: str, waited_s: float = 0.0) -> None:
         reject = wire.Reject(job.request.request_id, reason, wire.plain(text), wire.whole_us(waited_s))
@@ -264,14 +243,14 @@ class MecLoop:
         self._record(job, max(self._clock() - job.arrived_s, 0.0), 0.0, str(reason))
 
     def _record(self, job: Admit, queue_s: float, mec_s: float, ending: str, *, cached: bool = False) -> None:
-        row, decisions = job.request.row, self._costs.space.decisions
+        row, served = job.request.row, self._served.get(job.held)
         self._sinks.add(
             RequestRecord(
                 device=self._devices.get(job.peer, ""),
                 peer=job.peer.hex(),
                 request_id=job.request.request_id,
                 row=row,
-                decision=decisions[row] if row < len(decisions) else None,
+                decision=None if served is None else served.decision(row),
                 arrived_at=None if self._epoch_s is None else round(self._epoch_s + job.arrived_s, 3),
                 queue_s=round(queue_s, 6),
                 mec_s=round(mec_s, 6),
@@ -280,6 +259,10 @@ class MecLoop:
                 cached=cached,
             )
         )
+
+    def _withdrawn(self, job: Admit) -> None:
+        """The bundle of a request is no longer served: the device shall say hello anew."""
+        self._reject(job, RejectReason.NO_SESSION, "the MEC no longer serves this bundle; say hello again")
 
     def _close_on(self, job: Admit) -> None:
         self._reject(job, RejectReason.CLOSING, "the MEC is shutting down")

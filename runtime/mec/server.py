@@ -158,6 +158,7 @@ class MecServer:
 
         from runtime.inference.segments import Segments
         from runtime.mec.loop import MecLoop
+        from runtime.mec.served import Served
         from runtime.mec.tails import Tails
         from runtime.mec.warm_up import WarmUp
         from runtime.protocol.mec_session import MecSession
@@ -165,15 +166,14 @@ class MecServer:
         torch.set_num_threads(1)  # as in the profile
         segments = Segments(self.bundle, self.workload)
         segments.prepare_codecs()
+        tails = Tails(self._cache_bytes) if self._cache_bytes else None
+        served = Served(segments, self._costs, warm_up=WarmUp(segments), tails=tails)
         return MecLoop(
             self._router,
-            MecSession(uuid.uuid4().hex, self.bundle.held, self._slowdown),
-            segments,
-            self._costs,
+            MecSession(uuid.uuid4().hex, [served.held], self._slowdown),
+            [served],
             slowdown=self._slowdown,
             queue_limit=self._queue_limit,
-            warm_up=WarmUp(segments),
-            tails=Tails(self._cache_bytes) if self._cache_bytes else None,
             sinks=self._sinks,
             log=self._log,
         )

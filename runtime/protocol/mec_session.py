@@ -1,19 +1,20 @@
 """The MEC's side of the protocol: registers peers and admits their requests. Events in, actions out, no I/O.
 
-Theory of operation. A peer is a connection. A Hello registers it if both sides hold the same bundle; from then on its
-requests are admitted. The loop keeps what their payloads may refer to (``runtime.mec.receivers``). A registered peer
-that sends Bye, or nothing for ``FORGET_S``, is unregistered. A request or ping of an unregistered peer is answered with
-NO_SESSION, so that a device notices at once that the MEC was restarted. Bytes that cannot be decoded are counted. A
-registered peer gets a Reject for them; an unregistered one gets nothing, so that the MEC cannot be used to reflect
-traffic. The exception is the hello of an older version, which gets a Reject in its own format. At most
-``MAX_REGISTERED`` peers are registered; the one that has been silent longest is unregistered first.
+Theory of operation. A peer is a connection. A Hello registers it if the MEC serves the bundle that the device holds;
+from then on its requests are admitted, each as one for that bundle. The loop keeps what their payloads may refer to
+(``runtime.mec.receivers``). A registered peer that sends Bye, or nothing for ``FORGET_S``, is unregistered. A request
+or ping of an unregistered peer is answered with NO_SESSION, so that a device notices at once that the MEC was
+restarted. Bytes that cannot be decoded are counted. A registered peer gets a Reject for them; an unregistered one gets
+nothing, so that the MEC cannot be used to reflect traffic. The exception is the hello of an older version, which gets
+a Reject in its own format. At most ``MAX_REGISTERED`` peers are registered; the one that has been silent longest is
+unregistered first.
 
 A peer can cause only a few different log lines, so that repeated ones can be collapsed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from controller.errors import RemoteProtocolError
@@ -41,6 +42,7 @@ class Admit:
     request: wire.InferRequest
     payload: Buffer
     arrived_s: float
+    held: wire.Held  # what the sender holds: its row is one of that bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +57,17 @@ Actions = list[Action]
 
 
 class MecSession:
-    """Owns the set of registered peers. The server owns the queue of admitted requests."""
+    """Owns the set of registered peers. The server owns the queue of admitted requests.
 
-    def __init__(self, instance: str, held: wire.Held, mec_slowdown: float) -> None:
+    ``served`` is what the MEC serves, by what a device must hold: at least one, the newest first.
+    """
+
+    def __init__(self, instance: str, served: Sequence[wire.Held], mec_slowdown: float) -> None:
         self.faults = 0
-        self._held = held
-        self._welcome = wire.Welcome(instance, held, mec_slowdown)
+        self._served = tuple(served)
+        self._instance, self._mec_slowdown = instance, mec_slowdown
         self._heard_s: dict[bytes, float] = {}  # registered peers, the longest silent one first
+        self._held: dict[bytes, wire.Held] = {}  # what registered peers hold
 
     @property
     def registered(self) -> tuple[bytes, ...]:
@@ -90,11 +96,11 @@ class MecSession:
     def forget_silent(self, now_s: float) -> None:
         """Unregister peers that have been silent for ``FORGET_S``."""
         for peer in [peer for peer, heard_s in self._heard_s.items() if now_s - heard_s > FORGET_S]:
-            del self._heard_s[peer]
+            self._unregister(peer)
 
     def close(self) -> Actions:
         """Say good-bye to every registered peer; may be called twice."""
-        leaving, self._heard_s = self.registered, {}
+        leaving, self._heard_s, self._held = self.registered, {}, {}
         return [SendTo(peer, wire.Bye()) for peer in leaving]
 
     def _other_version(self, peer: bytes, error: wire.OtherVersionError) -> Actions:
@@ -107,30 +113,28 @@ class MecSession:
         return [SendTo(peer, wire.Foreign(old_reject(error.version, why))), Refused(why)]
 
     def _hello(self, peer: bytes, message: wire.Hello, _b: Buffer, now_s: float) -> Actions:
-        if why := wire.difference(self._held, message.held):
-            self._heard_s.pop(peer, None)
-            return [SendTo(peer, wire.Reject(0, RejectReason.DIGEST, why)), Refused(self._sentence(message.held))]
-        self._heard_s[peer] = now_s
+        if message.held not in self._served:
+            self._unregister(peer)
+            nearest = max(self._served, key=lambda held: _in_common(held, message.held))
+            why = wire.difference(nearest, message.held)
+            return [SendTo(peer, wire.Reject(0, RejectReason.DIGEST, why)), Refused(_sentence(nearest, message.held))]
+        self._heard_s[peer], self._held[peer] = now_s, message.held
         if len(self._heard_s) > MAX_REGISTERED:
-            del self._heard_s[next(iter(self._heard_s))]
-        return [SendTo(peer, self._welcome)]
+            self._unregister(next(iter(self._heard_s)))
+        return [SendTo(peer, wire.Welcome(self._instance, message.held, self._mec_slowdown))]
 
-    def _sentence(self, held: wire.Held) -> str:
-        """The reason for a refusal, without any text that the peer chose."""
-        if held.workload != self._held.workload:
-            return f"it holds another workload; this MEC serves {self._held.workload}"
-        if held.bundle_digest != self._held.bundle_digest:
-            return f"it holds another bundle of workload {self._held.workload}"
-        return "it numbers the decisions differently; install the same version of mecpilot on both"
+    def _unregister(self, peer: bytes) -> None:
+        self._heard_s.pop(peer, None)
+        self._held.pop(peer, None)
 
     def _request(self, peer: bytes, message: wire.InferRequest, buffer: Buffer, now_s: float) -> Actions:
-        return [Admit(peer, message, buffer, now_s)]
+        return [Admit(peer, message, buffer, now_s, self._held[peer])]
 
     def _ping(self, peer: bytes, message: wire.Ping, _b: Buffer, _n: float) -> Actions:
         return [SendTo(peer, wire.Pong(message.ping_id))]
 
     def _bye(self, peer: bytes, _m: wire.Bye, _b: Buffer, _n: float) -> Actions:
-        self._heard_s.pop(peer, None)
+        self._unregister(peer)
         return []
 
     def _unregistered(self, peer: bytes, message: wire.InferRequest | wire.Ping, _b: Buffer, _n: float) -> Actions:
@@ -139,6 +143,22 @@ class MecSession:
 
     def _fault(self, peer: bytes, text: str) -> Actions:
         return self.malformed(peer, RemoteProtocolError(text))
+
+
+def _in_common(mec: wire.Held, device: wire.Held) -> int:
+    """How much of what both sides hold is equal, from the workload on."""
+    if mec.workload != device.workload:
+        return 0
+    return 1 if mec.bundle_digest != device.bundle_digest else 2
+
+
+def _sentence(mec: wire.Held, device: wire.Held) -> str:
+    """The reason for a refusal, without any text that the peer chose."""
+    if device.workload != mec.workload:
+        return f"it holds another workload; this MEC serves {mec.workload}"
+    if device.bundle_digest != mec.bundle_digest:
+        return f"it holds another bundle of workload {mec.workload}"
+    return "it numbers the decisions differently; install the same version of mecpilot on both"
 
 
 _S = MecSession

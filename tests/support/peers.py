@@ -32,7 +32,7 @@ class Greeter:
     def __init__(self, endpoint: str = "tcp://127.0.0.1:*", instance: str = "mec-1") -> None:
         self.router = Router(endpoint)
         self.endpoint = self.router.endpoint
-        self.session = MecSession(instance, HELD, 1.0)
+        self.session = MecSession(instance, [HELD], 1.0)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()

@@ -14,12 +14,14 @@ from support.simulated import HELD, OFFLOAD, SimClock, table
 
 from runtime.link.transport import MAX_WAIT_S, Incoming
 from runtime.mec.loop import MecLoop
+from runtime.mec.served import Served
 from runtime.observe.repeats import AT_ONCE, Repeats
 from runtime.protocol import wire
 from runtime.protocol.mec_session import MecSession
 
 COMPUTE_S, SEND_S = 0.003, 0.0005
 REQUESTS = 4
+SIM_BUNDLE = SimpleNamespace(payload_shape=lambda *_: (4,), held=HELD)
 
 
 @dataclass
@@ -56,9 +58,10 @@ def served(slowdown: float) -> list[wire.InferReply]:
         clock.advance(COMPUTE_S)
         return np.zeros((1, 1), np.float32)
 
-    segments = SimpleNamespace(tail=tail, bundle=SimpleNamespace(payload_shape=lambda *_: (4,)))
-    session = MecSession("mec-0", HELD, slowdown)
-    server = MecLoop(router, session, segments, costs, slowdown=slowdown, clock=clock)  # type: ignore[arg-type]
+    segments = SimpleNamespace(tail=tail, bundle=SIM_BUNDLE)
+    session = MecSession("mec-0", [HELD], slowdown)
+    served = Served(segments, costs)  # type: ignore[arg-type]
+    server = MecLoop(router, session, [served], slowdown=slowdown, clock=clock)  # type: ignore[arg-type]
     server.serve(lambda: server.counts.served == REQUESTS)
     return [message for message in router.sent if isinstance(message, wire.InferReply)]
 
@@ -117,13 +120,13 @@ class Bench:
                 tail()
             return np.zeros((1, 1), np.float32)
 
+        segments = SimpleNamespace(tail=run, bundle=SIM_BUNDLE)
+        served = Served(segments, self.costs, warm_up=self.warm_up)  # type: ignore[arg-type]
         self.server = MecLoop(
             self.router,  # type: ignore[arg-type]
-            MecSession("mec-0", HELD, slowdown),
-            SimpleNamespace(tail=run, bundle=SimpleNamespace(payload_shape=lambda *_: (4,))),  # type: ignore[arg-type]
-            self.costs,
+            MecSession("mec-0", [HELD], slowdown),
+            [served],
             slowdown=slowdown,
-            warm_up=self.warm_up,  # type: ignore[arg-type]
             clock=self.clock,
             log=Repeats(self.log.append, self.clock),  # as every log of a process
         )

@@ -33,7 +33,7 @@ def error_of(header: bytes) -> RemoteProtocolError:
 
 
 def mec() -> MecSession:
-    return MecSession("mec-1", HELD, 1.0)
+    return MecSession("mec-1", [HELD], 1.0)
 
 
 class TestMec:

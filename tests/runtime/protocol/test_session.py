@@ -324,12 +324,12 @@ class TestDevice:
 
 class TestMec:
     def mec(self) -> MecSession:
-        session = MecSession("mec-1", HELD, 4.0)
+        session = MecSession("mec-1", [HELD], 4.0)
         assert session.receive(b"a", wire.Hello("camera", HELD), b"", 0.0) == [SendTo(b"a", WELCOME)]
         return session
 
     def test_admits_a_registered_peers_request_with_its_arrival(self) -> None:
-        assert self.mec().receive(b"a", request_of(1), b"x", 3.0) == [Admit(b"a", request_of(1), b"x", 3.0)]
+        assert self.mec().receive(b"a", request_of(1), b"x", 3.0) == [Admit(b"a", request_of(1), b"x", 3.0, HELD)]
 
     @pytest.mark.parametrize("message", [request_of(5), wire.Ping(5)])
     def test_asks_an_unregistered_peer_to_say_hello(self, message: wire.AnyMessage) -> None:
@@ -379,7 +379,7 @@ class TestMec:
         assert session.registered == ()
 
     def test_the_longest_silent_peer_leaves_when_there_are_too_many(self) -> None:
-        session = MecSession("mec-1", HELD, 1.0)
+        session = MecSession("mec-1", [HELD], 1.0)
         for number in range(MAX_REGISTERED):
             session.receive(b"%d" % number, wire.Hello("x", HELD), b"", number)
         session.receive(b"0", wire.Ping(1), b"", 5000.0)
@@ -401,7 +401,7 @@ class LossyPair:
     rng: random.Random
     now_s: float = 0.0
     device: DeviceSession = field(default_factory=lambda: DeviceSession("camera", HELD))
-    mec: MecSession = field(default_factory=lambda: MecSession("mec-0", HELD, 1.0))
+    mec: MecSession = field(default_factory=lambda: MecSession("mec-0", [HELD], 1.0))
     restarts: int = 0
     to_mec: list[list[bytes]] = field(default_factory=list)
     to_device: list[list[bytes]] = field(default_factory=list)
@@ -435,7 +435,7 @@ class LossyPair:
         self.now_s += self.rng.uniform(0.0, 0.1)
         if self.rng.random() < loss / 10:
             self.restarts += 1
-            self.mec = MecSession(f"mec-{self.restarts}", HELD, 1.0)
+            self.mec = MecSession(f"mec-{self.restarts}", [HELD], 1.0)
         if self.device.state is LinkState.UP and self.rng.random() < 0.5:
             request_id = self.device.next_id()
             self.asked.add(request_id)

@@ -1,0 +1,112 @@
+"""One bundle that a MEC serves: which of its requests are legal, how they are answered, and its warm-up.
+
+The loop (``runtime.mec.loop``) holds one for each bundle. Bundles share nothing: each has its own loaded models, costs,
+receivers and kept outputs, so what is asked of one never changes an answer of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+
+from controller.costs import CostTable
+from controller.records import Decision
+from runtime.inference.segments import Outputs, Pause, Segments
+from runtime.mec.receivers import Receivers
+from runtime.mec.tails import Tails
+from runtime.mec.warm_up import WarmUp
+from runtime.protocol import wire
+from runtime.protocol.mec_session import Admit
+from runtime.protocol.wire import RejectReason
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """The outputs of a request."""
+
+    outputs: Outputs
+    cached: bool  # they were known from an equal request
+    key: bytes | None = None  # under which they can be kept (``Served.keep``); None if they are known or cannot be kept
+
+
+class Served:
+    """Owns the loaded models of one bundle, what payloads may refer to, and the outputs that are kept.
+
+    ``tails`` are outputs that are kept for requests that come again; None: none are.
+    """
+
+    def __init__(
+        self, segments: Segments, costs: CostTable, *, warm_up: WarmUp | None = None, tails: Tails | None = None
+    ) -> None:
+        self._segments, self._costs = segments, costs
+        self._warm_up, self._tails = warm_up, tails
+        self._receivers = Receivers(segments.bundle)  # what payloads may refer to, by peer
+
+    @property
+    def held(self) -> wire.Held:
+        """What a device must hold so that its rows mean the same here."""
+        return self._segments.bundle.held
+
+    def decision(self, row: int) -> Decision | None:
+        """The decision of a row; None if there is no such row."""
+        decisions = self._costs.space.decisions
+        return decisions[row] if row < len(decisions) else None
+
+    def profiled_s(self, row: int) -> float:
+        """Time of a row's tail in the profile."""
+        return float(self._costs.mec_s[row])
+
+    def fault(self, request: wire.InferRequest, payload_bytes: int) -> tuple[RejectReason, str] | None:
+        """Why a request can never be served; None if it can."""
+        row, space = request.row, self._costs.space
+        if row >= len(space) or space.device_only[row]:
+            return RejectReason.ILLEGAL, f"got row {row}; expected one of {len(space)} that sends a payload"
+        if payload_bytes > (most := wire.most_payload_bytes(self._shape(space.decisions[row]))):
+            return RejectReason.PAYLOAD, f"got a payload of {payload_bytes} bytes; expected at most {most}"
+        return None
+
+    def _shape(self, d: Decision) -> tuple[int, ...]:
+        return self._segments.bundle.payload_shape(d.model, d.resolution_px, d.partition_point)
+
+    def prefer(self, row: int) -> None:
+        """A request for this row is about to run: warm up its model first."""
+        if self._warm_up is not None:
+            self._warm_up.prefer(self._costs.space.decisions[row].model)
+
+    def run(self, job: Admit, pause: Pause) -> Ran:
+        """The outputs of a legal request. ``pause`` is called between stages.
+
+        UnknownReferenceError if the payload refers to one that is not held, RemoteProtocolError if it does not fit.
+        """
+        row, decision = job.request.row, self._costs.space.decisions[job.request.row]
+        decode_as = self._receivers.decode_as(job.peer, job.request, decision)
+        key = None if self._tails is None or decode_as is not None else self._tails.key(row, job.payload)
+        known = None if key is None or self._tails is None else self._tails.outputs(key)
+        if known is not None:
+            return Ran(known, cached=True)
+        return Ran(self._segments.tail(memoryview(job.payload), decision, pause, decode_as), cached=False, key=key)
+
+    def keep(self, ran: Ran, took_s: float) -> None:
+        """Keep outputs that took so long to compute, if they can come again."""
+        if ran.key is not None and self._tails is not None:
+            self._tails.add(ran.key, ran.outputs, took_s)
+
+    def drop(self, peer: bytes) -> None:
+        """A connection begins anew or ends."""
+        self._receivers.drop(peer)
+
+    def keep_only(self, peers: Container[bytes]) -> None:
+        """Forget all other connections."""
+        self._receivers.keep_only(peers)
+
+    def warm_up_step(self, log: Callable[[str], None]) -> bool:
+        """Run one step of the warm-up; False when it is complete."""
+        if self._warm_up is None:
+            return False
+        try:
+            if self._warm_up.step():
+                return True
+        except Exception as error:  # noqa: BLE001 - only requests that need this model will fail
+            log(f"cannot warm up: {type(error).__name__}: {error}")
+        self._warm_up = None
+        return False
