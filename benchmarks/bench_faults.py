@@ -35,12 +35,12 @@ from rich.table import Table
 
 from benchmarks.support.faults import ENDS, FAULTS, SHIPPED, Scene
 from benchmarks.support.mec_slowdown import MEC_SLOWDOWN
-from benchmarks.support.proxy import Mode, Proxy
 from controller.controllers.registry import CONTROLLER_NAMES
 from controller.errors import FailureError, MecpilotError
 from controller.records import NO_PAYLOAD
 from runtime.link.endpoint import parse_endpoint
 from runtime.testbed.processes import running_mec
+from runtime.testbed.proxy import Mode, Proxy
 
 CONTROLLERS = tuple(name for name in CONTROLLER_NAMES if name not in ("random", "greedy-oracle"))
 #: Target for both ratios.

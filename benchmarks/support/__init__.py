@@ -1,1 +1,1 @@
-"""Helpers of the benchmarks: faults, proxies, hostile peers, payload measurements, the machine's profile."""
+"""Helpers of the benchmarks: faults, hostile peers, payload measurements, the machine's profile."""

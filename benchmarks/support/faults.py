@@ -13,11 +13,11 @@ import numpy as np
 
 from benchmarks.support.hostile import Hostile, leaving, polite
 from benchmarks.support.mec_slowdown import MEC_SLOWDOWN
-from benchmarks.support.proxy import Mode, Proxy
 from benchmarks.support.relay import Change, Relay
 from runtime.bundles.bundle import open_bundle
 from runtime.link.endpoint import parse_endpoint
 from runtime.testbed.processes import RunningMec, running_mec
+from runtime.testbed.proxy import Mode, Proxy
 
 #: Duration of a temporary fault.
 BREAK_S = 6.0

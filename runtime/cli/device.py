@@ -7,6 +7,7 @@ is written before everything that can be refused has been.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from controller.records import Outcome
 from controller.streaming import Stream
 from runtime.cli.console import counted, log_as, print_summary, progress
 from runtime.cli.device_checks import check_paths
+from runtime.cli.notify import Notifier
 from runtime.cli.signals import Stop, kept_through_hang_up, stop_on_signal
 from runtime.cli.startup import no_collecting, settle
 from runtime.config.flags import takes
@@ -38,19 +40,21 @@ Log = Callable[[str], None]
 
 @takes(*DEVICE_SECTIONS, notes={"--uplink": TRACE_HELP})
 def device(config: Config) -> int:
-    """Answer frames, deciding each one. SIGTERM and Ctrl-C stop it cleanly, with the summary; so does SIGHUP without
-    --outcomes, with it SIGHUP reopens that file."""
-    log = log_as("device")
+    """Answer frames, deciding each one. SIGTERM and Ctrl-C stop it cleanly, with the summary; so does SIGHUP when a
+    terminal closes. Otherwise SIGHUP reloads: it reopens the file of --outcomes."""
+    log, notifier = log_as("device"), Notifier.of(os.environ)
     plan = _plan(config, log)
     if (idle := _idle_filter(plan)) is not None:
         log(idle)
     with kept_through_hang_up(bool(config.outputs.outcomes)), ExitStack() as stack:
-        run, stop = _get_ready(plan, stack)
+        run, stop = _get_ready(plan, stack, notifier)
         if stop.asked():
             log("stopped before the first frame")
             return 0
         service = _start(plan, run, stop, stack, log)
-        _serve(service, log)
+        run.watch(notifier.alive)
+        notifier.ready("answering frames")
+        _serve(service, log, notifier)
         _report(service)
         if service.pinned and service.pinned.text:
             log(service.pinned.text)
@@ -119,7 +123,7 @@ def _device(config: Config, log: Log) -> Device:
     )
 
 
-def _get_ready(plan: _Plan, stack: ExitStack) -> tuple[Run, Stop]:
+def _get_ready(plan: _Plan, stack: ExitStack, notifier: Notifier) -> tuple[Run, Stop]:
     """Open the source, import the networks and run them for the first time. A stop ends this early."""
     source = plan.config.source
     with no_collecting():
@@ -133,7 +137,7 @@ def _get_ready(plan: _Plan, stack: ExitStack) -> tuple[Run, Stop]:
             keep=plan.config.outputs.video is not None,
         )
         stack.enter_context(closing(run))
-        stop = stack.enter_context(stop_on_signal())  # until here a signal simply ends the process
+        stop = stack.enter_context(stop_on_signal(notifier))  # until here a signal simply ends the process
         settle()
         run.warm_up(stop.asked)
     return run, stop
@@ -162,7 +166,7 @@ def _start(plan: _Plan, run: Run, stop: Stop, stack: ExitStack, log: Log) -> _Se
         sinks.append(pinned)
     if outcome_log:
         stack.callback(outcome_log.close)
-        stop.reopen_with(outcome_log.reopen)
+        stop.on_reload(outcome_log.reopen)
         sinks.append(outcome_log)
     if plan.config.outputs.video:
         sinks.append(_pictures(plan.config.outputs.video, plan, run))
@@ -170,9 +174,14 @@ def _start(plan: _Plan, run: Run, stop: Stop, stack: ExitStack, log: Log) -> _Se
     return _Service(plan, run, summary, outcome_log, Sinks(sinks, log), pinned)
 
 
-def _serve(service: _Service, log: Log) -> None:
+def _serve(service: _Service, log: Log, notifier: Notifier) -> None:
     """Answer frames until the source ends or a stop is asked for."""
-    with progress(service.run.frames, log) as advance:
+
+    def log_status(text: str) -> None:
+        log(text)
+        notifier.status(text)
+
+    with progress(service.run.frames, log_status) as advance:
         for outcome in service.run:
             service.sinks.add(outcome)
             advance(outcome)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from runtime.cli.child import follow_parent, say_ready, withdraw_ready
 from runtime.cli.console import counted, log_as
+from runtime.cli.notify import Notifier
 from runtime.cli.signals import Stop, kept_through_hang_up, stop_on_signal
 from runtime.cli.startup import no_collecting
 from runtime.config.flags import takes
@@ -25,10 +26,11 @@ Log = Callable[[str], None]
 
 @takes(*MEC_SECTIONS)
 def mec(config: Config) -> int:
-    """Serve tail segments until SIGTERM or Ctrl-C. SIGHUP ends it too, but with --requests reopens that file."""
-    log, settings = log_as("mec"), config.mec
+    """Serve tail segments until SIGTERM or Ctrl-C, or SIGHUP when a terminal closes. Otherwise SIGHUP reloads: it
+    reopens the file of --requests."""
+    log, settings, notifier = log_as("mec"), config.mec, Notifier.of(os.environ)
     check_writable(settings.requests, "--requests")
-    with kept_through_hang_up(bool(settings.requests)), stop_on_signal() as stop, ExitStack() as stack:
+    with kept_through_hang_up(bool(settings.requests)), stop_on_signal(notifier) as stop, ExitStack() as stack:
         stop.then(_leave_at_once)
         if settings.end_with_stdin:
             follow_parent()
@@ -42,7 +44,13 @@ def mec(config: Config) -> int:
             say_ready(settings.ready_file, server.endpoint)
             stack.callback(withdraw_ready, settings.ready_file, server.endpoint)
             log(f"ready at {server.endpoint}, workload {server.bundle.workload}, slowdown {settings.slowdown:g}")
-        server.serve(stop.asked)
+            notifier.ready(f"serving {server.bundle.workload} at {server.endpoint}")
+
+        def stopping() -> bool:
+            notifier.alive()  # the loop asks this at every turn and between two stages
+            return stop.asked()
+
+        server.serve(stopping)
     counts = server.counts
     cached = f" ({counts.cached} from the cache)" if counts.cached else ""
     log(
@@ -74,7 +82,7 @@ def _request_log(target: str | None, server: MecServer, stop: Stop, log: Log) ->
         return None
     request_log: RecordLog[RequestRecord] = RecordLog(target, REQUESTS, log, when_ended=server.stop)
     server.add_sink(request_log)
-    stop.reopen_with(request_log.reopen)
+    stop.on_reload(request_log.reopen)
     return request_log
 
 

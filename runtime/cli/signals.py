@@ -5,6 +5,10 @@ end with it. In an import no exception may be raised (libraries swallow it, or p
 process ends at once, or 20 ms later when it has children to end. Device and MEC replace this by ``stop_on_signal``:
 the first signal asks for an orderly end, the next one ends the process. What follows within half a second repeats the
 first: ``timeout``, a terminal that closes, and service managers send two.
+
+SIGHUP has two meanings: "the terminal closed", which ends a command, and "reload", which is what service managers and
+logrotate mean. It is a reload where no terminal was at the start, or where there is something to reload and the
+terminal is still there.
 """
 
 from __future__ import annotations
@@ -18,6 +22,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+TYPE_CHECKING = False  # instead of typing's, which takes milliseconds to import
+if TYPE_CHECKING:
+    from runtime.cli.notify import Notifier
 
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 #: Signals this soon after the first one repeat it.
@@ -123,11 +131,13 @@ def kept_through_hang_up(has_log: bool) -> Iterator[None]:
 class Stop:
     """Whether an orderly end was asked for, and what to do then."""
 
-    def __init__(self) -> None:
+    def __init__(self, notifier: Notifier) -> None:
         self._asked = False
         self._then: Callable[[], None] = lambda: None
-        self._reopen: Callable[[], None] | None = None
+        self._reloads: list[Callable[[], None]] = []
+        self._notifier = notifier
         self._had_terminal = _is_terminal()
+        self._is_detached = not self._had_terminal and not _has_controlling_terminal()
 
     def asked(self) -> bool:
         return self._asked
@@ -138,23 +148,28 @@ class Stop:
         if self._asked:
             callback()
 
-    def reopen_with(self, callback: Callable[[], None]) -> None:
-        """From now on SIGHUP calls this, even if it was ignored before."""
-        self._reopen = callback
+    def on_reload(self, callback: Callable[[], None]) -> None:
+        """From now on SIGHUP calls this too, even if it was ignored before. Callbacks run in the signal handler, in
+        the order in which they were given: they set a flag, and leave the work to a loop or a thread."""
+        self._reloads.append(callback)
         signal.signal(signal.SIGHUP, self.hang_up)
 
     def ask(self, number: int, _: FrameType | None = None) -> None:
         """A signal handler; the next signal ends the process."""
         self._asked = True
         next_signal_ends()
+        self._notifier.stopping()
         self._then()
 
     def hang_up(self, number: int, _: FrameType | None = None) -> None:
-        """SIGHUP reopens the log, as logrotate asks for, unless it says that our terminal is gone."""
-        if self._reopen is None or (self._had_terminal and not _is_terminal()):
+        """SIGHUP: our terminal closed, which ends the command, or a reload is asked for (see the top of this file)."""
+        terminal_closed = self._had_terminal and not _is_terminal()
+        if terminal_closed or not (self._reloads or self._is_detached):
             self.ask(number)
-        else:
-            self._reopen()
+            return
+        with self._notifier.reload():
+            for reload in self._reloads:
+                reload()
 
 
 def _is_terminal() -> bool:
@@ -164,11 +179,22 @@ def _is_terminal() -> bool:
         return False
 
 
+def _has_controlling_terminal() -> bool:
+    """Whether a terminal sends SIGHUP when it closes. Services and containers have none."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
-def stop_on_signal() -> Iterator[Stop]:
-    """For the time of a block SIGTERM, SIGHUP and Ctrl-C ask for an orderly end. ``nohup`` is respected: an ignored
-    SIGHUP ends nothing."""
-    stop, before = Stop(), {number: signal.getsignal(number) for number in ENDING}
+def stop_on_signal(notifier: Notifier | None = None) -> Iterator[Stop]:
+    """For the time of a block SIGTERM and Ctrl-C ask for an orderly end, and SIGHUP for one or for a reload.
+    ``nohup`` is respected: an ignored SIGHUP ends nothing. The ``notifier`` is told of both."""
+    from runtime.cli.notify import Notifier
+
+    stop, before = Stop(notifier or Notifier()), {number: signal.getsignal(number) for number in ENDING}
     handlers = {signal.SIGTERM: stop.ask, signal.SIGINT: stop.ask, signal.SIGHUP: stop.hang_up}
     for number, handler in handlers.items():
         if number is not signal.SIGHUP or before[number] is not signal.SIG_IGN:

@@ -128,6 +128,11 @@ class DeviceLoop:
         self._regions = RegionFinder(compute.picture) if costs.space.cropped.any() else None
         self._deciding: Job | None = None  # between ``next_decision`` and ``execute``
         self._newest = -1  # number of the last frame that was decided
+        self._polled: Callable[[], None] = lambda: None  # called at every poll, for a watchdog
+
+    def watch(self, polled: Callable[[], None]) -> None:
+        """From now on call this at every poll, every 0.1 s at least: it shows that the loop is not stuck."""
+        self._polled = polled
 
     def take_outcomes(self) -> list[Outcome]:
         """Outcomes since the last call."""
@@ -147,6 +152,7 @@ class DeviceLoop:
     # 1. What happens to the device: captures, replies, timers ----------------------------------------------
 
     def _poll(self) -> None:
+        self._polled()
         for event in self._mec.poll():
             if isinstance(event, Replied):
                 self._replied(event)

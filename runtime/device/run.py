@@ -120,6 +120,11 @@ class Run:
             if self._stopped:
                 self._loop.stop()
 
+    def watch(self, polled: Callable[[], None]) -> None:
+        """Call this from the loop whenever it polls, which shows that it is not stuck; after ``connect``."""
+        assert self._loop is not None, "connect() first"
+        self._loop.watch(polled)
+
     def __iter__(self) -> Iterator[Outcome]:
         """Each frame's outcome as soon as it is known, its prediction in pixels of the source's picture. The time that
         the caller takes between two of them is taken from the frames."""

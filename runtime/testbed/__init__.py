@@ -1,1 +1,1 @@
-"""Substitutes for a network and other devices: generated traces, load generators, child processes."""
+"""Substitutes for a network and other devices: generated traces, load generators, a proxy, child processes."""

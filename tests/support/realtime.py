@@ -13,7 +13,7 @@ import pytest
 CLOCKED = frozenset(
     {
         "multiprocessing", "ray", "socket", "subprocess", "threading", "time", "zmq",
-        "agents.scale.cluster", "agents.scale.processes", "benchmarks.support.hostile", "benchmarks.support.proxy",
+        "agents.scale.cluster", "agents.scale.processes", "benchmarks.support.hostile", "runtime.testbed.proxy",
         "runtime.device.device", "runtime.mec.server", "runtime.profiling.measure", "runtime.sources.footage_source",
         "runtime.testbed.processes", "support.live",
     }

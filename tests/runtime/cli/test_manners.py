@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -84,6 +85,11 @@ class TestStreams:
         os.close(reading)
 
 
+def attach(terminal: str) -> str:
+    """A line of Python that gives a process of a new session its controlling terminal."""
+    return f"os.open({terminal!r}, os.O_RDWR)\n"
+
+
 class TestSignals:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "mecpilot", *arguments]
@@ -133,16 +139,48 @@ class TestSignals:
         assert done.code == 0
         done.check_no_frame_lost()
 
-    def test_sighup_asks_for_an_end_unless_there_is_a_log_to_reopen(self) -> None:
-        reopened: list[bool] = []
-        with stop_on_signal() as alone:
-            signal.raise_signal(signal.SIGHUP)
-        with stop_on_signal() as logging:
-            logging.reopen_with(lambda: reopened.append(True))
-            signal.raise_signal(signal.SIGHUP)
-            assert (alone.asked(), logging.asked(), reopened) == (True, False, [True])
-            signal.raise_signal(signal.SIGTERM)
-            assert logging.asked()
+    @pytest.mark.parametrize(
+        ("terminal", "has_log", "expected"),
+        [
+            ("none", False, "reload"),  # a service: nothing else can be meant
+            ("none", True, "reload"),
+            ("open", False, "end"),
+            ("open", True, "reload"),
+            ("closed", False, "end"),
+            ("closed", True, "end"),
+        ],
+    )
+    def test_sighup_is_a_reload_or_the_end(self, terminal: str, has_log: bool, expected: str) -> None:
+        """Each case is a process of its own session, whose terminal is a real one."""
+        hang_up = "while not stop.asked(): time.sleep(0.01)" if terminal == "closed" else "signal.raise_signal(1)"
+        main, other = pty.openpty()
+        script = (
+            f"import os, signal, time\n{attach(os.ttyname(other)) if terminal != 'none' else ''}"
+            "from runtime.cli.signals import stop_on_signal\n"
+            "with stop_on_signal() as stop:\n"
+            f"    {'stop.on_reload(lambda: None)' if has_log else ''}\n"
+            "    os.write(1, b'.')\n"
+            "    os.read(0, 1)\n"
+            f"    {hang_up}\n"
+            "    os.write(1, b'end' if stop.asked() else b'reload')\n"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if terminal == "none" else other,
+            cwd=ROOT,
+            start_new_session=True,
+        ) as process:
+            os.close(other)
+            assert process.stdout is not None
+            assert process.stdout.read(1) == b"."
+            if terminal == "closed":
+                os.close(main)
+            out, _ = process.communicate(b"x", timeout=PATIENCE_S)
+            if terminal != "closed":
+                os.close(main)
+        assert out.decode() == expected
 
     def test_a_signal_that_is_repeated_at_once_is_one_wish(self) -> None:
         """``timeout`` sends two, a terminal that closes too; a service manager may send SIGTERM and SIGHUP."""

@@ -14,9 +14,9 @@ import pytest
 from support.peers import HELD, Greeter, Keeper
 
 from benchmarks.support.hostile import Endless, Hostile, encoded, leaving, polite, welcome
-from benchmarks.support.proxy import Mode, Proxy
 from runtime.link import lookup
 from runtime.protocol import wire
+from runtime.testbed.proxy import Mode, Proxy
 
 #: A second at most until the next connection, and what a busy machine adds.
 BACK_S = 4.0

@@ -21,7 +21,6 @@ from support.stream_bundle import CHAINED, FREE, TENSOR, WORKLOAD, make
 from support.waiting import PATIENCE_S
 from support.xor_streams import XorReceiver, register
 
-from benchmarks.support.proxy import Mode, Proxy
 from controller.records import Decision, Outcome, Status
 from runtime.bundles.bundle import Bundle
 from runtime.codecs.streams import MOST_STREAMS
@@ -41,6 +40,7 @@ from runtime.protocol import wire
 from runtime.protocol.device_actions import Actions, LinkChanged, Unanswered
 from runtime.protocol.device_session import DeviceSession
 from runtime.protocol.wire import RejectReason
+from runtime.testbed.proxy import Mode, Proxy
 from runtime.workloads.registry import get_workload
 
 
