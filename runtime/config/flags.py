@@ -53,7 +53,7 @@ def takes(
 def effective(path: str | None, known: tuple[Setting, ...], given: Mapping[str, Any]) -> Config:
     """Defaults, then the file, then the flags; None is a flag that was not given."""
     config = Config() if path is None else load_config(Path(path))
-    chosen = {setting.flag: given[setting.parameter] for setting in known if given.get(setting.parameter) is not None}
+    chosen = {setting.flag: value for setting in known if (value := _given(setting, given)) is not None}
     cleared = {other for flag, value in chosen.items() for other in _contradicted(flag, value)}
     for setting in known:
         if setting.flag in chosen:
@@ -62,6 +62,14 @@ def effective(path: str | None, known: tuple[Setting, ...], given: Mapping[str, 
             config = _with(config, setting, setting.default)
     check_rules(config)
     return config
+
+
+def _given(setting: Setting, given: Mapping[str, Any]) -> Any:
+    """The value of a flag, or None. A flag that may be repeated gives a list: one value stands for itself."""
+    value = given.get(setting.parameter)
+    if not setting.repeated or not isinstance(value, list | tuple):
+        return value
+    return (value[0] if len(value) == 1 else list(value)) if value else None
 
 
 def _contradicted(flag: str, value: Any) -> tuple[str, ...]:
@@ -108,7 +116,7 @@ def _parameter(setting: Setting, note: str) -> inspect.Parameter:
         rich_help_panel=setting.section,
         show_default=False,
     )
-    kind = bool if setting.kind is bool else str
+    kind: Any = bool if setting.kind is bool else list[str] if setting.repeated else str
     return _keyword(setting.parameter, Annotated[kind | None, option])
 
 

@@ -43,6 +43,7 @@ class Setting:
     least: float | None
     most: float | None
     choices: tuple[str, ...]
+    repeated: bool  # it takes one value or several: a list in a file, the flag more than once
 
     @property
     def parameter(self) -> str:
@@ -54,7 +55,7 @@ class Setting:
         """The values that make sense, in words."""
         if self.choices:
             return " or ".join(repr(choice) for choice in self.choices)
-        return _KINDS[self.kind] + self._range
+        return _KINDS[self.kind] + self._range + (", or a list of them" if self.repeated else "")
 
     @property
     def _range(self) -> str:
@@ -130,6 +131,7 @@ def _setting(section: str, key: str, hint: Any, default: Any) -> Setting:
         next((meta.ge for meta in metas if meta.ge is not None), None),
         next((meta.le for meta in metas if meta.le is not None), None),
         choices,
+        _is_repeated(hint),
     )
 
 
@@ -141,11 +143,21 @@ def _metas(hint: Any) -> list[Meta]:
     return found + [meta for member in members for meta in _metas(member)]
 
 
+def _is_repeated(hint: Any) -> bool:
+    """Whether a type is a union with a tuple."""
+    inner = hint.__origin__ if get_origin(hint) is Annotated else hint
+    return get_origin(inner) in (Union, UnionType) and any(_is_tuple(member) for member in get_args(inner))
+
+
+def _is_tuple(hint: Any) -> bool:
+    return get_origin(hint.__origin__ if get_origin(hint) is Annotated else hint) is tuple
+
+
 def _plain(hint: Any) -> Any:
-    """A type without what annotates it and without None."""
+    """A type without what annotates it, without None, and of one value where it takes several."""
     if get_origin(hint) is Annotated:
         return _plain(hint.__origin__)
     if get_origin(hint) in (Union, UnionType):
-        (member,) = (member for member in get_args(hint) if member is not type(None))
+        (member,) = (member for member in get_args(hint) if member is not type(None) and not _is_tuple(member))
         return _plain(member)
     return hint

@@ -53,6 +53,8 @@ def _literal(value: Any) -> str:
     """A TOML value. Strings are JSON's, which TOML shares but for one control character."""
     if isinstance(value, str | Path):
         return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, tuple):
+        return f"[{', '.join(_literal(one) for one in value)}]"
     if isinstance(value, bool):
         return "true" if value else "false"
     return repr(value)

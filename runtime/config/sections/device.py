@@ -22,6 +22,7 @@ from runtime.config.sections.fields import (
     Section,
     Slowdown,
     Text,
+    Texts,
     about,
 )
 
@@ -114,7 +115,13 @@ class SourceSection(Section, frozen=True):
 class DeviceSection(Section, frozen=True):
     """The device: its MEC, and what is asked of it."""
 
-    mec: Annotated[Text, about("Endpoint of the MEC.", "--mec")] = DEFAULT_ENDPOINT
+    mec: Annotated[
+        Text | Texts,
+        about(
+            "Endpoint of the MEC. Several, the preferred one first: one is in use, the others stand by for its failure.",
+            "--mec",
+        ),
+    ] = DEFAULT_ENDPOINT
     require_mec: Annotated[
         bool, about("Exit with 1 when no MEC was met during the whole run.", "--require-mec", off="--no-require-mec")
     ] = False

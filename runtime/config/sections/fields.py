@@ -17,6 +17,8 @@ MAX_INT = 2**31 - 1
 MAX_FLOAT = 1e9
 #: Requests that wait at a MEC, unless its configuration says otherwise.
 MEC_QUEUE_LIMIT = 64
+#: Most values of a setting that takes several.
+MOST_TEXTS = 8
 #: Samples of the workload that a device captures, unless a source or a number is given.
 DEFAULT_FRAMES = 300
 
@@ -31,6 +33,8 @@ def about(sentence: str, flag: str, **extra: Any) -> Meta:
 
 
 Text = Annotated[str, Meta(min_length=1)]
+#: Several texts. In a union with ``Text`` it makes a setting whose flag may be given more than once.
+Texts = Annotated[tuple[Text, ...], Meta(min_length=1, max_length=MOST_TEXTS)]
 Count = Annotated[int, Meta(ge=1, le=MAX_INT)]
 Index = Annotated[int, Meta(ge=0, le=MAX_INT)]
 FewCount = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
