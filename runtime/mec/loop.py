@@ -81,7 +81,7 @@ class MecLoop:
         self._closing = False
         self._free_s = clock()  # when the emulated MEC has finished its last request
         self._forget_s = clock() + _FORGET_EVERY_S
-        self._devices: dict[bytes, str] = {}  # peer -> name in its Hello
+        self._devices: dict[bytes, str] = {}  # peer -> the name that its key has proved, else that in its Hello
         self._receivers = Receivers(segments.bundle)  # what payloads may refer to, by peer
         self._epoch_s = time.time() - clock() if clock is time.perf_counter else None
         self.counts = MecCounts()
@@ -145,7 +145,7 @@ class MecLoop:
         except RemoteProtocolError as error:
             return self._session.malformed(peer, error)
         if isinstance(message, wire.Hello):
-            self._remember_name(peer, message.device)
+            self._remember_name(peer, arrived.user or message.device)
         if isinstance(message, wire.Hello | wire.Bye):
             self._receivers.drop(peer)
         return self._session.receive(peer, message, buffer, self._clock())
