@@ -119,6 +119,7 @@ def _device(config: Config, log: Log) -> Device:
         cache=config.cache,
         limits=config.limits,
         emulation=config.emulation,
+        security=config.security,
         log=log,
     )
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "export": ("agents.cli.train", "export", "freeze a trained policy into one file"),
     "tune": ("agents.cli.tune", "tune", "tune every classical controller on training traces"),
     "evaluate": ("agents.cli.evaluate", "evaluate", "compare controllers on the twin or --live"),
+    "keys": ("runtime.cli.keys", "app", "make keys, and say which devices a MEC admits"),
     "config": ("runtime.cli.config", "app", "print the configuration file, or check one"),
     "mec": ("runtime.cli.mec", "mec", "serve tail segments"),
     "device": ("runtime.cli.device", "device", "answer frames, deciding each one"),

@@ -43,7 +43,8 @@ def mec(config: Config) -> int:
         if not stop.asked():
             say_ready(settings.ready_file, server.endpoint)
             stack.callback(withdraw_ready, settings.ready_file, server.endpoint)
-            log(f"ready at {server.endpoint}, workload {server.bundle.workload}, slowdown {settings.slowdown:g}")
+            how = "encrypted" if server.is_encrypted else "plain"
+            log(f"ready at {server.endpoint}, {how}, workload {server.bundle.workload}, slowdown {settings.slowdown:g}")
             notifier.ready(f"serving {server.bundle.workload} at {server.endpoint}")
 
         def stopping() -> bool:
@@ -56,8 +57,16 @@ def mec(config: Config) -> int:
     log(
         f"served {counted(counts.served, 'request')}{cached}, rejected {counts.rejected}, failed {counts.failed}; "
         f"turned away {counted(counts.refused, 'device')}; protocol errors {counts.peer_faults}"
+        f"{_unknown_keys(server)}"
     )
     return _exit_code(request_log, log)
+
+
+def _unknown_keys(server: MecServer) -> str:
+    """What the list of admitted devices kept out; nothing on a plain port."""
+    if (away := server.turned_away) is None:
+        return ""
+    return f"; keys not on the list: {counted(away.handshakes, 'handshake')}, {counted(away.messages, 'message')}"
 
 
 def _server(config: Config, log: Log) -> MecServer:
@@ -72,6 +81,7 @@ def _server(config: Config, log: Log) -> MecServer:
         slowdown=settings.slowdown,
         queue_limit=settings.queue_limit,
         cache=settings.cache,
+        security=config.security,
         log=log,
     )
 

@@ -78,6 +78,10 @@ def _contradicted(flag: str, value: Any) -> tuple[str, ...]:
         return "--controller", "--policy"
     if flag == "--controller":
         return ("--decision",) if value == "ppo" else ("--decision", "--policy")
+    if flag == "--plain":
+        return "--key", "--mec-key", "--allow"
+    if flag in ("--key", "--mec-key", "--allow"):
+        return ("--plain",)
     if (flag, value) in (("--cache", "0"), ("--filter", "off")):  # switched off: its other settings are in no use
         return tuple(setting.flag for setting in settings(flag.removeprefix("--")) if setting.flag != flag)
     return ()

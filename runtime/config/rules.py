@@ -10,6 +10,7 @@ import msgspec
 from controller.errors import UsageError
 from runtime.config.sections.device import ControllerSection, EmulationSection, SourceSection
 from runtime.config.sections.fields import Section
+from runtime.config.sections.security import SecuritySection
 from runtime.config.sections.shortcuts import CacheSection, FilterSection
 from runtime.config.settings import as_path, settings
 from runtime.config.sizes import bytes_of
@@ -28,6 +29,7 @@ def check_rules(config: Config) -> None:
     _check_source(config.source)
     _check_controller(config.controller)
     _check_emulation(config.emulation)
+    check_security(config.security)
     check_filter(config.filter)
     check_cache(config.cache)
     _check_size(config.mec.cache)
@@ -55,6 +57,13 @@ def checked(section: AnySection, name: str) -> AnySection:
         return msgspec.convert(msgspec.to_builtins(section, enc_hook=str), type(section), dec_hook=as_path)
     except msgspec.ValidationError as error:
         raise UsageError(f"{name}: {error}") from None
+
+
+def check_security(security: SecuritySection) -> None:
+    """UsageError for keys beside the switch that does without."""
+    for flag, value in (("--key", security.key), ("--mec-key", security.mec_key), ("--allow", security.allow)):
+        if security.plain and value is not None:
+            raise UsageError(f"got --plain and {flag} {value}; expected keys, or --plain to go without")
 
 
 def check_filter(filter_: FilterSection) -> None:

@@ -19,6 +19,7 @@ from runtime.config.sections.device import (
 )
 from runtime.config.sections.fields import Section
 from runtime.config.sections.mec import MecSection
+from runtime.config.sections.security import SecuritySection
 from runtime.config.sections.shortcuts import CacheSection, FilterSection
 from runtime.config.sections.workload import WorkloadSection
 
@@ -31,6 +32,7 @@ class Config(Section, frozen=True):
     source: SourceSection = SourceSection()
     device: DeviceSection = DeviceSection()
     limits: LimitsSection = LimitsSection()
+    security: SecuritySection = SecuritySection()
     privacy: PrivacySection = PrivacySection()
     filter: FilterSection = FilterSection()
     objective: ObjectiveSection = ObjectiveSection()
@@ -44,4 +46,4 @@ class Config(Section, frozen=True):
 DEFAULTS = Config()
 #: The tables that each command reads, in the order of its help.
 DEVICE_SECTIONS = tuple(name for name in Config.__struct_fields__ if name != "mec")
-MEC_SECTIONS = ("workload", "mec")
+MEC_SECTIONS = ("workload", "security", "mec")

@@ -24,6 +24,7 @@ from runtime.link.link import Clock, DirectLink, Link
 from runtime.link.senders import Senders
 from runtime.link.shaped_link import ShapedLink, Shaper
 from runtime.protocol.device_session import DeviceSession
+from runtime.security.curve import DeviceKeys
 from runtime.shortcuts.base import Shortcut
 from runtime.sources.frames import Feed
 
@@ -43,6 +44,7 @@ def open_loop(
     feed: Feed | None = None,
     shortcuts: Sequence[Shortcut] = (),
     forecaster: Forecaster | None = None,
+    keys: DeviceKeys | None = None,
     clock: Clock = time.perf_counter,
     log: Log = lambda _: None,
     link_log: Log | None = None,
@@ -50,9 +52,11 @@ def open_loop(
     """The loop of a device, connected to the MEC at ``endpoint``, whose caller decides: ``Device`` with a controller,
     the live environment with its actions. With a bank the uplink replays the scenario's trace, share and round trip;
     without one, it is the network as it is. Rows of ``costs`` are what ``execute`` takes. ``shortcuts`` may answer a
-    frame before it is decided; a ``forecaster``, a new one for each loop, moves reused answers on. ``log`` takes a line
-    for each event, ``link_log`` those about the MEC (default: ``log``)."""
-    link: Link = DirectLink(parse_endpoint(endpoint), clock, compute.largest_output_bytes(costs.space.decisions))
+    frame before it is decided; a ``forecaster``, a new one for each loop, moves reused answers on. ``keys`` are this
+    device's own and the MEC's, None on a plain connection. ``log`` takes a line for each event, ``link_log`` those
+    about the MEC (default: ``log``)."""
+    largest_bytes = compute.largest_output_bytes(costs.space.decisions)
+    link: Link = DirectLink(parse_endpoint(endpoint), clock, largest_bytes, keys)
     if bank is not None:
         shaper = Shaper(bank, scenario.trace_index, scenario.trace_start_s, scenario.uplink_share_frac)
         link = ShapedLink(link, shaper, scenario.rtt_s, clock)

@@ -26,6 +26,7 @@ from runtime.bundles.bundle import DEFAULT_NAME, Bundle, open_pair
 from runtime.config.rules import check_cache, check_filter, checked
 from runtime.config.sections.device import EmulationSection, LimitsSection, PrivacySection
 from runtime.config.sections.fields import DEFAULT_FRAMES, MAX_INT
+from runtime.config.sections.security import SecuritySection
 from runtime.config.sections.shortcuts import CacheSection, FilterSection
 from runtime.config.sizes import bytes_of
 from runtime.config.technique_notes import technique_notes
@@ -35,8 +36,8 @@ from runtime.device.deadline import deadline_warning
 from runtime.device.deciding import Choice, choose, provenance_of
 from runtime.device.run import DeviceSetup, Log, Run, check_complete
 from runtime.files.provenance import Provenance
-from runtime.link.endpoint import parse_endpoint
 from runtime.profiling.profile import load_costs
+from runtime.security.resolve import device_keys
 from runtime.shortcuts.base import Shortcut
 from runtime.shortcuts.filtering.configured import check_window, known_empty
 from runtime.sources.kinds import SourceLike, open_any
@@ -79,6 +80,7 @@ class Device:
         cache: CacheSection = DEFAULTS.cache,
         limits: LimitsSection = DEFAULTS.limits,
         emulation: EmulationSection = DEFAULTS.emulation,
+        security: SecuritySection = DEFAULTS.security,
         log: Log | None = None,
     ) -> None:
         """
@@ -108,6 +110,7 @@ class Device:
             default has no room for any.
         limits: how many frames may wait, and how many requests may wait for their replies.
         emulation: a slower device and a narrower uplink than those at hand, for experiments.
+        security: key files of this device and the MEC's public key, or plain; needed where ``mec`` is another machine.
         log: takes one line of text for each event; default: warnings of the logger "mecpilot".
         """
         privacy = PrivacySection(no_raw_upload=no_raw_upload)
@@ -119,7 +122,8 @@ class Device:
         check_filter(filter)
         _check_size("cache", cache.size)
         check_cache(cache)
-        parse_endpoint(mec)
+        log = log or _log_to_logging
+        keys = device_keys(security, mec, log)
         _check_number("fps", fps, 0.0, 1000.0)
         _check_number("deadline_s", deadline_s, 1e-6, 3600.0)
         _check_number("seed", seed, 0, MAX_INT)
@@ -145,12 +149,13 @@ class Device:
             _trace(_path(emulation.uplink)),
             limits,
             mec,
+            keys,
             tuple(shortcuts),
             moves_on,
             filter,
             known_empty(filter, self.workload, self.bundle.frame_shape),
             cache,
-            log or _log_to_logging,
+            log,
         )
         self._run: Run | None = None
 

@@ -24,6 +24,7 @@ from runtime.device.deciding import Chosen
 from runtime.emptiness.file import EmptyKnown
 from runtime.link.background import Ahead
 from runtime.regions.part import moved_region
+from runtime.security.curve import DeviceKeys
 from runtime.workloads.base import Workload, forecaster_of
 from runtime.workloads.placement import Placement
 
@@ -51,6 +52,7 @@ class DeviceSetup:
     trace: TraceBank | None  # shapes the uplink; None leaves the network as it is
     limits: LimitsSection
     mec: str  # endpoint
+    keys: DeviceKeys | None  # of this device and that MEC; None on a plain connection
     shortcuts: Sequence[Shortcut]  # asked before a frame is decided, after those of ``filter``
     forecast: bool  # reused answers move on, by the workload's forecaster
     filter: FilterSection
@@ -203,6 +205,7 @@ class Run:
             setup.limits,
             closed_loop=self._closed_loop,
             feed=self.source.feed,
+            keys=setup.keys,
             forecaster=forecaster_of(setup.workload) if setup.forecast else None,
             shortcuts=shortcuts_of(
                 setup.filter,

@@ -22,6 +22,7 @@ from runtime.link.lookup import Found, addresses_of
 from runtime.link.memory_watch import MemoryWatch
 from runtime.link.transport import Dealer, Parts, wait_for
 from runtime.protocol.wire import Buffer
+from runtime.security.curve import DeviceKeys
 
 #: A connection on which nothing was answered for this long is closed at the next ``connect``.
 PATIENCE_S = 4.0
@@ -39,11 +40,13 @@ class Connection:
 
 
 class Dialler:
-    """Owns all connections of a device to its MEC, and the MEC's known addresses."""
+    """Owns all connections of a device to its MEC, and the MEC's known addresses. With ``keys`` they are encrypted."""
 
-    def __init__(self, endpoint: Endpoint, clock: Callable[[], float], largest_bytes: int) -> None:
+    def __init__(
+        self, endpoint: Endpoint, clock: Callable[[], float], largest_bytes: int, keys: DeviceKeys | None = None
+    ) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._clock, self._largest_bytes = clock, largest_bytes
+        self._clock, self._largest_bytes, self._keys = clock, largest_bytes, keys
         self._lookup = Background(lambda: addresses_of(endpoint))
         self._numeric = endpoint.is_numeric
         self._known = Found((endpoint,) if self._numeric else ())
@@ -142,7 +145,7 @@ class Dialler:
                 self._open(address)
 
     def _open(self, address: Endpoint) -> None:
-        dealer = Dealer(str(address), self._context, once=True, largest_bytes=self._largest_bytes)
+        dealer = Dealer(str(address), self._context, once=True, largest_bytes=self._largest_bytes, keys=self._keys)
         self._connections.append(Connection(dealer, address, self._clock()))
         while len(self._connections) > _MOST_TRIES:
             self._connections.pop(0).dealer.close(linger_ms=0)

@@ -14,6 +14,7 @@ from runtime.link.lookup import trouble_at
 from runtime.link.transport import Parts
 from runtime.protocol import wire
 from runtime.protocol.wire import MAX_PART_BYTES, MOST_PARTS, Buffer
+from runtime.security.curve import DeviceKeys
 
 Clock = Callable[[], float]
 
@@ -86,11 +87,18 @@ class Link(Protocol):
 
 
 class DirectLink:
-    """A link over the network as it is. ``largest_bytes``: largest part of a message that the MEC may send."""
+    """A link over the network as it is. ``largest_bytes``: largest part of a message that the MEC may send; ``keys``:
+    of this device and of that MEC, None on a plain connection."""
 
-    def __init__(self, endpoint: Endpoint, clock: Clock, largest_bytes: int = MAX_PART_BYTES) -> None:
-        self._dialler = Dialler(endpoint, clock, largest_bytes)
-        self._trouble = Background(lambda: trouble_at(endpoint))
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        clock: Clock,
+        largest_bytes: int = MAX_PART_BYTES,
+        keys: DeviceKeys | None = None,
+    ) -> None:
+        self._dialler = Dialler(endpoint, clock, largest_bytes, keys)
+        self._trouble = Background(lambda: trouble_at(endpoint, keys))
         self._clock = clock
 
     def start(self, origin_s: float) -> None:

@@ -9,14 +9,17 @@ import socket
 from dataclasses import dataclass
 
 from runtime.link.endpoint import Endpoint
+from runtime.link.greeting import Mechanism, exchange_greetings
+from runtime.security.curve import DeviceKeys
+from runtime.security.handshake import trouble_of_handshake
 
 #: At most this many addresses of a name are tried.
 MOST_ADDRESSES = 4
 _CONNECT_WAIT_S = 1.0
-_GREETING_WAIT_S = 0.5
-_GREETING_BYTES = 10
 _ZEROMQ_LISTENS = "a ZeroMQ socket listens there, but it is not a MEC or speaks another protocol version"
 _OTHER_LISTENS = "a server accepts connections there but does not answer as a MEC would"
+_ENCRYPTED_LISTENS = "what listens there speaks encrypted, this device plain: give --key and --mec-key"
+_PLAIN_LISTENS = "what listens there speaks plain, this device encrypted: start the MEC with --key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,12 @@ class Found:
 
     addresses: tuple[Endpoint, ...]
     failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    why: str
+    reached: bool = False  # something listens there: more is known than at an address where nothing does
 
 
 def addresses_of(endpoint: Endpoint) -> Found:
@@ -39,39 +48,40 @@ def addresses_of(endpoint: Endpoint) -> Found:
     return Found(tuple(Endpoint(host, endpoint.port) for host in hosts)[:MOST_ADDRESSES])
 
 
-def trouble_at(endpoint: Endpoint) -> str:
-    """Why no MEC answers at an endpoint; found by connecting once to each address."""
+def trouble_at(endpoint: Endpoint, keys: DeviceKeys | None = None) -> str:
+    """Why no MEC answers at an endpoint; found by connecting once to each address, with ``keys`` once more to shake
+    hands."""
     found = addresses_of(endpoint)
     if not found.addresses:
         return found.failure or f"the name {endpoint.host} has no address"
-    reasons = [_trouble_at_address(address) for address in found.addresses]
-    return next((reason for reason in reasons if reason in (_ZEROMQ_LISTENS, _OTHER_LISTENS)), reasons[0])
+    troubles = [_trouble_at_address(address, keys) for address in found.addresses]
+    return next((trouble for trouble in troubles if trouble.reached), troubles[0]).why
 
 
-def _trouble_at_address(address: Endpoint) -> str:
+def _trouble_at_address(address: Endpoint, keys: DeviceKeys | None) -> _Trouble:
     try:
         connection = socket.create_connection((address.host, address.port), _CONNECT_WAIT_S)
     except TimeoutError:
-        return "connecting there timed out"
+        return _Trouble("connecting there timed out")
     except OSError as error:
-        return _reason(error)
+        return _Trouble(_reason(error))
     with connection:
-        return _trouble_of_greeting(_greeting(connection))
+        spoken = exchange_greetings(connection)
+    return _Trouble(_trouble_of_mechanism(spoken, address, keys), reached=True)
 
 
-def _greeting(connection: socket.socket) -> bytes:
-    connection.settimeout(_GREETING_WAIT_S)
-    try:
-        return connection.recv(_GREETING_BYTES)
-    except OSError:
-        return b""
-
-
-def _trouble_of_greeting(greeting: bytes) -> str:
-    """The reason that a server's first bytes show. ZeroMQ sends ten, with a known first and last one."""
-    if greeting[:1] == b"\xff" and greeting[9:10] == b"\x7f":
-        return _ZEROMQ_LISTENS
-    return _OTHER_LISTENS
+def _trouble_of_mechanism(spoken: Mechanism, address: Endpoint, keys: DeviceKeys | None) -> str:
+    match spoken:
+        case Mechanism.OTHER:
+            return _OTHER_LISTENS
+        case Mechanism.CURVE if keys is None:
+            return _ENCRYPTED_LISTENS
+        case Mechanism.CURVE if keys is not None:
+            return trouble_of_handshake(str(address), keys) or _ZEROMQ_LISTENS
+        case Mechanism.NULL if keys is not None:
+            return _PLAIN_LISTENS
+        case _:
+            return _ZEROMQ_LISTENS
 
 
 def _reason(error: OSError | UnicodeError) -> str:

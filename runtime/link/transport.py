@@ -12,7 +12,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
 
@@ -20,6 +20,10 @@ from controller.errors import FailureError, UsageError
 from runtime.link.endpoint import BindEndpoint, parse_bind, parse_endpoint
 from runtime.link.memory_watch import MemoryWatch
 from runtime.protocol.wire import MAX_HEADER_BYTES, MAX_PART_BYTES, Buffer
+from runtime.security.curve import DeviceKeys, MecKeys, Options
+
+if TYPE_CHECKING:
+    from runtime.security.admission import Admission, TurnedAway
 
 Parts = list[Buffer]
 
@@ -69,12 +73,12 @@ class _Limits:
 class _Socket:
     """Base of both ends. Owns one ZeroMQ socket, and its context unless that is shared."""
 
-    def __init__(self, kind: int, options: Sequence[tuple[int, int]], context: zmq.Context[zmq.Socket[bytes]] | None):
+    def __init__(self, kind: int, options: Options, context: zmq.Context[zmq.Socket[bytes]] | None):
         self._own_context = context is None
         self._context = zmq.Context() if context is None else context
         self._open(kind, options)
 
-    def _open(self, kind: int, options: Sequence[tuple[int, int]]) -> None:
+    def _open(self, kind: int, options: Options) -> None:
         self._socket = self._context.socket(kind)
         for option, value in (*_Limits.BOTH, *options):
             self._socket.set(option, value)
@@ -100,8 +104,12 @@ class _Socket:
         """Close after at most ``linger_ms``, in which the last messages are sent; may be called twice."""
         if not self._socket.closed:
             self._socket.close(linger=linger_ms)
+            self._release()
             if self._own_context:
                 self._context.term()
+
+    def _release(self) -> None:
+        """Close what else uses the context: it ends only when nothing does any more."""
 
     def _events(self) -> int:
         self._last_events = int(self._socket.get(zmq.EVENTS))
@@ -118,23 +126,23 @@ class _Socket:
             raise
         return True
 
-    def _receive(self) -> Iterator[Parts]:
-        """Messages that have arrived, at most ``_DRAIN_PARTS`` parts.
+    def _receive(self) -> Iterator[list[zmq.Frame]]:
+        """The frames of messages that have arrived, at most ``_DRAIN_PARTS`` parts.
 
         A message with too many parts is returned as soon as that is known; later calls read over its rest.
         """
-        taken, parts = 0, Parts()
+        taken, parts = 0, list[zmq.Frame]()
         while parts or (taken < _DRAIN_PARTS and not self._socket.closed and self.has_news):
             frame = self._socket.recv(zmq.NOBLOCK, copy=False)  # all parts arrive together
             taken += 1
             if self._skipping:
                 self._skipping = frame.more
                 continue
-            parts.append(frame.buffer)
+            parts.append(frame)
             if frame.more and len(parts) <= _MOST_PARTS:
                 continue
             self._skipping = frame.more
-            done, parts = parts, Parts()
+            done, parts = parts, []
             yield done
 
 
@@ -148,7 +156,8 @@ class Dealer(_Socket):
     """The device's end. It sends only while connected, so that a MEC that returns gets no old messages.
 
     ``once``: one connection only, until its first failure. Otherwise ZeroMQ reconnects by itself, but to an address
-    that it looked up in its own thread, and only after TCP has noticed the failure.
+    that it looked up in its own thread, and only after TCP has noticed the failure. With ``keys`` the connection is
+    encrypted, and only that MEC can answer.
     """
 
     def __init__(
@@ -158,10 +167,12 @@ class Dealer(_Socket):
         *,
         once: bool = False,
         largest_bytes: int = MAX_PART_BYTES,
+        keys: DeviceKeys | None = None,
     ) -> None:
         where = parse_endpoint(endpoint)
         options = (
             *_Limits.DEVICE,
+            *(() if keys is None else keys.options),
             (zmq.IMMEDIATE, 1),
             (zmq.IPV6, int(where.is_ipv6)),
             (zmq.RCVHWM, _REPLIES_UNREAD),
@@ -192,7 +203,7 @@ class Dealer(_Socket):
 
     def receive(self) -> Iterator[Parts]:
         """Messages that have arrived."""
-        return self._receive()
+        return ([frame.buffer for frame in frames] for frames in self._receive())
 
 
 class Incoming(NamedTuple):
@@ -209,6 +220,9 @@ class Router(_Socket):
     ZeroMQ does not limit the parts of a message and keeps them until the last one has arrived. So when the process has
     grown by ``most_growth_bytes``, the socket is closed with all its connections and incomplete messages, a new one
     listens at the same endpoint, and ``on_full`` is called. Devices reconnect within about a second.
+
+    With ``keys`` only those are heard, and answered, whose key is on the list now; ``log`` takes a line for each who is
+    not, which a folding log should bound.
     """
 
     def __init__(
@@ -217,6 +231,8 @@ class Router(_Socket):
         largest_bytes: int = MAX_PART_BYTES,
         most_growth_bytes: int = _MOST_GROWTH_BYTES,
         on_full: Callable[[], None] = lambda: None,
+        keys: MecKeys | None = None,
+        log: Callable[[str], None] = lambda _: None,
     ) -> None:
         where = parse_bind(endpoint)
         self._memory = MemoryWatch(time.perf_counter, most_growth_bytes)
@@ -227,9 +243,13 @@ class Router(_Socket):
             (zmq.RCVHWM, _REQUESTS_UNREAD),
             (zmq.MAXMSGSIZE, largest_bytes),
             (zmq.ROUTER_MANDATORY, 0),
+            *(() if keys is None else keys.options),
         )
+        self._admission = None if keys is None else _admission(keys, log)
         super().__init__(zmq.ROUTER, self._options, None)
         try:
+            if self._admission is not None:
+                self._admission.start(self._context)
             self._bind(where)
         except zmq.ZMQError as error:
             self.close()
@@ -245,12 +265,19 @@ class Router(_Socket):
         """Endpoint of the socket, with the port that the system chose."""
         return self._endpoint
 
+    @property
+    def turned_away(self) -> TurnedAway | None:
+        """Who was not admitted so far; None where everybody is."""
+        return None if self._admission is None else self._admission.turned_away
+
     def settle(self) -> None:
         """The program has loaded everything that it needs: measure growth from here."""
         self._memory.reset()
 
     def send(self, peer: bytes, parts: Sequence[Buffer]) -> bool:
-        """Send a message. Returns False if it was lost, because the peer left or does not read."""
+        """Send a message. Returns False if it was lost, because the peer left, does not read, or is not admitted."""
+        if self._admission is not None and not self._admission.may_send(peer):
+            return False
         return self._send([peer, *parts])
 
     def receive(self) -> Iterator[Incoming]:
@@ -259,13 +286,27 @@ class Router(_Socket):
             self._start_anew()
             self._memory.reset()
             self._on_full()
-        return (Incoming(bytes(parts[0]), parts[1:]) for parts in self._receive())
+        return self._admitted() if self._admission is not None else map(_plain, self._receive())
+
+    def _admitted(self) -> Iterator[Incoming]:
+        """Messages of those whose key is on the list now."""
+        assert self._admission is not None
+        for frames in self._receive():
+            message = _plain(frames)
+            if user := self._admission.user_of(message.peer, frames[0]):
+                yield message._replace(user=user)
+
+    def _release(self) -> None:
+        if self._admission is not None:
+            self._admission.stop()
 
     def _start_anew(self) -> None:
         """Close every connection, and listen at the same endpoint again as soon as the system has freed its port."""
         where, end_s = parse_bind(self._endpoint), time.perf_counter() + _REBIND_S
         self._socket.close(linger=0)
         self._open(zmq.ROUTER, self._options)
+        if self._admission is not None:
+            self._admission.forget_all()
         while True:
             try:
                 return self._bind(where)
@@ -283,6 +324,17 @@ class Router(_Socket):
                 raise
             self._socket.set(zmq.IPV6, 0)
             self._socket.bind(str(where))
+
+
+def _plain(frames: list[zmq.Frame]) -> Incoming:
+    """A message with the connection that it came from."""
+    return Incoming(frames[0].bytes, [frame.buffer for frame in frames[1:]])
+
+
+def _admission(keys: MecKeys, log: Callable[[str], None]) -> Admission:
+    from runtime.security.admission import Admission  # imports asyncio, which a plain MEC does without
+
+    return Admission(keys, log)
 
 
 def _with_address(where: BindEndpoint) -> BindEndpoint:

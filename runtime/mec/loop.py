@@ -74,7 +74,7 @@ class MecLoop:
         self._closing = False
         self._free_s = clock()  # when the emulated MEC has finished its last request
         self._forget_s = clock() + _FORGET_EVERY_S
-        self._devices: dict[bytes, str] = {}  # peer -> name in its Hello
+        self._devices: dict[bytes, str] = {}  # peer -> the name that its key has proved, else that in its Hello
         self._epoch_s = time.time() - clock() if clock is time.perf_counter else None
         self.counts = MecCounts()
         self._sinks: Sinks[RequestRecord] = Sinks([self.counts, *sinks], log)
@@ -130,7 +130,7 @@ class MecLoop:
         except RemoteProtocolError as error:
             return self._session.malformed(peer, error)
         if isinstance(message, wire.Hello):
-            self._remember_name(peer, message.device)
+            self._remember_name(peer, arrived.user or message.device)
         if isinstance(message, wire.Hello | wire.Bye):
             for served in self._served.values():
                 served.drop(peer)

@@ -1,6 +1,6 @@
 """``MecServer``: the MEC as a Python class. It runs the tail segments that devices request.
 
-    with MecServer("campus", bind="tcp://0.0.0.0:5577") as mec:
+    with MecServer("campus", bind="tcp://0.0.0.0:5577", security=SecuritySection(key="mec.key")) as mec:
         mec.serve()
 
 ``mecpilot mec`` uses the same class.
@@ -17,17 +17,19 @@ from typing import TYPE_CHECKING
 
 from controller.errors import FailureError
 from runtime.bundles.bundle import DEFAULT_NAME, Bundle, open_pair
+from runtime.config.sections.security import SecuritySection
 from runtime.config.sizes import bytes_of
 from runtime.config.tree import DEFAULTS
-from runtime.link.endpoint import parse_bind
 from runtime.link.transport import Router
 from runtime.mec.records import MecCounts, RequestRecord
 from runtime.observe.sinks import Sink
 from runtime.profiling.profile import load_costs
+from runtime.security.resolve import mec_keys
 from runtime.workloads.base import Workload
 
 if TYPE_CHECKING:
     from runtime.mec.loop import MecLoop
+    from runtime.security.admission import TurnedAway
 
 FULL = "a message without end filled the memory; every connection was closed, devices connect again"
 #: Longest wait for the thread of ``start`` to end. A stop gives the current request 0.2 s.
@@ -55,6 +57,7 @@ class MecServer:
         slowdown: float = 1.0,
         queue_limit: int = DEFAULTS.mec.queue_limit,
         cache: str = DEFAULTS.mec.cache,
+        security: SecuritySection = DEFAULTS.security,
         sinks: Iterable[Sink[RequestRecord]] = (),
         log: Log = lambda _: None,
     ) -> None:
@@ -66,16 +69,18 @@ class MecServer:
         slowdown: emulate a MEC that is this many times slower.
         queue_limit: number of requests that may wait; further ones are rejected.
         cache: memory for the outputs of requests that come again byte by byte, such as "64MB"; "0" for none.
+        security: the MEC's key file and the list of admitted devices, or plain; needed where other machines reach it.
         sinks: each receives a record of every request; they are closed with the server.
         log: called with one line of text for each event.
         """
-        parse_bind(bind)
+        keys = mec_keys(security, bind, log)
         self.bundle, self.workload = open_pair(bundle or (None if workload else DEFAULT_NAME), workload)
         self._costs = load_costs(self.bundle, None if profile is None else Path(profile))
         self._slowdown, self._queue_limit, self._log = slowdown, queue_limit, log
         self._cache_bytes = bytes_of(cache)
         self._sinks = list(sinks)
-        self._router = Router(bind, on_full=lambda: log(FULL))
+        self.is_encrypted = keys is not None
+        self._router = Router(bind, on_full=lambda: log(FULL), keys=keys, log=log)
         self._loop: MecLoop | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -90,6 +95,11 @@ class MecServer:
     def counts(self) -> MecCounts:
         """Counts of requests, devices and protocol errors so far."""
         return MecCounts() if self._loop is None else self._loop.counts
+
+    @property
+    def turned_away(self) -> TurnedAway | None:
+        """Handshakes and messages of keys that are not on the list so far; None on a plain port."""
+        return self._router.turned_away
 
     def add_sink(self, sink: Sink[RequestRecord]) -> None:
         """Add a sink; call it before ``prepare``."""

@@ -1,0 +1,47 @@
+"""Shakes hands once with a MEC whose port encrypts, to find out why it does not answer.
+
+ZeroMQ's own connections stay silent about a handshake that fails, and a monitor on each of them would cost every
+connection. So a device whose MEC does not answer makes one more connection, with a monitor, and reads the reason.
+"""
+
+from __future__ import annotations
+
+import time
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from runtime.security.curve import DeviceKeys
+
+_WAIT_S = 1.0
+_FAILED = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH,
+    zmq.EVENT_HANDSHAKE_SUCCEEDED,
+)
+
+
+def trouble_of_handshake(endpoint: str, keys: DeviceKeys) -> str:
+    """Why a handshake with the MEC at a numeric endpoint fails; empty if it does not, or if that takes too long."""
+    match _outcome(endpoint, keys):
+        case zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            return f"the MEC does not know this device's key, fingerprint {keys.fingerprint}: it is not on its list"
+        case zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+            return f"what listens there does not have the pinned key {keys.mec}"
+        case _:
+            return ""
+
+
+def _outcome(endpoint: str, keys: DeviceKeys) -> int | None:
+    """How the handshake ended; None if it had not within a second."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        for option, value in (*keys.options, (zmq.LINGER, 0), (zmq.RECONNECT_IVL, -1), (zmq.IPV6, "[" in endpoint)):
+            dealer.set(option, value)
+        end_s = time.monotonic() + _WAIT_S
+        with dealer.get_monitor_socket(sum(_FAILED)) as monitor:
+            dealer.connect(endpoint)
+            while (left_s := end_s - time.monotonic()) > 0:
+                if monitor.poll(int(left_s * 1e3) + 1):
+                    return int(recv_monitor_message(monitor)["event"])
+    return None

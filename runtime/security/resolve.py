@@ -1,0 +1,73 @@
+"""From the settings to keys, and the rule when keys are needed: wherever an endpoint is not of this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+
+from controller.errors import UsageError
+from runtime.config.rules import check_security, checked
+from runtime.config.sections.security import SecuritySection
+from runtime.link.endpoint import parse_bind, parse_endpoint
+from runtime.security.allow_list import DEFAULT_NAME, AllowList
+from runtime.security.curve import DeviceKeys, MecKeys
+from runtime.security.key_files import public_key, read_pair
+
+Log = Callable[[str], None]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nothing that is sent to a host, or heard at it, leaves this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.rstrip(".").lower() == "localhost"
+
+
+def device_keys(security: SecuritySection, mec: str, log: Log) -> DeviceKeys | None:
+    """The keys of a device towards the MEC at an endpoint; None on a plain connection.
+
+    UsageError if keys are missing, cannot be read, or are needed. ``log`` takes the warning of a plain connection.
+    """
+    security = checked(security, "security")
+    check_security(security)
+    if security.key is None and security.mec_key is None:
+        if is_loopback(parse_endpoint(mec).host):
+            return None
+        if not security.plain:
+            raise UsageError(
+                f"--mec {mec} is not on this machine, and no keys are given; expected --key FILE (`mecpilot keys new "
+                "NAME` makes one) and --mec-key with the MEC's public key, or --plain to go without encryption"
+            )
+        log(f"WARNING: the connection to {mec} is plain: whoever can reach it can read and forge every message")
+        return None
+    if security.key is None or security.mec_key is None:
+        got, missing = ("--key", "--mec-key") if security.mec_key is None else ("--mec-key", "--key")
+        raise UsageError(f"got {got} without {missing}; expected the device's own key and the public key of its MEC")
+    return DeviceKeys(read_pair(security.key), public_key(security.mec_key))
+
+
+def mec_keys(security: SecuritySection, bind: str, log: Log) -> MecKeys | None:
+    """The keys of a MEC that listens at an endpoint, and its list; None where it listens plainly.
+
+    UsageError if the key is missing, cannot be read, or is needed. ``log`` takes warnings and changes of the list.
+    """
+    security = checked(security, "security")
+    check_security(security)
+    if security.key is None:
+        if security.allow is not None:
+            raise UsageError("got --allow without --key; expected the MEC's own key too")
+        if is_loopback(parse_bind(bind).host):
+            return None
+        if not security.plain:
+            raise UsageError(
+                f"--bind {bind} can be reached from other machines, and no key is given; expected --key FILE "
+                "(`mecpilot keys new NAME` makes one, `mecpilot keys allow` admits a device), or --plain to serve "
+                "everybody without encryption"
+            )
+        log(f"WARNING: {bind} is plain: whoever can reach it is served, and can read and forge every message")
+        return None
+    allowed = AllowList(security.allow or security.key.with_name(DEFAULT_NAME), log)
+    if not len(allowed):
+        log(f"{allowed.path} lists no device yet, so nobody is admitted; `mecpilot keys allow` adds one at any time")
+    return MecKeys(read_pair(security.key), allowed)
