@@ -86,15 +86,23 @@ class Link(Protocol):
 
 
 class DirectLink:
-    """A link over the network as it is. ``largest_bytes``: largest part of a message that the MEC may send."""
+    """A link over the network as it is. ``largest_bytes``: largest part of a message that the MEC may send;
+    ``on_start`` is told when the first frame is captured."""
 
-    def __init__(self, endpoint: Endpoint, clock: Clock, largest_bytes: int = MAX_PART_BYTES) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        clock: Clock,
+        largest_bytes: int = MAX_PART_BYTES,
+        on_start: Callable[[float], None] = lambda _: None,
+    ) -> None:
         self._dialler = Dialler(endpoint, clock, largest_bytes)
         self._trouble = Background(lambda: trouble_at(endpoint))
         self._clock = clock
+        self._on_start = on_start
 
     def start(self, origin_s: float) -> None:
-        """Nothing to do: only a replayed trace needs the origin."""
+        self._on_start(origin_s)
 
     def send(self, message: wire.Sendable, buffer: Buffer) -> None:
         self._dialler.send(wire.encode(message, buffer))
