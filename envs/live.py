@@ -19,6 +19,7 @@ from controller.errors import FailureError
 from controller.records import Outcome, SystemState
 from controller.scenario import Scenario
 from envs.backend import Step
+from envs.networks import NetworkName, network_of
 from envs.setup import Setup
 from runtime.config.sections.device import LimitsSection
 from runtime.device.daemon import open_loop
@@ -35,8 +36,10 @@ class LiveBackend:
 
     deterministic = False
 
-    def __init__(self, setup: Setup, *, learning: bool = True) -> None:
+    def __init__(self, setup: Setup, *, learning: bool = True, network: NetworkName = "emulated") -> None:
+        """``network``: see ``envs.networks``. UsageError where it cannot be made."""
         self.costs = setup.costs
+        self._network = network_of(network, setup.bank)
         self._setup = setup
         self._compute = LocalCompute(setup.bundle, setup.bundle.work, setup.split, gates=setup.costs.gates)
         self._mec: RunningMec | None = None
@@ -57,14 +60,16 @@ class LiveBackend:
         self._warm_up()
         setup, mec = self._setup, self._mec_for(scenario)
         neighbours = running_neighbours(mec.endpoint, str(setup.bundle.directory), scenario, setup.profile)
-        self._neighbours = self._episode_stack.enter_context(neighbours)
+        with self._network.at_mec():
+            self._neighbours = self._episode_stack.enter_context(neighbours)
+        self._episode_stack.enter_context(self._network.at_device(scenario))
         self._device = open_loop(
             mec.endpoint,
             self._compute,
             self.costs,
             scenario,
             setup.range.utility,
-            setup.bank,
+            self._network.emulated,
             LimitsSection(queue_limit=setup.range.queue_limit, max_in_flight=setup.range.max_in_flight),
             forecaster=forecaster_of(setup.bundle.work) if setup.techniques.forecast else None,
             shortcuts=shortcuts_of(
@@ -75,6 +80,7 @@ class LiveBackend:
                 seed=scenario.seed,
             ),
             clock=self._clock,
+            on_start=self._network.begin,
         )
         self._episode_stack.callback(self._leave)
         state = self._next_state(self._device)
@@ -99,6 +105,7 @@ class LiveBackend:
         self._episode_stack.close()
         self._mec_stack.close()
         self._mec = None
+        self._network.close()
 
     def _next_state(self, device: DeviceLoop) -> SystemState | None:
         with self._running:
@@ -115,8 +122,10 @@ class LiveBackend:
             slowdown = max(scenario.mec_slowdown, 1.0)
             # A MEC needs no repeated samples, and a workload that repeats them has no name of its own.
             name = bundle.work.name if self._setup.repetition is None else bundle.workload
-            mec = running_mec(workload_reference(name), slowdown=slowdown, options=tuple(options))
-            self._mec = self._mec_stack.enter_context(mec)
+            reference, bind = workload_reference(name), self._network.bind
+            with self._network.at_mec():
+                mec = running_mec(reference, slowdown=slowdown, bind=bind, options=tuple(options))
+                self._mec = self._mec_stack.enter_context(mec)
             self._mec_slowdown = scenario.mec_slowdown
         return self._mec
 

@@ -29,6 +29,7 @@ from runtime.traces.load import load_traces
 
 if TYPE_CHECKING:
     from envs.live import LiveBackend
+    from envs.networks import NetworkName
 
 #: No technique beside the decisions.
 NO_MORE = Techniques()
@@ -95,11 +96,12 @@ class Setup:
         """All that may answer a frame of the twin before it is decided, in the order in which they are asked."""
         return shortcuts_of(self.pictures, self.techniques, self.costs, self.recorded, self.shortcuts)
 
-    def live(self, *, learning: bool = True) -> LiveBackend:
-        """Real processes. While a policy learns, the clock stands between two steps."""
+    def live(self, *, learning: bool = True, network: NetworkName = "emulated") -> LiveBackend:
+        """Real processes. While a policy learns, the clock stands between two steps. ``network``: what is between
+        device and MEC (``envs.networks``)."""
         from envs.live import LiveBackend
 
-        return LiveBackend(self, learning=learning)
+        return LiveBackend(self, learning=learning, network=network)
 
 
 def open_setup(

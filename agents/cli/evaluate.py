@@ -27,6 +27,7 @@ from runtime.observe.tables import table_console
 if TYPE_CHECKING:
     from agents.compare.evaluation import Entrants, LiveEpisodes, Player, Progress
     from agents.compare.report import Comparison
+    from envs.networks import NetworkName
     from envs.setup import Setup
     from envs.techniques import Techniques
     from runtime.bundles.bundle import Bundle
@@ -63,6 +64,14 @@ class EvaluateOptions(Workers, TechniqueOptions, Conditions):
     live: Annotated[bool, typer.Option("--live", help="Real processes and real time instead of the emulated twin.")] = (
         False
     )
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="With --live, what is between device and MEC: emulated, which shapes messages in the device; lab, the "
+            "kernel's TCP between namespaces (root; docs/lab.md); or lab-kernel, shaped by the kernel too (default: "
+            "emulated)."
+        ),
+    ] = None
     bound: Annotated[
         bool,
         typer.Option(
@@ -137,6 +146,15 @@ class EvaluateOptions(Workers, TechniqueOptions, Conditions):
         named = entrants_of(bundle.workload, self._names(bundle), *files, live=self.live, privacy=self.privacy)
         return with_agents(named, self.sb3, self.algorithm) if self.sb3 else named
 
+    @property
+    def network_name(self) -> NetworkName:
+        """What is between device and MEC; UsageError for an unknown network, or without real processes."""
+        from envs.networks import checked_name
+
+        if self.network is not None and not self.live:
+            raise UsageError(f"got --network {self.network} without --live; expected both: the twin has its own uplink")
+        return checked_name(self.network or "emulated")
+
     def _names(self, bundle: Bundle) -> str | None:
         """The controllers as given; of an ablation one, by default the policy if there is one."""
         if not self.ablate:
@@ -160,7 +178,7 @@ def evaluate(options: EvaluateOptions) -> int:
     from agents.runs.run_lock import locked
     from envs.setup import open_setup, traces_of
 
-    out = options.out
+    out, _ = options.out, options.network_name  # refused before anything is opened
     if options.live:
         options.refuse_workers("with --live; expected one of the two: real processes run one after the other")
     check_writable(options.json, "--json", make_folder=True)
@@ -201,7 +219,7 @@ def _compared(setup: Setup, entrants: Entrants, sources: Sequence[str], options:
 
     episodes: LiveEpisodes | None = None
     if options.live:
-        comparison, episodes = _compare_live(setup, entrants, sources, options.seeds)
+        comparison, episodes = _compare_live(setup, entrants, sources, options)
     else:
         comparison = _compare_in_twin(setup, entrants, sources, options)
     report = as_json(comparison)
@@ -250,15 +268,17 @@ def _playing(
 
 
 def _compare_live(
-    setup: Setup, entrants: Entrants, sources: Sequence[str], seeds: int | None
+    setup: Setup, entrants: Entrants, sources: Sequence[str], options: EvaluateOptions
 ) -> tuple[Comparison, LiveEpisodes]:
     from agents.compare.evaluation import LIVE_SCENARIOS, compare_live
     from agents.compare.rollout import spread_scenarios
 
-    scenarios = spread_scenarios(setup, seeds or LIVE_SCENARIOS)
+    scenarios = spread_scenarios(setup, options.seeds or LIVE_SCENARIOS)
     with task_bar() as bar:
         task = bar.add_task("evaluating live", total=entrants.total * len(scenarios) * setup.range.frames)
-        return compare_live(setup, entrants, sources, scenarios, lambda done: bar.advance(task, done))
+        return compare_live(
+            setup, entrants, sources, scenarios, lambda done: bar.advance(task, done), options.network_name
+        )
 
 
 def _show(comparison: Comparison, report: dict[str, Any], wide: bool, console: Console) -> None:

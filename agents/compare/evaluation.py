@@ -27,6 +27,7 @@ from controller.metrics import Frames
 from controller.records import Outcome
 from controller.scenario import Scenario
 from envs.backend import Backend
+from envs.networks import NetworkName
 from envs.setup import Setup
 from runtime.config.privacy import check_controller, may_run, privacy_notes
 from runtime.config.sections.device import PrivacySection
@@ -281,12 +282,14 @@ def compare_live(
     sources: Sequence[str],
     scenarios: Sequence[Scenario],
     progress: Progress = lambda _: None,
+    network: NetworkName = "emulated",
 ) -> tuple[Comparison, LiveEpisodes]:
-    """Play every controller on the given scenarios, with real processes and in real time."""
+    """Play every controller on the given scenarios, with real processes and in real time; ``network``: see
+    ``envs.networks``."""
     outcomes: dict[str, list[list[list[Outcome]]]] = {
         n: [[] for _ in range(entrants.copies(n))] for n in entrants.all_names
     }
-    backend = setup.live(learning=False)
+    backend = setup.live(learning=False, network=network)
     try:
         for scenario in scenarios:  # controllers in the inner loop: a slow phase of the machine affects all of them
             for name in entrants.all_names:
@@ -296,7 +299,8 @@ def compare_live(
         backend.close()
     runs = {n: tuple(_frames_of(episodes, scenarios, setup) for episodes in copies) for n, copies in outcomes.items()}
     families, provenance = _families(setup, scenarios), provenance_of(setup, entrants, live=True)
-    about = (setup.workload, "live", tuple(sources), len(scenarios))
+    kind = "live" if network == "emulated" else f"live, {network}"
+    about = (setup.workload, kind, tuple(sources), len(scenarios))
     comparison = Comparison(*about, families, runs, provenance, tuple(entrants.own))
     return comparison, LiveEpisodes(scenarios, outcomes)
 

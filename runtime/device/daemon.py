@@ -48,15 +48,17 @@ def open_loop(
     clock: Clock = time.perf_counter,
     log: Log = lambda _: None,
     link_log: Log | None = None,
+    on_start: Callable[[float], None] = lambda _: None,
 ) -> DeviceLoop:
     """The loop of a device, connected to the MEC at ``endpoint``, whose caller decides: ``Device`` with a controller,
     the live environment with its actions. With a bank the uplink replays the scenario's trace, share and round trip;
     without one, it is the network as it is. Rows of ``costs`` are what ``execute`` takes. ``shortcuts`` may answer a
     frame before it is decided; a ``forecaster``, a new one for each loop, moves reused answers on. ``keys`` are this
     device's own and the MEC's, None on a plain connection. ``log`` takes a line for each event, ``link_log`` those
-    about the MEC (default: ``log``)."""
+    about the MEC (default: ``log``). ``on_start`` is told when the first frame is captured, where the network is used
+    as it is."""
     largest_bytes = compute.largest_output_bytes(costs.space.decisions)
-    link: Link = DirectLink(parse_endpoint(endpoint), clock, largest_bytes, keys)
+    link: Link = DirectLink(parse_endpoint(endpoint), clock, largest_bytes, keys, on_start)
     if bank is not None:
         shaper = Shaper(bank, scenario.trace_index, scenario.trace_start_s, scenario.uplink_share_frac)
         link = ShapedLink(link, shaper, scenario.rtt_s, clock)

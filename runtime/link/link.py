@@ -88,7 +88,8 @@ class Link(Protocol):
 
 class DirectLink:
     """A link over the network as it is. ``largest_bytes``: largest part of a message that the MEC may send; ``keys``:
-    of this device and of that MEC, None on a plain connection."""
+    of this device and of that MEC, None on a plain connection; ``on_start`` is told when the first frame is
+    captured."""
 
     def __init__(
         self,
@@ -96,13 +97,15 @@ class DirectLink:
         clock: Clock,
         largest_bytes: int = MAX_PART_BYTES,
         keys: DeviceKeys | None = None,
+        on_start: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._dialler = Dialler(endpoint, clock, largest_bytes, keys)
         self._trouble = Background(lambda: trouble_at(endpoint, keys))
         self._clock = clock
+        self._on_start = on_start
 
     def start(self, origin_s: float) -> None:
-        """Nothing to do: only a replayed trace needs the origin."""
+        self._on_start(origin_s)
 
     def send(self, message: wire.Sendable, buffer: Buffer) -> None:
         self._dialler.send(wire.encode(message, buffer))
