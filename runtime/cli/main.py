@@ -35,6 +35,7 @@ COMMANDS = {
     "config": ("runtime.cli.config", "app", "print the configuration file, or check one"),
     "mec": ("runtime.cli.mec", "mec", "serve tail segments"),
     "device": ("runtime.cli.device", "device", "answer frames, deciding each one"),
+    "soak": ("runtime.cli.soak", "soak", "run devices and MECs under faults, account for every frame"),
 }
 OUR_PACKAGES = ("controller", "runtime", "envs", "agents")
 TRAINING_PACKAGES = ("gymnasium", "stable_baselines3", "tensorboard", "matplotlib")

@@ -98,13 +98,16 @@ class Proxy:
 
     def _serve(self) -> None:
         while not self._stopping:
-            if self.mode is Mode.HOLD or not self._selector.get_map():
+            if self._holds() or not self._selector.get_map():
                 threading.Event().wait(0.01)
                 continue
             for key, _ in self._selector.select(0.01):
                 with self._lock:
-                    if self.mode is not Mode.HOLD and key.fd in self._selector.get_map():
+                    if not self._holds() and key.fd in self._selector.get_map():
                         self._move(key)
+
+    def _holds(self) -> bool:
+        return self.mode is Mode.HOLD
 
     def _move(self, key: selectors.SelectorKey) -> None:
         if key.fileobj is self._listener:
