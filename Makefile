@@ -16,7 +16,7 @@ export OMP_NUM_THREADS ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo demo-full test lint bench clean
+.PHONY: help demo demo-full test nightly lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -45,6 +45,10 @@ demo-full: $(RUN) ## make all of it on this machine: profile, train, freeze, com
 
 test: $(DEV) ## run the test suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+nightly: $(DEV) ## what a night is long enough for: a soak of five minutes, and what needs root (tests without root skip)
+	$(BIN)/mecpilot soak --minutes 5 --seed $$(date +%j)
+	$(BIN)/python -m pytest -m root
 
 lint: $(DEV) ## ruff and mypy
 	$(BIN)/ruff check .

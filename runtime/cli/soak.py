@@ -94,7 +94,7 @@ def _bar() -> Iterator[Callable[[float, str], None]]:
 
 def report(findings: Findings) -> None:
     """Tables on stdout, and a line for each thing that must not happen but did."""
-    console = table_console()
+    console = table_console(wide=True)
     console.print(_fault_table(findings))
     console.print(_daemon_table(findings.daemons))
     killed = f"{findings.torn_lines} half lines after kill -9"
