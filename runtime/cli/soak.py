@@ -17,6 +17,7 @@ from runtime.cli.console import log_as, write_json
 from runtime.cli.shared_options import JsonOut
 from runtime.files.atomic import check_writable
 from runtime.observe.tables import new_table, table_console
+from runtime.testbed.soak.account import QUIET
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,7 +36,9 @@ def soak(
     fps: Annotated[float, typer.Option(min=0.1, max=1000.0, help="Frames per second of each device.")] = 20.0,
     deadline_ms: Annotated[float, typer.Option(min=1.0, max=60e3, help="From capture to answer, in ms.")] = 200.0,
     slowdown: Annotated[float, typer.Option(min=1.0, max=1e4, help="Emulate devices this many times slower.")] = 100.0,
-    keep: Annotated[Path | None, typer.Option(help="Keep the messages of all processes in this new folder.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep messages and samples of all processes in this new folder.")
+    ] = None,
     json_out: JsonOut = None,
 ) -> int:
     """Run two devices and two MECs as real processes, cause random faults, and account for every frame, process and
@@ -110,7 +113,8 @@ def _fault_table(findings: Findings) -> Table:
     table = new_table("Faults, and the frames from their beginning to 3 s after their end", headings, ("fault",))
     for one in findings.faults:
         name = f"{one.fault} ({findings.disk})" if one.fault == "disk full" else one.fault
-        counts = (str(value) for value in (one.count, one.frames, one.without_outcome, one.twice))
+        count = "" if one.fault == QUIET else one.count
+        counts = (str(value) for value in (count, one.frames, one.without_outcome, one.twice))
         share = "" if one.in_time_frac is None else f"{one.in_time_frac:.1%}"
         table.add_row(name, *counts, share, _back(one))
     return table

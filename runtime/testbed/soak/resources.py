@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ MB = 1e6
 #: A process settles in this share of its samples: caches fill, the heap finds its size.
 _SETTLING_FRAC = 0.25
 #: What may come on top at any time, and what may be added in each hour. A leak exceeds both.
-BOUNDS = {"memory_mb": (4.0, 8.0), "descriptors": (3.0, 2.0), "threads": (2.0, 1.0)}
+BOUNDS = {"memory_mb": (3.0, 2.0), "descriptors": (3.0, 2.0), "threads": (2.0, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,15 @@ def trends(samples: Sequence[Sample]) -> dict[str, Trend]:
     times = [one.at_s for one in settled]
     found = {name: trend(times, [getattr(one, name) for one in settled]) for name in BOUNDS}
     return {name: one for name, one in found.items() if one is not None}
+
+
+def write_samples(path: Path, samples: Mapping[str, Sequence[Sequence[Sample]]]) -> None:
+    """A CSV with a line for each sample; ``samples`` are by process and life."""
+    lines = ["process,life,at_s,memory_mb,descriptors,threads"]
+    for name, lives in samples.items():
+        for number, life in enumerate(lives, 1):
+            lines += [f"{name},{number},{s.at_s:.1f},{s.memory_mb:.3f},{s.descriptors},{s.threads}" for s in life]
+    path.write_text("\n".join(lines) + "\n")
 
 
 def leaks(found: dict[str, Trend]) -> list[str]:

@@ -10,6 +10,7 @@ from runtime.testbed.soak.account import Window
 from runtime.testbed.soak.faults import Step, plan
 from runtime.testbed.soak.findings import Findings, findings_of
 from runtime.testbed.soak.fleet import Fleet, Settings
+from runtime.testbed.soak.resources import write_samples
 
 #: Quiet time at the end, so that what the last fault left behind is seen.
 _LAST_S = 5.0
@@ -19,7 +20,8 @@ Tell = Callable[[float, str], None]
 
 
 def soak(settings: Settings, folder: Path, tell: Tell = lambda _, __: None) -> Findings:
-    """Run the daemons in ``folder``, an empty one, under faults. FailureError when they cannot be started."""
+    """Run the daemons in ``folder``, an empty one, under faults. Their messages stay there, and ``resources.csv``.
+    FailureError when they cannot be started."""
     tell(0.0, "starting")
     with Fleet(settings, folder) as fleet:
         began_s, whole_s = time.monotonic(), settings.minutes * 60.0
@@ -32,6 +34,9 @@ def soak(settings: Settings, folder: Path, tell: Tell = lambda _, __: None) -> F
         fleet.run_for(max(_LAST_S, began_s + whole_s - time.monotonic()))
         tell(1.0, "ending")
         fleet.end()
+        write_samples(
+            folder / "resources.csv", {one.name: [life.samples for life in one.lives] for one in fleet.daemons()}
+        )
         return findings_of(fleet, time.monotonic() - began_s)
 
 
