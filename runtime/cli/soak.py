@@ -36,9 +36,7 @@ def soak(
     fps: Annotated[float, typer.Option(min=0.1, max=1000.0, help="Frames per second of each device.")] = 20.0,
     deadline_ms: Annotated[float, typer.Option(min=1.0, max=60e3, help="From capture to answer, in ms.")] = 200.0,
     slowdown: Annotated[float, typer.Option(min=1.0, max=1e4, help="Emulate devices this many times slower.")] = 100.0,
-    keep: Annotated[
-        Path | None, typer.Option(help="Keep messages and samples of all processes in this new folder.")
-    ] = None,
+    keep: Annotated[Path | None, typer.Option(help="Keep messages and samples in this new folder.")] = None,
     json_out: JsonOut = None,
 ) -> int:
     """Run two devices and two MECs as real processes, cause random faults, and account for every frame, process and

@@ -79,9 +79,7 @@ class Lab:
             self.air.stdin.write(msgspec.json.encode(command) + b"\n")
             self.air.stdin.flush()
         except BrokenPipeError:
-            raise FailureError(
-                "the lab's uplink has ended; expected it to carry packets until the lab is closed"
-            ) from None
+            raise FailureError("the lab's uplink has ended; expected it to carry packets until the lab is closed") from None
 
 
 @contextlib.contextmanager
