@@ -36,6 +36,7 @@ def soak(
     fps: Annotated[float, typer.Option(min=0.1, max=1000.0, help="Frames per second of each device.")] = 20.0,
     deadline_ms: Annotated[float, typer.Option(min=1.0, max=60e3, help="From capture to answer, in ms.")] = 200.0,
     slowdown: Annotated[float, typer.Option(min=1.0, max=1e4, help="Emulate devices this many times slower.")] = 100.0,
+    failover: Annotated[bool, typer.Option("--failover", help="Give each device both MECs.")] = False,
     keep: Annotated[Path | None, typer.Option(help="Keep messages and samples in this new folder.")] = None,
     json_out: JsonOut = None,
 ) -> int:
@@ -45,7 +46,7 @@ def soak(
     from runtime.testbed.soak.run import soak as run_soak
 
     check_writable(json_out, "--json")
-    settings = Settings(minutes, seed, workload, controller, fps, deadline_ms, slowdown)
+    settings = Settings(minutes, seed, workload, controller, fps, deadline_ms, slowdown, failover)
     with _folder(keep) as folder, _progress(minutes) as tell:
         findings = run_soak(settings, folder, tell)
     if not write_json(asdict(findings), json_out):

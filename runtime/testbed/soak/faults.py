@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -32,7 +33,12 @@ class Fault:
     end: Act
     lasts_s: tuple[float, float] = (0.0, 0.0)
     numbers: tuple[int, ...] = (0, 1)  # of the pairs that it may befall
-    concerns_all: bool = False
+    reach: Literal["device", "path", "all"] = "path"  # path: MEC and link, which other devices may use too
+
+    def concerned(self, fleet: Fleet, pair: Pair) -> list[str]:
+        """Names of the devices that it concerns."""
+        is_shared = self.reach == "all" or (self.reach == "path" and fleet.settings.failover)
+        return [one.device.name for one in fleet.pairs] if is_shared else [pair.device.name]
 
 
 @dataclass(frozen=True)
@@ -131,9 +137,9 @@ FAULTS = (
     Fault("link stalled", _link(Mode.HOLD), _link(Mode.PASS), (1.0, 6.0)),
     Fault("link silent", _link(Mode.SWALLOW), _link(Mode.PASS), (1.0, 6.0)),
     Fault("link half-open", _forget, _nothing),
-    Fault("device killed", _kill_device, _start_device, (0.5, 3.0), numbers=(1,)),
-    Fault("device restarted", _stop_device, _start_device, numbers=(1,)),
-    Fault("device stopped", _hold_device, _release_device, (1.0, 4.0)),
-    Fault("reloads", _reload, _nothing, concerns_all=True),
-    Fault("disk full", _fill_disk, _free_disk, (2.0, 6.0), concerns_all=True),
+    Fault("device killed", _kill_device, _start_device, (0.5, 3.0), numbers=(1,), reach="device"),
+    Fault("device restarted", _stop_device, _start_device, numbers=(1,), reach="device"),
+    Fault("device stopped", _hold_device, _release_device, (1.0, 4.0), reach="device"),
+    Fault("reloads", _reload, _nothing, reach="all"),
+    Fault("disk full", _fill_disk, _free_disk, (2.0, 6.0), reach="all"),
 )

@@ -36,6 +36,7 @@ class Settings:
     fps: float = 20.0
     deadline_ms: float = 200.0
     slowdown: float = 100.0  # of the emulated devices
+    failover: bool = False  # each device knows both MECs
 
 
 @dataclass
@@ -203,7 +204,7 @@ class Fleet:
         own = self.settings
         return self._command(
             "device",
-            mec=link.endpoint,
+            mec=[link.endpoint, *(pair.link.endpoint for pair in self.pairs if own.failover and pair.link is not link)],
             controller=own.controller,
             # A device that outlives the soak, because that was killed, ends when its frames are over.
             frames=int((own.minutes * 60.0 + 600.0) * own.fps),
@@ -216,10 +217,11 @@ class Fleet:
         )
 
     def _command(self, name: str, **options: object) -> list[str]:
-        """The words of a command line; an option of None is a switch."""
+        """The words of a command line; an option of None is a switch, one of a list is given several times."""
         words = [name, "--workload", self.settings.workload, "--profile", "shipped"]
         for option, value in options.items():
-            words += [f"--{option.replace('_', '-')}", *([] if value is None else [str(value)])]
+            for one in value if isinstance(value, list) else [value]:
+                words += [f"--{option.replace('_', '-')}", *([] if one is None else [str(one)])]
         return words
 
     def _ready_file(self, mec: Daemon) -> Path:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.testbed.soak.account import Window
 from runtime.testbed.soak.faults import Step, plan
 from runtime.testbed.soak.findings import Findings, findings_of
 from runtime.testbed.soak.fleet import Fleet, Settings
@@ -40,13 +39,11 @@ def soak(settings: Settings, folder: Path, tell: Tell = lambda _, __: None) -> F
         return findings_of(fleet, time.monotonic() - began_s)
 
 
-def _cause(fleet: Fleet, step: Step) -> Window:
+def _cause(fleet: Fleet, step: Step) -> None:
     pair = fleet.pairs[step.number]
-    concerned = fleet.pairs if step.fault.concerns_all else [pair]
-    window = fleet.account.begin(step.fault.name, [one.device.name for one in concerned], time.time())
+    window = fleet.account.begin(step.fault.name, step.fault.concerned(fleet, pair), time.time())
     step.fault.begin(fleet, pair)
     fleet.run_for(step.lasts_s)
     step.fault.end(fleet, pair)
     fleet.run_until_ready()
     window.end_s = time.time()
-    return window

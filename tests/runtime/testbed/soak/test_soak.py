@@ -21,15 +21,15 @@ from runtime.testbed.soak.disk import LimitedDisk, TmpfsDisk, disk_for_logs
 
 
 @pytest.mark.slow
-def test_twenty_seconds_are_survived(tmp_path: Path) -> None:
+def test_fifteen_seconds_are_survived(tmp_path: Path) -> None:
     out = tmp_path / "soak.json"
-    code = mecpilot.main(["soak", "--minutes", "0.35", "--seed", "5", "--json", str(out)])
+    code = mecpilot.main(["soak", "--minutes", "0.25", "--seed", "5", "--json", str(out)])
     found = json.loads(out.read_text())
     assert (code, found["broken"]) == (0, [])
     assert {one["fault"] for one in found["faults"]} > {"none"}
-    assert sum(one["frames"] for one in found["faults"]) > 500
+    assert sum(one["frames"] for one in found["faults"]) > 300
     assert all(one["without_outcome"] == one["twice"] == 0 for one in found["faults"])
-    assert found["rotations"] > 4
+    assert found["rotations"] > 3
     assert found["requests"] > 0
 
 
