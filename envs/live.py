@@ -24,6 +24,7 @@ from runtime.config.sections.device import LimitsSection
 from runtime.device.daemon import open_loop
 from runtime.device.local_compute import LocalCompute
 from runtime.device.loop import DeviceLoop
+from runtime.link.mecs.address import addresses_of
 from runtime.shortcuts.configured import shortcuts_of
 from runtime.testbed.processes import RunningMec, RunningNeighbours, running_mec, running_neighbours
 from runtime.workloads.base import forecaster_of
@@ -59,7 +60,7 @@ class LiveBackend:
         neighbours = running_neighbours(mec.endpoint, str(setup.bundle.directory), scenario, setup.profile)
         self._neighbours = self._episode_stack.enter_context(neighbours)
         self._device = open_loop(
-            mec.endpoint,
+            addresses_of(mec.endpoint),
             self._compute,
             self.costs,
             scenario,

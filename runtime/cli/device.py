@@ -223,7 +223,7 @@ def _failure(service: _Service) -> str:
     if counts.refused:
         return f"the MEC did not serve this device: {counts.refused}"
     if device.require_mec and not counts.welcomed:
-        return f"no MEC was met at {device.mec} during the whole run, and --require-mec was given"
+        return f"no MEC was met at {service.plan.device.mec} during the whole run, and --require-mec was given"
     return ""
 
 

@@ -18,9 +18,10 @@ from runtime.config.tree import DEFAULTS
 from runtime.device.local_compute import LocalCompute
 from runtime.device.loop import DeviceLoop
 from runtime.device.outcomes import Job
-from runtime.link.connection import MecConnection
-from runtime.link.endpoint import parse_endpoint
 from runtime.link.link import Clock, DirectLink, Link
+from runtime.link.mecs.address import MecAddress
+from runtime.link.mecs.opening import open_mecs
+from runtime.link.mecs.port import MecPort
 from runtime.link.senders import Senders
 from runtime.link.shaped_link import ShapedLink, Shaper
 from runtime.protocol.device_session import DeviceSession
@@ -31,7 +32,7 @@ Log = Callable[[str], None]
 
 
 def open_loop(
-    endpoint: str,
+    mecs: Sequence[MecAddress],
     compute: LocalCompute,
     costs: CostTable,
     scenario: Scenario,
@@ -47,25 +48,28 @@ def open_loop(
     log: Log = lambda _: None,
     link_log: Log | None = None,
 ) -> DeviceLoop:
-    """The loop of a device, connected to the MEC at ``endpoint``, whose caller decides: ``Device`` with a controller,
-    the live environment with its actions. With a bank the uplink replays the scenario's trace, share and round trip;
-    without one, it is the network as it is. Rows of ``costs`` are what ``execute`` takes. ``shortcuts`` may answer a
-    frame before it is decided; a ``forecaster``, a new one for each loop, moves reused answers on. ``log`` takes a line
-    for each event, ``link_log`` those about the MEC (default: ``log``)."""
-    link: Link = DirectLink(parse_endpoint(endpoint), clock, compute.largest_output_bytes(costs.space.decisions))
+    """The loop of a device, connected to these MECs, the preferred one first, whose caller decides: ``Device`` with a
+    controller, the live environment with its actions. With a bank the uplink replays the scenario's trace, share and
+    round trip; without one, it is the network as it is. Rows of ``costs`` are what ``execute`` takes. ``shortcuts`` may
+    answer a frame before it is decided; a ``forecaster``, a new one for each loop, moves reused answers on. ``log``
+    takes a line for each event, ``link_log`` those about the MEC (default: ``log``)."""
+    shaper = None  # one for all MECs: they share the uplink
     if bank is not None:
         shaper = Shaper(bank, scenario.trace_index, scenario.trace_start_s, scenario.uplink_share_frac)
-        link = ShapedLink(link, shaper, scenario.rtt_s, clock)
-    session = DeviceSession(socket.gethostname()[:64] or "device", compute.held)
-    mec: MecConnection[Job] = MecConnection(
-        endpoint,
-        link,
-        session,
+
+    def new_link(address: MecAddress) -> Link:
+        link = DirectLink(address.endpoint, clock, compute.largest_output_bytes(costs.space.decisions))
+        return link if shaper is None else ShapedLink(link, shaper, scenario.rtt_s, clock)
+
+    mec: MecPort[Job] = open_mecs(
+        mecs,
         costs,
+        new_link=new_link,
+        new_session=lambda: DeviceSession(socket.gethostname()[:64] or "device", compute.held),
+        new_senders=lambda: Senders(compute.sender),
         max_in_flight=limits.max_in_flight,
         clock=clock,
         log=link_log or log,
-        senders=Senders(compute.sender),
     )
     return DeviceLoop(
         compute,

@@ -35,7 +35,7 @@ from runtime.device.deadline import deadline_warning
 from runtime.device.deciding import Choice, choose, provenance_of
 from runtime.device.run import DeviceSetup, Log, Run, check_complete
 from runtime.files.provenance import Provenance
-from runtime.link.endpoint import parse_endpoint
+from runtime.link.mecs.address import addresses_of, names_of
 from runtime.profiling.profile import load_costs
 from runtime.shortcuts.base import Shortcut
 from runtime.shortcuts.filtering.configured import check_window, known_empty
@@ -58,7 +58,7 @@ class Device:
         self,
         bundle: str | Path | Bundle | None = None,
         controller: ControllerLike | None = None,
-        mec: str = DEFAULTS.device.mec,
+        mec: str | Sequence[str] = DEFAULTS.device.mec,
         *,
         workload: str | Workload | None = None,
         policy: str | Path | None = None,
@@ -85,7 +85,8 @@ class Device:
         bundle: name of a shipped bundle, the directory of one, or an opened one; default: the workload's, or campus.
         controller: a name (default "ppo"); an object with ``decide(state)``, which returns a row of ``costs``; or a
             class or function that makes such an object from ``costs``.
-        mec: endpoint of the MEC, tcp://HOST:PORT.
+        mec: endpoint of the MEC, tcp://HOST:PORT; or several, the preferred one first. One is in use, the others stand
+            by for its failure.
         workload: a name, package.module:Class, or an object; only needed for one's own, or to check the bundle.
         policy, tuning: files of `mecpilot export` and `mecpilot tune`; default: the shipped ones.
         decision: fields of the one decision to take for every frame, instead of a controller.
@@ -119,7 +120,7 @@ class Device:
         check_filter(filter)
         _check_size("cache", cache.size)
         check_cache(cache)
-        parse_endpoint(mec)
+        mecs = addresses_of(mec)
         _check_number("fps", fps, 0.0, 1000.0)
         _check_number("deadline_s", deadline_s, 1e-6, 3600.0)
         _check_number("seed", seed, 0, MAX_INT)
@@ -144,7 +145,7 @@ class Device:
             utility,
             _trace(_path(emulation.uplink)),
             limits,
-            mec,
+            mecs,
             tuple(shortcuts),
             moves_on,
             filter,
@@ -161,8 +162,8 @@ class Device:
 
     @property
     def mec(self) -> str:
-        """Endpoint of the MEC."""
-        return self._setup.mec
+        """Endpoint of the MEC; of several, separated by commas."""
+        return names_of(self._setup.mecs)
 
     @property
     def forecasts(self) -> bool:

@@ -23,6 +23,7 @@ from runtime.config.sections.shortcuts import CacheSection, FilterSection
 from runtime.device.deciding import Chosen
 from runtime.emptiness.file import EmptyKnown
 from runtime.link.background import Ahead
+from runtime.link.mecs.address import MecAddress
 from runtime.regions.part import moved_region
 from runtime.workloads.base import Workload, forecaster_of
 from runtime.workloads.placement import Placement
@@ -50,7 +51,7 @@ class DeviceSetup:
     utility: Utility
     trace: TraceBank | None  # shapes the uplink; None leaves the network as it is
     limits: LimitsSection
-    mec: str  # endpoint
+    mecs: tuple[MecAddress, ...]  # the preferred one first
     shortcuts: Sequence[Shortcut]  # asked before a frame is decided, after those of ``filter``
     forecast: bool  # reused answers move on, by the workload's forecaster
     filter: FilterSection
@@ -189,7 +190,7 @@ class Run:
 
         setup = self._setup
         return open_loop(
-            setup.mec,
+            setup.mecs,
             self._compute,
             setup.chosen.costs,
             self.scenario,

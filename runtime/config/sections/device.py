@@ -118,7 +118,7 @@ class DeviceSection(Section, frozen=True):
     mec: Annotated[
         Text | Texts,
         about(
-            "Endpoint of the MEC. Several, the preferred one first: one is in use, the others stand by for its failure.",
+            "Endpoint of the MEC. Several, the preferred one first: one is in use, the others stand by.",
             "--mec",
         ),
     ] = DEFAULT_ENDPOINT
