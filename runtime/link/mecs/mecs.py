@@ -67,7 +67,7 @@ class Mecs(Generic[JobT]):
         self._state = LinkState.WAITING
         names = ", ".join(member.name for member in self._members)
         self._watch = LinkWatch(names, self._counts, self._trouble, log, now_s)
-        self._choose(now_s)
+        self._started = False  # until then the preferred one has time to answer
 
     # Of the MEC that is asked -------------------------------------------------------------------------------
 
@@ -159,12 +159,15 @@ class Mecs(Generic[JobT]):
         for member in self._members:
             member.connection.start(now_s)
         self._watch.start(now_s)
+        self._started = True
+        self._choose(now_s)
 
     def poll(self) -> list[Replied[JobT] | Lost[JobT]]:
         now_s = self._clock()
         events = [event for member in self._members for event in member.poll(now_s)]
         self._watch_links(now_s)
-        self._choose(now_s)
+        if self._started:
+            self._choose(now_s)
         return events
 
     def wait(self, until_s: float) -> None:

@@ -162,5 +162,3 @@ def test_controllers_do_as_well_as_without_the_fault(name: str, fault: str) -> N
         return sum(o.utility or 0.0 for o in outcomes) / len(outcomes)
 
     assert play(fault) >= 0.99 * play("")
-
-
