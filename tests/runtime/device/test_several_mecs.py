@@ -31,6 +31,7 @@ def second() -> Iterator[RunningMec]:
         yield running
 
 
+@pytest.mark.slow
 def test_the_second_answers_when_the_first_is_killed_and_the_first_when_it_is_back(
     second: RunningMec, tmp_path: Path
 ) -> None:
