@@ -109,6 +109,7 @@ def _device(config: Config, log: Log) -> Device:
         gate=config.device.gate,
         utility=config.objective.utility(),
         no_raw_upload=config.privacy.no_raw_upload,
+        breaker=config.device.breaker,
         forecast=config.device.forecast,
         roi=config.device.crops,
         filter=config.filter,

@@ -40,6 +40,7 @@ def open_loop(
     bank: TraceBank | None = None,
     limits: LimitsSection = DEFAULTS.limits,
     *,
+    breaker: bool = False,
     closed_loop: bool = False,
     feed: Feed | None = None,
     shortcuts: Sequence[Shortcut] = (),
@@ -51,8 +52,9 @@ def open_loop(
     """The loop of a device, connected to these MECs, the preferred one first, whose caller decides: ``Device`` with a
     controller, the live environment with its actions. With a bank the uplink replays the scenario's trace, share and
     round trip; without one, it is the network as it is. Rows of ``costs`` are what ``execute`` takes. ``shortcuts`` may
-    answer a frame before it is decided; a ``forecaster``, a new one for each loop, moves reused answers on. ``log``
-    takes a line for each event, ``link_log`` those about the MEC (default: ``log``)."""
+    answer a frame before it is decided; a ``forecaster``, a new one for each loop, moves reused answers on.
+    ``breaker``: a sole MEC has one as well. ``log`` takes a line for each event, ``link_log`` those about the MEC
+    (default: ``log``)."""
     shaper = None  # one for all MECs: they share the uplink
     if bank is not None:
         shaper = Shaper(bank, scenario.trace_index, scenario.trace_start_s, scenario.uplink_share_frac)
@@ -70,6 +72,7 @@ def open_loop(
         max_in_flight=limits.max_in_flight,
         clock=clock,
         log=link_log or log,
+        breaker=breaker,
     )
     return DeviceLoop(
         compute,

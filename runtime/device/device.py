@@ -71,6 +71,7 @@ class Device:
         gate: float | None = DEFAULTS.device.gate,
         seed: int = DEFAULTS.device.seed,
         utility: Utility | None = None,
+        breaker: bool = DEFAULTS.device.breaker,
         no_raw_upload: bool = DEFAULTS.privacy.no_raw_upload,
         shortcuts: Sequence[Shortcut] = (),
         forecast: bool | None = DEFAULTS.device.forecast,
@@ -97,6 +98,7 @@ class Device:
         gate: confidence from which on an exit before the cut may answer here, so that nothing is sent; None: none.
         seed: of everything random.
         utility: weights of the objective.
+        breaker: a sole MEC is not asked for a while when three requests in a row failed or were answered too late.
         no_raw_upload: never send an image: every decision computes at least one stage here. What that leaves is
             ``costs``; a controller of one's own cannot choose anything else.
         shortcuts: may answer a frame before it is decided, by an earlier answer; asked in this order. They may keep
@@ -146,6 +148,7 @@ class Device:
             _trace(_path(emulation.uplink)),
             limits,
             mecs,
+            breaker,
             tuple(shortcuts),
             moves_on,
             filter,

@@ -52,6 +52,7 @@ class DeviceSetup:
     trace: TraceBank | None  # shapes the uplink; None leaves the network as it is
     limits: LimitsSection
     mecs: tuple[MecAddress, ...]  # the preferred one first
+    breaker: bool  # a sole MEC has one too
     shortcuts: Sequence[Shortcut]  # asked before a frame is decided, after those of ``filter``
     forecast: bool  # reused answers move on, by the workload's forecaster
     filter: FilterSection
@@ -197,6 +198,7 @@ class Run:
             setup.utility,
             setup.trace,
             setup.limits,
+            breaker=setup.breaker,
             closed_loop=self._closed_loop,
             feed=self.source.feed,
             forecaster=forecaster_of(setup.workload) if setup.forecast else None,

@@ -76,7 +76,7 @@ class Replied(Generic[JobT]):
     queue_s: float
     tail_s: float
     downlink_s: float
-    mec: str = ""  # who answered, where the device has several MECs
+    mec: str = ""  # who answered, where the device has several MECs or a breaker
 
 
 @dataclass(frozen=True, slots=True)

@@ -320,6 +320,7 @@ class Simulation:
         shortcuts: Sequence[Shortcut] = (),
         forecaster: Forecaster | None = None,
         mecs: int = 1,
+        breaker: bool = False,  # also with one MEC
         **scenario: Any,
     ) -> None:
         self.costs = table() if costs is None else costs
@@ -348,7 +349,7 @@ class Simulation:
             for number, mec in enumerate(self.mecs, 1)
         ]
         self.connection = self.connections[0]
-        port: MecPort[Job] = self.connection if mecs == 1 else self._several()
+        port: MecPort[Job] = self._several() if (mecs > 1 or breaker) else self.connection
         self.device = DeviceLoop(
             self.compute,
             port,

@@ -1,4 +1,4 @@
-"""A device's MECs, where it has several: to its loop they are one connection.
+"""A device's MECs, where it has several, or a breaker for the only one: to its loop they are one connection.
 
 Theory of operation. Every MEC has a connection of its own, which greets it, measures it and notices its failures. The
 chooser names the one that is asked. All questions of the loop are about that one, and requests go to it; results come
@@ -173,7 +173,7 @@ class Mecs(Generic[JobT]):
     def wait(self, until_s: float) -> None:
         wakes = [member.connection.wake() for member in self._members]
         descriptors = tuple(descriptor for wake in wakes for descriptor in wake.descriptors)
-        self._sleep(descriptors, min(until_s, *(wake.at_s for wake in wakes)))
+        self._sleep(descriptors, min([until_s, *(wake.at_s for wake in wakes)]))
 
     def close(self) -> None:
         self._watch.finish(self._clock())

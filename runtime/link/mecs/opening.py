@@ -1,4 +1,4 @@
-"""Connect a device to its MECs: one connection where it has one, ``Mecs`` where it has several."""
+"""Connect a device to its MECs: one connection where it has one, ``Mecs`` where it has several or a breaker."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ def open_mecs(
     max_in_flight: int,
     clock: Clock,
     log: Callable[[str], None],
+    breaker: bool = False,
 ) -> MecPort[JobT]:
-    """The connection of a device to these MECs, the preferred one first. ``log`` takes a line for each event."""
+    """The connection of a device to these MECs, the preferred one first. ``log`` takes a line for each event.
+    ``breaker``: a sole MEC has one as well."""
 
     def connect(address: MecAddress, log: Callable[[str], None], otherwise: str) -> MecConnection[JobT]:
         return MecConnection(
@@ -45,7 +47,7 @@ def open_mecs(
             otherwise=otherwise,
         )
 
-    if len(addresses) == 1:
+    if len(addresses) == 1 and not breaker:
         return connect(addresses[0], log, ANSWERING_LOCALLY)
     several = [(address.name, connect(address, _named(address, log), "")) for address in addresses]
     return Mecs(several, clock=clock, sleep=lambda ends, until_s: wait_for(ends, until_s - clock()), log=log)
