@@ -206,6 +206,7 @@ class Outcome:
     #: (``controller.forecast``).
     track_ids: tuple[int, ...] | None = None
     region: Region | None = None  # of the picture that was run; None: the whole, or nothing was answered for the frame
+    mec: str | None = None  # endpoint of the MEC that answered, where there may be several; None where none did
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from runtime.config.sections.device import LimitsSection
 from runtime.device.daemon import open_loop
 from runtime.device.local_compute import LocalCompute
 from runtime.device.loop import DeviceLoop
+from runtime.link.mecs.address import addresses_of
 from runtime.shortcuts.configured import shortcuts_of
 from runtime.testbed.processes import RunningMec, RunningNeighbours, running_mec, running_neighbours
 from runtime.workloads.base import forecaster_of
@@ -64,7 +65,7 @@ class LiveBackend:
             self._neighbours = self._episode_stack.enter_context(neighbours)
         self._episode_stack.enter_context(self._network.at_device(scenario))
         self._device = open_loop(
-            mec.endpoint,
+            addresses_of(mec.endpoint),
             self._compute,
             self.costs,
             scenario,

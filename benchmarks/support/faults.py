@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from benchmarks.support.hostile import Hostile, leaving, polite
@@ -16,6 +18,7 @@ from benchmarks.support.mec_slowdown import MEC_SLOWDOWN
 from benchmarks.support.relay import Change, Relay
 from runtime.bundles.bundle import open_bundle
 from runtime.link.endpoint import parse_endpoint
+from runtime.protocol import wire
 from runtime.testbed.processes import RunningMec, running_mec
 from runtime.testbed.proxy import Mode, Proxy
 
@@ -25,6 +28,14 @@ BREAK_S = 6.0
 SHIPPED = ("--profile", "shipped")
 #: Seconds before the deadline at which late replies arrive.
 JUST_BEFORE_S = (0.010, 0.050)
+#: A slow MEC runs for the first time of each second time, in seconds.
+SLOW_RUNS_S, SLOW_OF_S = 0.02, 0.2
+#: Uplink of each device in the run with a narrow link, in bit/s, and the share that is left.
+UPLINK_BPS, NARROW_FRAC = 4e6, 0.01
+#: Of a delayed link, in each direction.
+DELAY_S = 0.15
+#: A MEC that restarts does so this many times, and serves for this long in between.
+RESTARTS, SERVES_S = 2, 2.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,11 @@ class Scene:
     mec: RunningMec
     proxy: Proxy
     stack: contextlib.ExitStack
+
+    def start_again(self) -> RunningMec:
+        """Another MEC at the endpoint of the first, which must have ended."""
+        again = running_mec(self.workload, slowdown=MEC_SLOWDOWN, bind=self.mec.endpoint, options=SHIPPED)
+        return self.stack.enter_context(again)
 
 
 def killed(scene: Scene) -> None:
@@ -53,8 +69,35 @@ def restarted(scene: Scene) -> None:
     killed(scene)
     scene.mec.process.wait()
     time.sleep(BREAK_S)
-    mec = running_mec(scene.workload, slowdown=MEC_SLOWDOWN, bind=scene.mec.endpoint, options=SHIPPED)
-    scene.stack.enter_context(mec)
+    scene.start_again()
+
+
+def restarting(scene: Scene) -> None:
+    """The MEC is killed and started again at once, and again when it has served for a moment."""
+    mec = scene.mec
+    for number in range(RESTARTS):
+        if number:
+            time.sleep(SERVES_S)
+        mec.process.kill()
+        mec.process.wait()
+        mec = scene.start_again()
+
+
+def slow(scene: Scene) -> None:
+    """The MEC gets a tenth of the processor: it is stopped and continued in turn."""
+    ended = threading.Event()
+
+    def throttle() -> None:
+        while not ended.is_set():
+            scene.mec.process.send_signal(signal.SIGSTOP)
+            ended.wait(SLOW_OF_S - SLOW_RUNS_S)
+            scene.mec.process.send_signal(signal.SIGCONT)
+            ended.wait(SLOW_RUNS_S)
+
+    thread = threading.Thread(target=throttle, daemon=True)
+    thread.start()
+    scene.stack.callback(thread.join)
+    scene.stack.callback(ended.set)  # called first
 
 
 def cut(scene: Scene) -> None:
@@ -71,6 +114,20 @@ def held(scene: Scene) -> None:
     scene.proxy.set(Mode.PASS)
 
 
+def narrow(scene: Scene) -> None:
+    """One hundredth of the uplink is left for a while."""
+    scene.proxy.pace(UPLINK_BPS * NARROW_FRAC)
+    time.sleep(BREAK_S)
+    scene.proxy.pace(UPLINK_BPS)
+
+
+def delayed(scene: Scene) -> None:
+    """Every byte takes longer than the deadline allows, up and down, for a while."""
+    scene.proxy.pace(delay_s=DELAY_S)
+    time.sleep(BREAK_S)
+    scene.proxy.pace()
+
+
 def half_open(scene: Scene) -> None:
     """A router forgets its connections: old ones stay silent for ever, new ones work."""
     scene.proxy.forget()
@@ -83,6 +140,26 @@ def absent(scene: Scene) -> None:
 def corrupt(scene: Scene) -> None:
     """The MEC's outputs are NaN."""
     _relayed(scene, lambda outputs, _: (np.full(len(outputs) // 4, np.nan, np.float32).tobytes(), 0.0))
+
+
+def wrong_shape(scene: Scene) -> None:
+    """The MEC's outputs are too short."""
+    _relayed(scene, lambda outputs, _: (outputs[:-4], 0.0))
+
+
+def wrong_id(scene: Scene) -> None:
+    """The MEC's replies name the request before, and one that was never sent, in turn."""
+
+    def renamed(reply: wire.InferReply, outputs: bytes) -> list[tuple[wire.InferReply, bytes]]:
+        step = 1000 if reply.request_id % 2 else -1
+        return [(msgspec.structs.replace(reply, request_id=max(reply.request_id + step, 1)), outputs)]
+
+    _replaced(scene, Relay(scene.mec.endpoint, scene.deadline_s, tell=renamed))
+
+
+def twice(scene: Scene) -> None:
+    """The MEC sends every reply twice."""
+    _replaced(scene, Relay(scene.mec.endpoint, scene.deadline_s, tell=lambda reply, outputs: [(reply, outputs)] * 2))
 
 
 def late(scene: Scene) -> None:
@@ -125,6 +202,25 @@ FAULTS: dict[str, Callable[[Scene], None]] = {
     "flooding": flooding,
     "leaves": leaves,
     "late": late,
+    "slow": slow,
+    "wrong-shape": wrong_shape,
+    "wrong-id": wrong_id,
+    "twice": twice,
+    "restarting": restarting,
+    "narrow": narrow,
+    "delayed": delayed,
+    "failover-killed": killed,
+    "failover-stopped": stopped,
+    "failover-returns": restarted,
+    "failover-lying": corrupt,
 }
 #: Temporary faults. Their functions return when the MEC can be used again.
-ENDS = ("restarted", "cut", "held", "half-open")
+ENDS = ("restarted", "cut", "held", "half-open", "restarting", "narrow", "delayed")
+#: Faults of the first of two MECs. The other one has no fault.
+OF_TWO = tuple(name for name in FAULTS if name.startswith("failover-"))
+#: What holds from the start of a run.
+FROM_THE_START: dict[str, Callable[[Proxy], None]] = {
+    "absent": lambda proxy: proxy.set(Mode.CUT),
+    "narrow": lambda proxy: proxy.pace(UPLINK_BPS),
+    "delayed": lambda proxy: proxy.pace(),
+}

@@ -1,4 +1,4 @@
-"""A relay between devices and a MEC that corrupts or delays replies."""
+"""A relay between devices and a MEC that corrupts, delays, renames or repeats replies."""
 
 from __future__ import annotations
 
@@ -17,14 +17,26 @@ from runtime.protocol import wire
 
 #: Takes outputs and the seconds until the frame's deadline; returns the outputs to deliver and the delay in seconds.
 Change = Callable[[bytes, float], tuple[bytes, float]]
+#: Takes a reply and its outputs; returns the replies to deliver in its place.
+Tell = Callable[[wire.InferReply, bytes], list[tuple[wire.InferReply, bytes]]]
 _LOOK_EVERY_S = 0.002
+
+
+def unchanged(outputs: bytes, _: float) -> tuple[bytes, float]:
+    """A change that changes nothing."""
+    return outputs, 0.0
+
+
+def honest(reply: wire.InferReply, outputs: bytes) -> list[tuple[wire.InferReply, bytes]]:
+    """Tells what the MEC says."""
+    return [(reply, outputs)]
 
 
 class Relay:
     """Owns a router for the devices and, for each of them, a connection to the MEC."""
 
-    def __init__(self, mec: str, deadline_s: float, change: Change) -> None:
-        self._mec, self._deadline_s, self._change = mec, deadline_s, change
+    def __init__(self, mec: str, deadline_s: float, change: Change = unchanged, tell: Tell = honest) -> None:
+        self._mec, self._deadline_s, self._change, self._tell = mec, deadline_s, change, tell
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = Router("tcp://127.0.0.1:*")
         self._dealers: dict[bytes, Dealer] = {}
@@ -71,12 +83,17 @@ class Relay:
         self._dealers[peer].send([bytes(part) for part in parts])
 
     def _down(self, peer: bytes, parts: Parts) -> None:
-        at_s, parts, message = time.perf_counter(), [bytes(part) for part in parts], _message(parts)
-        if isinstance(message, wire.InferReply):
-            deadline_s = self._deadlines_s.pop((peer, message.request_id), at_s)
-            outputs, wait_s = self._change(bytes(parts[1]), deadline_s - at_s)
-            parts, at_s = [parts[0], outputs], at_s + wait_s
-        heapq.heappush(self._waiting, (at_s, next(self._order), peer, parts))
+        at_s, message = time.perf_counter(), _message(parts)
+        if not isinstance(message, wire.InferReply):
+            self._wait(at_s, peer, [bytes(part) for part in parts])
+            return
+        deadline_s = self._deadlines_s.pop((peer, message.request_id), at_s)
+        outputs, wait_s = self._change(bytes(parts[1]), deadline_s - at_s)
+        for told in self._tell(message, outputs):
+            self._wait(at_s + wait_s, peer, [bytes(part) for part in wire.encode(*told)])
+
+    def _wait(self, until_s: float, peer: bytes, parts: Parts) -> None:
+        heapq.heappush(self._waiting, (until_s, next(self._order), peer, parts))
 
 
 def _message(parts: Parts) -> wire.AnyMessage | None:

@@ -113,6 +113,7 @@ def _device(config: Config, log: Log) -> Device:
         gate=config.device.gate,
         utility=config.objective.utility(),
         no_raw_upload=config.privacy.no_raw_upload,
+        breaker=config.device.breaker,
         forecast=config.device.forecast,
         roi=config.device.crops,
         filter=config.filter,
@@ -233,7 +234,7 @@ def _failure(service: _Service) -> str:
     if counts.refused:
         return f"the MEC did not serve this device: {counts.refused}"
     if device.require_mec and not counts.welcomed:
-        return f"no MEC was met at {device.mec} during the whole run, and --require-mec was given"
+        return f"no MEC was met at {service.plan.device.mec} during the whole run, and --require-mec was given"
     return ""
 
 

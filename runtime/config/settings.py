@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from controller.errors import UsageError
-from runtime.config.sections.fields import MAX_FLOAT
+from runtime.config.sections.fields import MAX_FLOAT, MOST_TEXTS
 from runtime.config.tree import Config
 
 _KINDS: dict[type, str] = {
@@ -55,7 +55,7 @@ class Setting:
         """The values that make sense, in words."""
         if self.choices:
             return " or ".join(repr(choice) for choice in self.choices)
-        return _KINDS[self.kind] + self._range + (", or a list of them" if self.repeated else "")
+        return _KINDS[self.kind] + self._range + (f", or a list of up to {MOST_TEXTS}" if self.repeated else "")
 
     @property
     def _range(self) -> str:

@@ -18,13 +18,13 @@ from runtime.config.tree import DEFAULTS
 from runtime.device.local_compute import LocalCompute
 from runtime.device.loop import DeviceLoop
 from runtime.device.outcomes import Job
-from runtime.link.connection import MecConnection
-from runtime.link.endpoint import parse_endpoint
 from runtime.link.link import Clock, DirectLink, Link
+from runtime.link.mecs.address import MecAddress
+from runtime.link.mecs.opening import open_mecs
+from runtime.link.mecs.port import MecPort
 from runtime.link.senders import Senders
 from runtime.link.shaped_link import ShapedLink, Shaper
 from runtime.protocol.device_session import DeviceSession
-from runtime.security.curve import DeviceKeys
 from runtime.shortcuts.base import Shortcut
 from runtime.sources.frames import Feed
 
@@ -32,7 +32,7 @@ Log = Callable[[str], None]
 
 
 def open_loop(
-    endpoint: str,
+    mecs: Sequence[MecAddress],
     compute: LocalCompute,
     costs: CostTable,
     scenario: Scenario,
@@ -40,38 +40,41 @@ def open_loop(
     bank: TraceBank | None = None,
     limits: LimitsSection = DEFAULTS.limits,
     *,
+    breaker: bool = False,
     closed_loop: bool = False,
     feed: Feed | None = None,
     shortcuts: Sequence[Shortcut] = (),
     forecaster: Forecaster | None = None,
-    keys: DeviceKeys | None = None,
     clock: Clock = time.perf_counter,
     log: Log = lambda _: None,
     link_log: Log | None = None,
     on_start: Callable[[float], None] = lambda _: None,
 ) -> DeviceLoop:
-    """The loop of a device, connected to the MEC at ``endpoint``, whose caller decides: ``Device`` with a controller,
-    the live environment with its actions. With a bank the uplink replays the scenario's trace, share and round trip;
-    without one, it is the network as it is. Rows of ``costs`` are what ``execute`` takes. ``shortcuts`` may answer a
-    frame before it is decided; a ``forecaster``, a new one for each loop, moves reused answers on. ``keys`` are this
-    device's own and the MEC's, None on a plain connection. ``log`` takes a line for each event, ``link_log`` those
-    about the MEC (default: ``log``). ``on_start`` is told when the first frame is captured, where the network is used
-    as it is."""
+    """The loop of a device, connected to these MECs, the preferred one first, whose caller decides: ``Device`` with a
+    controller, the live environment with its actions. With a bank the uplink replays the scenario's trace, share and
+    round trip; without one, it is the network as it is. Rows of ``costs`` are what ``execute`` takes. ``shortcuts`` may
+    answer a frame before it is decided; a ``forecaster``, a new one for each loop, moves reused answers on.
+    ``breaker``: a sole MEC has one as well. ``log`` takes a line for each event, ``link_log`` those about the MEC
+    (default: ``log``). ``on_start`` is told when the first frame is captured, where the network is used as it is."""
     largest_bytes = compute.largest_output_bytes(costs.space.decisions)
-    link: Link = DirectLink(parse_endpoint(endpoint), clock, largest_bytes, keys, on_start)
+    shaper = None  # one for all MECs: they share the uplink
     if bank is not None:
         shaper = Shaper(bank, scenario.trace_index, scenario.trace_start_s, scenario.uplink_share_frac)
-        link = ShapedLink(link, shaper, scenario.rtt_s, clock)
-    session = DeviceSession(socket.gethostname()[:64] or "device", compute.held)
-    mec: MecConnection[Job] = MecConnection(
-        endpoint,
-        link,
-        session,
+
+    def new_link(address: MecAddress) -> Link:
+        link = DirectLink(address.endpoint, clock, largest_bytes, address.keys, on_start)
+        return link if shaper is None else ShapedLink(link, shaper, scenario.rtt_s, clock)
+
+    mec: MecPort[Job] = open_mecs(
+        mecs,
         costs,
+        new_link=new_link,
+        new_session=lambda: DeviceSession(socket.gethostname()[:64] or "device", compute.held),
+        new_senders=lambda: Senders(compute.sender),
         max_in_flight=limits.max_in_flight,
         clock=clock,
         log=link_log or log,
-        senders=Senders(compute.sender),
+        breaker=breaker,
     )
     return DeviceLoop(
         compute,

@@ -36,8 +36,9 @@ from runtime.device.deadline import deadline_warning
 from runtime.device.deciding import Choice, choose, provenance_of
 from runtime.device.run import DeviceSetup, Log, Run, check_complete
 from runtime.files.provenance import Provenance
+from runtime.link.mecs.address import addresses_of, names_of
 from runtime.profiling.profile import load_costs
-from runtime.security.resolve import device_keys
+from runtime.security.resolve import with_keys
 from runtime.shortcuts.base import Shortcut
 from runtime.shortcuts.filtering.configured import check_window, known_empty
 from runtime.sources.kinds import SourceLike, open_any
@@ -59,7 +60,7 @@ class Device:
         self,
         bundle: str | Path | Bundle | None = None,
         controller: ControllerLike | None = None,
-        mec: str = DEFAULTS.device.mec,
+        mec: str | Sequence[str] = DEFAULTS.device.mec,
         *,
         workload: str | Workload | None = None,
         policy: str | Path | None = None,
@@ -72,6 +73,7 @@ class Device:
         gate: float | None = DEFAULTS.device.gate,
         seed: int = DEFAULTS.device.seed,
         utility: Utility | None = None,
+        breaker: bool = DEFAULTS.device.breaker,
         no_raw_upload: bool = DEFAULTS.privacy.no_raw_upload,
         shortcuts: Sequence[Shortcut] = (),
         forecast: bool | None = DEFAULTS.device.forecast,
@@ -87,7 +89,8 @@ class Device:
         bundle: name of a shipped bundle, the directory of one, or an opened one; default: the workload's, or campus.
         controller: a name (default "ppo"); an object with ``decide(state)``, which returns a row of ``costs``; or a
             class or function that makes such an object from ``costs``.
-        mec: endpoint of the MEC, tcp://HOST:PORT.
+        mec: endpoint of the MEC, tcp://HOST:PORT; or several, the preferred one first. One is in use, the others stand
+            by for its failure.
         workload: a name, package.module:Class, or an object; only needed for one's own, or to check the bundle.
         policy, tuning: files of `mecpilot export` and `mecpilot tune`; default: the shipped ones.
         decision: fields of the one decision to take for every frame, instead of a controller.
@@ -98,6 +101,7 @@ class Device:
         gate: confidence from which on an exit before the cut may answer here, so that nothing is sent; None: none.
         seed: of everything random.
         utility: weights of the objective.
+        breaker: a sole MEC is not asked for a while when three requests in a row failed or were answered too late.
         no_raw_upload: never send an image: every decision computes at least one stage here. What that leaves is
             ``costs``; a controller of one's own cannot choose anything else.
         shortcuts: may answer a frame before it is decided, by an earlier answer; asked in this order. They may keep
@@ -123,7 +127,7 @@ class Device:
         _check_size("cache", cache.size)
         check_cache(cache)
         log = log or _log_to_logging
-        keys = device_keys(security, mec, log)
+        mecs = with_keys(addresses_of(mec), security, log)
         _check_number("fps", fps, 0.0, 1000.0)
         _check_number("deadline_s", deadline_s, 1e-6, 3600.0)
         _check_number("seed", seed, 0, MAX_INT)
@@ -148,8 +152,8 @@ class Device:
             utility,
             _trace(_path(emulation.uplink)),
             limits,
-            mec,
-            keys,
+            mecs,
+            breaker,
             tuple(shortcuts),
             moves_on,
             filter,
@@ -166,8 +170,8 @@ class Device:
 
     @property
     def mec(self) -> str:
-        """Endpoint of the MEC."""
-        return self._setup.mec
+        """Endpoint of the MEC; of several, separated by commas."""
+        return names_of(self._setup.mecs)
 
     @property
     def forecasts(self) -> bool:

@@ -18,7 +18,7 @@ from controller.utility import Utility
 from controller.waiting import is_worth_waiting
 from runtime.device.outcomes import Job
 from runtime.device.telemetry import DeviceTelemetry
-from runtime.link.connection import MecConnection
+from runtime.link.mecs.port import MecPort
 
 #: The expected overrun moves up by this share of the difference to a longer one.
 _RISE_FRAC = 0.5
@@ -118,7 +118,7 @@ class FallbackPlan:
         if job.fall_back_s < math.inf:
             job.fall_back_s = self._latest_start_s(job)
 
-    def wait_if_worth(self, job: Job, now_s: float, mec: MecConnection[Job]) -> None:
+    def wait_if_worth(self, job: Job, now_s: float, mec: MecPort[Job]) -> None:
         """The last moment of a job: plan no fallback any more if it earns more by waiting (``controller.waiting``). The
         reply then becomes overdue at the deadline."""
         answer_by_s, stride = job.frame.captured_s + self._deadline_s, int(self._stride[job.row])

@@ -9,8 +9,8 @@ from controller.records import Status
 from runtime.device.emulation import HeadRunner
 from runtime.device.fallback import FallbackPlan
 from runtime.device.outcomes import Answer, Job, OutcomeRecorder
-from runtime.link.connection import MecConnection
 from runtime.link.link import Clock
+from runtime.link.mecs.port import MecPort
 from runtime.sources.frames import FrameSource
 
 
@@ -24,7 +24,7 @@ class FallbackQueue:
     def __init__(
         self,
         plan: FallbackPlan,
-        mec: MecConnection[Job],
+        mec: MecPort[Job],
         heads: HeadRunner,
         recorder: OutcomeRecorder,
         source: FrameSource,
@@ -58,7 +58,7 @@ class FallbackQueue:
             if job.fall_back_s <= now_s:
                 self._plan.wait_if_worth(job, now_s, self._mec)
             if min(job.fall_back_s, job.overdue_s) <= now_s:
-                self._mec.note_overdue()
+                self._mec.note_overdue(job)
                 job.overdue_s = math.inf
             if job.fall_back_s <= now_s:
                 self._mec.release(job)

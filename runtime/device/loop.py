@@ -49,9 +49,10 @@ from runtime.device.fallback_queue import FallbackQueue
 from runtime.device.outcomes import Answer, Job, OutcomeRecorder
 from runtime.device.sending import Sending
 from runtime.device.telemetry import DeviceTelemetry
-from runtime.link.connection import MecConnection, Replied
+from runtime.link.connection import Replied
 from runtime.link.link import Clock
 from runtime.link.link_watch import Counts
+from runtime.link.mecs.port import MecPort
 from runtime.regions.finder import RegionFinder
 from runtime.shortcuts.base import Notes, Shortcut
 from runtime.shortcuts.chain import Chain
@@ -71,7 +72,7 @@ class DeviceLoop:
     def __init__(
         self,
         compute: Compute,
-        mec: MecConnection[Job],
+        mec: MecPort[Job],
         costs: CostTable,
         scenario: Scenario,
         utility: Utility,
@@ -381,6 +382,7 @@ class DeviceLoop:
             queue_s=reply.queue_s,
             tail_s=reply.tail_s,
             downlink_s=reply.downlink_s,
+            mec=reply.mec,
         )
 
     # 4. The end --------------------------------------------------------------------------------------------

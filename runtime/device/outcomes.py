@@ -100,8 +100,10 @@ class OutcomeRecorder:
         queue_s: float = 0.0,
         tail_s: float = 0.0,
         downlink_s: float = 0.0,
+        mec: str = "",
     ) -> None:
-        """Record a computed answer. The status is ``on_time``, or LATE if the deadline has passed."""
+        """Record a computed answer. The status is ``on_time``, or LATE if the deadline has passed. ``mec``: who
+        answered, where there are several."""
         status = on_time if now_s - job.frame.captured_s <= self._deadline_s else Status.LATE
         source = job.frame.source_index
         decision = self._costs.paths.space.decisions[answer.path]
@@ -118,7 +120,7 @@ class OutcomeRecorder:
         judged = _Judged(Shown(prediction, past.track_ids), truth, score, region)
         breakdown = _breakdown(job, head_s, uplink_s, queue_s, tail_s, downlink_s)
         early_exit = decision.exit_branch if answer.path >= len(self._costs) else None
-        self._add(job, now_s, status, breakdown, judged, early_exit=early_exit)
+        self._add(job, now_s, status, breakdown, judged, early_exit=early_exit, mec=mec or None)
 
     def _observe(self, past: PastAnswer, outputs: Any, decision: Decision) -> None:
         """Let telemetry know what the answer says of the scene. Where samples are no stream, it says nothing of the
@@ -162,6 +164,7 @@ class OutcomeRecorder:
         judged: _Judged,
         reused_frame: int | None = None,
         early_exit: int | None = None,
+        mec: str | None = None,
     ) -> None:
         energy_j = self._utility.energy_j(job.busy_s, self._transmit_s(job))
         if not status.reused:  # a reused frame had no decision that telemetry could learn from
@@ -187,6 +190,7 @@ class OutcomeRecorder:
                 early_exit=early_exit,
                 track_ids=judged.shown.track_ids,
                 region=judged.region,
+                mec=mec,
             )
         )
 

@@ -23,8 +23,8 @@ from runtime.config.sections.shortcuts import CacheSection, FilterSection
 from runtime.device.deciding import Chosen
 from runtime.emptiness.file import EmptyKnown
 from runtime.link.background import Ahead
+from runtime.link.mecs.address import MecAddress
 from runtime.regions.part import moved_region
-from runtime.security.curve import DeviceKeys
 from runtime.workloads.base import Workload, forecaster_of
 from runtime.workloads.placement import Placement
 
@@ -51,8 +51,8 @@ class DeviceSetup:
     utility: Utility
     trace: TraceBank | None  # shapes the uplink; None leaves the network as it is
     limits: LimitsSection
-    mec: str  # endpoint
-    keys: DeviceKeys | None  # of this device and that MEC; None on a plain connection
+    mecs: tuple[MecAddress, ...]  # the preferred one first
+    breaker: bool  # a sole MEC has one too
     shortcuts: Sequence[Shortcut]  # asked before a frame is decided, after those of ``filter``
     forecast: bool  # reused answers move on, by the workload's forecaster
     filter: FilterSection
@@ -196,16 +196,16 @@ class Run:
 
         setup = self._setup
         return open_loop(
-            setup.mec,
+            setup.mecs,
             self._compute,
             setup.chosen.costs,
             self.scenario,
             setup.utility,
             setup.trace,
             setup.limits,
+            breaker=setup.breaker,
             closed_loop=self._closed_loop,
             feed=self.source.feed,
-            keys=setup.keys,
             forecaster=forecaster_of(setup.workload) if setup.forecast else None,
             shortcuts=shortcuts_of(
                 setup.filter,

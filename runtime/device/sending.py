@@ -10,8 +10,9 @@ from runtime.device.compute import Compute
 from runtime.device.emulation import HeadRunner
 from runtime.device.fallback import FallbackPlan
 from runtime.device.outcomes import Job
-from runtime.link.connection import MecConnection, Offload
+from runtime.link.connection import Offload
 from runtime.link.link import Clock
+from runtime.link.mecs.port import MecPort
 
 
 class Sending:
@@ -21,7 +22,7 @@ class Sending:
         self,
         compute: Compute,
         costs: CostTable,
-        mec: MecConnection[Job],
+        mec: MecPort[Job],
         plan: FallbackPlan,
         heads: HeadRunner,
         clock: Clock,

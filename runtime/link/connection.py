@@ -18,15 +18,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from controller import timeline as formulas
 from controller.costs import CostTable
 from controller.packets import wire_bytes
 from controller.records import Decision, PayloadKey
-from runtime.link.link import Arrival, Clock, Connected, Link, Malformed
-from runtime.link.link_watch import Counts, LinkWatch
+from runtime.link.link import Arrival, Clock, Connected, Link, Malformed, Wake
+from runtime.link.link_watch import ANSWERING_LOCALLY, Counts, LinkWatch
 from runtime.link.mec_telemetry import MecObservation, MecTelemetry, Sent
 from runtime.link.senders import Draft, Senders
 from runtime.protocol import wire
@@ -48,6 +48,10 @@ from runtime.protocol.device_session import DeviceSession
 from runtime.protocol.wire import Buffer
 
 JobT = TypeVar("JobT")
+
+#: Time between pings to a MEC that stands by. It is a multiple of no usual capture period: otherwise every ping would
+#: meet the payload of a frame to the MEC in use at the same point of its way.
+STANDBY_HEARTBEAT_S = 1.87
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class Replied(Generic[JobT]):
     queue_s: float
     tail_s: float
     downlink_s: float
+    mec: str = ""  # who answered, where the device has several MECs or a breaker
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,7 @@ class MecConnection(Generic[JobT]):
         clock: Clock,
         log: Callable[[str], None] = lambda _: None,
         senders: Senders | None = None,  # default: no codec has references
+        otherwise: str = ANSWERING_LOCALLY,  # what the device does while the link is not up; "" is not logged
     ) -> None:
         self._link, self._session, self._clock = link, session, clock
         self._max_in_flight = max_in_flight
@@ -113,7 +119,9 @@ class MecConnection(Generic[JobT]):
         self._probe_s = -math.inf  # when the last probe was sent
         self._overdue = False
         self.counts = Counts()
-        self._watch = LinkWatch(endpoint, self.counts, link.trouble, log, clock())
+        self._watch = LinkWatch(endpoint, self.counts, link.trouble, log, clock(), otherwise)
+        #: Another MEC is in use: this one is only to be greeted, with as few bytes as possible.
+        self.stands_by = False
 
     # State --------------------------------------------------------------------------------------------------
 
@@ -161,6 +169,10 @@ class MecConnection(Generic[JobT]):
         """What a controller sees of this MEC now."""
         return self._telemetry.observe(now_s, link_up=self.is_up, in_flight=len(self._in_flight))
 
+    def expected_s(self, now_s: float) -> float:
+        """What a request has to expect beside its way up: the round trip, the wait and the time of a typical tail."""
+        return self._telemetry.expected_s(now_s)
+
     def reply_chance(self, job: JobT, now_s: float, answer_by_s: float) -> float:
         """Chance that the reply to a job in flight comes by ``answer_by_s``; 0 if another one is overdue and nothing
         was heard since."""
@@ -204,9 +216,9 @@ class MecConnection(Generic[JobT]):
         """The device stops waiting for this job."""
         self._in_flight = {key: flight for key, flight in self._in_flight.items() if flight.job is not job}
 
-    def note_overdue(self) -> None:
+    def note_overdue(self, job: JobT) -> None:
         """A job was not answered in time."""
-        self._overdue = True
+        self._overdue |= any(flight.job is job for flight in self._in_flight.values())
 
     def probe_if_stale(self, now_s: float) -> None:
         """Probe the uplink if its newest sample is old. Otherwise a device that computes locally because of one bad
@@ -228,7 +240,7 @@ class MecConnection(Generic[JobT]):
                 self._act(self._session.unsendable(self._clock()))
         now_s = self._clock()
         if now_s >= self._session.next_tick_s:
-            self._session.heartbeat_s = self._telemetry.heartbeat_s
+            self._session.heartbeat_s = STANDBY_HEARTBEAT_S if self.stands_by else self._telemetry.heartbeat_s
             self._act(self._session.tick(now_s))
         self._watch.report(now_s)
         events, self._events = self._events, []
@@ -237,6 +249,11 @@ class MecConnection(Generic[JobT]):
     def wait(self, until_s: float) -> None:
         """Return at that time, or earlier if ``poll`` may have something to do."""
         self._link.wait(min(until_s, self._session.next_tick_s))
+
+    def wake(self) -> Wake:
+        """What ends such a wait, for a device that waits for several connections."""
+        wake = self._link.wake()
+        return replace(wake, at_s=min(wake.at_s, self._session.next_tick_s))
 
     def close(self) -> None:
         """Send Bye and disconnect; may be called twice. The device must release jobs in flight itself."""

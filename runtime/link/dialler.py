@@ -121,9 +121,18 @@ class Dialler:
 
     def wait(self, timeout_s: float) -> None:
         """Return after the timeout, or earlier if something may have arrived or a connection may have changed."""
-        news = [c.dealer.has_news or c.connected != c.dealer.connected for c in self._connections]
-        if not any(news):
-            wait_for([connection.dealer.descriptor for connection in self._connections], timeout_s)
+        if not self.has_news:
+            wait_for(self.descriptors, timeout_s)
+
+    @property
+    def has_news(self) -> bool:
+        """Something may have arrived, or a connection may have changed."""
+        return any(c.dealer.has_news or c.connected != c.dealer.connected for c in self._connections)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """They become readable when there is news."""
+        return tuple(connection.dealer.descriptor for connection in self._connections)
 
     def close(self) -> None:
         """Close all connections after the last messages were sent; may be called twice."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -52,6 +53,14 @@ class Connected:
 Event = Arrival | Malformed | NoConnection | Connected
 
 
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """What ends a wait: one of the descriptors becomes readable, or the time comes."""
+
+    descriptors: tuple[int, ...]
+    at_s: float
+
+
 class Link(Protocol):
     """Carries messages between a device and its MEC; see DirectLink and ``runtime.link.shaped_link.ShapedLink``."""
 
@@ -69,6 +78,10 @@ class Link(Protocol):
 
     def wait(self, until_s: float) -> None:
         """Return at that time, or earlier if there may be something to receive."""
+        ...
+
+    def wake(self) -> Wake:
+        """What ends such a wait, for a device that waits for several links."""
         ...
 
     def connect(self) -> None:
@@ -128,6 +141,9 @@ class DirectLink:
 
     def wait(self, until_s: float) -> None:
         self._dialler.wait(until_s - self._clock())
+
+    def wake(self) -> Wake:
+        return Wake(self._dialler.descriptors, -math.inf if self._dialler.has_news else math.inf)
 
     def connect(self) -> None:
         self._dialler.connect()

@@ -14,6 +14,8 @@ REPORT_EVERY_S = 60.0
 #: The search for the reason starts this much earlier, and the line waits for it at most this much longer.
 _ASK_EARLY_S = 0.6
 _REASON_WAIT_S = 1.0
+#: What a device with one MEC does while its link is not up.
+ANSWERING_LOCALLY = "answering locally"
 
 
 @dataclass
@@ -38,9 +40,16 @@ class LinkWatch:
     reason."""
 
     def __init__(
-        self, endpoint: str, counts: Counts, trouble: Callable[[], str], log: Callable[[str], None], now_s: float
+        self,
+        endpoint: str,
+        counts: Counts,
+        trouble: Callable[[], str],
+        log: Callable[[str], None],
+        now_s: float,
+        otherwise: str = ANSWERING_LOCALLY,  # what the device does while the link is not up; "" is not logged
     ) -> None:
         self._endpoint, self._counts, self._trouble, self._log = endpoint, counts, trouble, log
+        self._otherwise = otherwise
         self._start_s: float | None = None  # of the run
         self._changed_s = self._absent_since_s = now_s
         self._report_s = now_s + REPORT_AFTER_S
@@ -57,7 +66,8 @@ class LinkWatch:
         """The link has a new state."""
         self._count_to(now_s)
         is_up = state is LinkState.UP
-        self._log(f"the link is {state.value}: {why}{'' if is_up else '; answering locally'}")
+        otherwise = f"; {self._otherwise}" if self._otherwise and not is_up else ""
+        self._log(f"the link is {state.value}: {why}{otherwise}")
         self._counts.refused = why if state is LinkState.REFUSED else ""
         self._counts.link_downs += self._is_up and not is_up
         self._counts.welcomed |= is_up
@@ -98,6 +108,7 @@ class LinkWatch:
     def _line(self, absent_s: float) -> str:
         reason = f" ({self._counts.trouble})" if self._counts.trouble else ""
         since = f" for {absent_s:.0f} s" if absent_s >= REPORT_EVERY_S else ""
+        otherwise = f": {self._otherwise}" if self._otherwise else ""
         if self._counts.welcomed:
-            return f"the MEC at {self._endpoint} has not answered{since}{reason}: answering locally"
-        return f"no MEC at {self._endpoint} yet{since}{reason}: answering locally"
+            return f"the MEC at {self._endpoint} has not answered{since}{reason}{otherwise}"
+        return f"no MEC at {self._endpoint} yet{since}{reason}{otherwise}"

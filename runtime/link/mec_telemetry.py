@@ -11,6 +11,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from controller import timeline as formulas
 from controller.costs import CostTable
 from controller.packets import ping_bytes
@@ -23,6 +25,8 @@ from runtime.protocol.wire import InferReply
 _ROUND_TRIPS = 40
 #: A probe is compared with so many pings: one may have been held up.
 _LAST_TRIPS = 3
+#: So many show what a request has to expect: some of them wait behind payloads on their way up.
+_EXPECTED_TRIPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ class MecTelemetry:
 
     def __init__(self, costs: CostTable, now_s: float) -> None:
         self._costs = costs
+        offloads = costs.mec_s[~costs.space.device_only]
+        self._typical_tail_s = float(np.mean(offloads)) if len(offloads) else 0.0
         self._slowdown = self._announced = 1.0
         self._round_trips_s: deque[float] = deque(maxlen=_ROUND_TRIPS)  # of bare pings
         self._last_trips_s: deque[float] = deque(maxlen=_LAST_TRIPS)
@@ -187,6 +193,14 @@ class MecTelemetry:
             waiting_row=NO_ROW if waiting is None else waiting.row,
             waiting_s=0.0 if waiting is None else max(now_s - self._began_s(waiting), 0.0),
         )
+
+    def expected_s(self, now_s: float) -> float:
+        """The fastest of the last bare pings, the last wait as far as it is still believed, and the mean tail of the
+        cost table at the slowdown of this MEC. The bandwidth is left out: MECs share the device's uplink, and the
+        sample of one that was not asked for long is old."""
+        queue_s = self._queue_s[-1] * formulas.believed_frac(now_s - self._reply_s)
+        trips_s = tuple(self._round_trips_s)[-_EXPECTED_TRIPS:]
+        return min(trips_s, default=0.0) + queue_s + self._typical_tail_s * self._slowdown_now(now_s)
 
     def reply_chance(self, request_id: int, now_s: float, answer_by_s: float) -> float:
         """Chance that the reply to a request comes by ``answer_by_s``; 0 if the request was lost."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from controller.packets import ping_bytes, wire_bytes
 from controller.predict.uplink import TraceBank
-from runtime.link.link import Arrival, Clock, Connected, Event, Link
+from runtime.link.link import Arrival, Clock, Connected, Event, Link, Wake
 from runtime.protocol import wire
 from runtime.protocol.wire import Buffer
 
@@ -95,6 +95,10 @@ class ShapedLink:
             if heap:
                 until_s = min(until_s, heap[0][0])
         self._inner.wait(until_s)
+
+    def wake(self) -> Wake:
+        inner = self._inner.wake()
+        return replace(inner, at_s=min([inner.at_s, *(heap[0][0] for heap in (self._up, self._down) if heap)]))
 
     def connect(self) -> None:
         """Discard all messages on their way, which still occupy the uplink, and open a new connection. If the first

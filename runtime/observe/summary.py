@@ -179,7 +179,8 @@ def answered_text(shares: Mapping[str, float] | None) -> str:
 
 
 def link_text(counts: Mapping[str, Any], endpoint: str) -> str:
-    """One line about the link to the MEC over the run. Counts that are not known may be missing."""
+    """One line about the link to the MEC over the run; of several MECs, with what each answered. Counts that are not
+    known may be missing."""
     if refused := counts.get("refused"):
         return f"refused by {endpoint}: {refused}"
     if counts.get("welcomed") is False:
@@ -189,6 +190,7 @@ def link_text(counts: Mapping[str, Any], endpoint: str) -> str:
     if lost or counts.get("welcomed"):
         parts.append(f"lost {_times(lost)}" if lost else "never lost")
     parts += [f"{faults} protocol errors"] if faults else []
+    parts += [f"{mec['mec']} answered {mec['answered']}" for mec in counts.get("mecs", ())]
     return ", ".join(parts)
 
 

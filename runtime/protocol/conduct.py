@@ -24,6 +24,11 @@ FIRST_PAUSE_S = 0.5
 MOST_PAUSE_S = 30.0
 
 
+def pause_s(times: int) -> float:
+    """Pause after the offence with this number, from 1: it doubles each time."""
+    return float(min(FIRST_PAUSE_S * 2.0 ** min(times - 1, 10), MOST_PAUSE_S))
+
+
 class Conduct:
     """Owns the record of one MEC's misbehaviour."""
 
@@ -76,15 +81,11 @@ class Conduct:
         self._cut_offs += 1
         self._faults = self._unasked = 0.0
         self._wrong_replies = min(self._wrong_replies, WRONG_REPLIES - 1)
-        return self._pause_s(self._cut_offs + max(self._short_ends - _FREE_SHORT_ENDS, 0))
+        return pause_s(self._cut_offs + max(self._short_ends - _FREE_SHORT_ENDS, 0))
 
     def ended(self, lasted_s: float) -> float:
         """The MEC ended the link after this time. Returns the pause before the next connection, in seconds."""
         if lasted_s >= GOOD_S:
             self._cut_offs = 0
         self._short_ends = self._short_ends + 1 if lasted_s < SHORT_S else 0
-        return self._pause_s(self._short_ends - _FREE_SHORT_ENDS) if self._short_ends > _FREE_SHORT_ENDS else 0.0
-
-    @staticmethod
-    def _pause_s(times: int) -> float:
-        return float(min(FIRST_PAUSE_S * 2.0 ** min(times - 1, 10), MOST_PAUSE_S))
+        return pause_s(self._short_ends - _FREE_SHORT_ENDS) if self._short_ends > _FREE_SHORT_ENDS else 0.0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from controller.errors import UsageError
 from runtime.config.rules import check_security, checked
 from runtime.config.sections.security import SecuritySection
-from runtime.link.endpoint import parse_bind, parse_endpoint
+from runtime.link.endpoint import parse_bind
+from runtime.link.mecs.address import MecAddress
 from runtime.security.allow_list import DEFAULT_NAME, AllowList
 from runtime.security.curve import DeviceKeys, MecKeys
 from runtime.security.key_files import public_key, read_pair
@@ -24,27 +26,42 @@ def is_loopback(host: str) -> bool:
         return host.rstrip(".").lower() == "localhost"
 
 
-def device_keys(security: SecuritySection, mec: str, log: Log) -> DeviceKeys | None:
-    """The keys of a device towards the MEC at an endpoint; None on a plain connection.
+def with_keys(mecs: Sequence[MecAddress], security: SecuritySection, log: Log) -> tuple[MecAddress, ...]:
+    """The MECs of a device, each with the keys of a connection to it; without keys where a connection is plain.
 
     UsageError if keys are missing, cannot be read, or are needed. ``log`` takes the warning of a plain connection.
     """
     security = checked(security, "security")
     check_security(security)
-    if security.key is None and security.mec_key is None:
-        if is_loopback(parse_endpoint(mec).host):
-            return None
-        if not security.plain:
-            raise UsageError(
-                f"--mec {mec} is not on this machine, and no keys are given; expected --key FILE (`mecpilot keys new "
-                "NAME` makes one) and --mec-key with the MEC's public key, or --plain to go without encryption"
-            )
-        log(f"WARNING: the connection to {mec} is plain: whoever can reach it can read and forge every message")
-        return None
-    if security.key is None or security.mec_key is None:
-        got, missing = ("--key", "--mec-key") if security.mec_key is None else ("--mec-key", "--key")
+    pinned = (security.mec_key,) if isinstance(security.mec_key, str) else security.mec_key or ()
+    if security.key is None and not pinned:
+        for address in mecs:
+            _check_plain(address, security, log)
+        return tuple(mecs)
+    if security.key is None or not pinned:
+        got, missing = ("--mec-key", "--key") if pinned else ("--key", "--mec-key")
         raise UsageError(f"got {got} without {missing}; expected the device's own key and the public key of its MEC")
-    return DeviceKeys(read_pair(security.key), public_key(security.mec_key))
+    if len(pinned) not in (1, len(mecs)):
+        raise UsageError(
+            f"got {len(pinned)} times --mec-key for {len(mecs)} MECs; expected one for each, or one for all"
+        )
+    own, theirs = read_pair(security.key), [public_key(key) for key in pinned]
+    return tuple(
+        replace(address, keys=DeviceKeys(own, key))
+        for address, key in zip(mecs, theirs * (len(mecs) // len(theirs)), strict=True)
+    )
+
+
+def _check_plain(mec: MecAddress, security: SecuritySection, log: Log) -> None:
+    """UsageError if a plain connection to this MEC would leave the machine and the user has not asked for that."""
+    if is_loopback(mec.endpoint.host):
+        return
+    if not security.plain:
+        raise UsageError(
+            f"--mec {mec.name} is not on this machine, and no keys are given; expected --key FILE (`mecpilot keys new "
+            "NAME` makes one) and --mec-key with the MEC's public key, or --plain to go without encryption"
+        )
+    log(f"WARNING: the connection to {mec.name} is plain: whoever can reach it can read and forge every message")
 
 
 def mec_keys(security: SecuritySection, bind: str, log: Log) -> MecKeys | None:

@@ -1,12 +1,20 @@
-"""A TCP proxy on loopback that can reset, delay, swallow and forget connections."""
+"""A TCP proxy on loopback that can reset, delay, narrow, swallow and forget connections."""
 
 from __future__ import annotations
 
 import enum
+import math
 import selectors
 import socket
 import threading
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
+
+from runtime.testbed.flow import Flow
+
+_LOOK_EVERY_S = 0.01
+#: Most bytes that are read at once while the link is narrow: each read crosses as one piece.
+_PIECE_BYTES = 1024
 
 
 class Mode(enum.Enum):
@@ -25,6 +33,8 @@ class _Pair:
     client: socket.socket
     server: socket.socket
     forgotten: bool = False
+    up: Flow = field(default_factory=Flow)
+    down: Flow = field(default_factory=Flow)
 
     def other(self, end: socket.socket) -> socket.socket:
         return self.server if end is self.client else self.client
@@ -41,6 +51,8 @@ class Proxy:
         self.target, self.host = target, host
         self.mode = Mode.PASS
         self.accepted = 0
+        self._uplink_bps, self._delay_s = math.inf, 0.0
+        self._paced = False  # whether bytes have ever waited for the rate or the delay
         self._pairs: list[_Pair] = []
         self._lock = threading.RLock()
         self._selector = selectors.DefaultSelector()
@@ -66,6 +78,11 @@ class Proxy:
                 self._listen()
             if mode is Mode.SWALLOW:
                 self.forget()
+
+    def pace(self, uplink_bps: float = math.inf, delay_s: float = 0.0) -> None:
+        """Give each connection a bandwidth upwards, and a delay in both directions."""
+        with self._lock:
+            self._uplink_bps, self._delay_s, self._paced = uplink_bps, delay_s, True
 
     def forget(self) -> None:
         """Act as a router that lost its table: old connections stay open and carry nothing, new ones work."""
@@ -99,12 +116,15 @@ class Proxy:
     def _serve(self) -> None:
         while not self._stopping:
             if self._holds() or not self._selector.get_map():
-                threading.Event().wait(0.01)
+                time.sleep(_LOOK_EVERY_S)
                 continue
-            for key, _ in self._selector.select(0.01):
+            for key, _ in self._selector.select(_LOOK_EVERY_S / 5.0 if self._paced else _LOOK_EVERY_S):
                 with self._lock:
                     if not self._holds() and key.fd in self._selector.get_map():
                         self._move(key)
+            if self._paced:
+                with self._lock:
+                    self._deliver()
 
     def _holds(self) -> bool:
         return self.mode is Mode.HOLD
@@ -117,13 +137,32 @@ class Proxy:
         if pair not in self._pairs:
             return  # dropped together with its other end
         try:
-            data = end.recv(65536)
+            data = end.recv(_PIECE_BYTES if self._paced else 65536)
             if not data:
                 raise ConnectionError
-            if not pair.forgotten:
+            if pair.forgotten:
+                return
+            if self._paced:
+                self._queue(pair, end, data)
+            else:
                 pair.other(end).sendall(data)
         except OSError:
             self._drop(pair)
+
+    def _queue(self, pair: _Pair, end: socket.socket, data: bytes) -> None:
+        is_up = end is pair.client
+        flow, rate_bps = (pair.up, self._uplink_bps) if is_up else (pair.down, math.inf)
+        flow.push(data, time.monotonic(), rate_bps, self._delay_s)
+
+    def _deliver(self) -> None:
+        now_s = time.monotonic()
+        for pair in self._pairs.copy():
+            try:
+                for flow, end in ((pair.up, pair.server), (pair.down, pair.client)):
+                    if (data := flow.pop(now_s)) and not pair.forgotten:
+                        end.sendall(data)
+            except OSError:
+                self._drop(pair)
 
     def _accept(self) -> None:
         assert self._listener is not None

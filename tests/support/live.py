@@ -76,10 +76,19 @@ class RunningDevice:
 
     def wait_for_status(self, status: str, after: int = 0) -> None:
         """Return when a line of the log, after the first ``after`` ones, has the status."""
-        wanted = f'"status":"{status}"'.encode()
-        self._wait(
-            lambda: any(wanted in line for line in self.log.read_bytes().splitlines()[after:]), f"an outcome {status}"
-        )
+        self._wait_for_field("status", status, after)
+
+    def wait_for_mec(self, endpoint: str, after: int = 0) -> None:
+        """Return when a line of the log, after the first ``after`` ones, was answered by this one of several MECs."""
+        self._wait_for_field("mec", endpoint, after)
+
+    def _wait_for_field(self, name: str, value: str, after: int) -> None:
+        wanted = f'"{name}":"{value}"'.encode()
+
+        def found() -> bool:
+            return self.log.exists() and any(wanted in line for line in self.log.read_bytes().splitlines()[after:])
+
+        self._wait(found, f"an outcome with {name} {value}")
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         def reached() -> bool:
@@ -94,8 +103,8 @@ class RunningDevice:
 
 
 @contextlib.contextmanager
-def device(endpoint: str, log: Path, **options: object) -> Iterator[RunningDevice]:
-    """``mecpilot device`` with options by name, underscores for dashes."""
+def device(endpoint: str | list[str], log: Path, **options: object) -> Iterator[RunningDevice]:
+    """``mecpilot device`` with one MEC or several, and options by name, underscores for dashes."""
     command = [sys.executable, "-m", "mecpilot", *arguments_of(endpoint, log, options)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, cwd=ROOT
@@ -107,13 +116,13 @@ def device(endpoint: str, log: Path, **options: object) -> Iterator[RunningDevic
         process.wait()
 
 
-def run_device(endpoint: str, log: Path, **options: object) -> Finished:
+def run_device(endpoint: str | list[str], log: Path, **options: object) -> Finished:
     """Run a device to its end in a separate process."""
     with device(endpoint, log, **options) as running:
         return running.finish()
 
 
-def run_device_here(endpoint: str, log: Path, **options: object) -> Finished:
+def run_device_here(endpoint: str | list[str], log: Path, **options: object) -> Finished:
     """Run a device to its end in this process, which saves two seconds of imports."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -121,8 +130,10 @@ def run_device_here(endpoint: str, log: Path, **options: object) -> Finished:
     return Finished(code, out.getvalue(), err.getvalue(), outcomes_in(log))
 
 
-def arguments_of(endpoint: str, log: Path, options: dict[str, object]) -> list[str]:
-    arguments = ["device", "--mec", endpoint, "--workload", WORKLOAD]
+def arguments_of(endpoint: str | list[str], log: Path, options: dict[str, object]) -> list[str]:
+    arguments = ["device", "--workload", WORKLOAD]
+    for mec in [endpoint] if isinstance(endpoint, str) else endpoint:
+        arguments += ["--mec", mec]
     for name, value in ({"outcomes": log} | options).items():
         text = json.dumps(value) if isinstance(value, dict) else str(value)
         arguments += [f"--{name.replace('_', '-')}", text]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from functools import cache
 
+import msgspec
 import numpy as np
 
 from controller.controllers.base import Controller
@@ -21,7 +22,7 @@ from runtime.files.policy_file import load_policy, shipped_policy
 from runtime.files.tuning_file import load_tunings, tuning_of
 from runtime.profiling.profile import candidates, load_costs, shipped_path
 from runtime.protocol import wire
-from support.simulated import SimMec, Simulation
+from support.simulated import Answer, SimMec, Simulation
 
 #: Least share of the device-only controller's figures.
 TARGET = 0.99
@@ -29,6 +30,8 @@ TARGET = 0.99
 BEFORE, FRAMES = 60, 500
 #: Duration of a temporary fault.
 AWAY_S = 4.0
+#: Beyond the deadline of the tests.
+DELAY_S = 0.3
 UPLINK_BPS = {"garments": 1e6, "campus": 1e7}
 
 
@@ -84,6 +87,48 @@ FAULTS: dict[str, Callable[[SimMec, float], None]] = {
     "never": lambda mec, at_s: mec.plan(0.0, _set(reachable=False)),
     "refused": lambda mec, at_s: mec.plan(0.0, _set(bundle=wire.Held("other", "e" * 64, "e" * 64))),
 }
+#: Of these, the ones that make or keep the link down.
+OUTAGES = tuple(FAULTS)
+
+
+def _renamed(reply: wire.InferReply) -> tuple[wire.AnyMessage, bytes]:
+    """The reply to the request before, or to one that was never sent, in turn."""
+    step = 1000 if reply.request_id % 2 else -1
+    return msgspec.structs.replace(reply, request_id=max(reply.request_id + step, 1)), bytes(4)
+
+
+def _delay(mec: SimMec) -> None:
+    answer = mec._answer
+
+    def delayed(message: wire.Sendable) -> Answer:
+        found, at_s = answer(message)
+        return found, at_s + DELAY_S
+
+    mec._answer = delayed  # type: ignore[method-assign]
+
+
+def _repeat(mec: SimMec) -> None:
+    deliver = mec._deliver
+
+    def twice(message: wire.Sendable) -> None:
+        deliver(message)
+        if isinstance(message, wire.InferRequest):
+            at_s, _, event = mec._events[-1]
+            mec._later(at_s, event)
+
+    mec._deliver = twice  # type: ignore[method-assign]
+
+
+#: Faults of a MEC whose link stays up.
+MISBEHAVIOUR: dict[str, Callable[[SimMec], None]] = {
+    "slow": lambda mec: setattr(mec, "slowdown", 100.0 * mec.slowdown),
+    "nan": _set(spoil=lambda reply: (reply, b"\0\0\xc0\x7f")),
+    "wrong-shape": _set(spoil=lambda reply: (reply, b"")),
+    "wrong-id": _set(spoil=_renamed),
+    "twice": _repeat,
+    "delayed": _delay,
+}
+FAULTS |= {name: lambda mec, at_s, begin=begin: mec.plan(at_s, begin) for name, begin in MISBEHAVIOUR.items()}
 
 
 #: Temporary faults. Only the frames during the fault count, not those after it.
@@ -104,13 +149,17 @@ class Figures:
         return min(own / theirs if theirs > 0 else 1.0 for own, theirs in pairs)
 
 
-def run(workload_name: str, controller: str, fault: str, known: bool = False, **scenario: float) -> Figures:
-    """Figures of a run with a fault. ``known``: count only frames after the device has certainly noticed it."""
+def run(
+    workload_name: str, controller: str, fault: str, known: bool = False, breaker: bool = False, **scenario: float
+) -> Figures:
+    """Figures of a run with a fault. ``known``: count only frames after the device has certainly noticed it.
+    ``breaker``: the device has one for its only MEC."""
     w = workload(workload_name)
     sim = Simulation(
         uplink_bps=[UPLINK_BPS[workload_name]],
         costs=w.costs,
         recorded=w.recorded,
+        breaker=breaker,
         **({"frames": FRAMES, "mec_slowdown": 2.0, "seed": 1} | scenario),
     )
     sim.mec.slowdown = sim.scenario.mec_slowdown

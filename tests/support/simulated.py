@@ -29,8 +29,10 @@ from runtime.device.daemon import drive
 from runtime.device.loop import DeviceLoop
 from runtime.device.outcomes import Job
 from runtime.link.connection import MecConnection
-from runtime.link.link import Arrival, Event, Malformed, NoConnection
+from runtime.link.link import Arrival, Event, Malformed, NoConnection, Wake
 from runtime.link.mec_telemetry import MecObservation
+from runtime.link.mecs.mecs import Mecs
+from runtime.link.mecs.port import MecPort
 from runtime.link.senders import Senders
 from runtime.link.shaped_link import ShapedLink, Shaper
 from runtime.protocol import wire
@@ -75,6 +77,10 @@ class SimClock:
 
     def advance(self, duration_s: float) -> None:
         self.now_s += duration_s
+
+    def sleep(self, until_s: float) -> None:
+        assert until_s < math.inf, "the device waits for something that will never happen"
+        self.now_s = max(self.now_s, until_s)
 
 
 @dataclass(frozen=True)
@@ -285,16 +291,18 @@ class SimMec:
         return "" if self.reachable else "connection refused"
 
     def wait(self, until_s: float) -> None:
+        self.clock.sleep(min(until_s, self.wake().at_s))
+
+    def wake(self) -> Wake:
         pending = [] if self.held else self._events[:1]
-        until_s = min([until_s, *(event[0] for event in pending), *(planned[0] for planned in self._plan[:1])])
-        assert until_s < math.inf, "the device waits for something that will never happen"
-        self.clock.now_s = max(self.clock.now_s, until_s)
+        at_s = [math.inf, *(event[0] for event in pending), *(planned[0] for planned in self._plan[:1])]
+        return Wake((), min(at_s))
 
     def close(self) -> None: ...
 
 
 class Simulation:
-    """A device loop with a simulated clock, computation, uplink and MEC."""
+    """A device loop with a simulated clock, computation, uplink and MEC, or several (``mecs``) behind one uplink."""
 
     compute_type: type[SimCompute] = SimCompute
     mec_type: type[SimMec] = SimMec
@@ -311,6 +319,8 @@ class Simulation:
         recorded: Recorded | None = None,
         shortcuts: Sequence[Shortcut] = (),
         forecaster: Forecaster | None = None,
+        mecs: int = 1,
+        breaker: bool = False,  # also with one MEC
         **scenario: Any,
     ) -> None:
         self.costs = table() if costs is None else costs
@@ -318,24 +328,31 @@ class Simulation:
         self.log_lines: list[str] = []
         self.recorded = recorded
         self.compute = self.compute_type(self.costs, self.clock, recorded)
-        self.mec = self.mec_type(self.clock, self.costs)
+        self.mecs = [self.mec_type(self.clock, self.costs) for _ in range(mecs)]
+        self.mec = self.mecs[0]
         rates = np.array(uplink_bps or [UPLINK_BPS])
         self.bank = TraceBank([Trace("sim", np.arange(len(rates), dtype=float), rates, 1.0)])
         self.scenario = Scenario(**({"frames": 20, "device_slowdown": 1.0} | scenario))
         self.limits = limits
-        self.connection: MecConnection[Job] = MecConnection(
-            "tcp://sim:1",
-            ShapedLink(self.mec, Shaper(self.bank), rtt_s, self.clock),
-            DeviceSession("sim", HELD),
-            self.costs,
-            max_in_flight=self.limits.max_in_flight,
-            clock=self.clock,
-            log=self.log_lines.append,
-            senders=Senders(self.compute.sender),
-        )
+        shaper = Shaper(self.bank)
+        self.connections: list[MecConnection[Job]] = [
+            MecConnection(
+                f"tcp://sim:{number}",
+                ShapedLink(mec, shaper, rtt_s, self.clock),
+                DeviceSession("sim", HELD),
+                self.costs,
+                max_in_flight=self.limits.max_in_flight,
+                clock=self.clock,
+                log=self.log_lines.append,
+                senders=Senders(self.compute.sender),
+            )
+            for number, mec in enumerate(self.mecs, 1)
+        ]
+        self.connection = self.connections[0]
+        port: MecPort[Job] = self._several() if (mecs > 1 or breaker) else self.connection
         self.device = DeviceLoop(
             self.compute,
-            self.connection,
+            port,
             self.costs,
             self.scenario,
             Utility(),
@@ -347,6 +364,11 @@ class Simulation:
             forecaster=forecaster,
         )
         self.states: list[SystemState] = []  # of the decisions in ``run``
+
+    def _several(self) -> Mecs[Job]:
+        named = [(f"tcp://sim:{number}", connection) for number, connection in enumerate(self.connections, 1)]
+        sleep = self.clock.sleep
+        return Mecs(named, clock=self.clock, sleep=lambda _, until_s: sleep(until_s), log=self.log_lines.append)
 
     @property
     def seen(self) -> MecObservation:

@@ -118,10 +118,19 @@ class DeviceSection(Section, frozen=True):
     mec: Annotated[
         Text | Texts,
         about(
-            "Endpoint of the MEC. Several, the preferred one first: one is in use, the others stand by for its failure.",
+            "Endpoint of the MEC. Several, the preferred one first: one is in use, the others stand by.",
             "--mec",
         ),
     ] = DEFAULT_ENDPOINT
+    breaker: Annotated[
+        bool,
+        about(
+            "Stop asking a sole MEC for a while when three requests in a row failed or were answered too late. Several "
+            "MECs have such a breaker each, always.",
+            "--breaker",
+            off="--no-breaker",
+        ),
+    ] = False
     require_mec: Annotated[
         bool, about("Exit with 1 when no MEC was met during the whole run.", "--require-mec", off="--no-require-mec")
     ] = False

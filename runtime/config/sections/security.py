@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from runtime.config.sections.fields import Section, Text, about
+from runtime.config.sections.fields import Section, Text, Texts, about
 
 
 class SecuritySection(Section, frozen=True):
@@ -16,9 +16,10 @@ class SecuritySection(Section, frozen=True):
         about("Secret key file of this device or MEC, NAME.key of `mecpilot keys new`.", "--key", show="camera-1.key"),
     ] = None
     mec_key: Annotated[
-        Text | None,
+        Text | Texts | None,
         about(
-            "Device: the public key of its MEC, 40 characters or the file that holds it; no other MEC is talked to.",
+            "Device: the public key of its MEC, 40 characters or the file that holds it; no other MEC is talked to. "
+            "With several MECs one for each, in their order, or one for all.",
             "--mec-key",
             show="mec.pub",
         ),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from support.outages import FAULTS, TARGET, controller_of, run, workload
+from support.outages import MISBEHAVIOUR, OUTAGES, TARGET, controller_of, run, workload
 from support.simulated import FAST, GOOD, OFFLOAD, SimMec, Simulation
 
 from controller.controllers.base import Controller
@@ -25,7 +25,7 @@ CONDITIONS = {
 OTHERS = [name for name in CONTROLLER_NAMES if name not in ("device-only", "greedy-oracle", "random")]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", OUTAGES)
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_every_controller_does_as_well_as_device_only(name: str, fault: str) -> None:
     conditions = CONDITIONS[name]
@@ -33,6 +33,23 @@ def test_every_controller_does_as_well_as_device_only(name: str, fault: str) -> 
     every = OTHERS if fault in ("killed", "stopped") else ["ppo", "mec-only"]
     shares = {controller: run(name, controller, fault, **conditions).of(alone) for controller in every}
     assert min(shares.values()) >= TARGET, shares
+
+
+@pytest.mark.parametrize("fault", MISBEHAVIOUR)
+def test_a_mec_that_misbehaves_costs_no_answer_in_time(fault: str) -> None:
+    for controller in ("ppo", "mec-only"):
+        figures = run("garments", controller, fault, **CONDITIONS["garments"])
+        assert min(figures.on_time, figures.answered) >= TARGET, controller
+
+
+@pytest.mark.parametrize("controller", ["mec-only", "static-best", "jpeg-offload"])
+@pytest.mark.parametrize("fault", ["slow", "wrong-id"])
+def test_a_breaker_helps_controllers_that_do_not_learn(controller: str, fault: str) -> None:
+    """Without one they wait for each reply, and each frame gets the fastest exit at its last moment."""
+    conditions = CONDITIONS["garments"]
+    alone = run("garments", "device-only", fault, **conditions)
+    shares = [run("garments", controller, fault, breaker=on, **conditions).of(alone) for on in (False, True)]
+    assert shares[0] < TARGET <= shares[1]
 
 
 @pytest.mark.parametrize("name", CONDITIONS)

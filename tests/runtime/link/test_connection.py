@@ -105,9 +105,12 @@ def test_it_takes_no_more_than_may_be_in_flight(bench: Bench) -> None:
 
 
 def test_an_overdue_job_is_forgotten_when_the_mec_is_heard_again(bench: Bench) -> None:
-    bench.connection.note_overdue()
+    bench.offload("job")
+    bench.connection.note_overdue("another")
+    assert not bench.connection.is_overdue
+    bench.connection.note_overdue("job")
     assert bench.connection.is_overdue
-    bench.run(0.5)  # a heartbeat is answered
+    bench.run(0.5)  # the reply comes
     assert not bench.connection.is_overdue
 
 

@@ -165,6 +165,10 @@ def test_percentiles_of_a_few_values_are_interpolated() -> None:
         ({"refused": "another bundle", "welcomed": False}, "refused by tcp://m:1: another bundle"),
         ({"link_downs": 0, "peer_faults": 0}, ""),  # nothing is known
         ({"link_downs": 1, "peer_faults": 3}, "lost once, 3 protocol errors"),
+        (
+            {"link_downs": 1, "mecs": [{"mec": "tcp://m:1", "answered": 7}, {"mec": "tcp://n:1", "answered": 0}]},
+            "lost once, tcp://m:1 answered 7, tcp://n:1 answered 0",
+        ),
     ],
 )
 def test_the_link_is_told_in_one_line(counts: dict[str, Any], text: str) -> None:
