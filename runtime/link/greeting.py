@@ -1,7 +1,8 @@
 """Exchanges the first bytes of ZMTP 3 (RFC 23) with whatever listens: they tell whether it encrypts.
 
 A greeting is 64 bytes: a signature of ten, the version, the name of the mechanism in 20, and padding. ZeroMQ sends the
-signature at once, and the rest when it has seen ours.
+signature at once, and the rest when it has seen our signature and version. We do not go on to name a mechanism: on
+another one than its own ZeroMQ closes the connection, before its own greeting is out.
 """
 
 from __future__ import annotations
@@ -27,11 +28,10 @@ class Mechanism(enum.Enum):
 
 
 def exchange_greetings(connection: socket.socket) -> Mechanism:
-    """Greet as a plain ZeroMQ socket would, and return what the listener speaks; takes half a second at most."""
-    greeting = _SIGNATURE + _VERSION + b"NULL".ljust(_MECHANISM_BYTES, b"\0")
+    """Begin a greeting, and return what the listener speaks; takes half a second at most."""
     received, end_s = b"", time.monotonic() + _WAIT_S
     try:
-        connection.sendall(greeting.ljust(_GREETING_BYTES, b"\0"))
+        connection.sendall(_SIGNATURE + _VERSION)
         while len(received) < _GREETING_BYTES and (left_s := end_s - time.monotonic()) > 0:
             connection.settimeout(left_s)
             if not (more := connection.recv(_GREETING_BYTES - len(received))):

@@ -6,9 +6,9 @@ handshake to it, as ``User-Id``, where the peer cannot change it. A message whos
 and the peer's connection gets nothing any more. The honest device behind it notices that nobody answers, connects anew
 and is refused in the handshake.
 
-Replies go to a routing id, which a peer may choose itself. ZeroMQ keeps an id for the connection that has it; only when
-that has ended can another one take it. So an id also belongs to the first key that used it: messages under it from
-another key are dropped, and what is sent to it goes out only while its own key is listed.
+Replies go to a routing id, which a peer may choose. ZeroMQ keeps an id for the connection that has it; when that has
+ended, another one may take it. So devices choose ids that nobody can guess (``runtime.security.curve``), and an id
+belongs to the first key that used it: messages under it from another key are dropped.
 
 The authenticator answers ZeroMQ in a thread of its own, and owns nothing that the MEC's loop changes.
 """

@@ -7,6 +7,7 @@ the device's (``runtime.security.admission``).
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from runtime.security.keys import KeyPair, fingerprint
 
 #: Names the MEC's socket to the authenticator. Without a domain, ZeroMQ would admit everybody if none were running.
 ZAP_DOMAIN = "mecpilot"
+_ROUTING_ID_BYTES = 15
 Options = Sequence[tuple[int, int | bytes]]
 
 
@@ -29,8 +31,12 @@ class DeviceKeys:
 
     @property
     def options(self) -> Options:
-        """Options of the socket that connects to that MEC."""
+        """Options of a socket that connects to that MEC, and never the same ones twice.
+
+        Replies go to the routing id. Nobody else can guess this one, so nobody can take it over when it is free again.
+        """
         return (
+            (zmq.ROUTING_ID, b"\x01" + secrets.token_bytes(_ROUTING_ID_BYTES)),
             (zmq.CURVE_SERVERKEY, self.mec.encode()),
             (zmq.CURVE_PUBLICKEY, self.own.public.encode()),
             (zmq.CURVE_SECRETKEY, self.own.secret.encode()),

@@ -22,6 +22,7 @@ from runtime.protocol.device_actions import (
 )
 from runtime.protocol.device_session import DeviceSession
 from runtime.protocol.mec_session import MecSession, SendTo
+from runtime.security.curve import DeviceKeys, MecKeys
 
 HELD = wire.Held("campus", "d1" * 32, "e1" * 32)
 
@@ -29,8 +30,14 @@ HELD = wire.Held("campus", "d1" * 32, "e1" * 32)
 class Greeter:
     """A MEC in a thread that ignores requests and answers everything else."""
 
-    def __init__(self, endpoint: str = "tcp://127.0.0.1:*", instance: str = "mec-1") -> None:
-        self.router = Router(endpoint)
+    def __init__(
+        self,
+        endpoint: str = "tcp://127.0.0.1:*",
+        instance: str = "mec-1",
+        keys: MecKeys | None = None,
+        log: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.router = Router(endpoint, keys=keys, log=log)
         self.endpoint = self.router.endpoint
         self.session = MecSession(instance, [HELD], 1.0)
         self._stopping = threading.Event()
@@ -69,8 +76,8 @@ class Greeter:
 class Keeper:
     """A device that only keeps its link; ``look`` must be called often, as a device polls."""
 
-    def __init__(self, endpoint: str, largest_bytes: int = 4096) -> None:
-        self.link = DirectLink(parse_endpoint(endpoint), time.perf_counter, largest_bytes)
+    def __init__(self, endpoint: str, largest_bytes: int = 4096, keys: DeviceKeys | None = None) -> None:
+        self.link = DirectLink(parse_endpoint(endpoint), time.perf_counter, largest_bytes, keys)
         self.session = DeviceSession("keeper", HELD)
         self.changes: list[LinkChanged] = []
         self.reconnects = 0
