@@ -91,6 +91,7 @@ class TestDeadAndHungMec:
         options = [
             "--mec",
             "tcp://nowhere.invalid:5577",
+            "--plain",
             "--require-mec",
             "--frames",
             "5",
