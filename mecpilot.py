@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from runtime.cli.main import console as console
     from runtime.cli.main import main as main
     from runtime.config.sections.device import EmulationSection, LimitsSection
+    from runtime.config.sections.security import SecuritySection
     from runtime.config.sections.shortcuts import CacheSection, FilterSection
     from runtime.device.controllers import make_controller, open_costs
     from runtime.device.device import Device
@@ -67,6 +68,7 @@ __all__ = [
     "Sb3Controller",
     "Scenario",
     "ScenarioRange",
+    "SecuritySection",
     "Shortcut",
     "Sink",
     "Status",
@@ -99,6 +101,7 @@ _MODULES = {
     "runtime.bundles.bundle": ("Bundle", "open_bundle"),
     "runtime.cli.main": ("console", "main"),
     "runtime.config.sections.device": ("EmulationSection", "LimitsSection"),
+    "runtime.config.sections.security": ("SecuritySection",),
     "runtime.config.sections.shortcuts": ("CacheSection", "FilterSection"),
     "runtime.device.controllers": ("make_controller", "open_costs"),
     "runtime.device.device": ("Device",),

@@ -224,8 +224,8 @@ def _what_next(files: DemoFiles) -> str:
         f"The comparison in the twin is in {files.twin}, every frame of the real processes in {files.live}.\n\n"
         f"Try next, with your own camera{warning}, after `. .venv/bin/activate`:\n"
         f"  mecpilot device {on} --source VIDEO.mp4 --video answers.mp4   # draw the answers\n"
-        f"  mecpilot mec {on} --bind tcp://0.0.0.0:5577                   # on the server\n"
-        f"  mecpilot device {on} --source rtsp://CAMERA --mec tcp://SERVER:5577 --outcomes log.jsonl"
+        f"  mecpilot mec {on} --bind tcp://0.0.0.0:5577 --key mec.key     # on the server; docs/security.md: keys\n"
+        f"  mecpilot device {on} --source rtsp://CAMERA --mec tcp://SERVER:5577 --key camera.key --mec-key mec.pub"
     )
 
 

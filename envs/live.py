@@ -119,7 +119,8 @@ class LiveBackend:
             self._mec_stack.close()
             self._mec = None
             bundle, profile = self._setup.bundle, self._setup.profile
-            options = ["--bundle", str(bundle.directory), *(["--profile", str(profile)] if profile else [])]
+            # A lab's addresses are not loopback, but nobody else is on its network.
+            options = ["--plain", "--bundle", str(bundle.directory), *(["--profile", str(profile)] if profile else [])]
             slowdown = max(scenario.mec_slowdown, 1.0)
             # A MEC needs no repeated samples, and a workload that repeats them has no name of its own.
             name = bundle.work.name if self._setup.repetition is None else bundle.workload
