@@ -18,6 +18,7 @@ from runtime.protocol.conduct import FIRST_PAUSE_S, MOST_PAUSE_S, WRONG_REPLIES
 from runtime.protocol.device_actions import (
     Action,
     Answered,
+    Busy,
     Disconnect,
     Echoed,
     Expired,
@@ -183,6 +184,12 @@ class TestDevice:
         fault, blamed = session.receive(msgspec.structs.replace(expired, queue_us=4_000_000), b"", 0.5)
         assert isinstance(fault, PeerFault)
         assert type(blamed) is Unanswered
+
+    def test_a_busy_mec_tells_how_long_a_request_would_have_waited_which_may_be_longer_than_it_has(self) -> None:
+        session, request_id = with_open_request()
+        busy = wire.Reject(request_id, wire.RejectReason.BUSY, "no room", 4_000_000)
+        assert session.receive(busy, b"", 0.5) == [Busy((request_id,), "busy: no room", 4.0)]
+        assert session.faults == 0
 
     @pytest.mark.parametrize(
         "message",
