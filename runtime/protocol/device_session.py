@@ -133,6 +133,7 @@ class DeviceSession:
         """Leave with a Bye; may be called twice."""
         leaving = self.state is LinkState.UP
         self.state = LinkState.CLOSED
+        self._open.clear()
         return [Transmit(wire.Bye())] if leaving else []
 
     # Time ---------------------------------------------------------------------------------------------------

@@ -322,11 +322,12 @@ class TestDevice:
         assert isinstance(sent.message, wire.Ping)
         assert session.receive(wire.Pong(sent.message.ping_id), b"", 2.5) == [Echoed(1000, 0.5)]
 
-    def test_closing_twice_says_bye_once(self) -> None:
-        session = session_that_is_up()
+    def test_closing_twice_says_bye_once_and_nothing_is_open_any_more(self) -> None:
+        session, _ = with_open_request()
         assert session.close() == [Transmit(wire.Bye())]
         assert session.close() == []
         assert session.tick(99.0) == []
+        session.check()
 
 
 class TestMec:
