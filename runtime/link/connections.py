@@ -5,6 +5,9 @@ number of its descriptor; and each message can be asked through which descriptor
 pull it from under ZeroMQ's own thread. ``shutdown`` on a copy of it is what a peer that leaves looks like: ZeroMQ then
 ends the connection itself. A number may belong to another connection by then, so the peer's address is compared first.
 
+A peer that is closed because it floods would connect again at once. So its address is barred for a short time: longer
+would harm others behind the same address.
+
 Beyond ``most`` connections, one that never said anything is closed first, then the one that was silent longest. So
 strangers that only connect cannot keep devices out, whose pings are frequent.
 """
@@ -23,6 +26,9 @@ from zmq.utils.monitor import parse_monitor_message
 
 #: Interval between two looks at the monitor.
 _LOOK_EVERY_S = 0.02
+#: No new connections from an address after one of it was closed at its owner's request. Its other connections stay.
+BAR_S = 2.0
+_MOST_BARRED = 1024
 #: Events of one look; the rest is for the next one.
 _MOST_EVENTS = 256
 
@@ -42,6 +48,7 @@ class Connections:
         self._monitor = bound.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self._open: dict[int, _Connection] = {}  # by descriptor
         self._descriptors: dict[bytes, int] = {}  # by peer
+        self._barred_until_s: dict[str, float] = {}  # by address
         self._look_s = clock()
         self.closed = 0  # because they were idle or too many
 
@@ -70,17 +77,21 @@ class Connections:
             event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
             self._ended(event["value"])  # a number that is given anew has ended before
             if event["event"] == zmq.EVENT_ACCEPTED:
-                self._open[event["value"]] = _Connection(_address(event["value"]), now_s)
+                self._accepted(event["value"], now_s)
         for descriptor in [n for n, one in self._open.items() if now_s - one.heard_s > self._idle_s]:
             self._shut(descriptor)
         while len(self._open) > self._most:
             self._shut(min(self._open, key=self._worth))
 
     def close(self, peer: bytes) -> bool:
-        """Close the connection of a peer; False if it is not known."""
+        """Close the connection of a peer, and bar its address for ``BAR_S``; False if it is not known."""
         descriptor = self._descriptors.get(peer)
         if descriptor is None:
             return False
+        if address := self._open[descriptor].address:
+            if len(self._barred_until_s) >= _MOST_BARRED:
+                self._barred_until_s.clear()
+            self._barred_until_s[address[0]] = self._clock() + BAR_S
         self._end(descriptor)
         return True
 
@@ -88,6 +99,12 @@ class Connections:
         """Stop watching, before the socket is closed."""
         self._bound.disable_monitor()
         self._monitor.close(linger=0)
+
+    def _accepted(self, descriptor: int, now_s: float) -> None:
+        address = _address(descriptor)
+        self._open[descriptor] = _Connection(address, now_s)
+        if address and now_s < self._barred_until_s.get(address[0], 0.0):
+            self._end(descriptor)
 
     def _worth(self, descriptor: int) -> tuple[bool, float]:
         """Those that never said anything are worth least, then those that were silent longest."""

@@ -289,7 +289,8 @@ class Router(_Socket):
         return 0 if self._connections is None else self._connections.closed
 
     def disconnect(self, peer: bytes) -> bool:
-        """Close the connection of a peer. False if it is not known, or connections are not limited."""
+        """Close the connection of a peer, and bar its address for a short time. False if it is not known, or
+        connections are not limited."""
         return self._connections is not None and self._connections.close(peer)
 
     def settle(self) -> None:

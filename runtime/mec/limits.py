@@ -5,9 +5,11 @@ finds a bucket empty is shed: a request is answered with a rejection while the d
 second), anything else is dropped unread, so a flood costs little and is not reflected. A device that goes on has its
 connection closed, because whatever a MEC leaves unread it would have to read later: ZeroMQ cannot pause one peer. With
 ``FIRST_MESSAGES`` tokens to begin with, a peer that connects again after every cut gains little. Who is known by name
-stays barred for a while, longer after each time; on plain connections nobody can be barred, only cut off.
+stays barred for a while, longer after each time. On plain connections only the address can be barred, and for a short
+time, because others may share it (``runtime.link.connections``).
 
-A malformed message costs ``FAULT_MESSAGES`` tokens: an error is dearer than a message, and no device makes many.
+A malformed message costs ``FAULT_MESSAGES`` tokens more, and so does a request beyond those of one device that may
+wait: a device of ours makes neither.
 """
 
 from __future__ import annotations
@@ -20,11 +22,14 @@ from runtime.link.transport import Incoming
 
 #: Tokens of a device that was not known before: it says hello, probes its uplink, and asks.
 FIRST_MESSAGES = 64
+FIRST_BYTES = 16e6
 FAULT_MESSAGES = 20
 #: Rejections per second that tell a device that it is shed, and how many of them at once.
 ANSWERS_PER_S, MOST_ANSWERS = 20.0, 20.0
 #: Shed messages per second that are borne, and how many of them at once.
-PATIENCE_PER_S, MOST_PATIENCE = 64.0, 256.0
+PATIENCE_PER_S, MOST_PATIENCE = 16.0, 64.0
+#: A shed message of this size counts twice: reading it took as long.
+LARGE_BYTES = 64 << 10
 FIRST_BAR_S, MOST_BAR_S = 1.0, 60.0
 #: A device that was quiet for this long is as good as new.
 FORGET_S = 120.0
@@ -83,7 +88,7 @@ class Account:
     def __init__(self, limits: AdmissionSection, now_s: float) -> None:
         messages, bytes_ = limits.device_message_rate, 1e6 * limits.device_mbyte_rate
         self._messages = None if math.isinf(messages) else TokenBucket(messages, now_s, first=FIRST_MESSAGES)
-        self._bytes = None if math.isinf(bytes_) else TokenBucket(bytes_, now_s)
+        self._bytes = None if math.isinf(bytes_) else TokenBucket(bytes_, now_s, first=FIRST_BYTES)
         self._answers = TokenBucket(ANSWERS_PER_S, now_s, MOST_ANSWERS)
         self._patience = TokenBucket(PATIENCE_PER_S, now_s, MOST_PATIENCE)
         self._bar_s, self._barred_until_s = FIRST_BAR_S, -math.inf
@@ -99,7 +104,7 @@ class Account:
         messages, bytes_ = self._messages, self._bytes
         if (messages is None or messages.take(1.0, now_s)) and (bytes_ is None or bytes_.take(size_bytes, now_s)):
             return Verdict.PASS
-        if not self._patience.take(1.0, now_s):
+        if not self._patience.take(1.0 + size_bytes / LARGE_BYTES, now_s):
             self._barred_until_s = now_s + self._bar_s
             self._bar_s = min(2.0 * self._bar_s, MOST_BAR_S)
             self._patience.tokens = MOST_PATIENCE
@@ -107,7 +112,7 @@ class Account:
         return Verdict.SHED if self._answers.take(1.0, now_s) else Verdict.DROP
 
     def fault(self) -> None:
-        """A message that passed was malformed."""
+        """A message that passed was malformed, or one that no device would have sent."""
         if self._messages is not None:
             self._messages.charge(FAULT_MESSAGES)
 

@@ -141,9 +141,15 @@ class MecLoop:
                 self.counts.shed += 1
             case Verdict.CUT:
                 self.counts.shed += 1
-                if self._router.disconnect(arrived.peer):
-                    self.counts.cut_off += 1
-                    self._log("cut off a device that sends more than it may")
+                self._cut_off(arrived.peer)
+
+    def _cut_off(self, peer: bytes) -> None:
+        """Close a connection. Its requests have nobody any more who waits for their answers."""
+        if self._router.disconnect(peer):
+            self.counts.cut_off += 1
+            self._log("cut off a device that sends more than it may")
+            for job in self._queue.give_up(peer):
+                self._reject(job, RejectReason.BUSY, "its connection was closed")
 
     def _answer_shed(self, arrived: Incoming, now_s: float) -> None:
         """Reject a message that is shed if it is a request; it is not decoded otherwise."""

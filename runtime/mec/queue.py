@@ -72,6 +72,7 @@ class RequestQueue:
         """Add a request whose tail takes so long in the profile. Returns the request that found no room, if one
         did: this one, or another one that waited."""
         if account.waiting >= self._device_limit:
+            account.fault()
             return Refusal(job, f"{account.waiting} requests of this device wait already", self._wait_s(now_s))
         entry = self._entry(job, account, profiled_s)
         if self._by_budget and (refusal := self._hopeless(entry, now_s)):
@@ -94,6 +95,15 @@ class RequestQueue:
         entry.account.waiting -= 1
         self._virtual, self._in_service_s = entry.start, entry.profiled_s
         return entry.job
+
+    def give_up(self, peer: bytes) -> list[Admit]:
+        """Remove and return the requests of a connection that was closed: nobody waits for their answers."""
+        gone = [entry for entry in self._waiting if entry.job.peer == peer]
+        self._waiting = [entry for entry in self._waiting if entry.job.peer != peer]
+        heapq.heapify(self._waiting)
+        for entry in gone:
+            entry.account.waiting -= 1
+        return [entry.job for entry in gone]
 
     def began(self, now_s: float) -> None:
         """The request that was taken last is being computed."""

@@ -35,7 +35,7 @@ class AdmissionSection(Section, frozen=True):
     ] = True
     device_queue_limit: Annotated[
         Count, about("Requests of one device that may wait; more are rejected.", "--device-queue-limit")
-    ] = 16
+    ] = 8
     device_message_rate: Annotated[
         Rate,
         about("Messages per second of one device, with requests; inf: any.", "--device-message-rate", endless=True),

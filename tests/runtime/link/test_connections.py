@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from support.waiting import PATIENCE_S, wait_until
 
+from runtime.link.connections import BAR_S
 from runtime.link.endpoint import parse_endpoint
 from runtime.link.transport import Dealer, Router
 
@@ -63,6 +64,16 @@ def test_a_peer_is_disconnected_and_the_others_are_not() -> None:
         assert third.connected
         assert not mec.disconnect(peer)
         wait_until(lambda: list(mec.receive()) is not None and mec.connections == 2, "the count")
+
+
+def test_the_address_of_a_peer_that_was_disconnected_is_barred_for_a_short_time() -> None:
+    with router() as mec, dealers(mec, 2) as (flooding, good):
+        mec.disconnect(say(mec, flooding, b"flooding"))
+        began_s = time.monotonic()
+        with contextlib.closing(Dealer(mec.endpoint)) as again:
+            say(mec, again, b"again")
+        assert time.monotonic() - began_s > 0.8 * BAR_S
+        assert good.connected
 
 
 def test_idle_connections_are_closed_and_those_that_speak_stay() -> None:

@@ -46,7 +46,7 @@ def test_a_device_that_keeps_to_its_rate_is_never_shed() -> None:
 
 def test_a_flood_is_shed_then_unanswered_then_cut_off() -> None:
     account = Account(LIMITS, 0.0)
-    got = verdicts(account, 1000, at_s=0.0)
+    got = verdicts(account, 1000, at_s=0.0, size_bytes=0)
     ways = [got.count(verdict) for verdict in (Verdict.PASS, Verdict.SHED, Verdict.DROP)]
     assert ways == [FIRST_MESSAGES, MOST_ANSWERS, MOST_PATIENCE - MOST_ANSWERS]
     assert set(got[sum(ways) :]) == {Verdict.CUT}

@@ -260,7 +260,9 @@ def test_a_flood_is_answered_a_little_and_cut_off_and_the_others_are_served() ->
     assert bench.router.cut_off == [b"flood"]
     assert 7777 in [m.request_id for m in sent if isinstance(m, wire.InferReply)]
     assert bench.router.sent_to.count(b"flood") < 110
-    assert bench.server.counts.shed > 250
+    served = [m.request_id for m in sent if isinstance(m, wire.InferReply)]
+    assert len(served) < 5  # what waited when its connection was closed is not computed
+    assert bench.server.counts.shed > 60
     assert bench.server.counts.cut_off == 1
     assert bench.log == ["cut off a device that sends more than it may"]
 
@@ -268,7 +270,7 @@ def test_a_flood_is_answered_a_little_and_cut_off_and_the_others_are_served() ->
 @pytest.mark.parametrize("parts", [wire.encode(wire.Ping(1)), [b"garbage"]], ids=["pings", "garbage"])
 def test_what_is_shed_and_is_no_request_gets_no_answer(parts: list[bytes]) -> None:
     bench = Bench(admission=AdmissionSection(device_message_rate=10.0))
-    bench.serve(*of(b"a"), *[Incoming(b"a", parts)] * 200)
+    bench.serve(*of(b"a"), *[Incoming(b"a", parts)] * 60)
     assert bench.router.sent_to.count(b"a") < 15
     assert bench.router.cut_off == []
 
@@ -277,8 +279,7 @@ def test_two_connections_of_one_user_share_its_limits_and_a_new_one_is_cut_off_a
     bench = Bench(admission=AdmissionSection(device_queue_limit=3, device_message_rate=100.0))
     messages = [*of(b"1", offload(1), offload(2)), *of(b"2", offload(3), offload(4), *map(offload, range(10, 3000)))]
     answers = bench.answers(*[m._replace(user="camera") for m in [*messages, *of(b"3", offload(5000))]])
-    assert {number: answers[number] for number in (1, 2, 3, 4)} == dict.fromkeys((1, 2, 3), "reply") | {
-        4: wire.RejectReason.BUSY
-    }
+    assert [answers[number] for number in (1, 2, 4)] == ["reply", "reply", wire.RejectReason.BUSY]
+    assert answers[3] is wire.RejectReason.BUSY  # it waited when its connection was closed
     assert 5000 not in answers
     assert bench.router.cut_off == [b"2", b"3"]
