@@ -27,6 +27,7 @@ from controller.predict.uplink import Trace
 from controller.records import Outcome
 from controller.scenario import Scenario
 from runtime.bundles.bundle import open_bundle
+from runtime.config.sections.admission import OPEN_OPTIONS
 from runtime.observe.tables import table_console
 from runtime.profiling.profile import shipped_slowdown
 from runtime.testbed.markov_traces import builtin_traces
@@ -167,7 +168,8 @@ def same_device(scenario: Scenario, workload: str, profile: Path) -> Scenario:
 
 def _deploy(files: DemoFiles, scenario: Scenario) -> None:
     workload, profile = files.plan.workload, files.profile
-    with running_mec(workload, slowdown=scenario.mec_slowdown, options=("--profile", profile)) as mec:
+    options = ("--profile", profile, *OPEN_OPTIONS)  # the load of other devices comes over one connection
+    with running_mec(workload, slowdown=scenario.mec_slowdown, options=options) as mec:
         for name in files.plan.controllers:
             with running_neighbours(mec.endpoint, workload, scenario, Path(profile)) as others:
                 others.begin()

@@ -21,6 +21,7 @@ from controller.scenario import Scenario
 from envs.backend import Step
 from envs.networks import NetworkName, network_of
 from envs.setup import Setup
+from runtime.config.sections.admission import OPEN_OPTIONS
 from runtime.config.sections.device import LimitsSection
 from runtime.device.daemon import open_loop
 from runtime.device.local_compute import LocalCompute
@@ -122,11 +123,12 @@ class LiveBackend:
             # A lab's addresses are not loopback, but nobody else is on its network.
             options = ["--plain", "--bundle", str(bundle.directory), *(["--profile", str(profile)] if profile else [])]
             slowdown = max(scenario.mec_slowdown, 1.0)
+            # The load of other devices comes over one connection, and the twin's MEC serves in order of arrival.
             # A MEC needs no repeated samples, and a workload that repeats them has no name of its own.
             name = bundle.work.name if self._setup.repetition is None else bundle.workload
             reference, bind = workload_reference(name), self._network.bind
             with self._network.at_mec():
-                mec = running_mec(reference, slowdown=slowdown, bind=bind, options=tuple(options))
+                mec = running_mec(reference, slowdown=slowdown, bind=bind, options=(*options, *OPEN_OPTIONS))
                 self._mec = self._mec_stack.enter_context(mec)
             self._mec_slowdown = scenario.mec_slowdown
         return self._mec

@@ -54,9 +54,14 @@ def mec(config: Config) -> int:
         server.serve(stopping)
     counts = server.counts
     cached = f" ({counts.cached} from the cache)" if counts.cached else ""
+    shed = (
+        f"; shed {counted(counts.shed, 'message')}, cut off {counted(counts.cut_off, 'connection')}"
+        if counts.shed
+        else ""
+    )
     log(
         f"served {counted(counts.served, 'request')}{cached}, rejected {counts.rejected}, failed {counts.failed}; "
-        f"turned away {counted(counts.refused, 'device')}; protocol errors {counts.peer_faults}"
+        f"turned away {counted(counts.refused, 'device')}{shed}; protocol errors {counts.peer_faults}"
         f"{_unknown_keys(server)}"
     )
     return _exit_code(request_log, log)
@@ -82,6 +87,7 @@ def _server(config: Config, log: Log) -> MecServer:
         queue_limit=settings.queue_limit,
         cache=settings.cache,
         security=config.security,
+        admission=config.admission,
         log=log,
     )
 

@@ -7,6 +7,7 @@ type. Nothing here depends on another room, so that every room may import it.
 
 from __future__ import annotations
 
+from runtime.config.sections.admission import AdmissionSection
 from runtime.config.sections.device import (
     ControllerSection,
     DeviceSection,
@@ -40,10 +41,11 @@ class Config(Section, frozen=True):
     cache: CacheSection = CacheSection()
     outputs: OutputsSection = OutputsSection()
     mec: MecSection = MecSection()
+    admission: AdmissionSection = AdmissionSection()
 
 
 #: What holds where nothing else is said.
 DEFAULTS = Config()
 #: The tables that each command reads, in the order of its help.
-DEVICE_SECTIONS = tuple(name for name in Config.__struct_fields__ if name != "mec")
-MEC_SECTIONS = ("workload", "security", "mec")
+MEC_SECTIONS = ("workload", "security", "mec", "admission")
+DEVICE_SECTIONS = tuple(name for name in Config.__struct_fields__ if name not in ("mec", "admission"))

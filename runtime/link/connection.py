@@ -33,6 +33,7 @@ from runtime.protocol import wire
 from runtime.protocol.device_actions import (
     Actions,
     Answered,
+    Busy,
     Disconnect,
     Echoed,
     Expired,
@@ -302,6 +303,9 @@ class MecConnection(Generic[JobT]):
         if isinstance(action, Expired):
             (request_id,), self._overdue = action.request_ids, False
             self._telemetry.on_expired(request_id, action.queue_s, at_s)
+        if isinstance(action, Busy):
+            (request_id,), self._overdue = action.request_ids, False
+            self._telemetry.on_busy(request_id, action.queue_s, at_s)
         self._telemetry.on_unanswered(action.request_ids)
         unknown = isinstance(action, UnknownReference)
         (self._senders.unknown_reference if unknown else self._senders.unanswered)(action.request_ids)

@@ -110,6 +110,13 @@ class MecTelemetry:
         one."""
         self._arrived(request_id, queue_s, 0.0, now_s)
 
+    def on_busy(self, request_id: int, queue_s: float, now_s: float) -> None:
+        """Learn from a request that was not queued, because it would have waited for ``queue_s``; 0 if that is not why.
+        Its answer came at once, so all of the time was that of the link."""
+        if queue_s and self._arrived(request_id, 0.0, 0.0, now_s) is not None:
+            self._queue_s[-1] = queue_s
+            self._replied_s += queue_s  # as if it had waited
+
     def on_echo(self, padding_bytes: int, elapsed_s: float, now_s: float) -> None:
         """A bare ping measures the round trip, a padded one samples the uplink."""
         if not padding_bytes:

@@ -8,6 +8,7 @@ larger than ``_COPY_BYTES`` are passed without a copy; for smaller ones, copying
 from __future__ import annotations
 
 import errno
+import math
 import select
 import socket
 import time
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import zmq
 
 from controller.errors import FailureError, UsageError
+from runtime.link.connections import Connections
 from runtime.link.endpoint import BindEndpoint, parse_bind, parse_endpoint
 from runtime.link.memory_watch import MemoryWatch
 from runtime.protocol.wire import MAX_HEADER_BYTES, MAX_PART_BYTES, Buffer
@@ -222,7 +224,8 @@ class Router(_Socket):
     listens at the same endpoint, and ``on_full`` is called. Devices reconnect within about a second.
 
     With ``keys`` only those are heard, and answered, whose key is on the list now; ``log`` takes a line for each who is
-    not, which a folding log should bound.
+    not, which a folding log should bound. Connections that send nothing for ``idle_s`` are closed, and those beyond
+    ``most_connections``.
     """
 
     def __init__(
@@ -233,8 +236,13 @@ class Router(_Socket):
         on_full: Callable[[], None] = lambda: None,
         keys: MecKeys | None = None,
         log: Callable[[str], None] = lambda _: None,
+        *,
+        most_connections: int | None = None,
+        idle_s: float = math.inf,
     ) -> None:
         where = parse_bind(endpoint)
+        self._most_connections, self._idle_s = most_connections, idle_s
+        self._connections: Connections | None = None
         self._memory = MemoryWatch(time.perf_counter, most_growth_bytes)
         self._on_full = on_full
         self._options = (
@@ -270,6 +278,21 @@ class Router(_Socket):
         """Who was not admitted so far; None where everybody is."""
         return None if self._admission is None else self._admission.turned_away
 
+    @property
+    def connections(self) -> int | None:
+        """Number of open connections; None if they are not limited."""
+        return None if self._connections is None else len(self._connections)
+
+    @property
+    def closed_connections(self) -> int:
+        """Connections that were closed because they were idle or too many, since the socket was opened."""
+        return 0 if self._connections is None else self._connections.closed
+
+    def disconnect(self, peer: bytes) -> bool:
+        """Close the connection of a peer, and bar its address for a short time. False if it is not known, or
+        connections are not limited."""
+        return self._connections is not None and self._connections.close(peer)
+
     def settle(self) -> None:
         """The program has loaded everything that it needs: measure growth from here."""
         self._memory.reset()
@@ -286,23 +309,34 @@ class Router(_Socket):
             self._start_anew()
             self._memory.reset()
             self._on_full()
-        return self._admitted() if self._admission is not None else map(_plain, self._receive())
+        if self._connections is not None:
+            self._connections.look()
+        return self._admitted() if self._admission is not None else map(_plain, self._heard())
+
+    def _heard(self) -> Iterator[list[zmq.Frame]]:
+        """Messages of everybody, noted as signs of life of their connections."""
+        for frames in self._receive():
+            if self._connections is not None:
+                self._connections.heard(frames[0].bytes, int(frames[0].get(zmq.SRCFD)))
+            yield frames
 
     def _admitted(self) -> Iterator[Incoming]:
         """Messages of those whose key is on the list now."""
         assert self._admission is not None
-        for frames in self._receive():
+        for frames in self._heard():
             message = _plain(frames)
             if user := self._admission.user_of(message.peer, frames[0]):
                 yield message._replace(user=user)
 
     def _release(self) -> None:
+        self._stop_watching()
         if self._admission is not None:
             self._admission.stop()
 
     def _start_anew(self) -> None:
         """Close every connection, and listen at the same endpoint again as soon as the system has freed its port."""
         where, end_s = parse_bind(self._endpoint), time.perf_counter() + _REBIND_S
+        self._stop_watching()
         self._socket.close(linger=0)
         self._open(zmq.ROUTER, self._options)
         if self._admission is not None:
@@ -315,8 +349,15 @@ class Router(_Socket):
                     raise
             select.select([], [], [], 0.005)
 
+    def _stop_watching(self) -> None:
+        if self._connections is not None:
+            self._connections.stop()
+            self._connections = None
+
     def _bind(self, where: BindEndpoint) -> None:
         """Bind; without IPv6 if the machine has it disabled."""
+        if self._most_connections is not None and self._connections is None:
+            self._connections = Connections(self._socket, self._most_connections, self._idle_s, time.perf_counter)
         try:
             self._socket.bind(str(_with_address(where)))
         except zmq.ZMQError as error:

@@ -23,9 +23,11 @@ import numpy as np
 
 from controller.errors import RemoteProtocolError
 from runtime.codecs.streams import UnknownReferenceError
+from runtime.config.sections.admission import OPEN_ADMISSION, AdmissionSection
 from runtime.config.tree import DEFAULTS
 from runtime.link.link import Clock
 from runtime.link.transport import MAX_WAIT_S, Incoming, Router
+from runtime.mec.limits import Account, Accounts, Verdict
 from runtime.mec.queue import RequestQueue
 from runtime.mec.records import SERVED, MecCounts, RequestRecord
 from runtime.mec.served import Ran, Served
@@ -61,6 +63,7 @@ class MecLoop:
         *,
         slowdown: float = 1.0,
         queue_limit: int = DEFAULTS.mec.queue_limit,
+        admission: AdmissionSection = OPEN_ADMISSION,
         sinks: Iterable[Sink[RequestRecord]] = (),
         clock: Clock = time.perf_counter,
         log: Callable[[str], None] = lambda _: None,
@@ -68,7 +71,8 @@ class MecLoop:
         self._router, self._session, self._slowdown = router, session, slowdown
         self._served = {one.held: one for one in served}
         self._clock, self._log = clock, log
-        self._queue = RequestQueue(queue_limit)
+        self._queue = RequestQueue(queue_limit, admission, slowdown)
+        self._accounts = Accounts(admission)  # what each device has taken
         self._stopping: Callable[[], bool] = lambda: False
         self._stop_s = math.inf
         self._closing = False
@@ -109,7 +113,7 @@ class MecLoop:
     def _poll(self) -> None:
         for arrived in self._router.receive():
             try:
-                self._act(self._handle(arrived))
+                self._take(arrived)
             except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: one message fails, the MEC goes on
                 self.counts.failed += 1
                 self._log_failure(error)
@@ -119,15 +123,51 @@ class MecLoop:
             self._forget_names()
             for served in self._served.values():
                 served.keep_only(self._devices)
+            self._accounts.forget(self._clock())
 
     def _forget_names(self) -> None:
         self._devices = {peer: self._devices.get(peer, "") for peer in self._session.registered}
 
-    def _handle(self, arrived: Incoming) -> Actions:
+    def _take(self, arrived: Incoming) -> None:
+        """Handle a message, unless its device takes more than it may."""
+        account, now_s = self._accounts.of(arrived, self._clock()), self._clock()
+        match account.judge(sum(len(part) for part in arrived.parts), now_s):
+            case Verdict.PASS:
+                self._act(self._handle(arrived, account), account)
+            case Verdict.SHED:
+                self.counts.shed += 1
+                self._answer_shed(arrived, now_s)
+            case Verdict.DROP:
+                self.counts.shed += 1
+            case Verdict.CUT:
+                self.counts.shed += 1
+                self._cut_off(arrived.peer)
+
+    def _cut_off(self, peer: bytes) -> None:
+        """Close a connection. Its requests have nobody any more who waits for their answers."""
+        if self._router.disconnect(peer):
+            self.counts.cut_off += 1
+            self._log("cut off a device that sends more than it may")
+            for job in self._queue.give_up(peer):
+                self._reject(job, RejectReason.BUSY, "its connection was closed")
+
+    def _answer_shed(self, arrived: Incoming, now_s: float) -> None:
+        """Reject a message that is shed if it is a request; it is not decoded otherwise."""
+        try:
+            message, buffer = wire.decode(arrived.parts)
+        except RemoteProtocolError:
+            return
+        if isinstance(message, wire.InferRequest):
+            for action in self._session.receive(arrived.peer, message, buffer, now_s):
+                if isinstance(action, Admit):
+                    self._reject(action, RejectReason.BUSY, "this device sends more than it may")
+
+    def _handle(self, arrived: Incoming, account: Account) -> Actions:
         peer = arrived.peer
         try:
             message, buffer = wire.decode(arrived.parts)
         except RemoteProtocolError as error:
+            account.fault()
             return self._session.malformed(peer, error)
         if isinstance(message, wire.Hello):
             self._remember_name(peer, arrived.user or message.device)
@@ -141,7 +181,7 @@ class MecLoop:
             self._forget_names()
         self._devices[peer] = device
 
-    def _act(self, actions: Actions) -> None:
+    def _act(self, actions: Actions, account: Account | None = None) -> None:
         for action in actions:
             match action:
                 case SendTo():
@@ -150,10 +190,11 @@ class MecLoop:
                     self.counts.refused += 1
                     self._log(f"refused a device: {action.why}")
                 case Admit():
-                    self._admit(action)
+                    assert account is not None
+                    self._admit(action, account)
         self.counts.peer_faults = self._session.faults
 
-    def _admit(self, job: Admit) -> None:
+    def _admit(self, job: Admit, account: Account) -> None:
         """Queue a request that can be served; reject any other at once, so that it takes no memory."""
         served = self._served.get(job.held)
         if self._closing:
@@ -162,10 +203,8 @@ class MecLoop:
             self._withdrawn(job)
         elif fault := served.fault(job.request, len(job.payload)):
             self._reject(job, *fault)
-        elif why := self._queue.refusal(job):
-            self._reject(job, RejectReason.BUSY, why)
-        else:
-            self._queue.add(job)
+        elif refused := self._queue.add(job, account, served.profiled_s(job.request.row), self._clock()):
+            self._reject(refused.job, RejectReason.BUSY, refused.why, refused.wait_s)
 
     # Serving ------------------------------------------------------------------------------------------------
 
@@ -182,8 +221,11 @@ class MecLoop:
         if served is None:
             self._withdrawn(job)
             return
+        took_s = None
+        self._queue.began(began_s)
         try:
             ran = self._run(served, job, began_s)
+            took_s = self._clock() - began_s
         except _StoppedError:
             self._close_on(job)
         except UnknownReferenceError as error:
@@ -195,6 +237,8 @@ class MecLoop:
             self._reject(job, RejectReason.FAILED, type(error).__name__)
         else:
             self._reply(job, ran, began_s)
+        finally:
+            self._queue.ended(took_s)
 
     def _run(self, served: Served, job: Admit, began_s: float) -> Ran:
         """The outputs of a request; returns when the emulated MEC would have them."""

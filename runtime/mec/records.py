@@ -29,7 +29,7 @@ class RequestRecord:
 
 @dataclass
 class MecCounts:
-    """Counts of a MEC. A sink of request records; ``refused`` and ``peer_faults`` are set by the loop."""
+    """Counts of a MEC. A sink of request records; the last four are set by the loop."""
 
     served: int = 0
     cached: int = 0  # of these, with the outputs of an equal request
@@ -37,6 +37,8 @@ class MecCounts:
     failed: int = 0  # errors of the MEC itself
     refused: int = 0  # handshakes of devices with another bundle or protocol
     peer_faults: int = 0  # messages that broke the protocol
+    shed: int = 0  # messages of devices that sent more than they may
+    cut_off: int = 0  # their connections that were closed for it
 
     def add(self, record: RequestRecord) -> None:
         """Count one request."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from controller.errors import FailureError
 from runtime.bundles.bundle import DEFAULT_NAME, Bundle, open_pair
 from runtime.config.sections.security import SecuritySection
+from runtime.config.sections.admission import AdmissionSection
 from runtime.config.sizes import bytes_of
 from runtime.config.tree import DEFAULTS
 from runtime.link.transport import Router
@@ -58,6 +59,7 @@ class MecServer:
         queue_limit: int = DEFAULTS.mec.queue_limit,
         cache: str = DEFAULTS.mec.cache,
         security: SecuritySection = DEFAULTS.security,
+        admission: AdmissionSection = DEFAULTS.admission,
         sinks: Iterable[Sink[RequestRecord]] = (),
         log: Log = lambda _: None,
     ) -> None:
@@ -70,6 +72,7 @@ class MecServer:
         queue_limit: number of requests that may wait; further ones are rejected.
         cache: memory for the outputs of requests that come again byte by byte, such as "64MB"; "0" for none.
         security: the MEC's key file and the list of admitted devices, or plain; needed where other machines reach it.
+        admission: what one device may take, and in which order requests are served.
         sinks: each receives a record of every request; they are closed with the server.
         log: called with one line of text for each event.
         """
@@ -80,7 +83,15 @@ class MecServer:
         self._cache_bytes = bytes_of(cache)
         self._sinks = list(sinks)
         self.is_encrypted = keys is not None
-        self._router = Router(bind, on_full=lambda: log(FULL), keys=keys, log=log)
+        self._admission = admission
+        self._router = Router(
+            bind,
+            on_full=lambda: log(FULL),
+            keys=keys,
+            log=log,
+            most_connections=admission.connections,
+            idle_s=admission.idle_s,
+        )
         self._loop: MecLoop | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -184,6 +195,7 @@ class MecServer:
             [served],
             slowdown=self._slowdown,
             queue_limit=self._queue_limit,
+            admission=self._admission,
             sinks=self._sinks,
             log=self._log,
         )

@@ -58,6 +58,13 @@ class Expired(Unanswered):
 
 
 @dataclass(frozen=True, slots=True)
+class Busy(Unanswered):
+    """A request that the MEC refused at its arrival, because it would have waited ``queue_s``."""
+
+    queue_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownReference(Unanswered):
     """A request whose payload refers to something that the MEC does not hold."""
 

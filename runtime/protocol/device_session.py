@@ -33,6 +33,7 @@ from runtime.protocol.conduct import Conduct
 from runtime.protocol.device_actions import (
     Actions,
     Answered,
+    Busy,
     Disconnect,
     Echoed,
     Expired,
@@ -132,6 +133,7 @@ class DeviceSession:
         """Leave with a Bye; may be called twice."""
         leaving = self.state is LinkState.UP
         self.state = LinkState.CLOSED
+        self._open.clear()
         return [Transmit(wire.Bye())] if leaving else []
 
     # Time ---------------------------------------------------------------------------------------------------
@@ -258,9 +260,11 @@ class DeviceSession:
         if sent is None:
             self.stale_replies += 1
             return []
+        which, why = (message.request_id,), f"{message.reason}: {message.text}"
+        if message.reason is wire.RejectReason.BUSY:  # the time that it would have waited, so no claim about the past
+            return [Busy(which, why, message.queue_ms / 1e3)]
         if error := sent.implausible_time(message.queue_ms, now_s):
             return self._wrong_reply(message.request_id, error)
-        which, why = (message.request_id,), f"{message.reason}: {message.text}"
         match message.reason:
             case wire.RejectReason.EXPIRED:
                 return [Expired(which, why, message.queue_ms / 1e3)]

@@ -138,7 +138,9 @@ class Reject(Message, frozen=True, tag=5):
     request_id: Annotated[int, Meta(ge=0, le=MAX_ID)]
     reason: RejectReason
     text: Text
-    queue_us: Microseconds = 0  # of an expired request: how long it waited since its arrival
+    #: Of an expired request: how long it waited since its arrival. Of one that a busy MEC did not queue: how long it
+    #: would have waited; 0 if that is not why.
+    queue_us: Microseconds = 0
 
     @property
     def queue_ms(self) -> float:

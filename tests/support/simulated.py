@@ -190,6 +190,7 @@ class SimMec:
     bundle: wire.Held = HELD
     slowdown: float = 1.0
     reject: wire.RejectReason | None = None
+    reject_queue_us: int = 0
     spoil: Callable[[wire.InferReply], tuple[wire.AnyMessage, bytes] | bytes] | None = None
     instance: int = 0
     requests: list[wire.InferRequest] = field(default_factory=list)
@@ -252,7 +253,7 @@ class SimMec:
     def _infer(self, r: wire.InferRequest, now_s: float) -> Answer:
         self.requests.append(r)
         if self.reject is not None:
-            return (wire.Reject(r.request_id, self.reject, "no"), b""), now_s
+            return (wire.Reject(r.request_id, self.reject, "no", self.reject_queue_us), b""), now_s
         began_s = max(now_s, self._free_s)
         queue_us = wire.whole_us(began_s - now_s)
         if queue_us / 1e3 > r.remaining_budget_ms:

@@ -74,6 +74,16 @@ def test_a_job_comes_back_once_with_where_its_time_went(bench: Bench) -> None:
     assert bench.connection.observe(sent_s).uplink_sample_count == 2
 
 
+def test_a_job_that_a_busy_mec_does_not_queue_is_lost_at_once_and_shows_its_queue_and_the_uplink(bench: Bench) -> None:
+    bench.mec.reject, bench.mec.reject_queue_us = wire.RejectReason.BUSY, 300_000
+    bench.offload("job")
+    assert bench.run(0.05) == [Lost("job", False)]
+    seen = bench.connection.observe(bench.clock())
+    assert seen.mec_queue_s == pytest.approx(0.3)
+    assert seen.uplink_bps[0] == pytest.approx(UPLINK_BPS, rel=0.05)
+    assert seen.replied_s == pytest.approx(wire_bytes(PAYLOAD_BYTES) * 8 / UPLINK_BPS + RTT_S + 0.3, abs=1e-3)
+
+
 def test_a_released_job_does_not_come_back_but_its_reply_teaches(bench: Bench) -> None:
     bench.offload("first")
     bench.offload("second")

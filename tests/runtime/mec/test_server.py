@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from support.simulated import FAST as LOCAL
 from support.simulated import HELD, OFFLOAD, SimClock, table
 
+from runtime.config.sections.admission import OPEN_ADMISSION, AdmissionSection
 from runtime.link.transport import MAX_WAIT_S, Incoming
 from runtime.mec.loop import MecLoop
 from runtime.mec.served import Served
@@ -29,14 +30,18 @@ class SimRouter:
     """Everything arrives at once; a message takes SEND_S to go out."""
 
     clock: SimClock
-    inbox: list[wire.AnyMessage]
+    inbox: list[wire.AnyMessage | Incoming]  # of one peer, unless it says which
     sent: list[wire.AnyMessage] = field(default_factory=list)
+    sent_to: list[bytes] = field(default_factory=list)
+    cut_off: list[bytes] = field(default_factory=list)
 
-    def receive(self) -> list[Incoming]:
-        buffers = {wire.InferRequest: bytes(4)}
-        arrived = [Incoming(b"peer", wire.encode(m, buffers.get(type(m), b""))) for m in self.inbox]
-        self.inbox = []
-        return arrived
+    def receive(self) -> Iterator[Incoming]:
+        arrived, self.inbox = [m if isinstance(m, Incoming) else incoming(m) for m in self.inbox], []
+        return (each for each in arrived if each.peer not in self.cut_off)
+
+    def disconnect(self, peer: bytes) -> bool:
+        self.cut_off.append(peer)
+        return True
 
     def wait(self, timeout_s: float) -> None:
         if not self.inbox:
@@ -45,7 +50,12 @@ class SimRouter:
     def send(self, peer: bytes, parts: Any) -> bool:
         self.clock.advance(SEND_S)
         self.sent.append(wire.decode(parts)[0])
+        self.sent_to.append(peer)
         return True
+
+
+def incoming(message: wire.AnyMessage, peer: bytes = b"peer") -> Incoming:
+    return Incoming(peer, wire.encode(message, bytes(4) if isinstance(message, wire.InferRequest) else b""))
 
 
 def served(slowdown: float) -> list[wire.InferReply]:
@@ -106,7 +116,14 @@ class Stages:
 class Bench:
     """A server in simulated time, whose tail does what a test says."""
 
-    def __init__(self, *, slowdown: float = 1.0, warm_stages: int = 0, tail: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        slowdown: float = 1.0,
+        warm_stages: int = 0,
+        tail: Callable[[], None] | None = None,
+        admission: AdmissionSection = OPEN_ADMISSION,
+    ) -> None:
         self.clock, self.costs, self.log = SimClock(), table(), list[str]()
         self.router = SimRouter(self.clock, [])
         self.warm_up = Stages(self.clock, warm_stages)
@@ -127,18 +144,19 @@ class Bench:
             MecSession("mec-0", [HELD], slowdown),
             [served],
             slowdown=slowdown,
+            admission=admission,
             clock=self.clock,
             log=Repeats(self.log.append, self.clock),  # as every log of a process
         )
 
-    def serve(self, *messages: wire.AnyMessage, for_s: float = 1.0) -> list[wire.AnyMessage]:
+    def serve(self, *messages: wire.AnyMessage | Incoming, for_s: float = 1.0) -> list[wire.AnyMessage]:
         """What the MEC says before it is stopped after so long, and when it leaves."""
         self.router.inbox = [wire.Hello("sim", HELD), *messages]
         self.stop_s = self.clock() + for_s
         self.server.serve(lambda: self.clock() >= self.stop_s)
         return self.router.sent
 
-    def answers(self, *messages: wire.AnyMessage, for_s: float = 1.0) -> dict[int, object]:
+    def answers(self, *messages: wire.AnyMessage | Incoming, for_s: float = 1.0) -> dict[int, object]:
         """Request id -> "reply" or the reason of its rejection."""
         sent = self.serve(*messages, for_s=for_s)
         replies = {message.request_id: "reply" for message in sent if isinstance(message, wire.InferReply)}
@@ -210,3 +228,58 @@ def test_what_peers_cause_to_be_logged_does_not_grow_with_their_messages() -> No
     bench.serve(*others)
     assert bench.server.counts.refused == 500
     assert len(bench.log) == AT_ONCE
+
+
+# Overload ------------------------------------------------------------------------------------------------------------
+
+
+def of(peer: bytes, *messages: wire.AnyMessage) -> list[Incoming]:
+    return [incoming(message, peer) for message in (wire.Hello(peer.decode(), HELD), *messages)]
+
+
+def test_devices_take_turns_whoever_asked_first() -> None:
+    bench = Bench(admission=AdmissionSection())
+    many, few = of(b"many", *map(offload, range(1, 7))), of(b"few", offload(101), offload(102))
+    sent = bench.serve(*many, *few)
+    assert [m.request_id for m in sent if isinstance(m, wire.InferReply)] == [1, 101, 2, 102, 3, 4, 5, 6]
+
+
+def test_a_request_without_a_chance_is_refused_at_its_arrival_with_the_wait_that_it_would_have() -> None:
+    bench = Bench(slowdown=25.0, admission=AdmissionSection())  # 100 ms each
+    late = wire.InferRequest(9, OFFLOAD, 250)
+    sent = bench.serve(*of(b"a", offload(1)), *of(b"b", offload(2)), *of(b"c", late))
+    (reject,) = [m for m in sent if isinstance(m, wire.Reject)]
+    assert (reject.request_id, reject.reason, reject.queue_us) == (9, wire.RejectReason.BUSY, 200_000)
+    assert sent.index(reject) < min(sent.index(m) for m in sent if isinstance(m, wire.InferReply))
+
+
+def test_a_flood_is_answered_a_little_and_cut_off_and_the_others_are_served() -> None:
+    bench = Bench(admission=AdmissionSection(device_message_rate=100.0))
+    flood = of(b"flood", *map(offload, range(1, 2001)))
+    sent = bench.serve(*flood, *of(b"good", offload(7777)))
+    assert bench.router.cut_off == [b"flood"]
+    assert 7777 in [m.request_id for m in sent if isinstance(m, wire.InferReply)]
+    assert bench.router.sent_to.count(b"flood") < 110
+    served = [m.request_id for m in sent if isinstance(m, wire.InferReply)]
+    assert len(served) < 5  # what waited when its connection was closed is not computed
+    assert bench.server.counts.shed > 60
+    assert bench.server.counts.cut_off == 1
+    assert bench.log == ["cut off a device that sends more than it may"]
+
+
+@pytest.mark.parametrize("parts", [wire.encode(wire.Ping(1)), [b"garbage"]], ids=["pings", "garbage"])
+def test_what_is_shed_and_is_no_request_gets_no_answer(parts: list[bytes]) -> None:
+    bench = Bench(admission=AdmissionSection(device_message_rate=10.0))
+    bench.serve(*of(b"a"), *[Incoming(b"a", parts)] * 60)
+    assert bench.router.sent_to.count(b"a") < 15
+    assert bench.router.cut_off == []
+
+
+def test_two_connections_of_one_user_share_its_limits_and_a_new_one_is_cut_off_at_once() -> None:
+    bench = Bench(admission=AdmissionSection(device_queue_limit=3, device_message_rate=100.0))
+    messages = [*of(b"1", offload(1), offload(2)), *of(b"2", offload(3), offload(4), *map(offload, range(10, 3000)))]
+    answers = bench.answers(*[m._replace(user="camera") for m in [*messages, *of(b"3", offload(5000))]])
+    assert [answers[number] for number in (1, 2, 4)] == ["reply", "reply", wire.RejectReason.BUSY]
+    assert answers[3] is wire.RejectReason.BUSY  # it waited when its connection was closed
+    assert 5000 not in answers
+    assert bench.router.cut_off == [b"2", b"3"]

@@ -18,6 +18,7 @@ from runtime.protocol.conduct import FIRST_PAUSE_S, MOST_PAUSE_S, WRONG_REPLIES
 from runtime.protocol.device_actions import (
     Action,
     Answered,
+    Busy,
     Disconnect,
     Echoed,
     Expired,
@@ -184,6 +185,12 @@ class TestDevice:
         assert isinstance(fault, PeerFault)
         assert type(blamed) is Unanswered
 
+    def test_a_busy_mec_tells_how_long_a_request_would_have_waited_which_may_be_longer_than_it_has(self) -> None:
+        session, request_id = with_open_request()
+        busy = wire.Reject(request_id, wire.RejectReason.BUSY, "no room", 4_000_000)
+        assert session.receive(busy, b"", 0.5) == [Busy((request_id,), "busy: no room", 4.0)]
+        assert session.faults == 0
+
     @pytest.mark.parametrize(
         "message",
         [
@@ -315,11 +322,12 @@ class TestDevice:
         assert isinstance(sent.message, wire.Ping)
         assert session.receive(wire.Pong(sent.message.ping_id), b"", 2.5) == [Echoed(1000, 0.5)]
 
-    def test_closing_twice_says_bye_once(self) -> None:
-        session = session_that_is_up()
+    def test_closing_twice_says_bye_once_and_nothing_is_open_any_more(self) -> None:
+        session, _ = with_open_request()
         assert session.close() == [Transmit(wire.Bye())]
         assert session.close() == []
         assert session.tick(99.0) == []
+        session.check()
 
 
 class TestMec:

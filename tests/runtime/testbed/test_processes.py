@@ -20,6 +20,7 @@ from controller.records import Decision
 from controller.scenario import Scenario
 from runtime.building import training_run
 from runtime.bundles.bundle import Bundle, open_bundle
+from runtime.config.sections.admission import OPEN_OPTIONS
 from runtime.profiling.profile import load_costs
 from runtime.testbed.processes import RunningMec, running_mec, running_neighbours
 
@@ -201,7 +202,7 @@ def test_stopping_passes_over_a_worker_that_a_signal_kept_from_starting() -> Non
 
 def test_neighbours_load_the_mec_as_the_scenario_says(bundle: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
     scenario = Scenario(frames=40, fps=10.0, mec_load_frac=0.5, mec_slowdown=8.0, seed=4)
-    with running_mec(WORKLOAD, slowdown=8.0) as loaded:
+    with running_mec(WORKLOAD, slowdown=8.0, options=OPEN_OPTIONS) as loaded:
         with running_neighbours(loaded.endpoint, WORKLOAD, scenario) as others:
             others.begin()
             assert others.process is not None

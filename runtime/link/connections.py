@@ -1,0 +1,137 @@
+"""The connections of a MEC: closes what is idle, what is too many, and what its owner asks for.
+
+ZeroMQ shows the connections of a ROUTER in two ways only. Its monitor tells when one was accepted or ended, by the
+number of its descriptor; and each message can be asked through which descriptor it came. Closing that descriptor would
+pull it from under ZeroMQ's own thread. ``shutdown`` on a copy of it is what a peer that leaves looks like: ZeroMQ then
+ends the connection itself. A number may belong to another connection by then, so the peer's address is compared first.
+
+A peer that is closed because it floods would connect again at once. So its address is barred for a short time: longer
+would harm others behind the same address.
+
+Beyond ``most`` connections, one that never said anything is closed first, then the one that was silent longest. So
+strangers that only connect cannot keep devices out, whose pings are frequent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+#: Interval between two looks at the monitor.
+_LOOK_EVERY_S = 0.02
+#: No new connections from an address after one of it was closed at its owner's request. Its other connections stay.
+BAR_S = 2.0
+_MOST_BARRED = 1024
+#: Events of one look; the rest is for the next one.
+_MOST_EVENTS = 256
+
+
+@dataclass(slots=True)
+class _Connection:
+    address: Any  # of the peer, as the socket module gives it; None if it had left already
+    heard_s: float
+    peer: bytes = b""  # its name in the ROUTER, once it was heard
+
+
+class Connections:
+    """Owns what is known of the connections of one bound ZeroMQ socket. Call ``look`` often."""
+
+    def __init__(self, bound: zmq.Socket[bytes], most: int, idle_s: float, clock: Callable[[], float]) -> None:
+        self._bound, self._most, self._idle_s, self._clock = bound, most, idle_s, clock
+        self._monitor = bound.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self._open: dict[int, _Connection] = {}  # by descriptor
+        self._descriptors: dict[bytes, int] = {}  # by peer
+        self._barred_until_s: dict[str, float] = {}  # by address
+        self._look_s = clock()
+        self.closed = 0  # because they were idle or too many
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def heard(self, peer: bytes, descriptor: int) -> None:
+        """A message of this peer came through this descriptor."""
+        connection = self._open.get(descriptor)
+        if connection is None:
+            return  # its event has not been read yet, or it has ended
+        connection.heard_s = self._clock()
+        if connection.peer != peer:
+            connection.peer = peer
+            self._descriptors[peer] = descriptor
+
+    def look(self) -> None:
+        """Learn of new and ended connections, and close what is idle or too much."""
+        now_s = self._clock()
+        if now_s < self._look_s:
+            return
+        self._look_s = now_s + _LOOK_EVERY_S
+        for _ in range(_MOST_EVENTS):
+            if not int(self._monitor.get(zmq.EVENTS)) & zmq.POLLIN:
+                break
+            event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
+            self._ended(event["value"])  # a number that is given anew has ended before
+            if event["event"] == zmq.EVENT_ACCEPTED:
+                self._accepted(event["value"], now_s)
+        for descriptor in [n for n, one in self._open.items() if now_s - one.heard_s > self._idle_s]:
+            self._shut(descriptor)
+        while len(self._open) > self._most:
+            self._shut(min(self._open, key=self._worth))
+
+    def close(self, peer: bytes) -> bool:
+        """Close the connection of a peer, and bar its address for ``BAR_S``; False if it is not known."""
+        descriptor = self._descriptors.get(peer)
+        if descriptor is None:
+            return False
+        if address := self._open[descriptor].address:
+            if len(self._barred_until_s) >= _MOST_BARRED:
+                self._barred_until_s.clear()
+            self._barred_until_s[address[0]] = self._clock() + BAR_S
+        self._end(descriptor)
+        return True
+
+    def stop(self) -> None:
+        """Stop watching, before the socket is closed."""
+        self._bound.disable_monitor()
+        self._monitor.close(linger=0)
+
+    def _accepted(self, descriptor: int, now_s: float) -> None:
+        address = _address(descriptor)
+        self._open[descriptor] = _Connection(address, now_s)
+        if address and now_s < self._barred_until_s.get(address[0], 0.0):
+            self._end(descriptor)
+
+    def _worth(self, descriptor: int) -> tuple[bool, float]:
+        """Those that never said anything are worth least, then those that were silent longest."""
+        connection = self._open[descriptor]
+        return bool(connection.peer), connection.heard_s
+
+    def _shut(self, descriptor: int) -> None:
+        self.closed += 1
+        self._end(descriptor)
+
+    def _end(self, descriptor: int) -> None:
+        address = self._open[descriptor].address
+        self._ended(descriptor)
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as copy:
+            if copy.getpeername() == address:
+                copy.shutdown(socket.SHUT_RDWR)
+
+    def _ended(self, descriptor: int) -> None:
+        connection = self._open.pop(descriptor, None)
+        if connection is not None and self._descriptors.get(connection.peer) == descriptor:
+            del self._descriptors[connection.peer]
+
+
+def _address(descriptor: int) -> Any:
+    """Address of the peer at a descriptor; None if it has left."""
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as copy:
+            return copy.getpeername()
+    except OSError:
+        return None

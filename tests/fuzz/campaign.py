@@ -1,0 +1,87 @@
+"""A run of the fuzzer on one target, in a process of its own: libFuzzer ends the process that it runs in."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.fuzz.target import CORPUS
+
+ROOT = Path(__file__).parents[2]
+#: What libFuzzer names the inputs that it stops at.
+_FOUND = ("crash-*", "timeout-*", "oom-*", "leak-*")
+_MOST_BYTES = 4096
+_MOST_KEPT_BYTES = 2048
+_START_S = 120.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run did. ``found`` counts inputs that break the rule; the first one ends the run."""
+
+    target: str
+    runs: int
+    seconds: float
+    peak_mb: int
+    found: int
+    text: str  # the error, or the end of the output
+
+    def line(self) -> str:
+        """One line for people; with the error, if there is one."""
+        counted = f"{self.target:15} {self.runs:9} runs in {self.seconds:5.0f} s, peak {self.peak_mb:5} MB"
+        return counted + (f", FOUND {self.found}\n{self.text}" if self.found else "")
+
+
+def fuzz(name: str, seconds: float, work: Path) -> Result:
+    """Run a target for so long, or until something is found. ``work`` keeps its grown corpus and what was found."""
+    grown, found = work / "corpus" / name, work / "found" / name
+    for folder in (grown, found):
+        folder.mkdir(parents=True, exist_ok=True)
+    before = _inputs(found)
+    with tempfile.TemporaryDirectory() as first:
+        options = [f"-max_total_time={max(round(seconds), 1)}", f"-artifact_prefix={found}/", f"-max_len={_MOST_BYTES}"]
+        folders = [str(grown), *([str(CORPUS / name)] if (CORPUS / name).is_dir() else [])]
+        options += ["-timeout=20", "-rss_limit_mb=3000", "-print_final_stats=1"]
+        done = _run(name, first, [*options, *folders], seconds)
+    new = len(_inputs(found) - before)
+    if done.returncode and not new:
+        raise RuntimeError(f"the fuzzer of {name} ended with {done.returncode}: {done.stderr[-2000:]}")
+    runs, took, peak = (
+        int(match[1]) if (match := re.search(pattern, done.stderr)) else 0
+        for pattern in (r"number_of_executed_units:\s*(\d+)", r"Done \d+ runs in (\d+)", r"peak_rss_mb:\s*(\d+)")
+    )
+    error = (done.stdout + done.stderr).partition("Uncaught Python exception")[2].partition("ERROR: libFuzzer")[0]
+    return Result(name, runs, float(took), peak, new, (error or done.stderr)[-3000:])
+
+
+def keep(name: str, work: Path) -> int:
+    """Put the fewest small inputs that reach all code into the repository; returns how many there are."""
+    kept = CORPUS / name
+    with tempfile.TemporaryDirectory() as small, tempfile.TemporaryDirectory() as chosen:
+        for folder in (work / "corpus" / name, kept):
+            for path in folder.glob("*") if folder.is_dir() else ():
+                if path.stat().st_size <= _MOST_KEPT_BYTES:
+                    shutil.copy(path, Path(small) / path.name)
+        _run(name, small, ["-merge=1", chosen], 600.0).check_returncode()
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir(parents=True)
+        for path in Path(chosen).glob("*"):
+            data = path.read_bytes()
+            (kept / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
+    return len(list(kept.glob("*")))
+
+
+def _inputs(found: Path) -> set[Path]:
+    return {path for pattern in _FOUND for path in found.glob(pattern)}
+
+
+def _run(name: str, seeds: str, options: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
+    """Run the fuzzer, which begins with its seeds: it writes them to a folder, and reads it."""
+    command = [sys.executable, "-m", "tests.fuzz.instrumented", name, seeds, *options, seeds]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds + _START_S, check=False)

@@ -1,0 +1,141 @@
+"""A MEC's socket closes connections that are idle or too many, or that it is told to, and the others stay."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from support.waiting import PATIENCE_S, wait_until
+
+from runtime.link.connections import BAR_S
+from runtime.link.endpoint import parse_endpoint
+from runtime.link.transport import Dealer, Router
+
+
+@contextlib.contextmanager
+def router(most: int = 100, idle_s: float = PATIENCE_S * 4) -> Iterator[Router]:
+    opened = Router("tcp://127.0.0.1:*", most_connections=most, idle_s=idle_s)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@contextlib.contextmanager
+def dealers(mec: Router, count: int) -> Iterator[list[Dealer]]:
+    opened = [Dealer(mec.endpoint, once=True) for _ in range(count)]
+    try:
+        for number, dealer in enumerate(opened):
+            say(mec, dealer, b"%d" % number)
+        yield opened
+    finally:
+        for dealer in opened:
+            dealer.close()
+
+
+def say(mec: Router, dealer: Dealer, text: bytes) -> bytes:
+    """Send until it has arrived and the connection is listed; who the sender is at the MEC."""
+    heard: dict[bytes, bytes] = {}
+
+    def arrived() -> bool:
+        dealer.send([text])
+        heard.update({bytes(parts[0]): peer for peer, parts, _ in mec.receive()})
+        assert mec._connections is not None
+        return heard.get(text) in mec._connections._descriptors
+
+    wait_until(arrived, f"the arrival of {text!r}")
+    return heard[text]
+
+
+def is_cut(mec: Router, dealer: Dealer) -> bool:
+    list(mec.receive())
+    return not dealer.connected
+
+
+def test_a_peer_is_disconnected_and_the_others_are_not() -> None:
+    with router() as mec, dealers(mec, 3) as (first, second, third):
+        peer = say(mec, second, b"second")
+        assert mec.disconnect(peer)
+        wait_until(lambda: is_cut(mec, second), "the end of the connection")
+        assert first.connected
+        assert third.connected
+        assert not mec.disconnect(peer)
+        wait_until(lambda: list(mec.receive()) is not None and mec.connections == 2, "the count")
+
+
+def test_the_address_of_a_peer_that_was_disconnected_is_barred_for_a_short_time() -> None:
+    with router() as mec, dealers(mec, 2) as (flooding, good):
+        mec.disconnect(say(mec, flooding, b"flooding"))
+        began_s = time.monotonic()
+        with contextlib.closing(Dealer(mec.endpoint)) as again:
+            say(mec, again, b"again")
+        assert time.monotonic() - began_s > 0.8 * BAR_S
+        assert good.connected
+
+
+def test_idle_connections_are_closed_and_those_that_speak_stay() -> None:
+    with router(idle_s=0.5) as mec, dealers(mec, 2) as (busy, idle):
+        began_s = time.monotonic()
+
+        def is_over() -> bool:
+            busy.send([b"here"])
+            return is_cut(mec, idle)
+
+        wait_until(is_over, "the end of the idle connection")
+        assert time.monotonic() - began_s > 0.2
+        assert busy.connected
+        assert mec.closed_connections == 1
+
+
+def test_a_peer_that_connects_and_says_nothing_at_all_is_idle_too() -> None:
+    with router(idle_s=0.3) as mec:
+        where = parse_endpoint(mec.endpoint)
+        with socket.create_connection((where.host, where.port)) as silent:
+            silent.settimeout(0.01)
+
+            def is_over() -> bool:
+                list(mec.receive())
+                with contextlib.suppress(TimeoutError):
+                    return not silent.recv(4096)
+                return False
+
+            wait_until(is_over, "the end of the silent connection")
+
+
+def test_beyond_the_most_connections_those_that_were_silent_longest_make_room() -> None:
+    with router(most=8) as mec, dealers(mec, 2) as good:
+        where = parse_endpoint(mec.endpoint)
+        strangers = [socket.create_connection((where.host, where.port)) for _ in range(30)]
+        try:
+
+            def settled() -> bool:
+                for dealer in good:
+                    dealer.send([b"here"])
+                list(mec.receive())
+                return mec.closed_connections >= 24
+
+            wait_until(settled, "the end of the surplus connections")
+            assert mec.connections == 8
+            assert all(dealer.connected for dealer in good)
+        finally:
+            for stranger in strangers:
+                stranger.close()
+
+
+def test_a_socket_that_starts_anew_watches_its_new_connections() -> None:
+    with router() as mec:
+        with dealers(mec, 1):
+            mec._start_anew()
+        with dealers(mec, 2):
+            assert mec.connections == 2
+
+
+@pytest.mark.parametrize("most", [None, 5])
+def test_closing_twice_is_no_error(most: int | None) -> None:
+    mec = Router("tcp://127.0.0.1:*", most_connections=most)
+    assert mec.connections == (None if most is None else 0)
+    mec.close()
+    mec.close()
