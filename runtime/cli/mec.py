@@ -72,7 +72,7 @@ def _unknown_keys(server: MecServer) -> str:
 def _server(config: Config, log: Log) -> MecServer:
     from runtime.mec.server import MecServer
 
-    workload, settings = config.workload, config.mec
+    workload, settings, deploy = config.workload, config.mec, config.deploy
     return MecServer(
         workload.bundle,
         settings.bind,
@@ -82,6 +82,8 @@ def _server(config: Config, log: Log) -> MecServer:
         queue_limit=settings.queue_limit,
         cache=settings.cache,
         security=config.security,
+        store=deploy.store,
+        trust=deploy.trust,
         log=log,
     )
 

@@ -7,6 +7,7 @@ type. Nothing here depends on another room, so that every room may import it.
 
 from __future__ import annotations
 
+from runtime.config.sections.deploy import DeploySection
 from runtime.config.sections.device import (
     ControllerSection,
     DeviceSection,
@@ -40,10 +41,11 @@ class Config(Section, frozen=True):
     cache: CacheSection = CacheSection()
     outputs: OutputsSection = OutputsSection()
     mec: MecSection = MecSection()
+    deploy: DeploySection = DeploySection()
 
 
 #: What holds where nothing else is said.
 DEFAULTS = Config()
 #: The tables that each command reads, in the order of its help.
-DEVICE_SECTIONS = tuple(name for name in Config.__struct_fields__ if name != "mec")
-MEC_SECTIONS = ("workload", "security", "mec")
+DEVICE_SECTIONS = tuple(name for name in Config.__struct_fields__ if name not in ("mec", "deploy"))
+MEC_SECTIONS = ("workload", "security", "mec", "deploy")

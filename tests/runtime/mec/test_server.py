@@ -13,6 +13,7 @@ from support.simulated import FAST as LOCAL
 from support.simulated import HELD, OFFLOAD, SimClock, table
 
 from runtime.link.transport import MAX_WAIT_S, Incoming
+from runtime.mec.bundles import Bundles
 from runtime.mec.loop import MecLoop
 from runtime.mec.served import Served
 from runtime.observe.repeats import AT_ONCE, Repeats
@@ -61,7 +62,7 @@ def served(slowdown: float) -> list[wire.InferReply]:
     segments = SimpleNamespace(tail=tail, bundle=SIM_BUNDLE)
     session = MecSession("mec-0", [HELD], slowdown)
     served = Served(segments, costs)  # type: ignore[arg-type]
-    server = MecLoop(router, session, [served], slowdown=slowdown, clock=clock)  # type: ignore[arg-type]
+    server = MecLoop(router, session, Bundles([served]), slowdown=slowdown, clock=clock)  # type: ignore[arg-type]
     server.serve(lambda: server.counts.served == REQUESTS)
     return [message for message in router.sent if isinstance(message, wire.InferReply)]
 
@@ -125,7 +126,7 @@ class Bench:
         self.server = MecLoop(
             self.router,  # type: ignore[arg-type]
             MecSession("mec-0", [HELD], slowdown),
-            [served],
+            Bundles([served]),
             slowdown=slowdown,
             clock=self.clock,
             log=Repeats(self.log.append, self.clock),  # as every log of a process
