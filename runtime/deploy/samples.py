@@ -45,8 +45,11 @@ class Compared:
 
 def samples_of_bundle(bundle: Bundle, workload: Workload, samples: int = SAMPLES) -> bytes:
     """The check file of a bundle: rows, payloads and the outputs of their tails, computed here."""
+    import torch
+
     from runtime.inference.segments import Segments
 
+    torch.set_num_threads(1)  # as a MEC computes
     segments, arrays = Segments(bundle, workload), Arrays()
     rows = _rows(bundle, samples)
     for number, (row, image) in enumerate(zip(rows, _images(bundle, workload, len(rows)), strict=True)):
@@ -88,8 +91,11 @@ def compare(release: Release, folder: Path, workload: Workload | None = None) ->
 
 
 def _bundle_pairs(folder: Path, arrays: Arrays, workload: Workload | None) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    import torch
+
     from runtime.inference.segments import Segments
 
+    torch.set_num_threads(1)
     bundle = Bundle(folder)
     work = workload if workload is not None and bundle.fits(workload) else bundle.work
     segments, space = Segments(bundle.served_by(work), work), bundle.space
