@@ -171,10 +171,10 @@ def test_a_push_goes_on_after_the_mec_was_killed_where_it_had_been(
         again: list[int] = []
         with client_of(endpoint) as client:
             assert client.push(proposal, paths, lambda held, _: again.append(held))["deploy"]["phase"] == "committed"
+            assert [one["role"] for one in client.status()["bundles"]] == ["base", "current"]
         assert min(again) > 0
         whole = sum(-(-path.stat().st_size // MAX_CHUNK_BYTES) for path in paths.values())
         assert len(again) < whole  # what was there was not sent again
-            assert [one["role"] for one in client.status()["bundles"]] == ["base", "current"]
         assert mecpilot.main(["status", "--mec", endpoint]) == 0
         assert "current" in capsys.readouterr().out
 
