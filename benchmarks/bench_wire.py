@@ -11,6 +11,7 @@ import sys
 
 from runtime.bundles.bundle import open_bundle
 from runtime.protocol import wire
+from runtime.protocol.operator_messages import Ask, Chunk, Fetch, Propose, Report, Rollback
 
 BUDGET_BYTES, BUDGET_WITH_REFERENCE_BYTES = 24, 30
 _DIGEST = 0x89ABCDEF
@@ -39,6 +40,12 @@ def examples() -> list[tuple[wire.AnyMessage, wire.AnyMessage]]:
         (wire.Ping(3000), wire.Ping(wire.MAX_ID)),
         (wire.Pong(3000), wire.Pong(wire.MAX_ID)),
         (wire.Bye(), wire.Bye()),
+        (Ask(3000), Ask(wire.MAX_ID)),
+        (Propose(3000), Propose(wire.MAX_ID)),
+        (Chunk(3000, "d" * 64, 1 << 20), Chunk(wire.MAX_ID, "d" * 64, 4 << 30)),
+        (Rollback(3000, "campus"), Rollback(wire.MAX_ID, "n" * 63)),
+        (Fetch(3000, "campus", "d" * 64, 1 << 20), Fetch(wire.MAX_ID, "n" * 63, "d" * 64, 4 << 30)),
+        (Report(3000), Report(wire.MAX_ID, 4 << 30)),
     ]
 
 

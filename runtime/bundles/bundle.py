@@ -148,12 +148,16 @@ class Bundle:
         """
         if self._work is work:
             return self
-        if not _fits(self.workload, work):
+        if not self.fits(work):
             raise UsageError(f"the bundle {self.directory} is for workload {self.workload!r}; expected {work.name!r}")
         served = copy(self)
         served._work, served._models = work, {}
         served.__dict__.pop("default_range", None)
         return served
+
+    def fits(self, work: Workload) -> bool:
+        """Whether a workload can use this bundle."""
+        return _fits(self.workload, work)
 
     def _files(self) -> Iterator[FileInfo]:
         yield from (model.file for model in self.manifest.models)

@@ -34,11 +34,17 @@ COMMANDS = {
     "keys": ("runtime.cli.keys", "app", "make keys, and say which devices a MEC admits"),
     "config": ("runtime.cli.config", "app", "print the configuration file, or check one"),
     "mec": ("runtime.cli.mec", "mec", "serve tail segments"),
+    "deploy": ("runtime.cli.deploy", "app", "make the keys that releases are signed with"),
+    "push": ("runtime.cli.deploy", "push", "bring a bundle or a policy to a MEC"),
+    "status": ("runtime.cli.deploy", "status", "what a MEC serves, and to whom"),
+    "rollback": ("runtime.cli.deploy", "rollback", "go back to the release before"),
+    "fetch": ("runtime.cli.deploy", "fetch", "take over what is deployed on a MEC"),
     "device": ("runtime.cli.device", "device", "answer frames, deciding each one"),
     "soak": ("runtime.cli.soak", "soak", "run devices and MECs under faults, account for every frame"),
 }
 OUR_PACKAGES = ("controller", "runtime", "envs", "agents")
 TRAINING_PACKAGES = ("gymnasium", "stable_baselines3", "tensorboard", "matplotlib")
+DEPLOY_PACKAGES = ("tuf", "securesystemslib", "cryptography")
 BUG = 70  # EX_SOFTWARE of sysexits.h
 
 
@@ -185,7 +191,7 @@ def missing_package(error: ModuleNotFoundError, what: str) -> str:
     """Text for a package that ``what`` needs and that is not installed. Another project may have our name on PyPI, so
     the text names the checkout."""
     package = (error.name or "").split(".")[0]
-    extra = "[train]" if package in TRAINING_PACKAGES else ""
+    extra = "[train]" if package in TRAINING_PACKAGES else "[deploy]" if package in DEPLOY_PACKAGES else ""
     return f"{what} needs the package {package}; run: pip install 'PATH_OF_THE_CHECKOUT{extra}'"
 
 

@@ -77,7 +77,7 @@ def _unknown_keys(server: MecServer) -> str:
 def _server(config: Config, log: Log) -> MecServer:
     from runtime.mec.server import MecServer
 
-    workload, settings = config.workload, config.mec
+    workload, settings, deploy = config.workload, config.mec, config.deploy
     return MecServer(
         workload.bundle,
         settings.bind,
@@ -88,6 +88,8 @@ def _server(config: Config, log: Log) -> MecServer:
         cache=settings.cache,
         security=config.security,
         admission=config.admission,
+        store=deploy.store,
+        trust=deploy.trust,
         log=log,
     )
 

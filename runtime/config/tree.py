@@ -8,6 +8,7 @@ type. Nothing here depends on another room, so that every room may import it.
 from __future__ import annotations
 
 from runtime.config.sections.admission import AdmissionSection
+from runtime.config.sections.deploy import DeploySection
 from runtime.config.sections.device import (
     ControllerSection,
     DeviceSection,
@@ -42,10 +43,11 @@ class Config(Section, frozen=True):
     outputs: OutputsSection = OutputsSection()
     mec: MecSection = MecSection()
     admission: AdmissionSection = AdmissionSection()
+    deploy: DeploySection = DeploySection()
 
 
 #: What holds where nothing else is said.
 DEFAULTS = Config()
 #: The tables that each command reads, in the order of its help.
-MEC_SECTIONS = ("workload", "security", "mec", "admission")
-DEVICE_SECTIONS = tuple(name for name in Config.__struct_fields__ if name not in ("mec", "admission"))
+DEVICE_SECTIONS = tuple(name for name in Config.__struct_fields__ if name not in ("mec", "admission", "deploy"))
+MEC_SECTIONS = ("workload", "security", "mec", "admission", "deploy")

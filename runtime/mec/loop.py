@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,14 +28,21 @@ from runtime.config.sections.admission import OPEN_ADMISSION, AdmissionSection
 from runtime.config.tree import DEFAULTS
 from runtime.link.link import Clock
 from runtime.link.transport import MAX_WAIT_S, Incoming, Router
+from runtime.mec.bundles import Bundles
 from runtime.mec.limits import Account, Accounts, Verdict
 from runtime.mec.queue import RequestQueue
 from runtime.mec.records import SERVED, MecCounts, RequestRecord
 from runtime.mec.served import Ran, Served
+from runtime.mec.status import mec_status
 from runtime.observe.sinks import Sink, Sinks
 from runtime.protocol import wire
 from runtime.protocol.mec_session import MAX_REGISTERED, Actions, Admit, MecSession, Refused, SendTo
+from runtime.protocol.operator_messages import OperatorMessage
 from runtime.protocol.wire import RejectReason
+
+if TYPE_CHECKING:  # needs the packages of the extra "deploy"
+    from runtime.deploy.installer import Change
+    from runtime.mec.desk import Desk
 
 _FORGET_EVERY_S = 5.0
 #: Time that a stop leaves to the current request.
@@ -48,28 +56,29 @@ class _StoppedError(Exception):
 
 
 class MecLoop:
-    """Owns the queue of admitted requests, and the bundles that are served, by what a device must hold.
+    """Owns the queue of admitted requests, and the bundles that are served.
 
     A ``slowdown`` above 1 emulates a slower machine: after the real computation the MEC idles until the profiled time
     of the tail times the slowdown has passed. ``log`` should fold repeated lines (``runtime.observe.repeats``), because
-    peers can cause any number of them. ``counts`` is the first sink.
+    peers can cause any number of them. ``counts`` is the first sink. ``desk`` answers operators; None: nobody does.
     """
 
     def __init__(
         self,
         router: Router,
         session: MecSession,
-        served: Iterable[Served],
+        bundles: Bundles,
         *,
         slowdown: float = 1.0,
         queue_limit: int = DEFAULTS.mec.queue_limit,
         admission: AdmissionSection = OPEN_ADMISSION,
+        desk: Desk | None = None,
         sinks: Iterable[Sink[RequestRecord]] = (),
         clock: Clock = time.perf_counter,
         log: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._router, self._session, self._slowdown = router, session, slowdown
-        self._served = {one.held: one for one in served}
+        self._bundles, self._desk = bundles, desk
         self._clock, self._log = clock, log
         self._queue = RequestQueue(queue_limit, admission, slowdown)
         self._accounts = Accounts(admission)  # what each device has taken
@@ -77,6 +86,7 @@ class MecLoop:
         self._stop_s = math.inf
         self._closing = False
         self._free_s = clock()  # when the emulated MEC has finished its last request
+        self._began_s = clock()
         self._forget_s = clock() + _FORGET_EVERY_S
         self._devices: dict[bytes, str] = {}  # peer -> the name that its key has proved, else that in its Hello
         self._epoch_s = time.time() - clock() if clock is time.perf_counter else None
@@ -106,7 +116,7 @@ class MecLoop:
 
     def _warm_up_step(self) -> bool:
         """Run one step of the warm-up of one bundle; False when all are complete."""
-        return any(served.warm_up_step(self._log) for served in self._served.values())
+        return any(served.warm_up_step(self._log) for served in self._bundles)
 
     # Receiving ----------------------------------------------------------------------------------------------
 
@@ -121,9 +131,24 @@ class MecLoop:
             self._forget_s = self._clock() + _FORGET_EVERY_S
             self._session.forget_silent(self._clock())
             self._forget_names()
-            for served in self._served.values():
+            for served in self._bundles:
                 served.keep_only(self._devices)
             self._accounts.forget(self._clock())
+            self._drop_unused()
+        if self._desk is not None:
+            self._take_over(self._desk.changes())
+
+    def _take_over(self, changes: list[Change[Served | None]]) -> None:
+        """Serve the releases that were committed since the last look."""
+        for change in changes:
+            if change.loaded is not None:
+                self._bundles.add(change.release, change.loaded)
+                self._session.serve(self._bundles.held)
+
+    def _drop_unused(self) -> None:
+        for held in self._bundles.drop_unused(set(self._session.held.values()), self._clock()):
+            self._session.serve(self._bundles.held)
+            self._log(f"bundle {held.bundle_digest[:12]} of {held.workload} has drained and is no longer served")
 
     def _forget_names(self) -> None:
         self._devices = {peer: self._devices.get(peer, "") for peer in self._session.registered}
@@ -172,9 +197,15 @@ class MecLoop:
         if isinstance(message, wire.Hello):
             self._remember_name(peer, arrived.user or message.device)
         if isinstance(message, wire.Hello | wire.Bye):
-            for served in self._served.values():
+            for served in self._bundles:
                 served.drop(peer)
+        if self._desk is not None and isinstance(message, OperatorMessage):
+            return [self._desk.answer(peer, arrived.user, message, buffer, self._status)]
         return self._session.receive(peer, message, buffer, self._clock())
+
+    def _status(self) -> dict[str, Any]:
+        at_s = self._clock(), self._began_s
+        return mec_status(self._bundles, self._session, self._devices, len(self._queue), self.counts, *at_s)
 
     def _remember_name(self, peer: bytes, device: str) -> None:
         if len(self._devices) > 2 * MAX_REGISTERED:  # a flood of Hello messages
@@ -185,7 +216,7 @@ class MecLoop:
         for action in actions:
             match action:
                 case SendTo():
-                    self._router.send(action.peer, wire.encode(action.message))
+                    self._router.send(action.peer, wire.encode(action.message, action.buffer))
                 case Refused():
                     self.counts.refused += 1
                     self._log(f"refused a device: {action.why}")
@@ -196,14 +227,14 @@ class MecLoop:
 
     def _admit(self, job: Admit, account: Account) -> None:
         """Queue a request that can be served; reject any other at once, so that it takes no memory."""
-        served = self._served.get(job.held)
+        served = self._bundles.get(job.held)
         if self._closing:
             self._close_on(job)
         elif served is None:
             self._withdrawn(job)
         elif fault := served.fault(job.request, len(job.payload)):
             self._reject(job, *fault)
-        elif refused := self._queue.add(job, account, served.profiled_s(job.request.row), self._clock()):
+        elif refused := self._queue.add(job, account, served.expected_s(job.request.row), self._clock()):
             self._reject(refused.job, RejectReason.BUSY, refused.why, refused.wait_s)
 
     # Serving ------------------------------------------------------------------------------------------------
@@ -217,7 +248,7 @@ class MecLoop:
         if waited_s * 1e3 > job.request.remaining_budget_ms:
             self._reject(job, RejectReason.EXPIRED, "it waited too long", waited_s)
             return
-        served = self._served.get(job.held)
+        served = self._bundles.get(job.held)
         if served is None:
             self._withdrawn(job)
             return
@@ -246,7 +277,8 @@ class MecLoop:
         served.prefer(row)
         computing_s = self._clock()
         ran = served.run(job, self._between_stages)
-        lasts_s = self._slowdown * (self._clock() - computing_s) if ran.cached else self._emulated_s(served, row)
+        took_s = self._clock() - computing_s
+        lasts_s = self._slowdown * took_s if ran.cached else self._emulated_s(served, row, took_s)
         self._free_s = max(began_s + lasts_s, self._clock())
         self._idle_until(self._free_s)
         served.keep(ran, (self._clock() - computing_s) / self._slowdown)
@@ -263,8 +295,10 @@ class MecLoop:
             self._stop_s = self._clock()
         return self._stop_s + _GRACE_S
 
-    def _emulated_s(self, served: Served, row: int) -> float:
-        return served.profiled_s(row) * self._slowdown if self._slowdown > 1.0 else 0.0
+    def _emulated_s(self, served: Served, row: int, took_s: float) -> float:
+        """How long the emulated MEC computes; without a profile, the measured time stands for the profiled one."""
+        profiled_s = served.profiled_s(row)
+        return (took_s if profiled_s is None else profiled_s) * self._slowdown if self._slowdown > 1.0 else 0.0
 
     def _idle_until(self, end_s: float) -> None:
         while (left_s := end_s - self._clock()) > 0:
@@ -287,7 +321,7 @@ class MecLoop:
         self._record(job, max(self._clock() - job.arrived_s, 0.0), 0.0, str(reason))
 
     def _record(self, job: Admit, queue_s: float, mec_s: float, ending: str, *, cached: bool = False) -> None:
-        row, served = job.request.row, self._served.get(job.held)
+        row, served = job.request.row, self._bundles.get(job.held)
         self._sinks.add(
             RequestRecord(
                 device=self._devices.get(job.peer, ""),

@@ -29,18 +29,31 @@ class Ran:
     key: bytes | None = None  # under which they can be kept (``Served.keep``); None if they are known or cannot be kept
 
 
+#: Weight of the newest tail in the mean of those before.
+_LEARN_FRAC = 0.1
+
+
 class Served:
     """Owns the loaded models of one bundle, what payloads may refer to, and the outputs that are kept.
 
-    ``tails`` are outputs that are kept for requests that come again; None: none are.
+    ``costs`` have the profiled times; None: this bundle was not profiled. ``tails`` are outputs that are kept for
+    requests that come again; None: none are.
     """
 
     def __init__(
-        self, segments: Segments, costs: CostTable, *, warm_up: WarmUp | None = None, tails: Tails | None = None
+        self, segments: Segments, costs: CostTable | None, *, warm_up: WarmUp | None = None, tails: Tails | None = None
     ) -> None:
         self._segments, self._costs = segments, costs
+        self._space = segments.bundle.space if costs is None else costs.space
         self._warm_up, self._tails = warm_up, tails
         self._receivers = Receivers(segments.bundle)  # what payloads may refer to, by peer
+        self._typical_s = 0.0  # of a tail, in the profile's time
+
+    def load(self) -> None:
+        """Load every model, and what a handshake compares; any thread may do it before the first request."""
+        for model in self._segments.bundle.model_names:
+            self._segments.loaded(model)
+        _ = self.held
 
     @property
     def held(self) -> wire.Held:
@@ -49,16 +62,21 @@ class Served:
 
     def decision(self, row: int) -> Decision | None:
         """The decision of a row; None if there is no such row."""
-        decisions = self._costs.space.decisions
+        decisions = self._space.decisions
         return decisions[row] if row < len(decisions) else None
 
-    def profiled_s(self, row: int) -> float:
-        """Time of a row's tail in the profile."""
-        return float(self._costs.mec_s[row])
+    def profiled_s(self, row: int) -> float | None:
+        """Time of a row's tail in the profile; None if the bundle was not profiled."""
+        return None if self._costs is None else float(self._costs.mec_s[row])
+
+    def expected_s(self, row: int) -> float:
+        """Time of a row's tail to plan with: the profiled one, else the mean of this bundle's last tails, else 0."""
+        profiled_s = self.profiled_s(row)
+        return self._typical_s if profiled_s is None else profiled_s
 
     def fault(self, request: wire.InferRequest, payload_bytes: int) -> tuple[RejectReason, str] | None:
         """Why a request can never be served; None if it can."""
-        row, space = request.row, self._costs.space
+        row, space = request.row, self._space
         if row >= len(space) or space.device_only[row]:
             return RejectReason.ILLEGAL, f"got row {row}; expected one of {len(space)} that sends a payload"
         if payload_bytes > (most := wire.most_payload_bytes(self._shape(space.decisions[row]))):
@@ -71,14 +89,14 @@ class Served:
     def prefer(self, row: int) -> None:
         """A request for this row is about to run: warm up its model first."""
         if self._warm_up is not None:
-            self._warm_up.prefer(self._costs.space.decisions[row].model)
+            self._warm_up.prefer(self._space.decisions[row].model)
 
     def run(self, job: Admit, pause: Pause) -> Ran:
         """The outputs of a legal request. ``pause`` is called between stages.
 
         UnknownReferenceError if the payload refers to one that is not held, RemoteProtocolError if it does not fit.
         """
-        row, decision = job.request.row, self._costs.space.decisions[job.request.row]
+        row, decision = job.request.row, self._space.decisions[job.request.row]
         decode_as = self._receivers.decode_as(job.peer, job.request, decision)
         key = None if self._tails is None or decode_as is not None else self._tails.key(row, job.payload)
         known = None if key is None or self._tails is None else self._tails.outputs(key)
@@ -87,7 +105,9 @@ class Served:
         return Ran(self._segments.tail(memoryview(job.payload), decision, pause, decode_as), cached=False, key=key)
 
     def keep(self, ran: Ran, took_s: float) -> None:
-        """Keep outputs that took so long to compute, if they can come again."""
+        """Learn how long outputs took to compute, and keep them if they can come again."""
+        if not ran.cached:
+            self._typical_s += (took_s - self._typical_s) * (_LEARN_FRAC if self._typical_s else 1.0)
         if ran.key is not None and self._tails is not None:
             self._tails.add(ran.key, ran.outputs, took_s)
 

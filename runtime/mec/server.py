@@ -15,22 +15,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from controller.errors import FailureError
+from controller.costs import CostTable
+from controller.errors import FailureError, UsageError
 from runtime.bundles.bundle import DEFAULT_NAME, Bundle, open_pair
-from runtime.config.sections.security import SecuritySection
 from runtime.config.sections.admission import AdmissionSection
+from runtime.config.sections.security import SecuritySection
 from runtime.config.sizes import bytes_of
 from runtime.config.tree import DEFAULTS
+from runtime.link.endpoint import parse_bind
 from runtime.link.transport import Router
 from runtime.mec.records import MecCounts, RequestRecord
 from runtime.observe.sinks import Sink
 from runtime.profiling.profile import load_costs
-from runtime.security.resolve import mec_keys
+from runtime.security.resolve import is_loopback, mec_keys
 from runtime.workloads.base import Workload
 
 if TYPE_CHECKING:
+    from runtime.mec.deployment import Deployment
     from runtime.mec.loop import MecLoop
+    from runtime.mec.served import Served
     from runtime.security.admission import TurnedAway
+    from runtime.security.curve import MecKeys
 
 FULL = "a message without end filled the memory; every connection was closed, devices connect again"
 #: Longest wait for the thread of ``start`` to end. A stop gives the current request 0.2 s.
@@ -60,6 +65,8 @@ class MecServer:
         cache: str = DEFAULTS.mec.cache,
         security: SecuritySection = DEFAULTS.security,
         admission: AdmissionSection = DEFAULTS.admission,
+        store: str | Path | None = None,
+        trust: str | Path | None = None,
         sinks: Iterable[Sink[RequestRecord]] = (),
         log: Log = lambda _: None,
     ) -> None:
@@ -73,14 +80,18 @@ class MecServer:
         cache: memory for the outputs of requests that come again byte by byte, such as "64MB"; "0" for none.
         security: the MEC's key file and the list of admitted devices, or plain; needed where other machines reach it.
         admission: what one device may take, and in which order requests are served.
+        store: folder for releases that operators push; None: none are taken. Needs the extra "deploy".
+        trust: the root.json by whose keys releases must be signed; needed for the first start with a store.
         sinks: each receives a record of every request; they are closed with the server.
         log: called with one line of text for each event.
         """
         keys = mec_keys(security, bind, log)
         self.bundle, self.workload = open_pair(bundle or (None if workload else DEFAULT_NAME), workload)
-        self._costs = load_costs(self.bundle, None if profile is None else Path(profile))
+        self._profile = None if profile is None else Path(profile)
+        self._costs = load_costs(self.bundle, self._profile)
         self._slowdown, self._queue_limit, self._log = slowdown, queue_limit, log
         self._cache_bytes = bytes_of(cache)
+        self._is_operator = _operators(keys, bind)
         self._sinks = list(sinks)
         self.is_encrypted = keys is not None
         self._admission = admission
@@ -92,6 +103,7 @@ class MecServer:
             most_connections=admission.connections,
             idle_s=admission.idle_s,
         )
+        self._deployment = None if store is None else self._open_store(Path(store), trust)
         self._loop: MecLoop | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -154,6 +166,8 @@ class MecServer:
         if self._thread is not None:
             self._thread.join(_JOIN_S)
         self._router.close()
+        if self._deployment is not None:
+            self._deployment.close()
         for sink in self._sinks:
             sink.close()
         error, self._error = self._error, None
@@ -174,28 +188,65 @@ class MecServer:
         except BaseException as error:  # noqa: BLE001 - raised again by close()
             self._error = error
 
+    def _open_store(self, folder: Path, trust: str | Path | None) -> Deployment:
+        try:
+            from runtime.mec.deployment import Deployment
+
+            root = None if trust is None else Path(trust)
+            return Deployment(folder, root, self.workload, self._serve_stored, self._log)
+        except BaseException:
+            self._router.close()
+            raise
+
     def _new_loop(self) -> MecLoop:
         import torch
 
-        from runtime.inference.segments import Segments
+        from runtime.mec.bundles import Bundles
+        from runtime.mec.desk import Desk
         from runtime.mec.loop import MecLoop
-        from runtime.mec.served import Served
-        from runtime.mec.tails import Tails
-        from runtime.mec.warm_up import WarmUp
         from runtime.protocol.mec_session import MecSession
 
         torch.set_num_threads(1)  # as in the profile
-        segments = Segments(self.bundle, self.workload)
-        segments.prepare_codecs()
-        tails = Tails(self._cache_bytes) if self._cache_bytes else None
-        served = Served(segments, self._costs, warm_up=WarmUp(segments), tails=tails)
+        base = self._served(self.bundle, self.workload, self._costs)
+        bundles = Bundles([base]) if self._deployment is None else self._deployment.bundles(base)
         return MecLoop(
             self._router,
-            MecSession(uuid.uuid4().hex, [served.held], self._slowdown),
-            [served],
+            MecSession(uuid.uuid4().hex, bundles.held, self._slowdown),
+            bundles,
             slowdown=self._slowdown,
             queue_limit=self._queue_limit,
             admission=self._admission,
+            desk=Desk(None if self._deployment is None else self._deployment.installer, self._is_operator),
             sinks=self._sinks,
             log=self._log,
         )
+
+    def _served(self, bundle: Bundle, workload: Workload, costs: CostTable | None) -> Served:
+        from runtime.inference.segments import Segments
+        from runtime.mec.served import Served
+        from runtime.mec.tails import Tails
+        from runtime.mec.warm_up import WarmUp
+
+        segments = Segments(bundle, workload)
+        segments.prepare_codecs()
+        tails = Tails(self._cache_bytes) if self._cache_bytes else None
+        return Served(segments, costs, warm_up=WarmUp(segments), tails=tails)
+
+    def _serve_stored(self, bundle: Bundle, workload: Workload) -> Served:
+        """What serves a bundle of the store. Its models are loaded at once: this is not the thread that serves."""
+        try:
+            costs = load_costs(bundle, self._profile)
+        except UsageError:
+            costs = None
+        served = self._served(bundle, workload, costs)
+        served.load()
+        return served
+
+
+def _operators(keys: MecKeys | None, bind: str) -> Callable[[str], bool]:
+    """Whether a user, by name, may deploy and see the status. Those of a plain connection have no name; they may if
+    the MEC is bound to this machine."""
+    if keys is not None:
+        return lambda user: keys.allowed.may(user, "operator")
+    is_local = is_loopback(parse_bind(bind).host)
+    return lambda _: is_local

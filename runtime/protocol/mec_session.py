@@ -14,7 +14,7 @@ A peer can cause only a few different log lines, so that repeated ones can be co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from controller.errors import RemoteProtocolError
@@ -32,6 +32,7 @@ class SendTo:
 
     peer: bytes
     message: wire.Sendable
+    buffer: Buffer = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ Actions = list[Action]
 class MecSession:
     """Owns the set of registered peers. The server owns the queue of admitted requests.
 
-    ``served`` is what the MEC serves, by what a device must hold: at least one, the newest first.
+    ``served`` is what the MEC serves, by what a device must hold: at least one.
     """
 
     def __init__(self, instance: str, served: Sequence[wire.Held], mec_slowdown: float) -> None:
@@ -72,6 +73,27 @@ class MecSession:
     @property
     def registered(self) -> tuple[bytes, ...]:
         return tuple(self._heard_s)
+
+    @property
+    def held(self) -> Mapping[bytes, wire.Held]:
+        """What each registered peer holds."""
+        return self._held
+
+    @property
+    def heard_s(self) -> Mapping[bytes, float]:
+        """When each registered peer was last heard."""
+        return self._heard_s
+
+    @property
+    def instance(self) -> str:
+        """The name of this start of the MEC."""
+        return self._instance
+
+    def serve(self, served: Sequence[wire.Held]) -> None:
+        """The MEC serves these from now on: at least one. Peers that hold another one must say hello anew."""
+        self._served = tuple(served)
+        for peer in [peer for peer, held in self._held.items() if held not in self._served]:
+            self._unregister(peer)
 
     def receive(self, peer: bytes, message: wire.AnyMessage, buffer: Buffer, now_s: float) -> Actions:
         """Handle one decoded message of a peer."""

@@ -9,7 +9,8 @@ time never do.
 A request names a row of the decision space. The handshake has shown that both sides hold the same space, so the row
 stands for the model, the partition point, the codec and every shape. A request carries everything that its answer
 depends on, with one exception that it names: its payload may refer to that of an earlier request of the same
-connection (``runtime.codecs.streams``). ``runtime.protocol.old_wire`` has the messages of older versions.
+connection (``runtime.codecs.streams``). ``runtime.protocol.operator_messages`` has the messages that deploy,
+``runtime.protocol.old_wire`` those of older versions.
 """
 
 from __future__ import annotations
@@ -23,7 +24,20 @@ import msgspec
 from msgspec import Meta, Struct
 
 from controller.errors import RemoteProtocolError
+from runtime.protocol.fields import (
+    MAX_ID,
+    MAX_MS,
+    MAX_TEXT,
+    Digest,
+    Message,
+    MessageId,
+    Microseconds,
+    Milliseconds,
+    Name,
+    Text,
+)
 from runtime.protocol.old_wire import OLD_VERSIONS, is_old_hello, is_scout
+from runtime.protocol.operator_messages import EveryOperatorMessage, buffer_bounds
 
 VERSION = 4
 _MAGIC = b"MP"
@@ -37,22 +51,8 @@ MAX_PADDING_BYTES = 4096
 MOST_PARTS = 2
 #: Room that a codec may add to the largest raw form (float32) of what it encodes.
 CODEC_OVERHEAD_BYTES = 4096
-#: Ids of requests and pings go from 1 to this, then from 1 again (after 5.6 years at 24 a second); 0 means no id.
-MAX_ID = 2**32 - 1
-_MAX_MS = 3_600_000
-MAX_TEXT = 512
 
 Buffer = bytes | bytearray | memoryview
-
-MessageId = Annotated[int, Meta(ge=1, le=MAX_ID)]
-#: Text from a peer may be logged, so it must not contain control characters.
-_PLAIN = r"\A[^\x00-\x1f\x7f]*\Z"
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=_PLAIN)]
-Digest = Annotated[str, Meta(max_length=128, pattern=_PLAIN)]
-Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=_PLAIN)]
-Milliseconds = Annotated[int, Meta(ge=0, le=_MAX_MS)]
-#: Milliseconds would be too coarse: a small tail takes 1 ms, and the uplink time is found by subtracting it.
-Microseconds = Annotated[int, Meta(ge=0, le=_MAX_MS * 1000)]
 
 
 class RejectReason(enum.Enum):
@@ -67,13 +67,10 @@ class RejectReason(enum.Enum):
     FAILED = 7  # an error of the MEC
     CLOSING = 8  # the MEC is shutting down
     REFERENCE = 9  # the MEC does not hold what the payload refers to: send the frame once more, standing alone
+    DENIED = 10  # an operator may not do this, or this MEC does not do it
 
     def __str__(self) -> str:
         return self.name.lower()
-
-
-class Message(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Base of every message and of its parts."""
 
 
 class Held(Message, frozen=True):
@@ -169,7 +166,7 @@ class Foreign(Struct, frozen=True):
     header: bytes
 
 
-AnyMessage = Hello | Welcome | InferRequest | InferReply | Reject | Ping | Pong | Bye
+AnyMessage = Hello | Welcome | InferRequest | InferReply | Reject | Ping | Pong | Bye | EveryOperatorMessage
 Sendable = AnyMessage | Foreign
 
 
@@ -239,8 +236,10 @@ def _buffer_bounds(message: AnyMessage) -> tuple[int, int]:
             return 1, MAX_PART_BYTES
         case Ping():
             return 0, MAX_PADDING_BYTES
-        case _:
+        case Hello() | Welcome() | Reject() | Pong() | Bye():
             return 0, 0
+        case _:
+            return buffer_bounds(message)
 
 
 def most_payload_bytes(shape: tuple[int, ...]) -> int:
@@ -268,12 +267,12 @@ def with_reference(request: InferRequest, reference_id: int, digest: int) -> Inf
 
 def whole_ms(duration_s: float) -> int:
     """A duration as whole milliseconds, clipped to what the wire allows."""
-    return round(min(max(duration_s * 1e3, 0.0), _MAX_MS))
+    return round(min(max(duration_s * 1e3, 0.0), MAX_MS))
 
 
 def whole_us(duration_s: float) -> int:
     """A duration as whole microseconds, clipped to what the wire allows."""
-    return round(min(max(duration_s * 1e6, 0.0), _MAX_MS * 1e3))
+    return round(min(max(duration_s * 1e6, 0.0), MAX_MS * 1e3))
 
 
 def next_id(last_id: int) -> int:

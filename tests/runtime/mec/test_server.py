@@ -14,6 +14,7 @@ from support.simulated import HELD, OFFLOAD, SimClock, table
 
 from runtime.config.sections.admission import OPEN_ADMISSION, AdmissionSection
 from runtime.link.transport import MAX_WAIT_S, Incoming
+from runtime.mec.bundles import Bundles
 from runtime.mec.loop import MecLoop
 from runtime.mec.served import Served
 from runtime.observe.repeats import AT_ONCE, Repeats
@@ -71,7 +72,7 @@ def served(slowdown: float) -> list[wire.InferReply]:
     segments = SimpleNamespace(tail=tail, bundle=SIM_BUNDLE)
     session = MecSession("mec-0", [HELD], slowdown)
     served = Served(segments, costs)  # type: ignore[arg-type]
-    server = MecLoop(router, session, [served], slowdown=slowdown, clock=clock)  # type: ignore[arg-type]
+    server = MecLoop(router, session, Bundles([served]), slowdown=slowdown, clock=clock)  # type: ignore[arg-type]
     server.serve(lambda: server.counts.served == REQUESTS)
     return [message for message in router.sent if isinstance(message, wire.InferReply)]
 
@@ -142,7 +143,7 @@ class Bench:
         self.server = MecLoop(
             self.router,  # type: ignore[arg-type]
             MecSession("mec-0", [HELD], slowdown),
-            [served],
+            Bundles([served]),
             slowdown=slowdown,
             admission=admission,
             clock=self.clock,

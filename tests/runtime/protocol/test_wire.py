@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from controller.errors import RemoteProtocolError
 from runtime.protocol import wire
+from runtime.protocol.operator_messages import Ask, Chunk, Fetch, Propose, Report, Rollback
 
 _ids = st.integers(1, wire.MAX_ID)
 _us = st.integers(0, 3_600_000_000)
@@ -28,6 +29,13 @@ EXAMPLES: list[tuple[wire.AnyMessage, bytes]] = [
     (wire.Pong(2), b""),
     (wire.Bye(), b""),
     (wire.with_reference(REQUEST, 4, 0x89ABCDEF), b"x"),
+    (Ask(1), b""),
+    (Propose(2), b"p"),
+    (Chunk(3, "ab" * 32, 7), b"c"),
+    (Rollback(4, "garments-policy"), b""),
+    (Fetch(5, "garments"), b""),
+    (Fetch(6, "garments", "cd" * 32, 1 << 20), b""),
+    (Report(6, 12), b"{}"),
 ]
 #: The same bytes on every machine and in every build of this version.
 BYTES = {

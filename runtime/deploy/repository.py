@@ -1,0 +1,183 @@
+"""The operator's side of trust: keys, and signed metadata that say what is to be deployed (The Update Framework).
+
+A repository is a folder of the operator. It holds two Ed25519 keys and the metadata of the four TUF roles. The root key
+signs ``root.json``, which names all keys; it is needed again only to replace keys, so it can be moved away. The deploy
+key signs the other three. ``targets`` lists each deployed name with the digest of its release, ``snapshot`` and
+``timestamp`` state the versions. Every push raises the versions, so a MEC notices metadata that are older than those it
+has seen, and every role has a date after which it is refused. python-tuf does the signing and all of the checks.
+
+Metadata are written before the ones that refer to them, each atomically. Whoever reads a repository begins with the
+timestamp, so a push that is interrupted leaves the state before it or the state after it.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from securesystemslib.signer import CryptoSigner
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.serialization import DeserializationError
+
+from controller.errors import FailureError, UsageError
+from runtime.deploy.release import Release, digest_of, encode_release
+from runtime.files.atomic import write_whole
+
+ROOT_FILE = "root.json"
+_ROOT_KEY, _DEPLOY_KEY = "root.pem", "deploy.pem"
+_TIMESTAMP = "timestamp.json"
+_ROOT_DAYS = 3650
+_DEPLOY_ROLES = (Timestamp.type, Snapshot.type, Targets.type)
+#: Metadata that expire within this are signed again, so that a push has time to arrive.
+_RENEW = timedelta(hours=1)
+
+AnyMetadata = Metadata[Root] | Metadata[Targets] | Metadata[Snapshot] | Metadata[Timestamp]
+SignedT = TypeVar("SignedT", Root, Targets, Snapshot, Timestamp)
+
+
+def init_repository(folder: Path) -> None:
+    """Make keys and the first metadata in a new folder; UsageError if the folder holds a repository already."""
+    if (folder / ROOT_FILE).exists():
+        raise UsageError(f"{folder} is a repository already; choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise FailureError(f"cannot make {folder}: {error.strerror}") from None
+    root_key, deploy_key = CryptoSigner.generate_ed25519(), CryptoSigner.generate_ed25519()
+    root = Root(expires=_in_days(_ROOT_DAYS), consistent_snapshot=True)
+    root.add_key(root_key.public_key, Root.type)
+    for role in _DEPLOY_ROLES:
+        root.add_key(deploy_key.public_key, role)
+    for name, key in ((_ROOT_KEY, root_key), (_DEPLOY_KEY, deploy_key)):
+        _write_secret(folder / name, key.private_bytes)
+    signed = _signed(Metadata(root), root_key)
+    write_whole(folder / "1.root.json", signed)
+    write_whole(folder / ROOT_FILE, signed)  # last: a folder with it is complete
+
+
+class Repository:
+    """The metadata of a folder. UsageError if there is no repository, or a file of it cannot be read."""
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / ROOT_FILE).is_file():
+            raise UsageError(f"{folder} is no repository; make one with `mecpilot deploy init {folder}`")
+        self._folder = folder
+
+    def release_digest(self, name: str) -> str | None:
+        """Digest of the release that is signed for a name; None if there is none."""
+        signed = self._targets().signed.targets.get(name)
+        return None if signed is None else signed.hashes["sha256"]
+
+    def sign(self, release: Release, days: float) -> None:
+        """Sign a release as what its name stands for from now on, valid for so many days.
+
+        Nothing changes if the newest metadata say the same and are still valid: an interrupted push goes on with them.
+        """
+        document = encode_release(release)
+        if self.release_digest(release.name) == digest_of(document) and self._still_valid():
+            return
+        targets = self._targets()
+        targets.signed.targets[release.name] = TargetFile.from_data(release.name, document, ["sha256"])
+        self._publish(targets, days)
+
+    def files(self) -> dict[str, bytes]:
+        """The newest metadata by their names: what a MEC needs to verify them."""
+        timestamp = self._timestamp()
+        snapshot = self._read(Snapshot, f"{timestamp.signed.snapshot_meta.version}.snapshot.json")
+        names = [_TIMESTAMP, f"{timestamp.signed.snapshot_meta.version}.snapshot.json"]
+        names.append(f"{snapshot.signed.meta['targets.json'].version}.targets.json")
+        names += sorted(path.name for path in self._folder.glob("*.root.json"))
+        return {name: self._bytes(name) for name in names}
+
+    def _publish(self, targets: Metadata[Targets], days: float) -> None:
+        key, until = self._key(_DEPLOY_KEY), _in_days(days)
+        snapshot, timestamp = self._snapshot(), self._timestamp()
+        targets.signed.version += 1
+        snapshot.signed.meta["targets.json"] = MetaFile(version=targets.signed.version)
+        snapshot.signed.version += 1
+        timestamp.signed.snapshot_meta = MetaFile(version=snapshot.signed.version)
+        timestamp.signed.version += 1
+        for name, metadata in (
+            (f"{targets.signed.version}.targets.json", targets),
+            (f"{snapshot.signed.version}.snapshot.json", snapshot),
+            (_TIMESTAMP, timestamp),
+        ):
+            metadata.signed.expires = until
+            write_whole(self._folder / name, _signed(metadata, key))
+
+    def _still_valid(self) -> bool:
+        soon = datetime.now(UTC) + _RENEW
+        newest: tuple[AnyMetadata, ...] = (self._timestamp(), self._snapshot(), self._targets())
+        return all(metadata.signed.expires > soon for metadata in newest)
+
+    # Before the first push there are no metadata but the root's.
+
+    def _timestamp(self) -> Metadata[Timestamp]:
+        return self._read(Timestamp, _TIMESTAMP) if self._has_pushed else _unsigned(Timestamp())
+
+    def _snapshot(self) -> Metadata[Snapshot]:
+        if not self._has_pushed:
+            return _unsigned(Snapshot())
+        return self._read(Snapshot, f"{self._timestamp().signed.snapshot_meta.version}.snapshot.json")
+
+    def _targets(self) -> Metadata[Targets]:
+        if not self._has_pushed:
+            return _unsigned(Targets())
+        return self._read(Targets, f"{self._snapshot().signed.meta['targets.json'].version}.targets.json")
+
+    @property
+    def _has_pushed(self) -> bool:
+        return (self._folder / _TIMESTAMP).exists()
+
+    def _read(self, kind: type[SignedT], name: str) -> Metadata[SignedT]:
+        try:
+            found: Metadata[SignedT] = Metadata.from_bytes(self._bytes(name))
+        except (DeserializationError, RepositoryError) as error:
+            raise FailureError(f"{self._folder / name} is damaged ({error}); restore it from a copy") from None
+        if not isinstance(found.signed, kind):
+            raise FailureError(f"{self._folder / name} is not {kind.__name__} metadata; restore it from a copy")
+        return found
+
+    def _bytes(self, name: str) -> bytes:
+        try:
+            return (self._folder / name).read_bytes()
+        except OSError as error:
+            raise FailureError(f"cannot read {self._folder / name}: {error.strerror}") from None
+
+    def _key(self, name: str) -> CryptoSigner:
+        path = self._folder / name
+        try:
+            if path.stat().st_mode & 0o077:
+                raise UsageError(f"the signing key {path} can be read by others; run: chmod 600 {path}")
+            return CryptoSigner(load_pem_private_key(path.read_bytes(), None))
+        except OSError as error:
+            raise FailureError(f"cannot read the signing key {path}: {error.strerror}") from None
+        except ValueError as error:
+            raise FailureError(f"{path} is not a key ({error}); restore it from a copy") from None
+
+
+def _unsigned(signed: SignedT) -> Metadata[SignedT]:
+    """Metadata from which the first ones are made, of version 1."""
+    signed.version = 0
+    return Metadata(signed)
+
+
+def _signed(metadata: AnyMetadata, key: CryptoSigner) -> bytes:
+    metadata.sign(key)
+    return metadata.to_bytes()
+
+
+def _in_days(days: float) -> datetime:
+    return (datetime.now(UTC) + timedelta(days=days)).replace(microsecond=0)
+
+
+def _write_secret(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())

@@ -1,0 +1,101 @@
+"""Small bundles of garments with a profile, and releases that need no models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.bundles.bundle import SHIPPED_DIR, Bundle
+from runtime.bundles.manifest import MANIFEST_FILE
+from runtime.deploy.packing import Packed
+from runtime.deploy.release import CHECK_FILE, Release, ReleaseFile, digest_of, encode_release
+from runtime.deploy.repository import Repository, init_repository
+from runtime.deploy.store import Store
+from runtime.deploy.trust import Proposal, Verifier, encode_metadata, encode_proposal
+from runtime.files.atomic import write_whole
+from runtime.profiling.profile import shipped_path
+
+WORKLOAD = "garments"
+
+
+def bundle_of(folder: Path, *models: str) -> tuple[Path, Path]:
+    """The shipped bundle with only these models, and a profile of it."""
+    shutil.copytree(SHIPPED_DIR / WORKLOAD, folder / "bundle")
+    path = folder / "bundle" / MANIFEST_FILE
+    manifest = json.loads(path.read_text())
+    manifest["models"] = [model for model in manifest["models"] if model["name"] in models]
+    path.write_text(json.dumps(manifest))
+    profile = json.loads(shipped_path(WORKLOAD).read_text())
+    profile["bundle_digest"] = Bundle(folder / "bundle").digest
+    (folder / "profile.json").write_text(json.dumps(profile))
+    return folder / "bundle", folder / "profile.json"
+
+
+def release_of(name: str, contents: Sequence[bytes]) -> tuple[Release, dict[str, bytes]]:
+    """A release of these contents, and the contents by their SHA-256."""
+    blobs = {hashlib.sha256(data).hexdigest(): data for data in contents}
+    names = [CHECK_FILE, *(f"file{number}" for number in range(1, len(contents)))]
+    files = tuple(ReleaseFile(name, sha, len(data)) for name, (sha, data) in zip(names, blobs.items(), strict=True))
+    return Release("policy", name, WORKLOAD, files), blobs
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator's repository."""
+
+    folder: Path
+
+    @classmethod
+    def new(cls, folder: Path) -> Operator:
+        init_repository(folder)
+        return cls(folder)
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "root.json"
+
+    def proposal(self, release: Release, days: float = 1.0) -> bytes:
+        """The signed proposal of a release."""
+        repository = Repository(self.folder)
+        repository.sign(release, days)
+        return encode_proposal(Proposal(release.name, repository.files(), encode_release(release)))
+
+    def packed(self, packed: Packed) -> tuple[bytes, dict[str, Path]]:
+        return self.proposal(packed.release), packed.paths
+
+
+def install(folder: Path, root: Path, proposal: Proposal, blobs: dict[str, bytes]) -> None:
+    """What an installer does, in one thread and without a health check: every write of a deployment."""
+    store = Store(folder)
+    try:
+        release = Verifier(store.trusted, root).verify(proposal)
+        store.drop_parts(release.files)
+        store.check_room(release)
+        for file in release.files:
+            data, held = blobs[file.sha256], store.held_bytes(file)
+            while held < file.length:
+                held = store.append(file, held, data[held : held + 1000])
+        store.assemble(proposal.release)
+        store.commit(release.name, digest_of(proposal.release))
+        write_whole(store.metadata, encode_metadata(proposal.metadata))
+        store.collect()
+    finally:
+        store.close()
+
+
+def check_current(folder: Path, name: str, allowed: Sequence[str]) -> str:
+    """Assert that the current release is one of these, complete and unchanged; its digest."""
+    store = Store(folder)
+    try:
+        current = store.deployed[name].current
+        assert current in allowed, (current, allowed)
+        for file in store.release(current).files:
+            data = (folder / "current" / name / file.name).read_bytes()
+            assert hashlib.sha256(data).hexdigest() == file.sha256, file.name
+        return current
+    finally:
+        store.close()
