@@ -55,7 +55,7 @@ _PROBE_GROWTH = 2.0
 _HALVES_S = 1.0
 
 
-def smooth(old: float, sample: float, alpha: float) -> float:
+def smooth(old: Seconds, sample: Seconds, alpha: float) -> Seconds:
     """Exponentially weighted mean."""
     return old + alpha * (sample - old)
 

@@ -17,4 +17,4 @@ def export(folder: RunFolder, out: Path) -> PolicyManifest:
     training = folder.description()
     if config.traces and (digests := digests_of(config.traces, config.seed)) is not None:
         training[DIGESTS] = digests
-    return save_policy(out, policy, config.workload, training, folder.held_out())
+    return save_policy(out, policy, config.workload, training, folder.held_out(), folder.ranges())

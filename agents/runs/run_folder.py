@@ -1,9 +1,10 @@
 """The folder of a training run: holds everything to repeat, resume and export it.
 
 ``config.json`` (configuration, seed, names of traces and profile, revision and versions), ``tensorboard/``,
-``figures/``, ``checkpoints/`` and ``held_out.json`` (figures of the exported weights on held-out traces). One process
-at a time writes into it (``agents.runs.run_lock``), and a run is replaced only on request (``agents.runs.replacing``).
-Nothing here loads torch: a folder that cannot be used is refused at once.
+``figures/``, ``checkpoints/``, ``held_out.json`` (figures of the exported weights on held-out traces) and
+``ranges.json`` (what the policy saw on the training traces). One process at a time writes into it
+(``agents.runs.run_lock``), and a run is replaced only on request (``agents.runs.replacing``). Nothing here loads
+torch: a folder that cannot be used is refused at once.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from agents.runs.progress import Reached, reached
 from agents.runs.replacing import NEW, recover, replace_entries, was_cut_off
 from agents.runs.run_lock import LOCK_FILE, SEVERAL, locked, refuse_if_locked
 from controller.errors import FailureError, MecpilotError, UsageError
+from controller.guard.ranges import NO_RANGES, Ranges
 from controller.scenario import ScenarioRange
 from envs.techniques import Techniques
 from runtime.files.atomic import write_whole
@@ -33,7 +35,7 @@ KEPT_CHECKPOINTS = 3
 #: stable-baselines3 seeds numpy's legacy generator, which accepts no larger number.
 MAX_SEED = 2**32 - 1
 #: Files and folders of a run. Anything else in its folder belongs to the user.
-_ENTRIES = ("config.json", "held_out.json", "tensorboard", "figures", "checkpoints")
+_ENTRIES = ("config.json", "held_out.json", "ranges.json", "tensorboard", "figures", "checkpoints")
 _SEED_NAME = re.compile(r"seed-\d+")
 _PACKAGES = ("mecpilot", "stable-baselines3", "gymnasium", "torch", "numpy")
 
@@ -81,6 +83,10 @@ class RunFolder:
     @property
     def held_out_file(self) -> Path:
         return self.root / "held_out.json"
+
+    @property
+    def ranges_file(self) -> Path:
+        return self.root / "ranges.json"
 
     @property
     def tensorboard(self) -> Path:
@@ -244,6 +250,13 @@ class RunFolder:
     def held_out(self) -> dict[str, Any]:
         """Held-out figures of the exported weights; empty before the first evaluation."""
         return self._read(self.held_out_file) if self.held_out_file.is_file() else {}
+
+    def write_ranges(self, ranges: Ranges) -> None:
+        self._write(self.ranges_file, dict(ranges))
+
+    def ranges(self) -> Ranges:
+        """The ranges of the context features in training; empty if the run has not ended."""
+        return self._read(self.ranges_file) if self.ranges_file.is_file() else NO_RANGES
 
     def _write(self, path: Path, values: dict[str, Any]) -> None:
         write_whole(path, msgspec.json.format(msgspec.json.encode(values), indent=1) + b"\n", make_folder=True)

@@ -83,8 +83,8 @@ class RunRecorder:
         save_checkpoint(self._model, path, self._goal, self._rounds_left)
         self._folder.forget_old_checkpoints()
 
-    def finish(self) -> None:
-        """Write the last checkpoint, and the final figures of the weights that will be exported."""
+    def finish(self) -> FrozenPolicy:
+        """Write the last checkpoint, and the final figures of the weights that will be exported; returns these."""
         self.evaluate(draw=True)
         self.checkpoint()
         step = self._model.num_timesteps
@@ -92,6 +92,7 @@ class RunRecorder:
         figures = self._final.figures(policy)
         self._curves.scalars({f"{FINAL}/{name}": figures[name] for name in HELD_OUT_CURVES}, step)
         self._folder.write_held_out(figures | self._of_episodes(self._final.episodes, step))
+        return policy
 
     def close(self) -> None:
         self._curves.close()

@@ -30,6 +30,7 @@ from agents.runs.checkpoint import checkpoint_bytes, load_checkpoint
 from agents.runs.interruption import Interrupted
 from agents.runs.run_folder import RunFolder, TrainingConfig
 from agents.training.callbacks import Every, ProgressCallback, TwinMetrics
+from agents.training.observed import observed_ranges
 from agents.training.run_recorder import RunRecorder
 from controller.controllers.learned import FrozenPolicy
 from controller.errors import FailureError, UsageError
@@ -158,7 +159,7 @@ def _learn(
         run.warm_start_over()
         if config.warm_start.steps_frac < 1:
             _ppo_part(model, run, options, goal)
-        run.finish()
+        folder.write_ranges(observed_ranges(learn, run.finish()))
     finally:
         run.close()
 

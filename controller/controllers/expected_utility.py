@@ -26,10 +26,11 @@ class ExpectedUtility(Memoryless):
 
     name = "expected-utility"
 
-    def __init__(self, costs: CostTable, utility: Utility, estimate: str) -> None:
+    def __init__(self, costs: CostTable, utility: Utility, estimate: str, features: Features | None = None) -> None:
+        """``features``: those of the same table, where others ask for them too."""
         if estimate not in BANDWIDTHS:
             raise unknown_name("estimate of expected-utility", estimate, BANDWIDTHS)
-        self._features = Features(costs, utility)
+        self._features = features or Features(costs, utility)
         self._value = CANDIDATE_FEATURES.index(f"value_{estimate}")
 
     def decide(self, state: SystemState) -> Ints:

@@ -22,6 +22,7 @@ from safetensors.numpy import save
 from controller.controllers.learned import FrozenPolicy
 from controller.errors import UsageError
 from controller.features.schema import FEATURE_SCHEMA
+from controller.guard.ranges import NO_RANGES, Ranges, bounds_of
 from runtime.files.atomic import write_whole
 from runtime.files.provenance import GIVEN, SHIPPED, Used, used
 from runtime.files.shipped import shipped_dir
@@ -47,6 +48,7 @@ class PolicyManifest(msgspec.Struct, frozen=True):
     weights_sha256: str
     format: str = FORMAT
     version: int = VERSION
+    ranges: dict[str, tuple[float, float]] = {}  # of context features in training; empty in files of older versions
 
     @property
     def workloads(self) -> tuple[str, ...]:
@@ -62,9 +64,16 @@ def shipped_policy(workload: str) -> Path | None:
 
 
 def save_policy(
-    path: Path, policy: FrozenPolicy, workload: str, training: dict[str, Any], evaluation: dict[str, Any]
+    path: Path,
+    policy: FrozenPolicy,
+    workload: str,
+    training: dict[str, Any],
+    evaluation: dict[str, Any],
+    ranges: Ranges = NO_RANGES,
 ) -> PolicyManifest:
-    """Write a policy file atomically; FailureError when that is not possible. Returns its manifest."""
+    """Write a policy file atomically; FailureError when that is not possible. Returns its manifest.
+
+    ``ranges``: what each context feature was in training, for the guard of a device."""
     tensors = {name: np.ascontiguousarray(getattr(policy, name), np.float32) for name in _TENSORS}
     manifest = PolicyManifest(
         workload,
@@ -74,6 +83,7 @@ def save_policy(
         training,
         evaluation,
         weights_sha256(tensors),
+        ranges=dict(ranges),
     )
     data = save(tensors, {"manifest": msgspec.json.encode(manifest).decode()})
     write_whole(path, data, "policy file", "choose another --out", make_folder=True)
@@ -143,6 +153,10 @@ def _manifest(path: Path, metadata: dict[str, str]) -> PolicyManifest:
         raise _refused(path, f"{got}, expected {FORMAT!r} version {VERSION}")
     if manifest.schema_digest != FEATURE_SCHEMA.digest:
         raise _refused(path, f"trained on feature schema {_schema_difference(manifest)}", way_out="train it again")
+    try:
+        bounds_of(manifest.ranges)
+    except UsageError as error:
+        raise _refused(path, str(error)) from None
     return manifest
 
 
