@@ -29,6 +29,7 @@ BENCHMARKS = {
     "bench_narrow": "the best decision of each kind over 16 kbit/s, with real processes and in the twin",
     "bench_live": "ranking of controllers with real processes, and in the twin on the same scenarios",
     "bench_one_policy": "one policy for both workloads against one policy for each",
+    "bench_guard": "a policy with its guard and without, sound and broken; with --shadow, estimates beside the truth",
     "bench_transfer": "how often transfers lie below the predicted quantiles, per family of traces",
     "bench_ablation": "what each part of the learning and the splits are worth: trainings without, on held-out traces",
     "bench_learning": "PPO against every classical controller: five training seeds, held-out traces",

@@ -89,6 +89,10 @@ class EvaluateOptions(Workers, TechniqueOptions, Conditions):
             "without each, each alone, none.",
         ),
     ] = False
+    guard: Annotated[
+        bool,
+        typer.Option("--guard/--no-guard", help="ppo is guarded by expected-utility, as on a device (docs/policy.md)."),
+    ] = False
     roi: Annotated[
         str,
         typer.Option(help="auto: decisions may run a part of the picture, where something moves (docs/roi.md)."),
@@ -143,7 +147,10 @@ class EvaluateOptions(Workers, TechniqueOptions, Conditions):
                 "got --bound with --roi; expected one of them: the search does not compare what crops know"
             )
         files = (self.policy or (), self.tuning)
-        named = entrants_of(bundle.workload, self._names(bundle), *files, live=self.live, privacy=self.privacy)
+        guard = DEFAULTS.controller.guard_controller if self.guard else ""
+        named = entrants_of(
+            bundle.workload, self._names(bundle), *files, live=self.live, privacy=self.privacy, guard=guard
+        )
         return with_agents(named, self.sb3, self.algorithm) if self.sb3 else named
 
     @property

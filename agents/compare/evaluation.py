@@ -23,6 +23,8 @@ from controller.controllers.base import Controller
 from controller.controllers.learned import FrozenPolicy
 from controller.controllers.registry import CONTROLLER_NAMES, LEARNED, ORACLE, TUNABLE_KEYS, make_controller
 from controller.errors import UsageError, unknown_name
+from controller.guard.make import make_guard
+from controller.guard.ranges import Ranges
 from controller.metrics import Frames
 from controller.records import Outcome
 from controller.scenario import Scenario
@@ -62,6 +64,8 @@ class Entrants:
     tuning_file: Used | None = None
     own: Mapping[str, Maker] = field(default_factory=dict)  # the user's controllers, besides ``names``
     own_notes: tuple[str, ...] = ()  # lines about them for the report
+    ranges: Sequence[Ranges] = ()  # of what each copy of ppo saw in its training
+    guard: str = ""  # the classical controller that guards ppo; empty: none does
     bounds: tuple[str, ...] = ()  # searches that know the future, see ``agents.compare.bound``
 
     def copies(self, name: str) -> int:
@@ -81,10 +85,20 @@ class Entrants:
         """The copies of one controller, each for ``batch`` episodes."""
         if name in self.own:
             return [self.own[name](setup)]
+        if name == LEARNED and self.guard:
+            return self._guarded(setup, batch, seed)
         policies: Sequence[FrozenPolicy | None] = self.policies if name == LEARNED else [None]
         tuning = tuning_of(name, self.tunings, setup.costs)
         utility = setup.range.utility
         return [make_controller(name, setup.costs, utility, tuning, seed, policy, batch) for policy in policies]
+
+    def _guarded(self, setup: Setup, batch: int, seed: int) -> list[Controller]:
+        """The copies of ppo, each with a guard of its own."""
+        costs, tuning = setup.costs, tuning_of(self.guard, self.tunings, setup.costs)
+        return [
+            make_guard(costs, setup.range.utility, policy, self.guard, tuning, ranges, seed, batch)
+            for policy, ranges in zip(self.policies, self.ranges, strict=True)
+        ]
 
 
 def chosen_names(
@@ -118,11 +132,12 @@ def entrants_of(
     *,
     live: bool = False,
     privacy: PrivacySection = DEFAULTS.privacy,
+    guard: str = "",
 ) -> Entrants:
     """The named controllers with their tunings, and ppo from policy files.
 
-    Defaults: all controllers that can run, the shipped policy, the shipped tuning. UsageError for names or files that
-    cannot be used.
+    Defaults: all controllers that can run, the shipped policy, the shipped tuning. ``guard``: the classical controller
+    that guards ppo. UsageError for names or files that cannot be used.
     """
     files = policies or [path for path in [shipped_policy(workload)] if path]
     names = chosen_names(controllers, bool(files), live, privacy)
@@ -135,6 +150,8 @@ def entrants_of(
         load_tunings(workload, tuning),
         [(used_policy(path), manifest.training) for path, _, manifest in loaded],
         used_tuning(workload, tuning),
+        ranges=[manifest.ranges for _, _, manifest in loaded],
+        guard=guard,
     )
 
 
@@ -149,6 +166,8 @@ def provenance_of(setup: Setup, entrants: Entrants, *, live: bool = False) -> Pr
     untuned = [name for name in entrants.names if TUNABLE_KEYS[name] and name not in entrants.tunings]
     if untuned:
         notes.append(f"note: not in the tuning file, so with default parameters: {', '.join(untuned)}")
+    if entrants.guard and LEARNED in entrants.names:
+        notes.append(f"note: {LEARNED} is guarded by {entrants.guard} (docs/policy.md)")
     notes += entrants.own_notes
     policies = tuple(file for file, _ in entrants.files)
     return Provenance(setup.workload, setup.bundle.digest, profile, policies, entrants.tuning_file, tuple(notes))

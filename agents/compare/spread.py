@@ -81,12 +81,14 @@ def try_of_tuning(common: Any, own: Any, reached: Reached) -> Any:
 def _plain_entrants(entrants: Entrants) -> dict[str, Any]:
     policies = list(map(plain_policy, entrants.policies))
     tunings = msgspec.to_builtins(entrants.tunings)
-    return {"names": entrants.names, "bounds": entrants.bounds, "policies": policies, "tunings": tunings}
+    guard = {"guard": entrants.guard, "ranges": list(map(dict, entrants.ranges))}
+    return {"names": entrants.names, "bounds": entrants.bounds, "policies": policies, "tunings": tunings, **guard}
 
 
 def _entrants(plain: dict[str, Any]) -> Entrants:
     policies = list(map(opened_policy, plain["policies"]))
-    return Entrants(tuple(plain["names"]), policies, plain["tunings"], bounds=tuple(plain["bounds"]))
+    bounds, ranges, guard = tuple(plain["bounds"]), plain["ranges"], plain["guard"]
+    return Entrants(tuple(plain["names"]), policies, plain["tunings"], ranges=ranges, guard=guard, bounds=bounds)
 
 
 def _plain_frames(frames: Frames) -> bytes:

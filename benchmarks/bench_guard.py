@@ -1,0 +1,174 @@
+"""Measures the guard and the shadow in the twin, on the built-in held-out traces.
+
+``python -m benchmarks.bench_guard`` plays ppo with and without its guard, and expected-utility; then policies that
+are broken in several ways, with and without the guard. Every row plays the same scenarios; differences are paired,
+with bootstrap intervals over episodes. ``--shadow`` compares what a shadow estimates with what the candidate really
+gets when it decides. ``--frames`` sets the length of the episodes: a device serves longer than 300 frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from rich.table import Table
+
+from agents.compare.evaluation import Entrants, entrants_of
+from agents.compare.rollout import paired_scenarios, play
+from benchmarks.support.broken import FrozenFeatures, Stuck, noised
+from controller.controllers.base import Controller
+from controller.controllers.expected_utility import ExpectedUtility
+from controller.controllers.learned import FrozenPolicy, Policy
+from controller.features.fast import Features
+from controller.features.remembered import RememberedFeatures
+from controller.guard.guard import REASONS, Guard
+from controller.guard.judge import Judge
+from controller.guard.ranges import bounds_of
+from controller.records import Bools, Floats, Ints, SystemState
+from controller.scenario import Scenario
+from controller.shadow import Shadow
+from envs.setup import Setup, open_setup, traces_of
+from runtime.files.policy_file import load_policy, shipped_policy
+from runtime.observe.tables import table_console
+
+#: Decisions after which something breaks that worked before.
+SOUND = 30
+RULE = "expected-utility"
+PAIRS = (
+    ("ppo", "device-only"),
+    ("device-only", "ppo"),
+    ("ppo", "jpeg-offload"),
+    ("ppo", "greedy"),
+    ("greedy", "ppo"),
+    ("ppo", RULE),
+)
+
+
+class Bench:
+    """Owns the scenarios; everything plays all of them."""
+
+    def __init__(self, workload: str, seeds: int, frames: int) -> None:
+        self.setup: Setup = open_setup(workload, traces_of(None, "test"), "test")
+        self.scenarios: Sequence[Scenario] = [
+            replace(scenario, frames=frames) for scenario in paired_scenarios(self.setup, range(seeds))
+        ]
+        names = sorted({RULE, *(name for pair in PAIRS for name in pair)})
+        self.entrants: Entrants = entrants_of(workload, ",".join(names))
+
+    def make(self, name: str) -> Controller:
+        return self.entrants.make(name, self.setup, len(self.scenarios))[0]
+
+    def utilities(self, controller: Controller) -> Floats:
+        """(episodes,) mean utility of each."""
+        frames = play(self.setup, controller, self.scenarios).frames
+        sums = np.bincount(frames.episode, frames.utility, len(self.scenarios))
+        return np.asarray(sums / np.bincount(frames.episode, minlength=len(self.scenarios)))
+
+    def policy(self, policy: FrozenPolicy, *, guarded: bool, frozen: bool = False) -> Controller:
+        """ppo with these weights. ``frozen``: after a while it sees nothing new, while the guard does."""
+        costs, utility = self.setup.costs, self.setup.range.utility
+        shared = RememberedFeatures(costs, utility)
+        seen: Features = FrozenFeatures(costs, utility, SOUND) if frozen else shared
+        learned = Policy(policy, seen)
+        if not guarded:
+            return learned
+        estimate = str(self.entrants.tunings[RULE]["estimate"])
+        rule = ExpectedUtility(costs, utility, estimate, shared)
+        judge = Judge(learned, rule, shared, bounds_of(self.entrants.ranges[0]), estimate)
+        return Guard(judge, "ppo", RULE, len(self.scenarios))
+
+
+def with_interval(differences: Floats) -> str:
+    """The mean of paired differences (episodes,) with a 95 % bootstrap interval."""
+    rng = np.random.default_rng(0)
+    draws = differences[rng.integers(len(differences), size=(2000, len(differences)))].mean(axis=1)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return f"{differences.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
+def guard_table(bench: Bench, workload: str) -> Table:
+    sound = bench.entrants.policies[0]
+    other = "garments" if workload == "campus" else "campus"
+    path = shipped_policy(other)
+    assert path is not None
+    kinds: dict[str, tuple[FrozenPolicy, bool, bool]] = {
+        "as shipped": (sound, False, False),
+        "weights noised by 0.3": (noised(sound, 0.3, 0), False, False),
+        "weights noised by 1 (a)": (noised(sound, 1.0, 1), False, False),
+        "weights noised by 1 (b)": (noised(sound, 1.0, 2), False, False),
+        "weights noised by 3": (noised(sound, 3.0, 3), False, False),
+        f"policy of {other}": (load_policy(path)[0], False, False),
+        "features frozen": (sound, True, False),
+        "telemetry stuck": (sound, False, True),
+    }
+    rule = bench.utilities(bench.make(RULE))
+    table = Table(title=f"{workload}: {len(bench.scenarios)} episodes; utility of {RULE}: {rule.mean():.4f}")
+    for heading in ("policy", "alone", "guarded", "guarded - alone", "decided by the rule", *REASONS, "returns"):
+        table.add_column(heading)
+    for name, (policy, frozen, stuck) in kinds.items():
+        guard = bench.policy(policy, guarded=True, frozen=frozen)
+        assert isinstance(guard, Guard)
+        pair = (bench.policy(policy, guarded=False, frozen=frozen), guard)
+        alone, guarded = (bench.utilities(Stuck(one, SOUND) if stuck else one) for one in pair)
+        notes = guard.notes()
+        share = notes["classical_decisions"] / notes["decisions"]
+        counts = [f"{notes[f'hand_overs_{reason}']:.0f}" for reason in REASONS]
+        figures = (f"{alone.mean():.4f}", f"{guarded.mean():.4f}", with_interval(guarded - alone), f"{share:.1%}")
+        table.add_row(name, *figures, *counts, f"{notes['returns']:.0f}")
+    stuck_rule = bench.utilities(Stuck(bench.make(RULE), SOUND))
+    table.caption = f"{RULE} with telemetry stuck: {stuck_rule.mean():.4f}"
+    return table
+
+
+class Shadowed:
+    """A controller with a shadow beside it."""
+
+    def __init__(self, active: Controller, shadow: Shadow) -> None:
+        self.name, self._active, self._shadow = active.name, active, shadow
+
+    def reset(self, rows: Bools) -> None:
+        self._active.reset(rows)
+        self._shadow.reset(rows)
+
+    def decide(self, state: SystemState) -> Ints:
+        rows = self._active.decide(state)
+        self._shadow.look(state, rows)
+        return rows
+
+
+def shadow_table(bench: Bench, workload: str) -> Table:
+    table = Table(title=f"{workload}: what a shadow estimates, and what is true, per frame")
+    for heading in ("active", "candidate", "equal", "estimated", "true", "active by the model", "really"):
+        table.add_column(heading)
+    real = {name: bench.utilities(bench.make(name)) for name in {name for pair in PAIRS for name in pair}}
+    for active, candidate in PAIRS:
+        shadow = Shadow(candidate, bench.make(candidate), bench.setup.costs, bench.setup.range.utility)
+        play(bench.setup, Shadowed(bench.make(active), shadow), bench.scenarios)
+        notes = shadow.notes()
+        table.add_row(
+            active,
+            candidate,
+            f"{notes['equal_frac']:.0%}",
+            f"{notes['modelled_difference']:+.4f} +- {notes['modelled_difference_error']:.4f}",
+            with_interval(real[candidate] - real[active]),
+            f"{notes['modelled_utility_of_active']:.4f}",
+            f"{real[active].mean():.4f}",
+        )
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--workload", default="campus")
+    parser.add_argument("--seeds", type=int, default=4, help="scenarios per trace")
+    parser.add_argument("--frames", type=int, default=300, help="per episode")
+    parser.add_argument("--shadow", action="store_true", help="the estimates of a shadow instead of the guard")
+    options = parser.parse_args()
+    bench = Bench(options.workload, options.seeds, options.frames)
+    table_console(True).print((shadow_table if options.shadow else guard_table)(bench, options.workload))
+
+
+if __name__ == "__main__":
+    main()
