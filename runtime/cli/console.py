@@ -17,6 +17,7 @@ import msgspec
 from controller.records import Outcome
 from runtime.files.atomic import STDOUT, write_whole
 from runtime.files.provenance import Provenance
+from runtime.observe.oversight import oversight_texts
 from runtime.observe.repeats import Repeats
 from runtime.observe.status_line import StatusLine
 from runtime.observe.summary import RunSummary, link_text, source_text
@@ -143,13 +144,14 @@ def print_summary(
     provenance: Provenance,
     source: Mapping[str, float],
     shortcuts: Mapping[str, Mapping[str, float | None]],
+    oversight: Mapping[str, Mapping[str, Any]],
     *,
     quiet: bool = False,
     stdout_taken: bool = False,
 ) -> None:
     """The table on stdout, on stderr where stdout is taken; and JSON where it was asked for. ``link`` are the counts of
     the device, ``source`` what the source notes (``Source.notes``), ``shortcuts`` what each of them does
-    (``Shortcut.notes``)."""
+    (``Shortcut.notes``), ``oversight`` what guard and shadow say (``Run.oversight``)."""
     from rich.console import Console
 
     about = {
@@ -161,10 +163,13 @@ def print_summary(
     }
     if shortcuts:
         about["shortcuts"] = {name: dict(notes) for name, notes in shortcuts.items()}
+    about |= {name: dict(notes) for name, notes in oversight.items()}
     if write_json(about, json_out):
         return
     if not quiet:
         console = Console(stderr=stdout_taken)
-        console.print(summary.table(title, link_text(link, endpoint), source_text(source), shortcuts))
+        console.print(
+            summary.table(title, link_text(link, endpoint), source_text(source), shortcuts, oversight_texts(oversight))
+        )
         for line in provenance.lines:
             console.print(line, highlight=False, soft_wrap=True)

@@ -1,7 +1,7 @@
 """The command ``mecpilot device``: a configuration in, a running device, a summary and an exit code out.
 
-Four steps. What the configuration names is opened and checked; the device is made ready; it serves; it reports. Nothing
-is written before everything that can be refused has been.
+Four steps. What the configuration names is opened and checked; the device is made ready; it serves; it reports.
+Nothing is written before everything that can be refused has been.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from runtime.cli.startup import no_collecting, settle
 from runtime.config.flags import takes
 from runtime.config.tree import DEVICE_SECTIONS, Config
 from runtime.device.device import Device
+from runtime.device.reloading import Reloading
 from runtime.device.run import Run
 from runtime.files.atomic import STDOUT
 from runtime.files.provenance import Provenance
@@ -41,12 +42,12 @@ Log = Callable[[str], None]
 @takes(*DEVICE_SECTIONS, notes={"--uplink": TRACE_HELP})
 def device(config: Config) -> int:
     """Answer frames, deciding each one. SIGTERM and Ctrl-C stop it cleanly, with the summary; so does SIGHUP when a
-    terminal closes. Otherwise SIGHUP reloads: it reopens the file of --outcomes."""
+    terminal closes. Otherwise SIGHUP reloads: it reopens --outcomes, and reads --policy and --tuning anew."""
     log, notifier = log_as("device"), Notifier.of(os.environ)
     plan = _plan(config, log)
     if (idle := _idle_filter(plan)) is not None:
         log(idle)
-    with kept_through_hang_up(bool(config.outputs.outcomes)), ExitStack() as stack:
+    with kept_through_hang_up(_has_files(config)), ExitStack() as stack:
         run, stop = _get_ready(plan, stack, notifier)
         if stop.asked():
             log("stopped before the first frame")
@@ -105,6 +106,9 @@ def _device(config: Config, log: Log) -> Device:
         policy=controller.policy,
         tuning=controller.tuning,
         decision=_decision(controller.decision),
+        guard=controller.guard,
+        guard_controller=controller.guard_controller,
+        shadow=controller.shadow,
         profile=workload.profile,
         data=config.source.data,
         fps=config.source.fps,
@@ -172,6 +176,10 @@ def _start(plan: _Plan, run: Run, stop: Stop, stack: ExitStack, log: Log) -> _Se
         sinks.append(outcome_log)
     if plan.config.outputs.video:
         sinks.append(_pictures(plan.config.outputs.video, plan, run))
+    if _has_files(plan.config) and plan.device.is_reloadable:
+        reloading = Reloading(plan.device.reload, log)
+        stack.callback(reloading.close)
+        stop.on_reload(reloading.ask)
     stop.then(run.stop)
     return _Service(plan, run, summary, outcome_log, Sinks(sinks, log), pinned)
 
@@ -204,9 +212,10 @@ def _report(service: _Service) -> None:
             device.controller_name,
             run.counts.as_json(),
             device.mec,
-            service.plan.provenance,
+            device.reloaded or service.plan.provenance,
             run.source.notes(),
             run.shortcut_notes,
+            run.oversight,
             quiet=outputs.quiet,
             stdout_taken=outputs.outcomes == STDOUT,
         )
@@ -239,6 +248,11 @@ def _failure(service: _Service) -> str:
 
 
 # Their parts -------------------------------------------------------------------------------------------------
+
+
+def _has_files(config: Config) -> bool:
+    """Whether anything is named that SIGHUP opens or reads anew."""
+    return bool(config.outputs.outcomes or config.controller.policy or config.controller.tuning)
 
 
 def _decision(text: str | None) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from runtime.config.tree import DEFAULTS
 from runtime.device.local_compute import LocalCompute
 from runtime.device.loop import DeviceLoop
 from runtime.device.outcomes import Job
+from runtime.device.shadowing import BoundedShadow
 from runtime.link.link import Clock, DirectLink, Link
 from runtime.link.mecs.address import MecAddress
 from runtime.link.mecs.opening import open_mecs
@@ -93,8 +94,11 @@ def open_loop(
     )
 
 
-def drive(device: DeviceLoop, controller: Controller, log: Log) -> Iterator[Outcome]:
-    """Decide and execute until the source has ended. Yields each outcome as soon as it is known."""
+def drive(
+    device: DeviceLoop, controller: Controller, log: Log, shadow: BoundedShadow | None = None
+) -> Iterator[Outcome]:
+    """Decide and execute until the source has ended. Yields each outcome as soon as it is known. A ``shadow`` decides
+    each frame once more, after it was carried out or sent."""
     while (state := device.next_frame()) is not None or not device.is_over:
         yield from device.take_outcomes()
         if state is None:
@@ -105,5 +109,7 @@ def drive(device: DeviceLoop, controller: Controller, log: Log) -> Iterator[Outc
             log(f"controller {controller.name} failed: {type(error).__name__}: {error}; answering locally")
             row = device.local_row(state)
         device.execute(row)
+        if shadow is not None:
+            shadow.look(state, row)
         yield from device.take_outcomes()
     yield from device.take_outcomes()

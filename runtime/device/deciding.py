@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from controller.controllers.base import Controller
-from controller.controllers.registry import CONTROLLER_NAMES, LEARNED, ORACLE, make_controller
+from controller.controllers.registry import CONTROLLER_NAMES, LEARNED, ORACLE
 from controller.controllers.simple import FixedRow
 from controller.costs import CostTable
 from controller.errors import UsageError, unknown_name
@@ -21,13 +21,14 @@ from controller.records import NO_PAYLOAD, Decision
 from controller.utility import Utility
 from runtime.bundles.bundle import Bundle
 from runtime.codecs import get_codec
-from runtime.config.privacy import allowed, check_controller, privacy_notes
+from runtime.config.privacy import allowed, privacy_notes
 from runtime.config.sections.device import PrivacySection
 from runtime.config.tree import DEFAULTS
-from runtime.device.controllers import ControllerLike, OwnController, name_of, policy_of
+from runtime.device.candidates import Named
+from runtime.device.controllers import ControllerLike, OwnController, name_of
 from runtime.files.policy_file import shipped_policy, used_policy
 from runtime.files.provenance import Provenance
-from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
+from runtime.files.tuning_file import used_tuning
 from runtime.profiling.hardware_encoder import hardware_notes
 from runtime.profiling.profile import candidates, used_profile
 from runtime.regions.costs import crops_if, crops_of
@@ -49,6 +50,7 @@ class Choice:
     privacy: PrivacySection = DEFAULTS.privacy
     gate: float | None = None  # that decisions may carry; None: those of the bundle
     roi: bool = False  # decisions may run a part of the picture
+    guard: str = ""  # the classical controller that guards ppo; empty: none does
 
     @property
     def gates(self) -> tuple[float, ...] | None:
@@ -74,6 +76,11 @@ class Choice:
     def is_named(self) -> bool:
         """Whether it is one of mecpilot's own controllers, not a pinned decision or an object of the user's."""
         return self.decision is None and isinstance(self.controller, str | None)
+
+    @property
+    def named(self) -> Named:
+        """The controller that is named, with its files."""
+        return Named(self.name, self.policy, self.tuning, self.guard, self.seed, self.privacy)
 
     @property
     def name(self) -> str:
@@ -127,16 +134,13 @@ def choose(choice: Choice, table: CostTable, bundle: Bundle, utility: Utility, c
     pinned, which says what is missing. ``crops``: those that decisions may have.
     """
     name, given = choice.name, choice.controller
-    tunings = load_tunings(bundle.workload, choice.tuning)
     if choice.decision is not None:
         permitted = allowed(table, choice.privacy)
         return Chosen(permitted, FixedRow(PINNED, _pinned_row(choice.pinned(crops), permitted, table)))
     costs = candidates(_usable(table), bundle.default_range, choice.privacy)
     if given is not None and not isinstance(given, str):
         return Chosen(costs, OwnController(name, given, costs))
-    check_controller(name, choice.privacy)
-    policy, tuning = policy_of(name, bundle.workload, choice.policy), tuning_of(name, tunings, costs)
-    return Chosen(costs, make_controller(name, costs, utility, tuning, choice.seed, policy))
+    return Chosen(costs, choice.named.make(bundle, costs, utility))
 
 
 def _usable(costs: CostTable) -> CostTable:
@@ -177,7 +181,7 @@ def provenance_of(
         bundle.digest,
         used_profile(bundle, profile),
         (used_policy(policy),) if is_ppo and policy else (),
-        used_tuning(workload, choice.tuning) if choice.is_named and not is_ppo else None,
+        used_tuning(workload, choice.tuning) if choice.is_named and (not is_ppo or choice.guard) else None,
         privacy_notes(choice.privacy) + hardware_notes(hardware_encoder) + notes,
     )
 

@@ -10,7 +10,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from pathlib import Path
 from types import TracebackType
@@ -31,10 +33,13 @@ from runtime.config.sections.shortcuts import CacheSection, FilterSection
 from runtime.config.sizes import bytes_of
 from runtime.config.technique_notes import technique_notes
 from runtime.config.tree import DEFAULTS
+from runtime.device.candidates import shadow_of
 from runtime.device.controllers import ControllerLike
 from runtime.device.deadline import deadline_warning
 from runtime.device.deciding import Choice, choose, provenance_of
+from runtime.device.plain_state import plain_state
 from runtime.device.run import DeviceSetup, Log, Run, check_complete
+from runtime.device.seat import Offer
 from runtime.files.provenance import Provenance
 from runtime.link.mecs.address import addresses_of, names_of
 from runtime.profiling.profile import load_costs
@@ -83,6 +88,9 @@ class Device:
         limits: LimitsSection = DEFAULTS.limits,
         emulation: EmulationSection = DEFAULTS.emulation,
         security: SecuritySection = DEFAULTS.security,
+        guard: bool = DEFAULTS.controller.guard,
+        guard_controller: str = DEFAULTS.controller.guard_controller,
+        shadow: str | Path | None = DEFAULTS.controller.shadow,
         log: Log | None = None,
     ) -> None:
         """
@@ -115,10 +123,13 @@ class Device:
         limits: how many frames may wait, and how many requests may wait for their replies.
         emulation: a slower device and a narrower uplink than those at hand, for experiments.
         security: key files of this device and the MEC's public key, or plain; needed where ``mec`` is another machine.
+        guard, guard_controller: the named classical controller takes over from ppo where its policy cannot be trusted.
+        shadow: name of a controller, or a policy file, that decides beside the controller and never acts.
         log: takes one line of text for each event; default: warnings of the logger "mecpilot".
         """
         privacy = PrivacySection(no_raw_upload=no_raw_upload)
-        self._choice = Choice(controller, _path(policy), _path(tuning), decision, seed, privacy, gate, roi)
+        guarded_by = guard_controller if guard else ""
+        self._choice = Choice(controller, _path(policy), _path(tuning), decision, seed, privacy, gate, roi, guarded_by)
         self._profile = _path(profile)
         self._hardware_encoder = emulation.hardware_encoder
         self.controller_name = self._choice.name
@@ -159,9 +170,14 @@ class Device:
             filter,
             known_empty(filter, self.workload, self.bundle.frame_shape),
             cache,
+            None if shadow is None else shadow_of(shadow, self._choice.named),
             log,
         )
+        if self._setup.shadow is not None:
+            self._setup.shadow.make(self.bundle, self.costs, utility)  # a candidate that cannot be used is refused now
         self._run: Run | None = None
+        self._reloading = threading.Lock()
+        self._reloaded: Provenance | None = None
 
     @property
     def costs(self) -> CostTable:
@@ -177,6 +193,16 @@ class Device:
     def forecasts(self) -> bool:
         """Whether answers that stand for later frames move on."""
         return self._setup.forecast
+
+    @property
+    def is_reloadable(self) -> bool:
+        """Whether ``reload`` makes sense: a pinned decision and a controller of one's own come from no file."""
+        return self._choice.is_named
+
+    @property
+    def reloaded(self) -> Provenance | None:
+        """The files that the controller rests on since the last reload; None before one."""
+        return self._reloaded
 
     def provenance(self) -> Provenance:
         """The files that a run rests on, with their digests."""
@@ -261,6 +287,27 @@ class Device:
             raise
         return self._run
 
+    def reload(self, policy: str | Path | None = None, tuning: str | Path | None = None) -> None:
+        """Read policy and tuning anew, from other files or from those in use, and let them decide from the next frame
+        on. No frame is lost, and none waits. Safe on any thread, which reads and checks the files.
+
+        UsageError for files that cannot be used, and for a controller that comes from no file: then nothing changes.
+        """
+        with self._reloading:
+            choice = replace(
+                self._choice, policy=_path(policy) or self._choice.policy, tuning=_path(tuning) or self._choice.tuning
+            )
+            if not self.is_reloadable:
+                raise UsageError(f"reload: {choice.name} comes from no file; expected a device with a named controller")
+            made = [choice.named.make(self.bundle, self.costs, self._setup.utility) for _ in range(2)]
+            made[0].decide(plain_state(self._setup.scenario))  # one that cannot decide never takes the seat
+            controller = made[1]
+            self._choice = choice
+            self._setup = replace(self._setup, chosen=replace(self._setup.chosen, controller=controller))
+            self._reloaded = self.provenance()
+            if self._run is not None:
+                self._run.seat.offer(Offer(controller, f"reloaded {choice.name}: {_files_text(self._reloaded)}"))
+
     def stop(self) -> None:
         """End the run that is under way: capture nothing more, and give the frames at hand half a second. Safe in a
         signal handler and from any thread."""
@@ -280,6 +327,12 @@ class Device:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _files_text(provenance: Provenance) -> str:
+    """The files that a controller comes from, for the log."""
+    policies = [f"policy {file.text}" for file in provenance.policies]
+    return ", ".join(policies + ([f"tuning {provenance.tuning.text}"] if provenance.tuning else [])) or "no file"
 
 
 def _check_number(name: str, value: object, least: float, most: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,11 +16,15 @@ from controller.errors import FailureError
 from controller.predict.uplink import TraceBank
 from controller.records import Decision, Outcome
 from controller.scenario import Scenario
+from controller.shadow import Shadow
 from controller.utility import Utility
 from runtime.bundles.bundle import Bundle
 from runtime.config.sections.device import LimitsSection
 from runtime.config.sections.shortcuts import CacheSection, FilterSection
+from runtime.device.candidates import Named
 from runtime.device.deciding import Chosen
+from runtime.device.seat import Seat
+from runtime.device.shadowing import BoundedShadow
 from runtime.emptiness.file import EmptyKnown
 from runtime.link.background import Ahead
 from runtime.link.mecs.address import MecAddress
@@ -58,6 +62,7 @@ class DeviceSetup:
     filter: FilterSection
     empty: EmptyKnown | None  # what knows empty frames, as ``filter`` names it
     cache: CacheSection  # asked last; each run begins with an empty one
+    shadow: Named | None  # a candidate that decides beside the controller
     log: Log
 
 
@@ -81,6 +86,8 @@ class Run:
         self._compute: LocalCompute = _compute(setup, source)
         self._loop: DeviceLoop | None = None
         self._stopped = False
+        self.seat = Seat(setup.chosen.controller, setup.log)
+        self.shadow = self._new_shadow()
 
     @property
     def capture_period_s(self) -> float | None:
@@ -109,6 +116,13 @@ class Run:
         assert self._loop is not None, "connect() first"
         return self._loop.shortcut_notes
 
+    @property
+    def oversight(self) -> dict[str, dict[str, Any]]:
+        """What guard and shadow have to say about the run so far, by their names; those that are off say nothing."""
+        guard = self.seat.guard_notes()
+        notes = {} if guard is None else {"guard": guard}
+        return notes if self.shadow is None else {**notes, "shadow": self.shadow.notes()}
+
     def warm_up(self, stopping: Callable[[], bool] = lambda: False) -> None:
         """Run everything that frames may need once, so that none of them pays for a first run. ``stopping`` ends this
         early."""
@@ -133,10 +147,12 @@ class Run:
         from runtime.device.daemon import drive
 
         self.connect()
-        loop, chosen = self._loop, self._setup.chosen
+        loop = self._loop
         assert loop is not None
-        chosen.controller.reset(np.ones(1, dtype=bool))
-        for outcome in drive(loop, chosen.controller, self._setup.log):
+        self.seat.reset(np.ones(1, dtype=bool))
+        for outcome in drive(loop, self.seat, self._setup.log, self.shadow):
+            if self.shadow is not None:
+                self.shadow.ended(outcome)
             yield from self._released(outcome)
         loop.close()
         for outcome in loop.take_outcomes():  # of frames that an end in mid-frame left behind
@@ -189,6 +205,15 @@ class Run:
         if self._loop is not None:
             self._loop.close()
         self.source.close()
+
+    def _new_shadow(self) -> BoundedShadow | None:
+        setup = self._setup
+        if setup.shadow is None:
+            return None
+        costs, utility = setup.chosen.costs, setup.utility
+        label = setup.shadow.name if setup.shadow.policy is None else str(setup.shadow.policy)
+        shadow = Shadow(label, setup.shadow.make(setup.bundle, costs, utility), costs, utility)
+        return BoundedShadow(shadow, setup.log)
 
     def _new_loop(self) -> DeviceLoop:
         from runtime.device.daemon import open_loop

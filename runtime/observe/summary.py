@@ -36,14 +36,14 @@ from controller.streaming import Stream
 CHUNK = 64
 ABSENT = "-"
 NO_NOTES: Mapping[str, Mapping[str, float | None]] = MappingProxyType({})
+NO_TEXTS: Mapping[str, str] = MappingProxyType({})
 
 
 class RunSummary:
     """A sink that owns the sums of a run. Outcomes arrive in the order in which frames end.
 
-    ``stream`` computes streaming accuracy; None leaves that metric out. ``interval_s`` is the capture period; if None,
-    the camera time is measured from the first to the last capture.
-    """
+    ``stream`` computes streaming accuracy; None leaves that metric out. ``interval_s`` is the capture period; if
+    None, the camera time is measured from the first to the last capture."""
 
     def __init__(
         self,
@@ -120,14 +120,17 @@ class RunSummary:
         link: str = "",
         source: str = "",
         shortcuts: Mapping[str, Mapping[str, float | None]] = NO_NOTES,
+        oversight: Mapping[str, str] = NO_TEXTS,
     ) -> Table:
-        """The figures for people. ``link``, ``source`` and each of the shortcuts are rows of the table unless they are
-        empty."""
+        """The figures for people. ``link``, ``source``, each of the shortcuts and of the texts of ``oversight`` are
+        rows of the table unless they are empty."""
         table = Table(title=title, title_justify="left", show_header=False)
         for name, text in _rows(self.figures(), self._message_bytes, link, source).items():
             table.add_row(name, text)
         for name, notes in shortcuts.items():
             table.add_row(name, ", ".join(note_text(note, figure) for note, figure in notes.items()))
+        for name, text in oversight.items():
+            table.add_row(name, text)
         return table
 
 

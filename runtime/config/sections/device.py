@@ -43,6 +43,26 @@ class ControllerSection(Section, frozen=True):
     ] = None
     policy: Annotated[Path | None, about("Policy file of ppo; default: the shipped one.", "--policy")] = None
     tuning: Annotated[Path | None, about("File of `mecpilot tune`; default: the shipped one.", "--tuning")] = None
+    guard: Annotated[
+        bool,
+        about(
+            "A classical controller takes over from ppo where its policy cannot be trusted, and gives back later.",
+            "--guard",
+            off="--no-guard",
+        ),
+    ] = True
+    guard_controller: Annotated[Text, about("The classical controller that guards ppo.", "--guard-controller")] = (
+        "expected-utility"
+    )
+    shadow: Annotated[
+        Text | None,
+        about(
+            "A candidate that decides beside the controller and never acts, a name or a policy file: the summary says "
+            "how often it agrees, and what its decisions would be worth.",
+            "--shadow",
+            show="greedy",
+        ),
+    ] = None
     decision: Annotated[
         Text | None,
         about(
