@@ -124,7 +124,7 @@ def processor_s(pid: int) -> float:
 def report_bytes(kinds: dict[str, Kind]) -> None:
     heads = ("plain up", "curve up", "more", "plain down", "curve down", "more")
     print(f"\n{'payload':>8}", *(f"{head:>10}" for head in heads))
-    for size in (0, 48, *PAYLOADS):
+    for size in (0, 48, 222, 223, 255, 256, *PAYLOADS):
         plain, curve = (stream_bytes(kind, size) for kind in kinds.values())
         up, down = curve[0] - plain[0], curve[1] - plain[1]
         print(f"{size:>8}", *(f"{count:>10}" for count in (plain[0], curve[0], up, plain[1], curve[1], down)))

@@ -23,7 +23,7 @@ import numpy as np
 
 from controller.crops import WHOLE, Crops, at_column, joined_paths
 from controller.gates import Gates
-from controller.packets import wire_bytes
+from controller.packets import Bytes, ping_bytes, wire_bytes
 from controller.records import Bools, Decision, Floats, Ints
 from controller.references import NO_STREAM, ReferenceCosts
 from controller.space import DecisionSpace
@@ -56,6 +56,7 @@ class CostTable:
     #: What cropped rows are worth by the age of the answer that they refer to; ``accuracy`` then is that of the steady
     #: state. None where no row is cropped, or where that was not measured.
     crops: Crops | None = None
+    sealed: bool = False  # messages are encrypted, which makes each of them larger
 
     def __post_init__(self) -> None:
         if not self.neighbour_mec_s:
@@ -87,6 +88,7 @@ class CostTable:
             None if self.references is None else self.references.take(rows),
             None if self.gates is None else self.gates.take(rows),
             None if self.crops is None else self.crops.take(rows),
+            self.sealed,
         )
 
     @property
@@ -166,7 +168,15 @@ class CostTable:
     def uplink_bytes(self) -> Floats:
         """(C,) what the uplink carries for the row's mean payload in the steady state: the whole message
         (``controller.packets``); 0 when device-only."""
-        return np.where(self.space.device_only, 0.0, wire_bytes(self.payload_bytes))
+        return np.where(self.space.device_only, 0.0, self.request_bytes(self.payload_bytes))
+
+    def request_bytes(self, payload_bytes: Bytes) -> Bytes:
+        """What the uplink carries for a request with this payload."""
+        return wire_bytes(payload_bytes, self.sealed)
+
+    def ping_bytes(self, padding_bytes: Bytes) -> Bytes:
+        """What the uplink carries for a ping with this padding."""
+        return ping_bytes(padding_bytes, self.sealed)
 
     def uplink_bytes_at(self, reference_age: Ints | None) -> Floats:
         """What the uplink carries for the row's mean payload now: (B, C) for ages of references (B, streams) as in
@@ -180,7 +190,7 @@ class CostTable:
     @cached_property
     def uplink_bytes_by_age(self) -> Floats:
         """(C, A + 1) ``uplink_bytes`` for each column of ``payload_bytes_by_age``."""
-        return np.where(self.space.device_only[:, None], 0.0, wire_bytes(self.payload_bytes_by_age))
+        return np.where(self.space.device_only[:, None], 0.0, self.request_bytes(self.payload_bytes_by_age))
 
     @cached_property
     def _flat_uplink_bytes(self) -> Floats:

@@ -64,7 +64,7 @@ def open_loop(
 
     def new_link(address: MecAddress) -> Link:
         link = DirectLink(address.endpoint, clock, largest_bytes, address.keys, on_start)
-        return link if shaper is None else ShapedLink(link, shaper, scenario.rtt_s, clock)
+        return link if shaper is None else ShapedLink(link, shaper, scenario.rtt_s, clock, costs.sealed)
 
     mec: MecPort[Job] = open_mecs(
         mecs,

@@ -154,6 +154,7 @@ class Device:
             forecast=moves_on,
             crops=self._crops,
             weighed=self._choice.decision is None,
+            sealed=any(address.keys is not None for address in mecs),
         )
         self._setup = DeviceSetup(
             self.bundle,

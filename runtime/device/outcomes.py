@@ -11,7 +11,6 @@ import numpy as np
 
 from controller.costs import CostTable
 from controller.forecast import Forecaster, Shown
-from controller.packets import wire_bytes
 from controller.records import BreakdownMs, Decision, Outcome, Region, Status
 from controller.regions import Aim
 from controller.reuse import PastAnswer, Reuse, past_answer
@@ -186,7 +185,7 @@ class OutcomeRecorder:
                 score=None if judged.score is None else float(judged.score),
                 captured_at=None if self._epoch_s is None else round(self._epoch_s + job.frame.captured_s, 3),
                 reused_frame=reused_frame,
-                uplink_bytes=wire_bytes(job.payload_bytes) if job.payload_bytes else 0,
+                uplink_bytes=self._costs.request_bytes(job.payload_bytes) if job.payload_bytes else 0,
                 early_exit=early_exit,
                 track_ids=judged.shown.track_ids,
                 region=judged.region,
@@ -207,7 +206,7 @@ class OutcomeRecorder:
         """Seconds on the uplink; estimated from the last bandwidth sample if it was not measured."""
         if job.transmit_s is not None:
             return job.transmit_s
-        return wire_bytes(job.payload_bytes) * 8.0 / self._uplink_bps()
+        return self._costs.request_bytes(job.payload_bytes) * 8.0 / self._uplink_bps()
 
 
 def _breakdown(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from controller.costs import CostTable
-from controller.packets import wire_bytes
 from runtime.device.compute import Compute
 from runtime.device.emulation import HeadRunner
 from runtime.device.fallback import FallbackPlan
@@ -27,7 +26,7 @@ class Sending:
         heads: HeadRunner,
         clock: Clock,
     ) -> None:
-        self._compute, self._decisions = compute, costs.space.decisions
+        self._compute, self._costs, self._decisions = compute, costs, costs.space.decisions
         self._mec, self._plan, self._heads, self._clock = mec, plan, heads, clock
 
     @property
@@ -58,7 +57,7 @@ class Sending:
         now_s = self._clock()
         self._heads.preempted(now_s - began_s)
         payload = draft.payload()
-        crossed_s = now_s + wire_bytes(len(payload)) * 8.0 / self._mec.uplink_bps
+        crossed_s = now_s + self._costs.request_bytes(len(payload)) * 8.0 / self._mec.uplink_bps
         if not (self.is_possible and self._plan.can_wait(job, crossed_s)):
             return False
         job.resent_s = now_s

@@ -179,6 +179,7 @@ def _path_table(full: CostTable, plain: int, ends: Sequence[_PathCosts], early: 
         full.neighbour_mec_s,
         lagged,
         None if full.references is None else _references(full.references, len(early)),
+        sealed=full.sealed,
     )
 
 

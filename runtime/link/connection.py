@@ -23,7 +23,6 @@ from typing import Generic, TypeVar
 
 from controller import timeline as formulas
 from controller.costs import CostTable
-from controller.packets import wire_bytes
 from controller.records import Decision, PayloadKey
 from runtime.link.link import Arrival, Clock, Connected, Link, Malformed, Wake
 from runtime.link.link_watch import ANSWERING_LOCALLY, Counts, LinkWatch
@@ -112,7 +111,7 @@ class MecConnection(Generic[JobT]):
     ) -> None:
         self._link, self._session, self._clock = link, session, clock
         self._max_in_flight = max_in_flight
-        self._telemetry = MecTelemetry(costs, clock())
+        self._costs, self._telemetry = costs, MecTelemetry(costs, clock())
         self._senders = Senders() if senders is None else senders
         self._in_flight: dict[int, _InFlight[JobT]] = {}  # by request id
         self._events: list[Replied[JobT] | Lost[JobT]] = []  # since the last poll
@@ -206,7 +205,7 @@ class MecConnection(Generic[JobT]):
             request = self._with_reference(request, offload.draft)
         self._in_flight[request_id] = _InFlight(job, now_s)
         self._session.request(request, offload.output_shape, now_s)
-        self._telemetry.on_sent(request_id, Sent(now_s, wire_bytes(len(offload.payload)), offload.row))
+        self._telemetry.on_sent(request_id, Sent(now_s, self._costs.request_bytes(len(offload.payload)), offload.row))
         return self._link.send(request, offload.payload)
 
     def _with_reference(self, request: wire.InferRequest, draft: Draft) -> wire.InferRequest:

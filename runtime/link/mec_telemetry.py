@@ -15,7 +15,6 @@ import numpy as np
 
 from controller import timeline as formulas
 from controller.costs import CostTable
-from controller.packets import ping_bytes
 from controller.predict.uplink import FLOOR_BPS
 from controller.records import NO_ROW, UPLINK_HISTORY
 from controller.waiting import Awaited, reply_chance
@@ -123,7 +122,7 @@ class MecTelemetry:
             self._round_trips_s.append(elapsed_s)
             self._last_trips_s.append(elapsed_s)
         else:
-            self._add_sample(self.probed_bps(padding_bytes, elapsed_s), ping_bytes(padding_bytes), now_s)
+            self._add_sample(self.probed_bps(padding_bytes, elapsed_s), self._costs.ping_bytes(padding_bytes), now_s)
             self._crossed_s = max(self._crossed_s, now_s - self.rtt_s)
             self._queue_s.append(self._queue_s[-1])  # an echo does not show the queue
 
@@ -135,8 +134,8 @@ class MecTelemetry:
         """
         more_s = elapsed_s - min(self._last_trips_s, default=0.0)
         if more_s <= 0:
-            return formulas.uplink_sample_bps(ping_bytes(padding_bytes), elapsed_s)
-        return formulas.uplink_sample_bps(ping_bytes(padding_bytes) - ping_bytes(0), more_s)
+            return formulas.uplink_sample_bps(self._costs.ping_bytes(padding_bytes), elapsed_s)
+        return formulas.uplink_sample_bps(self._costs.ping_bytes(padding_bytes) - self._costs.ping_bytes(0), more_s)
 
     def on_unanswered(self, request_ids: tuple[int, ...]) -> None:
         """These requests were lost or rejected, so their payloads are not on their way any more."""
@@ -150,7 +149,7 @@ class MecTelemetry:
         How fast the uplink was then is not known; the highest of the last bandwidths stands for it.
         """
         fastest_bps = max([sample.uplink_bps for sample in self._uplink], default=math.inf)
-        return max(min(self._round_trips_s, default=0.0) - ping_bytes(0) * 8.0 / fastest_bps, 0.0)
+        return max(min(self._round_trips_s, default=0.0) - self._costs.ping_bytes(0) * 8.0 / fastest_bps, 0.0)
 
     @property
     def heartbeat_s(self) -> float:

@@ -57,8 +57,9 @@ class Shaper:
 class ShapedLink:
     """A link whose uplink is a Shaper. Owns the messages on their way up and the events on their way down."""
 
-    def __init__(self, inner: Link, shaper: Shaper, rtt_s: float, clock: Clock) -> None:
-        self._inner = inner
+    def __init__(self, inner: Link, shaper: Shaper, rtt_s: float, clock: Clock, sealed: bool = False) -> None:
+        """``sealed``: the inner link encrypts, so messages are larger."""
+        self._inner, self._sealed = inner, sealed
         self._shaper = shaper
         self._half_rtt_s = rtt_s / 2
         self._clock = clock
@@ -73,7 +74,7 @@ class ShapedLink:
 
     def send(self, message: wire.Sendable, buffer: Buffer) -> float | None:
         now_s = self._clock()
-        crossing = self._shaper.cross(_bytes_of(message, buffer), now_s)
+        crossing = self._shaper.cross(_bytes_of(message, buffer, self._sealed), now_s)
         heapq.heappush(self._up, (crossing.finish_s + self._half_rtt_s, next(self._order), message, buffer))
         self._release(now_s)
         return crossing.finish_s - crossing.start_s
@@ -134,6 +135,7 @@ class ShapedLink:
             self._inner.send(message, buffer)
 
 
-def _bytes_of(message: wire.Sendable, buffer: Buffer) -> int:
+def _bytes_of(message: wire.Sendable, buffer: Buffer, sealed: bool) -> int:
     """What the uplink carries for a message. One without a buffer counts as a ping; a hello is larger, but rare."""
-    return wire_bytes(len(buffer)) if isinstance(message, wire.InferRequest) else ping_bytes(len(buffer))
+    bytes_of = wire_bytes if isinstance(message, wire.InferRequest) else ping_bytes
+    return bytes_of(len(buffer), sealed)

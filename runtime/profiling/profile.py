@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -139,17 +139,18 @@ def load_costs(
     forecast: bool = True,
     crops: Sequence[float] = (),
     weighed: bool = True,
+    sealed: bool = False,
 ) -> CostTable:
     """Costs of every legal decision of the bundle, from the profile that ``find_profile`` returns.
 
     ``hardware_encoder``: of a device that encodes H.264 in hardware. ``gates``: those that decisions may carry; None
     are those of the bundle. ``forecast``: of a device whose answers move on; if the bundle has no scores of forecasts,
     those of answers that stand still. ``crops``: those that decisions may have; if a controller weighs such decisions
-    (``weighed``), they must have been measured. UsageError when there is no such profile, when it lacks a segment, and
-    for a gate that cannot be one.
+    (``weighed``), they must have been measured. ``sealed``: of a device whose messages are encrypted. UsageError when
+    there is no such profile, when it lacks a segment, and for a gate that cannot be one.
     """
     profile = read_profile(find_profile(bundle, profile_path)[0], bundle)
-    costs = cost_table(bundle, profile, source, forecast=forecast)
+    costs = replace(cost_table(bundle, profile, source, forecast=forecast), sealed=sealed)
     costs = with_hardware_encoder(costs) if hardware_encoder else costs
     if crops:
         from runtime.regions.costs import with_crops

@@ -122,6 +122,7 @@ def _paths(table: CostTable, rows: Ints, aged: Floats, sizes: Floats, first_vari
         table.mec_s[each],
         table.neighbour_mec_s,
         None if table.lagged_accuracy is None else flat[:, 1:],
+        sealed=table.sealed,
     )
 
 

@@ -29,6 +29,16 @@ def test_pings_take_what_was_captured_of_real_packets(padding: int, captured: in
     assert ping_bytes(padding) == captured + ACKNOWLEDGEMENT_BYTES
 
 
+@pytest.mark.parametrize(("payload", "more"), [(48, 66), (222, 66), (223, 73), (255, 73), (256, 66), (1000, 66)])
+def test_sealed_requests_take_what_was_counted_of_real_streams(payload: int, more: int) -> None:
+    """The figures are those of ``benchmarks.bench_curve``; none of these sizes needs one more segment."""
+    assert wire_bytes(payload, sealed=True) == wire_bytes(payload) + more
+
+
+def test_a_sealed_ping_has_one_part() -> None:
+    assert ping_bytes(0, sealed=True) == ping_bytes(0) + 33
+
+
 def test_arrays_and_numbers_give_the_same() -> None:
     sizes = np.array([0.0, 1.0, 255.0, 256.0, 1400.0, 30_000.0])
     assert wire_bytes(sizes).tolist() == [wire_bytes(float(size)) for size in sizes]
