@@ -5,6 +5,9 @@ rate, after a pause and one behind the other, against the time that the twin and
 
 ``python -m benchmarks.bench_lab controllers --traces FILE ... [--json FILE]`` (root): every controller plays the same
 scenario on every trace: in the twin, and live with ``evaluate``'s three networks.
+
+``python -m benchmarks.bench_lab tcp --traces FILE ... [--json FILE]`` (root): the same in the lab, twice: with what the
+kernel knows of the connection (``runtime.link.tcp_state``), and without it.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,9 +30,11 @@ from agents.compare.evaluation import Entrants, compare_live, entrants_of, play_
 from agents.compare.report import Comparison
 from controller.packets import wire_bytes
 from controller.predict.uplink import Trace, TraceBank
+from controller.records import Floats
 from controller.scenario import Scenario
 from envs.networks import NETWORKS
 from envs.setup import Setup, open_setup, traces_of
+from runtime.link.connection import MecConnection
 from runtime.link.transport import Dealer, Router
 from runtime.protocol import wire
 from runtime.testbed.lab.names import FAR_ADDRESS
@@ -98,7 +103,9 @@ def ends(lab: Lab) -> Iterator[tuple[Dealer, _Receiver]]:
 
 def messages(options: argparse.Namespace) -> dict[str, Any]:
     """Print a row per uplink, size and way of sending: ms computed, and the median measured with each shaper."""
-    print(f"{'Mbit/s':>7} {'rtt ms':>7} {'bytes':>8} {'sent':<12} {'computed':>9}" + "".join(f" {s:>9}" for s in SHAPERS))
+    print(
+        f"{'Mbit/s':>7} {'rtt ms':>7} {'bytes':>8} {'sent':<12} {'computed':>9}" + "".join(f" {s:>9}" for s in SHAPERS)
+    )
     found: dict[str, dict[str, float]] = {}
     for mbps, rtt_ms in UPLINKS:
         for shaper in SHAPERS:
@@ -156,15 +163,16 @@ class Row:
     controller: str
     network: str
     utility: float
-    on_time: float
+    in_time: float  # of the frames that were run
     offloaded: float  # share of the frames that were run
     kilobytes: float  # per frame
     median_ms: float
     p95_ms: float
 
     def line(self) -> str:
-        shares = f"{self.utility:7.3f} {self.on_time:8.3f} {self.offloaded:9.3f} {self.kilobytes:9.2f}"
-        return f"{self.trace:<36.36} {self.controller:<17} {self.network:<11} {shares} {self.median_ms:7.1f} {self.p95_ms:7.1f}"
+        shares = f"{self.utility:7.3f} {self.in_time:8.3f} {self.offloaded:9.3f} {self.kilobytes:9.2f}"
+        names = f"{self.trace:<36.36} {self.controller:<17} {self.network:<11}"
+        return f"{names} {shares} {self.median_ms:7.1f} {self.p95_ms:7.1f}"
 
 
 def rows_of(comparison: Comparison, network: str, traces: list[str]) -> list[Row]:
@@ -174,21 +182,40 @@ def rows_of(comparison: Comparison, network: str, traces: list[str]) -> list[Row
         for episode, trace in enumerate(traces):
             here = frames.episode == episode
             run = here & ~frames.dropped & ~frames.reused
-            latency = frames.latency_s[run] * 1e3
+            latency = frames.latency_s[run & frames.answered] * 1e3
             rows.append(
                 Row(
                     trace,
                     name,
                     network,
-                    float(comparison.metrics[name]["utility"][episode]),
-                    float(frames.on_time[here].mean()),
+                    float(comparison.utility(name)[0, episode]),
+                    float(frames.in_time[run].mean()),
                     float((frames.payload_bytes[run] > 0).mean()),
                     float(frames.payload_bytes[here].mean() / 1e3),
-                    float(np.median(latency)),
-                    float(np.percentile(latency, 95)),
+                    _percentile(latency, 50),
+                    _percentile(latency, 95),
                 )
             )
     return rows
+
+
+def tcp(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Play everything in the lab with the kernel's knowledge and without, in turn; print a row for each."""
+    known = MecConnection._unacknowledged_bytes
+    setup, entrants, scenarios, sources, traces = _opened(options)
+    rows: list[Row] = []
+    for number, scenario in enumerate(scenarios):
+        for name, asked in (("with", known), ("without", lambda _: None)):
+            setattr(MecConnection, "_unacknowledged_bytes", asked)  # noqa: B010 - for the comparison only
+            comparison, _ = compare_live(setup, entrants, sources, [scenario], network="lab")
+            rows += rows_of(comparison, name, traces[number : number + 1])
+    setattr(MecConnection, "_unacknowledged_bytes", known)  # noqa: B010
+    _print(rows, traces, ("with", "without"))
+    return [row.__dict__ for row in rows]
+
+
+def _percentile(values: Floats, share: float) -> float:
+    return float(np.percentile(values, share)) if len(values) else float("nan")
 
 
 def scenarios_of(setup: Setup, options: argparse.Namespace) -> list[Scenario]:
@@ -203,6 +230,7 @@ def scenarios_of(setup: Setup, options: argparse.Namespace) -> list[Scenario]:
             rtt_s=options.rtt_ms / 1e3,
             fps=options.fps,
             deadline_s=options.deadline_ms / 1e3,
+            device_slowdown=options.slowdown,
         )
         for index, trace in enumerate(setup.bank.traces)
     ]
@@ -210,26 +238,35 @@ def scenarios_of(setup: Setup, options: argparse.Namespace) -> list[Scenario]:
 
 def controllers(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Play everything; print a row as soon as its network has been played."""
-    setup = open_setup(options.workload, traces_of(options.traces, "test"), "test", profile=options.profile)
-    setup = replace(setup, range=replace(setup.range, frames=options.frames))
-    entrants: Entrants = entrants_of(options.workload, options.controllers, live=True)
-    scenarios, sources = scenarios_of(setup, options), [str(source) for source in options.traces]
-    traces = [trace.name for trace in setup.bank.traces]
+    setup, entrants, scenarios, sources, traces = _opened(options)
     rows = rows_of(play_in_twin(setup, entrants, sources, 1, scenarios), "twin", traces)
     for network in NETWORKS:
         comparison, _ = compare_live(setup, entrants, sources, scenarios, network=network)
         rows += rows_of(comparison, network, traces)
+    _print(rows, traces, ("twin", *NETWORKS))
+    return [row.__dict__ for row in rows]
+
+
+def _opened(options: argparse.Namespace) -> tuple[Setup, Entrants, list[Scenario], list[str], list[str]]:
+    """The setup, who plays, the scenarios, where their traces come from, and the names of these."""
+    setup = open_setup(options.workload, traces_of(options.traces, "test"), "test", profile=options.profile)
+    setup = replace(setup, range=replace(setup.range, frames=options.frames))
+    entrants = entrants_of(options.workload, options.controllers, live=True)
+    sources = [str(source) for source in options.traces]
+    return setup, entrants, scenarios_of(setup, options), sources, [trace.name for trace in setup.bank.traces]
+
+
+def _print(rows: list[Row], traces: list[str], networks: Sequence[str]) -> None:
     columns = f"{'utility':>7} {'in time':>8} {'offloaded':>9} {'kB/frame':>9} {'p50 ms':>7} {'p95 ms':>7}"
     print(f"{'trace':<36} {'controller':<17} {'network':<11} {columns}")
-    order = {name: place for place, name in enumerate(("twin", *NETWORKS))}
+    order = {name: place for place, name in enumerate(networks)}
     for row in sorted(rows, key=lambda row: (traces.index(row.trace), row.controller, order[row.network])):
         print(row.line())
-    return [row.__dict__ for row in rows]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("messages", "controllers"))
+    parser.add_argument("what", choices=("messages", "controllers", "tcp"))
     parser.add_argument("--repeats", type=int, default=5, help="messages of each size after a pause")
     parser.add_argument("--pause-s", type=float, default=0.3, help="before each of these messages")
     parser.add_argument("--mtu", type=int, default=MTU, help="largest packet of `messages`, in bytes")
@@ -240,14 +277,15 @@ def main() -> int:
     parser.add_argument("--profile", type=Path, help="of this machine (default: the shipped one)")
     parser.add_argument("--frames", type=int, default=200, help="per controller and trace")
     parser.add_argument("--fps", type=float, default=10.0)
-    parser.add_argument("--deadline-ms", type=float, default=150.0)
+    parser.add_argument("--deadline-ms", type=float, default=200.0)
+    parser.add_argument("--slowdown", type=float, default=20.0, help="of the device")
     parser.add_argument("--share", type=float, default=0.1, help="of each trace's bandwidth")
     parser.add_argument("--rtt-ms", type=float, default=30.0)
     parser.add_argument("--start-s", type=float, default=60.0, help="where in each trace to begin")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = messages(options) if options.what == "messages" else controllers(options)
+    found: Any = {"messages": messages, "controllers": controllers, "tcp": tcp}[options.what](options)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
     return 0

@@ -80,7 +80,9 @@ class Lab:
             self.air.stdin.write(msgspec.json.encode(command) + b"\n")
             self.air.stdin.flush()
         except BrokenPipeError:
-            raise FailureError("the lab's uplink has ended; expected it to carry packets until the lab is closed") from None
+            raise FailureError(
+                "the lab's uplink has ended; expected it to carry packets until the lab is closed"
+            ) from None
 
 
 @contextlib.contextmanager
@@ -142,7 +144,8 @@ def _route(name: str, gateway: str, congestion: str) -> None:
 def _air(ends: list[int], shaper: ShaperKind, mtu: int) -> Iterator[subprocess.Popen[bytes]]:
     words = [sys.executable, "-m", "runtime.testbed.lab.air", *map(str, ends), str(mtu), shaper]
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=ends)
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
         if process.stdout.readline() != b"ready\n":
             raise FailureError(f"the lab's uplink did not start: exit code {process.wait()}")
