@@ -3,6 +3,11 @@
 ``python -m benchmarks.bench_lab messages`` (root): how long messages of several sizes take to cross uplinks of constant
 rate, after a pause and one behind the other, against the time that the twin and the emulated uplink compute.
 
+``python -m benchmarks.bench_lab replay --traces FILE ... [--json FILE]`` (root): what controllers send in the twin is
+sent again over a lab, at the same times: the time on the uplink against that of the twin, per controller and trace. It
+needs little of the processor, so it is right on a busy machine too. And how far two estimates of the bytes that still
+have to cross are off at each of these times: that of the device's own messages, and that with what TCP knows.
+
 ``python -m benchmarks.bench_lab controllers --traces FILE ... [--json FILE]`` (root): every controller plays the same
 scenario on every trace: in the twin, and live with ``evaluate``'s three networks.
 
@@ -17,6 +22,7 @@ import json
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,18 +34,19 @@ import torch
 
 from agents.compare.evaluation import Entrants, compare_live, entrants_of, play_in_twin
 from agents.compare.report import Comparison
-from controller.packets import wire_bytes
+from controller.packets import segments_bytes, wire_bytes
 from controller.predict.uplink import Trace, TraceBank
 from controller.records import Floats
 from controller.scenario import Scenario
 from envs.networks import NETWORKS
 from envs.setup import Setup, open_setup, traces_of
 from runtime.link.connection import MecConnection
+from runtime.link.shaped_link import Shaper
 from runtime.link.transport import Dealer, Router
 from runtime.protocol import wire
 from runtime.testbed.lab.names import FAR_ADDRESS
 from runtime.testbed.lab.namespaces import inside
-from runtime.testbed.lab.network import CONGESTION, MTU, SHAPERS, Lab, open_lab
+from runtime.testbed.lab.network import CONGESTION, MTU, SHAPERS, Lab, ShaperKind, open_lab
 
 CONTROLLERS = "ppo,expected-utility,fugu-mpc,edgent,mec-only"
 SIZES = (100, 1_000, 3_000, 10_000, 30_000, 100_000)
@@ -56,22 +63,27 @@ MOST_CROSSING_S = 0.6
 class _Receiver:
     """The MEC's end: notes when each message arrived. Owns a thread, which ends with the block."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, answer_s: float = 0.0) -> None:
         with inside(lab.mec):
             self._router = Router(f"tcp://{FAR_ADDRESS}:{PORT}")
+        self._answer_s = answer_s  # from the arrival of a message to its answer
         self.arrived_s: dict[int, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
+        due: deque[tuple[float, bytes, int]] = deque()
         while not self._stop.is_set():
-            self._router.wait(0.05)
+            self._router.wait(min(0.05, due[0][0] - time.perf_counter()) if due else 0.05)
             for peer, parts, *_ in self._router.receive():
                 message, _ = wire.decode(parts)
                 if isinstance(message, wire.InferRequest):
-                    self.arrived_s[message.request_id] = time.perf_counter()
-                    self._router.send(peer, wire.encode(wire.Pong(message.request_id)))
+                    now_s = self.arrived_s[message.request_id] = time.perf_counter()
+                    due.append((now_s + self._answer_s, peer, message.request_id))
+            while due and due[0][0] <= time.perf_counter():
+                _, peer, request_id = due.popleft()
+                self._router.send(peer, wire.encode(wire.Pong(request_id)))
 
     def wait_for(self, request_id: int, timeout_s: float) -> float:
         """When a message arrived; NaN if it did not."""
@@ -87,8 +99,8 @@ class _Receiver:
 
 
 @contextmanager
-def ends(lab: Lab) -> Iterator[tuple[Dealer, _Receiver]]:
-    receiver = _Receiver(lab)
+def ends(lab: Lab, answer_s: float = 0.0) -> Iterator[tuple[Dealer, _Receiver]]:
+    receiver = _Receiver(lab, answer_s)
     with inside(lab.devices[0]):
         dealer = Dealer(f"tcp://{FAR_ADDRESS}:{PORT}")
     try:
@@ -150,6 +162,88 @@ def _measured(mbps: float, rtt_ms: float, shaper: Any, options: argparse.Namespa
                 found[f"{mbps} {rtt_ms} {size} after pause"] = 1e3 * float(np.median(alone))
                 found[f"{mbps} {rtt_ms} {size} back to back"] = 1e3 * float(np.median(gaps)) + rtt_ms / 2
     return found
+
+
+# Replay ------------------------------------------------------------------------------------------------------
+
+
+def replay(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Print a row per trace, controller and shaper: ms on the uplink, and errors of the backlog in kB."""
+    setup, entrants, scenarios, sources, traces = _opened(options)
+    comparison = play_in_twin(setup, entrants, sources, 1, scenarios)
+    names = f"{'trace':<36} {'controller':<17} {'shaper':<8}"
+    print(f"{names} messages   twin p50  p95    lab p50  p95  off p50  p95   backlog off: own   TCP (kB)")
+    rows = []
+    for number, (scenario, trace) in enumerate(zip(scenarios, traces, strict=True)):
+        for name, (frames, *_) in comparison.runs.items():
+            sizes = frames.payload_bytes[frames.episode == number]
+            sends = [(place / scenario.fps, int(size)) for place, size in enumerate(sizes) if size > 0]
+            for shaper in SHAPERS if len(sends) > 1 else ():
+                found = _replayed(setup.bank, scenario, sends, shaper, options.answer_ms / 1e3)
+                rows.append({"trace": trace, "controller": name, "shaper": shaper, **found})
+                cells = " ".join(f"{found[key]:7.1f}" for key in _SHOWN)
+                print(f"{trace:<36.36} {name:<17} {shaper:<8} {len(sends):>8} {cells}", flush=True)
+    return rows
+
+
+_SHOWN = ("twin_p50", "twin_p95", "lab_p50", "lab_p95", "off_p50", "off_p95", "own_kb", "tcp_kb")
+
+
+def _replayed(
+    bank: TraceBank, scenario: Scenario, sends: list[tuple[float, int]], shaper: ShaperKind, answer_s: float
+) -> dict[str, float]:
+    """Send payloads of these sizes at these times; ms on the uplink, and mean absolute errors of the backlog in kB."""
+    rng, sent_s, own = np.random.default_rng(0), {}, dict[int, int]()
+    twin = Shaper(bank, scenario.trace_index, scenario.trace_start_s, scenario.uplink_share_frac)
+    computed, own_off, tcp_off = [], [], []
+    with open_lab(shaper=shaper) as lab:
+        lab.replay(bank, scenario)
+        with ends(lab, answer_s) as (dealer, receiver):
+            twin.origin_s = time.perf_counter() + 0.2
+            lab.begin(twin.origin_s)
+            for number, (after_s, size) in enumerate(sends, 1):
+                while (left_s := twin.origin_s + after_s - time.perf_counter()) > 0:
+                    dealer.wait(left_s)
+                    _forget_answered(dealer, own)
+                now_s = sent_s[number] = time.perf_counter()
+                state, ours = dealer.tcp_state(), sum(own.values())
+                known = ours if state is None else min(ours, segments_bytes(state.queued_bytes))
+                truth = _bytes_to_cross(twin, now_s)
+                own_off.append(abs(ours - truth))
+                tcp_off.append(abs(known - truth))
+                own[number] = wire_bytes(size)
+                computed.append(twin.cross(wire_bytes(size), now_s).finish_s + scenario.rtt_s / 2 - now_s)
+                dealer.send(wire.encode(wire.InferRequest(number, 1200, 150), rng.bytes(size)))
+            receiver.wait_for(len(sends), 20.0)
+            measured = [receiver.arrived_s.get(number, np.nan) - at_s for number, at_s in sent_s.items()]
+    arrived = ~np.isnan(measured)
+    in_twin, in_lab = 1e3 * np.array(computed)[arrived], 1e3 * np.array(measured)[arrived]
+    found = {"messages": len(sends), "lost": int((~arrived).sum())}
+    for name, values in (("twin", in_twin), ("lab", in_lab), ("off", in_lab - in_twin)):
+        found |= {f"{name}_p50": _percentile(values, 50), f"{name}_p95": _percentile(values, 95)}
+    return found | {"own_kb": float(np.mean(own_off)) / 1e3, "tcp_kb": float(np.mean(tcp_off)) / 1e3}
+
+
+def _forget_answered(dealer: Dealer, own: dict[int, int]) -> None:
+    """Answers come in the order of the messages: an answered one has crossed, and all before it."""
+    for parts in dealer.receive():
+        message, _ = wire.decode(parts)
+        if isinstance(message, wire.Pong):
+            for number in [number for number in own if number <= message.ping_id]:
+                del own[number]
+
+
+def _bytes_to_cross(shaper: Shaper, now_s: float) -> float:
+    """What a shaper has taken and not yet sent: bisection over the time at which so many bytes would have crossed."""
+    if shaper.free_s <= now_s:
+        return 0.0
+    low, high = 0.0, 1e7
+    for _ in range(40):
+        middle = (low + high) / 2
+        probe = replace(shaper)
+        probe.free_s = now_s
+        low, high = (middle, high) if probe.cross(int(middle), now_s).finish_s < shaper.free_s else (low, middle)
+    return low
 
 
 # Controllers -------------------------------------------------------------------------------------------------
@@ -266,7 +360,7 @@ def _print(rows: list[Row], traces: list[str], networks: Sequence[str]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("messages", "controllers", "tcp"))
+    parser.add_argument("what", choices=("messages", "replay", "controllers", "tcp"))
     parser.add_argument("--repeats", type=int, default=5, help="messages of each size after a pause")
     parser.add_argument("--pause-s", type=float, default=0.3, help="before each of these messages")
     parser.add_argument("--mtu", type=int, default=MTU, help="largest packet of `messages`, in bytes")
@@ -282,10 +376,11 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=0.1, help="of each trace's bandwidth")
     parser.add_argument("--rtt-ms", type=float, default=30.0)
     parser.add_argument("--start-s", type=float, default=60.0, help="where in each trace to begin")
+    parser.add_argument("--answer-ms", type=float, default=20.0, help="of `replay`: from arrival to answer at the MEC")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found: Any = {"messages": messages, "controllers": controllers, "tcp": tcp}[options.what](options)
+    found: Any = {"messages": messages, "replay": replay, "controllers": controllers, "tcp": tcp}[options.what](options)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
     return 0
