@@ -51,6 +51,11 @@ def ping_bytes(padding_bytes: Bytes, sealed: bool = False) -> Bytes:
     return _message_bytes(PING_HEADER_BYTES, padding_bytes, SEAL_BYTES * sealed)
 
 
+def segments_bytes(stream_bytes: int) -> int:
+    """Bytes on the uplink for so many bytes of a TCP stream."""
+    return stream_bytes + -(-stream_bytes // SEGMENT_BYTES) * SEGMENT_HEADER_BYTES
+
+
 def _message_bytes(header_bytes: int, buffer_bytes: Bytes, seal_bytes: int) -> Bytes:
     """Bytes on the uplink for a message that is answered; a message without a buffer has one part."""
     long, parts = buffer_bytes + seal_bytes > _LONGEST_SHORT_BYTES, 1 + (buffer_bytes > 0)

@@ -1,14 +1,14 @@
 """What is between device and MEC where both are real: ``emulated`` in the device's process, or a ``lab``.
 
 - ``emulated``: loopback, and ``runtime.link.shaped_link`` delays each message as the twin does.
-- ``lab``: namespaces of their own, with the kernel's TCP; the uplink is shaped packet by packet (``runtime.testbed.lab``).
+- ``lab``: namespaces of their own, with the kernel's TCP (``runtime.testbed.lab``); the uplink is shaped by packet.
 - ``lab-kernel``: the same, shaped by the kernel's token bucket.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Literal, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from controller.errors import unknown_name
 from controller.predict.uplink import TraceBank
@@ -101,9 +101,10 @@ class InLab:
 
 def checked_name(name: str) -> NetworkName:
     """UsageError for an unknown network."""
-    if name not in NETWORKS:
-        raise unknown_name("network", name, NETWORKS)
-    return cast(NetworkName, name)
+    for network in NETWORKS:
+        if network == name:
+            return network
+    raise unknown_name("network", name, NETWORKS)
 
 
 def network_of(name: NetworkName, bank: TraceBank) -> Network:

@@ -32,6 +32,7 @@ COMMANDS = {
     "tune": ("agents.cli.tune", "tune", "tune every classical controller on training traces"),
     "evaluate": ("agents.cli.evaluate", "evaluate", "compare controllers on the twin or --live"),
     "keys": ("runtime.cli.keys", "app", "make keys, and say which devices a MEC admits"),
+    "lab": ("agents.cli.lab", "lab", "devices and a MEC in network namespaces (root)"),
     "config": ("runtime.cli.config", "app", "print the configuration file, or check one"),
     "mec": ("runtime.cli.mec", "mec", "serve tail segments"),
     "deploy": ("runtime.cli.deploy", "app", "make the keys that releases are signed with"),

@@ -167,7 +167,16 @@ class MecConnection(Generic[JobT]):
 
     def observe(self, now_s: float) -> MecObservation:
         """What a controller sees of this MEC now."""
-        return self._telemetry.observe(now_s, link_up=self.is_up, in_flight=len(self._in_flight))
+        unacknowledged = self._unacknowledged_bytes()
+        in_flight = len(self._in_flight)
+        return self._telemetry.observe(
+            now_s, link_up=self.is_up, in_flight=in_flight, unacknowledged_bytes=unacknowledged
+        )
+
+    def _unacknowledged_bytes(self) -> int | None:
+        """Bytes that TCP still holds; None if the kernel does not tell, and not asked where nothing is on its way."""
+        state = self._link.tcp_state() if self._telemetry.unanswered else None
+        return None if state is None else state.queued_bytes
 
     def expected_s(self, now_s: float) -> float:
         """What a request has to expect beside its way up: the round trip, the wait and the time of a typical tail."""
@@ -258,6 +267,8 @@ class MecConnection(Generic[JobT]):
     def close(self) -> None:
         """Send Bye and disconnect; may be called twice. The device must release jobs in flight itself."""
         self._watch.finish(self._clock())
+        if (state := self._link.tcp_state()) is not None:
+            self.counts.tcp = state.as_json()
         self._act(self._session.close())
         self._link.close()
 

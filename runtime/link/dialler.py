@@ -20,6 +20,7 @@ from runtime.link.background import Background
 from runtime.link.endpoint import Endpoint
 from runtime.link.lookup import Found, addresses_of
 from runtime.link.memory_watch import MemoryWatch
+from runtime.link.tcp_state import TcpState
 from runtime.link.transport import Dealer, Parts, wait_for
 from runtime.protocol.wire import Buffer
 from runtime.security.curve import DeviceKeys
@@ -104,6 +105,10 @@ class Dialler:
         if self._memory.is_filling():
             for connection in tuple(self._connections):
                 self.give_up(connection)
+
+    def tcp_state(self) -> TcpState | None:
+        """What the kernel knows of the connection in use; None without one."""
+        return None if self._kept is None else self._kept.dealer.tcp_state()
 
     def has_new_connection(self) -> bool:
         """Whether a connection was made since the last call."""

@@ -12,6 +12,7 @@ from runtime.link.background import Background
 from runtime.link.dialler import Dialler
 from runtime.link.endpoint import Endpoint
 from runtime.link.lookup import trouble_at
+from runtime.link.tcp_state import TcpState
 from runtime.link.transport import Parts
 from runtime.protocol import wire
 from runtime.protocol.wire import MAX_PART_BYTES, MOST_PARTS, Buffer
@@ -92,6 +93,10 @@ class Link(Protocol):
         """Close every connection until the next ``connect``."""
         ...
 
+    def tcp_state(self) -> TcpState | None:
+        """What the kernel knows of the connection in use; None without one, or where its TCP is not the uplink's."""
+        ...
+
     def trouble(self) -> str:
         """Why no MEC answers, or "" while that is unknown. The first call starts a check; never blocks."""
         ...
@@ -150,6 +155,9 @@ class DirectLink:
 
     def disconnect(self) -> None:
         self._dialler.disconnect()
+
+    def tcp_state(self) -> TcpState | None:
+        return self._dialler.tcp_state()
 
     def trouble(self) -> str:
         if (found := self._trouble.take()) is not None:

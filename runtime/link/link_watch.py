@@ -29,6 +29,7 @@ class Counts:
     up_frac: float | None = None  # share of the run during which the link was up; None before the first frame
     reconnects: int = 0  # connections opened after the first
     trouble: str = ""  # why no MEC answers; empty while one does, or while the reason is unknown
+    tcp: dict[str, float] | None = None  # the connection at the end of the run (``runtime.link.tcp_state``)
 
     def as_json(self) -> dict[str, Any]:
         """The fields by name; None for what is unknown or did not happen."""

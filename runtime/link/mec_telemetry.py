@@ -15,6 +15,7 @@ import numpy as np
 
 from controller import timeline as formulas
 from controller.costs import CostTable
+from controller.packets import segments_bytes
 from controller.predict.uplink import FLOOR_BPS
 from controller.records import NO_ROW, UPLINK_HISTORY
 from controller.waiting import Awaited, reply_chance
@@ -174,8 +175,11 @@ class MecTelemetry:
         """Number of payloads that may still be on their way, including those of frames that have ended."""
         return len(self._crossing)
 
-    def observe(self, now_s: float, *, link_up: bool, in_flight: int) -> MecObservation:
-        """What a controller sees of this MEC now."""
+    def observe(
+        self, now_s: float, *, link_up: bool, in_flight: int, unacknowledged_bytes: int | None = None
+    ) -> MecObservation:
+        """What a controller sees of this MEC now. ``unacknowledged_bytes``: what TCP still holds, if that is known: a
+        payload that it does not hold any more has arrived, though its reply has not."""
         reply_age_s = now_s - self._reply_s
         believed = formulas.believed_frac(reply_age_s)
         waiting = next(iter(self._crossing.values()), None)
@@ -188,7 +192,7 @@ class MecTelemetry:
             uplink_sample_age_s=tuple([now_s - sample.at_s for sample in samples]),
             uplink_sample_count=self._samples,
             uplink_age_s=now_s - self.sample_s,
-            uplink_backlog_bytes=float(sum(sent.uplink_bytes for sent in self._crossing.values())),
+            uplink_backlog_bytes=self._backlog_bytes(unacknowledged_bytes),
             rtt_s=self.rtt_s,
             mec_queue_s=self._queue_s[-1] * believed,
             mec_queue_mean_s=sum(self._queue_s) / UPLINK_HISTORY * believed,
@@ -218,6 +222,10 @@ class MecTelemetry:
         reply = Awaited(self._began_s(oldest), bits, served_s, formulas.believed_frac(now_s - self._reply_s))
         uplink_bps, queue_s = [sample.uplink_bps for sample in self._history], list(reversed(self._queue_s))
         return reply_chance(reply, uplink_bps, queue_s, 0, now_s, answer_by_s)
+
+    def _backlog_bytes(self, unacknowledged_bytes: int | None) -> float:
+        own = float(sum(sent.uplink_bytes for sent in self._crossing.values()))
+        return own if unacknowledged_bytes is None else min(own, segments_bytes(unacknowledged_bytes))
 
     @property
     def _history(self) -> tuple[_Sample, ...]:

@@ -113,6 +113,9 @@ class ShapedLink:
         self._forget()
         self._inner.disconnect()
 
+    def tcp_state(self) -> None:
+        """The kernel knows nothing of messages that wait here."""
+
     def trouble(self) -> str:
         return self._inner.trouble()
 

@@ -21,6 +21,7 @@ from controller.errors import FailureError, UsageError
 from runtime.link.connections import Connections
 from runtime.link.endpoint import BindEndpoint, parse_bind, parse_endpoint
 from runtime.link.memory_watch import MemoryWatch
+from runtime.link.tcp_state import TcpState, TcpWatch
 from runtime.protocol.wire import MAX_HEADER_BYTES, MAX_PART_BYTES, Buffer
 from runtime.security.curve import DeviceKeys, MecKeys, Options
 
@@ -183,6 +184,7 @@ class Dealer(_Socket):
             (zmq.RECONNECT_IVL_MAX, 0 if once else 500),
         )
         super().__init__(zmq.DEALER, options, context)
+        self._tcp = TcpWatch(self._socket)
         try:
             self._socket.connect(str(where))
         except zmq.ZMQError as error:
@@ -198,6 +200,16 @@ class Dealer(_Socket):
     def was_connected(self) -> bool:
         """Whether something could be sent when the socket was last asked."""
         return not self._socket.closed and bool(self._last_events & _WRITABLE)
+
+    def tcp_state(self) -> TcpState | None:
+        """What the kernel knows of the connection; None without one, or where the system does not tell."""
+        return None if self._socket.closed else self._tcp.state()
+
+    def close(self, linger_ms: int = _CLOSE_LINGER_MS) -> None:
+        """Close after at most ``linger_ms``, in which the last messages are sent; may be called twice."""
+        if not self._socket.closed:
+            self._tcp.close()
+        super().close(linger_ms)
 
     def send(self, parts: Sequence[Buffer]) -> bool:
         """Send a message. Returns False if there is no connection."""

@@ -288,6 +288,9 @@ class SimMec:
         self._kept.clear()
         self.forgotten = True
 
+    def tcp_state(self) -> None:
+        pass
+
     def trouble(self) -> str:
         return "" if self.reachable else "connection refused"
 

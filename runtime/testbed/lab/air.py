@@ -7,8 +7,8 @@ the modem is the uplink, shaped in one of two ways:
   been sent, behind all earlier packets: what a radio link does, which hands over a packet when it is complete.
 - ``kernel``: the kernel's token bucket (``tbf``) holds the queue, and packets come here when they have left it.
 
-Lines of JSON on stdin say what is replayed: ``Replay`` begins, and ``{"origin_s": T}`` puts the beginning of the trace
-at a time of the clock that all processes share. The end of stdin ends the process.
+Lines of JSON on stdin say what is replayed: a ``Replay`` begins with the next packet, and ``{"origin_s": T}`` puts its
+beginning at a time of the clock that all processes share. The end of stdin ends the process.
 """
 
 from __future__ import annotations
@@ -61,15 +61,17 @@ class Air:
         self._shaper: Shaper | None = None
         self._steps: Steps | None = None
         self._half_rtt_s = 0.0
+        self._waiting = False  # for the first packet of what is replayed
 
     def replay(self, replay: Replay) -> None:
         self._shaper = replay.shaper(time.perf_counter())
         self._steps, self._half_rtt_s = Steps(self._shaper.bank), replay.rtt_s / 2
+        self._waiting = True
 
     def begin(self, origin_s: float) -> None:
         """The trace is at its start at this time."""
         if self._shaper is not None:
-            self._shaper.origin_s = origin_s
+            self._shaper.origin_s, self._waiting = origin_s, False
 
     def turn(self, commands: int) -> bool:
         """Wait for the next packet, step or command, and handle packets; whether there is a command to read."""
@@ -97,9 +99,12 @@ class Air:
 
     def _up(self, packet: bytes) -> None:
         now_s = time.perf_counter()
+        if packet[_PROTOCOL] != socket.IPPROTO_TCP:
+            return  # it woke the bucket
+        if self._waiting:
+            self.begin(now_s)
         if self._bucket is not None:
-            if packet[_PROTOCOL] == socket.IPPROTO_TCP:  # else it is one that woke the bucket
-                self._push(now_s + self._half_rtt_s, True, packet)
+            self._push(now_s + self._half_rtt_s, True, packet)
         elif self._queued_bytes + len(packet) <= QUEUE_BYTES:
             crossed_s = now_s if self._shaper is None else self._shaper.cross(len(packet), now_s).finish_s
             self._push(crossed_s + self._half_rtt_s, True, packet)

@@ -46,10 +46,9 @@ def namespace(role: str) -> Iterator[str]:
     name = name_of(role)
     run("ip", "netns", "add", name)
     try:
-        with inside(name):  # no packets but those of the experiment
-            for scope in ("all", "default"):
-                with contextlib.suppress(OSError):  # a kernel without IPv6
-                    Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6").write_text("1")
+        for scope in ("all", "default"):  # no packets but those of the experiment
+            with contextlib.suppress(FailureError):  # a kernel without IPv6
+                set_kernel(name, f"ipv6/conf/{scope}/disable_ipv6", "1")
         run("ip", "-n", name, "link", "set", "lo", "up")
         yield name
     finally:
@@ -65,6 +64,15 @@ def inside(name: str) -> Iterator[None]:
             yield
         finally:
             _enter(home.fileno())
+
+
+def set_kernel(name: str, setting: str, value: str) -> None:
+    """Set one of the network settings of a namespace (below ``/proc/sys/net``); FailureError if it is refused."""
+    with inside(name):
+        try:
+            Path("/proc/sys/net", setting).write_text(value)
+        except OSError as error:
+            raise FailureError(f"cannot set net/{setting} to {value}: {error.strerror}") from None
 
 
 def run(*words: str) -> None:

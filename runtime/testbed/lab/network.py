@@ -16,7 +16,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -34,12 +33,14 @@ from runtime.testbed.lab.names import (
     device_address,
     gateway_address,
 )
-from runtime.testbed.lab.namespaces import check_possible, inside, namespace, remove_stale, run
+from runtime.testbed.lab.namespaces import check_possible, inside, namespace, remove_stale, run, set_kernel
 from runtime.testbed.lab.tun import open_tun
 
 ShaperKind = Literal["packets", "kernel"]
 SHAPERS: tuple[ShaperKind, ...] = ("packets", "kernel")
 MTU = 1500
+#: What Linux uses unless it is told otherwise. That of this machine may be another one, and does matter.
+CONGESTION = "cubic"
 
 
 @dataclass(frozen=True)
@@ -79,19 +80,26 @@ class Lab:
             self.air.stdin.write(msgspec.json.encode(command) + b"\n")
             self.air.stdin.flush()
         except BrokenPipeError:
-            raise FailureError("the lab's uplink has ended; expected it to carry packets until the lab is closed") from None
+            raise FailureError(
+                "the lab's uplink has ended; expected it to carry packets until the lab is closed"
+            ) from None
 
 
 @contextlib.contextmanager
-def open_lab(devices: int = 1, shaper: ShaperKind = "packets", mtu: int = MTU) -> Iterator[Lab]:
-    """A lab during a block. UsageError where none can be made; what an earlier lab left behind is removed first."""
+def open_lab(
+    devices: int = 1, shaper: ShaperKind = "packets", mtu: int = MTU, congestion: str = CONGESTION
+) -> Iterator[Lab]:
+    """A lab during a block. UsageError where none can be made; what an earlier lab left behind is removed first.
+
+    ``congestion``: the congestion control of the TCP in all namespaces.
+    """
     check_possible()
     if not 1 <= devices <= MOST_DEVICES:
         raise UsageError(f"got {devices} devices; expected 1 to {MOST_DEVICES}")
     remove_stale()
     with contextlib.ExitStack() as stack:
         modem, mec = stack.enter_context(namespace("modem")), stack.enter_context(namespace("mec"))
-        _forward(modem)
+        set_kernel(modem, "ipv4/ip_forward", "1")
         ends = []
         for where, interface, ours, theirs in (
             (modem, UPLINK, NEAR_ADDRESS, FAR_ADDRESS),
@@ -102,15 +110,15 @@ def open_lab(devices: int = 1, shaper: ShaperKind = "packets", mtu: int = MTU) -
             stack.callback(os.close, ends[-1])
             run("ip", "-n", where, "addr", "add", ours, "peer", theirs, "dev", interface)
             run("ip", "-n", where, "link", "set", interface, "mtu", str(mtu), "up")
-        run("ip", "-n", mec, "route", "add", "default", "via", NEAR_ADDRESS)
-        names = tuple(stack.enter_context(_device(number, modem, mtu)) for number in range(devices))
+        _route(mec, NEAR_ADDRESS, congestion)
+        names = tuple(stack.enter_context(_device(number, modem, mtu, congestion)) for number in range(devices))
         with inside(modem):
             air = stack.enter_context(_air(ends, shaper, mtu))
         yield Lab(mec, names, air)
 
 
 @contextlib.contextmanager
-def _device(number: int, modem: str, mtu: int) -> Iterator[str]:
+def _device(number: int, modem: str, mtu: int, congestion: str) -> Iterator[str]:
     """The namespace of a device, with a cable to the modem."""
     with namespace(f"device{number}") as name:
         ours, theirs = device_address(number), gateway_address(number)
@@ -122,20 +130,22 @@ def _device(number: int, modem: str, mtu: int) -> Iterator[str]:
         for where, interface, address in ((name, "eth0", ours), (modem, cable, theirs)):
             run("ip", "-n", where, "addr", "add", f"{address}/24", "dev", interface)
             run("ip", "-n", where, "link", "set", interface, "up")
-        run("ip", "-n", name, "route", "add", "default", "via", theirs)
+        _route(name, theirs, congestion)
         yield name
 
 
-def _forward(modem: str) -> None:
-    with inside(modem):
-        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+def _route(name: str, gateway: str, congestion: str) -> None:
+    """All that leaves a namespace goes to a gateway. The route names the congestion control, because a namespace cannot
+    make every one that the kernel has its default."""
+    run("ip", "-n", name, "route", "add", "default", "via", gateway, "congctl", congestion)
 
 
 @contextlib.contextmanager
 def _air(ends: list[int], shaper: ShaperKind, mtu: int) -> Iterator[subprocess.Popen[bytes]]:
     words = [sys.executable, "-m", "runtime.testbed.lab.air", *map(str, ends), str(mtu), shaper]
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=ends)
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
         if process.stdout.readline() != b"ready\n":
             raise FailureError(f"the lab's uplink did not start: exit code {process.wait()}")

@@ -1,5 +1,8 @@
-"""TUN devices: interfaces whose packets a process reads and writes. The kernel completes their checksums and cuts them to
-the interface's size, which packets copied from one virtual cable to another would lack."""
+"""TUN devices: interfaces whose packets a process reads and writes.
+
+The kernel completes the checksums of these packets and cuts them to the interface's size. Packets that are copied from
+one virtual cable to another would lack both.
+"""
 
 from __future__ import annotations
 

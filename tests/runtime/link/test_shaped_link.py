@@ -61,6 +61,9 @@ class Echo:
     def disconnect(self) -> None:
         self.events.clear()
 
+    def tcp_state(self) -> None:
+        pass
+
     def trouble(self) -> str:
         return ""
 
