@@ -46,8 +46,9 @@ demo-full: $(RUN) ## make all of it on this machine: profile, train, freeze, com
 test: $(DEV) ## run the test suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-nightly: $(DEV) ## what a night is long enough for: a soak of five minutes, and what needs root (tests without root skip)
-	$(BIN)/mecpilot soak --minutes 5 --seed $$(date +%j)
+nightly: $(DEV) ## a soak of five minutes, ten minutes of fuzzing, and tests that need root, where there is root
+	$(BIN)/mecpilot soak --minutes 5 --failover --seed $$(date +%j)
+	$(BIN)/python -m tests.fuzz --seconds 600
 	$(BIN)/python -m pytest -m root
 
 lint: $(DEV) ## ruff and mypy
