@@ -15,6 +15,7 @@ import mecpilot
 from benchmarks.support.relay import Relay
 from controller.errors import UsageError
 from runtime.config.load import config_of
+from runtime.config.sections.security import SecuritySection
 from runtime.config.show import as_toml
 from runtime.device.device import Device
 from runtime.link.mecs.address import addresses_of
@@ -115,3 +116,8 @@ class TestNaming:
     def test_so_are_flags(self, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert mecpilot.main(["device", "--workload", WORKLOAD, *options]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+    def test_the_number_of_public_keys_must_fit(self) -> None:
+        three = SecuritySection(mec_key=("a" * 40,) * 3)
+        with pytest.raises(UsageError, match="got 3 keys with --mec-key for 2 MECs"):
+            Device(WORKLOAD, mec=[ONE, OTHER], security=three)
