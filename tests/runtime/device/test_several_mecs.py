@@ -82,7 +82,7 @@ def test_the_breaker_of_one_that_lies_opens(second: RunningMec, tmp_path: Path) 
     assert first["answered"] == 0
     assert first["breaker_openings"] >= 1
     assert last["answered"] >= 30
-    assert f"the MEC at {liar.endpoint} is not asked for 0.5 s: it failed 3 times in a row" in done.err
+    assert f"the breaker of the MEC at {liar.endpoint} is open for 0.5 s: it failed 3 times in a row" in done.err
 
 
 class TestNaming:
