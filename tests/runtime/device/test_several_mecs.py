@@ -118,6 +118,6 @@ class TestNaming:
         assert capsys.readouterr().err.count("\n") == 1
 
     def test_the_number_of_public_keys_must_fit(self) -> None:
-        three = SecuritySection(mec_key=("a" * 40,) * 3)
-        with pytest.raises(UsageError, match="got 3 keys with --mec-key for 2 MECs"):
+        three = SecuritySection(key=Path("own.key"), mec_key=("a" * 40,) * 3)
+        with pytest.raises(UsageError, match="got 3 times --mec-key for 2 MECs"):
             Device(WORKLOAD, mec=[ONE, OTHER], security=three)
