@@ -1,7 +1,7 @@
 """When a device noticed a fault, and when it answered a frame after that without the faulty MEC.
 
 Both are found in its outcomes and its log lines. A fault is *noticed* at the earlier of two moments. One is the log
-line that says that a link is down, or that a MEC is not asked any more, stamped when it comes out of the process. The
+line that says that a link is down, or that a breaker has opened, stamped when it comes out of the process. The
 other is when the first fallback of an offloaded frame begins: its timer has fired, or its request was rejected, lost or
 answered wrongly. An outcome does not tell this moment itself. It is the capture, plus waiting, deciding and the time
 since the payload was sent, plus the time that the head before the payload took; for the last the median of the answered
@@ -23,7 +23,7 @@ from typing import IO, Any
 from controller.records import NO_PAYLOAD
 
 #: What a line contains by which a device says that it has noticed something.
-_SIGNS = ("the link is down", "the link is refused", "is not asked for")
+_SIGNS = ("the link is down", "the link is refused", "the breaker of")
 
 Lines = Sequence[tuple[float, str]]  # Unix time, text
 

@@ -5,7 +5,8 @@ rejected, lost or answered wrongly, and those that were not answered in time. It
 it is half-open: one request is sent as a trial. If that is answered in time the breaker closes; if not, it opens for
 twice the pause. What becomes of requests that were sent before it opened changes nothing. Pauses are those of a MEC
 that misbehaves (``runtime.protocol.conduct``), and a breaker that has been closed for ``GOOD_S`` begins with the
-shortest one again.
+shortest one again. While no other MEC is well, no pause is longer than ``LAST_RESORT_S``: a long one would keep the
+device from the only MEC that may help, and a trial costs one frame a local answer that is not its best.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from runtime.protocol.conduct import GOOD_S, pause_s
 
 #: Failures in a row that open the breaker.
 FAILURES = 3
+#: Longest pause while no other MEC is well.
+LAST_RESORT_S = 1.0
 
 
 class Breaker:
@@ -27,6 +30,7 @@ class Breaker:
         self._pauses = 0  # in a row, without ``GOOD_S`` between them
         self._closed_s = -math.inf  # when it closed last
         self._trial_s = math.nan  # when the next trial may be sent; not a number while closed
+        self._opened_s = -math.inf  # when it opened last
         self._on_trial = False
 
     @property
@@ -34,13 +38,14 @@ class Breaker:
         """Requests are sent as if there were no breaker."""
         return math.isnan(self._trial_s)
 
-    def is_trial_due(self, now_s: float) -> bool:
-        """One request may be sent, to see whether the MEC answers well again."""
-        return not self.is_closed and not self._on_trial and now_s >= self._trial_s
+    def is_trial_due(self, now_s: float, last_resort: bool = False) -> bool:
+        """One request may be sent, to see whether the MEC answers well again. ``last_resort``: no other one is well."""
+        due_s = min(self._trial_s, self._opened_s + LAST_RESORT_S) if last_resort else self._trial_s
+        return not self.is_closed and not self._on_trial and now_s >= due_s
 
-    def lets_pass(self, now_s: float) -> bool:
+    def lets_pass(self, now_s: float, last_resort: bool = False) -> bool:
         """A request may be sent now."""
-        return self.is_closed or self.is_trial_due(now_s)
+        return self.is_closed or self.is_trial_due(now_s, last_resort)
 
     def sent(self) -> bool:
         """A request was sent. Returns whether it is a trial."""
@@ -75,5 +80,5 @@ class Breaker:
         self._pauses += 1
         self.openings += 1
         pause = pause_s(self._pauses)
-        self._trial_s = now_s + pause
+        self._opened_s, self._trial_s = now_s, now_s + pause
         return pause

@@ -183,7 +183,10 @@ class Mecs(Generic[JobT]):
     # The choice ---------------------------------------------------------------------------------------------
 
     def _choose(self, now_s: float) -> None:
-        asked = self._members[self._chooser.choose([member.health(now_s) for member in self._members], now_s)]
+        healths = [member.health(now_s) for member in self._members]
+        asked = self._members[self._chooser.choose(healths, now_s)]
+        for member in self._members:
+            member.is_last_resort = not any(health.is_well for health in healths)
         if not asked.can_be_asked(now_s):  # the only ones that can be are on trial
             asked = next((member for member in self._members if member.can_be_asked(now_s)), asked)
         self._asked = asked

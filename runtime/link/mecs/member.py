@@ -29,13 +29,14 @@ class Member(Generic[JobT]):
     def __init__(self, name: str, connection: MecConnection[JobT], log: Callable[[str], None]) -> None:
         self.name, self.connection, self._log = name, connection, log
         self.figures = Figures()
+        self.is_last_resort = False  # no MEC is well, so that this one is tried more often
         self._breaker = Breaker()
         self._trial: list[JobT] = []  # the request that is one, if any
         self._overdue: list[JobT] = []
 
     def can_be_asked(self, now_s: float) -> bool:
         """The link is up, and the breaker lets a request pass."""
-        return self.connection.is_up and self._breaker.lets_pass(now_s)
+        return self.connection.is_up and self._breaker.lets_pass(now_s, self.is_last_resort)
 
     def wants_trial(self, now_s: float) -> bool:
         """One request should be sent, to see whether this MEC answers well again."""
@@ -92,7 +93,7 @@ class Member(Generic[JobT]):
         if pause_s := self._breaker.failed(trial, now_s):
             self.figures.breaker_openings += 1
             why = "it failed again" if trial else f"it failed {FAILURES} times in a row"
-            self._log(f"the MEC at {self.name} is not asked for {pause_s:g} s: {why}")
+            self._log(f"the breaker of the MEC at {self.name} is open for {pause_s:g} s: {why}")
 
     def _take_trial(self, job: JobT) -> bool:
         """Whether a request is the trial, which then has ended."""

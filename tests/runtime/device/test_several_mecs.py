@@ -15,6 +15,7 @@ import mecpilot
 from benchmarks.support.relay import Relay
 from controller.errors import UsageError
 from runtime.config.load import config_of
+from runtime.config.sections.security import SecuritySection
 from runtime.config.show import as_toml
 from runtime.device.device import Device
 from runtime.link.mecs.address import addresses_of
@@ -81,7 +82,7 @@ def test_the_breaker_of_one_that_lies_opens(second: RunningMec, tmp_path: Path) 
     assert first["answered"] == 0
     assert first["breaker_openings"] >= 1
     assert last["answered"] >= 30
-    assert f"the MEC at {liar.endpoint} is not asked for 0.5 s: it failed 3 times in a row" in done.err
+    assert f"the breaker of the MEC at {liar.endpoint} is open for 0.5 s: it failed 3 times in a row" in done.err
 
 
 class TestNaming:
@@ -115,3 +116,8 @@ class TestNaming:
     def test_so_are_flags(self, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert mecpilot.main(["device", "--workload", WORKLOAD, *options]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+    def test_the_number_of_public_keys_must_fit(self) -> None:
+        three = SecuritySection(key=Path("own.key"), mec_key=("a" * 40,) * 3)
+        with pytest.raises(UsageError, match="got 3 times --mec-key for 2 MECs"):
+            Device(WORKLOAD, mec=[ONE, OTHER], security=three)

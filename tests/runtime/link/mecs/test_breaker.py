@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.link.mecs.breaker import FAILURES, Breaker
+from runtime.link.mecs.breaker import FAILURES, LAST_RESORT_S, Breaker
 from runtime.protocol.conduct import FIRST_PAUSE_S, GOOD_S, MOST_PAUSE_S
 
 
@@ -32,6 +32,16 @@ def test_after_the_pause_exactly_one_request_passes() -> None:
     assert breaker.lets_pass(FIRST_PAUSE_S)
     assert breaker.sent()
     assert not breaker.lets_pass(10 * FIRST_PAUSE_S)
+
+
+def test_where_no_other_mec_is_well_a_long_pause_is_cut_short() -> None:
+    breaker = opened()
+    for now_s in (1.0, 3.0, 6.0):  # pauses of 1, 2 and 4 s
+        breaker.sent()
+        breaker.failed(trial=True, now_s=now_s)
+    assert not breaker.lets_pass(6.0 + LAST_RESORT_S)
+    assert not breaker.lets_pass(5.9 + LAST_RESORT_S, last_resort=True)
+    assert breaker.lets_pass(6.0 + LAST_RESORT_S, last_resort=True)
 
 
 def test_a_trial_that_is_answered_closes_it() -> None:

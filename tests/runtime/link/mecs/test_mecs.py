@@ -91,7 +91,7 @@ def test_one_that_lies_is_asked_ever_more_rarely(liar) -> None:  # type: ignore[
     assert len(failed) <= 12
     assert failed[-1] - failed[-2] > 4.0
     assert sim.device.counts.as_json()["mecs"][0]["breaker_openings"] >= 3
-    assert [line for line in sim.log_lines if f"{FIRST} is not asked for 0.5 s: it failed 3 times in a row" in line]
+    assert [line for line in sim.log_lines if f"{FIRST} is open for 0.5 s: it failed 3 times in a row" in line]
 
 
 def test_one_whose_answers_come_too_late_is_not_asked_any_more_and_is_when_they_come_in_time() -> None:
@@ -111,7 +111,7 @@ def test_a_busy_pair_leaves_the_device_to_itself() -> None:
     outcomes = sim.run(lambda _: OFFLOAD)
     assert {o.status for o in outcomes} == {Status.FALLBACK}
     sent = [o for o in outcomes if o.payload_bytes]
-    assert len(sent) < 20
+    assert len(sent) < 60
 
 
 def test_a_sole_one_that_is_well_again_is_found_by_its_trial() -> None:
