@@ -96,8 +96,9 @@ class Connections:
         return True
 
     def stop(self) -> None:
-        """Stop watching, before the socket is closed."""
-        self._bound.disable_monitor()
+        """Stop watching; a socket that is closed has stopped telling by itself."""
+        if not self._bound.closed:
+            self._bound.disable_monitor()
         self._monitor.close(linger=0)
 
     def _accepted(self, descriptor: int, now_s: float) -> None:
