@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.simulated import HELD
 
 from runtime.config.sections.admission import OPEN_ADMISSION, AdmissionSection
 from runtime.mec.limits import Account
@@ -37,7 +38,7 @@ class Bench:
         self.number += 1
         account = self.accounts.setdefault(device, Account(OPEN_ADMISSION, self.now_s))
         request = wire.InferRequest(self.number, 0, budget_ms)
-        job = Admit(device.encode(), request, b"", self.now_s)
+        job = Admit(device.encode(), request, b"", self.now_s, HELD)
         refusal = self.queue.add(job, account, tail_s, self.now_s)
         if refusal:
             self.refused.append((refusal.job.peer.decode(), refusal.why, refusal.wait_s))
@@ -126,6 +127,16 @@ def test_backlogged_devices_never_differ_by_more_than_two_of_the_largest_request
         had[device] += costs[device]
         waiting[device] -= 1
         assert max(had.values()) - min(had.values()) <= 2 * largest + 1e-9
+
+
+def test_a_request_that_expired_is_not_held_against_its_device() -> None:
+    queue = bench()
+    queue.ask("a")
+    queue.queue.take()
+    queue.queue.expired()
+    queue.ask("a")
+    queue.ask("b")
+    assert queue.order() == "ab"
 
 
 def test_a_device_has_so_many_requests_waiting_and_no_more() -> None:
