@@ -17,6 +17,7 @@ from typing import Any
 from controller.errors import UsageError
 from controller.records import Outcome
 from controller.streaming import Stream
+from runtime.bundles.bundle import Bundle, open_pair
 from runtime.cli.console import counted, log_as, print_summary, progress
 from runtime.cli.device_checks import check_paths
 from runtime.cli.notify import Notifier
@@ -29,10 +30,13 @@ from runtime.device.reloading import Reloading
 from runtime.device.run import Run
 from runtime.files.atomic import STDOUT
 from runtime.files.provenance import Provenance
+from runtime.link.agreement import bundle_in_common
+from runtime.link.mecs.address import addresses_of
 from runtime.observe.pinned import PinnedCount
 from runtime.observe.record_log import OUTCOMES, RecordLog
 from runtime.observe.sinks import Sink, Sinks
 from runtime.observe.summary import RunSummary
+from runtime.security.resolve import with_keys
 from runtime.traces.formats import TRACE_HELP
 from runtime.workloads.base import stream_score
 
@@ -98,8 +102,9 @@ def _idle_filter(plan: _Plan) -> str | None:
 
 def _device(config: Config, log: Log) -> Device:
     workload, controller = config.workload, config.controller
+    bundle, profile = _bundle(config, log)
     return Device(
-        workload.bundle,
+        bundle,
         controller.name,
         config.device.mec,
         workload=workload.name,
@@ -109,7 +114,7 @@ def _device(config: Config, log: Log) -> Device:
         guard=controller.guard,
         guard_controller=controller.guard_controller,
         shadow=controller.shadow,
-        profile=workload.profile,
+        profile=profile,
         data=config.source.data,
         fps=config.source.fps,
         deadline_s=config.device.deadline_ms / 1e3,
@@ -127,6 +132,22 @@ def _device(config: Config, log: Log) -> Device:
         security=config.security,
         log=log,
     )
+
+
+def _bundle(config: Config, log: Log) -> tuple[Bundle | Path | None, Path | None]:
+    """The bundle to use and its profile: with --also-bundle, the one that the MEC serves."""
+    workload, other = config.workload, config.device.also_bundle
+    if other is None:
+        return workload.bundle, workload.profile
+    own, also = (open_pair(folder, workload.name)[0] for folder in (workload.bundle, other))
+    mecs = with_keys(addresses_of(config.device.mec), config.security, log)
+    common = bundle_in_common(mecs, [own.held, also.held])
+    if common == 1:
+        log(f"the MEC serves bundle {also.digest[:12]} of --also-bundle, not {own.digest[:12]}: using that one")
+        return also, None  # --profile is that of the other
+    if common is None:
+        log(f"no MEC serves either bundle, or none answers yet: using {own.digest[:12]}")
+    return own, workload.profile
 
 
 def _get_ready(plan: _Plan, stack: ExitStack, notifier: Notifier) -> tuple[Run, Stop]:

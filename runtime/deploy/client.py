@@ -35,6 +35,8 @@ RESEND_S = 2.0
 PATIENCE_S = 15.0
 #: Interval between questions how far a MEC is.
 _ASK_EVERY_S = 0.1
+#: Rate at which files cross, so that they crowd out no requests and stay below what a MEC takes of one peer.
+_BYTES_PER_S = 20e6
 _BUSY = ("verifying", "checking")
 #: Chunks that a MEC may refuse, each after a new look at its status.
 _MOST_REFUSALS = 3
@@ -99,6 +101,7 @@ class MecClient:
             _, data = self._ask(Fetch(self._next_id(), name, file.sha256, held))
             if not len(data):
                 raise FailureError(f"{self._endpoint} has {held} of {file.length} bytes of {file.name}; fetch again")
+            _pace(len(data))
             held = store.append(file, held, data)
 
     def _send_file(self, sha256: str, path: Path, held: int, length: int, on_progress: OnProgress) -> None:
@@ -106,6 +109,7 @@ class MecClient:
             while held < length:
                 stream.seek(held)
                 report, _ = self._ask(Chunk(self._next_id(), sha256, held), stream.read(MAX_CHUNK_BYTES))
+                _pace(report.held_bytes - held)
                 held = report.held_bytes
                 on_progress(held, length)
 
@@ -151,3 +155,7 @@ class MecClient:
     def _next_id(self) -> int:
         self._last_id = wire.next_id(self._last_id)
         return self._last_id
+
+
+def _pace(sent_bytes: int) -> None:
+    time.sleep(max(sent_bytes, 0) / _BYTES_PER_S)

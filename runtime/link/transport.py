@@ -339,8 +339,12 @@ class Router(_Socket):
             if user := self._admission.user_of(message.peer, frames[0]):
                 yield message._replace(user=user)
 
-    def _release(self) -> None:
+    def close(self, linger_ms: int = _CLOSE_LINGER_MS) -> None:
+        """The same; connections are watched as long as the socket is open."""
         self._stop_watching()
+        super().close(linger_ms)
+
+    def _release(self) -> None:
         if self._admission is not None:
             self._admission.stop()
 

@@ -154,6 +154,14 @@ class DeviceSection(Section, frozen=True):
     require_mec: Annotated[
         bool, about("Exit with 1 when no MEC was met during the whole run.", "--require-mec", off="--no-require-mec")
     ] = False
+    also_bundle: Annotated[
+        Path | None,
+        about(
+            "Directory of another bundle, used if the MEC serves it and not the first one. Decided once, at the start.",
+            "--also-bundle",
+            show="FOLDER",
+        ),
+    ] = None
     deadline_ms: Annotated[
         float, Meta(ge=0.001, le=3.6e6), about("From capture to answer, in milliseconds.", "--deadline-ms")
     ] = 100.0

@@ -16,6 +16,7 @@ from support.releases import Operator, bundle_of
 
 import mecpilot
 from controller.errors import FailureError
+from runtime.bundles.bundle import SHIPPED_DIR
 from runtime.bundles.manifest import MANIFEST_FILE
 from runtime.config.sections.security import SecuritySection
 from runtime.deploy import fetching
@@ -185,6 +186,20 @@ def test_whoever_is_no_operator_may_not_even_ask(tmp_path: Path) -> None:
         endpoint = server.start().endpoint.replace("0.0.0.0", "127.0.0.1").replace("[::]", "127.0.0.1")
         with client_of(endpoint) as client, pytest.raises(FailureError, match="operators need keys here"):
             client.status()
+
+
+def test_a_device_with_two_bundles_uses_the_one_that_its_mec_serves(
+    mobilenet: tuple[Packed, Path], tmp_path: Path
+) -> None:
+    packed, profile = mobilenet
+    options = {"bundle": bundle_in(packed), "profile": profile, "also_bundle": SHIPPED_DIR / WORKLOAD, **OPTIONS}
+    with MecServer(WORKLOAD, bind=ANY_PORT) as server:
+        done = run_device_here(server.start().endpoint, tmp_path / "a", frames=10, **options)
+    done.check_most("ok", 10)
+    assert "of --also-bundle" in done.err
+    alone = run_device_here("tcp://127.0.0.1:9", tmp_path / "b", frames=2, **options)
+    alone.check_no_frame_lost(2)
+    assert "none answers yet" in alone.err
 
 
 def test_a_mec_without_a_store_tells_its_status_and_takes_nothing(operator: Operator) -> None:
