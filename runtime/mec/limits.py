@@ -23,7 +23,7 @@ from runtime.link.transport import Incoming
 #: Tokens of a device that was not known before: it says hello, probes its uplink, and asks.
 FIRST_MESSAGES = 64
 FIRST_BYTES = 16e6
-FAULT_MESSAGES = 20
+FAULT_MESSAGES = 5
 #: Rejections per second that tell a device that it is shed, and how many of them at once.
 ANSWERS_PER_S, MOST_ANSWERS = 20.0, 20.0
 #: Shed messages per second that are borne, and how many of them at once.

@@ -27,7 +27,7 @@ SEEDS = [
 
 
 def run(data: bytes) -> None:
-    cut, session, now_s = Cut(data), MecSession("mec-1", HELD, 1.0), 0.0
+    cut, session, now_s = Cut(data), MecSession("mec-1", [HELD], 1.0), 0.0
     accounts, queue = Accounts(_LIMITS), RequestQueue(_QUEUE_LIMIT, _LIMITS)
     for _ in range(_MOST_STEPS):
         if not cut:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.simulated import HELD
 
 from runtime.config.sections.admission import OPEN_ADMISSION, AdmissionSection
 from runtime.mec.limits import Account
@@ -37,7 +38,7 @@ class Bench:
         self.number += 1
         account = self.accounts.setdefault(device, Account(OPEN_ADMISSION, self.now_s))
         request = wire.InferRequest(self.number, 0, budget_ms)
-        job = Admit(device.encode(), request, b"", self.now_s)
+        job = Admit(device.encode(), request, b"", self.now_s, HELD)
         refusal = self.queue.add(job, account, tail_s, self.now_s)
         if refusal:
             self.refused.append((refusal.job.peer.decode(), refusal.why, refusal.wait_s))
