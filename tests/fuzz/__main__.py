@@ -2,8 +2,8 @@
 
 Exit code 1 if an input was found that raises anything but ``RemoteProtocolError``, takes too long or too much memory;
 the input is then in the folder ``found`` of ``--work``, and `python -m tests.fuzz TARGET --play FILE` repeats it. New
-inputs that reach other code stay in ``--work`` for the next run; ``--keep`` chooses the fewest that reach the same and
-puts them into the corpus of the repository.
+inputs that reach other code stay in ``--work`` for the next run; ``--keep`` puts the smallest of them into the corpus
+of the repository.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("targets", nargs="*", choices=[[], *TARGETS], help="default: all")
     parser.add_argument("--seconds", type=float, default=60.0, help="for all targets together")
     parser.add_argument("--work", type=Path, default=Path("runs/fuzz"), help="grown corpus, and what is found")
-    parser.add_argument("--keep", action="store_true", help="put the smallest inputs of the grown corpus into tests/")
+    parser.add_argument("--keep", action="store_true", help="put small inputs into tests/")
     parser.add_argument("--play", type=Path, help="run one input and show its error")
     options = parser.parse_args(argv)
     names = options.targets or list(TARGETS)

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 #: What libFuzzer names the inputs that it stops at.
 _FOUND = ("crash-*", "timeout-*", "oom-*", "leak-*")
 _MOST_BYTES = 4096
-_MOST_KEPT_BYTES = 2048
+#: Of one target, in the repository.
+_MOST_KEPT_BYTES, _MOST_KEPT = 20_000, 40
 _START_S = 120.0
 
 
@@ -61,20 +62,19 @@ def fuzz(name: str, seconds: float, work: Path) -> Result:
 
 
 def keep(name: str, work: Path) -> int:
-    """Put the fewest small inputs that reach all code into the repository; returns how many there are."""
+    """Put the smallest of the inputs that reached new code into the repository; returns how many there are."""
     kept = CORPUS / name
-    with tempfile.TemporaryDirectory() as small, tempfile.TemporaryDirectory() as chosen:
-        for folder in (work / "corpus" / name, kept):
-            for path in folder.glob("*") if folder.is_dir() else ():
-                if path.stat().st_size <= _MOST_KEPT_BYTES:
-                    shutil.copy(path, Path(small) / path.name)
-        _run(name, small, ["-merge=1", chosen], 600.0).check_returncode()
-        shutil.rmtree(kept, ignore_errors=True)
-        kept.mkdir(parents=True)
-        for path in Path(chosen).glob("*"):
-            data = path.read_bytes()
-            (kept / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
-    return len(list(kept.glob("*")))
+    paths = [path for folder in (work / "corpus" / name, kept) if folder.is_dir() for path in folder.glob("*")]
+    chosen: dict[str, bytes] = {}
+    for data in sorted({path.read_bytes() for path in paths}, key=lambda data: (len(data), data)):
+        if len(chosen) == _MOST_KEPT or sum(map(len, chosen.values())) + len(data) > _MOST_KEPT_BYTES:
+            break
+        chosen[hashlib.sha256(data).hexdigest()[:16]] = data
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir(parents=True)
+    for digest, data in chosen.items():
+        (kept / digest).write_bytes(data)
+    return len(chosen)
 
 
 def _inputs(found: Path) -> set[Path]:
