@@ -246,6 +246,7 @@ class MecLoop:
         began_s = max(job.arrived_s, self._free_s) if self._slowdown > 1.0 else self._clock()
         waited_s = began_s - job.arrived_s
         if waited_s * 1e3 > job.request.remaining_budget_ms:
+            self._queue.expired()
             self._reject(job, RejectReason.EXPIRED, "it waited too long", waited_s)
             return
         served = self._bundles.get(job.held)

@@ -50,7 +50,8 @@ class _Waiting:
 class RequestQueue:
     """Owns the admitted requests that wait, and an estimate of the work that they are.
 
-    ``add`` what arrives, ``take`` what is served next, and say ``began`` and ``ended`` around computing it.
+    ``add`` what arrives, ``take`` what is served next, and say ``began`` and ``ended`` around computing it, or
+    ``expired``.
     """
 
     def __init__(self, limit: int, admission: AdmissionSection = OPEN_ADMISSION, slowdown: float = 1.0) -> None:
@@ -61,8 +62,8 @@ class RequestQueue:
         self._virtual = 0.0  # start tag of the request that was taken last
         self._most_finish = 0.0
         self._slowdown = slowdown
-        self._taken_s = self._profiled_s = 0.0  # sums over served requests, the last ones counting most
-        self._in_service_s = 0.0  # profiled time of the request in service
+        self._took_s = self._profiled_s = 0.0  # sums over served requests, the last ones counting most
+        self._taken: _Waiting | None = None  # the request that was taken last
         self._began_s: float | None = None
 
     def __len__(self) -> int:
@@ -93,8 +94,13 @@ class RequestQueue:
         """Remove and return the request to serve next."""
         entry = heapq.heappop(self._waiting)
         entry.account.waiting -= 1
-        self._virtual, self._in_service_s = entry.start, entry.profiled_s
+        self._virtual, self._taken = entry.start, entry
         return entry.job
+
+    def expired(self) -> None:
+        """The request that was taken last is too old and is not computed: its device keeps that part of its share."""
+        if self._taken is not None and not self._taken.account.waiting:
+            self._taken.account.finish = self._taken.start
 
     def give_up(self, peer: bytes) -> list[Admit]:
         """Remove and return the requests of a connection that was closed: nobody waits for their answers."""
@@ -112,16 +118,16 @@ class RequestQueue:
     def ended(self, took_s: float | None) -> None:
         """It was computed in so long, or failed (None)."""
         self._began_s = None
-        if took_s is not None:
-            self._taken_s = _MEMORY * self._taken_s + took_s
-            self._profiled_s = _MEMORY * self._profiled_s + self._in_service_s
+        if took_s is not None and self._taken is not None:
+            self._took_s = _MEMORY * self._took_s + took_s
+            self._profiled_s = _MEMORY * self._profiled_s + self._taken.profiled_s
         if not self._waiting:  # nobody has more than its share of an idle MEC
             self._virtual = self._most_finish
 
     @property
     def pace(self) -> float:
         """How much longer this MEC takes than the profile says."""
-        return self._taken_s / self._profiled_s if self._profiled_s > 0.0 else self._slowdown
+        return self._took_s / self._profiled_s if self._profiled_s > 0.0 else self._slowdown
 
     def _entry(self, job: Admit, account: Account, profiled_s: float) -> _Waiting:
         self._number += 1
@@ -138,8 +144,8 @@ class RequestQueue:
     def _wait_s(self, now_s: float, entry: _Waiting | None = None) -> float:
         """Expected time until this request, or one behind all others, would be served; 0 if nothing is before it."""
         pace, left_s = self.pace, 0.0
-        if self._began_s is not None:
-            left_s = max(self._began_s + pace * self._in_service_s - now_s, 0.0)
+        if self._began_s is not None and self._taken is not None:
+            left_s = max(self._began_s + pace * self._taken.profiled_s - now_s, 0.0)
         before_s = sum(
             [
                 other.profiled_s

@@ -129,6 +129,16 @@ def test_backlogged_devices_never_differ_by_more_than_two_of_the_largest_request
         assert max(had.values()) - min(had.values()) <= 2 * largest + 1e-9
 
 
+def test_a_request_that_expired_is_not_held_against_its_device() -> None:
+    queue = bench()
+    queue.ask("a")
+    queue.queue.take()
+    queue.queue.expired()
+    queue.ask("a")
+    queue.ask("b")
+    assert queue.order() == "ab"
+
+
 def test_a_device_has_so_many_requests_waiting_and_no_more() -> None:
     queue = bench(msgspec.structs.replace(FAIR, device_queue_limit=3))
     assert [queue.ask("a") for _ in range(5)] == [True] * 3 + [False] * 2
