@@ -8,6 +8,9 @@ ends the connection itself. A number may belong to another connection by then, s
 A peer that is closed because it floods would connect again at once. So its address is barred for a short time: longer
 would harm others behind the same address.
 
+Peers of ZMTP 1 and 2 send messages without such properties. No device speaks these versions, so their messages are not
+heard, and their connections are closed as mute.
+
 Beyond ``most`` connections, one that never said anything is closed first, then the one that was silent longest. So
 strangers that only connect cannot keep devices out, whose pings are frequent.
 """
@@ -26,6 +29,8 @@ from zmq.utils.monitor import parse_monitor_message
 
 #: Interval between two looks at the monitor.
 _LOOK_EVERY_S = 0.02
+#: A connection that never said anything is closed after this time, if not earlier.
+MUTE_S = 10.0
 #: No new connections from an address after one of it was closed at its owner's request. Its other connections stay.
 BAR_S = 2.0
 _MOST_BARRED = 1024
@@ -55,15 +60,21 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def heard(self, peer: bytes, descriptor: int) -> None:
-        """A message of this peer came through this descriptor."""
+    def heard(self, sender: zmq.Frame) -> bool:
+        """A message came, whose first frame names its sender. False if ZeroMQ does not say through which connection:
+        it came by a version of ZMTP before 3.0, which no device speaks."""
+        try:
+            descriptor = int(sender.get(zmq.SRCFD))
+        except zmq.ZMQError:
+            return False
         connection = self._open.get(descriptor)
         if connection is None:
-            return  # its event has not been read yet, or it has ended
+            return True  # its event has not been read yet
         connection.heard_s = self._clock()
-        if connection.peer != peer:
+        if connection.peer != (peer := sender.bytes):
             connection.peer = peer
             self._descriptors[peer] = descriptor
+        return True
 
     def look(self) -> None:
         """Learn of new and ended connections, and close what is idle or too much."""
@@ -75,10 +86,12 @@ class Connections:
             if not int(self._monitor.get(zmq.EVENTS)) & zmq.POLLIN:
                 break
             event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
-            self._ended(event["value"])  # a number that is given anew has ended before
+            descriptor = int(event["value"])
+            self._ended(descriptor)  # a number that is given anew has ended before
             if event["event"] == zmq.EVENT_ACCEPTED:
-                self._accepted(event["value"], now_s)
-        for descriptor in [n for n, one in self._open.items() if now_s - one.heard_s > self._idle_s]:
+                self._accepted(descriptor, now_s)
+        silent_s, mute_s = now_s - self._idle_s, now_s - min(self._idle_s, MUTE_S)
+        for descriptor in [n for n, one in self._open.items() if one.heard_s < (silent_s if one.peer else mute_s)]:
             self._shut(descriptor)
         while len(self._open) > self._most:
             self._shut(min(self._open, key=self._worth))

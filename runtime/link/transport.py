@@ -328,9 +328,8 @@ class Router(_Socket):
     def _heard(self) -> Iterator[list[zmq.Frame]]:
         """Messages of everybody, noted as signs of life of their connections."""
         for frames in self._receive():
-            if self._connections is not None:
-                self._connections.heard(frames[0].bytes, int(frames[0].get(zmq.SRCFD)))
-            yield frames
+            if self._connections is None or self._connections.heard(frames[0]):
+                yield frames
 
     def _admitted(self) -> Iterator[Incoming]:
         """Messages of those whose key is on the list now."""

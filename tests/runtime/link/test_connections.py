@@ -105,6 +105,17 @@ def test_a_peer_that_connects_and_says_nothing_at_all_is_idle_too() -> None:
             wait_until(is_over, "the end of the silent connection")
 
 
+def test_a_peer_of_an_old_version_of_zeromqs_protocol_is_not_heard_and_harms_nobody() -> None:
+    with router() as mec:
+        where = parse_endpoint(mec.endpoint)
+        with socket.create_connection((where.host, where.port)) as old, dealers(mec, 1) as (good,):
+            old.sendall(b"\x01\x00" + b"\x04\x00old" * 20)  # ZMTP 1: no greeting, an empty identity, then frames
+            for text in (b"one", b"two", b"three"):
+                say(mec, good, text)
+            old.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(range(256)) * 16)
+            say(mec, good, b"four")
+
+
 def test_beyond_the_most_connections_those_that_were_silent_longest_make_room() -> None:
     with router(most=8) as mec, dealers(mec, 2) as good:
         where = parse_endpoint(mec.endpoint)
