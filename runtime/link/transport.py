@@ -106,13 +106,13 @@ class _Socket:
     def close(self, linger_ms: int = _CLOSE_LINGER_MS) -> None:
         """Close after at most ``linger_ms``, in which the last messages are sent; may be called twice."""
         if not self._socket.closed:
-            self._socket.close(linger=linger_ms)
             self._release()
+            self._socket.close(linger=linger_ms)
             if self._own_context:
                 self._context.term()
 
     def _release(self) -> None:
-        """Close what else uses the context: it ends only when nothing does any more."""
+        """Close what else uses the context, before the socket: the context ends only when nothing uses it any more."""
 
     def _events(self) -> int:
         self._last_events = int(self._socket.get(zmq.EVENTS))
