@@ -209,6 +209,7 @@ class TestService:
         assert done.code == 0
         assert "speaks encrypted, this device plain" in json.loads(done.out)["link"]["trouble"]
 
+    @pytest.mark.slow
     @pytest.mark.realtime
     def test_a_revoked_device_answers_alone_from_then_on_and_loses_no_frame(
         self, served: tuple[MecServer, Requests], folder: Path, tmp_path: Path
