@@ -152,6 +152,7 @@ class TestList:
             (f"a {KEYS[0]} device\nb {KEYS[0]} device", "line 2: the key of a again"),
             (f"a {KEYS[0]} device\na {KEYS[1]} operator", "line 2: a has other roles above"),
         ],
+        ids=["few words", "short key", "role", "name", "key twice", "roles twice"],  # keys are random
     )
     def test_a_line_that_makes_no_sense_is_named(self, text: str, why: str) -> None:
         with pytest.raises(UsageError, match=why):
