@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from support.keyed import Keyring
 from support.live import ROOT, WORKLOAD, device, run_device_here, wait_for_file
 from support.releases import Operator, bundle_of
+from support.waiting import wait_until
 
 import mecpilot
 from controller.errors import FailureError
@@ -30,6 +32,8 @@ from runtime.files.policy_file import shipped_policy
 from runtime.link.transport import Dealer
 from runtime.mec.server import MecServer
 from runtime.protocol.operator_messages import MAX_CHUNK_BYTES
+from runtime.security.allow_list import revoke
+from runtime.security.curve import DeviceKeys
 
 ANY_PORT = "tcp://127.0.0.1:*"
 
@@ -59,8 +63,8 @@ def mec(folder: Path, operator: Operator, tmp_path: Path) -> Iterator[MecServer]
 
 
 @contextlib.contextmanager
-def client_of(endpoint: str) -> Iterator[MecClient]:
-    client = MecClient(Dealer(endpoint), endpoint)
+def client_of(endpoint: str, keys: DeviceKeys | None = None) -> Iterator[MecClient]:
+    client = MecClient(Dealer(endpoint, keys=keys), endpoint)
     try:
         yield client
     finally:
@@ -188,6 +192,21 @@ def test_whoever_is_no_operator_may_not_even_ask(tmp_path: Path) -> None:
             client.status()
 
 
+def test_with_keys_only_operators_are_served(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    keys = {"camera": ring.device("camera", "device"), "alice": ring.device("alice", "device", "operator")}
+    security = SecuritySection(key=tmp_path / "mec.key", allow=ring.path)
+    with MecServer(WORKLOAD, bind=ANY_PORT, security=security) as server:
+        endpoint = server.start().endpoint
+        with client_of(endpoint, keys["alice"]) as client:
+            assert client.status()["bundles"][0]["role"] == "base"
+            revoke(ring.path, "alice")
+            client._patience_s = 1.0
+            wait_until(lambda: not answers(client), "the revocation")
+        with client_of(endpoint, keys["camera"]) as client, pytest.raises(FailureError, match="is not an operator"):
+            client.rollback("net")
+
+
 def test_a_device_with_two_bundles_uses_the_one_that_its_mec_serves(
     mobilenet: tuple[Packed, Path], tmp_path: Path
 ) -> None:
@@ -207,6 +226,14 @@ def test_a_mec_without_a_store_tells_its_status_and_takes_nothing(operator: Oper
         assert client.status()["deploy"] is None
         with pytest.raises(FailureError, match="takes no releases; start it with --store"):
             client.push(b"anything", {})
+
+
+def answers(client: MecClient) -> bool:
+    """Whether a MEC tells its status."""
+    try:
+        return bool(client.status())
+    except FailureError:
+        return False
 
 
 def bundle_in(packed: Packed) -> Path:
