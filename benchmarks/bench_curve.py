@@ -23,8 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime.link.dealer import Dealer
 from runtime.link.endpoint import parse_endpoint
-from runtime.link.transport import Dealer, Router, wait_for
+from runtime.link.router import Router
+from runtime.link.transport import wait_for
 from runtime.protocol import wire
 from runtime.security.allow_list import DEFAULT_NAME, AllowList, allow
 from runtime.security.curve import DeviceKeys, MecKeys

@@ -41,8 +41,9 @@ from controller.scenario import Scenario
 from envs.networks import NETWORKS
 from envs.setup import Setup, open_setup, traces_of
 from runtime.link.connection import MecConnection
+from runtime.link.dealer import Dealer
+from runtime.link.router import Router
 from runtime.link.shaped_link import Shaper
-from runtime.link.transport import Dealer, Router
 from runtime.protocol import wire
 from runtime.testbed.lab.names import FAR_ADDRESS
 from runtime.testbed.lab.namespaces import inside

@@ -22,7 +22,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from controller.packets import ACKNOWLEDGEMENT_BYTES, ping_bytes, wire_bytes
-from runtime.link.transport import Dealer, Router, wait_for
+from runtime.link.dealer import Dealer
+from runtime.link.router import Router
+from runtime.link.transport import wait_for
 from runtime.protocol import wire
 
 PORT = 5599

@@ -28,7 +28,7 @@ import numpy as np
 from controller.errors import FailureError
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.inference.streams import encode_alone
-from runtime.link.transport import Dealer
+from runtime.link.dealer import Dealer
 from runtime.protocol import wire
 from runtime.testbed.processes import running_mec
 

@@ -18,7 +18,8 @@ import numpy as np
 
 from controller.errors import RemoteProtocolError
 from runtime.bundles.bundle import Bundle, open_bundle
-from runtime.link.transport import Dealer, wait_for
+from runtime.link.dealer import Dealer
+from runtime.link.transport import wait_for
 from runtime.protocol import wire
 
 #: What is still unanswered so long after the last request was sent is lost.

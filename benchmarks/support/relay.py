@@ -12,7 +12,9 @@ import zmq
 
 from controller.errors import RemoteProtocolError
 from controller.timeline import GIVE_UP_DEADLINES
-from runtime.link.transport import Dealer, Parts, Router
+from runtime.link.dealer import Dealer
+from runtime.link.router import Router
+from runtime.link.transport import Parts
 from runtime.protocol import wire
 
 #: Takes outputs and the seconds until the frame's deadline; returns the outputs to deliver and the delay in seconds.

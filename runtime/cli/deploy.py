@@ -162,8 +162,8 @@ def fetch(
 @contextmanager
 def _client(endpoint: str, key: Path | None, mec_key: str | None, plain: bool) -> Iterator[MecClient]:
     from runtime.deploy.client import MecClient
+    from runtime.link.dealer import Dealer
     from runtime.link.mecs.address import addresses_of
-    from runtime.link.transport import Dealer
     from runtime.security.resolve import with_keys
 
     security = SecuritySection(key=key, mec_key=mec_key, plain=plain)

@@ -17,7 +17,7 @@ import msgspec
 from controller.errors import FailureError, RemoteProtocolError
 from runtime.deploy.release import ReleaseFile
 from runtime.deploy.store import Store
-from runtime.link.transport import Dealer
+from runtime.link.dealer import Dealer
 from runtime.protocol import wire
 from runtime.protocol.operator_messages import (
     MAX_CHUNK_BYTES,

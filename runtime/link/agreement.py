@@ -11,8 +11,8 @@ import time
 from collections.abc import Sequence
 
 from controller.errors import RemoteProtocolError
+from runtime.link.dealer import Dealer
 from runtime.link.mecs.address import MecAddress
-from runtime.link.transport import Dealer
 from runtime.protocol import wire
 
 #: For all bundles together, of one MEC.

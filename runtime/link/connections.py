@@ -109,9 +109,8 @@ class Connections:
         return True
 
     def stop(self) -> None:
-        """Stop watching; a socket that is closed already has stopped its monitor itself."""
-        if not self._bound.closed:
-            self._bound.disable_monitor()
+        """Stop watching, before the socket is closed."""
+        self._bound.disable_monitor()
         self._monitor.close(linger=0)
 
     def _accepted(self, descriptor: int, now_s: float) -> None:

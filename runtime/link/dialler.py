@@ -17,11 +17,12 @@ from dataclasses import dataclass
 import zmq
 
 from runtime.link.background import Background
+from runtime.link.dealer import Dealer
 from runtime.link.endpoint import Endpoint
 from runtime.link.lookup import Found, addresses_of
 from runtime.link.memory_watch import MemoryWatch
 from runtime.link.tcp_state import TcpState
-from runtime.link.transport import Dealer, Parts, wait_for
+from runtime.link.transport import Parts, wait_for
 from runtime.protocol.wire import Buffer
 from runtime.security.curve import DeviceKeys
 

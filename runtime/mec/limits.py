@@ -18,7 +18,7 @@ import enum
 import math
 
 from runtime.config.sections.admission import AdmissionSection
-from runtime.link.transport import Incoming
+from runtime.link.router import Incoming
 
 #: Tokens of a device that was not known before: it says hello, probes its uplink, and asks.
 FIRST_MESSAGES = 64

@@ -27,7 +27,8 @@ from runtime.codecs.streams import UnknownReferenceError
 from runtime.config.sections.admission import OPEN_ADMISSION, AdmissionSection
 from runtime.config.tree import DEFAULTS
 from runtime.link.link import Clock
-from runtime.link.transport import MAX_WAIT_S, Incoming, Router
+from runtime.link.router import Incoming, Router
+from runtime.link.transport import MAX_WAIT_S
 from runtime.mec.bundles import Bundles
 from runtime.mec.limits import Account, Accounts, Verdict
 from runtime.mec.queue import RequestQueue

@@ -23,7 +23,7 @@ from runtime.config.sections.security import SecuritySection
 from runtime.config.sizes import bytes_of
 from runtime.config.tree import DEFAULTS
 from runtime.link.endpoint import parse_bind
-from runtime.link.transport import Router
+from runtime.link.router import Router
 from runtime.mec.records import MecCounts, RequestRecord
 from runtime.observe.sinks import Sink
 from runtime.profiling.profile import load_costs

@@ -24,7 +24,7 @@ from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.cli.child import follow_parent, say_ready
 from runtime.cli.console import log_as
 from runtime.inference.streams import encode_alone
-from runtime.link.transport import Dealer
+from runtime.link.dealer import Dealer
 from runtime.profiling.profile import load_costs
 from runtime.protocol import wire
 from runtime.protocol.device_actions import Actions, LinkChanged, LinkState, Transmit

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from controller.errors import RemoteProtocolError
 from runtime.link.endpoint import parse_endpoint
 from runtime.link.link import Arrival, Connected, DirectLink, Malformed
-from runtime.link.transport import Parts, Router
+from runtime.link.router import Router
+from runtime.link.transport import Parts
 from runtime.protocol import wire
 from runtime.protocol.device_actions import (
     Disconnect,

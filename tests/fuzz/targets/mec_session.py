@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from controller.errors import RemoteProtocolError
 from runtime.config.sections.admission import AdmissionSection
-from runtime.link.transport import Incoming
+from runtime.link.router import Incoming
 from runtime.mec.limits import Accounts, Verdict
 from runtime.mec.queue import RequestQueue
 from runtime.protocol import wire

@@ -29,7 +29,7 @@ from runtime.deploy.release import CHECK_FILE, POLICY_FILE, Release, file_of
 from runtime.deploy.store import Store
 from runtime.deploy.trust import Verifier
 from runtime.files.policy_file import shipped_policy
-from runtime.link.transport import Dealer
+from runtime.link.dealer import Dealer
 from runtime.mec.server import MecServer
 from runtime.protocol.operator_messages import MAX_CHUNK_BYTES
 from runtime.security.allow_list import revoke

@@ -11,8 +11,9 @@ import pytest
 from support.waiting import PATIENCE_S, wait_until
 
 from runtime.link.connections import BAR_S
+from runtime.link.dealer import Dealer
 from runtime.link.endpoint import parse_endpoint
-from runtime.link.transport import Dealer, Router
+from runtime.link.router import Router
 
 
 @contextlib.contextmanager

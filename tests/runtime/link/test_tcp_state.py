@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from runtime.link.dealer import Dealer
+from runtime.link.router import Router
 from runtime.link.tcp_state import TcpState, tcp_state
-from runtime.link.transport import Dealer, Router
 from runtime.protocol import wire
 
 SOON_S = 20.0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.config.sections.admission import OPEN_ADMISSION, AdmissionSection
-from runtime.link.transport import Incoming
+from runtime.link.router import Incoming
 from runtime.mec.limits import (
     FIRST_BAR_S,
     FIRST_MESSAGES,

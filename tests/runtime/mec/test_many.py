@@ -9,7 +9,7 @@ from benchmarks.bench_many import digests_alone, raw_row, slowdown_for
 from benchmarks.support.crowd import Client, payload_of, play
 from runtime.bundles.bundle import open_bundle
 from runtime.config.sections.admission import AdmissionSection
-from runtime.link.transport import Dealer
+from runtime.link.dealer import Dealer
 from runtime.mec.server import MecServer
 
 DEVICES, TAIL_MS, BUDGET_S = 8, 8.0, 0.25

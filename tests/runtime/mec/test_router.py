@@ -12,7 +12,8 @@ from pathlib import Path
 from support.waiting import PATIENCE_S
 
 from benchmarks.support.hostile import frame, shake_hands
-from runtime.link.transport import Dealer, Router
+from runtime.link.dealer import Dealer
+from runtime.link.router import Router
 
 MOST_GROWTH_BYTES = 64 << 20
 

@@ -13,7 +13,8 @@ from support.simulated import FAST as LOCAL
 from support.simulated import HELD, OFFLOAD, SimClock, table
 
 from runtime.config.sections.admission import OPEN_ADMISSION, AdmissionSection
-from runtime.link.transport import MAX_WAIT_S, Incoming
+from runtime.link.router import Incoming
+from runtime.link.transport import MAX_WAIT_S
 from runtime.mec.bundles import Bundles
 from runtime.mec.loop import MecLoop
 from runtime.mec.served import Served

@@ -17,9 +17,10 @@ from support.keyed import Keyring
 from support.peers import Greeter, Keeper
 from support.waiting import wait_until
 
+from runtime.link.dealer import Dealer
 from runtime.link.endpoint import parse_endpoint
 from runtime.link.lookup import trouble_at
-from runtime.link.transport import Dealer, Incoming, Router
+from runtime.link.router import Incoming, Router
 from runtime.security.curve import DeviceKeys
 from runtime.security.keys import new_pair
 
