@@ -32,7 +32,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "any": (object,),
 }
 #: Reasons that a request never ends with: its peer is no registered device.
-NO_ENDINGS = {"digest", "no_session"}
+NO_ENDINGS = {"denied", "digest", "no_session"}
 
 
 class Field(NamedTuple):
