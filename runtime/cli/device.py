@@ -42,6 +42,9 @@ from runtime.workloads.base import stream_score
 
 Log = Callable[[str], None]
 
+#: The longest that a service manager shall wait for the pictures of a run.
+_PICTURES_S = 1800.0
+
 
 @takes(*DEVICE_SECTIONS, notes={"--uplink": TRACE_HELP})
 def device(config: Config) -> int:
@@ -60,6 +63,7 @@ def device(config: Config) -> int:
         run.watch(notifier.alive)
         notifier.ready("answering frames")
         _serve(service, log, notifier)
+        notifier.stopping(_PICTURES_S if config.outputs.video else 0.0)
         _report(service)
         if service.pinned and service.pinned.text:
             log(service.pinned.text)

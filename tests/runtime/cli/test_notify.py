@@ -106,6 +106,37 @@ def test_a_daemon_says_how_it_is_and_pings_only_while_its_loop_turns(
         assert process.wait(PATIENCE_S) == 0
 
 
+def test_a_reload_before_the_mec_serves_sends_nothing(manager: Manager, tmp_path: Path) -> None:
+    """logrotate may come at any time. READY=1 would end the start, and the watchdog then waits for pings."""
+    log, rotated = tmp_path / "requests.jsonl", tmp_path / "requests.jsonl.1"
+    with service(tmp_path, [*MEC, "--requests", str(log)]) as process:
+        wait_until(log.exists, "the log")  # SIGHUP is ignored until it is open
+        log.rename(rotated)
+        first = None
+        while first is None and process.poll() is None:
+            process.send_signal(signal.SIGHUP)
+            first = manager.heard(0.05)
+        assert (first or "").startswith("READY=1\nSTATUS=serving")
+        wait_until(log.exists, "the new log")
+
+
+def test_a_device_whose_source_ends_says_that_it_stops(manager: Manager, tmp_path: Path) -> None:
+    with service(tmp_path, [*DEVICE, "--frames", "5"]) as process:
+        assert (manager.heard(PATIENCE_S) or "").startswith("READY=1")
+        assert manager.wait_for("STOPPING=1") == "STOPPING=1\nSTATUS=stopping"
+        assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_device_that_ends_with_a_video_asks_for_the_time_to_encode_it(manager: Manager, tmp_path: Path) -> None:
+    video = tmp_path / "run.mp4"
+    with service(tmp_path, [*DEVICE, "--frames", "5", "--video", str(video)]) as process:
+        assert int(manager.wait_for("STOPPING=1").partition("EXTEND_TIMEOUT_USEC=")[2]) > 60e6
+        process.send_signal(signal.SIGHUP)  # no reload any more
+        assert process.wait(PATIENCE_S) == 0
+    assert video.exists()
+    assert not [message for message in manager.drain() if "READY=1" in message]
+
+
 def test_an_abstract_socket_is_spoken_to() -> None:
     name = f"mecpilot-test-{os.getpid()}"
     with contextlib.closing(Manager(f"\0{name}")) as manager:
@@ -128,6 +159,45 @@ def test_a_manager_that_does_not_read_or_is_gone_holds_nobody_up(manager: Manage
     manager.close()
     notifier.status("to nobody")
     assert time.monotonic() - began_s < PATIENCE_S
+
+
+def test_a_reload_waits_for_no_manager_and_its_end_is_sent_as_soon_as_there_is_room(
+    manager: Manager, tmp_path: Path
+) -> None:
+    """It runs in a signal handler, which interrupts the loop."""
+    notifier = Notifier(str(tmp_path / "notify"), watchdog_s=3600.0)
+    notifier.ready("at work")
+    for number in range(10_000):  # more than any queue takes
+        notifier.status(str(number))
+    notifier.status("at work")
+    began_s = time.monotonic()
+    for _ in range(100):
+        with notifier.reload():
+            pass
+        notifier.alive()
+    assert time.monotonic() - began_s < PATIENCE_S / 4
+    manager.drain()
+    for _ in range(3):
+        notifier.alive()
+    assert manager.drain() == ["READY=1\nSTATUS=at work"]
+
+
+def test_before_it_is_ready_and_after_its_end_a_daemon_does_not_reload(manager: Manager, tmp_path: Path) -> None:
+    notifier = Notifier(str(tmp_path / "notify"))
+    with notifier.reload():
+        pass
+    notifier.alive()
+    assert manager.drain() == []
+    notifier.ready("at work")
+    with notifier.reload():
+        assert [message.partition("\n")[0] for message in manager.drain()] == ["READY=1", "RELOADING=1"]
+    assert manager.drain() == []
+    notifier.alive()
+    notifier.stopping()
+    with notifier.reload():
+        pass
+    notifier.alive()
+    assert manager.drain() == ["READY=1\nSTATUS=at work", "STOPPING=1\nSTATUS=stopping"]
 
 
 def test_without_a_manager_nothing_is_sent() -> None:
