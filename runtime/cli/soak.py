@@ -108,14 +108,14 @@ def report(findings: Findings) -> None:
 
 
 def _fault_table(findings: Findings) -> Table:
-    headings = ("fault", "count", "frames", "without outcome", "twice", "in time", "MEC answers again, s")
+    headings = ("fault", "count", "frames", "without outcome", "twice", "in time", "MEC answers again, s", "not back")
     table = new_table("Faults, and the frames from their beginning to 3 s after their end", headings, ("fault",))
     for one in findings.faults:
         name = f"{one.fault} ({findings.disk})" if one.fault == "disk full" else one.fault
         count = "" if one.fault == QUIET else one.count
         counts = (str(value) for value in (count, one.frames, one.without_outcome, one.twice))
         share = "" if one.in_time_frac is None else f"{one.in_time_frac:.1%}"
-        table.add_row(name, *counts, share, _back(one))
+        table.add_row(name, *counts, share, _back(one), "" if one.fault == QUIET else str(one.not_back))
     return table
 
 

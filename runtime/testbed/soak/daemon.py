@@ -20,6 +20,8 @@ from runtime.testbed.soak.resources import Sample, sample
 WATCHDOG_S = 10.0
 #: Longest time that a daemon may take to be ready, and to end after SIGTERM.
 READY_WAIT_S, STOP_WAIT_S = 120.0, 15.0
+#: A daemon that has ended by itself so often will not do better at the next start.
+MOST_ENDS = 5
 _TRACEBACK = b"Traceback (most recent call last)"
 
 
@@ -32,6 +34,8 @@ class Life:
     ready_s: float | None = None  # when it said that it is ready; None before
     heard_s: float = 0.0  # when it last pinged, was found stopped, or said that it is ready
     silence_s: float = 0.0  # longest time between two pings, while it was not stopped
+    held_s: float = 0.0  # how long it was stopped (SIGSTOP) since it was ready
+    end_s: float | None = None  # when it was told to end, or was found to have ended; None before
     was_killed: bool = False
     is_over: bool = False  # it ended, and was waited for
     samples: list[Sample] = field(default_factory=list)
@@ -52,6 +56,9 @@ class Daemon:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.bind(str(self._address))
         self._stands_still = False
+        self._held_at_s = 0.0
+        self._ends = 0  # by itself
+        self._said_before = 0  # bytes of messages of earlier lives
 
     @property
     def life(self) -> Life:
@@ -60,6 +67,13 @@ class Daemon:
     @property
     def is_ready(self) -> bool:
         return self.life.ready_s is not None
+
+    @property
+    def worked_s(self) -> float:
+        """How long the process worked since it was ready, without the time in which it was stopped."""
+        life = self.life
+        end_s = time.monotonic() if life.end_s is None else life.end_s
+        return 0.0 if life.ready_s is None else end_s - life.ready_s - life.held_s
 
     def start(self) -> None:
         """Start the next process. It has no terminal, as a service has none."""
@@ -70,6 +84,7 @@ class Daemon:
             "WATCHDOG_USEC": str(int(WATCHDOG_S * 1e6)),
         }
         with self._errors.open("ab") as errors:
+            self._said_before = errors.tell()
             process = subprocess.Popen(
                 [sys.executable, "-m", "mecpilot", *self._command()],
                 env=environment,
@@ -84,12 +99,14 @@ class Daemon:
     def kill(self) -> None:
         """``kill -9``."""
         self.life.was_killed = True
+        self._note_end()
         self.life.process.kill()
         self._wait()
 
     def stop(self) -> None:
         """SIGTERM. The process must end in time, with exit code 0."""
         process = self.life.process
+        self._note_end()
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             if code := process.wait(STOP_WAIT_S):
@@ -101,12 +118,12 @@ class Daemon:
 
     def hold(self) -> None:
         """SIGSTOP."""
-        self._stands_still = True
+        self._stands_still, self._held_at_s = True, time.monotonic()
         self.life.process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
         """SIGCONT."""
-        self._stands_still = False
+        self._end_hold()
         self.life.process.send_signal(signal.SIGCONT)
 
     def hang_up(self) -> None:
@@ -115,12 +132,13 @@ class Daemon:
             self.life.process.send_signal(signal.SIGHUP)
 
     def tick(self, now_s: float) -> bool:
-        """Listen to the process. False if it has ended by itself, which must not happen."""
-        if (code := self.life.process.poll()) is not None:
-            self._broken.append(f"{self.name} ended by itself, with exit code {code}")
-            self._wait()
-            return False
+        """Listen to the process. False if it has ended by itself, which must not happen. FailureError if it never
+        became ready, or when it has ended by itself for the fifth time."""
+        code = self.life.process.poll()
         self._listen(now_s)
+        if code is not None:
+            self._ended_by_itself(code)
+            return False
         if not self.is_ready and now_s - self.life.began_s > READY_WAIT_S:
             raise FailureError(
                 f"{self.name} was not ready within {READY_WAIT_S:g} s; start it alone to see why: "
@@ -143,6 +161,36 @@ class Daemon:
         """No process may have printed a traceback."""
         if self._errors.exists() and (count := self._errors.read_bytes().count(_TRACEBACK)):
             self._broken.append(f"{self.name} printed {count} tracebacks")
+
+    def _ended_by_itself(self, code: int) -> None:
+        self._note_end()
+        self._wait()
+        self._ends += 1
+        if not self.is_ready:
+            raise FailureError(f"{self.name} ended before it was ready, with exit code {code}: {self._last_words()}")
+        if self._ends >= MOST_ENDS:
+            raise FailureError(
+                f"{self.name} ended by itself {self._ends} times, now with exit code {code}: {self._last_words()}"
+            )
+        self._broken.append(f"{self.name} ended by itself, with exit code {code}: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        """The last line that the process of this life has printed."""
+        with self._errors.open("rb") as errors:
+            errors.seek(self._said_before)
+            lines = errors.read().decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+    def _note_end(self) -> None:
+        if self.life.end_s is None:
+            if self._stands_still:
+                self._end_hold()
+            self.life.end_s = time.monotonic()
+
+    def _end_hold(self) -> None:
+        self._stands_still = False
+        if self.is_ready:
+            self.life.held_s += time.monotonic() - self._held_at_s
 
     def _listen(self, now_s: float) -> None:
         life = self.life

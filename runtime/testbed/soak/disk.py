@@ -43,18 +43,23 @@ class LimitedDisk:
 
     def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
         self._pids = pids
+        self._before: dict[int, int] = {}  # soft limits, by pid
 
     def fill(self) -> None:
-        self._limit(0)
-
-    def free(self) -> None:
-        self._limit(resource.RLIM_INFINITY)
-
-    def _limit(self, size: int) -> None:
+        """Writes fail in all processes that there are by now."""
         for pid in self._pids():
             with contextlib.suppress(ProcessLookupError):
+                soft, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+                self._before.setdefault(pid, soft)
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, most))
+
+    def free(self) -> None:
+        """Each of these processes has its limit of before."""
+        for pid, soft in self._before.items():
+            with contextlib.suppress(ProcessLookupError):
                 _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-                resource.prlimit(pid, resource.RLIMIT_FSIZE, (size if most < 0 else min(size, most), most))
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, most))
+        self._before.clear()
 
 
 @contextlib.contextmanager

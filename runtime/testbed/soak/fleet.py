@@ -7,6 +7,7 @@ restarted; its MEC is never ended. Each device reaches its MEC through a proxy o
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,7 @@ class Fleet:
         self.pairs: list[Pair] = []
         self.requests = 0  # lines in the logs of the MECs
         self._folder = folder
+        self._began_s, self._ended_s = math.nan, math.nan  # Unix times
         self._stack = contextlib.ExitStack()
         self._sample_s = self._rotate_s = 0.0
 
@@ -82,6 +84,7 @@ class Fleet:
                 pair.link.target = _address_in(self._ready_file(pair.mec))
                 pair.device.start()
             self.run_until_ready()
+            self._began_s = time.time()
         except BaseException:
             self._stack.close()
             raise
@@ -142,12 +145,15 @@ class Fleet:
 
     def end(self) -> None:
         """Stop every daemon in order, devices first, and read all that they have written."""
+        self._ended_s = time.time()
         for pair in self.pairs:
             self.stop(pair.device)
         for pair in self.pairs:
             self.stop(pair.mec)
         for daemon in self.daemons():
             daemon.check_messages()
+        for name, wait_s in self.account.unanswered(self._began_s, self._ended_s).items():
+            self.broken.append(f"{name} had no answer of a MEC for {wait_s:.0f} s in which no fault concerned it")
 
     # Logs --------------------------------------------------------------------------------------------------
 
@@ -164,7 +170,7 @@ class Fleet:
         for line in log.rest():
             self._count(pair, daemon, line)
         if daemon is pair.device:
-            self.account.close(pair.frames, was_killed=daemon.life.was_killed)
+            self.account.close(pair.frames, was_killed=daemon.life.was_killed, worked_s=daemon.worked_s)
             pair.frames = Frames(daemon.name)
 
     def _count(self, pair: Pair, daemon: Daemon, line: bytes) -> None:
@@ -176,7 +182,7 @@ class Fleet:
     # The start ---------------------------------------------------------------------------------------------
 
     def _pids(self) -> list[int]:
-        return [daemon.life.process.pid for daemon in self.daemons() if daemon.lives]
+        return [daemon.life.process.pid for daemon in self.daemons() if daemon.lives and not daemon.life.is_over]
 
     def _add_pair(self, number: int, logs: Path) -> None:
         link = self._stack.enter_context(Proxy(("127.0.0.1", 0)))

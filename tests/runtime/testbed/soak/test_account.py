@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.testbed.soak.account import AFTER_S, UNWRITTEN, Account, Frames
+from runtime.testbed.soak.account import AFTER_S, SLACK_S, UNANSWERED_S, UNWRITTEN, Account, Frames
 from runtime.testbed.soak.faults import FAULTS, plan
 from runtime.testbed.soak.resources import Sample, leaks, sample, trends
 from runtime.testbed.soak.rotated_log import RotatedLog
@@ -60,6 +60,29 @@ class TestFrames:
         assert account.torn == 1
         assert account.quiet.without_outcome == 1
 
+    def test_a_life_that_ends_in_silence_lacks_frames(self, account: Account, frames: Frames) -> None:
+        """It wrote 5 s of frames, and nothing for 15 s more."""
+        cut = account.begin("cut", ["device 1"], START_S + 10.0)
+        cut.end_s = START_S + 11.0
+        for frame in range(50):
+            account.add(frames, line(frame))
+        account.close(frames, was_killed=False, worked_s=20.0)
+        during = round((1.0 + AFTER_S) * FPS)
+        assert cut.without_outcome == during
+        assert account.quiet.without_outcome == round((20.0 - SLACK_S) * FPS) - 50 - during
+
+    def test_a_life_without_a_line_lacks_all_frames(self, account: Account, frames: Frames) -> None:
+        account.close(frames, was_killed=False, worked_s=20.0)
+        assert account.quiet.without_outcome == round((20.0 - SLACK_S) * FPS)
+
+    def test_frames_up_to_the_end_are_enough_and_a_killed_device_may_lack_the_newest(self, account: Account) -> None:
+        for was_killed, count in ((False, 200), (True, 200 - UNWRITTEN)):
+            frames = Frames("device 1")
+            for frame in range(count):
+                account.add(frames, line(frame))
+            account.close(frames, was_killed=was_killed, worked_s=20.0)
+        assert account.quiet.without_outcome == 0
+
     def test_a_fault_of_another_device_is_not_counted(self, account: Account, frames: Frames) -> None:
         other = account.begin("cut", ["device 2"], START_S)
         account.add(frames, line(1))
@@ -79,6 +102,41 @@ class TestFrames:
         account.add(frames, line(14, decision=REMOTE, latency_ms=50.0))
         account.add(frames, line(13, decision=REMOTE, latency_ms=70.0))
         assert window.back_s == {"device 1": pytest.approx(0.37, abs=1e-3)}
+
+
+class TestUnanswered:
+    """Frames of 100 s; the MEC of device 1 is cut off for 10 s after 20 s."""
+
+    CUT_S, BACK_S, END_S = 20.0, 30.0, 100.0
+
+    def account(self, answered_again_s: float, concerns: str = "device 1") -> Account:
+        account = Account(FPS)
+        window = account.begin("cut", [concerns], START_S + self.CUT_S)
+        window.end_s = START_S + self.BACK_S
+        frames = Frames("device 1")
+        for frame in range(round(self.END_S * FPS)):
+            is_remote = not self.CUT_S <= frame / FPS < answered_again_s
+            account.add(frames, line(frame, decision=REMOTE if is_remote else LOCAL))
+        return account
+
+    def unanswered(self, account: Account) -> dict[str, float]:
+        return account.unanswered(START_S, START_S + self.END_S)
+
+    def test_a_link_that_never_comes_back_is_found(self) -> None:
+        lost_s = self.END_S - self.BACK_S
+        assert self.unanswered(self.account(np.inf)) == {"device 1": pytest.approx(lost_s, abs=0.2)}
+
+    def test_the_time_of_a_fault_is_not_counted(self) -> None:
+        back_in_time_s = self.BACK_S + UNANSWERED_S - 1.0
+        assert self.unanswered(self.account(back_in_time_s)) == {}
+        assert set(self.unanswered(self.account(back_in_time_s, concerns="device 2"))) == {"device 1", "device 2"}
+
+    def test_a_controller_that_uses_no_mec_is_not_held_to_it(self) -> None:
+        account, frames = Account(FPS), Frames("device 1")
+        account.begin("cut", ["device 1"], START_S).end_s = START_S + 1.0
+        for frame in range(1000):
+            account.add(frames, line(frame))
+        assert self.unanswered(account) == {}
 
 
 class TestRotation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from support.live import WORKLOAD
 from support.waiting import wait_until
 
 import mecpilot
+from controller.errors import FailureError
 from runtime.testbed.soak import daemon as daemons
 from runtime.testbed.soak.daemon import Daemon
 from runtime.testbed.soak.disk import LimitedDisk, TmpfsDisk, disk_for_logs
@@ -65,9 +67,43 @@ class TestDaemon:
         mec.check_messages()
         assert len(broken) == 1  # an orderly end is not reported
         mec.start()
+        wait_until(lambda: mec.tick(time.monotonic()) and mec.is_ready, "the second start")
         mec.life.process.send_signal(signal.SIGKILL)
         wait_until(lambda: not mec.tick(time.monotonic()), "the end")
         assert "ended by itself, with exit code -9" in broken[-1]
+
+    def test_its_work_is_timed_from_ready_to_its_end_without_the_time_in_which_it_was_stopped(
+        self, mec: Daemon
+    ) -> None:
+        assert mec.life.ready_s is not None
+        mec.hold()
+        held_from_s = time.monotonic()
+        time.sleep(0.5)
+        held_s = time.monotonic() - held_from_s
+        mec.go_on()
+        mec.kill()
+        assert mec.worked_s <= time.monotonic() - mec.life.ready_s - held_s
+        at_the_end_s = mec.worked_s
+        time.sleep(0.01)
+        assert mec.worked_s == at_the_end_s > 0.0
+
+    def test_one_that_ends_before_it_is_ready_is_not_started_again(self, tmp_path: Path, broken: list[str]) -> None:
+        (tmp_path / "MEC-1.err").write_text("the last line of an earlier life\n")
+        mec = Daemon("MEC 1", tmp_path, lambda: ["mec", "--workload", "nonsense"], broken)
+        mec.start()
+        try:
+            with pytest.raises(FailureError, match=r"MEC 1 ended before it was ready, with exit code 2: .*nonsense"):
+                wait_until(lambda: not mec.tick(time.monotonic()), "the end")
+        finally:
+            mec.close()
+
+    def test_one_that_ends_again_and_again_is_given_up(
+        self, mec: Daemon, broken: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(daemons, "MOST_ENDS", 1)
+        mec.life.process.send_signal(signal.SIGKILL)
+        with pytest.raises(FailureError, match="MEC 1 ended by itself 1 times, now with exit code -9: "):
+            wait_until(lambda: not mec.tick(time.monotonic()), "the end")
 
 
 class TestDisk:
@@ -109,3 +145,19 @@ class TestDisk:
             disk.fill()
             assert not wrote()  # it ends with an error: File too large
             assert (tmp_path / "log").read_bytes() == b"lineline"
+
+    def test_a_process_has_its_own_limits_again(self) -> None:
+        """Finite ones, as services and containers may have."""
+        limits = 1 << 20, 1 << 30
+        with subprocess.Popen(["sleep", "60"]) as sleeper:
+            resource.prlimit(sleeper.pid, resource.RLIMIT_FSIZE, limits)
+            disk = LimitedDisk(lambda: [sleeper.pid])
+            for _ in range(2):
+                disk.fill()
+                assert resource.prlimit(sleeper.pid, resource.RLIMIT_FSIZE) == (0, limits[1])
+            disk.free()
+            assert resource.prlimit(sleeper.pid, resource.RLIMIT_FSIZE) == limits
+            disk.fill()
+            sleeper.kill()
+            sleeper.wait()
+            disk.free()  # a process that is gone is left alone
