@@ -79,6 +79,10 @@ class Account:
         self.windows.append(Window(fault, frozenset(concerns), at_s))
         return self.windows[-1]
 
+    def is_quiet(self, at_s: float) -> bool:
+        """Whether nothing is wrong at that time, later than the beginning of every fault."""
+        return not self.windows or at_s >= self.windows[-1].end_s + AFTER_S
+
     def add(self, frames: Frames, line: bytes) -> None:
         """One line of the outcome log of that life."""
         try:

@@ -124,7 +124,7 @@ class Fleet:
             if not daemon.life.is_over and not daemon.tick(now_s):
                 self._read_rest(daemon)
                 daemon.start()
-        if now_s >= self._sample_s:
+        if now_s >= self._sample_s and self.account.is_quiet(time.time()):  # in an outage sockets come and go
             self._sample_s = now_s + SAMPLE_EVERY_S
             for _, daemon in running:
                 daemon.take_sample(now_s)

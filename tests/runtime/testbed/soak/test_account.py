@@ -88,6 +88,14 @@ class TestFrames:
         account.add(frames, line(1))
         assert (other.frames, account.quiet.frames) == (0, 1)
 
+    def test_it_is_quiet_before_the_first_fault_and_some_time_after_the_newest(self, account: Account) -> None:
+        assert account.is_quiet(START_S)
+        window = account.begin("cut", ["device 1"], START_S)
+        assert not account.is_quiet(START_S + 60.0)
+        window.end_s = START_S + 1.0
+        assert not account.is_quiet(window.end_s)
+        assert account.is_quiet(window.end_s + AFTER_S)
+
     def test_late_and_dropped_frames_are_not_in_time(self, account: Account, frames: Frames) -> None:
         for frame, status in enumerate(("ok", "late", "fallback", "dropped", "skipped")):
             account.add(frames, line(frame, status))
