@@ -60,6 +60,7 @@ def device(config: Config) -> int:
         run.watch(notifier.alive)
         notifier.ready("answering frames")
         _serve(service, log, notifier)
+        notifier.stopping()  # a source may end by itself; the report takes its time, and pings no watchdog
         _report(service)
         if service.pinned and service.pinned.text:
             log(service.pinned.text)

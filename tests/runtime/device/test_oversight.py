@@ -40,7 +40,7 @@ def said_by(**options: Any) -> tuple[list[str], dict[str, dict[str, Any]]]:
 def test_a_new_controller_decides_from_the_next_frame_on() -> None:
     said: list[str] = []
     seat = Seat(FixedRow("first", FAST), said.append)
-    state = plain_state(Scenario(fps=10.0, deadline_s=0.1, device_slowdown=1.0))
+    state = plain_state(Scenario(fps=10.0, deadline_s=0.1, device_slowdown=1.0), table())
     assert seat.decide(state)[0] == FAST
     seat.offer(Offer(FixedRow("second", OFFLOAD), "second"))
     seat.offer(Offer(FixedRow("third", GOOD), "third"))
@@ -75,7 +75,7 @@ def test_a_shadow_that_fails_is_asked_no_more() -> None:
     said: list[str] = []
     shadow = BoundedShadow(shadow_of(Fails()), said.append)
     for _ in range(3):
-        shadow.look(plain_state(Scenario(fps=10.0, deadline_s=0.1, device_slowdown=1.0)), FAST)
+        shadow.look(plain_state(Scenario(fps=10.0, deadline_s=0.1, device_slowdown=1.0), table()), FAST)
     assert said == ["shadow fails failed: ValueError: no; it is asked no more"]
     assert (shadow.notes()["failure"], shadow.notes()["left_out"]) == ("ValueError: no", 2)
 
@@ -90,7 +90,7 @@ def test_a_slow_shadow_takes_its_share_of_the_time_and_no_more() -> None:
             return super().decide(state)
 
     shadow = BoundedShadow(shadow_of(Slow("slow", GOOD)), lambda _: None, lambda: now_s)
-    state, frames = plain_state(Scenario(fps=10.0, deadline_s=0.1, device_slowdown=1.0)), 1000
+    state, frames = plain_state(Scenario(fps=10.0, deadline_s=0.1, device_slowdown=1.0), table()), 1000
     for _ in range(frames):
         now_s += 0.1
         shadow.look(state, FAST)
@@ -103,7 +103,7 @@ def test_a_slow_shadow_takes_its_share_of_the_time_and_no_more() -> None:
 def test_a_line_per_minute_says_what_the_shadow_has_seen() -> None:
     now_s, said = 0.0, []
     shadow = BoundedShadow(shadow_of(FixedRow("good", GOOD)), said.append, lambda: now_s)
-    state = plain_state(Scenario(fps=10.0, deadline_s=0.1, device_slowdown=1.0))
+    state = plain_state(Scenario(fps=10.0, deadline_s=0.1, device_slowdown=1.0), table())
     for _ in range(130):
         now_s += 1.0
         shadow.look(state, FAST)
@@ -153,7 +153,7 @@ def test_nan_telemetry_is_decided_by_the_guard() -> None:
     said: list[str] = []
     with Device("garments", mec=NOBODY, fps=0, deadline_s=5.0, log=said.append) as made:
         run = made.prepare(frames=1)
-        state = plain_state(run.scenario)
+        state = plain_state(run.scenario, made.costs)
         run.seat.decide(replace(state, uplink_age_s=np.array([1e9]), rtt_s=np.array([1e9])))
         run.close()
     assert any(line.startswith("guard: expected-utility decides from now on: ") for line in said)
