@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support.simulated import FAST, GOOD, table
 
+from controller.controllers.base import Controller
 from controller.controllers.simple import FixedRow
 from controller.errors import UsageError
 from controller.features.fast import Features
@@ -18,7 +19,7 @@ from controller.guard.guard import FIRST_HOLD, REASONS, STUCK_STATES, Guard
 from controller.guard.judge import Judge, Verdict
 from controller.guard.ranges import NO_RANGES, bounds_of, ranges_of
 from controller.predict.expectation import idle_state
-from controller.records import Bools, Floats, SystemState
+from controller.records import Bools, Floats, Ints, SystemState
 from controller.utility import Utility
 
 SOUND = np.zeros(len(CONTEXT_FEATURES), bool)
@@ -236,3 +237,72 @@ def test_the_judge_knows_what_each_choice_is_worth() -> None:
     assert verdict.expected == pytest.approx(worth(GOOD), abs=1e-3)
     assert verdict.behind == pytest.approx(worth(GOOD) - worth(FAST), abs=1e-3)
     assert verdict.fails == pytest.approx(0.0, abs=1e-3)
+
+
+# What is broken ----------------------------------------------------------------------------------------------
+
+
+def real_guard(policy: Controller) -> Guard:
+    """A guard with the judge that a device has; the other controller is the poorer one."""
+    costs, utility = table(), Utility()
+    judge = Judge(policy, FixedRow("greedy", FAST), Features(costs, utility), bounds_of(NO_RANGES), "mean8")
+    return Guard(judge, "ppo", "greedy")
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the features divide and subtract what is not finite
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "frame_age_s",
+        "uplink_age_s",
+        "uplink_backlog_bytes",
+        "device_slowdown",
+        "mec_slowdown",
+        "mec_queue_mean_s",
+        "on_time_frac",
+        "rtt_s",
+    ],
+)
+def test_one_value_that_is_not_finite_leaves_no_trace(name: str, value: float) -> None:
+    guard, share = real_guard(FixedRow("ppo", GOOD)), 0.0
+    decisions(guard, 10)
+    decisions(guard, 1, 10, **{name: value})
+    assert decisions(guard, 2 * FIRST_HOLD, 11)[-1] == GOOD
+    for number in range(40):
+        share += 0.1 * (1.0 - share)
+        guard.decide(plain(1000 + number, on_time_frac=1.0 - share))
+    assert hand_overs(guard).get("failures") == 1
+
+
+@pytest.mark.parametrize("field", ["worth", "expected", "behind", "fails"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_verdict_that_is_not_finite_is_decided_by_the_other(
+    guard: Guard, judge: Says, field: str, value: float
+) -> None:
+    judge.set(**{field: np.array([value])})
+    assert decisions(guard, 1) == [GOOD]
+    assert hand_overs(guard) == {"observations": 1}
+    assert "not finite" in guard.take_lines()[0]
+
+
+class Raises(FixedRow):
+    """A policy that fails as long as it is broken."""
+
+    broken = True
+
+    def decide(self, state: SystemState) -> Ints:
+        if self.broken:
+            raise ValueError("no weights")
+        return super().decide(state)
+
+
+def test_a_policy_that_raises_hands_over_and_returns_when_it_no_longer_does() -> None:
+    policy = Raises("ppo", GOOD)
+    guard = real_guard(policy)
+    assert decisions(guard, 3) == [FAST] * 3
+    assert hand_overs(guard) == {"errors": 1}
+    assert "it failed: ValueError: no weights" in guard.take_lines()[0]
+    policy.broken = False
+    assert decisions(guard, FIRST_HOLD + 1, 3)[-2:] == [GOOD, GOOD]
+    assert guard.notes()["returns"] == 1
