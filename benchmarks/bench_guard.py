@@ -16,16 +16,13 @@ import numpy as np
 from rich.table import Table
 
 from agents.compare.evaluation import Entrants, entrants_of
-from agents.compare.rollout import paired_scenarios, play
+from agents.compare.rollout import Watch, paired_scenarios, play
 from benchmarks.support.broken import FrozenFeatures, Stuck, noised
 from controller.controllers.base import Controller
-from controller.controllers.expected_utility import ExpectedUtility
 from controller.controllers.learned import FrozenPolicy, Policy
 from controller.features.fast import Features
-from controller.features.remembered import RememberedFeatures
-from controller.guard.guard import REASONS, Guard
-from controller.guard.judge import Judge
-from controller.guard.ranges import bounds_of
+from controller.guard.guard import COUNTS, REASONS, Guard
+from controller.guard.make import make_guard
 from controller.records import Bools, Floats, Ints, SystemState
 from controller.scenario import Scenario
 from controller.shadow import Shadow
@@ -60,24 +57,20 @@ class Bench:
     def make(self, name: str) -> Controller:
         return self.entrants.make(name, self.setup, len(self.scenarios))[0]
 
-    def utilities(self, controller: Controller) -> Floats:
+    def utilities(self, controller: Controller, watch: Watch | None = None) -> Floats:
         """(episodes,) mean utility of each."""
-        frames = play(self.setup, controller, self.scenarios).frames
+        frames = play(self.setup, controller, self.scenarios, watch=watch).frames
         sums = np.bincount(frames.episode, frames.utility, len(self.scenarios))
         return np.asarray(sums / np.bincount(frames.episode, minlength=len(self.scenarios)))
 
     def policy(self, policy: FrozenPolicy, *, guarded: bool, frozen: bool = False) -> Controller:
         """ppo with these weights. ``frozen``: after a while it sees nothing new, while the guard does."""
         costs, utility = self.setup.costs, self.setup.range.utility
-        shared = RememberedFeatures(costs, utility)
-        seen: Features = FrozenFeatures(costs, utility, SOUND) if frozen else shared
-        learned = Policy(policy, seen)
+        learned = Policy(policy, FrozenFeatures(costs, utility, SOUND)) if frozen else None
         if not guarded:
-            return learned
-        estimate = str(self.entrants.tunings[RULE]["estimate"])
-        rule = ExpectedUtility(costs, utility, estimate, shared)
-        judge = Judge(learned, rule, shared, bounds_of(self.entrants.ranges[0]), estimate)
-        return Guard(judge, "ppo", RULE, len(self.scenarios))
+            return learned or Policy(policy, Features(costs, utility))
+        tuning, ranges, batch = self.entrants.tunings[RULE], self.entrants.ranges[0], len(self.scenarios)
+        return make_guard(costs, utility, policy, RULE, tuning, ranges, batch=batch, learned=learned)
 
 
 def with_interval(differences: Floats) -> str:
@@ -110,9 +103,10 @@ def guard_table(bench: Bench, workload: str) -> Table:
     for name, (policy, frozen, stuck) in kinds.items():
         guard = bench.policy(policy, guarded=True, frozen=frozen)
         assert isinstance(guard, Guard)
-        pair = (bench.policy(policy, guarded=False, frozen=frozen), guard)
-        alone, guarded = (bench.utilities(Stuck(one, SOUND) if stuck else one) for one in pair)
-        notes = guard.notes()
+        counted = Counted(guard)
+        alone = bench.utilities(_on_device(bench.policy(policy, guarded=False, frozen=frozen), stuck))
+        guarded = bench.utilities(_on_device(guard, stuck), counted.watch)
+        notes = counted.notes()
         share = notes["classical_decisions"] / notes["decisions"]
         counts = [f"{notes[f'hand_overs_{reason}']:.0f}" for reason in REASONS]
         figures = (f"{alone.mean():.4f}", f"{guarded.mean():.4f}", with_interval(guarded - alone), f"{share:.1%}")
@@ -122,20 +116,22 @@ def guard_table(bench: Bench, workload: str) -> Table:
     return table
 
 
-class Shadowed:
-    """A controller with a shadow beside it."""
+class Counted:
+    """The counts of a guard, of the episodes that are running: it decides on in those that are over."""
 
-    def __init__(self, active: Controller, shadow: Shadow) -> None:
-        self.name, self._active, self._shadow = active.name, active, shadow
+    def __init__(self, guard: Guard) -> None:
+        self._guard, self._counts = guard, np.zeros_like(guard.counts)
 
-    def reset(self, rows: Bools) -> None:
-        self._active.reset(rows)
-        self._shadow.reset(rows)
+    def watch(self, _: SystemState, __: Ints, running: Bools) -> None:
+        self._counts[running] = self._guard.counts[running]
 
-    def decide(self, state: SystemState) -> Ints:
-        rows = self._active.decide(state)
-        self._shadow.look(state, rows)
-        return rows
+    def notes(self) -> dict[str, int]:
+        return dict(zip(COUNTS, self._counts.sum(axis=0).tolist(), strict=True))
+
+
+def _on_device(controller: Controller, stuck: bool) -> Controller:
+    """The controller, on a device whose telemetry is ``stuck`` after a while."""
+    return Stuck(controller, SOUND) if stuck else controller
 
 
 def shadow_table(bench: Bench, workload: str) -> Table:
@@ -145,7 +141,8 @@ def shadow_table(bench: Bench, workload: str) -> Table:
     real = {name: bench.utilities(bench.make(name)) for name in {name for pair in PAIRS for name in pair}}
     for active, candidate in PAIRS:
         shadow = Shadow(candidate, bench.make(candidate), bench.setup.costs, bench.setup.range.utility)
-        play(bench.setup, Shadowed(bench.make(active), shadow), bench.scenarios)
+        shadow.reset(np.ones(len(bench.scenarios), bool))
+        play(bench.setup, bench.make(active), bench.scenarios, watch=shadow.look)
         notes = shadow.notes()
         table.add_row(
             active,

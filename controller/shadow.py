@@ -37,6 +37,12 @@ class Shadow:
     def __init__(self, name: str, candidate: Controller, costs: CostTable, utility: Utility) -> None:
         self.name, self._candidate = name, candidate
         self._costs, self._utility, self._estimator = costs, utility, Estimator()
+        self.restart(candidate)
+
+    def restart(self, candidate: Controller | None = None) -> None:
+        """Begin all sums anew, as when another active controller takes over. ``candidate``: in place of the one so
+        far."""
+        self._candidate = candidate or self._candidate
         self.decisions = self.equal = 0
         self._frames = self._active = self._other = 0.0  # weighted by the frames that a decision covers
         self._judged, self._real = 0, 0.0  # frames with a truth, and the sum of their utility
@@ -80,7 +86,8 @@ class Shadow:
             self._real += utility
 
     def notes(self) -> dict[str, Any]:
-        """The share of equal decisions, and utilities per frame by the model; None before the first decision."""
+        """The share of equal decisions, and utilities per frame by the model; before the first decision only
+        that there was none."""
         if not self.decisions:
             return {"controller": self.name, "decisions": 0}
         active, other = self._active / self._frames, self._other / self._frames

@@ -15,7 +15,7 @@ import numpy as np
 from controller.controllers.base import Controller
 from controller.metrics import ANSWERERS, EARLY_EXIT, NO_KIND, NOBODY, Frames
 from controller.predict.uplink import TraceBank
-from controller.records import STATUSES, Bools, Floats, Ints, Status
+from controller.records import STATUSES, Bools, Floats, Ints, Status, SystemState
 from controller.scenario import Scenario
 from controller.streaming import newest_answered
 from controller.timeline import GIVE_UP_DEADLINES
@@ -27,6 +27,8 @@ _LATE, _DROPPED = STATUSES.index(Status.LATE), STATUSES.index(Status.DROPPED)
 _FALLBACK, _EARLY = ANSWERERS.index("fallback"), ANSWERERS.index(EARLY_EXIT)
 
 Progress = Callable[[int], None]  # called with the number of frames decided since the last call
+#: Called at each step with the states (B,), the rows decided for them, and which episodes are still running.
+Watch = Callable[[SystemState, Ints, Bools], None]
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,22 @@ def play(
     reward: Reward = "replayed",
     oracle: bool = False,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Episodes:
-    """Run every scenario to its end under one controller, which was made for a batch of ``len(scenarios)``."""
+    """Run every scenario to its end under one controller, which was made for a batch of ``len(scenarios)``.
+
+    Episodes that are over are stepped on until the last one ends, so a controller decides for them as well; nothing
+    of that is in the result, and ``watch`` is told which ones still run."""
     twin = setup.twin(len(scenarios), reward=reward, oracle=oracle)
     state = twin.reset(scenarios=scenarios)
     controller.reset(np.ones(len(scenarios), bool))
     alive = np.ones(len(scenarios), bool)
     records: list[tuple[Bools, StepRecord]] = []
     while alive.any():
-        state, record = twin.step(controller.decide(state))
+        rows = controller.decide(state)
+        if watch is not None:
+            watch(state, rows, alive)
+        state, record = twin.step(rows)
         records.append((alive, record))
         if progress is not None:
             progress(int(alive.sum()))

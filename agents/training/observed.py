@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from agents.compare.rollout import play, scenarios_on
-from controller.controllers.base import Controller
 from controller.controllers.expected_utility import DEFAULT_ESTIMATE, ExpectedUtility
 from controller.controllers.learned import FrozenPolicy, Policy
 from controller.costs import CostTable
@@ -22,24 +21,17 @@ _SEED = 40_000
 
 
 class Observer:
-    """A controller that owns the least and the largest context features which another one has seen."""
-
-    name = "observer"
+    """Owns the least and the largest context features of the states that it was shown."""
 
     def __init__(self, costs: CostTable, utility: Utility) -> None:
         self.features = RememberedFeatures(costs, utility)
         self.least, self.most = (np.full(len(CONTEXT_FEATURES), side * np.inf, np.float32) for side in (1.0, -1.0))
-        self.asked: Controller | None = None
 
-    def reset(self, rows: Bools) -> None:
-        """Nothing is forgotten: the ranges are those of all episodes."""
-
-    def decide(self, state: SystemState) -> Ints:
-        """(B,) rows of the controller that is asked."""
-        assert self.asked is not None
-        context, _ = self.features.of(state)
+    def watch(self, state: SystemState, _: Ints, running: Bools) -> None:
+        """Take in the states (B,) of the episodes that are ``running``: one that is over moves on without captures,
+        and comes to states that no device sees."""
+        context = self.features.of(state)[0][running]
         self.least, self.most = np.minimum(self.least, context.min(axis=0)), np.maximum(self.most, context.max(axis=0))
-        return self.asked.decide(state)
 
 
 def observed_ranges(setup: Setup, policy: FrozenPolicy, episodes: int = EPISODES) -> Ranges:
@@ -49,6 +41,5 @@ def observed_ranges(setup: Setup, policy: FrozenPolicy, episodes: int = EPISODES
     observer = Observer(setup.costs, setup.range.utility)
     rule = ExpectedUtility(setup.costs, setup.range.utility, DEFAULT_ESTIMATE, observer.features)
     for controller in (Policy(policy, observer.features), rule):
-        observer.asked = controller
-        play(setup, observer, scenarios)
+        play(setup, controller, scenarios, watch=observer.watch)
     return ranges_of(observer.least, observer.most)

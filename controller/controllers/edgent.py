@@ -98,7 +98,7 @@ class EdgentDynamic:
 
     def _keys(self, state: SystemState) -> Ints:
         """(B, columns) keys of the current entries."""
-        key = np.empty((state.batch, self._key.shape[1]), dtype=np.int64)
+        key = np.zeros((state.batch, self._key.shape[1]), dtype=np.int64)
         hope = np.log(recovery(state.uplink_age_s, self._tuning.recovery_s))
         key[:, _Key.LEVEL] = level_index(self._uplink.log_bps + hope)
         key[:, _Key.SPREAD] = self._uplink.spread

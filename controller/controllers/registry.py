@@ -142,6 +142,11 @@ class Parts:
     seed: int
     policy: FrozenPolicy | None
     batch: int
+    shared: Features | None  # of this cost table, if other controllers ask for them too
+
+    @property
+    def features(self) -> Features:
+        return self.shared or Features(self.costs, self.utility)
 
     @property
     def estimator(self) -> Estimator:
@@ -168,8 +173,11 @@ def make_controller(
     seed: int = 0,
     policy: FrozenPolicy | None = None,
     batch: int = 1,
+    features: Features | None = None,
 ) -> Controller:
     """The named controller over the rows of ``costs``, for batches of ``batch`` states.
+
+    ``features`` over these costs may be given, for controllers that share them. With cropped rows they are not used.
 
     UsageError for an unknown name, an unknown tunable or one with a bad value, or ``ppo`` without a policy.
     """
@@ -183,7 +191,8 @@ def make_controller(
             raise UsageError(f"tuning of {name}: got unknown key {key!r}; expected {expected}")
 
     def make(table: CostTable) -> Controller:
-        return _MAKERS[name](Parts(table, utility, default_tuning(name) | dict(tuning), seed, policy, batch))
+        shared = features if table is costs else None
+        return _MAKERS[name](Parts(table, utility, default_tuning(name) | dict(tuning), seed, policy, batch, shared))
 
     try:
         return ByWholeAge(make, costs) if costs.crops is not None and name in _KNOW_WHOLE_AGE else make(costs)
@@ -194,7 +203,7 @@ def make_controller(
 def _ppo(parts: Parts) -> Controller:
     if parts.policy is None:
         raise UsageError("controller ppo: got no policy; give one with --policy FILE (`mecpilot export` writes it)")
-    return Policy(parts.policy, Features(parts.costs, parts.utility))
+    return Policy(parts.policy, parts.features)
 
 
 def _most_accurate(name: str, rows_of: Callable[[CostTable], Ints]) -> Callable[[Parts], Controller]:
@@ -275,7 +284,9 @@ _MAKERS: dict[str, Callable[[Parts], Controller]] = {
     "edgent": _most_accurate("edgent", lambda costs: np.arange(len(costs))),
     "edgent-dynamic": _edgent_dynamic,
     "greedy": _greedy,
-    "expected-utility": lambda parts: ExpectedUtility(parts.costs, parts.utility, str(parts.tuning["estimate"])),
+    "expected-utility": lambda parts: ExpectedUtility(
+        parts.costs, parts.utility, str(parts.tuning["estimate"]), parts.features
+    ),
     "oboe": _oboe,
     "linucb": _linucb,
     "fugu-mpc": _fugu_mpc,

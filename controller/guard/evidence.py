@@ -40,7 +40,9 @@ ODDS_RATIO = 6.0
 #: On average so many frames between false alarms, at least: 28 hours at 10 frames per second.
 FRAMES_BETWEEN = 1e6
 ALARM = math.log(FRAMES_BETWEEN)
-#: Predicted chances are believed within these bounds: no model of a network knows better than one in 30.
+#: Predicted chances are believed within these bounds: no model of a network knows better than one in 30. Above the
+#: other bound failure is as good as certain, as on a dead link, and frames say nothing either way: failures just as
+#: predicted would add up to an alarm, with the chance cut off at the bound.
 LEAST_CHANCE, MOST_CHANCE = 1.0 / 30.0, 0.97
 #: Utility per frame that the choices of a policy may lose without any alarm, how much in all, and the most that one
 #: frame counts: values have no lower bound where delays pile up.
@@ -62,7 +64,7 @@ def more_failures(evidence: Floats, failures: Floats, predicted: Floats) -> Floa
     p = predicted.clip(LEAST_CHANCE, MOST_CHANCE)
     q = ODDS_RATIO * p / (1.0 - p + ODDS_RATIO * p)
     gain = failures * np.log(q / p) + (1.0 - failures) * np.log((1.0 - q) / (1.0 - p))
-    return np.asarray(np.maximum(evidence + gain, 0.0))
+    return np.asarray(np.maximum(evidence + np.where(predicted < MOST_CHANCE, gain, 0.0), 0.0))
 
 
 def more_losses(evidence: Floats, behind: Floats, short: Floats) -> Floats:

@@ -27,6 +27,12 @@ class Verdict(NamedTuple):
     expected: Floats  # utility that is expected of the classical choice, 0 or more
     behind: Floats  # the same without a bound, less that of the policy's choice
     fails: Floats  # chance that the classical choice does not end as decided
+    error: str = ""  # what the policy raised in place of a choice; ``policy`` is then the classical one
+
+    @property
+    def known(self) -> Bools:
+        """(B,) whether every figure is finite: one that is not says nothing, and must not enter a sum."""
+        return np.asarray(np.isfinite([self.worth, self.expected, self.behind, self.fails]).all(axis=0))
 
 
 class Judge:
@@ -46,9 +52,13 @@ class Judge:
         self._classical.reset(rows)
 
     def of(self, state: SystemState) -> Verdict:
-        """The verdict on a state."""
+        """The verdict on a state. Whatever the policy raises is in it: the classical controller then decides."""
         context, candidates = self._features.of(state)
-        policy, classical = self._policy.decide(state), self._classical.decide(state)
+        classical, error = self._classical.decide(state), ""
+        try:
+            policy = self._policy.decide(state)
+        except Exception as raised:  # noqa: BLE001 - a policy is not trusted: it must not end its guard
+            policy, error = classical, f"{type(raised).__name__}: {raised}"
         one, other = (_rows(candidates, rows) for rows in (policy, classical))
         expected = gain(other[:, self._value])
         return Verdict(
@@ -57,15 +67,23 @@ class Judge:
             self._bounds.outside(context),
             self._best + 0.1 * (one[:, _ACCURACY] - one[:, _ENERGY]),
             np.maximum(self._best + expected, 0.0),
-            expected - gain(one[:, self._value]),
+            _difference(expected, gain(one[:, self._value])),
             1.0 - other[:, self._chance],
+            error,
         )
 
 
 def gain(value: Floats) -> Floats:
     """(B,) expected utility relative to the best accuracy of the table, from the squashed feature
-    (``controller.features.scalar``)."""
-    return np.asarray(0.1 * value / (1.0 - value / FEATURE_SCHEMA.low))
+    (``controller.features.scalar``); minus infinity at its lower bound."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(0.1 * value / (1.0 - value / FEATURE_SCHEMA.low))
+
+
+def _difference(one: Floats, other: Floats) -> Floats:
+    """(B,) difference; not a number where both are infinite."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(one - other)
 
 
 def _rows(candidates: Float32s, rows: Ints) -> Floats:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from controller.controllers.base import Controller
-from controller.controllers.expected_utility import DEFAULT_ESTIMATE, ExpectedUtility
-from controller.controllers.learned import FrozenPolicy, Policy
+from controller.controllers.expected_utility import DEFAULT_ESTIMATE
+from controller.controllers.learned import FrozenPolicy
 from controller.controllers.registry import LEARNED, make_controller
 from controller.costs import CostTable
 from controller.features.remembered import RememberedFeatures
@@ -26,17 +26,17 @@ def make_guard(
     ranges: Ranges = NO_RANGES,
     seed: int = 0,
     batch: int = 1,
+    learned: Controller | None = None,
 ) -> Guard:
     """``ppo`` with this policy, guarded by the named controller with this tuning, for batches of ``batch`` states.
+
+    ``learned``: what asks the policy, if it is not the usual controller.
 
     ``ranges``: of the context features in training, as the policy file states them; without any, no observation
     counts as outside. With cropped rows the values that are compared are those of the steady state. UsageError as
     from ``make_controller``."""
     features, estimate = RememberedFeatures(costs, utility), str((tuning or {}).get("estimate", DEFAULT_ESTIMATE))
-    learned: Controller = Policy(policy, features)
-    other = make_controller(classical, costs, utility, tuning, seed, policy, batch)
-    if costs.crops is not None:  # each of them asks for features by the age of the answer that a crop refers to
-        learned = make_controller(LEARNED, costs, utility, None, seed, policy, batch)
-    elif isinstance(other, ExpectedUtility):
-        other = ExpectedUtility(costs, utility, estimate, features)
+    other = make_controller(classical, costs, utility, tuning, seed, policy, batch, features)
+    if learned is None:
+        learned = make_controller(LEARNED, costs, utility, None, seed, policy, batch, features)
     return Guard(Judge(learned, other, features, bounds_of(ranges), estimate), LEARNED, classical, batch)

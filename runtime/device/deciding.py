@@ -1,6 +1,6 @@
 """What a device was asked to decide with, and what that comes to: one controller and the decisions it chooses from.
 
-``runtime.device.controllers`` makes the controllers.
+``runtime.device.named`` makes the controllers that have a name, and ``runtime.device.controllers`` checks a user's own.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,10 +24,10 @@ from runtime.codecs import get_codec
 from runtime.config.privacy import allowed, privacy_notes
 from runtime.config.sections.device import PrivacySection
 from runtime.config.tree import DEFAULTS
-from runtime.device.candidates import Named
 from runtime.device.controllers import ControllerLike, OwnController, name_of
+from runtime.device.named import Named
 from runtime.files.policy_file import shipped_policy, used_policy
-from runtime.files.provenance import Provenance
+from runtime.files.provenance import Provenance, Used
 from runtime.files.tuning_file import used_tuning
 from runtime.profiling.hardware_encoder import hardware_notes
 from runtime.profiling.profile import candidates, used_profile
@@ -166,6 +166,23 @@ def _pinned_row(wanted: Mapping[str, Any], permitted: CostTable, everything: Cos
     )
 
 
+class Files(NamedTuple):
+    """The files that a controller comes from, with their digests."""
+
+    policies: tuple[Used, ...]
+    tuning: Used | None
+
+
+def files_of(workload: str, choice: Choice) -> Files:
+    """Only the files that the controller uses; OSError when one cannot be read."""
+    is_ppo = choice.is_named and choice.name == DEFAULT_CONTROLLER
+    policy = choice.policy or shipped_policy(workload)
+    return Files(
+        (used_policy(policy),) if is_ppo and policy else (),
+        used_tuning(workload, choice.tuning) if choice.is_named and (not is_ppo or choice.guard) else None,
+    )
+
+
 def provenance_of(
     bundle: Bundle,
     choice: Choice,
@@ -174,14 +191,11 @@ def provenance_of(
     notes: tuple[str, ...] = (),
 ) -> Provenance:
     """The files that a run rests on: only what its controller uses. ``notes``: further ones on its figures."""
-    workload, is_ppo = bundle.workload, choice.is_named and choice.name == DEFAULT_CONTROLLER
-    policy = choice.policy or shipped_policy(workload)
     return Provenance(
-        workload,
+        bundle.workload,
         bundle.digest,
         used_profile(bundle, profile),
-        (used_policy(policy),) if is_ppo and policy else (),
-        used_tuning(workload, choice.tuning) if choice.is_named and (not is_ppo or choice.guard) else None,
+        *files_of(bundle.workload, choice),
         privacy_notes(choice.privacy) + hardware_notes(hardware_encoder) + notes,
     )
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from controller.costs import CostTable
 from controller.errors import UsageError
 from controller.predict.uplink import TraceBank
@@ -33,13 +35,12 @@ from runtime.config.sections.shortcuts import CacheSection, FilterSection
 from runtime.config.sizes import bytes_of
 from runtime.config.technique_notes import technique_notes
 from runtime.config.tree import DEFAULTS
-from runtime.device.candidates import shadow_of
 from runtime.device.controllers import ControllerLike
 from runtime.device.deadline import deadline_warning
-from runtime.device.deciding import Choice, choose, provenance_of
+from runtime.device.deciding import Choice, Files, choose, files_of, provenance_of
+from runtime.device.named import shadow_of
 from runtime.device.plain_state import plain_state
 from runtime.device.run import DeviceSetup, Log, Run, check_complete
-from runtime.device.seat import Offer
 from runtime.files.provenance import Provenance
 from runtime.link.mecs.address import addresses_of, names_of
 from runtime.profiling.profile import load_costs
@@ -144,6 +145,7 @@ class Device:
         _check_number("seed", seed, 0, MAX_INT)
         self.bundle, self.workload = open_pair(bundle or (None if workload else DEFAULT_NAME), workload, _path(data))
         utility = utility or Utility()
+        self._in_use = self._files(self._choice)
         moves_on = self.bundle.forecasts(forecast, self.workload)
         self._crops = self._choice.crops(self.workload)
         costs = load_costs(
@@ -207,9 +209,19 @@ class Device:
 
     def provenance(self) -> Provenance:
         """The files that a run rests on, with their digests."""
+        return self._provenance(self._choice)
+
+    def _files(self, choice: Choice) -> Files | None:
+        """The files that the controller comes from; None when one cannot be read."""
+        try:
+            return files_of(self.bundle.workload, choice)
+        except OSError:
+            return None
+
+    def _provenance(self, choice: Choice) -> Provenance:
         setup = self._setup
-        notes = technique_notes(self._choice.gates, setup.forecast, setup.filter, setup.cache, self._crops)
-        return provenance_of(self.bundle, self._choice, self._profile, self._hardware_encoder, notes)
+        notes = technique_notes(choice.gates, setup.forecast, setup.filter, setup.cache, self._crops)
+        return provenance_of(self.bundle, choice, self._profile, self._hardware_encoder, notes)
 
     def run(
         self,
@@ -290,7 +302,8 @@ class Device:
 
     def reload(self, policy: str | Path | None = None, tuning: str | Path | None = None) -> None:
         """Read policy and tuning anew, from other files or from those in use, and let them decide from the next frame
-        on. No frame is lost, and none waits. Safe on any thread, which reads and checks the files.
+        on. No frame is lost, and none waits. Files that have not changed change nothing: a controller keeps what it
+        has seen. Safe on any thread, which reads and checks the files.
 
         UsageError for files that cannot be used, and for a controller that comes from no file: then nothing changes.
         """
@@ -300,14 +313,19 @@ class Device:
             )
             if not self.is_reloadable:
                 raise UsageError(f"reload: {choice.name} comes from no file; expected a device with a named controller")
-            made = [choice.named.make(self.bundle, self.costs, self._setup.utility) for _ in range(2)]
-            made[0].decide(plain_state(self._setup.scenario))  # one that cannot decide never takes the seat
-            controller = made[1]
-            self._choice = choice
+            files = self._files(choice)
+            if files is not None and files == self._in_use:
+                return
+            controller = choice.named.make(self.bundle, self.costs, self._setup.utility)
+            controller.decide(plain_state(self._setup.scenario, self.costs))  # what cannot decide never takes the seat
+            controller.reset(np.ones(1, dtype=bool))
+            if self._files(choice) != files:
+                raise UsageError("reload: the files changed while they were read; reload again")
+            provenance = self._provenance(choice)
+            self._choice, self._in_use, self._reloaded = choice, files, provenance
             self._setup = replace(self._setup, chosen=replace(self._setup.chosen, controller=controller))
-            self._reloaded = self.provenance()
             if self._run is not None:
-                self._run.seat.offer(Offer(controller, f"reloaded {choice.name}: {_files_text(self._reloaded)}"))
+                self._run.offer(controller, f"reloaded {choice.name}: {_files_text(provenance)}")
 
     def stop(self) -> None:
         """End the run that is under way: capture nothing more, and give the frames at hand half a second. Safe in a

@@ -4,6 +4,7 @@ own.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -30,10 +31,20 @@ class Reloading:
         self._thread.join()
 
     def _run(self) -> None:
-        while self._asked.get():
+        more = True
+        while more and self._asked.get():
+            more = self._take_rest()
             try:
                 self._reload()
             except MecpilotError as error:
                 self._log(f"not reloaded, the controller stays as it is: {error}")
             except Exception as error:  # noqa: BLE001 - whatever a damaged file does, the device serves on
                 self._log(f"not reloaded, the controller stays as it is: {type(error).__name__}: {error}")
+
+    def _take_rest(self) -> bool:
+        """Take what else was asked for by now, which one reload serves as well; whether more may come."""
+        with contextlib.suppress(queue.Empty):
+            while self._asked.get_nowait():
+                pass
+            return False
+        return True

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from controller.errors import FailureError
+from controller.controllers.base import Controller
+from controller.errors import FailureError, MecpilotError
 from controller.predict.uplink import TraceBank
 from controller.records import Decision, Outcome
 from controller.scenario import Scenario
@@ -21,9 +22,9 @@ from controller.utility import Utility
 from runtime.bundles.bundle import Bundle
 from runtime.config.sections.device import LimitsSection
 from runtime.config.sections.shortcuts import CacheSection, FilterSection
-from runtime.device.candidates import Named
 from runtime.device.deciding import Chosen
-from runtime.device.seat import Seat
+from runtime.device.named import Named
+from runtime.device.seat import Offer, Seat
 from runtime.device.shadowing import BoundedShadow
 from runtime.emptiness.file import EmptyKnown
 from runtime.link.background import Ahead
@@ -123,6 +124,20 @@ class Run:
         notes = {} if guard is None else {"guard": guard}
         return notes if self.shadow is None else {**notes, "shadow": self.shadow.notes()}
 
+    def offer(self, controller: Controller, line: str) -> None:
+        """Let this controller decide from the next frame on, and log the line then. The shadow begins anew beside it,
+        with its files read anew; a candidate that can no longer be made goes on as it is. Safe on any thread."""
+        shadow = self.shadow
+        if shadow is None:
+            self.seat.offer(Offer(controller, line))
+            return
+        try:
+            candidate = self._candidate()
+        except MecpilotError as error:
+            candidate = None
+            self._setup.log(f"the candidate in the shadow stays as it is: {error}")
+        self.seat.offer(Offer(controller, line, lambda: shadow.restart(candidate)))
+
     def warm_up(self, stopping: Callable[[], bool] = lambda: False) -> None:
         """Run everything that frames may need once, so that none of them pays for a first run. ``stopping`` ends this
         early."""
@@ -210,10 +225,15 @@ class Run:
         setup = self._setup
         if setup.shadow is None:
             return None
-        costs, utility = setup.chosen.costs, setup.utility
         label = setup.shadow.name if setup.shadow.policy is None else str(setup.shadow.policy)
-        shadow = Shadow(label, setup.shadow.make(setup.bundle, costs, utility), costs, utility)
+        shadow = Shadow(label, self._candidate(), setup.chosen.costs, setup.utility)
         return BoundedShadow(shadow, setup.log)
+
+    def _candidate(self) -> Controller:
+        """The candidate that sits in the shadow, from its files as they are now."""
+        setup = self._setup
+        assert setup.shadow is not None
+        return setup.shadow.make(setup.bundle, setup.chosen.costs, setup.utility)
 
     def _new_loop(self) -> DeviceLoop:
         from runtime.device.daemon import open_loop

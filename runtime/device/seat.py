@@ -19,10 +19,11 @@ from controller.records import Bools, Ints, SystemState
 
 
 class Offer(NamedTuple):
-    """A new controller, and a line for the log when it takes the seat."""
+    """A new controller, a line for the log when it takes the seat, and what else happens then."""
 
     controller: Controller
     line: str
+    seated: Callable[[], None] | None = None
 
 
 class Seat:
@@ -66,3 +67,5 @@ class Seat:
         self._controller.reset(np.ones(1, dtype=bool))
         self.changes += 1
         self._log(offer.line)
+        if offer.seated is not None:
+            offer.seated()

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from controller.controllers.base import Controller
 from controller.records import Outcome, SystemState
 from controller.shadow import Shadow
 from runtime.observe.oversight import shadow_text
@@ -31,7 +32,18 @@ class BoundedShadow:
     ) -> None:
         self._shadow, self._log, self._clock = shadow, log, clock
         self._saved_s, self._refilled_s = MOST_SAVED_S, clock()
-        self._said_s = clock()
+        self._begin()
+
+    def restart(self, candidate: Controller | None) -> None:
+        """Begin anew, beside another active controller: what was seen beside the one before would be mixed with what
+        is seen now. ``candidate``: in place of the one so far; None keeps that one. The time budget stays as it is."""
+        if self._shadow.decisions:
+            self._log(f"shadow begins anew; so far {shadow_text(self._shadow.notes())}")
+        self._shadow.restart(candidate)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._said_s = self._clock()
         self._took_s = 0.0
         self._left_out = 0
         self._failure = ""

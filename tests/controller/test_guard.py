@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from support.simulated import FAST, GOOD, table
 
+from controller.controllers.base import Controller
 from controller.controllers.simple import FixedRow
 from controller.errors import UsageError
 from controller.features.fast import Features
 from controller.features.schema import CONTEXT_FEATURES
 from controller.guard import evidence
-from controller.guard.guard import FIRST_HOLD, STUCK_STATES, Guard
+from controller.guard.guard import FIRST_HOLD, REASONS, STUCK_STATES, Guard
 from controller.guard.judge import Judge, Verdict
 from controller.guard.ranges import NO_RANGES, bounds_of, ranges_of
 from controller.predict.expectation import idle_state
-from controller.records import Bools, Floats, SystemState
+from controller.records import Bools, Floats, Ints, SystemState
 from controller.utility import Utility
 
 SOUND = np.zeros(len(CONTEXT_FEATURES), bool)
@@ -69,6 +70,12 @@ def decisions(guard: Guard, count: int, first: int = 0, **columns: float) -> lis
     return [int(guard.decide(plain(first + number, **columns))[0]) for number in range(count)]
 
 
+def hand_overs(guard: Guard) -> dict[str, float]:
+    """Those that there were, by reason."""
+    notes = {reason: guard.notes()[f"hand_overs_{reason}"] for reason in REASONS}
+    return {reason: count for reason, count in notes.items() if count}
+
+
 # The tests ---------------------------------------------------------------------------------------------------
 
 
@@ -82,7 +89,7 @@ def first_alarm(chance: float, real: float, frames: int, seed: int) -> int:
     return frames
 
 
-@pytest.mark.parametrize("chance", [0.0, 0.05, 0.3, 0.8])
+@pytest.mark.parametrize("chance", [0.0, 0.05, 0.3, 0.8, 0.98, 1.0])
 def test_failures_as_predicted_raise_no_alarm(chance: float) -> None:
     assert first_alarm(chance, chance, 20_000, seed=1) == 20_000
 
@@ -158,6 +165,7 @@ def test_an_observation_out_of_range_is_decided_by_the_other_at_once(guard: Guar
         "hand_overs_observations": 1,
         "hand_overs_failures": 0,
         "hand_overs_choices": 0,
+        "hand_overs_errors": 0,
         "returns": 1,
     }
 
@@ -174,14 +182,14 @@ def test_failures_hand_over(guard: Guard) -> None:
         share += 0.1 * (1.0 - share)
         if int(guard.decide(plain(number, on_time_frac=1.0 - share))[0]) == GOOD:
             break
-    assert guard.hand_overs == {"observations": 0, "failures": 1, "choices": 0}
+    assert hand_overs(guard) == {"failures": 1}
     assert number < 10
 
 
 def test_poor_choices_hand_over(guard: Guard, judge: Says) -> None:
     judge.set(worth=np.array([0.6]), behind=np.array([0.3]))
     assert GOOD in decisions(guard, 10)
-    assert guard.hand_overs["choices"] == 1
+    assert hand_overs(guard) == {"choices": 1}
 
 
 def test_a_policy_that_stays_poor_does_not_return(guard: Guard, judge: Says) -> None:
@@ -229,3 +237,72 @@ def test_the_judge_knows_what_each_choice_is_worth() -> None:
     assert verdict.expected == pytest.approx(worth(GOOD), abs=1e-3)
     assert verdict.behind == pytest.approx(worth(GOOD) - worth(FAST), abs=1e-3)
     assert verdict.fails == pytest.approx(0.0, abs=1e-3)
+
+
+# What is broken ----------------------------------------------------------------------------------------------
+
+
+def real_guard(policy: Controller) -> Guard:
+    """A guard with the judge that a device has; the other controller is the poorer one."""
+    costs, utility = table(), Utility()
+    judge = Judge(policy, FixedRow("greedy", FAST), Features(costs, utility), bounds_of(NO_RANGES), "mean8")
+    return Guard(judge, "ppo", "greedy")
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the features divide and subtract what is not finite
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "frame_age_s",
+        "uplink_age_s",
+        "uplink_backlog_bytes",
+        "device_slowdown",
+        "mec_slowdown",
+        "mec_queue_mean_s",
+        "on_time_frac",
+        "rtt_s",
+    ],
+)
+def test_one_value_that_is_not_finite_leaves_no_trace(name: str, value: float) -> None:
+    guard, share = real_guard(FixedRow("ppo", GOOD)), 0.0
+    decisions(guard, 10)
+    decisions(guard, 1, 10, **{name: value})
+    assert decisions(guard, 2 * FIRST_HOLD, 11)[-1] == GOOD
+    for number in range(40):
+        share += 0.1 * (1.0 - share)
+        guard.decide(plain(1000 + number, on_time_frac=1.0 - share))
+    assert hand_overs(guard).get("failures") == 1
+
+
+@pytest.mark.parametrize("field", ["worth", "expected", "behind", "fails"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_verdict_that_is_not_finite_is_decided_by_the_other(
+    guard: Guard, judge: Says, field: str, value: float
+) -> None:
+    judge.set(**{field: np.array([value])})
+    assert decisions(guard, 1) == [GOOD]
+    assert hand_overs(guard) == {"observations": 1}
+    assert "not finite" in guard.take_lines()[0]
+
+
+class Raises(FixedRow):
+    """A policy that fails as long as it is broken."""
+
+    broken = True
+
+    def decide(self, state: SystemState) -> Ints:
+        if self.broken:
+            raise ValueError("no weights")
+        return super().decide(state)
+
+
+def test_a_policy_that_raises_hands_over_and_returns_when_it_no_longer_does() -> None:
+    policy = Raises("ppo", GOOD)
+    guard = real_guard(policy)
+    assert decisions(guard, 3) == [FAST] * 3
+    assert hand_overs(guard) == {"errors": 1}
+    assert "it failed: ValueError: no weights" in guard.take_lines()[0]
+    policy.broken = False
+    assert decisions(guard, FIRST_HOLD + 1, 3)[-2:] == [GOOD, GOOD]
+    assert guard.notes()["returns"] == 1

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from support.simulated import FAST, GOOD, OFFLOAD, Simulation, table
 
+from controller.controllers.registry import CONTROLLER_NAMES, ORACLE
 from controller.controllers.simple import FixedRow, Memoryless
 from controller.errors import UsageError
 from controller.records import Ints, SystemState
@@ -40,7 +41,7 @@ def said_by(**options: Any) -> tuple[list[str], dict[str, dict[str, Any]]]:
 def test_a_new_controller_decides_from_the_next_frame_on() -> None:
     said: list[str] = []
     seat = Seat(FixedRow("first", FAST), said.append)
-    state = plain_state(Scenario(fps=10.0, deadline_s=0.1, device_slowdown=1.0))
+    state = plain_state(Scenario(fps=10.0, deadline_s=0.1, device_slowdown=1.0), table())
     assert seat.decide(state)[0] == FAST
     seat.offer(Offer(FixedRow("second", OFFLOAD), "second"))
     seat.offer(Offer(FixedRow("third", GOOD), "third"))
@@ -75,7 +76,7 @@ def test_a_shadow_that_fails_is_asked_no_more() -> None:
     said: list[str] = []
     shadow = BoundedShadow(shadow_of(Fails()), said.append)
     for _ in range(3):
-        shadow.look(plain_state(Scenario(fps=10.0, deadline_s=0.1, device_slowdown=1.0)), FAST)
+        shadow.look(plain_state(Scenario(fps=10.0, deadline_s=0.1, device_slowdown=1.0), table()), FAST)
     assert said == ["shadow fails failed: ValueError: no; it is asked no more"]
     assert (shadow.notes()["failure"], shadow.notes()["left_out"]) == ("ValueError: no", 2)
 
@@ -90,7 +91,7 @@ def test_a_slow_shadow_takes_its_share_of_the_time_and_no_more() -> None:
             return super().decide(state)
 
     shadow = BoundedShadow(shadow_of(Slow("slow", GOOD)), lambda _: None, lambda: now_s)
-    state, frames = plain_state(Scenario(fps=10.0, deadline_s=0.1, device_slowdown=1.0)), 1000
+    state, frames = plain_state(Scenario(fps=10.0, deadline_s=0.1, device_slowdown=1.0), table()), 1000
     for _ in range(frames):
         now_s += 0.1
         shadow.look(state, FAST)
@@ -103,7 +104,7 @@ def test_a_slow_shadow_takes_its_share_of_the_time_and_no_more() -> None:
 def test_a_line_per_minute_says_what_the_shadow_has_seen() -> None:
     now_s, said = 0.0, []
     shadow = BoundedShadow(shadow_of(FixedRow("good", GOOD)), said.append, lambda: now_s)
-    state = plain_state(Scenario(fps=10.0, deadline_s=0.1, device_slowdown=1.0))
+    state = plain_state(Scenario(fps=10.0, deadline_s=0.1, device_slowdown=1.0), table())
     for _ in range(130):
         now_s += 1.0
         shadow.look(state, FAST)
@@ -149,11 +150,41 @@ def test_the_summary_tells_of_hand_overs_in_one_line() -> None:
     assert oversight_texts({"guard": notes | dict.fromkeys(counts, 0)}) == {}
 
 
-def test_nan_telemetry_is_decided_by_the_guard() -> None:
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the features divide and subtract what is not finite
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_telemetry_that_is_not_finite_is_decided_by_the_guard(value: float) -> None:
     said: list[str] = []
-    with Device("garments", mec=NOBODY, fps=0, deadline_s=5.0, log=said.append) as made:
+    with Device("garments", mec=NOBODY, fps=0, deadline_s=0.1, log=said.append) as made:
         run = made.prepare(frames=1)
-        state = plain_state(run.scenario)
-        run.seat.decide(replace(state, uplink_age_s=np.array([1e9]), rtt_s=np.array([1e9])))
+        state = replace(plain_state(run.scenario, made.costs), device_slowdown=np.array([50.0]))
+        run.seat.decide(state)
+        assert said == []
+        run.seat.decide(replace(state, device_slowdown=np.array([value])))
         run.close()
-    assert any(line.startswith("guard: expected-utility decides from now on: ") for line in said)
+    assert [line.split(":")[0] for line in said] == ["guard"]
+    assert run.oversight["guard"]["hand_overs_observations"] == 1
+
+
+def test_a_shadow_begins_anew_when_another_controller_takes_the_seat() -> None:
+    said: list[str] = []
+    with Device("garments", mec=NOBODY, fps=0, deadline_s=5.0, shadow="greedy", log=said.append) as made:
+        run = made.prepare(frames=20)
+        run.warm_up()
+        answered = 0
+        for _ in run:
+            answered += 1
+            if answered == 12:
+                run.offer(FixedRow("other", 0), "another one")
+        run.close()
+    notes = run.oversight["shadow"]
+    assert answered == 20
+    assert 1 <= notes["decisions"] + notes["left_out"] <= 8
+    assert said.index("another one") < next(i for i, line in enumerate(said) if line.startswith("shadow begins anew"))
+
+
+@pytest.mark.parametrize("name", [name for name in CONTROLLER_NAMES if name != ORACLE])
+def test_every_controller_can_decide_the_plain_state_that_a_reload_tries_it_on(name: str) -> None:
+    with Device("campus", controller=name, mec=NOBODY) as made:
+        controller = made._choice.named.make(made.bundle, made.costs, Utility())
+        row = controller.decide(plain_state(Scenario(fps=10.0, deadline_s=0.2, device_slowdown=1.0), made.costs))
+    assert 0 <= row[0] < len(made.costs)

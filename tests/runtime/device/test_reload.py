@@ -8,14 +8,19 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.live import WORKLOAD, device
 from support.waiting import wait_until
 
+from controller.controllers.base import Controller
 from controller.errors import UsageError
 from runtime.device.device import Device
-from runtime.files.policy_file import shipped_policy
+from runtime.device.named import Named
+from runtime.device.reloading import Reloading
+from runtime.files.policy_file import load_policy, save_policy, shipped_policy
+from runtime.files.provenance import Provenance
 from runtime.mec.server import MecServer
 
 ANY_PORT, NOBODY = "tcp://127.0.0.1:*", "tcp://127.0.0.1:9"
@@ -43,10 +48,13 @@ def put(policy: Path, number: int) -> bool:
     assert sound is not None
     assert other is not None
     data = (other if number % 4 == FOREIGN else sound).read_bytes()
-    if number % 4 == DAMAGED:
-        data = data[:-20] + bytes(20)
     new = policy.with_suffix(".new")
-    new.write_bytes(data)
+    if number % 4 == DAMAGED:
+        new.write_bytes(data[:-20] + bytes(20))
+    elif number % 4 == FOREIGN:
+        new.write_bytes(data)
+    else:
+        save_policy(new, load_policy(sound)[0], WORKLOAD, {"number": number}, {})
     new.replace(policy)
     return number % 4 not in (DAMAGED, FOREIGN)
 
@@ -92,6 +100,67 @@ def test_a_reload_before_a_run_holds_for_it(policy: Path) -> None:
         assert made.reloaded is not None
         assert made.reloaded.policies[0].path == str(policy)
         assert len(list(made.run(frames=3))) == 3
+
+
+def test_files_that_have_not_changed_change_nothing(policy: Path) -> None:
+    with Device(WORKLOAD, mec=NOBODY, policy=policy) as made:
+        before = made._setup
+        made.reload()
+        assert (made._setup, made.reloaded) == (before, None)
+        put(policy, 0)
+        made.reload()
+        assert made.reloaded is not None
+        assert made._setup.chosen.controller is not before.chosen.controller
+
+
+def test_a_reload_that_fails_at_its_last_step_changes_nothing(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(*_: object) -> Provenance:
+        raise OSError("input/output error")
+
+    with Device(WORKLOAD, mec=NOBODY) as made:
+        before = made._setup
+        with monkeypatch.context() as patched:
+            patched.setattr("runtime.device.device.provenance_of", unreadable)
+            with pytest.raises(OSError, match="input/output"):
+                made.reload(policy=policy)
+        assert (made._setup, made._choice.policy, made.reloaded) == (before, None, None)
+        made.reload(policy=policy)
+        assert made.reloaded is not None
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Device(WORKLOAD, mec=NOBODY, policy=policy) as made:
+        put(policy, 0)
+        before, make = made._setup, Named.make
+
+        def slowly(self: Named, *arguments: Any) -> Controller:
+            controller = make(self, *arguments)
+            put(policy, 2)
+            return controller
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Named, "make", slowly)
+            with pytest.raises(UsageError, match="changed while they were read"):
+                made.reload()
+        assert (made._setup, made.reloaded) == (before, None)
+
+
+def test_what_is_asked_for_meanwhile_is_one_reload() -> None:
+    began, go, reloads = threading.Event(), threading.Event(), []
+
+    def reload() -> None:
+        reloads.append(1)
+        began.set()
+        go.wait()
+
+    reloading = Reloading(reload, lambda _: None)
+    reloading.ask()
+    assert began.wait(30.0)
+    for _ in range(5):
+        reloading.ask()
+    go.set()
+    reloading.close()
+    assert len(reloads) == 2
 
 
 def test_a_pinned_decision_comes_from_no_file() -> None:
