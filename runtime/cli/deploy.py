@@ -163,12 +163,13 @@ def fetch(
 def _client(endpoint: str, key: Path | None, mec_key: str | None, plain: bool) -> Iterator[MecClient]:
     from runtime.deploy.client import MecClient
     from runtime.link.dealer import Dealer
+    from runtime.link.lookup import trouble_at
     from runtime.link.mecs.address import addresses_of
     from runtime.security.resolve import with_keys
 
     security = SecuritySection(key=key, mec_key=mec_key, plain=plain)
     (mec,) = with_keys(addresses_of(endpoint), security, log_as("operator"))
-    client = MecClient(Dealer(endpoint, keys=mec.keys), endpoint)
+    client = MecClient(Dealer(endpoint, keys=mec.keys), endpoint, why=lambda: trouble_at(mec.endpoint, mec.keys))
     try:
         yield client
     finally:

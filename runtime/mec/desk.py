@@ -94,5 +94,8 @@ class Desk:
 
 def _not_an_operator(user: str) -> str:
     if user:
-        return f"{user} is not an operator; allow it: mecpilot keys allow {user} KEY --role operator"
+        return (
+            f"{user} is not an operator; give an operator's --key. On the MEC, `mecpilot keys allow NAME NAME.pub "
+            "--role operator --dir FOLDER` makes one"
+        )
     return "operators need keys here: this MEC can be reached from other machines, and the connection is plain"

@@ -66,7 +66,10 @@ class Admission:
             if self._allowed.name_of(key.decode()):
                 return True
             self.turned_away.handshakes += 1
-            self._log(f"refused a device whose key is not on the list (fingerprint {fingerprint(key.decode())})")
+            self._log(
+                f"refused a device whose key is not on the list (fingerprint {fingerprint(key.decode())}); "
+                "to admit it: `mecpilot keys allow NAME NAME.pub`"
+            )
         except Exception as error:  # noqa: BLE001 - see above
             self._log(f"cannot check a key: {type(error).__name__}: {error}")
         return False

@@ -84,7 +84,8 @@ def mec_keys(security: SecuritySection, bind: str, log: Log) -> MecKeys | None:
             )
         log(f"WARNING: {bind} is plain: whoever can reach it is served, and can read and forge every message")
         return None
+    own = read_pair(security.key)
     allowed = AllowList(security.allow or security.key.with_name(DEFAULT_NAME), log)
     if not len(allowed):
         log(f"{allowed.path} lists no device yet, so nobody is admitted; `mecpilot keys allow` adds one at any time")
-    return MecKeys(read_pair(security.key), allowed)
+    return MecKeys(own, allowed)
