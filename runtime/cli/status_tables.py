@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from runtime.observe.tables import new_table
+from runtime.observe.tables import TABLE_COLUMNS, new_table
 
 _SHOWN = 12  # digits of a digest
 
@@ -14,7 +14,11 @@ _SHOWN = 12  # digits of a digest
 def status_tables(status: dict[str, Any]) -> list[Table]:
     """Tables of the bundles, the devices, the releases and the rest of a status (``runtime.mec.status``)."""
     tables = [_bundles(status), _devices(status), _counts(status)]
-    return tables if status["deploy"] is None else [*tables, _releases(status["deploy"])]
+    if status["deploy"] is not None:
+        tables.append(_releases(status["deploy"]))
+    for table in tables:
+        table.min_width = min(len(str(table.title)), TABLE_COLUMNS)  # a title is wrapped to the width of its table
+    return [table for table in tables if table.row_count]
 
 
 def _bundles(status: dict[str, Any]) -> Table:

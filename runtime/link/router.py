@@ -119,6 +119,10 @@ class Router(Transport):
         """Connections that were closed because they were idle or too many, since the socket was opened."""
         return 0 if self._connections is None else self._connections.closed
 
+    def fingerprint_of(self, peer: bytes) -> str:
+        """Of the key behind a connection; empty if it has none."""
+        return "" if self._admission is None else self._admission.fingerprint_of(peer)
+
     def disconnect(self, peer: bytes) -> bool:
         """Close the connection of a peer, and bar its address for a short time. False if it is not known, or
         connections are not limited."""
@@ -142,7 +146,10 @@ class Router(Transport):
             self._on_full()
         if self._connections is not None:
             self._connections.look()
-        return self._admitted() if self._admission is not None else map(_plain, self._heard())
+        if self._admission is None:
+            return map(_plain, self._heard())
+        self._admission.look()
+        return self._admitted()
 
     def _heard(self) -> Iterator[list[zmq.Frame]]:
         """Messages of everybody, noted as signs of life of their connections."""

@@ -11,7 +11,7 @@ from runtime.link.router import Router
 @pytest.mark.parametrize("host", ["203.0.113.7", "[2001:db8::7]"])  # of documentation: no machine has them
 def test_an_address_that_no_interface_has_yet_is_no_wrong_option(host: str) -> None:
     with pytest.raises(
-        FailureError, match="no interface of this machine has .* see `ip addr`, or bind tcp://0.0.0.0:5"
+        FailureError, match=r"no interface of this machine has .* see `ip addr`, or bind tcp://0\.0\.0\.0:5999"
     ):
         Router(f"tcp://{host}:5999")
 
