@@ -8,6 +8,13 @@ from rich.table import Table
 
 from runtime.observe.tables import TABLE_COLUMNS, new_table
 
+#: What counts that need it are called.
+_LABELS = {
+    "refused": "refused devices (bundle or version)",
+    "peer_faults": "messages that broke the protocol",
+    "shed": "messages beyond a device's share",
+    "cut_off": "connections closed for that",
+}
 _SHOWN = 12  # digits of a digest
 
 
@@ -41,7 +48,7 @@ def _counts(status: dict[str, Any]) -> Table:
     table = new_table(f"MEC {status['version']}, up {status['uptime_s']:.0f} s", ("what", "count"), text=("what",))
     table.add_row("waiting", str(status["waiting"]))
     for name, count in status["counts"].items():
-        table.add_row(name.replace("_", " "), str(count))
+        table.add_row(_LABELS.get(name, name.replace("_", " ")), str(count))
     return table
 
 
