@@ -27,13 +27,18 @@ def show(
 
 @app.command()
 def check(file: Annotated[Path, typer.Argument(help="Configuration file.")]) -> None:
-    """Say whether a configuration file is valid: names, types and limits. Files that it names are not opened."""
+    """Say whether a configuration file is valid: names, types, limits, and keys where they are needed. Files that it
+    names are not opened."""
+    from runtime.link.mecs.address import addresses_of
+    from runtime.security.resolve import check_keys
+
     config = load_config(file)
     try:
         _check_names(config)
+        check_keys(config.security, addresses_of(config.device.mec), config.mec.bind)
     except UsageError as error:
         raise UsageError(f"config file {file}: {error}") from None
-    print(f"{file} is valid")
+    print(f"{file} is valid; files that it names were not opened")
 
 
 def _check_names(config: Config) -> None:

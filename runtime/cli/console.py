@@ -169,7 +169,13 @@ def print_summary(
     if not quiet:
         console = Console(stderr=stdout_taken)
         console.print(
-            summary.table(title, link_text(link, endpoint), source_text(source), shortcuts, oversight_texts(oversight))
+            summary.table(
+                title,
+                link_text(link, endpoint, any_frame=bool(summary.frames)),
+                source_text(source),
+                shortcuts,
+                oversight_texts(oversight),
+            )
         )
         for line in provenance.lines:
             console.print(line, highlight=False, soft_wrap=True)

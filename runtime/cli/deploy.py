@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controller.errors import UsageError
+from controller.errors import FailureError, UsageError
 from runtime.cli.console import counted, log_as, task_bar, write_json
 from runtime.cli.shared_options import JsonOut
 from runtime.config.sections.fields import DEFAULT_ENDPOINT
@@ -124,6 +124,8 @@ def rollback(
     """Make the release before the current one current again, on a MEC or in a store on this machine."""
     if store is not None:
         with _opened(store) as opened:
+            if name in opened.deployed and opened.deployed[name].previous is None:
+                raise FailureError(f"{store}: {name} has no earlier release here; `mecpilot fetch` brings the MEC's")
             opened.rollback(name)
             current = opened.deployed[name].current
     else:
@@ -153,6 +155,10 @@ def fetch(
     from runtime.deploy.trust import Verifier
 
     with _opened(store) as opened, _client(mec, key, mec_key, plain) as client:
+        if trust is None and not any(opened.trusted.glob("*")):
+            raise UsageError(
+                f"{store} is new; expected --trust with a copy of the operator's root.json, the first time"
+            )
         verifier = Verifier(opened.trusted, trust)
         is_new = fetching.fetch(client, name, opened, verifier, lambda folder: check_release(folder, workload))
         current = opened.deployed[name].current
@@ -163,12 +169,13 @@ def fetch(
 def _client(endpoint: str, key: Path | None, mec_key: str | None, plain: bool) -> Iterator[MecClient]:
     from runtime.deploy.client import MecClient
     from runtime.link.dealer import Dealer
+    from runtime.link.lookup import trouble_at
     from runtime.link.mecs.address import addresses_of
     from runtime.security.resolve import with_keys
 
     security = SecuritySection(key=key, mec_key=mec_key, plain=plain)
     (mec,) = with_keys(addresses_of(endpoint), security, log_as("operator"))
-    client = MecClient(Dealer(endpoint, keys=mec.keys), endpoint)
+    client = MecClient(Dealer(endpoint, keys=mec.keys), endpoint, why=lambda: trouble_at(mec.endpoint, mec.keys))
     try:
         yield client
     finally:

@@ -19,7 +19,7 @@ from controller.records import Outcome
 from controller.streaming import Stream
 from runtime.bundles.bundle import Bundle, open_pair
 from runtime.cli.console import counted, log_as, print_summary, progress
-from runtime.cli.device_checks import check_paths
+from runtime.cli.device_checks import check_paths, check_shadow
 from runtime.cli.notify import Notifier
 from runtime.cli.signals import Stop, kept_through_hang_up, stop_on_signal
 from runtime.cli.startup import no_collecting, settle
@@ -55,12 +55,13 @@ def device(config: Config) -> int:
     if (idle := _idle_filter(plan)) is not None:
         log(idle)
     with kept_through_hang_up(_has_files(config)), ExitStack() as stack:
-        run, stop = _get_ready(plan, stack, notifier)
+        run, stop = _get_ready(plan, stack, notifier, log)
         if stop.asked():
             log("stopped before the first frame")
             return 0
         service = _start(plan, run, stop, stack, log)
         run.watch(notifier.alive)
+        log(f"ready: {plan.device.controller_name}, MEC at {plan.device.mec}")
         notifier.ready("answering frames")
         _serve(service, log, notifier)
         notifier.stopping(_PICTURES_S if config.outputs.video else 0.0)
@@ -89,6 +90,7 @@ def _plan(config: Config, log: Log) -> _Plan:
 
         check_picture_path(config.outputs.video, "--video")
     check_paths(config)
+    check_shadow(None if config.controller.shadow is None else str(config.controller.shadow))
     device = _device(config, log)
     return _Plan(config, device, device.provenance())
 
@@ -154,7 +156,7 @@ def _bundle(config: Config, log: Log) -> tuple[Bundle | Path | None, Path | None
     return own, workload.profile
 
 
-def _get_ready(plan: _Plan, stack: ExitStack, notifier: Notifier) -> tuple[Run, Stop]:
+def _get_ready(plan: _Plan, stack: ExitStack, notifier: Notifier, log: Log) -> tuple[Run, Stop]:
     """Open the source, import the networks and run them for the first time. A stop ends this early."""
     source = plan.config.source
     with no_collecting():
@@ -170,6 +172,7 @@ def _get_ready(plan: _Plan, stack: ExitStack, notifier: Notifier) -> tuple[Run, 
         stack.enter_context(closing(run))
         stop = stack.enter_context(stop_on_signal(notifier))  # until here a signal simply ends the process
         settle()
+        log(f"warming up: {plan.device.bundle.workload}")
         run.warm_up(stop.asked)
     return run, stop
 

@@ -52,14 +52,19 @@ def show(
     allow: ListFile = None,
     json: JsonOut = None,
 ) -> None:
-    """The public keys of a folder, and the list of admitted devices, each with its fingerprint."""
+    """The public keys of a folder, and the list of admitted devices, each with its fingerprint.
+
+    With NAME only the public key of that name: of its file, else those on the list."""
     folder = key_folder(dir, os.environ)
-    if name is not None:
-        print(read_pair(folder / f"{name}{SECRET_SUFFIX}").public)
-        return
-    own = {name: read_pair(folder / f"{name}{SECRET_SUFFIX}").public for name in own_names(folder)}
+    if not folder.is_dir() and (dir is not None or allow is None):
+        raise UsageError(f"there is no folder {folder}; `mecpilot keys new NAME --dir {folder}` makes it")
     path = allow or folder / DEFAULT_NAME
     listed = list(read_list(path).by_key.values()) if allow or path.exists() else []
+    if name is not None:
+        for key in _keys_of(name, folder, listed):
+            print(key)
+        return
+    own = {name: read_pair(folder / f"{name}{SECRET_SUFFIX}").public for name in own_names(folder)}
     document = {
         "folder": str(folder),
         "keys": [{"name": name, "key": key, "fingerprint": fingerprint(key)} for name, key in own.items()],
@@ -74,6 +79,13 @@ def show(
     print(f"admitted by {path}: {len(listed)}")
     for entry in listed:
         print(f"  {entry.name:<20} {entry.key} {fingerprint(entry.key)} {','.join(entry.roles)}")
+
+
+def _keys_of(name: str, folder: Path, listed: list[Entry]) -> list[str]:
+    """Public keys of a name: that of its file here, else those on the list."""
+    admitted = [entry.key for entry in listed if entry.name == name]
+    secret = folder / f"{name}{SECRET_SUFFIX}"
+    return admitted if admitted and not secret.exists() else [read_pair(secret).public]
 
 
 def _described(entry: Entry) -> dict[str, object]:
@@ -98,8 +110,10 @@ def allow_key(
 ) -> None:
     """Admit a key from now on, also at a MEC that runs. A second key of the same name is added to the first."""
     path = allow_ or key_folder(dir, os.environ) / DEFAULT_NAME
+    before = read_list(path).roles.get(name) if path.exists() else None
     entry = allow(path, name, public_key(key), None if role is None else roles_of(role))
-    print(f"{path} admits {entry.name} as {', '.join(entry.roles)} (fingerprint {fingerprint(entry.key)})")
+    was = "" if before in (None, entry.roles) else f", no longer as {', '.join(before or ())}"
+    print(f"{path} admits {entry.name} as {', '.join(entry.roles)}{was} (fingerprint {fingerprint(entry.key)})")
 
 
 @app.command("revoke")
@@ -109,7 +123,7 @@ def revoke_key(
     dir: Folder = None,
     allow: ListFile = None,
 ) -> None:
-    """Admit the keys of a name no more. A MEC that runs drops their messages within half a second."""
+    """Admit the keys of a name no more. A MEC that runs drops their messages within a quarter of a second."""
     path = allow or key_folder(dir, os.environ) / DEFAULT_NAME
     if not path.exists():
         raise UsageError(f"there is no list {path}; expected the MEC's list with --allow, or its folder with --dir")

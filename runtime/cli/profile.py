@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from controller.errors import UsageError, unknown_name
-from runtime.cli.console import write_json
+from runtime.cli.console import log_as, write_json
 from runtime.cli.shared_options import BundleDir, DataDir, JsonOut, WorkloadName
 from runtime.config.sections.fields import DEFAULT_WORKLOAD
 from runtime.files.atomic import check_apart, check_writable
@@ -63,8 +63,9 @@ def profile(
     check_writable(json_out, "--json")
     check_apart({"--out": path, "--json": json_out}, {})
     other = None if merge_file is None else read_profile(merge_file, opened)
+    budget_s, rounds = (QUICK_BUDGET_S, QUICK_ROUNDS) if quick else (FULL_BUDGET_S, MIN_ROUNDS)
+    log_as("profile")(f"measuring {' and '.join(sides)} with {opened.workload}: {budget_s:.0f} s at least")
     with _progress_bar(f"profiling {workload}") as progress:
-        budget_s, rounds = (QUICK_BUDGET_S, QUICK_ROUNDS) if quick else (FULL_BUDGET_S, MIN_ROUNDS)
         found = measure_sides(opened, source, sides, budget_s, progress, rounds)
     measured = Profile(FORMAT_VERSION, opened.workload, opened.digest, found.get("device"), found.get("mec"))
     if other is not None:

@@ -6,15 +6,26 @@ from typing import Any
 
 from rich.table import Table
 
-from runtime.observe.tables import new_table
+from runtime.observe.tables import TABLE_COLUMNS, new_table
 
+#: What counts that need it are called.
+_LABELS = {
+    "refused": "refused devices (bundle or version)",
+    "peer_faults": "messages that broke the protocol",
+    "shed": "messages beyond a device's share",
+    "cut_off": "connections closed for that",
+}
 _SHOWN = 12  # digits of a digest
 
 
 def status_tables(status: dict[str, Any]) -> list[Table]:
     """Tables of the bundles, the devices, the releases and the rest of a status (``runtime.mec.status``)."""
     tables = [_bundles(status), _devices(status), _counts(status)]
-    return tables if status["deploy"] is None else [*tables, _releases(status["deploy"])]
+    if status["deploy"] is not None:
+        tables.append(_releases(status["deploy"]))
+    for table in tables:
+        table.min_width = min(len(str(table.title)), TABLE_COLUMNS)  # a title is wrapped to the width of its table
+    return [table for table in tables if table.row_count]
 
 
 def _bundles(status: dict[str, Any]) -> Table:
@@ -37,7 +48,7 @@ def _counts(status: dict[str, Any]) -> Table:
     table = new_table(f"MEC {status['version']}, up {status['uptime_s']:.0f} s", ("what", "count"), text=("what",))
     table.add_row("waiting", str(status["waiting"]))
     for name, count in status["counts"].items():
-        table.add_row(name.replace("_", " "), str(count))
+        table.add_row(_LABELS.get(name, name.replace("_", " ")), str(count))
     return table
 
 

@@ -17,7 +17,9 @@ import msgspec
 from controller.errors import FailureError, RemoteProtocolError
 from runtime.deploy.release import ReleaseFile
 from runtime.deploy.store import Store
+from runtime.link.background import Background
 from runtime.link.dealer import Dealer
+from runtime.link.lookup import ZEROMQ_LISTENS
 from runtime.protocol import wire
 from runtime.protocol.operator_messages import (
     MAX_CHUNK_BYTES,
@@ -33,6 +35,8 @@ from runtime.protocol.operator_messages import (
 RESEND_S = 2.0
 #: How long a MEC may say nothing before the operator gives up.
 PATIENCE_S = 15.0
+#: After this time without any answer the operator looks why there is none.
+_ASK_WHY_S = 1.0
 #: Interval between questions how far a MEC is.
 _ASK_EVERY_S = 0.1
 #: Rate at which files cross, so that they crowd out no requests and stay below what a MEC takes of one peer.
@@ -51,10 +55,18 @@ class _RefusedError(FailureError):
 
 
 class MecClient:
-    """Owns one connection. FailureError when the MEC does not answer, or refuses."""
+    """Owns one connection. FailureError when the MEC does not answer, or refuses.
 
-    def __init__(self, dealer: Dealer, endpoint: str, patience_s: float = PATIENCE_S) -> None:
+    ``why`` finds out why nobody answers; it may block, and must not raise. A MEC that has never answered is given up as
+    soon as there is a reason.
+    """
+
+    def __init__(
+        self, dealer: Dealer, endpoint: str, patience_s: float = PATIENCE_S, why: Callable[[], str] = lambda: ""
+    ) -> None:
         self._dealer, self._endpoint, self._patience_s = dealer, endpoint, patience_s
+        self._why = Background(why)
+        self._was_heard = False
         self._last_id = 0
 
     def close(self) -> None:
@@ -128,7 +140,8 @@ class MecClient:
 
     def _ask(self, message: OperatorMessage, buffer: wire.Buffer = b"") -> tuple[Report, memoryview]:
         """The report that answers a message."""
-        give_up_s = time.monotonic() + self._patience_s
+        began_s = time.monotonic()
+        give_up_s = began_s + self._patience_s
         resend_s = 0.0
         while (now_s := time.monotonic()) < give_up_s:
             if now_s >= resend_s and self._dealer.connected and self._dealer.send(wire.encode(message, buffer)):
@@ -137,15 +150,25 @@ class MecClient:
             for parts in self._dealer.receive():
                 if (found := self._answer(message, parts)) is not None:
                     return found
+            if not self._was_heard and now_s > began_s + _ASK_WHY_S:
+                self._look_why()
         raise FailureError(
             f"no answer from {self._endpoint}; expected a MEC there, of this version of mecpilot, that admits this key"
         )
+
+    def _look_why(self) -> None:
+        """FailureError when it was found out why this MEC does not answer."""
+        if (reason := self._why.take()) is None:
+            self._why.ask()
+        elif reason and reason != ZEROMQ_LISTENS:
+            raise FailureError(f"no answer from {self._endpoint}: {reason}")
 
     def _answer(self, message: OperatorMessage, parts: list[wire.Buffer]) -> tuple[Report, memoryview] | None:
         try:
             got, data = wire.decode(parts)
         except RemoteProtocolError as error:
             raise FailureError(f"{self._endpoint}: {error}") from None
+        self._was_heard = True
         if isinstance(got, Report) and got.message_id == message.message_id:
             return got, data
         if isinstance(got, wire.Reject) and got.request_id == message.message_id:

@@ -56,6 +56,7 @@ class LinkWatch:
         self._report_s = now_s + REPORT_AFTER_S
         self._is_up = False
         self._has_reason = False  # for the line that comes next
+        self._is_asking = False  # for the reason, which was not taken yet
         self._up_for_s = 0.0
 
     def start(self, now_s: float) -> None:
@@ -75,7 +76,8 @@ class LinkWatch:
         if is_up:
             self._counts.trouble = ""
         elif self._is_up:
-            self._absent_since_s, self._report_s = now_s, now_s + REPORT_EVERY_S
+            self._absent_since_s, self._report_s = now_s, now_s + REPORT_AFTER_S
+            self._has_reason = False
         self._is_up = is_up
 
     def on_fault(self, text: str) -> None:
@@ -87,10 +89,17 @@ class LinkWatch:
 
     def report(self, now_s: float) -> None:
         """Log that no MEC answers, if a line is due."""
-        if self._is_up or self._counts.refused or now_s < self._report_s - _ASK_EARLY_S:
+        if self._is_up:
+            self._is_asking = self._is_asking and not self._trouble()  # the next outage may have another reason
             return
-        if not self._has_reason and (reason := self._trouble()):
-            self._counts.trouble, self._has_reason = reason, True
+        if self._counts.refused:
+            return
+        is_soon = now_s >= self._report_s - _ASK_EARLY_S
+        if self._is_asking or (is_soon and not self._has_reason):
+            reason = self._trouble()
+            self._is_asking = not reason
+            if reason:
+                self._counts.trouble, self._has_reason = reason, is_soon
         if now_s < self._report_s or (not self._has_reason and now_s < self._report_s + _REASON_WAIT_S):
             return
         self._report_s, self._has_reason = now_s + REPORT_EVERY_S, False

@@ -16,7 +16,8 @@ from runtime.security.handshake import trouble_of_handshake
 #: At most this many addresses of a name are tried.
 MOST_ADDRESSES = 4
 _CONNECT_WAIT_S = 1.0
-_ZEROMQ_LISTENS = "a ZeroMQ socket listens there, but it is not a MEC or speaks another protocol version"
+#: All that can be found out from outside; a MEC that is still starting looks like this too.
+ZEROMQ_LISTENS = "a ZeroMQ socket listens there, but it is not a MEC or speaks another protocol version"
 _OTHER_LISTENS = "a server accepts connections there but does not answer as a MEC would"
 _ENCRYPTED_LISTENS = "what listens there speaks encrypted, this device plain: give --key and --mec-key"
 _PLAIN_LISTENS = "what listens there speaks plain, this device encrypted: start the MEC with --key"
@@ -77,11 +78,11 @@ def _trouble_of_mechanism(spoken: Mechanism, address: Endpoint, keys: DeviceKeys
         case Mechanism.CURVE if keys is None:
             return _ENCRYPTED_LISTENS
         case Mechanism.CURVE if keys is not None:
-            return trouble_of_handshake(str(address), keys) or _ZEROMQ_LISTENS
+            return trouble_of_handshake(str(address), keys) or ZEROMQ_LISTENS
         case Mechanism.NULL if keys is not None:
             return _PLAIN_LISTENS
         case _:
-            return _ZEROMQ_LISTENS
+            return ZEROMQ_LISTENS
 
 
 def _reason(error: OSError | UnicodeError) -> str:

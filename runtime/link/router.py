@@ -33,6 +33,8 @@ _UNREAD = 64
 _MOST_GROWTH_BYTES = 1 << 30
 #: Time within which the system frees a port after it was closed.
 _REBIND_S = 2.0
+#: No interface has the address, or the name. At a boot it may get it later, so this is no wrong option.
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.ENODEV)
 
 
 class Incoming(NamedTuple):
@@ -91,6 +93,8 @@ class Router(Transport):
             if error.errno == errno.EADDRINUSE:
                 text = f"cannot bind {endpoint}: the port is in use; stop what holds it, or bind another port"
                 raise FailureError(text) from None
+            if error.errno in _NOT_HERE:
+                raise FailureError(_not_here(endpoint, where)) from None
             raise bad_endpoint(endpoint, error) from None
         bound = self._socket.get(zmq.LAST_ENDPOINT)
         self._endpoint = bound.decode() if isinstance(bound, bytes) else str(bound)
@@ -115,6 +119,10 @@ class Router(Transport):
         """Connections that were closed because they were idle or too many, since the socket was opened."""
         return 0 if self._connections is None else self._connections.closed
 
+    def fingerprint_of(self, peer: bytes) -> str:
+        """Of the key behind a connection; empty if it has none."""
+        return "" if self._admission is None else self._admission.fingerprint_of(peer)
+
     def disconnect(self, peer: bytes) -> bool:
         """Close the connection of a peer, and bar its address for a short time. False if it is not known, or
         connections are not limited."""
@@ -138,7 +146,10 @@ class Router(Transport):
             self._on_full()
         if self._connections is not None:
             self._connections.look()
-        return self._admitted() if self._admission is not None else map(_plain, self._heard())
+        if self._admission is None:
+            return map(_plain, self._heard())
+        self._admission.look()
+        return self._admitted()
 
     def _heard(self) -> Iterator[list[zmq.Frame]]:
         """Messages of everybody, noted as signs of life of their connections."""
@@ -196,6 +207,13 @@ class Router(Transport):
 def _plain(frames: list[zmq.Frame]) -> Incoming:
     """A message with the connection that it came from."""
     return Incoming(frames[0].bytes, [frame.buffer for frame in frames[1:]])
+
+
+def _not_here(endpoint: str, where: BindEndpoint) -> str:
+    return (
+        f"cannot bind {endpoint}: no interface of this machine has {where.host} (yet); see `ip addr`, or bind "
+        f"{BindEndpoint('0.0.0.0', where.port)}"
+    )
 
 
 def _admission(keys: MecKeys, log: Callable[[str], None]) -> Admission:

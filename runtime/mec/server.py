@@ -216,7 +216,12 @@ class MecServer:
             slowdown=self._slowdown,
             queue_limit=self._queue_limit,
             admission=self._admission,
-            desk=Desk(None if self._deployment is None else self._deployment.installer, self._is_operator),
+            desk=Desk(
+                None if self._deployment is None else self._deployment.installer,
+                self._is_operator,
+                self._log,
+                self._router.fingerprint_of,
+            ),
             sinks=self._sinks,
             log=self._log,
         )

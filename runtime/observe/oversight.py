@@ -7,6 +7,9 @@ from typing import Any
 
 from controller.guard.guard import REASONS
 
+#: Estimates below this have shown the wrong sign (docs/policy.md).
+LEAST_DIFFERENCE = 0.005
+
 
 def oversight_texts(notes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """A line for each of "guard" and "shadow" that has something to say, from their notes (``Run.oversight``)."""
@@ -30,11 +33,10 @@ def shadow_text(notes: Mapping[str, Any]) -> str:
         return ""
     if not notes["decisions"]:
         return f"{notes['controller']}: no decision"
-    error, real = notes["modelled_difference_error"], notes["real_utility_of_active"]
-    spread = "" if error is None else f" +- {error:.4f}"
-    seen = "" if real is None else f" (really {real:.4f})"
-    return (
-        f"{notes['controller']}: {notes['equal_frac']:.0%} of {notes['decisions']} decisions equal, by the model "
-        f"{notes['modelled_difference']:+.4f}{spread} utility per frame beside "
-        f"{notes['modelled_utility_of_active']:.4f}{seen}"
-    )
+    equal = f"{notes['controller']}: {notes['equal_frac']:.0%} of {notes['decisions']} decisions equal"
+    difference, error = notes["modelled_difference"], notes["modelled_difference_error"] or 0.0
+    if abs(difference) < max(LEAST_DIFFERENCE, error):
+        return f"{equal}, no difference in utility seen (estimate {difference:+.4f})"
+    real, spread = notes["real_utility_of_active"], f" +- {error:.4f}" if error else ""
+    got = "" if real is None else f", which got {real:.4f}"
+    return f"{equal}, estimated {difference:+.4f}{spread} utility per frame against the active controller{got}"

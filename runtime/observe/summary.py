@@ -135,6 +135,9 @@ class RunSummary:
 
 
 def _rows(figures: dict[str, Any], message_bytes: int, link: str, source: str) -> dict[str, str]:
+    if not figures["frames"]:
+        rows = {"frames": "no frame was captured", "link": link, "source": source}
+        return {name: text for name, text in rows.items() if text}
     latency = figures["latency_ms"]
     parts = ("in time", *(reason.value for reason in REASONS), "late", "dropped")
     keys = {name: f"{name.replace(' ', '_')}_frac" for name in parts}
@@ -181,20 +184,38 @@ def answered_text(shares: Mapping[str, float] | None) -> str:
     return ", ".join(f"{name} {percent(share)}" for name, share in ordered if share)
 
 
-def link_text(counts: Mapping[str, Any], endpoint: str) -> str:
-    """One line about the link to the MEC over the run; of several MECs, with what each answered. Counts that are not
-    known may be missing."""
+def link_text(counts: Mapping[str, Any], endpoint: str, *, any_frame: bool = True) -> str:
+    """One line about the link to the MEC over the run; of several MECs, with what each answered and how long it was up.
+    Counts that are not known may be missing. ``any_frame``: a frame was captured."""
     if refused := counts.get("refused"):
         return f"refused by {endpoint}: {refused}"
+    trouble = counts.get("trouble")
     if counts.get("welcomed") is False:
-        return f"no MEC was met at {endpoint}: every frame was answered on the device"
+        why = f" ({trouble})" if trouble else ""
+        return f"no MEC was met at {endpoint}{why}" + (": every frame was answered on the device" if any_frame else "")
+    parts = _link_parts(counts)
+    if mecs := counts.get("mecs"):
+        if switches := counts.get("switches"):
+            parts.append(f"changed between MECs {_times(switches)}")
+        parts += [_mec_text(mec) for mec in mecs]
+    elif trouble:
+        parts.append(f"not there at the end: {trouble}")
+    return ", ".join(parts)
+
+
+def _link_parts(counts: Mapping[str, Any]) -> list[str]:
+    """How long a link was up, and how often it was lost."""
     up, lost, faults = counts.get("up_frac"), counts.get("link_downs", 0), counts.get("peer_faults", 0)
     parts = [] if up is None else [f"up {percent(up)} of the time"]
     if lost or counts.get("welcomed"):
         parts.append(f"lost {_times(lost)}" if lost else "never lost")
-    parts += [f"{faults} protocol errors"] if faults else []
-    parts += [f"{mec['mec']} answered {mec['answered']}" for mec in counts.get("mecs", ())]
-    return ", ".join(parts)
+    return parts + ([f"{faults} protocol errors"] if faults else [])
+
+
+def _mec_text(mec: Mapping[str, Any]) -> str:
+    """One of several MECs: what it answered, and its link."""
+    notes = _link_parts(mec) + [text for text in (mec.get("refused") or mec.get("trouble"),) if text]
+    return f"{mec['mec']} answered {mec['answered']}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 #: Notes of shortcuts that are no plain numbers, and how they are shown.

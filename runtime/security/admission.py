@@ -66,10 +66,17 @@ class Admission:
             if self._allowed.name_of(key.decode()):
                 return True
             self.turned_away.handshakes += 1
-            self._log(f"refused a device whose key is not on the list (fingerprint {fingerprint(key.decode())})")
+            self._log(
+                f"refused a device whose key is not on the list (fingerprint {fingerprint(key.decode())}); "
+                "to admit it: `mecpilot keys allow NAME NAME.pub`"
+            )
         except Exception as error:  # noqa: BLE001 - see above
             self._log(f"cannot check a key: {type(error).__name__}: {error}")
         return False
+
+    def look(self) -> None:
+        """Look whether the list has changed, if it is time to. Also a MEC to which nobody talks does."""
+        self._allowed.look()
 
     def user_of(self, peer: bytes, frame: zmq.Frame) -> str:
         """The name behind a message of a peer; empty if it must be dropped. ``frame``: any part of the message."""
@@ -89,6 +96,11 @@ class Admission:
         """Whether the device behind a connection is still admitted."""
         key = self._keys.get(peer)
         return key is not None and bool(self._allowed.name_of(key))
+
+    def fingerprint_of(self, peer: bytes) -> str:
+        """Of the key behind a connection; empty if it is not known."""
+        key = self._keys.get(peer)
+        return "" if key is None else fingerprint(key)
 
     def forget_all(self) -> None:
         """Every connection was closed."""

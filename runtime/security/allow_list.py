@@ -180,13 +180,13 @@ class AllowList:
 
     def name_of(self, key: str) -> str:
         """The name of a key; empty if it is not listed."""
-        self._look()
+        self.look()
         entry = self._listed.by_key.get(key)
         return "" if entry is None else entry.name
 
     def may(self, name: str, role: Role) -> bool:
         """Whether the owner of a name has a role."""
-        self._look()
+        self.look()
         return role in self._listed.roles.get(name, ())
 
     def look_now(self) -> None:
@@ -200,13 +200,18 @@ class AllowList:
             try:
                 self._listed = read_list(self.path)
             except UsageError as error:
-                self._log(f"{error}; the last good list of {len(self)} keys stays in force")
+                self._log(f"{error}; the last good list ({_keys(len(self))}) stays in force")
             else:
-                self._log(f"{self.path} has changed: {len(self)} keys are admitted")
+                self._log(f"{self.path} has changed: {_keys(len(self))} {'is' if len(self) == 1 else 'are'} admitted")
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Read the file if it is time to look at it, and it has changed."""
         if self._clock() >= self._look_s:
             self.look_now()
+
+
+def _keys(count: int) -> str:
+    return "1 key" if count == 1 else f"{count} keys"
 
 
 def _signature(path: Path) -> tuple[int, ...] | None:

@@ -12,6 +12,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from runtime.security.curve import DeviceKeys
+from runtime.security.keys import fingerprint
 
 _WAIT_S = 1.0
 _FAILED = (
@@ -26,9 +27,15 @@ def trouble_of_handshake(endpoint: str, keys: DeviceKeys) -> str:
     """Why a handshake with the MEC at a numeric endpoint fails; empty if it does not, or if that takes too long."""
     match _outcome(endpoint, keys):
         case zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-            return f"the MEC does not know this device's key, fingerprint {keys.fingerprint}: it is not on its list"
+            return (
+                f"the MEC does not know this device's key, fingerprint {keys.fingerprint}: it is not on its list; run "
+                "`mecpilot keys allow NAME NAME.pub` there"
+            )
         case zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
-            return f"what listens there does not have the pinned key {keys.mec}"
+            return (
+                f"what listens there does not have the pinned key, fingerprint {fingerprint(keys.mec)}; get the MEC's "
+                ".pub file again and compare fingerprints"
+            )
         case _:
             return ""
 

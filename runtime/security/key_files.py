@@ -50,6 +50,12 @@ def write_pair(folder: Path, name: str, *, overwrite: bool = False) -> KeyPair:
 
 def read_pair(path: Path) -> KeyPair:
     """The pair of a secret key file. UsageError if it is none, or if others may have read it."""
+    if path.suffix == PUBLIC_SUFFIX:
+        raise UsageError(f"{path} is a public key; expected the secret one, {path.with_suffix(SECRET_SUFFIX)}")
+    if not os.path.exists(path) and os.access(path.parent, os.X_OK):
+        raise UsageError(
+            f"key file {path}: No such file or directory; `mecpilot keys new {path.stem} --dir {path.parent}` makes it"
+        )
     text = read_file(path, "key file", private=True)
     word, _, secret = text.strip().partition(" ")
     if word != _SECRET_WORD or not is_key(secret):

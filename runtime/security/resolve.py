@@ -36,7 +36,7 @@ def with_keys(mecs: Sequence[MecAddress], security: SecuritySection, log: Log) -
     pinned = (security.mec_key,) if isinstance(security.mec_key, str) else security.mec_key or ()
     if security.key is None and not pinned:
         for address in mecs:
-            _check_plain(address, security, log)
+            _warn_if_plain(address, security, log)
         return tuple(mecs)
     if security.key is None or not pinned:
         got, missing = ("--mec-key", "--key") if pinned else ("--key", "--mec-key")
@@ -52,15 +52,45 @@ def with_keys(mecs: Sequence[MecAddress], security: SecuritySection, log: Log) -
     )
 
 
-def _check_plain(mec: MecAddress, security: SecuritySection, log: Log) -> None:
-    """UsageError if a plain connection to this MEC would leave the machine and the user has not asked for that."""
+def check_keys(security: SecuritySection, mecs: Sequence[MecAddress], bind: str) -> None:
+    """UsageError if a device of these MECs, or a MEC that listens at ``bind``, would be refused for want of keys. Opens
+    no file."""
+    for mec in mecs:
+        if security.key is None or security.mec_key is None:
+            _is_plain(mec, security)
+    if security.key is None:
+        _listens_plainly(bind, security)
+
+
+def _is_plain(mec: MecAddress, security: SecuritySection) -> bool:
+    """Whether a connection without keys to this MEC leaves the machine; UsageError if the user has not asked for
+    that."""
     if is_loopback(mec.endpoint.host):
-        return
+        return False
     if not security.plain:
         raise UsageError(
             f"--mec {mec.name} is not on this machine, and no keys are given; expected --key FILE (`mecpilot keys new "
             "NAME` makes one) and --mec-key with the MEC's public key, or --plain to go without encryption"
         )
+    return True
+
+
+def _listens_plainly(bind: str, security: SecuritySection) -> bool:
+    """The same for a MEC without a key that listens at ``bind``."""
+    if is_loopback(parse_bind(bind).host):
+        return False
+    if not security.plain:
+        raise UsageError(
+            f"--bind {bind} can be reached from other machines, and no key is given; expected --key FILE "
+            "(`mecpilot keys new NAME` makes one, `mecpilot keys allow` admits a device), or --plain to serve "
+            "everybody without encryption"
+        )
+    return True
+
+
+def _warn_if_plain(mec: MecAddress, security: SecuritySection, log: Log) -> None:
+    if not _is_plain(mec, security):
+        return
     log(f"WARNING: the connection to {mec.name} is plain: whoever can reach it can read and forge every message")
 
 
@@ -74,17 +104,11 @@ def mec_keys(security: SecuritySection, bind: str, log: Log) -> MecKeys | None:
     if security.key is None:
         if security.allow is not None:
             raise UsageError("got --allow without --key; expected the MEC's own key too")
-        if is_loopback(parse_bind(bind).host):
-            return None
-        if not security.plain:
-            raise UsageError(
-                f"--bind {bind} can be reached from other machines, and no key is given; expected --key FILE "
-                "(`mecpilot keys new NAME` makes one, `mecpilot keys allow` admits a device), or --plain to serve "
-                "everybody without encryption"
-            )
-        log(f"WARNING: {bind} is plain: whoever can reach it is served, and can read and forge every message")
+        if _listens_plainly(bind, security):
+            log(f"WARNING: {bind} is plain: whoever can reach it is served, and can read and forge every message")
         return None
+    own = read_pair(security.key)
     allowed = AllowList(security.allow or security.key.with_name(DEFAULT_NAME), log)
     if not len(allowed):
         log(f"{allowed.path} lists no device yet, so nobody is admitted; `mecpilot keys allow` adds one at any time")
-    return MecKeys(read_pair(security.key), allowed)
+    return MecKeys(own, allowed)

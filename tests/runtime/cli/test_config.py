@@ -23,7 +23,7 @@ def test_show_prints_a_file_that_check_accepts(capsys: pytest.CaptureFixture[str
     assert mecpilot.main(["config", "show"]) == 0
     file.write_text(capsys.readouterr().out)
     assert mecpilot.main(["config", "check", str(file)]) == 0
-    assert capsys.readouterr().out == f"{file} is valid\n"
+    assert capsys.readouterr().out == f"{file} is valid; files that it names were not opened\n"
     assert load_config(file) == DEFAULTS
 
 

@@ -109,7 +109,7 @@ def test_a_line_per_minute_says_what_the_shadow_has_seen() -> None:
         now_s += 1.0
         shadow.look(state, FAST)
     assert len(said) == 2
-    assert said[0].startswith("shadow good: 0% of 60 decisions equal, by the model +0.09")
+    assert said[0].startswith("shadow good: 0% of 60 decisions equal, estimated +0.09")
 
 
 def test_a_device_is_guarded_unless_it_is_told_not_to_be() -> None:

@@ -162,12 +162,33 @@ def test_percentiles_of_a_few_values_are_interpolated() -> None:
         ({"up_frac": 0.98, "welcomed": True, "link_downs": 2}, "up 98.0 % of the time, lost 2 times"),
         ({"up_frac": 1.0, "welcomed": True, "link_downs": 0}, "up 100.0 % of the time, never lost"),
         ({"welcomed": False, "up_frac": None}, "no MEC was met at tcp://m:1: every frame was answered on the device"),
+        (
+            {"welcomed": False, "trouble": "speaks plain"},
+            "no MEC was met at tcp://m:1 (speaks plain): every frame was answered on the device",
+        ),
+        (
+            {"welcomed": True, "up_frac": 0.4, "link_downs": 1, "trouble": "connection refused"},
+            "up 40.0 % of the time, lost once, not there at the end: connection refused",
+        ),
         ({"refused": "another bundle", "welcomed": False}, "refused by tcp://m:1: another bundle"),
         ({"link_downs": 0, "peer_faults": 0}, ""),  # nothing is known
         ({"link_downs": 1, "peer_faults": 3}, "lost once, 3 protocol errors"),
         (
             {"link_downs": 1, "mecs": [{"mec": "tcp://m:1", "answered": 7}, {"mec": "tcp://n:1", "answered": 0}]},
             "lost once, tcp://m:1 answered 7, tcp://n:1 answered 0",
+        ),
+        (
+            {
+                "up_frac": 1.0,
+                "welcomed": True,
+                "switches": 2,
+                "mecs": [
+                    {"mec": "tcp://m:1", "answered": 7, "welcomed": True, "up_frac": 0.59, "link_downs": 1},
+                    {"mec": "tcp://n:1", "answered": 5, "welcomed": True, "up_frac": 1.0, "link_downs": 0},
+                ],
+            },
+            "up 100.0 % of the time, never lost, changed between MECs 2 times, tcp://m:1 answered 7 (up 59.0 % of the "
+            "time, lost once), tcp://n:1 answered 5 (up 100.0 % of the time, never lost)",
         ),
     ],
 )

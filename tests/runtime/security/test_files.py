@@ -228,7 +228,7 @@ class TestRunningMec:
         assert self.list.may("boss", "operator")
         assert not self.list.may("boss", "device")
         assert not self.list.may("camera", "device")
-        assert [line for line in self.lines if "1 keys are admitted" in line]
+        assert [line for line in self.lines if "1 key is admitted" in line]
 
     @pytest.mark.parametrize("text", ["nonsense\n", "\x00\xff" * 100, f"a {KEYS[1]} device\na {KEYS[2]} operator\n"])
     def test_a_broken_list_leaves_the_last_good_one_and_one_line(self, text: str) -> None:

@@ -72,7 +72,7 @@ class TestCommands:
             (["allow", "../camera", "a" * 40], "name '../camera'"),
             (["allow", "camera", "a" * 40, "--role", "king"], "role 'king'"),
             (["revoke", "camera"], "there is no list"),
-            (["show", "camera"], "No such file"),
+            (["show", "camera"], "there is no folder"),
         ],
     )
     def test_what_cannot_be_is_one_line(

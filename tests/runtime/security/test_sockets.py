@@ -22,7 +22,7 @@ from runtime.link.endpoint import parse_endpoint
 from runtime.link.lookup import trouble_at
 from runtime.link.router import Incoming, Router
 from runtime.security.curve import DeviceKeys
-from runtime.security.keys import new_pair
+from runtime.security.keys import fingerprint, new_pair
 
 SOON_S = 30.0
 #: Something that must not happen is waited for this long: ten times what it takes when it does.
@@ -346,8 +346,9 @@ class TestTrouble:
         camera, eve = ring.device("camera"), ring.stranger("eve")
         assert "does not know this device's key, fingerprint" in self.at(router, eve)
         assert eve.fingerprint in self.at(router, eve)
+        assert "mecpilot keys allow" in self.at(router, eve)
         wrong = DeviceKeys(camera.own, new_pair().public)
-        assert f"does not have the pinned key {wrong.mec}" in self.at(router, wrong)
+        assert f"does not have the pinned key, fingerprint {fingerprint(wrong.mec)}" in self.at(router, wrong)
         assert "speaks encrypted, this device plain" in self.at(router, None)
         assert "a ZeroMQ socket listens there" in self.at(router, camera)
         plain = Router(ANY_PORT)
