@@ -143,6 +143,7 @@ def fetch(
         Path | None, typer.Option(help="root.json of `mecpilot deploy init`; needed the first time.")
     ] = None,
     workload: Annotated[str, typer.Option(help="Workload to check a bundle with. Default: the one it names.")] = "",
+    again: Annotated[bool, typer.Option("--again", help="Also take a release that was rolled back here.")] = False,
     key: KeyFile = None,
     mec_key: MecKey = None,
     plain: Plain = False,
@@ -154,7 +155,9 @@ def fetch(
 
     with _opened(store) as opened, _client(mec, key, mec_key, plain) as client:
         verifier = Verifier(opened.trusted, trust)
-        is_new = fetching.fetch(client, name, opened, verifier, lambda folder: check_release(folder, workload))
+        is_new = fetching.fetch(
+            client, name, opened, verifier, lambda folder: check_release(folder, workload), again=again
+        )
         current = opened.deployed[name].current
     print(f"{store / 'current' / name}: release {current[:12]} is {'now' if is_new else 'already'} current")
 

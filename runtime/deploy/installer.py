@@ -18,6 +18,7 @@ worker has committed is handed over through a queue (``changes``).
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import queue
 import threading
@@ -41,8 +42,6 @@ from runtime.deploy.trust import (
     encode_proposal,
     signed_release,
 )
-from runtime.files.atomic import write_whole
-from runtime.files.reading import read_bounded
 from runtime.protocol.wire import Buffer
 
 LoadedT = TypeVar("LoadedT")
@@ -50,7 +49,6 @@ LoadedT = TypeVar("LoadedT")
 #: Longest wait of ``close`` for the worker; a health check may take longer, and then ends with the process.
 _JOIN_S = 5.0
 _NO_VERDICT = Verdict()
-_MOST_METADATA_BYTES = 1 << 20
 
 
 class Phase(enum.Enum):
@@ -112,7 +110,8 @@ class Installer(Generic[LoadedT]):
         self.progress = Progress()
         self._verifier, self._check, self._load, self._in_use, self._log = verifier, check, load, in_use, log
         self._release: Release | None = None
-        self._document, self._metadata = b"", dict[str, bytes]()
+        self._document, self._metadata = b"", b""
+        self._closing = False
         self._missing: dict[str, ReleaseFile] = {}  # files that are still to come
         self._changes: queue.SimpleQueue[Change[LoadedT]] = queue.SimpleQueue()
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -121,6 +120,7 @@ class Installer(Generic[LoadedT]):
 
     def close(self) -> None:
         """Stop the worker and release the store; may be called twice."""
+        self._closing = True
         self._tasks.put(None)
         self._thread.join(_JOIN_S)
         self.store.close()
@@ -167,10 +167,7 @@ class Installer(Generic[LoadedT]):
         deployed = self.store.deployed.get(name)
         if deployed is None:
             raise FailureError(f"nothing was deployed as {name!r}; the store holds: {self._names}")
-        try:
-            metadata = decode_metadata(read_bounded(self.store.metadata, _MOST_METADATA_BYTES))
-        except OSError as error:
-            raise FailureError(f"cannot read {error.filename}: {error.strerror}; push again") from None
+        metadata = decode_metadata(self.store.metadata())
         if signed_release(metadata, name) != deployed.current:
             raise FailureError(f"{name!r} was rolled back here, so there is nothing newer to fetch")
         return encode_proposal(Proposal(name, metadata, self.store.document(deployed.current)))
@@ -196,6 +193,7 @@ class Installer(Generic[LoadedT]):
         now = self.progress
         return {
             "phase": now.phase.value,
+            "proposal": now.proposal,
             "name": now.name,
             "release": now.release,
             "reason": now.reason,
@@ -231,14 +229,14 @@ class Installer(Generic[LoadedT]):
         proposal = decode_proposal(data)
         self._step(Phase.VERIFYING, name=proposal.name, release=digest_of(proposal.release))
         try:
-            release = self._verifier.verify(proposal)
+            self._verifier.verify(proposal)
         except FailureError as error:
             self._step(Phase.REFUSED, reason=str(error))
             self._log(f"refused a release of {proposal.name!r}: {error}")
             return
-        self.store.drop_parts(release.files)
-        self.store.check_room(release)
-        self._release, self._document, self._metadata = release, proposal.release, proposal.metadata
+        # Of what was proposed only what was verified is kept.
+        self._document, self._metadata = proposal.release, encode_metadata(self._verifier.accepted())
+        self._release = release = self.store.prepare(self._document, self._in_use())
         missing = {f.sha256: f for f in release.files if self.store.held_bytes(f) < f.length}
         if missing:
             self._missing = missing
@@ -248,6 +246,15 @@ class Installer(Generic[LoadedT]):
             self._install()
 
     def _install(self) -> None:
+        try:
+            self._check_and_commit()
+        finally:
+            if not self._closing:  # what has arrived is kept for the next start
+                with contextlib.suppress(OSError):  # what is left is collected the next time
+                    self.store.drop_pending()
+                    self.store.collect(self._in_use())
+
+    def _check_and_commit(self) -> None:
         release, digest = self._release, digest_of(self._document)
         assert release is not None
         folder = self.store.assemble(self._document)
@@ -257,12 +264,10 @@ class Installer(Generic[LoadedT]):
             self._revert(f"the health check failed: {verdict.reason}")
         else:
             loaded = self._load(folder, release)
-            self.store.commit(release.name, digest)
-            write_whole(self.store.metadata, encode_metadata(self._metadata), "the store's metadata")
+            self.store.commit(release.name, digest, self._metadata)
             self._changes.put(Change(release.name, digest, loaded))
             self._step(Phase.COMMITTED)
             self._log(f"{release.name}: release {digest[:12]} is current ({verdict.samples} samples were equal)")
-        self.store.collect(self._in_use())
 
     def _roll_back(self, name: str) -> None:
         digest = self.store.previous(name)
