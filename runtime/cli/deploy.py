@@ -48,7 +48,7 @@ def init(folder: Annotated[Path, typer.Argument(help="Folder to make; keep it se
 
     init_repository(folder)
     print(f"{folder / ROOT_FILE}: give this file to each MEC and device (--trust); it is not secret")
-    print(f"{folder}: the rest is; root.pem is needed only to replace keys, so move it to a safe place")
+    print(f"{folder}: the rest is; no command needs root.pem again, so move it to a safe place")
 
 
 def push(
@@ -82,8 +82,8 @@ def push(
     with tempfile.TemporaryDirectory() as work_dir, _client(mec, key, mec_key, plain) as client:
         packed = pack(artifact, Path(work_dir), name=name, workload=workload, tolerance=tolerance)
         release = packed.release
-        signing.sign(release, days)
-        proposal = encode_proposal(Proposal(release.name, signing.files(), encode_release(release)))
+        metadata = signing.sign(release, days)
+        proposal = encode_proposal(Proposal(release.name, metadata, encode_release(release)))
         with task_bar() as progress:
             task = progress.add_task("sending", total=None)
             status = client.push(

@@ -46,7 +46,7 @@ from runtime.protocol.wire import Buffer
 
 LoadedT = TypeVar("LoadedT")
 
-#: Longest wait of ``close`` for the worker; a health check may take longer, and then ends with the process.
+#: Longest wait of ``close`` for the worker. One that loads models may take longer; the store is its own until then.
 _JOIN_S = 5.0
 _NO_VERDICT = Verdict()
 
@@ -90,10 +90,11 @@ class Change(Generic[LoadedT]):
 
 
 class Installer(Generic[LoadedT]):
-    """Owns the worker thread; the store and the verifier are its alone while it runs.
+    """Owns the worker thread; the store and the verifier are its alone while it runs, and it closes the store.
 
     ``check`` gives the verdict of the health check on the release in a folder; ``load`` makes ready what is to serve
-    it. Both run in the worker. ``in_use`` are digests of releases whose files must stay.
+    it. Both run in the worker. ``stop_check`` ends a check that runs, from another thread. ``in_use`` are digests of
+    releases whose files must stay.
     """
 
     def __init__(
@@ -103,12 +104,14 @@ class Installer(Generic[LoadedT]):
         *,
         check: Callable[[Path], Verdict],
         load: Callable[[Path, Release], LoadedT],
+        stop_check: Callable[[], None] = lambda: None,
         in_use: Callable[[], set[str]] = set,
         log: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.store = store
         self.progress = Progress()
         self._verifier, self._check, self._load, self._in_use, self._log = verifier, check, load, in_use, log
+        self._stop_check = stop_check
         self._release: Release | None = None
         self._document, self._metadata = b"", b""
         self._closing = False
@@ -119,11 +122,11 @@ class Installer(Generic[LoadedT]):
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the worker and release the store; may be called twice."""
+        """Stop the worker, which then releases the store; may be called twice."""
         self._closing = True
         self._tasks.put(None)
+        self._stop_check()
         self._thread.join(_JOIN_S)
-        self.store.close()
 
     # Calls of the owner's thread ------------------------------------------------------------------------------
 
@@ -215,6 +218,12 @@ class Installer(Generic[LoadedT]):
     # The worker -----------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
+        try:
+            self._carry_out_tasks()
+        finally:
+            self.store.close()
+
+    def _carry_out_tasks(self) -> None:
         while (task := self._tasks.get()) is not None:
             try:
                 task()

@@ -81,8 +81,8 @@ def signed_release(metadata: Mapping[str, bytes], name: str) -> str:
 
 
 class Verifier:
-    """Owns the folder with the trusted metadata: the root that the user gave, and a folder of its own for what each root
-    led to, because versions of other keys mean nothing. So replacing that one file begins anew, at once and wholly.
+    """Owns the folder with the trusted metadata: the root that the user gave, and for each root a folder of what it led
+    to, because versions of other keys mean nothing. So replacing that one file begins anew, at once and wholly.
 
     ``root`` is the file of the root that the user trusts. It is needed once; if it is given again and differs, trust
     begins anew with it. UsageError if it is needed or cannot be read.

@@ -54,7 +54,7 @@ class Desk:
         if not isinstance(message, Fetch) and not self._is_operator(user):
             return self._denied(peer, message, _not_an_operator(user))
         try:
-            held_bytes, data = self._carry_out(message, bytes(buffer) if isinstance(message, Propose) else buffer)
+            held_bytes, data = self._carry_out(message, buffer)
         except FailureError as error:
             return self._denied(peer, message, str(error))
         if data is None:

@@ -63,9 +63,8 @@ class Operator:
 
     def proposal(self, release: Release, days: float = 1.0) -> bytes:
         """The signed proposal of a release."""
-        repository = Repository(self.folder)
-        repository.sign(release, days)
-        return encode_proposal(Proposal(release.name, repository.files(), encode_release(release)))
+        metadata = Repository(self.folder).sign(release, days)
+        return encode_proposal(Proposal(release.name, metadata, encode_release(release)))
 
     def packed(self, packed: Packed) -> tuple[bytes, dict[str, Path]]:
         return self.proposal(packed.release), packed.paths
