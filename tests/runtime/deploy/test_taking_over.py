@@ -191,9 +191,9 @@ def test_a_push_notices_that_another_one_took_its_place(tmp_path: Path, operator
                 if isinstance(message, Chunk) and installer.progress.name == "mine":
                     bring(installer, other_proposal, other_blobs) if whole else installer.propose(other_proposal)
 
+            client, paths = DeskClient(installer, other_push), on_disk(tmp_path / f"files{number}", my_blobs)
             with pytest.raises(FailureError, match="another push or rollback took the place"):
-                paths = on_disk(tmp_path / f"files{number}", my_blobs)
-                DeskClient(installer, other_push).push(my_proposal, paths)
+                client.push(my_proposal, paths)
 
 
 def test_what_cannot_be_loaded_leaves_nothing(tmp_path: Path, operator: Operator) -> None:
@@ -219,9 +219,9 @@ def test_what_had_arrived_when_the_mec_ended_is_not_sent_again(tmp_path: Path, o
         return Verdict("stopped")
 
     with installer_of(tmp_path / "store", operator, check=check, stop_check=go_on.set) as installer:
+        closing = threading.Thread(target=lambda: (checking.wait(30), installer.close()))
+        closing.start()
         with pytest.raises(FailureError, match="stopped"):
-            closing = threading.Thread(target=lambda: (checking.wait(30), installer.close()))
-            closing.start()
             bring(installer, proposal, blobs)
         closing.join()
     with installer_of(tmp_path / "store", operator) as installer:
