@@ -41,7 +41,6 @@ class LiveBackend:
     def __init__(self, setup: Setup, *, learning: bool = True, network: NetworkName = "emulated") -> None:
         """``network``: see ``envs.networks``. UsageError where it cannot be made."""
         self.costs = setup.costs
-        self._network = network_of(network, setup.bank)
         self._setup = setup
         self._compute = LocalCompute(setup.bundle, setup.bundle.work, setup.split, gates=setup.costs.gates)
         self._mec: RunningMec | None = None
@@ -54,6 +53,7 @@ class LiveBackend:
         self._running: AbstractContextManager[None] = stopwatch if learning else nullcontext()
         self._state: SystemState | None = None
         self._warm = False
+        self._network = network_of(network, setup.bank)  # last: nothing closes it if something here fails
         atexit.register(self.close)
 
     def reset(self, scenario: Scenario) -> SystemState:
@@ -123,11 +123,11 @@ class LiveBackend:
             # A lab's addresses are not loopback, but nobody else is on its network.
             options = ["--plain", "--bundle", str(bundle.directory), *(["--profile", str(profile)] if profile else [])]
             slowdown = max(scenario.mec_slowdown, 1.0)
-            # The load of other devices comes over one connection, and the twin's MEC serves in order of arrival.
             # A MEC needs no repeated samples, and a workload that repeats them has no name of its own.
             name = bundle.work.name if self._setup.repetition is None else bundle.workload
             reference, bind = workload_reference(name), self._network.bind
             with self._network.at_mec():
+                # The load of other devices comes over one connection, and the twin's MEC serves in order of arrival.
                 mec = running_mec(reference, slowdown=slowdown, bind=bind, options=(*options, *OPEN_OPTIONS))
                 self._mec = self._mec_stack.enter_context(mec)
             self._mec_slowdown = scenario.mec_slowdown

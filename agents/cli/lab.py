@@ -15,6 +15,7 @@ from runtime.cli.console import write_json
 from runtime.cli.shared_options import JsonOut
 from runtime.files.atomic import check_writable
 from runtime.observe.tables import new_table, table_console
+from runtime.testbed.lab.names import MOST_DEVICES
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,7 +29,7 @@ class LabOptions(Conditions):
     """``mecpilot lab``."""
 
     controller: Annotated[str | None, typer.Option(help="Controller of every device (default: as a device).")] = None
-    devices: Annotated[int, typer.Option(min=1, max=200, help="Devices that share the uplink.")] = 1
+    devices: Annotated[int, typer.Option(min=1, max=MOST_DEVICES, help="Devices that share the uplink.")] = 1
     shaper: Annotated[
         str, typer.Option(help="Who shapes the uplink: packets, packet by packet; or kernel, a token bucket (tbf).")
     ] = "packets"

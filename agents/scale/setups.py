@@ -80,8 +80,8 @@ def _remember(digest: str, setup: Setup) -> None:
 
 
 def plain_bundle(bundle: Bundle) -> dict[str, str]:
-    ships = bundle.directory == SHIPPED_DIR / bundle.workload
-    where = bundle.workload if ships else str(bundle.directory.resolve())
+    ships = bundle.directory == (SHIPPED_DIR / bundle.workload).resolve()
+    where = bundle.workload if ships else str(bundle.directory)
     return {"where": where, "work": workload_reference(bundle.work.name), "digest": bundle.digest}
 
 

@@ -131,7 +131,8 @@ class Bundle:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        # A link may lead elsewhere by the time that a model is loaded; what was checked here is what counts.
+        self.directory = directory = directory.resolve()
         self.manifest = _read_manifest(directory)
         self.digest = manifest_digest(self.manifest)
         self._work: Workload | None = None

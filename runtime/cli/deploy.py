@@ -48,7 +48,7 @@ def init(folder: Annotated[Path, typer.Argument(help="Folder to make; keep it se
 
     init_repository(folder)
     print(f"{folder / ROOT_FILE}: give this file to each MEC and device (--trust); it is not secret")
-    print(f"{folder}: the rest is; root.pem is needed only to replace keys, so move it to a safe place")
+    print(f"{folder}: the rest is; no command needs root.pem again, so move it to a safe place")
 
 
 def push(
@@ -82,8 +82,8 @@ def push(
     with tempfile.TemporaryDirectory() as work_dir, _client(mec, key, mec_key, plain) as client:
         packed = pack(artifact, Path(work_dir), name=name, workload=workload, tolerance=tolerance)
         release = packed.release
-        signing.sign(release, days)
-        proposal = encode_proposal(Proposal(release.name, signing.files(), encode_release(release)))
+        metadata = signing.sign(release, days)
+        proposal = encode_proposal(Proposal(release.name, metadata, encode_release(release)))
         with task_bar() as progress:
             task = progress.add_task("sending", total=None)
             status = client.push(
@@ -145,6 +145,7 @@ def fetch(
         Path | None, typer.Option(help="root.json of `mecpilot deploy init`; needed the first time.")
     ] = None,
     workload: Annotated[str, typer.Option(help="Workload to check a bundle with. Default: the one it names.")] = "",
+    again: Annotated[bool, typer.Option("--again", help="Also take a release that was rolled back here.")] = False,
     key: KeyFile = None,
     mec_key: MecKey = None,
     plain: Plain = False,
@@ -160,7 +161,9 @@ def fetch(
                 f"{store} is new; expected --trust with a copy of the operator's root.json, the first time"
             )
         verifier = Verifier(opened.trusted, trust)
-        is_new = fetching.fetch(client, name, opened, verifier, lambda folder: check_release(folder, workload))
+        is_new = fetching.fetch(
+            client, name, opened, verifier, lambda folder: check_release(folder, workload), again=again
+        )
         current = opened.deployed[name].current
     print(f"{store / 'current' / name}: release {current[:12]} is {'now' if is_new else 'already'} current")
 

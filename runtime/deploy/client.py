@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from controller.errors import FailureError, RemoteProtocolError
-from runtime.deploy.release import ReleaseFile
+from runtime.deploy.release import ReleaseFile, digest_of
 from runtime.deploy.store import Store
 from runtime.link.background import Background
 from runtime.link.dealer import Dealer
@@ -44,6 +44,8 @@ _BYTES_PER_S = 20e6
 _BUSY = ("verifying", "checking")
 #: Chunks that a MEC may refuse, each after a new look at its status.
 _MOST_REFUSALS = 3
+
+_REPLACED = "another push or rollback took the place of this one; look at `mecpilot status`, then repeat it"
 
 Status = dict[str, Any]
 #: Called with the bytes of a file that have arrived, and its length.
@@ -80,7 +82,10 @@ class MecClient:
     def rollback(self, name: str) -> Status:
         """Make the previous release of a name current again; the status afterwards."""
         self._status(Rollback(self._next_id(), name))
-        return self._settled()
+        status = self._settled()
+        if status["deploy"]["proposal"] or status["deploy"]["name"] != name:
+            raise FailureError(f"{self._endpoint}: {_REPLACED}")
+        return status
 
     def push(self, proposal: bytes, paths: dict[str, Path], on_progress: OnProgress = lambda *_: None) -> Status:
         """Bring a release to the MEC; ``paths`` are its files by SHA-256. Returns the status when the MEC has committed
@@ -88,7 +93,8 @@ class MecClient:
         refusals = 0
         while True:
             self._status(Propose(self._next_id()), proposal)
-            while (deploy := self._settled()["deploy"])["phase"] == "receiving":
+            while (status := self._settled_on(proposal))["deploy"]["phase"] == "receiving":
+                deploy = status["deploy"]
                 try:
                     for sha256, (held, length) in deploy["missing"].items():
                         self._send_file(sha256, paths[sha256], held, length, on_progress)
@@ -96,8 +102,9 @@ class MecClient:
                     refusals += 1
                     if refusals > _MOST_REFUSALS:
                         raise
+            deploy = status["deploy"]
             if deploy["phase"] == "committed":
-                return self.status()
+                return status
             if deploy["phase"] != "idle":
                 raise FailureError(f"the MEC has {deploy['phase']} the release: {deploy['reason']}")
             # The MEC was restarted meanwhile; it has kept what had arrived.
@@ -129,6 +136,14 @@ class MecClient:
         """The status as soon as the MEC is not at work any more."""
         while (status := self.status())["deploy"] is not None and status["deploy"]["phase"] in _BUSY:
             time.sleep(_ASK_EVERY_S)
+        return status
+
+    def _settled_on(self, proposal: bytes) -> Status:
+        """The same, of this proposal; FailureError if the MEC has turned to another one."""
+        status = self._settled()
+        deploy = status["deploy"]
+        if deploy["phase"] != "idle" and deploy["proposal"] != digest_of(proposal):
+            raise FailureError(f"{self._endpoint}: {_REPLACED}")
         return status
 
     def _status(self, message: OperatorMessage, buffer: wire.Buffer = b"") -> Status:

@@ -18,6 +18,7 @@ worker has committed is handed over through a queue (``changes``).
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import queue
 import threading
@@ -41,16 +42,13 @@ from runtime.deploy.trust import (
     encode_proposal,
     signed_release,
 )
-from runtime.files.atomic import write_whole
-from runtime.files.reading import read_bounded
 from runtime.protocol.wire import Buffer
 
 LoadedT = TypeVar("LoadedT")
 
-#: Longest wait of ``close`` for the worker; a health check may take longer, and then ends with the process.
+#: Longest wait of ``close`` for the worker. One that loads models may take longer; the store is its own until then.
 _JOIN_S = 5.0
 _NO_VERDICT = Verdict()
-_MOST_METADATA_BYTES = 1 << 20
 
 
 class Phase(enum.Enum):
@@ -92,10 +90,11 @@ class Change(Generic[LoadedT]):
 
 
 class Installer(Generic[LoadedT]):
-    """Owns the worker thread; the store and the verifier are its alone while it runs.
+    """Owns the worker thread; the store and the verifier are its alone while it runs, and it closes the store.
 
     ``check`` gives the verdict of the health check on the release in a folder; ``load`` makes ready what is to serve
-    it. Both run in the worker. ``in_use`` are digests of releases whose files must stay.
+    it. Both run in the worker. ``stop_check`` ends a check that runs, from another thread. ``in_use`` are digests of
+    releases whose files must stay.
     """
 
     def __init__(
@@ -105,14 +104,17 @@ class Installer(Generic[LoadedT]):
         *,
         check: Callable[[Path], Verdict],
         load: Callable[[Path, Release], LoadedT],
+        stop_check: Callable[[], None] = lambda: None,
         in_use: Callable[[], set[str]] = set,
         log: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.store = store
         self.progress = Progress()
         self._verifier, self._check, self._load, self._in_use, self._log = verifier, check, load, in_use, log
+        self._stop_check = stop_check
         self._release: Release | None = None
-        self._document, self._metadata = b"", dict[str, bytes]()
+        self._document, self._metadata = b"", b""
+        self._closing = False
         self._missing: dict[str, ReleaseFile] = {}  # files that are still to come
         self._changes: queue.SimpleQueue[Change[LoadedT]] = queue.SimpleQueue()
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -120,10 +122,11 @@ class Installer(Generic[LoadedT]):
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the worker and release the store; may be called twice."""
+        """Stop the worker, which then releases the store; may be called twice."""
+        self._closing = True
         self._tasks.put(None)
+        self._stop_check()
         self._thread.join(_JOIN_S)
-        self.store.close()
 
     # Calls of the owner's thread ------------------------------------------------------------------------------
 
@@ -167,10 +170,7 @@ class Installer(Generic[LoadedT]):
         deployed = self.store.deployed.get(name)
         if deployed is None:
             raise FailureError(f"nothing was deployed as {name!r}; the store holds: {self._names}")
-        try:
-            metadata = decode_metadata(read_bounded(self.store.metadata, _MOST_METADATA_BYTES))
-        except OSError as error:
-            raise FailureError(f"cannot read {error.filename}: {error.strerror}; push again") from None
+        metadata = decode_metadata(self.store.metadata())
         if signed_release(metadata, name) != deployed.current:
             raise FailureError(f"{name!r} was rolled back here, so there is nothing newer to fetch")
         return encode_proposal(Proposal(name, metadata, self.store.document(deployed.current)))
@@ -196,6 +196,7 @@ class Installer(Generic[LoadedT]):
         now = self.progress
         return {
             "phase": now.phase.value,
+            "proposal": now.proposal,
             "name": now.name,
             "release": now.release,
             "reason": now.reason,
@@ -217,6 +218,12 @@ class Installer(Generic[LoadedT]):
     # The worker -----------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
+        try:
+            self._carry_out_tasks()
+        finally:
+            self.store.close()
+
+    def _carry_out_tasks(self) -> None:
         while (task := self._tasks.get()) is not None:
             try:
                 task()
@@ -231,14 +238,14 @@ class Installer(Generic[LoadedT]):
         proposal = decode_proposal(data)
         self._step(Phase.VERIFYING, name=proposal.name, release=digest_of(proposal.release))
         try:
-            release = self._verifier.verify(proposal)
+            self._verifier.verify(proposal)
         except FailureError as error:
             self._step(Phase.REFUSED, reason=str(error))
             self._log(f"refused a release of {proposal.name!r}: {error}")
             return
-        self.store.drop_parts(release.files)
-        self.store.check_room(release)
-        self._release, self._document, self._metadata = release, proposal.release, proposal.metadata
+        # Of what was proposed only what was verified is kept.
+        self._document, self._metadata = proposal.release, encode_metadata(self._verifier.accepted())
+        self._release = release = self.store.prepare(self._document, self._in_use())
         missing = {f.sha256: f for f in release.files if self.store.held_bytes(f) < f.length}
         if missing:
             self._missing = missing
@@ -248,6 +255,15 @@ class Installer(Generic[LoadedT]):
             self._install()
 
     def _install(self) -> None:
+        try:
+            self._check_and_commit()
+        finally:
+            if not self._closing:  # what has arrived is kept for the next start
+                with contextlib.suppress(OSError):  # what is left is collected the next time
+                    self.store.drop_pending()
+                    self.store.collect(self._in_use())
+
+    def _check_and_commit(self) -> None:
         release, digest = self._release, digest_of(self._document)
         assert release is not None
         folder = self.store.assemble(self._document)
@@ -257,12 +273,10 @@ class Installer(Generic[LoadedT]):
             self._revert(f"the health check failed: {verdict.reason}")
         else:
             loaded = self._load(folder, release)
-            self.store.commit(release.name, digest)
-            write_whole(self.store.metadata, encode_metadata(self._metadata), "the store's metadata")
+            self.store.commit(release.name, digest, self._metadata)
             self._changes.put(Change(release.name, digest, loaded))
             self._step(Phase.COMMITTED)
             self._log(f"{release.name}: release {digest[:12]} is current ({verdict.samples} samples were equal)")
-        self.store.collect(self._in_use())
 
     def _roll_back(self, name: str) -> None:
         digest = self.store.previous(name)

@@ -18,6 +18,7 @@ from controller.errors import FailureError, UsageError
 from runtime.bundles.bundle import Bundle
 from runtime.bundles.manifest import MANIFEST_FILE
 from runtime.files.policy_file import load_policy
+from runtime.protocol.operator_messages import DeployName, Sha256
 
 #: Name of the release's own document among its files.
 RELEASE_FILE = "release.json"
@@ -30,11 +31,8 @@ MOST_RELEASE_BYTES = 64 << 10
 MOST_FILES = 256
 MOST_FILE_BYTES = 4 << 30
 
-Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 #: One part of a path: no slashes, no leading dot.
 FileName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,99}\Z")]
-#: What a release is deployed as: a newer release of the same name takes its place.
-DeployName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,62}\Z")]
 Kind = Literal["bundle", "policy"]
 BUNDLE: Kind = "bundle"
 POLICY: Kind = "policy"

@@ -1,10 +1,10 @@
 """The operator's side of trust: keys, and signed metadata that say what is to be deployed (The Update Framework).
 
 A repository is a folder of the operator. It holds two Ed25519 keys and the metadata of the four TUF roles. The root key
-signs ``root.json``, which names all keys; it is needed again only to replace keys, so it can be moved away. The deploy
-key signs the other three. ``targets`` lists each deployed name with the digest of its release, ``snapshot`` and
-``timestamp`` state the versions. Every push raises the versions, so a MEC notices metadata that are older than those it
-has seen, and every role has a date after which it is refused. python-tuf does the signing and all of the checks.
+signs ``root.json``, which names all keys, and nothing after that, so it can be moved away. The deploy key signs the
+other three. ``targets`` lists each deployed name with the digest of its release, ``snapshot`` and ``timestamp`` state
+the versions. Every push raises the versions, so a MEC notices metadata that are older than those it has seen, and every
+role has a date after which it is refused. python-tuf does the signing and all of the checks.
 
 Metadata are written before the ones that refer to them, each atomically. Whoever reads a repository begins with the
 timestamp, so a push that is interrupted leaves the state before it or the state after it.
@@ -26,6 +26,7 @@ from tuf.api.serialization import DeserializationError
 from controller.errors import FailureError, UsageError
 from runtime.deploy.release import Release, digest_of, encode_release
 from runtime.files.atomic import write_whole
+from runtime.files.file_lock import locked_folder
 
 ROOT_FILE = "root.json"
 _ROOT_KEY, _DEPLOY_KEY = "root.pem", "deploy.pem"
@@ -72,11 +73,18 @@ class Repository:
         signed = self._targets().signed.targets.get(name)
         return None if signed is None else signed.hashes["sha256"]
 
-    def sign(self, release: Release, days: float) -> None:
-        """Sign a release as what its name stands for from now on, valid for so many days.
+    def sign(self, release: Release, days: float) -> dict[str, bytes]:
+        """Sign a release as what its name stands for from now on, valid for so many days. Returns the newest metadata
+        by their names: what a MEC needs to verify them.
 
-        Nothing changes if the newest metadata say the same and are still valid: an interrupted push goes on with them.
+        One process at a time signs; another one waits. Nothing changes if the newest metadata say the same and are
+        still valid: an interrupted push goes on with them.
         """
+        with locked_folder(self._folder):
+            self._sign(release, days)
+            return self._files()
+
+    def _sign(self, release: Release, days: float) -> None:
         document = encode_release(release)
         if self.release_digest(release.name) == digest_of(document) and self._still_valid():
             return
@@ -84,8 +92,7 @@ class Repository:
         targets.signed.targets[release.name] = TargetFile.from_data(release.name, document, ["sha256"])
         self._publish(targets, days)
 
-    def files(self) -> dict[str, bytes]:
-        """The newest metadata by their names: what a MEC needs to verify them."""
+    def _files(self) -> dict[str, bytes]:
         timestamp = self._timestamp()
         snapshot = self._read(Snapshot, f"{timestamp.signed.snapshot_meta.version}.snapshot.json")
         names = [_TIMESTAMP, f"{timestamp.signed.snapshot_meta.version}.snapshot.json"]

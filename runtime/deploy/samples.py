@@ -117,6 +117,8 @@ def _policy_pairs(folder: Path, arrays: Arrays) -> list[tuple[NDArray[Any], NDAr
 
 def _difference(release: Release, number: int, got: NDArray[Any], wanted: NDArray[Any]) -> float:
     """The largest difference of two outputs; FailureError if they are not equal within the tolerances."""
+    if not np.isfinite(wanted).all():
+        raise FailureError(f"sample {number} expects outputs that are not finite; make the release again")
     if got.shape != wanted.shape or not np.isfinite(got).all():
         raise FailureError(f"sample {number} gave outputs {got.shape} that are not finite or not {wanted.shape}")
     difference = np.abs(got.astype(np.float64) - wanted)

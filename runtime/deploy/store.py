@@ -3,16 +3,19 @@
     STORE/parts/SHA256      files that are still arriving; they only grow
     STORE/blobs/SHA256      files that are complete and have this SHA-256
     STORE/releases/DIGEST/  one release: its document, and its files under their own names (links to blobs)
-    STORE/state.json        for each name, which release is current, and which one was before
+    STORE/metadata/SHA256   signed metadata that a MEC hands to devices that fetch
+    STORE/state.json        for each name, which release is current, and which one was before; which metadata go with it
+    STORE/pending.json      the document of the newest release that was proposed and is not committed yet
     STORE/current/NAME      a link to the current release, for programs that are given a path
     STORE/trusted/          what was accepted of signed metadata (``runtime.deploy.trust``)
-    STORE/metadata.msgpack  the newest signed metadata that were accepted, for devices that fetch
 
 Theory of operation. Every step either adds something that nothing refers to yet, or replaces one file by a rename.
 ``state.json`` alone says what is current; it is replaced when everything that it refers to is complete and synced. So
 whatever is interrupted at any point, by ``kill -9`` or by a full disk, leaves the state before it or the state after
-it, and a repetition goes on where the first attempt ended. What nothing refers to is removed by ``collect``. Links in
-``current`` follow the state, and are put right when the store is opened.
+it, and a repetition goes on where the first attempt ended. What nothing refers to is removed by ``collect``; what has
+arrived of the pending release stays. Links in ``current`` follow the state, and are put right when the store is opened.
+
+A file that was damaged on the disk is noticed by its SHA-256 when its release is proposed again, and received again.
 
 One process at a time writes to a store; the lock file sees to that.
 """
@@ -36,7 +39,11 @@ from runtime.files.reading import read_bounded
 from runtime.protocol.wire import Buffer
 
 _STATE = "state.json"
-_FOLDERS = ("parts", "blobs", "releases", "current")
+_PENDING = "pending.json"
+_FOLDERS = ("parts", "blobs", "releases", "metadata", "current")
+_MOST_METADATA_BYTES = 1 << 20
+#: Releases of one name that were rolled back, and are remembered.
+_MOST_WITHDRAWN = 64
 #: Free space that a release must leave.
 _SPARE_BYTES = 16 << 20
 
@@ -50,6 +57,8 @@ class Deployed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     names: dict[str, Deployed] = {}
+    metadata: str = ""  # SHA-256 of the newest that led to a release
+    withdrawn: dict[str, tuple[str, ...]] = {}  # by name: releases that were rolled back
 
 
 class Store:
@@ -94,10 +103,19 @@ class Store:
         """Folder of the trusted metadata."""
         return self.folder / "trusted"
 
-    @property
-    def metadata(self) -> Path:
-        """File with the newest signed metadata that were accepted, for devices that fetch."""
-        return self.folder / "metadata.msgpack"
+    def metadata(self) -> bytes:
+        """The signed metadata of the newest commit; FailureError if there are none, or they were changed."""
+        try:
+            data = read_bounded(self.folder / "metadata" / self._state.metadata, _MOST_METADATA_BYTES)
+        except OSError as error:
+            raise FailureError(f"cannot read {error.filename}: {error.strerror}; push again") from None
+        if digest_of(data) != self._state.metadata:
+            raise FailureError("the store's metadata were changed on the disk; push again")
+        return data
+
+    def was_withdrawn(self, name: str, digest: str) -> bool:
+        """Whether a release was rolled back, and not committed again since."""
+        return digest in self._state.withdrawn.get(name, ())
 
     # Arriving files -------------------------------------------------------------------------------------------
 
@@ -110,8 +128,28 @@ class Store:
         except FileNotFoundError:
             return 0
 
-    def check_room(self, release: Release) -> None:
-        """FailureError if the disk has no room for what is missing of a release."""
+    def prepare(self, document: bytes, in_use: Collection[str] = ()) -> Release:
+        """Make room for a release that was verified, and for nothing else that is not committed; returns the release.
+
+        What is here of it stays, except files that were damaged. ``in_use`` are releases that must stay as well.
+        FailureError if the disk has no room for what is missing.
+        """
+        release = decode_release(document)
+        self.drop_parts(release.files)
+        for file in release.files:
+            blob = self.folder / "blobs" / file.sha256
+            if blob.exists() and not _is_whole(blob, file.sha256):
+                blob.unlink()
+        write_whole(self.folder / _PENDING, document, "the store's pending release", "make room and try again")
+        self.collect(in_use)
+        self._check_room(release)
+        return release
+
+    def drop_pending(self) -> None:
+        """Forget the release that is pending: it was committed, or is not wanted any more."""
+        (self.folder / _PENDING).unlink(missing_ok=True)
+
+    def _check_room(self, release: Release) -> None:
         missing_bytes = sum(file.length - self.held_bytes(file) for file in release.files)
         free_bytes = shutil.disk_usage(self.folder).free
         if missing_bytes and free_bytes < missing_bytes + _SPARE_BYTES:
@@ -138,14 +176,12 @@ class Store:
     def _complete(self, file: ReleaseFile) -> None:
         """Make a file that has arrived a blob. FailureError if its bytes are not those that the release names."""
         blob = self.folder / "blobs" / file.sha256
-        if blob.exists():
+        if blob.exists():  # ``prepare`` has checked its bytes
             return
         part = self.folder / "parts" / file.sha256
         if not part.exists() and not file.length:
             part.touch()
-        with part.open("rb") as stream:
-            got = hashlib.file_digest(stream, "sha256").hexdigest()
-            os.fsync(stream.fileno())
+        got = _sha256_of(part, sync=True)
         if got != file.sha256:
             part.unlink()
             raise FailureError(f"{file.name} has sha256 {got[:12]}... instead of {file.sha256[:12]}...; push again")
@@ -160,6 +196,7 @@ class Store:
         for file in release.files:
             self._complete(file)
         if target.exists():
+            self._repair(document, release, target)
             return target
         partial = target.with_name(f".{target.name}")
         shutil.rmtree(partial, ignore_errors=True)
@@ -171,6 +208,27 @@ class Store:
         partial.rename(target)
         sync_folder(target.parent)
         return target
+
+    def _repair(self, document: bytes, release: Release, target: Path) -> None:
+        """Replace each file of a release that is there which is not the blob, one by one."""
+        for file in release.files:
+            blob, path = self.folder / "blobs" / file.sha256, target / file.name
+            if not (path.exists() and path.samefile(blob)):
+                partial = target / f".{file.sha256}"
+                partial.unlink(missing_ok=True)
+                os.link(blob, partial)
+                partial.replace(path)
+        if not _is_whole(target / RELEASE_FILE, target.name):
+            write_whole(target / RELEASE_FILE, document)
+        sync_folder(target)
+
+    def is_whole(self, digest: str) -> bool:
+        """Whether a release is here and none of its files was changed."""
+        try:
+            files = self.release(digest).files
+        except FailureError:
+            return False
+        return all(_is_whole(self.path(digest) / file.name, file.sha256) for file in files)
 
     def path(self, digest: str) -> Path:
         """The folder of a release."""
@@ -203,12 +261,17 @@ class Store:
         except OSError as error:
             raise FailureError(f"cannot read a file of {name!r}: {error.strerror}") from None
 
-    def commit(self, name: str, digest: str) -> None:
-        """Make a complete release the current one of a name; the one before stays for a rollback."""
-        before = self._state.names.get(name)
+    def commit(self, name: str, digest: str, metadata: bytes) -> None:
+        """Make a complete release the current one of a name; the one before stays for a rollback. ``metadata`` are the
+        signed ones that led to it."""
+        sha256 = digest_of(metadata)
+        write_whole(self.folder / "metadata" / sha256, metadata, "the store's metadata", "make room and push again")
+        before, withdrawn = self._state.names.get(name), dict(self._state.withdrawn)
+        to = Deployed(digest, None if before is None else before.current)
         if before is not None and before.current == digest:
-            return
-        self._switch(name, Deployed(digest, None if before is None else before.current))
+            to = before
+        withdrawn[name] = tuple(other for other in withdrawn.get(name, ()) if other != digest)
+        self._switch(name, to, sha256, withdrawn)
 
     def previous(self, name: str) -> str:
         """The release that a rollback of a name leads to; FailureError if there is none."""
@@ -222,27 +285,41 @@ class Store:
 
     def rollback(self, name: str) -> None:
         """Make the previous release of a name the current one again; FailureError if there is none."""
-        self._switch(name, Deployed(self.previous(name), None))
+        to, withdrawn = Deployed(self.previous(name), None), self._state.withdrawn.get(name, ())
+        withdrawn = (*withdrawn, self._state.names[name].current)[-_MOST_WITHDRAWN:]
+        self._switch(name, to, self._state.metadata, self._state.withdrawn | {name: withdrawn})
 
-    def _switch(self, name: str, to: Deployed) -> None:
-        state = _State(self._state.names | {name: to})
+    def _switch(self, name: str, to: Deployed, metadata: str, withdrawn: dict[str, tuple[str, ...]]) -> None:
+        kept = {name: digests for name, digests in withdrawn.items() if digests}
+        state = _State(self._state.names | {name: to}, metadata, kept)
         write_whole(self.folder / _STATE, msgspec.json.encode(state), "the store's state", "make room and push again")
         self._state = state
-        with contextlib.suppress(OSError):  # it is put right when the store is opened
-            self._link(name)
+        self._link(name)
 
     def collect(self, in_use: Collection[str] = ()) -> None:
-        """Remove releases that are neither current nor previous nor in use, and files that no release has. Parts stay,
-        for pushes that go on."""
-        kept = {*in_use}
+        """Remove releases that are neither current nor previous nor pending nor in use, files that no release has, and
+        metadata that are not the newest. Parts stay, for pushes that go on."""
+        pending, blobs = self._pending()
+        kept = {*in_use, pending}
         for deployed in self._state.names.values():
             kept |= {deployed.current, deployed.previous or ""}
         for path in (self.folder / "releases").iterdir():
             if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
         for path in (self.folder / "blobs").iterdir():
-            if path.stat().st_nlink == 1:
+            if path.stat().st_nlink == 1 and path.name not in blobs:
                 path.unlink(missing_ok=True)
+        for path in (self.folder / "metadata").iterdir():
+            if path.name != self._state.metadata:
+                path.unlink(missing_ok=True)
+
+    def _pending(self) -> tuple[str, set[str]]:
+        """Digest of the release that is pending, and the SHA-256 of its files; "" without one."""
+        try:
+            document = read_bounded(self.folder / _PENDING, MOST_RELEASE_BYTES)
+            return digest_of(document), {file.sha256 for file in decode_release(document).files}
+        except (OSError, FailureError):  # none, or damaged: its files are sent once more
+            return "", set()
 
     def drop_parts(self, kept: Collection[ReleaseFile] = ()) -> None:
         """Remove what arrived of other files."""
@@ -265,6 +342,11 @@ class Store:
             self._link(name)
 
     def _link(self, name: str) -> None:
+        """Nothing in the store reads the links, so one that cannot be made is left for the next start."""
+        with contextlib.suppress(OSError):
+            self._replace_link(name)
+
+    def _replace_link(self, name: str) -> None:
         link, to = self.folder / "current" / name, Path("..", "releases", self._state.names[name].current)
         if link.is_symlink() and link.readlink() == to:
             return
@@ -272,3 +354,18 @@ class Store:
         partial.unlink(missing_ok=True)
         partial.symlink_to(to)
         partial.replace(link)
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    try:
+        return _sha256_of(path) == sha256
+    except OSError:
+        return False
+
+
+def _sha256_of(path: Path, *, sync: bool = False) -> str:
+    with path.open("rb") as stream:
+        got = hashlib.file_digest(stream, "sha256").hexdigest()
+        if sync:
+            os.fsync(stream.fileno())
+    return got

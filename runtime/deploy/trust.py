@@ -16,12 +16,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, ExpiredMetadataError, RepositoryError
-from tuf.api.metadata import Metadata, Root, Targets
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from controller.errors import FailureError, UsageError
-from runtime.deploy.release import Release, decode_release
+from runtime.deploy.release import Release, decode_release, digest_of
 from runtime.files.atomic import sync_folder, write_whole
 from runtime.files.reading import read_bounded
 
@@ -29,6 +29,7 @@ _FOLDER_URL = "given:/"
 _MOST_BYTES = 256 << 10
 #: The root metadata that the user gave.
 _FIRST_ROOT = "first_root.json"
+_TARGETS = ".targets.json"
 _CONFIG = UpdaterConfig(
     max_root_rotations=64,
     root_max_length=_MOST_BYTES,
@@ -73,23 +74,22 @@ def decode_metadata(data: bytes) -> dict[str, bytes]:
 
 
 def signed_release(metadata: Mapping[str, bytes], name: str) -> str:
-    """Digest of the release that metadata name, which were verified before; "" if they name none."""
-    for file, data in metadata.items():
-        if file.endswith(".targets.json"):
-            targets = Metadata[Targets].from_bytes(data).signed.targets
-            return targets[name].hashes["sha256"] if name in targets else ""
-    return ""
+    """Digest of the release that metadata name; "" if they name none. They are those of ``Verifier.accepted``."""
+    (data,) = (data for file, data in metadata.items() if file.endswith(_TARGETS))
+    targets = Metadata[Targets].from_bytes(data).signed.targets
+    return targets[name].hashes["sha256"] if name in targets else ""
 
 
 class Verifier:
-    """Owns the folder with the trusted metadata.
+    """Owns the folder with the trusted metadata: the root that the user gave, and for each root a folder of what it led
+    to, because versions of other keys mean nothing. So replacing that one file begins anew, at once and wholly.
 
     ``root`` is the file of the root that the user trusts. It is needed once; if it is given again and differs, trust
     begins anew with it. UsageError if it is needed or cannot be read.
     """
 
     def __init__(self, folder: Path, root: Path | None) -> None:
-        self._folder, self._first = folder, folder / _FIRST_ROOT
+        self._first = folder / _FIRST_ROOT
         try:
             folder.mkdir(parents=True, exist_ok=True)
             given = None if root is None else read_bounded(root, _MOST_BYTES)
@@ -99,7 +99,10 @@ class Verifier:
             raise UsageError("a store needs --trust ROOT.json once: `mecpilot deploy init` makes that file")
         if given is not None and not (self._first.exists() and self._first.read_bytes() == given):
             self._check_root(given, root)
-            self._begin_anew(given)
+            write_whole(self._first, given)
+        self._root = self._first.read_bytes()
+        self._folder = folder / digest_of(self._root)
+        self._folder.mkdir(exist_ok=True)
 
     def verify(self, proposal: Proposal) -> Release:
         """The release that the metadata name; they are trusted and remembered from now on.
@@ -113,7 +116,7 @@ class Verifier:
                 _FOLDER_URL,
                 fetcher=_Given(proposal.metadata),
                 config=_CONFIG,
-                bootstrap=self._first.read_bytes(),
+                bootstrap=self._root,
             )
             updater.refresh()
             target = updater.get_targetinfo(proposal.name)
@@ -132,20 +135,21 @@ class Verifier:
             raise FailureError(f"got the release of {release.name!r}; expected that of {proposal.name!r}")
         return release
 
+    def accepted(self) -> dict[str, bytes]:
+        """The newest metadata that were verified, by the names under which a proposal carries them."""
+        found = {path.name: path.read_bytes() for path in (self._folder / "root_history").glob("*.root.json")}
+        for role in (Timestamp.type, Snapshot.type, Targets.type):
+            data = (self._folder / f"{role}.json").read_bytes()
+            version = "" if role == Timestamp.type else f"{Metadata.from_bytes(data).signed.version}."
+            found[f"{version}{role}.json"] = data
+        return found
+
     def _check_root(self, data: bytes, path: Path | None) -> None:
         try:
             if Metadata.from_bytes(data).signed.type != Root.type:
                 raise UsageError(f"{path} is not root metadata; expected the root.json of `mecpilot deploy init`")
         except (DeserializationError, RepositoryError) as error:
             raise UsageError(f"{path} is not root metadata ({error}); expected a root.json") from None
-
-    def _begin_anew(self, root: bytes) -> None:
-        """Forget what an earlier root led to: versions of other keys mean nothing."""
-        for name in ("timestamp.json", "snapshot.json", "targets.json", "root.json"):
-            (self._folder / name).unlink(missing_ok=True)
-        for path in (self._folder / "root_history").glob("*"):
-            path.unlink()
-        write_whole(self._first, root)
 
     def _sync(self) -> None:
         """The library replaces files atomically, but does not sync them."""

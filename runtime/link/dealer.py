@@ -25,7 +25,8 @@ class Dealer(Transport):
 
     ``once``: one connection only, until its first failure. Otherwise ZeroMQ reconnects by itself, but to an address
     that it looked up in its own thread, and only after TCP has noticed the failure. With ``keys`` the connection is
-    encrypted, and only that MEC can answer.
+    encrypted, and only that MEC can answer. ``watch_tcp`` is for who asks for ``tcp_state`` again and again: events
+    that nobody reads would in the end block ZeroMQ's thread.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Dealer(Transport):
         once: bool = False,
         largest_bytes: int = MAX_PART_BYTES,
         keys: DeviceKeys | None = None,
+        watch_tcp: bool = False,
     ) -> None:
         where = parse_endpoint(endpoint)
         options = (
@@ -49,7 +51,7 @@ class Dealer(Transport):
             (zmq.RECONNECT_IVL_MAX, 0 if once else 500),
         )
         super().__init__(zmq.DEALER, options, context)
-        self._tcp = TcpWatch(self._socket)
+        self._tcp = TcpWatch(self._socket) if watch_tcp else None
         try:
             self._socket.connect(str(where))
         except zmq.ZMQError as error:
@@ -67,11 +69,13 @@ class Dealer(Transport):
         return not self._socket.closed and bool(self._last_events & WRITABLE)
 
     def tcp_state(self) -> TcpState | None:
-        """What the kernel knows of the connection; None without one, or where the system does not tell."""
-        return None if self._socket.closed else self._tcp.state()
+        """What the kernel knows of the connection; None without one, where it is not watched, or where the system does
+        not tell."""
+        return None if self._tcp is None or self._socket.closed else self._tcp.state()
 
     def _release(self) -> None:
-        self._tcp.close()
+        if self._tcp is not None:
+            self._tcp.close()
 
     def send(self, parts: Sequence[Buffer]) -> bool:
         """Send a message. Returns False if there is no connection."""

@@ -160,7 +160,14 @@ class Dialler:
                 self._open(address)
 
     def _open(self, address: Endpoint) -> None:
-        dealer = Dealer(str(address), self._context, once=True, largest_bytes=self._largest_bytes, keys=self._keys)
+        dealer = Dealer(
+            str(address),
+            self._context,
+            once=True,
+            largest_bytes=self._largest_bytes,
+            keys=self._keys,
+            watch_tcp=True,
+        )
         self._connections.append(Connection(dealer, address, self._clock()))
         while len(self._connections) > _MOST_TRIES:
             self._connections.pop(0).dealer.close(linger_ms=0)

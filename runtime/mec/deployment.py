@@ -7,7 +7,7 @@ from pathlib import Path
 
 from controller.errors import MecpilotError
 from runtime.bundles.bundle import Bundle
-from runtime.deploy.check import Verdict, check_release
+from runtime.deploy.check import HealthCheck
 from runtime.deploy.installer import Installer
 from runtime.deploy.release import BUNDLE, Release
 from runtime.deploy.store import Store
@@ -38,8 +38,15 @@ class Deployment:
             self._store.close()
             raise
         self._bundles: Bundles | None = None
+        check = HealthCheck(_path_of(workload))
         self.installer: Installer[Served | None] = Installer(
-            self._store, verifier, check=self._check, load=self._load, in_use=self._in_use, log=log
+            self._store,
+            verifier,
+            check=check,
+            stop_check=check.stop,
+            load=self._load,
+            in_use=self._in_use,
+            log=log,
         )
 
     def close(self) -> None:
@@ -67,9 +74,6 @@ class Deployment:
 
     def _in_use(self) -> set[str]:
         return set() if self._bundles is None else self._bundles.releases
-
-    def _check(self, folder: Path) -> Verdict:
-        return check_release(folder, _path_of(self._workload))
 
     def _load(self, folder: Path, release: Release) -> Served | None:
         """What serves a bundle, ready for its first request; None for a policy, which is only handed on."""

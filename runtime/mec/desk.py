@@ -72,7 +72,7 @@ class Desk:
             return self._denied(peer, message, _not_an_operator(user))
         before = self._proposal
         try:
-            held_bytes, data = self._carry_out(message, bytes(buffer) if isinstance(message, Propose) else buffer)
+            held_bytes, data = self._carry_out(message, buffer)
         except FailureError as error:
             if isinstance(message, Propose | Rollback):
                 self._log(f"refused a {_WORDS[type(message)]} by {self._who(peer, user)}: {error}")

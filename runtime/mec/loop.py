@@ -145,6 +145,7 @@ class MecLoop:
             if change.loaded is not None:
                 self._bundles.add(change.release, change.loaded)
                 self._session.serve(self._bundles.held)
+                self._router.settle()
 
     def _drop_unused(self) -> None:
         for held in self._bundles.drop_unused(set(self._session.held.values()), self._clock()):
@@ -205,6 +206,8 @@ class MecLoop:
         return self._session.receive(peer, message, buffer, self._clock())
 
     def _status(self) -> dict[str, Any]:
+        if self._desk is not None:  # a status that says "committed" shall name what is served now
+            self._take_over(self._desk.changes())
         at_s = self._clock(), self._began_s
         return mec_status(self._bundles, self._session, self._devices, len(self._queue), self.counts, *at_s)
 

@@ -21,6 +21,7 @@ MAX_CHUNK_BYTES = 256 << 10
 MAX_REPORT_BYTES = 1 << 20
 
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+#: What a release is deployed as: a newer release of the same name takes its place.
 DeployName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,62}\Z")]
 Bytes = Annotated[int, Meta(ge=0, le=4 << 30)]
 

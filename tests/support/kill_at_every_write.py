@@ -1,8 +1,8 @@
 """``python kill_at_every_write.py FOLDER``: install a second release over a first one, killed at every write in turn.
 
 For each number n, a child process installs the release and kills itself with SIGKILL before its n-th call that changes
-the disk. After each, the store must hold the first release or the second, whole; and the installation, repeated, must
-end well. Prints how many points there were.
+the disk. After each, the store must hold the first release or the second, whole, and hand it to devices; and the
+installation, repeated, must end well. Prints how many points there were.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from runtime.deploy.check import Verdict
+from runtime.deploy.installer import Installer
 from runtime.deploy.release import digest_of
-from runtime.deploy.trust import decode_proposal
+from runtime.deploy.store import Store
+from runtime.deploy.trust import Verifier, decode_proposal
 from support.releases import Operator, check_current, install, release_of
 
 CHANGES = ("write", "fsync", "rename", "replace", "link", "symlink", "mkdir", "unlink", "rmdir", "remove", "open")
@@ -37,7 +40,8 @@ def main(folder: Path) -> int:
         store = folder / "store"
         shutil.copytree(base, store, symlinks=True)
         killed = _killed_at(point, lambda store=store: install(store, operator.root, proposals[2], third_blobs))
-        check_current(store, "net", digests[2:] if not killed else digests[1:])
+        current = check_current(store, "net", digests[2:] if not killed else digests[1:])
+        assert _handed_out(store) == current
         install(store, operator.root, proposals[2], third_blobs)
         check_current(store, "net", digests[2:])
         shutil.rmtree(store)
@@ -45,6 +49,16 @@ def main(folder: Path) -> int:
             print(point - 1)
             return 0
     return 1
+
+
+def _handed_out(folder: Path) -> str:
+    """Digest of the release that a device gets."""
+    store = Store(folder)
+    installer = Installer(store, Verifier(store.trusted, None), check=lambda _: Verdict(), load=lambda *_: None)
+    try:
+        return digest_of(decode_proposal(installer.proposal("net")).release)
+    finally:
+        installer.close()
 
 
 def _killed_at(point: int, action: Callable[[], None]) -> bool:

@@ -34,16 +34,6 @@ def burst_bytes(mtu: int) -> int:
     return mtu + _SPARE_BYTES
 
 
-def felt_frac(payload_bytes: int, mtu: int, header_bytes: int) -> float:
-    """Share of a message's bytes that feel the rate after a pause: all but those of the packets that the bucket holds.
-
-    ``payload_bytes`` are cut into packets of ``mtu`` bytes, of which ``header_bytes`` are headers.
-    """
-    packets = -(-payload_bytes // (mtu - header_bytes))
-    all_bytes = payload_bytes + packets * header_bytes
-    return max(all_bytes - burst_bytes(mtu), 0) / all_bytes
-
-
 class TokenBucket:
     """Owns the qdisc of an interface in the namespace of this thread, and the ``tc`` that changes it."""
 

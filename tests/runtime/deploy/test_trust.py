@@ -92,3 +92,24 @@ def test_a_signing_key_that_others_can_read_is_refused(operator: Operator) -> No
     (operator.folder / "deploy.pem").chmod(0o644)
     with pytest.raises(UsageError, match="chmod 600"):
         proposal(operator, b"1")
+
+
+def test_a_crash_while_trust_begins_anew_forgets_nothing(
+    tmp_path: Path, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = proposal(operator, b"1"), proposal(operator, b"2")
+    verifier(tmp_path, operator).verify(new)
+    successor = Operator.new(tmp_path / "successor")
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("runtime.deploy.trust.write_whole", crash)
+        with pytest.raises(KeyboardInterrupt):
+            verifier(tmp_path, successor)
+    with pytest.raises(FailureError, match="New timestamp version 1 must be >= 2"):
+        Verifier(tmp_path / "trusted", None).verify(old)
+    verifier(tmp_path, successor).verify(proposal(successor, b"1"))
+    with pytest.raises(FailureError, match="New timestamp version 1 must be >= 2"):
+        verifier(tmp_path, operator).verify(old)  # also when trust goes back to the keys before

@@ -24,7 +24,7 @@ def router() -> Iterator[Router]:
 
 
 def connected(router: Router) -> Dealer:
-    dealer, until_s = Dealer(router.endpoint), time.perf_counter() + SOON_S
+    dealer, until_s = Dealer(router.endpoint, watch_tcp=True), time.perf_counter() + SOON_S
     while dealer.tcp_state() is None and time.perf_counter() < until_s:
         dealer.wait(0.05)
     return dealer
@@ -59,7 +59,7 @@ def test_bytes_that_the_peer_does_not_take_are_queued(router: Router) -> None:
 
 
 def test_without_a_connection_there_is_no_state() -> None:
-    dealer = Dealer("tcp://127.0.0.1:9")
+    dealer = Dealer("tcp://127.0.0.1:9", watch_tcp=True)
     assert dealer.tcp_state() is None
     dealer.close()
     assert dealer.tcp_state() is None

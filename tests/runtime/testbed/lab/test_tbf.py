@@ -6,20 +6,11 @@ import numpy as np
 import pytest
 
 from controller.predict.uplink import Trace, TraceBank
-from runtime.testbed.lab.tbf import Steps, burst_bytes, felt_frac
-
-HEADERS = 52
+from runtime.testbed.lab.tbf import Steps, burst_bytes
 
 
 def test_the_bucket_holds_one_packet_and_not_two() -> None:
     assert all(mtu <= burst_bytes(mtu) < 2 * mtu for mtu in (296, 576, 1500, 9000))
-
-
-def test_a_payload_of_one_packet_does_not_feel_the_rate_and_smaller_packets_help() -> None:
-    assert felt_frac(1000, 1500, HEADERS) == 0
-    assert felt_frac(1000, 576, HEADERS) == pytest.approx(1 - (576 + 16) / (1000 + 2 * HEADERS))
-    assert felt_frac(1000, 296, HEADERS) > 0.7
-    assert felt_frac(100_000, 1500, HEADERS) > 0.98
 
 
 def test_steps_follow_the_trace_and_start_over() -> None:
