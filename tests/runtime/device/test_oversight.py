@@ -19,6 +19,7 @@ from controller.shadow import Shadow
 from controller.utility import Utility
 from runtime.device.daemon import drive
 from runtime.device.device import Device
+from runtime.device.named import Named
 from runtime.device.plain_state import plain_state
 from runtime.device.seat import Offer, Seat
 from runtime.device.shadowing import MOST_FRAC, BoundedShadow
@@ -182,9 +183,10 @@ def test_a_shadow_begins_anew_when_another_controller_takes_the_seat() -> None:
     assert said.index("another one") < next(i for i, line in enumerate(said) if line.startswith("shadow begins anew"))
 
 
-@pytest.mark.parametrize("name", [name for name in CONTROLLER_NAMES if name != ORACLE])
-def test_every_controller_can_decide_the_plain_state_that_a_reload_tries_it_on(name: str) -> None:
-    with Device("campus", controller=name, mec=NOBODY) as made:
-        controller = made._choice.named.make(made.bundle, made.costs, Utility())
-        row = controller.decide(plain_state(Scenario(fps=10.0, deadline_s=0.2, device_slowdown=1.0), made.costs))
-    assert 0 <= row[0] < len(made.costs)
+def test_every_controller_can_decide_the_plain_state_that_a_reload_tries_it_on() -> None:
+    with Device("campus", controller="greedy", mec=NOBODY) as made:
+        state = plain_state(Scenario(fps=10.0, deadline_s=0.2, device_slowdown=1.0), made.costs)
+        for name in CONTROLLER_NAMES:
+            if name != ORACLE:
+                row = Named(name).make(made.bundle, made.costs, Utility()).decide(state)
+                assert 0 <= row[0] < len(made.costs), name
