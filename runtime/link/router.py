@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import zmq
 
 from controller.errors import FailureError
-from runtime.link.connections import Connections
+from runtime.link.connections import MOST_UNREAD, Connections
 from runtime.link.endpoint import BindEndpoint, parse_bind
 from runtime.link.memory_watch import MemoryWatch
 from runtime.link.transport import Parts, Transport, bad_endpoint
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 #: A MEC must not keep the connections of devices that were switched off.
 _OPTIONS = ((zmq.HEARTBEAT_IVL, 5000), (zmq.HEARTBEAT_TIMEOUT, 15000), (zmq.TCP_MAXRT, 15000))
-#: Most requests that wait to be read. With the size limit they bound the memory that one peer can fill, which sends no
-#: more than the MEC's queue holds.
-_UNREAD = 64
 #: More than a MEC with many devices can grow by its full queue of whole images, unread messages, and what payloads
 #: refer to (``runtime.mec.receivers``).
 _MOST_GROWTH_BYTES = 1 << 30
@@ -77,7 +74,7 @@ class Router(Transport):
         self._options = (
             *_OPTIONS,
             (zmq.IPV6, int(where.is_ipv6 or (where.host == "*" and socket.has_dualstack_ipv6()))),
-            (zmq.RCVHWM, _UNREAD),
+            (zmq.RCVHWM, MOST_UNREAD),  # with the size limit this bounds the memory that one peer can fill
             (zmq.MAXMSGSIZE, largest_bytes),
             (zmq.ROUTER_MANDATORY, 0),
             *(() if keys is None else keys.options),
@@ -123,10 +120,14 @@ class Router(Transport):
         """Of the key behind a connection; empty if it has none."""
         return "" if self._admission is None else self._admission.fingerprint_of(peer)
 
-    def disconnect(self, peer: bytes) -> bool:
-        """Close the connection of a peer, and bar its address for a short time. False if it is not known, or
+    def disconnect(self, peer: bytes, bar: bool = True) -> bool:
+        """Close the connection of a peer, and ``bar`` its address for a short time. False if it is not known, or
         connections are not limited."""
-        return self._connections is not None and self._connections.close(peer)
+        return self._connections is not None and self._connections.close(peer, bar)
+
+    def unread_bytes(self, peer: bytes) -> int:
+        """Bytes sent to a peer that it has not acknowledged; 0 if that is not known."""
+        return 0 if self._connections is None else self._connections.unread_bytes(peer)
 
     def settle(self) -> None:
         """The program has loaded everything that it needs: measure growth from here."""
@@ -156,6 +157,8 @@ class Router(Transport):
         for frames in self._receive():
             if self._connections is None or self._connections.heard(frames[0]):
                 yield frames
+        if self._connections is not None and self.read_all:
+            self._connections.all_read()
 
     def _admitted(self) -> Iterator[Incoming]:
         """Messages of those whose key is on the list now."""
@@ -164,6 +167,8 @@ class Router(Transport):
             message = _plain(frames)
             if user := self._admission.user_of(message.peer, frames[0]):
                 yield message._replace(user=user)
+            elif not self._admission.may_send(message.peer):  # else somebody has used another one's id
+                self.disconnect(message.peer, bar=False)
 
     def _release(self) -> None:
         self._stop_watching()

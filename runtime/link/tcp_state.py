@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import itertools
 import socket
 import struct
 import sys
 from dataclasses import dataclass
 
 import zmq
+
+from runtime.link.monitor import Monitor
 
 _LIBC = ctypes.CDLL(None)
 _TCP_INFO, _SIOCOUTQ = 11, 0x5411
@@ -28,9 +29,6 @@ _RTT_US, _NOT_SENT, _MIN_RTT_US, _RETRANSMITTED = 68, 144, 148, 208
 _DELIVERY_RATE = 160
 _U32, _U64 = struct.Struct("=I"), struct.Struct("=Q")
 _EVENTS = zmq.EVENT_CONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_DISCONNECTED
-#: First part of an event: its kind, and its value, here the descriptor. (``zmq.utils.monitor`` would import asyncio.)
-_EVENT = struct.Struct("=Hi")
-_address = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +61,7 @@ def tcp_state(descriptor: int) -> TcpState | None:
     refused = _LIBC.getsockopt(descriptor, socket.IPPROTO_TCP, _TCP_INFO, info, ctypes.byref(size))
     if refused or size.value < _INFO_BYTES:  # a kernel before 5.5 knows less
         return None
-    try:
-        (queued,) = _INT.unpack(fcntl.ioctl(descriptor, _SIOCOUTQ, _NO_INT))
-    except OSError:
+    if (queued := queued_bytes(descriptor)) is None:
         return None
     return TcpState(
         rtt_s=_U32.unpack_from(info, _RTT_US)[0] / 1e6,
@@ -77,16 +73,20 @@ def tcp_state(descriptor: int) -> TcpState | None:
     )
 
 
+def queued_bytes(descriptor: int) -> int | None:
+    """Bytes that a connection has sent and the peer has not acknowledged; None if the system does not tell."""
+    try:
+        (queued,) = _INT.unpack(fcntl.ioctl(descriptor, _SIOCOUTQ, _NO_INT))
+    except OSError:
+        return None
+    return int(queued)
+
+
 class TcpWatch:
     """Owns the monitor of a socket with one connection. Made before the socket connects."""
 
     def __init__(self, watched: zmq.Socket[bytes]) -> None:
-        address = f"inproc://tcp-state-{next(_address)}"
-        self._watched = watched
-        watched.monitor(address, _EVENTS)
-        self._events: zmq.Socket[bytes] = watched.context.socket(zmq.PAIR)
-        self._events.set(zmq.LINGER, 0)
-        self._events.connect(address)
+        self._monitor = Monitor(watched, _EVENTS)
         self._descriptor: int | None = None
 
     def state(self) -> TcpState | None:
@@ -96,10 +96,8 @@ class TcpWatch:
 
     def close(self) -> None:
         """Stop watching; before the watched socket is closed."""
-        self._watched.disable_monitor()
-        self._events.close(0)
+        self._monitor.close()
 
     def _follow(self) -> None:
-        while int(self._events.get(zmq.EVENTS)) & zmq.POLLIN:
-            event, value = _EVENT.unpack(self._events.recv_multipart()[0])
+        for event, value in self._monitor.events():
             self._descriptor = value if event == zmq.EVENT_CONNECTED else None

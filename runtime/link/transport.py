@@ -27,6 +27,8 @@ _DRAIN_PARTS = 192
 MAX_WAIT_S = 0.1
 #: select() wakes 0.1 to 0.3 ms late, so waits end 0.3 ms early. Callers that need an exact time loop until it.
 _WAKE_EARLY_S = 0.0003
+#: select() knows descriptors below this one only. Above, poll() waits to the millisecond, rounded down.
+_SELECTABLE = 1024
 _SEND_QUEUE = 256
 _CLOSE_LINGER_MS = 200
 # Plain integers: combining the library's flag objects takes longer than asking the socket.
@@ -70,6 +72,11 @@ class Transport:
     @property
     def has_news(self) -> bool:
         return bool(self._events() & _READABLE)
+
+    @property
+    def read_all(self) -> bool:
+        """Whether nothing waited to be read when the socket was last asked."""
+        return not self._last_events & _READABLE
 
     def wait(self, timeout_s: float) -> None:
         """Return shortly before the timeout, or earlier if something may have arrived."""
@@ -124,8 +131,16 @@ class Transport:
 
 def wait_for(descriptors: Sequence[int], timeout_s: float) -> None:
     """Return shortly before the timeout, or earlier if one of them is readable."""
-    if timeout_s > _WAKE_EARLY_S:
-        select.select(descriptors, [], [], min(timeout_s - _WAKE_EARLY_S, MAX_WAIT_S))
+    if timeout_s <= _WAKE_EARLY_S:
+        return
+    wait_s = min(timeout_s - _WAKE_EARLY_S, MAX_WAIT_S)
+    if max(descriptors, default=0) < _SELECTABLE:
+        select.select(descriptors, [], [], wait_s)
+    else:
+        poll = select.poll()
+        for descriptor in descriptors:
+            poll.register(descriptor, select.POLLIN)
+        poll.poll(int(wait_s * 1e3))
 
 
 def bad_endpoint(endpoint: str, error: zmq.ZMQError) -> UsageError:

@@ -168,14 +168,15 @@ class MecLoop:
                 self.counts.shed += 1
             case Verdict.CUT:
                 self.counts.shed += 1
-                self._cut_off(arrived.peer)
+                self._cut_off(arrived)
 
-    def _cut_off(self, peer: bytes) -> None:
-        """Close a connection. Its requests have nobody any more who waits for their answers."""
-        if self._router.disconnect(peer):
+    def _cut_off(self, arrived: Incoming) -> None:
+        """Close a connection. Its requests have nobody any more who waits for their answers. The account of a known
+        user bars it; of a plain peer only the address can be barred."""
+        if self._router.disconnect(arrived.peer, bar=not arrived.user):
             self.counts.cut_off += 1
             self._log("cut off a device that sends more than it may")
-            for job in self._queue.give_up(peer):
+            for job in self._queue.give_up(arrived.peer):
                 self._reject(job, RejectReason.BUSY, "its connection was closed")
 
     def _answer_shed(self, arrived: Incoming, now_s: float) -> None:

@@ -6,16 +6,17 @@ connection. So a device whose MEC does not answer makes one more connection, wit
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
+from runtime.link.monitor import Monitor
 from runtime.security.curve import DeviceKeys
 from runtime.security.keys import fingerprint
 
 _WAIT_S = 1.0
-_FAILED = (
+_ENDINGS = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
     zmq.EVENT_HANDSHAKE_FAILED_AUTH,
@@ -33,8 +34,8 @@ def trouble_of_handshake(endpoint: str, keys: DeviceKeys) -> str:
             )
         case zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
             return (
-                f"what listens there does not have the pinned key, fingerprint {fingerprint(keys.mec)}; get the MEC's "
-                ".pub file again and compare fingerprints"
+                "what listens there ended the handshake: overloaded, or it may not have the pinned key, fingerprint "
+                f"{fingerprint(keys.mec)}; get the MEC's .pub file again and compare fingerprints"
             )
         case _:
             return ""
@@ -46,9 +47,9 @@ def _outcome(endpoint: str, keys: DeviceKeys) -> int | None:
         for option, value in (*keys.options, (zmq.LINGER, 0), (zmq.RECONNECT_IVL, -1), (zmq.IPV6, "[" in endpoint)):
             dealer.set(option, value)
         end_s = time.monotonic() + _WAIT_S
-        with dealer.get_monitor_socket(sum(_FAILED)) as monitor:
+        with contextlib.closing(Monitor(dealer, sum(_ENDINGS))) as monitor:
             dealer.connect(endpoint)
             while (left_s := end_s - time.monotonic()) > 0:
-                if monitor.poll(int(left_s * 1e3) + 1):
-                    return int(recv_monitor_message(monitor)["event"])
+                if monitor.wait(left_s):
+                    return next(kind for kind, _ in monitor.events())
     return None

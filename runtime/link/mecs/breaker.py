@@ -61,6 +61,10 @@ class Breaker:
         self._on_trial, self._trial_s, self._closed_s, self._failures = False, math.nan, now_s, 0
         return True
 
+    def withdrawn(self) -> None:
+        """The trial ended without telling anything about the MEC: another one is due."""
+        self._on_trial = False
+
     def failed(self, trial: bool, now_s: float) -> float:
         """A request failed. Returns the pause for which the breaker is open from now on, in seconds; 0 if it stays as
         it is."""

@@ -20,7 +20,6 @@ class Figures:
 
     answered: int = 0  # requests, in time or not
     failed: int = 0  # requests: rejected, lost, answered wrongly or not in time
-    breaker_openings: int = 0
 
 
 class Member(Generic[JobT]):
@@ -51,7 +50,8 @@ class Member(Generic[JobT]):
 
     def as_json(self) -> dict[str, Any]:
         """The figures and the counts of the link, by name."""
-        return {"mec": self.name} | dataclasses.asdict(self.figures) | self.connection.counts.as_json()
+        figures = dataclasses.asdict(self.figures) | {"breaker_openings": self._breaker.openings}
+        return {"mec": self.name} | figures | self.connection.counts.as_json()
 
     def offload(self, job: JobT, offload: Offload, now_s: float) -> float | None:
         """As ``MecConnection.offload``."""
@@ -73,6 +73,7 @@ class Member(Generic[JobT]):
     def release(self, job: JobT) -> None:
         """As ``MecConnection.release``."""
         self.connection.release(job)
+        self._end_trial(job)
         self._overdue = [other for other in self._overdue if other is not job]
 
     def _learned(self, event: Replied[JobT] | Lost[JobT], now_s: float) -> Replied[JobT] | Lost[JobT]:
@@ -83,7 +84,9 @@ class Member(Generic[JobT]):
             if not was_overdue and self._breaker.succeeded(self._take_trial(event.job), now_s):
                 self._log(f"the MEC at {self.name} answers well again")
             return dataclasses.replace(event, mec=self.name)
-        if not was_overdue and not event.unknown_reference:
+        if event.unknown_reference:
+            self._end_trial(event.job)
+        elif not was_overdue:
             self._failed(event.job, now_s)
         return event
 
@@ -91,9 +94,13 @@ class Member(Generic[JobT]):
         self.figures.failed += 1
         trial = self._take_trial(job)
         if pause_s := self._breaker.failed(trial, now_s):
-            self.figures.breaker_openings += 1
             why = "it failed again" if trial else f"it failed {FAILURES} times in a row"
             self._log(f"the breaker of the MEC at {self.name} is open for {pause_s:g} s: {why}")
+
+    def _end_trial(self, job: JobT) -> None:
+        """A request ended in a way that tells nothing about the MEC."""
+        if self._take_trial(job):
+            self._breaker.withdrawn()
 
     def _take_trial(self, job: JobT) -> bool:
         """Whether a request is the trial, which then has ended."""

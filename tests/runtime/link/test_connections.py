@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
 import socket
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -14,6 +19,7 @@ from runtime.link.connections import BAR_S
 from runtime.link.dealer import Dealer
 from runtime.link.endpoint import parse_endpoint
 from runtime.link.router import Router
+from runtime.link.transport import wait_for
 
 
 @contextlib.contextmanager
@@ -75,6 +81,102 @@ def test_the_address_of_a_peer_that_was_disconnected_is_barred_for_a_short_time(
             say(mec, again, b"again")
         assert time.monotonic() - began_s > 0.8 * BAR_S
         assert good.connected
+
+
+def test_an_address_is_barred_only_if_that_is_asked_for() -> None:
+    with router() as mec, dealers(mec, 1) as (known,):
+        mec.disconnect(say(mec, known, b"known"), bar=False)
+        assert mec._connections is not None
+        assert not mec._connections._barred_until_s
+
+
+def connect(mec: Router) -> Dealer:
+    dealer = Dealer(mec.endpoint, once=True)
+    wait_until(lambda: dealer.connected, "the connection")
+    return dealer
+
+
+def test_messages_of_a_connection_that_has_ended_are_not_taken_for_those_of_the_one_with_its_descriptor() -> None:
+    with router() as mec:
+        flooding = connect(mec)
+        for _ in range(20):
+            flooding.send([b"junk"])
+        flooding.close(linger_ms=5000)
+        time.sleep(0.3)  # until the MEC's own thread has seen the end; nothing is read meanwhile
+        good = connect(mec)
+        time.sleep(0.1)
+        junk = list(mec.receive())
+        assert len(junk) == 20
+        assert not mec.disconnect(junk[0].peer)
+        say(mec, good, b"good")
+        assert good.connected
+        assert mec._connections is not None
+        good.close()
+        wait_until(lambda: list(mec.receive()) is not None and mec.connections == 0, "the end of the connection")
+        assert not mec._connections._descriptors
+        assert not mec.disconnect(junk[0].peer)
+
+
+def test_many_connections_while_nobody_reads_stop_neither_devices_nor_the_end() -> None:
+    with router() as mec:
+        where = parse_endpoint(mec.endpoint)
+        for _ in range(1200):  # more events than a monitor holds otherwise
+            socket.create_connection((where.host, where.port), timeout=PATIENCE_S).close()
+        connect(mec).close()
+        ending = threading.Thread(target=mec.close, daemon=True)
+        ending.start()
+        ending.join(PATIENCE_S)
+        assert not ending.is_alive()
+
+
+#: A MEC with few descriptors, 40 of which are held by others.
+_FEW_DESCRIPTORS = """
+import os, resource, sys, time
+from runtime.link.router import Router
+mec = Router("tcp://127.0.0.1:*", most_connections=4)
+held = [os.dup(0) for _ in range(40)]
+resource.setrlimit(resource.RLIMIT_NOFILE, (max(held) + 21, max(held) + 21))
+print(mec.endpoint, flush=True)
+sys.stdin.readline()
+end_s = time.monotonic() + 60
+while time.monotonic() < end_s and mec.closed_connections < 36:
+    list(mec.receive())
+    mec.wait(0.01)
+time.sleep(0.5)
+os.dup(0)
+print("free", flush=True)
+"""
+
+
+def test_a_mec_without_descriptors_closes_connections_all_the_same() -> None:
+    program = [sys.executable, "-c", _FEW_DESCRIPTORS]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as mec:
+        assert mec.stdin is not None
+        assert mec.stdout is not None
+        where = parse_endpoint(mec.stdout.readline().strip())
+        strangers = [socket.create_connection((where.host, where.port)) for _ in range(40)]
+        time.sleep(0.5)  # until the MEC has accepted what it can
+        out, _ = mec.communicate("go\n", timeout=PATIENCE_S)
+        for stranger in strangers:
+            stranger.close()
+    assert out.startswith("free")
+
+
+def test_waiting_works_beyond_the_descriptors_that_select_knows() -> None:
+    with contextlib.ExitStack() as stack:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            stack.callback(os.close, os.dup(0))
+        ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
+        assert ours.fileno() >= 1024
+        began_s = time.monotonic()
+        wait_for([ours.fileno()], 0.05)
+        assert time.monotonic() - began_s >= 0.045
+        theirs.send(b"here")
+        wait_for([ours.fileno()], 0.05)
+        assert ours.recv(10) == b"here"
 
 
 def test_idle_connections_are_closed_and_those_that_speak_stay() -> None:

@@ -181,7 +181,7 @@ class TestService:
         ("name", "more", "why"),
         [
             ("eve", {}, "does not know this device's key"),
-            ("camera-1", {"mec_key": "eve.pub"}, "does not have the pinned key"),
+            ("camera-1", {"mec_key": "eve.pub"}, "may not have the pinned key"),
         ],
     )
     def test_a_device_that_is_not_admitted_answers_alone_and_says_why(

@@ -17,6 +17,7 @@ from support.keyed import Keyring
 from support.peers import Greeter, Keeper
 from support.waiting import wait_until
 
+from runtime.link.connections import BAR_S
 from runtime.link.dealer import Dealer
 from runtime.link.endpoint import parse_endpoint
 from runtime.link.lookup import trouble_at
@@ -151,6 +152,24 @@ class TestRevocation:
         assert router.turned_away is not None
         assert router.turned_away.messages >= 1
         assert any("key was revoked" in line for line in lines)
+
+    def test_its_connection_is_closed_as_soon_as_it_sends_and_others_behind_its_address_may_connect(
+        self, ring: Keyring
+    ) -> None:
+        router = Router(ANY_PORT, keys=ring.of_mec(), most_connections=100)
+        with contextlib.closing(router), dealer(router, ring.device("gone")) as gone:
+            assert heard(router, gone, b"hello") is not None
+            ring.revoke("gone")
+
+            def is_closed() -> bool:
+                gone.send([b"again"])
+                return router.connections == len(list(router.receive())) == 0
+
+            wait_until(is_closed, "the end of the connection", SOON_S)
+            began_s = time.monotonic()
+            with dealer(router, ring.device("stays")) as stays:
+                assert heard(router, stays, b"hello") is not None
+            assert time.monotonic() - began_s < BAR_S
 
     def test_a_new_key_under_the_same_name_does_not_keep_the_old_connection(
         self, router: Router, ring: Keyring
@@ -348,7 +367,7 @@ class TestTrouble:
         assert eve.fingerprint in self.at(router, eve)
         assert "mecpilot keys allow" in self.at(router, eve)
         wrong = DeviceKeys(camera.own, new_pair().public)
-        assert f"does not have the pinned key, fingerprint {fingerprint(wrong.mec)}" in self.at(router, wrong)
+        assert f"may not have the pinned key, fingerprint {fingerprint(wrong.mec)}" in self.at(router, wrong)
         assert "speaks encrypted, this device plain" in self.at(router, None)
         assert "a ZeroMQ socket listens there" in self.at(router, camera)
         plain = Router(ANY_PORT)

@@ -52,6 +52,15 @@ def test_a_trial_that_is_answered_closes_it() -> None:
     assert not breaker.sent()
 
 
+def test_a_trial_that_tells_nothing_leaves_another_one_due() -> None:
+    breaker = opened()
+    breaker.sent()
+    breaker.withdrawn()
+    assert not breaker.is_closed
+    assert breaker.lets_pass(FIRST_PAUSE_S)
+    assert breaker.sent()
+
+
 def test_what_becomes_of_earlier_requests_changes_nothing_while_it_is_open() -> None:
     breaker = opened()
     breaker.sent()
