@@ -66,7 +66,7 @@ class Relay:
     def _serve(self) -> None:
         while not self._stopping.is_set():
             self._router.wait(_LOOK_EVERY_S)
-            for peer, parts, _ in self._router.receive():
+            for peer, parts, *_ in self._router.receive():
                 self._up(peer, parts)
             for peer, dealer in self._dealers.items():
                 for parts in dealer.receive():

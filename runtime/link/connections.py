@@ -8,8 +8,8 @@ The copy takes the place of a descriptor that is reserved for it, because a MEC 
 connections all the more.
 
 Messages of a connection that has ended may still wait to be read, and name a descriptor that belongs to another one by
-now. So a connection gets no name by a message through such a number before all of them must have been read: ZeroMQ
-keeps at most ``MOST_UNREAD`` messages of a connection, and takes turns between connections.
+now. So a connection gets no name by a message through such a number before nothing waited once. In a flood that may
+never be, so it is also enough that many more messages were read: ZeroMQ takes turns between connections.
 
 A plain peer that is closed because it floods would connect again at once. So its address is barred for a short time:
 longer would harm others behind the same address.
@@ -39,8 +39,8 @@ from runtime.link.tcp_state import queued_bytes
 _LOOK_EVERY_S = 0.02
 #: A connection that never said anything is closed after this time, if not earlier.
 MUTE_S = 10.0
-#: Most messages of one connection that wait to be read.
-MOST_UNREAD = 64
+#: An ended connection has rarely left more messages than these.
+_MOST_LEFT = 128
 #: No new connections from an address after one of it was closed at its owner's request. Its other connections stay.
 BAR_S = 2.0
 _MOST_BARRED = 1024
@@ -156,8 +156,7 @@ class Connections:
         connection = self._open.pop(descriptor, None)
         if connection is None:
             return
-        # Twice as much as others may send meanwhile, because connections that have ended have messages, too.
-        self._left[descriptor] = self._messages + 2 * MOST_UNREAD * (len(self._open) + 1)
+        self._left[descriptor] = self._messages + _MOST_LEFT * (len(self._open) + 1)
         if self._descriptors.get(connection.peer) == descriptor:
             del self._descriptors[connection.peer]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import zmq
 
 from controller.errors import FailureError
-from runtime.link.connections import MOST_UNREAD, Connections
+from runtime.link.connections import Connections
 from runtime.link.endpoint import BindEndpoint, parse_bind
 from runtime.link.memory_watch import MemoryWatch
 from runtime.link.transport import Parts, Transport, bad_endpoint
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 #: A MEC must not keep the connections of devices that were switched off.
 _OPTIONS = ((zmq.HEARTBEAT_IVL, 5000), (zmq.HEARTBEAT_TIMEOUT, 15000), (zmq.TCP_MAXRT, 15000))
+#: No limit of the messages that wait to be read. At a limit ZeroMQ (4.3.5) stops reading from the connection. If the
+#: peer leaves then, a ping, of the peer or of its own, ends the process by a failed assertion: anybody could do that.
+#: What waits is limited by the growth of the process instead, and by closing the connections of those who flood.
+_UNREAD = 0
 #: More than a MEC with many devices can grow by its full queue of whole images, unread messages, and what payloads
 #: refer to (``runtime.mec.receivers``).
 _MOST_GROWTH_BYTES = 1 << 30
@@ -40,6 +44,15 @@ class Incoming(NamedTuple):
     peer: bytes  # the connection
     parts: Parts
     user: str = ""  # who the peer has proved to be; empty where connections are not authenticated
+    frame: zmq.Frame | None = None  # any part of the message
+
+    @property
+    def address(self) -> str:
+        """The peer's address without its port, also after it has left; empty if that is not known."""
+        try:
+            return "" if self.frame is None else str(self.frame.get("Peer-Address"))
+        except zmq.ZMQError:
+            return ""
 
 
 class Router(Transport):
@@ -74,7 +87,7 @@ class Router(Transport):
         self._options = (
             *_OPTIONS,
             (zmq.IPV6, int(where.is_ipv6 or (where.host == "*" and socket.has_dualstack_ipv6()))),
-            (zmq.RCVHWM, MOST_UNREAD),  # with the size limit this bounds the memory that one peer can fill
+            (zmq.RCVHWM, _UNREAD),
             (zmq.MAXMSGSIZE, largest_bytes),
             (zmq.ROUTER_MANDATORY, 0),
             *(() if keys is None else keys.options),
@@ -211,7 +224,7 @@ class Router(Transport):
 
 def _plain(frames: list[zmq.Frame]) -> Incoming:
     """A message with the connection that it came from."""
-    return Incoming(frames[0].bytes, [frame.buffer for frame in frames[1:]])
+    return Incoming(frames[0].bytes, [frame.buffer for frame in frames[1:]], frame=frames[0])
 
 
 def _not_here(endpoint: str, where: BindEndpoint) -> str:

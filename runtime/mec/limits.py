@@ -3,10 +3,14 @@
 Theory of operation. Every message takes tokens from the buckets of its device, before it is decoded. A message that
 finds a bucket empty is shed: a request is answered with a rejection while the device has answers left (twenty a
 second), anything else is dropped unread, so a flood costs little and is not reflected. A device that goes on has its
-connection closed, because whatever a MEC leaves unread it would have to read later: ZeroMQ cannot pause one peer. With
-``FIRST_MESSAGES`` tokens to begin with, a peer that connects again after every cut gains little. Who is known by name
-stays barred for a while, longer after each time. On plain connections only the address can be barred, and for a short
-time, because others may share it (``runtime.link.connections``).
+connection closed, because whatever a MEC leaves unread it would have to read later: ZeroMQ cannot pause one peer. Who
+is known by name stays barred for a while, longer after each time. On plain connections only the address can be barred,
+and for a short time, because others may share it (``runtime.link.connections``).
+
+A plain peer may also leave before it is cut off, and come again as a new device. What new devices begin with is
+therefore a budget of their address: the first ``ADDRESS_DEVICES`` begin with ``FIRST_MESSAGES``, and
+``ADDRESS_DEVICES_PER_S`` more in each second; any further one with ``FEW_MESSAGES``, enough for a greeting. Its rate is
+that of every device.
 
 A malformed message costs ``FAULT_MESSAGES`` tokens more, and so does a request beyond those of one device that may
 wait: a device of ours makes neither.
@@ -23,6 +27,11 @@ from runtime.link.router import Incoming
 #: Tokens of a device that was not known before: it says hello, probes its uplink, and asks.
 FIRST_MESSAGES = 64
 FIRST_BYTES = 16e6
+FEW_MESSAGES = 8
+FEW_BYTES = 1e6
+#: New plain devices of one address that begin with all of these at once, and in each second. All devices of a machine
+#: that plays a fleet share one address, and so do those behind one router.
+ADDRESS_DEVICES, ADDRESS_DEVICES_PER_S = 256.0, 8.0
 FAULT_MESSAGES = 5
 #: Rejections per second that tell a device that it is shed, and how many of them at once.
 ANSWERS_PER_S, MOST_ANSWERS = 20.0, 20.0
@@ -35,6 +44,7 @@ FIRST_BAR_S, MOST_BAR_S = 1.0, 60.0
 FORGET_S = 120.0
 #: Beyond this number those that were quiet longest are forgotten, so a flood of connections cannot fill memory.
 MOST_ACCOUNTS = 4096
+MOST_ADDRESSES = 1024
 
 
 class Verdict(enum.Enum):
@@ -85,10 +95,12 @@ class Account:
         "waiting",
     )
 
-    def __init__(self, limits: AdmissionSection, now_s: float) -> None:
+    def __init__(self, limits: AdmissionSection, now_s: float, few: bool = False) -> None:
+        """``few``: its address has used up what new devices begin with."""
         messages, bytes_ = limits.device_message_rate, 1e6 * limits.device_mbyte_rate
-        self._messages = None if math.isinf(messages) else TokenBucket(messages, now_s, first=FIRST_MESSAGES)
-        self._bytes = None if math.isinf(bytes_) else TokenBucket(bytes_, now_s, first=FIRST_BYTES)
+        first, first_bytes = (FEW_MESSAGES, FEW_BYTES) if few else (FIRST_MESSAGES, FIRST_BYTES)
+        self._messages = None if math.isinf(messages) else TokenBucket(messages, now_s, first=first)
+        self._bytes = None if math.isinf(bytes_) else TokenBucket(bytes_, now_s, first=first_bytes)
         self._answers = TokenBucket(ANSWERS_PER_S, now_s, MOST_ANSWERS)
         self._patience = TokenBucket(PATIENCE_PER_S, now_s, MOST_PATIENCE)
         self._bar_s, self._barred_until_s = FIRST_BAR_S, -math.inf
@@ -127,6 +139,7 @@ class Accounts:
     def __init__(self, limits: AdmissionSection) -> None:
         self._limits = limits
         self._accounts: dict[str | bytes, Account] = {}
+        self._addresses: dict[str, TokenBucket] = {}  # new devices that an address has left, of plain connections
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -138,8 +151,19 @@ class Accounts:
         if account is None:
             if len(self._accounts) >= MOST_ACCOUNTS:
                 self._forget_half(now_s)
-            account = self._accounts[key] = Account(self._limits, now_s)
+            account = self._accounts[key] = Account(self._limits, now_s, few=not self._has_room(arrived, now_s))
         return account
+
+    def _has_room(self, arrived: Incoming, now_s: float) -> bool:
+        """Whether one more new device of this address begins with all that a new device may have."""
+        if arrived.user or not (address := arrived.address):
+            return True
+        bucket = self._addresses.get(address)
+        if bucket is None:
+            if len(self._addresses) >= MOST_ADDRESSES:
+                del self._addresses[next(iter(self._addresses))]
+            bucket = self._addresses[address] = TokenBucket(ADDRESS_DEVICES_PER_S, now_s, ADDRESS_DEVICES)
+        return bucket.take(1.0, now_s)
 
     def forget(self, now_s: float) -> None:
         """Forget devices that have been quiet for ``FORGET_S``."""

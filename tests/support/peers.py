@@ -61,7 +61,7 @@ class Greeter:
     def _serve(self) -> None:
         while not self._stopping.is_set():
             self.router.wait(0.02)
-            for peer, parts, _ in self.router.receive():
+            for peer, parts, *_ in self.router.receive():
                 for action in self._actions(peer, parts):
                     if isinstance(action, SendTo):
                         self.router.send(peer, wire.encode(action.message))

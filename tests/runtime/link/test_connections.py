@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -49,7 +50,7 @@ def say(mec: Router, dealer: Dealer, text: bytes) -> bytes:
 
     def arrived() -> bool:
         dealer.send([text])
-        heard.update({bytes(parts[0]): peer for peer, parts, _ in mec.receive()})
+        heard.update({bytes(parts[0]): peer for peer, parts, *_ in mec.receive()})
         assert mec._connections is not None
         return heard.get(text) in mec._connections._descriptors
 
@@ -127,6 +128,44 @@ def test_many_connections_while_nobody_reads_stop_neither_devices_nor_the_end() 
         ending.start()
         ending.join(PATIENCE_S)
         assert not ending.is_alive()
+
+
+#: A peer that leaves while the MEC has not read all that it sent, with a ping of ZeroMQ at the end.
+_GREETING = b"\xff" + bytes(7) + b"\x01\x7f\x03\x00NULL" + bytes(16) + b"\x00" + bytes(31)
+_READY = b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
+_PING = b"\x04\x07\x04PING\x00\x00"
+_LEAVE_AT_ONCE = struct.pack("ii", 1, 0)
+_LEFT_UNREAD = """
+import sys, time
+from runtime.link.router import Router
+mec = Router("tcp://127.0.0.1:*", most_connections=4)
+print(mec.endpoint, flush=True)
+sys.stdin.readline()
+end_s, heard = time.monotonic() + 60, 0
+while time.monotonic() < end_s and heard < 1000:
+    heard += len(list(mec.receive()))
+    mec.wait(0.01)
+print(heard, flush=True)
+"""
+
+
+def test_a_peer_that_leaves_with_much_unread_does_not_end_the_mec() -> None:
+    program = [sys.executable, "-c", _LEFT_UNREAD]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as mec:
+        assert mec.stdout is not None
+        where = parse_endpoint(mec.stdout.readline().strip())
+        for _ in range(10):
+            with socket.create_connection((where.host, where.port)) as peer:
+                peer.sendall(_GREETING + _READY)
+                while len(peer.recv(4096, socket.MSG_PEEK)) < len(_GREETING + _READY):
+                    time.sleep(0.01)
+                peer.sendall(b"\x01\x01x\x00\x01x" * 100 + _PING)
+                time.sleep(0.05)
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LEAVE_AT_ONCE)
+        time.sleep(0.2)
+        out, _ = mec.communicate("go\n", timeout=PATIENCE_S)
+    assert out == "1000\n"
+    assert mec.returncode == 0
 
 
 #: A MEC with few descriptors, 40 of which are held by others.

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.config.sections.admission import OPEN_ADMISSION, AdmissionSection
-from runtime.link.router import Incoming
+from runtime.link.dealer import Dealer
+from runtime.link.router import Incoming, Router
 from runtime.mec.limits import (
+    ADDRESS_DEVICES,
+    FAULT_MESSAGES,
+    FEW_MESSAGES,
     FIRST_BAR_S,
     FIRST_MESSAGES,
     FORGET_S,
@@ -96,6 +101,31 @@ def test_a_user_that_was_cut_off_stays_so_over_a_new_connection_and_a_stranger_s
         pass
     assert accounts.of(Incoming(b"2", [b""], "camera"), 0.5).judge(10, 0.5) is Verdict.CUT
     assert accounts.of(Incoming(b"3", [b""], "good"), 0.5).judge(10, 0.5) is Verdict.PASS
+
+
+def test_a_plain_peer_that_leaves_before_it_is_cut_off_gains_little_by_coming_again() -> None:
+    accounts, passed = Accounts(AdmissionSection()), 0
+    with contextlib.closing(Router("tcp://127.0.0.1:*", most_connections=100)) as mec:
+        for number in range(int(2 * ADDRESS_DEVICES)):
+            with contextlib.closing(Dealer(mec.endpoint)) as dealer:
+                arrived = None
+                while arrived is None:
+                    dealer.send([b"here"])
+                    arrived = next(mec.receive(), None)
+            assert arrived.address == "127.0.0.1"
+            account = accounts.of(arrived._replace(peer=b"%d" % number), 0.0)
+            while account.judge(10, 0.0) is Verdict.PASS:
+                account.fault()
+                passed += 1
+    each, few = -(-FIRST_MESSAGES // (1 + FAULT_MESSAGES)), -(-FEW_MESSAGES // (1 + FAULT_MESSAGES))
+    assert passed == ADDRESS_DEVICES * (each + few)
+
+
+def test_a_device_with_a_key_does_not_pay_for_others_at_its_address() -> None:
+    accounts = Accounts(LIMITS)
+    for number in range(int(2 * ADDRESS_DEVICES)):
+        account = accounts.of(Incoming(b"1", [b""], f"camera-{number}"), 0.0)
+        assert verdicts(account, FIRST_MESSAGES, 0.0) == [Verdict.PASS] * FIRST_MESSAGES
 
 
 def test_accounts_of_a_flood_of_connections_are_bounded_and_those_in_use_stay() -> None:
