@@ -110,6 +110,8 @@ def connected(kind: Kind, endpoint: str = "") -> Iterator[Dealer]:
         end_s = time.perf_counter() + _PATIENCE_S
         while not dealer.connected and time.perf_counter() < end_s:
             dealer.wait(0.05)
+        if not dealer.connected:
+            raise SystemExit("no connection")
         yield dealer
     finally:
         dealer.close(linger_ms=0)

@@ -96,9 +96,11 @@ class After:
         return min(in_time), _ratio(self.utility, other.utility)
 
     def error_of(self, other: After) -> float:
-        """Standard error of the ratio of utilities."""
+        """Standard error of the ratio of utilities; not a number without common frames."""
         pairs = [(own, other.by_frame[frame]) for frame, own in self.by_frame.items() if frame in other.by_frame]
         difference = [own - theirs for own, theirs in pairs]
+        if not difference:
+            return math.nan
         return _ratio(statistics.pstdev(difference) / math.sqrt(len(difference)), other.utility)
 
 

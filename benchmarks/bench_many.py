@@ -2,7 +2,7 @@
 
 ``--flood``: the 95th percentile of a good device's latency while another one floods, over that in quiet, in turns.
 ``--many``: 64 devices ask for more than the MEC can do. Share of requests answered within their budget, Jain's index of
-those shares over devices (1: all are equal), queueing times, and whether every answer equals the one computed alone.
+their counts over devices (1: all are equal), queueing times, and whether every answer equals the one computed alone.
 The MEC is emulated: a tail takes ``--tail-ms``, most of it idle, so that a shared machine disturbs little.
 """
 
@@ -22,7 +22,6 @@ import numpy as np
 
 from benchmarks.support.crowd import payload_of
 from benchmarks.support.flooder import KINDS
-from controller.records import NO_PAYLOAD
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.config.sections.admission import OPEN_OPTIONS
 from runtime.profiling.profile import load_costs
@@ -56,7 +55,7 @@ def main() -> int:
 def raw_row(bundle: Bundle) -> int:
     """The full offload of a raw picture that takes the MEC longest."""
     space, mec_s = bundle.space, load_costs(bundle, None).mec_s
-    rows = [row for row, d in enumerate(space.decisions) if d.payload == "raw" and d.payload != NO_PAYLOAD]
+    rows = [row for row, d in enumerate(space.decisions) if d.payload == "raw"]
     return max(rows, key=lambda row: float(mec_s[row]))
 
 
@@ -142,11 +141,11 @@ def report(arm: str, rows: Sequence[Row], expected: Sequence[int], o: argparse.N
     refused = [row["latency_ms"] for row in rows if row["ending"] in ("busy", "expired")]
     print(
         f"{arm:10} asked {len(rows)}, served {len(served)} ({equal} equal to those alone), in budget "
-        f"{counts.sum():.0f} ({counts.sum() / len(rows):.1%})\n"
+        f"{counts.sum():.0f} ({counts.sum() / max(len(rows), 1):.1%})\n"
         f"           in budget of the modest {shares[o.greedy :].mean():.1%}, of the greedy "
         f"{shares[: o.greedy].mean():.1%}; Jain's index of answers {jain(counts):.3f}, among the modest "
         f"{jain(counts[o.greedy :]):.3f}\n"
-        f"           queueing p50 {percentile(queue, 50):.1f}, p95 {percentile(queue, 95):.1f} ms; "
+        f"           queueing p50 {percentile(queue or [0.0], 50):.1f}, p95 {percentile(queue or [0.0], 95):.1f} ms; "
         f"a refusal came after p50 {percentile(refused or [0.0], 50):.1f} ms",
         flush=True,
     )

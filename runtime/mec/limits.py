@@ -1,11 +1,11 @@
 """What one device may take of a MEC: messages, bytes, and what happens when it takes more.
 
 Theory of operation. Every message takes tokens from the buckets of its device, before it is decoded. A message that
-finds a bucket empty is shed: a request is answered with a rejection while the device has answers left (twenty a
-second), anything else is dropped unread, so a flood costs little and is not reflected. A device that goes on has its
-connection closed, because whatever a MEC leaves unread it would have to read later: ZeroMQ cannot pause one peer. Who
-is known by name stays barred for a while, longer after each time. On plain connections only the address can be barred,
-and for a short time, because others may share it (``runtime.link.connections``).
+finds a bucket empty is shed: twenty of these a second are decoded, and rejected if they are requests; all others are
+dropped unread, so a flood costs little and is not reflected. A device that goes on has its connection closed, because
+whatever a MEC leaves unread it would have to read later: ZeroMQ cannot pause one peer. Who is known by name stays
+barred for a while, longer after each time. On plain connections only the address can be barred, and for a short time,
+because others may share it (``runtime.link.connections``).
 
 A plain peer may also leave before it is cut off, and come again as a new device. What new devices begin with is
 therefore a budget of their address: the first ``ADDRESS_DEVICES`` begin with ``FIRST_MESSAGES``, and

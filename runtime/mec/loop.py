@@ -1,4 +1,4 @@
-"""The loop of a MEC: serve requests in order of arrival (decode, run the tail, reply), and record each of them.
+"""The loop of a MEC: serve requests in the order of its queue (decode, run the tail, reply), and record each of them.
 
 A MEC serves one bundle or several at a time (``runtime.mec.served``). The Hello of a device says which one it holds,
 and each of its requests belongs to that one from its admission on.
@@ -48,6 +48,9 @@ if TYPE_CHECKING:  # needs the packages of the extra "deploy"
 _FORGET_EVERY_S = 5.0
 #: Time that a stop leaves to the current request.
 _GRACE_S = 0.2
+#: An operator's message is not answered while its sender has not taken more than this of earlier answers. Who waits for
+#: each answer has acknowledged all of it.
+_MOST_UNTAKEN_BYTES = 64 << 10
 #: Closing a socket drops what the peer has not read yet, so the loop waits this long after the last message.
 _LEAVE_S = 0.05
 
@@ -203,6 +206,9 @@ class MecLoop:
             for served in self._bundles:
                 served.drop(peer)
         if self._desk is not None and isinstance(message, OperatorMessage):
+            if self._router.unread_bytes(peer) > _MOST_UNTAKEN_BYTES:
+                self.counts.shed += 1
+                return []
             return [self._desk.answer(peer, arrived.user, message, buffer, self._status)]
         return self._session.receive(peer, message, buffer, self._clock())
 

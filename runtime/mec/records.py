@@ -14,7 +14,7 @@ FAILED = "failed"
 class RequestRecord:
     """One request and its ending: a line of the request log, and the source of the counts."""
 
-    device: str  # the name of its key, without one that in its Hello; empty if the session was forgotten
+    device: str  # its user, or without keys the name in its Hello; empty if the session was forgotten
     peer: str  # the connection, in hexadecimal digits
     request_id: int  # given by the device
     row: int  # of the decision in the decision space

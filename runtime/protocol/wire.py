@@ -60,7 +60,7 @@ class RejectReason(enum.Enum):
 
     DIGEST = 1  # the two sides hold different bundles or spaces
     NO_SESSION = 2  # say hello first: the MEC restarted or forgot this device
-    BUSY = 3  # the queue is full
+    BUSY = 3  # no room, or no chance to be in time: the text says which
     EXPIRED = 4  # the budget ran out in the queue
     ILLEGAL = 5  # the row does not exist, or sends nothing
     PAYLOAD = 6  # the codec could not decode the buffer

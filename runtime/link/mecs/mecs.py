@@ -219,5 +219,5 @@ class Mecs(Generic[JobT]):
         return LinkState.DOWN if self._counts.welcomed else LinkState.WAITING, "no MEC can be asked"
 
     def _trouble(self) -> str:
-        """Why none answers: what is known of the preferred one."""
+        """Why none answers: what is known of the first one, in the order of preference, of which something is."""
         return next((counts.trouble for m in self._members if (counts := m.connection.counts).trouble), "")

@@ -218,6 +218,25 @@ def test_waiting_works_beyond_the_descriptors_that_select_knows() -> None:
         assert ours.recv(10) == b"here"
 
 
+def test_what_a_peer_does_not_read_is_known_and_what_it_has_read_is_not_held_against_it() -> None:
+    with router() as mec, dealers(mec, 1) as (good,):
+        where = parse_endpoint(mec.endpoint)
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect((where.host, where.port))
+            deaf.sendall(_GREETING + _READY + b"\x01\x01x\x00\x01x")
+            arrived = wait_until(lambda: next(mec.receive(), None), "the message")
+            peers = {arrived.peer: True, say(mec, good, b"good"): False}
+            for peer, keeps in peers.items():
+                mec.send(peer, [bytes(1 << 20)])
+                if keeps:
+                    wait_until(lambda peer=peer: mec.unread_bytes(peer) > 65536, "what is not read")
+                else:
+                    wait_until(lambda: list(good.receive()), "the arrival")
+                    say(mec, good, b"next")
+                    assert mec.unread_bytes(peer) < 65536
+
+
 def test_idle_connections_are_closed_and_those_that_speak_stay() -> None:
     with router(idle_s=0.5) as mec, dealers(mec, 2) as (busy, idle):
         began_s = time.monotonic()
