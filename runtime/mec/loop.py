@@ -50,7 +50,7 @@ _FORGET_EVERY_S = 5.0
 _GRACE_S = 0.2
 #: An operator's message is not answered while its sender has not taken more than this of earlier answers. Who waits for
 #: each answer has acknowledged all of it.
-_MOST_UNTAKEN_BYTES = 64 << 10
+_MOST_UNTAKEN_BYTES = 4 << 10
 #: Closing a socket drops what the peer has not read yet, so the loop waits this long after the last message.
 _LEAVE_S = 0.05
 

@@ -9,8 +9,8 @@ their order. With one device, or when no device has two requests waiting, this i
 
 A request that has no chance is refused at its arrival, so that its device can answer in time by itself: when what will
 be served before it leaves too little of its budget (``by_budget``). Both times are profiled ones, multiplied by how
-much longer this MEC has taken of late. When none waits and none is served, a request is always taken: whoever is refused
-by an estimate that is too high could never correct it.
+much longer this MEC has taken of late. When none waits and none is served, a request is always taken: whoever is
+refused by an estimate that is too high could never correct it.
 
 A full queue gives up the newest request of the device that has most of them waiting, if that is more than the newcomer
 would have.
