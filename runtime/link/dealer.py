@@ -8,16 +8,13 @@ import zmq
 
 from runtime.link.endpoint import parse_endpoint
 from runtime.link.tcp_state import TcpState, TcpWatch
-from runtime.link.transport import WRITABLE, Parts, Transport, bad_endpoint
+from runtime.link.transport import NO_LIMIT, WRITABLE, Parts, Transport, bad_endpoint
 from runtime.protocol.wire import MAX_HEADER_BYTES, MAX_PART_BYTES, Buffer
 from runtime.security.curve import DeviceKeys
 
 #: A device opens new connections itself; these options only free the resources of the old one. A heartbeat of
 #: ZeroMQ takes about 113 bytes of the uplink, which neither shaper nor twin count: 1 % of 16 kbit/s.
 _OPTIONS = ((zmq.HEARTBEAT_IVL, 5000), (zmq.HEARTBEAT_TIMEOUT, 3000), (zmq.TCP_MAXRT, 3000))
-#: Most replies that wait to be read. With the size limit they bound the memory that a MEC can fill, which sends no
-#: more than requests are in flight.
-_UNREAD = 16
 
 
 class Dealer(Transport):
@@ -45,7 +42,7 @@ class Dealer(Transport):
             *(() if keys is None else keys.options),
             (zmq.IMMEDIATE, 1),
             (zmq.IPV6, int(where.is_ipv6)),
-            (zmq.RCVHWM, _UNREAD),
+            (zmq.RCVHWM, NO_LIMIT),
             (zmq.MAXMSGSIZE, max(largest_bytes, MAX_HEADER_BYTES)),
             (zmq.RECONNECT_IVL, -1 if once else 20),
             (zmq.RECONNECT_IVL_MAX, 0 if once else 500),

@@ -16,7 +16,7 @@ from controller.errors import FailureError
 from runtime.link.connections import Connections
 from runtime.link.endpoint import BindEndpoint, parse_bind
 from runtime.link.memory_watch import MemoryWatch
-from runtime.link.transport import Parts, Transport, bad_endpoint
+from runtime.link.transport import NO_LIMIT, Parts, Transport, bad_endpoint
 from runtime.protocol.wire import MAX_PART_BYTES, Buffer
 from runtime.security.curve import MecKeys
 
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 
 #: A MEC must not keep the connections of devices that were switched off.
 _OPTIONS = ((zmq.HEARTBEAT_IVL, 5000), (zmq.HEARTBEAT_TIMEOUT, 15000), (zmq.TCP_MAXRT, 15000))
-#: No limit of the messages that wait to be read. At a limit ZeroMQ (4.3.5) stops reading from the connection. If the
-#: peer leaves then, a ping, of the peer or of its own, ends the process by a failed assertion: anybody could do that.
-#: What waits is limited by the growth of the process instead, and by closing the connections of those who flood.
-_UNREAD = 0
 #: More than a MEC with many devices can grow by its full queue of whole images, unread messages, and what payloads
 #: refer to (``runtime.mec.receivers``).
 _MOST_GROWTH_BYTES = 1 << 30
@@ -87,7 +83,7 @@ class Router(Transport):
         self._options = (
             *_OPTIONS,
             (zmq.IPV6, int(where.is_ipv6 or (where.host == "*" and socket.has_dualstack_ipv6()))),
-            (zmq.RCVHWM, _UNREAD),
+            (zmq.RCVHWM, NO_LIMIT),
             (zmq.MAXMSGSIZE, largest_bytes),
             (zmq.ROUTER_MANDATORY, 0),
             *(() if keys is None else keys.options),

@@ -30,6 +30,10 @@ _WAKE_EARLY_S = 0.0003
 #: select() knows descriptors below this one only. Above, poll() waits to the millisecond, rounded down.
 _SELECTABLE = 1024
 _SEND_QUEUE = 256
+#: No limit of the messages that wait to be read. At a limit ZeroMQ (4.3.5) stops reading from the connection. If the
+#: peer leaves then, a ping, of the peer or of its own, ends the process by a failed assertion: anybody could do that.
+#: What waits is limited by the growth of the process instead, and by closing the connections of those who flood.
+NO_LIMIT = 0
 _CLOSE_LINGER_MS = 200
 # Plain integers: combining the library's flag objects takes longer than asking the socket.
 _READABLE, WRITABLE = int(zmq.POLLIN), int(zmq.POLLOUT)

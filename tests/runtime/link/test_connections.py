@@ -168,6 +168,35 @@ def test_a_peer_that_leaves_with_much_unread_does_not_end_the_mec() -> None:
     assert mec.returncode == 0
 
 
+#: A device whose MEC leaves before the device has read all that it sent.
+_LEFT_UNREAD_BY_DEVICE = """
+import sys, time
+from runtime.link.dealer import Dealer
+device = Dealer(sys.argv[1], once=True)
+sys.stdin.readline()
+print(len(list(device.receive())), flush=True)
+device.close(0)
+"""
+
+
+def test_a_mec_that_leaves_with_much_unread_does_not_end_the_device() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        program = [sys.executable, "-c", _LEFT_UNREAD_BY_DEVICE, f"tcp://127.0.0.1:{listener.getsockname()[1]}"]
+        with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as device:
+            mec, _ = listener.accept()
+            with mec:
+                ready = _READY.replace(b"DEALER", b"ROUTER")
+                mec.sendall(_GREETING + ready)
+                while len(mec.recv(4096, socket.MSG_PEEK)) < len(_GREETING + ready):
+                    time.sleep(0.01)
+                mec.sendall(b"\x01\x01x\x00\x01x" * 50 + _PING)
+                time.sleep(0.2)
+                mec.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LEAVE_AT_ONCE)
+            time.sleep(0.2)
+            device.communicate("go\n", timeout=PATIENCE_S)
+        assert device.returncode == 0
+
+
 #: A MEC with few descriptors, 40 of which are held by others.
 _FEW_DESCRIPTORS = """
 import os, resource, sys, time
