@@ -113,7 +113,7 @@ class Guard:
         taken, self._lines = self._lines, []
         return taken
 
-    def notes(self) -> dict[str, float]:
+    def notes(self) -> dict[str, int]:
         """``counts`` of all rows: decisions, those of the classical controller, hand-overs by reason, returns."""
         return dict(zip(COUNTS, self.counts.sum(axis=0).tolist(), strict=True))
 

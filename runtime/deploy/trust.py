@@ -15,7 +15,13 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta
-from tuf.api.exceptions import DownloadError, DownloadHTTPError, ExpiredMetadataError, RepositoryError
+from tuf.api.exceptions import (
+    DownloadError,
+    DownloadHTTPError,
+    ExpiredMetadataError,
+    RepositoryError,
+    UnsignedMetadataError,
+)
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
@@ -127,6 +133,11 @@ class Verifier:
             raise FailureError(f"the signed metadata have expired ({error}); push again") from None
         except DownloadError as error:
             raise FailureError(f"the proposal lacks signed metadata ({error})") from None
+        except UnsignedMetadataError:
+            raise FailureError(
+                "the signed metadata are refused: they were changed, or signed by other keys than the trusted root.json "
+                "names; push from the repository that this root.json came from"
+            ) from None
         except RepositoryError as error:
             raise FailureError(f"the signed metadata are refused: {error}") from None
         self._sync()
