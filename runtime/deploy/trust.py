@@ -135,8 +135,8 @@ class Verifier:
             raise FailureError(f"the proposal lacks signed metadata ({error})") from None
         except UnsignedMetadataError:
             raise FailureError(
-                "the signed metadata are refused: they were changed, or signed by other keys than the trusted root.json "
-                "names; push from the repository that this root.json came from"
+                "the signed metadata are refused: they were changed, or signed by other keys than those of the trusted "
+                "root.json; push from the repository that this root.json came from"
             ) from None
         except RepositoryError as error:
             raise FailureError(f"the signed metadata are refused: {error}") from None
