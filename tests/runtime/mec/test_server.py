@@ -41,7 +41,7 @@ class SimRouter:
         arrived, self.inbox = [m if isinstance(m, Incoming) else incoming(m) for m in self.inbox], []
         return (each for each in arrived if each.peer not in self.cut_off)
 
-    def disconnect(self, peer: bytes) -> bool:
+    def disconnect(self, peer: bytes, bar: bool = True) -> bool:
         self.cut_off.append(peer)
         return True
 
