@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from controller.errors import FailureError, RemoteProtocolError
+from runtime.deploy.phase import Phase
 from runtime.deploy.release import ReleaseFile, digest_of
 from runtime.deploy.store import Store
 from runtime.link.background import Background
@@ -41,7 +42,7 @@ _ASK_WHY_S = 1.0
 _ASK_EVERY_S = 0.1
 #: Rate at which files cross, so that they crowd out no requests and stay below what a MEC takes of one peer.
 _BYTES_PER_S = 20e6
-_BUSY = ("verifying", "checking")
+_BUSY = tuple(phase.value for phase in Phase if phase.is_busy)
 #: Chunks that a MEC may refuse, each after a new look at its status.
 _MOST_REFUSALS = 3
 
@@ -93,7 +94,7 @@ class MecClient:
         refusals = 0
         while True:
             self._status(Propose(self._next_id()), proposal)
-            while (status := self._settled_on(proposal))["deploy"]["phase"] == "receiving":
+            while (status := self._settled_on(proposal))["deploy"]["phase"] == Phase.RECEIVING.value:
                 deploy = status["deploy"]
                 try:
                     for sha256, (held, length) in deploy["missing"].items():
@@ -103,9 +104,9 @@ class MecClient:
                     if refusals > _MOST_REFUSALS:
                         raise
             deploy = status["deploy"]
-            if deploy["phase"] == "committed":
+            if deploy["phase"] == Phase.COMMITTED.value:
                 return status
-            if deploy["phase"] != "idle":
+            if deploy["phase"] != Phase.IDLE.value:
                 raise FailureError(f"the MEC has {deploy['phase']} the release: {deploy['reason']}")
             # The MEC was restarted meanwhile; it has kept what had arrived.
 
@@ -142,7 +143,7 @@ class MecClient:
         """The same, of this proposal; FailureError if the MEC has turned to another one."""
         status = self._settled()
         deploy = status["deploy"]
-        if deploy["phase"] != "idle" and deploy["proposal"] != digest_of(proposal):
+        if deploy["phase"] != Phase.IDLE.value and deploy["proposal"] != digest_of(proposal):
             raise FailureError(f"{self._endpoint}: {_REPLACED}")
         return status
 

@@ -19,7 +19,6 @@ worker has committed is handed over through a queue (``changes``).
 from __future__ import annotations
 
 import contextlib
-import enum
 import queue
 import threading
 from collections.abc import Callable
@@ -31,6 +30,7 @@ import msgspec
 
 from controller.errors import FailureError, MecpilotError
 from runtime.deploy.check import Verdict
+from runtime.deploy.phase import Phase
 from runtime.deploy.release import Release, ReleaseFile, digest_of
 from runtime.deploy.store import Store
 from runtime.deploy.trust import (
@@ -49,23 +49,6 @@ LoadedT = TypeVar("LoadedT")
 #: Longest wait of ``close`` for the worker. One that loads models may take longer; the store is its own until then.
 _JOIN_S = 5.0
 _NO_VERDICT = Verdict()
-
-
-class Phase(enum.Enum):
-    """How far the newest proposal is."""
-
-    IDLE = "idle"
-    VERIFYING = "verifying"
-    RECEIVING = "receiving"
-    CHECKING = "checking"
-    COMMITTED = "committed"
-    REFUSED = "refused"
-    REVERTED = "reverted"
-
-    @property
-    def is_busy(self) -> bool:
-        """The worker is at it."""
-        return self in (Phase.VERIFYING, Phase.CHECKING)
 
 
 @dataclass(frozen=True)
@@ -167,17 +150,11 @@ class Installer(Generic[LoadedT]):
     def proposal(self, name: str) -> bytes:
         """The proposal that leads a device to the current release of a name. FailureError if there is none: nothing
         was deployed, or it was rolled back, and what is current is not what is signed."""
-        deployed = self.store.deployed.get(name)
-        if deployed is None:
-            raise FailureError(f"nothing was deployed as {name!r}; the store holds: {self._names}")
+        deployed = self.store.deployed_as(name)
         metadata = decode_metadata(self.store.metadata())
         if signed_release(metadata, name) != deployed.current:
             raise FailureError(f"{name!r} was rolled back here, so there is nothing newer to fetch")
         return encode_proposal(Proposal(name, metadata, self.store.document(deployed.current)))
-
-    @property
-    def _names(self) -> str:
-        return ", ".join(sorted(self.store.deployed)) or "nothing yet"
 
     def changes(self) -> list[Change[LoadedT]]:
         """What the store has switched to since the last call."""

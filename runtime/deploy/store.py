@@ -113,6 +113,13 @@ class Store:
             raise FailureError("the store's metadata were changed on the disk; push again")
         return data
 
+    def deployed_as(self, name: str) -> Deployed:
+        """What is deployed under a name; FailureError if nothing is."""
+        if (deployed := self._state.names.get(name)) is None:
+            known = ", ".join(sorted(self._state.names)) or "nothing yet"
+            raise FailureError(f"nothing was deployed as {name!r}; the store holds: {known}")
+        return deployed
+
     def was_withdrawn(self, name: str, digest: str) -> bool:
         """Whether a release was rolled back, and not committed again since."""
         return digest in self._state.withdrawn.get(name, ())
@@ -275,13 +282,9 @@ class Store:
 
     def previous(self, name: str) -> str:
         """The release that a rollback of a name leads to; FailureError if there is none."""
-        deployed = self._state.names.get(name)
-        if deployed is None:
-            known = ", ".join(sorted(self._state.names)) or "nothing yet"
-            raise FailureError(f"nothing was deployed as {name!r}; the store holds: {known}")
-        if deployed.previous is None:
+        if (previous := self.deployed_as(name).previous) is None:
             raise FailureError(f"{name} has no earlier release here; push the one that you want")
-        return deployed.previous
+        return previous
 
     def rollback(self, name: str) -> None:
         """Make the previous release of a name the current one again; FailureError if there is none."""

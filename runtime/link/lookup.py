@@ -72,17 +72,13 @@ def _trouble_at_address(address: Endpoint, keys: DeviceKeys | None) -> _Trouble:
 
 
 def _trouble_of_mechanism(spoken: Mechanism, address: Endpoint, keys: DeviceKeys | None) -> str:
-    match spoken:
-        case Mechanism.OTHER:
-            return _OTHER_LISTENS
-        case Mechanism.CURVE if keys is None:
-            return _ENCRYPTED_LISTENS
-        case Mechanism.CURVE if keys is not None:
-            return trouble_of_handshake(str(address), keys) or ZEROMQ_LISTENS
-        case Mechanism.NULL if keys is not None:
-            return _PLAIN_LISTENS
-        case _:
-            return ZEROMQ_LISTENS
+    if spoken is Mechanism.OTHER:
+        return _OTHER_LISTENS
+    if keys is None:
+        return _ENCRYPTED_LISTENS if spoken is Mechanism.CURVE else ZEROMQ_LISTENS
+    if spoken is Mechanism.CURVE:
+        return trouble_of_handshake(str(address), keys) or ZEROMQ_LISTENS
+    return _PLAIN_LISTENS if spoken is Mechanism.NULL else ZEROMQ_LISTENS
 
 
 def _reason(error: OSError | UnicodeError) -> str:

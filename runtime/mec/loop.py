@@ -160,18 +160,17 @@ class MecLoop:
 
     def _take(self, arrived: Incoming) -> None:
         """Handle a message, unless its device takes more than it may."""
-        account, now_s = self._accounts.of(arrived, self._clock()), self._clock()
-        match account.judge(sum(len(part) for part in arrived.parts), now_s):
-            case Verdict.PASS:
-                self._act(self._handle(arrived, account), account)
-            case Verdict.SHED:
-                self.counts.shed += 1
-                self._answer_shed(arrived, now_s)
-            case Verdict.DROP:
-                self.counts.shed += 1
-            case Verdict.CUT:
-                self.counts.shed += 1
-                self._cut_off(arrived)
+        now_s = self._clock()
+        account = self._accounts.of(arrived, now_s)
+        verdict = account.judge(sum(len(part) for part in arrived.parts), now_s)
+        if verdict is Verdict.PASS:
+            self._act(self._handle(arrived, account), account)
+            return
+        self.counts.shed += 1
+        if verdict is Verdict.SHED:
+            self._answer_shed(arrived, now_s)
+        elif verdict is Verdict.CUT:
+            self._cut_off(arrived)
 
     def _cut_off(self, arrived: Incoming) -> None:
         """Close a connection. Its requests have nobody any more who waits for their answers. The account of a known
@@ -183,7 +182,7 @@ class MecLoop:
                 self._reject(job, RejectReason.BUSY, "its connection was closed")
 
     def _answer_shed(self, arrived: Incoming, now_s: float) -> None:
-        """Reject a message that is shed if it is a request; it is not decoded otherwise."""
+        """Reject a message that is shed if it is a request; drop any other."""
         try:
             message, buffer = wire.decode(arrived.parts)
         except RemoteProtocolError:

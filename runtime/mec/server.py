@@ -45,7 +45,8 @@ Log = Callable[[str], None]
 
 
 class MecServer:
-    """Serves the requests of any number of devices that hold the same bundle, one at a time, on one thread.
+    """Serves the requests of any number of devices that hold its bundle, or one of its store, one at a time, on one
+    thread.
 
     The constructor checks the arguments and binds the port: ``endpoint`` is then known, and a port in use is an error
     at once. ``serve`` loads the networks, which takes one to three seconds; devices that connect earlier wait.

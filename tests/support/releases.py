@@ -14,8 +14,9 @@ from controller.errors import FailureError
 from runtime.bundles.bundle import SHIPPED_DIR, Bundle
 from runtime.bundles.manifest import MANIFEST_FILE
 from runtime.deploy.check import Verdict
-from runtime.deploy.installer import Installer, Phase
+from runtime.deploy.installer import Installer
 from runtime.deploy.packing import Packed
+from runtime.deploy.phase import Phase
 from runtime.deploy.release import CHECK_FILE, Release, ReleaseFile, encode_release
 from runtime.deploy.repository import Repository, init_repository
 from runtime.deploy.store import Store

@@ -185,8 +185,9 @@ class Mecs(Generic[JobT]):
     def _choose(self, now_s: float) -> None:
         healths = [member.health(now_s) for member in self._members]
         asked = self._members[self._chooser.choose(healths, now_s)]
+        none_is_well = not any(health.is_well for health in healths)
         for member in self._members:
-            member.is_last_resort = not any(health.is_well for health in healths)
+            member.is_last_resort = none_is_well
         if not asked.can_be_asked(now_s):  # the only ones that can be are on trial
             asked = next((member for member in self._members if member.can_be_asked(now_s)), asked)
         self._asked = asked

@@ -15,7 +15,8 @@ from support.waiting import wait_until
 
 from controller.errors import FailureError, UsageError
 from runtime.deploy.check import Verdict
-from runtime.deploy.installer import Installer, Phase
+from runtime.deploy.installer import Installer
+from runtime.deploy.phase import Phase
 from runtime.deploy.release import ReleaseFile, digest_of, encode_release
 from runtime.deploy.store import Store
 from runtime.deploy.trust import Verifier, decode_proposal

@@ -149,6 +149,13 @@ print(heard, flush=True)
 """
 
 
+def shake_hands(peer: socket.socket, ready: bytes) -> None:
+    """Speak the handshake of ZMTP, and wait until the other side has."""
+    peer.sendall(_GREETING + ready)
+    while len(peer.recv(4096, socket.MSG_PEEK)) < len(_GREETING + ready):
+        time.sleep(0.01)
+
+
 def test_a_peer_that_leaves_with_much_unread_does_not_end_the_mec() -> None:
     program = [sys.executable, "-c", _LEFT_UNREAD]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as mec:
@@ -156,9 +163,7 @@ def test_a_peer_that_leaves_with_much_unread_does_not_end_the_mec() -> None:
         where = parse_endpoint(mec.stdout.readline().strip())
         for _ in range(10):
             with socket.create_connection((where.host, where.port)) as peer:
-                peer.sendall(_GREETING + _READY)
-                while len(peer.recv(4096, socket.MSG_PEEK)) < len(_GREETING + _READY):
-                    time.sleep(0.01)
+                shake_hands(peer, _READY)
                 peer.sendall(b"\x01\x01x\x00\x01x" * 100 + _PING)
                 time.sleep(0.05)
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LEAVE_AT_ONCE)
@@ -185,10 +190,7 @@ def test_a_mec_that_leaves_with_much_unread_does_not_end_the_device() -> None:
         with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as device:
             mec, _ = listener.accept()
             with mec:
-                ready = _READY.replace(b"DEALER", b"ROUTER")
-                mec.sendall(_GREETING + ready)
-                while len(mec.recv(4096, socket.MSG_PEEK)) < len(_GREETING + ready):
-                    time.sleep(0.01)
+                shake_hands(mec, _READY.replace(b"DEALER", b"ROUTER"))
                 mec.sendall(b"\x01\x01x\x00\x01x" * 50 + _PING)
                 time.sleep(0.2)
                 mec.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LEAVE_AT_ONCE)
