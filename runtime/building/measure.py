@@ -259,6 +259,7 @@ def _describe(
         StageInfo(
             {px: sum(layer.macs for layer in of.stages[i]) for px, of in layers.items()},
             {px: of.stage_shapes[i] for px, of in layers.items()},
+            {px: of.stage_parts[i] for px, of in layers.items() if of.stage_parts[i]},
         )
         for i in range(len(model.stages))
     )

@@ -19,7 +19,8 @@ from controller.records import PayloadKey
 from runtime.building.split_frames import RECORDED_SPLITS, SplitFrames, first_frames
 from runtime.building.streams import AgedSizes
 from runtime.bundles.manifest import PayloadInfo
-from runtime.codecs import get_codec
+from runtime.codecs import Codec, get_codec
+from runtime.codecs.several import codec_for
 from runtime.codecs.streams import RECORDED_AGES, StreamCodec, Tables
 from runtime.models.stages import BranchyModel
 from runtime.workloads.base import Workload, stream_score
@@ -84,7 +85,8 @@ def measure_tensors(
             for codec in wanted.get(cut, ()):
                 key = (name, px, cut, codec)
                 if key not in encoders:
-                    encoders[key] = _Encoder(codec, z.shape[1:], tables, start)
+                    shape = tuple(z.shape[1:])
+                    encoders[key] = _Encoder(codec_for(codec, model.parts_at(cut, shape)), shape, tables, start)
                 encoders[key].add(z.numpy())
     return {key: encoder.sizes() for key, encoder in encoders.items()}
 
@@ -111,7 +113,7 @@ def measure_images(
                 for codec in names:
                     key = ("", px, 0, codec)
                     if key not in encoders:
-                        encoders[key] = _Encoder(codec, batch.shape[1:], {}, start)
+                        encoders[key] = _Encoder(get_codec(codec), batch.shape[1:], {}, start)
                     encoders[key].add(batch)
             found.add(str(split), {key: encoder.sizes() for key, encoder in encoders.items()})
     return found
@@ -126,12 +128,9 @@ def image_codecs(workload: Workload) -> tuple[str, ...]:
 class _Encoder:
     """Measures one codec on samples that come in order; those with negative numbers come before the first."""
 
-    def __init__(self, codec: str, shape: Sequence[int], tables: Tables, start: int) -> None:
-        found = get_codec(codec)
-        self._codec = found
-        self._aged: AgedSizes | None = None
-        if isinstance(found, StreamCodec):
-            self._aged = AgedSizes(found, tuple(shape), tables, RECORDED_AGES)
+    def __init__(self, codec: Codec, shape: tuple[int, ...], tables: Tables, start: int) -> None:
+        self._codec = codec
+        self._aged = AgedSizes(codec, shape, tables, RECORDED_AGES) if isinstance(codec, StreamCodec) else None
         self._next = start
         self._sizes: list[list[int]] = []
 

@@ -15,7 +15,9 @@ from runtime.building.streams import RoundTrip
 from runtime.bundles.manifest import LOSSLESS, VariantInfo
 from runtime.bundles.recorded import MAX_LAG, Recorded
 from runtime.codecs import Codec, get_codec
+from runtime.codecs.several import codec_for
 from runtime.codecs.streams import StreamCodec, Tables
+from runtime.models.packing import Shapes
 from runtime.models.stages import BranchyModel
 from runtime.workloads.base import Workload, forecaster_of, stream_score
 from runtime.workloads.inputs import model_input
@@ -48,7 +50,7 @@ def run_variants(
             _run_tails(model, model_input(workload, model, arrived), 0, codec, parts)
         for cut in range(1, len(model.stages)):
             z = model.run_stages(z, cut - 1, cut)
-            for codec, arrived in lossy.roundtrips(cut, z.numpy()):
+            for codec, arrived in lossy.roundtrips(cut, z.numpy(), model.parts_at(cut, tuple(z.shape[1:]))):
                 _run_tails(model, torch.from_numpy(arrived), cut, codec, parts)
     return {key: np.concatenate(outputs) for key, outputs in parts.items()}
 
@@ -58,16 +60,14 @@ class _Lossy:
     ones."""
 
     def __init__(self, codecs: Mapping[int, Sequence[str]], tables: Tables) -> None:
-        self._codecs = {
-            cut: [codec for codec in map(get_codec, names) if not codec.lossless] for cut, names in codecs.items()
-        }
+        self._codecs = {cut: [name for name in names if not get_codec(name).lossless] for cut, names in codecs.items()}
         self._tables = tables
         self._streams: dict[tuple[int, str], RoundTrip] = {}
 
-    def roundtrips(self, cut: int, arrays: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
-        """Each codec of a cut, and what arrives of the next samples (n, ...)."""
-        for codec in self._codecs.get(cut, ()):
-            yield codec.name, self._roundtrip(cut, codec, arrays)
+    def roundtrips(self, cut: int, arrays: NDArray[Any], parts: Shapes = ()) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Each codec of a cut, and what arrives of the next samples (n, ...). ``parts`` are of packed tensors."""
+        for name in self._codecs.get(cut, ()):
+            yield name, self._roundtrip(cut, codec_for(name, parts), arrays)
 
     def _roundtrip(self, cut: int, codec: Codec, arrays: NDArray[Any]) -> NDArray[Any]:
         if not isinstance(codec, StreamCodec):

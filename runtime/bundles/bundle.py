@@ -34,6 +34,8 @@ from runtime.bundles.manifest import (
     manifest_digest,
 )
 from runtime.bundles.recorded import Recorded, load_recorded
+from runtime.codecs.base import Codec
+from runtime.codecs.several import codec_for
 from runtime.codecs.streams import Tables
 from runtime.files.reading import read_bounded
 from runtime.files.shipped import shipped_dir
@@ -276,10 +278,17 @@ class Bundle:
         return self._index.payloads[key]
 
     def payload_shape(self, model: str, resolution_px: int, partition_point: int) -> tuple[int, ...]:
-        """Shape of the array that is sent: the u8 image (h, w[, 3]) at cut 0, else float32 (channels, h, w)."""
+        """Shape of the array that is sent: the u8 image (h, w[, 3]) at cut 0, else float32 (channels, h, w), or
+        (values,) where several tensors are packed into one."""
         if partition_point == 0:
             return self.manifest.input_shapes[resolution_px]
         return self.info(model).stages[partition_point - 1].shape[resolution_px]
+
+    def codec(self, decision: Decision) -> Codec:
+        """The codec of a decision's payload, made for the tensors at its cut. UsageError if it is not known here."""
+        d = decision
+        stage = self.info(d.model).stages[d.partition_point - 1] if d.partition_point else None
+        return codec_for(d.payload, () if stage is None else stage.parts.get(d.resolution_px, ()))
 
     @property
     def frame_shape(self) -> tuple[int, ...]:

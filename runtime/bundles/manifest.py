@@ -16,6 +16,7 @@ from controller.errors import FailureError
 from runtime.codecs.base import IMAGE, Kind
 from runtime.codecs.base import LOSSLESS as LOSSLESS
 from runtime.files.reading import format_version
+from runtime.models.packing import Shapes
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -33,11 +34,13 @@ class FileInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size_bytes: int
 
 
-class StageInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StageInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One stage; the keys of the dictionaries are resolutions in pixels."""
 
     macs: dict[int, int]
-    shape: dict[int, tuple[int, ...]]  # (channels, h, w) of its output
+    shape: dict[int, tuple[int, ...]]  # (channels, h, w) of its output; (values,) of several tensors packed into one
+    #: Shapes of these tensors in their order; {}: one tensor. Left out of the file then, so old digests stay valid.
+    parts: dict[int, Shapes] = {}
 
 
 class ExitInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

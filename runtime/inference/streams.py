@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from controller.records import Decision
 from runtime.bundles.bundle import Bundle
-from runtime.codecs import get_codec
 from runtime.codecs.base import Payload
 from runtime.codecs.streams import Receiver, Sender, stream_codec
 
@@ -37,14 +36,14 @@ def receiver_bytes(bundle: Bundle, decision: Decision) -> int:
 def encode_alone(bundle: Bundle, decision: Decision, array: NDArray[Any]) -> bytes:
     """Encode what the head of a decision computed, as a payload that stands alone."""
     sender = sender_of(bundle, decision)
-    return get_codec(decision.payload).encode(array) if sender is None else sender.encode(array, 0).payload
+    return bundle.codec(decision).encode(array) if sender is None else sender.encode(array, 0).payload
 
 
 def decode_alone(bundle: Bundle, decision: Decision, payload: Payload) -> NDArray[Any]:
     """Decode a payload that stands alone; RemoteProtocolError for any other one."""
     receiver = receiver_of(bundle, decision)
     if receiver is None:
-        return get_codec(decision.payload).decode(payload, _shape(bundle, decision))
+        return bundle.codec(decision).decode(payload, _shape(bundle, decision))
     return receiver.decode(payload, request_id=1, reference_id=0, digest=0)
 
 

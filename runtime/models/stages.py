@@ -17,13 +17,16 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from runtime.models.packing import PackingStage, Shapes
+
 
 class BranchyModel(nn.Module):
     """Stages in sequence, with exit heads after some of them.
 
     `exit_after[e]` is the number of stages before exit e; the last exit follows the last stage. Inputs are
-    (batch, channels, h, w): u8 pixels if `takes_pixels`, else float. ValueError when `exit_after` does not fit the
-    stages and exits.
+    (batch, channels, h, w): u8 pixels if `takes_pixels`, else float. What passes from stage to stage is
+    (batch, channels, h, w), or (batch, values) where a stage gives several tensors packed into one
+    (``runtime.models.packing``). ValueError when `exit_after` does not fit the stages and exits.
     """
 
     def __init__(
@@ -33,10 +36,12 @@ class BranchyModel(nn.Module):
         exit_after: Sequence[int],
         *,
         takes_pixels: bool = False,
+        channels_last: bool = True,
     ) -> None:
         super().__init__()
         _check_layout(len(stages), len(exits), exit_after)
         self.takes_pixels = takes_pixels
+        self.channels_last = channels_last
         self.stages = nn.ModuleList(stages)
         self.exits = nn.ModuleList(exits)
         self.exit_after = tuple(exit_after)
@@ -44,12 +49,24 @@ class BranchyModel(nn.Module):
     def run_stages(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Run stages start..stop-1 (0-based).
 
-        Every stage gets its input in channels-last order, so it runs the same kernel wherever the cut is and however
-        the tensor was received.
+        Every stage gets its input in the same order in memory, so it runs the same kernel wherever the cut is and
+        however the tensor was received.
         """
         for stage in self.stages[start:stop]:
-            x = stage(x.contiguous(memory_format=torch.channels_last))
-        return x.contiguous(memory_format=torch.channels_last)
+            x = stage(self.arranged(x))
+        return self.arranged(x)
+
+    def arranged(self, x: Tensor) -> Tensor:
+        """A tensor in the order in memory that the stages take: channels last, or as its shape says."""
+        if self.channels_last and x.ndim == 4:
+            return x.contiguous(memory_format=torch.channels_last)
+        return x.contiguous()
+
+    def parts_at(self, partition_point: int, packed: tuple[int, ...]) -> Shapes:
+        """Shapes of the tensors that are packed into one at a cut, given its shape without the batch; () for one
+        tensor that is not packed."""
+        stage = self.stages[partition_point - 1] if partition_point else None
+        return stage.parts_of(packed) if isinstance(stage, PackingStage) else ()
 
     def head(self, x: Tensor, partition_point: int) -> Tensor:
         """The part that the device runs: the first `partition_point` stages."""

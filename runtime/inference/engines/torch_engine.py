@@ -36,10 +36,10 @@ class TorchModel:
     def run_stage(self, z: Tensor, stage: int) -> Tensor:
         """As `BranchyModel.run_stages`, without the hooks of modules: 0.35 ms instead of 0.41 for a tiny encoder when
         other work has filled the caches."""
-        z = z.contiguous(memory_format=torch.channels_last)
+        z = self._model.arranged(z)
         for step in self._steps[stage]:
             z = step(z)
-        return z.contiguous(memory_format=torch.channels_last)
+        return self._model.arranged(z)
 
     def run_exit(self, z: Tensor, exit_branch: int) -> Tensor:
         return self._model.tail(z, self._model.exit_after[exit_branch], exit_branch)
