@@ -13,6 +13,10 @@ from controller.scenario import Scenario, ScenarioRange
 from runtime.adoption import recipes
 
 TASKS = ("detect", "classify", "text", "custom")
+COLOURS = ("rgb", "bgr", "grey")
+FITS = ("stretch", "letterbox", "corner")
+#: Of tasks whose outputs are usually read in one way.
+DECODERS = {"text": "db", "classify": "classify"}
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
 _SECONDS = {"": 60.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 #: A name becomes that of the workload and of files.
@@ -36,7 +40,7 @@ class Request:
     scale: float | None = None  # the pixels are multiplied by it first
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    letterbox: bool | None = None
+    fit: str | None = None  # stretch, letterbox or corner
     threshold: float | None = None
     scorer: str | None = None  # file.py:function
     budget_s: float = 1200.0  # for all relatives
@@ -69,13 +73,21 @@ class Request:
                 raise UsageError(f"--{option} is missing; expected it with the model {model}")
         return Request(model, out, name, **said)
 
+    @property
+    def decoder(self) -> str:
+        """The decoder's name, or file.py:function; "" where the user has to say it."""
+        return self.decode or DECODERS.get(self.task, "")
+
     def check(self) -> None:
         """UsageError for what needs no file to be seen as wrong."""
         if self.task not in TASKS:
             raise UsageError(f"--task {self.task}; expected one of: {', '.join(TASKS)}")
+        for option, value, known in (("colours", self.colours, COLOURS), ("fit", self.fit, FITS)):
+            if value is not None and value not in known:
+                raise UsageError(f"--{option} {value}; expected one of: {', '.join(known)}")
         if not _NAME.fullmatch(self.name):
             raise UsageError(f"--name {self.name!r}; expected up to 64 letters, digits, '.', '-' or '_'")
-        if self.task == "detect" and self.decode is None:
+        if self.task == "detect" and not self.decoder:
             raise UsageError(
                 "--task detect without --decode; expected the decoder of the model's outputs, such as yolov8, or "
                 "file.py:function"
