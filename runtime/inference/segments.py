@@ -104,7 +104,7 @@ class Segments:
             return Head(encode(small), None)
         engine, model = self.engine(decision.model), self.loaded(decision.model)
         with engine.computing():
-            z, done = model.input_of(small), 0
+            z, done = model.input_of_batch([small]), 0
             after = self.bundle.info(decision.model).exit_after
             for early in exits_on_way(after, decision) if decision.gate else ():
                 z, done = _run_stages(model, z, range(done, after[early]), pause), after[early]
@@ -136,7 +136,7 @@ class Segments:
         engine, model = self.engine(d.model), self.loaded(d.model)
         stages = range(d.partition_point, self.bundle.info(d.model).exit_after[d.exit_branch])
         with engine.computing():
-            z = model.input_of(array) if d.partition_point == 0 else engine.from_array(array)
+            z = model.input_of_batch([array]) if d.partition_point == 0 else engine.from_arrays([array])
             z = _run_stages(model, z, stages, pause)
             return engine.to_array(model.run_exit(z, d.exit_branch))
 
@@ -166,7 +166,7 @@ class Segments:
         engine, model, exit_branch = self.engine(decision.model), self.loaded(decision.model), decision.exit_branch
         small = self.workload.resize(image, decision.resolution_px)
         with engine.computing():
-            z = _run_stages(model, model.input_of(small), range(decision.partition_point), None)
+            z = _run_stages(model, model.input_of_batch([small]), range(decision.partition_point), None)
 
         def run() -> float:
             outputs = engine.to_array(model.run_exit(z, exit_branch))
@@ -180,7 +180,7 @@ class Segments:
         engine, after = self.engine(d.model), self.bundle.info(d.model).exit_after[d.exit_branch]
         zeros = np.zeros(self.bundle.payload_shape(d.model, d.resolution_px, after), np.float32)
         with engine.computing():
-            return engine.to_array(self.loaded(d.model).run_exit(engine.from_array(zeros), d.exit_branch)).shape
+            return engine.to_array(self.loaded(d.model).run_exit(engine.from_arrays([zeros]), d.exit_branch)).shape
 
     def passes(self, model_name: str, resolution_px: int) -> Iterator[None]:
         """Run once what a MEC may be asked for: the stages of a model from its first cut on, and all exits on the way;
@@ -190,7 +190,7 @@ class Segments:
         blank = np.zeros(self.bundle.payload_shape(model_name, resolution_px, cut), np.float32 if cut else np.uint8)
         model = self.loaded(model_name)
         with engine.computing():
-            z = engine.from_array(blank) if cut else model.input_of(blank)
+            z = engine.from_arrays([blank]) if cut else model.input_of_batch([blank])
         for stage in range(cut, after[-1]):
             yield
             with engine.computing():

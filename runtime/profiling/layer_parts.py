@@ -96,10 +96,10 @@ def _image_parts(segments: Segments, image: Image, small: Image, px: int, fold: 
 def _model_parts(segments: Segments, name: str, px: int, small: Image, px_fold: int) -> dict[PartKey, Part]:
     """The parts of one model at one resolution: input conversion, stages, exit heads and tensor codecs."""
     info, engine, model = segments.bundle.info(name), segments.engine(name), segments.loaded(name)
-    to_input = _step(f"input/{name}", partial(model.input_of, small), px_fold, small.size)
+    to_input = _step(f"input/{name}", partial(model.input_of_batch, [small]), px_fold, small.size)
     parts: dict[PartKey, Part] = {("input", name, px): to_input}
     with engine.computing():
-        z = model.input_of(small)
+        z = model.input_of_batch([small])
         for index in range(len(info.stages)):
             z, layers = model.record_stage(z, index)
             parts["stage", name, px, index] = Part(tuple(layers), index % 2)

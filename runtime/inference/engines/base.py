@@ -6,6 +6,7 @@ that loads models and converts arrays, and one that runs the stages of a model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
@@ -15,15 +16,15 @@ from numpy.typing import NDArray
 from runtime.models.layers import Layer
 from runtime.workloads.types import Image
 
-#: The value passed from stage to stage, a batch of one. Its type is private to the engine.
+#: The value passed from stage to stage, a batch of one sample or several. Its type is private to the engine.
 Z = TypeVar("Z")
 
 
 class LoadedModel(Protocol[Z]):
     """A model that is ready to run."""
 
-    def input_of(self, image: Image) -> Z:
-        """Convert a resized u8 image (h, w[, 3]) to what the first stage takes."""
+    def input_of_batch(self, images: Sequence[Image]) -> Z:
+        """Convert resized u8 images, (h, w[, 3]) each and all of one shape, to what the first stage takes."""
         ...
 
     def run_stage(self, z: Z, stage: int) -> Z:
@@ -61,10 +62,11 @@ class Engine(Protocol[Z]):
         """A context for all calls below and those of loaded models; for instance, it disables gradients."""
         ...
 
-    def from_array(self, tensor: NDArray[np.float32]) -> Z:
-        """Convert a received tensor (channels, h, w) to the input of the next stage."""
+    def from_arrays(self, tensors: Sequence[NDArray[np.float32]]) -> Z:
+        """Convert received tensors, (channels, h, w) or (values,) each and all of one shape, to the input of the next
+        stage."""
         ...
 
     def to_array(self, z: Z) -> NDArray[np.float32]:
-        """Convert the output of a stage or exit to an array (1, ...)."""
+        """Convert the output of a stage or exit to an array (samples, ...)."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -28,10 +28,8 @@ class TorchModel:
         self._workload = workload
         self._steps = [_steps(stage) for stage in model.stages]
 
-    def input_of(self, image: Image) -> Tensor:
-        # torch refuses to wrap read-only memory without a warning; data sets and received buffers are read-only.
-        writeable = image if image.flags.writeable else image.copy()
-        return model_input(self._workload, self._model, writeable[None])
+    def input_of_batch(self, images: Sequence[Image]) -> Tensor:
+        return model_input(self._workload, self._model, _batch_of(images))
 
     def run_stage(self, z: Tensor, stage: int) -> Tensor:
         """As `BranchyModel.run_stages`, without the hooks of modules: 0.35 ms instead of 0.41 for a tiny encoder when
@@ -53,6 +51,14 @@ class TorchModel:
         with recorded_layers(self._model.exits[exit_branch]) as layers:
             self.run_exit(z, exit_branch)
         return layers
+
+
+def _batch_of(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """(samples, ...) in memory that may be written: torch warns of what is read-only, as data sets and received buffers
+    are. A single array that may be written is not copied."""
+    if len(arrays) == 1 and arrays[0].flags.writeable:
+        return arrays[0][None]
+    return np.stack(arrays)
 
 
 def _steps(stage: nn.Module) -> list[Callable[[Tensor], Tensor]]:
@@ -81,8 +87,8 @@ class TorchEngine:
     def computing(self) -> AbstractContextManager[Any]:
         return torch.inference_mode()
 
-    def from_array(self, tensor: NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy(tensor)[None]
+    def from_arrays(self, tensors: Sequence[NDArray[np.float32]]) -> Tensor:
+        return torch.from_numpy(_batch_of(tensors))
 
     def to_array(self, z: Tensor) -> NDArray[np.float32]:
         return z.numpy().astype(np.float32, copy=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +38,8 @@ class SealedModel:
     def __init__(self, model: TorchModel) -> None:
         self._model = model
 
-    def input_of(self, image: Image) -> Sealed:
-        return Sealed(self._model.input_of(image))
+    def input_of_batch(self, images: Sequence[Image]) -> Sealed:
+        return Sealed(self._model.input_of_batch(images))
 
     def run_stage(self, z: Sealed, stage: int) -> Sealed:
         return Sealed(self._model.run_stage(z.content, stage))
@@ -72,8 +73,8 @@ class SealedEngine:
     def computing(self) -> AbstractContextManager[Any]:
         return self._engine.computing()
 
-    def from_array(self, tensor: Any) -> Sealed:
-        return Sealed(self._engine.from_array(tensor))
+    def from_arrays(self, tensors: Any) -> Sealed:
+        return Sealed(self._engine.from_arrays(tensors))
 
     def to_array(self, z: Sealed) -> Any:
         return self._engine.to_array(z.content)
