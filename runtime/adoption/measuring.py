@@ -1,4 +1,8 @@
-"""Measure the models of an adopted bundle, each in a process of its own, so that memory is given back."""
+"""Measure the models of an adopted bundle, in processes, so that memory is given back.
+
+Each split of each model is a piece of work of its own: the whole model takes longer than all its relatives together,
+and so two cores share it.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.building.build import write_bundle
-from runtime.building.measure import MeasuredModel, TrainedModel, measure_model, measurement_steps
+from runtime.building.measure import SplitRun, TrainedModel, measured_of, run_split
 from runtime.building.payload_sizes import image_codecs
+from runtime.building.split_frames import RECORDED_SPLITS
 from runtime.building.training_run import Piece, advance_of, measured_images, report_measured, run_pieces
 from runtime.bundles.manifest import Manifest
 from runtime.workloads.base import Workload
+from runtime.workloads.family_decisions import resolutions_of
 from runtime.workloads.registry import get_workload
+from runtime.workloads.types import Split
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -27,27 +34,43 @@ class Measuring:
     models: tuple[TrainedModel, ...]
     samples: int  # per split
     jobs: int
-    data_dir: Path | None = None
+    code: tuple[str, ...] = ()  # file.py:function of the user's that the workload needs
 
     def run(self, workload: Workload, progress: Progress) -> Manifest:
         """Measure all models and write the manifest; FailureError when a process fails."""
-        pieces = [self._piece(model, workload) for model in self.models]
-        measured = run_pieces(pieces, self.jobs, progress)
+        pieces = [self._piece(model, split, workload) for model in self.models for split in RECORDED_SPLITS]
+        runs = run_pieces(pieces, self.jobs, progress)
         images = measured_images(workload, image_codecs(workload), self.samples, progress)
-        return write_bundle(self.folder, workload, [measured[model.name] for model in self.models], images)
+        measured = [
+            measured_of(
+                self.folder, workload, model, {split: runs[_name(model, split)] for split in RECORDED_SPLITS}, self.samples
+            )
+            for model in self.models
+        ]
+        return write_bundle(self.folder, workload, measured, images)
 
-    def _piece(self, model: TrainedModel, workload: Workload) -> Piece:
-        return Piece(model.name, measurement_steps(workload, model.family), partial(_measure, self, model))
+    def _piece(self, model: TrainedModel, split: Split, workload: Workload) -> Piece:
+        steps = 2 * len(resolutions_of(workload, model.family))
+        return Piece(_name(model, split), steps, partial(_measure, self, model, split))
 
 
-def _measure(plan: Measuring, model: TrainedModel, events: Any) -> None:
-    """The main function of the process of one model."""
+def _name(model: TrainedModel, split: Split) -> str:
+    return f"{model.name}, {split}"
 
-    def body() -> MeasuredModel:
+
+def _measure(plan: Measuring, model: TrainedModel, split: Split, events: Any) -> None:
+    """The main function of the process of one split of one model."""
+    name = _name(model, split)
+
+    def body() -> SplitRun:
         import torch
 
-        torch.set_num_threads(1)
-        workload = get_workload(str(plan.folder), plan.data_dir)
-        return measure_model(plan.folder, workload, model, plan.samples, advance_of(events, model.name))
+        from runtime.decoders.given import give
 
-    report_measured(events, model.name, body)
+        torch.set_num_threads(1)
+        for reference in plan.code:
+            give(reference)
+        workload = get_workload(str(plan.folder))
+        return run_split(plan.folder, workload, model, split, plan.samples, advance_of(events, name))
+
+    report_measured(events, name, body)
