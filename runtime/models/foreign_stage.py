@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,14 @@ class ForeignStage(nn.Module):
         self._pieces: dict[Shape, Piece] = {}
         self._runners: dict[Shape, Runner] = {}
         self.attach(pieces)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what runs the pieces, which cannot be copied: a copy opens its own."""
+        return {**self.__dict__, "_runners": {}}
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        return tuple(self._pieces.values())
 
     def attach(self, pieces: Iterable[Piece]) -> None:
         """Run these pieces from now on."""

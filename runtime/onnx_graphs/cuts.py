@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 MOST_TENSORS = 3  # through one cut
 
@@ -97,7 +98,7 @@ def choose_cuts(flows: Sequence[Flow], most: int = 6) -> list[Cut]:
     chosen = not_dominated(worth)
     if len(chosen) > most:
         chosen = _spread(chosen, most)
-    while len(chosen) < most and (more := _in_widest_gap(worth, chosen, 1 / (most + 1))):
+    while len(chosen) < most and (more := _in_widest_gap(worth, chosen, 0.5 / (most + 1))):
         chosen = sorted([*chosen, more], key=lambda cut: cut.macs_before)
     return chosen
 
@@ -117,7 +118,7 @@ def _in_widest_gap(cuts: list[Cut], chosen: list[Cut], least: float) -> Cut | No
     """The cut of fewest bytes at least ``least`` of the MACs away from all chosen ones, in the widest gap with one."""
     total = cuts[0].macs_before + cuts[0].macs_after if cuts else 0
     places = [0, *(cut.macs_before for cut in chosen), total]
-    gaps = sorted(zip(places, places[1:], strict=False), key=lambda gap: gap[0] - gap[1])
+    gaps = sorted(pairwise(places), key=lambda gap: gap[0] - gap[1])
     for low, high in gaps:
         inside = [cut for cut in cuts if low + least * total <= cut.macs_before <= high - least * total]
         if inside:

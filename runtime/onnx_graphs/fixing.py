@@ -150,8 +150,8 @@ def _check_control_flow(proto: Any, name: str) -> None:
     for node in proto.graph.node:
         if node.op_type in _CONTROL_FLOW:
             raise UsageError(
-                f"{name}: operator {node.name or node.op_type!r} is control flow ({node.op_type}), which cannot be cut; "
-                "export the model without branches and loops over its data"
+                f"{name}: operator {node.name or node.op_type!r} is control flow ({node.op_type}), which cannot be "
+                "cut; export the model without branches and loops over its data"
             )
 
 
