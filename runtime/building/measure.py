@@ -249,7 +249,7 @@ class _Measurement:
                 advance(f"{px} px, {split}")
                 outputs[split][px] = run_variants(self.model, self._workload, data.batches(px), self._codecs, tables)
             advance(f"{px} px, payloads")
-            for split in payload_splits(self._workload) if payloads else ():
+            for split in set(payload_splits(self._workload)) & set(self._data) if payloads else ():
                 where = (self._name, self.model, self._workload, self._data[split], px)
                 self.sizes.add(str(split), measure_tensors(*where, self._codecs, tables))
         return outputs
