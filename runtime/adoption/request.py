@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from controller.errors import UsageError
@@ -33,6 +34,7 @@ class Request:
     footage: Path  # a video, or a folder of pictures
     task: str
     decode: str | None = None  # a decoder's name, or file.py:function
+    decode_options: Mapping[str, float | str | bool] = MappingProxyType({})  # of the decoder
     labels: Path | None = None
     classes: tuple[str, ...] = ()
     resolutions_px: tuple[int, ...] = ()
@@ -139,6 +141,24 @@ def parse_numbers(text: str | None, option: str) -> tuple[float, ...]:
     if len(numbers) not in (1, 3):
         raise UsageError(f"{option} {text!r}: {len(numbers)} numbers; expected one, or one per channel")
     return numbers
+
+
+def parse_options(texts: Sequence[str] | None) -> dict[str, float | str | bool]:
+    """The options of a decoder, each given as "name=value". UsageError for anything else."""
+    found: dict[str, float | str | bool] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not name.isidentifier() or not equals or not value:
+            raise UsageError(f"--decode-option {text!r}; expected name=value, such as unclip=1.5")
+        found[name] = {"true": True, "false": False}.get(value.lower(), _number_or_text(value))
+    return found
+
+
+def _number_or_text(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def parse_widths(text: str | None) -> tuple[int, ...]:

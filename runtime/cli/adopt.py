@@ -22,6 +22,7 @@ HELP = {
     "task": "What the model does: detect, classify, text (boxes of lines of text) or custom.",
     "decode": "How its outputs are read: yolov5, yolov8 (also v11), yolox, ssd, detr, db, classify, or "
     "file.py:function.",
+    "decode_option": "An option of the decoder, name=value, such as unclip=1.5; may be repeated.",
     "labels": "Labels to score against: COCO JSON, a folder of YOLO text files, or folders of classes. Default: the "
     "answers of the whole model at its largest resolution.",
     "classes": "Names of the classes: a,b,c or a text file with one per line.",
@@ -57,6 +58,7 @@ def adopt(
     footage: Annotated[Path | None, _option("footage")] = None,
     task: Annotated[str | None, _option("task")] = None,
     decode: Annotated[str | None, _option("decode")] = None,
+    decode_option: Annotated[list[str] | None, _option("decode_option")] = None,
     labels: Annotated[Path | None, _option("labels")] = None,
     classes: Annotated[str | None, _option("classes")] = None,
     resolutions: Annotated[str | None, _option("resolutions")] = None,
@@ -81,12 +83,13 @@ def adopt(
 
     No labels are needed: the answers of the whole model are the truth.
     """
-    from runtime.adoption.request import Request, parse_classes, parse_numbers, parse_time_s, parse_widths
+    from runtime.adoption.request import Request, parse_classes, parse_numbers, parse_options, parse_time_s, parse_widths
 
     given = {
         "footage": footage,
         "task": task,
         "decode": decode,
+        "decode_options": parse_options(decode_option),
         "labels": labels,
         "classes": parse_classes(classes),
         "resolutions_px": parse_widths(resolutions),
