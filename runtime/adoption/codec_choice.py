@@ -6,7 +6,7 @@ without it; a bundle with the others would only take longer to measure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ IMAGE_CODECS = ("raw", "png", "jpeg75", "jpeg50", "jpeg30", "jpeg10", "webp50", 
 #: A codec after which the answers agree less, at every resolution, is left out.
 LEAST_AGREEMENT = 0.7
 #: Frames that are looked at. More tell little about agreements that are far from the limit.
-PROBE_FRAMES = 12
+PROBE_FRAMES = 6
 #: Bounds of the frames of a split on which a model is measured.
 LEAST_SAMPLES, MOST_SAMPLES = 40, 1000
 
@@ -53,10 +53,10 @@ def offered_codecs(cuts: int) -> dict[int, tuple[str, ...]]:
 
 
 def probe(
-    model: BranchyModel, workload: Workload, px: int, images: Images, codecs: Mapping[int, Sequence[str]]
+    model: BranchyModel, workload: Workload, px: int, images: Iterable[Images], codecs: Mapping[int, Sequence[str]]
 ) -> list[Probed]:
-    """Agreement after every lossy codec, on u8 images (n, h, w[, 3]) at one resolution."""
-    outputs = run_variants(model, workload, [image[None] for image in images], codecs)
+    """Agreement after every lossy codec, on batches of u8 images (n, h, w[, 3]) at one resolution."""
+    outputs = run_variants(model, workload, images, codecs)
     last = len(model.exits) - 1
     exact = workload.answers(outputs[last, 0, LOSSLESS], px)
     found = []
