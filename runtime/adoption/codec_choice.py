@@ -49,7 +49,7 @@ class ChosenCodecs:
 
 def offered_codecs(cuts: int) -> dict[int, tuple[str, ...]]:
     """All codecs of a model with that many cuts after the input."""
-    return {0: IMAGE_CODECS} | {cut: TENSOR_CODECS for cut in range(1, cuts + 1)}
+    return {0: IMAGE_CODECS} | dict.fromkeys(range(1, cuts + 1), TENSOR_CODECS)
 
 
 def probe(
@@ -78,9 +78,7 @@ def choose_codecs(codecs: Mapping[int, Sequence[str]], probed: Sequence[Probed])
     chosen, left = {}, []
     for cut, names in codecs.items():
         dropped = [
-            name
-            for name in names[1:]
-            if not get_codec(name).lossless and best[cut, name].agreement < LEAST_AGREEMENT
+            name for name in names[1:] if not get_codec(name).lossless and best[cut, name].agreement < LEAST_AGREEMENT
         ]
         chosen[cut] = tuple(name for name in names if name not in dropped)
         left += [best[cut, name] for name in dropped]

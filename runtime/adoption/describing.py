@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from controller.errors import UsageError
-from runtime.adoption.codec_choice import ChosenCodecs
+from runtime.adoption.codec_choice import IMAGE_CODECS, TENSOR_CODECS, ChosenCodecs
 from runtime.adoption.cutting import CutModel
 from runtime.adoption.presets import Preset, preset_of
 from runtime.adoption.request import Request
 from runtime.decoders.base import Decoder, check_fits, get_decoder
 from runtime.decoders.given import GivenDecoder, give, given
-from runtime.workloads.adopted.description import Adoption, Decoding, UserCode
-from runtime.workloads.adopted.families import BottleneckFamily, Family
+from runtime.workloads.adopted.description import FORMAT_VERSION, Adoption, Decoding, Truth, UserCode, by_time
+from runtime.workloads.adopted.families import BottleneckFamily, Family, WholeFamily
 from runtime.workloads.adopted.geometry import Geometry, Size
 from runtime.workloads.family_decisions import FamilyDecisions
+
+if TYPE_CHECKING:
+    from runtime.adoption.subject import Subject
 
 WHOLE = "whole"  # the family of the foreign model itself
 #: Frames that may be skipped after one that is run, where frames are a stream.
@@ -69,9 +72,32 @@ def decoding_of(request: Request, cut: CutModel) -> Decoding:
     return Decoding(name, dict(cut.outputs), dict(request.decode_options), threshold, code=code)
 
 
-def with_families(
-    adoption: Adoption, families: Mapping[str, Family], codecs: Mapping[str, ChosenCodecs]
-) -> Adoption:
+def first_description(request: Request, subject: Subject) -> Adoption:
+    """The description of the whole model alone, before there is a truth."""
+    stream = subject.footage.fps > 0
+    changes: dict[str, Any] = {} if request.scenarios is None else {"conditions": request.scenarios}
+    return Adoption(
+        format_version=FORMAT_VERSION,
+        name=request.name,
+        task=request.task,  # type: ignore[arg-type]
+        geometry=subject.geometry,
+        decoding=subject.decoding,
+        frame_shape=subject.frame_shape,
+        footage=subject.footage,
+        splits=by_time(subject.footage.frames),
+        truth=Truth("model", "0" * 64),
+        families={WHOLE: WholeFamily(len(subject.cut.stages))},
+        classes=request.classes,
+        image_codecs=IMAGE_CODECS,
+        tensor_codecs=TENSOR_CODECS,
+        frame_strides=STREAM_STRIDES if stream else (1,),
+        scorer=user_code(request.scorer),
+        demo=request.demo,
+        **changes,
+    )
+
+
+def with_families(adoption: Adoption, families: Mapping[str, Family], codecs: Mapping[str, ChosenCodecs]) -> Adoption:
     """The description with these families, each with the codecs that were chosen for it."""
     decisions = {name: _decisions(chosen) for name, chosen in codecs.items()}
     changes: dict[str, Any] = {"families": dict(families), "decisions": decisions}

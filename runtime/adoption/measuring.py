@@ -47,7 +47,11 @@ class Measuring:
         images = measured_images(workload, image_codecs(workload), self.samples, progress)
         measured = [
             measured_of(
-                self.folder, workload, model, {split: runs[_name(model, split)] for split in RECORDED_SPLITS}, self.samples
+                self.folder,
+                workload,
+                model,
+                {split: runs[_name(model, split)] for split in RECORDED_SPLITS},
+                self.samples,
             )
             for model in self.models
         ]

@@ -67,7 +67,7 @@ def offered(member: Member, cut: CutModel) -> tuple[dict[int, tuple[str, ...]], 
     """The codecs to try at each cut of a model, and the cuts whose payloads are too large to be of use."""
     stages = len(member.model.stages)
     if isinstance(member.family, StudentFamily):
-        return {0: IMAGE_CODECS} | {at: TENSOR_CODECS[:2] for at in range(1, stages)}, []
+        return {0: IMAGE_CODECS} | dict.fromkeys(range(1, stages), TENSOR_CODECS[:2]), []
     height, width = cut.sizes[max(cut.sizes)]
     picture_bytes = height * width * 3
     codecs, left = {0: IMAGE_CODECS}, []
@@ -86,9 +86,7 @@ def offered(member: Member, cut: CutModel) -> tuple[dict[int, tuple[str, ...]], 
     return codecs, left
 
 
-def with_codecs(
-    work: Adopted, member: Member, cut: CutModel, advance: Advance
-) -> tuple[Member, list[LeftOut]]:
+def with_codecs(work: Adopted, member: Member, cut: CutModel, advance: Advance) -> tuple[Member, list[LeftOut]]:
     """The model with the codecs after which its answers agree, on some validation frames at a middle resolution."""
     if isinstance(member.family, BottleneckFamily):
         return replace(member, codecs=bottleneck_codecs(member.family)), []

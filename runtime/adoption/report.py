@@ -16,6 +16,8 @@ from runtime.observe.tables import new_table
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from runtime.workloads.adopted.description import Footage
+
 REPORT_FILE, REPORT_TEXT = "report.json", "report.md"
 
 
@@ -138,6 +140,13 @@ def markdown_of(report: Report) -> str:
     """The whole report as a page."""
     words = "\n".join(f"- {line}" for line in words_of(report))
     return "\n".join([f"# Adoption of {report.model}", "", words, "", *(s.markdown() for s in sheets_of(report))])
+
+
+def footage_words(footage: Footage) -> str:
+    """What the footage is, for people."""
+    every = "" if footage.step == 1 else f", every {footage.step}th picture"
+    times = f" at {footage.fps:g} frames/s" if footage.fps else " without times"
+    return f"{footage.frames} frames of {footage.file}{times}{every}"
 
 
 def _sheets(report: Report) -> Iterator[Sheet]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from controller.errors import UsageError
@@ -34,7 +33,7 @@ class Request:
     footage: Path  # a video, or a folder of pictures
     task: str
     decode: str | None = None  # a decoder's name, or file.py:function
-    decode_options: Mapping[str, float | str | bool] = MappingProxyType({})  # of the decoder
+    decode_options: Mapping[str, float | str | bool] = field(default_factory=dict)  # of the decoder
     labels: Path | None = None
     classes: tuple[str, ...] = ()
     resolutions_px: tuple[int, ...] = ()
@@ -65,7 +64,7 @@ class Request:
         said = {key: value for key, value in given.items() if value is not None and value != () and key != "data"}
         recipe = recipes.find(model, given.get("data"), given.get("seed") or 0, progress)
         if recipe is not None:
-            known = {field.name for field in fields(Request)}
+            known = {each.name for each in fields(Request)}
             of_recipe = {key: value for key, value in _parsed(recipe.options).items() if key in known}
             where = {"footage": recipe.footage, "scenarios": recipe.scenarios, "demo": recipe.demo}
             said = where | of_recipe | said | {"words": recipe.words}
@@ -101,7 +100,9 @@ class Request:
         if any(value <= 0 for value in self.std):
             raise UsageError(f"--std {','.join(map(str, self.std))}; expected numbers above 0")
         if not self.footage.exists():
-            raise UsageError(f"--footage {self.footage}: no such file or folder; expected a video or a folder of images")
+            raise UsageError(
+                f"--footage {self.footage}: no such file or folder; expected a video or a folder of images"
+            )
         if self.labels is not None and not self.labels.exists():
             raise UsageError(f"--labels {self.labels}: no such file or folder")
 
@@ -117,8 +118,8 @@ def _parsed(options: Mapping[str, Any]) -> dict[str, Any]:
     }
     found = {}
     for key, value in options.items():
-        field, parse = read.get(key, (key, None))
-        found[field] = parse(value) if parse is not None and isinstance(value, str) else value
+        name, parse = read.get(key, (key, None))
+        found[name] = parse(value) if parse is not None and isinstance(value, str) else value
     return found
 
 

@@ -6,19 +6,22 @@ models in processes of their own, and a profile of this machine.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import torch
 
-from runtime.adoption.describing import WHOLE, user_code, with_families
+from runtime.adoption.codec_choice import samples_within, tail_runs
+from runtime.adoption.describing import WHOLE, first_description, with_families
 from runtime.adoption.figures import exit_rows, payload_rows
 from runtime.adoption.measuring import Measuring
-from runtime.adoption.members import Member, choose_members, whole_member
-from runtime.adoption.report import REPORT_FILE, REPORT_TEXT, LeftOut, Report, markdown_of
+from runtime.adoption.members import Member, whole_member, whole_seconds, with_codecs
+from runtime.adoption.plain_truth import reference
+from runtime.adoption.report import REPORT_FILE, REPORT_TEXT, LeftOut, Report, footage_words, markdown_of
 from runtime.adoption.request import Request
 from runtime.adoption.steps import Steps, peak_memory_bytes
 from runtime.adoption.subject import Subject, open_subject
@@ -28,12 +31,13 @@ from runtime.decoders.given import given_references
 from runtime.files.atomic import write_whole
 from runtime.files.new_folder import appearing_folder
 from runtime.profiling.profile import FORMAT_VERSION, Profile, default_out, write_profile
-from runtime.workloads.adopted.description import ADOPTION_FILE, Adoption, encode_adoption
+from runtime.workloads.adopted.description import ADOPTION_FILE, TRUTH_FILE, Adoption, Truth, encode_adoption
 from runtime.workloads.adopted.workload import Adopted, read_adopted
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+MEASURE_BUDGET_S = 240.0  # for each of the two processes that measure the whole model
 PROFILE_BUDGET_S = 12.0
 
 
@@ -57,10 +61,9 @@ class _Run:
         with appearing_folder(self.request.out) as folder:
             work = self._with_truth(folder, subject)
             members = self._members(folder, work, subject)
-            measuring = self._measured(folder, work.adoption, members, subject)
-            bundle = open_bundle(folder)
+            bundle = self._measured(folder, members, subject)
             profile = self._profiled(bundle)
-            report = self._report(bundle, subject, measuring, profile)
+            report = self._report(bundle, read_adopted(folder).adoption, subject, profile)
             data = msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"
             write_whole(folder / REPORT_FILE, data)
             write_whole(folder / REPORT_TEXT, markdown_of(report).encode())
@@ -119,14 +122,13 @@ class _Run:
         write_profile(default_out(bundle), profile)
         return profile
 
-    def _report(self, bundle: Bundle, subject: Subject, profile: Profile | None) -> Report:
-        adoption = subject_of(bundle)
+    def _report(self, bundle: Bundle, adoption: Adoption, subject: Subject, profile: Profile | None) -> Report:
         return Report(
             name=bundle.workload,
             task=self.request.task,
             model=self.request.model,
             truth=adoption.truth.words,
-            footage=footage_words(adoption, self.request),
+            footage=self.request.words or footage_words(adoption.footage),
             frames={split: end - start for split, (start, end) in adoption.splits.items()},
             measured_frames=dict(bundle.manifest.sample_counts),
             cuts=subject.cut.rows,
@@ -139,3 +141,9 @@ class _Run:
             steps=tuple(self.steps.done),
             peak_memory_bytes=peak_memory_bytes(self.request.jobs),
         )
+
+
+def write_description(folder: Path, adoption: Adoption) -> Adopted:
+    """Write the description into the folder of a bundle; returns its workload."""
+    write_whole(folder / ADOPTION_FILE, encode_adoption(adoption))
+    return read_adopted(folder)

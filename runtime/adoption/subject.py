@@ -14,7 +14,6 @@ from runtime.adoption.presets import preset_of
 from runtime.adoption.request import Request
 from runtime.adoption.source import open_source
 from runtime.workloads.adopted.description import Decoding, Footage
-from runtime.workloads.adopted.families import WholeFamily, build
 from runtime.workloads.adopted.geometry import Geometry
 from runtime.workloads.adopted.pictures import FrameReader, open_pictures
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,8 @@ from runtime.files.atomic import check_writable
 from runtime.observe.tables import table_console
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from runtime.adoption.report import Report
 
 HELP = {
@@ -83,7 +86,14 @@ def adopt(
 
     No labels are needed: the answers of the whole model are the truth.
     """
-    from runtime.adoption.request import Request, parse_classes, parse_numbers, parse_options, parse_time_s, parse_widths
+    from runtime.adoption.request import (
+        Request,
+        parse_classes,
+        parse_numbers,
+        parse_options,
+        parse_time_s,
+        parse_widths,
+    )
 
     given = {
         "footage": footage,
@@ -113,7 +123,7 @@ def adopt(
     from runtime.adoption.run import run_adoption
 
     with task_bar() as progress:
-        request = Request.of(model, out, name or out.resolve().name, given, counting_bar(progress, "footage"))
+        request = Request.of(model, out, name or out.resolve().name, given, _counting(progress, "footage"))
         request.check()
         report = run_adoption(request, progress)
     _show(report, out, json)
@@ -121,11 +131,23 @@ def adopt(
 
 def _check_out(out: Path) -> None:
     """UsageError when the bundle cannot be written, or something else would be overwritten."""
-    from runtime.adoption.run import is_adopted
+    from runtime.workloads.registry import is_adopted
 
     check_writable(out / "manifest.json", "--out", make_folder=True)
     if out.is_dir() and any(out.iterdir()) and not is_adopted(out):
         raise UsageError(f"--out {out}: a folder with other files; expected a new one, or an adopted bundle to replace")
+
+
+def _counting(progress: Progress, what: str) -> Callable[[int, int], None]:
+    """A bar that appears with the first count."""
+    bars: list[TaskID] = []
+
+    def advance(done: int, total: int) -> None:
+        if not bars:
+            bars.append(progress.add_task(what, total=total))
+        progress.update(bars[0], completed=done, total=total)
+
+    return advance
 
 
 def _show(report: Report, out: Path, json: str | None) -> None:
