@@ -48,6 +48,10 @@ def _foreign_stage(layer: ForeignStage, x: Tensor, output: Tensor) -> LayerInfo:
     return LayerInfo("foreign stage", (float(x.numel()), float(output.numel())), macs)
 
 
+def _graph_stage(layer: GraphStage, x: Tensor, output: Tensor) -> LayerInfo:
+    return LayerInfo(f"{layer.bits} stage", (float(x.numel()), float(output.numel())), 0)
+
+
 def _by_both_sizes(kind: str) -> Describe:
     return lambda _, x, output: LayerInfo(kind, (float(x.numel()), float(output.numel())), 0)
 
@@ -66,7 +70,7 @@ _KINDS: tuple[tuple[type[nn.Module], Describe], ...] = (
     (nn.ReLU, _by_input_size("relu")),
     (CompiledPixelEncoder, _pixel_encoder),
     (ForeignStage, _foreign_stage),
-    (GraphStage, _by_both_sizes("int8 stage")),
+    (GraphStage, _graph_stage),
     (nn.BatchNorm2d, _by_input_size("norm")),
     (Residual, _by_input_size("add")),
     (Peaks, _by_input_size("peaks")),
