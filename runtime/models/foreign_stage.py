@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-<<<<<<< HEAD
-from typing import Any
-=======
-from typing import TypeVar
->>>>>>> engines
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -57,7 +53,7 @@ class ForeignStage(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what runs the pieces, which cannot be copied: a copy opens its own."""
-        return {**self.__dict__, "_runners": {}}
+        return {**self.__dict__, "_runners": {}, "_modules_of": {}}
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
