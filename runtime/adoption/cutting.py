@@ -86,8 +86,8 @@ def _cuts_of(graph: FixedGraph, chosen: Sequence[Cut]) -> list[Cut]:
 def _check_finite(name: str, px: int, outputs: Sequence[NDArray[np.floating]]) -> None:
     if not all(np.isfinite(output).all() for output in outputs):
         raise FailureError(
-            f"{name}: its outputs for a frame of the footage at {px} px are not finite (NaN or infinite); check --scale, "
-            "--mean and --std, or the export"
+            f"{name}: its outputs for a frame of the footage at {px} px are not finite (NaN or infinite); check "
+            "--scale, --mean and --std, or the export"
         )
 
 

@@ -9,11 +9,12 @@ import msgspec
 
 from controller.errors import UsageError
 from runtime.adoption.codec_choice import IMAGE_CODECS, TENSOR_CODECS, ChosenCodecs
-from runtime.adoption.cutting import CutModel
 from runtime.adoption.presets import Preset, preset_of
 from runtime.adoption.request import Request
 from runtime.decoders.base import Decoder, check_fits, get_decoder
 from runtime.decoders.given import GivenDecoder, give, given
+from runtime.models.packing import Shape
+from runtime.onnx_graphs.fixing import FixedGraph
 from runtime.workloads.adopted.description import FORMAT_VERSION, Adoption, Decoding, Truth, UserCode, by_time
 from runtime.workloads.adopted.families import BottleneckFamily, Family, WholeFamily
 from runtime.workloads.adopted.geometry import Geometry, Size
@@ -62,14 +63,20 @@ def decoder_of(request: Request) -> Decoder:
     return GivenDecoder(given(code, "--decode"), str(code))
 
 
-def decoding_of(request: Request, cut: CutModel) -> Decoding:
+def decoding_of(request: Request, graphs: Mapping[int, FixedGraph]) -> Decoding:
     """How the outputs are read; UsageError, with their shapes, when the decoder does not take them."""
-    for shapes in cut.outputs.values():
+    outputs = {px: tuple(one_sample(shape) for shape in graph.output_shapes) for px, graph in graphs.items()}
+    for shapes in outputs.values():
         check_fits(decoder_of(request), shapes)
     threshold = preset_of(request.decoder).threshold if request.threshold is None else request.threshold
     code = user_code(request.decoder)
     name = request.decoder if code is None else code.function
-    return Decoding(name, dict(cut.outputs), dict(request.decode_options), threshold, code=code)
+    return Decoding(name, outputs, dict(request.decode_options), threshold, code=code)
+
+
+def one_sample(shape: Shape) -> Shape:
+    """The shape of an output without the batch of one, as the last piece gives it."""
+    return shape[1:] if shape[:1] == (1,) else shape
 
 
 def first_description(request: Request, subject: Subject) -> Adoption:

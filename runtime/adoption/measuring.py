@@ -11,16 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from runtime.building.build import write_bundle
-from runtime.building.measure import SplitRun, TrainedModel, file_info, measured_of, run_split
+from runtime.building.measure import SplitRun, TrainedModel, measured_of, run_split
 from runtime.building.payload_sizes import image_codecs
 from runtime.building.split_frames import RECORDED_SPLITS
 from runtime.building.training_run import Piece, advance_of, measured_images, report_measured, run_pieces
-from runtime.bundles.manifest import MANIFEST_FILE, Manifest, encode_manifest
-from runtime.files.atomic import write_whole
-from runtime.workloads.adopted.description import ADOPTION_FILE, TRUTH_FILE
+from runtime.bundles.manifest import Manifest
 from runtime.workloads.base import Workload
 from runtime.workloads.family_decisions import resolutions_of
 from runtime.workloads.registry import get_workload
@@ -55,12 +51,7 @@ class Measuring:
             )
             for model in self.models
         ]
-        manifest = write_bundle(self.folder, workload, measured, images)
-        manifest = msgspec.structs.replace(
-            manifest, adoption=file_info(self.folder / ADOPTION_FILE), truth=file_info(self.folder / TRUTH_FILE)
-        )
-        write_whole(self.folder / MANIFEST_FILE, encode_manifest(manifest), "bundle", "choose another --out")
-        return manifest
+        return write_bundle(self.folder, workload, measured, images)
 
     def _piece(self, model: TrainedModel, split: Split, workload: Workload) -> Piece:
         steps = 2 * len(resolutions_of(workload, model.family))

@@ -42,7 +42,7 @@ class Member:
     name: str
     family: Family
     model: BranchyModel
-    codecs: ChosenCodecs = ChosenCodecs({}, ())
+    codecs: ChosenCodecs = field(default_factory=lambda: ChosenCodecs({}, ()))
     training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -70,7 +70,8 @@ def offered(member: Member, cut: CutModel) -> tuple[dict[int, tuple[str, ...]], 
         return {0: IMAGE_CODECS} | dict.fromkeys(range(1, stages), TENSOR_CODECS[:2]), []
     height, width = cut.sizes[max(cut.sizes)]
     picture_bytes = height * width * 3
-    codecs, left = {0: IMAGE_CODECS}, []
+    codecs: dict[int, tuple[str, ...]] = {0: IMAGE_CODECS}
+    left = []
     for row in cut.rows:
         payload = row.raw_bytes / 4 * _FEW_BITS / 8
         if payload <= MOST_OF_PICTURE * picture_bytes:
@@ -79,8 +80,8 @@ def offered(member: Member, cut: CutModel) -> tuple[dict[int, tuple[str, ...]], 
             left.append(
                 LeftOut(
                     f"payloads at cut {row.cut} of {member.name}",
-                    f"{payload / 1e3:.0f} kB with {_FEW_BITS} bits a value; expected at most {MOST_OF_PICTURE:.0%} of the "
-                    f"picture's {picture_bytes / 1e3:.0f} kB",
+                    f"{payload / 1e3:.0f} kB with {_FEW_BITS} bits a value; expected at most {MOST_OF_PICTURE:.0%} of "
+                    f"the picture's {picture_bytes / 1e3:.0f} kB",
                 )
             )
     return codecs, left

@@ -47,6 +47,8 @@ class Request:
     budget_s: float = 1200.0  # for all relatives
     relatives: bool = True
     profile: bool = True
+    fps: float | None = 10.0  # of the frames; of a faster video only every n-th picture is one
+    frames: int | None = None  # the first ones of the footage; None: as many as the time allows
     samples: int | None = None  # measured per split; None: as many as the time allows
     jobs: int = 2
     seed: int = 0

@@ -6,7 +6,6 @@ models in processes of their own, and a profile of this machine.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,18 +19,18 @@ from runtime.adoption.describing import WHOLE, first_description, with_families
 from runtime.adoption.figures import exit_rows, payload_rows
 from runtime.adoption.measuring import Measuring
 from runtime.adoption.members import Member, whole_member, whole_seconds, with_codecs
-from runtime.adoption.plain_truth import reference
 from runtime.adoption.report import REPORT_FILE, REPORT_TEXT, LeftOut, Report, footage_words, markdown_of
 from runtime.adoption.request import Request
 from runtime.adoption.steps import Steps, peak_memory_bytes
 from runtime.adoption.subject import Subject, open_subject
+from runtime.adoption.truths import Truths, answers_as_truths, labels_of, with_truths
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.bundles.pieces_file import save_pieces
 from runtime.decoders.given import given_references
 from runtime.files.atomic import write_whole
 from runtime.files.new_folder import appearing_folder
 from runtime.profiling.profile import FORMAT_VERSION, Profile, default_out, write_profile
-from runtime.workloads.adopted.description import ADOPTION_FILE, TRUTH_FILE, Adoption, Truth, encode_adoption
+from runtime.workloads.adopted.description import ADOPTION_FILE, Adoption, encode_adoption
 from runtime.workloads.adopted.workload import Adopted, read_adopted
 
 if TYPE_CHECKING:
@@ -56,10 +55,12 @@ class _Run:
     left_out: list[LeftOut] = field(default_factory=list)
 
     def run(self) -> Report:
-        with self.steps.step("read and cut the model"):
-            subject = open_subject(self.request)
+        with self.steps.step("read footage and model, cut the model") as advance:
+            subject = open_subject(self.request, advance)
+            labels = labels_of(self.request, subject)
+        self._leave_frames(subject)
         with appearing_folder(self.request.out) as folder:
-            work = self._with_truth(folder, subject)
+            work = self._with_truth(folder, subject, labels)
             members = self._members(folder, work, subject)
             bundle = self._measured(folder, members, subject)
             profile = self._profiled(bundle)
@@ -69,17 +70,20 @@ class _Run:
             write_whole(folder / REPORT_TEXT, markdown_of(report).encode())
         return report
 
-    def _with_truth(self, folder: Path, subject: Subject) -> Adopted:
+    def _leave_frames(self, subject: Subject) -> None:
+        if (left := subject.pictures - subject.footage.frames) > 0:
+            why = f"the whole model answers {subject.footage.frames} in the time for it; see --frames"
+            self.left_out.append(LeftOut(f"the last {left} frames of the footage", why))
+
+    def _with_truth(self, folder: Path, subject: Subject, labels: Truths | None) -> Adopted:
         """The workload with its truth, in the folder."""
-        described = first_description(self.request, subject)
-        work = write_description(folder, described)
-        whole = whole_member(work, subject.cut)
-        with self.steps.step("answers of the whole model") as advance:
-            truths = reference(work, whole.model, advance)
-        data = msgspec.json.encode(truths)
-        write_whole(folder / TRUTH_FILE, data)
-        truth = Truth("model", hashlib.sha256(data).hexdigest())
-        return write_description(folder, msgspec.structs.replace(described, truth=truth))
+        adoption = first_description(self.request, subject)
+        write_description(folder, adoption)
+        if labels is None:
+            with self.steps.step("answers of the whole model") as advance:
+                labels = answers_as_truths(folder, subject, self.request, advance)
+        self.left_out += labels.left_out
+        return write_description(folder, with_truths(folder, adoption, self.request, labels))
 
     def _members(self, folder: Path, work: Adopted, subject: Subject) -> list[Member]:
         """The models of the bundle with their codecs; their files and their description are in the folder."""
