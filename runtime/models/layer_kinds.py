@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from runtime.models.detector_parts import Peaks
 from runtime.models.graph_stage import GraphStage
 from runtime.models.layers import Layer, LayerInfo
-from runtime.models.pixel_encoder import CompiledPixelEncoder
+from runtime.models.pixel_encoder import CompiledPixelEncoder, Pixels
 from runtime.models.stages import Residual
 
 Describe = Callable[[Any, Tensor, Tensor], LayerInfo]
@@ -61,6 +61,7 @@ _KINDS: tuple[tuple[type[nn.Module], Describe], ...] = (
     (CompiledPixelEncoder, _pixel_encoder),
     (GraphStage, _by_both_sizes("int8 stage")),
     (nn.BatchNorm2d, _by_input_size("norm")),
+    (Pixels, _by_input_size("norm")),
     (Residual, _by_input_size("add")),
     (Peaks, _by_input_size("peaks")),
 )
