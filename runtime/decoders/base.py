@@ -81,11 +81,10 @@ def check_fits(decoder: Decoder, shapes: Shapes) -> None:
     """UsageError unless the decoder takes outputs of these shapes; it names the decoders that would."""
     if decoder.fits(shapes):
         return
-    others = [name for name in _shipped() if name != decoder.name and _default_fits(name, shapes)]
+    others = [name for name in sorted(_shipped()) if name != decoder.name and _default_fits(name, shapes)]
     way_out = f"these decoders fit: {', '.join(others)}" if others else "write one and give it as file.py:function"
-    raise UsageError(
-        f"the model has outputs of {_shown(shapes)} and the decoder {decoder.name!r} takes {decoder.expected}; {way_out}"
-    )
+    got = f"the model has outputs of {_shown(shapes)}"
+    raise UsageError(f"{got}; the decoder {decoder.name!r} takes {decoder.expected}; {way_out}")
 
 
 def _default_fits(name: str, shapes: Shapes) -> bool:

@@ -14,7 +14,7 @@ from runtime.workloads.boxes import iou
 MOST_LOOKED_AT = 1_000
 
 
-def candidates(corners: Floats, scores: Floats, classes: Floats | None = None) -> Floats:
+def candidates(corners: Floats, scores: Floats, classes: NDArray[Any] | None = None) -> Floats:
     """(n, 6) of corners (n, 4), scores (n,), and class numbers (n,), zero where there are none."""
     kinds = np.zeros(len(scores), np.float32) if classes is None else classes
     return np.column_stack((corners, scores, kinds)).astype(np.float32)

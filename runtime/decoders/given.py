@@ -70,8 +70,8 @@ def given(code: Code, option: str) -> Callable[..., Any]:
     found = _given.get((code.sha256, code.function))
     if found is None:
         raise UsageError(
-            f"the bundle needs the function {code.function} of {code.file} (sha256 {code.sha256[:12]}...), which a bundle "
-            f"does not hold; give the file with {option} {code.file}:{code.function}"
+            f"the bundle needs the function {code.function} of {code.file} (sha256 {code.sha256[:12]}...), which a "
+            f"bundle does not hold; give the file with {option} {code.file}:{code.function}"
         )
     return found
 

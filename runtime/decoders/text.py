@@ -7,12 +7,13 @@ area * unclip / perimeter (equation 10 there), and its score is the mean of the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 
 from runtime.decoders.base import Decoder, Floats, Size, register_decoder
-from runtime.decoders.boxes import as_fractions, candidates
+from runtime.decoders.boxes import as_fractions, candidates, sigmoid
 from runtime.models.packing import Shapes
 
 MOST_REGIONS = 1_000
@@ -40,13 +41,13 @@ class Db(Decoder):
     def decode(self, outputs: Sequence[Floats], size: Size) -> Floats:
         field = np.ascontiguousarray(outputs[0].reshape(outputs[0].shape[-2:]), np.float32)
         if self._logits:
-            field = 1.0 / (1.0 + np.exp(-np.clip(field, -50.0, 50.0)))
+            field = sigmoid(field).astype(np.float32)
         regions, _ = cv2.findContours((field > self._least).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
         found = [box for region in regions[:MOST_REGIONS] if (box := self._box(field, region)) is not None]
         rows = np.array(found, np.float32).reshape(-1, 5)
         return candidates(as_fractions(rows[:, :4], (field.shape[0], field.shape[1])), rows[:, 4])
 
-    def _box(self, field: Floats, region: Floats) -> tuple[float, ...] | None:
+    def _box(self, field: Floats, region: Any) -> tuple[float, ...] | None:
         """Left, top, right, bottom in cells of the map, and score; None for a region that is too small."""
         sides = cv2.minAreaRect(region)[1]
         if min(sides) < SHORTEST_SIDE_PX - 1:  # between the middles of the outermost cells

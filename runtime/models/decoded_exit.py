@@ -31,11 +31,11 @@ class Candidates:
 
 
 class DecodedExit(nn.Module):
-    """Outputs (batch, values) of a foreign model, packed, to candidates (batch, most, 5 or 6) or logits (batch, classes).
+    """Packed outputs (batch, values) of a foreign model to candidates (batch, most, 5 or 6) or logits (batch, classes).
 
     Candidates are as of `runtime.models.detector_parts.Peaks`, best first: left, top, right, bottom as fractions of the
     input, and a logit relative to the threshold; with several classes, the class. Rows without one have the logit
-    NO_PEAK. Without ``boxes`` the decoder's own values are given. It has no parameters.
+    NO_PEAK. Without ``boxes``, the decoder's own values are given. It has no parameters.
 
     A sample whose outputs are not finite has no candidate, and equal logits.
     """

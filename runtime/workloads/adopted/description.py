@@ -36,6 +36,17 @@ Strides = Annotated[tuple[Annotated[int, msgspec.Meta(ge=1, le=64)], ...], msgsp
 _NAME = re.compile(r"[\w.-]{1,64}")
 
 
+#: Single-board computers against a core of a server; see docs/labels.md for the boards.
+DEFAULT_RANGE = ScenarioRange(
+    fps=(5.0, 15.0),
+    deadline_s=(0.2, 1.0),
+    device_slowdown=(5.0, 30.0),
+    mec_slowdown=(1.0, 4.0),
+    mec_load_frac=(0.0, 0.9),
+    uplink_share_frac=(0.05, 0.4),
+)
+
+
 class UserCode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A function of the user's, which the bundle does not hold: its file's name, its name, the file's digest."""
 
@@ -109,15 +120,15 @@ class Adoption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Of families whose decisions differ from the others': such as the only cut of a bottleneck.
     decisions: Annotated[dict[str, FamilyDecisions], msgspec.Meta(max_length=64)] = {}
     scorer: UserCode | None = None  # of the task "custom"
-    range: ScenarioRange = msgspec.field(default_factory=lambda: DEFAULT_RANGE)
-    demo: Scenario | None = None  # None: the middle of the range
+    conditions: ScenarioRange = msgspec.field(default_factory=lambda: DEFAULT_RANGE)  # from which episodes are drawn
+    demo: Scenario | None = None  # None: the middle of the conditions
 
     def __post_init__(self) -> None:
         if len(self.frame_shape) > 3 or self.frame_shape[2:] not in ((), (3,)):
             raise ValueError(f"frames of shape {self.frame_shape}; expected (h, w) or (h, w, 3)")
         if set(self.splits) != {"train", "validation", "test"}:
             raise ValueError("splits must be train, validation and test")
-        ends = [edge for split in ("train", "validation", "test") for edge in self.splits[split]]  # type: ignore[index]
+        ends = [*self.splits["train"], *self.splits["validation"], *self.splits["test"]]
         if ends != sorted(ends) or ends[-1] > self.footage.frames:
             raise ValueError("splits must follow each other in time, within the footage")
         if not set(self.decoding.outputs) <= set(self.geometry.sizes):
@@ -131,17 +142,6 @@ class Adoption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def resolutions_px(self) -> tuple[int, ...]:
         """Widths of the model's inputs, largest first."""
         return tuple(sorted(self.geometry.sizes, reverse=True))
-
-
-#: Single-board computers against a core of a server; see docs/labels.md for the boards.
-DEFAULT_RANGE = ScenarioRange(
-    fps=(5.0, 15.0),
-    deadline_s=(0.2, 1.0),
-    device_slowdown=(5.0, 30.0),
-    mec_slowdown=(1.0, 4.0),
-    mec_load_frac=(0.0, 0.9),
-    uplink_share_frac=(0.05, 0.4),
-)
 
 
 def encode_adoption(adoption: Adoption) -> bytes:

@@ -23,8 +23,8 @@ def find_footage(footage: Footage, workload: str, data: Path | None) -> Path:
     assert found is not None
     if digest_of(found) != footage.sha256:
         raise FailureError(
-            f"{shown(found)} is not the footage {footage.file} that {workload!r} was adopted from: its SHA-256 differs; "
-            "give the original with --data"
+            f"{shown(found)} is not the footage {footage.file} that {workload!r} was adopted from: its SHA-256 "
+            "differs; give the original with --data"
         )
     return found
 
@@ -42,6 +42,6 @@ def _refuse(footage: Footage, workload: str, data: Path | None) -> None:
     if data is not None:
         raise UsageError(f"--data {shown(data)} is not the footage of {workload!r}; expected {expected}, or its folder")
     raise FailureError(
-        f"the footage of {workload!r} is not at {shown(Path(footage.path))}; expected {expected}: give it, or its folder, "
-        "with --data (a device with --source and a MEC need none)"
+        f"the footage of {workload!r} is not at {shown(Path(footage.path))}; expected {expected}: give it, or its "
+        "folder, with --data (a device with --source and a MEC need none)"
     )

@@ -68,13 +68,14 @@ class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.fit == "stretch":
             return 0, 0, height, width
         factor = min(height / frame[0], width / frame[1])
-        inner_h, inner_w = (min(max(round(side * factor), 1), most) for side, most in zip(frame, (height, width)))
+        inner_h = min(max(round(frame[0] * factor), 1), height)
+        inner_w = min(max(round(frame[1] * factor), 1), width)
         if self.fit == "corner":
             return 0, 0, inner_h, inner_w
         return (height - inner_h) // 2, (width - inner_w) // 2, inner_h, inner_w
 
     def placement(self, frame: tuple[int, ...], px: int) -> Placement:
-        """Where a frame of shape (h, w, ...) lies in the picture: its boxes in the picture become those of the frame."""
+        """Where a frame of shape (h, w, ...) lies in the picture; it converts boxes of the picture to the frame."""
         top, left, height, width = self.inner(frame, px)
         return Placement(frame[1], frame[0], width / frame[1], height / frame[0], left, top)
 

@@ -19,7 +19,6 @@ from runtime.workloads.types import Image
 
 #: Frames that are kept decoded, in bytes: those of the last split where it is not large.
 KEPT_BYTES = 256 << 20
-#: A jump ahead by more pictures than this is a seek, if the file can do that.
 _MOST_FILES = 1_000_000
 
 
@@ -73,8 +72,8 @@ class VideoPictures:
         capture = open_capture(os.path.abspath(self._path))
         if capture is None:
             raise FailureError(
-                f"the footage {shown(self._path)} cannot be opened; expected a video that OpenCV can decode, or a folder "
-                "of pictures"
+                f"the footage {shown(self._path)} cannot be opened; expected a video that OpenCV can decode, or a "
+                "folder of pictures"
             )
         return capture
 

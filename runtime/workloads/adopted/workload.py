@@ -99,12 +99,16 @@ class Adopted(Workload):
             raise FailureError(f"{path} has {len(truths)} truths; expected {self.adoption.footage.frames}")
         return truths
 
+    def frame(self, number: int) -> Image:
+        """The frame of the footage with that number, which needs no truth."""
+        return self._reader.frame(number)
+
     def sample_count(self, split: Split) -> int:
         return len(self.adoption.numbers(split))
 
     def sample(self, index: int, split: Split = "test") -> tuple[Image, Any]:
         number = self.source_index(index, split)
-        return self._reader.frame(number), self.truths[number]
+        return self.frame(number), self.truths[number]
 
     def source_index(self, index: int, split: Split = "test") -> int:
         numbers = self.adoption.numbers(split)
@@ -222,7 +226,7 @@ class Adopted(Workload):
     # Defaults ----------------------------------------------------------------------------------------------------
 
     def scenario_range(self) -> ScenarioRange:
-        return self.adoption.range
+        return self.adoption.conditions
 
     def demo_scenario(self) -> Scenario:
-        return self.adoption.demo or self.adoption.range.middle()
+        return self.adoption.demo or self.adoption.conditions.middle()

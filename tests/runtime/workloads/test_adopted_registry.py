@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.adopted import adoption_of, write_adoption, write_video
 
 from controller.errors import UsageError
 from runtime.workloads.adopted.workload import Adopted
 from runtime.workloads.registry import SHIPPED, Registry, is_adopted
-from support.adopted import adoption_of, write_adoption, write_video
 
 
 @pytest.fixture
@@ -26,11 +26,15 @@ def test_a_folder_is_a_workload_and_its_name_is_known_from_then_on(
     registry: Registry, tmp_path: Path, video: Path
 ) -> None:
     folder = write_adoption(tmp_path / "bundles", adoption_of(video))
-    assert is_adopted(folder) and registry.knows(str(folder)) and not registry.knows("site")
+    assert is_adopted(folder)
+    assert registry.knows(str(folder))
+    assert not registry.knows("site")
     registry.check(str(folder))
     work = registry.get(str(folder))
-    assert isinstance(work, Adopted) and work.name == "site"
-    assert registry.reference("site") == str(folder) and registry.get("site").name == "site"
+    assert isinstance(work, Adopted)
+    assert work.name == "site"
+    assert registry.reference("site") == str(folder)
+    assert registry.get("site").name == "site"
     assert "site" in registry.names()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from support.adopted import FRAMES, SHAPE, adoption_of, picture_at, truth_at, write_adoption, write_video
 
 from controller.errors import FailureError, UsageError
 from runtime.models.detector_parts import NO_PEAK
@@ -19,7 +20,6 @@ from runtime.workloads.adopted.description import (
 )
 from runtime.workloads.adopted.geometry import Geometry
 from runtime.workloads.adopted.workload import Adopted, read_adopted
-from support.adopted import FRAMES, SHAPE, adoption_of, picture_at, truth_at, write_adoption, write_video
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_a_description_comes_back_as_it_was_written(adoption: Adoption) -> None:
         (("decoding", "threshold"), 1.0),
         (("decoding", "outputs"), {"96": [[6, 5]]}),
         (("footage", "file"), "a/b.mp4"),
-        (("range", "device_slowdown"), [30.0, 5.0]),
+        (("conditions", "device_slowdown"), [30.0, 5.0]),
         (("frame_shape",), [48]),
         (("format_version",), 99),
     ],
@@ -67,14 +67,17 @@ def test_a_damaged_description_is_one_line(adoption: Adoption, path: tuple[str, 
     place[path[-1]] = value
     with pytest.raises(FailureError) as caught:
         decode_adoption(msgspec.json.encode(document), "adoption.json")
-    assert "adoption.json" in str(caught.value) and "\n" not in str(caught.value)
+    assert "adoption.json" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_frames_and_truths_are_those_of_the_footage_in_any_order(work: Adopted) -> None:
-    assert work.sample_count("train") == 10 and work.sample_count("all") == FRAMES
+    assert work.sample_count("train") == 10
+    assert work.sample_count("all") == FRAMES
     for index, split, number in ((0, "test", 14), (5, "test", 19), (1, "validation", 11), (0, "train", 0)):
         image, truth = work.sample(index, split)  # type: ignore[arg-type]
-        assert (image == picture_at(number)).all() and truth == truth_at(number)
+        assert (image == picture_at(number)).all()
+        assert truth == truth_at(number)
         assert work.source_index(index, split) == number  # type: ignore[arg-type]
 
 
@@ -107,8 +110,10 @@ def test_boxes_match_within_their_class_at_half_an_overlap(work: Adopted) -> Non
 def test_a_letterboxed_input_is_the_frame_between_bars(work: Adopted) -> None:
     frame = picture_at(3)
     picture = work.resize(frame, 64)
-    assert picture.shape == (64, 64, 3) and (picture[8:56] == frame).all()
-    assert (picture[:8] == 114).all() and (picture[56:] == 114).all()
+    assert picture.shape == (64, 64, 3)
+    assert (picture[8:56] == frame).all()
+    assert (picture[:8] == 114).all()
+    assert (picture[56:] == 114).all()
     values = work.to_input(picture[None]).numpy()
     assert values.shape == (1, 3, 64, 64)
     assert np.allclose(values[0, :, 8:56], frame[..., ::-1].transpose(2, 0, 1) / 255.0)  # red first
@@ -117,7 +122,8 @@ def test_a_letterboxed_input_is_the_frame_between_bars(work: Adopted) -> None:
 def test_mean_and_deviation_are_those_of_each_colour() -> None:
     geometry = Geometry({8: (8, 8)}, colours="bgr", scale=1.0, mean=(1.0, 2.0, 3.0), std=(2.0, 4.0, 8.0), layout="nhwc")
     values = geometry.values(np.full((1, 8, 8, 3), 11, np.uint8)).numpy()
-    assert values.shape == (1, 8, 8, 3) and values[0, 0, 0].tolist() == [5.0, 2.25, 1.0]
+    assert values.shape == (1, 8, 8, 3)
+    assert values[0, 0, 0].tolist() == [5.0, 2.25, 1.0]
     grey = Geometry({8: (8, 8)}, colours="grey")
     assert grey.values(grey.picture(np.zeros(SHAPE, np.uint8), 8)[None]).shape == (1, 1, 8, 8)
 
@@ -125,8 +131,10 @@ def test_mean_and_deviation_are_those_of_each_colour() -> None:
 def test_without_the_footage_everything_but_frames_works(tmp_path: Path, adoption: Adoption) -> None:
     gone = msgspec.structs.replace(adoption.footage, path=str(tmp_path / "gone.avi"))
     work = read_adopted(write_adoption(tmp_path / "site", msgspec.structs.replace(adoption, footage=gone)))
-    assert work.resize(picture_at(0), 32).shape == (32, 32, 3) and work.sample_count("test") == 6
-    assert work.build("whole").exit_after == (1,) and work.frame_shape == SHAPE
+    assert work.resize(picture_at(0), 32).shape == (32, 32, 3)
+    assert work.sample_count("test") == 6
+    assert work.build("whole").exit_after == (1,)
+    assert work.frame_shape == SHAPE
     with pytest.raises(FailureError, match="gone.avi.*--data"):
         work.sample(0)
 
@@ -162,7 +170,8 @@ def test_a_folder_of_pictures_is_read_in_natural_order(tmp_path: Path) -> None:
     for number in range(FRAMES):
         cv2.imwrite(str(pictures / f"frame{number}.png"), picture_at(number))
     work = read_adopted(write_adoption(tmp_path / "site", adoption_of(pictures)))
-    assert (work.sample(2, "all")[0] == picture_at(2)).all() and (work.sample(19, "all")[0] == picture_at(19)).all()
+    assert (work.sample(2, "all")[0] == picture_at(2)).all()
+    assert (work.sample(19, "all")[0] == picture_at(19)).all()
 
 
 def test_forecasts_keep_the_class_of_each_object(work: Adopted) -> None:
@@ -172,13 +181,16 @@ def test_forecasts_keep_the_class_of_each_object(work: Adopted) -> None:
         forecast = forecaster.add(number, [[*truth_at(number)[0][:5], 1]])
     assert forecast is not None
     shown = forecast.at(5)
-    assert shown.prediction[0][5] == 1 and abs(shown.prediction[0][0] - truth_at(5)[0][0]) < 1.0
+    assert shown.prediction[0][5] == 1
+    assert abs(shown.prediction[0][0] - truth_at(5)[0][0]) < 1.0
 
 
 def test_answers_are_drawn_with_the_names_of_their_classes(work: Adopted) -> None:
     frame = picture_at(3)
     drawn = work.draw(frame, [[*truth_at(3)[0], 7]])
-    assert drawn.shape == frame.shape and (drawn != frame).any() and (work.draw(frame, None) == frame).all()
+    assert drawn.shape == frame.shape
+    assert (drawn != frame).any()
+    assert (work.draw(frame, None) == frame).all()
 
 
 def test_opening_imports_nothing_that_the_description_names(tmp_path: Path, adoption: Adoption) -> None:
