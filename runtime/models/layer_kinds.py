@@ -42,6 +42,10 @@ def _linear(layer: nn.Linear, x: Tensor, output: Tensor) -> LayerInfo:
     return LayerInfo("fc", (float(x.numel()), float(output.numel())), layer.weight.numel())
 
 
+def _graph_stage(layer: GraphStage, x: Tensor, output: Tensor) -> LayerInfo:
+    return LayerInfo(f"{layer.bits} stage", (float(x.numel()), float(output.numel())), 0)
+
+
 def _by_both_sizes(kind: str) -> Describe:
     return lambda _, x, output: LayerInfo(kind, (float(x.numel()), float(output.numel())), 0)
 
@@ -59,7 +63,7 @@ _KINDS: tuple[tuple[type[nn.Module], Describe], ...] = (
     (nn.PixelShuffle, _by_both_sizes("resize")),
     (nn.ReLU, _by_input_size("relu")),
     (CompiledPixelEncoder, _pixel_encoder),
-    (GraphStage, _by_both_sizes("int8 stage")),
+    (GraphStage, _graph_stage),
     (nn.BatchNorm2d, _by_input_size("norm")),
     (Pixels, _by_input_size("norm")),
     (Residual, _by_input_size("add")),

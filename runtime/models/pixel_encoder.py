@@ -78,6 +78,8 @@ class PixelEncoder(nn.Sequential):
 class CompiledPixelEncoder(nn.Module):
     """Computes what a `PixelEncoder` in evaluation mode does, up to rounding. UsageError where numba is missing."""
 
+    cpu_only = True
+
     def __init__(self, encoder: PixelEncoder) -> None:
         super().__init__()
         patch, conv, norm, _ = encoder
