@@ -20,7 +20,7 @@ from runtime.models.detector_parts import Peaks
 from runtime.models.foreign_stage import ForeignStage
 from runtime.models.graph_stage import GraphStage
 from runtime.models.layers import Layer, LayerInfo
-from runtime.models.pixel_encoder import CompiledPixelEncoder
+from runtime.models.pixel_encoder import CompiledPixelEncoder, Pixels
 from runtime.models.stages import Residual
 
 Describe = Callable[[Any, Tensor, Tensor], LayerInfo]
@@ -72,6 +72,7 @@ _KINDS: tuple[tuple[type[nn.Module], Describe], ...] = (
     (ForeignStage, _foreign_stage),
     (GraphStage, _graph_stage),
     (nn.BatchNorm2d, _by_input_size("norm")),
+    (Pixels, _by_input_size("norm")),
     (Residual, _by_input_size("add")),
     (Peaks, _by_input_size("peaks")),
 )

@@ -36,7 +36,7 @@ def truth_at(number: int) -> list[list[float]]:
 
 def picture_at(number: int) -> np.ndarray[Any, Any]:
     """The frame with that number: a bright rectangle on a background that tells its number."""
-    picture = np.full(SHAPE, 8 * number, np.uint8)
+    picture = np.full(SHAPE, 8 * number % 160, np.uint8)
     for x, y, w, h, *_ in truth_at(number):
         cv2.rectangle(picture, (int(x), int(y)), (int(x + w) - 1, int(y + h) - 1), (40, 80, 250), -1)
     return picture
