@@ -131,6 +131,7 @@ def _device(config: Config, log: Log) -> Device:
         breaker=config.device.breaker,
         forecast=config.device.forecast,
         roi=config.device.crops,
+        engine=config.device.engine,
         filter=config.filter,
         cache=config.cache,
         limits=config.limits,

@@ -86,6 +86,8 @@ def _server(config: Config, log: Log) -> MecServer:
         slowdown=settings.slowdown,
         queue_limit=settings.queue_limit,
         cache=settings.cache,
+        engine=settings.engine,
+        threads=settings.threads,
         security=config.security,
         admission=config.admission,
         store=deploy.store,

@@ -23,7 +23,7 @@ from controller.records import NO_PAYLOAD, Decision
 from runtime.bundles.bundle import Bundle
 from runtime.codecs import IMAGE, TENSOR, check_codecs, check_decoded, get_codec
 from runtime.inference.engines import open_engines
-from runtime.inference.engines.base import Engine, LoadedModel
+from runtime.inference.engines.base import Engine, LoadedModel, Log, ignore
 from runtime.inference.streams import decode_alone, encode_alone
 from runtime.workloads.base import Workload
 from runtime.workloads.types import Image
@@ -52,22 +52,24 @@ class Segments:
     UsageError when the bundle needs a codec or an engine that is not available in this process.
     """
 
-    def __init__(self, bundle: Bundle, workload: Workload) -> None:
+    def __init__(self, bundle: Bundle, workload: Workload, engine: str | None = None, log: Log = ignore) -> None:
+        """``engine``: see `open_engines`; None: each model runs in the engine that recorded its answers. ``log`` takes
+        a line where a model runs in another engine than that."""
         for kind in (IMAGE, TENSOR):
             check_codecs(bundle.manifest.codecs_of_kind(kind), kind)
         self.bundle = bundle
         self.workload = workload
-        self._engines = open_engines(bundle, workload)
+        self._engines = open_engines(bundle, workload, engine, log)
         self._loaded: dict[str, LoadedModel[Any]] = {}
 
     @property
     def engines(self) -> tuple[Engine[Any], ...]:
-        """All engines that the bundle needs."""
-        return tuple(self._engines.values())
+        """All engines that run a model of the bundle."""
+        return tuple({id(engine): engine for engine in self._engines.values()}.values())
 
     def engine(self, model: str) -> Engine[Any]:
-        """The engine that the bundle states for a model."""
-        return self._engines[self.bundle.info(model).engine]
+        """The engine that runs a model; UsageError for an unknown name."""
+        return self._engines[self.bundle.info(model).name]
 
     def loaded(self, model: str) -> LoadedModel[Any]:
         """A model in its engine, loaded on first use."""

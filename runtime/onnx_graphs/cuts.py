@@ -98,7 +98,7 @@ def choose_cuts(flows: Sequence[Flow], most: int = 6) -> list[Cut]:
     chosen = not_dominated(worth)
     if len(chosen) > most:
         chosen = _spread(chosen, most)
-    while len(chosen) < most and (more := _in_widest_gap(worth, chosen, 1 / (most + 1))):
+    while len(chosen) < most and (more := _in_widest_gap(worth, chosen, 0.5 / (most + 1))):
         chosen = sorted([*chosen, more], key=lambda cut: cut.macs_before)
     return chosen
 
