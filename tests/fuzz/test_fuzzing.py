@@ -11,7 +11,7 @@ from tests.fuzz.target import TARGETS, is_available
 
 pytest.importorskip("atheris", reason="needs the package atheris: pip install 'PATH_OF_THE_CHECKOUT[fuzz]'")
 
-SECONDS = 2.0
+SECONDS = 4.0
 
 
 @pytest.mark.parametrize("name", TARGETS)
