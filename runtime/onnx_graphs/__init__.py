@@ -1,0 +1,1 @@
+"""Read, fix and cut ONNX graphs of models that were made elsewhere."""

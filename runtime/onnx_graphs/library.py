@@ -1,0 +1,60 @@
+"""The optional libraries that read and run ONNX graphs, and the names under which a graph states its dtypes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controller.errors import UsageError
+
+INSTALL = "pip install '.[onnx]'"
+#: Names of `TensorProto.DataType`, which are constants of the format.
+FLOAT, UINT8, FLOAT16 = 1, 2, 10
+DTYPES = {FLOAT: "float32", UINT8: "uint8", FLOAT16: "float16"}
+
+
+def onnx_library() -> Any:
+    """The package onnx; UsageError where it is missing."""
+    try:
+        import onnx
+        import onnx.inliner
+        import onnx.shape_inference
+        import onnx.utils
+    except ImportError:
+        raise _missing("onnx") from None
+    return onnx
+
+
+def onnxruntime_library() -> Any:
+    """The package onnxruntime; UsageError where it is missing."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise _missing("onnxruntime") from None
+    return onnxruntime
+
+
+def open_session(model: Any, *, level: str = "ORT_ENABLE_ALL", saved_to: str = "") -> Any:
+    """A session of ONNX Runtime on one thread, for a `ModelProto` or its bytes.
+
+    ``level``: of its `GraphOptimizationLevel`. ``saved_to``: file for the optimised graph. Raises what the library
+    raises, see `reason`.
+    """
+    onnxruntime = onnxruntime_library()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    if saved_to:
+        options.optimized_model_filepath = saved_to
+    data = model if isinstance(model, bytes) else model.SerializeToString()
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def reason(error: Exception) -> str:
+    """The message of a foreign exception on one line, without the name of its C++ function."""
+    text = " ".join(str(error).split())
+    return text.rsplit("&, const onnxruntime::", 1)[-1].removeprefix("[ONNXRuntimeError] : ")[:300]
+
+
+def _missing(package: str) -> UsageError:
+    return UsageError(f"a foreign model needs the package {package}; install it with {INSTALL}")
