@@ -1,8 +1,10 @@
-"""Building blocks of branchy models: a convolution with batch norm, and the exit head of a classifier."""
+"""Building blocks of branchy models: convolutions with batch norm, and the exit head of a classifier."""
 
 from __future__ import annotations
 
 from torch import nn
+
+from runtime.models.stages import Residual
 
 
 def conv_norm(
@@ -14,6 +16,13 @@ def conv_norm(
         nn.BatchNorm2d(outputs, momentum=0.03),
     ]
     return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
+
+
+def separable(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
+    """A depthwise 3x3 and a pointwise 1x1 convolution, with a shortcut if the shapes allow one."""
+    main = nn.Sequential(conv_norm(inputs, inputs, 3, stride, groups=inputs), conv_norm(inputs, outputs, 1))
+    same = stride == 1 and inputs == outputs
+    return Residual(main, nn.Identity(), final_relu=False) if same else main
 
 
 def pooled_head(channels: int, pool: int, hidden: int, classes: int) -> nn.Sequential:

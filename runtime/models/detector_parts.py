@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from runtime.codecs.tensor import THRESHOLD_FRAC, QuantisedTensor
 
 MAP_STRIDE = 4  # input pixels per cell of an exit's map
-VALUES = 5  # per cell: objectness logit, then log distances to the box's left, top, right and bottom, in cells
-PEAKS = 32  # candidates per frame
+SIDES = 4  # values per cell after the logits: log distances to the box's left, top, right and bottom, in cells
+PEAKS = 32  # candidates per frame, where nothing else is said
 NO_PEAK = -30.0  # logit of every other cell
 LOG_DISTANCES = (-4.0, 6.0)  # a cell's distances are clamped to these limits
 #: One of these, drawn with equal probability, quantises a training sample.
@@ -20,7 +20,8 @@ TRAINED_CODECS = tuple(map(QuantisedTensor, (1, 1, 2, 4)))
 
 
 class Peaks(nn.Module):
-    """Map (batch, 5, h, w) to candidates (batch, PEAKS, 5) in evaluation mode: left, top, right, bottom, logit.
+    """Map (batch, classes + 4, h, w) to candidates (batch, peaks, 5) in evaluation mode: left, top, right, bottom,
+    logit; (batch, peaks, 6) with the number of the class where there are several.
 
     Sides are fractions of the width and height of the input. Logits are relative to the operating threshold of the
     exit at this input width, so a candidate counts as a detection from logit 0 on. In training mode it returns the map.
@@ -28,9 +29,11 @@ class Peaks(nn.Module):
 
     threshold: Tensor
 
-    def __init__(self, widths_px: tuple[int, ...]) -> None:
+    def __init__(self, widths_px: tuple[int, ...], classes: int = 1, peaks: int = PEAKS) -> None:
         super().__init__()
         self.widths_px = widths_px
+        self.classes = classes
+        self.peaks = peaks
         self.register_buffer("threshold", torch.zeros(len(widths_px)))
 
     def forward(self, cells: Tensor) -> Tensor:
@@ -38,14 +41,24 @@ class Peaks(nn.Module):
             return cells
         cells = cells.float()
         height, width = cells.shape[-2:]
-        logit = cells[:, 0]
-        peak = logit == F.max_pool2d(logit[:, None], 3, 1, 1)[:, 0]
-        best, at = torch.where(peak, logit, NO_PEAK).flatten(1).topk(PEAKS)
-        distances = cells[:, 1:].flatten(2).gather(2, at[:, None].expand(-1, 4, -1)).clamp(*LOG_DISTANCES).exp()
+        logits = cells[:, : self.classes]
+        peak = logits == F.max_pool2d(logits, 3, 1, 1)
+        found = torch.where(peak, logits, NO_PEAK).flatten(1)
+        best, index = found.topk(min(self.peaks, found.shape[1]))
+        at = index % (height * width)
+        sides_of = cells[:, self.classes :].flatten(2)
+        distances = sides_of.gather(2, at[:, None].expand(-1, 4, -1)).clamp(*LOG_DISTANCES).exp()
         x, y = at % width + 0.5, at // width + 0.5
         left, top, right, bottom = distances.unbind(1)
         sides = ((x - left) / width, (y - top) / height, (x + right) / width, (y + bottom) / height)
-        return torch.stack((*sides, best - self._threshold(width * MAP_STRIDE)), 2)
+        columns = [*sides, best - self._threshold(width * MAP_STRIDE)]
+        if self.classes > 1:
+            columns.append((index // (height * width)).float())
+        return torch.stack(columns, 2)
+
+    def calibrate(self, width_px: int, threshold: float) -> None:
+        """Move the operating threshold at an input width by this many logits."""
+        self.threshold[self.widths_px.index(width_px)] += threshold
 
     def _threshold(self, width_px: int) -> Tensor:
         nearest = min(range(len(self.widths_px)), key=lambda i: abs(self.widths_px[i] - width_px))
@@ -55,11 +68,18 @@ class Peaks(nn.Module):
 class Cut(nn.Module):
     """In training, quantises the tensor at a cut like a payload codec; in evaluation mode, the identity.
 
-    ``quantised_frac`` of the samples are quantised. ``sparsity_weight`` weighs the penalty that makes channels sparse.
+    ``quantised_frac`` of the samples are quantised, each by one of ``codecs``, drawn with equal probability.
+    ``sparsity_weight`` weighs the penalty that makes channels sparse.
     """
 
-    def __init__(self, quantised_frac: float, sparsity_weight: float = 0.0) -> None:
+    def __init__(
+        self,
+        quantised_frac: float,
+        sparsity_weight: float = 0.0,
+        codecs: tuple[QuantisedTensor, ...] = TRAINED_CODECS,
+    ) -> None:
         super().__init__()
+        self.codecs = codecs
         self.quantised_frac = quantised_frac
         self.sparsity_weight = sparsity_weight
 
@@ -75,7 +95,7 @@ class Cut(nn.Module):
     def _maybe_quantised(self, z: Tensor, draw: float) -> Tensor:
         if draw >= self.quantised_frac:
             return z
-        codec = TRAINED_CODECS[int(draw / self.quantised_frac * len(TRAINED_CODECS))]
+        codec = self.codecs[int(draw / self.quantised_frac * len(self.codecs))]
         rounded = rounded_as(z.detach(), codec)
         return z + (rounded - z.detach())  # the gradient passes straight through (Bengio et al., 2013)
 

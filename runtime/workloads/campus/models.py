@@ -1,90 +1,23 @@
-"""The detectors of the campus workload: three families of one design, with stem, bottleneck, hourglasses and exits.
-
-The stem ends in a **bottleneck** of a few channels at 1/8 of the input resolution: the cut with the smallest payload.
-In training, tensors at the cuts are sometimes quantised as the payload codecs do it (`Cut`), so one set of weights
-serves every bit width. A penalty makes the bottleneck sparse, so that its payload is small.
-
-The following blocks work at 1/16 of the input resolution, where computing is cheap and the receptive field large. In
-training, an exit head returns a map at 1/4 of the input resolution with five numbers per cell. For inference it returns
-only the highest peaks of that map (`Peaks`), which take 640 bytes at any resolution.
-"""
+"""The detectors of the campus workload: three sizes of one design (`runtime.models.detectors`)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
 from torch import nn
 
-from runtime.models.blocks import conv_norm
-from runtime.models.detector_parts import MAP_STRIDE, VALUES, Cut, Peaks
-from runtime.models.stages import BranchyModel, Residual
+from runtime.models.detector_parts import Peaks
+from runtime.models.detectors import SIZES, detector
+from runtime.models.detectors import exit_head as any_exit_head
+from runtime.models.stages import BranchyModel
 
 WIDTHS_PX = (768, 512, 384, 256)  # input widths with an operating threshold each
-QUANTISED_FRAC = 0.5  # share of training samples whose bottleneck is quantised
-LATE_QUANTISED_FRAC = 0.15  # the same at later cuts
-SPARSITY_WEIGHT = 0.02  # of the bottleneck's L1/L2 ratio (Hoyer, 2004): 1 for a flat channel, near 0 for a single peak
-
-
-@dataclass(frozen=True)
-class Size:
-    """The parameters of a family."""
-
-    stem: tuple[int, ...]  # channels: at 1/4 of the input, at 1/8, then residuals of the same width
-    bottleneck: int  # channels at the cut after the stem
-    trunk: int  # channels after the bottleneck
-    blocks: tuple[tuple[int, ...], ...]  # per stage after the bottleneck: channels at 1/16, at 1/32; (): no hourglass
-    exit_after: tuple[int, ...]
-    head: int  # hidden channels of an exit head
-
-
-SIZES = {
-    "nano": Size((16, 32), 8, 32, ((), (48,), (48, 64)), (2, 3, 4), 16),
-    "small": Size((24, 48, 48), 8, 48, ((), (64, 80), (64, 80)), (2, 3, 4), 24),
-    "medium": Size((24, 64, 64), 8, 64, ((96,), (96, 128), (96, 128)), (2, 3, 4), 32),
-}
+TALL_SIDES = (0.7, 1.7, 0.7, 1.7)  # log distances to the sides, in cells: people are taller than wide
 
 
 def build(family: str) -> BranchyModel:
     """A newly initialised model of a family."""
-    size = SIZES[family]
-    stages: list[nn.Module] = [_stem(size.stem, size.bottleneck)]
-    channels = size.bottleneck
-    for inner in size.blocks:
-        entry = [conv_norm(channels, size.trunk)] if channels != size.trunk else []
-        blocks = [hourglass(size.trunk, inner)] if inner else []
-        stages.append(nn.Sequential(*entry, *blocks, Cut(LATE_QUANTISED_FRAC)))
-        channels = size.trunk
-    exits = [exit_head(size.trunk, size.head) for _ in size.exit_after]
-    return BranchyModel(stages, exits, size.exit_after)
-
-
-def _stem(channels: tuple[int, ...], bottleneck: int) -> nn.Sequential:
-    """The stem: from the input to the bottleneck at 1/8 of its resolution."""
-    first, second, *more = channels
-    layers: list[nn.Module] = [
-        nn.Sequential(nn.Conv2d(3, first, 7, 4, 2, bias=False), nn.BatchNorm2d(first, momentum=0.03), nn.ReLU()),
-        conv_norm(first, second, 3, 2),
-    ]
-    layers += [Residual(conv_norm(second, width, relu=False), nn.Identity()) for width in more]
-    return nn.Sequential(*layers, conv_norm(second, bottleneck, 1), Cut(QUANTISED_FRAC, SPARSITY_WEIGHT))
-
-
-def hourglass(channels: int, inner: tuple[int, ...]) -> Residual:
-    """A residual block whose main path works at half the resolution, nested once for each number in ``inner``."""
-    width, *more = inner
-    layers: list[nn.Module] = [conv_norm(channels, width, 3, 2)]
-    layers += [hourglass(width, tuple(more))] if more else []
-    layers += [conv_norm(width, width), conv_norm(width, channels, 1, relu=False), nn.Upsample(scale_factor=2)]
-    return Residual(nn.Sequential(*layers), nn.Identity())
+    return detector(SIZES[family], WIDTHS_PX, sides=TALL_SIDES)
 
 
 def exit_head(channels: int, hidden: int) -> nn.Sequential:
     """The head that turns features at 1/8 of the input resolution into a map and its peaks."""
-    upscale = 8 // MAP_STRIDE
-    last = nn.Conv2d(hidden, VALUES * upscale**2, 1)
-    prior = torch.tensor([-4.0, 0.7, 1.7, 0.7, 1.7])  # few cells are people, and people are taller than wide
-    with torch.no_grad():
-        last.weight.mul_(0.1)
-        last.bias.copy_(prior.repeat_interleave(upscale**2))  # type: ignore[union-attr]
-    return nn.Sequential(conv_norm(channels, hidden), last, nn.PixelShuffle(upscale), Peaks(WIDTHS_PX))
+    return any_exit_head(channels, hidden, Peaks(WIDTHS_PX), sides=TALL_SIDES)

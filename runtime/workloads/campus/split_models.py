@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from runtime.models.blocks import conv_norm
+from runtime.models.detectors import hourglass
 from runtime.models.pixel_encoder import PixelEncoder
 from runtime.models.stages import BranchyModel
-from runtime.workloads.campus.models import exit_head, hourglass
+from runtime.workloads.campus.models import exit_head
 from runtime.workloads.campus.workload import PIXEL_MEAN, PIXEL_STD
 
 PATCH_CHANNELS = 12  # after the first convolution, at 1/4 of the input resolution

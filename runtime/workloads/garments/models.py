@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from runtime.models.blocks import conv_norm, pooled_head
+from runtime.models.blocks import conv_norm, pooled_head, separable
 from runtime.models.stages import BranchyModel, Residual
 
 CLASSES = 10
@@ -81,21 +81,14 @@ def resnet() -> BranchyModel:
     return BranchyModel(stages, exits, (1, 2, 4, 6))
 
 
-def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
-    """A depthwise 3x3 and a pointwise 1x1 convolution, with a shortcut if the shapes allow one."""
-    main = nn.Sequential(conv_norm(inputs, inputs, 3, stride, groups=inputs), conv_norm(inputs, outputs, 1))
-    same = stride == 1 and inputs == outputs
-    return Residual(main, nn.Identity(), final_relu=False) if same else main
-
-
 def mobilenet() -> BranchyModel:
     """Depthwise separable convolutions (Howard et al., 2017); the cheapest family."""
     stages = [
         conv_norm(1, 16, 3, 2),
-        nn.Sequential(_separable(16, 32), _separable(32, 32)),
-        nn.Sequential(_separable(32, 64, 2), _separable(64, 64)),
-        nn.Sequential(_separable(64, 64), _separable(64, 64)),
-        nn.Sequential(_separable(64, 128, 2), _separable(128, 128)),
+        nn.Sequential(separable(16, 32), separable(32, 32)),
+        nn.Sequential(separable(32, 64, 2), separable(64, 64)),
+        nn.Sequential(separable(64, 64), separable(64, 64)),
+        nn.Sequential(separable(64, 128, 2), separable(128, 128)),
     ]
     exits = [
         pooled_head(16, 4, 32, CLASSES),

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from runtime.codecs.tensor import QuantisedTensor
 from runtime.models.detector_parts import PEAKS, Cut, Peaks, rounded_as
+from runtime.models.detectors import SIZES
 from runtime.models.folding import fold_for_inference
 from runtime.models.training import TrainingConfig, train
 from runtime.workloads.campus.augmentation import paste
 from runtime.workloads.campus.boxes import best_threshold, hits, kept_candidates
-from runtime.workloads.campus.models import SIZES, WIDTHS_PX, build
+from runtime.workloads.campus.models import WIDTHS_PX, build
 from runtime.workloads.campus.task import CampusTask, TargetMaps, exit_loss
 from tests.support.walkers import Quiet, Walkers
 
