@@ -85,7 +85,7 @@ class Client:
 
 def play(clients: list[Client], bundle: Bundle, row: int, budget_s: float, seconds: float) -> None:
     """Greet, then ask for so long, then wait for the last answers."""
-    _greet(clients, bundle)
+    greet(clients, bundle)
     start_s = time.perf_counter()
     rng = np.random.default_rng(clients[0].number)
     for client in clients:
@@ -107,7 +107,8 @@ def play(clients: list[Client], bundle: Bundle, row: int, budget_s: float, secon
         client.give_up()
 
 
-def _greet(clients: list[Client], bundle: Bundle) -> None:
+def greet(clients: list[Client], bundle: Bundle) -> None:
+    """Say hello until every client is welcomed; SystemExit if one is not."""
     limit_s = time.perf_counter() + _PATIENCE_S
     while not all(client.welcomed for client in clients):
         if time.perf_counter() > limit_s:

@@ -70,7 +70,7 @@ def served(slowdown: float) -> list[wire.InferReply]:
         clock.advance(COMPUTE_S)
         return np.zeros((1, 1), np.float32)
 
-    segments = SimpleNamespace(tail=tail, bundle=SIM_BUNDLE)
+    segments = SimpleNamespace(decoded=lambda payload, *_: payload, tails=tail, bundle=SIM_BUNDLE)
     session = MecSession("mec-0", [HELD], slowdown)
     served = Served(segments, costs)  # type: ignore[arg-type]
     server = MecLoop(router, session, Bundles([served]), slowdown=slowdown, clock=clock)  # type: ignore[arg-type]
@@ -131,15 +131,15 @@ class Bench:
         self.warm_up = Stages(self.clock, warm_stages)
         self.stop_s = self.clock() + 100.0
 
-        def run(_payload: object, _decision: object, pause: Callable[[], None], _decode: object) -> np.ndarray:
+        def run(samples: list[object], _decision: object, pause: Callable[[], None]) -> np.ndarray:
             for _ in range(4):
                 pause()
                 self.clock.advance(COMPUTE_S / 4)
             if tail:
                 tail()
-            return np.zeros((1, 1), np.float32)
+            return np.zeros((len(samples), 1), np.float32)
 
-        segments = SimpleNamespace(tail=run, bundle=SIM_BUNDLE)
+        segments = SimpleNamespace(decoded=lambda payload, *_: payload, tails=run, bundle=SIM_BUNDLE)
         served = Served(segments, self.costs, warm_up=self.warm_up)  # type: ignore[arg-type]
         self.server = MecLoop(
             self.router,  # type: ignore[arg-type]
