@@ -49,6 +49,7 @@ class Client:
     welcomed: bool = False
     sent_s: dict[int, float] = field(default_factory=dict)
     rows: list[dict[str, object]] = field(default_factory=list)
+    outputs: list[bytes] | None = None  # a list: keep the outputs of every answer in it
 
     def send(self, message: wire.AnyMessage, buffer: bytes = b"") -> None:
         self.dealer.send(wire.encode(message, buffer))
@@ -68,6 +69,8 @@ class Client:
                 case wire.Welcome():
                     self.welcomed = True
                 case wire.InferReply():
+                    if self.outputs is not None:
+                        self.outputs.append(bytes(buffer))
                     self._ended(message.request_id, "served", message.queue_ms, zlib.crc32(buffer))
                 case wire.Reject():
                     self._ended(message.request_id, str(message.reason), message.queue_ms)

@@ -1,7 +1,7 @@
 """Devices that always have requests waiting at a MEC: what it can do, not what a frame rate asks of it.
 
-Each client keeps so many requests unanswered, and asks again with every answer. One line of JSON goes to standard output
-at the end: requests and latencies of the time that was measured, which begins after a warm-up.
+Each client keeps so many requests unanswered, and asks again with every answer. One line of JSON goes to standard
+output at the end: the latencies of the time that was measured, which begins after a warm-up.
 """
 
 from __future__ import annotations

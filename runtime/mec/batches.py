@@ -37,7 +37,8 @@ class _Size:
     last: int = 0  # number of the batch, over all sizes of the kind
 
     def add(self, took_s: float, number: int) -> None:
-        self.runs, self.last = self.runs + 1, number
+        self.runs = 1 if number - self.last > _STALE else self.runs + 1  # what is old counts no more
+        self.last = number
         self.mean_s = took_s if self.runs <= _TRIED else self.mean_s + _LEARN_FRAC * (took_s - self.mean_s)
 
 
