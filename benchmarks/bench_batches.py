@@ -6,6 +6,9 @@ so that a machine that does other work disturbs both alike. Beside the rates ove
 processor time of each process, which other work disturbs less; on a GPU only those over the clock count.
 
 Batch sizes are those of the MEC's own request log.
+
+``--sizes`` starts no MEC: it computes batches of each size in this process, and prints how much less processor time a
+request takes than alone, and how far its outputs lie from those alone.
 """
 
 from __future__ import annotations
@@ -86,6 +89,26 @@ def bare_loop(segments: Segments, payloads: list[bytes], decision: Decision, siz
     return found
 
 
+def compare_sizes(segments: Segments, payloads: list[bytes], row: int, o: argparse.Namespace) -> None:
+    """Batches of each size, decoded before; the sizes take turns, and the fastest round of each counts."""
+    decision = segments.bundle.space.decisions[row]
+    arrays = [segments.decoded(memoryview(payload), decision) for payload in payloads]
+    sizes = [1 << power for power in range(len(arrays).bit_length())]
+    least_s, furthest = dict.fromkeys(sizes, np.inf), dict.fromkeys(sizes, 0.0)
+    alone = np.concatenate([segments.tails([array], decision) for array in arrays])
+    for _ in range(o.rounds + 1):
+        for size in sizes:
+            began_s = time.process_time()
+            parts = [segments.tails(arrays[at : at + size], decision) for at in range(0, len(arrays), size)]
+            least_s[size] = min(least_s[size], (time.process_time() - began_s) / len(arrays))
+            furthest[size] = max(furthest[size], float(np.abs(np.concatenate(parts) - alone).max()))
+    table = Table("size", "ms per request", "times as fast as alone", "largest difference", box=box.MARKDOWN)
+    for size in sizes:
+        speedup = f"{least_s[1] / least_s[size]:.2f}"
+        table.add_row(str(size), f"{1e3 * least_s[size]:.2f}", speedup, f"{furthest[size]:.1e}")
+    Console(width=140).print(table)
+
+
 def under_load(mec: RunningMec, row: int, o: argparse.Namespace, seconds: float, into: Measured) -> None:
     """One round with all devices."""
     processes = []
@@ -130,6 +153,10 @@ def run(o: argparse.Namespace) -> None:
     segments, row = Segments(bundle, work), chosen_row(bundle, o)
     decision = bundle.space.decisions[row]
     payloads = payloads_of(segments, bundle, decision, range(min(o.devices, 16)))
+    if o.sizes:
+        print(f"{o.workload}, {o.model} {o.px} px, cut {o.cut}, {o.payload}, exit {decision.exit_branch}")
+        compare_sizes(segments, payloads, row, o)
+        return
     bare_loop(segments, payloads, decision, 1, 1.0)  # warms up
     print(
         f"{o.workload}, {o.model} {o.px} px, cut {o.cut}, {o.payload}, exit {decision.exit_branch}; {o.devices} "
@@ -149,7 +176,7 @@ def _measured(segments: Segments, payloads: list[bytes], row: int, batch: int, o
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "requests.jsonl"
         options = (*OPEN_OPTIONS, "--batch", str(batch), "--requests", str(log), *o.mec_options)
-        with running_mec(o.workload, options=(*options, "--queue-limit", str(o.devices * o.in_flight))) as mec:
+        with running_mec(o.workload, options=(*options, "--queue-limit", str(2 * o.devices * o.in_flight))) as mec:
             for _ in range(o.rounds):
                 one = bare_loop(segments, payloads, decision, 1, o.seconds / 2)
                 under_load(mec, row, o, o.seconds, served)
@@ -188,6 +215,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--devices", type=int, default=64)
     parser.add_argument("--in-flight", type=int, default=1, help="requests that each device keeps unanswered")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--sizes", action="store_true", help="only compare batch sizes in this process")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=8.0, help="of a round")
     parser.add_argument("--warm-s", type=float, default=4.0, help="before each round, under load")

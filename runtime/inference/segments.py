@@ -23,7 +23,7 @@ from controller.records import NO_PAYLOAD, Decision
 from runtime.bundles.bundle import Bundle
 from runtime.codecs import IMAGE, TENSOR, check_codecs, check_decoded, get_codec
 from runtime.inference.engines import open_engines
-from runtime.inference.engines.base import Engine, LoadedModel, Log, ignore
+from runtime.inference.engines.base import Engine, LoadedModel, Log, RunsTails, ignore
 from runtime.inference.streams import decode_alone, encode_alone
 from runtime.workloads.base import Workload
 from runtime.workloads.types import Image
@@ -66,12 +66,6 @@ class Segments:
     def engines(self) -> tuple[Engine[Any], ...]:
         """All engines that run a model of the bundle."""
         return tuple({id(engine): engine for engine in self._engines.values()}.values())
-
-    @property
-    def usual_batch(self) -> int:
-        """How many samples are computed together at most, unless somebody says so: 1 where an engine does not say that
-        it gains by more."""
-        return max(getattr(engine, "usual_batch", 1) for engine in self.engines)
 
     def engine(self, model: str) -> Engine[Any]:
         """The engine that runs a model; UsageError for an unknown name."""
@@ -158,6 +152,8 @@ class Segments:
         stages = range(d.partition_point, self.bundle.info(d.model).exit_after[d.exit_branch])
         with engine.computing():
             z = model.input_of_batch(arrays) if d.partition_point == 0 else engine.from_arrays(arrays)
+            if isinstance(model, RunsTails):
+                return engine.to_array(model.run_tail(z, stages, d.exit_branch))
             z = _run_stages(model, z, stages, pause)
             return engine.to_array(model.run_exit(z, d.exit_branch))
 
