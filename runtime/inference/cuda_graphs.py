@@ -51,12 +51,6 @@ class TailGraphs:
         chosen = self._chosen[key]
         return plain(z) if chosen is None else chosen(z)
 
-    def clear(self) -> None:
-        """Forget all graphs: the memory of their weights is about to be freed. None is captured any more."""
-        for key in self._chosen:
-            self._chosen[key] = None
-        self._capture = _refuse
-
     def _faster(self, z: Tensor, plain: Run) -> Run | None:
         try:
             captured = self._capture(plain, z)
@@ -101,7 +95,3 @@ def capture_on(place: torch.device) -> Capture:
         return replay
 
     return capture
-
-
-def _refuse(plain: Run, z: Tensor) -> Run:
-    raise RuntimeError("no graph is captured any more")

@@ -53,16 +53,10 @@ class _Kind:
 
 
 class BatchTimes:
-    """Owns the measured times of batches, by kind and size. ``limit`` is the most requests of a batch, 1 for none."""
+    """Owns the measured times of batches, by kind and size."""
 
-    def __init__(self, limit: int) -> None:
-        self.sizes = tuple(1 << power for power in range(limit.bit_length()))
+    def __init__(self) -> None:
         self._kinds: dict[Hashable, _Kind] = {}
-
-    @property
-    def limit(self) -> int:
-        """Most requests of a batch: the largest power of two in the limit that was given."""
-        return self.sizes[-1]
 
     def took(self, kind: Hashable, size: int, took_s: float) -> None:
         """Learn how long a batch took, decoding included."""
@@ -78,13 +72,13 @@ class BatchTimes:
         return None if measured is None else known[measured].mean_s * size / measured
 
     def size(self, kind: Hashable, until_s: Sequence[float]) -> int:
-        """How many requests to compute together. ``until_s[i]`` is how long a batch of ``i + 2`` may take, in seconds;
-        it must not increase with i."""
+        """How many requests to compute together, at most ``len(until_s) + 1``. ``until_s[i]`` is how long a batch of
+        ``i + 2`` may take, in seconds; it must not increase with i."""
         known = self._kinds.get(kind)
         if known is None:
             return 1
         best, least_s = 1, float("inf")
-        for size in self.sizes[: (len(until_s) + 1).bit_length()]:
+        for size in (1 << power for power in range((len(until_s) + 1).bit_length())):
             expected_s = self.expected_s(kind, size)
             if expected_s is None or (size > 1 and expected_s > until_s[size - 2]):
                 break

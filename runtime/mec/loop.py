@@ -278,11 +278,12 @@ class MecLoop:
 
     def _joining(self, served: Served, job: Admit, now_s: float) -> list[Admit]:
         """The requests that are computed together with this one."""
-        if served.batches.limit == 1 or not self._queue:
+        most = served.most_together(job.request.row)
+        if most == 1 or not self._queue:
             return []
         kind = served.kind(job.request.row)
         alike = self._queue.alike(lambda it: it.held == job.held and served.kind(it.request.row) == kind, now_s)
-        size = served.batches.size(kind, [candidate.until_s for candidate in alike])
+        size = served.batches.size(kind, [candidate.until_s for candidate in alike[: most - 1]])
         return self._queue.join(alike[: size - 1])
 
     def _run(self, served: Served, jobs: list[Admit], began_s: float) -> list[Ran | Exception]:

@@ -55,7 +55,8 @@ class Served:
     """Owns the loaded models of one bundle, what payloads may refer to, and the outputs that are kept.
 
     ``costs`` have the profiled times; None: this bundle was not profiled. ``tails`` are outputs that are kept for
-    requests that come again; None: none are. ``batch`` is how many requests of one kind are computed together at most.
+    requests that come again; None: none are. ``batch`` is how many requests of one kind are computed together at most; None: as many as
+    the engine gains by.
     """
 
     def __init__(
@@ -65,14 +66,14 @@ class Served:
         *,
         warm_up: WarmUp | None = None,
         tails: Tails | None = None,
-        batch: int = 1,
+        batch: int | None = 1,
     ) -> None:
         self._segments, self._costs = segments, costs
         self._space = segments.bundle.space if costs is None else costs.space
         self._warm_up, self._tails = warm_up, tails
         self._receivers = Receivers(segments.bundle)  # what payloads may refer to, by peer
         self._typical_s = 0.0  # of a tail, in the profile's time
-        self.batches = BatchTimes(batch)
+        self._batch, self.batches = batch, BatchTimes()
 
     def load(self) -> None:
         """Load every model, and what a handshake compares; any thread may do it before the first request."""
@@ -120,6 +121,12 @@ class Served:
         """What requests must have in common to be computed together: model, resolution, cut and exit."""
         d = self._space.decisions[row]
         return d.model, d.resolution_px, d.partition_point, d.exit_branch
+
+    def most_together(self, row: int) -> int:
+        """How many requests of the row's kind may be computed together."""
+        if self._batch is not None:
+            return self._batch
+        return getattr(self._segments.engine(self._space.decisions[row].model), "usual_batch", 1)
 
     def run(self, jobs: Sequence[Admit], pause: Pause) -> list[Ran | Exception]:
         """The outputs of legal requests of one kind, or what failed, for each. ``pause`` is called between stages.

@@ -258,8 +258,7 @@ class MecServer:
         segments = Segments(bundle, workload, self._engine, self._log)
         segments.prepare_codecs()
         tails = Tails(self._cache_bytes) if self._cache_bytes else None
-        batch = segments.usual_batch if self._batch is None else self._batch
-        return Served(segments, costs, warm_up=WarmUp(segments), tails=tails, batch=batch)
+        return Served(segments, costs, warm_up=WarmUp(segments), tails=tails, batch=self._batch)
 
     def _serve_stored(self, bundle: Bundle, workload: Workload) -> Served:
         """What serves a bundle of the store. Its models are loaded at once: this is not the thread that serves."""

@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from runtime.bundles.bundle import open_bundle
 from runtime.inference.cuda_graphs import Run, TailGraphs, capture_on
+from runtime.inference.engines.base import RunsTails
+from runtime.inference.engines.cuda_engine import CPU, CudaModel
 
 
 class Bench:
@@ -61,14 +64,15 @@ def test_a_graph_that_does_not_pay_or_cannot_be_captured_is_not_used_nor_tried_a
     assert (bench.captures, len(bench.graphs)) == (1, 0)
 
 
-def test_nothing_is_replayed_once_the_weights_are_gone() -> None:
-    bench = Bench(graph_s=0.1)
-    bench.run(10)
-    bench.graphs.clear()
-    replays = bench.replays
-    bench.run(10)
-    bench.run(10, "another")
-    assert (bench.replays, len(bench.graphs)) == (replays, 0)
+def test_a_model_that_left_the_gpu_runs_its_tails_stage_by_stage() -> None:
+    bundle = open_bundle("garments")
+    model = CudaModel(bundle.model("alexnet"), bundle.work, CPU, "alexnet", lambda _: None)
+    z = torch.rand(3, *bundle.payload_shape("alexnet", 28, 2))
+    last = len(bundle.info("alexnet").exit_after) - 1
+    stages = range(2, bundle.info("alexnet").exit_after[last])
+    assert isinstance(model, RunsTails)
+    with torch.inference_mode():
+        assert torch.equal(model.run_tail(z, stages, last), bundle.model("alexnet").tail(z, 2, last))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
