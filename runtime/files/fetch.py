@@ -138,7 +138,7 @@ def from_urls(base: str, names: Iterable[str], take: Callable[[Path], Path]) -> 
 
 
 @contextmanager
-def _one_at_a_time(cached: Path) -> Iterator[None]:
+def one_at_a_time(cached: Path) -> Iterator[None]:
     """Hold the lock of a cache directory while a block runs. The system releases it when the process ends.
 
     The block runs without the lock if the cache cannot be written or locked, or after LOCK_WAIT_S.
@@ -191,7 +191,7 @@ def ways_to(
             return keep(source, spare, names)
 
     def alone(fetch: Callable[[], Path]) -> Path:
-        with _one_at_a_time(cached):
+        with one_at_a_time(cached):
             try:
                 verify(cached)
                 return cached  # another process fetched it while this one waited
