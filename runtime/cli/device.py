@@ -25,6 +25,7 @@ from runtime.cli.signals import Stop, kept_through_hang_up, stop_on_signal
 from runtime.cli.startup import no_collecting, settle
 from runtime.config.flags import takes
 from runtime.config.tree import DEVICE_SECTIONS, Config
+from runtime.decoders.given import give_all
 from runtime.device.device import Device
 from runtime.device.reloading import Reloading
 from runtime.device.run import Run
@@ -108,6 +109,7 @@ def _idle_filter(plan: _Plan) -> str | None:
 
 def _device(config: Config, log: Log) -> Device:
     workload, controller = config.workload, config.controller
+    give_all(workload.decode, workload.scorer)
     bundle, profile = _bundle(config, log)
     return Device(
         bundle,
