@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -50,6 +50,14 @@ class ForeignStage(nn.Module):
         self._runners: dict[Shape, Runner] = {}
         self._modules_of: dict[tuple[Shape, torch.device], nn.Module] = {}  # of the runner "torch"
         self.attach(pieces)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what runs the pieces, which cannot be copied: a copy opens its own."""
+        return {**self.__dict__, "_runners": {}, "_modules_of": {}}
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        return tuple(self._pieces.values())
 
     def attach(self, pieces: Iterable[Piece]) -> None:
         """Run these pieces from now on."""
