@@ -51,7 +51,7 @@ def frames_that_fit(subject: Subject, cuts: Iterable[int], seconds: float) -> in
         taken_s += time.monotonic() - start_s
         place = subject.widths_px.index(px)
         shapes = [shape for cut in cuts for shape in subject.cut_shapes[cut][place].tensors]
-        values += sum(int(np.prod(shape)) for shape in shapes) + 2 * picture.size
+        values += sum(int(np.prod(shape)) for shape in shapes) + picture.size  # two pictures of a byte
     fitting = min(seconds / max(taken_s, 1e-6), FEATURE_BYTES / (2 * values))
     return int(np.clip(fitting, LEAST_FRAMES, MOST_FRAMES))
 
@@ -63,7 +63,10 @@ def collect(
     count = subject.work.sample_count(split)
     indices = subject.held_out if split == "validation" else evenly(count, frames)
     lags = np.random.default_rng(0).integers(1, MOST_LAG + 1, len(indices))
-    later = [index + lag if index + lag < count else max(index - lag, 0) for index, lag in zip(indices, lags.tolist())]
+    later = [
+        index + lag if index + lag < count else max(index - lag, 0)
+        for index, lag in zip(indices, lags.tolist(), strict=True)
+    ]
     found = {}
     for place, px in enumerate(subject.widths_px):
         pictures, following = subject.pictures(indices, px, split), subject.pictures(later, px, split)

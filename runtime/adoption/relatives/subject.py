@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -68,9 +68,9 @@ class Subject:
         """(n, h, w[, 3]) of frames in ascending order, which is fastest to decode."""
         return np.stack([self.picture(index, px, split) for index in indices])
 
-    def truth(self, index: int, split: Split) -> list[list[float]]:
+    def truth(self, index: int, split: Split) -> Any:
         """The boxes of a frame in its own pixels, or what else the truth is, without decoding the frame."""
-        found: list[list[float]] = self.work.truths[self.work.source_index(index, split)]
+        found: Any = self.work.truths[self.work.source_index(index, split)]
         return found
 
     def boxes(self, index: int, px: int, split: Split) -> Floats:
@@ -167,4 +167,4 @@ def evenly(count: int, most: int) -> list[int]:
     """At most so many of the first ``count`` numbers, evenly spread, ascending."""
     if count <= most:
         return list(range(count))
-    return np.linspace(0, count - 1, most).round().astype(int).tolist()
+    return [round(place) for place in np.linspace(0, count - 1, most).tolist()]
