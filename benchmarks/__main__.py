@@ -25,6 +25,7 @@ BENCHMARKS = {
     "bench_overhead": "time that the runtime adds to a full offload on loopback",
     "bench_curve": "what encryption adds to a request and a handshake: time, processor time, bytes",
     "bench_many": "latency beside a device that floods, and shares of 64 devices that ask for more than the MEC can do",
+    "bench_batches": "requests per second and batch sizes of a MEC with many devices, against a bare loop of its tails",
     "bench_faults": "frames in time after a fault of the MEC or the link, relative to device-only",
     "bench_fidelity": "latency in the twin against real processes, term by term",
     "bench_narrow": "the best decision of each kind over 16 kbit/s, with real processes and in the twin",

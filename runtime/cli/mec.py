@@ -85,6 +85,7 @@ def _server(config: Config, log: Log) -> MecServer:
         profile=workload.profile,
         slowdown=settings.slowdown,
         queue_limit=settings.queue_limit,
+        batch=settings.batch,
         cache=settings.cache,
         engine=settings.engine,
         threads=settings.threads,

@@ -47,7 +47,8 @@ Log = Callable[[str], None]
 
 
 class MecServer:
-    """Serves the requests of any number of devices that hold its bundle, or one of its store, one at a time.
+    """Serves the requests of any number of devices that hold its bundle, or one of its store, one at a time, or several
+    of one kind together (``batch``).
 
     The constructor checks the arguments and binds the port: ``endpoint`` is then known, and a port in use is an error
     at once. ``serve`` loads the networks, which takes one to three seconds; devices that connect earlier wait.
@@ -64,6 +65,7 @@ class MecServer:
         profile: str | Path | None = None,
         slowdown: float = 1.0,
         queue_limit: int = DEFAULTS.mec.queue_limit,
+        batch: int | None = DEFAULTS.mec.batch,
         cache: str = DEFAULTS.mec.cache,
         engine: str | None = DEFAULTS.mec.engine,
         threads: int | str = DEFAULTS.mec.threads,
@@ -81,6 +83,8 @@ class MecServer:
         profile: file of `mecpilot profile`, or "shipped"; default: this machine's, else the shipped one.
         slowdown: emulate a MEC that is this many times slower.
         queue_limit: number of requests that may wait; further ones are rejected.
+        batch: waiting requests of one kind that are computed together at most; None: what the engine gains by, 32 on
+            a GPU and 1 elsewhere. An emulated MEC computes one at a time.
         cache: memory for the outputs of requests that come again byte by byte, such as "64MB"; "0" for none.
         engine: what runs the models: "auto" for the fastest of a short measurement, "torch", "onnxruntime", "openvino",
             "cuda" or an installed one; None: the engine that recorded a model's answers.
@@ -97,6 +101,7 @@ class MecServer:
         self._profile = None if profile is None else Path(profile)
         self._costs = load_costs(self.bundle, self._profile)
         self._slowdown, self._queue_limit, self._log = slowdown, queue_limit, log
+        self._batch = self._checked_batch(batch)
         self._cache_bytes = bytes_of(cache)
         self._engine, self._threads = checked_engine(engine), thread_count(threads, log)
         self._is_operator = _operators(keys, bind)
@@ -196,6 +201,16 @@ class MecServer:
         except BaseException as error:  # noqa: BLE001 - raised again by close()
             self._error = error
 
+    def _checked_batch(self, batch: int | None) -> int | None:
+        """``batch``, but 1 for an emulated MEC: the times that it emulates are those of one request at a time."""
+        if batch is not None and batch < 1:
+            raise UsageError(f"got batch={batch}; expected 1 or more, or None for what the engine gains by")
+        if self._slowdown == 1.0:
+            return batch
+        if batch is not None and batch > 1:
+            self._log(f"a MEC that is emulated to be {self._slowdown:g} times slower computes one request at a time")
+        return 1
+
     def _open_store(self, folder: Path, trust: str | Path | None) -> Deployment:
         try:
             from runtime.mec.deployment import Deployment
@@ -243,7 +258,7 @@ class MecServer:
         segments = Segments(bundle, workload, self._engine, self._log)
         segments.prepare_codecs()
         tails = Tails(self._cache_bytes) if self._cache_bytes else None
-        return Served(segments, costs, warm_up=WarmUp(segments), tails=tails)
+        return Served(segments, costs, warm_up=WarmUp(segments), tails=tails, batch=self._batch)
 
     def _serve_stored(self, bundle: Bundle, workload: Workload) -> Served:
         """What serves a bundle of the store. Its models are loaded at once: this is not the thread that serves."""

@@ -89,14 +89,14 @@ def check_found(truths: Sequence[Any], splits: Splits, what: str) -> None:
     """
     if not any(truths):
         raise UsageError(
-            f"{what} found nothing in {len(truths)} frames of the footage; expected detections: lower --threshold, check "
-            "--decode, --colours and --scale, or bring footage that shows what the model detects"
+            f"{what} found nothing in {len(truths)} frames of the footage; expected detections: lower --threshold, "
+            "check --decode, --colours and --scale, or bring footage that shows what the model detects"
         )
     for split, (start, stop) in splits.items():
         if not any(truths[start:stop]):
             raise UsageError(
-                f"{what} found nothing in the {split} frames ({start} to {stop - 1}); expected detections in each third "
-                "of the footage: bring longer footage"
+                f"{what} found nothing in the {split} frames ({start} to {stop - 1}); expected detections in each "
+                "split: bring longer footage"
             )
 
 

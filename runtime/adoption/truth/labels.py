@@ -223,8 +223,8 @@ def _frames_of(names: Sequence[str], found: Found, path: Path) -> Mapping[str, i
     if not known or len(strange) > len(names) / 2:
         shown_names = ", ".join((strange or list(names))[:2]) or "no images"
         raise UsageError(
-            f"--labels {shown(path)} are of other images ({shown_names}); expected labels of {found.footage.file}, whose "
-            f"frames are called like {found.name_of(0)}"
+            f"--labels {shown(path)} are of other images ({shown_names}); expected labels of {found.footage.file}, "
+            f"whose frames are called like {found.name_of(0)}"
         )
     return known
 

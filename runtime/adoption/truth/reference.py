@@ -27,8 +27,8 @@ def answers_of_whole(
 ) -> list[Any]:
     """The answers of a model's last exit to frames of the footage, one at a time.
 
-    ``numbers``: the frames; default: all. ``px``: default: the largest resolution. ``advance`` gets the number of frames
-    since its last call. FailureError when outputs are not finite.
+    ``numbers``: the frames; default: all. ``px``: default: the largest resolution. ``advance`` gets the number of
+    frames since its last call. FailureError when outputs are not finite.
     """
     model.eval()
     at_px = px or max(work.resolutions_px)

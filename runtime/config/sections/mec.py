@@ -16,6 +16,14 @@ class MecSection(Section, frozen=True):
     queue_limit: Annotated[Count, about("Requests that may wait; more are rejected.", "--queue-limit")] = (
         MEC_QUEUE_LIMIT
     )
+    batch: Annotated[
+        Count | None,
+        about(
+            "Waiting requests of one kind that are computed together at most; default: 32 on a GPU, else 1.",
+            "--batch",
+            show=32,
+        ),
+    ] = None
     cache: Annotated[
         Text, about("Memory for answers to requests that come again byte by byte, such as 64MB; 0: none.", "--cache")
     ] = "0"

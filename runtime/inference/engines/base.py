@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,16 @@ class LoadedModel(Protocol[Z]):
 
     def record_exit(self, z: Z, exit_branch: int) -> list[Layer]:
         """Run an exit head; returns its layers in the order they ran."""
+        ...
+
+
+@runtime_checkable
+class RunsTails(Protocol):
+    """A loaded model that can run a whole tail by one call, in less time than stage by stage. No message is received
+    while it runs."""
+
+    def run_tail(self, z: Any, stages: range, exit_branch: int) -> Any:
+        """Run stages, then an exit head. What it returns is valid until the next call."""
         ...
 
 

@@ -11,19 +11,18 @@ from runtime.workloads.adopted.description import ADOPTION_FILE
 from runtime.workloads.adopted.workload import Adopted
 
 
-def carried(work: object, directory: Path) -> dict[str, FileInfo]:
-    """``adoption`` and ``truth`` of a manifest, for the bundle that is written to a directory; {}: not adopted.
+def carried(work: object, directory: Path) -> tuple[FileInfo | None, FileInfo | None]:
+    """``adoption`` and ``truth`` of a manifest, for the bundle that is written to a directory; None: not adopted.
 
-    Files that are not there yet are copied from the bundle of the workload.
+    The files are copied there from the bundle of the workload.
     """
     if not isinstance(work, Adopted):
-        return {}
-    named = {"adoption": ADOPTION_FILE, "truth": work.adoption.truth.file}
-    directory.mkdir(parents=True, exist_ok=True)
-    for name in named.values():
-        if work.directory.resolve() != directory.resolve():
+        return None, None
+    names = (ADOPTION_FILE, work.adoption.truth.file)
+    if work.directory.resolve() != directory.resolve():
+        for name in names:
             shutil.copyfile(work.directory / name, directory / name)
-    return {field: _info(directory / name) for field, name in named.items()}
+    return _info(directory / names[0]), _info(directory / names[1])
 
 
 def _info(path: Path) -> FileInfo:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import cv2
 import pytest
+from support.adopted import SHAPE, picture_at, write_video
 
 from controller.errors import FailureError, UsageError
 from runtime.adoption.truth.footage import by_time_of, check_found, look_at
-from support.adopted import SHAPE, picture_at, write_video
 
 FRAMES = 60
 
@@ -23,7 +23,9 @@ def test_frames_of_a_video_are_counted(video: Path) -> None:
     decoded: list[int] = []
     found = look_at(video, advance=decoded.append)
     assert (found.footage.frames, found.footage.fps, found.footage.step) == (FRAMES, 10.0, 1)
-    assert found.frame_shape == SHAPE and sum(decoded) == FRAMES and found.name_of(7) == "7"
+    assert found.frame_shape == SHAPE
+    assert sum(decoded) == FRAMES
+    assert found.name_of(7) == "7"
     assert found.footage.size_bytes == video.stat().st_size
 
 
@@ -37,7 +39,8 @@ def test_a_folder_of_pictures_has_no_times(tmp_path: Path) -> None:
     for number in range(FRAMES):
         cv2.imwrite(str(tmp_path / f"p{number}.png"), picture_at(number % 20))
     found = look_at(tmp_path)
-    assert (found.footage.frames, found.footage.fps) == (FRAMES, 0.0) and found.name_of(10) == "p10"
+    assert (found.footage.frames, found.footage.fps) == (FRAMES, 0.0)
+    assert found.name_of(10) == "p10"
     assert look_at(tmp_path, fps=2.0).footage.fps == 2.0
 
 

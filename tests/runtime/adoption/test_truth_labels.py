@@ -9,11 +9,11 @@ import cv2
 import msgspec
 import numpy as np
 import pytest
+from support.adopted import SHAPE, picture_at, write_video
 
 from controller.errors import UsageError
 from runtime.adoption.truth.footage import Found, look_at
 from runtime.adoption.truth.labels import read_labels
-from support.adopted import SHAPE, picture_at, write_video
 
 FRAMES = 50
 
@@ -56,13 +56,15 @@ def test_coco_labels_of_a_video_by_the_number_of_the_frame(tmp_path: Path, video
         labels = read_labels(path, video)
         assert labels.classes == ("box", "bag")
         assert labels.truths[3] == [[4.0, 5.0, 10.0, 20.0, 1.0, 1], [60.0, 40.0, 4.0, 8.0, 1.0, 0]]
-        assert labels.truths[4] == [] and len(labels.truths) == FRAMES
+        assert labels.truths[4] == []
+        assert len(labels.truths) == FRAMES
 
 
 def test_classes_are_those_of_the_model(tmp_path: Path, video: Found) -> None:
     path = _coco(tmp_path / "labels.json", [f"{number}.png" for number in range(FRAMES)])
     labels = read_labels(path, video, ("person", "bag"))
-    assert labels.truths[3] == [[4.0, 5.0, 10.0, 20.0, 1.0, 1]] and labels.left_out == ("box",)
+    assert labels.truths[3] == [[4.0, 5.0, 10.0, 20.0, 1.0, 1]]
+    assert labels.left_out == ("box",)
     with pytest.raises(UsageError, match=r"labels are of box, bag; expected some of the model's classes: cat"):
         read_labels(path, video, ("cat",))
     assert {box[5] for box in read_labels(path, video, (), "text").truths[3]} == {0}
@@ -113,7 +115,8 @@ def test_folders_of_classes(tmp_path: Path) -> None:
         cv2.imwrite(str(kind / f"{number}.png"), np.full((8, 8, 3), number, np.uint8))
     found = look_at(tmp_path)
     labels = read_labels(tmp_path, found, (), "classify")
-    assert labels.classes == ("cat", "dog") and labels.truths == [number % 2 for number in range(FRAMES)]
+    assert labels.classes == ("cat", "dog")
+    assert labels.truths == [number % 2 for number in range(FRAMES)]
     assert read_labels(tmp_path, found, ("dog", "cow", "cat"), "classify").truths[:2] == [2, 0]
     with pytest.raises(UsageError, match="a folder 'cat'"):
         read_labels(tmp_path, found, ("dog", "cow"), "classify")

@@ -7,13 +7,13 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from support.adopted import FRAMES, adoption_of, truth_at, write_video
 from torch import Tensor, nn
 
 from controller.errors import FailureError
 from runtime.adoption.truth.reference import agreement, answers_of_whole, as_truth, write_truths
 from runtime.models.stages import BranchyModel
 from runtime.workloads.adopted.workload import Adopted
-from support.adopted import FRAMES, adoption_of, truth_at, write_video
 
 
 class RedBox(nn.Module):
@@ -41,12 +41,14 @@ def test_the_whole_model_answers_every_frame(work: Adopted, tmp_path: Path) -> N
     answers = answers_of_whole(work, _model(work, RedBox()), advance=steps.append)
     truths = as_truth(answers, "detect")
     expected = [[*truth_at(number)[0][:4], 1.0, 1] for number in range(FRAMES)]
-    assert truths == [[box] for box in expected] and sum(steps) == FRAMES
+    assert truths == [[box] for box in expected]
+    assert sum(steps) == FRAMES
     assert agreement(work, answers, truths) == 1.0
     other = [[[*box[:5], 0]] for box in expected]
     assert agreement(work, answers, other) == 0.0
     digest = write_truths(tmp_path / "truth.json", truths)
-    assert len(digest) == 64 and msgspec.json.decode((tmp_path / "truth.json").read_bytes()) == truths
+    assert len(digest) == 64
+    assert msgspec.json.decode((tmp_path / "truth.json").read_bytes()) == truths
 
 
 def test_values_that_are_not_finite_are_one_line(work: Adopted) -> None:

@@ -41,7 +41,8 @@ def test_yolov8_in_both_orders(transposed: bool) -> None:
     rows = np.concatenate((rows, np.zeros((30, 6), np.float32)))  # more boxes than values
     output = rows.T if transposed else rows
     decoder = get_decoder("yolov8")
-    assert decoder.fits((output.shape,)) and decoder.classes((output.shape,)) == 2
+    assert decoder.fits((output.shape,))
+    assert decoder.classes((output.shape,)) == 2
     assert np.allclose(_best(decoder.decode([output], SIZE)), _fractions(), atol=1e-6)
 
 
@@ -80,10 +81,12 @@ def test_ssd_in_its_orders_and_units(order: str, units: str) -> None:
     for outputs in ([boxes, scores], [scores, boxes]):
         decoder = get_decoder("ssd", {"order": order})
         shapes = tuple(output.shape for output in outputs)
-        assert decoder.fits(shapes) and decoder.classes(shapes) == 2
+        assert decoder.fits(shapes)
+        assert decoder.classes(shapes) == 2
         found = decoder.decode(outputs, SIZE)
         assert np.allclose(found[:, :4], _fractions()[:, :4], atol=1e-6)
-        assert np.allclose(found[0, 4:], [0.9, 1]) and np.allclose(found[1, 4:], [0.6, 0])
+        assert np.allclose(found[0, 4:], [0.9, 1])
+        assert np.allclose(found[1, 4:], [0.6, 0])
 
 
 def test_detr_with_softmax_and_sigmoid() -> None:
@@ -105,7 +108,9 @@ def test_db_grows_shrunken_texts_again() -> None:
     field[0, 50:51, 100:102] = 0.9  # too small
     field[0, 40:50, 80:120] = 0.2  # below the threshold of pixels
     found = get_decoder("db").decode([field], SIZE)
-    assert len(found) == 1 and found[0, 4] == pytest.approx(0.9) and found[0, 5] == 0
+    assert len(found) == 1
+    assert found[0, 4] == pytest.approx(0.9)
+    assert found[0, 5] == 0
     grown = 39 * 9 * 1.5 / (2 * (39 + 9))
     expected = np.array([10 - grown, 20 - grown, 50 + grown, 30 + grown]) / (128, 64, 128, 64)
     assert np.allclose(found[0, :4], expected, atol=1e-6)
@@ -125,7 +130,8 @@ def test_classify_undoes_a_softmax() -> None:
 def test_a_decoder_that_does_not_fit_says_what_does() -> None:
     with pytest.raises(UsageError) as caught:
         check_fits(get_decoder("db"), ((84, 8400),) * 2)
-    assert "(84, 8400), (84, 8400)" in str(caught.value) and "file.py:function" in str(caught.value)
+    assert "(84, 8400), (84, 8400)" in str(caught.value)
+    assert "file.py:function" in str(caught.value)
     with pytest.raises(UsageError, match="these decoders fit: detr, ssd"):
         check_fits(get_decoder("yolov8"), ((100, 4), (100, 92)))
 
@@ -147,4 +153,5 @@ def test_of_overlapping_candidates_of_one_class_the_best_stays() -> None:
     kept = suppressed(found, 0.5, 10)
     assert kept[:, 4].tolist() == pytest.approx([0.8, 0.7, 0.1])
     assert (suppressed(kept, 0.5, 10) == kept).all()
-    assert len(suppressed(found, 1.0, 10)) == 4 and len(suppressed(found, 0.5, 2)) == 2
+    assert len(suppressed(found, 1.0, 10)) == 4
+    assert len(suppressed(found, 0.5, 2)) == 2

@@ -35,7 +35,8 @@ def _outputs() -> torch.Tensor:
 
 def test_candidates_are_relative_to_the_threshold_and_suppressed() -> None:
     found = _exit()(_outputs()).numpy()
-    assert found.shape == (1, 4, 6) and found.dtype == np.float32
+    assert found.shape == (1, 4, 6)
+    assert found.dtype == np.float32
     odds = np.log(0.8 / 0.2) - np.log(0.25 / 0.75)
     assert found[0, 0].tolist() == pytest.approx([0.375, 0.375, 0.625, 0.625, odds, 0.0], abs=1e-5)
     assert found[0, 1, 4] == pytest.approx(0.0, abs=1e-5)  # exactly at the threshold

@@ -56,5 +56,5 @@ def test_an_adopted_bundle_takes_no_name_of_a_shipped_workload(registry: Registr
 
 
 def test_a_folder_without_a_description_is_no_workload(registry: Registry, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="adoption.json"):
+    with pytest.raises(UsageError, match=r"adoption\.json"):
         registry.check(str(tmp_path))

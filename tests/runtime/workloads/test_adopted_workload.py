@@ -135,7 +135,7 @@ def test_without_the_footage_everything_but_frames_works(tmp_path: Path, adoptio
     assert work.sample_count("test") == 6
     assert work.build("whole").exit_after == (1,)
     assert work.frame_shape == SHAPE
-    with pytest.raises(FailureError, match="gone.avi.*--data"):
+    with pytest.raises(FailureError, match=r"gone\.avi.*--data"):
         work.sample(0)
 
 
@@ -200,5 +200,5 @@ def test_opening_imports_nothing_that_the_description_names(tmp_path: Path, adop
     (folder / ADOPTION_FILE).write_bytes(msgspec.json.encode(document))
     (tmp_path / "evil.py").write_text("raise SystemExit(3)")
     work = read_adopted(folder)
-    with pytest.raises(UsageError, match="--decode evil.py:run"):
+    with pytest.raises(UsageError, match=r"--decode evil\.py:run"):
         work.build("whole")

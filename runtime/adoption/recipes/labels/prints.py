@@ -53,15 +53,16 @@ def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"), size)
 
 
-def text(words: str, font: str, size: int, ink: Colour) -> Print:
+def text(words: str, font: str, size: int, colour: Colour) -> Print:
     """One line of text without paper. ``size`` is the size of the font in pixels; the box fits the ink closely."""
     face = _font(font, size)
     left, top, right, bottom = (int(edge) for edge in face.getbbox(words))
     canvas = Pictures.new("L", (right - left, bottom - top))
     ImageDraw.Draw(canvas).text((-left, -top), words, fill=255, font=face)
-    opacity = np.asarray(canvas, np.float32) / 255.0
-    height, width = opacity.shape
-    picture = np.full((height, width, 3), ink, np.uint8)
+    ink = np.asarray(canvas)
+    x, y, width, height = cv2.boundingRect(ink)
+    opacity = ink[y : y + height, x : x + width].astype(np.float32) / 255.0
+    picture = np.full((height, width, 3), colour, np.uint8)
     return Print(picture, opacity, _box(0, 0, width, height))
 
 

@@ -175,7 +175,7 @@ def _visible(face: Face, corners: NDArray[np.float32]) -> Boxes:
     sides = [np.linalg.norm(where[:, (1, 3)] - where[:, :1], axis=2) for where in (pixels, quads)]
     upright = (sides[0] / sides[1]).min(axis=1) * TEXELS_PER_M / _PX_PER_M
     kept = (visible >= LEAST_VISIBLE) & (size.min(axis=1) >= LEAST_TEXT_PX) & (upright >= LEAST_UPRIGHT)
-    return np.hstack([inside_low, size])[kept]
+    return np.asarray(np.hstack([inside_low, size])[kept], np.float64)
 
 
 def _shade(picture: NDArray[np.float32], footprint: NDArray[np.float32]) -> None:
@@ -195,8 +195,9 @@ def _belt_run(frames: int, rng: np.random.Generator) -> NDArray[np.float64]:
     speed = np.empty(frames)
     first = 0
     while first < frames:
-        steps = int(rng.uniform(3, 9) * FPS)
-        speed[first : first + steps] = 0.0 if first and rng.random() < 0.1 else _SPEED_M_S * rng.uniform(0.5, 1.5)
+        stops = first > 0 and rng.random() < 0.1
+        steps = int((rng.uniform(2, 4) if stops else rng.uniform(3, 9)) * FPS)
+        speed[first : first + steps] = 0.0 if stops else _SPEED_M_S * rng.uniform(0.5, 1.5)
         first += steps
     smooth = np.convolve(np.pad(speed, 4, mode="edge"), np.ones(9) / 9, mode="valid")
     return np.asarray(np.cumsum(smooth) / FPS, np.float64)

