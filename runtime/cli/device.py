@@ -18,6 +18,7 @@ from controller.errors import UsageError
 from controller.records import Outcome
 from controller.streaming import Stream
 from runtime.bundles.bundle import Bundle, open_pair
+from runtime.decoders.given import give_all
 from runtime.cli.console import counted, log_as, print_summary, progress
 from runtime.cli.device_checks import check_paths, check_shadow
 from runtime.cli.notify import Notifier
@@ -108,6 +109,7 @@ def _idle_filter(plan: _Plan) -> str | None:
 
 def _device(config: Config, log: Log) -> Device:
     workload, controller = config.workload, config.controller
+    give_all(workload.decode, workload.scorer)
     bundle, profile = _bundle(config, log)
     return Device(
         bundle,

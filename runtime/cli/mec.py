@@ -75,9 +75,11 @@ def _unknown_keys(server: MecServer) -> str:
 
 
 def _server(config: Config, log: Log) -> MecServer:
+    from runtime.decoders.given import give_all
     from runtime.mec.server import MecServer
 
     workload, settings, deploy = config.workload, config.mec, config.deploy
+    give_all(workload.decode, workload.scorer)
     return MecServer(
         workload.bundle,
         settings.bind,

@@ -12,7 +12,7 @@ import typer
 
 from controller.errors import UsageError, unknown_name
 from runtime.cli.console import log_as, write_json
-from runtime.cli.shared_options import BundleDir, DataDir, JsonOut, WorkloadName
+from runtime.cli.shared_options import BundleDir, DataDir, DecoderCode, JsonOut, WorkloadName
 from runtime.config.sections.fields import DEFAULT_WORKLOAD
 from runtime.files.atomic import check_apart, check_writable
 from runtime.observe.tables import new_table, table_console
@@ -41,6 +41,7 @@ def profile(
     workload: WorkloadName = DEFAULT_WORKLOAD,
     bundle: BundleDir = None,
     data: DataDir = None,
+    decode: DecoderCode = None,
     side: Annotated[str | None, typer.Option(help="Side to measure: device or mec (default: both).")] = None,
     merge_file: Annotated[
         Path | None, typer.Option("--merge", help="Take the other side from this profile, of another machine.")
@@ -58,10 +59,12 @@ def profile(
     It takes some minutes; a bundle with few decisions takes 75 s, with --quick 12 s.
     """
     from runtime.bundles.bundle import open_pair
+    from runtime.decoders.given import give_all
     from runtime.inference.segments import Segments
     from runtime.profiling.measure import MIN_ROUNDS, QUICK_ROUNDS, measure_sides
 
     sides = _sides(side, merge_file)
+    give_all(decode)
     opened, source = open_pair(bundle, workload, data)
     path = out or default_out(opened)
     check_writable(path, "--out", make_folder=True)

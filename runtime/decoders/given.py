@@ -65,6 +65,13 @@ def give(reference: str) -> tuple[str, str, str]:
     return Path(path).name, function, digest
 
 
+def give_all(*references: str | None) -> None:
+    """Import what the user names, if anything; see `give`."""
+    for reference in references:
+        if reference is not None:
+            give(reference)
+
+
 def given(code: Code, option: str) -> Callable[..., Any]:
     """The function that a bundle states; UsageError, with the option that gives it, if it was not given here."""
     found = _given.get((code.sha256, code.function))

@@ -168,8 +168,8 @@ class Registry:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         return UsageError(
-            f"unknown workload {name!r}{hint}; expected one of: {', '.join(known)}, the folder of an adopted bundle, "
-            "or package.module:Class"
+            f"unknown workload {name!r}{hint}; expected one of: {', '.join(known)}, or package.module:Class, or the "
+            "folder of an adopted bundle"
         )
 
 
