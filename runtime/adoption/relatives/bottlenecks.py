@@ -151,7 +151,10 @@ class FeatureLesson:
 
 
 class TailLesson:
-    """What the whole model gives, learned through its stages behind the cut. UsageError where PyTorch cannot run them."""
+    """What the whole model gives, learned through its stages behind the cut.
+
+    UsageError where PyTorch cannot run them.
+    """
 
     def __init__(self, features: FeatureLesson) -> None:
         self._features, family = features, features.family

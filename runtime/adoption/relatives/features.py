@@ -63,7 +63,10 @@ def collect(
     count = subject.work.sample_count(split)
     indices = subject.held_out if split == "validation" else evenly(count, frames)
     lags = np.random.default_rng(0).integers(1, MOST_LAG + 1, len(indices))
-    later = [index + lag if index + lag < count else max(index - lag, 0) for index, lag in zip(indices, lags.tolist())]
+    later = [
+        index + lag if index + lag < count else max(index - lag, 0)
+        for index, lag in zip(indices, lags.tolist(), strict=True)
+    ]
     found = {}
     for place, px in enumerate(subject.widths_px):
         pictures, following = subject.pictures(indices, px, split), subject.pictures(later, px, split)

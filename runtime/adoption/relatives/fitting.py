@@ -66,7 +66,7 @@ class Pace:
 
 
 def fit(module: AnyModule, lesson: Lesson, pace: Pace) -> tuple[AnyModule, int]:
-    """Train a module in place; returns a copy with the best averaged weights, in evaluation mode, and the steps done."""
+    """Train a module in place; returns a copy with the best averaged weights, for evaluation, and the steps done."""
     torch.set_num_threads(1)
     torch.manual_seed(pace.seed)
     start_s = time.monotonic()

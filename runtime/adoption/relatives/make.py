@@ -9,28 +9,34 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from runtime.adoption.relatives.bottlenecks import best_cut, train_bottleneck
 from runtime.adoption.relatives.features import Features, collect, frames_that_fit
 from runtime.adoption.relatives.fitting import Pace
 from runtime.adoption.relatives.heads import head_specs, train_heads
-from runtime.adoption.relatives.payloads import Payload, bottleneck_payloads, jpegs, smallest
+from runtime.adoption.relatives.payloads import Payload, bottleneck_payloads, jpegs, smallest, whole_compared
 from runtime.adoption.relatives.student import train_student
 from runtime.adoption.relatives.subject import Subject
 from runtime.models.stages import BranchyModel
 from runtime.models.training import Scalars
-from runtime.workloads.adopted.families import BottleneckFamily, Family, StudentFamily, WholeFamily, build
+from runtime.workloads.adopted.families import BottleneckFamily, ExitSpec, Family, StudentFamily, WholeFamily, build
 from runtime.workloads.family_decisions import FamilyDecisions
+from runtime.workloads.types import Split
 
 if TYPE_CHECKING:
     from runtime.workloads.adopted.workload import Adopted
 
 #: Called with what is being done and the share of it that is done.
 Progress = Callable[[str, float], None]
+
+#: An exit head, where it is, and its score at each resolution.
+Head = tuple[ExitSpec, nn.Module, Mapping[int, float]]
 
 LEAST_VALIDATION, MOST_VALIDATION = 8, 60  # frames that scores are measured on
 LOG_EVERY_S = 1.0
@@ -124,6 +130,7 @@ class _Making:
         self._subject = Subject(work, whole, LEAST_VALIDATION)
         self._subject = Subject(work, whole, self._validation_frames())
         self._found = Relatives()
+        self._compared: dict[int, float] = {}  # the whole model's scores on the frames that payloads are compared on
 
     def _validation_frames(self) -> int:
         """As many as the whole model answers in a twentieth of the time."""
@@ -164,20 +171,21 @@ class _Making:
             return {}, {}
         frames = frames_that_fit(self._subject, cuts, self._left_s(0.2))
         found = []
-        for split in ("train", "validation"):
-            label = f"features of {split} frames"
-            found.append(
-                collect(self._subject, cuts, split, frames, lambda done, label=label: self._progress(label, done))  # type: ignore[arg-type, misc]
-            )
+        splits: tuple[Split, ...] = ("train", "validation")
+        for split in splits:
+            advance = partial(self._progress, f"features of {split} frames")
+            found.append(collect(self._subject, cuts, split, frames, advance))
         return found[0], found[1]
 
-    def _heads(self, specs: Sequence, train: Mapping[int, Features], held_out: Mapping[int, Features]) -> None:  # type: ignore[type-arg]
+    def _heads(
+        self, specs: Sequence[ExitSpec], train: Mapping[int, Features], held_out: Mapping[int, Features]
+    ) -> None:
         subject, answers = self._subject, self._subject.answers
         if not specs or answers is None:
             return self._found.leave("exit heads", self._why_no_heads())
         with self._pace("exit heads", 0.22) as pace:
             heads, scores, steps = train_heads(subject, specs, train, held_out, pace)
-        kept = []
+        kept: list[Head] = []
         for spec, head, reached in zip(specs, heads, scores, strict=True):
             words = f"after {subject.macs_before[spec.after]:.0%} of the work: {self._against_whole(reached)}"
             if self._reached(reached, self._plan.target.exit_frac):
@@ -188,8 +196,9 @@ class _Making:
                 )
         if kept:
             self._keep_heads(kept, steps)
+        return None
 
-    def _keep_heads(self, kept: Sequence, steps: int) -> None:  # type: ignore[type-arg]
+    def _keep_heads(self, kept: Sequence[Head], steps: int) -> None:
         subject = self._subject
         family = WholeFamily(subject.stages, tuple(spec for spec, _, _ in kept), subject.answers)
         model = build(family, lambda: subject.whole.exits[-1])
@@ -216,6 +225,7 @@ class _Making:
             return self._found.leave("bottleneck", "no cut is of maps (channels, h, w) alone")
         if subject.work.adoption.geometry.channels == 1:
             return self._found.leave("bottleneck", "the encoder of pixels takes three colours; the model takes grey")
+        self._compared = whole_compared(subject)
         self._found.jpegs = jpegs(subject, self._left_s(0.12), lambda done: self._progress("JPEG for comparison", done))
         for number, code in enumerate(self._plan.codes):
             family = BottleneckFamily(
@@ -252,7 +262,7 @@ class _Making:
 
     def _pays(self, payload: Payload) -> bool:
         jpeg = smallest(self._found.jpegs, payload.score)
-        enough = payload.score >= self._plan.target.bottleneck_frac * self._found.whole[payload.px]
+        enough = payload.score >= self._plan.target.bottleneck_frac * self._compared[payload.px]
         return enough and (jpeg is None or payload.size < jpeg.size)
 
     def _against_jpeg(self, payload: Payload) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -17,12 +17,12 @@ from runtime.codecs.streams import AnsweredSender, StreamCodec
 from runtime.models.stages import BranchyModel
 from runtime.workloads.adopted.families import BottleneckFamily
 from runtime.workloads.inputs import pixels
-from runtime.workloads.types import Image
+from runtime.workloads.types import Image, Split
 
 FIT_FRAMES = 120  # consecutive training frames that codecs are fitted on
-STREAM_FRAMES = 24  # consecutive validation frames that payloads are measured on
+STREAM_FRAMES = 240  # consecutive validation frames whose payloads are measured
 JPEG_QUALITIES = (5, 10, 20, 35, 60, 85)
-JPEG_FRAMES = 24
+COMPARED_FRAMES = 24  # validation frames on which payloads are compared
 TIE = 0.005  # agreements this close are equal
 
 
@@ -43,7 +43,7 @@ class Payload:
 def jpegs(subject: Subject, seconds: float, advance: Callable[[float], None]) -> list[Payload]:
     """The whole model on JPEGs of the pictures: every quality at every resolution, cheapest first, within a time."""
     end_s = time.monotonic() + seconds
-    indices = evenly_of(subject.held_out, JPEG_FRAMES)
+    indices = compared_frames(subject)
     cases = [(px, quality) for px in reversed(subject.widths_px) for quality in JPEG_QUALITIES]
     found = []
     for done, (px, quality) in enumerate(cases):
@@ -61,9 +61,18 @@ def smallest(payloads: Iterable[Payload], score: float) -> Payload | None:
     return min((each for each in payloads if each.score >= score - TIE), key=lambda each: each.size, default=None)
 
 
-def evenly_of(indices: Sequence[int], most: int) -> list[int]:
-    """At most so many of the numbers, evenly spread."""
-    return [indices[row] for row in evenly(len(indices), most)]
+def compared_frames(subject: Subject) -> list[int]:
+    """The validation frames on which payloads are compared."""
+    return [subject.held_out[row] for row in evenly(len(subject.held_out), COMPARED_FRAMES)]
+
+
+def whole_compared(subject: Subject) -> dict[int, float]:
+    """Mean score of the whole model on these frames, at each resolution."""
+    indices = compared_frames(subject)
+    return {
+        px: subject.score_of_pictures((subject.picture(i, px, "validation") for i in indices), px, indices)
+        for px in subject.widths_px
+    }
 
 
 def _jpeg(picture: Image, quality: int) -> tuple[Image, int]:
@@ -73,50 +82,50 @@ def _jpeg(picture: Image, quality: int) -> tuple[Image, int]:
 
 @torch.no_grad()
 def bottleneck_payloads(subject: Subject, family: BottleneckFamily, model: BranchyModel, px: int) -> list[Payload]:
-    """Bytes and agreement of every codec of a bottleneck at a resolution, on consecutive validation frames.
+    """Bytes and agreement of every codec of a bottleneck at a resolution.
 
-    Payloads of a codec that refers to earlier ones have the frame before as reference.
+    Bytes are those of consecutive validation frames; payloads of a codec that refers to earlier ones have the frame
+    before as reference. Agreement is that of the frames on which payloads are compared.
     """
-    indices = range(min(STREAM_FRAMES, subject.work.sample_count("validation")))
-    codes = np.concatenate([_code(subject, family, model, index, px, "validation") for index in indices])
+    compared = compared_frames(subject)
+    stream = range(min(STREAM_FRAMES, subject.work.sample_count("validation")))
+    codes = np.concatenate([_code(subject, family, model, index, px, "validation") for index in stream])
+    answered = np.concatenate([_code(subject, family, model, index, px, "validation") for index in compared])
     found = []
     for name in family.codecs:
-        sizes, arrived = _sent(subject, family, model, px, name, codes)
-        outputs = [_answer(subject, model, family, code) for code in arrived]
-        found.append(Payload(name, px, float(np.mean(sizes)), subject.score(np.concatenate(outputs), px, indices)))
+        codec = get_codec(name)
+        if isinstance(codec, StreamCodec):  # those of signs lose nothing
+            sizes, arrived = _sizes_of_stream(subject, family, model, px, codec, codes), answered
+        else:
+            sizes, arrived = [len(codec.encode(code)) for code in codes], codec.roundtrip(answered)
+        outputs = np.concatenate([_answer(model, family, code) for code in arrived])
+        found.append(Payload(name, px, float(np.mean(sizes)), subject.score(outputs, px, compared)))
     return found
 
 
 def _code(
-    subject: Subject, family: BottleneckFamily, model: BranchyModel, index: int, px: int, split: str
+    subject: Subject, family: BottleneckFamily, model: BranchyModel, index: int, px: int, split: Split
 ) -> NDArray[np.float32]:
-    picture = subject.picture(index, px, split)[None]  # type: ignore[arg-type]
+    picture = subject.picture(index, px, split)[None]
     x = pixels(picture) if model.takes_pixels else subject.work.to_input(picture)
     return np.asarray(model.run_stages(x, 0, family.cut).numpy(), np.float32)
 
 
-def _sent(
+def _sizes_of_stream(
     subject: Subject,
     family: BottleneckFamily,
     model: BranchyModel,
     px: int,
-    name: str,
+    codec: StreamCodec,
     codes: NDArray[np.float32],
-) -> tuple[list[int], Iterable[NDArray[np.float32]]]:
-    """Bytes of each code, and what arrives of it."""
-    codec = get_codec(name)
-    if not isinstance(codec, StreamCodec):
-        payloads = [codec.encode(code) for code in codes]
-        return [len(payload) for payload in payloads], [codec.decode(each, codes.shape[1:]) for each in payloads]
+) -> list[int]:
+    """Bytes of each code but the first, which has no reference. The codec is fitted on training frames."""
     most = min(FIT_FRAMES, subject.work.sample_count("train"))
-    fitted = codec.fit(np.concatenate([_code(subject, family, model, index, px, "train") for index in range(most)]))
-    sender = AnsweredSender(codec.sender(codes.shape[1:], fitted))
-    sizes = [len(sender.encode(code, frame).payload) for frame, code in enumerate(codes)]
-    return sizes[1:], codes  # the first stands alone; signs arrive as they are
+    tables = codec.fit(np.concatenate([_code(subject, family, model, index, px, "train") for index in range(most)]))
+    sender = AnsweredSender(codec.sender(codes.shape[1:], tables))
+    return [len(sender.encode(code, frame).payload) for frame, code in enumerate(codes)][1:]
 
 
-def _answer(
-    subject: Subject, model: BranchyModel, family: BottleneckFamily, code: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _answer(model: BranchyModel, family: BottleneckFamily, code: NDArray[np.float32]) -> NDArray[np.float32]:
     z = torch.from_numpy(np.ascontiguousarray(code))[None]
     return np.asarray(model.tail(z, family.cut, 0).numpy(), np.float32)

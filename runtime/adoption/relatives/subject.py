@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -62,15 +62,16 @@ class Subject:
 
     def picture(self, index: int, px: int, split: Split) -> Image:
         """The u8 picture of a frame, as models take it."""
-        return self.work.resize(self.work.sample(index, split)[0], px)
+        picture = self.work.resize(self.work.sample(index, split)[0], px)
+        return np.require(picture, requirements=("C", "W"))  # PyTorch warns of arrays that cannot be written
 
     def pictures(self, indices: Iterable[int], px: int, split: Split) -> Images:
         """(n, h, w[, 3]) of frames in ascending order, which is fastest to decode."""
         return np.stack([self.picture(index, px, split) for index in indices])
 
-    def truth(self, index: int, split: Split) -> list[list[float]]:
+    def truth(self, index: int, split: Split) -> Any:
         """The boxes of a frame in its own pixels, or what else the truth is, without decoding the frame."""
-        found: list[list[float]] = self.work.truths[self.work.source_index(index, split)]
+        found: Any = self.work.truths[self.work.source_index(index, split)]
         return found
 
     def boxes(self, index: int, px: int, split: Split) -> Floats:
@@ -167,4 +168,4 @@ def evenly(count: int, most: int) -> list[int]:
     """At most so many of the first ``count`` numbers, evenly spread, ascending."""
     if count <= most:
         return list(range(count))
-    return np.linspace(0, count - 1, most).round().astype(int).tolist()
+    return [round(place) for place in np.linspace(0, count - 1, most).tolist()]
