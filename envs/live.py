@@ -124,8 +124,9 @@ class LiveBackend:
             options = ["--plain", "--bundle", str(bundle.directory), *(["--profile", str(profile)] if profile else [])]
             slowdown = max(scenario.mec_slowdown, 1.0)
             # A MEC needs no repeated samples, and a workload that repeats them has no name of its own.
-            name = bundle.work.name if self._setup.repetition is None else bundle.workload
-            reference, bind = workload_reference(name), self._network.bind
+            repeats = self._setup.repetition is not None
+            reference = workload_reference(bundle.workload) if repeats else bundle.reference
+            bind = self._network.bind
             with self._network.at_mec():
                 # The load of other devices comes over one connection, and the twin's MEC serves in order of arrival.
                 mec = running_mec(reference, slowdown=slowdown, bind=bind, options=(*options, *OPEN_OPTIONS))

@@ -79,7 +79,6 @@ def _played(options: LabOptions) -> Played:
     from agents.compare.rollout import paired_scenarios
     from envs.setup import open_setup, traces_of
     from runtime.testbed.lab.run import Played
-    from runtime.workloads.registry import workload_reference
 
     bundle, bank = options.open(), traces_of(options.traces or [], "test")
     range_ = options.range_of(bundle, options.frames)
@@ -89,7 +88,7 @@ def _played(options: LabOptions) -> Played:
         paired_scenarios(setup, [options.seed])[0],
         setup.range,
         bank,
-        workload_reference(bundle.workload),
+        bundle.reference,
         bundle.directory,
         options.profile,
         options.controller,

@@ -40,7 +40,6 @@ from runtime.files.tuning_file import load_tunings, tuning_of, used_tuning
 from runtime.profiling.hardware_encoder import hardware_notes
 from runtime.profiling.profile import used_profile
 from runtime.workloads.base import stream_score
-from runtime.workloads.registry import get_workload
 
 #: Batch size of the twin, in episodes.
 SIDE_BY_SIDE = 512
@@ -338,7 +337,7 @@ def _live_episode(backend: Backend, controller: Controller, scenario: Scenario, 
 
 
 def _frames_of(episodes: Sequence[list[Outcome]], scenarios: Sequence[Scenario], setup: Setup) -> Frames:
-    work = get_workload(setup.workload)
+    work = setup.bundle.work
     score = stream_score(work)
     return joined(
         [

@@ -31,7 +31,7 @@ from runtime.bundles.bundle import SHIPPED_DIR, Bundle, open_pair
 from runtime.config.sections.device import PrivacySection
 from runtime.files.provenance import SHIPPED
 from runtime.profiling.profile import find_profile
-from runtime.workloads.registry import workload_named, workload_reference
+from runtime.workloads.registry import workload_named
 
 #: Setups that this process has opened or sent, the newest last.
 _open: OrderedDict[str, Setup] = OrderedDict()
@@ -82,7 +82,7 @@ def _remember(digest: str, setup: Setup) -> None:
 def plain_bundle(bundle: Bundle) -> dict[str, str]:
     ships = bundle.directory == (SHIPPED_DIR / bundle.workload).resolve()
     where = bundle.workload if ships else str(bundle.directory)
-    return {"where": where, "work": workload_reference(bundle.work.name), "digest": bundle.digest}
+    return {"where": where, "work": bundle.reference, "digest": bundle.digest}
 
 
 def opened_bundle(plain: dict[str, str]) -> Bundle:

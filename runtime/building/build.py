@@ -16,6 +16,7 @@ from runtime.bundles.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, de
 from runtime.bundles.recorded import Recorded, save_recorded
 from runtime.codecs.streams import RECORDED_AGES
 from runtime.files.atomic import write_whole
+from runtime.workloads.adopted.files import carried
 from runtime.workloads.base import Workload, stream_score
 from runtime.workloads.family_decisions import codecs_at, resolutions_of
 
@@ -42,6 +43,7 @@ def write_bundle(
         recorded[str(split)] = file_info(path)
     frame = workload.sample(0)[0]
     payloads = tuple(default_objects(sizes.infos[key]) for key in keys)
+    adoption, truth = carried(workload, directory)
     written = Manifest(
         format_version=FORMAT_VERSION,
         workload=workload.name,
@@ -57,6 +59,8 @@ def write_bundle(
         training={model.info.name: model.training for model in measured},
         frame_strides=workload.frame_strides,
         reference_ages=RECORDED_AGES if any(payload.mean_bytes_by_age for payload in payloads) else (),
+        adoption=adoption,
+        truth=truth,
     )
     manifest = default_objects(written)
     write_whole(directory / MANIFEST_FILE, encode_manifest(manifest), "bundle", "choose another --out")

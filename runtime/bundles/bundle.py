@@ -41,7 +41,13 @@ from runtime.files.reading import read_bounded
 from runtime.files.shipped import shipped_dir
 from runtime.protocol.wire import Held
 from runtime.workloads.base import Workload, forecaster_of
-from runtime.workloads.registry import get_workload, is_workload, workload_named
+from runtime.workloads.registry import (
+    adopted_workload,
+    get_workload,
+    is_workload,
+    workload_named,
+    workload_reference,
+)
 
 if TYPE_CHECKING:
     from runtime.models.stages import BranchyModel
@@ -87,7 +93,7 @@ def open_pair(
         workload, bundle = bundle or DEFAULT_NAME, None
     if workload is None:
         opened = open_bundle(bundle or DEFAULT_NAME)
-        return opened, opened.work if data is None else workload_named(opened.workload, data)
+        return opened, opened.work if data is None else opened.work_with(data)
     work = get_workload(workload, data) if isinstance(workload, str) else workload
     return _bundle_of(work, bundle), work
 
@@ -159,13 +165,17 @@ class Bundle:
         return served
 
     def fits(self, work: Workload) -> bool:
-        """Whether a workload can use this bundle."""
+        """Whether a workload can use this bundle: an adopted one only if it has the same description."""
+        own = self.manifest.adoption
+        if own is not None or work.description_sha256:
+            return own is not None and work.description_sha256 == own.sha256
         return _fits(self.workload, work)
 
     def _files(self) -> Iterator[FileInfo]:
         yield from (model.file for model in self.manifest.models)
         yield from (model.codec_tables for model in self.manifest.models if model.codec_tables is not None)
         yield from self.manifest.recorded.values()
+        yield from (file for file in (self.manifest.adoption, self.manifest.truth) if file is not None)
 
     @property
     def file_names(self) -> tuple[str, ...]:
@@ -186,13 +196,27 @@ class Bundle:
     def work(self) -> Workload:
         """The workload object. UsageError, with the way to register it, if the workload is not known here."""
         if self._work is None:
-            if not is_workload(self.workload):
+            if self.manifest.adoption is not None:
+                self._work = adopted_workload(self.directory)
+            elif not is_workload(self.workload):
                 raise UsageError(
                     f"the bundle {self.directory} is of workload {self.workload!r}, which is not registered here; name "
                     "it as package.module:Class, or install it as an entry point of group mecpilot.workloads"
                 )
-            self._work = workload_named(self.workload)
+            else:
+                self._work = workload_named(self.workload)
         return self._work
+
+    def work_with(self, data: Path) -> Workload:
+        """A workload for this bundle whose data is at a path that the user gives."""
+        if self.manifest.adoption is not None:
+            return adopted_workload(self.directory, data)
+        return workload_named(self.workload, data)
+
+    @property
+    def reference(self) -> str:
+        """The value of --workload with which another process finds the workload of this bundle."""
+        return str(self.directory) if self.manifest.adoption is not None else workload_reference(self.work.name)
 
     @cached_property
     def default_range(self) -> ScenarioRange:
@@ -293,6 +317,8 @@ class Bundle:
     @property
     def frame_shape(self) -> tuple[int, ...]:
         """Shape of the workload's frame: (h, w) grey or (h, w, 3) colour."""
+        if self.manifest.adoption is not None:
+            return self.work.frame_shape
         return self.manifest.input_shapes[max(self.manifest.input_shapes)]
 
     def forecasts(self, wanted: bool | None, workload: Workload) -> bool:

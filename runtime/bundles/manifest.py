@@ -124,6 +124,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     frame_strides: tuple[int, ...] = msgspec.field(default=(1,), name="frame_intervals")
     reference_ages: tuple[int, ...] = ()  # in frames, ascending: at which payloads with a reference were measured
     gates: tuple[float, ...] = ()  # that decisions may carry where the user names none, see `runtime.gating`
+    # Of an adopted bundle, see `runtime.workloads.adopted`:
+    adoption: FileInfo | None = None  # describes its workload
+    truth: FileInfo | None = None  # of every frame of its footage
 
     def resolutions_of(self, model: ModelInfo) -> tuple[int, ...]:
         """The resolutions of a model, in pixels."""

@@ -172,6 +172,9 @@ class Defaults(Protocol):
     crops: CropDecisions | None = None  # parts of the frame that may be run in place of the whole; only for boxes
     #: Directory of the workload's bundle, or the name of a shipped bundle. None: the shipped one of the same name.
     bundle: str | None = None
+    # Only an adopted workload has these:
+    frame_shape: tuple[int, ...] = ()  # (h, w[, 3]); (): that of the largest resolution
+    description_sha256: str = ""  # digest of its description
 
     def scenario_range(self) -> ScenarioRange:
         """Range of conditions from which episodes of this workload are drawn."""

@@ -88,3 +88,16 @@ def _greedy(overlap: Floats, least_iou: float) -> int:
             free_columns.remove(column)
             right += 1
     return right
+
+
+def expected_f1(logits: Floats, temperature: float) -> NDArray[np.float64]:
+    """(batch,) expected F1 if every candidate is an object with the probability that its logit (batch, n) predicts.
+
+    Candidates with a logit of 0 or more are answers; the others only say what may have been missed.
+    """
+    scaled = np.clip(logits.astype(np.float64) / temperature, -50.0, 50.0)
+    probability = 1.0 / (1.0 + np.exp(-scaled))
+    kept = scaled >= 0.0
+    right, boxes_and_objects = (probability * kept).sum(axis=1), kept.sum(axis=1) + probability.sum(axis=1)
+    expected = 2.0 * right / np.maximum(boxes_and_objects, 1e-9)
+    return np.asarray(np.where(kept.any(axis=1), expected, 1.0 - probability.max(axis=1)))

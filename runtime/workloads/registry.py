@@ -1,9 +1,9 @@
-"""The registry of workloads: shipped ones, registered ones, plug-ins, and references to a class.
+"""The registry of workloads: shipped ones, registered ones, plug-ins, adopted ones, and references to a class.
 
-``get_workload`` takes a name or a reference ``package.module:Class``. A name may be that of a shipped workload, of
-one registered with ``register_workload``, of an entry point in group ``mecpilot.workloads``, or of a reference that
-this process has resolved. For a name from a file (a bundle, a run) use ``workload_named``, which refuses references:
-a file must not decide which code is imported.
+``get_workload`` takes a name, the folder of an adopted bundle, or a reference ``package.module:Class``. A name may be
+that of a shipped workload, of one registered with ``register_workload``, of an entry point in group
+``mecpilot.workloads``, or of a folder or reference that this process has resolved. For a name from a file (a bundle, a
+run) use ``workload_named``, which refuses references and folders: a file must not decide what is opened or imported.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ SHIPPED = {
     "garments": "runtime.workloads.garments.workload:Garments",
 }
 WORKLOADS = tuple(SHIPPED)  # only the shipped ones; `workload_names` returns all
+#: A folder with this file is an adopted bundle; see `runtime.workloads.adopted.description`.
+ADOPTION_FILE = "adoption.json"
 _NAME = re.compile(r"[\w.-]{1,64}")
 _REQUIRED = ("name", "resolutions_px", "families")
 
@@ -61,6 +63,7 @@ class Registry:
         self._warn = warn
         self._registered: dict[str, Factory] = {}
         self._referenced: dict[str, str] = {}  # name -> the reference that was resolved to it
+        self._adopted: dict[str, list[Path]] = {}  # name -> the folders of adopted bundles that were resolved to it
 
     def register(self, name: str, factory: Factory) -> None:
         """Register a factory. UsageError when another factory has the name, or the name is malformed."""
@@ -71,15 +74,34 @@ class Registry:
         self._registered[name] = factory
 
     def get(self, name: str, data_dir: Path | None = None) -> Workload:
-        """The workload with that name or reference ``package.module:Class``. UsageError when there is none."""
+        """The workload with that name, folder or reference ``package.module:Class``. UsageError when there is none."""
+        if is_adopted(name):
+            return self.adopted(Path(name), data_dir)
         if ":" not in name:
             return self.named(name, data_dir)
         work = _made(name, _loaded(name), data_dir)
         self._referenced.setdefault(work.name, name)
         return work
 
+    def adopted(self, folder: Path, data: Path | None = None) -> Workload:
+        """The workload of the adopted bundle in a folder; ``data``: its footage or where that is.
+
+        FailureError when the description is damaged, UsageError when it has the name of a shipped workload.
+        """
+        from runtime.workloads.adopted.workload import read_adopted
+
+        work = read_adopted(folder, data)
+        if work.name in self._shipped or work.name in self._registered:
+            raise UsageError(f"the adopted bundle {folder} has the name {work.name!r}, which is taken; adopt it anew")
+        folders = self._adopted.setdefault(work.name, [])
+        if (resolved := folder.resolve()) not in folders:
+            folders.append(resolved)
+        return work
+
     def named(self, name: str, data_dir: Path | None = None) -> Workload:
         """The workload with that name; UsageError for an unknown name, with the most similar one as a hint."""
+        if name in self._adopted and not self._is_other(name):
+            return self.adopted(self._only_folder(name), data_dir)
         work = _made(name, self._factory(name), data_dir)
         if work.name != name:  # a bundle stores the name of the workload and could not find it again
             raise UsageError(f"the workload registered as {name!r} has the name {work.name!r}; expected equal names")
@@ -87,20 +109,35 @@ class Registry:
 
     def knows(self, name: str) -> bool:
         """Whether ``named`` would find the name."""
-        return name in self._shipped | self._registered | self._referenced or name in self._entry_points()
+        known = self._shipped | self._registered | self._referenced | self._adopted
+        return name in known or is_adopted(name) or name in self._entry_points()
 
     def check(self, name: str) -> None:
         """UsageError for an unknown name. A reference is not imported and may be anything."""
         if ":" not in name and not self.knows(name):
+            if os.path.isdir(name):
+                raise UsageError(f"the folder {name} has no {ADOPTION_FILE}; expected an adopted bundle, or a name")
             raise self._unknown(name)
 
     def reference(self, name: str) -> str:
         """The value of --workload with which another process finds this workload."""
+        if name in self._adopted and not self._is_other(name):
+            return str(self._only_folder(name))
         return name if name in self._shipped else self._referenced.get(name, name)
+
+    def _is_other(self, name: str) -> bool:
+        return name in self._shipped or name in self._registered
+
+    def _only_folder(self, name: str) -> Path:
+        folders = self._adopted[name]
+        if len(folders) > 1:
+            shown = " and ".join(map(str, folders[:2]))
+            raise UsageError(f"two adopted bundles have the name {name!r}: {shown}; name the folder that is meant")
+        return folders[0]
 
     def names(self) -> tuple[str, ...]:
         """All known names in alphabetical order. A plug-in that cannot be imported is left out with a warning."""
-        found = set(self._shipped) | set(self._registered) | set(self._referenced)
+        found = set(self._shipped) | set(self._registered) | set(self._referenced) | set(self._adopted)
         for name, entry in self._entry_points().items():
             if name in found:
                 continue
@@ -131,8 +168,14 @@ class Registry:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         return UsageError(
-            f"unknown workload {name!r}{hint}; expected one of: {', '.join(known)}, or package.module:Class"
+            f"unknown workload {name!r}{hint}; expected one of: {', '.join(known)}, the folder of an adopted bundle, "
+            "or package.module:Class"
         )
+
+
+def is_adopted(name: str | Path) -> bool:
+    """Whether this is the folder of an adopted bundle."""
+    return "\0" not in str(name) and os.path.isfile(Path(name) / ADOPTION_FILE)
 
 
 def _plugin(entry: EntryPoint) -> Factory:
@@ -204,16 +247,21 @@ def register_workload(name: str, factory: Factory) -> None:
 
 
 def get_workload(name: str, data_dir: Path | None = None) -> Workload:
-    """The workload with that name or reference ``package.module:Class``; its data is loaded on first use.
+    """The workload with that name, folder or reference ``package.module:Class``; its data is loaded on first use.
 
     UsageError when there is no such workload.
     """
     return _registry.get(name, data_dir)
 
 
+def adopted_workload(folder: Path, data: Path | None = None) -> Workload:
+    """The workload of the adopted bundle in a folder; ``data``: its footage or the folder that holds it."""
+    return _registry.adopted(folder, data)
+
+
 def workload_name(name: str) -> str:
-    """The name of a workload that is given by name or by reference ``package.module:Class``."""
-    return get_workload(name).name if ":" in name else name
+    """The name of a workload that is given by name, folder or reference ``package.module:Class``."""
+    return get_workload(name).name if ":" in name or is_adopted(name) else name
 
 
 def workload_named(name: str, data_dir: Path | None = None) -> Workload:

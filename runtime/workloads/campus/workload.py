@@ -21,7 +21,7 @@ from controller.errors import FailureError
 from controller.forecast import Forecaster
 from controller.scenario import Scenario, ScenarioRange
 from runtime.workloads.base import Workload
-from runtime.workloads.boxes import Boxes, count_matches, inside
+from runtime.workloads.boxes import Boxes, count_matches, expected_f1, inside
 from runtime.workloads.campus.boxes import kept_candidates
 from runtime.workloads.campus.labels import read_labels
 from runtime.workloads.crop_decisions import CropDecisions
@@ -160,12 +160,7 @@ class Campus(Workload):
 
     def confidence(self, outputs: Outputs, temperature: float) -> NDArray[np.float64]:
         """(batch,) expected F1 if every candidate is a person with the probability that the model predicts."""
-        logits = np.clip(outputs[..., 4].astype(np.float64) / temperature, -50.0, 50.0)
-        probability = 1.0 / (1.0 + np.exp(-logits))
-        kept = logits >= 0.0
-        right, boxes_and_people = (probability * kept).sum(axis=1), kept.sum(axis=1) + probability.sum(axis=1)
-        expected = 2.0 * right / np.maximum(boxes_and_people, 1e-9)
-        return np.asarray(np.where(kept.any(axis=1), expected, 1.0 - probability.max(axis=1)))
+        return expected_f1(outputs[..., 4], temperature)
 
     def score(self, prediction: Boxes, truth: Boxes) -> float:
         """F1 of one frame."""

@@ -1,0 +1,1 @@
+"""What the answers of an adopted workload are compared with: its footage, the whole model's answers, or labels."""

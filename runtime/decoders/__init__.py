@@ -1,0 +1,1 @@
+"""Decoders: what turns the outputs of a foreign model into boxes with scores, or into logits of classes."""

@@ -1,0 +1,118 @@
+"""The contract of a decoder, and the table of all decoders by name.
+
+A decoder turns the outputs of a foreign model for one picture into candidates. An installed package adds one with an
+entry point of group ``mecpilot.decoders``; a program with ``register_decoder``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.errors import FailureError, UsageError
+from runtime.models.packing import Shapes
+
+GROUP = "mecpilot.decoders"
+
+Floats: TypeAlias = NDArray[np.floating[Any]]
+Size: TypeAlias = tuple[int, int]  # height and width of the input, in pixels
+
+
+class Decoder(ABC):
+    """Turns outputs into candidates. Decoders keep no state between calls."""
+
+    name: ClassVar[str]
+    expected: ClassVar[str]  # the outputs that it takes, for errors: "(4 + classes, boxes)"
+
+    @abstractmethod
+    def fits(self, shapes: Shapes) -> bool:
+        """Whether outputs of these shapes, without the batch, can be decoded."""
+
+    @abstractmethod
+    def decode(self, outputs: Sequence[Floats], size: Size) -> Floats:
+        """Candidates (n, 6) of one picture: left, top, right, bottom as fractions of the input, score in [0, 1], class.
+
+        ``outputs``: the arrays of the model for it, without the batch; finite. ``size``: of the input. Several
+        candidates may show one object. A classifier's decoder gives logits (classes,).
+        """
+
+    def classes(self, shapes: Shapes) -> int | None:
+        """Number of classes that outputs of these shapes tell apart; None where they do not say."""
+        return None
+
+
+#: Makes a decoder from its options, as keywords.
+Factory: TypeAlias = Any
+_table: dict[str, Factory] = {}
+
+
+def register_decoder(factory: type[Decoder]) -> type[Decoder]:
+    """Add a decoder to the table of this process; UsageError when its name is taken. Returns the class."""
+    if factory.name in _table:
+        raise UsageError(f"decoder {factory.name!r} is already registered; choose another name")
+    _table[factory.name] = factory
+    return factory
+
+
+def decoder_names() -> tuple[str, ...]:
+    """Names of all built-in, registered and installed decoders."""
+    return tuple(sorted({*_shipped(), *(entry.name for entry in _installed())}))
+
+
+def get_decoder(name: str, options: Mapping[str, float | str | bool] | None = None) -> Decoder:
+    """The decoder of that name with these options. UsageError for an unknown name or option; FailureError when the
+    plug-in fails."""
+    factory = _shipped().get(name) or _plugin(name)
+    if factory is None:
+        known = ", ".join(decoder_names())
+        raise UsageError(f"unknown decoder {name!r}; expected one of: {known}; or file.py:function")
+    try:
+        made: Decoder = factory(**(options or {}))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the decoder {name!r} with the options {dict(options or {})}: {error}") from None
+    return made
+
+
+def check_fits(decoder: Decoder, shapes: Shapes) -> None:
+    """UsageError unless the decoder takes outputs of these shapes; it names the decoders that would."""
+    if decoder.fits(shapes):
+        return
+    others = [name for name in sorted(_shipped()) if name != decoder.name and _default_fits(name, shapes)]
+    way_out = f"these decoders fit: {', '.join(others)}" if others else "write one and give it as file.py:function"
+    got = f"the model has outputs of {_shown(shapes)}"
+    raise UsageError(f"{got}; the decoder {decoder.name!r} takes {decoder.expected}; {way_out}")
+
+
+def _default_fits(name: str, shapes: Shapes) -> bool:
+    return get_decoder(name).fits(shapes)
+
+
+def _shown(shapes: Shapes) -> str:
+    return ", ".join(f"({', '.join(map(str, shape))})" for shape in shapes)
+
+
+def _shipped() -> dict[str, Factory]:
+    import runtime.decoders.shipped  # noqa: F401 - registers them; imported here, because it imports this module
+
+    return _table
+
+
+def _installed() -> Any:
+    from importlib.metadata import entry_points  # imported here because it takes 10 ms
+
+    return entry_points(group=GROUP)
+
+
+def _plugin(name: str) -> Factory | None:
+    for entry in _installed():
+        if entry.name == name:
+            try:
+                return entry.load()
+            except Exception as error:  # noqa: BLE001 - any error of a plug-in is reported in one line
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                raise FailureError(f"the plug-in of decoder {name!r} ({entry.value}) fails: {reason}") from None
+    return None
