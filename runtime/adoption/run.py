@@ -28,7 +28,7 @@ from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.decoders.given import given_references
 from runtime.files.atomic import write_whole
 from runtime.files.new_folder import appearing_folder
-from runtime.profiling.profile import FORMAT_VERSION, Profile, default_out, write_profile
+from runtime.profiling.profile import FORMAT_VERSION, PROFILE_FILE, Profile, default_out, write_profile
 from runtime.workloads.adopted.description import ADOPTION_FILE, Adoption, encode_adoption
 from runtime.workloads.adopted.workload import Adopted, read_adopted
 from runtime.workloads.family_decisions import FamilyDecisions
@@ -138,7 +138,7 @@ class _Run:
         return open_bundle(folder)
 
     def _profiled(self, bundle: Bundle) -> Profile | None:
-        """The profile of this machine, written where it is looked for; None where none is wanted."""
+        """The profile of this machine, written where it is looked for and beside the bundle; None: not wanted."""
         if not self.request.profile:
             return None
         from runtime.profiling.measure import QUICK_ROUNDS, measure_sides
@@ -148,7 +148,8 @@ class _Run:
                 bundle, bundle.work, ("device", "mec"), PROFILE_BUDGET_S, lambda done: advance(done, 1.0), QUICK_ROUNDS
             )
         profile = Profile(FORMAT_VERSION, bundle.workload, bundle.digest, sides["device"], sides["mec"])
-        write_profile(default_out(bundle), profile)
+        for path in (default_out(bundle), bundle.directory / PROFILE_FILE):
+            write_profile(path, profile)
         return profile
 
     def _report(self, bundle: Bundle, adoption: Adoption, subject: Subject, profile: Profile | None) -> Report:
