@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from controller.errors import UsageError
-from runtime.adoption.codec_choice import IMAGE_CODECS, TENSOR_CODECS, ChosenCodecs
+from runtime.adoption.codec_choice import IMAGE_CODECS, TENSOR_CODECS
 from runtime.adoption.presets import Preset, preset_of
 from runtime.adoption.request import Request
 from runtime.decoders.base import Decoder, check_fits, get_decoder
@@ -16,7 +16,7 @@ from runtime.decoders.given import GivenDecoder, give, given
 from runtime.models.packing import Shape
 from runtime.onnx_graphs.fixing import FixedGraph
 from runtime.workloads.adopted.description import FORMAT_VERSION, Adoption, Decoding, Truth, UserCode, by_time
-from runtime.workloads.adopted.families import BottleneckFamily, Family, WholeFamily
+from runtime.workloads.adopted.families import Family, WholeFamily
 from runtime.workloads.adopted.geometry import Geometry, Size
 from runtime.workloads.family_decisions import FamilyDecisions
 
@@ -104,20 +104,9 @@ def first_description(request: Request, subject: Subject) -> Adoption:
     )
 
 
-def with_families(adoption: Adoption, families: Mapping[str, Family], codecs: Mapping[str, ChosenCodecs]) -> Adoption:
-    """The description with these families, each with the codecs that were chosen for it."""
-    decisions = {name: _decisions(chosen) for name, chosen in codecs.items()}
-    changes: dict[str, Any] = {"families": dict(families), "decisions": decisions}
-    if WHOLE in codecs:
-        changes["image_codecs"] = codecs[WHOLE].codecs[0]
-    return msgspec.structs.replace(adoption, **changes)
-
-
-def _decisions(chosen: ChosenCodecs) -> FamilyDecisions:
-    later = {cut: names for cut, names in chosen.codecs.items() if cut and names}
-    return FamilyDecisions(image_codecs=chosen.codecs[0], tensor_codecs=later)
-
-
-def bottleneck_codecs(family: BottleneckFamily) -> ChosenCodecs:
-    """Only the code of a bottleneck crosses the uplink."""
-    return ChosenCodecs({0: (), family.cut: family.codecs}, ())
+def with_families(
+    adoption: Adoption, families: Mapping[str, Family], decisions: Mapping[str, FamilyDecisions]
+) -> Adoption:
+    """The description with these families and what is legal for each."""
+    images = decisions[WHOLE].image_codecs or adoption.image_codecs
+    return msgspec.structs.replace(adoption, families=dict(families), decisions=dict(decisions), image_codecs=images)

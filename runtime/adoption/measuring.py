@@ -33,13 +33,13 @@ class Measuring:
     folder: Path
     models: tuple[TrainedModel, ...]
     samples: int  # per split
-    jobs: int
+    jobs: int  # processes at a time; 0: all is done in this one
     code: tuple[str, ...] = ()  # file.py:function of the user's that the workload needs
 
     def run(self, workload: Workload, progress: Progress) -> Manifest:
         """Measure all models and write the manifest; FailureError when a process fails."""
         pieces = [self._piece(model, split, workload) for model in self.models for split in RECORDED_SPLITS]
-        runs = run_pieces(pieces, self.jobs, progress)
+        runs = run_pieces(pieces, self.jobs, progress) if self.jobs else self._run_here(workload)
         images = measured_images(workload, image_codecs(workload), self.samples, progress)
         measured = [
             measured_of(
@@ -52,6 +52,13 @@ class Measuring:
             for model in self.models
         ]
         return write_bundle(self.folder, workload, measured, images)
+
+    def _run_here(self, workload: Workload) -> dict[str, SplitRun]:
+        """The same without processes."""
+        each = ((model, split) for model in self.models for split in RECORDED_SPLITS)
+        return {
+            _name(model, split): run_split(self.folder, workload, model, split, self.samples) for model, split in each
+        }
 
     def _piece(self, model: TrainedModel, split: Split, workload: Workload) -> Piece:
         steps = 2 * len(resolutions_of(workload, model.family))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,21 @@ from runtime.adoption.codec_choice import (
     IMAGE_CODECS,
     PROBE_FRAMES,
     TENSOR_CODECS,
-    ChosenCodecs,
     choose_codecs,
     probe,
 )
 from runtime.adoption.cutting import CutModel
-from runtime.adoption.describing import WHOLE, bottleneck_codecs
+from runtime.adoption.describing import WHOLE
 from runtime.adoption.report import LeftOut
 from runtime.adoption.steps import Advance
 from runtime.building.measure import TrainedModel
-from runtime.models.foreign_stage import ForeignStage
+from runtime.bundles.pieces_file import save_pieces
+from runtime.bundles.weights import save_weights
+from runtime.models.foreign_stage import ForeignStage, has_foreign_stages
 from runtime.models.stages import BranchyModel
 from runtime.workloads.adopted.families import BottleneckFamily, Family, StudentFamily, WholeFamily
 from runtime.workloads.adopted.workload import Adopted
+from runtime.workloads.family_decisions import FamilyDecisions
 from runtime.workloads.types import Images
 
 #: Bits of a value in the smallest payload that is offered wherever a cut is legal.
@@ -37,20 +40,29 @@ MOST_OF_PICTURE = 0.5
 
 @dataclass(frozen=True)
 class Member:
-    """One model of the bundle."""
+    """One model of the bundle. Its name is also that of its family."""
 
     name: str
     family: Family
     model: BranchyModel
-    codecs: ChosenCodecs = field(default_factory=lambda: ChosenCodecs({}, ()))
+    decisions: FamilyDecisions = field(default_factory=FamilyDecisions)
     training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def trained(self) -> TrainedModel:
         """What the measurement needs to know."""
-        return TrainedModel(
-            self.name, self.name, f"{self.name}.safetensors", self.model.exit_after, dict(self.training)
-        )
+        engine = "onnxruntime" if has_foreign_stages(self.model) else "torch"  # which records the answers
+        after, training = self.model.exit_after, dict(self.training)
+        return TrainedModel(self.name, self.name, f"{self.name}.safetensors", after, training, engine=engine)
+
+    def save(self, folder: Path) -> None:
+        """Write the model's file."""
+        write = save_pieces if has_foreign_stages(self.model) else _save_plain
+        write(folder / self.trained.file_name, self.model)
+
+
+def _save_plain(path: Path, model: BranchyModel) -> None:
+    save_weights(model, path)
 
 
 def whole_member(work: Adopted, cut: CutModel) -> Member:
@@ -87,19 +99,27 @@ def offered(member: Member, cut: CutModel) -> tuple[dict[int, tuple[str, ...]], 
     return codecs, left
 
 
+def codecs_of(member: Member) -> dict[int, tuple[str, ...]]:
+    """The codecs of each cut of a model."""
+    return {0: member.decisions.image_codecs or (), **(member.decisions.tensor_codecs or {})}
+
+
 def with_codecs(work: Adopted, member: Member, cut: CutModel, advance: Advance) -> tuple[Member, list[LeftOut]]:
-    """The model with the codecs after which its answers agree, on some validation frames at a middle resolution."""
+    """The model with the codecs after which its answers agree, on some validation frames at a middle resolution.
+
+    A bottleneck has the codecs that it was trained for.
+    """
     if isinstance(member.family, BottleneckFamily):
-        return replace(member, codecs=bottleneck_codecs(member.family)), []
+        return member, []
     codecs, left = offered(member, cut)
     px = sorted(cut.sizes)[len(cut.sizes) // 2]
-    found = probe(member.model, work, px, _pictures(work, px, advance), codecs)
-    chosen = choose_codecs(codecs, found)
+    chosen = choose_codecs(codecs, probe(member.model, work, px, _pictures(work, px, advance), codecs))
     left += [
         LeftOut(f"{row.codec} at cut {row.cut} of {member.name}", f"answers agree to {row.agreement:.2f} at {px} px")
         for row in chosen.left_out
     ]
-    return replace(member, codecs=chosen), left
+    later = {at: names for at, names in chosen.codecs.items() if at}
+    return replace(member, decisions=FamilyDecisions(None, chosen.codecs[0], later)), left
 
 
 def _pictures(work: Adopted, px: int, advance: Advance) -> Iterator[Images]:

@@ -65,6 +65,13 @@ class LeftOut(msgspec.Struct, frozen=True):
     why: str
 
 
+class RelativeRow(msgspec.Struct, frozen=True):
+    """A cheaper relative that reached its target."""
+
+    name: str
+    words: str
+
+
 class Step(msgspec.Struct, frozen=True):
     """Wall-clock time of one step."""
 
@@ -86,6 +93,7 @@ class Report(msgspec.Struct, frozen=True):
     head_tail_error: float  # largest of all cuts and resolutions, as a share of the range of the outputs
     exits: tuple[ExitRow, ...]
     payloads: tuple[PayloadRow, ...]
+    relatives: tuple[RelativeRow, ...]
     left_out: tuple[LeftOut, ...]
     decisions: int
     digest: str
@@ -129,7 +137,7 @@ def words_of(report: Report) -> list[str]:
     measured = ", ".join(f"{count} {split}" for split, count in report.measured_frames.items())
     return [
         f"{report.model} as {report.name!r} ({report.task}); {report.footage}",
-        f"Scores: {report.truth} They are means of {measured} frames.",
+        f"Scores: {report.truth}; means of {measured} frames.",
         f"Cut models equal the whole one to {report.head_tail_error:.1e} of the range of its outputs.",
         f"{report.decisions} decisions; {report.seconds / 60:.1f} minutes; "
         f"{report.peak_memory_bytes / 2**30:.2f} GiB of memory at most; bundle {report.digest[:12]}.",
@@ -189,6 +197,8 @@ def _sheets(report: Report) -> Iterator[Sheet]:
         ("model", "codec", "JPEG"),
         tuple(_payload_cells(row) for row in report.payloads),
     )
+    relatives = tuple((row.name, row.words) for row in report.relatives)
+    yield Sheet("Relatives made from it", ("name", "how, and how well"), ("name", "how, and how well"), relatives)
     yield Sheet("Left out", ("what", "why"), ("what", "why"), tuple((row.what, row.why) for row in report.left_out))
     yield Sheet(
         "Time", ("step", "seconds"), ("step",), tuple((step.name, f"{step.seconds:.1f}") for step in report.steps)

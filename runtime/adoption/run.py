@@ -18,20 +18,20 @@ from runtime.adoption.codec_choice import samples_within, tail_runs
 from runtime.adoption.describing import WHOLE, first_description, with_families
 from runtime.adoption.figures import exit_rows, payload_rows
 from runtime.adoption.measuring import Measuring
-from runtime.adoption.members import Member, whole_member, whole_seconds, with_codecs
-from runtime.adoption.report import REPORT_FILE, REPORT_TEXT, LeftOut, Report, footage_words, markdown_of
+from runtime.adoption.members import Member, codecs_of, whole_member, whole_seconds, with_codecs
+from runtime.adoption.report import REPORT_FILE, REPORT_TEXT, LeftOut, RelativeRow, Report, footage_words, markdown_of
 from runtime.adoption.request import Request
 from runtime.adoption.steps import Steps, peak_memory_bytes
 from runtime.adoption.subject import Subject, open_subject
 from runtime.adoption.truths import Truths, answers_as_truths, labels_of, with_truths
 from runtime.bundles.bundle import Bundle, open_bundle
-from runtime.bundles.pieces_file import save_pieces
 from runtime.decoders.given import given_references
 from runtime.files.atomic import write_whole
 from runtime.files.new_folder import appearing_folder
-from runtime.profiling.profile import FORMAT_VERSION, Profile, default_out, write_profile
+from runtime.profiling.profile import FORMAT_VERSION, PROFILE_FILE, Profile, default_out, write_profile
 from runtime.workloads.adopted.description import ADOPTION_FILE, Adoption, encode_adoption
 from runtime.workloads.adopted.workload import Adopted, read_adopted
+from runtime.workloads.family_decisions import FamilyDecisions
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -53,6 +53,7 @@ class _Run:
     request: Request
     steps: Steps
     left_out: list[LeftOut] = field(default_factory=list)
+    relatives: list[RelativeRow] = field(default_factory=list)
 
     def run(self) -> Report:
         with self.steps.step("read footage and model, cut the model") as advance:
@@ -86,17 +87,41 @@ class _Run:
         return write_description(folder, with_truths(folder, adoption, self.request, labels))
 
     def _members(self, folder: Path, work: Adopted, subject: Subject) -> list[Member]:
-        """The models of the bundle with their codecs; their files and their description are in the folder."""
+        """The models of the bundle, the whole one first; their files and their description are in the folder."""
+        members = {WHOLE: whole_member(work, subject.cut)}
+        if self.request.relatives:
+            with self.steps.step("relatives"):
+                made = self._relatives(folder, work, members[WHOLE])
+            members |= {member.name: member for member in made}
         found = []
-        for member in [whole_member(work, subject.cut)]:
+        for member in members.values():
             with self.steps.step(f"codecs of {member.name}") as advance:
-                member, left = with_codecs(work, member, subject.cut, advance)
+                complete, left = with_codecs(work, member, subject.cut, advance)
             self.left_out += left
-            found.append(member)
-            save_pieces(folder / member.trained.file_name, member.model)
-        families = {member.name: member.family for member in found}
-        write_description(folder, with_families(work.adoption, families, {m.name: m.codecs for m in found}))
+            complete.save(folder)
+            found.append(complete)
+        families, decisions = {m.name: m.family for m in found}, {m.name: m.decisions for m in found}
+        write_description(folder, with_families(work.adoption, families, decisions))
         return found
+
+    def _relatives(self, folder: Path, work: Adopted, whole: Member) -> list[Member]:
+        """The relatives that reached their target; the whole model is among them where it got exit heads."""
+        from runtime.adoption.relatives.make import Plan, make_relatives
+
+        plan = Plan(self.request.budget_s, self.request.seed)
+        found = make_relatives(work, whole.model, plan, self.steps.parts(), folder / "logs")
+        self.left_out += [LeftOut(left.name, left.words) for left in found.left]
+        self.relatives = [RelativeRow(made.name, made.words) for made in found.made]
+        return [
+            Member(
+                made.name,
+                made.family,
+                made.model,
+                made.decisions or FamilyDecisions(),
+                {"made_from": WHOLE, "how": made.words, "seed": self.request.seed},
+            )
+            for made in found.made
+        ]
 
     def _measured(self, folder: Path, members: Sequence[Member], subject: Subject) -> Bundle:
         """The bundle in the folder, measured."""
@@ -104,7 +129,7 @@ class _Run:
         whole, cut = members[0], subject.cut
         samples = self.request.samples
         if samples is None:
-            tails = tail_runs(whole.codecs.codecs, cut.macs_after_frac)
+            tails = tail_runs(codecs_of(whole), cut.macs_after_frac)
             samples = samples_within(MEASURE_BUDGET_S, whole_seconds(work, whole), tails)
         models = tuple(member.trained for member in members)
         code = tuple(given_references())
@@ -113,7 +138,7 @@ class _Run:
         return open_bundle(folder)
 
     def _profiled(self, bundle: Bundle) -> Profile | None:
-        """The profile of this machine, written where it is looked for; None where none is wanted."""
+        """The profile of this machine, written where it is looked for and beside the bundle; None: not wanted."""
         if not self.request.profile:
             return None
         from runtime.profiling.measure import QUICK_ROUNDS, measure_sides
@@ -123,7 +148,8 @@ class _Run:
                 bundle, bundle.work, ("device", "mec"), PROFILE_BUDGET_S, lambda done: advance(done, 1.0), QUICK_ROUNDS
             )
         profile = Profile(FORMAT_VERSION, bundle.workload, bundle.digest, sides["device"], sides["mec"])
-        write_profile(default_out(bundle), profile)
+        for path in (default_out(bundle), bundle.directory / PROFILE_FILE):
+            write_profile(path, profile)
         return profile
 
     def _report(self, bundle: Bundle, adoption: Adoption, subject: Subject, profile: Profile | None) -> Report:
@@ -139,6 +165,7 @@ class _Run:
             head_tail_error=subject.cut.error,
             exits=exit_rows(bundle, profile),
             payloads=payload_rows(bundle, WHOLE),
+            relatives=tuple(self.relatives),
             left_out=tuple(self.left_out),
             decisions=len(bundle.space),
             digest=bundle.digest,

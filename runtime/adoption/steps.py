@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from runtime.adoption.report import Step
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 #: Called with what is done and with all that is to do.
 Advance = Callable[[float, float], None]
@@ -37,6 +37,17 @@ class Steps:
         taken_s = time.monotonic() - begin_s
         self.done.append(Step(name, round(taken_s, 1)))
         self.progress.update(bar, completed=1, total=1)
+
+    def parts(self) -> Callable[[str, float], None]:
+        """Called with a part of the current step and the share of it that is done: a bar for each part."""
+        bars: dict[str, TaskID] = {}
+
+        def advance(name: str, done: float) -> None:
+            if name not in bars:
+                bars[name] = self.progress.add_task(f"  {name}", total=100)
+            self.progress.update(bars[name], completed=round(100 * done))
+
+        return advance
 
 
 def peak_memory_bytes(children: int) -> int:

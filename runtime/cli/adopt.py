@@ -45,7 +45,7 @@ HELP = {
     "samples": "Frames per split to measure on (default: as many as some minutes allow).",
     "data": "A recipe's model, or a folder that holds it, if it shall not be downloaded.",
     "name": "Name of the workload (default: that of the folder --out).",
-    "jobs": "Models that are measured at the same time.",
+    "jobs": "Processes that measure at the same time; 0: none, all is done in one process.",
     "seed": "Random seed of the training.",
     "out": "Folder of the new bundle.",
 }
@@ -82,7 +82,7 @@ def adopt(
     samples: Annotated[int | None, _option("samples", min=8)] = None,
     data: Annotated[Path | None, _option("data")] = None,
     name: Annotated[str | None, _option("name")] = None,
-    jobs: Annotated[int, _option("jobs", min=1)] = 2,
+    jobs: Annotated[int, _option("jobs", min=0)] = 2,
     seed: Annotated[int, _option("seed", min=0)] = 0,
     json: JsonOut = None,
 ) -> None:
