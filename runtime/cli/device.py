@@ -18,7 +18,6 @@ from controller.errors import UsageError
 from controller.records import Outcome
 from controller.streaming import Stream
 from runtime.bundles.bundle import Bundle, open_pair
-from runtime.decoders.given import give_all
 from runtime.cli.console import counted, log_as, print_summary, progress
 from runtime.cli.device_checks import check_paths, check_shadow
 from runtime.cli.notify import Notifier
