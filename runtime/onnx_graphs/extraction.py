@@ -36,11 +36,10 @@ def cut_into_pieces(fixed: FixedGraph, cuts: Sequence[Cut]) -> list[Piece]:
 
 
 def largest_error(whole: FixedGraph, pieces: Sequence[Piece], images: Iterable[NDArray[np.float32]]) -> float:
-    """Largest difference between the outputs of the pieces in sequence and of the whole, over the range of each.
+    """Largest difference between the outputs of the pieces in sequence and of the whole.
 
-    Where an output has a single value, or all are alike, it is over the largest magnitude.
-
-    Head and tail of every cut are these pieces, so one run tests all cuts.
+    It is relative to the range of each output, or to its largest magnitude where that is more. Head and tail of every
+    cut are these pieces, so one run tests all cuts.
     """
     sessions = [(piece, open_session(piece.graph)) for piece in pieces]
     largest = 0.0
