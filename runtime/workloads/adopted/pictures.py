@@ -49,9 +49,9 @@ class VideoPictures:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._capture, self._next = path, None, 0
+        self._path, self._next = path, 0  # the picture that comes next
         self._times: dict[float, int] = {}  # number of the picture with that time in the file
-        self._capture = self._opened()
+        self._capture: Any = self._opened()
 
     def picture(self, number: int) -> Image:
         if self._capture is None or (number < self._next - 1 and not self._sought(number)):
