@@ -37,7 +37,7 @@ NO_PICTURES = Pictures()
 
 def recorded_with(bundle: Bundle, split: PlayedSplit, techniques: Techniques) -> Recorded:
     """What was recorded of the samples, as it counts with the techniques; UsageError where it was not recorded."""
-    known = bundle.manifest.adoption is not None or is_workload(bundle.workload)
+    known = bundle.is_adopted or is_workload(bundle.workload)
     samples = bundle.work.recorded_samples(split) if known else None
     recorded = bundle.recorded(split) if samples is None else bundle.recorded(split).at(samples)
     if techniques.forecast:

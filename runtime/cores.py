@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+
+from controller.errors import UsageError
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -34,3 +37,23 @@ def _read(file: Path) -> list[str]:
         return file.read_text().split()
     except OSError:
         return []
+
+
+def thread_count(wanted: int | str, log: Callable[[str], None], cores: int | None = None) -> int:
+    """The number of threads to compute on: a number, or "auto" for all cores that this process may use.
+
+    More threads than cores would only take turns: one line says so, and there are as many as cores. UsageError for
+    anything but a number from 1 on or "auto".
+    """
+    usable = usable_cores() if cores is None else cores
+    if wanted == "auto":
+        return usable
+    try:
+        count = int(wanted)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise UsageError(f"got {wanted!r} threads; expected a number from 1 on, or auto")
+    if count > usable:
+        log(f"--threads {count}: this process may use {usable} cores (affinity and control group); it uses {usable}")
+    return min(count, usable)

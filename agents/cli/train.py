@@ -207,7 +207,7 @@ def _fresh(options: TrainOptions) -> tuple[TrainingConfig, FrozenPolicy | None]:
         options.steps or STEPS,
         options.seed or 0,
         tuple(map(str, options.traces or ())),
-        bundle="" if options.bundle is None else str(options.bundle.resolve()),
+        bundle=str(bundle.directory) if options.bundle is not None or bundle.is_adopted else "",
         no_raw_upload=options.no_raw_upload,
         threads=options.threads,
         scenario=options.range_of(bundle),

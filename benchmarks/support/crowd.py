@@ -49,6 +49,7 @@ class Client:
     welcomed: bool = False
     sent_s: dict[int, float] = field(default_factory=dict)
     rows: list[dict[str, object]] = field(default_factory=list)
+    outputs: list[bytes] | None = None  # a list: keep the outputs of every answer in it
 
     def send(self, message: wire.AnyMessage, buffer: bytes = b"") -> None:
         self.dealer.send(wire.encode(message, buffer))
@@ -68,6 +69,8 @@ class Client:
                 case wire.Welcome():
                     self.welcomed = True
                 case wire.InferReply():
+                    if self.outputs is not None:
+                        self.outputs.append(bytes(buffer))
                     self._ended(message.request_id, "served", message.queue_ms, zlib.crc32(buffer))
                 case wire.Reject():
                     self._ended(message.request_id, str(message.reason), message.queue_ms)
@@ -85,7 +88,7 @@ class Client:
 
 def play(clients: list[Client], bundle: Bundle, row: int, budget_s: float, seconds: float) -> None:
     """Greet, then ask for so long, then wait for the last answers."""
-    _greet(clients, bundle)
+    greet(clients, bundle)
     start_s = time.perf_counter()
     rng = np.random.default_rng(clients[0].number)
     for client in clients:
@@ -107,7 +110,8 @@ def play(clients: list[Client], bundle: Bundle, row: int, budget_s: float, secon
         client.give_up()
 
 
-def _greet(clients: list[Client], bundle: Bundle) -> None:
+def greet(clients: list[Client], bundle: Bundle) -> None:
+    """Say hello until every client is welcomed; SystemExit if one is not."""
     limit_s = time.perf_counter() + _PATIENCE_S
     while not all(client.welcomed for client in clients):
         if time.perf_counter() > limit_s:

@@ -81,13 +81,73 @@ def measure_model(
     `max_samples` limits each split, for a quick test. `advance` is called with the name of each step before it,
     `measurement_steps` times in all.
     """
+    run = _opened(directory, workload, trained, max_samples)
+    fitted = run.fit_codecs()
+    return _finished(directory, workload, trained, run, run.run(fitted, advance), fitted)
+
+
+@dataclass(frozen=True)
+class SplitRun:
+    """What one model gave on one split: outputs of all variants per resolution, and the sizes of its tensors."""
+
+    outputs: dict[int, dict[Key, Outputs]]
+    sizes: PayloadSizes
+
+
+def run_split(
+    directory: Path,
+    workload: Workload,
+    trained: TrainedModel,
+    split: Split,
+    max_samples: int | None = None,
+    advance: Callable[[str], None] = lambda _: None,
+) -> SplitRun:
+    """The part of `measure_model` that takes long, on one split, so that two processes share the work of a model.
+
+    Codecs are fitted anew, on the same frames. `advance` is called twice per resolution.
+    """
+    run = _opened(directory, workload, trained, max_samples, (split,))
+    outputs = run.run(run.fit_codecs(), advance)
+    return SplitRun(outputs[split], run.sizes)
+
+
+def measured_of(
+    directory: Path,
+    workload: Workload,
+    trained: TrainedModel,
+    runs: Mapping[Split, SplitRun],
+    max_samples: int | None = None,
+) -> MeasuredModel:
+    """The rest of `measure_model`, given what `run_split` returned for every split."""
+    run = _opened(directory, workload, trained, max_samples)
+    for split in RECORDED_SPLITS:
+        run.sizes = run.sizes.joined(runs[split].sizes)
+    outputs = {split: runs[split].outputs for split in RECORDED_SPLITS}
+    return _finished(directory, workload, trained, run, outputs, run.fit_codecs())
+
+
+def _opened(
+    directory: Path,
+    workload: Workload,
+    trained: TrainedModel,
+    max_samples: int | None,
+    splits: Sequence[Split] = RECORDED_SPLITS,
+) -> _Measurement:
     model = load_for_inference(directory / trained.file_name, workload.build, trained.family, trained.exit_after)
     codecs = family_codecs(workload, trained.family, len(model.stages))
-    run = _Measurement(workload, trained.name, trained.family, model, codecs, max_samples)
-    fitted = run.fit_codecs()
-    outputs = run.run(fitted, advance)
+    return _Measurement(workload, trained.name, trained.family, model, codecs, max_samples, splits)
+
+
+def _finished(
+    directory: Path,
+    workload: Workload,
+    trained: TrainedModel,
+    run: _Measurement,
+    outputs: AllOutputs,
+    fitted: Mapping[int, Tables],
+) -> MeasuredModel:
     temperatures = run.calibrated(outputs)
-    info = _describe(trained, model, file_info(directory / trained.file_name), run.examples(), temperatures)
+    info = _describe(trained, run.model, file_info(directory / trained.file_name), run.examples(), temperatures)
     info = msgspec.structs.replace(
         info, **_legal(workload, trained.family), codec_tables=_saved(directory, trained.name, fitted)
     )
@@ -150,7 +210,7 @@ def family_codecs(workload: Workload, family: str, stages: int) -> Codecs:
 
 
 class _Measurement:
-    """Runs one model over both splits."""
+    """Runs one model over the splits."""
 
     def __init__(
         self,
@@ -160,12 +220,13 @@ class _Measurement:
         model: BranchyModel,
         codecs: Codecs,
         max_samples: int | None,
+        splits: Sequence[Split] = RECORDED_SPLITS,
     ) -> None:
-        self._workload, self._name, self._model, self._codecs = workload, name, model, codecs
+        self._workload, self._name, self.model, self._codecs = workload, name, model, codecs
         self._resolutions_px = resolutions_of(workload, family)
-        self._data = {split: first_frames(workload, split, max_samples) for split in RECORDED_SPLITS}
+        self._data = {split: first_frames(workload, split, max_samples) for split in splits}
         self._truths = {split: part.truths() for split, part in self._data.items()}
-        self._sizes = PayloadSizes()
+        self.sizes = PayloadSizes()
         self._max_samples = max_samples
 
     def fit_codecs(self) -> dict[int, Tables]:
@@ -174,7 +235,7 @@ class _Measurement:
             return {}
         frames = first_frames(self._workload, "train", min(self._max_samples or FIT_FRAMES, FIT_FRAMES))
         fitted = {
-            px: fit_codecs(self._name, self._model, self._workload, frames, px, self._codecs)
+            px: fit_codecs(self._name, self.model, self._workload, frames, px, self._codecs)
             for px in self._resolutions_px
         }
         return {px: tables for px, tables in fitted.items() if tables}
@@ -186,11 +247,11 @@ class _Measurement:
             tables = fitted.get(px, {})
             for split, data in self._data.items():
                 advance(f"{px} px, {split}")
-                outputs[split][px] = run_variants(self._model, self._workload, data.batches(px), self._codecs, tables)
+                outputs[split][px] = run_variants(self.model, self._workload, data.batches(px), self._codecs, tables)
             advance(f"{px} px, payloads")
-            for split in payload_splits(self._workload) if payloads else ():
-                where = (self._name, self._model, self._workload, self._data[split], px)
-                self._sizes.add(str(split), measure_tensors(*where, self._codecs, tables))
+            for split in set(payload_splits(self._workload)) & set(self._data) if payloads else ():
+                where = (self._name, self.model, self._workload, self._data[split], px)
+                self.sizes.add(str(split), measure_tensors(*where, self._codecs, tables))
         return outputs
 
     def calibrated(self, outputs: AllOutputs) -> list[float]:
@@ -198,13 +259,13 @@ class _Measurement:
         found, truths = outputs["validation"], self._truths["validation"]
         return [
             _calibrate(self._workload, {px: by_key[e, 0, LOSSLESS] for px, by_key in found.items()}, truths)
-            for e in range(len(self._model.exits))
+            for e in range(len(self.model.exits))
         ]
 
     def examples(self) -> dict[int, torch.Tensor]:
         """One input per resolution."""
         data = self._data["validation"]
-        return {px: model_input(self._workload, self._model, next(data.batches(px))[:1]) for px in self._resolutions_px}
+        return {px: model_input(self._workload, self.model, next(data.batches(px))[:1]) for px in self._resolutions_px}
 
     def measured(
         self, info: ModelInfo, outputs: AllOutputs, temperatures: Sequence[float], training: dict[str, Any]
@@ -214,7 +275,7 @@ class _Measurement:
         for px in self._resolutions_px:
             rows.add(px, {split: outputs[split][px] for split in outputs})
         tables = {str(split): recorded_of(answers) for split, answers in rows.answers.items()}
-        return MeasuredModel(info, tuple(rows.variants), training, tables, self._sizes)
+        return MeasuredModel(info, tuple(rows.variants), training, tables, self.sizes)
 
 
 def _legal(workload: Workload, family: str) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class _Event:
     done: float = 0.0  # completed epochs plus measurement steps
     doing: str = "train"
     scores: Scalars | None = None  # after an epoch
-    measured: MeasuredModel | None = None  # at the end
+    measured: Any = None  # at the end: a `MeasuredModel`, or what else the body of a piece returns
     error: str | None = None
 
 
@@ -127,7 +127,7 @@ def advance_of(events: Any, name: str, done: int = 0) -> Callable[[str], None]:
     return lambda what: events.put(_Event(name, next(steps), f"measure at {what}"))
 
 
-def report_measured(events: Any, name: str, body: Callable[[], MeasuredModel]) -> None:
+def report_measured(events: Any, name: str, body: Callable[[], Any]) -> None:
     """The end of every process of a model: report its measurements, or its error."""
     try:
         events.put(_Event(name, doing="done", measured=body()))
@@ -175,7 +175,7 @@ def measured_images(
     return measure_images(workload, max_samples, advance, codecs)
 
 
-def run_pieces(pieces: Sequence[Piece], jobs: int, progress: Progress) -> dict[str, MeasuredModel]:
+def run_pieces(pieces: Sequence[Piece], jobs: int, progress: Progress) -> dict[str, Any]:
     """Run every piece in a process, at most ``jobs`` at a time; FailureError when one fails."""
     board = _Board(pieces, progress)
     context = multiprocessing.get_context("spawn")  # a fork of a process that ran torch may hang
@@ -206,7 +206,7 @@ class _Board:
         self._progress = progress
         self._bars = {piece.name: progress.add_task(piece.name, total=piece.total) for piece in pieces}
         self._totals = {piece.name: piece.total for piece in pieces}
-        self.measured: dict[str, MeasuredModel] = {}
+        self.measured: dict[str, Any] = {}
 
     def follow(self, events: Any) -> None:
         """Handle the events of the next half second; FailureError when a process failed."""

@@ -196,7 +196,7 @@ class Bundle:
     def work(self) -> Workload:
         """The workload object. UsageError, with the way to register it, if the workload is not known here."""
         if self._work is None:
-            if self.manifest.adoption is not None:
+            if self.is_adopted:
                 self._work = adopted_workload(self.directory)
             elif not is_workload(self.workload):
                 raise UsageError(
@@ -209,14 +209,19 @@ class Bundle:
 
     def work_with(self, data: Path) -> Workload:
         """A workload for this bundle whose data is at a path that the user gives."""
-        if self.manifest.adoption is not None:
+        if self.is_adopted:
             return adopted_workload(self.directory, data)
         return workload_named(self.workload, data)
 
     @property
+    def is_adopted(self) -> bool:
+        """Whether the bundle carries the description of its workload (`runtime.workloads.adopted`)."""
+        return self.manifest.adoption is not None
+
+    @property
     def reference(self) -> str:
         """The value of --workload with which another process finds the workload of this bundle."""
-        return str(self.directory) if self.manifest.adoption is not None else workload_reference(self.work.name)
+        return str(self.directory) if self.is_adopted else workload_reference(self.work.name)
 
     @cached_property
     def default_range(self) -> ScenarioRange:
@@ -317,7 +322,7 @@ class Bundle:
     @property
     def frame_shape(self) -> tuple[int, ...]:
         """Shape of the workload's frame: (h, w) grey or (h, w, 3) colour."""
-        if self.manifest.adoption is not None:
+        if self.is_adopted:
             return self.work.frame_shape
         return self.manifest.input_shapes[max(self.manifest.input_shapes)]
 

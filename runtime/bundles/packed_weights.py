@@ -37,6 +37,7 @@ class WeightHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     pruned: bool = False  # layers have other numbers of channels, which the shapes state
     packed: dict[str, PackedWeight] = {}
     graphs: int = 0  # stages that are graphs in 8 bits, see `runtime.bundles.graph_file`
+    pieces: int = 0  # stages that are pieces of a foreign model, see `runtime.bundles.pieces_file`
     made_from: str = ""  # SHA-256 of the file of the model that was compressed
 
 

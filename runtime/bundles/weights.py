@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from controller.errors import FailureError
 from runtime.bundles.graph_file import load_graphs
 from runtime.bundles.packed_weights import PLAIN, WeightHeader, as_metadata, pack, read_header, unpack
+from runtime.bundles.pieces_file import attach_pieces
 from runtime.models.folding import fold_for_inference
 from runtime.models.stages import BranchyModel
 from runtime.models.widths import fit_widths
@@ -47,13 +48,19 @@ def save_weights(
 
 
 def load_weights(path: Path, build: Build, family: str) -> BranchyModel:
-    """The trainable model in float32; FailureError when the file does not fit the family."""
+    """The trainable model in float32; FailureError when the file does not fit the family.
+
+    Stages that are pieces of a foreign model run, but are not trained.
+    """
     with _fitting(path, family):
         header = read_header(path)
         if header.graphs:
             raise ValueError("its stages are in 8 bits and cannot be trained; expected weights")
         model = build(family)
-        state = {name: _as_float32(value) for name, value in unpack(load_file(path), header.packed).items()}
+        stored = load_file(path)
+        if header.pieces:
+            stored = attach_pieces(model, stored, header.pieces)
+        state = {name: _as_float32(value) for name, value in unpack(stored, header.packed).items()}
         if header.pruned:
             fit_widths(model, {name: tuple(value.shape) for name, value in state.items()})
         model.load_state_dict(state)

@@ -18,6 +18,7 @@ from controller.errors import UsageError
 from controller.records import Outcome
 from controller.streaming import Stream
 from runtime.bundles.bundle import Bundle, open_pair
+from runtime.decoders.given import give_all
 from runtime.cli.console import counted, log_as, print_summary, progress
 from runtime.cli.device_checks import check_paths, check_shadow
 from runtime.cli.notify import Notifier
@@ -25,6 +26,7 @@ from runtime.cli.signals import Stop, kept_through_hang_up, stop_on_signal
 from runtime.cli.startup import no_collecting, settle
 from runtime.config.flags import takes
 from runtime.config.tree import DEVICE_SECTIONS, Config
+from runtime.decoders.given import give_all
 from runtime.device.device import Device
 from runtime.device.reloading import Reloading
 from runtime.device.run import Run
@@ -108,6 +110,7 @@ def _idle_filter(plan: _Plan) -> str | None:
 
 def _device(config: Config, log: Log) -> Device:
     workload, controller = config.workload, config.controller
+    give_all(workload.decode, workload.scorer)
     bundle, profile = _bundle(config, log)
     return Device(
         bundle,
@@ -131,6 +134,7 @@ def _device(config: Config, log: Log) -> Device:
         breaker=config.device.breaker,
         forecast=config.device.forecast,
         roi=config.device.crops,
+        engine=config.device.engine,
         filter=config.filter,
         cache=config.cache,
         limits=config.limits,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 #: name -> (module, attribute, one line of help). The attribute is a typer function or a typer app.
 COMMANDS = {
     "models": ("runtime.cli.models", "app", "list, train and show the models of a bundle"),
+    "adopt": ("runtime.cli.adopt", "adopt", "make a bundle of a foreign model and footage"),
     "profile": ("runtime.cli.profile", "profile", "measure segments here, fit regressions"),
     "train": ("agents.cli.train", "train", "train a PPO policy on the twin (or --live)"),
     "export": ("agents.cli.train", "export", "freeze a trained policy into one file"),

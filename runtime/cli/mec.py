@@ -75,9 +75,11 @@ def _unknown_keys(server: MecServer) -> str:
 
 
 def _server(config: Config, log: Log) -> MecServer:
+    from runtime.decoders.given import give_all
     from runtime.mec.server import MecServer
 
     workload, settings, deploy = config.workload, config.mec, config.deploy
+    give_all(workload.decode, workload.scorer)
     return MecServer(
         workload.bundle,
         settings.bind,
@@ -85,7 +87,10 @@ def _server(config: Config, log: Log) -> MecServer:
         profile=workload.profile,
         slowdown=settings.slowdown,
         queue_limit=settings.queue_limit,
+        batch=settings.batch,
         cache=settings.cache,
+        engine=settings.engine,
+        threads=settings.threads,
         security=config.security,
         admission=config.admission,
         store=deploy.store,

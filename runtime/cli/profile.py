@@ -12,7 +12,7 @@ import typer
 
 from controller.errors import UsageError, unknown_name
 from runtime.cli.console import log_as, write_json
-from runtime.cli.shared_options import BundleDir, DataDir, JsonOut, WorkloadName
+from runtime.cli.shared_options import BundleDir, DataDir, DecoderCode, JsonOut, WorkloadName
 from runtime.config.sections.fields import DEFAULT_WORKLOAD
 from runtime.files.atomic import check_apart, check_writable
 from runtime.observe.tables import new_table, table_console
@@ -41,12 +41,17 @@ def profile(
     workload: WorkloadName = DEFAULT_WORKLOAD,
     bundle: BundleDir = None,
     data: DataDir = None,
+    decode: DecoderCode = None,
     side: Annotated[str | None, typer.Option(help="Side to measure: device or mec (default: both).")] = None,
     merge_file: Annotated[
         Path | None, typer.Option("--merge", help="Take the other side from this profile, of another machine.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Half as many rounds.")] = False,
     out: Annotated[Path | None, typer.Option(help="Profile to write; by default in the user's cache.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Engine to measure: auto, torch, onnxruntime, openvino or cuda (default: each model's own)."),
+    ] = None,
     json_out: JsonOut = None,
 ) -> None:
     """Measure segments on this machine, fit the layer regressions, report their errors, write the profile.
@@ -54,9 +59,12 @@ def profile(
     It takes some minutes; a bundle with few decisions takes 75 s, with --quick 12 s.
     """
     from runtime.bundles.bundle import open_pair
+    from runtime.decoders.given import give_all
+    from runtime.inference.segments import Segments
     from runtime.profiling.measure import MIN_ROUNDS, QUICK_ROUNDS, measure_sides
 
     sides = _sides(side, merge_file)
+    give_all(decode)
     opened, source = open_pair(bundle, workload, data)
     path = out or default_out(opened)
     check_writable(path, "--out", make_folder=True)
@@ -64,9 +72,11 @@ def profile(
     check_apart({"--out": path, "--json": json_out}, {})
     other = None if merge_file is None else read_profile(merge_file, opened)
     budget_s, rounds = (QUICK_BUDGET_S, QUICK_ROUNDS) if quick else (FULL_BUDGET_S, MIN_ROUNDS)
-    log_as("profile")(f"measuring {' and '.join(sides)} with {opened.workload}: {budget_s:.0f} s at least")
+    log = log_as("profile")
+    segments = Segments(opened, source, engine, log)
+    log(f"measuring {' and '.join(sides)} with {opened.workload}: {budget_s:.0f} s at least")
     with _progress_bar(f"profiling {workload}") as progress:
-        found = measure_sides(opened, source, sides, budget_s, progress, rounds)
+        found = measure_sides(opened, source, sides, budget_s, progress, rounds, segments)
     measured = Profile(FORMAT_VERSION, opened.workload, opened.digest, found.get("device"), found.get("mec"))
     if other is not None:
         measured = merge(measured, other)

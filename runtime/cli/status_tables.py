@@ -12,6 +12,7 @@ from runtime.observe.tables import TABLE_COLUMNS, new_table
 _LABELS = {
     "refused": "refused devices (bundle or version)",
     "peer_faults": "messages that broke the protocol",
+    "batched": "served requests that were computed with others",
     "shed": "messages beyond a device's share",
     "cut_off": "connections closed for that",
 }

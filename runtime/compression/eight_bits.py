@@ -8,9 +8,6 @@ processors add products in 16 bits, which would overflow, and a device without V
 from __future__ import annotations
 
 import logging
-import tempfile
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +15,7 @@ from numpy.typing import NDArray
 
 from controller.errors import UsageError
 from runtime.models.folding import fold_for_inference
-from runtime.models.graph_stage import INSTALL, GraphStage, StageGraph, openvino
+from runtime.models.graph_stage import INSTALL, GraphStage, StageGraph, graph_of, openvino, serialised
 from runtime.models.stages import BranchyModel
 from runtime.workloads.base import Workload
 from runtime.workloads.family_decisions import resolutions_of
@@ -71,7 +68,7 @@ def stage_graph(stage: torch.nn.Module, tensors: list[torch.Tensor], *, eight_bi
     import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    graph = _graph(stage, tensors[0])
+    graph = graph_of(stage, tensors[0])
     if eight_bits:
         arrays: list[NDArray[np.float32]] = [tensor.permute(0, 2, 3, 1).numpy() for tensor in tensors]
         graph = nncf.quantize(
@@ -81,21 +78,4 @@ def stage_graph(stage: torch.nn.Module, tensors: list[torch.Tensor], *, eight_bi
             preset=nncf.QuantizationPreset.PERFORMANCE,
             advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
         )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "stage.xml"
-        openvino().serialize(graph, path)
-        return StageGraph(path.read_bytes(), path.with_suffix(".bin").read_bytes())
-
-
-def _graph(stage: torch.nn.Module, example: torch.Tensor) -> Any:
-    """OpenVINO's graph of a stage, of any size of input, in channels-last order."""
-    ov = openvino()
-    from openvino.preprocess import PrePostProcessor
-
-    graph = ov.convert_model(stage, example_input=example.contiguous())
-    graph.reshape(ov.PartialShape([-1, example.shape[1], -1, -1]))
-    processor = PrePostProcessor(graph)
-    for side in (processor.input(), processor.output()):
-        side.tensor().set_layout(ov.Layout("NHWC"))
-        side.model().set_layout(ov.Layout("NCHW"))
-    return processor.build()
+    return serialised(graph)

@@ -104,7 +104,7 @@ def write_variant(
     header = WeightHeader(pruned=read_header(source).pruned, made_from=variant.base.file.sha256)
     if not variant.scheme.trains:
         graphs = eight_bit_stages(model, workload, family)
-        save_graphs(path, graphs, model, WeightHeader(header.pruned, {}, len(graphs), header.made_from))
+        save_graphs(path, graphs, model, WeightHeader(header.pruned, graphs=len(graphs), made_from=header.made_from))
         return
     bits: dict[str, int] = {}
     if (kept := variant.scheme.kept_macs_frac) is not None:

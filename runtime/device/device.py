@@ -42,6 +42,7 @@ from runtime.device.named import shadow_of
 from runtime.device.plain_state import plain_state
 from runtime.device.run import DeviceSetup, Log, Run, check_complete
 from runtime.files.provenance import Provenance
+from runtime.inference.engines import checked_engine
 from runtime.link.mecs.address import addresses_of, names_of
 from runtime.profiling.profile import load_costs
 from runtime.security.resolve import with_keys
@@ -84,6 +85,7 @@ class Device:
         shortcuts: Sequence[Shortcut] = (),
         forecast: bool | None = DEFAULTS.device.forecast,
         roi: bool = DEFAULTS.device.crops,
+        engine: str | None = DEFAULTS.device.engine,
         filter: FilterSection = DEFAULTS.filter,
         cache: CacheSection = DEFAULTS.cache,
         limits: LimitsSection = DEFAULTS.limits,
@@ -118,6 +120,8 @@ class Device:
         forecast: answers that stand for later frames move on, and objects have numbers (``Outcome.track_ids``);
             default: if the bundle says what that scores.
         roi: decisions may run a part of the picture, where something moves (``Outcome.region``).
+        engine: what runs the models: "auto" for the fastest of a short measurement, "torch", "onnxruntime", "openvino",
+            "cuda" or an installed one; None: the engine that recorded a model's answers.
         filter: frames that show nothing new, or nothing at all, are not run; asked before ``shortcuts``.
         cache: answers that stand for later pictures much like theirs, such as ``CacheSection(size="32MB")``; the
             default has no room for any.
@@ -173,6 +177,7 @@ class Device:
             filter,
             known_empty(filter, self.workload, self.bundle.frame_shape),
             cache,
+            checked_engine(engine),
             None if shadow is None else shadow_of(shadow, self._choice.named),
             log,
         )

@@ -17,6 +17,7 @@ from runtime.bundles.bundle import Bundle
 from runtime.codecs.streams import Sender
 from runtime.device.compute import Pause
 from runtime.gating.judge import GateJudge
+from runtime.inference.engines.base import Log, ignore
 from runtime.inference.segments import Encode, Head, Segments
 from runtime.inference.steady import steady_stream
 from runtime.inference.streams import sender_of
@@ -37,13 +38,15 @@ class LocalCompute:
         split: Split = "test",
         source: Source | None = None,
         gates: Gates | None = None,
+        engine: str | None = None,
+        log: Log = ignore,
     ) -> None:
-        """``gates`` of the cost table whose decisions are run."""
+        """``gates`` of the cost table whose decisions are run. ``engine`` and ``log``: see `Segments`."""
         self._judge = GateJudge(bundle, workload, gates)
         self._bundle, self._workload = bundle, workload
         self._source = Samples(workload, split) if source is None else source
         self._blank = np.zeros(bundle.frame_shape, np.uint8)
-        self._segments = Segments(bundle, workload)
+        self._segments = Segments(bundle, workload, engine, log)
         self._output_shapes: dict[tuple[str, int, int], tuple[int, ...]] = {}
 
     @property

@@ -63,6 +63,7 @@ class DeviceSetup:
     filter: FilterSection
     empty: EmptyKnown | None  # what knows empty frames, as ``filter`` names it
     cache: CacheSection  # asked last; each run begins with an empty one
+    engine: str | None  # see `runtime.inference.engines.open_engines`
     shadow: Named | None  # a candidate that decides beside the controller
     log: Log
 
@@ -274,7 +275,14 @@ def _compute(setup: DeviceSetup, source: Source) -> LocalCompute:
     import runtime.device.daemon  # noqa: F401 - all imports happen here, where a signal ends the process at once
     from runtime.device.local_compute import LocalCompute
 
-    return LocalCompute(setup.bundle, setup.workload, source=source, gates=setup.chosen.costs.gates)
+    return LocalCompute(
+        setup.bundle,
+        setup.workload,
+        source=source,
+        gates=setup.chosen.costs.gates,
+        engine=setup.engine,
+        log=setup.log,
+    )
 
 
 def check_complete(run: Run, answered: int) -> None:

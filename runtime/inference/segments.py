@@ -10,7 +10,7 @@ codec has streams (``runtime.codecs.streams``). No state is kept here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,12 +23,12 @@ from controller.records import NO_PAYLOAD, Decision
 from runtime.bundles.bundle import Bundle
 from runtime.codecs import IMAGE, TENSOR, check_codecs, check_decoded, get_codec
 from runtime.inference.engines import open_engines
-from runtime.inference.engines.base import Engine, LoadedModel
+from runtime.inference.engines.base import Engine, LoadedModel, Log, RunsTails, ignore
 from runtime.inference.streams import decode_alone, encode_alone
 from runtime.workloads.base import Workload
 from runtime.workloads.types import Image
 
-Outputs = NDArray[np.float32]  # (1, ...) of the exit head, not yet interpreted
+Outputs = NDArray[np.float32]  # (samples, ...) of the exit head, usually of one; not yet interpreted
 Pause = Callable[[], None]
 #: How a payload of a stream is made from what the head computed, and turned back into it.
 Encode = Callable[[NDArray[Any]], bytes]
@@ -52,22 +52,24 @@ class Segments:
     UsageError when the bundle needs a codec or an engine that is not available in this process.
     """
 
-    def __init__(self, bundle: Bundle, workload: Workload) -> None:
+    def __init__(self, bundle: Bundle, workload: Workload, engine: str | None = None, log: Log = ignore) -> None:
+        """``engine``: see `open_engines`; None: each model runs in the engine that recorded its answers. ``log`` takes
+        a line where a model runs in another engine than that."""
         for kind in (IMAGE, TENSOR):
             check_codecs(bundle.manifest.codecs_of_kind(kind), kind)
         self.bundle = bundle
         self.workload = workload
-        self._engines = open_engines(bundle, workload)
+        self._engines = open_engines(bundle, workload, engine, log)
         self._loaded: dict[str, LoadedModel[Any]] = {}
 
     @property
     def engines(self) -> tuple[Engine[Any], ...]:
-        """All engines that the bundle needs."""
-        return tuple(self._engines.values())
+        """All engines that run a model of the bundle."""
+        return tuple({id(engine): engine for engine in self._engines.values()}.values())
 
     def engine(self, model: str) -> Engine[Any]:
-        """The engine that the bundle states for a model."""
-        return self._engines[self.bundle.info(model).engine]
+        """The engine that runs a model; UsageError for an unknown name."""
+        return self._engines[self.bundle.info(model).name]
 
     def loaded(self, model: str) -> LoadedModel[Any]:
         """A model in its engine, loaded on first use."""
@@ -130,13 +132,28 @@ class Segments:
         ``pause`` is called before each stage; the MEC receives messages there. ``decode_as`` decodes the payload;
         without it, the payload must stand alone. RemoteProtocolError when the payload does not fit the decision.
         """
+        return self.tails([self.decoded(payload, decision, decode_as)], decision, pause)
+
+    def decoded(self, payload: bytes | memoryview, decision: Decision, decode_as: Decode | None = None) -> NDArray[Any]:
+        """The first part of ``tail``: u8 (h, w[, 3]), or float32 (channels, h, w) or (values,)."""
         d = decision
         array = decode_alone(self.bundle, d, payload) if decode_as is None else decode_as(payload)
         check_decoded(d.payload, array, self.bundle.payload_shape(d.model, d.resolution_px, d.partition_point))
+        return array
+
+    def tails(self, arrays: Sequence[NDArray[Any]], decision: Decision, pause: Pause | None = None) -> Outputs:
+        """The second part of ``tail``, for several decoded payloads at once; returns their outputs (samples, ...).
+
+        They may be of several decisions that differ only in the payload's codec. On a CPU the outputs of a sample can
+        depend on how many are computed together, in the last bits: libraries choose other kernels.
+        """
+        d = decision
         engine, model = self.engine(d.model), self.loaded(d.model)
         stages = range(d.partition_point, self.bundle.info(d.model).exit_after[d.exit_branch])
         with engine.computing():
-            z = model.input_of_batch([array]) if d.partition_point == 0 else engine.from_arrays([array])
+            z = model.input_of_batch(arrays) if d.partition_point == 0 else engine.from_arrays(arrays)
+            if isinstance(model, RunsTails):
+                return engine.to_array(model.run_tail(z, stages, d.exit_branch))
             z = _run_stages(model, z, stages, pause)
             return engine.to_array(model.run_exit(z, d.exit_branch))
 

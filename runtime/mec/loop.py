@@ -3,9 +3,11 @@
 A MEC serves one bundle or several at a time (``runtime.mec.served``). The Hello of a device says which one it holds,
 and each of its requests belongs to that one from its admission on.
 
+Requests of one kind that wait are computed together where that is allowed (``runtime.mec.batches``).
+
 The loop has one thread. It polls its socket between stages and while it idles, so arrival times are exact and pings are
 answered while a tail runs. A separate I/O thread would cost a hand-over per message and compete for the interpreter
-lock (measured by ``benchmarks/bench_overhead.py``). Two requests share nothing, except that a payload may refer to an
+lock (measured by ``benchmarks/bench_overhead.py``). Two requests share no data, except that a payload may refer to an
 earlier one of the same connection. ``Receivers`` keep what that needs. A request that is not served was not decoded
 either, so what refers to it is rejected as ``REFERENCE``.
 
@@ -20,20 +22,18 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from controller.errors import RemoteProtocolError
-from runtime.codecs.streams import UnknownReferenceError
 from runtime.config.sections.admission import OPEN_ADMISSION, AdmissionSection
 from runtime.config.tree import DEFAULTS
 from runtime.link.link import Clock
 from runtime.link.router import Incoming, Router
 from runtime.link.transport import MAX_WAIT_S
+from runtime.mec.answers import Answers
 from runtime.mec.bundles import Bundles
 from runtime.mec.limits import Account, Accounts, Verdict
 from runtime.mec.queue import RequestQueue
-from runtime.mec.records import SERVED, MecCounts, RequestRecord
-from runtime.mec.served import Ran, Served
+from runtime.mec.records import MecCounts, RequestRecord
+from runtime.mec.served import Ran, Served, StoppedError
 from runtime.mec.status import mec_status
 from runtime.observe.sinks import Sink, Sinks
 from runtime.protocol import wire
@@ -53,10 +53,6 @@ _GRACE_S = 0.2
 _MOST_UNTAKEN_BYTES = 4 << 10
 #: Closing a socket drops what the peer has not read yet, so the loop waits this long after the last message.
 _LEAVE_S = 0.05
-
-
-class _StoppedError(Exception):
-    """A stop was requested, and the current request takes too long to finish."""
 
 
 class MecLoop:
@@ -92,10 +88,8 @@ class MecLoop:
         self._free_s = clock()  # when the emulated MEC has finished its last request
         self._began_s = clock()
         self._forget_s = clock() + _FORGET_EVERY_S
-        self._devices: dict[bytes, str] = {}  # peer -> the name that its key has proved, else that in its Hello
-        self._epoch_s = time.time() - clock() if clock is time.perf_counter else None
         self.counts = MecCounts()
-        self._sinks: Sinks[RequestRecord] = Sinks([self.counts, *sinks], log)
+        self._answers = Answers(router, bundles, Sinks([self.counts, *sinks], log), clock, log)
 
     def serve(self, stopping: Callable[[], bool]) -> None:
         """Serve until ``stopping`` returns True. Then reject the waiting requests and close every session."""
@@ -111,7 +105,7 @@ class MecLoop:
     def _leave(self) -> None:
         self._closing = True
         while self._queue:
-            self._close_on(self._queue.take())
+            self._answers.close_on(self._queue.take())
         self._act(self._session.close())
         end_s = self._clock() + _LEAVE_S
         while (left_s := end_s - self._clock()) > 0:
@@ -130,13 +124,13 @@ class MecLoop:
                 self._take(arrived)
             except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: one message fails, the MEC goes on
                 self.counts.failed += 1
-                self._log_failure(error)
+                self._answers.log_failure(error)
         if self._clock() > self._forget_s:
             self._forget_s = self._clock() + _FORGET_EVERY_S
             self._session.forget_silent(self._clock())
             self._forget_names()
             for served in self._bundles:
-                served.keep_only(self._devices)
+                served.keep_only(self._answers.names)
             self._accounts.forget(self._clock())
             self._drop_unused()
         if self._desk is not None:
@@ -156,7 +150,7 @@ class MecLoop:
             self._log(f"bundle {held.bundle_digest[:12]} of {held.workload} has drained and is no longer served")
 
     def _forget_names(self) -> None:
-        self._devices = {peer: self._devices.get(peer, "") for peer in self._session.registered}
+        self._answers.names = {peer: self._answers.names.get(peer, "") for peer in self._session.registered}
 
     def _take(self, arrived: Incoming) -> None:
         """Handle a message, unless its device takes more than it may."""
@@ -179,7 +173,7 @@ class MecLoop:
             self.counts.cut_off += 1
             self._log("cut off a device that sends more than it may")
             for job in self._queue.give_up(arrived.peer):
-                self._reject(job, RejectReason.BUSY, "its connection was closed")
+                self._answers.reject(job, RejectReason.BUSY, "its connection was closed")
 
     def _answer_shed(self, arrived: Incoming, now_s: float) -> None:
         """Reject a message that is shed if it is a request; drop any other."""
@@ -190,7 +184,7 @@ class MecLoop:
         if isinstance(message, wire.InferRequest):
             for action in self._session.receive(arrived.peer, message, buffer, now_s):
                 if isinstance(action, Admit):
-                    self._reject(action, RejectReason.BUSY, "this device sends more than it may")
+                    self._answers.reject(action, RejectReason.BUSY, "this device sends more than it may")
 
     def _handle(self, arrived: Incoming, account: Account) -> Actions:
         peer = arrived.peer
@@ -215,12 +209,12 @@ class MecLoop:
         if self._desk is not None:  # a status that says "committed" shall name what is served now
             self._take_over(self._desk.changes())
         at_s = self._clock(), self._began_s
-        return mec_status(self._bundles, self._session, self._devices, len(self._queue), self.counts, *at_s)
+        return mec_status(self._bundles, self._session, self._answers.names, len(self._queue), self.counts, *at_s)
 
     def _remember_name(self, peer: bytes, device: str) -> None:
-        if len(self._devices) > 2 * MAX_REGISTERED:  # a flood of Hello messages
+        if len(self._answers.names) > 2 * MAX_REGISTERED:  # a flood of Hello messages
             self._forget_names()
-        self._devices[peer] = device
+        self._answers.names[peer] = device
 
     def _act(self, actions: Actions, account: Account | None = None) -> None:
         for action in actions:
@@ -239,13 +233,13 @@ class MecLoop:
         """Queue a request that can be served; reject any other at once, so that it takes no memory."""
         served = self._bundles.get(job.held)
         if self._closing:
-            self._close_on(job)
+            self._answers.close_on(job)
         elif served is None:
-            self._withdrawn(job)
+            self._answers.withdrawn(job)
         elif fault := served.fault(job.request, len(job.payload)):
-            self._reject(job, *fault)
+            self._answers.reject(job, *fault)
         elif refused := self._queue.add(job, account, served.expected_s(job.request.row), self._clock()):
-            self._reject(refused.job, RejectReason.BUSY, refused.why, refused.wait_s)
+            self._answers.reject(refused.job, RejectReason.BUSY, refused.why, refused.wait_s)
 
     # Serving ------------------------------------------------------------------------------------------------
 
@@ -257,48 +251,59 @@ class MecLoop:
         waited_s = began_s - job.arrived_s
         if waited_s * 1e3 > job.request.remaining_budget_ms:
             self._queue.expired()
-            self._reject(job, RejectReason.EXPIRED, "it waited too long", waited_s)
+            self._answers.reject(job, RejectReason.EXPIRED, "it waited too long", waited_s)
             return
         served = self._bundles.get(job.held)
         if served is None:
-            self._withdrawn(job)
+            self._answers.withdrawn(job)
             return
-        took_s = None
+        self._serve_together(served, [job, *self._joining(served, job, began_s)], began_s)
+
+    def _serve_together(self, served: Served, jobs: list[Admit], began_s: float) -> None:
+        """Compute and answer requests of one kind, usually one."""
         self._queue.began(began_s)
         try:
-            ran = self._run(served, job, began_s)
-            took_s = self._clock() - began_s
-        except _StoppedError:
-            self._close_on(job)
-        except UnknownReferenceError as error:
-            self._reject(job, RejectReason.REFERENCE, str(error))
-        except RemoteProtocolError as error:
-            self._reject(job, RejectReason.PAYLOAD, str(error))
-        except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: one request fails, the MEC goes on
-            self._log_failure(error)
-            self._reject(job, RejectReason.FAILED, type(error).__name__)
-        else:
-            self._reply(job, ran, began_s)
-        finally:
-            self._queue.ended(took_s)
+            found = self._run(served, jobs, began_s)
+        except StoppedError:
+            found = []
+            for job in jobs:
+                self._answers.close_on(job)
+        except Exception as error:  # noqa: BLE001 - the daemon's outermost loop: requests fail, the MEC goes on
+            found = [error] * len(jobs)
+        ended_s = self._clock()
+        for job, one in zip(jobs, found, strict=False):
+            self._answers.answer(job, one, began_s, ended_s, len(jobs))
+        failed = sum(isinstance(one, Exception) for one in found)
+        self._queue.ended(None if failed == len(found) else ended_s - began_s, failed)
 
-    def _run(self, served: Served, job: Admit, began_s: float) -> Ran:
-        """The outputs of a request; returns when the emulated MEC would have them."""
-        row = job.request.row
+    def _joining(self, served: Served, job: Admit, now_s: float) -> list[Admit]:
+        """The requests that are computed together with this one."""
+        most = served.most_together(job.request.row)
+        if most == 1 or not self._queue:
+            return []
+        kind = served.kind(job.request.row)
+        alike = self._queue.alike(lambda it: it.held == job.held and served.kind(it.request.row) == kind, now_s)
+        size = served.batches.size(kind, [candidate.until_s for candidate in alike[: most - 1]])
+        return self._queue.join(alike[: size - 1])
+
+    def _run(self, served: Served, jobs: list[Admit], began_s: float) -> list[Ran | Exception]:
+        """What became of each request; returns when the emulated MEC would have it."""
+        row = jobs[0].request.row
         served.prefer(row)
         computing_s = self._clock()
-        ran = served.run(job, self._between_stages)
-        took_s = self._clock() - computing_s
-        lasts_s = self._slowdown * took_s if ran.cached else self._emulated_s(served, row, took_s)
-        self._free_s = max(began_s + lasts_s, self._clock())
-        self._idle_until(self._free_s)
-        served.keep(ran, (self._clock() - computing_s) / self._slowdown)
-        return ran
+        found = served.run(jobs, self._between_stages)
+        if self._slowdown > 1.0 and isinstance(found[0], Ran):
+            took_s = self._clock() - computing_s
+            lasts_s = self._slowdown * took_s if found[0].cached else self._emulated_s(served, row, took_s)
+            self._free_s = max(began_s + lasts_s, self._clock())
+            self._idle_until(self._free_s)
+        served.learn(row, found, (self._clock() - computing_s) / self._slowdown)
+        return found
 
     def _between_stages(self) -> None:
         self._poll()
         if self._clock() > self._grace_end_s():
-            raise _StoppedError
+            raise StoppedError
 
     def _grace_end_s(self) -> float:
         """Time limit of the current request; infinite while no stop is requested."""
@@ -309,52 +314,11 @@ class MecLoop:
     def _emulated_s(self, served: Served, row: int, took_s: float) -> float:
         """How long the emulated MEC computes; without a profile, the measured time stands for the profiled one."""
         profiled_s = served.profiled_s(row)
-        return (took_s if profiled_s is None else profiled_s) * self._slowdown if self._slowdown > 1.0 else 0.0
+        return (took_s if profiled_s is None else profiled_s) * self._slowdown
 
     def _idle_until(self, end_s: float) -> None:
         while (left_s := end_s - self._clock()) > 0:
             if end_s > self._grace_end_s():
-                raise _StoppedError
+                raise StoppedError
             self._router.wait(left_s)
             self._poll()
-
-    def _reply(self, job: Admit, ran: Ran, began_s: float) -> None:
-        queue_s, mec_s = began_s - job.arrived_s, self._clock() - began_s
-        # A reply that was known says nothing about how fast this MEC computes.
-        mec_us = 0 if ran.cached else max(wire.whole_us(mec_s), 1)
-        reply = wire.InferReply(job.request.request_id, wire.whole_us(queue_s), mec_us)
-        self._router.send(job.peer, wire.encode(reply, np.ascontiguousarray(ran.outputs).data.cast("B")))
-        self._record(job, queue_s, mec_s, SERVED, cached=ran.cached)
-
-    def _reject(self, job: Admit, reason: RejectReason, text: str, waited_s: float = 0.0) -> None:
-        reject = wire.Reject(job.request.request_id, reason, wire.plain(text), wire.whole_us(waited_s))
-        self._router.send(job.peer, wire.encode(reject))
-        self._record(job, max(self._clock() - job.arrived_s, 0.0), 0.0, str(reason))
-
-    def _record(self, job: Admit, queue_s: float, mec_s: float, ending: str, *, cached: bool = False) -> None:
-        row, served = job.request.row, self._bundles.get(job.held)
-        self._sinks.add(
-            RequestRecord(
-                device=self._devices.get(job.peer, ""),
-                peer=job.peer.hex(),
-                request_id=job.request.request_id,
-                row=row,
-                decision=None if served is None else served.decision(row),
-                arrived_at=None if self._epoch_s is None else round(self._epoch_s + job.arrived_s, 3),
-                queue_s=round(queue_s, 6),
-                mec_s=round(mec_s, 6),
-                payload_bytes=len(job.payload),
-                ending=ending,
-                cached=cached,
-            )
-        )
-
-    def _withdrawn(self, job: Admit) -> None:
-        """The bundle of a request is no longer served: the device shall say hello anew."""
-        self._reject(job, RejectReason.NO_SESSION, "the MEC no longer serves this bundle; say hello again")
-
-    def _close_on(self, job: Admit) -> None:
-        self._reject(job, RejectReason.CLOSING, "the MEC is shutting down")
-
-    def _log_failure(self, error: Exception) -> None:
-        self._log(f"a request failed: {type(error).__name__}: {error}")

@@ -12,6 +12,10 @@ be served before it leaves too little of its budget (``by_budget``). Both times 
 much longer this MEC has taken of late. When none waits and none is served, a request is always taken: whoever is
 refused by an estimate that is too high could never correct it.
 
+Requests that wait can be computed together with the one whose turn it is (``alike``, ``join``). They are taken in the
+same order, no device's request overtakes an earlier one of that device, and none that is overtaken becomes late by it.
+Each costs its device as much as if it were computed alone.
+
 A full queue gives up the newest request of the device that has most of them waiting, if that is more than the newcomer
 would have.
 """
@@ -19,6 +23,7 @@ would have.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from runtime.config.sections.admission import OPEN_ADMISSION, AdmissionSection
@@ -47,11 +52,20 @@ class _Waiting:
     profiled_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A request that may be computed together with others."""
+
+    job: Admit
+    until_s: float  # how long a batch up to this one may take; not increasing from one to the next
+    entry: _Waiting
+
+
 class RequestQueue:
     """Owns the admitted requests that wait, and an estimate of the work that they are.
 
-    ``add`` what arrives, ``take`` what is served next, and say ``began`` and ``ended`` around computing it, or
-    ``expired``.
+    ``add`` what arrives, ``take`` what is served next, ``join`` others to it, and say ``began`` and ``ended`` around
+    computing them, or ``expired``.
     """
 
     def __init__(self, limit: int, admission: AdmissionSection = OPEN_ADMISSION, slowdown: float = 1.0) -> None:
@@ -63,7 +77,7 @@ class RequestQueue:
         self._most_finish = 0.0
         self._slowdown = slowdown
         self._took_s = self._profiled_s = 0.0  # sums over served requests, the last ones counting most
-        self._taken: _Waiting | None = None  # the request that was taken last
+        self._taken: list[_Waiting] = []  # the request that was taken last, and those that joined it
         self._began_s: float | None = None
 
     def __len__(self) -> int:
@@ -94,13 +108,41 @@ class RequestQueue:
         """Remove and return the request to serve next."""
         entry = heapq.heappop(self._waiting)
         entry.account.waiting -= 1
-        self._virtual, self._taken = entry.start, entry
+        self._virtual, self._taken = entry.start, [entry]
         return entry.job
+
+    def alike(self, is_alike: Callable[[Admit], bool], now_s: float) -> list[Candidate]:
+        """Who may be computed together with the request that was taken last, in the order in which they join it."""
+        found: list[Candidate] = []
+        passed = set[int]()  # accounts of which a request stays behind
+        until_s, before_s = min(_left_s(entry, now_s) for entry in self._taken), 0.0
+        for entry in sorted(self._waiting, key=_order):
+            left_s = _left_s(entry, now_s)
+            if left_s > 0.0 and id(entry.account) not in passed and is_alike(entry.job):
+                until_s = min(until_s, left_s)
+                found.append(Candidate(entry.job, until_s, entry))
+                continue
+            passed.add(id(entry.account))
+            before_s += self.pace * entry.profiled_s
+            if left_s > before_s:  # else it is late in any case
+                until_s = min(until_s, left_s - before_s)
+        return found
+
+    def join(self, candidates: list[Candidate]) -> list[Admit]:
+        """Take the first ones of those that ``alike`` found, and return their requests."""
+        joined = {candidate.entry.number for candidate in candidates}
+        self._waiting = [entry for entry in self._waiting if entry.number not in joined]
+        heapq.heapify(self._waiting)
+        for candidate in candidates:
+            candidate.entry.account.waiting -= 1
+            self._taken.append(candidate.entry)
+        return [candidate.job for candidate in candidates]
 
     def expired(self) -> None:
         """The request that was taken last is too old and is not computed: its device keeps that part of its share."""
-        if self._taken is not None and not self._taken.account.waiting:
-            self._taken.account.finish = self._taken.start
+        for entry in self._taken:
+            if not entry.account.waiting:
+                entry.account.finish = entry.start
 
     def give_up(self, peer: bytes) -> list[Admit]:
         """Remove and return the requests of a connection that was closed: nobody waits for their answers."""
@@ -112,15 +154,17 @@ class RequestQueue:
         return [entry.job for entry in gone]
 
     def began(self, now_s: float) -> None:
-        """The request that was taken last is being computed."""
+        """The request that was taken last is being computed, with those that joined it."""
         self._began_s = now_s
 
-    def ended(self, took_s: float | None) -> None:
-        """It was computed in so long, or failed (None)."""
+    def ended(self, took_s: float | None, failed: int = 0) -> None:
+        """They were computed in so long, except so many that failed; None: all failed."""
         self._began_s = None
-        if took_s is not None and self._taken is not None:
+        if took_s is not None and self._taken:
+            profiled_s = sum(entry.profiled_s for entry in self._taken) * (1.0 - failed / len(self._taken))
             self._took_s = _MEMORY * self._took_s + took_s
-            self._profiled_s = _MEMORY * self._profiled_s + self._taken.profiled_s
+            self._profiled_s = _MEMORY * self._profiled_s + profiled_s
+        self._taken = []
         if not self._waiting:  # nobody has more than its share of an idle MEC
             self._virtual = self._most_finish
 
@@ -144,8 +188,9 @@ class RequestQueue:
     def _wait_s(self, now_s: float, entry: _Waiting | None = None) -> float:
         """Expected time until this request, or one behind all others, would be served; 0 if nothing is before it."""
         pace, left_s = self.pace, 0.0
-        if self._began_s is not None and self._taken is not None:
-            left_s = max(self._began_s + pace * self._taken.profiled_s - now_s, 0.0)
+        if self._began_s is not None:
+            taken_s = sum(entry.profiled_s for entry in self._taken)
+            left_s = max(self._began_s + pace * taken_s - now_s, 0.0)
         before_s = sum(
             [
                 other.profiled_s
@@ -168,3 +213,13 @@ class RequestQueue:
         heapq.heapify(self._waiting)
         entry.account.waiting -= 1
         entry.account.finish -= entry.profiled_s
+
+
+def _order(entry: _Waiting) -> tuple[float, int]:
+    """As ``_Waiting`` is ordered; a key is faster to sort by."""
+    return entry.start, entry.number
+
+
+def _left_s(entry: _Waiting, now_s: float) -> float:
+    """What is left of a request's budget."""
+    return entry.job.request.remaining_budget_ms / 1e3 - (now_s - entry.job.arrived_s)

@@ -21,10 +21,11 @@ class RequestRecord:
     decision: Decision | None  # None if the bundle has no such row
     arrived_at: float | None  # Unix time in seconds, to the millisecond; None in simulated time
     queue_s: float  # from arrival to the start of computing, or to the rejection
-    mec_s: float  # decoding and tail; 0 if it was not run
+    mec_s: float  # decoding and tail, of all that were computed together; 0 if it was not run
     payload_bytes: int
     ending: str  # "served", or the reason of the rejection: a ``runtime.protocol.wire.RejectReason`` in lower case
     cached: bool = False  # served with the outputs of an equal request
+    together: int = 0  # served requests: how many were computed together, with this one
 
 
 @dataclass
@@ -33,6 +34,7 @@ class MecCounts:
 
     served: int = 0
     cached: int = 0  # of these, with the outputs of an equal request
+    batched: int = 0  # of these, computed together with others
     rejected: int = 0  # every request that was not served
     failed: int = 0  # errors of the MEC itself
     refused: int = 0  # handshakes of devices with another bundle or protocol
@@ -44,6 +46,7 @@ class MecCounts:
         """Count one request."""
         self.served += record.ending == SERVED
         self.cached += record.cached
+        self.batched += record.together > 1
         self.rejected += record.ending != SERVED
         self.failed += record.ending == FAILED
 

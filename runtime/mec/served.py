@@ -6,12 +6,16 @@ receivers and kept outputs, so what is asked of one never changes an answer of a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from controller.costs import CostTable
 from controller.records import Decision
 from runtime.inference.segments import Outputs, Pause, Segments
+from runtime.mec.batches import BatchTimes
 from runtime.mec.receivers import Receivers
 from runtime.mec.tails import Tails
 from runtime.mec.warm_up import WarmUp
@@ -20,13 +24,27 @@ from runtime.protocol.mec_session import Admit
 from runtime.protocol.wire import RejectReason
 
 
+class StoppedError(Exception):
+    """A pause raises it when the MEC stops, and the current requests take too long to finish."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ran:
     """The outputs of a request."""
 
-    outputs: Outputs
+    outputs: Outputs  # (1, ...)
     cached: bool  # they were known from an equal request
-    key: bytes | None = None  # under which they can be kept (``Served.keep``); None if they are known or cannot be kept
+    key: bytes | None = (
+        None  # under which they can be kept (``Served.learn``); None if they are known or cannot be kept
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """A request whose outputs must be computed."""
+
+    array: NDArray[Any]
+    key: bytes | None  # as in ``Ran``
 
 
 #: Weight of the newest tail in the mean of those before.
@@ -37,17 +55,25 @@ class Served:
     """Owns the loaded models of one bundle, what payloads may refer to, and the outputs that are kept.
 
     ``costs`` have the profiled times; None: this bundle was not profiled. ``tails`` are outputs that are kept for
-    requests that come again; None: none are.
+    requests that come again; None: none are. ``batch`` is how many requests of one kind are computed together at most; None: as many as
+    the engine gains by.
     """
 
     def __init__(
-        self, segments: Segments, costs: CostTable | None, *, warm_up: WarmUp | None = None, tails: Tails | None = None
+        self,
+        segments: Segments,
+        costs: CostTable | None,
+        *,
+        warm_up: WarmUp | None = None,
+        tails: Tails | None = None,
+        batch: int | None = 1,
     ) -> None:
         self._segments, self._costs = segments, costs
         self._space = segments.bundle.space if costs is None else costs.space
         self._warm_up, self._tails = warm_up, tails
         self._receivers = Receivers(segments.bundle)  # what payloads may refer to, by peer
         self._typical_s = 0.0  # of a tail, in the profile's time
+        self._batch, self.batches = batch, BatchTimes()
 
     def load(self) -> None:
         """Load every model, and what a handshake compares; any thread may do it before the first request."""
@@ -91,25 +117,69 @@ class Served:
         if self._warm_up is not None:
             self._warm_up.prefer(self._space.decisions[row].model)
 
-    def run(self, job: Admit, pause: Pause) -> Ran:
-        """The outputs of a legal request. ``pause`` is called between stages.
+    def kind(self, row: int) -> tuple[str, int, int, int]:
+        """What requests must have in common to be computed together: model, resolution, cut and exit."""
+        d = self._space.decisions[row]
+        return d.model, d.resolution_px, d.partition_point, d.exit_branch
 
-        UnknownReferenceError if the payload refers to one that is not held, RemoteProtocolError if it does not fit.
+    def most_together(self, row: int) -> int:
+        """How many requests of the row's kind may be computed together."""
+        if self._batch is not None:
+            return self._batch
+        return getattr(self._segments.engine(self._space.decisions[row].model), "usual_batch", 1)
+
+    def run(self, jobs: Sequence[Admit], pause: Pause) -> list[Ran | Exception]:
+        """The outputs of legal requests of one kind, or what failed, for each. ``pause`` is called between stages.
+
+        UnknownReferenceError for a payload that refers to one that is not held, RemoteProtocolError for one that does
+        not fit; neither concerns the other requests. StoppedError is raised, not returned.
         """
-        row, decision = job.request.row, self._space.decisions[job.request.row]
-        decode_as = self._receivers.decode_as(job.peer, job.request, decision)
-        key = None if self._tails is None or decode_as is not None else self._tails.key(row, job.payload)
-        known = None if key is None or self._tails is None else self._tails.outputs(key)
-        if known is not None:
-            return Ran(known, cached=True)
-        return Ran(self._segments.tail(memoryview(job.payload), decision, pause, decode_as), cached=False, key=key)
+        found: list[Ran | Exception | _Decoded] = [self._decoded(job) for job in jobs]
+        left = [(place, one) for place, one in enumerate(found) if isinstance(one, _Decoded)]
+        if left:
+            outputs = self._computed([one.array for _, one in left], jobs[0].request.row, pause)
+            for (place, one), each in zip(left, outputs, strict=True):
+                found[place] = each if isinstance(each, Exception) else Ran(each, cached=False, key=one.key)
+        return [one for one in found if not isinstance(one, _Decoded)]
 
-    def keep(self, ran: Ran, took_s: float) -> None:
-        """Learn how long outputs took to compute, and keep them if they can come again."""
-        if not ran.cached:
-            self._typical_s += (took_s - self._typical_s) * (_LEARN_FRAC if self._typical_s else 1.0)
-        if ran.key is not None and self._tails is not None:
-            self._tails.add(ran.key, ran.outputs, took_s)
+    def _decoded(self, job: Admit) -> Ran | Exception | _Decoded:
+        """The payload of a request, its outputs if they are known, or what is wrong with it."""
+        row, decision = job.request.row, self._space.decisions[job.request.row]
+        try:
+            decode_as = self._receivers.decode_as(job.peer, job.request, decision)
+            key = None if self._tails is None or decode_as is not None else self._tails.key(row, job.payload)
+            known = None if key is None or self._tails is None else self._tails.outputs(key)
+            if known is not None:
+                return Ran(known, cached=True)
+            return _Decoded(self._segments.decoded(memoryview(job.payload), decision, decode_as), key)
+        except Exception as error:  # noqa: BLE001 - concerns this request only
+            return error
+
+    def _computed(self, arrays: list[NDArray[Any]], row: int, pause: Pause) -> Sequence[Outputs | Exception]:
+        """The outputs (1, ...) of each sample. Where a batch fails, its samples are computed one by one, so one of them
+        cannot harm the others."""
+        try:
+            outputs = self._segments.tails(arrays, self._space.decisions[row], pause)
+            if len(outputs) != len(arrays):
+                raise ValueError(f"got outputs of {len(outputs)} samples; expected {len(arrays)}")
+            return [outputs[place : place + 1] for place in range(len(arrays))]
+        except StoppedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - of a single sample: concerns this request only
+            if len(arrays) == 1:
+                return [error]
+        return [each for array in arrays for each in self._computed([array], row, pause)]
+
+    def learn(self, row: int, found: Sequence[Ran | Exception], took_s: float) -> None:
+        """Learn how long requests took together, in the profile's time, and keep outputs that can come again."""
+        fresh = [one for one in found if isinstance(one, Ran) and not one.cached]
+        if len(fresh) == len(found):
+            self.batches.took(self.kind(row), len(found), took_s)
+        for one in fresh:
+            each_s = took_s / len(fresh)
+            self._typical_s += (each_s - self._typical_s) * (_LEARN_FRAC if self._typical_s else 1.0)
+            if one.key is not None and self._tails is not None:
+                self._tails.add(one.key, one.outputs, each_s)
 
     def drop(self, peer: bytes) -> None:
         """A connection begins anew or ends."""

@@ -22,6 +22,8 @@ from runtime.config.sections.admission import AdmissionSection
 from runtime.config.sections.security import SecuritySection
 from runtime.config.sizes import bytes_of
 from runtime.config.tree import DEFAULTS
+from runtime.cores import thread_count
+from runtime.inference.engines import checked_engine
 from runtime.link.endpoint import parse_bind
 from runtime.link.router import Router
 from runtime.mec.records import MecCounts, RequestRecord
@@ -45,8 +47,8 @@ Log = Callable[[str], None]
 
 
 class MecServer:
-    """Serves the requests of any number of devices that hold its bundle, or one of its store, one at a time, on one
-    thread.
+    """Serves the requests of any number of devices that hold its bundle, or one of its store, one at a time, or several
+    of one kind together (``batch``).
 
     The constructor checks the arguments and binds the port: ``endpoint`` is then known, and a port in use is an error
     at once. ``serve`` loads the networks, which takes one to three seconds; devices that connect earlier wait.
@@ -63,7 +65,10 @@ class MecServer:
         profile: str | Path | None = None,
         slowdown: float = 1.0,
         queue_limit: int = DEFAULTS.mec.queue_limit,
+        batch: int | None = DEFAULTS.mec.batch,
         cache: str = DEFAULTS.mec.cache,
+        engine: str | None = DEFAULTS.mec.engine,
+        threads: int | str = DEFAULTS.mec.threads,
         security: SecuritySection = DEFAULTS.security,
         admission: AdmissionSection = DEFAULTS.admission,
         store: str | Path | None = None,
@@ -78,7 +83,12 @@ class MecServer:
         profile: file of `mecpilot profile`, or "shipped"; default: this machine's, else the shipped one.
         slowdown: emulate a MEC that is this many times slower.
         queue_limit: number of requests that may wait; further ones are rejected.
+        batch: waiting requests of one kind that are computed together at most; None: what the engine gains by, 32 on
+            a GPU and 1 elsewhere. An emulated MEC computes one at a time.
         cache: memory for the outputs of requests that come again byte by byte, such as "64MB"; "0" for none.
+        engine: what runs the models: "auto" for the fastest of a short measurement, "torch", "onnxruntime", "openvino",
+            "cuda" or an installed one; None: the engine that recorded a model's answers.
+        threads: that compute, at most the cores that the process may use; "auto": as many.
         security: the MEC's key file and the list of admitted devices, or plain; needed where other machines reach it.
         admission: what one device may take, and in which order requests are served.
         store: folder for releases that operators push; None: none are taken. Needs the extra "deploy".
@@ -91,7 +101,9 @@ class MecServer:
         self._profile = None if profile is None else Path(profile)
         self._costs = load_costs(self.bundle, self._profile)
         self._slowdown, self._queue_limit, self._log = slowdown, queue_limit, log
+        self._batch = self._checked_batch(batch)
         self._cache_bytes = bytes_of(cache)
+        self._engine, self._threads = checked_engine(engine), thread_count(threads, log)
         self._is_operator = _operators(keys, bind)
         self._sinks = list(sinks)
         self.is_encrypted = keys is not None
@@ -189,6 +201,16 @@ class MecServer:
         except BaseException as error:  # noqa: BLE001 - raised again by close()
             self._error = error
 
+    def _checked_batch(self, batch: int | None) -> int | None:
+        """``batch``, but 1 for an emulated MEC: the times that it emulates are those of one request at a time."""
+        if batch is not None and batch < 1:
+            raise UsageError(f"got batch={batch}; expected 1 or more, or None for what the engine gains by")
+        if self._slowdown == 1.0:
+            return batch
+        if batch is not None and batch > 1:
+            self._log(f"a MEC that is emulated to be {self._slowdown:g} times slower computes one request at a time")
+        return 1
+
     def _open_store(self, folder: Path, trust: str | Path | None) -> Deployment:
         try:
             from runtime.mec.deployment import Deployment
@@ -207,7 +229,7 @@ class MecServer:
         from runtime.mec.loop import MecLoop
         from runtime.protocol.mec_session import MecSession
 
-        torch.set_num_threads(1)  # as in the profile
+        torch.set_num_threads(self._threads)  # by default one, as in the profile
         base = self._served(self.bundle, self.workload, self._costs)
         bundles = Bundles([base]) if self._deployment is None else self._deployment.bundles(base)
         return MecLoop(
@@ -233,10 +255,10 @@ class MecServer:
         from runtime.mec.tails import Tails
         from runtime.mec.warm_up import WarmUp
 
-        segments = Segments(bundle, workload)
+        segments = Segments(bundle, workload, self._engine, self._log)
         segments.prepare_codecs()
         tails = Tails(self._cache_bytes) if self._cache_bytes else None
-        return Served(segments, costs, warm_up=WarmUp(segments), tails=tails)
+        return Served(segments, costs, warm_up=WarmUp(segments), tails=tails, batch=self._batch)
 
     def _serve_stored(self, bundle: Bundle, workload: Workload) -> Served:
         """What serves a bundle of the store. Its models are loaded at once: this is not the thread that serves."""

@@ -86,6 +86,8 @@ class Decoder(nn.Module):
         for end, mean, deviation in zip(self.ends, means, deviations, strict=True):
             assert isinstance(end, nn.Sequential)
             last = end[-1]
+            assert isinstance(last, nn.Conv2d)
+            assert last.bias is not None
             last.weight.mul_(deviation[:, None, None, None])
             last.bias.mul_(deviation).add_(mean)
 

@@ -1,4 +1,4 @@
-"""A stage that OpenVINO computes: the graph of a trained stage in 8 bits, compiled for each shape that arrives.
+"""A stage that OpenVINO computes: the graph of a trained stage, compiled for each shape that arrives.
 
 It takes and gives tensors in channels-last order, which OpenVINO reads and writes in place.
 """
@@ -6,8 +6,10 @@ It takes and gives tensors in channels-last order, which OpenVINO reads and writ
 from __future__ import annotations
 
 import sys
+import tempfile
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,8 +38,23 @@ def openvino() -> Any:
     try:
         import openvino
     except ImportError:
-        raise UsageError(f"a model in 8 bits needs OpenVINO; install it with {INSTALL}") from None
+        raise UsageError(f"this model needs OpenVINO, as does the engine openvino; install it with {INSTALL}") from None
     return openvino
+
+
+def compile_options() -> dict[Any, Any]:
+    """As many threads as PyTorch may use in this process; what is not in 8 bits is float32, also where bfloat16 is
+    faster.
+
+    Threads are not bound to cores: on a busy machine they would wait there, 2 ms per stage instead of 0.3.
+    """
+    ov = openvino()
+    return {
+        ov.properties.inference_num_threads(): torch.get_num_threads(),
+        ov.properties.hint.inference_precision(): ov.Type.f32,
+        ov.properties.hint.performance_mode(): ov.properties.hint.PerformanceMode.LATENCY,
+        ov.properties.hint.enable_cpu_pinning(): False,
+    }
 
 
 @dataclass(frozen=True)
@@ -48,12 +65,37 @@ class StageGraph:
     weights: bytes
 
 
+def graph_of(stage: nn.Module, example: Tensor) -> Any:
+    """OpenVINO's graph of a stage, of any size of input (batch, channels, h, w), in channels-last order."""
+    ov = openvino()
+    from openvino.preprocess import PrePostProcessor
+
+    graph = ov.convert_model(stage, example_input=example.contiguous())
+    graph.reshape(ov.PartialShape([-1, example.shape[1], -1, -1]))
+    processor = PrePostProcessor(graph)
+    for side in (processor.input(), processor.output()):
+        side.tensor().set_layout(ov.Layout("NHWC"))
+        side.model().set_layout(ov.Layout("NCHW"))
+    return processor.build()
+
+
+def serialised(graph: Any) -> StageGraph:
+    """The two files of a graph, in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "stage.xml"
+        openvino().serialize(graph, path)
+        return StageGraph(path.read_bytes(), path.with_suffix(".bin").read_bytes())
+
+
 class GraphStage(nn.Module):
     """Owns one graph and what was compiled from it. It has no parameters that PyTorch knows."""
 
-    def __init__(self, graph: StageGraph, name: str = "stage") -> None:
+    cpu_only = True
+
+    def __init__(self, graph: StageGraph, name: str = "stage", bits: str = "int8") -> None:
+        """``bits``: of its arithmetic, for the profile."""
         super().__init__()
-        self._graph, self._name = graph, name
+        self._graph, self._name, self.bits = graph, name, bits
         self._requests: dict[tuple[int, ...], Any] = {}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,22 +116,11 @@ class GraphStage(nn.Module):
         return self._requests[shape]
 
     def _compiled(self, shape: tuple[int, ...]) -> Any:
-        """One thread, as everywhere in mecpilot; what is not in 8 bits is float32, also where bfloat16 is faster.
-
-        The thread is not bound to a core: on a busy machine it would wait there, 2 ms per stage instead of 0.3.
-        """
-        ov = openvino()
-        core = ov.Core()
-        options = {
-            ov.properties.inference_num_threads(): 1,
-            ov.properties.hint.inference_precision(): ov.Type.f32,
-            ov.properties.hint.performance_mode(): ov.properties.hint.PerformanceMode.LATENCY,
-            ov.properties.hint.enable_cpu_pinning(): False,
-        }
+        core = openvino().Core()
         try:
             graph = core.read_model(self._graph.xml, self._graph.weights)
             graph.reshape(list(shape))
-            return core.compile_model(graph, "CPU", options)
+            return core.compile_model(graph, "CPU", compile_options())
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise FailureError(f"OpenVINO cannot run {self._name} on an input of {shape}: {reason}") from None

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from runtime.models.detector_parts import Peaks
+from runtime.models.foreign_stage import ForeignStage
 from runtime.models.graph_stage import GraphStage
 from runtime.models.layers import Layer, LayerInfo
-from runtime.models.pixel_encoder import CompiledPixelEncoder
+from runtime.models.pixel_encoder import CompiledPixelEncoder, Pixels
 from runtime.models.stages import Residual
 
 Describe = Callable[[Any, Tensor, Tensor], LayerInfo]
@@ -42,6 +43,15 @@ def _linear(layer: nn.Linear, x: Tensor, output: Tensor) -> LayerInfo:
     return LayerInfo("fc", (float(x.numel()), float(output.numel())), layer.weight.numel())
 
 
+def _foreign_stage(layer: ForeignStage, x: Tensor, output: Tensor) -> LayerInfo:
+    macs = layer.macs_of(tuple(x.shape[1:]))
+    return LayerInfo("foreign stage", (float(x.numel()), float(output.numel())), macs)
+
+
+def _graph_stage(layer: GraphStage, x: Tensor, output: Tensor) -> LayerInfo:
+    return LayerInfo(f"{layer.bits} stage", (float(x.numel()), float(output.numel())), 0)
+
+
 def _by_both_sizes(kind: str) -> Describe:
     return lambda _, x, output: LayerInfo(kind, (float(x.numel()), float(output.numel())), 0)
 
@@ -59,8 +69,10 @@ _KINDS: tuple[tuple[type[nn.Module], Describe], ...] = (
     (nn.PixelShuffle, _by_both_sizes("resize")),
     (nn.ReLU, _by_input_size("relu")),
     (CompiledPixelEncoder, _pixel_encoder),
-    (GraphStage, _by_both_sizes("int8 stage")),
+    (ForeignStage, _foreign_stage),
+    (GraphStage, _graph_stage),
     (nn.BatchNorm2d, _by_input_size("norm")),
+    (Pixels, _by_input_size("norm")),
     (Residual, _by_input_size("add")),
     (Peaks, _by_input_size("peaks")),
 )

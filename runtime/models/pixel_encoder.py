@@ -22,6 +22,18 @@ from runtime.models.pixel_passes import BAND, COLOURS, LANES, PATCH, TAPS, Encod
 from runtime.models.signs import Sign
 
 
+class Pixels(nn.Module):
+    """Normalised values (pixel - ``mean``) / ``std`` of u8 pixels (batch, channels, h, w)."""
+
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__()
+        self.mean = mean
+        self.std = std
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return pixels.float().sub_(self.mean).mul_(1.0 / self.std)
+
+
 class PatchConv(nn.Module):
     """Convolution of u8 pixels (batch, 3, h, w) with a stride as large as the kernel, then a ReLU.
 
@@ -65,6 +77,8 @@ class PixelEncoder(nn.Sequential):
 
 class CompiledPixelEncoder(nn.Module):
     """Computes what a `PixelEncoder` in evaluation mode does, up to rounding. UsageError where numba is missing."""
+
+    cpu_only = True
 
     def __init__(self, encoder: PixelEncoder) -> None:
         super().__init__()

@@ -126,17 +126,17 @@ def _run_cycle(
 ) -> BranchyModel:
     """Train for one cycle with a new optimiser; returns a copy with averaged weights."""
     averaged = copy.deepcopy(model).requires_grad_(False)
-    optimizer = _optimizer(model, config)
+    optimizer = new_optimizer(model, config)
     total_steps = len(cycle.epochs) * task.steps_per_epoch
     step = 0
     for epoch in cycle.epochs:
         model.train()
         for groups in task.steps(epoch):
             if step >= round(total_steps * cycle.frozen_from_frac):
-                _freeze_norm(model)
+                freeze_norm(model)
             rate = cycle.peak_rate * rate_factor(step, total_steps, config.warmup_frac)
             scalars = _train_step(model, optimizer, groups, task, rate)
-            _average_into(averaged, model, _averaging_decay(step, config.averaging_decay))
+            average_into(averaged, model, averaging_decay(step, config.averaging_decay))
             reporter.step(cycle.epochs.start * task.steps_per_epoch + step, scalars | {"rate": rate})
             step += 1
         averaged.eval()
@@ -144,7 +144,7 @@ def _run_cycle(
     return averaged
 
 
-def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+def new_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """AdamW without weight decay on norms and biases."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
@@ -164,7 +164,7 @@ def rate_factor(step: int, total_steps: int, warmup_frac: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def _averaging_decay(step: int, decay: float) -> float:
+def averaging_decay(step: int, decay: float) -> float:
     """A smaller decay in the first steps, so that the average forgets the initial weights."""
     return min(decay, (1.0 + step) / (10.0 + step))
 
@@ -201,14 +201,15 @@ def _group_loss(model: BranchyModel, part: Group, task: TrainingTask) -> tuple[T
     return loss + own, scalars | own_scalars
 
 
-def _freeze_norm(model: nn.Module) -> None:
+def freeze_norm(model: nn.Module) -> None:
+    """Let batch norms keep their running statistics from now on, until the model is put into training mode."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
 
 
 @torch.no_grad()
-def _average_into(averaged: nn.Module, model: nn.Module, decay: float) -> None:
+def average_into(averaged: nn.Module, model: nn.Module, decay: float) -> None:
     """Move the averaged weights towards those of the model, in place."""
     averages, weights = averaged.state_dict(), model.state_dict()
     floats = [name for name, value in averages.items() if value.is_floating_point()]

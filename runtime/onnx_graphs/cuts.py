@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 MOST_TENSORS = 3  # through one cut
 
@@ -97,7 +98,7 @@ def choose_cuts(flows: Sequence[Flow], most: int = 6) -> list[Cut]:
     chosen = not_dominated(worth)
     if len(chosen) > most:
         chosen = _spread(chosen, most)
-    while len(chosen) < most and (more := _in_widest_gap(worth, chosen, 1 / (most + 1))):
+    while len(chosen) < most and (more := _in_widest_gap(worth, chosen, 0.5 / (most + 1))):
         chosen = sorted([*chosen, more], key=lambda cut: cut.macs_before)
     return chosen
 
@@ -114,13 +115,14 @@ def _spread(cuts: list[Cut], most: int) -> list[Cut]:
 
 
 def _in_widest_gap(cuts: list[Cut], chosen: list[Cut], least: float) -> Cut | None:
-    """The cut of fewest bytes at least ``least`` of the MACs away from all chosen ones, in the widest gap with one."""
+    """The cut of fewest bytes in the middle half of the widest gap that has one there; None below ``least`` of the
+    MACs."""
     total = cuts[0].macs_before + cuts[0].macs_after if cuts else 0
     places = [0, *(cut.macs_before for cut in chosen), total]
-    gaps = sorted(zip(places, places[1:], strict=False), key=lambda gap: gap[0] - gap[1])
-    for low, high in gaps:
-        inside = [cut for cut in cuts if low + least * total <= cut.macs_before <= high - least * total]
-        if inside:
+    for low, high in sorted(pairwise(places), key=lambda gap: gap[0] - gap[1]):
+        margin = (high - low) / 4
+        inside = [cut for cut in cuts if low + margin <= cut.macs_before <= high - margin]
+        if inside and high - low >= least * total:
             return min(reversed(inside), key=lambda cut: (cut.size, cut.macs_before))
     return None
 
@@ -139,7 +141,7 @@ def _sweep(flow: Flow, order: Sequence[int], most_tensors: int) -> Iterator[Cut]
 
 
 def _cut(flow: Flow, live: Iterable[str], macs_before: int) -> Cut:
-    tensors = tuple(sorted(live, key=lambda name: flow.maker[name]))
+    tensors = tuple(sorted(live, key=lambda name: (flow.maker[name], name)))
     return Cut(tensors, sum(flow.sizes[name] for name in tensors), macs_before, flow.macs - macs_before)
 
 

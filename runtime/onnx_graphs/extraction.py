@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from runtime.models.packing import Shape
 from runtime.models.pieces import Piece
-from runtime.onnx_graphs.cuts import Cut
+from runtime.onnx_graphs.cuts import Cut, cut_through
 from runtime.onnx_graphs.fixing import IMAGE, FixedGraph
 from runtime.onnx_graphs.library import FLOAT, onnx_library, open_session
 
@@ -24,10 +24,11 @@ def cut_into_pieces(fixed: FixedGraph, cuts: Sequence[Cut]) -> list[Piece]:
 
     The first takes the image, the last gives the outputs of the model. All tensors between pieces and all outputs are
     float32 (1, ...): a tensor whose first dimension is not one gets another in front, other dtypes are converted.
+    The cuts may be those of the model at another resolution. ValueError for one that this graph does not have.
     """
     extractor = onnx_library().utils.Extractor(fixed.proto)
     places = [(IMAGE,), *(cut.tensors for cut in cuts), fixed.outputs]
-    macs = [0, *(cut.macs_before for cut in cuts), fixed.flow.macs]
+    macs = [0, *(_macs_before(fixed, cut) for cut in cuts), fixed.flow.macs]
     return [
         _piece(fixed, extractor, before, after, high - low)
         for (before, after), (low, high) in zip(pairwise(places), pairwise(macs), strict=True)
@@ -54,6 +55,13 @@ def largest_error(whole: FixedGraph, pieces: Sequence[Piece], images: Iterable[N
             difference = np.abs(expected.astype(np.float32).ravel() - found.ravel()).max()
             largest = max(largest, float(difference / max(np.ptp(expected.astype(np.float32)), 1e-6)))
     return largest
+
+
+def _macs_before(fixed: FixedGraph, cut: Cut) -> int:
+    own = cut_through(fixed.flow, cut.tensors)
+    if own is None:
+        raise ValueError(f"a graph for {fixed.input_shape} has no cut through {', '.join(cut.tensors)}")
+    return own.macs_before
 
 
 def _piece(fixed: FixedGraph, extractor: Any, before: tuple[str, ...], after: tuple[str, ...], macs: int) -> Piece:

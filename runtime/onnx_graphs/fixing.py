@@ -22,7 +22,7 @@ from runtime.onnx_graphs.cuts import Flow, Step
 from runtime.onnx_graphs.library import FLOAT, FLOAT16, UINT8, onnx_library, open_session, reason
 from runtime.onnx_graphs.reading import ForeignModel, ImageInput
 
-IMAGE = "image"  # the input of a fixed graph
+IMAGE = "nchw/image"  # the input of a fixed graph; no other tensor is called that
 _BYTES = 4  # of a float32
 _CONTROL_FLOW = ("If", "Loop", "Scan")
 
@@ -32,7 +32,7 @@ class FixedGraph:
     """A model at one resolution. Owns its `onnx.ModelProto`, which nobody changes. Shapes include the batch, one."""
 
     proto: Any
-    image: ImageInput  # what the file takes; the graph takes float32 (1, channels, h, w), named "image"
+    image: ImageInput  # what the file takes; the graph takes float32 (1, channels, h, w), `IMAGE`
     input_shape: Shape  # (1, channels, h, w)
     outputs: tuple[str, ...]
     shapes: Mapping[str, Shape]  # of every tensor whose shape is known
@@ -52,7 +52,7 @@ def fix_shape(model: ForeignModel, height: int, width: int) -> FixedGraph:
     """The model for images of that size.
 
     UsageError when it does not take them, when it has control flow, or when the size of an output depends on the
-    image, as after non-maximum suppression.
+    image, as after non-maximum suppression. FailureError when it gives no numbers for a gray image.
     """
     channels = model.image.channels
     proto = _copy(model.proto)
@@ -64,7 +64,9 @@ def fix_shape(model: ForeignModel, height: int, width: int) -> FixedGraph:
     outputs = tuple(value.name for value in proto.graph.output)
     _check_outputs(outputs, shapes, model.name)
     flow = _flow(proto, shapes, dtypes)
-    return FixedGraph(proto, model.image, (1, channels, height, width), outputs, shapes, flow)
+    fixed = FixedGraph(proto, model.image, (1, channels, height, width), outputs, shapes, flow)
+    _check_answer(fixed, model.name)
+    return fixed
 
 
 def _copy(proto: Any) -> Any:
@@ -101,15 +103,12 @@ def _take_image(proto: Any, image: ImageInput, shape: Shape) -> None:
     helper, graph = onnx_library().helper, proto.graph
     name, nodes = IMAGE, []
     if image.layout == "NHWC":
-        nodes.append(helper.make_node("Transpose", [name], ["image/nhwc"], perm=[0, 2, 3, 1]))
-        name = "image/nhwc"
+        name = IMAGE + "/nhwc"
+        nodes.append(helper.make_node("Transpose", [IMAGE], [name], perm=[0, 2, 3, 1]))
     if image.dtype == "uint8":
-        nodes.append(helper.make_node("Cast", [name], ["image/pixels"], to=UINT8))
-        name = "image/pixels"
-    for node in graph.node:
-        for index, given in enumerate(node.input):
-            if given == image.name:
-                node.input[index] = name
+        nodes.append(helper.make_node("Cast", [name], [image.name], to=UINT8))
+    else:
+        nodes.append(helper.make_node("Identity", [name], [image.name]))
     rest = list(graph.node)
     del graph.node[:]
     graph.node.extend([*nodes, *rest])
@@ -131,9 +130,7 @@ def _folded(proto: Any, name: str, size: tuple[int, int]) -> Any:
         except UsageError:
             raise
         except Exception as error:  # noqa: BLE001 - the library's errors have no common base
-            raise UsageError(
-                f"{name} does not take images of {size[0]} x {size[1]}: {reason(error)}; choose another size"
-            ) from None
+            raise _refused(name, size, error) from None
         return onnx.load(str(file))
 
 
@@ -150,8 +147,8 @@ def _check_control_flow(proto: Any, name: str) -> None:
     for node in proto.graph.node:
         if node.op_type in _CONTROL_FLOW:
             raise UsageError(
-                f"{name}: operator {node.name or node.op_type!r} is control flow ({node.op_type}), which cannot be cut; "
-                "export the model without branches and loops over its data"
+                f"{name}: operator {node.name or node.op_type!r} is control flow ({node.op_type}), which cannot be "
+                "cut; export the model without branches and loops over its data"
             )
 
 
@@ -174,6 +171,24 @@ def _check_outputs(outputs: tuple[str, ...], shapes: Mapping[str, Shape], name: 
                 f"{name}: the size of output {output!r} depends on the image; export the model without "
                 "non-maximum suppression and other operators of variable output"
             )
+
+
+def _check_answer(fixed: FixedGraph, name: str) -> None:
+    """Some errors of shape come up only when the graph runs."""
+    gray = 127.0 if fixed.image.dtype == "uint8" else 0.5
+    try:
+        outputs = fixed.run(np.full(fixed.input_shape, gray, np.float32))
+    except Exception as error:  # noqa: BLE001 - the library's errors have no common base
+        raise _refused(name, fixed.input_shape[2:], error) from None
+    for output, values in zip(fixed.outputs, outputs, strict=True):
+        if not np.isfinite(values).all():
+            raise FailureError(
+                f"{name}: output {output!r} is not a number for a gray image; check the weights of the file"
+            )
+
+
+def _refused(name: str, size: Shape, error: Exception) -> UsageError:
+    return UsageError(f"{name} does not take images of {size[0]} x {size[1]}: {reason(error)}; choose another size")
 
 
 def _flow(proto: Any, shapes: Mapping[str, Shape], dtypes: Mapping[str, int]) -> Flow:

@@ -43,7 +43,7 @@ def _predicted(bundle: Bundle, profile: Profile) -> Callable[[str, int, int], fl
     def exit_s(model: str, px: int, exit_branch: int) -> float:
         engine, after = segments.engine(model), bundle.info(model).exit_after[exit_branch]
         with engine.computing():
-            z = engine.from_array(np.zeros(bundle.payload_shape(model, px, after), np.float32))
+            z = engine.from_arrays([np.zeros(bundle.payload_shape(model, px, after), np.float32)])
             layers = segments.loaded(model).record_exit(z, exit_branch)
         return predict_layers_s(device.regressions, [(layer.info.kind, layer.info.regressors) for layer in layers])
 

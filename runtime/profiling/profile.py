@@ -37,6 +37,7 @@ from runtime.profiling.hardware_encoder import with_hardware_encoder
 
 FORMAT_VERSION = 1
 SHIPPED_DIR = shipped_dir("profiles")
+PROFILE_FILE = "profile.json"  # in the folder of a bundle that was made with one; the bundle's digest leaves it out
 
 Side = Literal["device", "mec"]
 SIDES: tuple[Side, ...] = ("device", "mec")
@@ -265,7 +266,7 @@ def _times(profile: Profile, side: Side, keys: list[SegmentKey], source: Source)
     time_of = {segment.key: getattr(segment, field) for segment in measured.segments}
     missing = [key for key in keys if key not in time_of]
     if missing:
-        raise UsageError(f"the profile lacks the {side}'s time of {missing[0]}; run {_command(profile.workload)} again")
+        raise UsageError(f"the profile lacks the {side}'s time of {missing[0]}; run `mecpilot profile` again")
     return np.array([time_of[key] for key in keys])
 
 
@@ -279,20 +280,26 @@ def shipped_path(workload: str) -> Path:
     return SHIPPED_DIR / f"{workload}.json"
 
 
+def shipped_with(bundle: Bundle) -> Path:
+    """Path of the profile that came with a bundle: in its folder, or with mecpilot; the file may not exist."""
+    beside = bundle.directory / PROFILE_FILE
+    return beside if os.path.isfile(beside) else shipped_path(bundle.workload)
+
+
 def find_profile(bundle: Bundle, given: Path | None = None) -> tuple[Path, str]:
     """Path of the profile to use, and its origin (``runtime.files.provenance``).
 
-    The given file, or the shipped one if ``given`` is "shipped". If None: the profile of this bundle in the user's
-    cache, else the shipped one. UsageError if there is none.
+    The given file, or the one that came with the bundle if ``given`` is "shipped". If None: the profile of this bundle
+    in the user's cache, else the one that came with it. UsageError if there is none.
     """
-    own, shipped = default_out(bundle), shipped_path(bundle.workload)
+    own, shipped = default_out(bundle), shipped_with(bundle)
     if given is not None and given != Path(SHIPPED):
         return given, GIVEN
     if given is None and os.path.isfile(own):
         return own, OWN
     if not os.path.isfile(shipped):
         raise UsageError(
-            f"there is no profile of the bundle {bundle.digest[:12]}...; run {_command(bundle.workload)} first"
+            f"there is no profile of the bundle {bundle.digest[:12]}...; run {_command(bundle)} first"
         )
     return shipped, SHIPPED
 
@@ -308,7 +315,7 @@ def shipped_slowdown(bundle: Bundle, path: Path) -> float:
     Slowdowns are relative to the profile of the machine. A device with slowdown s relative to the shipped profile has
     slowdown s times this ratio relative to the profile at ``path``.
     """
-    shipped_s, here_s = (load_costs(bundle, p).head_s for p in (shipped_path(bundle.workload), path))
+    shipped_s, here_s = (load_costs(bundle, p).head_s for p in (shipped_with(bundle), path))
     return float(np.median(shipped_s / here_s))
 
 
@@ -327,13 +334,14 @@ def read_profile(path: Path, bundle: Bundle | None = None) -> Profile:
     if bundle is not None and profile.bundle_digest != bundle.digest:
         raise UsageError(
             f"{path} was measured with bundle {profile.bundle_digest[:12]}..., but this is bundle "
-            f"{bundle.digest[:12]}...; run {_command(bundle.workload)}"
+            f"{bundle.digest[:12]}...; run {_command(bundle)}"
         )
     return profile
 
 
-def _command(workload: str) -> str:
-    return f"`mecpilot profile --workload {workload}`"
+def _command(bundle: Bundle) -> str:
+    own = bundle.manifest.adoption is not None
+    return f"`mecpilot profile --workload {bundle.directory if own else bundle.workload}`"
 
 
 def write_profile(path: Path, profile: Profile) -> None:

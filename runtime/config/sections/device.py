@@ -192,6 +192,15 @@ class DeviceSection(Section, frozen=True):
             "--roi",
         ),
     ] = "off"
+    engine: Annotated[
+        Text | None,
+        about(
+            "What runs the models: auto (the fastest of a short measurement), torch, onnxruntime, openvino, cuda or an "
+            "installed one; default: the engine that recorded a model's answers.",
+            "--engine",
+            show="auto",
+        ),
+    ] = None
     seed: Annotated[Index, about("Random seed, of emulated loads and of the controller.", "--seed")] = 0
 
     @property

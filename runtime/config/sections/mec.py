@@ -16,9 +16,29 @@ class MecSection(Section, frozen=True):
     queue_limit: Annotated[Count, about("Requests that may wait; more are rejected.", "--queue-limit")] = (
         MEC_QUEUE_LIMIT
     )
+    batch: Annotated[
+        Count | None,
+        about(
+            "Waiting requests of one kind that are computed together at most; default: 32 on a GPU, else 1.",
+            "--batch",
+            show=32,
+        ),
+    ] = None
     cache: Annotated[
         Text, about("Memory for answers to requests that come again byte by byte, such as 64MB; 0: none.", "--cache")
     ] = "0"
+    engine: Annotated[
+        Text | None,
+        about(
+            "What runs the models: auto (the fastest of a short measurement), torch, onnxruntime, openvino, cuda or an "
+            "installed one; default: the engine that recorded a model's answers.",
+            "--engine",
+            show="auto",
+        ),
+    ] = None
+    threads: Annotated[
+        Text, about("Threads that compute: a number, or auto for as many as the process may use cores.", "--threads")
+    ] = "1"
     ready_file: Annotated[
         Path | None, about("Write the endpoint here once ready; removed at the end.", "--ready-file", show="mec.ready")
     ] = None

@@ -6,9 +6,9 @@ that loads models and converts arrays, and one that runs the stages of a model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,12 @@ from runtime.workloads.types import Image
 
 #: The value passed from stage to stage, a batch of one sample or several. Its type is private to the engine.
 Z = TypeVar("Z")
+
+Log = Callable[[str], None]  # takes one line
+
+
+def ignore(_: str) -> None:
+    """A log for those who want none."""
 
 
 class LoadedModel(Protocol[Z]):
@@ -44,14 +50,30 @@ class LoadedModel(Protocol[Z]):
         ...
 
 
+@runtime_checkable
+class RunsTails(Protocol):
+    """A loaded model that can run a whole tail by one call, in less time than stage by stage. No message is received
+    while it runs."""
+
+    def run_tail(self, z: Any, stages: range, exit_branch: int) -> Any:
+        """Run stages, then an exit head. What it returns is valid until the next call."""
+        ...
+
+
 class Engine(Protocol[Z]):
     """Loads the models of one bundle, and converts what crosses the uplink."""
 
-    precisions: tuple[str, ...]  # that it can run
     version: str  # of the library, stored in profiles
+    clock: Callable[
+        [], float
+    ]  # seconds, of the kind that its work takes: `time.thread_time` where this thread computes
+
+    def why_not(self, model: str) -> str:
+        """Why a model of the bundle cannot run in this engine, as a clause about the model; "" where it can."""
+        ...
 
     def use_threads(self, count: int) -> None:
-        """Set the number of threads for the whole process."""
+        """Set the number of threads for the whole process; call it before a model is loaded."""
         ...
 
     def load(self, model: str) -> LoadedModel[Z]:

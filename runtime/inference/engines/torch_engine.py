@@ -1,7 +1,11 @@
-"""The PyTorch engine: float32 models on the CPU, with batch norm folded into the convolutions."""
+"""The PyTorch engine: float32 models on the CPU, with batch norm folded into the convolutions.
+
+Stages of a foreign model are run by the library that the engine is named after, here PyTorch as well.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,6 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from runtime.bundles.bundle import Bundle
+from runtime.inference.engines.base import Log, ignore
+from runtime.inference.runners import TORCH
+from runtime.models.foreign_stage import run_by
 from runtime.models.layer_kinds import recorded_layers
 from runtime.models.layers import Layer
 from runtime.models.stages import BranchyModel
@@ -71,18 +78,28 @@ class TorchEngine:
     """The models of one bundle in PyTorch; see ``runtime.inference.engines.base.Engine``. The bundle owns the
     weights."""
 
+    name = "torch"
     precisions: tuple[str, ...] = ("float32",)
+    runner = TORCH  # of foreign stages
     version = str(torch.__version__)
+    clock = staticmethod(time.thread_time)
 
-    def __init__(self, bundle: Bundle, workload: Workload) -> None:
+    def __init__(self, bundle: Bundle, workload: Workload, log: Log = ignore) -> None:
         self._bundle = bundle
         self._workload = workload
+        self._log = log
+
+    def why_not(self, model: str) -> str:
+        precision = self._bundle.info(model).precision
+        if precision in self.precisions:
+            return ""
+        return f"has precision {precision!r}; engine {self.name!r} runs {', '.join(self.precisions)}"
 
     def use_threads(self, count: int) -> None:
         torch.set_num_threads(count)
 
     def load(self, model: str) -> TorchModel:
-        return TorchModel(self._bundle.model(model), self._workload)
+        return TorchModel(run_by(self.runner, self._bundle.model(model)), self._workload)
 
     def computing(self) -> AbstractContextManager[Any]:
         return torch.inference_mode()

@@ -9,7 +9,7 @@ from runtime.models.classifiers import classifier
 from runtime.models.detectors import SIZES, detector
 from runtime.models.exit_head import class_head, map_head, stride_of
 from runtime.models.foreign_stage import ForeignStage
-from runtime.models.pixel_encoder import PixelEncoder
+from runtime.models.pixel_encoder import PixelEncoder, Pixels
 from runtime.models.pixel_passes import PATCH
 from runtime.models.stages import BranchyModel
 from runtime.workloads.adopted.families import (
@@ -43,11 +43,15 @@ def bottleneck(family: BottleneckFamily, last_exit: nn.Module) -> BranchyModel:
 
 
 def student(family: StudentFamily) -> BranchyModel:
-    """A small detector or classifier."""
+    """A small detector or classifier of u8 pixels: it does not depend on what the foreign model makes of pictures."""
     answers = family.answers
-    if not answers.boxes:
-        return classifier(family.size, family.colours, answers.classes)
-    return detector(SIZES[family.size], answers.widths_px, answers.classes, PEAKS, family.colours)
+    if answers.boxes:
+        made = detector(SIZES[family.size], answers.widths_px, answers.classes, PEAKS, family.colours)
+    else:
+        made = classifier(family.size, family.colours, answers.classes)
+    first, *others = made.stages
+    stages = [nn.Sequential(Pixels(PIXEL_MEAN, PIXEL_STD), first), *others]
+    return BranchyModel(stages, list(made.exits), made.exit_after, takes_pixels=True)
 
 
 def exit_of(spec: ExitSpec, answers: Answers) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Augmentation of campus frames: cut people out, paste them elsewhere, take a window, change colours, compress.
+"""Augmentation of campus frames: cut people out and paste them elsewhere.
 
 Frames and crops are u8 (h, w, 3) blue-green-red; boxes are (n, 4): left, top, right, bottom in pixels.
 """
@@ -72,40 +72,3 @@ def paste(frame: Image, boxes: Floats, person: Person, rng: np.random.Generator)
     target = frame[top : top + h, left : left + w]
     target[:] = (mask * coloured + (1.0 - mask) * target).astype(np.uint8)
     return np.concatenate((boxes, box))
-
-
-def view(
-    frame: Image, boxes: Floats, scale: float, width: int, height: int, rng: np.random.Generator
-) -> tuple[Image, Floats]:
-    """Cut a window from the frame and scale it to (height, width, 3); returns it with its boxes.
-
-    Three quarters of the windows contain a chosen person. Pixels outside the frame are grey.
-    """
-    full_height, full_width = frame.shape[:2]
-    w, h = min(round(width / scale), full_width), min(round(height / scale), full_height)
-    left, top = int(rng.integers(0, full_width - w + 1)), int(rng.integers(0, full_height - h + 1))
-    if len(boxes) and rng.random() < 0.75:
-        x0, y0, x1, y1 = boxes[int(rng.integers(len(boxes)))]
-        left = int(np.clip((x0 + x1) / 2 - rng.uniform(0.1, 0.9) * w, 0, full_width - w))
-        top = int(np.clip((y0 + y1) / 2 - rng.uniform(0.1, 0.9) * h, 0, full_height - h))
-    size = min(round(w * scale), width), min(round(h * scale), height)
-    image = np.full((height, width, 3), 110, np.uint8)
-    image[: size[1], : size[0]] = cv2.resize(frame[top : top + h, left : left + w], size, interpolation=cv2.INTER_AREA)
-    moved = (boxes - np.array([left, top, left, top], np.float32)) * scale
-    inside = np.clip(moved, 0, [size[0], size[1], size[0], size[1]])
-    area = (moved[:, 2:] - moved[:, :2]).prod(1)
-    seen = (inside[:, 2:] - inside[:, :2]).prod(1)
-    return image, inside[seen > 0.4 * area]
-
-
-def recolour(image: Image, rng: np.random.Generator) -> Image:
-    """Change brightness, contrast and white balance at random."""
-    gain = rng.uniform(0.85, 1.15) * rng.uniform(0.95, 1.05, 3)
-    changed = image * gain.astype(np.float32) + np.float32(rng.uniform(-12, 12))
-    return np.asarray(np.clip(changed, 0, 255), np.uint8)
-
-
-def through_jpeg(image: Image, quality: int) -> Image:
-    """The image after JPEG compression."""
-    coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)

@@ -10,7 +10,6 @@ sides of the box near it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
@@ -20,12 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runtime.models.arithmetic import training_arithmetic
-from runtime.models.detector_parts import LOG_DISTANCES, MAP_STRIDE, NO_PEAK, Peaks
+from runtime.models.box_targets import TargetMaps, exit_loss
+from runtime.models.detector_parts import NO_PEAK, Peaks
 from runtime.models.training import Group, Scalars
+from runtime.workloads.augmentation import recolour, through_jpeg, view
 from runtime.workloads.boxes import Floats
-from runtime.workloads.campus.augmentation import cut_out, paste, recolour, through_jpeg, view
+from runtime.workloads.campus.augmentation import cut_out, paste
 from runtime.workloads.campus.boxes import best_threshold, hits, kept_candidates
-from runtime.workloads.campus.models import WIDTHS_PX
 from runtime.workloads.inputs import model_input
 from runtime.workloads.types import Image
 
@@ -41,9 +41,6 @@ JPEG_QUALITY = (5, 60)
 PASTED = (0, 0, 1, 2, 3)  # people pasted per crop, drawn with equal probability
 BACKGROUND_STEP = 8  # every eighth frame enters the median
 GROUP_ASPECT = 0.6  # a box wider than this share of its height holds several people; no heat is learned inside
-CENTRE_SPREAD = 0.12  # standard deviation of the Gaussian, as a share of the box's sides
-BOX_CELLS = 0.5  # cells whose Gaussian is above this learn the box
-BOX_WEIGHT = 1.0
 EXIT_WEIGHTS = 0.6  # of every exit but the last, whose weight is 1
 EVALUATED_EVERY = 4  # after an epoch, every fourth validation frame is evaluated
 
@@ -110,7 +107,7 @@ class CampusTask:
         return image, boxes
 
     def loss(self, outputs: list[Tensor], targets: Sequence[Floats]) -> tuple[Tensor, Scalars]:
-        maps = TargetMaps.of(targets, outputs[-1].shape[-1], outputs[-1].shape[-2])
+        maps = TargetMaps.of(targets, outputs[-1].shape[-1], outputs[-1].shape[-2], group_aspect=GROUP_ASPECT)
         losses = [exit_loss(output, maps) for output in outputs]
         total = losses[-1][0] + losses[-1][1]
         for heat, box in losses[:-1]:
@@ -131,7 +128,7 @@ class CampusTask:
         for px in self._workload.resolutions_px:
             for exit_head, (threshold, _) in zip(model.exits, self._operating_points(model, px, 1), strict=True):
                 peaks = next(module for module in exit_head.modules() if isinstance(module, Peaks))
-                peaks.threshold[WIDTHS_PX.index(px)] += threshold
+                peaks.calibrate(px, threshold)
 
     @torch.no_grad()
     def _operating_points(self, model: BranchyModel, px: int, every: int) -> list[tuple[float, float]]:
@@ -157,81 +154,3 @@ def _as_array(truth: Sequence[Sequence[float]]) -> Floats:
     boxes = np.array([box[:4] for box in truth], np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return boxes
-
-
-@dataclass(frozen=True)
-class TargetMaps:
-    """The targets of a batch on the maps of the exits."""
-
-    heat: Tensor  # (batch, h, w) in [0, 1], 1 at a centre
-    sides: Tensor  # (batch, 4, h, w) distances to the sides of the box, in cells
-    box_weight: Tensor  # (batch, h, w) weight of the box loss
-    heat_weight: Tensor  # (batch, h, w) weight of the heat loss: 0 in groups
-
-    @staticmethod
-    def of(targets: Sequence[Floats], width: int, height: int) -> TargetMaps:
-        """Draw boxes (n, 4) in pixels, one array per sample, on maps of ``width`` x ``height`` cells."""
-        heat = np.zeros((len(targets), height, width), np.float32)
-        sides = np.ones((len(targets), 4, height, width), np.float32)
-        heat_weight = np.ones_like(heat)
-        for row, boxes in enumerate(targets):
-            for box in boxes / MAP_STRIDE:
-                if box[2] - box[0] <= GROUP_ASPECT * (box[3] - box[1]):
-                    _draw(heat[row], sides[row], box)
-                else:
-                    left, top, right, bottom = box.astype(int)
-                    heat_weight[row, top : bottom + 1, left : right + 1] = 0.0
-        heat_weight = np.maximum(heat_weight, heat > BOX_CELLS).astype(np.float32)
-        box_weight = np.where(heat > BOX_CELLS, heat, 0.0).astype(np.float32)
-        return TargetMaps(*(torch.from_numpy(values) for values in (heat, sides, box_weight, heat_weight)))
-
-
-def _draw(heat: Floats, sides: Floats, box: Floats) -> None:
-    """Draw the Gaussian and box of one person where the Gaussian is above the current values, in place."""
-    height, width = heat.shape
-    left, top, right, bottom = box
-    x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
-    at_x = min(int((left + right) / 2), width - 1)
-    at_y = min(int((top + bottom) / 2), height - 1)
-    spread_x = max(CENTRE_SPREAD * (right - left), 0.6)
-    spread_y = max(CENTRE_SPREAD * (bottom - top), 0.6)
-    profile_x = np.exp(-0.5 * ((x - x[at_x]) / spread_x) ** 2)
-    profile_y = np.exp(-0.5 * ((y - y[at_y]) / spread_y) ** 2)
-    mine = profile_y[:, None] * profile_x[None]
-    over = (mine > heat) & (mine > 1e-3)
-    heat[over] = mine[over]
-    for side, distance in enumerate((x - left, y - top, right - x, bottom - y)):
-        spread = np.broadcast_to(distance[None] if side % 2 == 0 else distance[:, None], heat.shape)
-        sides[side][over] = np.maximum(spread[over], 0.05)
-
-
-def exit_loss(output: Tensor, target: TargetMaps) -> tuple[Tensor, Tensor]:
-    """Penalty-reduced focal loss of the heat map, and 1 - generalised IoU of the boxes (Rezatofighi et al., 2019).
-
-    ``output`` is the map (batch, 5, h, w) of an exit in training mode.
-    """
-    logit = output[:, 0]
-    probability = logit.sigmoid().clamp(1e-4, 1 - 1e-4)
-    centre = target.heat > 0.999
-    at_centre = -((1 - probability) ** 2) * probability.log()
-    elsewhere = -((1 - target.heat) ** 4) * probability**2 * (1 - probability).log()
-    people = centre.sum().clamp(min=1)
-    heat = (target.heat_weight * torch.where(centre, at_centre, elsewhere)).sum() / people
-    near = target.box_weight > 0
-    predicted_sides = output[:, 1:].clamp(*LOG_DISTANCES).exp().movedim(1, -1)[near]
-    target_sides = target.sides.movedim(1, -1)[near]
-    weight = target.box_weight[near]
-    box = (weight * (1.0 - generalised_iou(predicted_sides, target_sides))).sum() / weight.sum().clamp(min=1.0)
-    return heat, BOX_WEIGHT * box
-
-
-def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
-    """(n,) generalised IoU of pairs of boxes around a common point.
-
-    ``a`` and ``b`` (n, 4) are distances from the point to the left, top, right and bottom sides.
-    """
-    both, either = torch.minimum(a, b), torch.maximum(a, b)
-    shared = (both[:, 0] + both[:, 2]) * (both[:, 1] + both[:, 3])
-    hull = (either[:, 0] + either[:, 2]) * (either[:, 1] + either[:, 3])
-    union = sum((box[:, 0] + box[:, 2]) * (box[:, 1] + box[:, 3]) for box in (a, b)) - shared
-    return shared / union - (hull - union) / hull

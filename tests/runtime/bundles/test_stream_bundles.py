@@ -22,9 +22,9 @@ from runtime.building import split_frames
 from runtime.building.build import write_bundle
 from runtime.building.existing import added_codecs, check_same_samples, known_images, known_models
 from runtime.building.extension import copy_files
-from runtime.building.measure import MeasuredModel, TrainedModel, measure_model
+from runtime.building.measure import MeasuredModel, TrainedModel, measure_model, measured_of, run_split
 from runtime.building.payload_sizes import measure_images
-from runtime.building.split_frames import SplitFrames
+from runtime.building.split_frames import RECORDED_SPLITS, SplitFrames
 from runtime.building.streams import AgedSizes
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.bundles.codec_tables import MAX_TABLES_BYTES, load_codec_tables, save_codec_tables
@@ -47,6 +47,20 @@ def _measured(directory: Path, workload: Drifting, family: str) -> MeasuredModel
     save_weights(model, directory / f"{family}.safetensors")
     trained = TrainedModel(family, family, f"{family}.safetensors", model.exit_after, {"epochs": 0})
     return measure_model(directory, workload, trained)
+
+
+def test_a_model_measured_split_by_split_is_the_same(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    workload = Coded()
+    family = workload.families[0]
+    whole = _measured(tmp_path, workload, family)
+    trained = TrainedModel(family, family, f"{family}.safetensors", whole.info.exit_after, {"epochs": 0})
+    runs = {split: run_split(tmp_path, workload, trained, split) for split in RECORDED_SPLITS}
+    found = measured_of(tmp_path, workload, trained, runs)
+    assert (found.info, found.variants, found.tensor_sizes.infos) == (whole.info, whole.variants, whole.tensor_sizes.infos)
+    for split in RECORDED_SPLITS:
+        assert np.array_equal(found.tables[split].score, whole.tables[split].score)
+        assert np.array_equal(found.tables[split].confidence, whole.tables[split].confidence)
 
 
 def _made(directory: Path, workload: Drifting) -> Bundle:

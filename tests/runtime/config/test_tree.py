@@ -24,7 +24,7 @@ KNOWN_DEVICE_FLAGS = """
     --data
 """
 KNOWN_MEC_FLAGS = """
-    --bind --workload --bundle --profile --slowdown --queue-limit --ready-file --end-with-stdin
+    --bind --workload --bundle --profile --slowdown --queue-limit --batch --ready-file --end-with-stdin
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from controller.records import NO_PAYLOAD
 from runtime.bundles.bundle import SHIPPED_DIR, Bundle, open_bundle
 from runtime.bundles.manifest import MANIFEST_FILE
 from runtime.inference.engines import ENGINES
+from runtime.inference.engines.base import Log
 from runtime.inference.engines.torch_engine import TorchEngine, TorchModel
 from runtime.inference.segments import Segments
 from runtime.models.layers import Layer
@@ -58,11 +60,14 @@ class SealedModel:
 class SealedEngine:
     """PyTorch behind sealed values."""
 
-    precisions = ("float32",)
     version = "sealed"
+    clock = staticmethod(time.thread_time)
 
-    def __init__(self, bundle: Bundle, workload: Workload) -> None:
-        self._engine = TorchEngine(bundle, workload)
+    def __init__(self, bundle: Bundle, workload: Workload, log: Log) -> None:
+        self._engine = TorchEngine(bundle, workload, log)
+
+    def why_not(self, model: str) -> str:
+        return "" if model == "mobilenet" else "has no seal"
 
     def use_threads(self, count: int) -> None:
         self._engine.use_threads(count)

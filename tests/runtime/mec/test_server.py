@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from support.simulated import FAST as LOCAL
-from support.simulated import HELD, OFFLOAD, SimClock, table
+from support.simulated import HELD, OFFLOAD, SPLIT, SimClock, table
 
 from runtime.config.sections.admission import OPEN_ADMISSION, AdmissionSection
 from runtime.link.router import Incoming
 from runtime.link.transport import MAX_WAIT_S
 from runtime.mec.bundles import Bundles
 from runtime.mec.loop import MecLoop
+from runtime.mec.records import RequestRecord
 from runtime.mec.served import Served
 from runtime.observe.repeats import AT_ONCE, Repeats
 from runtime.protocol import wire
@@ -70,7 +71,7 @@ def served(slowdown: float) -> list[wire.InferReply]:
         clock.advance(COMPUTE_S)
         return np.zeros((1, 1), np.float32)
 
-    segments = SimpleNamespace(tail=tail, bundle=SIM_BUNDLE)
+    segments = SimpleNamespace(decoded=lambda payload, *_: payload, tails=tail, bundle=SIM_BUNDLE)
     session = MecSession("mec-0", [HELD], slowdown)
     served = Served(segments, costs)  # type: ignore[arg-type]
     server = MecLoop(router, session, Bundles([served]), slowdown=slowdown, clock=clock)  # type: ignore[arg-type]
@@ -115,6 +116,16 @@ class Stages:
         self.preferred.append(model)
 
 
+class Kept(list[RequestRecord]):
+    """A sink that keeps everything."""
+
+    def add(self, record: RequestRecord) -> None:
+        self.append(record)
+
+    def close(self) -> None:
+        pass
+
+
 class Bench:
     """A server in simulated time, whose tail does what a test says."""
 
@@ -125,28 +136,31 @@ class Bench:
         warm_stages: int = 0,
         tail: Callable[[], None] | None = None,
         admission: AdmissionSection = OPEN_ADMISSION,
+        batch: int = 1,
     ) -> None:
+        self.records = Kept()
         self.clock, self.costs, self.log = SimClock(), table(), list[str]()
         self.router = SimRouter(self.clock, [])
         self.warm_up = Stages(self.clock, warm_stages)
         self.stop_s = self.clock() + 100.0
 
-        def run(_payload: object, _decision: object, pause: Callable[[], None], _decode: object) -> np.ndarray:
+        def run(samples: list[object], _decision: object, pause: Callable[[], None]) -> np.ndarray:
             for _ in range(4):
                 pause()
                 self.clock.advance(COMPUTE_S / 4)
             if tail:
                 tail()
-            return np.zeros((1, 1), np.float32)
+            return np.zeros((len(samples), 1), np.float32)
 
-        segments = SimpleNamespace(tail=run, bundle=SIM_BUNDLE)
-        served = Served(segments, self.costs, warm_up=self.warm_up)  # type: ignore[arg-type]
+        segments = SimpleNamespace(decoded=lambda payload, *_: payload, tails=run, bundle=SIM_BUNDLE)
+        served = Served(segments, self.costs, warm_up=self.warm_up, batch=batch)  # type: ignore[arg-type]
         self.server = MecLoop(
             self.router,  # type: ignore[arg-type]
             MecSession("mec-0", [HELD], slowdown),
             Bundles([served]),
             slowdown=slowdown,
             admission=admission,
+            sinks=[self.records],
             clock=self.clock,
             log=Repeats(self.log.append, self.clock),  # as every log of a process
         )
@@ -285,3 +299,38 @@ def test_two_connections_of_one_user_share_its_limits_and_a_new_one_is_cut_off_a
     assert answers[3] is wire.RejectReason.BUSY  # it waited when its connection was closed
     assert 5000 not in answers
     assert bench.router.cut_off == [b"2", b"3"]
+
+
+# Batches -------------------------------------------------------------------------------------------------------
+
+
+def test_what_waits_is_computed_together_once_it_is_known_how_long_that_takes() -> None:
+    bench = Bench(batch=8)
+    assert bench.answers(*map(offload, range(1, 28))) == dict.fromkeys(range(1, 28), "reply")
+    # Each size is run twice before the next one is tried; the simulated MEC takes no longer for eight than for one.
+    assert [record.together for record in bench.records] == [1, 1, *[2] * 4, *[4] * 8, *[8] * 8, *[4] * 4, 1][:27]
+    assert [record.request_id for record in bench.records] == list(range(1, 28))
+    assert bench.server.counts.batched == sum(record.together > 1 for record in bench.records)
+    for record in bench.records:
+        assert record.mec_s == pytest.approx(COMPUTE_S)
+
+
+def test_without_a_limit_above_one_nothing_is_computed_together() -> None:
+    bench = Bench()
+    bench.serve(*map(offload, range(1, 28)))
+    assert {record.together for record in bench.records} == {1}
+
+
+def test_requests_of_other_kinds_are_not_computed_together() -> None:
+    bench = Bench(batch=8)
+    rows = [OFFLOAD, SPLIT] * 16
+    assert set(bench.answers(*(offload(n, row) for n, row in enumerate(rows, 1))).values()) == {"reply"}
+    # All are of one device, whose requests keep their order.
+    assert {record.together for record in bench.records} == {1}
+
+
+def test_a_stop_in_a_batch_rejects_every_request_of_it() -> None:
+    bench = Bench(batch=4, tail=lambda: bench.clock.advance(0.15))
+    answers = bench.answers(*map(offload, range(1, 40)), for_s=0.7)
+    assert set(answers) == set(range(1, 40))
+    assert set(answers.values()) == {"reply", wire.RejectReason.CLOSING}

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from runtime.codecs.tensor import QuantisedTensor
+from runtime.models.box_targets import TargetMaps, exit_loss
 from runtime.models.detector_parts import PEAKS, Cut, Peaks, rounded_as
 from runtime.models.detectors import SIZES
 from runtime.models.folding import fold_for_inference
@@ -18,7 +19,7 @@ from runtime.models.training import TrainingConfig, train
 from runtime.workloads.campus.augmentation import paste
 from runtime.workloads.campus.boxes import best_threshold, hits, kept_candidates
 from runtime.workloads.campus.models import WIDTHS_PX, build
-from runtime.workloads.campus.task import CampusTask, TargetMaps, exit_loss
+from runtime.workloads.campus.task import CampusTask
 from tests.support.walkers import Quiet, Walkers
 
 
@@ -103,7 +104,7 @@ def test_each_person_is_found_once_and_the_threshold_maximises_f1() -> None:
 def test_the_loss_is_least_where_the_map_says_what_the_boxes_are() -> None:
     boxes = [np.array([[8.0, 8.0, 24.0, 56.0]], np.float32)]
     target = TargetMaps.of(boxes, 16, 24)
-    right = torch.cat((torch.logit(target.heat.clamp(1e-4, 1 - 1e-4))[:, None], target.sides.log()), 1)
+    right = torch.cat((torch.logit(target.heat.clamp(1e-4, 1 - 1e-4)), target.sides.log()), 1)
     wrong = torch.cat((right[:, :1].roll(4, 3), right[:, 1:] + 0.5), 1)
     assert target.heat.max() == 1.0
     assert sum(exit_loss(right, target)) < 0.5 * sum(exit_loss(wrong, target))

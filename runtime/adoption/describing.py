@@ -1,0 +1,112 @@
+"""The description of an adopted workload, from what the user said and what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from controller.errors import UsageError
+from runtime.adoption.codec_choice import IMAGE_CODECS, TENSOR_CODECS
+from runtime.adoption.presets import Preset, preset_of
+from runtime.adoption.request import Request
+from runtime.decoders.base import Decoder, check_fits, get_decoder
+from runtime.decoders.given import GivenDecoder, give, given
+from runtime.models.packing import Shape
+from runtime.onnx_graphs.fixing import FixedGraph
+from runtime.workloads.adopted.description import FORMAT_VERSION, Adoption, Decoding, Truth, UserCode, by_time
+from runtime.workloads.adopted.families import Family, WholeFamily
+from runtime.workloads.adopted.geometry import Geometry, Size
+from runtime.workloads.family_decisions import FamilyDecisions
+
+if TYPE_CHECKING:
+    from runtime.adoption.subject import Subject
+
+WHOLE = "whole"  # the family of the foreign model itself
+#: Frames that may be skipped after one that is run, where frames are a stream.
+STREAM_STRIDES = (1, 2, 3, 5)
+
+
+def geometry_of(request: Request, sizes: Mapping[int, Size], dtype: str) -> Geometry:
+    """The picture that the model takes: what the user said, else what is usual for the decoder."""
+    preset = _preset(request, dtype)
+    try:
+        return Geometry(
+            sizes=dict(sizes),
+            fit=request.fit or preset.fit,  # type: ignore[arg-type]
+            colours=request.colours or preset.colours,  # type: ignore[arg-type]
+            scale=preset.scale if request.scale is None else request.scale,
+            mean=request.mean or preset.mean,
+            std=request.std or preset.std,
+        )
+    except ValueError as error:
+        raise UsageError(f"--mean and --std with these --colours: {error}") from None
+
+
+def _preset(request: Request, dtype: str) -> Preset:
+    """A model that takes bytes takes pixels as they are."""
+    usual = preset_of(request.decoder)
+    return Preset(usual.fit, usual.colours, 1.0, threshold=usual.threshold) if dtype == "uint8" else usual
+
+
+def user_code(reference: str | None) -> UserCode | None:
+    """What a description states of a function of the user's; None for a name. UsageError when it cannot be imported."""
+    return UserCode(*give(reference)) if reference is not None and ":" in reference else None
+
+
+def decoder_of(request: Request) -> Decoder:
+    """What decodes the outputs; UsageError for one that is not known."""
+    code = user_code(request.decoder)
+    if code is None:
+        return get_decoder(request.decoder, request.decode_options)
+    return GivenDecoder(given(code, "--decode"), str(code))
+
+
+def decoding_of(request: Request, graphs: Mapping[int, FixedGraph]) -> Decoding:
+    """How the outputs are read; UsageError, with their shapes, when the decoder does not take them."""
+    outputs = {px: tuple(one_sample(shape) for shape in graph.output_shapes) for px, graph in graphs.items()}
+    for shapes in outputs.values():
+        check_fits(decoder_of(request), shapes)
+    threshold = preset_of(request.decoder).threshold if request.threshold is None else request.threshold
+    code = user_code(request.decoder)
+    name = request.decoder if code is None else code.function
+    return Decoding(name, outputs, dict(request.decode_options), threshold, code=code)
+
+
+def one_sample(shape: Shape) -> Shape:
+    """The shape of an output without the batch of one, as the last piece gives it."""
+    return shape[1:] if shape[:1] == (1,) else shape
+
+
+def first_description(request: Request, subject: Subject) -> Adoption:
+    """The description of the whole model alone, before there is a truth."""
+    stream = subject.footage.fps > 0
+    changes: dict[str, Any] = {} if request.scenarios is None else {"conditions": request.scenarios}
+    return Adoption(
+        format_version=FORMAT_VERSION,
+        name=request.name,
+        task=request.task,  # type: ignore[arg-type]
+        geometry=subject.geometry,
+        decoding=subject.decoding,
+        frame_shape=subject.frame_shape,
+        footage=subject.footage,
+        splits=by_time(subject.footage.frames),
+        truth=Truth("model", "0" * 64),
+        families={WHOLE: WholeFamily(len(subject.cut.stages))},
+        classes=request.classes,
+        image_codecs=IMAGE_CODECS,
+        tensor_codecs=TENSOR_CODECS,
+        frame_strides=STREAM_STRIDES if stream else (1,),
+        scorer=user_code(request.scorer),
+        demo=request.demo,
+        **changes,
+    )
+
+
+def with_families(
+    adoption: Adoption, families: Mapping[str, Family], decisions: Mapping[str, FamilyDecisions]
+) -> Adoption:
+    """The description with these families and what is legal for each."""
+    images = decisions[WHOLE].image_codecs or adoption.image_codecs
+    return msgspec.structs.replace(adoption, families=dict(families), decisions=dict(decisions), image_codecs=images)

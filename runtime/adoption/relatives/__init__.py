@@ -1,0 +1,1 @@
+"""Cheaper relatives of a foreign model, made from it by distillation on footage: exit heads, bottlenecks, a student."""
