@@ -18,7 +18,7 @@ from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.files.new_folder import appearing_folder
 from runtime.testbed.processes import running_mec
 
-FRAMES = 40
+FRAMES = 50
 
 
 def _files(folder: Path) -> tuple[Path, Path]:
@@ -115,25 +115,27 @@ def test_a_device_and_a_mec_answer_as_the_whole_model(
 
 
 def test_a_bundle_is_replaced_whole_or_stays(tmp_path: Path) -> None:
-    target = tmp_path / "bundle"
-    with appearing_folder(target) as folder:
-        (folder / "a").write_text("old")
-    with pytest.raises(FailureError), appearing_folder(target) as folder:
-        (folder / "a").write_text("half")
-        raise FailureError("broken")
-    assert (target / "a").read_text() == "old"
-    with appearing_folder(target) as folder:
-        (folder / "b").write_text("new")
-    assert [path.name for path in target.iterdir()] == ["b"]
+    def write(name: str, error: Exception | None = None) -> None:
+        with appearing_folder(tmp_path / "bundle") as folder:
+            (folder / name).write_text("x")
+            if error is not None:
+                raise error
+
+    write("old")
+    with pytest.raises(FailureError):
+        write("half", FailureError("broken"))
+    assert [path.name for path in (tmp_path / "bundle").iterdir()] == ["old"]
+    write("new")
+    assert [path.name for path in (tmp_path / "bundle").iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 @pytest.mark.parametrize(
     ("more", "line"),
     [
-        (["--decode", "ssd"], r"outputs of \(1, 96, 128\) and the decoder 'ssd' takes .*; these decoders fit: "),
+        (["--decode", "ssd"], r"outputs of \(1, 240, 320\); the decoder 'ssd' takes .*; these decoders fit: db"),
         (["--decode", "yolo99"], "unknown decoder 'yolo99'"),
-        (["--threshold", "0.999"], "found nothing in 40 frames"),
+        (["--threshold", "0.999"], "found nothing in 50 frames"),
         (["--frames", "20"], "20 frames; expected"),
         (["--resolutions", "130"], "multiples of 4"),
         (["--mean", "1,2,3", "--colours", "grey"], "--mean"),
