@@ -17,6 +17,7 @@ BENCHMARKS = {
     "bench_scale": "steps per second over worker processes, and what a worker's start and a piece's way cost",
     "bench_payloads": "bytes per frame against score: splits, H.264, JPEG and WebP, payload alone and whole message",
     "bench_compression": "bytes, multiply-accumulates, time and score of compressed models, in a bundle that has some",
+    "bench_cuts": "where models made elsewhere can be cut, and how far head and tail are from the whole; names models",
     "bench_engines": "time of a model's stages in float32 and 8 bits, per library",
     "bench_energy": "the device's energy per frame: device-only against splits and images of no less score",
     "bench_forecast": "streaming accuracy of boxes that move on against boxes that stand still, per stride and latency",

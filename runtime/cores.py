@@ -55,5 +55,5 @@ def thread_count(wanted: int | str, log: Callable[[str], None], cores: int | Non
     if count < 1:
         raise UsageError(f"got {wanted!r} threads; expected a number from 1 on, or auto")
     if count > usable:
-        log(f"--threads {count}: this process may use {usable} (affinity and control group); computing on {usable}")
+        log(f"--threads {count}: this process may use {usable} cores (affinity and control group); it uses {usable}")
     return min(count, usable)

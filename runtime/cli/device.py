@@ -18,7 +18,6 @@ from controller.errors import UsageError
 from controller.records import Outcome
 from controller.streaming import Stream
 from runtime.bundles.bundle import Bundle, open_pair
-from runtime.decoders.given import give_all
 from runtime.cli.console import counted, log_as, print_summary, progress
 from runtime.cli.device_checks import check_paths, check_shadow
 from runtime.cli.notify import Notifier
@@ -26,6 +25,7 @@ from runtime.cli.signals import Stop, kept_through_hang_up, stop_on_signal
 from runtime.cli.startup import no_collecting, settle
 from runtime.config.flags import takes
 from runtime.config.tree import DEVICE_SECTIONS, Config
+from runtime.decoders.given import give_all
 from runtime.device.device import Device
 from runtime.device.reloading import Reloading
 from runtime.device.run import Run

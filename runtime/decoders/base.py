@@ -81,13 +81,13 @@ def check_fits(decoder: Decoder, shapes: Shapes) -> None:
     """UsageError unless the decoder takes outputs of these shapes; it names the decoders that would."""
     if decoder.fits(shapes):
         return
-    others = [name for name in sorted(_shipped()) if name != decoder.name and _default_fits(name, shapes)]
+    others = [name for name in sorted(_shipped()) if name not in (decoder.name, "values") and _fits(name, shapes)]
     way_out = f"these decoders fit: {', '.join(others)}" if others else "write one and give it as file.py:function"
     got = f"the model has outputs of {_shown(shapes)}"
     raise UsageError(f"{got}; the decoder {decoder.name!r} takes {decoder.expected}; {way_out}")
 
 
-def _default_fits(name: str, shapes: Shapes) -> bool:
+def _fits(name: str, shapes: Shapes) -> bool:
     return get_decoder(name).fits(shapes)
 
 

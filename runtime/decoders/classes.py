@@ -1,4 +1,4 @@
-"""The decoder of classifiers: logits or probabilities of classes."""
+"""Decoders without boxes: logits or probabilities of classes, and values as they are."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ from runtime.decoders.base import Decoder, Floats, Size, register_decoder
 from runtime.models.packing import Shapes
 
 _LEAST_PROBABILITY = 1e-9
+_SUM_TOLERANCE = 1e-3
 
 
 @register_decoder
 class Classify(Decoder):
-    """Logits (classes,); ``probabilities``: the model ends with a softmax, which is undone by the logarithm."""
+    """Logits (classes,); ``probabilities``: the model ends with a softmax, which is undone by the logarithm.
+
+    With "auto", values that are probabilities are taken for such.
+    """
 
     name = "classify"
     expected = "one output with at least two values, a score for each class"
 
-    def __init__(self, probabilities: bool = False) -> None:
-        self._probabilities = bool(probabilities)
+    def __init__(self, probabilities: bool | str = "auto") -> None:
+        if probabilities not in (True, False, "auto"):
+            raise ValueError(f"probabilities {probabilities!r}; expected true, false or auto")
+        self._probabilities = probabilities
 
     def fits(self, shapes: Shapes) -> bool:
         sides = [side for shape in shapes for side in shape if side != 1]
@@ -32,4 +38,23 @@ class Classify(Decoder):
 
     def decode(self, outputs: Sequence[Floats], size: Size) -> Floats:
         values = outputs[0].reshape(-1)
-        return np.log(np.maximum(values, _LEAST_PROBABILITY)) if self._probabilities else values
+        undone = self._probabilities if self._probabilities != "auto" else _are_probabilities(values)
+        return np.log(np.maximum(values, _LEAST_PROBABILITY)) if undone else values
+
+
+def _are_probabilities(values: Floats) -> bool:
+    return bool((values >= 0.0).all() and abs(float(values.sum()) - 1.0) <= _SUM_TOLERANCE)
+
+
+@register_decoder
+class Values(Decoder):
+    """All outputs one after the other, for tasks whose answers are neither boxes nor classes."""
+
+    name = "values"
+    expected = "any outputs"
+
+    def fits(self, shapes: Shapes) -> bool:
+        return True
+
+    def decode(self, outputs: Sequence[Floats], size: Size) -> Floats:
+        return np.concatenate([output.reshape(-1) for output in outputs])

@@ -100,13 +100,16 @@ def _function(path: str, name: str) -> Callable[..., Any]:
 
 
 class GivenDecoder(Decoder):
-    """A decoder that the user wrote: ``function(outputs, size)``, with the contract of `Decoder.decode`."""
+    """A decoder that the user wrote: ``function(outputs, size)``, with the contract of `Decoder.decode`.
+
+    Without ``boxes`` it may give any values, always as many: logits of classes, or the answers of a custom task.
+    """
 
     name: ClassVar[str] = "the given function"
     expected: ClassVar[str] = "what it was written for"
 
-    def __init__(self, function: Callable[[Sequence[Floats], Size], Any], label: str) -> None:
-        self._function, self._label = function, label
+    def __init__(self, function: Callable[[Sequence[Floats], Size], Any], label: str, *, boxes: bool = True) -> None:
+        self._function, self._label, self._boxes = function, label, boxes
 
     def fits(self, shapes: Shapes) -> bool:
         return True
@@ -117,6 +120,8 @@ class GivenDecoder(Decoder):
         except Exception as error:  # noqa: BLE001 - any error of the user's function is reported in one line
             shapes = ", ".join(str(output.shape) for output in outputs)
             raise FailureError(f"{self._label} fails on outputs of {shapes}: {_line(error)}") from None
+        if not self._boxes:
+            return found.reshape(-1)
         found = found.reshape(0, 6) if found.size == 0 else found
         if found.ndim != 2 or found.shape[1] != 6:
             raise FailureError(

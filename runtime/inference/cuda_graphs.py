@@ -77,7 +77,7 @@ def capture_on(place: torch.device) -> Capture:
 
     def capture(plain: Run, z: Tensor) -> Run:
         held = z.to(place, copy=True)
-        beside = torch.cuda.Stream(place)
+        beside = torch.cuda.Stream(place)  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream(place))
         with torch.cuda.stream(beside):  # libraries set themselves up before the capture, not in it
             for _ in range(_SEEN):

@@ -55,8 +55,8 @@ class Served:
     """Owns the loaded models of one bundle, what payloads may refer to, and the outputs that are kept.
 
     ``costs`` have the profiled times; None: this bundle was not profiled. ``tails`` are outputs that are kept for
-    requests that come again; None: none are. ``batch`` is how many requests of one kind are computed together at most; None: as many as
-    the engine gains by.
+    requests that come again; None: none are. ``batch`` is how many requests of one kind are computed together at most;
+    None: as many as the engine gains by.
     """
 
     def __init__(

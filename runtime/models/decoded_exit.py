@@ -37,15 +37,13 @@ class DecodedExit(nn.Module):
     input, and a logit relative to the threshold; with several classes, the class. Rows without one have the logit
     NO_PEAK. Without ``boxes``, the decoder's own values are given. It has no parameters.
 
-    A sample whose outputs are not finite has no candidate, and equal logits.
+    A sample whose outputs are not finite has no candidate, or the logits of outputs of zero.
     """
 
-    def __init__(
-        self, decoder: Decoder, outputs: Mapping[Size, Shapes], boxes: Candidates | None, classes: int = 0
-    ) -> None:
-        """``outputs``: shapes of the outputs for each size of the input; ``classes``: number of logits."""
+    def __init__(self, decoder: Decoder, outputs: Mapping[Size, Shapes], boxes: Candidates | None) -> None:
+        """``outputs``: shapes of the outputs for each size of the input."""
         super().__init__()
-        self._decoder, self._boxes, self._classes = decoder, boxes, classes
+        self._decoder, self._boxes = decoder, boxes
         self._places: dict[Shape, tuple[Size, Shapes]] = {}
         for size, shapes in outputs.items():
             # Outputs that are equal at all sizes, as of classifiers, do not depend on the size.
@@ -63,8 +61,8 @@ class DecodedExit(nn.Module):
     def _sample(self, outputs: list[NDArray[np.float32]], size: Size) -> NDArray[np.float32]:
         finite = all(np.isfinite(output).all() for output in outputs)
         if self._boxes is None:
-            values = self._decoder.decode(outputs, size) if finite else np.zeros(self._classes)
-            return np.asarray(values, np.float32)
+            known = outputs if finite else [np.zeros_like(output) for output in outputs]
+            return np.asarray(self._decoder.decode(known, size), np.float32)
         found = self._decoder.decode(outputs, size) if finite else np.zeros((0, 6), np.float32)
         return _as_candidates(found, self._boxes)
 

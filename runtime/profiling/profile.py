@@ -298,9 +298,7 @@ def find_profile(bundle: Bundle, given: Path | None = None) -> tuple[Path, str]:
     if given is None and os.path.isfile(own):
         return own, OWN
     if not os.path.isfile(shipped):
-        raise UsageError(
-            f"there is no profile of the bundle {bundle.digest[:12]}...; run {_command(bundle)} first"
-        )
+        raise UsageError(f"there is no profile of the bundle {bundle.digest[:12]}...; run {_command(bundle)} first")
     return shipped, SHIPPED
 
 

@@ -63,7 +63,7 @@ class Registry:
         self._warn = warn
         self._registered: dict[str, Factory] = {}
         self._referenced: dict[str, str] = {}  # name -> the reference that was resolved to it
-        self._adopted: dict[str, list[Path]] = {}  # name -> the folders of adopted bundles that were resolved to it
+        self._adopted: dict[str, dict[str, Path]] = {}  # name -> folder of each description that was resolved to it
 
     def register(self, name: str, factory: Factory) -> None:
         """Register a factory. UsageError when another factory has the name, or the name is malformed."""
@@ -93,9 +93,7 @@ class Registry:
         work = read_adopted(folder, data)
         if work.name in self._shipped or work.name in self._registered:
             raise UsageError(f"the adopted bundle {folder} has the name {work.name!r}, which is taken; adopt it anew")
-        folders = self._adopted.setdefault(work.name, [])
-        if (resolved := folder.resolve()) not in folders:
-            folders.append(resolved)
+        self._adopted.setdefault(work.name, {}).setdefault(work.description_sha256, folder.resolve())
         return work
 
     def named(self, name: str, data_dir: Path | None = None) -> Workload:
@@ -129,7 +127,7 @@ class Registry:
         return name in self._shipped or name in self._registered
 
     def _only_folder(self, name: str) -> Path:
-        folders = self._adopted[name]
+        folders = list(self._adopted[name].values())
         if len(folders) > 1:
             shown = " and ".join(map(str, folders[:2]))
             raise UsageError(f"two adopted bundles have the name {name!r}: {shown}; name the folder that is meant")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.cores import usable_cores
+from controller.errors import UsageError
+from runtime.cores import thread_count, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,20 @@ def test_cores_are_those_of_affinity_and_control_group(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     assert usable_cores(tmp_path) == (cores or len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize(("wanted", "count"), [(1, 1), ("2", 2), (4, 4), ("auto", 4)])
+def test_a_number_of_threads_or_as_many_as_there_are_cores(wanted: int | str, count: int) -> None:
+    assert thread_count(wanted, pytest.fail, cores=4) == count
+
+
+def test_more_threads_than_cores_are_said_and_not_used() -> None:
+    lines: list[str] = []
+    assert thread_count(16, lines.append, cores=4) == 4
+    assert lines == ["--threads 16: this process may use 4 cores (affinity and control group); it uses 4"]
+
+
+@pytest.mark.parametrize("wanted", [0, -1, "many", ""])
+def test_other_numbers_of_threads_are_refused(wanted: int | str) -> None:
+    with pytest.raises(UsageError, match="expected a number from 1 on, or auto"):
+        thread_count(wanted, print)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from controller.errors import UsageError
 from runtime.adoption.relatives.features import Features
 from runtime.adoption.relatives.fitting import Pace, fit
-from runtime.adoption.relatives.subject import Subject
+from runtime.adoption.relatives.subject import Subject, evenly
 from runtime.models.bottleneck import Decoder
 from runtime.models.foreign_stage import ForeignStage
 from runtime.models.packing import Shapes, packed_shape
@@ -40,6 +40,7 @@ FEATURE_WEIGHT = 0.3  # of the features' loss in that part
 OBJECT_WEIGHT = 4.0  # features under an object count so much more than others
 CLIPPED = 6.0  # differences of more standard deviations count linearly
 LEAST_DEVIATION = 1e-3  # relative to the largest channel's
+STATISTICS_FRAMES = 64  # that tell mean and deviation of every channel
 TEMPO = 0.05  # weight of changes between frames at signs, which cost bytes
 
 
@@ -84,7 +85,8 @@ class FeatureLesson:
         self._batch = batch
         self.shapes = {px: cut.tensors for px, cut in zip(subject.widths_px, family.at, strict=True)}
         sample = train[subject.widths_px[0]]
-        parts = split(sample.at(family.joins, range(len(sample.indices))), self.shapes[subject.widths_px[0]])
+        rows = evenly(len(sample.indices), STATISTICS_FRAMES)
+        parts = split(sample.at(family.joins, rows), self.shapes[subject.widths_px[0]])
         self.means = [part.mean((0, 2, 3)) for part in parts]
         deviations = [part.std((0, 2, 3)) for part in parts]
         self.deviations = [each.clamp(min=max(LEAST_DEVIATION * float(each.max()), 1e-6)) for each in deviations]
@@ -245,7 +247,7 @@ def train_bottleneck(
     halves, steps = fit(halves, features, replace(pace, seconds=first_s))
     words = f"{steps} steps towards the features"
     if tail:
-        later = replace(pace, seconds=pace.seconds - first_s, peak_rate=TAIL_RATE * pace.peak_rate)
+        later = replace(pace, seconds=pace.seconds - first_s, peak_rate=TAIL_RATE * pace.peak_rate, frozen_from=0.0)
         halves, steps = fit(halves.requires_grad_(True), tail, later)
         words += f", {steps} through the stages behind them"
     else:

@@ -51,7 +51,7 @@ def frames_that_fit(subject: Subject, cuts: Iterable[int], seconds: float) -> in
         taken_s += time.monotonic() - start_s
         place = subject.widths_px.index(px)
         shapes = [shape for cut in cuts for shape in subject.cut_shapes[cut][place].tensors]
-        values += sum(int(np.prod(shape)) for shape in shapes) + 2 * picture.size
+        values += sum(int(np.prod(shape)) for shape in shapes) + picture.size  # two pictures of a byte
     fitting = min(seconds / max(taken_s, 1e-6), FEATURE_BYTES / (2 * values))
     return int(np.clip(fitting, LEAST_FRAMES, MOST_FRAMES))
 

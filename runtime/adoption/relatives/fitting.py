@@ -31,7 +31,6 @@ VALIDATIONS = 5  # of the averaged weights, evenly spread
 TIMED_STEPS = 3
 MOST_STEPS = 6_000
 LATE = 1.2  # training ends when it has taken this many times its seconds
-FROZEN_FROM = 0.8  # share of the steps after which batch norms keep their statistics
 WARMUP = 0.08  # share of the steps
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -62,6 +61,7 @@ class Pace:
     steps: int | None = None  # None: as many as fit into the seconds
     peak_rate: float = 3e-3
     weight_decay: float = 0.02
+    frozen_from: float = 0.8  # share of the steps after which batch norms keep their statistics
     report: Callable[[float, Scalars], None] = lambda _done, _scalars: None  # the share of the steps done; losses
 
 
@@ -92,7 +92,7 @@ class _Loop:
         self._module.train()
         done = 0
         while done < self._steps and (time.monotonic() < self._end_s or self._pace.steps):
-            if done == round(FROZEN_FROM * self._steps):
+            if done == round(self._pace.frozen_from * self._steps):
                 freeze_norm(self._module)
             rate = self._pace.peak_rate * rate_factor(done, self._steps, WARMUP)
             scalars = train_step(self._module, self._optimizer, self._lesson, self._lesson.batch(rng), rate)

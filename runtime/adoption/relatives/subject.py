@@ -62,8 +62,7 @@ class Subject:
 
     def picture(self, index: int, px: int, split: Split) -> Image:
         """The u8 picture of a frame, as models take it."""
-        picture = self.work.resize(self.work.sample(index, split)[0], px)
-        return np.require(picture, requirements=("C", "W"))  # PyTorch warns of arrays that cannot be written
+        return self.work.resize(self.work.sample(index, split)[0], px)
 
     def pictures(self, indices: Iterable[int], px: int, split: Split) -> Images:
         """(n, h, w[, 3]) of frames in ascending order, which is fastest to decode."""

@@ -57,7 +57,7 @@ class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         top, left, height, width = self.inner(frame.shape, px)
         small = _resized(frame, width, height)
         if (height, width) == size:
-            return small
+            return np.require(small, requirements="W")  # footage gives frames that nobody may change; PyTorch warns
         framed = np.full((*size, *frame.shape[2:]), self.padding, np.uint8)
         framed[top : top + height, left : left + width] = small
         return framed

@@ -132,7 +132,7 @@ class Adopted(Workload):
         how, sizes = self.adoption.decoding, self.adoption.geometry.sizes
         outputs = {sizes[px]: shapes for px, shapes in sorted(how.outputs.items(), reverse=True)}
         if not self._has_boxes:
-            return DecodedExit(self.decoder, outputs, None, self._logits)
+            return DecodedExit(self.decoder, outputs, None)
         several = len(self.adoption.classes) > 1 or (self.decoder.classes(next(iter(outputs.values()))) or 2) > 1
         return DecodedExit(self.decoder, outputs, Candidates(how.threshold, how.most, how.nms_iou, several))
 
@@ -142,19 +142,13 @@ class Adopted(Workload):
         how = self.adoption.decoding
         if how.code is None:
             return get_decoder(how.decoder, how.options)
-        return GivenDecoder(given(how.code, "--decode"), str(how.code))
+        return GivenDecoder(given(how.code, "--decode"), str(how.code), boxes=self._has_boxes)
 
     # Task --------------------------------------------------------------------------------------------------------
 
     @property
     def _has_boxes(self) -> bool:
         return self.adoption.task in ("detect", "text")
-
-    @property
-    def _logits(self) -> int:
-        """Values of an exit without boxes."""
-        shapes = next(iter(self.adoption.decoding.outputs.values()))
-        return self.decoder.classes(shapes) or sum(int(np.prod(shape)) for shape in shapes)
 
     def answers(self, outputs: Outputs, px: int) -> list[Any]:
         """Boxes [x, y, w, h, score, class] in pixels of the frame, best first; or a class; or values."""

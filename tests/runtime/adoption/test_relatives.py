@@ -56,8 +56,8 @@ def test_what_is_known_of_the_whole_model(subject: Subject) -> None:
     assert subject.macs_before[0] == 0.0
     assert subject.macs_before[-1] == 1.0
     assert subject.cut_shapes[subject.stages][0].tensors == ((1, 96, 128),)
-    box = subject.boxes(0, 128, "train")[0]
-    assert (subject.boxes(0, 96, "train")[0][:4] / box[:4]) == pytest.approx([0.75] * 4)
+    box = subject.boxes(5, 128, "train")[0]
+    assert subject.boxes(5, 96, "train")[0][:4] == pytest.approx(0.75 * box[:4])
 
 
 def test_all_relatives_of_an_easy_model_reach_their_targets(relatives: Relatives) -> None:
@@ -73,7 +73,7 @@ def test_all_relatives_of_an_easy_model_reach_their_targets(relatives: Relatives
 def test_each_family_builds_the_network_that_was_trained(relatives: Relatives, subject: Subject) -> None:
     for made in relatives.made:
         data = msgspec.json.encode(made.family)
-        again = build(msgspec.json.decode(data, type=Family), subject.work.decoded_exit)  # type: ignore[arg-type]
+        again = build(msgspec.json.decode(data, type=Family), subject.work.decoded_exit)
         again.load_state_dict(made.model.state_dict())
         assert again.exit_after == made.model.exit_after
 

@@ -57,7 +57,11 @@ def test_a_model_measured_split_by_split_is_the_same(tmp_path: Path) -> None:
     trained = TrainedModel(family, family, f"{family}.safetensors", whole.info.exit_after, {"epochs": 0})
     runs = {split: run_split(tmp_path, workload, trained, split) for split in RECORDED_SPLITS}
     found = measured_of(tmp_path, workload, trained, runs)
-    assert (found.info, found.variants, found.tensor_sizes.infos) == (whole.info, whole.variants, whole.tensor_sizes.infos)
+    assert (found.info, found.variants, found.tensor_sizes.infos) == (
+        whole.info,
+        whole.variants,
+        whole.tensor_sizes.infos,
+    )
     for split in RECORDED_SPLITS:
         assert np.array_equal(found.tables[split].score, whole.tables[split].score)
         assert np.array_equal(found.tables[split].confidence, whole.tables[split].confidence)

@@ -122,8 +122,9 @@ def test_db_grows_shrunken_texts_again() -> None:
 def test_classify_undoes_a_softmax() -> None:
     logits = np.array([1.0, 3.0, -2.0], np.float32)
     odds = np.exp(logits) / np.exp(logits).sum()
-    found = get_decoder("classify", {"probabilities": True}).decode([odds], SIZE)
-    assert np.allclose(found - found[0], logits - logits[0], atol=1e-5)
+    for options in ({"probabilities": True}, {}):
+        found = get_decoder("classify", options).decode([odds], SIZE)
+        assert np.allclose(found - found[0], logits - logits[0], atol=1e-5)
     assert (get_decoder("classify").decode([logits], SIZE) == logits).all()
 
 

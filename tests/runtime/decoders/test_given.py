@@ -46,6 +46,11 @@ def test_a_given_function_decodes(file: Path) -> None:
     assert _decoder(file, "nothing").decode([np.array([16.0])], (32, 64)).shape == (0, 6)
 
 
+def test_without_boxes_any_values_are_answers(file: Path) -> None:
+    code = UserCode(*give(f"{file}:narrow"))
+    assert GivenDecoder(given(code, "--decode"), "x", boxes=False).decode([], (1, 1)).shape == (12,)
+
+
 def test_what_was_not_given_is_one_line_with_the_way_out() -> None:
     with pytest.raises(UsageError, match=r"give the file with --decode other.py:run"):
         given(UserCode("other.py", "run", "1" * 64), "--decode")

@@ -58,6 +58,6 @@ def test_the_shape_says_the_resolution_and_samples_do_not_touch_each_other() -> 
 
 
 def test_a_classifier_gives_logits() -> None:
-    exit_head = DecodedExit(get_decoder("classify"), {(8, 8): ((3,),)}, None, 3)
+    exit_head = DecodedExit(get_decoder("classify"), {(8, 8): ((3,),)}, None)
     values = torch.tensor([[1.0, 2.0, 3.0], [float("inf"), 0.0, 0.0]])
     assert exit_head(values).tolist() == [[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]
