@@ -39,7 +39,7 @@ Progress = Callable[[str, float], None]
 #: An exit head, where it is, and its score at each resolution.
 Head = tuple[ExitSpec, nn.Module, Mapping[int, float]]
 
-LEAST_VALIDATION, MOST_VALIDATION = 8, 60  # frames that scores are measured on
+LEAST_VALIDATION, MOST_VALIDATION = 24, 60  # frames that scores are measured on; fewer say little
 LOG_EVERY_S = 1.0
 NO_TIME = "no time was left to train it; give a larger --budget"
 
