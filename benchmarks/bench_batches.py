@@ -48,6 +48,7 @@ class Measured:
     """What was served in all rounds."""
 
     count: int = 0
+    computed: int = 0  # in the processor time
     clock_s: float = 0.0
     processor_s: float = 0.0
     latencies_ms: list[float] = field(default_factory=list)
@@ -59,7 +60,7 @@ class Measured:
 
     @property
     def per_processor_s(self) -> float:
-        return self.count / max(self.processor_s, 1e-9)
+        return self.computed / max(self.processor_s, 1e-9)
 
 
 def chosen_row(bundle: Bundle, o: argparse.Namespace) -> int:
@@ -85,6 +86,7 @@ def bare_loop(segments: Segments, payloads: list[bytes], decision: Decision, siz
         batch = [payloads[(place + n) % len(payloads)] for n in range(size)]
         segments.tails([segments.decoded(memoryview(payload), decision) for payload in batch], decision)
         place, found.count = place + size, found.count + size
+    found.computed = found.count
     found.clock_s, found.processor_s = time.perf_counter() - began_s, time.process_time() - processor_s
     return found
 
@@ -109,17 +111,18 @@ def compare_sizes(segments: Segments, payloads: list[bytes], row: int, o: argpar
     Console(width=140).print(table)
 
 
-def under_load(mec: RunningMec, row: int, o: argparse.Namespace, seconds: float, into: Measured) -> None:
-    """One round with all devices."""
+def under_load(mec: RunningMec, log: Path, row: int, o: argparse.Namespace, into: Measured) -> None:
+    """One round with all devices. Rates count what the clients got after their warm-up; processor time is that of the
+    whole round, over all that the MEC computed in it."""
     processes = []
     for first in range(0, o.devices, _DEVICES):
         options = {"--mec": mec.endpoint, "--workload": o.workload, "--row": row, "--first": first}
         options |= {"--devices": min(_DEVICES, o.devices - first), "--in-flight": o.in_flight}
-        options |= {"--warm-s": o.warm_s, "--seconds": seconds}
+        options |= {"--warm-s": o.warm_s, "--seconds": o.seconds}
         command = [str(part) for pair in options.items() for part in pair]
         module = (sys.executable, "-m", "benchmarks.support.pressing")
         processes.append(subprocess.Popen([*module, *command], stdout=subprocess.PIPE, text=True))
-    before_s, served = _processor_s(mec.process.pid), 0
+    before_s, before, served = _processor_s(mec.process.pid), rows_in(log), 0
     for process in processes:
         out, _ = process.communicate()
         if process.returncode:
@@ -129,14 +132,27 @@ def under_load(mec: RunningMec, row: int, o: argparse.Namespace, seconds: float,
         into.rejected += found["rejected"]
         served += len(found["latencies_ms"])
     into.count += served
-    into.clock_s += seconds
-    # The warm-up is not counted, so the processor time of the round is shared among all that was served in it.
-    into.processor_s += (_processor_s(mec.process.pid) - before_s) * seconds / (seconds + o.warm_s)
+    into.clock_s += o.seconds
+    drained(log)
+    into.processor_s += _processor_s(mec.process.pid) - before_s
+    into.computed += rows_in(log) - before
 
 
 def _processor_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def rows_in(log: Path) -> int:
+    """Requests that the MEC has answered so far."""
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
+def drained(log: Path) -> None:
+    """Wait until the MEC has computed what clients left behind."""
+    last = -1
+    while last != (last := rows_in(log)):
+        time.sleep(1.0)
 
 
 def sizes_in(log: Path) -> Counter[int]:
@@ -150,7 +166,7 @@ def run(o: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     bundle, work = open_pair(o.workload)
-    segments, row = Segments(bundle, work), chosen_row(bundle, o)
+    segments, row = Segments(bundle, work, o.engine, print), chosen_row(bundle, o)
     decision = bundle.space.decisions[row]
     payloads = payloads_of(segments, bundle, decision, range(min(o.devices, 16)))
     if o.sizes:
@@ -160,8 +176,8 @@ def run(o: argparse.Namespace) -> None:
     bare_loop(segments, payloads, decision, 1, 1.0)  # warms up
     print(
         f"{o.workload}, {o.model} {o.px} px, cut {o.cut}, {o.payload}, exit {decision.exit_branch}; {o.devices} "
-        f"devices with {o.in_flight} requests each; {o.rounds} rounds of {o.seconds:g} s; MEC options: "
-        f"{' '.join(o.mec_options) or 'none'}"
+        f"devices with {o.in_flight} requests each; {o.rounds} rounds of {o.seconds:g} s; engine "
+        f"{o.engine or 'of the bundle'}"
     )
     headings = ("batch", "requests/s", "bare loop/s", "ratio", "processor ratio", "p50 ms", "p95 ms", "rejected")
     table = Table(*headings, "requests by size", box=box.MARKDOWN)
@@ -175,14 +191,16 @@ def _measured(segments: Segments, payloads: list[bytes], row: int, batch: int, o
     bare, served = Measured(), Measured()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "requests.jsonl"
-        options = (*OPEN_OPTIONS, "--batch", str(batch), "--requests", str(log), *o.mec_options)
+        options = (*OPEN_OPTIONS, "--batch", str(batch), "--requests", str(log))
+        options += ("--engine", o.engine) if o.engine else ()
         with running_mec(o.workload, options=(*options, "--queue-limit", str(2 * o.devices * o.in_flight))) as mec:
             for _ in range(o.rounds):
-                one = bare_loop(segments, payloads, decision, 1, o.seconds / 2)
-                under_load(mec, row, o, o.seconds, served)
-                two = bare_loop(segments, payloads, decision, 1, o.seconds / 2)
+                one = bare_loop(segments, payloads, decision, o.bare, o.seconds / 2)
+                under_load(mec, log, row, o, served)
+                two = bare_loop(segments, payloads, decision, o.bare, o.seconds / 2)
                 for each in (one, two):
                     bare.count += each.count
+                    bare.computed += each.computed
                     bare.clock_s += each.clock_s
                     bare.processor_s += each.processor_s
         sizes = sizes_in(log)
@@ -215,11 +233,12 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--devices", type=int, default=64)
     parser.add_argument("--in-flight", type=int, default=1, help="requests that each device keeps unanswered")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--bare", type=int, default=1, help="size of the batches of the bare loop")
     parser.add_argument("--sizes", action="store_true", help="only compare batch sizes in this process")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=8.0, help="of a round")
     parser.add_argument("--warm-s", type=float, default=4.0, help="before each round, under load")
-    parser.add_argument("mec_options", nargs="*", help="more options of mecpilot mec, after --")
+    parser.add_argument("--engine", help="of the MEC and the bare loop, such as cuda; default: the bundle's")
     return parser.parse_args(arguments)
 
 

@@ -2,10 +2,10 @@
 
 ``python -m benchmarks.bench_cuts model.onnx file.py:function ...`` prints for each model: operators,
 multiply-accumulates, the cuts through one, two and three tensors, how many of them no other dominates, the largest
-difference between head and tail and the whole over all cuts (relative to the range of each output, on one rendered
-picture), the seconds for export or reading, fixing the size, and finding the cuts, and the most memory that the process
-had so far. Then it prints the cuts that ``mecpilot adopt`` would choose. ``--size`` is of the picture; a model that
-states its own size has that.
+difference between head and tail and the whole over all cuts (relative to the range or the largest value of each
+output, on one rendered picture), the seconds for export or reading, fixing the size, and finding the cuts, and the most
+memory that the process had so far. Then it prints the cuts that ``mecpilot adopt`` would choose. ``--size`` is of the
+picture; a model that states its own size has that.
 """
 
 from __future__ import annotations

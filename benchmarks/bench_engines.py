@@ -4,6 +4,9 @@
 training frames, one thread, the libraries taking turns on each frame. It prints the time of each relative to PyTorch
 in float32, and how far its outputs lie from PyTorch's. Libraries that are not installed are left out; ONNX Runtime
 needs ``pip install onnxruntime onnx``.
+
+``--auto`` compares instead what ``--engine auto`` takes, after its short measurement, with the fastest engine of a
+longer one: of the named models of the workload, or of a foreign model as one piece (``--onnx FILE --px 320``).
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +34,10 @@ from benchmarks.support.ending import exit_code
 from controller.errors import MecpilotError
 from runtime.bundles.bundle import open_pair
 from runtime.compression.eight_bits import stage_graph
+from runtime.inference.engines import Engines, fastest
+from runtime.inference.runners import RUNNERS, open_runner
 from runtime.models.graph_stage import GraphStage, openvino
+from runtime.models.pieces import Piece
 from runtime.models.stages import BranchyModel
 from runtime.workloads.inputs import model_input
 
@@ -91,6 +99,9 @@ def _all_stages(model: BranchyModel) -> nn.Module:
 
 def run(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
+    if options.auto:
+        compare_auto(options)
+        return
     bundle, work = open_pair(options.workload)
     model = bundle.model(options.model)
     px = options.px or max(work.resolutions_px)
@@ -119,6 +130,68 @@ def run(options: argparse.Namespace) -> None:
     _print(f"{options.workload} {options.model}, {px} px, all stages, one thread", seconds, outputs)
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What ``--engine auto`` takes of a model, and what a longer measurement says."""
+
+    model: str
+    name: str
+    by_hand_s: dict[str, float]  # the lower quartile of many runs of each engine
+
+    @property
+    def over_best(self) -> float:
+        """Time of what was taken over that of the fastest."""
+        return self.by_hand_s[self.name] / min(self.by_hand_s.values())
+
+
+def taken(model: str, runs: dict[str, fastest.Run], rounds: int) -> Taken:
+    """Measured as ``--engine auto`` does, then by hand."""
+    name = fastest.choice(fastest.timed(runs, fastest.BUDGET_S))
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for one, call in runs.items():
+            start_s = time.perf_counter()
+            call()
+            seconds[one].append(time.perf_counter() - start_s)
+    return Taken(model, name, {one: quartile(np.array(values)) for one, values in seconds.items()})
+
+
+def with_one_piece(file: Path, px: int) -> dict[str, fastest.Run]:
+    """A foreign model at px x px as one piece, in every library."""
+    import onnx
+
+    proto = onnx.load(file)
+    (given,) = proto.graph.input
+    shape = (1, 3, px, px)
+    for dimension, size in zip(given.type.tensor_type.shape.dim, shape, strict=True):
+        dimension.dim_value = size
+    outputs = tuple(value.name for value in proto.graph.output)
+    piece = Piece(proto.SerializeToString(), (given.name,), (shape[1:],), outputs, (), 0)
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    libraries = (
+        "onnxruntime",
+        *(name for name in RUNNERS if name != "onnxruntime"),
+    )  # as if it had recorded the answers
+    return {name: partial(open_runner(name, piece), [x]) for name in libraries}
+
+
+def compare_auto(options: argparse.Namespace) -> None:
+    if options.onnx:
+        found = [taken(options.onnx.stem, with_one_piece(options.onnx, options.px or 320), options.rounds)]
+    else:
+        bundle, work = open_pair(options.workload)
+        engines = Engines(bundle, work)
+        models = options.model.split(",")
+        found = [taken(model, fastest.runs_of(bundle, engines, model), options.rounds) for model in models]
+    table = Table("model", "auto takes", title="--engine auto, one thread", box=box.MARKDOWN)
+    for heading in ("over the best by hand", *(names := ("torch", "onnxruntime", "openvino", "cuda"))):
+        table.add_column(heading, justify="right")
+    for one in found:
+        times = (f"{1e3 * one.by_hand_s[name]:.1f} ms" if name in one.by_hand_s else "" for name in names)
+        table.add_row(one.model, one.name, f"{one.over_best:.2f}", *times)
+    Console(width=120).print(table)
+
+
 def quartile(seconds: NDArray[np.float64]) -> float:
     """The lower one: on a machine that does other work, the rest of the samples shows that work."""
     return float(np.percentile(seconds, 25))
@@ -140,7 +213,9 @@ def _print(title: str, seconds: dict[str, NDArray[np.float64]], outputs: dict[st
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workload", default="campus")
-    parser.add_argument("--model", default="medium")
+    parser.add_argument("--model", default="medium", help="of --auto several, separated by commas")
+    parser.add_argument("--auto", action="store_true", help="what --engine auto takes")
+    parser.add_argument("--onnx", type=Path, help="of --auto: a foreign model")
     parser.add_argument("--px", type=int, help="default: the largest")
     parser.add_argument("--frames", type=int, default=32, help="training frames to calibrate and time on")
     parser.add_argument("--rounds", type=int, default=40)

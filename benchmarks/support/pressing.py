@@ -32,7 +32,9 @@ def payloads_of(segments: Segments, bundle: Bundle, decision: Decision, devices:
     return [segments.head(picture, decision).payload for picture in pictures]
 
 
-def press(clients: list[Client], bundle: Bundle, row: int, in_flight: int, warm_s: float, seconds: float) -> list[dict]:
+def press(
+    clients: list[Client], bundle: Bundle, row: int, in_flight: int, warm_s: float, seconds: float
+) -> list[dict[str, Any]]:
     """Ask all the time; returns the rows of the requests that were answered after the warm-up."""
     greet(clients, bundle)
     start_s = time.perf_counter() + warm_s

@@ -51,6 +51,20 @@ def init(folder: Annotated[Path, typer.Argument(help="Folder to make; keep it se
     print(f"{folder}: the rest is; no command needs root.pem again, so move it to a safe place")
 
 
+@app.command()
+def rotate(
+    folder: Annotated[Path, typer.Argument(help="Folder of `mecpilot deploy init`.")],
+    root_key: Annotated[Path | None, typer.Option(help="The root key, if it is not in the folder any more.")] = None,
+    new_root: Annotated[bool, typer.Option("--new-root", help="Replace the root key as well.")] = False,
+) -> None:
+    """Replace the deploy key. MECs and devices follow at the next push: they need no new root.json."""
+    from runtime.deploy.repository import ROOT_FILE, Repository
+
+    for path in Repository(folder).rotate(root_key, new_root):
+        print(f"{path}: signs nothing any more; delete it")
+    print(f"{folder / ROOT_FILE}: for new MECs and devices; the others follow when you push, or fetch")
+
+
 def push(
     artifact: Annotated[Path, typer.Argument(help="Folder of a bundle, or a policy file.")],
     mec: MecEndpoint = DEFAULT_ENDPOINT,

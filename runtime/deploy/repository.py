@@ -1,13 +1,17 @@
 """The operator's side of trust: keys, and signed metadata that say what is to be deployed (The Update Framework).
 
 A repository is a folder of the operator. It holds two Ed25519 keys and the metadata of the four TUF roles. The root key
-signs ``root.json``, which names all keys, and nothing after that, so it can be moved away. The deploy key signs the
-other three. ``targets`` lists each deployed name with the digest of its release, ``snapshot`` and ``timestamp`` state
-the versions. Every push raises the versions, so a MEC notices metadata that are older than those it has seen, and every
+signs ``root.json``, which names all keys, and after that only one with other keys, so it can be moved away. The deploy
+key signs the other three. ``targets`` lists each deployed name with the digest of its release, ``snapshot`` and
+``timestamp`` state the versions. Every push raises the versions, so a MEC notices metadata that are older than those it has seen, and every
 role has a date after which it is refused. python-tuf does the signing and all of the checks.
 
 Metadata are written before the ones that refer to them, each atomically. Whoever reads a repository begins with the
 timestamp, so a push that is interrupted leaves the state before it or the state after it.
+
+Keys are replaced by a root of the next version, signed by the root key before and by its own. Whoever trusts an earlier
+root follows the chain: all versions travel with the other metadata. The keys that count are those that the root of the
+highest version names, so that one file is the moment of the change; ``root.json`` is a copy of it.
 """
 
 from __future__ import annotations
@@ -73,6 +77,44 @@ class Repository:
         signed = self._targets().signed.targets.get(name)
         return None if signed is None else signed.hashes["sha256"]
 
+    def rotate(self, root_key: Path | None = None, new_root: bool = False) -> list[Path]:
+        """Replace the deploy key and, with ``new_root``, the root key; sign anew what was deployed. Returns the files
+        of the keys that sign nothing any more.
+
+        ``root_key`` is the file of the root key where it was moved away. FailureError if it cannot be read, or is
+        not the one that the root names. After an interruption the next push or rotation goes on.
+        """
+        with locked_folder(self._folder):
+            root, old_files = self._root(), self._key_files()
+            old_signer = self._key(Root.type) if root_key is None else self._read_key(root_key)
+            if old_signer.public_key.keyid not in root.signed.roles[Root.type].keyids:
+                raise FailureError(f"{root_key} is not the root key; expected the one that {ROOT_FILE} names")
+            root.signed.version += 1
+            root.signed.expires = _in_days(_ROOT_DAYS)
+            root_signer = old_signer
+            if new_root:
+                root_signer = self._replace_key(root.signed, _ROOT_KEY, (Root.type,))
+            self._replace_key(root.signed, _DEPLOY_KEY, _DEPLOY_ROLES)
+            root.sign(old_signer)
+            root.sign(root_signer, append=True)
+            write_whole(self._folder / f"{root.signed.version}.{ROOT_FILE}", root.to_bytes())
+            write_whole(self._folder / ROOT_FILE, root.to_bytes())
+            if self._has_pushed:
+                self._publish(self._targets(), self._timestamp().signed.expires)
+            return [path for path in old_files if new_root or not path.name.startswith(Root.type)]
+
+    def _replace_key(self, root: Root, file: str, roles: tuple[str, ...]) -> CryptoSigner:
+        """A new key in place of all others of these roles; its file is named after the version of the root."""
+        key = CryptoSigner.generate_ed25519()
+        path = self._folder / file.replace(".pem", f"-{root.version}.pem")
+        path.unlink(missing_ok=True)  # of a rotation that was interrupted: no root names it
+        _write_secret(path, key.private_bytes)
+        for role in roles:
+            for old in list(root.roles[role].keyids):
+                root.revoke_key(old, role)
+            root.add_key(key.public_key, role)
+        return key
+
     def sign(self, release: Release, days: float) -> dict[str, bytes]:
         """Sign a release as what its name stands for from now on, valid for so many days. Returns the newest metadata
         by their names: what a MEC needs to verify them.
@@ -90,7 +132,7 @@ class Repository:
             return
         targets = self._targets()
         targets.signed.targets[release.name] = TargetFile.from_data(release.name, document, ["sha256"])
-        self._publish(targets, days)
+        self._publish(targets, _in_days(days))
 
     def _files(self) -> dict[str, bytes]:
         timestamp = self._timestamp()
@@ -100,8 +142,8 @@ class Repository:
         names += sorted(path.name for path in self._folder.glob("*.root.json"))
         return {name: self._bytes(name) for name in names}
 
-    def _publish(self, targets: Metadata[Targets], days: float) -> None:
-        key, until = self._key(_DEPLOY_KEY), _in_days(days)
+    def _publish(self, targets: Metadata[Targets], until: datetime) -> None:
+        key = self._key(Timestamp.type)
         snapshot, timestamp = self._snapshot(), self._timestamp()
         targets.signed.version += 1
         snapshot.signed.meta["targets.json"] = MetaFile(version=targets.signed.version)
@@ -117,9 +159,19 @@ class Repository:
             write_whole(self._folder / name, _signed(metadata, key))
 
     def _still_valid(self) -> bool:
-        soon = datetime.now(UTC) + _RENEW
+        soon, root = datetime.now(UTC) + _RENEW, self._root().signed
         newest: tuple[AnyMetadata, ...] = (self._timestamp(), self._snapshot(), self._targets())
+        try:
+            for metadata in newest:
+                root.verify_delegate(metadata.signed.type, metadata.signed_bytes, metadata.signatures)
+        except RepositoryError:  # a rotation was interrupted before it signed them anew
+            return False
         return all(metadata.signed.expires > soon for metadata in newest)
+
+    def _root(self) -> Metadata[Root]:
+        """The root of the highest version."""
+        versions = [int(path.name.split(".")[0]) for path in self._folder.glob(f"*.{ROOT_FILE}")]
+        return self._read(Root, f"{max(versions, default=1)}.{ROOT_FILE}")
 
     # Before the first push there are no metadata but the root's.
 
@@ -155,8 +207,21 @@ class Repository:
         except OSError as error:
             raise FailureError(f"cannot read {self._folder / name}: {error.strerror}") from None
 
-    def _key(self, name: str) -> CryptoSigner:
-        path = self._folder / name
+    def _key_files(self) -> list[Path]:
+        return sorted(self._folder.glob("*.pem"))
+
+    def _key(self, role: str) -> CryptoSigner:
+        """The key of a role: the one of the folder that the root names."""
+        name = _ROOT_KEY if role == Root.type else _DEPLOY_KEY
+        named = self._root().signed.roles[role].keyids
+        for path in self._key_files():
+            if path.name.startswith(name.removesuffix(".pem")):
+                key = self._read_key(path)
+                if key.public_key.keyid in named:
+                    return key
+        raise FailureError(f"{self._folder} has not the {role} key that its {ROOT_FILE} names; restore it from a copy")
+
+    def _read_key(self, path: Path) -> CryptoSigner:
         try:
             if path.stat().st_mode & 0o077:
                 raise UsageError(f"the signing key {path} can be read by others; run: chmod 600 {path}")

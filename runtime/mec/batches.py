@@ -6,8 +6,8 @@ one gathers, so batches grow with the load by themselves.
 
 Sizes are powers of two. So kernels and captured graphs (``runtime.inference.cuda_graphs``) are few, and each size is
 run often enough to be measured. A size is chosen if it ends before the deadlines that it could make late
-(``RequestQueue.alike``), and if a request takes less time in it than in any smaller size. On a GPU that is nearly
-always the largest; on a CPU a batch of large pictures leaves the caches and takes longer than its members one by one.
+(``RequestQueue.alike``), and if a request takes clearly less time in it than in any smaller size. On a GPU that is
+nearly always the largest; on a CPU a batch of large pictures leaves the caches and takes longer than its members do.
 
 Sizes are tried in order, each once the smaller one was measured. Until then a batch is expected to take as long as its
 members would at the smaller size. A size that was not run for long is tried again, because machines change.
@@ -26,6 +26,9 @@ _TRIED = 2
 _STALE = 1000
 #: Larger sizes are not tried where a size takes this much longer per request than a smaller one.
 _HOPELESS = 1.1
+#: A size is preferred to a smaller one if it takes at most this share of its time per request: times scatter, and
+#: larger batches make their first requests wait.
+_WORTH = 0.9
 
 
 @dataclass(slots=True)
@@ -86,6 +89,6 @@ class BatchTimes:
                 return size
             if expected_s > _HOPELESS * size * least_s:
                 break
-            if expected_s < size * least_s:
+            if expected_s < _WORTH * size * least_s:
                 best, least_s = size, expected_s / size
         return best

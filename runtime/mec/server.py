@@ -231,6 +231,8 @@ class MecServer:
 
         torch.set_num_threads(self._threads)  # by default one, as in the profile
         base = self._served(self.bundle, self.workload, self._costs)
+        if self._engine is not None:
+            base.load()  # converting a model takes seconds, in which devices would find the MEC silent
         bundles = Bundles([base]) if self._deployment is None else self._deployment.bundles(base)
         return MecLoop(
             self._router,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -70,7 +71,12 @@ def graph_of(stage: nn.Module, example: Tensor) -> Any:
     ov = openvino()
     from openvino.preprocess import PrePostProcessor
 
-    graph = ov.convert_model(stage, example_input=example.contiguous())
+    example = example.contiguous()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracing: sizes that become constants are made variable again below
+        # OpenVINO would trace it with a check that imports PyTorch's test suite first, which takes seconds.
+        traced = torch.jit.trace(stage, example, check_trace=False)  # type: ignore[no-untyped-call]
+        graph = ov.convert_model(traced, example_input=example)
     graph.reshape(ov.PartialShape([-1, example.shape[1], -1, -1]))
     processor = PrePostProcessor(graph)
     for side in (processor.input(), processor.output()):

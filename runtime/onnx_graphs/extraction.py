@@ -35,26 +35,27 @@ def cut_into_pieces(fixed: FixedGraph, cuts: Sequence[Cut]) -> list[Piece]:
     ]
 
 
-def run_pieces(pieces: Iterable[Piece], image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """The outputs of the last piece for an image (1, channels, h, w)."""
-    tensors = [image]
-    for piece in pieces:
-        session = open_session(piece.graph)
-        tensors = session.run(list(piece.outputs), dict(zip(piece.inputs, tensors, strict=True)))
-    return tensors
-
-
 def largest_error(whole: FixedGraph, pieces: Sequence[Piece], images: Iterable[NDArray[np.float32]]) -> float:
-    """Largest difference between the outputs of the pieces in sequence and of the whole, over the range of each.
+    """Largest difference between the outputs of the pieces in sequence and of the whole.
 
-    Head and tail of every cut are these pieces, so one run tests all cuts.
+    It is relative to the range of each output, or to its largest magnitude where that is more. Head and tail of every
+    cut are these pieces, so one run tests all cuts.
     """
+    sessions = [(piece, open_session(piece.graph)) for piece in pieces]
     largest = 0.0
     for image in images:
-        for expected, found in zip(whole.run(image), run_pieces(pieces, image), strict=True):
-            difference = np.abs(expected.astype(np.float32).ravel() - found.ravel()).max()
-            largest = max(largest, float(difference / max(np.ptp(expected.astype(np.float32)), 1e-6)))
+        tensors = [image]
+        for piece, session in sessions:
+            tensors = session.run(list(piece.outputs), dict(zip(piece.inputs, tensors, strict=True)))
+        errors = (_error(expected, found) for expected, found in zip(whole.run(image), tensors, strict=True))
+        largest = max(largest, *errors)
     return largest
+
+
+def _error(expected: NDArray[Any], found: NDArray[np.float32]) -> float:
+    wanted = expected.astype(np.float64).ravel()
+    scale = max(float(np.ptp(wanted)), float(np.abs(wanted).max()), float(np.finfo(np.float32).tiny))
+    return float(np.abs(wanted - found.ravel()).max()) / scale
 
 
 def _macs_before(fixed: FixedGraph, cut: Cut) -> int:

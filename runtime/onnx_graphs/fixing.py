@@ -10,6 +10,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,13 @@ class FixedGraph:
     def output_shapes(self) -> tuple[Shape, ...]:
         return tuple(self.shapes[name] for name in self.outputs)
 
+    @cached_property
+    def _session(self) -> Any:
+        return open_session(self.proto)
+
     def run(self, image: NDArray[np.float32]) -> list[NDArray[Any]]:
         """The outputs for one image (1, channels, h, w), by ONNX Runtime."""
-        found: list[NDArray[Any]] = open_session(self.proto).run(list(self.outputs), {IMAGE: image})
+        found: list[NDArray[Any]] = self._session.run(list(self.outputs), {IMAGE: image})
         return found
 
 

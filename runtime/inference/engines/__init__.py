@@ -89,7 +89,7 @@ def open_engines(
     if wanted == AUTO:
         from runtime.inference.engines.fastest import fastest_engines
 
-        return fastest_engines(bundle, workload, engines, log)
+        return fastest_engines(bundle, engines, log)
     return own | _where_it_runs(wanted, bundle, engines, log)
 
 

@@ -6,8 +6,6 @@ the model is loaded.
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -68,9 +66,7 @@ def _graph_stage(stage: nn.Module, z: Tensor, name: str) -> nn.Module:
     if any(getattr(part, "cpu_only", False) for part in stage.modules()) or z.ndim != 4:
         return stage
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tracing: sizes that become constants are made variable again
-            return GraphStage(serialised(graph_of(stage, z)), name, "float32")
+        return GraphStage(serialised(graph_of(stage, z)), name, "float32")
     except Exception as error:  # noqa: BLE001 - converters fail in many ways
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise FailureError(f"OpenVINO cannot convert {name}: {reason}; use another --engine") from None

@@ -131,6 +131,8 @@ class Adoption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ends = [*self.splits["train"], *self.splits["validation"], *self.splits["test"]]
         if ends != sorted(ends) or ends[-1] > self.footage.frames:
             raise ValueError("splits must follow each other in time, within the footage")
+        if self.task == "custom" and self.scorer is None:
+            raise ValueError("a custom task without a scorer")
         if not set(self.decoding.outputs) <= set(self.geometry.sizes):
             raise ValueError("outputs at a resolution that the model does not have")
 

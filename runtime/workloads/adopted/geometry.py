@@ -83,7 +83,8 @@ class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Float (batch, channels, h, w), or (batch, h, w, channels), of u8 pictures (batch, h, w[, 3])."""
         import torch
 
-        values = torch.from_numpy(pictures if pictures.ndim == 4 else pictures[..., None])
+        pixels = pictures if pictures.flags.writeable else pictures.copy()  # torch warns of what is read-only
+        values = torch.from_numpy(pixels if pixels.ndim == 4 else pixels[..., None])
         values = (values.flip(3) if self.colours == "rgb" else values).float()
         mean, std = (torch.tensor(each, dtype=torch.float32) for each in (self.mean, self.std))
         values = values.mul_(self.scale).sub_(mean).div_(std)

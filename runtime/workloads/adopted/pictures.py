@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
+
 from controller.errors import FailureError, UsageError
 from runtime.files.masking import shown
 from runtime.sources.capture import open_capture
@@ -40,22 +42,25 @@ def open_pictures(path: Path) -> Pictures:
 
 
 class VideoPictures:
-    """Owns an open video. Pictures are decoded in their order; a step back begins at the first one again.
+    """Owns an open video. Pictures are decoded in their order. A step back is a seek if the time of the picture that it
+    finds is that of a picture seen before, else it begins at the first one again.
 
     FFmpeg's seeking is exact only for some files, and a wrong frame would be compared with another frame's truth.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._capture, self._next = path, None, 0
-        self._capture = self._opened()
+        self._path, self._next = path, 0  # the picture that comes next
+        self._times: dict[float, int] = {}  # number of the picture with that time in the file
+        self._capture: Any = self._opened()
 
     def picture(self, number: int) -> Image:
-        if self._capture is None or number < self._next:
+        if self._capture is None or (number < self._next - 1 and not self._sought(number)):
             self.close()
             self._capture, self._next = self._opened(), 0
         while self._next <= number:
             if not self._capture.grab():
                 raise FailureError(f"{shown(self._path)} ends at picture {self._next}; expected picture {number}")
+            self._times.setdefault(self._capture.get(cv2.CAP_PROP_POS_MSEC), self._next)
             self._next += 1
         decoded, image = self._capture.retrieve()
         if not decoded:
@@ -67,6 +72,17 @@ class VideoPictures:
         if self._capture is not None:
             self._capture.release()
             self._capture = None
+
+    def _sought(self, number: int) -> bool:
+        """Go to a picture before that number, or to it; False where it is not certain which one was found."""
+        distinct = len(self._times) >= self._next
+        if not distinct or not self._capture.set(cv2.CAP_PROP_POS_FRAMES, number) or not self._capture.grab():
+            return False
+        found = self._times.get(self._capture.get(cv2.CAP_PROP_POS_MSEC))
+        if found is None or found > number:
+            return False
+        self._next = found + 1
+        return True
 
     def _opened(self) -> Any:
         capture = open_capture(os.path.abspath(self._path))
@@ -154,7 +170,6 @@ class FrameReader:
             self._kept.move_to_end(number)
             return self._kept[number]
         frame = letterbox(self._pictures.picture(number * self._step), self._shape)
-        frame.flags.writeable = False
         self._kept[number] = frame
         self._kept_bytes += frame.nbytes
         while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:

@@ -169,10 +169,9 @@ class Adopted(Workload):
         return self._scored(prediction, truth)
 
     def _scored(self, prediction: Any, truth: Any) -> float:
-        assert self.adoption.scorer is not None, "a description of a custom task has a scorer"
-        label = str(self.adoption.scorer)
+        scorer, label = self._scorer, str(self.adoption.scorer)
         try:
-            score = float(self._scorer(prediction, truth))
+            score = float(scorer(prediction, truth))
         except Exception as error:  # noqa: BLE001 - any error of the user's function is reported in one line
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise FailureError(f"the scorer {label} fails: {reason}") from None
@@ -183,7 +182,7 @@ class Adopted(Workload):
     @cached_property
     def _scorer(self) -> Callable[[Any, Any], float]:
         code: UserCode | None = self.adoption.scorer
-        assert code is not None
+        assert code is not None, "a description of a custom task has a scorer"
         return given(code, "--scorer")
 
     def confidence(self, outputs: Outputs, temperature: float) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from support.releases import Operator, release_of
 
 from controller.errors import FailureError, UsageError
 from runtime.deploy.release import encode_release
+from runtime.deploy.repository import Repository
 from runtime.deploy.trust import Proposal, Verifier, decode_proposal
 
 
@@ -113,3 +115,62 @@ def test_a_crash_while_trust_begins_anew_forgets_nothing(
     verifier(tmp_path, successor).verify(proposal(successor, b"1"))
     with pytest.raises(FailureError, match="New timestamp version 1 must be >= 2"):
         verifier(tmp_path, operator).verify(old)  # also when trust goes back to the keys before
+
+
+def test_who_trusts_an_old_root_follows_the_chain_to_the_newest_keys(tmp_path: Path, operator: Operator) -> None:
+    first = tmp_path / "first.json"
+    first.write_bytes(operator.root.read_bytes())
+    running = Verifier(tmp_path / "trusted", first)
+    old = proposal(operator, b"1")
+    assert running.verify(old).name == "net"
+    repository = Repository(operator.folder)
+    assert [path.name for path in repository.rotate(new_root=True)] == ["deploy.pem", "root.pem"]
+    moved = (operator.folder / "root-2.pem").rename(tmp_path / "safe.pem")
+    assert "deploy-2.pem" in [path.name for path in repository.rotate(moved)]
+    new = proposal(operator, b"2")
+    assert {"1.root.json", "2.root.json", "3.root.json"} <= set(new.metadata)
+    assert Verifier(tmp_path / "late", first).verify(new) == running.verify(new)  # over both roots at once
+    assert set(running.accepted()) == set(new.metadata)
+    with pytest.raises(FailureError):
+        running.verify(old)
+    assert Verifier(tmp_path / "from-the-newest", operator.root).verify(new).name == "net"
+    gap = {name: data for name, data in new.metadata.items() if name != "2.root.json"}
+    with pytest.raises(FailureError, match="refused"):
+        Verifier(tmp_path / "gap", first).verify(Proposal("net", gap, new.release))
+
+
+def test_a_root_that_a_stranger_signed_is_refused(tmp_path: Path, operator: Operator) -> None:
+    checker = verifier(tmp_path, operator)
+    good = proposal(operator, b"1")
+    stranger = Operator.new(tmp_path / "stranger")
+    Repository(stranger.folder).rotate(new_root=True)
+    theirs = proposal(stranger, b"1")
+    with pytest.raises(FailureError, match="refused"):
+        checker.verify(Proposal("net", theirs.metadata, theirs.release))
+    assert checker.verify(good).name == "net"  # nothing of it was remembered
+    with pytest.raises(FailureError, match="is not the root key"):
+        Repository(operator.folder).rotate(stranger.folder / "root-2.pem")
+
+
+def test_the_old_deploy_key_signs_nothing_that_is_accepted_after_a_rotation(tmp_path: Path, operator: Operator) -> None:
+    checker = verifier(tmp_path, operator)
+    stolen = tmp_path / "stolen"
+    shutil.copytree(operator.folder, stolen)
+    (stolen / "root.pem").unlink()
+    checker.verify(proposal(operator, b"1"))
+    Repository(operator.folder).rotate()
+    checker.verify(proposal(operator, b"1"))
+    with pytest.raises(FailureError):
+        checker.verify(proposal(Operator(stolen), b"2"))
+
+
+def test_a_rotation_that_was_interrupted_before_it_signed_anew_is_completed_by_the_next_push(
+    tmp_path: Path, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checker = verifier(tmp_path, operator)
+    checker.verify(proposal(operator, b"1"))
+    with monkeypatch.context() as patched:
+        patched.setattr(Repository, "_publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            Repository(operator.folder).rotate()
+    assert checker.verify(proposal(operator, b"1")).name == "net"

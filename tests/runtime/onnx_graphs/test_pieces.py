@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from support.onnx_models import ARCHITECTURES, convolution, exported, image, pyramid, save, seeded
 
+from runtime.inference.runners import open_runner
 from runtime.models.foreign_stage import ForeignStage
 from runtime.models.packing import packed_shape
 from runtime.onnx_graphs.cuts import candidates, choose_cuts
-from runtime.onnx_graphs.extraction import cut_into_pieces, largest_error, run_pieces
+from runtime.onnx_graphs.extraction import cut_into_pieces, largest_error
 from runtime.onnx_graphs.fixing import fix_shape
 from runtime.onnx_graphs.library import open_session
 from runtime.onnx_graphs.reading import read_model
@@ -143,7 +144,7 @@ def test_outputs_of_other_dtypes_and_forms_are_float32_with_a_batch(tmp_path: Pa
     (piece,) = cut_into_pieces(fixed, [])
     assert piece.output_shapes == ((1, 1), (3,))
     x = picture(8, 8)
-    top, scores = run_pieces([piece], x)
+    top, scores = open_runner("onnxruntime", piece)([x])
     assert top.dtype == np.float32
     np.testing.assert_allclose(scores[0], x.mean((0, 2, 3)), rtol=1e-5)
     assert top.item() == scores.argmax()

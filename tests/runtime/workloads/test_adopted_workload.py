@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import msgspec
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from runtime.workloads.adopted.description import (
     encode_adoption,
 )
 from runtime.workloads.adopted.geometry import Geometry
+from runtime.workloads.adopted.pictures import VideoPictures
 from runtime.workloads.adopted.workload import Adopted, read_adopted
 
 
@@ -162,9 +164,22 @@ def test_changed_truths_are_refused(tmp_path: Path, adoption: Adoption) -> None:
         _ = work.truths
 
 
-def test_a_folder_of_pictures_is_read_in_natural_order(tmp_path: Path) -> None:
-    import cv2
+@pytest.mark.parametrize(("name", "codec"), [("a.avi", "FFV1"), ("a.avi", "MJPG"), ("a.mp4", "mp4v")])
+def test_a_step_back_finds_the_same_picture(tmp_path: Path, name: str, codec: str) -> None:
+    video = cv2.VideoWriter(str(tmp_path / name), cv2.VideoWriter.fourcc(*codec), 10.0, (SHAPE[1], SHAPE[0]))
+    for number in range(60):
+        video.write(picture_at(number % 20))
+    video.release()
+    pictures = VideoPictures(tmp_path / name)
+    in_order = [pictures.picture(number) for number in range(60)]
+    for number in (59, 58, 3, 30, 29, 0, 45, 13):
+        assert (pictures.picture(number) == in_order[number]).all()
+        assert (pictures.picture(number) == in_order[number]).all()
+    pictures.close()
+    assert (pictures.picture(7) == in_order[7]).all()
 
+
+def test_a_folder_of_pictures_is_read_in_natural_order(tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for number in range(FRAMES):

@@ -95,7 +95,7 @@ def _bag(rng: np.random.Generator) -> Good:
     lean, half = rng.uniform(0.02, 0.08), w / 2
     corners = np.array([(-half, h, lean), (half, h, lean), (half, 0, -lean), (-half, 0, -lean)])
     ground = np.array([(-half, 0, -0.03), (half, 0, -0.03), (half, 0, 0.06), (-half, 0, 0.06)])
-    face = Print(picture, opacity, _well_inside(sheet.quads, opacity))
+    face = Print(picture, opacity, _mostly_inside(sheet.quads, opacity))
     return _turned(rng, [(face, corners, 1.0)], rng.uniform(-25, 25), ground)
 
 
@@ -116,7 +116,7 @@ def _bottle(rng: np.random.Generator) -> Good:
         neck = int(height * rng.uniform(0.16, 0.26))
         narrow = np.linspace(0.3, 1.0, neck)[:, None] ** 0.7
         opacity[:neck] = np.abs(across)[None, :] < narrow
-    quads = _well_inside(quads, opacity)
+    quads = _mostly_inside(quads, opacity)
     corners = np.array([(-r, h, 0), (r, h, 0), (r, 0, 0), (-r, 0, 0)])
     ground = np.array([(-r, 0, -r), (r, 0, -r), (r, 0, r), (-r, 0, r)])
     return _turned(rng, [(Print(picture, opacity, quads), corners, 1.0)], 0.0, ground)
@@ -193,11 +193,11 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _well_inside(quads: NDArray[np.float32], opacity: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The texts all corners of which lie where the print is opaque."""
+def _mostly_inside(quads: NDArray[np.float32], opacity: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The texts of which at least two corners lie where the print is opaque."""
     height, width = opacity.shape
     at = quads.astype(int).clip(0, (width - 1, height - 1))
-    kept = (opacity[at[:, :, 1], at[:, :, 0]] > 0.5).all(axis=1)
+    kept = (opacity[at[:, :, 1], at[:, :, 0]] > 0.5).mean(axis=1) >= 0.5
     return quads[kept] if len(quads) else NO_QUADS
 
 
