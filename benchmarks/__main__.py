@@ -19,6 +19,7 @@ BENCHMARKS = {
     "bench_compression": "bytes, multiply-accumulates, time and score of compressed models, in a bundle that has some",
     "bench_cuts": "where models made elsewhere can be cut, and how far head and tail are from the whole; names models",
     "bench_engines": "time of a model's stages in float32 and 8 bits, per library",
+    "bench_labels": "text detection on the rendered goods: F1 against the true boxes, agreement, time per resolution",
     "bench_energy": "the device's energy per frame: device-only against splits and images of no less score",
     "bench_forecast": "streaming accuracy of boxes that move on against boxes that stand still, per stride and latency",
     "bench_cache": "what a cache on the device finds, how far its answers agree with fresh ones, and what it saves",
