@@ -5,6 +5,7 @@ What does not reach its target is left out, and is reported with its figures.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,8 +39,9 @@ Progress = Callable[[str, float], None]
 #: An exit head, where it is, and its score at each resolution.
 Head = tuple[ExitSpec, nn.Module, Mapping[int, float]]
 
-LEAST_VALIDATION, MOST_VALIDATION = 8, 60  # frames that scores are measured on
+LEAST_VALIDATION, MOST_VALIDATION = 24, 60  # frames that scores are measured on; fewer say little
 LOG_EVERY_S = 1.0
+NO_TIME = "no time was left to train it; give a larger --budget"
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Plan:
 
     budget_s: float = 1_200.0
     seed: int = 0
-    steps: int | None = None  # of each training; None: as many as fit. With a number, equal seeds give equal weights
+    #: Of each training; None: as many as fit. With a number time counts nowhere, and equal seeds give equal weights.
+    steps: int | None = None
     target: Target = Target()
     codes: tuple[Code, ...] = CODES
     student: str | None = None  # size; None: "small" for boxes, "tiny" for classes
@@ -134,6 +137,8 @@ class _Making:
 
     def _validation_frames(self) -> int:
         """As many as the whole model answers in a twentieth of the time."""
+        if self._plan.steps:
+            return MOST_VALIDATION
         subject, taken_s = self._subject, 0.0
         for px in subject.widths_px:
             picture = subject.picture(0, px, "validation")[None]
@@ -164,12 +169,16 @@ class _Making:
         """A share of the time that is left."""
         return max(share * (self._end_s - time.monotonic()), 1.0)
 
+    def _untimed(self, share: float) -> float:
+        """The same, or no limit where the number of steps is given."""
+        return math.inf if self._plan.steps else self._left_s(share)
+
     # Steps -------------------------------------------------------------------------------------------------------
 
     def _features(self, cuts: set[int]) -> tuple[Mapping[int, Features], Mapping[int, Features]]:
         if not cuts:
             return {}, {}
-        frames = frames_that_fit(self._subject, cuts, self._left_s(0.2))
+        frames = frames_that_fit(self._subject, cuts, self._untimed(0.2))
         found = []
         splits: tuple[Split, ...] = ("train", "validation")
         for split in splits:
@@ -226,7 +235,9 @@ class _Making:
         if subject.work.adoption.geometry.channels == 1:
             return self._found.leave("bottleneck", "the encoder of pixels takes three colours; the model takes grey")
         self._compared = whole_compared(subject)
-        self._found.jpegs = jpegs(subject, self._left_s(0.12), lambda done: self._progress("JPEG for comparison", done))
+        self._found.jpegs = jpegs(
+            subject, self._untimed(0.12), lambda done: self._progress("JPEG for comparison", done)
+        )
         for number, code in enumerate(self._plan.codes):
             family = BottleneckFamily(
                 subject.stages,
@@ -280,6 +291,8 @@ class _Making:
         family = StudentFamily(size, answers, 1 if grey else 3)  # type: ignore[arg-type]
         with self._pace("student", 0.9) as pace:
             model, scores, steps = train_student(subject, family, pace)
+        if steps == 0:
+            return self._found.leave("student", NO_TIME)
         last = {px: each[-1] for px, each in scores.items()}
         words = f"size {size}, {steps} steps; last exit: {self._against_whole(last)}"
         best, wanted = max(last.values()), self._plan.target.student_frac * max(self._found.whole.values())

@@ -11,6 +11,7 @@ import torch
 from support.foreign import SIZES, red_work, whole_of
 from torch import Tensor, nn
 
+from runtime.adoption.relatives import student
 from runtime.adoption.relatives.bottlenecks import FeatureLesson, Halves, TailLesson, best_cut, relative_difference
 from runtime.adoption.relatives.box_scores import operating_point
 from runtime.adoption.relatives.features import collect
@@ -43,7 +44,10 @@ def relatives(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Rel
     plan = Plan(budget_s=60.0, steps=30, codes=(LEVELS,), student="nano", trunk=16)
     logs = tmp_path_factory.mktemp("logs")
     labels = set()
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(student, "CROPS", (2, 4))
     found = make_relatives(subject.work, subject.whole, plan, lambda label, done: labels.add(label), logs)
+    monkeypatch.undo()
     assert {"exit heads", "levels", "student"} <= labels
     assert {path.name for path in logs.iterdir()} == {"exit-heads", "levels", "student"}
     return found
