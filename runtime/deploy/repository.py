@@ -1,17 +1,18 @@
 """The operator's side of trust: keys, and signed metadata that say what is to be deployed (The Update Framework).
 
-A repository is a folder of the operator. It holds two Ed25519 keys and the metadata of the four TUF roles. The root key
-signs ``root.json``, which names all keys, and after that only one with other keys, so it can be moved away. The deploy
-key signs the other three. ``targets`` lists each deployed name with the digest of its release, ``snapshot`` and
-``timestamp`` state the versions. Every push raises the versions, so a MEC notices metadata that are older than those it has seen, and every
-role has a date after which it is refused. python-tuf does the signing and all of the checks.
+A repository is a folder of the operator. It holds two Ed25519 keys and the metadata of the four TUF roles. The root
+key signs ``root.json``, which names all keys, and after that only one with other keys, so it can be moved away. The
+deploy key signs the other three. ``targets`` lists each deployed name with the digest of its release, ``snapshot``
+and ``timestamp`` state the versions. Every push raises the versions, so a MEC notices metadata that are older than
+those it has seen, and every role has a date after which it is refused. python-tuf does the signing and all of the
+checks.
 
 Metadata are written before the ones that refer to them, each atomically. Whoever reads a repository begins with the
 timestamp, so a push that is interrupted leaves the state before it or the state after it.
 
-Keys are replaced by a root of the next version, signed by the root key before and by its own. Whoever trusts an earlier
-root follows the chain: all versions travel with the other metadata. The keys that count are those that the root of the
-highest version names, so that one file is the moment of the change; ``root.json`` is a copy of it.
+Keys are replaced by a root of the next version, signed by the root key before and by its own. Whoever trusts an
+earlier root follows the chain: all versions travel with the other metadata. The keys that count are those that the
+root of the highest version names, so that one file is the moment of the change; ``root.json`` is a copy of it.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from controller.errors import UsageError
 from runtime.adoption.relatives.features import Features
@@ -202,9 +203,11 @@ class TailLesson:
             return self._run(self._features.train[px].at(self._features.family.joins, rows))
 
     def _run(self, x: Tensor) -> Tensor:
+        """Gradients compute each stage once more, so that only one stage's activations are in memory: a detector's tail
+        at 640 px has a gigabyte of them."""
         with torch.autocast("cpu", enabled=False):
             for stage in self._tail:
-                x = stage(x)
+                x = checkpoint(stage, x, use_reentrant=False) if x.requires_grad else stage(x)
         return x
 
     @torch.no_grad()
