@@ -20,9 +20,10 @@ from runtime.workloads.types import Images
 
 #: Offered at every cut before the choice; the first is always kept, as the default of the cut.
 TENSOR_CODECS = ("u8", "u4", "u2", "u1")
-IMAGE_CODECS = ("raw", "png", "jpeg75", "jpeg50", "jpeg30", "jpeg10", "webp50", "webp10")
-#: A codec after which the answers agree less, at every resolution, is left out.
-LEAST_AGREEMENT = 0.7
+IMAGE_CODECS = ("raw", "png", "jpeg75", "jpeg30", "jpeg10", "webp50", "webp10")
+#: A codec after which the answers agree less, at every resolution, is left out. Pictures stay longer: they are what a
+#: split is compared with, and a model that was trained without JPEG may be sensitive to it.
+LEAST_AGREEMENT, LEAST_PICTURE_AGREEMENT = 0.7, 0.3
 #: Frames that are looked at. More tell little about agreements that are far from the limit.
 PROBE_FRAMES = 6
 #: Bounds of the frames of a split on which a model is measured.
@@ -77,9 +78,8 @@ def choose_codecs(codecs: Mapping[int, Sequence[str]], probed: Sequence[Probed])
             best[row.cut, row.codec] = row
     chosen, left = {}, []
     for cut, names in codecs.items():
-        dropped = [
-            name for name in names[1:] if not get_codec(name).lossless and best[cut, name].agreement < LEAST_AGREEMENT
-        ]
+        least = LEAST_AGREEMENT if cut else LEAST_PICTURE_AGREEMENT
+        dropped = [name for name in names[1:] if not get_codec(name).lossless and best[cut, name].agreement < least]
         chosen[cut] = tuple(name for name in names if name not in dropped)
         left += [best[cut, name] for name in dropped]
     return ChosenCodecs(chosen, tuple(left))

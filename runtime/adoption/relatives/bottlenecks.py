@@ -171,8 +171,12 @@ class TailLesson:
         self.expected(px, rows[:1])  # an operator that is not known shows here
 
     def batch(self, rng: np.random.Generator) -> Any:
-        px, rows = self._features.batch(rng)
-        return px, rows[:TAIL_BATCH]
+        """Of a resolution drawn so that all take as long: many steps at small ones teach more than few at the largest."""
+        widths = list(self._features.train)
+        shares = 1.0 / np.array([np.prod(self._subject.size(px)) for px in widths], float)
+        px = int(rng.choice(widths, p=shares / shares.sum()))
+        count = len(self._features.train[px].indices)
+        return px, rng.choice(count, min(TAIL_BATCH, count), replace=False)
 
     def loss(self, module: nn.Module, batch: Any) -> tuple[Tensor, Scalars]:
         px, rows = batch
