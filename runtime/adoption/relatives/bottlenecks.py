@@ -171,7 +171,7 @@ class TailLesson:
         self.expected(px, rows[:1])  # an operator that is not known shows here
 
     def batch(self, rng: np.random.Generator) -> Any:
-        """Of a resolution drawn so that all take as long: many steps at small ones teach more than few at a large one."""
+        """Of a resolution drawn so that all take as long: many small pictures teach more than a few large ones."""
         widths = list(self._features.train)
         shares = 1.0 / np.array([np.prod(self._subject.size(px)) for px in widths], float)
         px = int(rng.choice(widths, p=shares / shares.sum()))
