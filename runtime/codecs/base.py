@@ -15,8 +15,9 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.errors import FailureError, RemoteProtocolError, UsageError
+from controller.errors import RemoteProtocolError, UsageError
 from controller.records import NO_PAYLOAD
+from runtime.plug_ins import PlugIns
 
 Kind = Literal["image", "tensor"]
 IMAGE: Kind = "image"
@@ -82,6 +83,8 @@ class Codec(ABC):
 
 
 _table: dict[str, Codec] = {}
+_plug_ins = PlugIns(GROUP, "payload codec")
+_plugged: set[str] = set()  # names in the table that came from installed packages
 
 
 def register_codec(codec: Codec) -> None:
@@ -111,6 +114,7 @@ def get_codec(name: str) -> Codec:
 
 def check_codecs(names: Iterable[str], kind: Kind) -> None:
     """UsageError unless every name belongs to a codec of this kind."""
+    _plug_ins.warn_if_unused(_table.keys() - _plugged)
     for name in names:
         if (found := get_codec(name).kind) != kind:
             raise UsageError(f"payload codec {name!r} is for {found}s; expected one for {kind}s")
@@ -144,26 +148,22 @@ def check_size(what: str, got_bytes: int, expected_bytes: int) -> None:
 
 
 def _register_installed(name: str) -> None:
-    """Register the codec of the entry point of that name, if there is one; FailureError when it cannot be loaded."""
-    from importlib.metadata import entry_points  # imported here because it takes 10 ms
-
-    for entry in entry_points(group=GROUP, name=name):
-        try:
-            codec = entry.load()()
-            register_codec(codec)
-        except Exception as error:  # noqa: BLE001 - any error of a plug-in is reported in one line
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise FailureError(f"the plug-in of payload codec {name!r} ({entry.value}) fails: {reason}") from None
-        if codec.name != name:
-            raise FailureError(
-                f"the plug-in of payload codec {name!r} has the name {codec.name!r}; expected equal names"
-            )
+    """Register the codec of the plug-in of that name, if there is one; FailureError when it fails or does not fit."""
+    factory = _plug_ins.load(name)
+    if factory is None:
+        return
+    with _plug_ins.told(name):
+        codec = factory()
+    _plug_ins.check(name, codec, expected="a runtime.codecs.Codec", fits=isinstance(codec, Codec))
+    _plug_ins.check_name(name, codec.name)
+    register_codec(codec)
+    _plugged.add(name)
 
 
 def _known() -> str:
-    """All names in the order of registration; a numbered series is shortened to first..last."""
+    """All names, those of packages last; a numbered series is shortened to first..last."""
     shown: list[str] = []
-    for _, group in groupby(_table, key=lambda name: name.rstrip("0123456789")):
+    for _, group in groupby(dict.fromkeys((*_table, *_plug_ins.names())), key=lambda name: name.rstrip("0123456789")):
         names = list(group)
         shown += names if len(names) <= _MOST_NAMES else [f"{names[0]}..{names[-1]}"]
     return ", ".join(shown)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from controller.errors import FailureError, UsageError
 from runtime.models.packing import Shapes
+from runtime.plug_ins import PlugIns, in_a_line
 
 GROUP = "mecpilot.decoders"
 
@@ -44,10 +45,14 @@ class Decoder(ABC):
         """Number of classes that outputs of these shapes tell apart; None where they do not say."""
         return None
 
+    def __str__(self) -> str:
+        return f"the decoder {self.name!r}"
+
 
 #: Makes a decoder from its options, as keywords.
 Factory: TypeAlias = Any
 _table: dict[str, Factory] = {}
+_plug_ins = PlugIns(GROUP, "decoder")
 
 
 def register_decoder(factory: type[Decoder]) -> type[Decoder]:
@@ -60,21 +65,52 @@ def register_decoder(factory: type[Decoder]) -> type[Decoder]:
 
 def decoder_names() -> tuple[str, ...]:
     """Names of all built-in, registered and installed decoders."""
-    return tuple(sorted({*_shipped(), *(entry.name for entry in _installed())}))
+    return tuple(sorted({*_shipped(), *_plug_ins.names()}))
 
 
 def get_decoder(name: str, options: Mapping[str, float | str | bool] | None = None) -> Decoder:
     """The decoder of that name with these options. UsageError for an unknown name or option; FailureError when the
-    plug-in fails."""
-    factory = _shipped().get(name) or _plugin(name)
-    if factory is None:
-        known = ", ".join(decoder_names())
-        raise UsageError(f"unknown decoder {name!r}; expected one of: {known}; or file.py:function")
+    plug-in fails or does not fit."""
+    _plug_ins.warn_if_unused(_shipped())
+    if factory := _shipped().get(name):
+        return _made(name, factory, options or {})
+    if factory := _plug_ins.load(name):
+        with _plug_ins.told(name):
+            made = _made(name, factory, options or {})
+        _plug_ins.check(name, made, expected="a runtime.decoders.base.Decoder", fits=isinstance(made, Decoder))
+        _plug_ins.check_name(name, made.name)
+        return made
+    known = ", ".join(decoder_names())
+    raise UsageError(f"unknown decoder {name!r}; expected one of: {known}; or file.py:function")
+
+
+def _made(name: str, factory: Factory, options: Mapping[str, float | str | bool]) -> Decoder:
     try:
-        made: Decoder = factory(**(options or {}))
+        made: Decoder = factory(**options)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"the decoder {name!r} with the options {dict(options or {})}: {error}") from None
+        raise UsageError(f"the decoder {name!r} with the options {dict(options)}: {error}") from None
     return made
+
+
+def decoded(decoder: Decoder, outputs: Sequence[Floats], size: Size, *, boxes: bool = True) -> Floats:
+    """What a decoder gives for one picture, (n, 6) or the values of another task.
+
+    FailureError in one line when it fails, or gives something else.
+    """
+    try:
+        found = np.asarray(decoder.decode(outputs, size), np.float32)
+    except Exception as error:  # noqa: BLE001 - a decoder of the user's may raise anything
+        shapes = ", ".join(str(output.shape) for output in outputs)
+        raise FailureError(f"{decoder} fails on outputs of {shapes}: {in_a_line(error)}") from None
+    if not boxes:
+        return found.reshape(-1)
+    found = found.reshape(0, 6) if found.size == 0 else found
+    if found.ndim != 2 or found.shape[1] != 6:
+        raise FailureError(
+            f"{decoder} gave an array of {found.shape}; expected (n, 6): left, top, right, bottom as fractions of the "
+            "input, score, class"
+        )
+    return found
 
 
 def check_fits(decoder: Decoder, shapes: Shapes) -> None:
@@ -99,20 +135,3 @@ def _shipped() -> dict[str, Factory]:
     import runtime.decoders.shipped  # noqa: F401 - registers them; imported here, because it imports this module
 
     return _table
-
-
-def _installed() -> Any:
-    from importlib.metadata import entry_points  # imported here because it takes 10 ms
-
-    return entry_points(group=GROUP)
-
-
-def _plugin(name: str) -> Factory | None:
-    for entry in _installed():
-        if entry.name == name:
-            try:
-                return entry.load()
-            except Exception as error:  # noqa: BLE001 - any error of a plug-in is reported in one line
-                reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-                raise FailureError(f"the plug-in of decoder {name!r} ({entry.value}) fails: {reason}") from None
-    return None

@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
-
-from controller.errors import FailureError, UsageError
+from controller.errors import UsageError
 from runtime.decoders.base import Decoder, Floats, Size
 from runtime.files.reading import read_bounded
 from runtime.models.packing import Shapes
+from runtime.plug_ins import in_a_line
 
 _MOST_BYTES = 4 << 20
 
@@ -92,7 +91,7 @@ def _function(path: str, name: str) -> Callable[..., Any]:
     try:
         found = runpy.run_path(path).get(name)
     except Exception as error:  # noqa: BLE001 - any error of the user's file is reported in one line
-        raise UsageError(f"{path} cannot be imported: {_line(error)}") from None
+        raise UsageError(f"{path} cannot be imported: {in_a_line(error)}") from None
     if not callable(found):
         raise UsageError(f"{path} has no function {name}; expected one that takes the outputs of the model")
     function: Callable[..., Any] = found
@@ -100,36 +99,20 @@ def _function(path: str, name: str) -> Callable[..., Any]:
 
 
 class GivenDecoder(Decoder):
-    """A decoder that the user wrote: ``function(outputs, size)``, with the contract of `Decoder.decode`.
-
-    Without ``boxes`` it may give any values, always as many: logits of classes, or the answers of a custom task.
-    """
+    """A decoder that the user wrote: ``function(outputs, size)``, with the contract of `Decoder.decode`."""
 
     name: ClassVar[str] = "the given function"
     expected: ClassVar[str] = "what it was written for"
 
-    def __init__(self, function: Callable[[Sequence[Floats], Size], Any], label: str, *, boxes: bool = True) -> None:
-        self._function, self._label, self._boxes = function, label, boxes
+    def __init__(self, function: Callable[[Sequence[Floats], Size], Any], label: str) -> None:
+        self._function, self._label = function, label
 
     def fits(self, shapes: Shapes) -> bool:
         return True
 
     def decode(self, outputs: Sequence[Floats], size: Size) -> Floats:
-        try:
-            found = np.asarray(self._function(outputs, size), np.float32)
-        except Exception as error:  # noqa: BLE001 - any error of the user's function is reported in one line
-            shapes = ", ".join(str(output.shape) for output in outputs)
-            raise FailureError(f"{self._label} fails on outputs of {shapes}: {_line(error)}") from None
-        if not self._boxes:
-            return found.reshape(-1)
-        found = found.reshape(0, 6) if found.size == 0 else found
-        if found.ndim != 2 or found.shape[1] != 6:
-            raise FailureError(
-                f"{self._label} gave an array of {found.shape}; expected (n, 6): left, top, right, bottom as fractions "
-                "of the input, score, class"
-            )
+        found: Floats = self._function(outputs, size)
         return found
 
-
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    def __str__(self) -> str:
+        return self._label

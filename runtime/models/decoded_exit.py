@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from runtime.decoders.base import Decoder, Size
+from runtime.decoders.base import Decoder, Size, decoded
 from runtime.decoders.boxes import suppressed
 from runtime.models.detector_parts import NO_PEAK
 from runtime.models.packing import Shape, Shapes, packed_shape, unpack
@@ -62,8 +62,8 @@ class DecodedExit(nn.Module):
         finite = all(np.isfinite(output).all() for output in outputs)
         if self._boxes is None:
             known = outputs if finite else [np.zeros_like(output) for output in outputs]
-            return np.asarray(self._decoder.decode(known, size), np.float32)
-        found = self._decoder.decode(outputs, size) if finite else np.zeros((0, 6), np.float32)
+            return np.asarray(decoded(self._decoder, known, size, boxes=False))
+        found = decoded(self._decoder, outputs, size) if finite else np.zeros((0, 6), np.float32)
         return _as_candidates(found, self._boxes)
 
 

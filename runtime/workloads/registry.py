@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from controller.errors import FailureError, MecpilotError, UsageError
+from controller.errors import MecpilotError, UsageError
 from runtime.files.fetch import check_data_dir
+from runtime.plug_ins import PlugIns, in_a_line, warn
 from runtime.workloads.base import Workload
 
 if TYPE_CHECKING:
@@ -39,27 +40,17 @@ _NAME = re.compile(r"[\w.-]{1,64}")
 _REQUIRED = ("name", "resolutions_px", "families")
 
 
-def _warn(text: str) -> None:
-    print(f"mecpilot: {text}", file=sys.stderr)
-
-
-def _installed() -> Iterable[EntryPoint]:
-    from importlib.metadata import entry_points  # imported here because it takes 20 ms
-
-    return entry_points(group=GROUP)
-
-
 class Registry:
     """Owns the factories of one process. Entry points are read only for names that are not known otherwise."""
 
     def __init__(
         self,
         shipped: dict[str, str],
-        installed: Callable[[], Iterable[EntryPoint]] = _installed,
-        warn: Callable[[str], None] = _warn,
+        installed: Callable[[], Iterable[EntryPoint]] | None = None,
+        warn: Callable[[str], None] = warn,
     ) -> None:
         self._shipped = shipped
-        self._installed = installed
+        self._plug_ins = PlugIns(GROUP, "workload", installed, warn)
         self._warn = warn
         self._registered: dict[str, Factory] = {}
         self._referenced: dict[str, str] = {}  # name -> the reference that was resolved to it
@@ -78,6 +69,7 @@ class Registry:
         if is_adopted(name):
             return self.adopted(Path(name), data_dir)
         if ":" not in name:
+            self._plug_ins.warn_if_unused((*self._shipped, *self._registered))
             return self.named(name, data_dir)
         work = _made(name, _loaded(name), data_dir)
         self._referenced.setdefault(work.name, name)
@@ -108,7 +100,7 @@ class Registry:
     def knows(self, name: str) -> bool:
         """Whether ``named`` would find the name."""
         known = self._shipped | self._registered | self._referenced | self._adopted
-        return name in known or is_adopted(name) or name in self._entry_points()
+        return name in known or is_adopted(name) or name in self._plug_in_names()
 
     def check(self, name: str) -> None:
         """UsageError for an unknown name. A reference is not imported and may be anything."""
@@ -136,11 +128,11 @@ class Registry:
     def names(self) -> tuple[str, ...]:
         """All known names in alphabetical order. A plug-in that cannot be imported is left out with a warning."""
         found = set(self._shipped) | set(self._registered) | set(self._referenced) | set(self._adopted)
-        for name, entry in self._entry_points().items():
+        for name in self._plug_in_names():
             if name in found:
                 continue
             try:
-                _plugin(entry)
+                self._plug_ins.load(name)
             except MecpilotError as error:
                 self._warn(f"{error}; it is left out")
             else:
@@ -152,14 +144,14 @@ class Registry:
             return self._registered[name]
         if reference := self._shipped.get(name):
             return _loaded(reference)
-        if entry := self._entry_points().get(name):
-            return _plugin(entry)
+        if _NAME.fullmatch(name) and (factory := self._plug_ins.load(name)):
+            return cast(Factory, factory)
         if reference := self._referenced.get(name):
             return _loaded(reference)
         raise self._unknown(name)
 
-    def _entry_points(self) -> dict[str, EntryPoint]:
-        return {entry.name: entry for entry in self._installed() if _NAME.fullmatch(entry.name)}
+    def _plug_in_names(self) -> list[str]:
+        return [name for name in self._plug_ins.names() if _NAME.fullmatch(name)]
 
     def _unknown(self, name: str) -> UsageError:
         known = self.names()
@@ -174,14 +166,6 @@ class Registry:
 def is_adopted(name: str | Path) -> bool:
     """Whether this is the folder of an adopted bundle."""
     return "\0" not in str(name) and os.path.isfile(Path(name) / ADOPTION_FILE)
-
-
-def _plugin(entry: EntryPoint) -> Factory:
-    """The factory of an entry point; FailureError when it cannot be imported."""
-    try:
-        return cast(Factory, entry.load())
-    except Exception as error:  # noqa: BLE001 - an error in a plug-in must not break the others
-        raise FailureError(f"the plug-in of workload {entry.name!r} ({entry.value}) fails: {_line(error)}") from None
 
 
 def _loaded(reference: str) -> Factory:
@@ -199,7 +183,7 @@ def _loaded(reference: str) -> Factory:
         for part in attribute.split("."):
             found = getattr(found, part)
     except Exception as error:  # noqa: BLE001 - any error of the user's module is reported in one line
-        why = _missing_file(error, module) or _line(error)
+        why = _missing_file(error, module) or in_a_line(error)
         raise UsageError(f"the workload {reference!r} cannot be imported: {why}") from None
     return cast(Factory, found)
 
@@ -217,8 +201,8 @@ def _made(name: str, factory: Factory, data_dir: Path | None) -> Workload:
         work = factory() if data_dir is None else factory(data_dir)
     except MecpilotError:
         raise
-    except TypeError as error:  # abstract methods, wrong arguments, or not callable
-        raise UsageError(f"the workload {name!r} cannot be created: {_line(error)}") from None
+    except Exception as error:  # noqa: BLE001 - the user's class may raise anything
+        raise UsageError(f"the workload {name!r} cannot be created: {in_a_line(error)}") from None
     missing = [member for member in _REQUIRED if not hasattr(work, member)]
     if missing:
         raise UsageError(f"the workload {name!r} has no {', '.join(missing)}; see docs/extending.md")
@@ -226,10 +210,6 @@ def _made(name: str, factory: Factory, data_dir: Path | None) -> Workload:
         raise UsageError(f"the workload {name!r} has the name {work.name!r}; expected letters, digits, '.', '-' or '_'")
     check_data_dir(data_dir, work.data_files, work.name)
     return work
-
-
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 _registry = Registry(SHIPPED)

@@ -7,11 +7,13 @@ that; with one, a model that the wanted engine cannot run keeps its own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
-from controller.errors import FailureError, UsageError
+from controller.errors import UsageError
 from runtime.bundles.bundle import Bundle
 from runtime.inference.engines.base import Engine, Log, ignore
+from runtime.plug_ins import PlugIns
 from runtime.workloads.base import Workload
 
 Factory: TypeAlias = Callable[[Bundle, Workload, Log], Engine[Any]]
@@ -19,6 +21,9 @@ Factory: TypeAlias = Callable[[Bundle, Workload, Log], Engine[Any]]
 GROUP = "mecpilot.engines"
 #: The wish for whichever engine is the fastest (``runtime.inference.engines.fastest``).
 AUTO = "auto"
+_plug_ins = PlugIns(GROUP, "engine")
+#: What an engine of a package must have.
+_MEMBERS = ("version", "clock", "why_not", "use_threads", "load", "computing", "from_arrays", "to_array")
 
 
 def _torch(bundle: Bundle, workload: Workload, log: Log) -> Engine[Any]:
@@ -114,35 +119,30 @@ def _where_it_runs(wanted: str, bundle: Bundle, engines: Engines, log: Log) -> d
 
 def checked_engine(name: str | None) -> str | None:
     """The same name; UsageError unless it is "auto" or that of an engine here or in an installed package."""
-    if name is not None and name != AUTO and not is_engine(name):
+    if name is None:
+        return None
+    _plug_ins.warn_if_unused((AUTO, *ENGINES))
+    if name != AUTO and not is_engine(name):
         raise UsageError(f"got the engine {name!r}; expected one of: {AUTO}, {', '.join(ENGINES)}, or an installed one")
     return name
 
 
 def is_engine(name: str) -> bool:
     """Whether there is an engine of that name here or in an installed package."""
-    return name in ENGINES or bool(_installed(name))
+    return name in ENGINES or name in _plug_ins.names()
 
 
 def _factory(name: str) -> Factory:
-    if name in ENGINES:
-        return ENGINES[name]
-    (entry,) = _installed(name)[:1]
-
-    def make(bundle: Bundle, workload: Workload, log: Log) -> Engine[Any]:
-        try:
-            engine: Engine[Any] = entry.load()(bundle, workload, log)
-        except UsageError:
-            raise  # in the plug-in's own words: what to install, for instance
-        except Exception as error:  # noqa: BLE001 - any error of a plug-in is reported in one line
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise FailureError(f"the plug-in of engine {name!r} ({entry.value}) fails: {reason}") from None
-        return engine
-
-    return make
+    return ENGINES[name] if name in ENGINES else partial(_plugged, name)
 
 
-def _installed(name: str) -> list[Any]:
-    from importlib.metadata import entry_points  # imported here because it takes 10 ms
-
-    return list(entry_points(group=GROUP, name=name))
+def _plugged(name: str, bundle: Bundle, workload: Workload, log: Log) -> Engine[Any]:
+    """The engine of an installed package; FailureError when it fails or does not fit."""
+    factory = _plug_ins.load(name)
+    assert factory is not None, "a name is checked before its engine is opened"
+    with _plug_ins.told(name):
+        engine: Engine[Any] = factory(bundle, workload, log)
+    missing = [member for member in _MEMBERS if not hasattr(engine, member)]
+    expected = f"an engine, which also has {', '.join(missing)}"
+    _plug_ins.check(name, engine, expected=expected, fits=not missing)
+    return engine

@@ -18,6 +18,7 @@ from controller.scenario import Scenario, ScenarioRange
 from runtime.decoders.base import Decoder, get_decoder
 from runtime.decoders.given import GivenDecoder, given
 from runtime.files.reading import read_bounded
+from runtime.plug_ins import in_a_line
 from runtime.workloads.adopted.description import (
     ADOPTION_FILE,
     Adoption,
@@ -142,7 +143,7 @@ class Adopted(Workload):
         how = self.adoption.decoding
         if how.code is None:
             return get_decoder(how.decoder, how.options)
-        return GivenDecoder(given(how.code, "--decode"), str(how.code), boxes=self._has_boxes)
+        return GivenDecoder(given(how.code, "--decode"), str(how.code))
 
     # Task --------------------------------------------------------------------------------------------------------
 
@@ -173,8 +174,7 @@ class Adopted(Workload):
         try:
             score = float(scorer(prediction, truth))
         except Exception as error:  # noqa: BLE001 - any error of the user's function is reported in one line
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise FailureError(f"the scorer {label} fails: {reason}") from None
+            raise FailureError(f"the scorer {label} fails: {in_a_line(error)}") from None
         if not 0.0 <= score <= 1.0:
             raise FailureError(f"the scorer {label} gave {score}; expected a number from 0 to 1")
         return score

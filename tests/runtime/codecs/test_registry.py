@@ -161,7 +161,7 @@ def test_a_codec_of_an_installed_package_is_found_by_its_entry_point(
     image = np.arange(6, dtype=np.uint8).reshape(2, 3)
     np.testing.assert_array_equal(decode("plain", encode("plain", image), (2, 3)), image)
     assert get_codec("plain") is get_codec("plain")
-    with pytest.raises(FailureError, match="'other' has the name 'another'"):
+    with pytest.raises(FailureError, match=r"'other' \(codec_plugin:Other\) has the name 'another'"):
         get_codec("other")
     with pytest.raises(FailureError, match=r"'broken' \(codec_plugin:broken\) fails: RuntimeError: no licence found$"):
         get_codec("broken")

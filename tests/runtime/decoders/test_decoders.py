@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from controller.errors import UsageError
-from runtime.decoders.base import check_fits, decoder_names, get_decoder
+from controller.errors import FailureError, UsageError
+from runtime.decoders.base import check_fits, decoded, decoder_names, get_decoder
 from runtime.decoders.boxes import suppressed
 
 SIZE = (64, 128)  # height, width
@@ -156,3 +156,10 @@ def test_of_overlapping_candidates_of_one_class_the_best_stays() -> None:
     assert (suppressed(kept, 0.5, 10) == kept).all()
     assert len(suppressed(found, 1.0, 10)) == 4
     assert len(suppressed(found, 0.5, 2)) == 2
+
+
+def test_a_decoder_that_fails_or_gives_something_else_is_one_line() -> None:
+    with pytest.raises(FailureError, match=r"the decoder 'db' fails on outputs of \(3,\): "):
+        decoded(get_decoder("db"), [np.zeros(3, np.float32)], SIZE)
+    with pytest.raises(FailureError, match=r"the decoder 'values' gave an array of \(3,\); expected \(n, 6\)"):
+        decoded(get_decoder("values"), [np.zeros(3, np.float32)], SIZE)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from controller.errors import FailureError, UsageError
+from runtime.decoders.base import decoded
 from runtime.decoders.given import GivenDecoder, give, given
 from runtime.workloads.adopted.description import UserCode
 
@@ -41,14 +42,14 @@ def _decoder(file: Path, function: str) -> GivenDecoder:
 
 
 def test_a_given_function_decodes(file: Path) -> None:
-    found = _decoder(file, "decode").decode([np.array([16.0])], (32, 64))
+    found = decoded(_decoder(file, "decode"), [np.array([16.0])], (32, 64))
     assert found.tolist() == [pytest.approx([0.0, 0.0, 0.25, 1.0, 0.9, 0.0])]
-    assert _decoder(file, "nothing").decode([np.array([16.0])], (32, 64)).shape == (0, 6)
+    assert decoded(_decoder(file, "nothing"), [np.array([16.0])], (32, 64)).shape == (0, 6)
 
 
 def test_without_boxes_any_values_are_answers(file: Path) -> None:
     code = UserCode(*give(f"{file}:narrow"))
-    assert GivenDecoder(given(code, "--decode"), "x", boxes=False).decode([], (1, 1)).shape == (12,)
+    assert decoded(GivenDecoder(given(code, "--decode"), "x"), [], (1, 1), boxes=False).shape == (12,)
 
 
 def test_what_was_not_given_is_one_line_with_the_way_out() -> None:
@@ -58,9 +59,9 @@ def test_what_was_not_given_is_one_line_with_the_way_out() -> None:
 
 def test_errors_of_the_function_are_one_line(file: Path) -> None:
     with pytest.raises(FailureError, match=r"site.py:failing fails on outputs of \(1,\): IndexError"):
-        _decoder(file, "failing").decode([np.array([16.0])], (32, 64))
+        decoded(_decoder(file, "failing"), [np.array([16.0])], (32, 64))
     with pytest.raises(FailureError, match=r"gave an array of \(3, 4\); expected \(n, 6\)"):
-        _decoder(file, "narrow").decode([np.array([16.0])], (32, 64))
+        decoded(_decoder(file, "narrow"), [np.array([16.0])], (32, 64))
 
 
 @pytest.mark.parametrize("reference", ["site.txt:decode", "nofile.py:decode", "site.py", "site.py:missing"])

@@ -20,6 +20,7 @@ from runtime.inference.engines.base import Log
 from runtime.inference.engines.cuda_engine import CPU, CudaModel
 from runtime.inference.engines.torch_engine import TorchEngine
 from runtime.inference.segments import Segments
+from runtime.plug_ins import PlugIns
 from runtime.workloads.base import Workload
 from runtime.workloads.registry import get_workload
 
@@ -136,11 +137,15 @@ def test_the_own_engine_stays_unless_another_one_is_clearly_faster(measured: dic
 def installed(monkeypatch: pytest.MonkeyPatch, factory: str) -> None:
     entry = EntryPoint("mine", f"{__name__}:{factory}", engines.GROUP)
     monkeypatch.setattr(EntryPoint, "load", lambda _: globals()[factory])
-    monkeypatch.setattr(engines, "_installed", lambda name: [entry] if name == "mine" else [])
+    monkeypatch.setattr(engines, "_plug_ins", PlugIns(engines.GROUP, "engine", lambda: [entry]))
 
 
 def broken(bundle: Bundle, workload: Workload, log: Log) -> TorchEngine:
     raise ImportError("no\nlibmine")
+
+
+def no_engine(bundle: Bundle, workload: Workload, log: Log) -> str:
+    return "mine"
 
 
 def test_an_installed_engine_runs_models_by_its_name(
@@ -157,6 +162,12 @@ def test_an_installed_engine_that_fails_is_one_line(
 ) -> None:
     installed(monkeypatch, "broken")
     with pytest.raises(FailureError, match=r"the plug-in of engine 'mine' .* fails: ImportError: no libmine"):
+        Segments(bundle, workload, "mine")
+
+
+def test_what_is_no_engine_is_one_line(bundle: Bundle, workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, "no_engine")
+    with pytest.raises(FailureError, match=r"'mine' .* gave str; expected an engine, which also has version, clock, "):
         Segments(bundle, workload, "mine")
 
 
