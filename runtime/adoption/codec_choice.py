@@ -13,7 +13,8 @@ import numpy as np
 
 from runtime.building.variants import run_variants
 from runtime.bundles.manifest import LOSSLESS
-from runtime.codecs import get_codec
+from runtime.codecs import IMAGE, TENSOR, get_codec
+from runtime.codecs.base import Kind
 from runtime.models.stages import BranchyModel
 from runtime.workloads.base import Workload
 from runtime.workloads.types import Images
@@ -48,9 +49,13 @@ class ChosenCodecs:
     left_out: tuple[Probed, ...]  # at the resolution where it agrees most
 
 
-def offered_codecs(cuts: int) -> dict[int, tuple[str, ...]]:
-    """All codecs of a model with that many cuts after the input."""
-    return {0: IMAGE_CODECS} | dict.fromkeys(range(1, cuts + 1), TENSOR_CODECS)
+def offered_codecs(more: Sequence[str] = ()) -> dict[Kind, tuple[str, ...]]:
+    """The codecs to try, with those of the user's own choice last."""
+    usual: dict[Kind, tuple[str, ...]] = {IMAGE: IMAGE_CODECS, TENSOR: TENSOR_CODECS}
+    return {
+        kind: tuple(dict.fromkeys((*names, *(name for name in more if get_codec(name).kind == kind))))
+        for kind, names in usual.items()
+    }
 
 
 def probe(

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from controller.errors import UsageError
-from runtime.adoption.codec_choice import IMAGE_CODECS, TENSOR_CODECS
+from runtime.adoption.codec_choice import offered_codecs
 from runtime.adoption.presets import Preset, preset_of
 from runtime.adoption.request import Request
+from runtime.codecs import IMAGE, TENSOR
 from runtime.decoders.base import Decoder, check_fits, get_decoder
 from runtime.decoders.given import GivenDecoder, give, given
 from runtime.models.packing import Shape
@@ -81,7 +82,7 @@ def one_sample(shape: Shape) -> Shape:
 
 def first_description(request: Request, subject: Subject) -> Adoption:
     """The description of the whole model alone, before there is a truth."""
-    stream = subject.footage.fps > 0
+    stream, codecs = subject.footage.fps > 0, offered_codecs(request.codecs)
     changes: dict[str, Any] = {} if request.scenarios is None else {"conditions": request.scenarios}
     return Adoption(
         format_version=FORMAT_VERSION,
@@ -95,8 +96,8 @@ def first_description(request: Request, subject: Subject) -> Adoption:
         truth=Truth("model", "0" * 64),
         families={WHOLE: WholeFamily(len(subject.cut.stages))},
         classes=request.classes,
-        image_codecs=IMAGE_CODECS,
-        tensor_codecs=TENSOR_CODECS,
+        image_codecs=codecs[IMAGE],
+        tensor_codecs=codecs[TENSOR],
         frame_strides=STREAM_STRIDES if stream else (1,),
         scorer=user_code(request.scorer),
         demo=request.demo,

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from runtime.adoption.codec_choice import (
-    IMAGE_CODECS,
     PROBE_FRAMES,
     TENSOR_CODECS,
     choose_codecs,
@@ -75,19 +74,20 @@ def whole_member(work: Adopted, cut: CutModel) -> Member:
     return Member(WHOLE, family, model.eval())
 
 
-def offered(member: Member, cut: CutModel) -> tuple[dict[int, tuple[str, ...]], list[LeftOut]]:
+def offered(work: Adopted, member: Member, cut: CutModel) -> tuple[dict[int, tuple[str, ...]], list[LeftOut]]:
     """The codecs to try at each cut of a model, and the cuts whose payloads are too large to be of use."""
     stages = len(member.model.stages)
     if isinstance(member.family, StudentFamily):
-        return {0: IMAGE_CODECS} | dict.fromkeys(range(1, stages), TENSOR_CODECS[:2]), []
+        few = tuple(name for name in work.tensor_codecs if name not in TENSOR_CODECS[2:])
+        return {0: work.image_codecs} | dict.fromkeys(range(1, stages), few), []
     height, width = cut.sizes[max(cut.sizes)]
     picture_bytes = height * width * 3
-    codecs: dict[int, tuple[str, ...]] = {0: IMAGE_CODECS}
+    codecs = {0: work.image_codecs}
     left = []
     for row in cut.rows:
         payload = row.raw_bytes / 4 * _FEW_BITS / 8
         if payload <= MOST_OF_PICTURE * picture_bytes:
-            codecs[row.cut] = TENSOR_CODECS
+            codecs[row.cut] = work.tensor_codecs
         else:
             left.append(
                 LeftOut(
@@ -111,7 +111,7 @@ def with_codecs(work: Adopted, member: Member, cut: CutModel, advance: Advance) 
     """
     if isinstance(member.family, BottleneckFamily):
         return member, []
-    codecs, left = offered(member, cut)
+    codecs, left = offered(work, member, cut)
     px = sorted(cut.sizes)[len(cut.sizes) // 2]
     chosen = choose_codecs(codecs, probe(member.model, work, px, _pictures(work, px, advance), codecs))
     left += [

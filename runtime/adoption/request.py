@@ -11,6 +11,8 @@ from typing import Any
 from controller.errors import UsageError
 from controller.scenario import Scenario, ScenarioRange
 from runtime.adoption import recipes
+from runtime.codecs import get_codec
+from runtime.codecs.streams import StreamCodec
 
 TASKS = ("detect", "classify", "text", "custom")
 COLOURS = ("rgb", "bgr", "grey")
@@ -34,6 +36,7 @@ class Request:
     task: str
     decode: str | None = None  # a decoder's name, or file.py:function
     decode_options: Mapping[str, float | str | bool] = field(default_factory=dict)  # of the decoder
+    codecs: tuple[str, ...] = ()  # to try beside the usual ones
     labels: Path | None = None
     classes: tuple[str, ...] = ()
     resolutions_px: tuple[int, ...] = ()
@@ -82,7 +85,7 @@ class Request:
         return self.decode or DECODERS.get(self.task, "")
 
     def check(self) -> None:
-        """UsageError for what needs no file to be seen as wrong."""
+        """UsageError for what needs no file to be seen as wrong; FailureError for a plug-in that fails."""
         if self.task not in TASKS:
             raise UsageError(f"--task {self.task}; expected one of: {', '.join(TASKS)}")
         for option, value, known in (("colours", self.colours, COLOURS), ("fit", self.fit, FITS)):
@@ -97,6 +100,9 @@ class Request:
             )
         if self.task == "custom" and (self.decode is None or self.scorer is None):
             raise UsageError("--task custom needs --decode file.py:function and --scorer file.py:function")
+        for codec in self.codecs:
+            if isinstance(get_codec(codec), StreamCodec):
+                raise UsageError(f"--codec {codec}: its payloads refer to earlier ones; expected one without a memory")
         if self.mean and self.std and len(self.mean) != len(self.std):
             raise UsageError(f"--mean has {len(self.mean)} numbers and --std {len(self.std)}; expected as many of each")
         if any(value <= 0 for value in self.std):

@@ -26,6 +26,7 @@ HELP = {
     "decode": "How its outputs are read: yolov5, yolov8 (also v11), yolox, ssd, detr, db, classify, or "
     "file.py:function.",
     "decode_option": "An option of the decoder, name=value, such as unclip=1.5; may be repeated.",
+    "codec": "One more payload codec to try, such as that of an installed package; may be repeated.",
     "labels": "Labels to score against: COCO JSON, a folder of YOLO text files, or folders of classes. Default: the "
     "answers of the whole model at its largest resolution.",
     "classes": "Names of the classes: a,b,c or a text file with one per line.",
@@ -64,6 +65,7 @@ def adopt(
     task: Annotated[str | None, _option("task")] = None,
     decode: Annotated[str | None, _option("decode")] = None,
     decode_option: Annotated[list[str] | None, _option("decode_option")] = None,
+    codec: Annotated[list[str] | None, _option("codec")] = None,
     labels: Annotated[Path | None, _option("labels")] = None,
     classes: Annotated[str | None, _option("classes")] = None,
     resolutions: Annotated[str | None, _option("resolutions")] = None,
@@ -104,6 +106,7 @@ def adopt(
         "task": task,
         "decode": decode,
         "decode_options": parse_options(decode_option),
+        "codecs": tuple(codec or ()),
         "labels": labels,
         "classes": parse_classes(classes),
         "resolutions_px": parse_widths(resolutions),

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.adoption.codec_choice import Probed, choose_codecs, samples_within, tail_runs
+from runtime.adoption.codec_choice import (
+    IMAGE_CODECS,
+    TENSOR_CODECS,
+    Probed,
+    choose_codecs,
+    offered_codecs,
+    samples_within,
+    tail_runs,
+)
 from runtime.adoption.presets import preset_of, sizes_for
 
 
@@ -20,6 +28,11 @@ def test_codecs_stay_where_answers_agree_at_any_resolution() -> None:
     chosen = choose_codecs(codecs, probed)
     assert chosen.codecs == {0: ("raw", "jpeg75"), 1: ("u8", "u4")}
     assert [(row.codec, row.agreement) for row in chosen.left_out] == [("jpeg10", 0.2), ("u1", 0.0)]
+
+
+def test_codecs_of_the_users_own_choice_are_tried_last_wherever_they_fit() -> None:
+    more = offered_codecs(("jpeg60", "u8", "signs", "raw"))
+    assert more == {"image": (*IMAGE_CODECS, "jpeg60"), "tensor": (*TENSOR_CODECS, "signs")}
 
 
 def test_tails_are_counted_by_their_share_of_the_work() -> None:
