@@ -70,15 +70,6 @@ def test_train_sb3(tmp_path: Path) -> None:
     assert mecpilot.main(["evaluate", "--sb3", str(path), *options, "--json", str(tmp_path / "report.json")]) == 0
 
 
-def test_own_workload() -> None:
-    module = example("own_workload")
-    dim = module.DimGarments()
-    bright, darker = module.Garments().sample(3), dim.sample(3)
-    assert darker[1] == bright[1]
-    assert darker[0].mean() < bright[0].mean()
-    assert 0 <= module.accuracy(dim, 20) <= module.accuracy(module.Garments(), 20) <= 1
-
-
 def test_own_controller() -> None:
     module = example("own_controller")
     utility = module.compare("garments", frames=10)

@@ -1,5 +1,5 @@
 """A workload of your own: your frames and truth for the models of a bundle. Here, garments in bad light.
-Run: python examples/own_workload.py; or: mecpilot device --workload examples.own_workload:DimGarments"""
+Run: python examples/own_model/workload.py; or, with the package installed: mecpilot device --workload dim-garments"""
 
 from typing import Any
 
