@@ -1,4 +1,4 @@
-"""An engine: PyTorch with convolutions and matrix products in bfloat16, for processors that multiply it faster."""
+"""An engine: PyTorch with convolutions and matrix products in bfloat16, for processors with matrix units for it."""
 
 import torch
 
@@ -16,7 +16,10 @@ class Bfloat16Model(TorchModel):
 
 
 class Bfloat16Engine(TorchEngine):
-    """Bfloat16 has 8 significant bits: expect outputs within a few hundredths of the range of float32's."""
+    """Bfloat16 has 8 significant bits: expect outputs within a few hundredths of the range of float32's.
+
+    Measure before you use it: without matrix units, casting costs more than it saves.
+    """
 
     name = "bfloat16"
     version = f"{torch.__version__} bfloat16"  # stored in profiles
