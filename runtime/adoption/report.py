@@ -98,7 +98,7 @@ class Report(msgspec.Struct, frozen=True):
     decisions: int
     digest: str
     steps: tuple[Step, ...]
-    peak_memory_bytes: int  # largest resident set of this process and of any child
+    peak_memory_bytes: int  # at most: the peak of this process, and for each of --jobs that of the largest child
 
     @property
     def seconds(self) -> float:

@@ -15,7 +15,6 @@ from runtime.models.packing import Shapes
 from runtime.models.stages import BranchyModel
 from runtime.workloads.adopted.families import Answers, CutShapes
 from runtime.workloads.boxes import Floats
-from runtime.workloads.inputs import model_input
 from runtime.workloads.types import Image, Images, Split
 
 if TYPE_CHECKING:
@@ -152,15 +151,6 @@ class Subject:
         """Outputs of the last exit for what is at a cut."""
         last = self.whole.exits[-1](self.whole.run_stages(z, cut, self.stages))
         return np.asarray(last.float().numpy(), np.float32)
-
-    @torch.no_grad()
-    def score_of_model(self, model: BranchyModel, px: int) -> tuple[float, ...]:
-        """Mean score of each exit of a model without foreign stages."""
-        outputs = [
-            [output.float().numpy() for output in model.all_exits(model_input(self.work, model, picture[None]))]
-            for picture in self._held_out(px)
-        ]
-        return tuple(self.score(np.concatenate(each), px, self.held_out) for each in zip(*outputs, strict=True))
 
 
 def evenly(count: int, most: int) -> list[int]:

@@ -17,7 +17,7 @@ from runtime.adoption.relatives.box_scores import operating_point
 from runtime.adoption.relatives.features import collect
 from runtime.adoption.relatives.fitting import Pace, fit
 from runtime.adoption.relatives.heads import head_specs
-from runtime.adoption.relatives.make import Code, Plan, Relatives, Target, make_relatives
+from runtime.adoption.relatives.make import Code, Plan, Relatives, Target, _Making, make_relatives
 from runtime.adoption.relatives.payloads import Payload, smallest
 from runtime.adoption.relatives.subject import Subject
 from runtime.adoption.truth.reference import answers_of_whole, as_truth
@@ -109,6 +109,15 @@ def test_what_misses_its_target_is_left_out_with_its_figures(subject: Subject, t
     assert "target 900%" in words["levels"]
     assert "bytes, agreement" in words["levels"]
     assert "whole model 1.000" in words["student"]
+
+
+def test_a_head_is_kept_for_what_it_reaches_on_average(subject: Subject, tmp_path: Path) -> None:
+    making = _Making(subject.work, subject.whole, Plan(steps=1), lambda label, done: None, tmp_path)
+    making._found.whole = {128: 1.0, 96: 0.6}
+    assert making._reached({128: 0.5, 96: 0.3}, 0.5)
+    assert not making._reached({128: 0.1, 96: 0.5}, 0.5)
+    making._found.whole = {128: 0.0, 96: 0.0}
+    assert not making._reached({128: 0.0, 96: 0.0}, 0.5)
 
 
 def test_equal_seeds_and_steps_give_equal_weights(subject: Subject) -> None:
