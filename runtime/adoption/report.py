@@ -123,7 +123,8 @@ class Sheet:
 
     def markdown(self) -> str:
         rule = ("---" if heading in self.text else "---:" for heading in self.headings)
-        lines = [" | ".join(cells) for cells in (self.headings, tuple(rule), *self.rows)]
+        rows = (tuple(cell.replace("|", "\\|") for cell in row) for row in self.rows)
+        lines = [" | ".join(cells) for cells in (self.headings, tuple(rule), *rows)]
         return "\n".join([f"## {self.title}", "", *(f"| {line} |" for line in lines), ""])
 
 
