@@ -98,7 +98,7 @@ class Report(msgspec.Struct, frozen=True):
     decisions: int
     digest: str
     steps: tuple[Step, ...]
-    peak_memory_bytes: int  # largest resident set of this process and of any child
+    peak_memory_bytes: int  # at most: the peak of this process, and for each of --jobs that of the largest child
 
     @property
     def seconds(self) -> float:
@@ -123,7 +123,8 @@ class Sheet:
 
     def markdown(self) -> str:
         rule = ("---" if heading in self.text else "---:" for heading in self.headings)
-        lines = [" | ".join(cells) for cells in (self.headings, tuple(rule), *self.rows)]
+        rows = (tuple(cell.replace("|", "\\|") for cell in row) for row in self.rows)
+        lines = [" | ".join(cells) for cells in (self.headings, tuple(rule), *rows)]
         return "\n".join([f"## {self.title}", "", *(f"| {line} |" for line in lines), ""])
 
 

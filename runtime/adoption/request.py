@@ -13,6 +13,7 @@ from controller.scenario import Scenario, ScenarioRange
 from runtime.adoption import recipes
 from runtime.codecs import get_codec
 from runtime.codecs.streams import StreamCodec
+from runtime.cores import usable_cores
 
 TASKS = ("detect", "classify", "text", "custom")
 COLOURS = ("rgb", "bgr", "grey")
@@ -21,6 +22,8 @@ FITS = ("stretch", "letterbox", "corner")
 DECODERS = {"text": "db", "classify": "classify"}
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
 _SECONDS = {"": 60.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+#: Processes that measure, where the user does not say: each holds a model, its answers, and frames.
+MOST_JOBS = 4
 #: A name becomes that of the workload and of files.
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 
@@ -50,10 +53,10 @@ class Request:
     budget_s: float = 1200.0  # for all relatives
     relatives: bool = True
     profile: bool = True
-    fps: float | None = 10.0  # of the frames; of a faster video only every n-th picture is one
+    fps: float | None = None  # of the frames; None: up to 10 of a video, and pictures of a folder have no times
     frames: int | None = None  # the first ones of the footage; None: as many as the time allows
     samples: int | None = None  # measured per split; None: as many as the time allows
-    jobs: int = 2
+    jobs: int = field(default_factory=lambda: min(usable_cores(), MOST_JOBS))
     seed: int = 0
     scenarios: ScenarioRange | None = None  # conditions from which episodes are drawn
     demo: Scenario | None = None
@@ -63,10 +66,10 @@ class Request:
     def of(model: str, out: Path, name: str, given: Mapping[str, Any], progress: recipes.Progress) -> Request:
         """The request of a command line; where ``model`` names a recipe, its files are fetched and made first.
 
-        ``given`` are options by the names of the fields, None and () where the user said nothing, and ``data``, where a
-        recipe looks for its model. UsageError for what is missing.
+        ``given`` are options by the names of the fields, None, () or {} where the user said nothing, and ``data``,
+        where a recipe looks for its model. UsageError for what is missing.
         """
-        said = {key: value for key, value in given.items() if value is not None and value != () and key != "data"}
+        said = {key: value for key, value in given.items() if value not in (None, (), {}) and key != "data"}
         recipe = recipes.find(model, given.get("data"), given.get("seed") or 0, progress)
         if recipe is not None:
             known = {each.name for each in fields(Request)}

@@ -36,7 +36,7 @@ from runtime.workloads.family_decisions import FamilyDecisions
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-MEASURE_BUDGET_S = 240.0  # for each of the two processes that measure the whole model
+MEASURE_BUDGET_S = 240.0  # of one core, for the whole model on both splits
 PROFILE_BUDGET_S = 12.0
 
 

@@ -15,7 +15,7 @@ from runtime.adoption.presets import preset_of
 from runtime.adoption.request import Request
 from runtime.adoption.source import open_source
 from runtime.adoption.steps import Advance
-from runtime.adoption.truth.footage import Found, by_time_of, look_at
+from runtime.adoption.truth.footage import DEFAULT_FPS, Found, by_time_of, look_at
 from runtime.onnx_graphs.fixing import FixedGraph
 from runtime.workloads.adopted.description import Decoding, Footage
 from runtime.workloads.adopted.geometry import Geometry
@@ -57,7 +57,8 @@ def open_subject(request: Request, advance: Advance) -> Subject:
         decoded[0] += pictures
         advance(decoded[0], decoded[0])
 
-    found = look_at(request.footage, request.fps, request.frames, count)
+    usual_fps = None if request.footage.is_dir() else DEFAULT_FPS
+    found = look_at(request.footage, request.fps or usual_fps, request.frames, count)
     sizes = source.sizes(found.frame_shape, request.resolutions_px, preset_of(request.decoder))
     geometry = geometry_of(request, sizes, source.dtype)
     graphs = {px: source.at(size) for px, size in sizes.items()}

@@ -88,10 +88,11 @@ def measure_model(
 
 @dataclass(frozen=True)
 class SplitRun:
-    """What one model gave on one split: outputs of all variants per resolution, and the sizes of its tensors."""
+    """What one model gave on one split."""
 
-    outputs: dict[int, dict[Key, Outputs]]
-    sizes: PayloadSizes
+    outputs: dict[int, dict[Key, Outputs]]  # of all variants, per resolution
+    sizes: PayloadSizes  # of its tensors
+    fitted: dict[int, Tables]  # what its codecs need, per resolution
 
 
 def run_split(
@@ -104,11 +105,12 @@ def run_split(
 ) -> SplitRun:
     """The part of `measure_model` that takes long, on one split, so that two processes share the work of a model.
 
-    Codecs are fitted anew, on the same frames. `advance` is called twice per resolution.
+    Every split fits the codecs anew, on the same training frames. `advance` is called twice per resolution.
     """
     run = _opened(directory, workload, trained, max_samples, (split,))
-    outputs = run.run(run.fit_codecs(), advance)
-    return SplitRun(outputs[split], run.sizes)
+    fitted = run.fit_codecs()
+    outputs = run.run(fitted, advance)
+    return SplitRun(outputs[split], run.sizes, fitted)
 
 
 def measured_of(
@@ -123,7 +125,7 @@ def measured_of(
     for split in RECORDED_SPLITS:
         run.sizes = run.sizes.joined(runs[split].sizes)
     outputs = {split: runs[split].outputs for split in RECORDED_SPLITS}
-    return _finished(directory, workload, trained, run, outputs, run.fit_codecs())
+    return _finished(directory, workload, trained, run, outputs, runs["validation"].fitted)
 
 
 def _opened(
@@ -249,7 +251,9 @@ class _Measurement:
                 advance(f"{px} px, {split}")
                 outputs[split][px] = run_variants(self.model, self._workload, data.batches(px), self._codecs, tables)
             advance(f"{px} px, payloads")
-            for split in set(payload_splits(self._workload)) & set(self._data) if payloads else ():
+            for split in payload_splits(self._workload) if payloads else ():
+                if split not in self._data:
+                    continue
                 where = (self._name, self.model, self._workload, self._data[split], px)
                 self.sizes.add(str(split), measure_tensors(*where, self._codecs, tables))
         return outputs

@@ -107,6 +107,7 @@ def _store(piece: Piece, tensors: dict[str, Tensor]) -> PieceEntry:
 
 def _load(entry: PieceEntry, tensors: dict[str, Tensor]) -> Piece:
     proto = _parsed(_expanded(_bytes(tensors[f"{_PREFIX}graph.{entry.graph}"])))
+    _check_no_files(proto, entry.graph)
     missing = set(entry.weights) - {weight.name for weight in proto.graph.initializer}
     if missing:
         raise ValueError(f"graph {entry.graph} has no weight {min(missing)!r}")
@@ -116,6 +117,14 @@ def _load(entry: PieceEntry, tensors: dict[str, Tensor]) -> Piece:
     return Piece(
         proto.SerializeToString(), entry.inputs, entry.input_shapes, entry.outputs, entry.output_shapes, entry.macs
     )
+
+
+def _check_no_files(proto: Any, number: int) -> None:
+    """A graph must not read weights from other files of this machine."""
+    attributes = (attribute for node in proto.graph.node for attribute in node.attribute)
+    tensors = (*proto.graph.initializer, *(attribute.t for attribute in attributes if attribute.HasField("t")))
+    if any(tensor.external_data or tensor.data_location for tensor in tensors):
+        raise ValueError(f"graph {number} has weights in other files")
 
 
 def _read_index(tensor: Tensor) -> list[list[PieceEntry]]:

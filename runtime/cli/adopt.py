@@ -41,12 +41,13 @@ HELP = {
     "budget": "Time for training all relatives: 20m, 90s, 1h.",
     "no_relatives": "Train no exit heads, bottleneck and student.",
     "no_profile": "Do not profile this machine; `mecpilot profile` does it later.",
-    "fps": "Frames per second to use; of a faster video only every n-th picture is a frame (default: 10).",
+    "fps": "Frames per second to use; of a faster video only every n-th picture is a frame (default: 10 of a video; "
+    "pictures of a folder are unrelated).",
     "frames": "Use only the first frames of the footage (default: as many as the whole model answers in some minutes).",
     "samples": "Frames per split to measure on (default: as many as some minutes allow).",
     "data": "A recipe's model, or a folder that holds it, if it shall not be downloaded.",
     "name": "Name of the workload (default: that of the folder --out).",
-    "jobs": "Processes that measure at the same time; 0: none, all is done in one process.",
+    "jobs": "Processes that measure at the same time (default: one per core, up to 4); 0: none, all is done in one.",
     "seed": "Random seed of the training.",
     "out": "Folder of the new bundle.",
 }
@@ -84,7 +85,7 @@ def adopt(
     samples: Annotated[int | None, _option("samples", min=8)] = None,
     data: Annotated[Path | None, _option("data")] = None,
     name: Annotated[str | None, _option("name")] = None,
-    jobs: Annotated[int, _option("jobs", min=0)] = 2,
+    jobs: Annotated[int | None, _option("jobs", min=0)] = None,
     seed: Annotated[int, _option("seed", min=0)] = 0,
     json: JsonOut = None,
 ) -> None:

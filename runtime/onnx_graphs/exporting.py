@@ -81,16 +81,16 @@ def export(module: nn.Module, name: str, shape: tuple[int, int, int, int]) -> Fo
 
 
 def _imported(path: Path) -> Any:
-    """The module of a Python file; what stands beside it can be imported by it."""
+    """The module of a Python file; what stands beside it can be imported by it, also by its functions later."""
     spec = importlib.util.spec_from_file_location(f"_given_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
+    sys.modules[spec.name] = module  # dataclasses look up the module of their class
+    folder = str(path.parent.resolve())
+    if folder not in sys.path:
+        sys.path.append(folder)  # last, so that a file there does not hide a library
+    spec.loader.exec_module(module)
     return module
 
 

@@ -47,9 +47,13 @@ def largest_error(whole: FixedGraph, pieces: Sequence[Piece], images: Iterable[N
         tensors = [image]
         for piece, session in sessions:
             tensors = session.run(list(piece.outputs), dict(zip(piece.inputs, tensors, strict=True)))
-        errors = (_error(expected, found) for expected, found in zip(whole.run(image), tensors, strict=True))
-        largest = max(largest, *errors)
+        largest = float(np.maximum(largest, difference(whole.run(image), tensors)))
     return largest
+
+
+def difference(expected: Sequence[NDArray[Any]], found: Sequence[NDArray[np.float32]]) -> float:
+    """The largest difference of two lists of outputs, relative as in `largest_error`; NaN where one is found."""
+    return float(np.max([_error(*pair) for pair in zip(expected, found, strict=True)]))
 
 
 def _error(expected: NDArray[Any], found: NDArray[np.float32]) -> float:

@@ -43,6 +43,7 @@ def open_session(model: Any, *, level: str = "ORT_ENABLE_ALL", saved_to: str = "
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    options.enable_cpu_mem_arena = False  # memory that it would keep for the next run, which is often the last one
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     if saved_to:
         options.optimized_model_filepath = saved_to

@@ -26,12 +26,6 @@ class Axis:
     size: int  # one that works
     multiple: int
 
-    def takes(self, size: int) -> bool:
-        return size % self.multiple == 0 if self.multiple else size == self.size
-
-    def __str__(self) -> str:
-        return f"a multiple of {self.multiple}" if self.multiple else str(self.size)
-
 
 @dataclass(frozen=True)
 class Sizes:
@@ -39,14 +33,6 @@ class Sizes:
 
     height: Axis
     width: Axis
-
-    def check(self, height: int, width: int, name: str) -> None:
-        """UsageError where the model does not take images of that size."""
-        if not (self.height.takes(height) and self.width.takes(width)):
-            raise UsageError(
-                f"{name} does not take images of {height} x {width}; expected a height of {self.height} "
-                f"and a width of {self.width}"
-            )
 
 
 def possible_sizes(model: ForeignModel) -> Sizes:

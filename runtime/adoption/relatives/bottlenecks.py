@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from controller.errors import UsageError
 from runtime.adoption.relatives.features import Features
 from runtime.adoption.relatives.fitting import Pace, fit
-from runtime.adoption.relatives.subject import Subject, evenly
+from runtime.adoption.relatives.teacher import Teacher, evenly
 from runtime.models.bottleneck import Decoder
 from runtime.models.foreign_stage import ForeignStage
 from runtime.models.packing import Shapes, packed_shape
@@ -45,13 +45,13 @@ STATISTICS_FRAMES = 64  # that tell mean and deviation of every channel
 TEMPO = 0.05  # weight of changes between frames at signs, which cost bytes
 
 
-def best_cut(subject: Subject) -> int | None:
+def best_cut(teacher: Teacher) -> int | None:
     """The cut whose tensors are the fewest values: a decoder has the least to find. None where none is of maps."""
-    macs = subject.macs_before
+    macs = teacher.macs_before
     values = {
         cut: sum(int(np.prod(shape)) for shape in places[0].tensors)
-        for cut, places in subject.cut_shapes.items()
-        if cut < subject.stages
+        for cut, places in teacher.cut_shapes.items()
+        if cut < teacher.stages
         and EARLIEST <= macs[cut] <= LATEST
         and all(len(shape) == 3 and min(shape[1:]) > 1 for place in places for shape in place.tensors)
     }
@@ -76,18 +76,18 @@ class FeatureLesson:
 
     def __init__(
         self,
-        subject: Subject,
+        teacher: Teacher,
         family: BottleneckFamily,
         train: Mapping[int, Features],
         held_out: Mapping[int, Features],
         batch: int = BATCH,
     ) -> None:
-        self.subject, self.family, self.train, self.held_out = subject, family, train, held_out
+        self.teacher, self.family, self.train, self.held_out = teacher, family, train, held_out
         self._batch = batch
-        self.shapes = {px: cut.tensors for px, cut in zip(subject.widths_px, family.at, strict=True)}
-        sample = train[subject.widths_px[0]]
+        self.shapes = {px: cut.tensors for px, cut in zip(teacher.widths_px, family.at, strict=True)}
+        sample = train[teacher.widths_px[0]]
         rows = evenly(len(sample.indices), STATISTICS_FRAMES)
-        parts = split(sample.at(family.joins, rows), self.shapes[subject.widths_px[0]])
+        parts = split(sample.at(family.joins, rows), self.shapes[teacher.widths_px[0]])
         self.means = [part.mean((0, 2, 3)) for part in parts]
         deviations = [part.std((0, 2, 3)) for part in parts]
         self.deviations = [each.clamp(min=max(LEAST_DEVIATION * float(each.max()), 1e-6)) for each in deviations]
@@ -131,12 +131,12 @@ class FeatureLesson:
     def _weights(self, features: Features, px: int, rows: Any, which: Any, size: Sequence[int]) -> Tensor:
         """(n, 1, h, w): 1, and more under objects."""
         weights = torch.ones(len(rows), 1, *size)
-        if not self.subject.has_boxes:
+        if not self.teacher.has_boxes:
             return weights
-        height, width = self.subject.size(px)
+        height, width = self.teacher.size(px)
         factors = np.array([size[1] / width, size[0] / height] * 2)
         for place, row in enumerate(rows):
-            for box in self.subject.boxes(features.indices[row], px, which)[:, :4] * factors:
+            for box in self.teacher.boxes(features.indices[row], px, which)[:, :4] * factors:
                 left, top = np.floor(box[:2]).astype(int).clip(0)
                 right, bottom = np.ceil(box[2:]).astype(int)
                 weights[place, 0, top : bottom + 1, left : right + 1] = 1.0 + OBJECT_WEIGHT
@@ -161,8 +161,8 @@ class TailLesson:
 
     def __init__(self, features: FeatureLesson) -> None:
         self._features, family = features, features.family
-        self._subject = features.subject
-        stages = [copy.deepcopy(stage) for stage in self._subject.whole.stages[family.joins :]]
+        self._teacher = features.teacher
+        stages = [copy.deepcopy(stage) for stage in self._teacher.whole.stages[family.joins :]]
         for stage in stages:
             assert isinstance(stage, ForeignStage)
             stage.use("torch")
@@ -173,7 +173,7 @@ class TailLesson:
     def batch(self, rng: np.random.Generator) -> Any:
         """Of a resolution drawn so that all take as long: many small pictures teach more than a few large ones."""
         widths = list(self._features.train)
-        shares = 1.0 / np.array([np.prod(self._subject.size(px)) for px in widths], float)
+        shares = 1.0 / np.array([np.prod(self._teacher.size(px)) for px in widths], float)
         px = int(rng.choice(widths, p=shares / shares.sum()))
         count = len(self._features.train[px].indices)
         return px, rng.choice(count, min(TAIL_BATCH, count), replace=False)
@@ -196,8 +196,8 @@ class TailLesson:
                 for part, mean, deviation in zip(maps, self._features.means, self._features.deviations, strict=True)
             ]
         )
-        found, wanted = self._run(x), features.at(self._subject.stages, rows)
-        shapes = self._subject.cut_shapes[self._subject.stages][self._subject.widths_px.index(px)].tensors
+        found, wanted = self._run(x), features.at(self._teacher.stages, rows)
+        shapes = self._teacher.cut_shapes[self._teacher.stages][self._teacher.widths_px.index(px)].tensors
         parts = zip(split(found, shapes), split(wanted, shapes), strict=True)
         return torch.stack([relative_difference(one, other) for one, other in parts]).mean()
 
@@ -239,7 +239,7 @@ def relative_difference(found: Tensor, wanted: Tensor) -> Tensor:
 
 
 def train_bottleneck(
-    subject: Subject,
+    teacher: Teacher,
     family: BottleneckFamily,
     train: Mapping[int, Features],
     held_out: Mapping[int, Features],
@@ -248,7 +248,7 @@ def train_bottleneck(
     """The trained model, with the stages of the whole behind it; words on how it was trained."""
     torch.manual_seed(pace.seed)
     halves = Halves(family)
-    features = FeatureLesson(subject, family, train, held_out)
+    features = FeatureLesson(teacher, family, train, held_out)
     tail, why_not = _tail(features)
     first_s = pace.seconds * (1.0 - TAIL_FRAC) if tail else pace.seconds
     halves, steps = fit(halves, features, replace(pace, seconds=first_s))
@@ -260,7 +260,7 @@ def train_bottleneck(
     else:
         words += f", none through the stages behind them: {why_not}"
     halves.decoder.scale_outputs(features.means, features.deviations)
-    return assembled(subject, family, halves.encoder, halves.decoder), words
+    return assembled(teacher, family, halves.encoder, halves.decoder), words
 
 
 def _tail(features: FeatureLesson) -> tuple[TailLesson | None, str]:
@@ -270,10 +270,10 @@ def _tail(features: FeatureLesson) -> tuple[TailLesson | None, str]:
         return None, str(error)
 
 
-def assembled(subject: Subject, family: BottleneckFamily, encoder: nn.Module, decoder: Decoder) -> BranchyModel:
+def assembled(teacher: Teacher, family: BottleneckFamily, encoder: nn.Module, decoder: Decoder) -> BranchyModel:
     """The model of a family with these halves and the stages of the whole."""
-    model = build(family, lambda: subject.whole.exits[-1])
-    own = [*subject.whole.stages[: family.reads], encoder, decoder, *subject.whole.stages[family.joins :]]
+    model = build(family, lambda: teacher.whole.exits[-1])
+    own = [*teacher.whole.stages[: family.reads], encoder, decoder, *teacher.whole.stages[family.joins :]]
     for index, stage in enumerate(own):
         model.stages[index] = stage
     return model.eval()

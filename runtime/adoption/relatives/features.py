@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from runtime.adoption.relatives.subject import Subject, evenly
+from runtime.adoption.relatives.teacher import Teacher, evenly
 from runtime.workloads.types import Images, Split
 
-FEATURE_BYTES = 512 << 20  # of all kept features together
+FEATURE_BYTES = 512 << 20  # of all features of training frames; those of validation frames are fewer or as many
 LEAST_FRAMES = 16
 MOST_FRAMES = 400
 MOST_LAG = 3  # frames between a picture and the later one that is kept beside it
@@ -39,47 +39,47 @@ class Features:
         return torch.from_numpy(self._at[cut][rows].astype(np.float32))
 
 
-def frames_that_fit(subject: Subject, cuts: Iterable[int], seconds: float) -> int:
+def frames_that_fit(teacher: Teacher, cuts: Iterable[int], seconds: float) -> int:
     """How many frames, each at all resolutions, can be run to the last of these cuts in a time and kept."""
     cuts = sorted(cuts)
     taken_s, values = 0.0, 0
-    for px in subject.widths_px:
-        picture = subject.picture(0, px, "train")
-        subject.run(picture[None], px, 0, cuts[-1])  # opens what runs the pieces
+    for px in teacher.widths_px:
+        picture = teacher.picture(0, px, "train")
+        teacher.run(picture[None], px, 0, cuts[-1])  # opens what runs the pieces
         start_s = time.monotonic()
-        subject.run(picture[None], px, 0, cuts[-1])
+        teacher.run(picture[None], px, 0, cuts[-1])
         taken_s += time.monotonic() - start_s
-        place = subject.widths_px.index(px)
-        shapes = [shape for cut in cuts for shape in subject.cut_shapes[cut][place].tensors]
+        place = teacher.widths_px.index(px)
+        shapes = [shape for cut in cuts for shape in teacher.cut_shapes[cut][place].tensors]
         values += sum(int(np.prod(shape)) for shape in shapes) + picture.size  # two pictures of a byte
     fitting = min(seconds / max(taken_s, 1e-6), FEATURE_BYTES / (2 * values))
     return int(np.clip(fitting, LEAST_FRAMES, MOST_FRAMES))
 
 
 def collect(
-    subject: Subject, cuts: Iterable[int], split: Split, frames: int, advance: Callable[[float], None]
+    teacher: Teacher, cuts: Iterable[int], split: Split, frames: int, advance: Callable[[float], None]
 ) -> Mapping[int, Features]:
     """The features of evenly spread frames, by resolution."""
-    count = subject.work.sample_count(split)
-    indices = subject.held_out if split == "validation" else evenly(count, frames)
+    count = teacher.work.sample_count(split)
+    indices = teacher.held_out if split == "validation" else evenly(count, frames)
     lags = np.random.default_rng(0).integers(1, MOST_LAG + 1, len(indices))
     later = [
         index + lag if index + lag < count else max(index - lag, 0)
         for index, lag in zip(indices, lags.tolist(), strict=True)
     ]
     found = {}
-    for place, px in enumerate(subject.widths_px):
-        pictures, following = subject.pictures(indices, px, split), subject.pictures(later, px, split)
+    for place, px in enumerate(teacher.widths_px):
+        pictures, following = teacher.pictures(indices, px, split), teacher.pictures(later, px, split)
         found[px] = Features(indices, pictures, following)
         for row in range(len(indices)):
-            _run(subject, found[px], row, sorted(cuts))
-            advance((place + (row + 1) / len(indices)) / len(subject.widths_px))
+            _run(teacher, found[px], row, sorted(cuts))
+            advance((place + (row + 1) / len(indices)) / len(teacher.widths_px))
     return found
 
 
 @torch.no_grad()
-def _run(subject: Subject, features: Features, row: int, cuts: Sequence[int]) -> None:
-    x, done = subject.work.to_input(features.pictures[row : row + 1]), 0
+def _run(teacher: Teacher, features: Features, row: int, cuts: Sequence[int]) -> None:
+    x, done = teacher.work.to_input(features.pictures[row : row + 1]), 0
     for cut in cuts:
-        x, done = subject.whole.run_stages(x, done, cut), cut
+        x, done = teacher.whole.run_stages(x, done, cut), cut
         features.keep(row, cut, x)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from runtime.adoption.relatives.box_scores import calibrated, operating_point
 from runtime.adoption.relatives.features import Features
 from runtime.adoption.relatives.fitting import Pace, fit
-from runtime.adoption.relatives.subject import Subject
+from runtime.adoption.relatives.teacher import Teacher
 from runtime.models.box_targets import TargetMaps, exit_loss
 from runtime.models.exit_head import stride_of
 from runtime.models.training import Scalars
@@ -29,18 +29,18 @@ MOST_STRIDE = 32
 TEMPERATURE = 2.0  # of the whole model's logits (Hinton et al., 2015)
 
 
-def head_specs(subject: Subject) -> list[ExitSpec]:
+def head_specs(teacher: Teacher) -> list[ExitSpec]:
     """Up to three heads, where the whole model has done about a fifth, two fifths and two thirds of its work."""
-    answers = subject.answers
+    answers = teacher.answers
     assert answers is not None
-    macs = subject.macs_before
+    macs = teacher.macs_before
     possible = {
         cut: part
-        for cut in range(1, subject.stages)
-        if macs[cut] <= FURTHEST and (part := _part_to_read(subject.cut_shapes[cut], answers)) is not None
+        for cut in range(1, teacher.stages)
+        if macs[cut] <= FURTHEST and (part := _part_to_read(teacher.cut_shapes[cut], answers)) is not None
     }
     cuts = {min(possible, key=lambda cut: abs(macs[cut] - share)) for share in HEAD_SHARES if possible}
-    return [ExitSpec(cut, subject.cut_shapes[cut], possible[cut], _hidden(answers)) for cut in sorted(cuts)]
+    return [ExitSpec(cut, teacher.cut_shapes[cut], possible[cut], _hidden(answers)) for cut in sorted(cuts)]
 
 
 def _hidden(answers: Answers) -> int:
@@ -67,22 +67,22 @@ class HeadLesson:
 
     def __init__(
         self,
-        subject: Subject,
+        teacher: Teacher,
         specs: Sequence[ExitSpec],
         train: Mapping[int, Features],
         held_out: Mapping[int, Features],
     ) -> None:
-        self._subject, self._specs, self._train, self._held_out = subject, specs, train, held_out
-        self._answers = subject.answers
+        self._teacher, self._specs, self._train, self._held_out = teacher, specs, train, held_out
+        self._answers = teacher.answers
         assert self._answers is not None
         self._targets = {px: self._targets_of(features, px, "train") for px, features in train.items()}
 
     def _targets_of(self, features: Features, px: int, split: Any) -> list[Any]:
-        if self._subject.has_boxes:
-            return [self._subject.boxes(index, px, split) for index in features.indices]
+        if self._teacher.has_boxes:
+            return [self._teacher.boxes(index, px, split) for index in features.indices]
         rows = range(len(features.indices))
         logits = [
-            self._subject.finished(features.at(self._subject.stages, [row]), self._subject.stages) for row in rows
+            self._teacher.finished(features.at(self._teacher.stages, [row]), self._teacher.stages) for row in rows
         ]
         return [torch.from_numpy(each[0]) for each in logits]
 
@@ -107,27 +107,27 @@ class HeadLesson:
 
     def validate(self, module: nn.Module) -> float:
         assert isinstance(module, nn.ModuleList)
-        px = self._subject.widths_px[0]
+        px = self._teacher.widths_px[0]
         return float(np.mean([self._quality(head, spec, px) for head, spec in zip(module, self._specs, strict=True)]))
 
     def _quality(self, head: nn.Module, spec: ExitSpec, px: int) -> float:
         outputs = self.outputs(head, spec, px)
-        if self._subject.has_boxes:
-            return operating_point(outputs, self.truths(px), self._subject.size(px))[1]
-        return self._subject.score(np.stack(outputs), px, self._held_out[px].indices)
+        if self._teacher.has_boxes:
+            return operating_point(outputs, self.truths(px), self._teacher.size(px))[1]
+        return self._teacher.score(np.stack(outputs), px, self._held_out[px].indices)
 
     def truths(self, px: int) -> list[Floats]:
         """The boxes of the validation frames on their pictures."""
-        return [self._subject.boxes(index, px, "validation") for index in self._held_out[px].indices]
+        return [self._teacher.boxes(index, px, "validation") for index in self._held_out[px].indices]
 
     def finish(self, head: nn.Module, spec: ExitSpec) -> dict[int, float]:
         """Choose the operating thresholds of a head; returns its score at each resolution."""
         scores = {}
         for px, features in self._held_out.items():
-            if self._subject.has_boxes:
-                calibrated(head, self.outputs(head, spec, px), self.truths(px), self._subject.size(px))
+            if self._teacher.has_boxes:
+                calibrated(head, self.outputs(head, spec, px), self.truths(px), self._teacher.size(px))
             outputs = np.stack(self.outputs(head, spec, px)).astype(np.float32)
-            scores[px] = self._subject.score(outputs, px, features.indices)
+            scores[px] = self._teacher.score(outputs, px, features.indices)
         return scores
 
 
@@ -145,16 +145,16 @@ def output_loss(outputs: Sequence[Tensor], targets: Sequence[Any], answers: Answ
 
 
 def train_heads(
-    subject: Subject,
+    teacher: Teacher,
     specs: Sequence[ExitSpec],
     train: Mapping[int, Features],
     held_out: Mapping[int, Features],
     pace: Pace,
 ) -> tuple[list[nn.Module], list[dict[int, float]], int]:
     """The trained heads, the score of each at each resolution, and the steps that were done."""
-    answers = subject.answers
+    answers = teacher.answers
     assert answers is not None
-    lesson = HeadLesson(subject, specs, train, held_out)
+    lesson = HeadLesson(teacher, specs, train, held_out)
     torch.manual_seed(pace.seed)
     heads, steps = fit(nn.ModuleList(exit_of(spec, answers) for spec in specs), lesson, pace)
     scores = [lesson.finish(head, spec) for head, spec in zip(heads, specs, strict=True)]

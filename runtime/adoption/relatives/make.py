@@ -23,7 +23,7 @@ from runtime.adoption.relatives.fitting import Pace
 from runtime.adoption.relatives.heads import head_specs, train_heads
 from runtime.adoption.relatives.payloads import Payload, bottleneck_payloads, jpegs, smallest, whole_compared
 from runtime.adoption.relatives.student import train_student
-from runtime.adoption.relatives.subject import Subject
+from runtime.adoption.relatives.teacher import Teacher
 from runtime.models.stages import BranchyModel
 from runtime.models.training import Scalars
 from runtime.workloads.adopted.families import BottleneckFamily, ExitSpec, Family, StudentFamily, WholeFamily, build
@@ -48,7 +48,7 @@ NO_TIME = "no time was left to train it; give a larger --budget"
 class Target:
     """What a relative must reach, as a share of the whole model's score at the same resolution."""
 
-    exit_frac: float = 0.5
+    exit_frac: float = 0.5  # on average over the resolutions
     bottleneck_frac: float = 0.9  # and fewer bytes than the smallest JPEG that agrees as well
     student_frac: float = 0.5  # of the whole model's best score
 
@@ -125,13 +125,13 @@ def make_relatives(work: Adopted, whole: BranchyModel, plan: Plan, progress: Pro
 
 
 class _Making:
-    """Owns the clock, the subject, and what came of it so far."""
+    """Owns the clock, the teacher, and what came of it so far."""
 
     def __init__(self, work: Adopted, whole: BranchyModel, plan: Plan, progress: Progress, logs: Path) -> None:
         self._plan, self._progress, self._logs = plan, progress, logs
         self._end_s = time.monotonic() + plan.budget_s
-        self._subject = Subject(work, whole, LEAST_VALIDATION)
-        self._subject = Subject(work, whole, self._validation_frames())
+        self._teacher = Teacher(work, whole, LEAST_VALIDATION)
+        self._teacher = Teacher(work, whole, self._validation_frames())
         self._found = Relatives()
         self._compared: dict[int, float] = {}  # the whole model's scores on the frames that payloads are compared on
 
@@ -139,25 +139,25 @@ class _Making:
         """As many as the whole model answers in a twentieth of the time."""
         if self._plan.steps:
             return MOST_VALIDATION
-        subject, taken_s = self._subject, 0.0
-        for px in subject.widths_px:
-            picture = subject.picture(0, px, "validation")[None]
-            subject.run(picture, px, 0, subject.stages)
+        teacher, taken_s = self._teacher, 0.0
+        for px in teacher.widths_px:
+            picture = teacher.picture(0, px, "validation")[None]
+            teacher.run(picture, px, 0, teacher.stages)
             start_s = time.monotonic()
-            subject.run(picture, px, 0, subject.stages)
+            teacher.run(picture, px, 0, teacher.stages)
             taken_s += time.monotonic() - start_s
         fitting = int(0.05 * self._plan.budget_s / max(taken_s, 1e-6))
         return min(max(fitting, LEAST_VALIDATION), MOST_VALIDATION)
 
     def run(self) -> Relatives:
-        subject = self._subject
+        teacher = self._teacher
         self._progress("the whole model on validation frames", 0.0)
-        self._found.whole = subject.whole_scores
-        specs = head_specs(subject) if self._plan.heads and subject.answers else []
-        cut = best_cut(subject) if self._plan.codes else None
-        cuts = {spec.after for spec in specs} | ({cut, subject.stages} if cut is not None else set())
-        if specs and not subject.has_boxes:
-            cuts.add(subject.stages)  # heads of classes learn logits
+        self._found.whole = teacher.whole_scores
+        specs = head_specs(teacher) if self._plan.heads and teacher.answers else []
+        cut = best_cut(teacher) if self._plan.codes else None
+        cuts = {spec.after for spec in specs} | ({cut, teacher.stages} if cut is not None else set())
+        if specs and not teacher.has_boxes:
+            cuts.add(teacher.stages)  # heads of classes learn logits
         train, held_out = self._features(cuts)
         self._heads(specs, train, held_out)
         self._bottlenecks(cut, train, held_out)
@@ -178,25 +178,25 @@ class _Making:
     def _features(self, cuts: set[int]) -> tuple[Mapping[int, Features], Mapping[int, Features]]:
         if not cuts:
             return {}, {}
-        frames = frames_that_fit(self._subject, cuts, self._untimed(0.2))
+        frames = frames_that_fit(self._teacher, cuts, self._untimed(0.2))
         found = []
         splits: tuple[Split, ...] = ("train", "validation")
         for split in splits:
             advance = partial(self._progress, f"features of {split} frames")
-            found.append(collect(self._subject, cuts, split, frames, advance))
+            found.append(collect(self._teacher, cuts, split, frames, advance))
         return found[0], found[1]
 
     def _heads(
         self, specs: Sequence[ExitSpec], train: Mapping[int, Features], held_out: Mapping[int, Features]
     ) -> None:
-        subject, answers = self._subject, self._subject.answers
+        teacher, answers = self._teacher, self._teacher.answers
         if not specs or answers is None:
             return self._found.leave("exit heads", self._why_no_heads())
         with self._pace("exit heads", 0.22) as pace:
-            heads, scores, steps = train_heads(subject, specs, train, held_out, pace)
+            heads, scores, steps = train_heads(teacher, specs, train, held_out, pace)
         kept: list[Head] = []
         for spec, head, reached in zip(specs, heads, scores, strict=True):
-            words = f"after {subject.macs_before[spec.after]:.0%} of the work: {self._against_whole(reached)}"
+            words = f"after {teacher.macs_before[spec.after]:.0%} of the work: {self._against_whole(reached)}"
             if self._reached(reached, self._plan.target.exit_frac):
                 kept.append((spec, head, reached))
             else:
@@ -208,15 +208,15 @@ class _Making:
         return None
 
     def _keep_heads(self, kept: Sequence[Head], steps: int) -> None:
-        subject = self._subject
-        family = WholeFamily(subject.stages, tuple(spec for spec, _, _ in kept), subject.answers)
-        model = build(family, lambda: subject.whole.exits[-1])
-        for index, stage in enumerate(subject.whole.stages):
+        teacher = self._teacher
+        family = WholeFamily(teacher.stages, tuple(spec for spec, _, _ in kept), teacher.answers)
+        model = build(family, lambda: teacher.whole.exits[-1])
+        for index, stage in enumerate(teacher.whole.stages):
             model.stages[index] = stage
         for index, (_, head, _) in enumerate(kept):
             model.exits[index] = head
-        scores = {px: tuple(each[px] for _, _, each in kept) for px in subject.widths_px}
-        places = ", ".join(f"{subject.macs_before[spec.after]:.0%}" for spec, _, _ in kept)
+        scores = {px: tuple(each[px] for _, _, each in kept) for px in teacher.widths_px}
+        places = ", ".join(f"{teacher.macs_before[spec.after]:.0%}" for spec, _, _ in kept)
         words = f"{len(kept)} exit heads, after {places} of the work; {steps} steps; {self._against_whole(kept[-1][2])}"
         best = max(each[-1] for each in scores.values())
         self._found.made.append(Made("whole", family, model.eval(), best, scores, words))
@@ -224,46 +224,49 @@ class _Making:
     def _why_no_heads(self) -> str:
         if not self._plan.heads:
             return "not asked for"
-        if self._subject.answers is None:
+        if self._teacher.answers is None:
             return "what the outputs of a custom task mean is not known"
         return "no cut has features that a head could read"
 
     def _bottlenecks(self, cut: int | None, train: Mapping[int, Features], held_out: Mapping[int, Features]) -> None:
-        subject = self._subject
+        teacher = self._teacher
         if cut is None:
             return self._found.leave("bottleneck", "no cut is of maps (channels, h, w) alone")
-        if subject.work.adoption.geometry.channels == 1:
+        if teacher.work.adoption.geometry.channels == 1:
             return self._found.leave("bottleneck", "the encoder of pixels takes three colours; the model takes grey")
-        self._compared = whole_compared(subject)
+        self._compared = whole_compared(teacher)
         self._found.jpegs = jpegs(
-            subject, self._untimed(0.12), lambda done: self._progress("JPEG for comparison", done)
+            teacher, self._untimed(0.12), lambda done: self._progress("JPEG for comparison", done)
         )
-        for number, code in enumerate(self._plan.codes):
+        codes = [code for code in self._plan.codes if teacher.work.fps or code.kind != "signs"]
+        if len(codes) < len(self._plan.codes):
+            self._found.leave("signs", "its payloads refer to earlier frames; these pictures are unrelated, see --fps")
+        for number, code in enumerate(codes):
             family = BottleneckFamily(
-                subject.stages,
+                teacher.stages,
                 cut,
-                subject.cut_shapes[cut],
+                teacher.cut_shapes[cut],
                 code.kind,  # type: ignore[arg-type]
                 code.channels,
                 code.bits,  # type: ignore[arg-type]
                 self._plan.trunk,
             )
-            share = 0.6 / (len(self._plan.codes) - 0.6 * number)
+            share = 0.6 / (len(codes) - 0.6 * number)
             with self._pace(code.name, share) as pace:
-                model, words = train_bottleneck(subject, family, train, held_out, pace)
+                model, words = train_bottleneck(teacher, family, train, held_out, pace)
             self._judge_bottleneck(code.name, family, model, f"in place of the first {cut} stages; {words}")
         return None
 
     def _judge_bottleneck(self, name: str, family: BottleneckFamily, model: BranchyModel, words: str) -> None:
         """Keep the resolutions and codecs that reach the target."""
-        subject = self._subject
-        payloads = [each for px in subject.widths_px for each in bottleneck_payloads(subject, family, model, px)]
+        teacher = self._teacher
+        payloads = [each for px in teacher.widths_px for each in bottleneck_payloads(teacher, family, model, px)]
         good = [each for each in payloads if self._pays(each)]
         said = "; ".join(f"{each.words} ({self._against_jpeg(each)})" for each in payloads)
         if not good:
             least = f"{self._plan.target.bottleneck_frac:.0%} of the whole model's and fewer bytes than JPEG"
             return self._found.leave(name, f"{said}; target {least}; {words}")
-        widths = tuple(px for px in subject.widths_px if any(each.px == px for each in good))
+        widths = tuple(px for px in teacher.widths_px if any(each.px == px for each in good))
         codecs = tuple(codec for codec in family.codecs if any(each.codec == codec for each in good))
         decisions = FamilyDecisions(widths, (), {family.cut: codecs})
         scores = {px: (max(each.score for each in good if each.px == px),) for px in widths}
@@ -279,18 +282,18 @@ class _Making:
     def _against_jpeg(self, payload: Payload) -> str:
         jpeg = smallest(self._found.jpegs, payload.score)
         if jpeg is None:
-            return "no JPEG agrees as well"
+            return "no JPEG that was tried agrees as well"
         return f"{payload.size / jpeg.size:.2f} of the smallest JPEG that agrees as well, {jpeg.words}"
 
     def _student(self) -> None:
-        subject, answers = self._subject, self._subject.answers
+        teacher, answers = self._teacher, self._teacher.answers
         if answers is None:
             return self._found.leave("student", "what the outputs of a custom task mean is not known")
         size = self._plan.student or ("small" if answers.boxes else "tiny")
-        grey = subject.work.adoption.geometry.channels == 1
+        grey = teacher.work.adoption.geometry.channels == 1
         family = StudentFamily(size, answers, 1 if grey else 3)  # type: ignore[arg-type]
         with self._pace("student", 0.9) as pace:
-            model, scores, steps = train_student(subject, family, pace)
+            model, scores, steps = train_student(teacher, family, pace)
         if steps == 0:
             return self._found.leave("student", NO_TIME)
         last = {px: each[-1] for px, each in scores.items()}
@@ -304,7 +307,9 @@ class _Making:
     # Helpers -----------------------------------------------------------------------------------------------------
 
     def _reached(self, scores: Mapping[int, float], frac: float) -> bool:
-        return any(score >= frac * self._found.whole[px] > 0.0 for px, score in scores.items())
+        """On average over the resolutions: a head that is good at one of them alone is measured at all of them."""
+        whole = [self._found.whole[px] for px in scores]
+        return sum(scores.values()) >= frac * sum(whole) > 0.0
 
     def _against_whole(self, scores: Mapping[int, float]) -> str:
         whole = self._found.whole
@@ -317,7 +322,7 @@ class _Making:
 
         torch.manual_seed(self._plan.seed)
         writer = SummaryWriter(str(self._logs / name.replace(" ", "-")), purge_step=0)
-        calls = last_s = 0.0
+        calls, last_s = 0, 0.0
 
         def report(done: float, scalars: Scalars) -> None:
             nonlocal calls, last_s
@@ -326,7 +331,7 @@ class _Making:
             if now_s - last_s >= LOG_EVERY_S or done >= 1.0 or "validation" in scalars:
                 last_s = now_s
                 for key, value in scalars.items():
-                    writer.add_scalar(key, value, int(calls))
+                    writer.add_scalar(key, value, calls)
             self._progress(name, done)
 
         try:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from runtime.adoption.relatives.subject import Subject, evenly
+from runtime.adoption.relatives.teacher import Teacher, evenly
 from runtime.codecs import get_codec
 from runtime.codecs.streams import AnsweredSender, StreamCodec
 from runtime.models.stages import BranchyModel
@@ -40,17 +40,17 @@ class Payload:
         return f"{self.codec} at {self.px} px: {self.size:,.0f} bytes, agreement {self.score:.3f}"
 
 
-def jpegs(subject: Subject, seconds: float, advance: Callable[[float], None]) -> list[Payload]:
+def jpegs(teacher: Teacher, seconds: float, advance: Callable[[float], None]) -> list[Payload]:
     """The whole model on JPEGs of the pictures: every quality at every resolution, cheapest first, within a time."""
     end_s = time.monotonic() + seconds
-    indices = compared_frames(subject)
-    cases = [(px, quality) for px in reversed(subject.widths_px) for quality in JPEG_QUALITIES]
+    indices = compared_frames(teacher)
+    cases = [(px, quality) for px in reversed(teacher.widths_px) for quality in JPEG_QUALITIES]
     found = []
     for done, (px, quality) in enumerate(cases):
         if time.monotonic() > end_s:
             break
-        coded = [_jpeg(subject.picture(index, px, "validation"), quality) for index in indices]
-        score = subject.score_of_pictures((picture for picture, _ in coded), px, indices)
+        coded = [_jpeg(teacher.picture(index, px, "validation"), quality) for index in indices]
+        score = teacher.score_of_pictures((picture for picture, _ in coded), px, indices)
         found.append(Payload(f"jpeg{quality}", px, float(np.mean([size for _, size in coded])), score))
         advance((done + 1) / len(cases))
     return found
@@ -61,17 +61,17 @@ def smallest(payloads: Iterable[Payload], score: float) -> Payload | None:
     return min((each for each in payloads if each.score >= score - TIE), key=lambda each: each.size, default=None)
 
 
-def compared_frames(subject: Subject) -> list[int]:
+def compared_frames(teacher: Teacher) -> list[int]:
     """The validation frames on which payloads are compared."""
-    return [subject.held_out[row] for row in evenly(len(subject.held_out), COMPARED_FRAMES)]
+    return [teacher.held_out[row] for row in evenly(len(teacher.held_out), COMPARED_FRAMES)]
 
 
-def whole_compared(subject: Subject) -> dict[int, float]:
+def whole_compared(teacher: Teacher) -> dict[int, float]:
     """Mean score of the whole model on these frames, at each resolution."""
-    indices = compared_frames(subject)
+    indices = compared_frames(teacher)
     return {
-        px: subject.score_of_pictures((subject.picture(i, px, "validation") for i in indices), px, indices)
-        for px in subject.widths_px
+        px: teacher.score_of_pictures((teacher.picture(i, px, "validation") for i in indices), px, indices)
+        for px in teacher.widths_px
     }
 
 
@@ -81,38 +81,38 @@ def _jpeg(picture: Image, quality: int) -> tuple[Image, int]:
 
 
 @torch.no_grad()
-def bottleneck_payloads(subject: Subject, family: BottleneckFamily, model: BranchyModel, px: int) -> list[Payload]:
+def bottleneck_payloads(teacher: Teacher, family: BottleneckFamily, model: BranchyModel, px: int) -> list[Payload]:
     """Bytes and agreement of every codec of a bottleneck at a resolution.
 
     Bytes are those of consecutive validation frames; payloads of a codec that refers to earlier ones have the frame
     before as reference. Agreement is that of the frames on which payloads are compared.
     """
-    compared = compared_frames(subject)
-    stream = range(min(STREAM_FRAMES, subject.work.sample_count("validation")))
-    codes = np.concatenate([_code(subject, family, model, index, px, "validation") for index in stream])
-    answered = np.concatenate([_code(subject, family, model, index, px, "validation") for index in compared])
+    compared = compared_frames(teacher)
+    stream = range(min(STREAM_FRAMES, teacher.work.sample_count("validation")))
+    codes = np.concatenate([_code(teacher, family, model, index, px, "validation") for index in stream])
+    answered = np.concatenate([_code(teacher, family, model, index, px, "validation") for index in compared])
     found = []
     for name in family.codecs:
         codec = get_codec(name)
         if isinstance(codec, StreamCodec):  # those of signs lose nothing
-            sizes, arrived = _sizes_of_stream(subject, family, model, px, codec, codes), answered
+            sizes, arrived = _sizes_of_stream(teacher, family, model, px, codec, codes), answered
         else:
             sizes, arrived = [len(codec.encode(code)) for code in codes], codec.roundtrip(answered)
         outputs = np.concatenate([_answer(model, family, code) for code in arrived])
-        found.append(Payload(name, px, float(np.mean(sizes)), subject.score(outputs, px, compared)))
+        found.append(Payload(name, px, float(np.mean(sizes)), teacher.score(outputs, px, compared)))
     return found
 
 
 def _code(
-    subject: Subject, family: BottleneckFamily, model: BranchyModel, index: int, px: int, split: Split
+    teacher: Teacher, family: BottleneckFamily, model: BranchyModel, index: int, px: int, split: Split
 ) -> NDArray[np.float32]:
-    picture = subject.picture(index, px, split)[None]
-    x = pixels(picture) if model.takes_pixels else subject.work.to_input(picture)
+    picture = teacher.picture(index, px, split)[None]
+    x = pixels(picture) if model.takes_pixels else teacher.work.to_input(picture)
     return np.asarray(model.run_stages(x, 0, family.cut).numpy(), np.float32)
 
 
 def _sizes_of_stream(
-    subject: Subject,
+    teacher: Teacher,
     family: BottleneckFamily,
     model: BranchyModel,
     px: int,
@@ -120,8 +120,8 @@ def _sizes_of_stream(
     codes: NDArray[np.float32],
 ) -> list[int]:
     """Bytes of each code but the first, which has no reference. The codec is fitted on training frames."""
-    most = min(FIT_FRAMES, subject.work.sample_count("train"))
-    tables = codec.fit(np.concatenate([_code(subject, family, model, index, px, "train") for index in range(most)]))
+    most = min(FIT_FRAMES, teacher.work.sample_count("train"))
+    tables = codec.fit(np.concatenate([_code(teacher, family, model, index, px, "train") for index in range(most)]))
     sender = AnsweredSender(codec.sender(codes.shape[1:], tables))
     return [len(sender.encode(code, frame).payload) for frame, code in enumerate(codes)][1:]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from runtime.adoption.relatives.box_scores import calibrated, operating_point
 from runtime.adoption.relatives.fitting import Pace, fit
 from runtime.adoption.relatives.heads import output_loss
-from runtime.adoption.relatives.subject import Subject, evenly
+from runtime.adoption.relatives.teacher import Teacher, evenly
 from runtime.models.stages import BranchyModel, channels_last
 from runtime.models.training import Scalars
 from runtime.workloads.adopted.families import StudentFamily
@@ -37,30 +37,30 @@ _GRID = 32  # sides of crops are multiples
 class StudentLesson:
     """Owns training pictures at the largest resolution, with their boxes or the whole model's logits."""
 
-    def __init__(self, subject: Subject, family: StudentFamily) -> None:
+    def __init__(self, teacher: Teacher, family: StudentFamily) -> None:
         cv2.setNumThreads(1)
-        self._subject, self._answers = subject, family.answers
-        largest = subject.widths_px[0]
-        height, width = subject.size(largest)
-        count = subject.work.sample_count("train")
+        self._teacher, self._answers = teacher, family.answers
+        largest = teacher.widths_px[0]
+        height, width = teacher.size(largest)
+        count = teacher.work.sample_count("train")
         indices = evenly(count, min(MOST_FRAMES, max(1, PICTURE_BYTES // (height * width * family.colours))))
-        self._pictures = subject.pictures(indices, largest, "train")
-        if subject.has_boxes:
-            self._targets: list[Any] = [subject.boxes(index, largest, "train") for index in indices]
+        self._pictures = teacher.pictures(indices, largest, "train")
+        if teacher.has_boxes:
+            self._targets: list[Any] = [teacher.boxes(index, largest, "train") for index in indices]
         else:
             self._targets = [self._logits(picture) for picture in self._pictures]
-        self._held_out = {px: subject.pictures(subject.held_out, px, "validation") for px in subject.widths_px}
+        self._held_out = {px: teacher.pictures(teacher.held_out, px, "validation") for px in teacher.widths_px}
 
     def _logits(self, picture: Image) -> Tensor:
-        px, stages = self._subject.widths_px[0], self._subject.stages
-        return torch.from_numpy(self._subject.finished(self._subject.run(picture[None], px, 0, stages), stages)[0])
+        px, stages = self._teacher.widths_px[0], self._teacher.stages
+        return torch.from_numpy(self._teacher.finished(self._teacher.run(picture[None], px, 0, stages), stages)[0])
 
     def batch(self, rng: np.random.Generator) -> Any:
-        return [self._group(px, rng) for px in self._subject.widths_px]
+        return [self._group(px, rng) for px in self._teacher.widths_px]
 
     def _group(self, px: int, rng: np.random.Generator) -> Any:
-        height, width = self._subject.size(px)
-        if self._subject.has_boxes:
+        height, width = self._teacher.size(px)
+        if self._teacher.has_boxes:
             width, height = (_cropped(side, most) for side, most in zip((width, height), CROP_PX, strict=True))
         count = int(np.clip(STEP_PIXELS // (width * height), *CROPS))
         crops = [self._crop(px, width, height, rng) for _ in range(count)]
@@ -69,9 +69,9 @@ class StudentLesson:
     def _crop(self, px: int, width: int, height: int, rng: np.random.Generator) -> tuple[Image, Any]:
         row = int(rng.integers(len(self._pictures)))
         picture, target = self._pictures[row], self._targets[row]
-        if not self._subject.has_boxes:
+        if not self._teacher.has_boxes:
             return coloured(_shifted(picture, (width, height), rng), rng), target
-        scale = px / self._subject.widths_px[0] * rng.uniform(*ZOOM)
+        scale = px / self._teacher.widths_px[0] * rng.uniform(*ZOOM)
         image, boxes = view(picture, target, scale, width, height, rng)
         if rng.random() < 0.5:
             image, boxes = image[:, ::-1], _mirrored(boxes, width)
@@ -97,33 +97,33 @@ class StudentLesson:
         return float(np.mean([self._quality(each, px) for px in self._held_out for each in self.outputs(module, px)]))
 
     def _quality(self, outputs: list[Any], px: int) -> float:
-        if self._subject.has_boxes:
-            return operating_point(outputs, self.truths(px), self._subject.size(px))[1]
-        return self._subject.score(np.stack(outputs), px, self._subject.held_out)
+        if self._teacher.has_boxes:
+            return operating_point(outputs, self.truths(px), self._teacher.size(px))[1]
+        return self._teacher.score(np.stack(outputs), px, self._teacher.held_out)
 
     def truths(self, px: int) -> list[Floats]:
         """The boxes of the validation frames on their pictures."""
-        return [self._subject.boxes(index, px, "validation") for index in self._subject.held_out]
+        return [self._teacher.boxes(index, px, "validation") for index in self._teacher.held_out]
 
     def finish(self, model: BranchyModel) -> dict[int, tuple[float, ...]]:
         """Choose the operating thresholds; returns the score of each exit at each resolution."""
         scores = {}
         for px in self._held_out:
-            if self._subject.has_boxes:
+            if self._teacher.has_boxes:
                 for head, outputs in zip(model.exits, self.outputs(model, px), strict=True):
-                    calibrated(head, outputs, self.truths(px), self._subject.size(px))
+                    calibrated(head, outputs, self.truths(px), self._teacher.size(px))
             scores[px] = tuple(
-                self._subject.score(np.stack(outputs).astype(np.float32), px, self._subject.held_out)
+                self._teacher.score(np.stack(outputs).astype(np.float32), px, self._teacher.held_out)
                 for outputs in self.outputs(model, px)
             )
         return scores
 
 
 def train_student(
-    subject: Subject, family: StudentFamily, pace: Pace
+    teacher: Teacher, family: StudentFamily, pace: Pace
 ) -> tuple[BranchyModel, dict[int, tuple[float, ...]], int]:
     """The trained student, the score of each exit at each resolution, and the steps that were done."""
-    lesson = StudentLesson(subject, family)
+    lesson = StudentLesson(teacher, family)
     torch.manual_seed(pace.seed)
     model, steps = fit(channels_last(student(family)), lesson, pace)
     return model, lesson.finish(model), steps

@@ -7,6 +7,7 @@ import pytest
 
 from controller.errors import UsageError
 from runtime.adoption.request import Request, parse_classes, parse_numbers, parse_time_s, parse_widths
+from runtime.cores import usable_cores
 
 
 def _request(tmp_path: Path, **more: Any) -> Request:
@@ -73,6 +74,13 @@ def test_a_request_needs_footage_and_task(tmp_path: Path) -> None:
         Request.of("model.onnx", tmp_path, "site", {"task": "text"}, lambda done, total: None)
     with pytest.raises(UsageError, match="--task is missing"):
         Request.of("model.onnx", tmp_path, "site", {"footage": tmp_path}, lambda done, total: None)
+
+
+def test_what_the_user_did_not_say_is_left_as_it_is(tmp_path: Path) -> None:
+    request = _request(tmp_path, decode_options={}, classes=(), jobs=None)
+    assert request.decode_options == {}
+    assert request.fps is None
+    assert 1 <= request.jobs <= min(usable_cores(), 4)
 
 
 def test_text_and_classes_have_a_usual_decoder(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors import safe_open
@@ -137,9 +138,19 @@ def huge_graph(tensors: dict[str, Any]) -> None:
     tensors["pieces.graph.0"] = as_tensor(zstandard.compress(bytes(1 << 28)))
 
 
+def weight_elsewhere(tensors: dict[str, Any]) -> None:
+    import zstandard
+
+    proto = onnx.load_model_from_string(zstandard.decompress(tensors["pieces.graph.0"].numpy().tobytes()))
+    proto.graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
+    proto.graph.initializer[0].external_data.add(key="location", value="/etc/hostname")
+    tensors["pieces.graph.0"] = as_tensor(zstandard.compress(proto.SerializeToString()))
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
+        (weight_elsewhere, "weights in other files"),
         (index_with(many_times), "up to 256 each"),
         (index_with(huge_output), "expected at most"),
         (index_with(other_weight), "has no weight 'none'"),

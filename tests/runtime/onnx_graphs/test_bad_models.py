@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from support.onnx_models import convolution, image, save
 
 from controller.errors import FailureError, MecpilotError, UsageError
-from runtime.onnx_graphs.exporting import export_module, is_module_name
+from runtime.onnx_graphs.exporting import export_module, is_module_name, load_module
 from runtime.onnx_graphs.fixing import fix_shape
 from runtime.onnx_graphs.reading import read_model
 from runtime.onnx_graphs.sizes import possible_sizes
@@ -157,6 +157,16 @@ def test_modules_that_are_not_exported(tmp_path: Path) -> None:
     (tmp_path / "m.py").write_text(MODULES)
     text = refused(lambda: export_module(f"{tmp_path}/m.py:branches", 3, 16, 16), FailureError)
     assert "cannot be exported" in text
+
+
+def test_a_module_may_use_dataclasses_and_what_stands_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "beside_it.py").write_text("from torch import nn\nNet = nn.ReLU\n")
+    (tmp_path / "m.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n"
+        "@dataclass\nclass Size:\n    width: int\n\n"
+        "def make():\n    from beside_it import Net\n    return Net()\n"
+    )
+    assert type(load_module(f"{tmp_path}/m.py:make")).__name__ == "ReLU"
 
 
 def test_names_of_modules(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from runtime.models.packing import Shapes
 from runtime.models.stages import BranchyModel
 from runtime.workloads.adopted.families import Answers, CutShapes
 from runtime.workloads.boxes import Floats
-from runtime.workloads.inputs import model_input
 from runtime.workloads.types import Image, Images, Split
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 CLASS = 5  # column of a box
 
 
-class Subject:
+class Teacher:
     """Owns nothing but what it remembers of the whole model: shapes at its cuts, and its scores.
 
     Boxes are float32 (n, 5): left, top, right, bottom in pixels of the picture at a resolution, and the class.
@@ -74,7 +73,7 @@ class Subject:
         return found
 
     def boxes(self, index: int, px: int, split: Split) -> Floats:
-        """The boxes of a frame on its picture at a resolution."""
+        """The boxes of a frame on its picture at a resolution: the parts inside it, as labels may reach beyond."""
         shape = tuple(self.work.adoption.frame_shape)
         top, left, height, width = self.work.adoption.geometry.inner(shape, px)
         rows = [[*box[:4], box[CLASS] if len(box) > CLASS else 0.0] for box in self.truth(index, split)]
@@ -82,7 +81,10 @@ class Subject:
         boxes[:, 2:4] += boxes[:, :2]
         boxes[:, :4] *= np.array([width / shape[1], height / shape[0]] * 2, np.float32)
         boxes[:, :4] += np.array([left, top] * 2, np.float32)
-        return boxes
+        edges = np.array(self.size(px)[::-1] * 2, np.float32)
+        boxes[:, :4] = np.clip(boxes[:, :4], 0.0, edges)
+        found: Floats = boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+        return found
 
     def size(self, px: int) -> tuple[int, int]:
         """Height and width of the picture at a resolution."""
@@ -152,15 +154,6 @@ class Subject:
         """Outputs of the last exit for what is at a cut."""
         last = self.whole.exits[-1](self.whole.run_stages(z, cut, self.stages))
         return np.asarray(last.float().numpy(), np.float32)
-
-    @torch.no_grad()
-    def score_of_model(self, model: BranchyModel, px: int) -> tuple[float, ...]:
-        """Mean score of each exit of a model without foreign stages."""
-        outputs = [
-            [output.float().numpy() for output in model.all_exits(model_input(self.work, model, picture[None]))]
-            for picture in self._held_out(px)
-        ]
-        return tuple(self.score(np.concatenate(each), px, self.held_out) for each in zip(*outputs, strict=True))
 
 
 def evenly(count: int, most: int) -> list[int]:
