@@ -10,21 +10,43 @@ from pathlib import Path
 from controller.errors import UsageError
 
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN = Path("/proc/self/cgroup")
 
 
-def usable_cores(cgroup: Path = _CGROUP) -> int:
-    """Cores of the process's affinity, or fewer where its control group has a quota of time; at least 1."""
+def usable_cores(cgroup: Path = _CGROUP, own: Path = _OWN) -> int:
+    """Cores of the process's affinity, or fewer where a control group that it is in has a quota of time; at least 1.
+
+    In a container the group is the root of what is mounted; a service of systemd is in one further down.
+    """
     allowed = len(os.sched_getaffinity(0))
-    return max(1, min(allowed, int(_quota(cgroup) or allowed)))
+    return max(1, int(min([allowed, *_quotas(cgroup, own)])))
 
 
 @cache
-def _quota(cgroup: Path) -> float | None:
-    """Cores that the quota comes to, None without one; read once. Version 2 of control groups first, then version 1."""
-    texts = _read(cgroup / "cpu.max") or [
-        *_read(cgroup / "cpu" / "cpu.cfs_quota_us"),
-        *_read(cgroup / "cpu" / "cpu.cfs_period_us"),
-    ]
+def _quotas(cgroup: Path, own: Path) -> tuple[float, ...]:
+    """Cores that each quota comes to, read once. Version 2 of control groups, then version 1."""
+    groups = [(cgroup, "/")]
+    for line in _text(own).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            groups.append((cgroup, path))
+        elif "cpu" in controllers.split(","):
+            groups += [(cgroup / "cpu", "/"), (cgroup / "cpu", path)]
+    folders = {folder for mount, path in groups for folder in _upwards(mount, path)}
+    return tuple(quota for folder in folders if (quota := _quota(folder)) is not None)
+
+
+def _upwards(mount: Path, path: str) -> list[Path]:
+    """The folder of a group, and those of all groups that it is in."""
+    parts = Path(path.lstrip("/")).parts
+    return [mount.joinpath(*parts[:count]) for count in range(len(parts) + 1)]
+
+
+def _quota(folder: Path) -> float | None:
+    """Cores that the quota of a group comes to; None without one."""
+    texts = (
+        _text(folder / "cpu.max") or f"{_text(folder / 'cpu.cfs_quota_us')} {_text(folder / 'cpu.cfs_period_us')}"
+    ).split()
     try:
         quota, period = map(int, texts)
     except ValueError:  # "max", or no such files
@@ -32,11 +54,11 @@ def _quota(cgroup: Path) -> float | None:
     return quota / period if quota > 0 and period > 0 else None
 
 
-def _read(file: Path) -> list[str]:
+def _text(file: Path) -> str:
     try:
-        return file.read_text().split()
+        return file.read_text()
     except OSError:
-        return []
+        return ""
 
 
 def thread_count(wanted: int | str, log: Callable[[str], None], cores: int | None = None) -> int:

@@ -12,7 +12,7 @@ import typer
 
 from controller.errors import FailureError, UsageError
 from runtime.cli.console import counted, log_as, task_bar, write_json
-from runtime.cli.shared_options import JsonOut
+from runtime.cli.shared_options import DecoderCode, JsonOut
 from runtime.config.sections.fields import DEFAULT_ENDPOINT
 from runtime.config.sections.security import SecuritySection
 from runtime.config.settings import settings
@@ -75,6 +75,7 @@ def push(
     workload: Annotated[
         str | None, typer.Option(help="Workload to run a bundle with. Default: the one that it names.")
     ] = None,
+    decode: DecoderCode = None,
     days: Annotated[
         float, typer.Option(min=0.05, max=3650, help="How long the signature is good for, in days.")
     ] = 30.0,
@@ -87,11 +88,13 @@ def push(
     plain: Plain = False,
 ) -> None:
     """Sign a bundle or a policy, and bring it to a MEC, which checks it before it serves it."""
+    from runtime.decoders.given import give_all
     from runtime.deploy.packing import pack
     from runtime.deploy.release import encode_release
     from runtime.deploy.repository import Repository
     from runtime.deploy.trust import Proposal, encode_proposal
 
+    give_all(decode)
     signing = Repository(repository)
     with tempfile.TemporaryDirectory() as work_dir, _client(mec, key, mec_key, plain) as client:
         packed = pack(artifact, Path(work_dir), name=name, workload=workload, tolerance=tolerance)
@@ -159,16 +162,19 @@ def fetch(
         Path | None, typer.Option(help="root.json of `mecpilot deploy init`; needed the first time.")
     ] = None,
     workload: Annotated[str, typer.Option(help="Workload to check a bundle with. Default: the one it names.")] = "",
+    decode: DecoderCode = None,
     again: Annotated[bool, typer.Option("--again", help="Also take a release that was rolled back here.")] = False,
     key: KeyFile = None,
     mec_key: MecKey = None,
     plain: Plain = False,
 ) -> None:
     """Take over what is deployed on a MEC into a store on this machine, as STORE/current/NAME."""
+    from runtime.decoders.given import give_all
     from runtime.deploy import fetching
     from runtime.deploy.check import check_release
     from runtime.deploy.trust import Verifier
 
+    give_all(decode)
     with _opened(store) as opened, _client(mec, key, mec_key, plain) as client:
         if trust is None and not any(opened.trusted.glob("*")):
             raise UsageError(

@@ -86,7 +86,7 @@ class Repository:
         not the one that the root names. After an interruption the next push or rotation goes on.
         """
         with locked_folder(self._folder):
-            root, old_files = self._root(), self._key_files()
+            root, files = self._root(), self._key_files()
             old_signer = self._key(Root.type) if root_key is None else self._read_key(root_key)
             if old_signer.public_key.keyid not in root.signed.roles[Root.type].keyids:
                 raise FailureError(f"{root_key} is not the root key; expected the one that {ROOT_FILE} names")
@@ -102,7 +102,10 @@ class Repository:
             write_whole(self._folder / ROOT_FILE, root.to_bytes())
             if self._has_pushed:
                 self._publish(self._targets(), self._timestamp().signed.expires)
-            return [path for path in old_files if new_root or not path.name.startswith(Root.type)]
+            named = {keyid for role in root.signed.roles.values() for keyid in role.keyids}
+            if root_key is not None and root_key.resolve().parent != self._folder.resolve():
+                files.append(root_key)
+            return [path for path in files if self._read_key(path).public_key.keyid not in named]
 
     def _replace_key(self, root: Root, file: str, roles: tuple[str, ...]) -> CryptoSigner:
         """A new key in place of all others of these roles; its file is named after the version of the root."""

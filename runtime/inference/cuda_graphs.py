@@ -84,7 +84,8 @@ def capture_on(place: torch.device) -> Capture:
                 plain(held)
         torch.cuda.current_stream(place).wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        # Of this thread only: another one may load a release onto the GPU meanwhile, which a capture of all would fail.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             outputs = plain(held)
 
         def replay(z: Tensor) -> Tensor:

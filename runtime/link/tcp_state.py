@@ -25,7 +25,7 @@ _TCP_INFO, _SIOCOUTQ = 11, 0x5411
 _INT, _NO_INT = struct.Struct("i"), bytes(4)
 #: Of Linux' ``struct tcp_info``: offsets are part of the kernel's interface and never change.
 _INFO_BYTES = 216
-_RTT_US, _NOT_SENT, _MIN_RTT_US, _RETRANSMITTED = 68, 144, 148, 208
+_RTT_US, _MIN_RTT_US, _RETRANSMITTED = 68, 148, 208
 _DELIVERY_RATE = 160
 _U32, _U64 = struct.Struct("=I"), struct.Struct("=Q")
 _EVENTS = zmq.EVENT_CONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_DISCONNECTED
@@ -38,7 +38,6 @@ class TcpState:
     rtt_s: float  # smoothed by the kernel
     least_rtt_s: float  # of the last minutes
     queued_bytes: int  # not acknowledged: unsent, or on their way
-    unsent_bytes: int
     delivery_bps: float  # how fast the last bytes were acknowledged; 0 if unknown
     retransmitted_bytes: int  # since the connection began
 
@@ -67,7 +66,6 @@ def tcp_state(descriptor: int) -> TcpState | None:
         rtt_s=_U32.unpack_from(info, _RTT_US)[0] / 1e6,
         least_rtt_s=_U32.unpack_from(info, _MIN_RTT_US)[0] / 1e6,
         queued_bytes=queued,
-        unsent_bytes=_U32.unpack_from(info, _NOT_SENT)[0],
         delivery_bps=_U64.unpack_from(info, _DELIVERY_RATE)[0] * 8.0,
         retransmitted_bytes=_U64.unpack_from(info, _RETRANSMITTED)[0],
     )

@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 
 #: Weight of the newest time of a size in the mean of those before.
 _LEARN_FRAC = 0.2
+#: A time counts for at most this many times the mean: one batch that waited, or in which a graph was captured, says
+#: little about the next ones.
+_MOST_TIMES = 2.0
 #: The first run of a size builds its kernels, so its time is replaced by the second.
 _TRIED = 2
 #: Batches of a kind after which a size that was not run is tried again.
@@ -42,7 +45,10 @@ class _Size:
     def add(self, took_s: float, number: int) -> None:
         self.runs = 1 if number - self.last > _STALE else self.runs + 1  # what is old counts no more
         self.last = number
-        self.mean_s = took_s if self.runs <= _TRIED else self.mean_s + _LEARN_FRAC * (took_s - self.mean_s)
+        if self.runs <= _TRIED:
+            self.mean_s = took_s
+        else:
+            self.mean_s += _LEARN_FRAC * (min(took_s, _MOST_TIMES * self.mean_s) - self.mean_s)
 
 
 @dataclass(slots=True)

@@ -85,5 +85,5 @@ class Deployment:
 
 
 def _path_of(workload: Workload) -> str:
-    """The class of a workload as a command can name it."""
-    return f"{type(workload).__module__}:{type(workload).__qualname__}"
+    """The class of a workload as a command can name it; "" for an adopted one, which a release holds itself."""
+    return "" if workload.description_sha256 else f"{type(workload).__module__}:{type(workload).__qualname__}"

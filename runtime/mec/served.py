@@ -189,6 +189,11 @@ class Served:
         """Forget all other connections."""
         self._receivers.keep_only(peers)
 
+    def warm_up(self, log: Callable[[str], None]) -> None:
+        """Run the whole warm-up; any thread may do it before the first request."""
+        while self.warm_up_step(log):
+            pass
+
     def warm_up_step(self, log: Callable[[str], None]) -> bool:
         """Run one step of the warm-up; False when it is complete."""
         if self._warm_up is None:

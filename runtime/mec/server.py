@@ -51,7 +51,8 @@ class MecServer:
     of one kind together (``batch``).
 
     The constructor checks the arguments and binds the port: ``endpoint`` is then known, and a port in use is an error
-    at once. ``serve`` loads the networks, which takes one to three seconds; devices that connect earlier wait.
+    at once. ``serve`` loads the networks, which takes one to three seconds, and longer in libraries that compile them;
+    devices that connect earlier wait.
 
     UsageError names the argument that cannot be used.
     """
@@ -231,8 +232,9 @@ class MecServer:
 
         torch.set_num_threads(self._threads)  # by default one, as in the profile
         base = self._served(self.bundle, self.workload, self._costs)
-        if self._engine is not None:
-            base.load()  # converting a model takes seconds, in which devices would find the MEC silent
+        if self._builds_models(self.bundle):
+            base.load()
+            base.warm_up(self._log)
         bundles = Bundles([base]) if self._deployment is None else self._deployment.bundles(base)
         return MecLoop(
             self._router,
@@ -270,7 +272,16 @@ class MecServer:
             costs = None
         served = self._served(bundle, workload, costs)
         served.load()
+        if self._builds_models(bundle):
+            served.warm_up(self._log)
         return served
+
+    def _builds_models(self, bundle: Bundle) -> bool:
+        """Whether a library converts or compiles models when they first run. That takes up to half a second a stage, in
+        which devices would find the MEC silent, so it is done before the bundle is served."""
+        if self._engine is not None:
+            return self._engine != "torch"
+        return any(model.engine != "torch" for model in bundle.manifest.models)
 
 
 def _operators(keys: MecKeys | None, bind: str) -> Callable[[str], bool]:

@@ -19,6 +19,11 @@ from runtime.cores import thread_count, usable_cores
         ({"cpu.max": "50000 100000"}, 1),
         ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
         ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({"cpu.max": "100000 100000", "system.slice/mec.service/cpu.max": "max 100000"}, 1),
+        ({"system.slice/mec.service/cpu.max": "100000 100000"}, 1),
+        ({"system.slice/cpu.max": "100000 100000"}, 1),
+        ({"cpu/pod/cpu.cfs_quota_us": "100000", "cpu/pod/cpu.cfs_period_us": "100000"}, 1),
+        ({"system.slice/other.service/cpu.max": "100000 100000"}, None),
         ({}, None),
     ],
 )
@@ -26,9 +31,11 @@ def test_cores_are_those_of_affinity_and_control_group(
     files: dict[str, str], cores: int | None, tmp_path: Path
 ) -> None:
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
-    assert usable_cores(tmp_path) == (cores or len(os.sched_getaffinity(0)))
+    own = tmp_path / "own"
+    own.write_text("4:cpu,cpuacct:/pod\n1:name=systemd:/\n0::/system.slice/mec.service\n")
+    assert usable_cores(tmp_path, own) == (cores or len(os.sched_getaffinity(0)))
 
 
 @pytest.mark.parametrize(("wanted", "count"), [(1, 1), ("2", 2), (4, 4), ("auto", 4)])

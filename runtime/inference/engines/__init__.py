@@ -88,14 +88,12 @@ def open_engines(
     UsageError when an engine is unknown, not installed, or runs no model of the bundle.
     """
     engines = Engines(bundle, workload, log)
-    own = {model: engines.own(model) for model in bundle.model_names}
-    if wanted is None:
-        return own
     if wanted == AUTO:
         from runtime.inference.engines.fastest import fastest_engines
 
         return fastest_engines(bundle, engines, log)
-    return own | _where_it_runs(wanted, bundle, engines, log)
+    chosen = {} if wanted is None else _where_it_runs(wanted, bundle, engines, log)
+    return {model: chosen.get(model) or engines.own(model) for model in bundle.model_names}
 
 
 def _where_it_runs(wanted: str, bundle: Bundle, engines: Engines, log: Log) -> dict[str, Engine[Any]]:

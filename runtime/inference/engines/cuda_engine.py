@@ -2,12 +2,13 @@
 
 A batch crosses to the GPU once, from page-locked memory, stays there between stages, and its outputs come back once.
 Modules that only run on the CPU (``cpu_only``) do so, wherever their input is. When the GPU's memory runs out, the
-model goes on on the CPU, for good, and one line says so.
+model goes on on the CPU and one line says so; after a minute it tries the GPU again, because other programs use it too.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,13 +24,15 @@ from runtime.bundles.bundle import Bundle
 from runtime.inference.cuda_graphs import TailGraphs, capture_on
 from runtime.inference.engines.base import Log, ignore
 from runtime.inference.engines.torch_engine import TorchEngine, TorchModel
-from runtime.models.foreign_stage import run_by
+from runtime.models.foreign_stage import ForeignStage, run_by
 from runtime.models.layers import Layer
 from runtime.models.stages import BranchyModel
 from runtime.workloads.base import Workload
 from runtime.workloads.types import Image
 
 CPU = torch.device("cpu")
+#: How long a model stays away from a GPU whose memory ran out.
+_AWAY_S = 60.0
 
 
 class NoGpuError(UsageError):
@@ -40,16 +43,13 @@ class CudaModel(TorchModel):
     """Owns a copy of a model on the GPU."""
 
     def __init__(self, model: BranchyModel, workload: Workload, place: torch.device, name: str, log: Log) -> None:
-        self._place, self._name, self._log = place, name, log
+        super().__init__(model, workload)
+        self._gpu, self._name, self._log = place, name, log
+        self._place = CPU  # where the model is now
         self._on_cpu = {part for part in (*model.stages, *model.exits) if _is_cpu_only(part)}
         self._graphs: TailGraphs | None = None
-        try:
-            self._move(model, place)
-        except torch.OutOfMemoryError:
-            self._leave_gpu(model)
-        super().__init__(model, workload)
-        if self._place != CPU:
-            self._graphs = TailGraphs(capture_on(self._place), partial(torch.cuda.synchronize, self._place))
+        self._again_s = -math.inf  # when to try the GPU
+        self._take_gpu()
 
     def input_of_batch(self, images: Sequence[Image]) -> Tensor:
         return pinned(super().input_of_batch(images), self._place)
@@ -62,13 +62,14 @@ class CudaModel(TorchModel):
 
     def run_tail(self, z: Tensor, stages: range, exit_branch: int) -> Tensor:
         """See ``runtime.inference.engines.base.RunsTails``; as a CUDA graph where that is faster."""
+        self._take_gpu()
         parts = [*(self._model.stages[stage] for stage in stages), self._model.exits[exit_branch]]
         if self._graphs is not None and self._on_cpu.isdisjoint(parts):
             plain = partial(self._all_on_gpu, stages=stages, exit_branch=exit_branch)
             try:
                 return self._graphs.run((stages.start, exit_branch), z, plain)
             except torch.OutOfMemoryError:
-                self._leave_gpu(self._model)
+                self._leave_gpu()
         for stage in stages:
             z = self.run_stage(z, stage)
         return self.run_exit(z, exit_branch)
@@ -87,27 +88,48 @@ class CudaModel(TorchModel):
         return self._waited_for(super().record_exit(self._beside(self._model.exits[exit_branch], z), exit_branch))
 
     def _run(self, run: Callable[[Tensor], Tensor], part: nn.Module, z: Tensor) -> Tensor:
+        self._take_gpu()
         try:
             return run(self._beside(part, z))
         except torch.OutOfMemoryError:
-            self._leave_gpu(self._model)
+            self._leave_gpu()
         return run(z.to(CPU))
 
     def _beside(self, part: nn.Module, z: Tensor) -> Tensor:
         """The input where the part runs."""
         return z.to(CPU if part in self._on_cpu else self._place, non_blocking=z.is_pinned())
 
-    def _move(self, model: BranchyModel, place: torch.device) -> None:
-        for part in (*model.stages, *model.exits):
+    def _take_gpu(self) -> None:
+        """Go to the GPU unless the model is there, or it is too early to try again."""
+        if self._place == self._gpu or time.perf_counter() < self._again_s:
+            return
+        try:
+            self._move(self._gpu)
+        except torch.OutOfMemoryError:
+            self._leave_gpu()
+            return
+        self._graphs = TailGraphs(capture_on(self._gpu), partial(torch.cuda.synchronize, self._gpu))
+        if self._again_s > 0:
+            self._log(f"engine cuda: model {self._name} runs on the GPU again")
+
+    def _leave_gpu(self) -> None:
+        self._graphs = None  # they would read weights that are freed now
+        self._move(CPU)
+        for part in self._model.modules():
+            if isinstance(part, ForeignStage):
+                part.use(part.runner)  # it holds weights on the GPU that are no parameters
+        torch.cuda.empty_cache()
+        self._again_s = time.perf_counter() + _AWAY_S
+        self._log(
+            f"engine cuda: the GPU is out of memory; model {self._name} runs on the CPU, and tries the GPU again in "
+            f"{_AWAY_S:g} s"
+        )
+
+    def _move(self, place: torch.device) -> None:
+        for part in (*self._model.stages, *self._model.exits):
             if part not in self._on_cpu:
                 part.to(place)
-
-    def _leave_gpu(self, model: BranchyModel) -> None:
-        self._graphs = None  # they would read weights that are freed now
-        self._move(model, CPU)
-        self._place = CPU
-        torch.cuda.empty_cache()
-        self._log(f"engine cuda: the GPU is out of memory; model {self._name} runs on the CPU from now on")
+        self._place = place
 
     def _waited_for(self, layers: list[Layer]) -> list[Layer]:
         """The same layers; calling one returns when the GPU has computed it."""

@@ -164,6 +164,24 @@ def test_the_old_deploy_key_signs_nothing_that_is_accepted_after_a_rotation(tmp_
         checker.verify(proposal(Operator(stolen), b"2"))
 
 
+def test_a_rotation_that_was_interrupted_between_its_keys_and_its_root_is_done_again(
+    tmp_path: Path, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checker = verifier(tmp_path, operator)
+    checker.verify(proposal(operator, b"1"))
+    moved = (operator.folder / "root.pem").rename(tmp_path / "safe.pem")
+    with monkeypatch.context() as patched:
+        patched.setattr("runtime.deploy.repository.write_whole", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            Repository(operator.folder).rotate(moved, new_root=True)
+    assert checker.verify(proposal(operator, b"2")).name == "net"  # the old keys still count
+    old = Repository(operator.folder).rotate(moved, new_root=True)
+    assert old == [operator.folder / "deploy.pem", moved]  # not the new ones, whose files were there before
+    for path in old:
+        path.unlink()
+    assert checker.verify(proposal(operator, b"3")).name == "net"
+
+
 def test_a_rotation_that_was_interrupted_before_it_signed_anew_is_completed_by_the_next_push(
     tmp_path: Path, operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

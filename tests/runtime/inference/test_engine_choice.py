@@ -15,7 +15,7 @@ from controller.errors import FailureError, UsageError
 from controller.records import NO_PAYLOAD
 from runtime.bundles.bundle import Bundle, open_bundle
 from runtime.inference import engines
-from runtime.inference.engines import Engines, fastest, open_engines
+from runtime.inference.engines import Engines, cuda_engine, fastest, open_engines
 from runtime.inference.engines.base import Log
 from runtime.inference.engines.cuda_engine import CPU, CudaModel
 from runtime.inference.engines.torch_engine import TorchEngine
@@ -191,7 +191,30 @@ def test_a_gpu_whose_memory_runs_out_hands_over_to_the_cpu(bundle: Bundle, workl
         for stage in range(3):
             z, expected = model.run_stage(z, stage), plain.run_stage(expected, stage)
     assert torch.equal(z, expected)
-    assert lines == ["engine cuda: the GPU is out of memory; model mobilenet runs on the CPU from now on"]
+    assert lines == [
+        "engine cuda: the GPU is out of memory; model mobilenet runs on the CPU, and tries the GPU again in 60 s"
+    ]
+
+
+def test_a_model_tries_a_gpu_again_and_answers_on_the_cpu_while_its_memory_is_full(
+    bundle: Bundle, workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[torch.device] = []
+
+    def move(place: torch.device) -> None:
+        tries.append(place)
+        if place != CPU:
+            raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(cuda_engine, "_AWAY_S", 0.0)
+    model = CudaModel(copy.deepcopy(bundle.model("mobilenet")), workload, CPU, "mobilenet", lambda _: None)
+    plain, model._gpu = TorchEngine(bundle, workload).load("mobilenet"), torch.device("cuda")
+    monkeypatch.setattr(model, "_move", move)
+    with torch.inference_mode():
+        z = plain.input_of_batch([IMAGE])
+        for _ in range(2):
+            assert torch.equal(model.run_stage(z, 0), plain.run_stage(z, 0))
+    assert tries == [torch.device("cuda"), CPU] * 2
 
 
 @pytest.mark.gpu

@@ -1,8 +1,8 @@
 """ONNX operators in PyTorch, by name: what CNNs and small transformers consist of.
 
 Each takes a `Node` and its input tensors, None where an optional one is missing, and returns its output or a tuple of
-outputs. Floats are differentiable. Integers stay on the CPU, since most are shapes; `beside` brings one to the device
-of a float where the two meet.
+outputs. Floats are differentiable. Integers stay on the CPU, since most are shapes; `together` and `beside`
+bring them to the device of a float where the two meet.
 """
 
 from __future__ import annotations

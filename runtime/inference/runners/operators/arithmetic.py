@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runtime.inference.runners.operators.node import Node, Operator, beside, stated_ints
+from runtime.inference.runners.operators.node import Node, Operator, stated_ints, together
 
 #: ONNX's numbers of types.
 DTYPES = {
@@ -32,16 +32,11 @@ def _unary(compute: Callable[[Tensor], Tensor]) -> Operator:
 
 
 def _binary(compute: Callable[[Tensor, Tensor], Tensor]) -> Operator:
-    def run(_: Node, a: Tensor, b: Tensor) -> Tensor:
-        # The float, if there is one, says where to compute: integers are on the CPU.
-        a, b = (beside(a, b), b) if b.is_floating_point() else (a, beside(b, a))
-        return compute(a, b)
-
-    return run
+    return lambda _, a, b: compute(*together(a, b))
 
 
 def _variadic(compute: Callable[[Tensor, Tensor], Tensor]) -> Operator:
-    return lambda _, *tensors: reduce(compute, tensors)
+    return lambda _, *tensors: reduce(compute, together(*tensors))
 
 
 def _divided(a: Tensor, b: Tensor) -> Tensor:
@@ -50,7 +45,8 @@ def _divided(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _mod(node: Node, a: Tensor, b: Tensor) -> Tensor:
-    return torch.fmod(a, beside(b, a)) if node.get("fmod", 0) else torch.remainder(a, beside(b, a))
+    a, b = together(a, b)
+    return torch.fmod(a, b) if node.get("fmod", 0) else torch.remainder(a, b)
 
 
 def _clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
@@ -80,8 +76,7 @@ def _cast(node: Node, x: Tensor) -> Tensor:
 
 
 def _where(_: Node, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    device = next((t for t in (a, b, condition) if t.device.type != "cpu"), a)
-    return torch.where(beside(condition, device), beside(a, device), beside(b, device))
+    return torch.where(*together(condition, a, b))
 
 
 def _softmax(node: Node, x: Tensor, compute: Any = torch.softmax) -> Tensor:

@@ -53,6 +53,12 @@ def stated_ints(node: Node, attribute: str, tensor: Tensor | None) -> list[int] 
     return None if found is None else [int(value) for value in found]
 
 
+def together(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Tensors on one device: that of the first one that is not on the CPU, where shapes and what comes of them are."""
+    place = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), None)
+    return tensors if place is None else tuple(tensor.to(place) for tensor in tensors)
+
+
 def beside(x: Tensor, other: Tensor) -> Tensor:
     """A tensor where another one is."""
     return x if x.device == other.device else x.to(other.device)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runtime.inference.runners.operators.node import Node, Operator, beside, ints, stated_ints
+from runtime.inference.runners.operators.node import Node, Operator, beside, ints, stated_ints, together
 
 
 def _reshape(node: Node, x: Tensor, shape: Tensor | None = None) -> Tensor:
@@ -51,8 +51,7 @@ def _unsqueeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
 
 
 def _concat(node: Node, *tensors: Tensor) -> Tensor:
-    place = next((tensor for tensor in tensors if tensor.device.type != "cpu"), tensors[0])
-    return torch.cat([beside(tensor, place) for tensor in tensors], node.get("axis", 0))
+    return torch.cat(together(*tensors), node.get("axis", 0))
 
 
 def _split(node: Node, x: Tensor, split: Tensor | None = None) -> tuple[Tensor, ...]:
