@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from controller.errors import FailureError
 from runtime.adoption.report import CutRow
-from runtime.models.packing import Shapes
+from runtime.models.packing import Shapes, alike
 from runtime.models.pieces import Piece
 from runtime.onnx_graphs.cuts import Cut, choose_cuts, cut_through
-from runtime.onnx_graphs.extraction import cut_into_pieces, largest_error
+from runtime.onnx_graphs.extraction import cut_into_pieces, largest_error, with_size
 from runtime.onnx_graphs.fixing import FixedGraph, fix_shape
 from runtime.onnx_graphs.reading import ForeignModel
 
@@ -52,10 +52,19 @@ def fix_at(model: ForeignModel, sizes: Mapping[int, Size]) -> dict[int, FixedGra
     return {px: fix_shape(model, *size) for px, size in sizes.items()}
 
 
-def cut_model(name: str, graphs: Mapping[int, FixedGraph], example: Example, most: int = MOST_CUTS) -> CutModel:
+def cut_model(
+    name: str,
+    graphs: Mapping[int, FixedGraph],
+    example: Example,
+    *,
+    needs_size: bool = False,
+    most: int = MOST_CUTS,
+) -> CutModel:
     """Cut the graphs at the same places, and compare head and tail with the whole at each resolution.
 
-    FailureError when they differ by more than `TOLERANCE`, or give numbers that are not finite.
+    ``needs_size``: the decoder of the outputs needs the size of the image. The last pieces give it where the outputs
+    look alike at several sizes. FailureError when they differ by more than `TOLERANCE`, or give numbers that are not
+    finite.
     """
     chosen = choose_cuts([graph.flow for graph in graphs.values()], most)
     by_px, error = {}, 0.0
@@ -68,10 +77,13 @@ def cut_model(name: str, graphs: Mapping[int, FixedGraph], example: Example, mos
         raise FailureError(
             f"{name}: cut in pieces, it differs by {error:.1e} of the range of its outputs; expected {TOLERANCE:.0e}"
         )
-    largest = max(graphs)
-    stages = tuple(tuple(by_px[px][stage] for px in graphs) for stage in range(len(chosen) + 1))
     outputs = {px: pieces[-1].output_shapes for px, pieces in by_px.items()}
     sizes = {px: (graph.input_shape[2], graph.input_shape[3]) for px, graph in graphs.items()}
+    if needs_size and alike(outputs.values()):
+        for px, pieces in by_px.items():
+            pieces[-1] = with_size(pieces[-1], sizes[px])
+    largest = max(graphs)
+    stages = tuple(tuple(by_px[px][stage] for px in graphs) for stage in range(len(chosen) + 1))
     rows = _rows(_cuts_of(graphs[largest], chosen))
     return CutModel(sizes, outputs, stages, rows, error)
 
