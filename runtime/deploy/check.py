@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from controller.errors import MecpilotError
+from runtime.decoders.given import given_references
 from runtime.deploy.release import RELEASE_FILE, decode_release
 
 #: The check of the campus bundle takes seconds; with low priority on a machine whose cores are busy, a minute.
@@ -87,7 +88,15 @@ class HealthCheck:
         self._end()
 
     def _start(self, folder: Path) -> subprocess.Popen[bytes] | None:
-        command = [sys.executable, "-m", "runtime.deploy.check", str(os.getpid()), str(folder), self._workload]
+        command = [
+            sys.executable,
+            "-m",
+            "runtime.deploy.check",
+            str(os.getpid()),
+            str(folder),
+            self._workload,
+            *given_references(),
+        ]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         with self._lock:
             if self._stopped:
@@ -122,13 +131,18 @@ def _bind_to(parent: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Check one release and print the verdict. Arguments: process id of the parent, folder, workload or ""."""
+    """Check one release and print the verdict.
+
+    Arguments: process id of the parent, folder, workload or "", and code that the user gave to the parent.
+    """
     _bind_to(int(arguments[0]))
     folder, workload = Path(arguments[1]), arguments[2]
     try:
+        from runtime.decoders.given import give_all
         from runtime.deploy.samples import compare
         from runtime.workloads.registry import get_workload
 
+        give_all(*arguments[3:])
         release = decode_release((folder / RELEASE_FILE).read_bytes())
         found = compare(release, folder, get_workload(workload) if workload else None)
         verdict = Verdict("", found.samples, found.largest_difference)

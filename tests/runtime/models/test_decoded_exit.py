@@ -58,7 +58,7 @@ def test_the_shape_says_the_resolution_and_samples_do_not_touch_each_other() -> 
 
 
 def test_a_decoder_of_pixels_gets_the_size_where_outputs_look_alike_at_all_sizes() -> None:
-    alike = dict.fromkeys(((64, 128), (32, 64)), ((2, 4), (2, 2)))
+    outputs_at = dict.fromkeys(((64, 128), (32, 64)), ((2, 4), (2, 2)))
     boxes = Candidates(0.5, 2, 0.5, several_classes=False)
     exit_head = DecodedExit(get_decoder("ssd", {"units": "pixels"}), outputs_at, boxes)
     outputs = [0, 0, 32, 16, 0, 0, 0, 0, 0.1, 0.9, 1, 0]
