@@ -125,6 +125,8 @@ def train(
     from runtime.workloads.registry import get_workload
 
     work = get_workload(workload, data)
+    if work.description_sha256:
+        raise UsageError(f"{workload} is an adopted bundle; `mecpilot adopt` made its models, and makes them anew")
     known = work.families
     for name in family or []:
         if name not in known:
