@@ -77,7 +77,7 @@ class CompressionPlan:
             if self.made is not None:
                 check_made_from(variant, self.made / variant.file_name)
         if self.base.is_adopted and any(variant.scheme.trains for variant in self.variants):
-            raise UsageError("models of an adopted bundle are not fine-tuned; expected --scheme int8, which trains none")
+            raise UsageError("models of an adopted bundle are not fine-tuned; expected --scheme int8")
         if why := self._missing():
             raise UsageError(why)
 
