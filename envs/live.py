@@ -23,6 +23,7 @@ from envs.networks import NetworkName, network_of
 from envs.setup import Setup
 from runtime.config.sections.admission import OPEN_OPTIONS
 from runtime.config.sections.device import LimitsSection
+from runtime.decoders.given import given_options
 from runtime.device.daemon import open_loop
 from runtime.device.local_compute import LocalCompute
 from runtime.device.loop import DeviceLoop
@@ -129,7 +130,9 @@ class LiveBackend:
             bind = self._network.bind
             with self._network.at_mec():
                 # The load of other devices comes over one connection, and the twin's MEC serves in order of arrival.
-                mec = running_mec(reference, slowdown=slowdown, bind=bind, options=(*options, *OPEN_OPTIONS))
+                mec = running_mec(
+                    reference, slowdown=slowdown, bind=bind, options=(*options, *given_options(), *OPEN_OPTIONS)
+                )
                 self._mec = self._mec_stack.enter_context(mec)
             self._mec_slowdown = scenario.mec_slowdown
         return self._mec

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from controller.errors import UsageError
-from runtime.cli.shared_options import BundleDir, HardwareEncoder, NoRawUpload, ProfileFile
+from runtime.cli.shared_options import BundleDir, DecoderCode, HardwareEncoder, NoRawUpload, ProfileFile, ScorerCode
 from runtime.config.rules import check_filter
 from runtime.config.sections.device import PrivacySection
 from runtime.config.sections.fields import DEFAULT_WORKLOAD
@@ -65,9 +65,14 @@ class Conditions:
 
     workload: Annotated[
         str | None,
-        typer.Option(help=f"Workload: {', '.join(WORKLOADS)}, or package.module:Class (default: {DEFAULT_WORKLOAD})."),
+        typer.Option(
+            help=f"Workload: {', '.join(WORKLOADS)}, package.module:Class, or an adopted bundle (default: "
+            f"{DEFAULT_WORKLOAD})."
+        ),
     ] = None
     bundle: BundleDir = None
+    decode: DecoderCode = None
+    scorer: ScorerCode = None
     traces: Annotated[
         list[Path] | None,
         typer.Option(help=f"Trace files or folders; may be repeated (default: built-in). {TRACE_HELP}"),
@@ -85,7 +90,9 @@ class Conditions:
     def open(self) -> Bundle:
         """The bundle that is named; UsageError if it is not of the named workload."""
         from runtime.bundles.bundle import open_bundle, open_pair
+        from runtime.decoders.given import give_all
 
+        give_all(self.decode, self.scorer)
         if self.bundle is None:
             return open_bundle(self.workload or DEFAULT_WORKLOAD)
         if self.workload is None:

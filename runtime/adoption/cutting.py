@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from controller.errors import FailureError
 from runtime.adoption.report import CutRow
 from runtime.models.foreign_stage import ForeignStage
-from runtime.models.packing import Shapes, unpack
+from runtime.models.packing import Shapes, alike, unpack
 from runtime.models.pieces import Piece
 from runtime.onnx_graphs.cuts import Cut, choose_cuts, cut_through
-from runtime.onnx_graphs.extraction import cut_into_pieces, difference
+from runtime.onnx_graphs.extraction import cut_into_pieces, difference, with_size
 from runtime.onnx_graphs.fixing import FixedGraph
 
 MOST_CUTS = 5
@@ -48,10 +48,19 @@ class CutModel:
         return sum(pieces[0].macs for pieces in self.stages)
 
 
-def cut_model(name: str, graphs: Mapping[int, FixedGraph], example: Example, most: int = MOST_CUTS) -> CutModel:
+def cut_model(
+    name: str,
+    graphs: Mapping[int, FixedGraph],
+    example: Example,
+    *,
+    needs_size: bool = False,
+    most: int = MOST_CUTS,
+) -> CutModel:
     """Cut the graphs at the same places, and compare head and tail with the whole at each resolution.
 
-    FailureError when they differ by more than `TOLERANCE`, or give numbers that are not finite.
+    ``needs_size``: the decoder of the outputs needs the size of the image. The last pieces give it where the outputs
+    look alike at several sizes. FailureError when they differ by more than `TOLERANCE`, or give numbers that are not
+    finite.
     """
     chosen = choose_cuts([graph.flow for graph in graphs.values()], most)
     by_px = {px: cut_into_pieces(graph, _cuts_of(graph, chosen)) for px, graph in graphs.items()}
@@ -64,8 +73,12 @@ def cut_model(name: str, graphs: Mapping[int, FixedGraph], example: Example, mos
             f"{name}: cut in pieces, it differs by {error:.1e} of the range of its outputs; expected {TOLERANCE:.0e}; "
             "try one width with --resolutions, or another export"
         )
-    largest = max(graphs)
     sizes = {px: (graph.input_shape[2], graph.input_shape[3]) for px, graph in graphs.items()}
+    if needs_size and alike(outputs.values()):
+        for px, pieces in by_px.items():
+            pieces[-1] = with_size(pieces[-1], sizes[px])
+    largest = max(graphs)
+    stages = tuple(tuple(by_px[px][stage] for px in graphs) for stage in range(len(chosen) + 1))
     rows = _rows(_cuts_of(graphs[largest], chosen))
     return CutModel(sizes, outputs, stages, rows, error)
 

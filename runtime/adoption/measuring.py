@@ -34,7 +34,6 @@ class Measuring:
     models: tuple[TrainedModel, ...]
     samples: int  # per split
     jobs: int  # processes at a time; 0: all is done in this one
-    code: tuple[str, ...] = ()  # file.py:function of the user's that the workload needs
 
     def run(self, workload: Workload, progress: Progress) -> Manifest:
         """Measure all models and write the manifest; FailureError when a process fails."""
@@ -76,11 +75,7 @@ def _measure(plan: Measuring, model: TrainedModel, split: Split, events: Any) ->
     def body() -> SplitRun:
         import torch
 
-        from runtime.decoders.given import give
-
         torch.set_num_threads(1)
-        for reference in plan.code:
-            give(reference)
         workload = get_workload(str(plan.folder))
         return run_split(plan.folder, workload, model, split, plan.samples, advance_of(events, name))
 

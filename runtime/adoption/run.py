@@ -25,7 +25,6 @@ from runtime.adoption.steps import Steps, peak_memory_bytes
 from runtime.adoption.subject import Subject, open_subject
 from runtime.adoption.truths import Truths, answers_as_truths, labels_of, with_truths
 from runtime.bundles.bundle import Bundle, open_bundle
-from runtime.decoders.given import given_references
 from runtime.files.atomic import write_whole
 from runtime.files.new_folder import appearing_folder
 from runtime.profiling.profile import FORMAT_VERSION, PROFILE_FILE, Profile, default_out, write_profile
@@ -132,9 +131,8 @@ class _Run:
             tails = tail_runs(codecs_of(whole), cut.macs_after_frac)
             samples = samples_within(MEASURE_BUDGET_S, whole_seconds(work, whole), tails)
         models = tuple(member.trained for member in members)
-        code = tuple(given_references())
         with self.steps.step("measure"):
-            Measuring(folder, models, samples, self.request.jobs, code).run(work, self.steps.progress)
+            Measuring(folder, models, samples, self.request.jobs).run(work, self.steps.progress)
         return open_bundle(folder)
 
     def _profiled(self, bundle: Bundle) -> Profile | None:

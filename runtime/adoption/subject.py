@@ -48,7 +48,7 @@ class Subject:
 
 def open_subject(request: Request, advance: Advance) -> Subject:
     """Read and check everything, and cut the model; UsageError or FailureError in one line for what does not fit."""
-    decoder_of(request)
+    decoder = decoder_of(request)
     user_code(request.scorer)
     source = open_source(request.model, 1 if request.colours == "grey" else 3)
     decoded = [0]
@@ -69,7 +69,7 @@ def open_subject(request: Request, advance: Advance) -> Subject:
         return values
 
     decoding = decoding_of(request, graphs)
-    cut = cut_model(source.name, graphs, example)
+    cut = cut_model(source.name, graphs, example, needs_size=decoder.needs_size)
     most = _frames_in_time(graphs[max(graphs)], example(max(graphs)), max(request.jobs, 1))
     return Subject(_shortened(found, most), geometry, decoding, cut, found.footage.frames)
 

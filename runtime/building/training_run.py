@@ -24,6 +24,7 @@ from runtime.building.measure import MeasuredModel, TrainedModel, measure_model,
 from runtime.building.payload_sizes import PayloadSizes, image_codecs, measure_images
 from runtime.bundles.manifest import Manifest
 from runtime.bundles.weights import save_weights
+from runtime.decoders.given import give_all, given_references
 from runtime.models.training import Scalars, TrainingConfig, train
 from runtime.workloads.base import Workload
 from runtime.workloads.registry import get_workload
@@ -39,7 +40,7 @@ _POLL_S = 0.5
 class TrainingPlan:
     """What to train, and the directory of the bundle."""
 
-    workload: str  # a name or package.module:Class; the processes import it
+    workload: str  # as of --workload; the processes open it
     out: Path
     families: tuple[str, ...]
     seed: int = 0
@@ -186,7 +187,7 @@ def run_pieces(pieces: Sequence[Piece], jobs: int, progress: Progress) -> dict[s
         while len(board.measured) < len(pieces):
             while waiting and len(running) < jobs:
                 piece = waiting.pop(0)
-                running[piece.name] = context.Process(target=piece.body, args=(events,))
+                running[piece.name] = context.Process(target=_run, args=(given_references(), piece, events))
                 running[piece.name].start()
             ended = [name for name, process in running.items() if process.exitcode is not None]
             board.follow(events)
@@ -197,6 +198,12 @@ def run_pieces(pieces: Sequence[Piece], jobs: int, progress: Progress) -> dict[s
     finally:
         _stop(list(running.values()))
     return board.measured
+
+
+def _run(code: Sequence[str], piece: Piece, events: Any) -> None:
+    """The main function of a process. ``code``: what the user gave to the parent, see `runtime.decoders.given`."""
+    give_all(*code)
+    piece.body(events)
 
 
 class _Board:

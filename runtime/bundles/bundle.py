@@ -158,7 +158,8 @@ class Bundle:
         if self._work is work:
             return self
         if not self.fits(work):
-            raise UsageError(f"the bundle {self.directory} is for workload {self.workload!r}; expected {work.name!r}")
+            other = f"another adoption named {work.name!r}" if work.name == self.workload else repr(work.name)
+            raise UsageError(f"the bundle {self.directory} is for workload {self.workload!r}; expected {other}")
         served = copy(self)
         served._work, served._models = work, {}
         served.__dict__.pop("default_range", None)

@@ -24,7 +24,7 @@ from runtime.cli.bundle_tables import (
 from runtime.cli.compress import compress
 from runtime.cli.console import task_bar
 from runtime.cli.empty import empty
-from runtime.cli.shared_options import DataDir, JsonOut, Wide, WorkloadName
+from runtime.cli.shared_options import DataDir, DecoderCode, JsonOut, ScorerCode, Wide, WorkloadName
 from runtime.config.sections.fields import DEFAULT_WORKLOAD
 from runtime.files.atomic import check_writable
 from runtime.observe.tables import new_table
@@ -68,8 +68,12 @@ def show(
         bool, typer.Option("--payloads", help="Bytes and scores of every payload too: a row per cut and codec.")
     ] = False,
     wide: Wide = False,
+    decode: DecoderCode = None,
 ) -> None:
     """Stages, exits, and accuracy per resolution and exit of a bundle; or one frame, drawn."""
+    from runtime.decoders.given import give_all
+
+    give_all(decode)
     opened = open_bundle(bundle)
     if draw is not None:
         _draw_exits(opened, draw, resolution_px, out)
@@ -121,6 +125,8 @@ def train(
     from runtime.workloads.registry import get_workload
 
     work = get_workload(workload, data)
+    if work.description_sha256:
+        raise UsageError(f"{workload} is an adopted bundle; `mecpilot adopt` made its models, and makes them anew")
     known = work.families
     for name in family or []:
         if name not in known:
@@ -140,9 +146,7 @@ def train(
 @app.command()
 def add(
     base: Annotated[str, typer.Argument(help="Bundle to add to: a workload's shipped one, or a directory.")],
-    workload: Annotated[
-        str | None, typer.Option(help="A name or package.module:Class (default: the bundle's workload).")
-    ] = None,
+    workload: Annotated[str | None, typer.Option(help="As of other commands (default: the bundle's workload).")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the new bundle (default: runs/models-WORKLOAD).")] = None,
     family: Annotated[
         list[str] | None, typer.Option(help="Add this family; may be repeated (default: all that the bundle lacks).")
@@ -169,6 +173,8 @@ def add(
     ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Models that are worked on at the same time.")] = 2,
     data: DataDir = None,
+    decode: DecoderCode = None,
+    scorer: ScorerCode = None,
     json: JsonOut = None,
 ) -> None:
     """Write a new bundle: the models of an existing one as they are, and the families and codecs that it lacks."""
@@ -177,7 +183,9 @@ def add(
     from runtime.building.forecasts import run_forecasts
     from runtime.building.training_run import TrainingPlan
     from runtime.bundles.bundle import open_pair
+    from runtime.decoders.given import give_all
 
+    give_all(decode, scorer)
     if forecast + roi + bool(family or trained) > 1:
         raise UsageError("got two of --forecast, --roi, and --family or --trained; expected one after the other")
     opened, work = open_pair(base, workload, data)
@@ -190,7 +198,7 @@ def add(
     check_writable(directory / MANIFEST_FILE, "--out", make_folder=True)
     families = tuple(name for name in missing if not family or name in family)
     samples = max(opened.manifest.sample_counts.values())
-    plan = TrainingPlan(workload or opened.workload, directory, families, seed, epochs, jobs, data, samples)
+    plan = TrainingPlan(workload or opened.reference, directory, families, seed, epochs, jobs, data, samples)
     with task_bar() as progress:
         if roi:
             run_crops(opened, work, directory, progress)

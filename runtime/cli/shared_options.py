@@ -14,6 +14,7 @@ _SENTENCES = {setting.flag: setting.sentence for setting in settings("workload",
 WorkloadName = Annotated[str, typer.Option("--workload", help=_SENTENCES["--workload"])]
 BundleDir = Annotated[Path | None, typer.Option("--bundle", help=_SENTENCES["--bundle"])]
 DecoderCode = Annotated[str | None, typer.Option("--decode", metavar="FILE:FUNCTION", help=_SENTENCES["--decode"])]
+ScorerCode = Annotated[str | None, typer.Option("--scorer", metavar="FILE:FUNCTION", help=_SENTENCES["--scorer"])]
 ProfileFile = Annotated[Path | None, typer.Option("--profile", help=_SENTENCES["--profile"])]
 DataDir = Annotated[Path | None, typer.Option("--data", help=_SENTENCES["--data"])]
 NoRawUpload = Annotated[bool, typer.Option("--no-raw-upload", help=_SENTENCES["--no-raw-upload"])]

@@ -62,6 +62,11 @@ class Variant:
 def check_compressible(variant: Variant, source: Path) -> None:
     """UsageError when the model in the file has few bits already, or the file holds no weights."""
     header = _header_of(source)
+    if header.pieces:
+        raise UsageError(
+            f"model {variant.base.name!r} is cut from a foreign model, whose graphs stay as they are; expected a model "
+            "that was trained here, such as a student, or adopt a model that is compressed already"
+        )
     if header.packed or header.graphs:
         raise UsageError(
             f"model {variant.base.name!r} has few bits already; expected one without: prune first, then choose bits"

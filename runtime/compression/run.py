@@ -76,6 +76,8 @@ class CompressionPlan:
             check_compressible(variant, self.source(variant))
             if self.made is not None:
                 check_made_from(variant, self.made / variant.file_name)
+        if self.base.is_adopted and any(variant.scheme.trains for variant in self.variants):
+            raise UsageError("models of an adopted bundle are not fine-tuned; expected --scheme int8")
         if why := self._missing():
             raise UsageError(why)
 

@@ -28,6 +28,7 @@ class Decoder(ABC):
 
     name: ClassVar[str]
     expected: ClassVar[str]  # the outputs that it takes, for errors: "(4 + classes, boxes)"
+    needs_size: ClassVar[bool] = True  # whether ``decode`` looks at the size of the input
 
     @abstractmethod
     def fits(self, shapes: Shapes) -> bool:

@@ -22,6 +22,7 @@ class Classify(Decoder):
     """
 
     name = "classify"
+    needs_size = False
     expected = "one output with at least two values, a score for each class"
 
     def __init__(self, probabilities: bool | str = "auto") -> None:
@@ -51,6 +52,7 @@ class Values(Decoder):
     """All outputs one after the other, for tasks whose answers are neither boxes nor classes."""
 
     name = "values"
+    needs_size = False
     expected = "any outputs"
 
     def fits(self, shapes: Shapes) -> bool:

@@ -87,6 +87,12 @@ def given_references() -> tuple[str, ...]:
     return tuple(_references.values())
 
 
+def given_options() -> list[str]:
+    """The same as options of a command: it does not matter which option gives a function."""
+    pairs = zip(("--decode", "--scorer"), _references.values(), strict=False)
+    return [word for pair in pairs for word in pair]
+
+
 def _function(path: str, name: str) -> Callable[..., Any]:
     try:
         found = runpy.run_path(path).get(name)

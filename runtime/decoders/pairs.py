@@ -59,6 +59,7 @@ class Detr(Decoder):
     """
 
     name = "detr"
+    needs_size = False
     expected = "boxes (queries, 4) and logits (queries, classes) in any order, or one output (queries, 4 + classes)"
 
     def __init__(self, activation: str = "softmax") -> None:

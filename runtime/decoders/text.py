@@ -25,6 +25,7 @@ class Db(Decoder):
     """One map (h, w) of probabilities; ``logits``: the map is not through a sigmoid yet."""
 
     name = "db"
+    needs_size = False
     expected = "one output, a map (1, h, w) or (h, w) of probabilities"
 
     def __init__(self, pixel_threshold: float = 0.3, unclip: float = 1.5, logits: bool = False) -> None:

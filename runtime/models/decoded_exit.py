@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from runtime.decoders.base import Decoder, Size, decoded
 from runtime.decoders.boxes import suppressed
 from runtime.models.detector_parts import NO_PEAK
-from runtime.models.packing import Shape, Shapes, packed_shape, unpack
+from runtime.models.packing import Shape, Shapes, alike, packed_shape, unpack
 
 #: A candidate below the threshold by more than this, as a logit, says nothing and is left out.
 LEAST_LOGIT = -3.0
@@ -41,25 +41,34 @@ class DecodedExit(nn.Module):
     """
 
     def __init__(self, decoder: Decoder, outputs: Mapping[Size, Shapes], boxes: Candidates | None) -> None:
-        """``outputs``: shapes of the outputs for each size of the input."""
+        """``outputs``: shapes of the outputs for each size of the input.
+
+        Where they look alike at several sizes and the decoder needs the size, the last values of the packed outputs
+        are height and width (`runtime.onnx_graphs.extraction.with_size`).
+        """
         super().__init__()
         self._decoder, self._boxes = decoder, boxes
+        self._sizes = tuple(outputs)
+        self._size_arrives = decoder.needs_size and alike(outputs.values())
         self._places: dict[Shape, tuple[Size, Shapes]] = {}
         for size, shapes in outputs.items():
-            # Outputs that are equal at all sizes, as of classifiers, do not depend on the size.
-            self._places.setdefault(packed_shape(shapes), (size, shapes))
+            arriving = (*shapes, (2,)) if self._size_arrives else shapes
+            self._places.setdefault(packed_shape(arriving), (size, arriving))
 
     def forward(self, x: Tensor) -> Tensor:
         shape = tuple(x.shape[1:])
         if shape not in self._places:
             raise ValueError(f"a decoder got outputs of {shape}; expected one of {sorted(self._places)}")
-        size, shapes = self._places[shape]
+        size, shapes = self._places[shape]  # any of several sizes, where the decoder does not need it
         outputs = unpack(x.detach().cpu().numpy(), shapes)
         samples = [self._sample([output[row] for output in outputs], size) for row in range(len(x))]
         return torch.from_numpy(np.stack(samples)).to(x.device)
 
     def _sample(self, outputs: list[NDArray[np.float32]], size: Size) -> NDArray[np.float32]:
         finite = all(np.isfinite(output).all() for output in outputs)
+        if self._size_arrives:
+            *outputs, arrived = outputs
+            size = next((known for known in self._sizes if (arrived == known).all()), size)
         if self._boxes is None:
             known = outputs if finite else [np.zeros_like(output) for output in outputs]
             return np.asarray(decoded(self._decoder, known, size, boxes=False))

@@ -7,7 +7,7 @@ w), is not packed. This module imports no torch: a manifest states the shapes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -34,6 +34,12 @@ def is_packed(shapes: Shapes) -> bool:
 def packed_shape(shapes: Shapes) -> Shape:
     """Shape of the one tensor that stands for tensors of these shapes."""
     return (sum(map(math.prod, shapes)),) if is_packed(shapes) else shapes[0]
+
+
+def alike(all_shapes: Iterable[Shapes]) -> bool:
+    """Whether two of these lists of tensors are the same once they are packed."""
+    packed = [packed_shape(shapes) for shapes in all_shapes]
+    return len(set(packed)) < len(packed)
 
 
 def pack(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -92,8 +92,11 @@ def choose_cuts(flows: Sequence[Flow], most: int = 6) -> list[Cut]:
     The cuts that no other dominates come first: of more than ``most``, those with the fewest bytes in equal parts of
     the MACs. Where they leave a wide part of the model without a cut, the one with the fewest bytes there is added,
     for exits. [] for a graph that cannot be cut.
+
+    A cut whose tensors have the same size at two resolutions is left out: what arrives there would not say which
+    resolution's piece shall run.
     """
-    found = [cut for cut in candidates(flows[0]) if all(cut_through(flow, cut.tensors) for flow in flows[1:])]
+    found = [cut for cut in candidates(flows[0]) if _tells_resolutions_apart(cut, flows)]
     worth = [cut for cut in found if cut.macs_before and cut.macs_after]
     chosen = not_dominated(worth)
     if len(chosen) > most:
@@ -101,6 +104,12 @@ def choose_cuts(flows: Sequence[Flow], most: int = 6) -> list[Cut]:
     while len(chosen) < most and (more := _in_widest_gap(worth, chosen, 0.5 / (most + 1))):
         chosen = sorted([*chosen, more], key=lambda cut: cut.macs_before)
     return chosen
+
+
+def _tells_resolutions_apart(cut: Cut, flows: Sequence[Flow]) -> bool:
+    """Whether it is a cut at every resolution, through as many bytes at no two of them."""
+    found = [cut_through(flow, cut.tensors) for flow in flows]
+    return None not in found and len({own.size for own in found if own is not None}) == len(flows)
 
 
 def _spread(cuts: list[Cut], most: int) -> list[Cut]:

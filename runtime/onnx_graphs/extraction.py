@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,7 @@ from runtime.onnx_graphs.library import FLOAT, onnx_library, open_session
 
 #: Ends of the names of tensors that reach or leave a piece in another form than they have in the graph.
 _RECEIVED, _SENT = "/received", "/sent"
+_SIZE = "mecpilot/input_size"  # name of the output of `with_size`
 
 
 def cut_into_pieces(fixed: FixedGraph, cuts: Sequence[Cut]) -> list[Piece]:
@@ -54,6 +56,22 @@ def largest_error(whole: FixedGraph, pieces: Sequence[Piece], images: Iterable[N
 def difference(expected: Sequence[NDArray[Any]], found: Sequence[NDArray[np.float32]]) -> float:
     """The largest difference of two lists of outputs, relative as in `largest_error`; NaN where one is found."""
     return float(np.max([_error(*pair) for pair in zip(expected, found, strict=True)]))
+
+
+def with_size(piece: Piece, size: tuple[int, int]) -> Piece:
+    """The same piece with height and width of the image as one more output, float32 (1, 2)."""
+    onnx = onnx_library()
+    model = onnx.load_from_string(piece.graph)
+    value = onnx.numpy_helper.from_array(np.array([size], np.float32), _SIZE + "/value")
+    model.graph.initializer.append(value)
+    model.graph.node.append(onnx.helper.make_node("Identity", [value.name], [_SIZE]))
+    model.graph.output.append(onnx.helper.make_tensor_value_info(_SIZE, FLOAT, (1, 2)))
+    return replace(
+        piece,
+        graph=model.SerializeToString(),
+        outputs=(*piece.outputs, _SIZE),
+        output_shapes=(*piece.output_shapes, (2,)),
+    )
 
 
 def _error(expected: NDArray[Any], found: NDArray[np.float32]) -> float:

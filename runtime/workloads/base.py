@@ -174,7 +174,7 @@ class Defaults(Protocol):
     bundle: str | None = None
     # Only an adopted workload has these:
     frame_shape: tuple[int, ...] = ()  # (h, w[, 3]); (): that of the largest resolution
-    description_sha256: str = ""  # digest of its description
+    description_sha256: str = ""  # digest of its description; "": its class says all of it
 
     def scenario_range(self) -> ScenarioRange:
         """Range of conditions from which episodes of this workload are drawn."""

@@ -81,7 +81,13 @@ class TorchPiece(nn.Module):
             values |= self._outputs_of(node, values)
             for name in self._last_use.get(place, ()):
                 values.pop(name, None)
-        return [self._value(name, values).float().contiguous() for name in self._outputs]
+        return [self._output(name, values, len(tensors[0])) for name in self._outputs]
+
+    def _output(self, name: str, values: dict[str, Tensor], batch: int) -> Tensor:
+        value = self._value(name, values)
+        if name not in values:  # it does not depend on the input, so it is there once
+            value = value.expand(batch, *value.shape[1:])
+        return value.float().contiguous()
 
     def _outputs_of(self, node: Node, values: dict[str, Tensor]) -> dict[str, Tensor]:
         inputs = [self._value(name, values) if name else None for name in node.inputs]

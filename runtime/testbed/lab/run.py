@@ -16,6 +16,7 @@ import msgspec
 from controller.errors import FailureError
 from controller.predict.uplink import TraceBank
 from controller.scenario import Scenario, ScenarioRange
+from runtime.decoders.given import given_options
 from runtime.testbed.lab.namespaces import inside
 from runtime.testbed.lab.network import Lab
 from runtime.testbed.processes import running_mec, running_neighbours
@@ -60,7 +61,7 @@ class Played:
         given |= {"--profile": self.profile} if self.profile else {}
         given |= {"--controller": self.controller} if self.controller else {}
         given |= {"--outcomes": self.outcomes / f"device{number}.jsonl"} if self.outcomes else {}
-        return [str(word) for pair in given.items() for word in pair] + ["--plain", *self.options]
+        return [str(word) for pair in given.items() for word in pair] + ["--plain", *given_options(), *self.options]
 
 
 def play(lab: Lab, played: Played) -> list[dict[str, Any]]:
@@ -69,7 +70,7 @@ def play(lab: Lab, played: Played) -> list[dict[str, Any]]:
     FailureError if the MEC or a device fails.
     """
     # The lab's addresses are not loopback, but nobody else is on its network.
-    scenario, options = played.scenario, ["--plain", "--bundle", str(played.bundle)]
+    scenario, options = played.scenario, ["--plain", "--bundle", str(played.bundle), *given_options()]
     options += ["--profile", str(played.profile)] if played.profile else []
     slowdown = max(scenario.mec_slowdown, 1.0)
     with contextlib.ExitStack() as stack:

@@ -96,6 +96,32 @@ def test_the_twin_plays_the_bundle(made: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "found.json").read_text())["workload"] == "site"
 
 
+@pytest.mark.timeout(400)
+def test_the_commands_that_follow_take_the_folder(made: Path, tmp_path: Path) -> None:
+    on, run, policy = ("--workload", str(made / "site")), str(tmp_path / "run"), str(tmp_path / "site.safetensors")
+    quick = ("--controllers", "ppo,greedy", "--policy", policy, "--seeds", "1", "--frames", "10")
+    assert mecpilot.main(["train", *on, "--out", run, "--steps", "100"]) == 0
+    assert mecpilot.main(["export", run, "--out", policy]) == 0
+    assert mecpilot.main(["evaluate", *on, *quick, "--json", str(tmp_path / "found.json")]) == 0
+    assert json.loads((tmp_path / "found.json").read_text())["controllers"].keys() == {"ppo", "greedy"}
+    tuning = str(tmp_path / "tuning.json")
+    tune = ("--controllers", "greedy", "--episodes", "2", "--frames", "10", "--out", tuning)
+    assert mecpilot.main(["tune", *on, *tune]) == 0
+    assert mecpilot.main(["evaluate", *on, *quick, "--tuning", tuning]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_real_processes_find_the_folder(made: Path, tmp_path: Path) -> None:
+    more, site = str(tmp_path / "more"), str(made / "site")
+    assert mecpilot.main(["models", "add", site, "--forecast", "--jobs", "1", "--out", more]) == 0
+    added = open_bundle(more)
+    assert added.fits(open_bundle(site).work)
+    assert added.recorded("test").lagged_forecast is not None
+    live = ("--controllers", "device-only", "--live", "--seeds", "1", "--frames", "10")
+    assert mecpilot.main(["evaluate", "--workload", site, *live, "--out", str(tmp_path / "live")]) == 0
+
+
 @pytest.mark.parametrize(("cut", "payload"), [(1, "u8"), (3, "none")])
 def test_a_device_and_a_mec_answer_as_the_whole_model(
     made: Path, bundle: Bundle, tmp_path: Path, cut: int, payload: str

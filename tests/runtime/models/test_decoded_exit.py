@@ -57,6 +57,17 @@ def test_the_shape_says_the_resolution_and_samples_do_not_touch_each_other() -> 
         _exit()(torch.zeros((1, 19)))
 
 
+def test_a_decoder_of_pixels_gets_the_size_where_outputs_look_alike_at_all_sizes() -> None:
+    outputs_at = dict.fromkeys(((64, 128), (32, 64)), ((2, 4), (2, 2)))
+    boxes = Candidates(0.5, 2, 0.5, several_classes=False)
+    exit_head = DecodedExit(get_decoder("ssd", {"units": "pixels"}), outputs_at, boxes)
+    outputs = [0, 0, 32, 16, 0, 0, 0, 0, 0.1, 0.9, 1, 0]
+    found = exit_head(torch.tensor([[*outputs, 64, 128], [*outputs, 32, 64]], dtype=torch.float32))
+    assert found[0, 0, :4].tolist() == [0, 0, 0.25, 0.25]
+    assert found[1, 0, :4].tolist() == [0, 0, 0.5, 0.5]
+    assert DecodedExit(get_decoder("detr"), outputs_at, boxes)(torch.zeros((1, 12))).shape == (1, 2, 5)
+
+
 def test_a_classifier_gives_logits() -> None:
     exit_head = DecodedExit(get_decoder("classify"), {(8, 8): ((3,),)}, None)
     values = torch.tensor([[1.0, 2.0, 3.0], [float("inf"), 0.0, 0.0]])

@@ -119,6 +119,12 @@ def test_resolutions_share_their_cuts() -> None:
     assert [cut.tensors for cut in choose_cuts([large, small])] == [("t0",), ("t2",), ("t3",)]
 
 
+def test_a_cut_of_the_same_size_at_two_resolutions_is_left_out() -> None:
+    large = chain(90, 80, 70, 60, 1)
+    small = replace(large, sizes={name: size if name == "t1" else size // 2 for name, size in large.sizes.items()})
+    assert [cut.tensors for cut in choose_cuts([large, small])] == [("t0",), ("t2",), ("t3",)]
+
+
 def test_depth_first_order_finds_cuts_that_the_files_order_hides() -> None:
     """Four branches, listed level by level: only one after the other are few tensors live."""
     branches = range(4)

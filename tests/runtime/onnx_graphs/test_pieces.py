@@ -17,7 +17,7 @@ from runtime.inference.runners import open_runner
 from runtime.models.foreign_stage import ForeignStage
 from runtime.models.packing import packed_shape
 from runtime.onnx_graphs.cuts import candidates, choose_cuts
-from runtime.onnx_graphs.extraction import cut_into_pieces, largest_error
+from runtime.onnx_graphs.extraction import cut_into_pieces, largest_error, with_size
 from runtime.onnx_graphs.fixing import fix_shape
 from runtime.onnx_graphs.library import open_session
 from runtime.onnx_graphs.reading import read_model
@@ -148,6 +148,17 @@ def test_outputs_of_other_dtypes_and_forms_are_float32_with_a_batch(tmp_path: Pa
     assert top.dtype == np.float32
     np.testing.assert_allclose(scores[0], x.mean((0, 2, 3)), rtol=1e-5)
     assert top.item() == scores.argmax()
+
+
+@pytest.mark.parametrize("runner", ["onnxruntime", "torch"])
+def test_the_last_piece_can_give_the_size_of_the_image(tmp_path: Path, runner: str) -> None:
+    fixed = fix_shape(read_model(convolution(tmp_path / "m.onnx")), *SIZE)
+    (piece,) = cut_into_pieces(fixed, [])
+    batch = np.concatenate([picture(*SIZE, seed) for seed in range(2)])
+    plain = ForeignStage([piece], runner)(torch.from_numpy(batch)).flatten(1)
+    sized = ForeignStage([with_size(piece, SIZE)], runner)(torch.from_numpy(batch))
+    assert sized[:, -2:].tolist() == [list(SIZE)] * 2
+    assert torch.equal(sized[:, :-2], plain)
 
 
 def test_open_sizes_are_found_by_trying(tmp_path: Path) -> None:
