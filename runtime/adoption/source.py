@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Protocol
 
@@ -77,7 +78,7 @@ class ModuleSource:
         self.name, self._module, self._channels = name, module, channels
 
     def sizes(self, frame: tuple[int, ...], widths_px: tuple[int, ...], preset: Preset) -> dict[int, Size]:
-        any_size = Axis(0, _MODULE_MULTIPLE)
+        any_size = Axis(0, math.gcd(_MODULE_MULTIPLE, *widths_px))  # the user knows which sizes it takes
         return _sizes(self.name, Sizes(any_size, any_size), frame, widths_px, preset)
 
     def at(self, size: Size) -> FixedGraph:

@@ -13,11 +13,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from controller.records import NO_PAYLOAD, Decision
-from runtime.codecs import IMAGE, decode, encode
+from runtime.codecs import IMAGE
+from runtime.codecs.several import codec_for
 from runtime.codecs.streams import stream_codec
 from runtime.inference.segments import Segments
 from runtime.inference.steady import steady_stream
 from runtime.models.layers import Call, Layer, LayerInfo
+from runtime.models.packing import Shapes
 from runtime.workloads.types import Image
 
 PartKey = tuple[str | int, ...]
@@ -89,7 +91,7 @@ def _image_parts(segments: Segments, image: Image, small: Image, px: int, fold: 
     resized = _step("resize", resize, fold, image.size, small.size) if small.shape != image.shape else _NOTHING
     parts: dict[PartKey, Part] = {("resize", px): resized}
     for codec in segments.bundle.manifest.codecs_of_kind(IMAGE):
-        parts |= _codec_parts(segments, ("", px, 0, codec), small, fold)
+        parts |= codec_parts(segments, ("", px, 0, codec), small, fold)
     return parts
 
 
@@ -107,16 +109,23 @@ def _model_parts(segments: Segments, name: str, px: int, small: Image, px_fold: 
                 exit_branch = info.exit_after.index(index + 1)
                 exit_layers = tuple(model.record_exit(z, exit_branch))
                 parts["exit", name, px, exit_branch] = Part(exit_layers, exit_branch % 2)
+            array, tensors = engine.to_array(z)[0], info.stages[index].parts.get(px, ())
             for codec in segments.bundle.manifest.codecs_at(info, index + 1):
-                parts |= _codec_parts(segments, (name, px, index + 1, codec), engine.to_array(z)[0], index % 2)
+                parts |= codec_parts(segments, (name, px, index + 1, codec), array, index % 2, tensors)
     return parts
 
 
-def _codec_parts(segments: Segments, key: PartKey, array: NDArray[Any], fold: int) -> dict[PartKey, Part]:
-    """The parts of encoding and decoding one array; of a stream, with itself as the reference."""
+def codec_parts(
+    segments: Segments, key: PartKey, array: NDArray[Any], fold: int, tensors: Shapes = ()
+) -> dict[PartKey, Part]:
+    """The parts of encoding and decoding one array; of a stream, with itself as the reference.
+
+    ``tensors`` are the shapes of those that are packed into the array.
+    """
     codec = str(key[-1])
-    encoding: Call = partial(encode, codec, array)
-    decoding: Call = partial(decode, codec, encode(codec, array), array.shape)
+    coder = codec_for(codec, tensors)
+    encoding: Call = partial(coder.encode, array)
+    decoding: Call = partial(coder.decode, coder.encode(array), array.shape)
     if stream_codec(codec) is not None:
         encoding, decoding = _stream_calls(segments, key, array)
     return {
