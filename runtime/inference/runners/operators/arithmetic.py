@@ -76,7 +76,8 @@ def _cast(node: Node, x: Tensor) -> Tensor:
 
 
 def _where(_: Node, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(*together(condition, a, b))
+    condition, a, b = together(condition, a, b)
+    return torch.where(condition, a, b)
 
 
 def _softmax(node: Node, x: Tensor, compute: Any = torch.softmax) -> Tensor:
