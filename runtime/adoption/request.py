@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -11,6 +12,8 @@ from typing import Any
 from controller.errors import UsageError
 from controller.scenario import Scenario, ScenarioRange
 from runtime.adoption import recipes
+from runtime.decoders.base import MOST_CLASSES
+from runtime.workloads.adopted.description import LONGEST_NAME
 
 TASKS = ("detect", "classify", "text", "custom")
 COLOURS = ("rgb", "bgr", "grey")
@@ -103,7 +106,8 @@ class Request:
             raise UsageError(f"--std {','.join(map(str, self.std))}; expected numbers above 0")
         if not self.footage.exists():
             raise UsageError(
-                f"--footage {self.footage}: no such file or folder; expected a video or a folder of images"
+                f"--footage {self.footage}: no such file or folder; expected a video or a folder of images (of a "
+                "camera: a recording)"
             )
         if self.labels is not None and not self.labels.exists():
             raise UsageError(f"--labels {self.labels}: no such file or folder")
@@ -141,6 +145,8 @@ def parse_numbers(text: str | None, option: str) -> tuple[float, ...]:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"{option} {text!r}; expected numbers separated by commas") from None
+    if not all(math.isfinite(number) for number in numbers):
+        raise UsageError(f"{option} {text!r}; expected finite numbers")
     if len(numbers) not in (1, 3):
         raise UsageError(f"{option} {text!r}: {len(numbers)} numbers; expected one, or one per channel")
     return numbers
@@ -159,9 +165,12 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, float | str | bool]:
 
 def _number_or_text(text: str) -> float | str:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return text
+    if not math.isfinite(number):
+        raise UsageError(f"--decode-option: got {text}; expected a finite number")
+    return number
 
 
 def parse_widths(text: str | None) -> tuple[int, ...]:
@@ -186,4 +195,9 @@ def parse_classes(text: str | None) -> tuple[str, ...]:
     names = tuple(line.strip() for line in lines if line.strip())
     if not names or len(set(names)) != len(names):
         raise UsageError(f"--classes {text}: {len(names)} names, {len(set(names))} different; expected different names")
+    if len(names) > MOST_CLASSES or max(map(len, names)) > LONGEST_NAME:
+        raise UsageError(
+            f"--classes {text[:60]}: {len(names)} names of up to {max(map(len, names))} letters; expected at most "
+            f"{MOST_CLASSES} names of up to {LONGEST_NAME}"
+        )
     return names

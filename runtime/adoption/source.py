@@ -24,6 +24,7 @@ class Source(Protocol):
 
     name: str  # for messages
     dtype: str  # of the image that the file takes
+    channels: int  # of the image: 1 or 3
 
     def sizes(self, frame: tuple[int, ...], widths_px: tuple[int, ...], preset: Preset) -> dict[int, Size]:
         """Width -> (height, width) of the inputs to use for frames (h, w, ...), largest first.
@@ -52,7 +53,7 @@ class OnnxSource:
 
     def __init__(self, model: ForeignModel) -> None:
         self._model = model
-        self.name, self.dtype = model.name, model.image.dtype
+        self.name, self.dtype, self.channels = model.name, model.image.dtype, model.image.channels
 
     def sizes(self, frame: tuple[int, ...], widths_px: tuple[int, ...], preset: Preset) -> dict[int, Size]:
         possible = possible_sizes(self._model)
@@ -74,14 +75,14 @@ class ModuleSource:
     dtype = "float32"
 
     def __init__(self, name: str, module: nn.Module, channels: int) -> None:
-        self.name, self._module, self._channels = name, module, channels
+        self.name, self._module, self.channels = name, module, channels
 
     def sizes(self, frame: tuple[int, ...], widths_px: tuple[int, ...], preset: Preset) -> dict[int, Size]:
         any_size = Axis(0, _MODULE_MULTIPLE)
         return _sizes(self.name, Sizes(any_size, any_size), frame, widths_px, preset)
 
     def at(self, size: Size) -> FixedGraph:
-        return fix_shape(export(self._module, self.name, (1, self._channels, *size)), *size)
+        return fix_shape(export(self._module, self.name, (1, self.channels, *size)), *size)
 
 
 def _sizes(

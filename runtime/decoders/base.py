@@ -6,6 +6,7 @@ entry point of group ``mecpilot.decoders``; a program with ``register_decoder``.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
@@ -19,6 +20,7 @@ from runtime.models.packing import Shapes
 GROUP = "mecpilot.decoders"
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
+MOST_CLASSES = 1 << 14
 Size: TypeAlias = tuple[int, int]  # height and width of the input, in pixels
 
 
@@ -27,6 +29,7 @@ class Decoder(ABC):
 
     name: ClassVar[str]
     expected: ClassVar[str]  # the outputs that it takes, for errors: "(4 + classes, boxes)"
+    boxes: ClassVar[bool] = True  # what it gives: boxes, else values such as logits of classes
 
     @abstractmethod
     def fits(self, shapes: Shapes) -> bool:
@@ -73,7 +76,8 @@ def get_decoder(name: str, options: Mapping[str, float | str | bool] | None = No
     try:
         made: Decoder = factory(**(options or {}))
     except (TypeError, ValueError) as error:
-        raise UsageError(f"the decoder {name!r} with the options {dict(options or {})}: {error}") from None
+        said = ", ".join(f"{key}={value}" for key, value in (options or {}).items()) or "no options"
+        raise UsageError(f"the decoder {name!r} with {said}: {error}; it takes {_options(factory)}") from None
     return made
 
 
@@ -81,14 +85,27 @@ def check_fits(decoder: Decoder, shapes: Shapes) -> None:
     """UsageError unless the decoder takes outputs of these shapes; it names the decoders that would."""
     if decoder.fits(shapes):
         return
-    others = [name for name in sorted(_shipped()) if name not in (decoder.name, "values") and _fits(name, shapes)]
+    others = [
+        name
+        for name in sorted(_shipped())
+        if name not in (decoder.name, "values") and _fits(name, shapes, decoder.boxes)
+    ]
     way_out = f"these decoders fit: {', '.join(others)}" if others else "write one and give it as file.py:function"
     got = f"the model has outputs of {_shown(shapes)}"
     raise UsageError(f"{got}; the decoder {decoder.name!r} takes {decoder.expected}; {way_out}")
 
 
-def _fits(name: str, shapes: Shapes) -> bool:
-    return get_decoder(name).fits(shapes)
+def _fits(name: str, shapes: Shapes, boxes: bool) -> bool:
+    decoder = get_decoder(name)
+    return decoder.boxes == boxes and decoder.fits(shapes)
+
+
+def _options(factory: Factory) -> str:
+    """Names and defaults of a decoder's options, for errors."""
+    try:
+        return ", ".join(str(option) for option in inspect.signature(factory).parameters.values()) or "no options"
+    except (TypeError, ValueError):
+        return "other options"
 
 
 def _shown(shapes: Shapes) -> str:

@@ -23,6 +23,7 @@ class Classify(Decoder):
 
     name = "classify"
     expected = "one output with at least two values, a score for each class"
+    boxes = False
 
     def __init__(self, probabilities: bool | str = "auto") -> None:
         if probabilities not in (True, False, "auto"):
@@ -52,6 +53,7 @@ class Values(Decoder):
 
     name = "values"
     expected = "any outputs"
+    boxes = False
 
     def fits(self, shapes: Shapes) -> bool:
         return True

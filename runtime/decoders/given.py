@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from controller.errors import FailureError, UsageError
-from runtime.decoders.base import Decoder, Floats, Size
+from runtime.decoders.base import MOST_CLASSES, Decoder, Floats, Size
 from runtime.files.reading import read_bounded
 from runtime.models.packing import Shapes
 
@@ -91,10 +91,10 @@ def given_references() -> tuple[str, ...]:
 def _function(path: str, name: str) -> Callable[..., Any]:
     try:
         found = runpy.run_path(path).get(name)
-    except Exception as error:  # noqa: BLE001 - any error of the user's file is reported in one line
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - any error of the user's file is reported in one line
         raise UsageError(f"{path} cannot be imported: {_line(error)}") from None
     if not callable(found):
-        raise UsageError(f"{path} has no function {name}; expected one that takes the outputs of the model")
+        raise UsageError(f"{path} has no function {name}; expected one with that name, as file.py:function")
     function: Callable[..., Any] = found
     return function
 
@@ -110,6 +110,7 @@ class GivenDecoder(Decoder):
 
     def __init__(self, function: Callable[[Sequence[Floats], Size], Any], label: str, *, boxes: bool = True) -> None:
         self._function, self._label, self._boxes = function, label, boxes
+        self._count: int | None = None  # values of the first call
 
     def fits(self, shapes: Shapes) -> bool:
         return True
@@ -117,19 +118,32 @@ class GivenDecoder(Decoder):
     def decode(self, outputs: Sequence[Floats], size: Size) -> Floats:
         try:
             found = np.asarray(self._function(outputs, size), np.float32)
-        except Exception as error:  # noqa: BLE001 - any error of the user's function is reported in one line
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - any error of the user's function is one line
             shapes = ", ".join(str(output.shape) for output in outputs)
             raise FailureError(f"{self._label} fails on outputs of {shapes}: {_line(error)}") from None
         if not self._boxes:
-            return found.reshape(-1)
+            return self._as_many(found.reshape(-1))
         found = found.reshape(0, 6) if found.size == 0 else found
         if found.ndim != 2 or found.shape[1] != 6:
             raise FailureError(
                 f"{self._label} gave an array of {found.shape}; expected (n, 6): left, top, right, bottom as fractions "
                 "of the input, score, class"
             )
+        classes = found[:, 5]
+        if not ((classes >= 0) & (classes < MOST_CLASSES) & (classes == np.floor(classes))).all():
+            wrong = classes[(classes < 0) | (classes >= MOST_CLASSES) | (classes != np.floor(classes))][0]
+            raise FailureError(f"{self._label} gave the class {wrong:g}; expected numbers from 0 to {MOST_CLASSES - 1}")
         return found
 
+    def _as_many(self, values: Floats) -> Floats:
+        """The values; FailureError when there were more or fewer in an earlier call."""
+        self._count = len(values) if self._count is None else self._count
+        if len(values) != self._count or not len(values):
+            raise FailureError(
+                f"{self._label} gave {len(values)} values, and {self._count} before; expected always as many"
+            )
+        return values
 
-def _line(error: Exception) -> str:
+
+def _line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -31,6 +31,10 @@ Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 FileName = Annotated[str, msgspec.Meta(pattern=r"^[^/\x00]{1,255}$")]
 Text = Annotated[str, msgspec.Meta(max_length=4_096)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=100_000_000)]
+LONGEST_NAME = 256  # of a class
+ClassNames = Annotated[
+    tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_NAME)], ...], msgspec.Meta(max_length=1 << 14)
+]
 Names = Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=64)], ...], msgspec.Meta(max_length=256)]
 Strides = Annotated[tuple[Annotated[int, msgspec.Meta(ge=1, le=64)], ...], msgspec.Meta(min_length=1, max_length=16)]
 _NAME = re.compile(r"[\w.-]{1,64}")
@@ -113,7 +117,7 @@ class Adoption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     splits: dict[Literal["train", "validation", "test"], tuple[Count, Count]]  # first frame, and the one after the last
     truth: Truth
     families: Annotated[dict[str, Family], msgspec.Meta(min_length=1, max_length=64)]
-    classes: Names = ()  # their names; (): numbers are shown
+    classes: ClassNames = ()  # their names; (): numbers are shown
     image_codecs: Names = ("raw", "png")
     tensor_codecs: Names = ("u8", "u4")
     frame_strides: Strides = (1,)

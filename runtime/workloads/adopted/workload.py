@@ -172,7 +172,7 @@ class Adopted(Workload):
         scorer, label = self._scorer, str(self.adoption.scorer)
         try:
             score = float(scorer(prediction, truth))
-        except Exception as error:  # noqa: BLE001 - any error of the user's function is reported in one line
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - any error of the user's function is one line
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise FailureError(f"the scorer {label} fails: {reason}") from None
         if not 0.0 <= score <= 1.0:
