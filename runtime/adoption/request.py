@@ -14,6 +14,7 @@ from controller.scenario import Scenario, ScenarioRange
 from runtime.adoption import recipes
 from runtime.decoders.base import MOST_CLASSES
 from runtime.workloads.adopted.description import LONGEST_NAME
+from runtime.workloads.registry import check_free_name
 
 TASKS = ("detect", "classify", "text", "custom")
 COLOURS = ("rgb", "bgr", "grey")
@@ -92,7 +93,11 @@ class Request:
             if value is not None and value not in known:
                 raise UsageError(f"--{option} {value}; expected one of: {', '.join(known)}")
         if not _NAME.fullmatch(self.name):
-            raise UsageError(f"--name {self.name!r}; expected up to 64 letters, digits, '.', '-' or '_'")
+            raise UsageError(
+                f"--name {self.name!r}; expected up to 64 letters, digits, '.', '-' or '_'; without "
+                "--name it is that of the folder --out"
+            )
+        check_free_name(self.name)
         if self.task == "detect" and not self.decoder:
             raise UsageError(
                 "--task detect without --decode; expected the decoder of the model's outputs, such as yolov8, or "

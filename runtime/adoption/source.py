@@ -17,6 +17,8 @@ from runtime.onnx_graphs.sizes import Axis, Sizes, possible_sizes
 Size = tuple[int, int]  # height, width
 #: Multiples of the sizes of a module, whose limits only its maker knows: strides of most networks.
 _MODULE_MULTIPLE = 32
+#: Frames that are enlarged more show a model nothing new, and take memory.
+_MOST_ENLARGED = 2
 
 
 class Source(Protocol):
@@ -91,6 +93,9 @@ def _sizes(
     multiple = possible.width.multiple
     if wrong := [px for px in widths_px if px % multiple]:
         raise UsageError(f"--resolutions {wrong[0]}: {name} takes widths that are multiples of {multiple}")
+    most = max(*preset.widths_px, _MOST_ENLARGED * frame[1])
+    if widths_px and max(widths_px) > most:
+        raise UsageError(f"--resolutions {max(widths_px)}: frames are {frame[1]} pixels wide; expected at most {most}")
     found = sizes_for(frame, widths_px or preset.widths_px, max(multiple, possible.height.multiple), preset)
     if widths_px:  # the user's own, also above the frame's width
         found = {px: (_height(possible.height, _aspect(preset, frame) * px), px) for px in widths_px}

@@ -82,7 +82,7 @@ def adopt(
     samples: Annotated[int | None, _option("samples", min=8)] = None,
     data: Annotated[Path | None, _option("data")] = None,
     name: Annotated[str | None, _option("name")] = None,
-    jobs: Annotated[int, _option("jobs", min=0)] = 2,
+    jobs: Annotated[int, _option("jobs", min=0, max=256)] = 2,
     seed: Annotated[int, _option("seed", min=0)] = 0,
     json: JsonOut = None,
 ) -> None:

@@ -77,7 +77,7 @@ def get_decoder(name: str, options: Mapping[str, float | str | bool] | None = No
         made: Decoder = factory(**(options or {}))
     except (TypeError, ValueError) as error:
         said = ", ".join(f"{key}={value}" for key, value in (options or {}).items()) or "no options"
-        raise UsageError(f"the decoder {name!r} with {said}: {error}; it takes {_options(factory)}") from None
+        raise UsageError(f"the decoder {name!r} with {said}: {error}; its options: {_options(factory)}") from None
     return made
 
 
@@ -103,7 +103,8 @@ def _fits(name: str, shapes: Shapes, boxes: bool) -> bool:
 def _options(factory: Factory) -> str:
     """Names and defaults of a decoder's options, for errors."""
     try:
-        return ", ".join(str(option) for option in inspect.signature(factory).parameters.values()) or "no options"
+        known = inspect.signature(factory).parameters.values()
+        return ", ".join(f"{each.name}={each.default}" for each in known) or "none"
     except (TypeError, ValueError):
         return "other options"
 
