@@ -87,7 +87,7 @@ def _coco(path: Path, found: Found, classes: Sequence[str], one_class: bool) -> 
         document = msgspec.json.decode(read_bounded(path, _MOST_BYTES), type=_Coco)
     except OSError as error:
         raise UsageError(f"--labels {shown(path)}: {error.strerror or error}; expected {_KINDS}") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"--labels {shown(path)} is not COCO JSON: {error}; expected {_KINDS}") from None
     _check_ids(document, path)
     names, class_of, left_out = _numbered(document.categories, classes, one_class)

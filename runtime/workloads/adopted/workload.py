@@ -93,7 +93,7 @@ class Adopted(Workload):
             truths = msgspec.json.decode(content, type=list[Any])
         except OSError as error:
             raise FailureError(f"cannot read {path}: {error.strerror or error}") from None
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise FailureError(f"{path} holds no truths: {error}") from None
         if len(truths) != self.adoption.footage.frames:
             raise FailureError(f"{path} has {len(truths)} truths; expected {self.adoption.footage.frames}")

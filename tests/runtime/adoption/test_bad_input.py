@@ -30,7 +30,7 @@ Change = Callable[[Any], object]
 def _said(capsys: pytest.CaptureFixture[str], folder: Path, code: int, *command: str | Path) -> str:
     """The only line that `mecpilot adopt` prints; no bundle and no part of one is left."""
     given = ["--out", str(folder / "site"), "--jobs", "0", "--no-relatives", "--no-profile"]
-    assert mecpilot.main(["adopt", *map(str, command), *given]) == code
+    assert mecpilot.main(["adopt", *given, *map(str, command)]) == code
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1
     assert not [path.name for path in folder.iterdir() if "site" in path.name]
