@@ -24,7 +24,7 @@ def warn(text: str) -> None:
     print(f"mecpilot: {text}", file=sys.stderr)
 
 
-def in_a_line(error: Exception) -> str:
+def in_a_line(error: BaseException) -> str:
     """Type and text of an error, on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_REASON]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,9 +31,15 @@ WHOLE = "whole"  # the family of the foreign model itself
 STREAM_STRIDES = (1, 2, 3, 5)
 
 
-def geometry_of(request: Request, sizes: Mapping[int, Size], dtype: str) -> Geometry:
-    """The picture that the model takes: what the user said, else what is usual for the decoder."""
-    preset = _preset(request, dtype)
+def geometry_of(request: Request, sizes: Mapping[int, Size], dtype: str, channels: int) -> Geometry:
+    """The picture that the model takes: what the user said, else what is usual for the decoder.
+
+    UsageError for --colours, --mean or --std of another number of channels.
+    """
+    preset = _preset(request, dtype, channels)
+    if request.colours is not None and (request.colours == "grey") != (channels == 1):
+        expected = "grey" if channels == 1 else "rgb or bgr"
+        raise UsageError(f"--colours {request.colours}: the model's input has {channels} channels; expected {expected}")
     try:
         return Geometry(
             sizes=dict(sizes),
@@ -45,10 +53,12 @@ def geometry_of(request: Request, sizes: Mapping[int, Size], dtype: str) -> Geom
         raise UsageError(f"--mean and --std with these --colours: {error}") from None
 
 
-def _preset(request: Request, dtype: str) -> Preset:
-    """A model that takes bytes takes pixels as they are."""
+def _preset(request: Request, dtype: str, channels: int) -> Preset:
+    """What is usual for the decoder, for a model of these channels; one that takes bytes takes pixels as they are."""
     usual = preset_of(request.decoder)
-    return Preset(usual.fit, usual.colours, 1.0, threshold=usual.threshold) if dtype == "uint8" else usual
+    if channels == 1:
+        usual = replace(usual, colours="grey", mean=(fmean(usual.mean),), std=(fmean(usual.std),))
+    return replace(usual, scale=1.0, mean=(0.0,), std=(1.0,)) if dtype == "uint8" else usual
 
 
 def user_code(reference: str | None) -> UserCode | None:
@@ -59,16 +69,30 @@ def user_code(reference: str | None) -> UserCode | None:
 def decoder_of(request: Request) -> Decoder:
     """What decodes the outputs; UsageError for one that is not known."""
     code = user_code(request.decoder)
-    if code is None:
-        return get_decoder(request.decoder, request.decode_options)
-    return GivenDecoder(given(code, "--decode"), str(code))
+    boxes = request.task in ("detect", "text")
+    if code is not None:
+        return GivenDecoder(given(code, "--decode"), str(code))
+    decoder = get_decoder(request.decoder, request.decode_options)
+    if decoder.boxes != boxes:
+        what, wanted = ("boxes", "values") if decoder.boxes else ("values", "boxes")
+        raise UsageError(
+            f"--decode {decoder.name} gives {what}; --task {request.task} needs a decoder that gives {wanted}"
+        )
+    return decoder
 
 
 def decoding_of(request: Request, graphs: Mapping[int, FixedGraph]) -> Decoding:
     """How the outputs are read; UsageError, with their shapes, when the decoder does not take them."""
     outputs = {px: tuple(one_sample(shape) for shape in graph.output_shapes) for px, graph in graphs.items()}
+    decoder = decoder_of(request)
     for shapes in outputs.values():
-        check_fits(decoder_of(request), shapes)
+        check_fits(decoder, shapes)
+        count = decoder.classes(shapes)
+        if request.classes and count is not None and len(request.classes) != count:
+            raise UsageError(
+                f"--classes has {len(request.classes)} names; expected {count}: so many classes has the model with "
+                f"the decoder {decoder.name!r}"
+            )
     threshold = preset_of(request.decoder).threshold if request.threshold is None else request.threshold
     code = user_code(request.decoder)
     name = request.decoder if code is None else code.function

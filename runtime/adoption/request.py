@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -14,6 +15,9 @@ from runtime.adoption import recipes
 from runtime.codecs import get_codec
 from runtime.codecs.streams import StreamCodec
 from runtime.cores import usable_cores
+from runtime.decoders.base import MOST_CLASSES
+from runtime.workloads.adopted.description import LONGEST_NAME
+from runtime.workloads.registry import check_free_name
 
 TASKS = ("detect", "classify", "text", "custom")
 COLOURS = ("rgb", "bgr", "grey")
@@ -95,7 +99,11 @@ class Request:
             if value is not None and value not in known:
                 raise UsageError(f"--{option} {value}; expected one of: {', '.join(known)}")
         if not _NAME.fullmatch(self.name):
-            raise UsageError(f"--name {self.name!r}; expected up to 64 letters, digits, '.', '-' or '_'")
+            raise UsageError(
+                f"--name {self.name!r}; expected up to 64 letters, digits, '.', '-' or '_'; without "
+                "--name it is that of the folder --out"
+            )
+        check_free_name(self.name)
         if self.task == "detect" and not self.decoder:
             raise UsageError(
                 "--task detect without --decode; expected the decoder of the model's outputs, such as yolov8, or "
@@ -112,7 +120,8 @@ class Request:
             raise UsageError(f"--std {','.join(map(str, self.std))}; expected numbers above 0")
         if not self.footage.exists():
             raise UsageError(
-                f"--footage {self.footage}: no such file or folder; expected a video or a folder of images"
+                f"--footage {self.footage}: no such file or folder; expected a video or a folder of images (of a "
+                "camera: a recording)"
             )
         if self.labels is not None and not self.labels.exists():
             raise UsageError(f"--labels {self.labels}: no such file or folder")
@@ -150,6 +159,8 @@ def parse_numbers(text: str | None, option: str) -> tuple[float, ...]:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"{option} {text!r}; expected numbers separated by commas") from None
+    if not all(math.isfinite(number) for number in numbers):
+        raise UsageError(f"{option} {text!r}; expected finite numbers")
     if len(numbers) not in (1, 3):
         raise UsageError(f"{option} {text!r}: {len(numbers)} numbers; expected one, or one per channel")
     return numbers
@@ -168,9 +179,12 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, float | str | bool]:
 
 def _number_or_text(text: str) -> float | str:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return text
+    if not math.isfinite(number):
+        raise UsageError(f"--decode-option: got {text}; expected a finite number")
+    return number
 
 
 def parse_widths(text: str | None) -> tuple[int, ...]:
@@ -195,4 +209,9 @@ def parse_classes(text: str | None) -> tuple[str, ...]:
     names = tuple(line.strip() for line in lines if line.strip())
     if not names or len(set(names)) != len(names):
         raise UsageError(f"--classes {text}: {len(names)} names, {len(set(names))} different; expected different names")
+    if len(names) > MOST_CLASSES or max(map(len, names)) > LONGEST_NAME:
+        raise UsageError(
+            f"--classes {text[:60]}: {len(names)} names of up to {max(map(len, names))} letters; expected at most "
+            f"{MOST_CLASSES} names of up to {LONGEST_NAME}"
+        )
     return names

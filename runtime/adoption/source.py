@@ -18,6 +18,8 @@ from runtime.onnx_graphs.sizes import Axis, Sizes, possible_sizes
 Size = tuple[int, int]  # height, width
 #: Multiples of the sizes of a module, whose limits only its maker knows: strides of most networks.
 _MODULE_MULTIPLE = 32
+#: Frames that are enlarged more show a model nothing new, and take memory.
+_MOST_ENLARGED = 2
 
 
 class Source(Protocol):
@@ -25,6 +27,7 @@ class Source(Protocol):
 
     name: str  # for messages
     dtype: str  # of the image that the file takes
+    channels: int  # of the image: 1 or 3
 
     def sizes(self, frame: tuple[int, ...], widths_px: tuple[int, ...], preset: Preset) -> dict[int, Size]:
         """Width -> (height, width) of the inputs to use for frames (h, w, ...), largest first.
@@ -53,7 +56,7 @@ class OnnxSource:
 
     def __init__(self, model: ForeignModel) -> None:
         self._model = model
-        self.name, self.dtype = model.name, model.image.dtype
+        self.name, self.dtype, self.channels = model.name, model.image.dtype, model.image.channels
 
     def sizes(self, frame: tuple[int, ...], widths_px: tuple[int, ...], preset: Preset) -> dict[int, Size]:
         possible = possible_sizes(self._model)
@@ -75,14 +78,14 @@ class ModuleSource:
     dtype = "float32"
 
     def __init__(self, name: str, module: nn.Module, channels: int) -> None:
-        self.name, self._module, self._channels = name, module, channels
+        self.name, self._module, self.channels = name, module, channels
 
     def sizes(self, frame: tuple[int, ...], widths_px: tuple[int, ...], preset: Preset) -> dict[int, Size]:
         any_size = Axis(0, math.gcd(_MODULE_MULTIPLE, *widths_px))  # the user knows which sizes it takes
         return _sizes(self.name, Sizes(any_size, any_size), frame, widths_px, preset)
 
     def at(self, size: Size) -> FixedGraph:
-        return fix_shape(export(self._module, self.name, (1, self._channels, *size)), *size)
+        return fix_shape(export(self._module, self.name, (1, self.channels, *size)), *size)
 
 
 def _sizes(
@@ -91,6 +94,9 @@ def _sizes(
     multiple = possible.width.multiple
     if wrong := [px for px in widths_px if px % multiple]:
         raise UsageError(f"--resolutions {wrong[0]}: {name} takes widths that are multiples of {multiple}")
+    most = max(*preset.widths_px, _MOST_ENLARGED * frame[1])
+    if widths_px and max(widths_px) > most:
+        raise UsageError(f"--resolutions {max(widths_px)}: frames are {frame[1]} pixels wide; expected at most {most}")
     found = sizes_for(frame, widths_px or preset.widths_px, max(multiple, possible.height.multiple), preset)
     if widths_px:  # the user's own, also above the frame's width
         found = {px: (_height(possible.height, _aspect(preset, frame) * px), px) for px in widths_px}

@@ -60,7 +60,7 @@ def open_subject(request: Request, advance: Advance) -> Subject:
     usual_fps = None if request.footage.is_dir() else DEFAULT_FPS
     found = look_at(request.footage, request.fps or usual_fps, request.frames, count)
     sizes = source.sizes(found.frame_shape, request.resolutions_px, preset_of(request.decoder))
-    geometry = geometry_of(request, sizes, source.dtype)
+    geometry = geometry_of(request, sizes, source.dtype, source.channels)
     graphs = {px: source.at(size) for px, size in sizes.items()}
     frame = _first_frame(request, found)
 

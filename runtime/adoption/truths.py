@@ -12,18 +12,18 @@ from typing import Any
 
 import msgspec
 
+from controller.errors import UsageError
+from runtime.adoption.describing import decoder_of
 from runtime.adoption.members import whole_member
 from runtime.adoption.report import LeftOut
 from runtime.adoption.request import Request
 from runtime.adoption.steps import Advance
 from runtime.adoption.subject import Subject
-from runtime.adoption.truth.footage import check_found
+from runtime.adoption.truth.footage import LABELS, MODEL, check_found
 from runtime.adoption.truth.labels import read_labels
 from runtime.adoption.truth.reference import answers_of_whole, as_truth, write_truths
 from runtime.workloads.adopted.description import TRUTH_FILE, Adoption, Truth
 from runtime.workloads.adopted.workload import read_adopted
-
-MODEL, LABELS = "the model", "the labels"
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,20 @@ def labels_of(request: Request, subject: Subject) -> Truths | None:
     if request.labels is None:
         return None
     found = read_labels(request.labels, subject.found, request.classes, request.task)
+    _check_count(found.classes, request, subject)
     left = tuple(LeftOut(f"labels of {name!r}", "the model does not know the class") for name in found.left_out)
     return Truths(found.truths, LABELS, found.classes, left)
+
+
+def _check_count(classes: Sequence[str], request: Request, subject: Subject) -> None:
+    """UsageError when labels that no --classes explain have more classes than the model."""
+    shapes = next(iter(subject.decoding.outputs.values()))
+    count = decoder_of(request).classes(shapes)
+    if count is not None and len(classes) > count:
+        raise UsageError(
+            f"--labels {request.labels} have {len(classes)} classes and the model {count}; expected at most as many, "
+            "or --classes with the names of the model's"
+        )
 
 
 def answers_as_truths(folder: Path, subject: Subject, request: Request, advance: Advance) -> Truths:

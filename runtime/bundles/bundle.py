@@ -116,6 +116,8 @@ def _bundle_of(work: Workload, given: str | Path | Bundle | None) -> Bundle:
     """The given bundle, else the one that the workload names, with models built by the workload."""
     opened = open_bundle(given) if given else _shipped_or_in(work.bundle or SHIPPED_DIR / work.name)
     if opened is None:
+        if work.description_sha256:
+            raise FailureError(f"the adopted bundle {work.bundle} has no {MANIFEST_FILE}; adopt the model again")
         missing = f"there is no bundle at {work.bundle} for" if work.bundle else "mecpilot ships no bundle for"
         raise UsageError(
             f"{missing} the workload {work.name!r}; train one with `mecpilot models train`, "

@@ -85,7 +85,7 @@ def adopt(
     samples: Annotated[int | None, _option("samples", min=8)] = None,
     data: Annotated[Path | None, _option("data")] = None,
     name: Annotated[str | None, _option("name")] = None,
-    jobs: Annotated[int | None, _option("jobs", min=0)] = None,
+    jobs: Annotated[int | None, _option("jobs", min=0, max=256)] = None,
     seed: Annotated[int, _option("seed", min=0)] = 0,
     json: JsonOut = None,
 ) -> None:

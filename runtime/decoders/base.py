@@ -6,6 +6,7 @@ entry point of group ``mecpilot.decoders``; a program with ``register_decoder``.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
@@ -20,6 +21,7 @@ from runtime.plug_ins import PlugIns, in_a_line
 GROUP = "mecpilot.decoders"
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
+MOST_CLASSES = 1 << 14
 Size: TypeAlias = tuple[int, int]  # height and width of the input, in pixels
 
 
@@ -29,6 +31,7 @@ class Decoder(ABC):
     name: ClassVar[str]
     expected: ClassVar[str]  # the outputs that it takes, for errors: "(4 + classes, boxes)"
     needs_size: ClassVar[bool] = True  # whether ``decode`` looks at the size of the input
+    boxes: ClassVar[bool] = True  # what it gives: boxes, else values such as logits of classes
 
     @abstractmethod
     def fits(self, shapes: Shapes) -> bool:
@@ -89,7 +92,8 @@ def _made(name: str, factory: Factory, options: Mapping[str, float | str | bool]
     try:
         made: Decoder = factory(**options)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"the decoder {name!r} with the options {dict(options)}: {error}") from None
+        said = ", ".join(f"{key}={value}" for key, value in options.items()) or "no options"
+        raise UsageError(f"the decoder {name!r} with {said}: {error}; its options: {_options(factory)}") from None
     return made
 
 
@@ -100,7 +104,7 @@ def decoded(decoder: Decoder, outputs: Sequence[Floats], size: Size, *, boxes: b
     """
     try:
         found = np.asarray(decoder.decode(outputs, size), np.float32)
-    except Exception as error:  # noqa: BLE001 - a decoder of the user's may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a decoder of the user's may raise anything
         shapes = ", ".join(str(output.shape) for output in outputs)
         raise FailureError(f"{decoder} fails on outputs of {shapes}: {in_a_line(error)}") from None
     if not boxes:
@@ -111,6 +115,10 @@ def decoded(decoder: Decoder, outputs: Sequence[Floats], size: Size, *, boxes: b
             f"{decoder} gave an array of {found.shape}; expected (n, 6): left, top, right, bottom as fractions of the "
             "input, score, class"
         )
+    classes = found[:, 5]
+    wrong = classes[(classes < 0) | (classes >= MOST_CLASSES) | (classes != np.floor(classes))]
+    if len(wrong):
+        raise FailureError(f"{decoder} gave the class {wrong[0]:g}; expected numbers from 0 to {MOST_CLASSES - 1}")
     return found
 
 
@@ -118,14 +126,28 @@ def check_fits(decoder: Decoder, shapes: Shapes) -> None:
     """UsageError unless the decoder takes outputs of these shapes; it names the decoders that would."""
     if decoder.fits(shapes):
         return
-    others = [name for name in sorted(_shipped()) if name not in (decoder.name, "values") and _fits(name, shapes)]
+    others = [
+        name
+        for name in sorted(_shipped())
+        if name not in (decoder.name, "values") and _fits(name, shapes, decoder.boxes)
+    ]
     way_out = f"these decoders fit: {', '.join(others)}" if others else "write one and give it as file.py:function"
     got = f"the model has outputs of {_shown(shapes)}"
     raise UsageError(f"{got}; the decoder {decoder.name!r} takes {decoder.expected}; {way_out}")
 
 
-def _fits(name: str, shapes: Shapes) -> bool:
-    return get_decoder(name).fits(shapes)
+def _fits(name: str, shapes: Shapes, boxes: bool) -> bool:
+    decoder = get_decoder(name)
+    return decoder.boxes == boxes and decoder.fits(shapes)
+
+
+def _options(factory: Factory) -> str:
+    """Names and defaults of a decoder's options, for errors."""
+    try:
+        known = inspect.signature(factory).parameters.values()
+        return ", ".join(f"{each.name}={each.default}" for each in known) or "none"
+    except (TypeError, ValueError):
+        return "other options"
 
 
 def _shown(shapes: Shapes) -> str:

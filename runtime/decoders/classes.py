@@ -24,6 +24,7 @@ class Classify(Decoder):
     name = "classify"
     needs_size = False
     expected = "one output with at least two values, a score for each class"
+    boxes = False
 
     def __init__(self, probabilities: bool | str = "auto") -> None:
         if probabilities not in (True, False, "auto"):
@@ -54,6 +55,7 @@ class Values(Decoder):
     name = "values"
     needs_size = False
     expected = "any outputs"
+    boxes = False
 
     def fits(self, shapes: Shapes) -> bool:
         return True

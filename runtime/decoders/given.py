@@ -96,10 +96,10 @@ def given_options() -> list[str]:
 def _function(path: str, name: str) -> Callable[..., Any]:
     try:
         found = runpy.run_path(path).get(name)
-    except Exception as error:  # noqa: BLE001 - any error of the user's file is reported in one line
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - any error of the user's file is reported in one line
         raise UsageError(f"{path} cannot be imported: {in_a_line(error)}") from None
     if not callable(found):
-        raise UsageError(f"{path} has no function {name}; expected one that takes the outputs of the model")
+        raise UsageError(f"{path} has no function {name}; expected one with that name, as file.py:function")
     function: Callable[..., Any] = found
     return function
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from controller.errors import FailureError
 from runtime.decoders.base import Decoder, Size, decoded
 from runtime.decoders.boxes import suppressed
 from runtime.models.detector_parts import NO_PEAK
@@ -48,6 +49,7 @@ class DecodedExit(nn.Module):
         """
         super().__init__()
         self._decoder, self._boxes = decoder, boxes
+        self._values = 0  # that the decoder gave first; 0 before that
         self._sizes = tuple(outputs)
         self._size_arrives = decoder.needs_size and alike(outputs.values())
         self._places: dict[Shape, tuple[Size, Shapes]] = {}
@@ -71,9 +73,17 @@ class DecodedExit(nn.Module):
             size = next((known for known in self._sizes if (arrived == known).all()), size)
         if self._boxes is None:
             known = outputs if finite else [np.zeros_like(output) for output in outputs]
-            return np.asarray(decoded(self._decoder, known, size, boxes=False))
+            return self._as_many(np.asarray(decoded(self._decoder, known, size, boxes=False)))
         found = decoded(self._decoder, outputs, size) if finite else np.zeros((0, 6), np.float32)
         return _as_candidates(found, self._boxes)
+
+    def _as_many(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        self._values = self._values or len(values)
+        if len(values) != self._values:
+            raise FailureError(
+                f"{self._decoder} gave {len(values)} values, and {self._values} before; expected always as many"
+            )
+        return values
 
 
 def _as_candidates(found: NDArray[np.floating], how: Candidates) -> NDArray[np.float32]:

@@ -40,7 +40,7 @@ def load_module(name: str) -> nn.Module:
     try:
         make = getattr(_imported(path), function, None)
         module = make() if callable(make) else None
-    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
         raise UsageError(f"{name} failed with {type(error).__name__}: {reason(error)}") from None
     if make is None:
         raise UsageError(f"{path} has no function {function!r}")
@@ -65,7 +65,7 @@ def export(module: nn.Module, name: str, shape: tuple[int, int, int, int]) -> Fo
     image = torch.rand(shape)
     try:
         module(image)
-    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
         raise UsageError(f"{name} does not take images {shape}: {type(error).__name__}: {reason(error)}") from None
     try:
         with _quiet():
@@ -99,8 +99,9 @@ def _quiet() -> Iterator[None]:
     """The exporter reports its progress in prints, warnings and logs; what matters comes as an exception."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    said = io.StringIO()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             warnings.simplefilter("ignore")
             yield
     finally:

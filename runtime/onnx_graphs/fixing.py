@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +62,7 @@ def fix_shape(model: ForeignModel, height: int, width: int) -> FixedGraph:
     channels = model.image.channels
     proto = _copy(model.proto)
     _widen(proto)
+    _check_varying(proto, model.image.name, model.name)
     _take_image(proto, model.image, (1, channels, height, width))
     proto = _with_shapes(_folded(proto, model.name, (height, width)), model.name)
     _check_control_flow(proto, model.name)
@@ -137,6 +138,29 @@ def _folded(proto: Any, name: str, size: tuple[int, int]) -> Any:
         except Exception as error:  # noqa: BLE001 - the library's errors have no common base
             raise _refused(name, size, error) from None
         return onnx.load(str(file))
+
+
+def _check_varying(proto: Any, image: str, name: str) -> None:
+    """ONNX Runtime does not keep an output that it folds."""
+    varying = {image}
+    for node in proto.graph.node:
+        if varying.intersection(_names_in(node)):
+            varying.update(node.output)
+    for value in proto.graph.output:
+        if value.name not in varying or value.name == image:
+            raise UsageError(
+                f"{name}: output {value.name!r} is not computed from the image; export the model without it"
+            )
+
+
+def _names_in(node: Any) -> Iterator[str]:
+    """Names that an operator reads, also in its branches."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            for below in inner.node:
+                yield from _names_in(below)
+            yield from (value.name for value in inner.output)
 
 
 def _with_shapes(proto: Any, name: str) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from controller.errors import UsageError
 
 INSTALL = "pip install '.[onnx]'"
+#: Where in the library's sources an error comes from: a file, a line, and the signature of a function.
+_SOURCE = re.compile(r"/onnxruntime_src/\S+( (?:static )?[\w:<>&*]+(?: [\w:<>&*~]+)?\([^)]*\)+)?\s*")
 #: Names of `TensorProto.DataType`, which are constants of the format.
 FLOAT, UINT8, FLOAT16 = 1, 2, 10
 DTYPES = {FLOAT: "float32", UINT8: "uint8", FLOAT16: "float16"}
@@ -51,10 +54,11 @@ def open_session(model: Any, *, level: str = "ORT_ENABLE_ALL", saved_to: str = "
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """The message of a foreign exception on one line, without the name of its C++ function."""
     text = " ".join(str(error).split())
-    return text.rsplit("&, const onnxruntime::", 1)[-1].removeprefix("[ONNXRuntimeError] : ")[:300]
+    text = _SOURCE.sub("", text.rsplit("&, const onnxruntime::", 1)[-1]).removeprefix("[ONNXRuntimeError] : ")
+    return text[:300].rstrip(" ;.")
 
 
 def _missing(package: str) -> UsageError:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from controller.errors import FailureError, UsageError
-from runtime.onnx_graphs.library import DTYPES, onnx_library, open_session, reason
+from runtime.onnx_graphs.library import DTYPES, onnx_library, onnxruntime_library, open_session, reason
 
 _MOST_BYTES = 2 << 30  # of one model: the limit of protobuf
 #: Operators of these domains run without a library of the model's maker.
 _KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 _CHANNELS = (1, 3)
+_MOST_SIDE_PX = 16_384
+_EXPECTED = "expected an ONNX file, or file.py:function that returns an nn.Module"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def checked_model(proto: Any, name: str) -> ForeignModel:
     """The model of a `ModelProto` whose weights are in it. Errors as `read_model`."""
     if not proto.graph.node:
         raise UsageError(f"{name}: the graph has no operators; expected an ONNX model")
+    if not proto.graph.output:
+        raise UsageError(f"{name}: the graph has no outputs; expected an ONNX model")
     _check_domains(proto, name)
     image = _image_input(proto, name)
     if proto.functions:
@@ -65,18 +69,20 @@ def _parsed(path: Path) -> Any:
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise UsageError(f"{path} is not a file; expected an ONNX model")
+            raise UsageError(f"{path} is not a file; {_EXPECTED}")
         if not 0 < size <= _MOST_BYTES:
             raise UsageError(f"{path} has {size} bytes; expected an ONNX model of at most 2 GiB, weights included")
         proto = onnx.load_model_from_string(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}; expected an ONNX model") from None
+        raise UsageError(f"{path}: {error.strerror}; {_EXPECTED}") from None
     except UsageError:
         raise
     except Exception as error:  # noqa: BLE001 - protobuf's errors have no common base
-        raise UsageError(f"{path} is not an ONNX model, or is cut short: {reason(error)}") from None
+        raise UsageError(f"{path} is not an ONNX model, or is cut short: {reason(error)}; {_EXPECTED}") from None
     if not proto.ir_version or not proto.opset_import:
-        raise UsageError(f"{path} is not an ONNX model, or is cut short: it states no version of the format")
+        raise UsageError(
+            f"{path} is not an ONNX model, or is cut short: it states no version of the format; {_EXPECTED}"
+        )
     return proto
 
 
@@ -121,11 +127,30 @@ def _image_input(proto: Any, name: str) -> ImageInput:
     if layout is None or dtype is None:
         shown = ", ".join("?" if size is None else str(size) for size in dims)
         raise UsageError(
-            f"{name}: input {value.name!r} is ({shown}) of {dtype or f'type {tensor.elem_type}'}; expected an image "
-            "(batch, 1 or 3, h, w) or (batch, h, w, 1 or 3) of float32, float16 or uint8"
+            f"{name}: input {value.name!r} is ({shown}) of {dtype or _type_name(value.type)}; expected an image "
+            "(batch, 1 or 3, h, w) or (batch, h, w, 1 or 3) of float32, float16 or uint8; export the model with "
+            "such an input"
+        )
+    if (dims[0] or 1) != 1:
+        raise UsageError(
+            f"{name}: input {value.name!r} takes {dims[0]} images at a time; expected one: export the model for a "
+            "batch of one, or of any size"
         )
     channels, height, width = (dims[1], dims[2], dims[3]) if layout == "NCHW" else (dims[3], dims[1], dims[2])
+    if max(height or 1, width or 1) > _MOST_SIDE_PX:
+        raise UsageError(
+            f"{name}: input {value.name!r} is an image of {height} x {width}; expected at most {_MOST_SIDE_PX} a side"
+        )
     return ImageInput(value.name, layout, dtype, channels or 0, height, width)
+
+
+def _type_name(of: Any) -> str:
+    """What an input holds, in the words of the format."""
+    if not of.HasField("tensor_type"):
+        return "no tensor"
+    known = onnx_library().TensorProto.DataType
+    number = of.tensor_type.elem_type
+    return str(known.Name(number)).lower() if number in known.values() else f"type {number}"
 
 
 def _layout(dims: list[int | None]) -> str | None:
@@ -145,9 +170,9 @@ def _check_runs(proto: Any, name: str) -> None:
     except Exception as error:  # noqa: BLE001 - the library's errors have no common base
         said = reason(error)
         opsets = ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import)
-        if re.search(r"opset|IR version", said):
+        if re.search(r"opset version|IR version", said):
             raise FailureError(
-                f"{name}: IR version {proto.ir_version} with opset {opsets} is newer than the installed ONNX Runtime: "
-                f"{said}; export with an older opset, or update onnxruntime"
+                f"{name}: IR version {proto.ir_version} with opset {opsets} is newer than the installed "
+                f"onnxruntime {onnxruntime_library().__version__} knows; export with an older opset, or update it"
             ) from None
         raise UsageError(f"{name}: ONNX Runtime does not load it: {said}") from None

@@ -109,6 +109,11 @@ class Registry:
                 raise UsageError(f"the folder {name} has no {ADOPTION_FILE}; expected an adopted bundle, or a name")
             raise self._unknown(name)
 
+    def check_free(self, name: str) -> None:
+        """UsageError when a workload that is no adopted bundle has the name."""
+        if self._is_other(name) or name in self._plug_in_names():
+            raise UsageError(f"the name {name!r} is that of another workload; choose another one")
+
     def reference(self, name: str) -> str:
         """The value of --workload with which another process finds this workload."""
         if name in self._adopted and not self._is_other(name):
@@ -260,6 +265,11 @@ def is_workload(name: str) -> bool:
 def check_workload_name(name: str) -> None:
     """UsageError for an unknown name. A reference is not imported and may be anything."""
     _registry.check(name)
+
+
+def check_free_name(name: str) -> None:
+    """UsageError when an adopted bundle cannot have the name, because a shipped or installed workload has it."""
+    _registry.check_free(name)
 
 
 def workload_reference(name: str) -> str:

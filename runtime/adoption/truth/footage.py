@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controller.errors import FailureError, UsageError
+from controller.errors import UsageError
 from runtime.files.masking import shown
 from runtime.sources.capture import open_capture
 from runtime.sources.video_file import frame_rate
 from runtime.workloads.adopted.description import Footage, by_time
 from runtime.workloads.adopted.pictures import FolderPictures, digest_of, size_of
 
+MODEL, LABELS = "the model", "the labels"  # who says what is in the frames
 LEAST_PER_SPLIT = 10  # fewer frames say nothing of a variant's accuracy
 #: Frames are made no larger than this: resizing a larger one costs a device more than it gains.
 LONGEST_SIDE_PX = 1_920
@@ -48,20 +49,23 @@ def look_at(
 
     ``fps``: of the workload's frames; of a faster video only every n-th picture is a frame. ``most_frames``: the first
     ones count. ``advance`` gets the number of pictures decoded since its last call. UsageError when there is no footage
-    at the path, or too little of it; FailureError when it cannot be decoded.
+    at the path, too little of it, or no video; FailureError when a picture cannot be decoded.
     """
     if not path.exists():
         raise UsageError(f"--footage {shown(path)}: no such file or folder; expected a video, or a folder of pictures")
     if path.is_dir():
         folder = FolderPictures(path)
-        count, own_fps, shape, files = len(folder.files), fps or 0.0, folder.picture(0).shape, tuple(folder.files)
-        advance(count)
+        count, own_fps, files = len(folder.files), fps or 0.0, tuple(folder.files)
+        by_time_of(min(count, most_frames or count), shown(path))
+        shape = _checked(folder, min(count, most_frames or count), advance)
+    elif not path.is_file():
+        raise UsageError(f"--footage {shown(path)} is not a file; expected a video, or a folder of pictures")
     else:
         count, own_fps, shape = _counted(path, advance)
         files = ()
     step = 1 if files or not fps else max(round(own_fps / fps), 1)
     frames = min(-(-count // step), most_frames or count)
-    by_time_of(frames, shown(path))
+    by_time_of(frames, shown(path) + (f", of which every picture number {step} is used (--fps)," if step > 1 else ""))
     resolved = path.resolve()
     footage = Footage(
         resolved.name, str(resolved), digest_of(resolved), size_of(resolved), frames, own_fps / step, step
@@ -85,13 +89,16 @@ def _shortest(frames: int) -> int:
 def check_found(truths: Sequence[Any], splits: Splits, what: str) -> None:
     """UsageError when boxes are wanted and there is none in the footage, or in one of its splits.
 
-    ``what`` says who found nothing: "the model", or "the labels".
+    ``what`` says who found nothing: `MODEL` or `LABELS`.
     """
     if not any(truths):
-        raise UsageError(
-            f"{what} found nothing in {len(truths)} frames of the footage; expected detections: lower --threshold, "
-            "check --decode, --colours and --scale, or bring footage that shows what the model detects"
+        way_out = (
+            "check that they are of this footage, in pixels (COCO) or fractions of the picture (YOLO)"
+            if what == LABELS
+            else "lower --threshold, check --decode, --colours and --scale, or bring footage that shows what the model "
+            "detects"
         )
+        raise UsageError(f"{what} found nothing in {len(truths)} frames of the footage; expected detections: {way_out}")
     for split, (start, stop) in splits.items():
         if not any(truths[start:stop]):
             raise UsageError(
@@ -100,12 +107,21 @@ def check_found(truths: Sequence[Any], splits: Splits, what: str) -> None:
             )
 
 
+def _checked(folder: FolderPictures, count: int, advance: Callable[[int], None]) -> tuple[int, ...]:
+    """Decode the first pictures of a folder, so that a damaged one is told before any long work; shape of the first."""
+    shape = folder.picture(0).shape
+    for number in range(count):
+        folder.picture(number)
+        advance(1)
+    return shape
+
+
 def _counted(path: Path, advance: Callable[[int], None]) -> tuple[int, float, tuple[int, ...]]:
     """Pictures, frames per second, and shape of the first picture of a video."""
     capture = open_capture(str(path.resolve()))
     try:
         if capture is None or not capture.grab():
-            raise FailureError(
+            raise UsageError(
                 f"the footage {shown(path)} cannot be decoded; expected a video that OpenCV can decode, or a folder of "
                 "pictures"
             )

@@ -17,6 +17,7 @@ import msgspec
 
 from controller.errors import UsageError
 from runtime.adoption.truth.footage import Found
+from runtime.decoders.base import MOST_CLASSES
 from runtime.files.masking import shown
 from runtime.files.reading import read_bounded
 from runtime.sources.footage import placement_of
@@ -86,8 +87,9 @@ def _coco(path: Path, found: Found, classes: Sequence[str], one_class: bool) -> 
         document = msgspec.json.decode(read_bounded(path, _MOST_BYTES), type=_Coco)
     except OSError as error:
         raise UsageError(f"--labels {shown(path)}: {error.strerror or error}; expected {_KINDS}") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"--labels {shown(path)} is not COCO JSON: {error}; expected {_KINDS}") from None
+    _check_ids(document, path)
     names, class_of, left_out = _numbered(document.categories, classes, one_class)
     frame_of = _frames_of([image.file_name for image in document.images], found, path)
     missing = found.footage.frames - len(set(frame_of.values()))
@@ -105,6 +107,19 @@ def _coco(path: Path, found: Found, classes: Sequence[str], one_class: bool) -> 
             placed = placement_of(size, found.frame_shape).inverse(found.frame_shape)
             boxes[frame_of[image.file_name]] += placed.boxes([[*annotation.bbox, 1.0, kind]])
     return Labels([boxes[number] for number in range(found.footage.frames)], names, left_out)
+
+
+def _check_ids(document: _Coco, path: Path) -> None:
+    """UsageError when images share a number, or an annotation is of a category that is not in the file."""
+    known = {category.id for category in document.categories}
+    strange = next((each.category_id for each in document.annotations if each.category_id not in known), None)
+    if strange is not None:
+        raise UsageError(
+            f"--labels {shown(path)} has an annotation of category {strange}; expected one of its {len(known)} "
+            "categories"
+        )
+    if len({image.id for image in document.images}) < len(document.images):
+        raise UsageError(f"--labels {shown(path)} has two images with the same id; expected an id for each image")
 
 
 def _numbered(
@@ -161,7 +176,7 @@ def _lines(file: Path) -> list[str]:
 def _box(line: str, file: Path, size: tuple[int, ...], one_class: bool) -> list[float]:
     try:
         kind, x, y, w, h = (float(word) for word in line.split()[:5])
-        if not (kind >= 0 and kind == int(kind) and all(-1.0 <= value <= 2.0 for value in (x, y, w, h))):
+        if not (0 <= kind < MOST_CLASSES and kind == int(kind) and all(-1.0 <= value <= 2.0 for value in (x, y, w, h))):
             raise ValueError
     except (ValueError, OverflowError):
         raise UsageError(

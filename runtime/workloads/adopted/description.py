@@ -7,6 +7,7 @@ names.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -25,12 +26,18 @@ from runtime.workloads.types import Split
 ADOPTION_FILE = "adoption.json"
 TRUTH_FILE = "truth.json"
 FORMAT_VERSION = 1
+MOST_PIXELS = 1 << 26  # of a frame or an input
+MOST_VALUES = 1 << 28  # of an output of the model
 
 Task = Literal["detect", "classify", "text", "custom"]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-FileName = Annotated[str, msgspec.Meta(pattern=r"^[^/\x00]{1,255}$")]
+FileName = Annotated[str, msgspec.Meta(pattern=r"^(?!\.{1,2}$)[^/\x00]{1,255}$")]
 Text = Annotated[str, msgspec.Meta(max_length=4_096)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=100_000_000)]
+LONGEST_NAME = 256  # of a class
+ClassNames = Annotated[
+    tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_NAME)], ...], msgspec.Meta(max_length=1 << 14)
+]
 Names = Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=64)], ...], msgspec.Meta(max_length=256)]
 Strides = Annotated[tuple[Annotated[int, msgspec.Meta(ge=1, le=64)], ...], msgspec.Meta(min_length=1, max_length=16)]
 _NAME = re.compile(r"[\w.-]{1,64}")
@@ -103,7 +110,7 @@ class Adoption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An adopted workload. Bounds hold for whatever is read."""
 
     format_version: int
-    name: Annotated[str, msgspec.Meta(pattern=r"^[\w.-]{1,64}$")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^\w[\w.-]{0,63}$")]
     task: Task
     geometry: Geometry
     decoding: Decoding
@@ -113,7 +120,7 @@ class Adoption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     splits: dict[Literal["train", "validation", "test"], tuple[Count, Count]]  # first frame, and the one after the last
     truth: Truth
     families: Annotated[dict[str, Family], msgspec.Meta(min_length=1, max_length=64)]
-    classes: Names = ()  # their names; (): numbers are shown
+    classes: ClassNames = ()  # their names; (): numbers are shown
     image_codecs: Names = ("raw", "png")
     tensor_codecs: Names = ("u8", "u4")
     frame_strides: Strides = (1,)
@@ -126,6 +133,12 @@ class Adoption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if len(self.frame_shape) > 3 or self.frame_shape[2:] not in ((), (3,)):
             raise ValueError(f"frames of shape {self.frame_shape}; expected (h, w) or (h, w, 3)")
+        pictures = (self.frame_shape, *self.geometry.sizes.values())
+        if any(height * width > MOST_PIXELS for height, width, *_ in pictures):
+            raise ValueError(f"frames or inputs of more than {MOST_PIXELS} pixels")
+        outputs = [shape for shapes in self.decoding.outputs.values() for shape in shapes]
+        if any(min(shape, default=1) < 1 or math.prod(shape) > MOST_VALUES for shape in outputs):
+            raise ValueError(f"an output of the model without values, or of more than {MOST_VALUES}")
         if set(self.splits) != {"train", "validation", "test"}:
             raise ValueError("splits must be train, validation and test")
         ends = [*self.splits["train"], *self.splits["validation"], *self.splits["test"]]

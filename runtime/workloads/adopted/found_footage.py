@@ -30,9 +30,9 @@ def find_footage(footage: Footage, workload: str, data: Path | None) -> Path:
 
 
 def _is_it(place: Path, footage: Footage) -> bool:
-    """Whether the place exists and has as many bytes; a folder without pictures is not it."""
+    """Whether the place is a file or folder of as many bytes; a device, or a folder without pictures is not it."""
     try:
-        return os.path.exists(place) and size_of(place) == footage.size_bytes
+        return (os.path.isfile(place) or os.path.isdir(place)) and size_of(place) == footage.size_bytes
     except (OSError, UsageError):
         return False
 

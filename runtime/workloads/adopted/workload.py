@@ -94,7 +94,7 @@ class Adopted(Workload):
             truths = msgspec.json.decode(content, type=list[Any])
         except OSError as error:
             raise FailureError(f"cannot read {path}: {error.strerror or error}") from None
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise FailureError(f"{path} holds no truths: {error}") from None
         if len(truths) != self.adoption.footage.frames:
             raise FailureError(f"{path} has {len(truths)} truths; expected {self.adoption.footage.frames}")
@@ -173,7 +173,7 @@ class Adopted(Workload):
         scorer, label = self._scorer, str(self.adoption.scorer)
         try:
             score = float(scorer(prediction, truth))
-        except Exception as error:  # noqa: BLE001 - any error of the user's function is reported in one line
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - any error of the user's function is one line
             raise FailureError(f"the scorer {label} fails: {in_a_line(error)}") from None
         if not 0.0 <= score <= 1.0:
             raise FailureError(f"the scorer {label} gave {score}; expected a number from 0 to 1")

@@ -8,7 +8,7 @@ import cv2
 import pytest
 from support.adopted import SHAPE, picture_at, write_video
 
-from controller.errors import FailureError, UsageError
+from controller.errors import UsageError
 from runtime.adoption.truth.footage import by_time_of, check_found, look_at
 
 FRAMES = 60
@@ -49,7 +49,7 @@ def test_footage_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no such file"):
         look_at(tmp_path / "missing.mp4")
-    with pytest.raises(FailureError, match="cannot be decoded"):
+    with pytest.raises(UsageError, match="cannot be decoded"):
         look_at(tmp_path / "text.mp4")
     with pytest.raises(UsageError, match="holds no pictures"):
         look_at(tmp_path / "empty")
