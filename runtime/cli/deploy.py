@@ -48,7 +48,7 @@ def init(folder: Annotated[Path, typer.Argument(help="Folder to make; keep it se
 
     init_repository(folder)
     print(f"{folder / ROOT_FILE}: give this file to each MEC and device (--trust); it is not secret")
-    print(f"{folder}: the rest is; no command needs root.pem again, so move it to a safe place")
+    print(f"{folder}: the rest is; only `mecpilot deploy rotate` needs root.pem again, so move it to a safe place")
 
 
 @app.command()

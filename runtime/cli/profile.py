@@ -58,10 +58,12 @@ def profile(
 
     It takes some minutes; a bundle with few decisions takes 75 s, with --quick 12 s.
     """
+    import torch
+
     from runtime.bundles.bundle import open_pair
     from runtime.decoders.given import give_all
     from runtime.inference.segments import Segments
-    from runtime.profiling.measure import MIN_ROUNDS, QUICK_ROUNDS, measure_sides
+    from runtime.profiling.measure import MIN_ROUNDS, QUICK_ROUNDS, THREADS, measure_sides
 
     sides = _sides(side, merge_file)
     give_all(decode)
@@ -73,6 +75,7 @@ def profile(
     other = None if merge_file is None else read_profile(merge_file, opened)
     budget_s, rounds = (QUICK_BUDGET_S, QUICK_ROUNDS) if quick else (FULL_BUDGET_S, MIN_ROUNDS)
     log = log_as("profile")
+    torch.set_num_threads(THREADS)  # before --engine auto compares engines
     segments = Segments(opened, source, engine, log)
     log(f"measuring {' and '.join(sides)} with {opened.workload}: {budget_s:.0f} s at least")
     with _progress_bar(f"profiling {workload}") as progress:

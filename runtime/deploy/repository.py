@@ -223,7 +223,8 @@ class Repository:
                 key = self._read_key(path)
                 if key.public_key.keyid in named:
                     return key
-        raise FailureError(f"{self._folder} has not the {role} key that its {ROOT_FILE} names; restore it from a copy")
+        way_out = "give its file with --root-key" if role == Root.type else "restore it from a copy"
+        raise FailureError(f"{self._folder} has not the {role} key that its {ROOT_FILE} names; {way_out}")
 
     def _read_key(self, path: Path) -> CryptoSigner:
         try:

@@ -38,7 +38,7 @@ class Deployment:
             self._store.close()
             raise
         self._bundles: Bundles | None = None
-        check = HealthCheck(_path_of(workload))
+        check = HealthCheck(path_of(workload))
         self.installer: Installer[Served | None] = Installer(
             self._store,
             verifier,
@@ -84,6 +84,6 @@ class Deployment:
         return self._serve(bundle.served_by(workload), workload)
 
 
-def _path_of(workload: Workload) -> str:
+def path_of(workload: Workload) -> str:
     """The class of a workload as a command can name it; "" for an adopted one, which a release holds itself."""
     return "" if workload.description_sha256 else f"{type(workload).__module__}:{type(workload).__qualname__}"

@@ -92,7 +92,7 @@ def open_engines(
         from runtime.inference.engines.fastest import fastest_engines
 
         return fastest_engines(bundle, engines, log)
-    chosen = {} if wanted is None else _where_it_runs(wanted, bundle, engines, log)
+    chosen: dict[str, Engine[Any]] = {} if wanted is None else _where_it_runs(wanted, bundle, engines, log)
     return {model: chosen.get(model) or engines.own(model) for model in bundle.model_names}
 
 

@@ -61,7 +61,11 @@ class RunsTails(Protocol):
 
 
 class Engine(Protocol[Z]):
-    """Loads the models of one bundle, and converts what crosses the uplink."""
+    """Loads the models of one bundle, and converts what crosses the uplink.
+
+    One that gains by batches may state ``usual_batch``, an int: how many requests a MEC computes together at most,
+    unless it is told otherwise; 1 where it is not stated.
+    """
 
     version: str  # of the library, stored in profiles
     clock: Callable[

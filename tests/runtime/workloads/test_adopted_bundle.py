@@ -23,7 +23,10 @@ from runtime.building.payload_sizes import measure_images
 from runtime.bundles.bundle import Bundle, open_bundle, open_pair
 from runtime.bundles.manifest import MANIFEST_FILE
 from runtime.bundles.weights import save_weights
+from runtime.deploy.check import HealthCheck
 from runtime.deploy.packing import pack
+from runtime.deploy.release import RELEASE_FILE, encode_release
+from runtime.mec.deployment import path_of
 from runtime.testbed.processes import running_mec
 from runtime.workloads.adopted.families import Answers, StudentFamily
 from runtime.workloads.adopted.workload import Adopted, read_adopted
@@ -88,9 +91,19 @@ def test_a_changed_description_is_another_bundle(folder: Path, tmp_path: Path) -
         open_bundle("garments").served_by(read_adopted(folder))
 
 
-def test_a_release_carries_the_description(folder: Path, tmp_path: Path) -> None:
+def test_a_release_carries_the_description_and_passes_the_check_of_a_mec_that_serves_it(
+    folder: Path, tmp_path: Path
+) -> None:
     packed = pack(folder, tmp_path)
     assert {"adoption.json", "truth.json", MANIFEST_FILE} <= {file.name for file in packed.release.files}
+    arrived = tmp_path / "arrived"
+    arrived.mkdir()
+    for file in packed.release.files:
+        shutil.copy(packed.paths[file.sha256], arrived / file.name)
+    (arrived / RELEASE_FILE).write_bytes(encode_release(packed.release))
+    verdict = HealthCheck(path_of(read_adopted(folder)))(arrived)
+    assert not verdict.reason
+    assert verdict.samples > 0
 
 
 def test_the_twin_plays_what_was_recorded(made: Path, tmp_path: Path) -> None:
