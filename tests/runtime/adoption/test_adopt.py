@@ -96,6 +96,7 @@ def test_the_twin_plays_the_bundle(made: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "found.json").read_text())["workload"] == "site"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_the_commands_that_follow_take_the_folder(made: Path, tmp_path: Path) -> None:
     on, run, policy = ("--workload", str(made / "site")), str(tmp_path / "run"), str(tmp_path / "site.safetensors")
