@@ -82,10 +82,24 @@ def answers_as_truths(folder: Path, subject: Subject, request: Request, advance:
 
 
 def with_truths(folder: Path, adoption: Adoption, request: Request, found: Truths) -> Adoption:
-    """The description with the truths, which are written into the folder; UsageError where there are no boxes."""
+    """The description with the truths, which are written into the folder; UsageError where there are no boxes, or the
+    classes of labels cannot be those of the model."""
+    if found.by == LABELS:
+        _check_named(request, adoption, found.classes)
     if request.task in ("detect", "text"):
         check_found(found.truths, adoption.splits, found.by)
     digest = write_truths(folder / TRUTH_FILE, found.truths)
     named = request.labels.name if request.labels is not None else ""
     kind = Truth("labels", digest, named) if found.by == LABELS else Truth("model", digest)
     return msgspec.structs.replace(adoption, truth=kind, classes=found.classes)
+
+
+def _check_named(request: Request, adoption: Adoption, classes: tuple[str, ...]) -> None:
+    """UsageError when labels name other classes than the model has, and nothing says which is which."""
+    count = decoder_of(request).classes(next(iter(adoption.decoding.outputs.values())))
+    numbered = classes == tuple(map(str, range(len(classes))))  # labels that state the model's own numbers
+    if not (request.classes or numbered or request.task == "text" or count in (None, len(classes))):
+        raise UsageError(
+            f"the labels are of {len(classes)} classes ({', '.join(classes[:3])}), the model has {count}; expected the "
+            "names of the model's classes in its order: give them with --classes"
+        )

@@ -96,6 +96,7 @@ def test_the_twin_plays_the_bundle(made: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "found.json").read_text())["workload"] == "site"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_the_commands_that_follow_take_the_folder(made: Path, tmp_path: Path) -> None:
     on, run, policy = ("--workload", str(made / "site")), str(tmp_path / "run"), str(tmp_path / "site.safetensors")
@@ -112,14 +113,22 @@ def test_the_commands_that_follow_take_the_folder(made: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_real_processes_find_the_folder(made: Path, tmp_path: Path) -> None:
-    more, site = str(tmp_path / "more"), str(made / "site")
-    assert mecpilot.main(["models", "add", site, "--forecast", "--jobs", "1", "--out", more]) == 0
-    added = open_bundle(more)
-    assert added.fits(open_bundle(site).work)
-    assert added.recorded("test").lagged_forecast is not None
+def test_an_evaluation_with_real_processes_takes_the_folder(made: Path, tmp_path: Path) -> None:
     live = ("--controllers", "device-only", "--live", "--seeds", "1", "--frames", "10")
-    assert mecpilot.main(["evaluate", "--workload", site, *live, "--out", str(tmp_path / "live")]) == 0
+    found = tmp_path / "found.json"
+    assert mecpilot.main(["evaluate", "--workload", str(made / "site"), *live, "--json", str(found)]) == 0
+    assert json.loads(found.read_text())["controllers"]["device-only"]["utility"]["mean"] > 0.0
+
+
+def test_models_of_an_adopted_bundle_are_not_trained_or_compressed_here(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site, out = str(made / "site"), ("--out", str(tmp_path / "more"))
+    assert mecpilot.main(["models", "train", "--workload", site, *out]) == 2
+    assert "is an adopted bundle" in capsys.readouterr().err
+    assert mecpilot.main(["models", "compress", site, "--model", "whole", "--scheme", "int8", *out]) == 2
+    assert "is cut from a foreign model" in capsys.readouterr().err
+    assert not (tmp_path / "more").exists()
 
 
 @pytest.mark.parametrize(("cut", "payload"), [(1, "u8"), (3, "none")])

@@ -9,11 +9,14 @@ import cv2
 import msgspec
 import numpy as np
 import pytest
-from support.adopted import SHAPE, picture_at, write_video
+from support.adopted import FRAMES as SHORT
+from support.adopted import SHAPE, adoption_of, picture_at, truth_at, write_video
 
 from controller.errors import UsageError
+from runtime.adoption.request import Request
 from runtime.adoption.truth.footage import Found, look_at
 from runtime.adoption.truth.labels import read_labels
+from runtime.adoption.truths import LABELS, Truths, with_truths
 
 FRAMES = 50
 
@@ -120,3 +123,28 @@ def test_folders_of_classes(tmp_path: Path) -> None:
     assert read_labels(tmp_path, found, ("dog", "cow", "cat"), "classify").truths[:2] == [2, 0]
     with pytest.raises(UsageError, match="a folder 'cat'"):
         read_labels(tmp_path, found, ("dog", "cow"), "classify")
+
+
+def test_names_of_some_classes_do_not_say_which_of_the_model_they_are(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "site.avi")
+    adoption, boxes = adoption_of(video), [truth_at(number) for number in range(SHORT)]
+
+    def adopted(named: tuple[str, ...], *classes: str) -> tuple[str, ...]:
+        request = Request(
+            "m.onnx",
+            tmp_path,
+            "site",
+            video,
+            "detect",
+            decode="yolov8",
+            decode_options={"order": "boxes_last"},
+            labels=tmp_path / "labels.json",
+            classes=classes,
+        )
+        return with_truths(tmp_path, adoption, request, Truths(boxes, LABELS, named)).classes
+
+    assert adopted(("bag", "box")) == ("bag", "box")
+    assert adopted(("0",)) == ("0",)
+    assert adopted(("box", "bag"), "box", "bag") == ("box", "bag")
+    with pytest.raises(UsageError, match=r"labels are of 1 classes \(bag\), the model has 2; .*--classes"):
+        adopted(("bag",))
