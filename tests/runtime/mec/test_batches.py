@@ -225,19 +225,20 @@ def test_64_devices_get_the_answers_that_each_would_get_alone(
     bundle: Bundle, batch: int | None, tolerance: float
 ) -> None:
     row, devices, seconds = raw_row(bundle), 64, 1.5
+    period_s = 0.25 if batch is None else 0.1  # one by one, each shall be served on a busy machine, too
     with MecServer(WORKLOAD, "tcp://127.0.0.1:*", batch=batch) as mec:
         mec.start()
         clients = [
-            Client(n, 0.05, Dealer(mec.endpoint), payload_of(bundle, row, n), outputs=[]) for n in range(devices)
+            Client(n, period_s, Dealer(mec.endpoint), payload_of(bundle, row, n), outputs=[]) for n in range(devices)
         ]
         clients[7].payload = clients[7].payload[:-1]
         try:
-            play(clients, bundle, row, budget_s=1.0, seconds=seconds)
+            play(clients, bundle, row, budget_s=30.0, seconds=seconds)
         finally:
             for client in clients:
                 client.dealer.close()
     segments, decision = Segments(bundle, bundle.work), bundle.space.decisions[row]
-    assert {each["ending"] for each in clients[7].rows} <= {"payload", "busy", "expired", "lost"}
+    assert {each["ending"] for each in clients[7].rows} <= {"payload", "busy", "lost"}
     assert "payload" in {each["ending"] for each in clients[7].rows}
     for client in clients[:7] + clients[8:]:
         alone = segments.tail(client.payload, decision)
