@@ -9,6 +9,8 @@ from runtime.adoption.report import ExitRow, PayloadRow, smallest_jpeg
 from runtime.bundles.bundle import Bundle
 from runtime.bundles.manifest import LOSSLESS, ModelInfo
 from runtime.profiling.profile import Profile, SegmentKey, head_key
+from runtime.workloads.adopted.workload import Adopted
+from runtime.workloads.types import Split
 
 
 def exit_rows(bundle: Bundle, profile: Profile | None) -> tuple[ExitRow, ...]:
@@ -23,6 +25,20 @@ def exit_rows(bundle: Bundle, profile: Profile | None) -> tuple[ExitRow, ...]:
         scores = variant.accuracy["validation"], variant.accuracy["test"]
         rows.append(ExitRow(info.name, e, px, *scores, _macs(info, e, px), times.get(head_key(alone))))
     return tuple(rows)
+
+
+def frames_with_boxes(bundle: Bundle, work: Adopted) -> dict[str, int]:
+    """How many of the measured frames of each split have a box in their truth; {} for a task without boxes."""
+    if work.adoption.task not in ("detect", "text"):
+        return {}
+    splits: tuple[Split, ...] = ("validation", "test")
+    return {
+        split: sum(
+            len(work.truths[work.source_index(index, split)]) > 0
+            for index in range(bundle.manifest.sample_counts[split])
+        )
+        for split in splits
+    }
 
 
 def payload_rows(bundle: Bundle, whole: str) -> tuple[PayloadRow, ...]:

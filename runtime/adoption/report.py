@@ -89,6 +89,7 @@ class Report(msgspec.Struct, frozen=True):
     footage: str  # in words
     frames: dict[str, int]  # per split
     measured_frames: dict[str, int]  # per split, on which the scores rest
+    frames_with_boxes: dict[str, int]  # of these; {} for answers that are no boxes
     cuts: tuple[CutRow, ...]
     head_tail_error: float  # largest of all cuts and resolutions, as a share of the range of the outputs
     exits: tuple[ExitRow, ...]
@@ -133,12 +134,26 @@ def sheets_of(report: Report) -> list[Sheet]:
     return [sheet for sheet in _sheets(report) if sheet.rows]
 
 
+#: Share of the measured frames that show objects, below which scores say little.
+LEAST_WITH_BOXES = 1 / 3
+NEARLY_EMPTY = (
+    "Most of these frames are empty, and a model that finds nothing scores well there. Measure more with --samples, or "
+    "bring footage that shows more."
+)
+
+
 def words_of(report: Report) -> list[str]:
     """What the tables cannot say, a sentence a line."""
-    measured = ", ".join(f"{count} {split}" for split, count in report.measured_frames.items())
+    with_boxes = report.frames_with_boxes
+    measured = ", ".join(
+        f"{count} {split}" + (f" ({with_boxes[split]} with objects)" if split in with_boxes else "")
+        for split, count in report.measured_frames.items()
+    )
+    few = any(count < LEAST_WITH_BOXES * report.measured_frames[split] for split, count in with_boxes.items())
     return [
         f"{report.model} as {report.name!r} ({report.task}); {report.footage}",
         f"Scores: {report.truth}; means of {measured} frames.",
+        *((NEARLY_EMPTY,) if few else ()),
         f"Cut models equal the whole one to {report.head_tail_error:.1e} of the range of its outputs.",
         f"{report.decisions} decisions; {report.seconds / 60:.1f} minutes; "
         f"{report.peak_memory_bytes / 2**30:.2f} GiB of memory at most; bundle {report.digest[:12]}.",

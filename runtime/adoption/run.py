@@ -16,7 +16,7 @@ import torch
 
 from runtime.adoption.codec_choice import samples_within, tail_runs
 from runtime.adoption.describing import WHOLE, first_description, with_families
-from runtime.adoption.figures import exit_rows, payload_rows
+from runtime.adoption.figures import exit_rows, frames_with_boxes, payload_rows
 from runtime.adoption.measuring import Measuring
 from runtime.adoption.members import Member, codecs_of, whole_member, whole_seconds, with_codecs
 from runtime.adoption.report import REPORT_FILE, REPORT_TEXT, LeftOut, RelativeRow, Report, footage_words, markdown_of
@@ -159,6 +159,7 @@ class _Run:
             footage=self.request.words or footage_words(adoption.footage),
             frames={split: end - start for split, (start, end) in adoption.splits.items()},
             measured_frames=dict(bundle.manifest.sample_counts),
+            frames_with_boxes=frames_with_boxes(bundle, read_adopted(bundle.directory)),
             cuts=subject.cut.rows,
             head_tail_error=subject.cut.error,
             exits=exit_rows(bundle, profile),
