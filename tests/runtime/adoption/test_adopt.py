@@ -173,7 +173,7 @@ def test_a_bundle_is_replaced_whole_or_stays(tmp_path: Path) -> None:
         (["--threshold", "0.999"], "found nothing in 50 frames"),
         (["--frames", "20"], "20 frames; expected"),
         (["--resolutions", "130"], "multiples of 4"),
-        (["--mean", "1,2,3", "--colours", "grey"], "--mean"),
+        (["--mean", "1,2"], "--mean"),
         (["--labels", "nowhere.json"], "--labels nowhere.json: no such file"),
     ],
 )
