@@ -18,7 +18,7 @@ Advance = Callable[[float, float], None]
 
 
 class Steps:
-    """Owns the times of the steps so far, and shows a bar for each."""
+    """Owns the times of the steps so far, and shows a bar for each, or a line where there is no terminal."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -27,6 +27,7 @@ class Steps:
     @contextmanager
     def step(self, name: str) -> Iterator[Advance]:
         """A step that shows its progress in a bar; the bar has no end until it is told."""
+        self._say(name)
         bar = self.progress.add_task(name, total=None)
         begin_s = time.monotonic()
 
@@ -44,10 +45,16 @@ class Steps:
 
         def advance(name: str, done: float) -> None:
             if name not in bars:
+                self._say(f"  {name}")
                 bars[name] = self.progress.add_task(f"  {name}", total=100)
             self.progress.update(bars[name], completed=round(100 * done))
 
         return advance
+
+    def _say(self, what: str) -> None:
+        console = self.progress.console
+        if not console.is_terminal:
+            console.print(what, highlight=False, soft_wrap=True)
 
 
 def peak_memory_bytes(children: int) -> int:

@@ -136,7 +136,8 @@ def adopt(
         request = Request.of(model, out, name or out.resolve().name, given, _counting(progress, "footage"))
         request.check()
         report = run_adoption(request, progress)
-    _show(report, out, json)
+    _print_next(out, profiled=not no_profile)
+    _show(report, json)
 
 
 def _check_out(out: Path) -> None:
@@ -160,10 +161,9 @@ def _counting(progress: Progress, what: str) -> Callable[[int, int], None]:
     return advance
 
 
-def _show(report: Report, out: Path, json: str | None) -> None:
+def _show(report: Report, json: str | None) -> None:
     from runtime.adoption.report import sheets_of, words_of
 
-    _print_next(out)
     if write_json(report, json):
         return
     console = table_console()
@@ -174,10 +174,11 @@ def _show(report: Report, out: Path, json: str | None) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _print_next(out: Path) -> None:
+def _print_next(out: Path, *, profiled: bool) -> None:
     """The commands that follow, on stderr, because stdout may be JSON."""
     lines = (
         f"bundle {out}; next:",
+        *(() if profiled else (f"  mecpilot profile --workload {out}",)),
         f"  mecpilot train --workload {out} --out runs/{out.name}",
         f"  mecpilot export runs/{out.name} --out {out.name}.safetensors",
         f"  mecpilot mec --workload {out}",

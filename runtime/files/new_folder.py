@@ -24,10 +24,20 @@ def appearing_folder(target: Path) -> Iterator[Path]:
         raise FailureError(f"cannot write {target}: {error.strerror or error}; choose another folder") from error
     try:
         yield partial
+        _open_to_readers(partial)
         _replace(target, partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _open_to_readers(folder: Path) -> None:
+    """Whoever may read a new file of this process may read these: some libraries write files for their owner only."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in folder.iterdir():
+        if file.is_file():
+            file.chmod(0o666 & ~mask)
 
 
 def _replace(target: Path, new: Path) -> None:
