@@ -82,6 +82,11 @@ def _inputs(found: Path) -> set[Path]:
 
 
 def _run(name: str, seeds: str, options: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
-    """Run the fuzzer, which begins with its seeds: it writes them to a folder, and reads it."""
-    command = [sys.executable, "-m", "tests.fuzz.instrumented", name, seeds, *options, seeds]
+    """Run the fuzzer, which begins with its seeds: it writes them to a folder, and reads it.
+
+    It runs below a shell, because Linux hands the peak memory of a process on to the program that it starts, and the
+    fuzzer would take that of a test process for its own.
+    """
+    shell = ["/bin/sh", "-c", '"$@"; exit $?', "sh"]
+    command = [*shell, sys.executable, "-m", "tests.fuzz.instrumented", name, seeds, *options, seeds]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds + _START_S, check=False)
