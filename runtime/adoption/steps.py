@@ -54,7 +54,7 @@ class Steps:
     def _say(self, what: str) -> None:
         console = self.progress.console
         if not console.is_terminal:
-            console.print(what, highlight=False, soft_wrap=True)
+            console.print(f"adopt: {what}", highlight=False, soft_wrap=True)
 
 
 def peak_memory_bytes(children: int) -> int:

@@ -31,7 +31,7 @@ def _said(capsys: pytest.CaptureFixture[str], folder: Path, code: int, *command:
     """The only line that `mecpilot adopt` prints; no bundle and no part of one is left."""
     given = ["--out", str(folder / "site"), "--jobs", "0", "--no-relatives", "--no-profile"]
     assert mecpilot.main(["adopt", *given, *map(str, command)]) == code
-    said = capsys.readouterr().err.strip().splitlines()
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("adopt: ")]
     assert len(said) == 1
     assert not [path.name for path in folder.iterdir() if "site" in path.name]
     return said[0]
