@@ -64,8 +64,7 @@ def cut_model(
     """
     chosen = choose_cuts([graph.flow for graph in graphs.values()], most)
     by_px = {px: cut_into_pieces(graph, _cuts_of(graph, chosen)) for px, graph in graphs.items()}
-    stages = tuple(tuple(by_px[px][stage] for px in graphs) for stage in range(len(chosen) + 1))
-    whole = [ForeignStage(pieces) for pieces in stages]
+    whole = [ForeignStage(pieces) for pieces in _by_stage(by_px)]
     outputs = {px: pieces[-1].output_shapes for px, pieces in by_px.items()}
     error = float(np.max([_error(name, px, graphs[px], whole, outputs[px], example(px)) for px in graphs]))
     if not error <= TOLERANCE:
@@ -78,9 +77,13 @@ def cut_model(
         for px, pieces in by_px.items():
             pieces[-1] = with_size(pieces[-1], sizes[px])
     largest = max(graphs)
-    stages = tuple(tuple(by_px[px][stage] for px in graphs) for stage in range(len(chosen) + 1))
     rows = _rows(_cuts_of(graphs[largest], chosen))
-    return CutModel(sizes, outputs, stages, rows, error)
+    return CutModel(sizes, outputs, _by_stage(by_px), rows, error)
+
+
+def _by_stage(by_px: Mapping[int, Sequence[Piece]]) -> tuple[tuple[Piece, ...], ...]:
+    """Of each stage, its pieces at all resolutions."""
+    return tuple(zip(*by_px.values(), strict=True))
 
 
 def _cuts_of(graph: FixedGraph, chosen: Sequence[Cut]) -> list[Cut]:

@@ -15,6 +15,7 @@ from runtime.codecs.tensor import QuantisedTensor
 from runtime.models.blocks import conv_norm
 from runtime.models.detector_parts import Cut
 from runtime.models.detectors import hourglass
+from runtime.models.packed_tensors import packed
 from runtime.models.packing import Shape, Shapes, is_packed, packed_shape
 from runtime.models.pixel_encoder import PatchConv
 
@@ -64,10 +65,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, code: Tensor) -> Tensor:
-        maps = self.maps(code)
-        if len(maps) == 1:
-            return maps[0]
-        return torch.cat([part.flatten(1) for part in maps], 1)
+        return packed(self.maps(code))
 
     def maps(self, code: Tensor) -> list[Tensor]:
         """The tensors (batch, channels, h, w) one by one."""

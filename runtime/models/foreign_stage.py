@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from runtime.inference.runners import TORCH, Runner, open_runner
+from runtime.models.packed_tensors import packed, unpacked
 from runtime.models.packing import Shape, Shapes, is_packed, pack, packed_shape, unpack
 from runtime.models.pieces import Piece
 
@@ -81,8 +82,6 @@ class ForeignStage(nn.Module):
         shape = tuple(x.shape[1:])
         shapes = self._piece(shape).input_shapes
         if self.runner == TORCH:
-            from runtime.inference.runners.torch_piece import packed, unpacked
-
             return packed(self._module(shape, x.device)(unpacked(x, shapes)))
         run = self._runner(shape)
         samples = [pack(run(unpack(sample[None], shapes))) for sample in x.numpy()]

@@ -22,7 +22,7 @@ from runtime.adoption.relatives.fitting import Pace, fit
 from runtime.adoption.relatives.teacher import Teacher, evenly
 from runtime.models.bottleneck import Decoder
 from runtime.models.foreign_stage import ForeignStage
-from runtime.models.packing import Shapes, packed_shape
+from runtime.models.packed_tensors import packed, unpacked
 from runtime.models.pixel_encoder import PixelEncoder
 from runtime.models.signs import DENSITY_WEIGHT, change_and_density
 from runtime.models.stages import BranchyModel
@@ -87,7 +87,7 @@ class FeatureLesson:
         self.shapes = {px: cut.tensors for px, cut in zip(teacher.widths_px, family.at, strict=True)}
         sample = train[teacher.widths_px[0]]
         rows = evenly(len(sample.indices), STATISTICS_FRAMES)
-        parts = split(sample.at(family.joins, rows), self.shapes[teacher.widths_px[0]])
+        parts = unpacked(sample.at(family.joins, rows), self.shapes[teacher.widths_px[0]])
         self.means = [part.mean((0, 2, 3)) for part in parts]
         deviations = [part.std((0, 2, 3)) for part in parts]
         self.deviations = [each.clamp(min=max(LEAST_DEVIATION * float(each.max()), 1e-6)) for each in deviations]
@@ -119,7 +119,7 @@ class FeatureLesson:
 
     def feature_loss(self, maps: Sequence[Tensor], features: Features, px: int, rows: Any, which: Any) -> Tensor:
         """Mean difference of normalised features, more where objects are."""
-        targets = split(features.at(self.family.joins, rows), self.shapes[px])
+        targets = unpacked(features.at(self.family.joins, rows), self.shapes[px])
         losses = []
         for index, (found, target) in enumerate(zip(maps, targets, strict=True)):
             wanted = (target - self.means[index][:, None, None]) / self.deviations[index][:, None, None]
@@ -190,7 +190,7 @@ class TailLesson:
 
     def _difference(self, maps: Sequence[Tensor], features: Features, px: int, rows: Any) -> Tensor:
         """Mean square difference of the whole model's outputs, relative to their variance."""
-        x = packed_maps(
+        x = packed(
             [
                 part.float() * deviation[:, None, None] + mean[:, None, None]
                 for part, mean, deviation in zip(maps, self._features.means, self._features.deviations, strict=True)
@@ -198,7 +198,7 @@ class TailLesson:
         )
         found, wanted = self._run(x), features.at(self._teacher.stages, rows)
         shapes = self._teacher.cut_shapes[self._teacher.stages][self._teacher.widths_px.index(px)].tensors
-        parts = zip(split(found, shapes), split(wanted, shapes), strict=True)
+        parts = zip(unpacked(found, shapes), unpacked(wanted, shapes), strict=True)
         return torch.stack([relative_difference(one, other) for one, other in parts]).mean()
 
     def expected(self, px: int, rows: Any) -> Tensor:
@@ -277,16 +277,3 @@ def assembled(teacher: Teacher, family: BottleneckFamily, encoder: nn.Module, de
     for index, stage in enumerate(own):
         model.stages[index] = stage
     return model.eval()
-
-
-def split(values: Tensor, shapes: Shapes) -> list[Tensor]:
-    """The tensors (batch, ...) of what is at a cut; differentiable."""
-    if tuple(values.shape[1:]) == packed_shape(shapes) and values.ndim == 4:
-        return [values]
-    parts = torch.split(values.flatten(1), [int(np.prod(shape)) for shape in shapes], 1)
-    return [part.reshape(len(values), *shape) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def packed_maps(maps: Sequence[Tensor]) -> Tensor:
-    """Tensors (batch, channels, h, w) as what is at a cut; differentiable."""
-    return maps[0] if len(maps) == 1 else torch.cat([part.flatten(1) for part in maps], 1)

@@ -16,6 +16,7 @@ from runtime.config.sections.fields import (
     DEFAULT_FRAMES,
     Amount,
     Count,
+    EngineName,
     FewCount,
     Gate,
     Index,
@@ -192,15 +193,7 @@ class DeviceSection(Section, frozen=True):
             "--roi",
         ),
     ] = "off"
-    engine: Annotated[
-        Text | None,
-        about(
-            "What runs the models: auto (the fastest of a short measurement), torch, onnxruntime, openvino, cuda or an "
-            "installed one; default: the engine that recorded a model's answers.",
-            "--engine",
-            show="auto",
-        ),
-    ] = None
+    engine: EngineName = None
     seed: Annotated[Index, about("Random seed, of emulated loads and of the controller.", "--seed")] = 0
 
     @property

@@ -42,6 +42,15 @@ Amount = Annotated[float, Meta(ge=0.0, le=MAX_FLOAT)]
 Gate = Annotated[float, Meta(ge=LEAST_GATE, le=MOST_GATE)]
 Distance = Annotated[float, Meta(ge=0.0, le=2.0)]
 Slowdown = Annotated[float, Meta(ge=1.0, le=1e4)]
+EngineName = Annotated[
+    Text | None,
+    about(
+        "What runs the models: auto (the fastest of a short measurement), torch, onnxruntime, openvino, cuda or an "
+        "installed one; default: the engine that recorded a model's answers.",
+        "--engine",
+        show="auto",
+    ),
+]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from runtime.config.sections.fields import DEFAULT_ENDPOINT, MEC_QUEUE_LIMIT, Count, Section, Slowdown, Text, about
+from runtime.config.sections.fields import (
+    DEFAULT_ENDPOINT,
+    MEC_QUEUE_LIMIT,
+    Count,
+    EngineName,
+    Section,
+    Slowdown,
+    Text,
+    about,
+)
 
 
 class MecSection(Section, frozen=True):
@@ -27,15 +36,7 @@ class MecSection(Section, frozen=True):
     cache: Annotated[
         Text, about("Memory for answers to requests that come again byte by byte, such as 64MB; 0: none.", "--cache")
     ] = "0"
-    engine: Annotated[
-        Text | None,
-        about(
-            "What runs the models: auto (the fastest of a short measurement), torch, onnxruntime, openvino, cuda or an "
-            "installed one; default: the engine that recorded a model's answers.",
-            "--engine",
-            show="auto",
-        ),
-    ] = None
+    engine: EngineName = None
     threads: Annotated[
         Text, about("Threads that compute: a number, or auto for as many as the process may use cores.", "--threads")
     ] = "1"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from runtime.bundles.bundle import Bundle
 from runtime.inference.engines.base import Log, ignore
 from runtime.inference.engines.torch_engine import TorchEngine
-from runtime.inference.runners.library import onnxruntime
 from runtime.models.foreign_stage import has_foreign_stages
+from runtime.onnx_graphs.library import onnxruntime_library
 from runtime.workloads.base import Workload
 
 
@@ -18,7 +18,7 @@ class OnnxRuntimeEngine(TorchEngine):
 
     def __init__(self, bundle: Bundle, workload: Workload, log: Log = ignore) -> None:
         super().__init__(bundle, workload, log)
-        self.version = f"onnxruntime {onnxruntime().__version__}"
+        self.version = f"onnxruntime {onnxruntime_library().__version__}"
 
     def why_not(self, model: str) -> str:
         if why := super().why_not(model):

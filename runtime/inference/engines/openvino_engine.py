@@ -17,6 +17,7 @@ from runtime.inference.engines.torch_engine import TorchEngine, TorchModel
 from runtime.models.foreign_stage import has_foreign_stages, run_by
 from runtime.models.graph_stage import GraphStage, graph_of, openvino, serialised
 from runtime.models.stages import BranchyModel
+from runtime.plug_ins import in_a_line
 from runtime.workloads.base import Workload
 from runtime.workloads.inputs import model_input
 
@@ -68,5 +69,4 @@ def _graph_stage(stage: nn.Module, z: Tensor, name: str) -> nn.Module:
     try:
         return GraphStage(serialised(graph_of(stage, z)), name, "float32")
     except Exception as error:  # noqa: BLE001 - converters fail in many ways
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise FailureError(f"OpenVINO cannot convert {name}: {reason}; use another --engine") from None
+        raise FailureError(f"OpenVINO cannot convert {name}: {in_a_line(error)}; use another --engine") from None

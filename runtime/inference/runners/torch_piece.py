@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,10 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from controller.errors import UsageError
-from runtime.inference.runners.library import onnx
 from runtime.inference.runners.operators import OPERATORS, Node
-from runtime.models.packing import Shapes, is_packed
 from runtime.models.pieces import Piece
+from runtime.onnx_graphs.library import onnx_library
 
 #: A batch must equal its samples run one by one up to this fraction of the range of an output, else they are run so.
 _SAME_FRAC = 1e-4
@@ -36,7 +34,7 @@ class TorchPiece(nn.Module):
     def __init__(self, piece: Piece) -> None:
         super().__init__()
         self._inputs, self._outputs, self._input_shapes = piece.inputs, piece.outputs, piece.input_shapes
-        graph = onnx().load_from_string(piece.graph)
+        graph = onnx_library().load_from_string(piece.graph)
         self._names: dict[str, str] = {}  # of buffers, by those of the graph: a buffer's has no dots
         self._integers: dict[str, Tensor] = {}  # shapes and the like, which stay on the CPU
         for tensor in graph.graph.initializer:
@@ -142,22 +140,9 @@ class TorchRunner:
         return [output.numpy() for output in self._piece(tensors)]
 
 
-def packed(tensors: Sequence[Tensor]) -> Tensor:
-    """`runtime.models.packing.pack` of tensors; differentiable."""
-    if not is_packed(tuple(tuple(tensor.shape[1:]) for tensor in tensors)):
-        return tensors[0]
-    return torch.cat([tensor.flatten(1) for tensor in tensors], 1)
-
-
-def unpacked(packed: Tensor, shapes: Shapes) -> list[Tensor]:
-    """`runtime.models.packing.unpack` of tensors; differentiable."""
-    parts = torch.split(packed.flatten(1), [math.prod(shape) for shape in shapes], 1)
-    return [part.reshape(len(packed), *shape) for part, shape in zip(parts, shapes, strict=True)]
-
-
 def _nodes(model: Any) -> Iterator[Node]:
     opsets = {entry.domain: entry.version for entry in model.opset_import}
-    get = onnx().helper.get_attribute_value
+    get = onnx_library().helper.get_attribute_value
     for node in model.graph.node:
         kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
         attributes = {attribute.name: get(attribute) for attribute in node.attribute}
@@ -180,7 +165,7 @@ def _constant(attributes: dict[str, Any]) -> Tensor:
 
 
 def _tensor(proto: Any) -> Tensor:
-    return torch.from_numpy(np.array(onnx().numpy_helper.to_array(proto)))
+    return torch.from_numpy(np.array(onnx_library().numpy_helper.to_array(proto)))
 
 
 def _last_uses(nodes: list[Node], kept: tuple[str, ...]) -> dict[int, list[str]]:
